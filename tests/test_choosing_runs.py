@@ -222,6 +222,6 @@ def test_arguments_that_do_not_go_together_are_named_as_python_has_them(tmp_path
 
 
 def test_what_is_given_is_checked_before_anything_is_loaded():
-    for given, message in (({"lr": -1.0}, "^lr "), ({"rate": 0.1}, "^Recipe: 'rate' is not one of its arguments")):
+    for given, message in (({"lr": -1.0}, "^lr "), ({"rate": 0.1}, "^Recipe: unknown argument 'rate'")):
         with pytest.raises(LaminaError, match=message):
             choose("nowhere", given=given)

@@ -149,8 +149,8 @@ def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, 
     with pytest.raises(RunError) as refused, lock_folder(run.path):
         pass
     assert str(refused.value) == (
-        f"{run.path / name} is a link to {mine}, and a training would write through it. "
-        "Put the file itself there, or delete the link."
+        f"{run.path / name} is a link to {mine}, and training would overwrite its target. Replace the link with the "
+        "file itself, or delete the link."
     )
     assert mine.read_text() == "mine"
     assert (run.path / name).is_symlink()

@@ -40,7 +40,7 @@ def test_values_of_many_classes_have_a_short_repr(training):
     (prediction,) = predictor.predict(images.pixels[0])
     assert (
         repr(prediction)
-        == f"Prediction('image 0': {prediction.predicted} {100 * prediction.values[prediction.answer]:.1f} %)"
+        == f"Prediction('image 0': {prediction.predicted} {100 * prediction.values[prediction.predicted]:.1f} %)"
     )
     shown = prediction._repr_html_()
     assert shown.count(f">{prediction.predicted}<") == 1

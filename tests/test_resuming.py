@@ -219,7 +219,10 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
         with (
             raises(
                 RunError,
-                f"{run.path} is being trained by process {owner.pid}. Wait until it ends, or stop it, and try again.",
+                (
+                    f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or stop it, and try "
+                    "again."
+                ),
             ),
             lock_folder(run.path),
         ):
@@ -228,8 +231,8 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
         with (
             raises(
                 RunError,
-                f"{run.path} is being trained by another process or thread. Wait until it ends, or stop it, and try "
-                "again.",
+                f"{run.path} is being trained by another process or thread. Wait until it finishes, or stop it, and "
+                "try again.",
             ),
             lock_folder(run.path),
         ):

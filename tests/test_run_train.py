@@ -392,8 +392,8 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
     with pytest.raises(RunError) as raised:
         next(run.iter_train())
     assert str(raised.value) == (
-        f"{run.path} is being trained by this process. "
-        "Wait for its other thread, or finish or close() the iterator of run.iter_train() that is open."
+        f"{run.path} is being trained by this process. Wait for the other thread, or finish or close() the open "
+        "iterator of run.iter_train()."
     )
     events.close()
     next(run.iter_train())

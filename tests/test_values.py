@@ -147,14 +147,14 @@ class TestPreparation:
             ({"label_columns": (3,)}, "label_columns[0] must be text, got 3."),
             (
                 {"label_separator": ""},
-                "label_separator separates two labels, so it must have at least one character.",
+                "label_separator is empty, but must have at least one character, such as label_separator='|'.",
             ),
             ({"val_fraction": float("nan")}, "val_fraction must be a number from 0 to below 1, got nan."),
             ({"test_fraction": 1}, "test_fraction must be a number from 0 to below 1, got 1."),
             ({"split_seed": 0.5}, "split_seed must be a whole number, got 0.5."),
             (
                 {"val_fraction": 0.5, "test_fraction": 0.5},
-                "val_fraction 0.5 and test_fraction 0.5 leave no training images.",
+                "val_fraction 0.5 and test_fraction 0.5 leave no training images. Their sum must be below 1.",
             ),
         ],
         ids=repr,

@@ -1,4 +1,4 @@
-"""Errors and warnings for people: what was expected, what was found, and what to do."""
+"""Errors and warnings whose messages are for the user: what is wrong, what was expected, what to do next."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-# Controls, what ends a line, what reverses the direction of writing, and halves of characters.
+# Control characters, line separators, bidirectional marks and lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def escape(text: str) -> str:
-    r"""Text from files and data as it may be shown: on one line, without anything that a terminal obeys.
+    r"""Make text from files and data safe to print: one line, without terminal control characters.
 
     >>> print(escape("new\nline \x1b[31mred"))
     new\nline \x1b[31mred
@@ -20,9 +20,16 @@ def escape(text: str) -> str:
 
 
 class LaminaError(Exception):
-    """The input is wrong. The message, one line, is for the person who gave it; no traceback is needed.
+    """Base class of lamina's errors: the input is invalid, and the one-line message says how to correct it.
 
-    Names from data are escaped where it is shown, as in :class:`LaminaWarning`.
+    Catch it to handle every error that lamina raises on purpose. Names that come from files are escaped in the message.
+
+    >>> from lamina import load_net
+    >>> try:
+    ...     load_net("resnet")
+    ... except LaminaError as error:
+    ...     print(error)
+    No net named 'resnet' in the zoo. Did you mean resnet18?
     """
 
     def __str__(self) -> str:
@@ -30,15 +37,15 @@ class LaminaError(Exception):
 
 
 class NetError(LaminaError):
-    """An invalid net: layers whose shapes do not fit, or text that describes no net."""
+    """An invalid net: layers whose shapes do not match, or text that does not describe a net."""
 
 
 class DataError(LaminaError):
-    """A data set or image that cannot be read or used."""
+    """A data set or an image that cannot be loaded or used."""
 
 
 class RecipeError(LaminaError):
-    """An invalid recipe, or one that cannot be trained here: a value out of its range, a missing device."""
+    """A recipe that is invalid or cannot be trained here: a value out of range, a missing device."""
 
 
 class NotFiniteError(RecipeError):
@@ -46,26 +53,26 @@ class NotFiniteError(RecipeError):
 
 
 class GroupError(LaminaError):
-    """A process of those that train together was lost, or differs from the others."""
+    """A process of a training group was lost, or differs from the others."""
 
 
 class LeaderError(GroupError):
-    """What went wrong in the process that leads a group, which shows it."""
+    """An error in the process that leads a training group; that process prints it."""
 
 
 class RunError(LaminaError):
-    """A run folder that is missing, damaged or does not fit what is requested."""
+    """A run folder that is missing, is damaged or does not support the request."""
 
 
 class LaminaWarning(UserWarning):
-    """Something was left out or replaced, and the work continued."""
+    """Something was left out or replaced, and lamina continued."""
 
     def __str__(self) -> str:
         return escape(super().__str__())
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
-    """A few names, and how many more there are.
+    """List the first names and count the rest.
 
     >>> name_some(["cat", "dog", "owl"], most=2)
     'cat, dog and 1 more'
@@ -75,7 +82,7 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
 
 
 def plural(count: int, one: str, many: str) -> str:
-    """A number with its noun.
+    """Format a count with its noun.
 
     >>> plural(1, "class", "classes"), plural(1200, "class", "classes")
     ('1 class', '1,200 classes')
@@ -84,7 +91,7 @@ def plural(count: int, one: str, many: str) -> str:
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The one of ``choices`` that ``name`` may be a misspelling, the long form or the first word of.
+    """Return the choice that ``name`` probably means: a misspelling, an abbreviation or a first word.
 
     >>> [find_nearest(name, ["resize", "lr", "size_px"]) for name in ("learning_rate", "size", "rezise")]
     ['lr', 'size_px', 'resize']
@@ -96,13 +103,13 @@ def find_nearest(name: str, choices: Iterable[str]) -> str | None:
 
 
 def check_type(value: object, types: tuple[type, ...], name: str, expected: str, *, is_optional: bool = True) -> None:
-    """Raise ``LaminaError`` unless an argument is of one of the types, or ``None`` where it ``is_optional``."""
+    """Raise ``LaminaError`` unless the value has one of the types, or is ``None`` and ``is_optional``."""
     if not (is_optional and value is None) and not isinstance(value, types):
         raise LaminaError(f"{name} must be {expected}, got {describe_type(value)}.")
 
 
 def describe_type(value: object) -> str:
-    """What a value of a wrong type is, in a message: its class, an array's shape too."""
+    """Describe the type of an unexpected value for a message; for an array, with its shape."""
     shape = getattr(value, "shape", None)
     if isinstance(value, type):
         return f"the class {value.__name__}"
@@ -112,7 +119,7 @@ def describe_type(value: object) -> str:
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """A sentence with the nearest of ``choices`` to a misspelt ``name``, else all of them.
+    """Suggest the choice nearest to a misspelled ``name``, or list all choices.
 
     >>> suggest("cnm", ["cnn", "mlp"])
     'Did you mean cnn?'

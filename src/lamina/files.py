@@ -1,4 +1,4 @@
-"""Files that are never incomplete: written under another name, synced and renamed. Locks: one process at a time."""
+"""Atomic file writes (write under a temporary name, sync, rename), and folder locks for one process at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 @contextmanager
 def open_atomically(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in the block, which replaces ``path`` when the block ends without an error."""
+    """Open a temporary file that replaces ``path`` when the block ends without an error."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with beside.open("xb") as file:
@@ -40,14 +40,14 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of writers that were killed; nobody may be writing in the folder."""
+    """Delete the temporary files of killed writers; the caller ensures that nobody is writing to the folder."""
     for file in folder.iterdir():
         if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file():
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a renaming in a folder is on disk, where the system can open folders (Windows cannot)."""
+    """Wait until a rename in a folder is on disk; does nothing on Windows, which cannot open folders."""
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -57,20 +57,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """:func:`write_atomically` plain values as JSON."""
     write_atomically(path, json.dumps(values, indent=2) + "\n")
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a run's file; a RunError if it cannot be read."""
+    """Read a run's file; raise ``RunError`` if that fails."""
     try:
         return file.read_bytes()
     except OSError as error:
-        raise RunError(f"Cannot read {file}: {error.strerror}. Check that the file may be read.") from error
+        raise RunError(f"Cannot read {file}: {error.strerror}. Check its permissions.") from error
 
 
 def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:
-    """The JSON object in ``text``; if there is none, a RunError that calls it ``what`` and ends in ``remedy``."""
+    """Parse a JSON object; raise a ``RunError`` that calls it ``what`` and ends with ``remedy``."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -81,42 +80,41 @@ def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any
 
 
 def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
-    """The error for a damaged file."""
     return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from training the run in a folder during the block; a crash leaves no lock behind."""
+    """Keep other processes from training the run in a folder during the block; a crash releases the lock."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.is_symlink():
             raise RunError(
-                f"{file} is a link to {file.readlink()}, and a training would write through it. "
-                "Put the file itself there, or delete the link."
+                f"{file} is a link to {file.readlink()}, and training would overwrite its target. "
+                "Replace the link with the file itself, or delete the link."
             )
     owner = folder / ".owner"
-    # A generator that holds it may be closed by another thread than the one that started it.
+    # Not thread-local: a generator that holds the lock may be closed by another thread.
     lock = FileLock(folder / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process, remedy = "another process or thread", "Wait until it ends, or stop it, and try again."
+        process, remedy = "another process or thread", "Wait until it finishes, or stop it, and try again."
         with suppress(OSError, ValueError):
             number = int(owner.read_text())
             process = f"process {number}"
             if number == os.getpid():
                 process, remedy = (
                     "this process",
-                    "Wait for its other thread, or finish or close() the iterator of run.iter_train() that is open.",
+                    "Wait for the other thread, or finish or close() the open iterator of run.iter_train().",
                 )
         raise RunError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:
         raise RunError(
-            f"Cannot write to {folder}: {error.strerror}. A training needs a folder that it may write to."
+            f"Cannot write to {folder}: {error.strerror}. Training needs a writable folder; check its permissions."
         ) from error
     try:
         remove_leftovers(folder)
-        # Only for messages: without room for it, the lock holds all the same.
+        # The owner is only for messages: the lock holds without it, for example on a full disk.
         with suppress(OSError):
             write_atomically(owner, f"{os.getpid()}\n")
         yield

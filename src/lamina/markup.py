@@ -1,7 +1,4 @@
-"""HTML for pages and notebooks: text that is never markup, tables, figures, and the style of a notebook's outputs.
-
-It has no script, and asks for nothing outside it.
-"""
+"""HTML for pages and notebooks: escaped text, tables, images and the notebook style. No scripts, no external files."""
 
 from __future__ import annotations
 
@@ -13,20 +10,20 @@ from importlib.resources import files
 
 from lamina.text import escape, shorten
 
-SHADES = 10  # of a table's cells, besides none
-MOST_WIDE = 10  # tables of more columns of shaded cells are set in small print on paper
+SHADES = 10  # levels of shading in a table, besides none
+MOST_WIDE = 10  # shaded tables with more columns are printed in a smaller font on paper
 LONGEST_NAME = 40
 MOST_ROWS = 20  # of a table in a notebook
 
 
 class Markup(str):
-    """HTML that is complete and safe, as only the functions of this file make it. Any other text is escaped."""
+    """Complete, safe HTML, made only by the functions of this module; they escape any other text."""
 
     __slots__ = ()
 
 
 def show(content: str) -> Markup:
-    """Text as it is, whatever it holds; markup unchanged.
+    """Escape text, and pass :class:`Markup` through unchanged.
 
     >>> show("<b> & co"), show(wrap("b", "&"))
     ('&lt;b&gt; &amp; co', '<b>&amp;</b>')
@@ -39,23 +36,23 @@ def join(parts: Iterable[str]) -> Markup:
 
 
 def wrap(tag: str, *parts: str, kind: str = "", name: str = "") -> Markup:
-    """An element around some parts; ``kind`` is its class in the style, ``name`` what links lead to."""
+    """An element around ``parts``; ``kind`` is its CSS class, ``name`` its id for links."""
     attributes = (f' class="{kind}"' if kind else "") + (f' id="{name}"' if name else "")
     return Markup(f"<{tag}{attributes}>{join(parts)}</{tag}>")
 
 
 def link(text: str, name: str, description: str = "") -> Markup:
-    """A link to an element of the page; ``description`` is what is read aloud."""
+    """A link to an element of the page; ``description`` is for screen readers."""
     spoken = f' aria-label="{show(description)}"' if description else ""
     return Markup(f'<a href="#{name}"{spoken}>{show(text)}</a>')
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Markup:
-    """A table, which scrolls where it is too large; the first ``texts`` columns hold text, the others numbers."""
+    """A table that scrolls if it is too large; the first ``texts`` columns hold text, the others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
         kinds = ("text" if at < texts else "" for at in range(len(cells)))
-        # A head without text is none, for those who hear the page.
+        # For screen readers, an empty heading is not a heading.
         each = (wrap(tag if cell else "td", cell, kind=kind) for cell, kind in zip(cells, kinds, strict=True))
         return wrap("tr", *each)
 
@@ -64,7 +61,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -
 
 
 def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, float]]]], corner: str) -> Markup:
-    """A table of shaded cells; each has its content and a fraction that its shade grows with."""
+    """A table of shaded cells, such as a confusion matrix; each cell has its content and its shade, from 0 to 1."""
 
     def cell(content: str, fraction: float) -> Markup:
         # The square root makes rare mistakes visible.
@@ -81,12 +78,12 @@ def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, f
 
 
 def _scroll(content: Markup, kind: str = "wide") -> Markup:
-    # The keyboard can only scroll what can have the focus.
+    # Only an element that can have the focus scrolls by keyboard.
     return Markup(f'<div class="{kind}" tabindex="0">{content}</div>')
 
 
 def image(encoded: bytes, description: str, kind: str = "") -> Markup:
-    """An image inside the page, PNG or JPEG; ``description`` is for those who do not see it."""
+    """An image embedded in the page, PNG or JPEG; ``description`` is its alternative text."""
     media = "image/png" if encoded.startswith(b"\x89PNG") else "image/jpeg"
     data = base64.b64encode(encoded).decode()
     style = f' class="{kind}"' if kind else ""
@@ -94,12 +91,11 @@ def image(encoded: bytes, description: str, kind: str = "") -> Markup:
 
 
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
-    """A ``chart`` as wide as the page, a ``chart narrow``, or a ``sheet`` in its own size; it scrolls if need be."""
+    """A ``chart`` as wide as the page, a ``chart narrow``, or a ``sheet`` in its original size, which scrolls."""
     return _scroll(image(encoded, description, kind))
 
 
 def list_shades() -> str:
-    """The style of the shades of a :func:`matrix`."""
     return "".join(
         f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
     )
@@ -111,17 +107,15 @@ def _read_style() -> str:
 
 
 def card(title: str, *parts: str) -> str:
-    """What a notebook shows of a value. Its colours are those of the text around it, light or dark."""
+    """The notebook view of a value; it follows the colors of the surrounding page, light or dark."""
     return wrap("div", Markup(f"<style>{_read_style()}</style>"), wrap("p", wrap("b", title)), *parts, kind="lamina")
 
 
 def note(text: str) -> Markup:
-    """A remark below a value, in small print."""
     return wrap("p", text, kind="faint")
 
 
 def short_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Markup:
-    """The first rows of a table, and how many more there are."""
     more = len(rows) - MOST_ROWS
     remark = [note(f"and {more:,} more")] if more > 0 else []
     return join([table(heads, rows[:MOST_ROWS], texts), *remark])

@@ -1,4 +1,4 @@
-"""The four kinds of target: how each is recognised, named, counted, grouped, checked and scored. No torch."""
+"""The four kinds of target: how lamina recognizes, names, counts, groups, checks and scores each. No torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lamina.errors import DataError, plural, suggest
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
 Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
-SMALLEST_STRATUM = 5  # lower limit of the images in a stratum of numbers, so that a fifth of them can be drawn
+SMALLEST_STRATUM = 5  # fewest images in a stratum of numbers, so that a test split of 20 % takes one
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of target. ``target_names`` are the names of the classes or labels, the question, or the numbers.
+    """One kind of target. ``target_names`` are the classes, the labels, the yes/no question, or the numbers.
 
     >>> SINGLE_LABEL.count(np.array([0, 1, 1]), ("cat", "dog"))
     {'cat': 1, 'dog': 2}
@@ -34,16 +34,16 @@ class Kind:
 
     @property
     def has_classes(self) -> bool:
-        """Whether an answer is right or wrong; false for numbers."""
+        """Whether predictions are correct or incorrect; false for regression."""
         return self.name != "regression"
 
     @property
     def score_name(self) -> str:
-        """The main metric: a report's field."""
+        """The report field that holds the main metric."""
         return {"multi-label": "mean_average_precision", "regression": "mean_absolute_error"}.get(self.name, "accuracy")
 
     def check(self, targets: Targets, target_names: Sequence[str]) -> None:
-        """Raise ``DataError`` unless the targets and their names fit each other."""
+        """Raise ``DataError`` unless the targets and their names match."""
         if self.name == "single-label":
             if len(targets) and not 0 <= targets.min() <= targets.max() < len(target_names):
                 raise DataError(
@@ -59,11 +59,11 @@ class Kind:
             )
 
     def class_names(self, target_names: Sequence[str]) -> tuple[str, ...]:
-        """The answers that can be counted: the classes, the labels, or no and yes; none for numbers."""
+        """The classes that can be counted: the classes, the labels, or no and yes; none for regression."""
         return {"binary": ("no", "yes"), "regression": ()}.get(self.name, tuple(target_names))
 
     def members(self, targets: Targets, target_names: Sequence[str]) -> list[Int64[np.ndarray, " m"]]:
-        """The indices of the images with each of the :meth:`class_names`."""
+        """The indices of the images that have each of the :meth:`class_names`."""
         match self.name:
             case "single-label":
                 return [np.flatnonzero(targets == number) for number in range(len(target_names))]
@@ -75,7 +75,6 @@ class Kind:
                 return []
 
     def count(self, targets: Targets, target_names: Sequence[str]) -> dict[str, int]:
-        """How many images have each of the :meth:`class_names`."""
         if self.name == "single-label":  # in one pass, as there may be a thousand classes
             counts = np.bincount(targets, minlength=len(target_names)).tolist()
         else:
@@ -83,10 +82,10 @@ class Kind:
         return dict(zip(self.class_names(target_names), counts, strict=True))
 
     def strata(self, targets: Targets) -> Sequence[object]:
-        """The group of each image, of which a split takes its share.
+        """The stratum of each image; a stratified split takes its fraction of each stratum.
 
-        For labels, the rarest that an image has, -1 where it has none. For numbers, the tenth that the first of them is
-        in, by order; larger parts where there are few images.
+        Multi-label: the rarest label of the image, or -1 if it has none. Regression: the decile of the first number;
+        with few images, fewer and larger groups.
 
         >>> MULTI_LABEL.strata(np.array([[True, True], [True, False], [False, False]]))
         [1, 0, -1]
@@ -103,14 +102,14 @@ class Kind:
         return list(targets.tolist())
 
     def describe(self, target_names: Sequence[str]) -> str:
-        """The kind and its extent in words, such as ``single-label, 10 classes``."""
+        """Describe the kind and its size, such as ``single-label, 10 classes``."""
         if self.name == "binary":
             return f"binary, {target_names[0]}: yes or no"
         nouns = {"single-label": ("class", "classes"), "multi-label": ("label", "labels")}
         return f"{self.name}, {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
 
     def format(self, target: Any, target_names: Sequence[str]) -> str:
-        """One image's target, a row of the array of targets, in words.
+        """Format the target of one image, a row of the targets.
 
         >>> MULTI_LABEL.format(np.array([True, True]), ("wet", "warm"))
         'wet, warm'
@@ -130,8 +129,8 @@ class Kind:
 class Score:
     """The main metric of a report."""
 
-    name: str  # the report's field that holds it, such as ``accuracy``
-    value: float  # a fraction from 0 to 1; for regression an error in the unit of the numbers
+    name: str  # the report field that holds it, such as ``accuracy``
+    value: float  # a fraction from 0 to 1; for regression, an error in the unit of the numbers
     lower_is_better: bool = False
 
     def __str__(self) -> str:
@@ -141,15 +140,15 @@ class Score:
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)  # one class per image: int64 (N,), an index into ``target_names``
 MULTI_LABEL = Kind("multi-label", "bool", 2)
-"""Any number of labels per image: bool (N, K), a column for each of ``target_names``."""
+"""Any number of labels per image: bool (N, K), one column per name in ``target_names``."""
 BINARY = Kind("binary", "bool", 1)  # yes or no to one question: bool (N,); ``target_names`` holds the question alone
 REGRESSION = Kind("regression", "float32", 2)
-"""One or several numbers per image: float32 (N, K), a column for each of ``target_names``."""
+"""One or more numbers per image: float32 (N, K), one column per name in ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
 
 
 def kind_of(targets: np.ndarray) -> Kind:
-    """The kind of an array of targets, by its dtype and dimensions; ``DataError`` if no kind has them."""
+    """The kind of an array of targets, by its dtype and dimensions; ``DataError`` if none matches."""
     for kind in KINDS:
         if (str(targets.dtype), targets.ndim) == (kind.dtype, kind.ndim):
             return kind
@@ -160,8 +159,8 @@ def kind_of(targets: np.ndarray) -> Kind:
 
 
 def find_kind(name: str) -> Kind:
-    """The kind of that name; ``DataError`` if there is none."""
+    """The kind with that name; ``DataError`` if there is none."""
     named: dict[str, Kind] = {kind.name: kind for kind in KINDS}
     if name not in named:
-        raise DataError(f"There is no kind of target {name!r}. {suggest(name, named)}")
+        raise DataError(f"{name!r} is not a kind of target. {suggest(name, named)}")
     return named[name]

@@ -1,11 +1,11 @@
-"""Text for people: names made safe to show, tables as plain text and rich's own, and progress bars."""
+"""Text for the terminal: names that are safe to print, tables (plain text and rich), and progress bars."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from lamina.errors import escape as escape  # it has its place there, as errors need it too
+from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +16,7 @@ LONGEST_NAME = 24
 
 
 def format_percent(fraction: float | None) -> str:
-    """A fraction for people, with one decimal.
+    """Format a fraction as a percentage with one decimal.
 
     >>> format_percent(0.7552), format_percent(None)
     ('75.5 %', '–')
@@ -25,9 +25,9 @@ def format_percent(fraction: float | None) -> str:
 
 
 def shorten(name: str, longest: int = LONGEST_NAME) -> str:
-    """A name that is safe to show, of at most that many letters.
+    """Escape a name, and shorten it to at most ``longest`` characters.
 
-    Names often differ only at their end, so a long one loses its middle.
+    Long names lose their middle, because names often differ only at the end.
 
     >>> shorten("great crested grebe, winter"), shorten("great crested grebe, summer")
     ('great crested gr… winter', 'great crested gr… summer')
@@ -40,11 +40,11 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
-    """A table for rich to print: the first ``texts`` columns are text, to the left, and the others numbers."""
+    """Build a rich table whose first ``texts`` columns hold left-aligned text, and the others numbers."""
     from rich.table import Table
     from rich.text import Text
 
-    # A class may be called "[red]" or ":cat:": Text is never markup.
+    # Text is never parsed as markup: a class may be called "[red]" or ":cat:".
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
         table.add_column(Text(escape(head)), justify="left" if place < texts else "right", overflow="fold")
@@ -54,7 +54,7 @@ def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int 
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """The same table as plain text, as wide as it needs to be.
+    """Format the table of :func:`build_table` as plain text of any width.
 
     >>> print(format_table(["class", "images"], [["cat", "1,200"], ["dog", "3"]]))
     class  images
@@ -70,7 +70,6 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int
 
 
 def make_bar(console: Console, *, is_shown: bool) -> Progress:
-    """A progress bar that disappears at its end."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     return Progress(

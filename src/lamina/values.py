@@ -1,7 +1,7 @@
-"""Stored values: dataclasses whose fields are checked against their types and ranges, and stored as JSON.
+"""Dataclasses whose fields are checked against their types and ranges, and stored as JSON.
 
-A field's type says what is checked: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples,
-dicts and unions of these. ``Annotated`` adds a :class:`Range`, or a text that names the type in messages.
+Supported types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples, dicts and unions of them.
+``Annotated`` adds a :class:`Range`, or a text that describes the type in messages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from ``low`` to ``high``, both included, that lie between ``above`` and ``below``.
+    """The finite numbers from ``low`` to ``high`` (inclusive) that lie between ``above`` and ``below`` (exclusive).
 
     >>> 0.5 in Range(0, below=1), 1.0 in Range(0, below=1), float("nan") in Range()
     (True, False, False)
@@ -57,7 +57,7 @@ Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
 
 
 class _MismatchError(ValueError):
-    """The problem of a value, or of the part of it at ``path``."""
+    """What is wrong with a value, or with its part at ``path``."""
 
     def __init__(self, problem: str, path: str = "", hint: str = "") -> None:
         super().__init__(path + problem)
@@ -70,10 +70,10 @@ class _MismatchError(ValueError):
 def explain_arguments(
     error: type[LaminaError], hint: str = "", elsewhere: Sequence[type] = ()
 ) -> Callable[[type[Value]], type[Value]]:
-    """Make a dataclass raise ``error`` for arguments that are none of its fields, as it does for wrong values.
+    """Make a dataclass raise ``error`` for unknown arguments, as it does for invalid values.
 
-    ``hint`` is a sentence for too many arguments by position: ``{given}`` is a call with these, ``{rest}`` one without
-    the first. ``elsewhere`` are dataclasses whose fields may be meant.
+    ``hint`` is added for too many positional arguments: ``{given}`` is the call as written, ``{rest}`` the call without
+    the first argument. ``elsewhere`` lists dataclasses whose fields the caller may have meant.
 
     >>> @explain_arguments(LaminaError)
     ... @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def explain_arguments(
     ...     seconds: float
     >>> Wait(second=3)
     Traceback (most recent call last):
-    lamina.errors.LaminaError: Wait: 'second' is not one of its arguments. Did you mean seconds?
+    lamina.errors.LaminaError: Wait: unknown argument 'second'. Did you mean seconds?
     """
 
     def change(kind: type[Value]) -> type[Value]:
@@ -93,13 +93,13 @@ def explain_arguments(
 
 
 def explain_call(function: Function) -> Function:
-    """Make a function or method raise ``LaminaError`` for arguments that it does not have, and say where they belong.
+    """Make a function or method raise ``LaminaError`` for unknown arguments, and say where they belong.
 
     >>> @explain_call
     ... def wait(*, seconds: float = 1.0) -> None: ...
     >>> wait(second=3)
     Traceback (most recent call last):
-    lamina.errors.LaminaError: wait: 'second' is not one of its arguments. Did you mean seconds?
+    lamina.errors.LaminaError: wait: unknown argument 'second'. Did you mean seconds?
     """
     return _explain(function, LaminaError, function)
 
@@ -111,7 +111,7 @@ def _explain(
     hint: str = "",
     elsewhere: Sequence[type] = (),
 ) -> Function:
-    """The function of ``owner``, a class or itself, with its own error for arguments that it does not have."""
+    """Wrap a function so that it raises ``raised`` for unknown arguments; ``owner`` is its class, or itself."""
     made: Any = function
     signature, explain = inspect.signature(function), _explain_mismatch
     name = owner.__name__ if isinstance(owner, type) else owner.__qualname__.removesuffix(".__init__")
@@ -124,7 +124,7 @@ def _explain(
             raise raised(f"{name}: {problem}") from None
         return made(*by_place, **by_name)
 
-    # With the globals of the function's own module, where doctest looks for functions, and warnings for their place.
+    # Keep the globals of the wrapped function's module: doctest collects by them, and warnings locate by them.
     found: Any = FunctionType(call.__code__, made.__globals__, made.__name__, None, call.__closure__)
     return cast(Function, wraps(made)(found))
 
@@ -138,13 +138,13 @@ def _explain_mismatch(
     hint: str = "",
     elsewhere: Sequence[type] = (),
 ) -> str:
-    """What is wrong with the arguments of a call, and what would be right."""
+    """Explain which arguments of a call do not match, and how to write the call."""
     parameters = [name for name in signature.parameters if name not in ("self", "cls")]
     by_place, owner = by_place[len(signature.parameters) - len(parameters) :], made.__name__
     if unknown := [name for name in by_name if name not in parameters]:
-        known = suggest(unknown[0], parameters) if parameters else "It has none."
+        known = suggest(unknown[0], parameters) if parameters else "It accepts no arguments."
         where = _find_place(made, unknown[0], by_name[unknown[0]], elsewhere) or known
-        return f"{reprlib.repr(unknown[0])} is not one of its arguments. {where}"
+        return f"unknown argument {reprlib.repr(unknown[0])}. {where}"
     named = [name for name in parameters if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY]
     placed = [name for name in parameters if name not in named]
     takes = ", ".join([*placed, f"{'and ' if placed else ''}by name {name_some(named)}"])
@@ -153,7 +153,7 @@ def _explain_mismatch(
         values, others = list(map(reprlib.repr, by_place)), [f"{name}={item!r}" for name, item in by_name.items()]
         rest = [*values[1 : len(placed) + 1], *others]
         problem += " " + hint.format(given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})")
-        if len(by_place) > len(placed) > 1:  # of one size alone, the second is hardly the argument that follows
+        if len(by_place) > len(placed) > 1:  # with a single positional argument, a second is rarely the next keyword
             by_names = [f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)]
             call = ", ".join([*values[: len(placed)], *by_names, *others])
             problem += f" If you mean {named[0]}, write {owner}({call})."
@@ -163,7 +163,7 @@ def _explain_mismatch(
 
 
 def _find_place(made: Callable[..., object], name: str, value: object, elsewhere: Sequence[type] = ()) -> str:
-    """A sentence: what argument, or class of ``elsewhere``, has a field of this ``name``, or takes the ``value``."""
+    """Say which argument, or which class of ``elsewhere``, has a field ``name`` or accepts the ``value``."""
     for other in elsewhere:
         if name in _field_types(other):
             return f"{name} belongs to {other.__name__}, as in {other.__name__}({name}={reprlib.repr(value)})."
@@ -180,9 +180,9 @@ def _find_place(made: Callable[..., object], name: str, value: object, elsewhere
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
-    """Check the fields of a frozen dataclass, in its ``__post_init__``; raises the given ``error``.
+    """Check the fields of a frozen dataclass, in its ``__post_init__``; raise the given ``error``.
 
-    NumPy scalars become Python numbers, whole numbers floats where a float is expected, and lists tuples.
+    Converts NumPy scalars to Python numbers, ints to floats where a float is expected, and lists to tuples.
 
     >>> @dataclass(frozen=True)
     ... class Pause:
@@ -200,7 +200,7 @@ def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None
 
 
 def check_values(kind: type, values: Mapping[str, Any], error: type[LaminaError], prefix: str = "") -> dict[str, Any]:
-    """The values of some fields of a dataclass, each checked as :func:`check_fields` does."""
+    """Check the values of some fields as :func:`check_fields` does, and return them converted."""
     checked = {}
     for name, value in values.items():
         try:
@@ -211,7 +211,7 @@ def check_values(kind: type, values: Mapping[str, Any], error: type[LaminaError]
 
 
 def read_texts(kind: type) -> dict[str, str]:
-    """The text below each field of a dataclass, on one line."""
+    """Read the string below each field of a dataclass, joined into one line."""
     try:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     except OSError:  # a program that was packed without its source
@@ -225,7 +225,7 @@ def read_texts(kind: type) -> dict[str, str]:
 
 
 def document_fields(kind: type[Value]) -> type[Value]:
-    """A class decorator: the texts below a dataclass's fields become part of its docstring, for ``help``."""
+    """Class decorator: append the strings below a dataclass's fields to its docstring, for ``help``."""
     lines = (
         textwrap.fill(f"{name}: {text}", 108, initial_indent=" " * 4, subsequent_indent=" " * 8)
         for name, text in read_texts(kind).items()
@@ -235,7 +235,7 @@ def document_fields(kind: type[Value]) -> type[Value]:
 
 
 def to_json_values(value: Any) -> Any:
-    """A value as ``json.dumps`` takes it: by its own ``to_json`` where it has one, else field by field."""
+    """Convert a value for ``json.dumps``: by its ``to_json`` if it has one, else field by field."""
     if hasattr(value, "to_json"):
         return value.to_json()
     if dataclasses.is_dataclass(value):
@@ -244,12 +244,11 @@ def to_json_values(value: Any) -> Any:
 
 
 def fields_to_json(value: Any) -> dict[str, Any]:
-    """A dataclass's fields as ``json.dumps`` takes them."""
     return {field.name: to_json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
 
 
 def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
-    """The dataclass that :func:`fields_to_json` wrote; a ``ValueError`` names the part that is wrong inside ``where``.
+    """Rebuild the dataclass that :func:`fields_to_json` wrote; a ``ValueError`` names the invalid part of ``where``.
 
     >>> from lamina.evaluation.intervals import Interval
     >>> from_json_values(Interval, {"low": 0.25, "high": 0.75}, "interval")
@@ -287,7 +286,7 @@ def _convert(kind: Any, value: Any) -> Any:
         return float(value)
     if kind is Any or type(value) is kind:
         return value
-    # Python's bool is an int, but True is not a size: values of the simple types must be of exactly that type.
+    # bool is a subclass of int, but True is not a size: simple types must match exactly.
     if kind not in _NOUNS and isinstance(kind, type) and isinstance(value, kind):
         return value
     if hasattr(kind, "from_json") and isinstance(value, Mapping):
@@ -324,7 +323,7 @@ def _convert_union(kind: Any, value: Any) -> Any:
         try:
             return _convert(option, value)
         except _MismatchError as mismatch:
-            # A problem inside a value says more than that the whole does not fit.
+            # A problem inside a value is more specific than a mismatch of the whole.
             if mismatch.path or isinstance(value, Mapping):
                 inside = inside or mismatch
     raise inside or _expected(kind, value)
@@ -359,7 +358,7 @@ def _expected(kind: Any, value: Any) -> _MismatchError:
 
 
 def _alternatives(kind: Any) -> list[str]:
-    """The values that ``kind`` allows, each as a text for messages."""
+    """Describe the values that ``kind`` allows, for messages."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
         return [text for option in arguments if option is not NoneType for text in _alternatives(option)]

@@ -55,9 +55,8 @@ def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
     told = run_lamina("data", table)
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1] == (
-        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. Fill in or remove "
-        "those rows. Where an empty cell means no label, add --task multi-label (in Python, "
-        "Preparation(task='multi-label'))."
+        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. Complete or remove those rows. If "
+        "an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label'))."
     )
     assert run_lamina("data", table, "--task", "multi-label").returncode == 0
 
@@ -75,27 +74,28 @@ channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (of 255); gr
 fingerprint: FINGERPRINT
 
 found: 2 errors, 6 warnings, 2 notes
-error: 1 image is in both test and train, with identical pixels, which inflates the score on test. \
-Remove each from one of the two.
+error: 1 image is in both test and train (identical pixels), which inflates the score on test. \
+Keep each image in one split only.
     test/cat/leak.png = train/cat/03.png
-error: 1 image is pixel-identical to another with a different target, which no net can learn. \
-Keep the one whose target is right.
+error: 1 image is pixel-identical to an image with a different target, so no net can learn both. \
+Keep the one with the correct target.
     train/dog/conflict.png (dog) = train/cat/05.png (cat)
-warning: test has no images of owl, and scores on test do not cover them. Add some.
-warning: 1 file was left out: not an image. Repair, replace or remove such files.
+warning: test has no images of owl, so scores on test do not cover it. Add some.
+warning: 1 file was left out: not an image. Repair, replace or remove it.
     train/dog/notes.jpg
-warning: 1 file was left out: empty. Repair, replace or remove such files.
+warning: 1 file was left out: empty. Repair, replace or remove it.
     train/dog/nothing.jpg
-warning: 4 images are pixel-identical to another in train, which then counts more than once. Keep one of each.
+warning: 4 images are pixel-identical to another image in train, which then counts more than once. Keep one of each.
     train/cat/copy0.png = train/cat/07.png
     train/cat/copy1.png = train/cat/07.png
     train/cat/copy2.png = train/cat/07.png
     and 1 more
-warning: 1 image is blank (nearly one colour). Check why, or remove them.
+warning: 1 image is blank (nearly uniform color). Check or remove blank images.
     train/dog/black.png
-warning: train has few images of owl (2); the median class has 27. Add more, or merge classes that belong together.
-note: train has 14 times as many images of cat (28) as of owl (2). Train with class_weights to weight them equally.
-note: 1 image is grey, the others coloured. Check that grey does not reveal the target.
+warning: train has few images of owl (2); the median class has 27. Add images, or merge classes that belong together.
+note: train has 14 times as many images of cat (28) as of owl (2). To weight the classes equally, train with \
+--class-weights (in Python, Recipe(class_weights=True)).
+note: 1 image is gray, while the others have color. Check that being gray does not reveal the target.
     train/dog/grey.png
 """
 

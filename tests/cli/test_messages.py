@@ -10,15 +10,13 @@ from lamina.cli import COMMANDS, main
 
 CASES = {
     "trian": "there is no command 'trian'. Did you mean train?",
-    "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
-    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.',
+    "train cnnn --data shapes": "No net named 'cnnn' in the zoo. Did you mean cnn? Or give layers, as in \"Flatten(), "
+    'Linear(200), ReLU(), Output()", or on the command line a file.py.',
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0. Try --epochs 10.",
-    "train mlp --data nowhere/at/all": "There is no data set named nowhere/at/all, and no file or folder of that path. "
-    "Check the path.",
-    "train mlp --data shapse": "There is no data set named shapse, and no file or folder of that path. "
-    "Did you mean shapes?",
+    "train mlp --data nowhere/at/all": "No data set, file or folder named nowhere/at/all. Check the path.",
+    "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
     "evaluate runs/none": "No run named none in runs. There are no runs there. Make one with lamina train.",
     "evaluate none": "No run named none in this folder or runs. There are no runs there. Make one with lamina train.",
     "predict runs/none": "Expected images after the run, got none. Give their paths.",

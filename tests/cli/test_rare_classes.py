@@ -53,7 +53,7 @@ def test_few_images_of_a_class_are_named_by_data_and_trained_on(workplace, count
     [
         (
             {"cat": 10},
-            "pets has only one class to train on, cat. Add images of another, or choose other classes with "
+            "pets has only one class to train on, cat. Add images of another class, or choose other labels with "
             "--label-from or --label-column (in Python, label_from or label_columns).",
         ),
         (

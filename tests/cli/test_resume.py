@@ -274,8 +274,8 @@ def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
     with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: runs/busy is being trained by this process. Wait for its other thread, or finish or close() the "
-        "iterator of run.iter_train() that is open."
+        "lamina: runs/busy is being trained by this process. Wait for the other thread, or finish or close() the open "
+        "iterator of run.iter_train()."
     )
     assert main(["resume", "runs/busy"]) == 0
 

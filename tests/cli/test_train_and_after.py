@@ -81,7 +81,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
     printed = trained.stderr.splitlines()
     assert printed[0] == f"data: {image_set.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
-    assert printed[1] == "splits: the source's own; no val: 10 % of the images is 6, fewer than 10"
+    assert printed[1] == "splits: from the source; no val, because 10 % of the images is 6, fewer than 10"
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
     assert printed[3] == (
         "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): batch_size 100 → 16, lr 0.001 → 0.0004"
@@ -144,7 +144,7 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
     assert "warning: Left out 1 image that could not be read: dark/7.png" in shown.stderr
-    assert "warning: 1 file was left out: not an image. Repair, replace or remove such files.\n" in shown.stdout
+    assert "warning: 1 file was left out: not an image. Repair, replace or remove it.\n" in shown.stdout
     assert "\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stderr
 

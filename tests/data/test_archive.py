@@ -42,7 +42,7 @@ def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.R
     return path
 
 
-REMEDY = "An archive of images holds plain files below one folder; create it again from such a folder."
+REMEDY = "An archive must contain only regular files in one folder; create it again."
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "zip, absolute": ("a.zip", lambda path: write_zip(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
     "zip, backslash": (
@@ -132,9 +132,9 @@ def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, mon
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
         list_zip(tmp_path / "a.zip")
-    expected = f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and give lamina the folder."
+    expected = f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and use the folder."
     assert str(raised.value) == expected
-    with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' is one more than 20 members"):
+    with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' exceeds the limit of 20 members"):
         spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
 
 
@@ -164,9 +164,7 @@ def test_two_million_members_are_rejected_before_they_become_objects(claimed: in
         load_data(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert str(raised.value) == (
-        f"{path} is rejected: it has more than 1500000 members. Unpack it and give lamina the folder."
-    )
+    assert str(raised.value) == f"{path} is rejected: it has more than 1500000 members. Unpack it and use the folder."
     assert peak_bytes < 2 * path.stat().st_size
 
 
@@ -175,9 +173,7 @@ def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch) -> No
     path = write_directory(tmp_path / "a.zip", 100, 100)
     with pytest.raises(DataError) as raised:
         list_zip(path)
-    assert str(raised.value) == (
-        f"{path} is rejected: it has a directory of 4700 bytes. Unpack it and give lamina the folder."
-    )
+    assert str(raised.value) == f"{path} is rejected: its directory has 4700 bytes. Unpack it and use the folder."
 
 
 def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> None:
@@ -201,7 +197,7 @@ def test_an_encrypted_zip_says_what_to_do(image_set, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError) as raised:
         load_data(path)
-    assert str(raised.value) == f"{path} is encrypted. Unpack it with its password and give lamina the folder."
+    assert str(raised.value) == f"{path} is encrypted. Unpack it with its password and use the folder."
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
@@ -211,7 +207,7 @@ def test_a_damaged_archive_says_so(name: str, image_set, tmp_path: Path) -> None
     data = path.read_bytes()
     directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
-    with pytest.raises(DataError, match=r"can't be read: .*\. Create or download it again\."):
+    with pytest.raises(DataError, match=r"Cannot read .*\. Create or download it again\."):
         load_data(path)
 
 
@@ -239,7 +235,7 @@ def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> No
 def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(image_set, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"image"]).replace("ä".encode(), b"\xe4\x84"))
-    with pytest.raises(DataError, match=r"can't be read: 'utf-8' codec .*\. Create or download it again\."):
+    with pytest.raises(DataError, match=r"Cannot read .*: 'utf-8' codec .*\. Create or download it again\."):
         load_data(path)
 
 
@@ -341,7 +337,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} is not a folder, and not a zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can "
-        "be read. Give one of these, or one of cifar10, cifar100, "
-        "mnist, fashion-mnist, shapes, shapes-attributes, shapes-pose."
+        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX "
+        "file. Use one of these, or one of cifar10, cifar100, mnist, fashion-mnist, shapes, shapes-attributes, "
+        "shapes-pose."
     )

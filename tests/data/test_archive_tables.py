@@ -60,8 +60,8 @@ def test_a_table_beside_packed_images_is_rejected(
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} holds a table, {top}{'test/' if by_split else ''}{table}, and tables are read from folders only. "
-        "Unpack it and give lamina the table or its folder."
+        f"{path} contains a table, {top}{('test/' if by_split else '')}{table}, but lamina reads tables only from "
+        "folders. Unpack the archive and use the path of the table or its folder."
     )
     # What is advised helps.
     assert len(load_data(tmp_path / "all").train) == 12
@@ -88,6 +88,6 @@ def test_an_archive_of_tables_alone_says_to_unpack_it(kind: str, name: str, tmp_
     with pytest.raises(DataError) as raised:
         load_data(path)
     assert str(raised.value) == (
-        f"{path} holds a table, {name}, and tables are read from folders only. Unpack it and give lamina the table or "
-        "its folder."
+        f"{path} contains a table, {name}, but lamina reads tables only from folders. Unpack the archive and use the "
+        "path of the table or its folder."
     )

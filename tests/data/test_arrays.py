@@ -149,49 +149,56 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ({"a": grey(2), "b": np.zeros(2)}, f"DIR/pets.npz has the arrays a, b. {LAYOUT}"),
         (
             {"x_train": grey(2), "z": np.zeros(2)},
-            f"DIR/pets.npz has x_train and no labels for it, among x_train, z. {LAYOUT}",
+            f"DIR/pets.npz has no labels for x_train among x_train, z. {LAYOUT}",
         ),
         (
             {"x": grey(3), "y": np.zeros(2)},
-            "DIR/pets.npz has 3 images, and labels of the shape (2,); expected one or a row of them for each image.",
+            (
+                "DIR/pets.npz has 3 images, but labels of shape (2,); expected one label, or one row of labels, per "
+                "image. Save them again."
+            ),
         ),
         (
             {"x_test": grey(3), "y_test": np.zeros((3, 2, 2))},
-            "DIR/pets.npz has 3 images in test, and labels of the shape (3, 2, 2); "
-            "expected one or a row of them for each image.",
+            "DIR/pets.npz has 3 images in test, but labels of shape (3, 2, 2); expected one label, or one row of "
+            "labels, per image. Save them again.",
         ),
         (
             {"x": grey(2), "y": np.array(["a", {}], object)},
-            "Array y of DIR/pets.npz holds Python objects; expected numbers or text. Save it as such.",
+            "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert and save it again.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
-            "Array y of DIR/pets.npz holds values of the type datetime64[D]; expected numbers or text. "
-            "Save it as such.",
+            "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or text. Convert and "
+            "save it again.",
         ),
         (
             {"x": np.array([[["a"]]]), "y": np.zeros(1)},
-            "The images of DIR/pets.npz hold <U1; expected numbers from 0 to 255, or from 0 to 1.",
+            (
+                "The images of DIR/pets.npz are <U1; expected numbers from 0 to 255 or from 0 to 1. Convert and "
+                "save them "
+                "again."
+            ),
         ),
         (
             {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have the shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with "
-            "1 or 3 channels C. Reshape them.",
+            "The images of DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
+            "or 3 channels C. Reshape and save them again.",
         ),
         (
             {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have the shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with 1 or 3 channels C. Reshape them.",
+            "The images of DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with 1 or 3 channels C. Reshape and save them again.",
         ),
         (
             {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have the shape (2, 3, 9, 3), of which the channels may be the second or the "
-            "last. Save them as (N, H, W) if they are grey, or larger.",
+            "The images of DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the second or the last axis. "
+            "Save gray images as (N, H, W), others with a larger height and width.",
         ),
         (
             {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
-            "The images of DIR/pets.npz have the shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with 1 or 3 channels C. Reshape them.",
+            "The images of DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
+            "or 3 channels C. Reshape and save them again.",
         ),
         (
             {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
@@ -207,27 +214,30 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x_train": np.linspace(0, 1.0001, 40).reshape(2, 4, 5), "y_train": np.zeros(2)},
-            "x_train of DIR/pets.npz has fractions up to 1.0001, which fill neither 0 to 1 nor 0 to 255: scale them to "
-            "one of these.",
+            "x_train of DIR/pets.npz has fractions up to 1.0001, so the range may be 0 to 1 or 0 to 255: scale them "
+            "to one of these.",
         ),
         (
             {"x": np.linspace(0, 1.275, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            "x of DIR/pets.npz has fractions up to 1.275, which fill neither 0 to 1 nor 0 to 255: scale them to one of "
-            "these.",
+            "x of DIR/pets.npz has fractions up to 1.275, so the range may be 0 to 1 or 0 to 255: scale them to one "
+            "of these.",
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2, 6), "y_test": np.zeros(2)},
-            "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. "
-            "Make them of one size.",
+            "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. Resize them "
+            "to one size.",
         ),
         (
             {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2), "y_test": np.zeros((2, 2))},
-            "The splits of DIR/pets.npz have different numbers of labels per image. "
-            "Give all splits the same label columns.",
+            "The splits of DIR/pets.npz have different numbers of labels per image. Save the same label columns in "
+            "all.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
-            "DIR/pets.npz has the label 2, but names 2 classes, 0 to 1. Create the file again.",
+            (
+                "DIR/pets.npz has the label 2, but names only 2 classes, 0 to 1. Correct the labels or the names, and "
+                "create the file again."
+            ),
         ),
     ],
 )
@@ -260,7 +270,7 @@ def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
     message = rejection(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert message.startswith(("Array x of DIR/a.npz should have", "DIR/a.npz can't be read: "))
+    assert message.startswith(("Array x of DIR/a.npz should have", "Cannot read DIR/a.npz: "))
     assert message.endswith("Create or download it again.")
     assert peak_bytes < 2**20
 

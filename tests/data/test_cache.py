@@ -158,7 +158,7 @@ def test_each_source_has_its_own_problems(image_set, tmp_path: Path) -> None:
     assert whole.fingerprint == damaged.fingerprint == again.fingerprint
     other = load_data(root, Preparation(task="single-label", label_from="parent"))
     assert (other.target_reason, load_data(root).target_reason) == (
-        "single-label, 3 classes, from the folders that the images lie in",
+        "single-label, 3 classes, from the parent folders of the images",
         "single-label, 3 classes, from the class folders",
     )
 
@@ -262,7 +262,7 @@ def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cac
 
     def load_meanwhile(done: int, total: int) -> None:
         process.append(subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True))
-        assert "LaminaWarning: Waiting for another process that is preparing a." in process[0].stderr.readline()
+        assert "LaminaWarning: Waiting for another process to prepare a." in process[0].stderr.readline()
 
     process: list[subprocess.Popen[str]] = []
     load_data(source, progress=load_meanwhile)
@@ -288,7 +288,8 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     with pytest.raises(DataError) as raised:
         load_data(image_set.write_zip(tmp_path / "a.zip"))
     assert str(raised.value) == (
-        f"The cache {file} can't be written: Not a directory. Make room there, or set LAMINA_CACHE to another folder."
+        f"Cannot write to the cache {file}: Not a directory. Free some space there, or set LAMINA_CACHE to another "
+        "folder."
     )
 
 

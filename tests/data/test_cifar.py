@@ -79,7 +79,7 @@ def test_an_array_of_another_size_than_it_says_is_rejected(shape, batches: Batch
             return np.ndarray.__reduce__(np.zeros(1, np.uint8))[0], (np.ndarray, (0,), b"b"), state
 
     batches.files["test_batch"] = pickle.dumps({b"data": Lie(), b"labels": [0, 1]})
-    with pytest.raises(DataError, match="test_batch is no batch of 32×32 RGB images with labels"):
+    with pytest.raises(DataError, match="test_batch is not a batch of 32×32 RGB images with labels"):
         load_data(batches.write_folder(tmp_path / "set"))
 
 
@@ -96,9 +96,8 @@ def test_an_array_of_another_size_than_it_says_is_rejected(shape, batches: Batch
         ),
         (
             lambda files: files.update(test_batch=pickle.dumps({"data": 1})),
-            "test_batch is no batch of 32×32 RGB images with labels: "
-            "AttributeError(\"'int' object has no attribute 'pixels'\"). "
-            "Download or unpack the official archive again.",
+            "test_batch is not a batch of 32×32 RGB images with labels: AttributeError(\"'int' object has no "
+            "attribute 'pixels'\"). Download or unpack the official archive again.",
         ),
     ],
 )
@@ -123,7 +122,7 @@ def test_cifar100_is_read_from_its_own_files(tmp_path: Path) -> None:
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": names, b"coarse_label_names": ["x"]}, 2))
 
     with pytest.warns(
-        LaminaWarning, match="cifar-100-python: test has no images of class 0, class 2, and scores on test"
+        LaminaWarning, match="cifar-100-python: test has no images of class 0, class 2, so scores on test"
     ):
         data = load_data(folder)
 

@@ -278,7 +278,7 @@ BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
         (encode(grey(np.int32, 5, 70_000), "TIFF"), "values from 5 to 70000, expected 0 (black) to 65535 (white)"),
         (encode(grey(np.float32, 0.5, 255), "TIFF"), "values from 0.5 to 255, expected 0 (black) to 1 (white)"),
         (encode(grey(np.float32, 0.5, np.nan), "TIFF"), "values from nan to nan, expected 0 (black) to 1 (white)"),
-        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "a TIFF of a kind that is not read"),
+        (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "an unsupported kind of TIFF"),
     ],
     ids=[
         "empty",
@@ -331,7 +331,7 @@ def test_a_path_that_is_no_regular_file_says_so_at_once(tmp_path: Path) -> None:
     device.symlink_to("/dev/zero")
     reasons = {
         pipe: "not a regular file",
-        folder: "is a directory",
+        folder: "a folder",
         loop: "too many levels of symbolic links",
         nowhere: "no such file or directory",
         device: "not a regular file",

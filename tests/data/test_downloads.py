@@ -83,7 +83,7 @@ def test_cifar10_is_downloaded_once_and_announced(served_cifar10: Path, batches,
     served_cifar10.unlink()
 
     np.testing.assert_array_equal(load_data("cifar10").test.pixels, batches.test)
-    assert find_default_data()[1].startswith("downloaded before, in ")
+    assert find_default_data()[1].startswith("already downloaded to ")
     assert capfd.readouterr() == ("", "")
 
 
@@ -93,8 +93,8 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value).startswith(
-        "cifar10 could not be downloaded from 127.0.0.1: what arrived is not the published file, by its SHA-256. "
-        "Connect to the network and try again. Or set LAMINA_CIFAR10 to a copy"
+        "cifar10 could not be downloaded from 127.0.0.1: the SHA-256 of the file does not match that of the published file. "
+        "Check the network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy"
     )
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
@@ -127,10 +127,10 @@ def test_offline_nothing_is_asked_of_the_network(
     served_cifar10: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMINA_OFFLINE", "1")
-    reason = "cifar10 was not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it. Or set LAMINA_CIFAR10"
+    reason = "cifar10 is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset it. Or set LAMINA_CIFAR10"
     with pytest.raises(DataError, match=f"^{reason}"):
         load_data("cifar10")
-    with pytest.raises(DataError, match=r"^mnist was not downloaded before"):
+    with pytest.raises(DataError, match=r"^mnist is not downloaded yet"):
         load_data("mnist")
     assert find_default_data()[1].startswith(f"the built-in set, because {reason}")
     monkeypatch.setenv("LAMINA_OFFLINE", "0")

@@ -71,7 +71,7 @@ def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
     listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert listing.labels == {"label": [0, 2]}
     assert listing.problems == [
-        Problem("a/0000001", "no bytes in the table"),
+        Problem("a/0000001", "no image bytes in the table"),
         Problem("a/0000003", "larger than 0 MiB"),
     ]
     with ImageReader() as reader:
@@ -86,8 +86,8 @@ def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert str(raised.value) == (
-        f"None of the 1 images in {path} can be used; the first is a/0000000 (no bytes in the table). "
-        "Write the table with the images' bytes in it."
+        f"Cannot use any of the 1 images in {path}; the first is a/0000000 (no image bytes in the table). Write the "
+        "table again with the bytes of the images."
     )
 
 
@@ -96,7 +96,7 @@ def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> 
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
-    assert str(raised.value) == f"The images in {path} are more than 1000 bytes."
+    assert str(raised.value) == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
     assert (tmp_path / "spool").stat().st_size <= 1000
 
 
@@ -106,7 +106,7 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
     write_images(path, [b"x"])
     with pytest.raises(DataError) as raised:
         spool_table(listing, tmp_path)
-    assert str(raised.value) == f"{path} has changed while it was read. Run the command again."
+    assert str(raised.value) == f"{path} changed while lamina was reading it. Try again."
 
 
 def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> No
         ("train", "cat", "train/cat_1.png"),
     ]
     listing = arrange_paths("a/cat-1.png", "a/77.png", label_from="filename")
-    assert listing.problems == [Problem("a/77.png", "no name before its first digit")]
+    assert listing.problems == [Problem("a/77.png", "no class in its file name")]
 
 
 def test_an_image_outside_the_class_folders_is_a_problem() -> None:
     listing = arrange_paths("a/1.png", "a/2.png", "b/1.png", "b/2.png", "overview.png")
-    assert listing.problems == [Problem("overview.png", "in no class folder")]
+    assert listing.problems == [Problem("overview.png", "not in a class folder")]
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_an_image_outside_the_class_folders_is_a_problem() -> None:
     ],
 )
 def test_the_name_up_to_the_number_is_the_class(file: str, expected: str | None) -> None:
-    assert label_of(["folder", file], "name") == expected
+    assert label_of(["folder", file], "filename") == expected
 
 
 def test_an_image_in_no_folder_has_a_class_by_its_name_alone() -> None:
-    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "name")] == [None, None, "cat"]
-    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "name")] == ["a", "b", "c"]
+    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [None, None, "cat"]
+    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "filename")] == ["a", "b", "c"]
 
 
-LAYOUT = "Expected a folder for each class with its images inside, or train/, val/ and test/ with such folders."
+LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ folders that contain these."
 
 
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
         ([], f"No images in pets. {LAYOUT}"),
-        (["1.png", "2.png"], f"The images in pets lie in no class folders. {LAYOUT}"),
+        (["1.png", "2.png"], f"The images in pets are not in class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
-            f"pets has test, train beside more. {LAYOUT}",
+            f"pets contains test, train and also more. {LAYOUT}",
         ),
     ],
 )
@@ -146,14 +146,14 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         data = load_data(root, Preparation(test_fraction=0.0))
 
     assert data.problems == (
-        Problem("a/3.png", "a link out of the folder"),
-        Problem("b/loop", "a link to a folder"),
-        Problem("c", "a link to a folder"),
+        Problem("a/3.png", "a link to a file outside the folder"),
+        Problem("b/loop", "a link to a folder, which lamina does not follow"),
+        Problem("c", "a link to a folder, which lamina does not follow"),
     )
     assert len(data.train) == 5
     assert [str(warning.message) for warning in warned] == [
-        "Left out 3 images that could not be read: "
-        "a/3.png (a link out of the folder), b/loop (a link to a folder), c (a link to a folder)"
+        "Left out 3 images that could not be read: a/3.png (a link to a file outside the folder), b/loop (a link to a "
+        "folder, which lamina does not follow), c (a link to a folder, which lamina does not follow)"
     ]
 
 
@@ -162,8 +162,8 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     [
         (
             ["a/1.png", "a/2.png"],
-            "has only one class to train on, a. Add images of another, or choose other classes with "
-            "--label-from or --label-column (in Python, label_from or label_columns).",
+            "has only one class to train on, a. Add images of another class, or choose other labels with --label-from "
+            "or --label-column (in Python, label_from or label_columns).",
         ),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
@@ -171,7 +171,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         ),
         (
             ["test/a/1.png", "val/b/1.png"],
-            "has no training images. Put some into train/, or draw fewer as val and test.",
+            "has no training images. Add some to train/, or draw fewer for val and test.",
         ),
     ],
 )
@@ -184,20 +184,20 @@ def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: 
 
 
 @pytest.mark.parametrize(
-    ("targets", "what"),
+    ("targets", "what", "noun"),
     [
-        (np.zeros((3, 2), bool), "3 training images with the same labels, none"),
-        (np.ones((1, 2), bool), "1 training image with the same labels, x, y"),
-        (np.full((4, 2), 0.5, np.float32), "4 training images with the same numbers, 0.5, 0.5"),
+        (np.zeros((3, 2), bool), "3 training images with the same labels, none", "labels"),
+        (np.ones((1, 2), bool), "1 training image with the same labels, x, y", "labels"),
+        (np.full((4, 2), 0.5, np.float32), "4 training images with the same numbers, 0.5, 0.5", "numbers"),
     ],
 )
-def test_targets_that_are_the_same_for_all_images_are_rejected(targets: np.ndarray, what: str) -> None:
+def test_targets_that_are_the_same_for_all_images_are_rejected(targets: np.ndarray, what: str, noun: str) -> None:
     names = tuple(f"{place}.png" for place in range(len(targets)))
     train = Images(np.zeros((len(targets), 4, 4, 3), np.uint8), targets, ("x", "y"), names, "train")
     with pytest.raises(DataError) as raised:
         check_learnable(Dataset("set", "0", train))
     assert str(raised.value) == (
-        f"set has nothing to learn: {what}. Add images with others, or choose another column with --label-column "
+        f"set has nothing to learn: {what}. Add images with other {noun}, or choose another column with --label-column "
         f"(in Python, label_columns)."
     )
 
@@ -208,7 +208,7 @@ def test_a_class_missing_from_a_split_is_warned_of(tmp_path: Path) -> None:
     with pytest.warns(LaminaWarning) as warned:
         check_learnable(load_data(tmp_path))
     assert [str(warning.message) for warning in warned] == [
-        f"{tmp_path.name}: test has no images of b, and scores on test do not cover them. Add some."
+        f"{tmp_path.name}: test has no images of b, so scores on test do not cover it. Add some."
     ]
 
 

@@ -103,22 +103,22 @@ def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypat
     [
         (
             Images.from_arrays(np.zeros((2, 16, 16), np.uint8), ["cat", "dog"]),
-            "the same image shape, but of arrays train has 8×8×1, and val has 16×16×1. Resize the images to one size.",
+            "the same image shape, but in arrays, train has 8×8×1, and val has 16×16×1. Resize the images to one size.",
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [True, False], ["cat"]),
-            "the same kind of target, but of arrays train has single-label, and val has binary. "
-            "Give all of them targets of one kind.",
+            "the same kind of target, but in arrays, train has single-label, and val has binary. Use one kind of "
+            "target in all splits.",
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "\x1bowl"]),
-            "the same target names, but of arrays train has cat, dog, and val has \\x1bowl, cat. "
-            "Give all of them the same names, as in Images.from_arrays(x, y, names).",
+            "the same target names, but in arrays, train has cat, dog, and val has \\x1bowl, cat. Pass the same names "
+            "for all splits, as in Images.from_arrays(x, y, names).",
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"], ["cat", "dog", "owl"]),
-            "the same target names, but of arrays train has cat, dog, and val has cat, dog, owl. "
-            "Give all of them the same names, as in Images.from_arrays(x, y, names).",
+            "the same target names, but in arrays, train has cat, dog, and val has cat, dog, owl. Pass the same names "
+            "for all splits, as in Images.from_arrays(x, y, names).",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_splits_that_do_not_fit_each_other_are_rejected(other: Images, message: 
     train = Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"])
     with pytest.raises(DataError) as raised:
         Dataset.from_images(train, val=other)
-    assert str(raised.value) == f"All splits of a data set should have {message}"
+    assert str(raised.value) == f"All splits of a data set must have {message}"
 
 
 def test_a_data_set_lists_the_splits_that_it_has() -> None:
@@ -168,20 +168,23 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS / 255,
             [0] * 4,
             None,
-            "Expected x of uint8, 0 to 255, got float64. "
-            "Convert fractions from 0 to 1 by (x * 255).round().astype(np.uint8).",
+            "Expected x of uint8, 0 to 255, got float64. Convert fractions from 0 to 1 with (x * "
+            "255).round().astype(np.uint8).",
         ),
         (
             PIXELS.astype(int),
             [0] * 4,
             None,
-            "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 by x.astype(np.uint8).",
+            "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 with x.astype(np.uint8).",
         ),
         (
             PIXELS[0, 0],
             [0] * 3,
             None,
-            "Expected x as uint8 (N, H, W) or (N, H, W, C), got uint8 of shape (3, 3). Give one image as x[None].",
+            (
+                "Expected x as uint8 (N, H, W) or (N, H, W, C), got uint8 of shape (3, 3). Pass a single image as "
+                "x[None]."
+            ),
         ),
         (
             np.zeros((4, 3, 8, 8), np.uint8),
@@ -199,8 +202,9 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS,
             np.eye(4, dtype=int),
             None,
-            "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
-            "got int64 of shape (4, 4). Convert one-hot rows by y.argmax(axis=1), labels by y.astype(bool).",
+            "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K), or as floats (N,) "
+            "or (N, K), got int64 of shape (4, 4). Convert one-hot rows with y.argmax(axis=1), labels with "
+            "y.astype(bool).",
         ),
         (
             PIXELS,
@@ -214,8 +218,8 @@ def test_grey_images_and_tensors_become_images() -> None:
             None,
             "y is None for 1 image. Correct these targets, or leave out their images.",
         ),
-        (PIXELS, [0, 1, 0, 1], ["a", "a"], "Expected names that differ, got a, a."),
-        (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, which names does not list: a, b."),
+        (PIXELS, [0, 1, 0, 1], ["a", "a"], "names must differ, got a, a. Rename or merge the classes."),
+        (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, not listed in names: a, b. Add them to names."),
         (
             PIXELS,
             [0.5, np.nan, 0, 0],
@@ -279,7 +283,7 @@ def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:
 
 def test_images_in_two_splits_are_leaks() -> None:
     train, other = Images.from_arrays(PIXELS, [0, 1, 0, 1]), np.concatenate([PIXELS + 100, PIXELS[2:3]])
-    said = r"1 image is in two splits.*: 00004 of test is 00002 of train\. Remove each from one of the two\."
+    said = r"1 image is in two splits.*: 00004 of test is 00002 of train\. Keep each image in one split only\."
     with pytest.warns(LaminaWarning, match=said):
         data = Dataset.from_images(train, test=Images.from_arrays(other, [0, 1, 0, 1, 1]))
     assert data.leaks == (Leak("00004", "test", "00002", "train"),)
@@ -292,12 +296,12 @@ def test_a_class_without_images_is_named() -> None:
     with pytest.warns(LaminaWarning, match="train has no images of owl"):
         Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1], ["cat", "dog", "owl"]))
     train, val = Images.from_arrays(PIXELS, [0, 1, 0, 1]), Images.from_arrays(PIXELS + 100, [0] * 4, ["0", "1"])
-    with pytest.warns(LaminaWarning, match="val has no images of 1, and scores on val do not cover them"):
+    with pytest.warns(LaminaWarning, match="val has no images of 1, so scores on val do not cover it"):
         Dataset.from_images(train, val)
 
 
 def test_images_of_0_and_1_are_reported() -> None:
-    with pytest.warns(LaminaWarning, match="only the pixels 0 and 1"):
+    with pytest.warns(LaminaWarning, match="only the pixel values 0 and 1"):
         Images.from_arrays(np.eye(4, dtype=np.uint8)[None].repeat(2, 0), [0, 1])
 
 
@@ -357,7 +361,7 @@ def test_the_advice_for_arrays_works_as_it_is_written() -> None:
     ):
         with pytest.raises(DataError) as raised:
             Images.from_arrays(wrong, y)
-        advice = re.search(r"(?:by|Use) (.*)\.$", str(raised.value))
+        advice = re.search(r".*(?:with|Use) (.*)\.$", str(raised.value))
         taken = Images.from_arrays(eval(advice[1], {"x": wrong, "np": np, "torch": torch}), y)
         assert taken.pixels.shape == large.shape
         assert taken.pixels.max() >= 254

@@ -91,8 +91,8 @@ def test_an_image_of_train_in_test_is_an_error() -> None:
         Finding(
             "leak",
             "error",
-            "2 images are in both test and train, with identical pixels, which inflates the score on test. "
-            "Remove each from one of the two.",
+            "2 images are in both test and train (identical pixels), which inflates the score on test. Keep each "
+            "image in one split only.",
             2,
             (Sighting("test", "test/003.png", "cat"), Sighting("test", "test/030.png", "dog")),
             (Sighting("train", "train/005.png", "cat"), Sighting("train", "train/020.png", "dog")),
@@ -109,19 +109,19 @@ def test_an_image_of_all_three_splits_leaks_three_times() -> None:
     val, test = (copy_pixels(make_images(split), 0, train.pixels[0]) for split in ("val", "test"))
     findings = inspect(make_dataset(val=val, test=test)).findings
     assert [finding.message for finding in findings] == [
-        "1 image is in both test and train, with identical pixels, which inflates the score on test. "
-        "Remove each from one of the two.",
-        "1 image is in both val and train, with identical pixels, which inflates the score on val. "
-        "Remove each from one of the two.",
-        "1 image is in both test and val, with identical pixels, which inflates the score on test. "
-        "Remove each from one of the two.",
+        "1 image is in both test and train (identical pixels), which inflates the score on test. Keep each "
+        "image in one split only.",
+        "1 image is in both val and train (identical pixels), which inflates the score on val. Keep each "
+        "image in one split only.",
+        "1 image is in both test and val (identical pixels), which inflates the score on test. Keep each "
+        "image in one split only.",
     ]
     assert {finding.severity for finding in findings} == {"error"}
 
 
 CONFLICT = (
-    "1 image is pixel-identical to another with a different target, which no net can learn. "
-    "Keep the one whose target is right."
+    "1 image is pixel-identical to an image with a different target, so no net can learn both. Keep the one with the "
+    "correct target."
 )
 
 
@@ -163,7 +163,7 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
     assert only_finding(replace(dataset, train=train)) == Finding(
         "duplicate",
         "warning",
-        "2 images are pixel-identical to another in train, which then counts more than once. Keep one of each.",
+        "2 images are pixel-identical to another image in train, which then counts more than once. Keep one of each.",
         2,
         tuple(inspect_sight(train, place) for place in (6, 12)),
         (inspect_sight(train, 0),) * 2,
@@ -185,14 +185,14 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
         Finding(
             "unreadable",
             "warning",
-            "2 files were left out: damaged. Repair, replace or remove such files.",
+            "2 files were left out: damaged. Repair, replace or remove them.",
             2,
             (Sighting(None, "cat/1.jpg", None), Sighting(None, "dog/3.jpg", None)),
         ),
         Finding(
             "unreadable",
             "warning",
-            "1 file was left out: empty. Repair, replace or remove such files.",
+            "1 file was left out: empty. Repair, replace or remove it.",
             1,
             (Sighting(None, "cat/2.jpg", None),),
         ),
@@ -210,7 +210,7 @@ def test_images_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     assert only_finding(make_dataset(train=train, **parts)) == Finding(
         "blank",
         "warning",
-        "3 images are blank (nearly one colour). Check why, or remove them.",
+        "3 images are blank (nearly uniform color). Check or remove blank images.",
         3,
         tuple(Sighting("train", f"train/{place:03d}.png", "cat") for place in (1, 2, 3)),
     )
@@ -224,7 +224,7 @@ def test_grey_images_among_coloured_ones_are_noted() -> None:
     assert only_finding(make_dataset(train=grey)) == Finding(
         "grey",
         "note",
-        "1 image is grey, the others coloured. Check that grey does not reveal the target.",
+        "1 image is gray, while the others have color. Check that being gray does not reveal the target.",
         1,
         (Sighting("train", "train/007.png", "cat"),),
     )
@@ -236,13 +236,18 @@ SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + 
 @pytest.mark.parametrize(
     ("resize", "enlarged", "oblong", "effect"),
     [
-        ("crop", [30, 31], [32, 33], "less than half of each is left. Choose resize pad to see them whole."),
-        ("pad", [31], [32, 33], "more than half of each result is black bars. Crop them to what matters."),
+        (
+            "crop",
+            [30, 31],
+            [32, 33],
+            "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad').",
+        ),
+        ("pad", [31], [32, 33], "adds more black bars than image. Crop the images to what matters."),
         (
             "stretch",
             [30, 31],
             [32, 33],
-            "they are badly distorted. Choose resize pad to keep their proportions.",
+            "distorts them badly. To keep the proportions, use --resize pad (in Python, resize='pad').",
         ),
     ],
 )
@@ -252,8 +257,8 @@ def test_images_that_do_not_fit_well_are_noted(
     train = replace(make_images("train"), original_sizes_px=np.array(SIZES, np.int32))
     inspection = inspect(Dataset("set", "0", train, size_px=6, resize=resize))
     long, small = inspection.findings
-    assert long.message == f"2 images are so long or tall that, resized to 6×6 by {resize}, {effect}"
-    assert small.message.endswith("enlarged, which adds no detail. A smaller size trains faster.")
+    assert long.message == f"2 images are so wide or tall that resizing to 6×6 by {resize} {effect}"
+    assert small.message.endswith("enlarging adds no detail, and a smaller size trains faster.")
     assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
     assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
     assert inspection.sizes == SizeSummary(

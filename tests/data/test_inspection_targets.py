@@ -67,13 +67,13 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
         "class-missing",
         "warning",
-        "test has no images of dog, and scores on test do not cover them. Add some.",
+        "test has no images of dog, so scores on test do not cover it. Add some.",
         1,
     )
     assert only_finding(make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)) == Finding(
         "class-missing",
         "error",
-        "train has no images of dog, and no net can learn them. Add some.",
+        "train has no images of dog, so no net can learn it. Add some.",
         1,
     )
 
@@ -82,10 +82,10 @@ def test_labels_and_answers_without_images_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))
-    assert found.message == "test has no images of wet, warm, and scores on test do not cover them. Add some."
+    assert found.message == "test has no images of wet, warm, so scores on test do not cover them. Add some."
     dataset = CLEAN["binary"]
     found = only_finding(replace(dataset, val=replace(dataset.val, targets=np.ones(20, bool))))
-    assert found.message == "val has no images of no, and scores on val do not cover them. Add some."
+    assert found.message == "val has no images of no, so scores on val do not cover it. Add some."
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_classes_are_tiny_below_ten_images_or_a_twentieth_of_the_median(
     names = tuple("abcdefg"[: len(counts)])
     findings = inspect(Dataset("set", "0", make_images("train", counts, names, side=3))).findings
     found = [finding.message for finding in findings if finding.kind == "class-tiny"]
-    remedy = "Add more, or merge classes that belong together."
+    remedy = "Add images, or merge classes that belong together."
     assert found == ([f"train has few images of {tiny}. {remedy}"] if tiny else [])
 
 
@@ -116,8 +116,8 @@ def test_classes_of_very_different_size_are_noted() -> None:
         Finding(
             "imbalance",
             "note",
-            "train has 10 times as many images of dog (100) as of cat (10). "
-            "Train with class_weights to weight them equally.",
+            "train has 10 times as many images of dog (100) as of cat (10). To weight the classes equally, "
+            "train with --class-weights (in Python, Recipe(class_weights=True)).",
             3,
         ),
     )
@@ -129,7 +129,10 @@ def test_a_number_that_never_changes_is_a_warning() -> None:
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=same))) == Finding(
         "number-constant",
         "warning",
-        "all images of train have the same y, so there is nothing to learn. Check the table, or leave the column out.",
+        (
+            "all images in train have the same value of y, so there is nothing to learn. Check the table, or leave the "
+            "column out."
+        ),
         1,
     )
 
@@ -140,7 +143,8 @@ def test_a_label_of_all_images_is_a_warning() -> None:
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=everywhere))) == Finding(
         "label-constant",
         "warning",
-        "all images of train have warm, so there is nothing to learn. Add images without, or leave the column out.",
+        "all images in train have the label warm, so there is nothing to learn. Add images without it, or "
+        "leave the column out.",
         1,
     )
 
@@ -151,8 +155,8 @@ def test_numbers_that_float32_rounds_to_much_of_how_they_differ_are_a_warning() 
     assert only_finding(replace(dataset, train=replace(dataset.train, targets=far))) == Finding(
         "number-coarse",
         "warning",
-        "y lies so far from 0 that its values are rounded to 0.25, which is much of how they differ. "
-        "Subtract a constant from it in the table.",
+        "the values of y are so far from 0 that float32 rounds them to multiples of 0.25, which hides much of their "
+        "variation. Subtract a constant from them in the table.",
         1,
     )
     near = dataset.train.targets / np.ptp(dataset.train.targets, axis=0) + np.array([0, 2**13], np.float32)

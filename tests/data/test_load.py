@@ -33,15 +33,15 @@ REFUSED = os.strerror(errno.ECONNREFUSED)
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("shaps", "There is no data set named shaps, and no file or folder of that path. Did you mean shapes?"),
+        ("shaps", "No data set, file or folder named shaps. Did you mean shapes?"),
         (
             "zebras",
-            "There is no data set named zebras, and no file or folder of that path. Choose from: cifar10, cifar100, "
-            "mnist, fashion-mnist, shapes, shapes-attributes, shapes-pose.",
+            "No data set, file or folder named zebras. Choose from: cifar10, cifar100, mnist, fashion-mnist, shapes, "
+            "shapes-attributes, shapes-pose.",
         ),
-        ("no/such", "There is no data set named no/such, and no file or folder of that path. Check the path."),
-        ("set.zip", "There is no data set named set.zip, and no file or folder of that path. Check the path."),
-        (Path("shapes"), "There is no data set named shapes, and no file or folder of that path. Check the path."),
+        ("no/such", "No data set, file or folder named no/such. Check the path."),
+        ("set.zip", "No data set, file or folder named set.zip. Check the path."),
+        (Path("shapes"), "No data set, file or folder named shapes. Check the path."),
     ],
 )
 def test_an_unknown_source_says_what_to_do(
@@ -133,7 +133,7 @@ def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(monkeypatch: 
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value) == (
-        "LAMINA_CIFAR10 is /no/such/file, and there is no such file or folder. Correct or unset it."
+        "LAMINA_CIFAR10 is /no/such/file, but no such file or folder exists. Correct or unset it."
     )
 
 
@@ -142,9 +142,9 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value) == (
-        f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Connect to the network and try again. "
-        "Or set LAMINA_CIFAR10 to a copy: the official cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
-        "or a zip or folder of class folders."
+        f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network connection and try again. Or "
+        "set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip "
+        "or folder of class folders."
     )
 
 
@@ -152,9 +152,9 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
 def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline: None) -> None:
     assert find_default_data() == (
         "shapes",
-        "the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: "
-        f"{REFUSED}. Connect to the network and try again. Or set LAMINA_CIFAR10 to a copy: the official "
-        "cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or folder of class folders.",
+        f"the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network "
+        "connection and try again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder "
+        "cifar-10-batches-py, or a zip or folder of class folders.",
     )
 
 
@@ -172,7 +172,7 @@ def test_importing_the_data_loads_no_torch() -> None:
 
 CLASSES_OF_Y = "The targets are single-label, 3 classes, from array y."
 X, Y = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 3
-NUMBERS = "x has {} from 0 to 1, taken as pixels from 0 to 255. "
+NUMBERS = "x has {} values from 0 to 1, converted to pixels from 0 to 255. "
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ NUMBERS = "x has {} from 0 to 1, taken as pixels from 0 to 255. "
         (X, Y.astype(float), "y has whole numbers as float64. "),
         (X, np.eye(3)[Y], "y has 3 columns of only 0 and 1 as float64. "),
         (X, Y * 5, "y has the numbers 0, 5, 10, not 0 to 2. "),
-        (X.transpose(0, 3, 1, 2), Y, "x has the shape (12, 3, 8, 8), taken as (N, C, H, W). "),
+        (X.transpose(0, 3, 1, 2), Y, "x has shape (12, 3, 8, 8), interpreted as (N, C, H, W). "),
         (X > 128, Y, NUMBERS.format("bool")),
         (X / 255, Y, NUMBERS.format("float64")),
         (X, Y[:, None], None),
@@ -203,7 +203,9 @@ def test_a_warning_names_the_array_that_it_is_about(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="different ranges: x_train 0 to 255, x_test 0 to 1"):
         load_data(tmp_path / "pets.npz")
     np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test * 255, y_test=Y)
-    said = r"x_test has float32 from 0 to 255, .* x_test has the shape \(12, 3, 8, 8\), taken as \(N, C, H, W\)\."
+    said = (
+        r"x_test has float32 values from 0 to 255, .* x_test has shape \(12, 3, 8, 8\), interpreted as \(N, C, H, W\)\."
+    )
     with pytest.warns(LaminaWarning, match=said):
         load_data(tmp_path / "pets.npz", Preparation(val_fraction=0))
 
@@ -223,5 +225,5 @@ def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:
 
 def test_black_images_of_a_file_are_reported(tmp_path: Path) -> None:
     np.savez(tmp_path / "pets.npz", x_train=X // 255, y_train=Y, x_test=X, y_test=Y)
-    with pytest.warns(LaminaWarning, match="train has only the pixels 0 and 1"):
+    with pytest.warns(LaminaWarning, match="train has only the pixel values 0 and 1"):
         load_data(tmp_path / "pets.npz")

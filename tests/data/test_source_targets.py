@@ -102,7 +102,9 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
     assert read({"kind": ["b", "a"]}, target_names=("b", "a", "never")).targets.tolist() == [0, 1]
     with pytest.raises(DataError) as raised:
         read({"kind": ["b", "z"]}, target_names=("b", "a"))
-    assert str(raised.value) == "The label 'z' is none of those that the source lists: ['b', 'a']."
+    assert str(raised.value) == (
+        "The label 'z' is not among the classes that the source lists: ['b', 'a']. Correct the label or the list."
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,12 +113,12 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": ["a", None, ""]},
             {},
-            "2 images have no value in column 'kind'; the first is 1.png. Fill in or remove those rows.",
+            "2 images have no value in column 'kind'; the first is 1.png. Complete or remove those rows.",
         ),
         (
             {"age": [1.5, None]},
             {},
-            "1 image has no value in column 'age'; the first is 1.png. Fill in or remove those rows.",
+            "1 image has no value in column 'age'; the first is 1.png. Complete or remove those rows.",
         ),
         (
             {"age": ["old", "young"]},
@@ -136,30 +138,30 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {},
-            "Expected several label columns to hold 0 and 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
-            "Use --label-column (in Python, label_columns) to name the column to learn.",
+            "Several label columns must all hold 0 and 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
+            "Choose the column to learn with --label-column (in Python, label_columns).",
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {"task": "single-label"},
-            "The class of an image is in one column, but these are 'kind', 'age'. Name one with --label-column (in "
-            "Python, label_columns).",
+            "The class of an image must be in one column, but there are 2: 'kind', 'age'. Choose one with "
+            "--label-column (in Python, label_columns).",
         ),
         (
             {"tags": [["a"], ["a", "b"]]},
             {"task": "single-label"},
-            "The label column holds lists, which are multi-label. Leave --task out.",
+            "The label column holds lists, so the task is multi-label. Leave out --task (in Python, task).",
         ),
         (
             {"tags": ["a|b", None, "a"]},
             {},
-            "1 image has no value in column 'tags'; the first is 1.png. Fill in or remove those rows. "
-            "Where an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
+            "1 image has no value in column 'tags'; the first is 1.png. Complete or remove those rows. If an empty "
+            "cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
         ),
         (
             {"tags": [[], []]},
             {},
-            "No image has a label. Use --label-column (in Python, label_columns) to name a column with labels.",
+            "No image has a label. Choose a column with labels with --label-column (in Python, label_columns).",
         ),
     ],
 )
@@ -176,8 +178,8 @@ def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(task, ex
     with pytest.raises(DataError) as raised:
         read_targets(listing, Preparation(task=task))
     assert str(raised.value) == (
-        f"Expected {expected}, but the targets come from the class folders, such as 'airplane'. Leave out --task (in "
-        f"Python, task)."
+        f"The task needs {expected}, but the targets come from the class folders, such as 'airplane'. Leave out "
+        "--task (in Python, task)."
     )
 
 

@@ -36,7 +36,7 @@ def test_images_in_any_form_give_the_same_data(form: str, image_set, tmp_path: P
         assert images.names == names
         assert images.target_names == ("cat", "dog", "owl")
         assert images.split == split
-    assert data.split_rule == "the source's own"
+    assert data.split_rule == "from the source"
     assert data.size_px is None
     assert data.problems == ()
     same = load_data(image_set.write_folder(tmp_path / "another"))

@@ -66,16 +66,16 @@ def test_the_order_of_the_images_decides_nothing() -> None:
         ({}, {"val_fraction": 0.0}, (120, 0, 30), "20 % drawn as test, stratified, seed 0"),
         ({}, {"val_fraction": 0.3}, (75, 45, 30), "20 % drawn as test and 30 % drawn as val, stratified, seed 0"),
         ({}, {"test_fraction": 0.0}, (135, 15, 0), "10 % drawn as val, stratified, seed 0"),
-        ({}, {"val_fraction": 0.0, "test_fraction": 0.0}, (150, 0, 0), "the source's own"),
+        ({}, {"val_fraction": 0.0, "test_fraction": 0.0}, (150, 0, 0), "from the source"),
         ({"test": 30}, {}, (108, 12, 30), "10 % drawn as val, stratified, seed 0"),
-        ({"test": 90}, {}, (60, 0, 90), "the source's own; no val: 10 % of the images is 6, fewer than 10"),
-        ({"val": 50}, {}, (100, 50, 0), "the source's own"),
-        ({"val": 50, "test": 50}, {}, (50, 50, 50), "the source's own"),
+        ({"test": 90}, {}, (60, 0, 90), "from the source; no val, because 10 % of the images is 6, fewer than 10"),
+        ({"val": 50}, {}, (100, 50, 0), "from the source"),
+        ({"val": 50, "test": 50}, {}, (50, 50, 50), "from the source"),
         (
             {},
             {"test_fraction": 0.8},
             (30, 0, 120),
-            "80 % drawn as test, stratified, seed 0; no val: 5 % of the images is 7, fewer than 10",
+            "80 % drawn as test, stratified, seed 0; no val, because 5 % of the images is 7, fewer than 10",
         ),
     ],
 )
@@ -103,8 +103,8 @@ def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.8))
     assert str(raised.value) == (
-        "A val fraction of 0.8 and the 20 % that are drawn as test leave no training images. "
-        "Draw less as val, or give a test fraction too."
+        "80 % for val and 20 % for test (the default) leave no training images. Decrease --val or set --test (in "
+        "Python, val_fraction or test_fraction)."
     )
 
 
@@ -119,7 +119,8 @@ def test_a_split_that_is_there_cannot_be_drawn() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
     assert str(raised.value) == (
-        "The source already has a test split, so none can be drawn. Leave --test out, or put all images together."
+        "The source already has a test split, so lamina cannot draw one. Leave out --test (in Python, test_fraction), "
+        "or merge the splits of the source."
     )
 
 
@@ -135,13 +136,16 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
     assert str(raised.value) == (
-        "20 % of 2 images is too little for a test split. Add images, or request a larger share with --test; "
-        "--test 0 draws none."
+        "20 % of 2 images is too few for a test split. Add images, or increase --test (in Python, test_fraction); 0 "
+        "draws no test."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
     assert (unasked.splits, unasked.rule) == (
         ["train", "train"],
-        "no test: 20 % of the images is 0, fewer than 1; no val: 10 % of the images is 0, fewer than 10",
+        (
+            "no test, because 20 % of the images is 0, fewer than 1; no val, because 10 % of the images is 0, "
+            "fewer than 10"
+        ),
     )
 
 

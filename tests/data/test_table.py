@@ -206,13 +206,13 @@ def test_rows_without_a_usable_image_are_problems(tmp_path: Path) -> None:
         Problem("10.png", "no such file"),
         Problem("../secret.png", "outside the table's folder"),
         Problem("a/../../secret.png", "outside the table's folder"),
-        Problem("link.png", "a link out of the folder"),
+        Problem("link.png", "a link to a file outside the folder"),
         Problem("away/secret.png", "outside the table's folder"),
         Problem(str(root / "1.png"), "an absolute path"),
         Problem("C:\\1.png", "an absolute path"),
         Problem("folder.png", "not a regular file"),
         Problem("1.png/2.png", "no such file"),
-        Problem("./1.png", "named before, in row 1"),
+        Problem("./1.png", "already named in row 1"),
         Problem("loop.png", "too many levels of symbolic links"),
         Problem("x" * 200, "file name too long"),
         Problem("a\0b.png", "no such file"),
@@ -225,60 +225,58 @@ COLUMNS = "Its columns are image (text), label (number)."
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("image,label\n", {}, "DIR/pets.csv has no rows. Expected one for each image."),
+        ("image,label\n", {}, "DIR/pets.csv has no rows; expected one for each image. Add them."),
         (
             "",
             {},
-            "DIR/pets.csv is empty. Expected a row with the names of the columns, then one for each image.",
+            "DIR/pets.csv is empty; expected a row of column names, then one row for each image. Add them.",
         ),
         (
             "image,label,label\n1.png,1,2\n",
             {},
-            "DIR/pets.csv has more than one column named 'label'. Give each a name of its own.",
+            "DIR/pets.csv has more than one column named 'label'. Rename them to unique names.",
         ),
         (
             "cats/1.png,cat\ncats/2.png,cat\n",
             {},
-            "The first row of DIR/pets.csv looks like an image's ('cats/1.png'); a table begins with the names of its "
-            "columns. Put such a row before it, such as image,label.",
+            "The first row of DIR/pets.csv looks like data ('cats/1.png'); expected column names. Insert a first row "
+            "such as image,label.",
         ),
         (
             "image,label\n1.png,a\n2.png,b,c\n",
             {},
-            "DIR/pets.csv has 3 fields in line 3, and its first row names 2 columns. "
-            "Put a text that holds ',' between double quotes.",
+            "Line 3 of DIR/pets.csv has 3 fields, but the first row names 2 columns. Put text that contains ',' in "
+            "double quotes.",
         ),
         (
             "image,label\n1.png,café\n2.png,tea\n".encode("latin-1"),
             {},
-            "DIR/pets.csv is not UTF-8: line 2 has the byte 0xe9. "
-            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+            "DIR/pets.csv is not UTF-8: line 2 has the byte 0xe9. Save it as UTF-8 (in Excel, 'CSV UTF-8'), or "
+            "convert it with iconv.",
         ),
         (
             "image,label\n1.png,a\n".encode("utf-16"),
             {},
-            "DIR/pets.csv is UTF-16, and tables are read as UTF-8. "
-            "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv.",
+            "DIR/pets.csv is UTF-16, but tables must be UTF-8. Save it as UTF-8 (in Excel, 'CSV UTF-8'), or convert "
+            "it with iconv.",
         ),
         (
             'image,label\n1.png,5" screen\n2.png,6" screen\n',
             {},
-            "DIR/pets.csv has a single quotation mark in line 2. "
-            'Put its text between double quotes and double the mark, as in "5"" screen".',
+            "Line 2 of DIR/pets.csv has an unpaired double quote. Put the text in double quotes and double the quote, "
+            'as in "5"" screen".',
         ),
         (
             "image,species\n1.png,cat\n",
             {},
-            "DIR/pets.csv has no column with a name like label or class. "
-            "Use --label-column (in Python, label_columns) to name the one with the targets. Its columns are image "
-            "(text), species (text).",
+            "DIR/pets.csv has no column named like label or class. Choose the column of targets with --label-column "
+            "(in Python, label_columns). Its columns are image (text), species (text).",
         ),
         (
             "image,split\n1.png,train\n",
             {},
-            "DIR/pets.csv has no column with a name like label or class. "
-            "Use --label-column (in Python, label_columns) to name the one with the targets. Its columns are image "
-            "(text), split (text).",
+            "DIR/pets.csv has no column named like label or class. Choose the column of targets with --label-column "
+            "(in Python, label_columns). Its columns are image (text), split (text).",
         ),
         (
             "image,label\n1.png,1\n",
@@ -288,13 +286,14 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"label_columns": ("image",)},
-            "Column 'image' of DIR/pets.csv can't be both a label and something else.",
+            "Column 'image' of DIR/pets.csv holds the images, so it cannot be a label column. Choose "
+            "another with --label-column (in Python, label_columns).",
         ),
         (
             "image,label\n1.png,1\n",
             {"image_column": "label"},
-            "Column 'label' of DIR/pets.csv is of type number; --image-column names one with the images' paths or "
-            f"their bytes. {COLUMNS}",
+            "Column 'label' of DIR/pets.csv is of type number; --image-column needs image paths or image "
+            f"bytes. {COLUMNS}",
         ),
         (
             "image,label\n1.png,1\n",
@@ -304,40 +303,38 @@ COLUMNS = "Its columns are image (text), label (number)."
         (
             "image,label\n1.png,1\n",
             {"split_column": "label"},
-            "Column 'label' of DIR/pets.csv is of type number; --split-column names one with train, val or test in "
+            "Column 'label' of DIR/pets.csv is of type number; --split-column needs train, val or test in "
             f"each row. {COLUMNS}",
         ),
         (
             "image,label,split\n1.png,1,train\n2.png,2,spare\n",
             {},
-            "Column 'split' of DIR/pets.csv holds 'spare'; the splits are called train, val and test. "
-            "Rename them, or leave out the rows.",
+            "Column 'split' of DIR/pets.csv contains 'spare'; expected train, val or test. Rename "
+            "them, or remove those rows.",
         ),
         (
             "a,b,label\n1.png,2.png,1\n",
             {},
-            "DIR/pets.csv has several columns that may hold the images: a, b. Use --image-column (in Python, "
-            "image_column) to name the one "
-            "with their paths or bytes. Its columns are a (text), b (text), label (number).",
+            "DIR/pets.csv has several columns that may hold the images: a, b. Choose the column of image paths or "
+            "bytes with --image-column (in Python, image_column). Its columns are a (text), b (text), label (number).",
         ),
         (
             "what,label\nred,1\n",
             {},
-            "DIR/pets.csv has no column of images. Use --image-column (in Python, image_column) to name the one "
-            "with their paths or bytes. "
-            "Its columns are what (text), label (number).",
+            "DIR/pets.csv has no column of images. Choose the column of image paths or bytes with --image-column (in "
+            "Python, image_column). Its columns are what (text), label (number).",
         ),
         (
             "image,label\nhttps://example.org/1.png,1\n",
             {},
-            "Column 'image' of DIR/pets.csv holds URLs, such as 'https://example.org/1.png', which lamina does "
-            "not download. Download the images, and put their paths into the table.",
+            "Column 'image' of DIR/pets.csv contains URLs, such as 'https://example.org/1.png', which lamina does not "
+            "download. Download the images, and put their paths into the table.",
         ),
         (
             "image,label\n../1.png,1\n11.png,2\n",
             {},
-            "None of the 2 images that DIR/pets.csv names can be used; the first is ../1.png (outside the table's "
-            "folder). Column 'image' holds paths below the table's folder, DIR.",
+            "Cannot use any of the 2 images that DIR/pets.csv names; the first is ../1.png (outside the table's "
+            "folder). Column 'image' must contain paths relative to DIR.",
         ),
     ],
 )
@@ -361,7 +358,7 @@ def test_a_table_that_cannot_be_used_says_what_to_do(text, options, message: str
 )
 def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> None:
     message = rejection(tmp_path, text, name)
-    assert message.startswith((f"DIR/{name} can't be read: ", f"DIR/{name} has more than one column"))
+    assert message.startswith((f"Cannot read DIR/{name}: ", f"DIR/{name} has more than one column"))
     assert len(message) < 400
 
 
@@ -369,25 +366,27 @@ def test_a_damaged_table_is_one_plain_error(text, name: str, tmp_path: Path) -> 
     ("line", "reason"),
     [
         ('{"image": "2.png", "label": }', "line 2 is not JSON, Expecting value: line 1 column 29 (char 28)"),
-        ('["2.png", 2]', "line 2 is not an object but '[\"2.png\", 2]'"),
+        ('["2.png", 2]', "line 2 must be a JSON object, got '[\"2.png\", 2]'"),
     ],
 )
 def test_the_line_that_is_not_json_is_named(line: str, reason: str, tmp_path: Path) -> None:
     text = f'{{"image": "1.png", "label": 1}}\n{line}\n'
     assert rejection(tmp_path, text, "pets.jsonl") == (
-        f"DIR/pets.jsonl can't be read: {reason}. Create or download it again."
+        f"Cannot read DIR/pets.jsonl: {reason}. Create or download it again."
     )
 
 
 def test_an_empty_file_of_json_lines_has_no_rows(tmp_path: Path) -> None:
-    assert rejection(tmp_path, "\n", "pets.jsonl") == "DIR/pets.jsonl has no rows. Expected one for each image."
+    assert rejection(tmp_path, "\n", "pets.jsonl") == (
+        "DIR/pets.jsonl has no rows; expected one for each image. Add them."
+    )
 
 
 def test_values_that_cannot_be_learned_are_rejected(tmp_path: Path) -> None:
     text = '{"image":"1.png","label":{"x":1}}\n'
     assert rejection(tmp_path, text, "pets.jsonl") == (
-        "Column 'label' of DIR/pets.jsonl is of type other; --label-column names one with text, numbers, truth values "
-        "or lists of text. Its columns are image (text), label (other)."
+        "Column 'label' of DIR/pets.jsonl is of type other; --label-column needs text, numbers, booleans or "
+        "lists of text. Its columns are image (text), label (other)."
     )
 
 

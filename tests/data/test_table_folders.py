@@ -43,8 +43,8 @@ def test_an_image_with_two_labels_is_a_problem(tmp_path: Path) -> None:
     listing = scan_text(tmp_path, "image,label\n1.png,a\n1.png,b\n1.png,a\n")
     assert listing.labels == {"label": ["a"]}
     assert listing.problems == [
-        Problem("1.png", "named before, in row 1, with other values"),
-        Problem("1.png", "named before, in row 1"),
+        Problem("1.png", "already named in row 1 with other values"),
+        Problem("1.png", "already named in row 1"),
     ]
 
 
@@ -59,11 +59,11 @@ def test_a_folder_of_class_folders_is_no_table_folder(image_set, tmp_path: Path)
 def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(image_set, tmp_path: Path) -> None:
     write_metadata_by_split(image_set, tmp_path / "a")
     (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
-    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table beside its images")]
+    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table for its images")]
     write_shards(image_set, tmp_path / "b")
     encoded_frame(image_set).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
     listing = scan_table(tmp_path / "b", DEFAULTS)
-    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named by a split")]
+    assert listing.problems == [Problem("extra-00000-of-00001.parquet", "not named after a split")]
     assert len(listing.images) == 21
 
 
@@ -96,7 +96,7 @@ def test_files_of_no_split_beside_folders_of_splits_are_problems(image_set, tmp_
     (tmp_path / "unsupervised").mkdir()
     encoded_frame(image_set).write_parquet(tmp_path / "unsupervised" / "0000.parquet")
     listing = scan_table(tmp_path, DEFAULTS)
-    assert listing.problems == [Problem("unsupervised/0000.parquet", "not named by a split")]
+    assert listing.problems == [Problem("unsupervised/0000.parquet", "not named after a split")]
     assert len(listing.images) == 21
 
 
@@ -106,8 +106,8 @@ def test_several_sets_of_parquet_are_rejected(image_set, tmp_path: Path, cache: 
     with pytest.raises(DataError) as raised:
         load_data(tmp_path / "hf")
     assert str(raised.value) == (
-        f"{tmp_path / 'hf'} holds more than one set of Parquet files: default, other. Give lamina the folder of one, "
-        f"such as {tmp_path / 'hf' / 'other'}."
+        f"{tmp_path / 'hf'} contains several sets of Parquet files: default, other. Use the folder of one, such as "
+        f"{tmp_path / 'hf' / 'other'}."
     )
     assert len(load_data(tmp_path / "hf" / "other").train) == 12
 
@@ -120,7 +120,7 @@ def test_parquet_in_an_unknown_layout_is_rejected(image_set, tmp_path: Path, cac
     with pytest.raises(DataError) as raised:
         load_data(tmp_path / "sub")
     assert str(raised.value) == (
-        f"{tmp_path / 'sub'} holds more than one set of Parquet files: ., a. Give lamina the folder of one, such as "
+        f"{tmp_path / 'sub'} contains several sets of Parquet files: ., a. Use the folder of one, such as "
         f"{tmp_path / 'sub' / 'a'}."
     )
 
@@ -139,7 +139,7 @@ def test_a_missing_shard_is_named(image_set, tmp_path: Path) -> None:
     (tmp_path / "data" / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, DEFAULTS)
-    expected = f"{tmp_path / 'data'} lacks train-00000-of-00002 of its Parquet files. Download it again."
+    expected = f"The Parquet file train-00000-of-00002 is missing in {tmp_path / 'data'}. Download the set again."
     assert str(raised.value) == expected
 
 
@@ -149,7 +149,9 @@ def test_splits_that_name_other_columns_or_classes_are_rejected(image_set, tmp_p
     encoded_frame(image_set, ["test"]).write_parquet(test, metadata=features(("dog", "cat", "owl")))
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path, DEFAULTS)
-    assert str(raised.value) == "The files of the table name different classes. Download it again."
+    assert str(raised.value) == (
+        f"The files of the table {tmp_path} name different classes. Download or create it again."
+    )
     pl.read_parquet(test).drop("label").write_parquet(tmp_path / "data" / "train-00001-of-00002.parquet")
     with pytest.raises(DataError, match="has no column 'label' for --label-column"):
         scan_table(tmp_path, DEFAULTS)
@@ -174,8 +176,8 @@ def test_numbers_of_classes_become_their_names(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         scan_table(tmp_path / "b.parquet", DEFAULTS)
     assert str(raised.value) == (
-        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names 2 classes, 0 to 1. "
-        "Create the file again."
+        f"Column 'label' of {tmp_path / 'b.parquet'} has the label 2, but names only 2 classes, 0 to 1. Correct the "
+        "labels or the names, and create the file again."
     )
 
 

@@ -100,7 +100,9 @@ def test_a_set_without_a_readable_image_is_rejected(image_set, tmp_path: Path) -
         path.write_bytes(b"words")
     with pytest.raises(DataError) as raised:
         load_data(root)
-    assert str(raised.value) == ("None of the 21 images could be read; the first is train/cat/0000.png (not an image).")
+    assert str(raised.value) == (
+        "Cannot read any of the 21 images; the first is train/cat/0000.png (not an image). Check the files."
+    )
 
 
 def test_the_stored_size_of_each_image_is_kept(many_images, tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(image_set, tm
     with pytest.warns(LaminaWarning):
         data = load_data(root)
     assert data.problems == (
-        Problem("train/cat/circle", "a link to a folder"),
+        Problem("train/cat/circle", "a link to a folder, which lamina does not follow"),
         Problem("train/cat/loop.png", "too many levels of symbolic links"),
         Problem("train/cat/nowhere.png", "no such file"),
         Problem("train/cat/pipe.png", "not a regular file"),
@@ -222,8 +224,8 @@ def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_images, tmp_path: 
         load_data(source, progress=kill_a_worker)
 
     assert str(raised.value) == (
-        "A process that decodes images ended early (status -9). "
-        "Nothing was kept. Try again, and close other programs if memory is short."
+        "A process that decodes images failed (status -9), and nothing was stored. Try again, and close other "
+        "programs if memory is short."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
     assert set(find_children()) <= others
@@ -245,7 +247,8 @@ def test_a_workers_full_disk_is_an_error_that_says_so(many_images, tmp_path: Pat
         load_data(source, progress=limit_the_workers)
 
     assert str(raised.value) == (
-        f"The cache {cache} can't be written: File too large. Make room there, or set LAMINA_CACHE to another folder."
+        f"Cannot write to the cache {cache}: File too large. Free some space there, or set LAMINA_CACHE to another "
+        "folder."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
@@ -276,8 +279,8 @@ def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
         load_data(source, Preparation(size_px=5), progress=fill)
 
     assert str(raised.value) == (
-        f"The cache {small_disk} can't be written: No space left on device. "
-        "Make room there, or set LAMINA_CACHE to another folder."
+        f"Cannot write to the cache {small_disk}: No space left on device. Free some space there, or set LAMINA_CACHE "
+        "to another folder."
     )
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
 
@@ -308,5 +311,5 @@ def test_images_larger_than_the_disk_are_rejected_before_decoding(tmp_path: Path
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4)).save(buffer, "PNG")
         (tmp_path / name).write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match=r"The decoded images take 12000\.0 GB, and .* GB free\. Choose a smaller"):
+    with pytest.raises(DataError, match=r"The decoded images need 12000\.0 GB, but .* GB free\. Use a smaller"):
         load_data(tmp_path, Preparation(size_px=1_000_000))

@@ -50,7 +50,7 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         ("ReLU()) + (ReLU()", f"expected a layer, got: (\nReLU()) + (ReLU()\n). {EXAMPLE}"),
         ("Liner(3)", "'Liner' is not a layer. Did you mean Linear?"),
         ("__import__('os')", "'__import__' is not a layer. Choose from: "),
-        ("Conv2d(3, kernal_size=3)", "Conv2d: 'kernal_size' is not one of its arguments. Did you mean kernel_size?"),
+        ("Conv2d(3, kernal_size=3)", "Conv2d: unknown argument 'kernal_size'. Did you mean kernel_size?"),
         (
             "Conv2d(3)",
             "Conv2d: missing a required argument: 'kernel_size'. Its arguments are: out_channels, kernel_size, "

@@ -137,13 +137,13 @@ class TestNetAsAValue:
             ((ReLU,), "Net: layer 1 is the class ReLU, not a layer. Write ReLU(...) with its arguments."),
             (
                 (Flatten(), "Linear"),
-                "Net: layer 2 must be a layer such as ReLU(), got 'Linear'. "
-                "Give the layers one by one, as in Net(Flatten(), Output()).",
+                "Net: layer 2 must be a layer such as ReLU(), got 'Linear'. Pass the layers as separate arguments, as "
+                "in Net(Flatten(), Output()).",
             ),
             (
                 ([Flatten()],),
-                "Net: layer 1 must be a layer such as ReLU(), got [Flatten()]. "
-                "Give the layers one by one, as in Net(Flatten(), Output()).",
+                "Net: layer 1 must be a layer such as ReLU(), got [Flatten()]. Pass the layers as separate arguments, "
+                "as in Net(Flatten(), Output()).",
             ),
         ],
     )
@@ -188,13 +188,13 @@ class TestCheck:
             ),
             (
                 Net(Flatten(), Output(), Softmax()),
-                "layer 3 of 3, Softmax(): the net should give logits, as the task itself makes probabilities of them. "
-                "Remove Softmax().",
+                "layer 3 of 3, Softmax(): the net must output logits, because the loss computes probabilities from "
+                "them. Remove Softmax().",
             ),
             (
                 Net(Flatten(), Linear(10), Sigmoid()),
-                "layer 3 of 3, Sigmoid(): the net should give logits, as the task itself makes probabilities of them. "
-                "Remove Sigmoid().",
+                "layer 3 of 3, Sigmoid(): the net must output logits, because the loss computes probabilities from "
+                "them. Remove Sigmoid().",
             ),
             (
                 Net(ReLU(), Whiten(2), Flatten(), Output()),
@@ -206,15 +206,15 @@ class TestCheck:
             ),
             (
                 Net(Conv2d(10, 3)),
-                "the net must end with the task's 10 outputs, got (10, 6, 6). End it with Flatten(), Output().",
+                "the net must end with the 10 outputs of the task, got (10, 6, 6). End it with Flatten(), Output().",
             ),
             (
                 Net(Flatten(), Linear(100)),
-                "the net must end with the task's 10 outputs, got (100,). End it with Output().",
+                "the net must end with the 10 outputs of the task, got (100,). End it with Output().",
             ),
             (
                 Net(),
-                "the net must end with the task's 10 outputs, got (3, 8, 8). End it with Flatten(), Output().",
+                "the net must end with the 10 outputs of the task, got (3, 8, 8). End it with Flatten(), Output().",
             ),
         ],
         ids=repr,
@@ -229,17 +229,15 @@ class TestCheck:
         with pytest.raises(NetError) as rejection:
             Net(Flatten(), Output(), last).check((3, 8, 8), 2, predicts_numbers=True)
         assert str(rejection.value) == (
-            f"layer 3 of 3, {last}: the net should give unbounded numbers, as they are predicted in standard "
-            f"deviations. Remove {last}."
+            f"layer 3 of 3, {last}: the net must output unbounded numbers, because targets are standardized. "
+            f"Remove {last}."
         )
 
     @pytest.mark.parametrize("shape", [(), (3, 32), (3, 0, 32), (1, 3, 32, 32), (-1,)])
     def test_rejects_what_is_no_image_and_no_vector(self, shape: Shape):
         with pytest.raises(NetError) as rejection:
             MLP.check(shape, 10)
-        assert str(rejection.value) == (
-            f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {shape}."
-        )
+        assert str(rejection.value) == f"in_shape must be (C, H, W) or (F,), each size at least 1, got {shape}."
 
     @pytest.mark.parametrize("ask", [Net.out_shape, Net.parameter_count, Net.multiply_adds, Net.fields, Net.module])
     def test_every_question_is_rejected_for_a_shape_that_does_not_fit(self, ask):
@@ -283,8 +281,8 @@ class TestReplace:
         with pytest.raises(NetError) as rejection:
             MLP.replace(old, GELU())
         assert str(rejection.value) == (
-            f"replace: expected a net with {name}, got Net(Flatten(), Linear(100), ReLU(), Output()). "
-            "Name a layer that it has."
+            f"replace: the net has no {name}: Net(Flatten(), Linear(100), ReLU(), Output()). Give a layer that it "
+            "contains."
         )
 
 
@@ -342,9 +340,9 @@ class TestJson:
             ({"layers": [{"layer": 1}]}, "a layer in JSON must be {\"layer\": name, ...}, got {'layer': 1}."),
             (
                 {"layers": [{"layer": "Dropout", "q": 0.5}]},
-                "Dropout: 'q' is not one of its arguments. Choose from: p.",
+                "Dropout: unknown argument 'q'. Choose from: p.",
             ),
-            ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: 'p' is not one of its arguments. It has none."),
+            ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: unknown argument 'p'. It accepts no arguments."),
             (
                 {"layers": [{"layer": "Linear"}]},
                 "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, and by "
@@ -357,8 +355,8 @@ class TestJson:
             ({"layers": [{"layer": "Residual", "layers": 3}]}, "Residual: layers must be a list, got 3."),
             (
                 {"layers": [{"layer": "Residual", "layers": [3]}]},
-                "Residual: layer 1 must be a layer such as ReLU(), got 3. "
-                "Give the layers one by one, as in Net(Flatten(), Output()).",
+                "Residual: layer 1 must be a layer such as ReLU(), got 3. Pass the layers as separate arguments, as "
+                "in Net(Flatten(), Output()).",
             ),
         ],
         ids=repr,
@@ -372,7 +370,7 @@ class TestJson:
         layer: dict[str, object] = {"layer": "ReLU"}
         for _ in range(100_000):
             layer = {"layer": "Residual", "layers": [layer]}
-        with pytest.raises(NetError, match=r"^a net in JSON must not be nested this deeply\.$"):
+        with pytest.raises(NetError, match=r"^the net in JSON is nested too deeply\."):
             Net.from_json({"layers": [layer]})
         while "layers" in layer:  # Python would take it apart recursively otherwise
             (layer,) = layer["layers"]

@@ -120,7 +120,7 @@ def test_in_a_notebook_a_net_and_its_summary_are_tables():
     assert "Output(units=10)" in table
     assert "Output(units=10)" in NET.with_outputs(10)._repr_html_()
     assert "1,706" in shown
-    assert "for images of 3×32×32 and 10 classes" in shown
+    assert "for 3×32×32 images and 10 classes" in shown
     assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"
 
 
@@ -145,12 +145,12 @@ def test_a_net_is_summarized_for_images_and_data_sets():
         ((NET, None, 10), "images must be Images, a Dataset, or a shape such as (3, 32, 32), got NoneType."),
         (
             (NET, (1, 8, 8)),
-            "outputs must be a number beside a shape, as in summarize(net, (1, 8, 8), 10), got None.",
+            "a shape needs the number of outputs, as in summarize(net, (1, 8, 8), 10), got None.",
         ),
         (("cnn", (1, 8, 8), 10), "net must be a Net, got str."),
         (
             (NET, Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]), 10),
-            "outputs was 10, but the images have 2 outputs. Leave outputs away.",
+            "outputs is 10, but the images have 2 targets. Leave outputs out.",
         ),
     ],
 )

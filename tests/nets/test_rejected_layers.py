@@ -43,17 +43,23 @@ class TestRejectedShapes:
             (
                 Conv2d(32, 3),
                 (128,),
-                "Conv2d(32, 3): expected an image (C, H, W), got (128,). Put it before Flatten() or GlobalAvgPool().",
+                (
+                    "Conv2d(32, 3): expected an image (C, H, W), got (128,). Move it before Flatten() or "
+                    "GlobalAvgPool()."
+                ),
             ),
             (
                 MaxPool2d(2),
                 (128,),
-                "MaxPool2d(2): expected an image (C, H, W), got (128,). Put it before Flatten() or GlobalAvgPool().",
+                "MaxPool2d(2): expected an image (C, H, W), got (128,). Move it before Flatten() or GlobalAvgPool().",
             ),
             (
                 GlobalAvgPool(),
                 (128,),
-                "GlobalAvgPool(): expected an image (C, H, W), got (128,). Put it before Flatten() or GlobalAvgPool().",
+                (
+                    "GlobalAvgPool(): expected an image (C, H, W), got (128,). Move it before Flatten() or "
+                    "GlobalAvgPool()."
+                ),
             ),
             (
                 BatchNorm(),
@@ -63,56 +69,56 @@ class TestRejectedShapes:
             (
                 Conv2d(32, 5, padding=1),
                 (64, 2, 8),
-                "Conv2d(32, 5, padding=1): its window of 5×5 px does not fit into the image of 4×10 px, padding "
-                "included. Use a smaller window, or padding='same'.",
+                "Conv2d(32, 5, padding=1): its window of 5×5 px is larger than the image of 4×10 px (with padding). "
+                "Use a smaller window, or padding='same'.",
             ),
             (
                 MaxPool2d(4),
                 (64, 3, 3),
-                "MaxPool2d(4): its window of 4×4 px does not fit into the image of 3×3 px, padding included. "
-                "Use a smaller window, or leave the pool out.",
+                "MaxPool2d(4): its window of 4×4 px is larger than the image of 3×3 px (with padding). Use a smaller "
+                "window, or leave the pool out.",
             ),
             (
                 Whiten(3),
                 (3, 2, 2),
-                "Whiten(kernel_size=3): its window of 3×3 px does not fit into the image of 2×2 px, padding "
-                "included. Use a smaller window.",
+                "Whiten(kernel_size=3): its window of 3×3 px is larger than the image of 2×2 px (with padding). Use a "
+                "smaller window.",
             ),
             (
                 Conv2d(8, 3, groups=3),
                 (4, 8, 8),
-                "Conv2d(8, 3, groups=3): groups must divide the channels that come in and go out, got groups=3 "
-                "for 4 and 8. Choose from: 1, 2, 4.",
+                "Conv2d(8, 3, groups=3): groups must divide the input and output channels, got groups=3 for 4 and 8. "
+                "Choose from: 1, 2, 4.",
             ),
             (
                 Residual(Conv2d(64, 3, stride=2, padding="same"), ReLU()),
                 (32, 15, 16),
-                "Residual: its layers make (64, 8, 8) and its shortcut (32, 15, 16), which do not add up. "
-                "Give it shortcut=(Conv2d(64, 1, stride=2),).",
+                "Residual: cannot add the output of its layers, (64, 8, 8), to that of its shortcut, (32, 15, 16). "
+                "Add shortcut=(Conv2d(64, 1, stride=2),).",
             ),
             (
                 Residual(Conv2d(64, 3, padding="same")),
                 (32, 8, 8),
-                "Residual: its layers make (64, 8, 8) and its shortcut (32, 8, 8), which do not add up. "
-                "Give it shortcut=(Conv2d(64, 1),).",
+                "Residual: cannot add the output of its layers, (64, 8, 8), to that of its shortcut, (32, 8, 8). Add "
+                "shortcut=(Conv2d(64, 1),).",
             ),
             (
                 Residual(Conv2d(32, 3)),
                 (32, 8, 8),
-                "Residual: its layers make (32, 6, 6) and its shortcut (32, 8, 8), which do not add up. "
-                "Keep the size inside with padding='same'.",
+                "Residual: cannot add the output of its layers, (32, 6, 6), to that of its shortcut, (32, 8, 8). Keep "
+                "the size in the block with padding='same'.",
             ),
             (
                 Residual(Linear(9)),
                 (4,),
-                "Residual: its layers make (9,) and its shortcut (4,), which do not add up. "
-                "Give it shortcut=(Linear(9),).",
+                "Residual: cannot add the output of its layers, (9,), to that of its shortcut, (4,). Add "
+                "shortcut=(Linear(9),).",
             ),
             (
                 Residual(Flatten()),
                 (3, 2, 2),
-                "Residual: its layers make (12,) and its shortcut (3, 2, 2), which do not add up. "
-                "Both must make an image or both a vector.",
+                "Residual: cannot add the output of its layers, (12,), to that of its shortcut, (3, 2, 2). Make both "
+                "an image or both a vector.",
             ),
             (
                 Residual(ReLU(), Linear(4)),
@@ -231,8 +237,8 @@ class TestRejectedArguments:
             ),
             (
                 lambda: Residual(ReLU(), shortcut=(3,)),
-                "Residual's shortcut: layer 1 must be a layer such as ReLU(), got 3. "
-                "Give the layers one by one, as in Net(Flatten(), Output()).",
+                "Residual's shortcut: layer 1 must be a layer such as ReLU(), got 3. Pass the layers as separate "
+                "arguments, as in Net(Flatten(), Output()).",
             ),
         ],
     )
@@ -245,5 +251,5 @@ class TestRejectedArguments:
         layer: Layer = ReLU()
         for _ in range(20):
             layer = Residual(layer)
-        with pytest.raises(NetError, match=r"^Residual: at most 20 may be nested\.$"):
+        with pytest.raises(NetError, match=r"^Residual: blocks are nested more than 20 levels deep\."):
             Residual(layer)

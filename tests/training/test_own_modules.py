@@ -167,11 +167,10 @@ def test_complex_numbers_that_are_not_stored_are_no_fault():
 
 
 END = "Remove the {0}."
-LOGITS = "The module should give logits, as the task itself makes probabilities of them, but it ends in a {0}. " + END
-NUMBERS = (
-    "The module should give unbounded numbers, as they are predicted in standard deviations, but it ends in a {0}. "
-    + END
-)
+LOGITS = (
+    "The module should give logits, because the loss computes probabilities from them, but it ends in a {0}. "
+) + END
+NUMBERS = "The module should give unbounded numbers, because targets are standardized, but it ends in a {0}. " + END
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_articles_recipes_are_the_articles():
 def test_a_wrong_name_is_answered_with_the_nearest():
     with pytest.raises(NetError) as rejected:
         zoo.load_net("cnnn")
-    assert str(rejected.value) == "There is no net 'cnnn' in the zoo. Did you mean cnn?"
+    assert str(rejected.value) == "No net named 'cnnn' in the zoo. Did you mean cnn?"
     with pytest.raises(RecipeError) as rejected:
         zoo.load_recipe("cnn", "artcle")
     assert str(rejected.value) == "cnn has no recipe 'artcle'. Did you mean article?"

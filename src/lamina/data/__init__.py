@@ -1,4 +1,4 @@
-"""Data as values: a name or a path in, arrays of images with their targets out."""
+"""Load data sets: from a name or a path to arrays of images with their targets."""
 
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.load import NAMES, find_default_data, load_data, load_to_evaluate

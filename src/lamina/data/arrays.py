@@ -1,4 +1,4 @@
-"""Arrays that a user has: checked, and converted to pixels and targets. Messages say how to convert the others."""
+"""Check a user's arrays and convert them to pixels and targets; messages show how to convert what does not match."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from lamina.errors import DataError, describe_type, name_some, plural, suggest
 from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
 
 CHANNELS = (1, 3, 4)
-"""What the last axis of one image (H, W, C) may be: an axis of another length is a width, and that of (N, H, W)."""
-# Floats with fractions are 0 to 1 if their highest is between this and 1, and 0 to 255 if it is this or more.
+"""Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a width."""
+# Floats with fractions are taken as 0 to 1 if their maximum is from the first to 1, as 0 to 255 from the second on.
 LEAST_FRACTION, LEAST_BYTE = 0.1, 128
 BLOCK_IMAGES = 256
-MANY_NUMBERS = 20  # distinct whole floats, up to which they may be classes
+MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
-    """What :func:`numpy.asarray` takes, such as lists, and tensors wherever they are; ``name`` is the argument's."""
+    """Convert lists, tensors on any device and other array-likes to an array; ``name`` is that of the argument."""
     if isinstance(value, np.ma.MaskedArray):
         leave = f"x[~{name}.mask] and {name}.compressed()" if name == "y" else f"{name}.filled(0)"
-        remedy = f"{'Leave out those images' if name == 'y' else 'Fill it in'}, as in {leave}."
-        raise DataError(f"{name} is a masked array, and its mask would be lost. {remedy}")
+        remedy = f"{'Leave out those images' if name == 'y' else 'Fill the gaps'}, as in {leave}."
+        raise DataError(f"{name} is a masked array, and the mask would be lost. {remedy}")
     if hasattr(value, "detach") and hasattr(value, "cpu"):
         value = value.detach().cpu()
     try:
         return np.asarray(value)
     except ValueError:
         remedy = "Give one target for each image." if name == "y" else "Resize all images to one size."
-        raise DataError(f"{name} has rows of different shapes, but an array needs equal ones. {remedy}") from None
+        raise DataError(f"{name} has rows of different shapes; all must have the same shape. {remedy}") from None
     except (TypeError, RuntimeError):
         raise DataError(f"{name} must be an array, got {describe_type(value)}, which numpy cannot convert.") from None
 
 
 def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
-    """Images as uint8 (N, H, W, C), from that or uint8 (N, H, W)."""
+    """Return images as uint8 (N, H, W, C), given uint8 (N, H, W, C) or (N, H, W)."""
     expected = f"Expected {name} as uint8 (N, H, W) or (N, H, W, C)"
     if hasattr(value, "pixels"):
-        raise DataError(f"{expected}, got {describe_type(value)}. Give its pixels, as in images.pixels.")
+        raise DataError(f"{expected}, got {describe_type(value)}. Pass its pixels, as in images.pixels.")
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = f" Give one image as {name}[None]." if x.ndim == 2 and x.dtype.kind in "biuf" else ""
+        remedy = f" Pass a single image as {name}[None]." if x.ndim == 2 and x.dtype.kind in "biuf" else ""
         raise DataError(f"{expected}, got {_describe_given(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
-        raise DataError(f"{name} has images without pixels: its shape is {x.shape}. Check how it was cut or resized.")
+        raise DataError(
+            f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or resized them."
+        )
     is_first = x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS
     turned = f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}" if is_first else express(value, name)
     if x.dtype != np.uint8:
@@ -61,24 +63,24 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def express(value: Any, name: str) -> str:
-    """How an argument is written in advice that calls its methods, which lists lack."""
+    """The expression for an argument in advice that calls array methods: a list must become an array first."""
     return name if hasattr(value, "dtype") else f"np.array({name})"
 
 
 def turn_axes(value: Any, axes: str) -> str:
-    """The call that puts the axes of an array, or of a tensor, into that order."""
+    """The call that reorders the axes of an array or a tensor."""
     return f".{'permute' if hasattr(value, 'permute') else 'transpose'}({axes})"
 
 
 def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
-    """The call that gives an array, or a tensor, another type."""
+    """The call that converts an array or a tensor to another type."""
     if hasattr(value, "permute"):
         return {"bool": ".bool()", "int": ".long()", "uint8": ".to(torch.uint8)"}[kind]
     return f".astype({'np.uint8' if kind == 'uint8' else kind})"
 
 
 def find_factor(low: float, high: float, is_whole: bool) -> int | None:
-    """What makes floats bytes: 255 for fractions, 1 for 0 to 255; ``None`` where it is not clear."""
+    """The factor from floats to bytes: 255 for fractions, 1 for 0 to 255; ``None`` if it is ambiguous."""
     if not 0 <= low <= high <= 255:
         return None
     if is_whole:
@@ -87,42 +89,44 @@ def find_factor(low: float, high: float, is_whole: bool) -> int | None:
 
 
 def describe_range(low: float, high: float) -> str:
-    """What is wrong with floats that :func:`find_factor` rejects, in words that follow a name."""
+    """Describe the range of floats that :func:`find_factor` rejects, as a phrase that follows a name."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "contains NaN or infinity: correct these values"
     if 0 <= low <= high <= 255:
-        return f"has fractions up to {high:.6g}, which fill neither 0 to 1 nor 0 to 255: scale them to one of these"
+        return f"has fractions up to {high:.6g}, so the range may be 0 to 1 or 0 to 255: scale them to one of these"
     return f"has values from {low:g} to {high:g}: scale them to 0 to 255"
 
 
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
-    """Whether 1 is the highest value: images that look black; read up to the first block with a higher one."""
+    """Whether the maximum is 1, so that images look black; stops at the first block with a higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
     return all(block.max(initial=0) <= 1 for block in blocks) and bool(pixels.any())
 
 
 def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
     if x.dtype.kind == "b":
-        return f"Convert it by 255 * {written}{to_bytes}."
+        return f"Convert it with 255 * {written}{to_bytes}."
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if x.dtype.kind in "iu" and 0 <= low <= high <= 255:
         factor = "255 * " if high == 1 else ""
-        return f"Convert values from 0 to {1 if high == 1 else 255} by {factor}{written}{to_bytes}."
+        return f"Convert values from 0 to {1 if high == 1 else 255} with {factor}{written}{to_bytes}."
     match find_factor(low, high, is_whole=x.dtype.kind in "iu" or bool((x == np.round(x)).all())):
         case 255:
-            return f"Convert fractions from 0 to 1 by ({written} * 255).round(){to_bytes}."
+            return f"Convert fractions from 0 to 1 with ({written} * 255).round(){to_bytes}."
         case 1:
-            return f"Convert values from 0 to 255 by {written}.round(){to_bytes}."
+            return f"Convert values from 0 to 255 with {written}.round(){to_bytes}."
     if -1 <= low < 0 and high <= 1:
-        return f"Convert values from -1 to 1 by (({written} + 1) * 127.5).round(){to_bytes}."
+        return f"Convert values from -1 to 1 with (({written} + 1) * 127.5).round(){to_bytes}."
     return f"{name} {describe_range(low, high)}."
 
 
 def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -> tuple[Targets, tuple[str, ...]]:
-    """Targets of the kind that follows from their values, or of ``task``, and their names."""
+    """Return the targets, of the kind given by ``task`` or inferred from their values, and their names."""
     y, given = to_array(value, "y"), _check_names(names)
     if task is not None and task not in {kind.name for kind in KINDS}:
-        raise DataError(f"task was {task!r}, which is no kind of target. {suggest(str(task), [k.name for k in KINDS])}")
+        raise DataError(
+            f"task is {task!r}, which is not a kind of target. {suggest(str(task), [k.name for k in KINDS])}"
+        )
     if task == "regression" and y.dtype.kind in "biu" and y.ndim in (1, 2):
         y = y.astype(np.float64)
     _check_one_type(y, value)
@@ -131,7 +135,7 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
     if y.dtype.kind == "b":
         if y.ndim == 1 and given is not None and len(given) != 1:
             raise DataError(
-                "y of booleans (N,) answers one question, so names holds one text, such as "
+                "y of booleans (N,) is one yes/no target, so names must hold one name, such as "
                 f"names={[given[-1]]}, got {', '.join(given)}. For two classes, use "
                 f"{express(value, 'y')}{convert(value, 'int')}."
             )
@@ -143,12 +147,12 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
     else:
         targets, found = (_number_classes if y.dtype.kind in "iu" else _name_classes)(y, given)
     if task is not None and (kind := kind_of(targets).name) != task:
-        raise DataError(f"y has targets of the kind {kind}, not {task}. Convert them, or leave task out.")
+        raise DataError(f"y has {kind} targets, but task is {task}. Convert y, or leave task out.")
     return targets, found
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
-    """Raise ``DataError`` for values of several types, which numpy turns into texts, and for numbers as objects."""
+    """Raise ``DataError`` for values of mixed types, which numpy converts to text, and for numbers as objects."""
     if y.ndim != 1:
         return
     is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)
@@ -159,12 +163,12 @@ def _check_one_type(y: np.ndarray, value: Any) -> None:
     examples = {_plain_type(one): repr(one) for one in values}
     if len(examples) > 1:
         shown = ", ".join(examples[each] for each in sorted(examples))
-        raise DataError(f"y has values of different types, such as {shown}. Give all targets one type.")
+        raise DataError(f"y has values of different types, such as {shown}. Convert all of them to one type.")
     only = next(iter(examples), "str")
     if only in ("int", "float", "bool"):
         raise DataError(f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only}).")
     if only != "str":
-        raise DataError(f"y has values of the type {only}. Give whole numbers, texts, booleans or floats.")
+        raise DataError(f"y has values of type {only}. Use whole numbers, strings, booleans or floats.")
 
 
 def _plain_type(value: object) -> str:
@@ -177,16 +181,16 @@ def _plain_type(value: object) -> str:
 
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
-    """Raise ``DataError`` for arrays that are no targets, and for numbers that may be meant as classes or labels."""
+    """Raise ``DataError`` for arrays that cannot be targets, and for numbers that may be meant as classes or labels."""
     written = express(value, "y")
     as_ints, as_bools = f"{written}{convert(value, 'int')}", f"{written}{convert(value, 'bool')}"
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind not in "bf":
-        raise DataError(f"Expected a class for each image, y of shape (N,), got {y.shape}. Use {written}.ravel().")
+        raise DataError(f"Expected one class per image, y of shape (N,), got {y.shape}. Use {written}.ravel().")
     if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
-        remedy = f" Convert one-hot rows by {written}.argmax(axis=1), labels by {as_bools}." if y.ndim == 2 else ""
+        remedy = f" Convert one-hot rows with {written}.argmax(axis=1), labels with {as_bools}." if y.ndim == 2 else ""
         raise DataError(
-            "Expected y of whole numbers or texts (N,) for classes, booleans (N,) or (N, K), or floats (N,) or (N, K), "
-            f"got {_describe_given(value, y)}.{remedy}"
+            "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K), or as floats (N,) or "
+            f"(N, K), got {_describe_given(value, y)}.{remedy}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
@@ -208,7 +212,7 @@ def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
 def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if names is None:
         return None
-    expected = "names must be a list of texts, one for each class, label or number, in their order"
+    expected = "names must be a list of strings, one for each class, label or number, in order"
     if isinstance(names, Mapping):
         texts, numbers = (all(isinstance(one, kind) for one in names) for kind in (str, int))
         how = "sorted(names, key=names.get)" if texts else "[names[number] for number in sorted(names)]"
@@ -219,17 +223,17 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
         raise DataError(f"{expected}, got {reprlib.repr(names)}.")
     if len(set(listed)) < len(listed):
-        raise DataError(f"Expected names that differ, got {', '.join(listed)}.")
+        raise DataError(f"names must differ, got {', '.join(listed)}. Rename or merge the classes.")
     return tuple(listed)
 
 
 def _number_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
     present = [int(number) for number in np.unique(y)]
     if given is None and present != list(range(len(present))):
-        named = f", or give names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
+        named = f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
         raise DataError(
-            f"y has the classes {name_some([str(number) for number in present])}, but classes are counted from 0 "
-            f"without gaps. Renumber them by _, y = np.unique(y, return_inverse=True){named}."
+            f"y has the classes {name_some([str(number) for number in present])}, but classes must be 0, 1, 2 … "
+            f"without gaps. Renumber them with _, y = np.unique(y, return_inverse=True){named}."
         )
     targets, classes = y.astype(np.int64), given or tuple(map(str, present))
     SINGLE_LABEL.check(targets, classes)
@@ -240,7 +244,7 @@ def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets
     texts: list[str] = y.tolist()
     classes = given or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
-        raise DataError(f"y has {name_some(unknown)}, which names does not list: {', '.join(classes)}.")
+        raise DataError(f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to names.")
     places = {name: place for place, name in enumerate(classes)}
     return np.array([places[text] for text in texts], np.int64), classes
 

@@ -1,4 +1,4 @@
-"""From the listing of a source to a data set: targets, splits, and one array of pixels in a file."""
+"""Build a data set from the listing of a source: targets, splits, and one array of pixels in a file."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     pixels = map_pixels(folder / "pixels.npy")
     counts = [splits.count(split) for split in SPLITS]
     train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts)
-    # Only what training sees, not how it was requested: a later version may offer other ways.
-    how = resize if size_px else "crop"  # which is that of images that keep their size, as they are not resized
+    # The fingerprint covers what training sees, not how it was requested, so that it outlives new options.
+    how = resize if size_px else "crop"  # images that keep their size are not resized, so "resize" has no effect
     digest = hashlib.blake2b(f"{size_px} {how} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
     whole = (listing.pixels and listing.pixels.content) or ""
     for one, split, image, target in zip(kept, splits, names, targets, strict=True):

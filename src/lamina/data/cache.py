@@ -3,10 +3,10 @@
 <cache>/<name>-<key>/pixels.npy    uint8 (N, H, W, C), the splits one after another
                      targets.npy
                      sizes.npy     int32 (N, 2), stored height and width of each image
-                     dataset.json  the data set's other fields, and the state of its source
-                     digest.json   of these files, and of samples of the pixels
-<cache>/.<name>-<key>/             being built, or left by a killed process
-<cache>/locks/<name>-<key>         held while it is built
+                     dataset.json  the other fields of the data set, and the state of its source
+                     digest.json   a digest of these files and of samples of the pixels
+<cache>/.<name>-<key>/             under construction, or left by a killed process
+<cache>/locks/<name>-<key>         held during construction
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder
 
-FORMAT = 8
+FORMAT = 9
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
-MAP_NORESERVE = 0x4000  # of Linux on all processors that torch is built for; Python names it from 3.13 on
-# What load_data knows without the cache, and what is stored as arrays.
+MAP_NORESERVE = 0x4000  # on Linux, for all processors that torch supports; Python defines it from 3.13 on
+# Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
 
 
 def cache_folder() -> Path:
-    """Where decoded data is kept: ``LAMINA_CACHE`` from the environment, else the user's own cache folder."""
+    """The folder of decoded data: the environment variable ``LAMINA_CACHE``, or the user's cache folder."""
     return Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")).expanduser().absolute()
 
 
@@ -56,15 +56,15 @@ def digest_of(*parts: object) -> str:
 
 
 def find_cached(name: str, key: str, state: str) -> Dataset | None:
-    """The data set that :func:`load_cached` would find; ``None`` if there is none, or it is damaged."""
+    """The data set in the cache for this state of its source; ``None`` if it is missing or damaged."""
     with suppress(DataError):
         return _read(_folder_of(name, key), state)
     return None
 
 
 def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
-    """The data set that was built while its source was in ``state``; else it is built now, in an empty folder."""
-    # First without the lock, so that a cache is read even where nothing can be written.
+    """Load the data set from the cache if it was built from this state of its source; otherwise build it."""
+    # Try first without the lock, so that a read-only cache works.
     if found := find_cached(name, key, state):
         return found
     folder = _folder_of(name, key)
@@ -80,8 +80,8 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
             _build(folder, state, build)
     except OSError as error:
         raise DataError(
-            f"The cache {root} can't be written: {error.strerror or error}. "
-            "Make room there, or set LAMINA_CACHE to another folder."
+            f"Cannot write to the cache {root}: {error.strerror or error}. "
+            "Free some space there, or set LAMINA_CACHE to another folder."
         ) from error
     built = _read(folder, state)
     assert built is not None  # noqa: S101
@@ -94,13 +94,13 @@ def _folder_of(name: str, key: str) -> Path:
 
 @contextmanager
 def lock_or_wait(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock during the block; warns after two seconds of waiting for another process."""
+    """Hold a lock during the block; warn after two seconds of waiting for another process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=WAIT_SECONDS)
     except Timeout:
-        warnings.warn(f"Waiting for another process that is preparing {what}.", LaminaWarning, stacklevel=4)
+        warnings.warn(f"Waiting for another process to prepare {what}.", LaminaWarning, stacklevel=4)
         lock.acquire()
     try:
         yield
@@ -109,20 +109,20 @@ def lock_or_wait(path: Path, what: str) -> Iterator[None]:
 
 
 def read_shape(file: BinaryIO) -> tuple[int, ...]:
-    """The shape of the array in a .npy file; the rows follow at the file's new position."""
+    """Read the header of a .npy file and return the shape; the file is then at the first row."""
     np.lib.format.read_magic(file)
     return np.lib.format.read_array_header_1_0(file)[0]
 
 
 def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
-    """The array in a file, mapped copy-on-write: torch warns about read-only arrays."""
+    """Map the array in a file copy-on-write, because torch warns about read-only arrays."""
     if sys.platform != "linux":
         return np.load(path, mmap_mode="c")
     with path.open("rb") as file:
         shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
-        # numpy's own mapping makes Linux reserve memory for a copy of all pages, and fails if there is too little.
+        # np.load makes Linux reserve memory for a copy of all pages, and fails if there is too little.
         pages = mmap.mmap(
             file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
@@ -137,7 +137,7 @@ def split_images(
     sizes_px: np.ndarray,
     counts: Sequence[int],
 ) -> tuple[Images, Images | None, Images | None]:
-    """The images of ``train``, which may be empty, ``val`` and ``test``, which lie one after another."""
+    """Split arrays that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
     starts = list(accumulate(counts, initial=0))
     train, val, test = (
         Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows])
@@ -147,11 +147,11 @@ def split_images(
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
-    """The data set in a folder; ``None`` if it is absent or of another state or format, ``DataError`` if damaged."""
+    """Load the data set in a folder; ``None`` if absent or of another state or format, ``DataError`` if damaged."""
     try:
         if not (folder / "digest.json").is_file():
             return None
-        # Before anything is parsed: a damaged header makes numpy raise errors of many kinds.
+        # Check before parsing anything: on a damaged header numpy raises many kinds of errors.
         if json.loads((folder / "digest.json").read_text("utf-8")) != _digest_some(folder):
             raise ValueError("its files have changed")
     except (OSError, ValueError) as error:
@@ -206,7 +206,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 
 
 def _remove_leftovers(root: Path, own: str) -> None:
-    """Delete what killed processes left; folders that another process is building are locked."""
+    """Delete the folders of killed processes; a folder that another process is building is locked."""
     for beside in root.glob(".*-*/"):
         with suppress(Timeout):
             if beside.name[1:] == own:
@@ -217,7 +217,7 @@ def _remove_leftovers(root: Path, own: str) -> None:
 
 
 def _digest_some(folder: Path) -> str:
-    """A digest of the small files and of samples of the pixels, enough to notice blocks that were never written."""
+    """A digest of the small files and of samples of the pixels, which detects blocks that were never written."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("dataset.json", "targets.npy", "sizes.npy"):
         digest.update((folder / name).read_bytes())

@@ -1,4 +1,4 @@
-"""From the bytes of an encoded image to its pixels, for training and prediction alike."""
+"""Decode images from bytes to pixels, in the same way for training and prediction."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
 
-# The rest of what Pillow opens is rare, and some of it (EPS) starts other programs.
+# Pillow's other formats are rare, and some of them (EPS) start other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 IMAGE_LIMIT_BYTES = 256 * 2**20
 IMAGE_LIMIT_PIXELS = 50_000_000
 
-# The transpose for each orientation in EXIF.
+# The transpose for each EXIF orientation.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -38,7 +38,7 @@ SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class EncodedImage(NamedTuple):
-    """An encoded image: a file, a member of a zip or, with an offset, a span of a file; size 0 where not known."""
+    """An encoded image: a file, a member of a zip or, with an offset, a span of a file; size 0 if unknown."""
 
     name: str
     file: str = ""
@@ -48,20 +48,20 @@ class EncodedImage(NamedTuple):
 
 
 class BadImageError(Exception):
-    """An image that can't be decoded; the message says why in a few words."""
+    """An image that cannot be decoded; the message gives the reason in a few words."""
 
 
 def decode_image(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels that ``decode_and_measure`` gives, with its errors."""
+    """Decode an image, as :func:`decode_and_measure` does, and return only the pixels."""
     return decode_and_measure(data, size, mode, resize)[0]
 
 
 def decode_and_measure(
     data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """The pixels of an encoded image, upright, and its stored height and width."""
+    """Decode an image, turn it upright and resize it; return the pixels and the stored height and width."""
     if not data:
         raise BadImageError("empty")
     try:
@@ -72,13 +72,13 @@ def decode_and_measure(
             return _fit(upright, size, mode, resize), stored_size_px
     except UnidentifiedImageError:
         is_tiff = data.startswith((b"II*\0", b"MM\0*"))
-        raise BadImageError("a TIFF of a kind that is not read" if is_tiff else "not an image") from None
+        raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
 
 
 def convert_image(
     image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Decode an image that Pillow has opened or made, as ``decode_image`` does; the image is left as it was."""
+    """Convert a Pillow image to pixels as :func:`decode_image` does, without changing the Pillow image."""
     with _named_errors():
         return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
 
@@ -86,7 +86,7 @@ def convert_image(
 def fit_pixels(
     pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Grey or RGB images resized to squares of ``size_px``, as images are."""
+    """Resize gray or RGB pixels to squares of ``size_px`` as :func:`decode_image` resizes images."""
     size = (size_px, size_px)
     if pixels.shape[1:3] == size:
         return pixels
@@ -98,14 +98,13 @@ def fit_pixels(
 
 
 class ImageReader(contextlib.ExitStack):
-    """Reads the bytes of images, and keeps archives open in between."""
+    """Reads the bytes of images, and keeps archives open between reads."""
 
     def __init__(self) -> None:
         super().__init__()
         self._opened: dict[str, zipfile.ZipFile | BinaryIO] = {}
 
     def read(self, image: EncodedImage) -> bytes:
-        """The bytes of one image; BadImageError if they can't be read."""
         if not image.member and image.offset_bytes is None:
             return read_file(Path(image.file))
         try:
@@ -116,7 +115,7 @@ class ImageReader(contextlib.ExitStack):
                 self.callback(archive.close)
             if isinstance(archive, zipfile.ZipFile):
                 with archive.open(image.member) as member:
-                    return member.read(image.size_bytes)  # without a limit, it may be more than the directory says
+                    return member.read(image.size_bytes)  # a limit, because the directory may understate the size
             archive.seek(image.offset_bytes or 0)
             data = archive.read(image.size_bytes)
             if len(data) < image.size_bytes:
@@ -127,12 +126,12 @@ class ImageReader(contextlib.ExitStack):
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of an image's file; raises ``BadImageError`` if it can't be read, or is too large."""
+    """Read an image file; raise ``BadImageError`` if that fails or the file is too large."""
     try:
         state = path.stat()
-        # Opening a pipe would wait for a writer.
+        # Opening a pipe would block until something writes to it.
         if not stat.S_ISREG(state.st_mode):
-            raise BadImageError("is a directory" if stat.S_ISDIR(state.st_mode) else "not a regular file")
+            raise BadImageError("a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
         return path.read_bytes()
@@ -144,7 +143,7 @@ def read_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Pillow's errors as ``BadImageError``, but that it knows no such format; its warnings are ignored."""
+    """Turn Pillow's errors, except for unknown formats, into ``BadImageError``, and ignore its warnings."""
     try:
         with _ignored_warnings():
             yield
@@ -152,7 +151,7 @@ def _named_errors() -> Iterator[None]:
         raise
     except Image.DecompressionBombError:
         raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS // 1_000_000} megapixels") from None
-    except Exception as error:  # damaged bytes make Pillow's parsers raise almost anything
+    except Exception as error:  # on damaged bytes, Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
         raise BadImageError(reason) from None
 
@@ -164,7 +163,7 @@ _ignoring_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _ignored_warnings() -> Iterator[None]:
-    """``warnings.catch_warnings(action="ignore")`` for threads, which would undo it for each other."""
+    """``warnings.catch_warnings(action="ignore")`` for threads, which would otherwise undo each other's filter."""
     global _ignoring_threads
     with _ignoring_lock:
         if not _ignoring_threads:
@@ -192,9 +191,9 @@ def _fit(
 def _load_upright(
     image: Image.Image, size: tuple[int, int] | None, resize: Resize
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The image turned upright, no larger than needed, and its stored height and width."""
-    is_jpeg = image.format in ("JPEG", "MPO")  # MPO is a JPEG followed by others, as some cameras write
-    if not is_jpeg:  # the EXIF of a PNG may follow its pixels, and Pillow turns a TIFF as it loads
+    """Load the image upright, no larger than needed; return it with its stored height and width."""
+    is_jpeg = image.format in ("JPEG", "MPO")  # some cameras write MPO, a JPEG followed by others
+    if not is_jpeg:  # the EXIF of a PNG may follow its pixels, and Pillow rotates a TIFF when it loads it
         image.load()
     turn = TURNS.get(_read_orientation(image))
     width, height = image.size[::-1] if turn in SIDEWAYS else image.size
@@ -205,7 +204,7 @@ def _load_upright(
 
 
 def _read_orientation(image: Image.Image) -> int:
-    with contextlib.suppress(Exception):  # damaged EXIF is no reason to reject a photograph
+    with contextlib.suppress(Exception):  # ignore damaged EXIF
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     return 1
 
@@ -226,7 +225,7 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
-    """Values from 0 (black) to ``white``, which is never guessed: it must be the same for all images."""
+    """Check that values are from 0 (black) to ``white``; the range is never guessed, as images must share it."""
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # false for NaN, too
         raise BadImageError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")

@@ -1,4 +1,4 @@
-"""A data set in words: what it has, and how its source was read."""
+"""The lines that commands print about a data set: its contents, and how lamina read its source."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lamina.data.splits import OWN_RULE
 
 
 def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
-    """What a data set has, and how it was split if it was, a line each."""
+    """Describe the contents of a data set and, if lamina drew splits, how; one line each."""
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
     lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
@@ -16,11 +16,11 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
 
 
 def describe_reading(dataset: Dataset) -> list[str]:
-    """How the targets and images of a source of one's own were read, a line each."""
+    """Describe how lamina read the targets and sized the images of your own data; one line each."""
     lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(
-            f"size: {dataset.size_px} px squares by {dataset.resize} (images differ in size, or are over 256 px; "
-            "--size, or Preparation(size_px=…), sets another)"
+            f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because the images differ "
+            "in size or exceed 256 px (change with --size, in Python Preparation(size_px=…))"
         )
     return lines

@@ -1,4 +1,4 @@
-"""How small images may become without losing detail."""
+"""Find the smallest size at which images keep their detail."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from lamina.data.images import Images
 from lamina.data.resizing import resize_image
 
 SAMPLED = 50
-# Detail is lost from this difference on, as a fraction of the contrast (standard deviation). A quarter of CIFAR-10's
-# images and the shapes, enlarged from 32 px by three filters and saved as JPEG or not, lose 0.05 to 0.13 or more at
-# 32 px, and 0.21 to 0.37 or more at 16 px; thin lines and faint textures lose 0.5 to 0.9.
+# The difference, as a fraction of the contrast (standard deviation), from which on detail counts as lost. Measured on
+# CIFAR-10 and the shapes, enlarged from 32 px by three filters, with and without JPEG: a quarter of the images lose at
+# least 0.05 to 0.13 at 32 px, and at least 0.21 to 0.37 at 16 px. Thin lines and faint textures lose 0.5 to 0.9.
 LOST_FRACTION = 0.16
-LEAST_CONTRAST_LEVELS = 8.0  # of 255: in flatter images, the artefacts of JPEG would look like detail
+LEAST_CONTRAST_LEVELS = 8.0  # of 255; in flatter images, JPEG artifacts would count as detail
 
 
 def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
-    """The least of ``sides_px`` (ascending) at which three quarters of the images keep their detail, or ``None``."""
+    """The smallest of ``sides_px`` (ascending) at which 75 % of the images keep their detail; ``None`` if none."""
     channels, side, _ = images.shape
     if channels not in (1, 3):
         return None
@@ -42,6 +42,5 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
 
 
 def _measure_loss(image: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
-    """The root mean square of the difference, as a fraction of the image's contrast."""
-    contrast = np.sqrt(image.var(axis=(0, 1)).mean())  # within channels: a colour of the whole image is none
+    contrast = np.sqrt(image.var(axis=(0, 1)).mean())  # per channel: a uniformly colored image has no contrast
     return float(np.sqrt(np.mean(np.square(image - again))) / max(LEAST_CONTRAST_LEVELS, contrast))

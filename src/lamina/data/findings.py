@@ -1,4 +1,4 @@
-"""What is wrong with a data set: how it harms training or scores, and what to do about it."""
+"""Problems of a data set: what each is, how it harms training or scores, and what to do about it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Severity = Literal["error", "warning", "note"]
 
-# A class is tiny if it has fewer training images than the first, or than this fraction of the median class.
+# A class is tiny if it has fewer training images than this, or than this fraction of the median class.
 TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
-COARSE_FRACTION = 1 / 100  # error of rounding numbers to float32, of their standard deviation
-IMBALANCE_RATIO = 10.0  # of the largest class to the smallest
+COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
+IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
 SINGLE_CLASS_REMEDY = (
-    "Add images of another, or choose other classes with --label-from or --label-column (in Python, label_from or "
-    "label_columns)."
+    "Add images of another class, or choose other labels with --label-from or --label-column (in Python, label_from "
+    "or label_columns)."
 )
 
 
 class Sighting(NamedTuple):
-    """An image that a finding is about; ``split`` and ``target``, in words, are ``None`` if it could not be read."""
+    """An image that a finding is about; ``split`` and ``target`` are ``None`` if it could not be read."""
 
     split: Split | None
     name: str
@@ -38,19 +38,19 @@ class Sighting(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a data set that is wrong (scores mislead, or training suffers), or good to know."""
+    """A problem of a data set that distorts scores or harms training, or a note about it."""
 
     kind: str  # such as "leak" or "class-tiny"
     severity: Severity
     message: str
     count: int  # of images or classes
-    images: tuple[Sighting, ...] = field(default=(), repr=False)  # all of them; none where it is about classes
-    twins: tuple[Sighting, ...] = field(default=(), repr=False)  # of each image, the first that is identical
+    images: tuple[Sighting, ...] = field(default=(), repr=False)  # all images; empty if it is about classes
+    twins: tuple[Sighting, ...] = field(default=(), repr=False)  # for each image, the first identical one
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What was seen of the images of all splits, one split after another; duplicates are groups of places."""
+    """What inspection measured, for the images of all splits one after another; duplicates are groups of indices."""
 
     dataset: Dataset
     duplicates: list[tuple[int, ...]]
@@ -72,7 +72,6 @@ class Facts:
         return bool((images.targets[row] == others.targets[other_row]).all())
 
     def sight(self, places: Iterable[int]) -> tuple[Sighting, ...]:
-        """Each image's split, name and target."""
         return tuple(
             Sighting(images.split, images.names[row], images.kind.format(images.targets[row], images.target_names))
             for images, row in (self._rows[place] for place in places)
@@ -80,9 +79,9 @@ class Facts:
 
 
 def find_faults(facts: Facts) -> tuple[Finding, ...]:
-    """All findings: errors, warnings, notes; of each, the most important first."""
-    blank = "blank (nearly one colour). Check why, or remove them."
-    grey = "grey, the others coloured. Check that grey does not reveal the target."
+    """All findings: errors, then warnings, then notes; the most important first within each."""
+    blank = "blank (nearly uniform color). Check or remove blank images."
+    grey = "gray, while the others have color. Check that being gray does not reveal the target."
     has_colour = not (facts.grey | facts.blank).all()
     train = facts.dataset.train
     found = [
@@ -106,7 +105,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
 
 
 def imbalance(images: Images) -> float | None:
-    """Images of the largest class over those of the smallest that has any; ``None`` for numbers."""
+    """Images of the largest class ÷ images of the smallest non-empty class; ``None`` for regression."""
     counts = [count for count in images.target_counts().values() if count]
     return max(counts) / min(counts) if counts else None
 
@@ -118,7 +117,7 @@ def _find_marked(facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severi
 
 
 def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str) -> Finding:
-    """A finding about the places that are keys, each identical to its value."""
+    """A finding about the images in the keys of ``twins``, each identical to the image in the value."""
     message = f"{plural(len(twins), 'image is', 'images are')} {what}"
     return Finding(kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values()))
 
@@ -127,8 +126,8 @@ def _find_leaks(facts: Facts) -> list[Finding]:
     found = []
     for split, earlier, twins in find_leaks(facts.splits, facts.duplicates):
         what = (
-            f"in both {split} and {earlier}, with identical pixels, which inflates the score on {split}. "
-            "Remove each from one of the two."
+            f"in both {split} and {earlier} (identical pixels), which inflates the score on {split}. "
+            "Keep each image in one split only."
         )
         found.append(_find_twins(facts, twins, "leak", "error", what))
     return found
@@ -140,14 +139,14 @@ def _find_conflicts(facts: Facts) -> Finding:
         differing = [place for place in others if not facts.have_same_target(place, first)]
         twins |= dict.fromkeys(differing[:1], first)
     what = (
-        "pixel-identical to another with a different target, which no net can learn. "
-        "Keep the one whose target is right."
+        "pixel-identical to an image with a different target, so no net can learn both. "
+        "Keep the one with the correct target."
     )
     return _find_twins(facts, twins, "conflict", "error", what)
 
 
 def find_gaps(dataset: Dataset) -> list[Finding]:
-    """Classes, labels or answers without images: in ``train``, or in another split though ``train`` has some."""
+    """Classes or labels without images: in ``train``, or in another split although ``train`` has some."""
     return [
         Finding("class-missing", "error" if split == "train" else "warning", message, count)
         for split, count, message in list_gaps(dataset)
@@ -155,26 +154,26 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
 
 
 def find_dark(train: Images) -> list[Finding]:
-    """Training images whose highest pixel is 1."""
-    message = f"train has {DARK} Convert them to 0 to 255."
+    """Training images whose largest pixel value is 1."""
+    message = f"train has {DARK} Scale them to 0 to 255."
     return [Finding("dark", "warning", message, len(train))] if has_only_0_and_1(train.pixels) else []
 
 
 def _find_only_class(train: Images) -> list[Finding]:
-    message = f"there is only one class, {train.target_names[0]}, so there is nothing to learn. {SINGLE_CLASS_REMEDY}"
+    message = f"the only class is {train.target_names[0]}, so there is nothing to learn. {SINGLE_CLASS_REMEDY}"
     is_alone = train.kind is SINGLE_LABEL and len(train.target_names) == 1
     return [Finding("class-missing", "error", message, 1)] if is_alone else []
 
 
 def _find_unreadable(dataset: Dataset) -> list[Finding]:
-    # What follows a colon is about one file alone, as in "damaged: broken data stream".
+    # The text after a colon differs by file, as in "damaged: broken data stream".
     groups: dict[str, list[Problem]] = {}
     for problem in dataset.problems:
         groups.setdefault(problem.reason.split(":")[0], []).append(problem)
     found = []
     for reason, problems in sorted(groups.items(), key=lambda group: -len(group[1])):
-        count = plural(len(problems), "file was", "files were")
-        message = f"{count} left out: {reason}. Repair, replace or remove such files."
+        count, them = plural(len(problems), "file was", "files were"), "it" if len(problems) == 1 else "them"
+        message = f"{count} left out: {reason}. Repair, replace or remove {them}."
         sighted = tuple(Sighting(None, problem.path, None) for problem in problems)
         found.append(Finding("unreadable", "warning", message, len(problems), sighted))
     return found
@@ -186,9 +185,9 @@ def _find_copies(facts: Facts) -> list[Finding]:
         twins: dict[int, int] = {}
         for group in facts.duplicates:
             first, *others = [place for place in group if facts.splits[place] == split] or [-1]
-            # Those with another target are conflicts.
+            # With different targets, they are conflicts.
             twins |= {place: first for place in others if facts.have_same_target(place, first)}
-        what = f"pixel-identical to another in {split}, which then counts more than once. Keep one of each."
+        what = f"pixel-identical to another image in {split}, which then counts more than once. Keep one of each."
         found.append(_find_twins(facts, twins, "duplicate", "warning", what))
     return found
 
@@ -196,18 +195,18 @@ def _find_copies(facts: Facts) -> list[Finding]:
 def _find_constant(train: Images) -> list[Finding]:
     if train.kind is MULTI_LABEL and len(train) > 1:
         everywhere = [name for name, count in train.target_counts().items() if count == len(train)]
-        kind, have, remedy = "label-constant", name_some(everywhere), "Add images without"
+        kind, have, remedy = "label-constant", f"the label {name_some(everywhere)}", "Add images without it"
     elif train.kind is REGRESSION and len(train):
         everywhere = _select(train, (train.targets == train.targets[0]).all(axis=0))
-        kind, have, remedy = "number-constant", f"the same {name_some(everywhere)}", "Check the table"
+        kind, have, remedy = "number-constant", f"the same value of {name_some(everywhere)}", "Check the table"
     else:
         return []
-    message = f"all images of train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
+    message = f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
     return [Finding(kind, "warning", message, len(everywhere))]
 
 
 def _find_coarse(train: Images) -> list[Finding]:
-    """Numbers so far from 0 that float32, in which they are stored, rounds away how they differ."""
+    """Numbers so far from 0 that float32 rounds away their differences."""
     if train.kind is not REGRESSION or not len(train):
         return []
     steps = np.spacing(np.abs(train.targets).max(axis=0)).astype(np.float64)
@@ -215,8 +214,9 @@ def _find_coarse(train: Images) -> list[Finding]:
     coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
     names = _select(train, coarse)
     message = (
-        f"{name_some(names)} lies so far from 0 that its values are rounded to {steps[coarse].max(initial=0):.3g}, "
-        "which is much of how they differ. Subtract a constant from it in the table."
+        f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples of "
+        f"{steps[coarse].max(initial=0):.3g}, which hides much of their variation. "
+        "Subtract a constant from them in the table."
     )
     return [Finding("number-coarse", "warning", message, len(names))]
 
@@ -232,7 +232,7 @@ def _find_tiny(train: Images) -> Finding:
     tiny = [f"{name} ({count})" for name, count in counts.items() if count < least]
     message = (
         f"train has few images of {name_some(tiny)}; the median class has {median:,.0f}. "
-        "Add more, or merge classes that belong together."
+        "Add images, or merge classes that belong together."
     )
     return Finding("class-tiny", "warning", message, len(tiny))
 
@@ -245,7 +245,8 @@ def _find_imbalance(train: Images) -> list[Finding]:
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     message = (
         f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of {smallest} "
-        f"({counts[smallest]:,}). Train with class_weights to weight them equally."
+        f"({counts[smallest]:,}). To weight the classes equally, train with --class-weights (in Python, "
+        "Recipe(class_weights=True))."
     )
     return [Finding("imbalance", "note", message, len(counts))]
 
@@ -253,12 +254,12 @@ def _find_imbalance(train: Images) -> list[Finding]:
 def _find_misfits(facts: Facts) -> list[Finding]:
     _, height, width = facts.dataset.train.shape
     effect = {
-        "crop": "less than half of each is left. Choose resize pad to see them whole.",
-        "pad": "more than half of each result is black bars. Crop them to what matters.",
-        "stretch": "they are badly distorted. Choose resize pad to keep their proportions.",
+        "crop": "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad').",
+        "pad": "adds more black bars than image. Crop the images to what matters.",
+        "stretch": "distorts them badly. To keep the proportions, use --resize pad (in Python, resize='pad').",
     }[facts.dataset.resize]
-    long = f"so long or tall that, resized to {height}×{width} by {facts.dataset.resize}, {effect}"
-    small = f"smaller than {height}×{width} and enlarged, which adds no detail. A smaller size trains faster."
+    long = f"so wide or tall that resizing to {height}×{width} by {facts.dataset.resize} {effect}"
+    small = f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains faster."
     return [
         _find_marked(facts, facts.oblong, "oblong", "note", long),
         _find_marked(facts, facts.enlarged, "enlarged", "note", small),

@@ -1,4 +1,4 @@
-"""Data as values: the images of a split, and the splits of a data set."""
+"""The images of a split, and data sets of several splits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from lamina.values import explain_call
 Progress = Callable[[int, int], None]
 
 LEAKS_NAMED = 3
-DARK = "only the pixels 0 and 1 of 0 to 255: images that look black, as of fractions that were cut off."
-HTML_SAMPLES, HTML_PX = 6, 48  # images of each class in a notebook, and their side
+DARK = "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been truncated."
+HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that was left out: its path inside the source, and why in a few words."""
+    """An image that was left out: its path in the source, and the reason in a few words."""
 
     path: str
     reason: str
@@ -40,7 +40,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Leak:
-    """An image that an earlier split holds too, with identical pixels, which inflates the score."""
+    """An image that an earlier split contains too, with identical pixels, which inflates the score."""
 
     name: str
     split: Split
@@ -49,7 +49,6 @@ class Leak:
 
 
 def list_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]) -> tuple[Leak, ...]:
-    """The leaks among images of equal digests, one after another."""
     return tuple(
         Leak(names[place], split, names[twin], earlier)
         for split, earlier, twins in find_leaks(splits, group_duplicates(digests))
@@ -58,32 +57,32 @@ def list_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[
 
 
 def describe_leaks(leaks: Sequence[Leak]) -> str:
-    """How many images leak, and the first of them."""
     named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
     count = plural(len(leaks), "image is", "images are")
     shown = name_some(named, LEAKS_NAMED)
     return (
-        f"{count} in two splits, with identical pixels, which inflates the score: {shown}. "
-        "Remove each from one of the two."
+        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
+        "Keep each image in one split only."
     )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images:
-    """The decoded images of one split, and their targets.
+    """The decoded images of one split, with their targets.
 
-    The arrays may be memory-mapped files; writing to them changes nothing on disk.
+    Supports ``len``, slices such as ``images[:300]``, and :meth:`take`. From your own arrays, make it with
+    :meth:`from_arrays`. The arrays may be memory-mapped files; writing to them does not change the files.
 
     Attributes:
-        pixels: uint8, 0 to 255.
-        targets: their dtype and shape give the kind (:mod:`lamina.targets`).
-        target_names: the classes, the labels, the question or the numbers.
-        names: of the images, such as their files' paths in the source.
-        split: the split they belong to.
-        original_sizes_px: height and width of each image before it was resized, where known.
+        pixels: uint8 (N, H, W, C), 0 to 255.
+        targets: int64 (N,) for classes, bool (N, K) for labels, bool (N,) for yes/no, float32 (N, K) for numbers.
+        target_names: the names of the classes, the labels, the yes/no question or the numbers.
+        names: the names of the images, such as their paths in the source.
+        split: ``train``, ``val`` or ``test``.
+        original_sizes_px: int32 (N, 2), height and width before resizing; ``None`` if unknown.
 
     Raises:
-        DataError: the parts do not fit each other.
+        DataError: the parts do not match each other.
 
     >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
     >>> Images(pixels, np.array([0, 1]), ("cat", "dog"), ("a.png", "b.png"), "train")
@@ -99,7 +98,7 @@ class Images:
 
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
-            what = "an array (Images.from_arrays takes lists and tensors)"
+            what = "an array (Images.from_arrays also accepts lists and tensors)"
             check_type(getattr(self, name), (np.ndarray,), name, what, is_optional=False)
         if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
             raise DataError(
@@ -124,37 +123,40 @@ class Images:
         split: Split = "train",
         task: KindName | None = None,
     ) -> Images:
-        """Images from arrays, tensors, or lists of them.
+        """Make ``Images`` from arrays, tensors or lists.
 
         Args:
-            x: uint8 (N, H, W) or (N, H, W, C), 0 to 255.
-            y: one target an image. Whole numbers (N,) are classes counted from 0 without gaps, texts (N,) the names of
-                classes; booleans (N,) are yes or no, and (N, K) are labels; floats (N,) or (N, K) are numbers to
-                predict. Floats without a fraction are numbers if most differ; else ``task`` must say so.
-            names: of the classes, the labels, the question or the numbers. By default, classes are named by their
-                numbers or texts; give them where a split may lack a class.
-            split: the split they belong to.
-            task: ``regression`` where ``y`` has whole numbers to predict; by default the kind follows from ``y``.
+            x: the images, uint8 (N, H, W) or (N, H, W, C), 0 to 255.
+            y: one target per image. Whole numbers (N,) are classes 0, 1, 2 … without gaps, and strings (N,) are the
+                names of classes. Booleans (N,) are yes/no targets, booleans (N, K) labels. Floats (N,) or (N, K) are
+                numbers to predict; whole numbers as floats must be mostly distinct, or ``task`` must be given.
+            names: the names of the classes, the labels, the yes/no question or the numbers. By default classes are
+                named by their numbers or strings; pass names if a split may lack a class.
+            split: ``train``, ``val`` or ``test``.
+            task: ``regression`` if ``y`` has whole numbers to predict. By default inferred from ``y``.
+
+        Returns:
+            The images.
 
         Raises:
-            DataError: the arrays are empty, of other types or do not fit each other; the message says how to convert
-                them.
+            DataError: the arrays are empty, have the wrong type or shape, or differ in length; the message shows how
+                to convert them.
 
         Warns:
-            LaminaWarning: the highest pixel is 1 of 255.
+            LaminaWarning: the largest pixel value is 1 of 255.
 
         >>> Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
         Images(train: 3 images of 8×8×1, single-label, 2 classes)
         """
         if split not in SPLITS:
-            raise DataError(f"split was {split!r}, but must be {', '.join(SPLITS[:2])} or {SPLITS[2]}.")
+            raise DataError(f"split must be {', '.join(SPLITS[:2])} or {SPLITS[2]}, got {split!r}.")
         pixels, (targets, target_names) = to_pixels(x, "x"), to_targets(y, names, task)
         if len(pixels) != len(targets):
             raise DataError(
                 f"Expected one target for each image, got {len(pixels)} images in x and {len(targets)} targets in y."
             )
         if not len(pixels):
-            raise DataError(f"x has no images: its shape is {pixels.shape}. Check how they were chosen.")
+            raise DataError(f"x has no images: its shape is {pixels.shape}. Check how you selected them.")
         if has_only_0_and_1(pixels):
             warnings.warn(f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=3)
         return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
@@ -163,10 +165,10 @@ class Images:
         return len(self.pixels)
 
     def __getitem__(self, rows: object) -> Images:
-        """A slice of the images, copied, as in ``images[:300]``."""
+        """Return a slice of the images as a copy, as in ``images[:300]``."""
         if not isinstance(rows, slice):
-            how = "images.pixels[0] for an image's pixels, or images.take([0, 5]) for some images"
-            raise DataError(f"Images take slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}.")
+            how = "images.pixels[0] for the pixels of one image, or images.take([0, 5]) for some images"
+            raise DataError(f"Images support slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}.")
         return self.take(range(len(self))[rows])
 
     def __repr__(self) -> str:
@@ -177,19 +179,24 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of one image as a net takes it, (C, H, W)."""
+        """The shape of one image as a net expects it, (C, H, W)."""
         _, height, width, channels = self.pixels.shape
         return channels, height, width
 
     def take(self, indices: Sequence[int] | Int64[np.ndarray, " m"]) -> Images:
-        """The images at ``indices``, in that order, copied."""
+        """Return the images at ``indices``, whole numbers (M,), in that order, as a copy.
+
+        >>> images = Images.from_arrays(np.zeros((3, 8, 8), np.uint8), ["cat", "dog", "cat"])
+        >>> images.take([2, 0]).names
+        ('00002', '00000')
+        """
         given = to_array(indices, "indices")
         if given.ndim != 1 or (
             len(given) and (given.dtype.kind not in "iu" or not -len(self) <= given.min() <= given.max() < len(self))
         ):
-            hint = " Of a mask, take np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
+            hint = " For a mask, use np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
             raise DataError(
-                f"indices must be whole numbers (M,), from {-len(self)} to {len(self) - 1} (from the end if negative), "
+                f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1} (negative: from the end), "
                 f"got {reprlib.repr(given.tolist())}.{hint}"
             )
         rows = given.astype(np.int64)
@@ -198,22 +205,22 @@ class Images:
         return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
 
     def take_evenly(self, count: int) -> Images:
-        """``count`` images (or all, if there are fewer), evenly spaced: a set may be sorted by class."""
+        """Return ``count`` evenly spaced images (all if there are fewer), because a set may be sorted by class."""
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
             raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
 
     @property
     def kind(self) -> Kind:
-        """The kind of target."""
+        """The kind of target, such as ``single-label``."""
         return kind_of(self.targets)
 
     def target_counts(self) -> dict[str, int]:
-        """How many images have each class or label, or no and yes; empty for regression."""
+        """The number of images by class, by label, or by no and yes; empty for regression."""
         return self.kind.count(self.targets, self.target_names)
 
     def choose_samples(self, count: int) -> dict[str, list[int]]:
-        """The rows of ``count`` images of each class or label, evenly spread; for each number, from low to high."""
+        """The indices of ``count`` evenly spaced images of each class or label; for each number, from low to high."""
         if self.kind is REGRESSION:
             names, members = self.target_names, [np.argsort(column, kind="stable") for column in self.targets.T]
         else:
@@ -228,23 +235,23 @@ class Images:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A data set.
+    """A data set: images to train on, and to evaluate on. Load it with ``load_data``, or use :meth:`from_images`.
 
     Attributes:
-        name: for people.
-        fingerprint: identifies its images, targets and splits.
+        name: its name in output.
+        fingerprint: a digest that identifies its images, targets and splits.
         train: the images to train on.
-        val: the images to choose by, such as the best epoch.
-        test: the images to evaluate on, once.
-        problems: the images that were left out.
-        size_px: side of the squares that the images became; ``None`` where they kept their own size.
+        val: the images for decisions such as the best epoch; ``None`` if there are none.
+        test: the images for the final evaluation; ``None`` if there are none.
+        problems: the images that were left out, and why.
+        size_px: the side in pixels that images were resized to; ``None`` if they kept their size.
         resize: as in ``Preparation``.
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
-        conversions: what the arrays of a file were taken for where they are not as ``Images.from_arrays`` takes them.
-        source: the name or absolute path that ``load_data`` loads it from again; empty for arrays in memory.
-        preparation: how it was read.
+        conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
+        source: the name or absolute path for ``load_data``; empty for arrays in memory.
+        preparation: the options that it was loaded with.
 
     Raises:
         DataError: the splits differ in the shape of their images, the kind of target or the target names.
@@ -258,8 +265,8 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     size_px: int | None = None
     resize: Resize = "crop"
-    split_rule: str = "the source's own"
-    target_reason: str = "as the source has them"
+    split_rule: str = "from the source"
+    target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()
     conversions: tuple[str, ...] = ()
     source: str = ""
@@ -272,20 +279,28 @@ class Dataset:
             if difference := _find_difference(self.train, images):
                 what, expected, found, remedy = difference
                 raise DataError(
-                    f"All splits of a data set should have the same {what}, but of {self.name} train has {expected}, "
+                    f"All splits of a data set must have the same {what}, but in {self.name}, train has {expected}, "
                     f"and {split} has {found}. {remedy}"
                 )
 
     @classmethod
     @explain_call
     def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
-        """The data set of images in memory; its fingerprint is a digest of all of them.
+        """Make a data set from images in memory.
+
+        Args:
+            train: the images to train on.
+            val: the images for decisions such as the best epoch.
+            test: the images for the final evaluation.
+
+        Returns:
+            The data set. Its fingerprint is a digest of all images and targets.
 
         Raises:
-            DataError: images that were made as ``val`` or ``test`` are given as another split, or as :class:`Dataset`.
+            DataError: an argument is not ``Images``, or was made with another ``split`` than the one it is passed as.
 
         Warns:
-            LaminaWarning: an image is in two splits; a split lacks a class.
+            LaminaWarning: an image is in two splits, or a split lacks a class.
 
         >>> x = np.arange(6, dtype=np.uint8).repeat(64).reshape(6, 8, 8)
         >>> train, test = Images.from_arrays(x[:4], [0, 1, 0, 1]), Images.from_arrays(x[4:], [0, 1])
@@ -296,9 +311,9 @@ class Dataset:
             check_type(images, (Images,), split, "Images", is_optional=split != "train")
             if images is not None and images.split not in ("train", split):
                 raise DataError(
-                    f'{split} was given images of the split "{images.split}". Give them by name, as in '
-                    f"Dataset.from_images(train, {images.split}=images), or make them for the split that they are "
-                    f'to be, as in Images.from_arrays(x, y, split="{split}").'
+                    f'{split} got images made with split="{images.split}". Pass them by name, as in '
+                    f"Dataset.from_images(train, {images.split}=images), or make them for this split, as in "
+                    f'Images.from_arrays(x, y, split="{split}").'
                 )
         digest = hashlib.blake2b(digest_size=16)
         for split, images in zip(SPLITS, (train, val, test), strict=True):
@@ -319,7 +334,7 @@ class Dataset:
 
     @property
     def splits(self) -> dict[Split, Images]:
-        """The splits that have images, by name."""
+        """The non-empty splits by name, in the order train, val, test."""
         pairs = zip(SPLITS, (self.train, self.val, self.test), strict=True)
         return {split: images for split, images in pairs if images is not None and len(images)}
 
@@ -331,19 +346,20 @@ class Dataset:
         return _show(f"Dataset({self.name}: {self.train._describe()})", self.splits)
 
     def count_rows(self) -> list[tuple[str, ...]]:
-        """The number of images in each split: of all of them, then with each class, label or answer."""
+        """The number of images in each split: first in total, then by class or label."""
         return _count_rows(self.splits)
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
-    """The splits that lack classes, labels or answers (which ``train`` has), how many, and a sentence on them."""
+    """The splits that lack classes or labels (that ``train`` has): the split, how many, and a message."""
     found, trained = [], dataset.train.target_counts()
     for split, images in dataset.splits.items():
         counts = images.target_counts()
         missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
-        effect = "no net can learn them" if split == "train" else f"scores on {split} do not cover them"
+        effect = "no net can learn it" if split == "train" else f"scores on {split} do not cover it"
         if missing:
-            message = f"{split} has no images of {name_some(missing)}, and {effect}. Add some."
+            effect = effect if len(missing) == 1 else f"{effect.removesuffix('it')}them"
+            message = f"{split} has no images of {name_some(missing)}, so {effect}. Add some."
             found.append((split, len(missing), message))
     return found
 
@@ -362,7 +378,6 @@ def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:
 
 
 def _show(title: str, splits: Mapping[Split, Images]) -> str:
-    """How many images each split has of each class, and some of the first split's, for a notebook."""
     (_, *totals), *counted = _count_rows(splits)
     counts = {name: count for name, *count in counted}
     rows = []
@@ -383,15 +398,15 @@ def _describe_shape(images: Images) -> str:
 
 
 def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | None:
-    """What two splits should have in common and have not: its name, either's value, and what to do."""
+    """What two splits should share but do not: its name, the value of each, and what to do."""
     if one.shape != other.shape:
         return "image shape", _describe_shape(one), _describe_shape(other), "Resize the images to one size."
     if one.kind is not other.kind:
-        return "kind of target", str(one.kind), str(other.kind), "Give all of them targets of one kind."
+        return "kind of target", str(one.kind), str(other.kind), "Use one kind of target in all splits."
     if one.target_names != other.target_names:
         pairs = enumerate(zip(one.target_names, other.target_names, strict=False))
         first = next((place for place, (name, another) in pairs if name != another), 0)
         expected, found = (name_some(images.target_names[first:]) for images in (one, other))
-        remedy = "Give all of them the same names, as in Images.from_arrays(x, y, names)."
+        remedy = "Pass the same names for all splits, as in Images.from_arrays(x, y, names)."
         return "target names", expected, found, remedy
     return None

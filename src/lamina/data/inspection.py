@@ -1,4 +1,4 @@
-"""``inspect``: what is in a data set, and what is wrong with it, before time is spent on training."""
+"""``inspect``: measure a data set and find its problems, before you spend time on training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from lamina.data.findings import Facts, Finding, Sighting, find_faults
 from lamina.data.images import Dataset, Images, Progress
 from lamina.targets import REGRESSION
 
-CHUNK_VALUES = 2**18  # as floats, they fit into a core's own cache
-BLANK_DEVIATION = 2.0  # of 255, in each channel: above that of a JPEG of one colour, below a camera's noise in the dark
-OBLONG_RATIO = 2.0  # of the factors by which the sides are scaled: cropping leaves less than half, or padding adds half
+CHUNK_VALUES = 2**18  # as floats, they fit into the cache of one core
+# Of 255, in each channel: above a JPEG of one color, below the noise of a camera in the dark.
+BLANK_STANDARD_DEVIATION = 2.0
+OBLONG_RATIO = 2.0  # ratio of the scales of the two sides: cropping leaves less than half, or padding adds half
 COMMON_SIZES = 5
 
 
 class NumberSpread(NamedTuple):
-    """How one number is spread over the images of a split."""
+    """The distribution of one number over the images of a split."""
 
     name: str
     minimum: float
@@ -32,20 +33,20 @@ class NumberSpread(NamedTuple):
 
 @dataclass(frozen=True)
 class SizeSummary:
-    """The images' heights and widths, in pixels, before they were resized."""
+    """The heights and widths of the images in pixels, before resizing."""
 
     smallest_px: tuple[int, int]
     median_px: tuple[float, float]
     largest_px: tuple[int, int]
-    common: tuple[tuple[int, int, int], ...]  # height, width, images; the most common first
-    sizes: int  # how many different ones
+    common: tuple[tuple[int, int, int], ...]  # height, width, number of images; the most common first
+    sizes: int  # number of different sizes
     enlarged: int
     oblong: int
 
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """Mean and standard deviation of each channel, of 255; how many images, not blank, have three equal channels."""
+    """Mean and standard deviation of each channel, of 255; how many non-blank images have three equal channels."""
 
     mean: tuple[float, ...]
     standard_deviation: tuple[float, ...]
@@ -54,20 +55,20 @@ class ChannelSummary:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a data set, besides its targets."""
+    """What :func:`inspect` found in a data set."""
 
     sizes: SizeSummary | None
     channels: ChannelSummary
-    duplicates: tuple[tuple[Sighting, ...], ...] = field(repr=False)  # blank ones are left out
+    duplicates: tuple[tuple[Sighting, ...], ...] = field(repr=False)  # without blank images
     findings: tuple[Finding, ...]  # the most important first
 
 
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
-    """Look at every image of a data set, a few at a time, and find what would harm training or scores."""
+    """Examine every image of a data set, in chunks, and find what would harm training or distort scores."""
     splits = list(dataset.splits.values())
     means, squares, grey, digests = _read_pixels(splits, progress or (lambda *_: None))
-    blank = np.all(_deviation(means, squares) < BLANK_DEVIATION, axis=1)
-    # All blank images of one colour are identical; that they are blank says it.
+    blank = np.all(_standard_deviation(means, squares) < BLANK_STANDARD_DEVIATION, axis=1)
+    # Blank images of one color are identical too; they are reported once, as blank.
     groups = [group for group in group_duplicates(digests) if not blank[group[0]]]
     scales = np.concatenate([_find_scales(images) for images in splits])
     least, most = scales.min(axis=1), scales.max(axis=1)
@@ -76,15 +77,15 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         duplicates=groups,
         blank=blank,
         grey=grey & ~blank,
-        # Padding fits the whole image in; the others cover all of the square.
+        # pad fits the whole image into the square; crop and stretch fill the square.
         enlarged=(least if dataset.resize == "pad" else most) > 1,
         oblong=most > OBLONG_RATIO * least,
     )
     mean, square = means.mean(axis=0), squares.mean(axis=0)
-    deviation = _deviation(mean, square)
+    spread = _standard_deviation(mean, square)
     return Inspection(
         sizes=_summarize_sizes(facts),
-        channels=ChannelSummary(tuple(mean.tolist()), tuple(deviation.tolist()), int(facts.grey.sum())),
+        channels=ChannelSummary(tuple(mean.tolist()), tuple(spread.tolist()), int(facts.grey.sum())),
         duplicates=tuple(map(facts.sight, groups)),
         findings=find_faults(facts),
     )
@@ -93,7 +94,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
 def _read_pixels(
     splits: Sequence[Images], progress: Progress
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
-    """Of each image, each channel's mean and mean square, whether it is grey, and a digest."""
+    """For each image: mean and mean square of each channel, whether it is gray, and a digest."""
     total, channels = sum(map(len, splits)), splits[0].shape[0]
     means, squares, grey = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
     digests: list[str] = []
@@ -110,9 +111,8 @@ def _read_pixels(
 
 
 def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
-    """Each channel's mean and mean square."""
     count, height, width, channels = pixels.shape
-    # Rows of pixels are added first, in float32, fast and close enough; then their sums, in float64.
+    # First add rows of pixels in float32, which is fast and precise enough, then their sums in float64.
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
     means, squares = (
         each.sum(axis=1).reshape(count, width, channels).sum(axis=1, dtype=np.float64) / (height * width)
@@ -121,12 +121,14 @@ def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n
     return means, squares
 
 
-def _deviation(mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"]) -> Float[np.ndarray, "*n c"]:
+def _standard_deviation(
+    mean: Float[np.ndarray, "*n c"], square: Float[np.ndarray, "*n c"]
+) -> Float[np.ndarray, "*n c"]:
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
 def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
-    """Which images have three equal channels; only those whose channels have equal means are compared."""
+    """Which images have three equal channels; compares only images whose channels have equal means."""
     grey = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:
         for row in np.flatnonzero((means == means[:, :1]).all(axis=1)):
@@ -135,7 +137,7 @@ def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n
 
 
 def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
-    """The spread of each number; none for other kinds of target."""
+    """The distribution of each number of a regression; empty for other kinds of target."""
     if images.kind is not REGRESSION:
         return ()
     return tuple(
@@ -145,7 +147,7 @@ def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
 
 
 def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:
-    """The images' height and width as a multiple of the images' own; 1 where those are not known."""
+    """The factors by which height and width of each image were scaled; 1 if the original size is unknown."""
     if images.original_sizes_px is None:
         return np.ones((len(images), 2))
     return np.asarray(images.shape[1:] / np.maximum(images.original_sizes_px, 1))

@@ -1,4 +1,4 @@
-"""From the labels of a source to the array of targets, and their kind."""
+"""Convert the labels of a source to an array of targets, and determine their kind."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lamina.targets import KindName, Targets, find_kind
 YES, NO = frozenset({"yes", "true", "y"}), frozenset({"no", "false", "n"})
 CLASSES_AT_MOST = 1000
 
-_Read: TypeAlias = tuple[Targets, tuple[str, ...]]  # and their names
+_Read: TypeAlias = tuple[Targets, tuple[str, ...]]  # targets, and the names of classes, labels or numbers
 
 
 def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
-    """The targets of all images of a source, their names, and a line on their kind and origin."""
+    """Return the targets of all images of a source, their names, and a line about their kind and origin."""
     labels = listing.labels
     _check_complete(listing, preparation)
     task = preparation.task or listing.kind or _find_task(labels, preparation)
@@ -31,7 +31,7 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
             targets, names = _read_labels(listing, preparation.label_separator)
         case "binary":
             names = tuple(labels)
-            truths = [_read_truth(value, names[0], listing) for value in _single(labels, "The answer")]
+            truths = [_read_truth(value, names[0], listing) for value in _single(labels, "The yes/no target")]
             targets = np.array(truths, np.bool_)
         case "regression":
             columns = [[_read_number(one, name, listing) for one in values] for name, values in labels.items()]
@@ -40,7 +40,7 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
 
 
 def _check_complete(listing: Listing, preparation: Preparation) -> None:
-    """Reject empty cells, unless they mean no label: in lists, or where joined labels were requested."""
+    """Reject empty cells, unless they mean "no label": in lists, or if joined labels were requested."""
     for column, values in listing.labels.items():
         gaps = [place for place, value in enumerate(values) if value is None or value == ""]
         is_list = any(isinstance(value, list) for value in values)
@@ -49,10 +49,10 @@ def _check_complete(listing: Listing, preparation: Preparation) -> None:
         if gaps and not is_list and not (is_joined and is_alone):
             can_be_joined = is_alone and _find_separator({value for value in values if isinstance(value, str)})
             remedy = "add --task multi-label (in Python, Preparation(task='multi-label'))"
-            hint = f" Where an empty cell means no label, {remedy}." if can_be_joined else ""
+            hint = f" If an empty cell means no label, {remedy}." if can_be_joined else ""
             raise DataError(
                 f"{plural(len(gaps), 'image has', 'images have')} no value in column {column!r}; "
-                f"the first is {listing.images[gaps[0]].name}. Fill in or remove those rows.{hint}"
+                f"the first is {listing.images[gaps[0]].name}. Complete or remove those rows.{hint}"
             )
 
 
@@ -65,8 +65,8 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
             return "regression"
         others = ", ".join(repr(column) for column, kind in kinds.items() if kind in ("text", "list", "truth"))
         raise DataError(
-            f"Expected several label columns to hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {others} "
-            "hold something else. Use --label-column (in Python, label_columns) to name the column to learn."
+            f"Several label columns must all hold 0 and 1, or numbers; of {', '.join(map(repr, labels))}, {others} "
+            "hold something else. Choose the column to learn with --label-column (in Python, label_columns)."
         )
     ((column, values),) = labels.items()
     if preparation.label_separator or kinds[column] == "list":
@@ -83,7 +83,7 @@ def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation)
 
 
 def most_classes(count: int) -> int:
-    """How many distinct whole numbers, as labels of that many images, are classes; more are numbers to predict."""
+    """The largest number of distinct whole numbers that count as classes, for ``count`` images."""
     return min(CLASSES_AT_MOST, max(2, count // 2))
 
 
@@ -101,7 +101,7 @@ def _kind_of(values: Sequence[object]) -> str:
 
 
 def _find_separator(texts: set[str]) -> str | None:
-    """The separator of joined labels: a bar, or a semicolon if the labels recur; a comma is never guessed."""
+    """The separator of joined labels: a bar, or a semicolon if labels recur; never a comma."""
     if any("|" in text for text in texts):
         return "|"
     pieces = {piece.strip() for text in texts for piece in text.split(";")}
@@ -111,7 +111,7 @@ def _find_separator(texts: set[str]) -> str | None:
 def _read_classes(labels: Mapping[str, Sequence[Any]], target_names: Sequence[str] | None) -> _Read:
     values = _single(labels, "The class")
     if any(isinstance(value, list) for value in values):
-        raise DataError("The label column holds lists, which are multi-label. Leave --task out.")
+        raise DataError("The label column holds lists, so the task is multi-label. Leave out --task (in Python, task).")
     texts = [str(int(one)) if isinstance(one, float) and one.is_integer() else str(one) for one in values]
     names = _order_names(values, texts, target_names)
     number = {name: place for place, name in enumerate(names)}
@@ -125,14 +125,14 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
         return np.array(columns, np.bool_).T.copy(), tuple(labels)
     (values,) = labels.values()
     texts = {value for value in values if isinstance(value, str)}
-    if separator is None and listing.kind is None:  # the name of a folder is one label, whatever it holds
+    if separator is None and listing.kind is None:  # a folder name is one label, whatever characters it contains
         held = [mark for mark in ("|", ";", ",") if any(mark in text for text in texts)]
         separator = _find_separator(texts) or next(iter(held), None)
     sets = [_split_labels(value, separator) for value in values]
     names = _order_names([], sorted(set().union(*sets)), listing.target_names)
     if not names:
         raise DataError(
-            "No image has a label. Use --label-column (in Python, label_columns) to name a column with labels."
+            "No image has a label. Choose a column with labels with --label-column (in Python, label_columns)."
         )
     return np.array([[name in found for name in names] for found in sets], np.bool_), names
 
@@ -140,19 +140,22 @@ def _read_labels(listing: Listing, separator: str | None) -> _Read:
 def _single(labels: Mapping[str, Sequence[Any]], what: str) -> Sequence[Any]:
     if len(labels) > 1:
         raise DataError(
-            f"{what} of an image is in one column, but these are {', '.join(map(repr, labels))}. "
-            "Name one with --label-column (in Python, label_columns)."
+            f"{what} of an image must be in one column, but there are {len(labels)}: {', '.join(map(repr, labels))}. "
+            "Choose one with --label-column (in Python, label_columns)."
         )
     (values,) = labels.values()
     return values
 
 
 def _order_names(values: Sequence[object], texts: Sequence[str], target_names: Sequence[str] | None) -> tuple[str, ...]:
-    """The source's own order if it has one; else numbers by value, and texts alphabetically."""
+    """Order names as the source lists them; otherwise numbers by value and text alphabetically."""
     found = set(texts)
     if target_names is not None:
         if unknown := sorted(found - set(target_names)):
-            raise DataError(f"The label {unknown[0]!r} is none of those that the source lists: {list(target_names)}.")
+            raise DataError(
+                f"The label {unknown[0]!r} is not among the classes that the source lists: {list(target_names)}. "
+                "Correct the label or the list."
+            )
         return tuple(target_names)
     if values and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         return tuple(sorted(found, key=float))
@@ -192,8 +195,8 @@ def _read_number(value: object, column: str, listing: Listing) -> float:
 def _misfit(expected: str, value: object, column: str, listing: Listing) -> DataError:
     if listing.kind is None:
         return DataError(f"Expected {expected} in column {column!r}, got {value!r}. Correct or remove that row.")
-    # Only --task overrules the kind that a source gives.
+    # The source determines the kind unless --task overrides it.
     return DataError(
-        f"Expected {expected}, but the targets come from {listing.label_reason}, such as {value!r}. Leave out --task "
-        f"(in Python, task)."
+        f"The task needs {expected}, but the targets come from {listing.label_reason}, such as {value!r}. "
+        "Leave out --task (in Python, task)."
     )

@@ -1,4 +1,4 @@
-"""From a name or a path to a data set."""
+"""Load data sets by name or path."""
 
 from __future__ import annotations
 
@@ -31,36 +31,43 @@ from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 from lamina.values import explain_call
 
 NAMES = (*PUBLISHED, *SHAPES)
-# The first that recognises a path reads it: an .npz is a zip, too, and a folder of images may hold a table.
+# The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may contain a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
-WHOLE_RULE = "none; all images are evaluated"
+WHOLE_RULE = "none; lamina evaluates all images"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = ("image_column", "label_columns", "split_column", "label_separator", "label_from")
-EXAMPLES = 3  # images named for each finding
+EXAMPLES = 3  # images listed per finding
 
 
 @explain_call
 def load_data(
     source: str | Path, preparation: Preparation = Preparation(), *, progress: Progress | None = None
 ) -> Dataset:
-    """Load a data set by its name or path; the first time it is decoded into the cache.
+    """Load a data set by name or path. The first call decodes it into a cache; later calls read the cache.
 
-    ``source`` is one of ``NAMES`` or a path: a folder of class folders, with or without ``train``, ``val`` and ``test``
-    parts; a zip or tar of one; a table (CSV, TSV, Parquet or JSON lines) of images and their targets, or a folder of
-    such; a NumPy ``.npz``; MNIST's IDX files; or the official CIFAR archive or its folder. Images become RGB. Of a
-    path without its own, a fifth becomes ``test`` and a tenth ``val``; a named set keeps the splits it was published
-    with.
+    Args:
+        source: a name, such as ``cifar10``, ``mnist`` or ``shapes`` (``lamina.data.NAMES`` lists all), or a path:
 
-    ``progress(images done, all images)`` is called while they are decoded or drawn.
+            - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test`` folders of these;
+            - a zip or tar archive of such a folder;
+            - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of tables;
+            - a NumPy ``.npz``, MNIST's IDX files, or the official CIFAR archive or its folder.
+        preparation: how to read it: image size, columns, splits. By default inferred from the source.
+        progress: called as ``progress(done, total)``, in images, during decoding.
 
-    Warns:
-        LaminaWarning: images could not be read and were left out; an image is in two splits; a split lacks a class;
-            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process is
-            preparing the same set.
+    Returns:
+        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without splits in a path,
+        lamina draws 20 % of the images as ``test`` and 10 % as ``val``, stratified; named sets keep their published
+        splits.
 
     Raises:
-        DataError: there is no such data set, it can't be used, it doesn't use a field of ``preparation``, or the cache
-            can't be written.
+        DataError: the data set does not exist or cannot be used, a field of ``preparation`` does not apply to it, or
+            the cache is not writable.
+
+    Warns:
+        LaminaWarning: images were left out because they could not be read; an image is in two splits; a split lacks a
+            class; arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process
+            is preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
@@ -70,7 +77,7 @@ def load_data(
     check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
     dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
-        raise DataError(f"{source} has no training images. Put some into train/, or draw fewer as val and test.")
+        raise DataError(f"{source} has no training images. Add some to train/, or draw fewer for val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:
@@ -84,7 +91,7 @@ def load_data(
 def load_to_evaluate(
     source: str | Path, preparation: Preparation, target_names: tuple[str, ...], *, progress: Progress | None = None
 ) -> Dataset:
-    """Load data for a trained model, in the order of its targets; no splits are drawn: without any, all is ``test``."""
+    """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
     dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
     if dataset.problems:
         warnings.warn(_describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
@@ -96,7 +103,7 @@ def load_to_evaluate(
     present = _counted(dataset)
     if unknown := [name for name in present if name not in target_names]:
         raise DataError(
-            f"{source} has labels that are not among the model's classes ({', '.join(target_names)}): "
+            f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
             f"{name_some(unknown)}. Rename or remove them."
         )
     return replace(
@@ -108,20 +115,20 @@ def load_to_evaluate(
 
 
 def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
-    """A data set as it is, of images to train on, or by its name or path; by default :func:`find_default_data`."""
+    """Return ``data`` as a data set: unchanged, made from training images, or loaded; by default the default set."""
     check_type(
         data, (Dataset, Images, str, Path), "data", f"a Dataset, Images, or the name or path of a data set{ARRAYS}"
     )
     if isinstance(data, Images):
-        return Dataset.from_images(data)  # where images of another split are rejected
+        return Dataset.from_images(data)  # which rejects images of another split
     return data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
-    """The same data set as squares of another size: loaded again, or resized where it is not from a source alone."""
+    """Resize a data set to squares: by loading its source again if it is unchanged, otherwise from its pixels."""
     preparation = replace(dataset.preparation, size_px=side_px)
     if dataset.source and _has_same_targets(_read(dataset.source, dataset.preparation, progress), dataset):
-        return _read(dataset.source, preparation, progress)  # it was not changed since it was loaded
+        return _read(dataset.source, preparation, progress)
     resized = {
         split: replace(images, pixels=fit_pixels(images.pixels, side_px, dataset.resize), original_sizes_px=None)
         for split, images in dataset.splits.items()
@@ -130,7 +137,7 @@ def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = N
 
 
 def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Images:
-    """The images as squares; those whose shorter side is that long stay as they are."""
+    """Resize images to squares, unless their shorter side already is ``side_px``."""
     if min(images.shape[1:]) == side_px:
         return images
     return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
@@ -146,12 +153,11 @@ def _has_same_targets(one: Dataset, other: Dataset) -> bool:
 
 
 def full_source(source: str | Path) -> str:
-    """The name, or the absolute path, by which a data set is found from any folder."""
     return str(source) if source in NAMES else str(Path(source).expanduser().resolve())
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Raise ``DataError`` if there is a single class, a class without training images, or one target for all."""
+    """Raise ``DataError`` if there is only one class, a class without training images, or one target for all."""
     train = dataset.train
     if train.kind not in (SINGLE_LABEL, BINARY):
         if (train.targets == train.targets[:1]).all():
@@ -159,33 +165,33 @@ def check_learnable(dataset: Dataset) -> None:
             raise DataError(
                 f"{dataset.name} has nothing to learn: {plural(len(train), 'training image', 'training images')} "
                 f"with the same {noun}, {train.kind.format(train.targets[0], train.target_names)}. "
-                "Add images with others, or choose another column with --label-column (in Python, label_columns)."
+                f"Add images with other {noun}, or choose another column with --label-column (in Python, "
+                "label_columns)."
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
-    what = "predicted" if dataset.train.kind is BINARY else "class"
     if untrained := sorted(set(_counted(dataset)) - set(trained)):
         raise DataError(
-            f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove the {what}."
+            f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove the class."
         )
     if len(trained) == 1:
-        raise DataError(f"{dataset.name} has only one {what} to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}")
+        raise DataError(f"{dataset.name} has only one class to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}")
 
 
 def find_default_data() -> tuple[str, str]:
-    """The data set to use where none is named, and the reason: CIFAR-10, which may be downloaded now, else shapes."""
+    """The default data set and the reason: CIFAR-10, downloaded if needed, or shapes if that fails."""
     if path := os.environ.get("LAMINA_CIFAR10"):
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
     if downloaded_path("cifar10").exists():
-        return "cifar10", f"downloaded before, in {cache_folder()}"
+        return "cifar10", f"already downloaded to {cache_folder()}"
     if failure := _find_failure(downloaded_path("cifar10"), is_offline()):
         return "shapes", f"the built-in set, because {failure}"
     return "cifar10", "downloaded just now"
 
 
-@cache  # so that a process without a network asks it, and announces the download, only once
+@cache  # so that a process without a network tries, and announces, the download only once
 def _find_failure(_target: Path, _is_offline: bool) -> str:
-    """Why CIFAR-10 cannot be downloaded; empty where it now is."""
+    """Download CIFAR-10; return the reason if that fails, otherwise an empty string."""
     try:
         download("cifar10")
     except DataError as error:
@@ -199,13 +205,12 @@ def _describe_problems(problems: Sequence[Problem]) -> str:
 
 
 def _counted(dataset: Dataset) -> list[str]:
-    """The classes, labels or answers that have images in any split."""
     counts = [images.target_counts() for images in dataset.splits.values()]
     return [name for name in dataset.train.target_counts() if any(count[name] for count in counts)]
 
 
 def find_prepared(source: str | Path, preparation: Preparation = Preparation()) -> Dataset | None:
-    """A data set that is in the cache already; else ``None``, and nothing is downloaded, decoded or written."""
+    """The data set if it is in the cache, otherwise ``None``; never downloads, decodes or writes anything."""
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
     if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None
@@ -216,14 +221,14 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
 def _read(
     source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
 ) -> Dataset:
-    """A data set from the cache, or decoded now; ``is_given`` where the preparation was given for this source."""
+    """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
     name, key, opened, drawn = _open(source, preparation)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:
         columns = [field for field in unused if field != "label_from"]
-        users = [f"{name_some(columns)} (tables do)"] if columns else []
-        users += ["label_from (folders and archives of images do)"] if "label_from" in unused else []
-        raise DataError(f"{name} does not use {' or '.join(users)}. Leave {' and '.join(unused)} out.")
+        users = [f"{name_some(columns)} (for tables only)"] if columns else []
+        users += ["label_from (for folders and archives of images only)"] if "label_from" in unused else []
+        raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
@@ -236,7 +241,7 @@ def _read(
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
-    """A data set's name, its key in the cache, its source, and how it is read."""
+    """The name of a data set, its cache key, its source, and the preparation with splits resolved."""
     path = _find_path(source)
     if path is not None:
         name = str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
@@ -245,29 +250,29 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
         where = name = str(source)
         published = Source(name, lambda *_: list_published(name))
         opened = open_shapes(name, preparation) if name in SHAPES else published
-    # A named set is trained on whole, as in what is published on it.
+    # Published results use all training images of a named set, so no val is drawn from it by default.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
     return name, digest_of(where, name, sorted(drawn.to_json().items())), opened, drawn
 
 
 def _find_path(source: str | Path) -> Path | None:
-    """Where a data set lies; ``None`` for a named set that is drawn, or is downloaded when it is read."""
+    """The path of a data set; ``None`` for a named set that is drawn, or downloaded when it is read."""
     if source == "cifar10" and (given := os.environ.get("LAMINA_CIFAR10")):
         path = Path(given).expanduser()
         if not path.exists():
-            raise DataError(f"LAMINA_CIFAR10 is {given}, and there is no such file or folder. Correct or unset it.")
+            raise DataError(f"LAMINA_CIFAR10 is {given}, but no such file or folder exists. Correct or unset it.")
         return path
     if source in ("cifar10", "cifar100"):
         return download(str(source))
     if source in NAMES:
         return None
     if source == "":
-        raise DataError(f"The name of the data set is empty. Give a path, or one of {', '.join(NAMES)}.")
+        raise DataError(f"The name of the data set is empty. Use a path, or one of {', '.join(NAMES)}.")
     path = Path(source).expanduser()
     if not path.exists():
         looks_like_a_name = isinstance(source, str) and len(path.parts) == 1 and not path.suffix
         hint = suggest(str(source), NAMES) if looks_like_a_name else "Check the path."
-        raise DataError(f"There is no data set named {source!s}, and no file or folder of that path. {hint}")
+        raise DataError(f"No data set, file or folder named {source!s}. {hint}")
     return path
 
 
@@ -276,13 +281,13 @@ def _open_path(path: Path, preparation: Preparation) -> Source:
         if source := open_source(path, preparation):
             return source
     raise DataError(
-        f"{path} is not a folder, and not a zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file that can "
-        f"be read. Give one of these, or one of {', '.join(NAMES)}."
+        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file. "
+        f"Use one of these, or one of {', '.join(NAMES)}."
     )
 
 
 def _renumber(images: Images, target_names: tuple[str, ...]) -> Images:
-    """The same images with their targets in the order of ``target_names``; labels that they lack are absent."""
+    """Reorder targets to the order of ``target_names``; labels that the images lack are absent."""
     places = [target_names.index(name) if name in target_names else -1 for name in images.target_names]
     if images.kind is SINGLE_LABEL:
         return replace(images, targets=np.array(places, np.int64)[images.targets], target_names=target_names)

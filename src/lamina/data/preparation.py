@@ -1,4 +1,4 @@
-"""How the images and targets of a source are read, as one value."""
+"""The options for reading images, targets and splits from a source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LabelFrom = Literal["folder", "parent", "filename"]
 @explain_arguments(DataError)
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """How to read a source. Whatever is not given is inferred from the source itself.
+    """How to read a data set: image size, targets and splits. lamina infers whatever you leave out.
 
     Raises:
         DataError: a value has the wrong type or is out of range.
@@ -28,39 +28,42 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side of the squares that images are resized to; by default their own size if all share one of up to 256 px,
-    else 64; without NET, lamina train chooses one"""
+    """side in pixels of the squares that images are resized to; by default their own size if all have the same, up to
+    256 px, otherwise 64; lamina train without NET chooses one"""
     resize: Resize = "crop"
-    """how an image becomes a square: crop scales it to cover the square and keeps the centre; pad scales it to fit
+    """how an image becomes a square: crop scales it to cover the square and keeps the center; pad scales it to fit
     inside and adds black bars; stretch changes its proportions"""
     label_from: LabelFrom = "folder"
-    """what gives an image's class: its outermost class folder, its parent folder, or its file name up to the first
-    digit"""
+    """where the class of an image comes from: folder is its top-level class folder, parent the folder that contains
+    it, filename its file name up to the first digit"""
     task: KindName | None = None
-    """kind of target; by default found from the targets"""
+    """kind of target; by default inferred from the targets"""
     image_column: str | None = None
-    """the table's column of images or their paths; by default found by its name"""
+    """column of a table with images or their paths; by default found by name"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
-    """the table's columns of targets; by default found by their names"""
+    """columns of a table with targets; by default found by name"""
     label_separator: str | None = None
-    """text that separates several labels in one column"""
+    """text that separates several labels in one cell, such as |"""
     split_column: str | None = None
-    """the table's column that says train, val or test"""
+    """column of a table with train, val or test; by default found by name"""
     val_fraction: Fraction | None = None
-    """fraction of the training images to set aside as val, stratified by class; by default 0.1 if the source has no
-    val, and 0 for named data sets"""
+    """fraction of the images to set aside as val, stratified by class; by default 0.1 if the source has no val, and 0
+    for named data sets"""
     test_fraction: Fraction | None = None
-    """the same for test; by default 0.2 if the source has neither val nor test"""
+    """fraction of the images to set aside as test; by default 0.2 if the source has neither val nor test"""
     split_seed: int = 0
-    """seed for drawing the splits"""
+    """random seed for drawing the splits"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)
         if self.label_separator == "":
-            raise DataError("label_separator separates two labels, so it must have at least one character.")
+            raise DataError(
+                "label_separator is empty, but must have at least one character, such as label_separator='|'."
+            )
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
-                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images."
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images. "
+                "Their sum must be below 1."
             )
 
     def to_json(self) -> dict[str, Any]:

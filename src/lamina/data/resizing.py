@@ -1,4 +1,4 @@
-"""Resizing images to the size that a net takes, alike for training and prediction."""
+"""Resize images to the input size of a net, in the same way for training and prediction."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 
-# It averages every pixel that falls into a new one, so that nothing flickers. Of Pillow's others, Lanczos keeps hardly
-# more detail and takes 1.5 times as long; bilinear blurs.
+# Pillow's filters average all source pixels, so there is no aliasing. Lanczos keeps hardly more detail than bicubic and
+# takes 1.5 times as long; bilinear blurs.
 FILTER = Image.Resampling.BICUBIC
-# From six times the size on, whole pixels are averaged first, to three times the size. Against the same filter in
-# floats over all pixels: 56 dB, where rounding alone is 58 dB.
+# When reducing six times or more, Pillow first averages blocks of pixels down to three times the target size. The error
+# against float arithmetic over all pixels is 56 dB; rounding alone has 58 dB.
 REDUCING_GAP = 3.0
-# A JPEG is decoded at a half, a quarter or an eighth if that leaves twice the size needed: 43 dB and more, and half the
-# time. Just the size needed would give 37 dB.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves twice the size needed: at least 43 dB, in half the
+# time. Decoding at just the size needed would reach 37 dB.
 OVERSAMPLING = 2
 
 
 def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> Image.Image:
-    """A grey or RGB image resized to ``size`` (height, width) in pixels; small images are scaled up."""
+    """Resize a gray or RGB image to ``size`` (height, width) in pixels; enlarges small images."""
     height, width = size
     if image.size == (width, height):
         return image
@@ -33,7 +33,7 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
 
 
 def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of what :func:`resize_image` shows of an image; beyond its edges for ``pad``."""
+    """The box (left, top, right, bottom) of an image that :func:`resize_image` keeps; beyond its edges for ``pad``."""
     (stored_width, stored_height), (height, width) = stored, size
     left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
     if resize == "pad":
@@ -51,7 +51,7 @@ def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> 
 
 
 def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """The least width and height to decode an image of ``stored`` (width, height) at, to resize it to ``size``."""
+    """The smallest (width, height) at which to decode an image of ``stored`` (width, height) for ``size``."""
     width, height = _inside(stored, size) if resize == "pad" else size[::-1]
     return OVERSAMPLING * width, OVERSAMPLING * height
 

@@ -1,4 +1,4 @@
-"""Which images are trained on, and which are held out."""
+"""Split images into train, val and test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lamina.errors import DataError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-# What folders, files, columns and arrays call the splits, in lower case.
+# The names of splits in folders, files, columns and arrays, in lower case.
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
     "val": "val",
@@ -23,16 +23,16 @@ SPLIT_WORDS: dict[str, Split] = {
 }
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
-OWN_RULE = "the source's own"
+OWN_RULE = "from the source"
 TEST_FRACTION = 0.2  # drawn if the source has neither val nor test
 VAL_FRACTION = 0.1  # drawn if the source has no val
-LEAST_VAL_IMAGES = 10  # for a val that is drawn by default: the score of fewer says nothing
+LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a meaningful score
 
 
 def draw_splits(
     names: Sequence[str], strata: Sequence[object], given: Sequence[Split | None], preparation: Preparation
 ) -> tuple[list[Split], str]:
-    """The split of each image, and the rule; drawn by digests of names, so that another image moves few."""
+    """The split of each image, and the rule; drawn by digests of names, so that adding an image moves few others."""
     own = {split for split in given if split is not None}
     splits: list[Split] = ["train" if split is None else split for split in given]
     groups: defaultdict[object, list[int]] = defaultdict(list)
@@ -52,11 +52,13 @@ def draw_splits(
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
             raise DataError(
-                f"{100 * fraction:.0f} % of {len(names):,} images is too little for a {split} split. "
-                f"Add images, or request a larger share with --{split}; --{split} 0 draws none."
+                f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split} split. "
+                f"Add images, or increase --{split} (in Python, {split}_fraction); 0 draws no {split}."
             )
         else:
-            missing.append(f"no {split}: {100 * fraction:.0f} % of the images is {len(places)}, fewer than {least}")
+            missing.append(
+                f"no {split}, because {100 * fraction:.0f} % of the images is {len(places)}, fewer than {least}"
+            )
     rule = f"{' and '.join(drawn)}, stratified, seed {preparation.split_seed}" if drawn else OWN_RULE
     if missing and not drawn and not own - {"train"}:
         return splits, "; ".join(missing)
@@ -66,7 +68,7 @@ def draw_splits(
 def unite_duplicates(
     splits: Sequence[Split], given: Sequence[Split | None], digests: Sequence[Hashable]
 ) -> list[Split]:
-    """The same splits, but drawn images that are identical all go into the split of the first."""
+    """Move identical images, where their splits were drawn, to the split of the first of them."""
     first: dict[Hashable, Split] = {}
     rows = list(zip(splits, given, digests, strict=True))
     for split, own, digest in rows:
@@ -76,14 +78,14 @@ def unite_duplicates(
 
 
 def order_by_split(splits: Sequence[Split]) -> list[int]:
-    """The places split by split, those of each in their own order."""
+    """The indices ordered by split, and in their original order within each."""
     return sorted(range(len(splits)), key=lambda place: SPLITS.index(splits[place]))
 
 
 def find_leaks(
     splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Split, Split, dict[int, int]]]:
-    """Each split to evaluate on and one used before it, with the places that are in both, each with its first twin."""
+    """Each held-out split and an earlier one, with the indices of images in both and their first twins."""
     for split, earlier in LEAKS:
         twins: dict[int, int] = {}
         for group in duplicates:
@@ -99,18 +101,18 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
     for split, requested in (("test", test), ("val", val)):
         if requested and split in own:
             raise DataError(
-                f"The source already has a {split} split, so none can be drawn. "
-                f"Leave --{split} out, or put all images together."
+                f"The source already has a {split} split, so lamina cannot draw one. "
+                f"Leave out --{split} (in Python, {split}_fraction), or merge the splits of the source."
             )
     if test is None:
         test = 0.0 if own - {"train"} else TEST_FRACTION
     if val is None:
-        # Of what a large test split leaves, val takes a quarter at most.
+        # val takes at most a quarter of what a large test split leaves.
         val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
     if test + val >= 1:
         raise DataError(
-            f"A val fraction of {val:g} and the {100 * test:.0f} % that are drawn as test leave no training images. "
-            "Draw less as val, or give a test fraction too."
+            f"{100 * val:g} % for val and {100 * test:.0f} % for test (the default) leave no training images. "
+            "Decrease --val or set --test (in Python, val_fraction or test_fraction)."
         )
     fractions: list[tuple[Split, float, bool]] = [
         ("test", test, preparation.test_fraction is not None),
@@ -120,14 +122,14 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
 
 
 def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: float) -> list[int]:
-    """The places of that fraction of each group which are still in training, less one of each."""
+    """Draw that fraction of each group from its images still in train, of which it leaves at least one."""
     drawn = []
     owed = 0.0
     for group in groups:
         left = [place for place in group if splits[place] == "train"]
         share = len(group) * fraction + owed
         count = max(0, min(round(share), len(left) - 1))
-        # The next stratum makes up for rounding, so that many small ones add up to the requested share.
+        # The next stratum makes up for rounding, so that many small strata add up to the requested fraction.
         owed = max(-1.0, min(1.0, share - count))
         drawn += left[:count]
     return drawn

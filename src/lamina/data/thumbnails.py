@@ -10,12 +10,11 @@ from PIL import Image
 
 
 def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
-    """Pixels of any number of channels as a grey or RGB image."""
     return Image.fromarray(pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0])
 
 
 def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
-    """An image enlarged a whole number of times to sharp squares of colour, or reduced to ``side`` pixels."""
+    """Enlarge an image by a whole factor, with sharp pixels, or reduce it, to fit into ``side`` pixels."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     scale = side // longest if longest <= side else side / longest

@@ -1,4 +1,4 @@
-"""From many images to one uint8 array; worker processes each write their own rows of its file."""
+"""Decode many images into one uint8 array; each worker process writes its rows of the file."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ from lamina.data.sources.listing import Pixels
 from lamina.errors import DataError
 
 MIXED_SIZES_SIDE_PX = 64
-OWN_SIZE_LIMIT_PX = 256  # photographs of a camera's size are more than nets learn from, or memory holds
+OWN_SIZE_LIMIT_PX = 256  # full camera photographs exceed what nets can use and memory can hold
 SAMPLE_IMAGES = 32
-# Starting a worker takes a third of a second, as does decoding this many small images or bytes of photographs.
+# A worker takes a third of a second to start, as long as it takes to decode this many small images or bytes.
 IMAGES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
-# Workers take blocks of this size in turn: one class may have larger images than another.
+# Workers take turns with blocks of this size, because one class may have larger images than another.
 IMAGES_PER_BLOCK = 50
-# Keeps GNU's allocator from returning each image's memory: a tenth of the time at 224 px.
+# Keeps glibc from returning the memory of each image to the system, which saves a tenth of the time at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Decoded(NamedTuple):
-    """What became of one image: its row in ``pixels.npy``, its size as stored, and why it could not be decoded."""
+    """The result for one image: its row in ``pixels.npy``, its stored size, and why it could not be decoded."""
 
     row: int
     content: str  # digest of the encoded bytes, or of the pixels before they were resized
@@ -74,7 +74,7 @@ class _Job(NamedTuple):
 def decode_images(
     images: Sequence[EncodedImage], folder: Path, size_px: int | None, resize: Resize, progress: Progress
 ) -> tuple[list[Decoded], int | None]:
-    """Decode images to RGB into ``folder/pixels.npy``; returns their size, too, ``None`` where all kept their own."""
+    """Decode images to RGB into ``folder/pixels.npy``; the size returned is ``None`` if all kept theirs."""
     if size_px is None:
         sizes = _sample_sizes(images)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
@@ -103,12 +103,11 @@ def _decode_at(
     found.sort()
     if all(one.reason for one in found):
         first = f"{images[0].name} ({found[0].reason})"
-        raise DataError(f"None of the {len(images)} images could be read; the first is {first}.")
+        raise DataError(f"Cannot read any of the {len(images)} images; the first is {first}. Check the files.")
     return found
 
 
 def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> list[Decoded]:
-    """Write images that are decoded already into ``folder/pixels.npy``, a block at a time."""
     count, height, width, channels = pixels.shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
@@ -127,7 +126,7 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
 
 
 def count_workers(images: Sequence[EncodedImage]) -> int:
-    """One for each core, fewer where there is little to decode."""
+    """One worker per core, fewer if there is little to decode."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     stored_bytes = sum(image.size_bytes for image in images)
     wanted = max(len(images) // IMAGES_PER_WORKER, stored_bytes // BYTES_PER_WORKER)
@@ -135,14 +134,14 @@ def count_workers(images: Sequence[EncodedImage]) -> int:
 
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
-    """Which of ``count`` images each worker takes: blocks in turn, so that all have as much to do."""
+    """Distribute ``count`` images over workers, block by block in turn."""
     blocks = [range(start, min(start + IMAGES_PER_BLOCK, count)) for start in range(0, count, IMAGES_PER_BLOCK)]
     shares = [[row for block in blocks[number::workers] for row in block] for number in range(workers)]
     return [rows for rows in shares if rows]
 
 
 def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few images, evenly spaced; most sets of mixed sizes show here."""
+    """The sizes (height, width) of a few evenly spaced images, which reveal most sets of mixed sizes."""
     step = -(-len(images) // SAMPLE_IMAGES)
     sizes: set[tuple[int, int]] = set()
     with ImageReader() as reader:
@@ -156,7 +155,7 @@ def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
 
 
 def _decode_here(job: _Job) -> Iterator[int]:
-    """Decode the images of a job into their rows; yields how many were done since the last time."""
+    """Decode the images of a job into their rows; yield how many since the last yield."""
     found: list[Decoded] = []
     with Path(job.folder, "pixels.npy").open("r+b") as rows, ImageReader() as reader:
         _, height, width, channels = read_shape(rows)
@@ -188,9 +187,9 @@ def _digest(data: bytes) -> str:
 
 
 def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
-    """Decode each job in its own process; yields how many images are done, and leaves no process behind."""
-    # Not by multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. They share one pipe;
-    # their lines are shorter than what a pipe writes atomically.
+    """Decode each job in a process; yield how many images are done, and leave no process behind."""
+    # Without multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. The workers share one
+    # pipe; their lines are short enough to be written atomically.
     package = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
     workers: list[subprocess.Popen[bytes]] = []
@@ -230,8 +229,8 @@ def _check_ended(status: int, complaints: Path) -> None:
     if status:
         last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
         raise DataError(
-            f"A process that decodes images ended early (status {status}{', ' + last if last else ''}). "
-            "Nothing was kept. Try again, and close other programs if memory is short."
+            f"A process that decodes images failed (status {status}{', ' + last if last else ''}), and nothing was "
+            "stored. Try again, and close other programs if memory is short."
         )
 
 
@@ -249,13 +248,13 @@ def work() -> None:
 
 
 def start_array(path: Path, shape: tuple[int, ...]) -> int:
-    """Write the header of a .npy file and reserve its rows; returns where they start, in bytes."""
+    """Write the header of a .npy file and reserve its rows; return the offset of the first in bytes."""
     needed_bytes, free_bytes = math.prod(shape), shutil.disk_usage(path.parent).free
     if needed_bytes > free_bytes:
         raise DataError(
-            f"The decoded images take {needed_bytes / 1e9:.1f} GB, "
-            f"and {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
-            "Choose a smaller size, or set LAMINA_CACHE to a folder with more room."
+            f"The decoded images need {needed_bytes / 1e9:.1f} GB, "
+            f"but {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
+            "Use a smaller --size (in Python, size_px), or set LAMINA_CACHE to a folder with more space."
         )
     with path.open("wb") as file:
         offset_bytes = _write_header(file, shape)
@@ -264,17 +263,17 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
 
 
 def keep_rows(path: Path, kept: Sequence[int]) -> None:
-    """Keep these rows of the array in a file, in this order; one by one, as it may be larger than memory."""
+    """Keep these rows of the array in a file, in this order; row by row, as the array may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
         shape = (len(kept), *row_shape)
-        in_place = all(first < second for first, second in pairwise(kept))  # the disk may have no room for two
+        in_place = all(first < second for first, second in pairwise(kept))  # the disk may not hold two copies
         target = path if in_place else path.with_suffix(".kept")
         if not in_place:
             start_array(target, shape)
         with target.open("r+b") as file:
-            # numpy leaves room in a header for the number of rows to change.
+            # numpy pads headers, so that the number of rows can change in place.
             _write_header(file, shape)
             for row, place in enumerate(kept):
                 if not in_place or row != place:

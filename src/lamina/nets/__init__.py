@@ -1,4 +1,4 @@
-"""Nets as values: layers that know their shapes and costs before a tensor exists. Torch is loaded to build a module."""
+"""Nets as immutable sequences of layers that compute shapes and costs without tensors; only modules need torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lamina.nets.costs import Row, Summary
 from lamina.nets.expression import parse_net
 from lamina.nets.layer import Layer, Shape
 
-# Every layer is public by its name in layers.py, so that a new one is added there alone.
+# Every name in layers.__all__ is public, so a new layer is added in one place.
 from lamina.nets.layers import *  # noqa: F403
 from lamina.nets.net import Net, summarize
 from lamina.nets.window import Field

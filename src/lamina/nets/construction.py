@@ -1,4 +1,4 @@
-"""Layers from names and arguments in JSON or an expression. Nothing is evaluated."""
+"""Layers from names and arguments in JSON or expressions, without evaluating any code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
 
 
 def is_own(layer: Layer) -> bool:
-    """Whether the layer's class is not one of lamina's, even if its name is."""
+    """Whether the layer is a custom one: its class is not lamina's, even if it has the same name."""
     return KINDS.get(type(layer).__name__) is not type(layer)
 
 
@@ -28,7 +28,7 @@ def layer_from_json(data: object) -> Layer:
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
     kind = data["layer"]
     arguments = {name: _argument(item) for name, item in data.items() if name != "layer"}
-    # Residual takes its layers one by one.
+    # Residual accepts its layers as separate arguments.
     inner = arguments.pop("layers", ()) if kind == "Residual" else ()
     if not isinstance(inner, tuple):
         raise NetError(f"{kind}: layers must be a list, got {reprlib.repr(inner)}.")

@@ -1,4 +1,4 @@
-"""A net in numbers: shapes, parameters and multiply-adds, layer by layer."""
+"""The summary of a net: shapes, parameters, multiply-adds and receptive fields, layer by layer."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from lamina.text import format_table
 
 @dataclass(frozen=True)
 class Row:
-    """One layer. Layers inside a ``Residual`` have rows of their own, which alone hold their costs."""
+    """One layer of a :class:`Summary`; the costs of a ``Residual`` are in the rows of the layers inside it."""
 
     layer: str
-    depth: int  # how many ``Residual`` and shortcuts the layer is nested in, for indentation
+    depth: int  # how many ``Residual`` and shortcuts contain the layer, for indentation
     out_shape: Shape
     parameters: int
     multiply_adds: int
-    field: Field | None  # the receptive field of a unit, in pixels of the input; ``None`` is the whole image
+    field: Field | None  # the receptive field of a unit, in input pixels; ``None`` is the whole image
 
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """A row per layer, and the totals: all parameters, and multiply-adds for one image."""
+    """What :func:`summarize` returns: one row per layer, and the totals. ``print`` shows it as a table.
+
+    Attributes:
+        rows: one :class:`Row` per layer, including the layers inside ``Residual``.
+        parameters: the number of all parameters, trained or frozen.
+        multiply_adds: the multiply-adds of convolutions and linear layers for one image.
+    """
 
     rows: tuple[Row, ...]
     parameters: int
@@ -45,7 +51,7 @@ class Summary:
         return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The heads and the rows, the totals last; layers have the numbers by which they are called elsewhere."""
+        """The headings and the rows, the totals last; layers are numbered as in messages and commands."""
         numbers = accumulate(int(row.depth == 0) for row in self.rows)
         width = len(str(sum(row.depth == 0 for row in self.rows)))
         rows = [
@@ -66,7 +72,7 @@ class Summary:
 
 
 def summarize_layers(layers: Sequence[Layer], in_shape: Shape) -> Summary:
-    """Summarize layers for images of ``in_shape``; raises ``NetError`` where these do not fit."""
+    """Summarize layers for images of ``in_shape``; raise ``NetError`` if a shape does not match."""
     rows = tuple(_rows(layers, in_shape, Field(), depth=0))
     return Summary(rows, sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows))
 

@@ -1,4 +1,4 @@
-"""Layers written as Python, read with ``ast`` and never evaluated."""
+"""Layers written as Python, parsed with ``ast`` and never evaluated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,17 @@ _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
 @explain_call
 def parse_net(text: str) -> Net:
-    """The net that ``text`` describes: layers separated by commas, or the ``repr`` of a net.
+    """Parse a net from text, without running any code.
 
-    Arguments are literals: numbers, strings, ``True``, ``False``, ``None``, tuples of these, and layers inside
-    ``Residual``. Anything else raises ``NetError``, which quotes it; nothing is run.
+    Args:
+        text: layers separated by commas, or the ``repr`` of a net. Arguments are literals: numbers, strings, ``True``,
+            ``False``, ``None``, tuples of these, and layers inside ``Residual``.
+
+    Returns:
+        The net.
+
+    Raises:
+        NetError: the text holds anything else; the message quotes it.
 
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())
@@ -27,7 +34,7 @@ def parse_net(text: str) -> Net:
     check_type(text, (str,), "text", 'layers as text, such as "Flatten(), Output()"', is_optional=False)
     if len(text) > LONGEST:
         raise NetError(f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file.")
-    # In brackets, so that the layers may stand on several lines.
+    # In brackets, so that the layers may span several lines.
     source = f"(\n{text}\n)"
     try:
         layers = [_layer(source, piece) for piece in _pieces(ast.parse(source, mode="eval").body)]
@@ -82,7 +89,7 @@ def _quote(source: str, node: ast.expr) -> str:
 
 
 def _quote_near(text: str, error: SyntaxError) -> str:
-    """What is wrong, and the text from there on."""
+    """The syntax error, and the text from there on."""
     line, column = (error.lineno or 2) - 2, (error.offset or 1) - 1
     lines = text.splitlines()
     rest = lines[line][column:] if 0 <= line < len(lines) else ""

@@ -1,4 +1,4 @@
-"""The base classes of layers: frozen values that know their shapes, their costs and their torch module."""
+"""Base classes of layers: frozen dataclasses that compute their shapes and costs and build their torch module."""
 
 from __future__ import annotations
 
@@ -18,23 +18,34 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]  # the shape of one image without the batch: (C, H, W), or (F,) for a vector
 
 AnyLayer = TypeVar("AnyLayer", bound="Layer")
-TORCH_HINT = "If you mean torch's {given}, write {rest}: the size of the input follows from the layer before."
+TORCH_HINT = "If you mean torch's {given}, write {rest}: lamina infers the input size from the previous layer."
 
 
 @dataclass(frozen=True, repr=False)
 class Layer(ABC):
-    """A layer of a net: its arguments, and what follows from them and the input shape.
+    """Base class of all layers. Subclass it, as a frozen dataclass, to write your own layer.
 
-    By default a layer keeps the shape of its input, has no parameters, and its units see no more than their inputs do.
+    The fields of the class are the layer's arguments. From them and an input shape, without the batch dimension, a
+    layer computes its output shape and costs and builds its torch module. By default it keeps the input shape and the
+    receptive field and has no parameters; only :meth:`module` must be defined.
 
-    Invalid arguments raise ``NetError``. ``out_shape`` raises it for an input shape that does not fit; the
-    other methods may rely on a shape that does.
+    Raises:
+        NetError: an argument is invalid, or ``out_shape`` gets an input shape that does not match. The other methods
+            may assume that the shape matches.
+
+    >>> @dataclass(frozen=True, repr=False)
+    ... class Mish(Layer):
+    ...     def module(self, in_shape):
+    ...         from torch import nn
+    ...         return nn.Mish()
+    >>> Mish(), Mish().out_shape((32, 8, 8)), Mish().parameter_count((32, 8, 8))
+    (Mish(), (32, 8, 8), 0)
     """
 
     def __new__(cls, *_: object, **__: object) -> Self:
         if lacking := sorted(cls.__abstractmethods__):
             raise NetError(
-                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class, as Layer describes it."
+                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class; see help(Layer.{lacking[0]})."
             )
         return super().__new__(cls)
 
@@ -42,7 +53,7 @@ class Layer(ABC):
         check_fields(self, NetError, f"{type(self).__name__}: ")
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """The shape of the output for an input of ``in_shape``."""
+        """The output shape for an input of ``in_shape``: (C, H, W) for images, (F,) for vectors."""
         return in_shape
 
     def parameter_count(self, in_shape: Shape) -> int:
@@ -54,15 +65,15 @@ class Layer(ABC):
         return 0
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The receptive field of a unit whose inputs see ``field``; ``None`` is the whole image."""
+        """The receptive field of a unit whose inputs have the field ``field``; ``None`` is the whole image."""
         return field
 
     @abstractmethod
     def module(self, in_shape: Shape) -> nn.Module:
-        """The layer as a torch module with fresh weights, for batches of ``in_shape``."""
+        """Build the torch module, with newly initialized weights, for inputs (N, *in_shape)."""
 
     def __repr__(self) -> str:
-        """The Python that makes the layer: required arguments by position, changed defaults by name."""
+        """The Python expression that makes the layer: required arguments by position, changed defaults by name."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)
@@ -71,13 +82,13 @@ class Layer(ABC):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def to_json(self) -> dict[str, object]:
-        """The layer's name and all its arguments, defaults included, so that a later default changes no stored net."""
+        """The layer's name and all its arguments, so that stored nets do not change if a default does."""
         return {"layer": type(self).__name__, **fields_to_json(self)}
 
 
 @dataclass(frozen=True, repr=False)
 class ElementwiseLayer(Layer):
-    """A layer that maps each number on its own: the class of the same name and arguments in ``torch.nn``."""
+    """A layer that maps each number independently: the class with the same name and arguments in ``torch.nn``."""
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
@@ -88,7 +99,7 @@ class ElementwiseLayer(Layer):
 
 @dataclass(frozen=True, repr=False)
 class DerivedLayer(Layer):
-    """A layer with the shapes and costs of another one, which depends on the input shape."""
+    """A layer whose shapes and costs are those of a counterpart that depends on the input shape."""
 
     @abstractmethod
     def counterpart(self, in_shape: Shape) -> Layer:
@@ -109,11 +120,8 @@ class DerivedLayer(Layer):
 
 @dataclass_transform(frozen_default=True)
 def layer_class(kind: type[AnyLayer]) -> type[AnyLayer]:
-    """Make a class with fields a layer: frozen, printed as the Python that makes it, and strict about its arguments.
-
-    Layers whose class in torch takes the size of its input first have fields by name alone, so that none is taken for
-    another.
-    """
+    """Class decorator of lamina's layers: a frozen dataclass that rejects unknown arguments with a ``NetError``."""
+    # Fields after KW_ONLY mark layers whose class in torch takes the input size first: Linear(784, 100) is rejected.
     made = dataclass(frozen=True, repr=False)(kind)
     is_sized_in_torch = any(field.kw_only for field in fields(made))
     return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(made)
@@ -123,7 +131,7 @@ def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
     """The channels, height and width of an image; ``NetError`` for anything else."""
     if len(in_shape) != 3:
         raise NetError(
-            f"{layer}: expected an image (C, H, W), got {in_shape}. Put it before Flatten() or GlobalAvgPool()."
+            f"{layer}: expected an image (C, H, W), got {in_shape}. Move it before Flatten() or GlobalAvgPool()."
         )
     channels, height, width = in_shape
     return channels, height, width
@@ -137,22 +145,21 @@ def require_vector(layer: Layer, in_shape: Shape) -> int:
 
 
 def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pair:
-    """The height and width after a window slides over an image; where it does not fit, ``remedy`` helps besides."""
+    """The height and width after a window slides over an image; ``remedy`` ends the message if it does not fit."""
     _, height, width = require_image(layer, in_shape)
     out_size = window.out_size((height, width))
     if min(out_size) < 1:
         (top, bottom), (left, right) = window.borders((height, width))
         window_height, window_width = window.span
         raise NetError(
-            f"{layer}: its window of {window_height}×{window_width} px does not fit into the image of "
-            f"{height + top + bottom}×{width + left + right} px, padding included. "
+            f"{layer}: its window of {window_height}×{window_width} px is larger than the image of "
+            f"{height + top + bottom}×{width + left + right} px (with padding). "
             f"Use a smaller window{remedy and ', '}{remedy}."
         )
     return out_size
 
 
 def trace_shapes(layers: Sequence[Layer], in_shape: Shape) -> tuple[Shape, ...]:
-    """The input shape of each of ``layers``, and last the output shape."""
     shapes = [in_shape]
     for place, layer in enumerate(layers, start=1):
         try:
@@ -167,7 +174,7 @@ def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Laye
 
 
 def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) -> tuple[Field | None, ...]:
-    """The receptive field before each of ``layers``, and last the one after all of them."""
+    """The receptive field before each layer, then the one after the last."""
     found = [field]
     for layer, shape in pair_shapes(layers, in_shape):
         found.append(layer.receptive_field(found[-1], shape))
@@ -181,7 +188,7 @@ def build_modules(layers: Sequence[Layer], in_shape: Shape) -> nn.Sequential:
 
 
 def check_layers(owner: str, layers: Sequence[object]) -> None:
-    """Raise ``NetError`` unless every one of ``layers``, given to ``owner``, is a layer."""
+    """Raise ``NetError`` unless all ``layers`` given to ``owner`` are layers."""
     for place, layer in enumerate(layers, start=1):
         if isinstance(layer, type) and issubclass(layer, Layer):
             raise NetError(
@@ -196,6 +203,6 @@ def check_layers(owner: str, layers: Sequence[object]) -> None:
                 + (
                     "Import it from lamina.nets, or train the module itself: start_run(nn.Sequential(...), data)."
                     if is_torchs
-                    else "Give the layers one by one, as in Net(Flatten(), Output())."
+                    else "Pass the layers as separate arguments, as in Net(Flatten(), Output())."
                 )
             )

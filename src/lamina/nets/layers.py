@@ -1,6 +1,6 @@
-"""The layers: names and arguments as in torch.nn, without the sizes that follow from the input shape.
+"""The layers, with the names and arguments of torch.nn, but without input sizes, which lamina infers.
 
-A new layer is a class here and its name in ``__all__``: JSON, expressions and the contract tests find it there.
+To add a layer, define its class here and add its name to ``__all__``: JSON, expressions and tests then include it.
 """
 
 from __future__ import annotations
@@ -53,14 +53,32 @@ __all__ = [
 
 @layer_class
 class Conv2d(Layer):
-    """A convolution: each of ``out_channels`` filters slides over the image.
+    """A 2-d convolution: slides ``out_channels`` filters over the image; each computes one output channel.
 
-    Sizes are in pixels of the input. ``padding`` is ``"valid"`` (none), ``"same"`` (output = ceil(input / stride), the
-    odd pixel at the bottom and right) or the zeros to add on each side. ``groups`` must divide the channels of input
-    and output.
+    All sizes are in pixels of the layer's input: one number for height and width, or a pair (height, width).
 
+    Args:
+        out_channels: the number of filters, which is the number of output channels.
+        kernel_size: the size of each filter.
+        stride: the distance between neighboring positions of a filter.
+        padding: ``"valid"`` adds none. ``"same"`` adds zeros so that the output has ceil(input / stride) pixels; an
+            odd number of them puts the extra one at the bottom and right, as Keras does. A size adds that many zeros
+            on each side.
+        dilation: the distance between the pixels that a filter reads.
+        groups: the number of groups of channels that are convolved separately; must divide the channels of input and
+            output. With as many groups as input channels this is a depthwise convolution.
+        bias: whether to add a learned number to each output channel.
+
+    Shape:
+        (C, H, W) → (out_channels, H_out, W_out), where H_out = floor((H + padding - span) / stride) + 1, with the
+        padding of both sides and span = dilation · (kernel_size - 1) + 1.
+
+    >>> Conv2d(32, kernel_size=3, padding="same").out_shape((3, 32, 32))
+    (32, 32, 32)
     >>> Conv2d(32, kernel_size=3, stride=2, padding="same").out_shape((3, 33, 32))
     (32, 17, 16)
+    >>> Conv2d(32, kernel_size=3).parameter_count((3, 32, 32))  # 32 filters of 3 · 3 · 3 weights and a bias
+    896
     """
 
     out_channels: Whole
@@ -88,7 +106,7 @@ class Conv2d(Layer):
             common = math.gcd(channels, self.out_channels)
             divisors = [str(number) for number in range(1, common + 1) if common % number == 0]
             raise NetError(
-                f"{self}: groups must divide the channels that come in and go out, "
+                f"{self}: groups must divide the input and output channels, "
                 f"got groups={self.groups} for {channels} and {self.out_channels}. "
                 f"Choose from: {', '.join(divisors)}."
             )
@@ -130,12 +148,20 @@ class Conv2d(Layer):
 
 @layer_class
 class Whiten(DerivedLayer):
-    """A fixed convolution that decorrelates the pixels of a patch; it must be the first layer of a net.
+    """A convolution whose outputs are uncorrelated, computed from the training images; only as the first layer.
 
-    Its 2 · kernel_size² · channels filters are the eigenvectors of the covariance of the training images' patches,
-    scaled to variance 1, and their negatives. They are frozen; the bias is trained. ``Whitening.fit`` computes them.
+    Neighboring pixels are highly correlated; whitening removes that correlation, which speeds up training. Before the
+    first epoch, lamina computes the filters: the eigenvectors of the covariance of all patches of the training images,
+    scaled to variance 1, and their negatives. The filters stay fixed; only the bias is trained.
 
-    Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, section 3.2.
+    Args:
+        kernel_size: the size of a patch in pixels; one number, or a pair (height, width).
+        stride: the distance between neighboring patches.
+
+    Shape:
+        (C, H, W) → (2 · kernel_size² · C, H_out, W_out), without padding.
+
+    Source: Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, section 3.2.
 
     >>> Whiten(2).out_shape((3, 32, 32))
     (24, 31, 31)
@@ -161,9 +187,18 @@ class Whiten(DerivedLayer):
 
 @layer_class
 class Linear(Layer):
-    """Each of ``out_features`` units is a weighted sum of all inputs.
+    """A fully connected layer: each of ``out_features`` units is a weighted sum of all inputs.
 
-    >>> Linear(100).parameter_count((3072,))
+    Args:
+        out_features: the number of units.
+        bias: whether to add a learned number to each unit.
+
+    Shape:
+        (F,) → (out_features,). An image must pass ``Flatten()`` or a global pool first.
+
+    >>> Linear(100).out_shape((3072,))
+    (100,)
+    >>> Linear(100).parameter_count((3072,))  # 100 units of 3072 weights and a bias
     307300
     """
 
@@ -192,10 +227,20 @@ class Linear(Layer):
 
 @layer_class
 class Output(DerivedLayer):
-    """The last layer: a ``Linear`` whose ``units`` are the task's logits.
+    """The last layer of a net: a ``Linear`` with one unit per class, label or number to predict.
 
-    ``Net.with_outputs`` sets the units; until then the shape is unknown and asking for it raises ``NetError``.
+    Write ``Output()``: when you train the net or call ``summarize``, lamina sets the number of units from the data. Its
+    outputs are logits (for regression, numbers); do not put a ``Softmax`` or ``Sigmoid`` after it, because the loss
+    applies them.
 
+    Args:
+        units: the number of outputs; ``None`` until it is known.
+
+    Shape:
+        (F,) → (units,). Before the number of units is known, asking for the shape raises ``NetError``.
+
+    >>> Output(10).out_shape((128,))
+    (10,)
     >>> Output().out_shape((128,))
     Traceback (most recent call last):
     lamina.errors.NetError: Output(): the number of outputs is not known yet. Call net.with_outputs(10) for 10.
@@ -215,12 +260,22 @@ class Output(DerivedLayer):
 
 @layer_class
 class BatchNorm(Layer):
-    """Normalizes each channel to mean 0 and variance 1 over the batch, then applies a learned scale and shift.
+    """Batch normalization: scales each channel to mean 0 and variance 1 over the batch.
 
-    1-d or 2-d by its input. ``momentum``, 0 to 1, is the weight of the new value in the running statistics, as in
-    torch: Keras's 0.9 is 0.1 here. Ioffe, Szegedy, Batch Normalization, arXiv 1502.03167.
+    Then applies a learned scale and shift to each channel. In evaluation, it uses running averages of the mean and
+    variance instead of those of the batch. Works on images (``nn.BatchNorm2d``) and vectors (``nn.BatchNorm1d``).
 
-    >>> BatchNorm().parameter_count((32, 8, 8))
+    Args:
+        momentum: the weight of the current batch in the running averages, from 0 to 1. This is torch's definition:
+            Keras's momentum 0.9 is 0.1 here.
+        eps: added to the variance, to avoid division by zero.
+
+    Shape:
+        unchanged: (C, H, W) or (F,).
+
+    Source: Ioffe, Szegedy, Batch Normalization, arXiv 1502.03167.
+
+    >>> BatchNorm().parameter_count((32, 8, 8))  # a scale and a shift for each channel
     64
     """
 
@@ -245,49 +300,67 @@ class BatchNorm(Layer):
 
 @layer_class
 class Dropout(ElementwiseLayer):
-    """In training, zeroes each number with probability ``p`` (0 to below 1) and scales up the rest."""
+    """Regularization: in training, sets each number to 0 with probability ``p`` and scales the others by 1 / (1 - p).
+
+    In evaluation it does nothing.
+
+    Args:
+        p: the probability, from 0 to below 1.
+
+    Source: Srivastava et al., Dropout, Journal of Machine Learning Research 15 (2014).
+    """
 
     p: Annotated[float, Range(0, below=1)] = 0.5
 
 
 @layer_class
 class ReLU(ElementwiseLayer):
-    """max(0, x)."""
+    """The activation max(0, x), for each number x. Keeps the shape."""
 
 
 @layer_class
 class LeakyReLU(ElementwiseLayer):
-    """x where positive, ``negative_slope`` (0 to 1) times x elsewhere."""
+    """The activation x if x > 0, else ``negative_slope`` · x. Keeps the shape.
+
+    Args:
+        negative_slope: the slope for negative numbers, from 0 to 1.
+    """
 
     negative_slope: Annotated[float, Range(0, 1)] = 0.01
 
 
 @layer_class
 class Sigmoid(ElementwiseLayer):
-    """1 / (1 + exp(-x))."""
+    """The activation 1 / (1 + exp(-x)), between 0 and 1. Keeps the shape."""
 
 
 @layer_class
 class Tanh(ElementwiseLayer):
-    """The hyperbolic tangent."""
+    """The activation tanh(x), between -1 and 1. Keeps the shape."""
 
 
 @layer_class
 class GELU(ElementwiseLayer):
-    """x times the normal distribution's probability below x. Hendrycks, Gimpel, arXiv 1606.08415."""
+    """The activation x · Φ(x), where Φ is the standard normal distribution function. Keeps the shape.
+
+    Source: Hendrycks, Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
+    """
 
 
 @layer_class
 class SiLU(ElementwiseLayer):
-    """x · sigmoid(x), also called swish."""
+    """The activation x · sigmoid(x), also called swish. Keeps the shape."""
 
 
 @layer_class
 class Softmax(Layer):
-    """exp(x), scaled to sum to 1 over the channels of each pixel, or over a vector."""
+    """exp(x), normalized to sum to 1: over the channels of each pixel of an image, or over a vector.
+
+    Keeps the shape. Not for the end of a net: lamina expects logits there.
+    """
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """Unchanged for images; the whole image for a vector, every number of which is in the sum."""
+        """Unchanged for images; the whole image for vectors, because the sum includes every number."""
         return field if len(in_shape) == 3 else None
 
     def module(self, in_shape: Shape) -> nn.Module:
@@ -298,7 +371,10 @@ class Softmax(Layer):
 
 @layer_class
 class Flatten(Layer):
-    """All numbers of an image as a vector.
+    """Turns an image into a vector of all its numbers, channel by channel.
+
+    Shape:
+        (C, H, W) → (C · H · W,).
 
     >>> Flatten().out_shape((3, 32, 32))
     (3072,)

@@ -15,7 +15,7 @@ _PIXELS_AT_ONCE = 256 * 32 * 32  # patches of more could exceed a small computer
 
 
 class SameConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with ``padding="same"`` for any stride, which torch's own does not take."""
+    """``nn.Conv2d`` with ``padding="same"`` for any stride; torch supports it for stride 1 only."""
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
         height, width = images.shape[-2:]
@@ -30,7 +30,7 @@ class SameConv2d(nn.Conv2d):
 class LayoutFlatten(nn.Flatten):
     """``nn.Flatten`` whose gradient has the memory layout of its input."""
 
-    # torch's own gives channels-last activations a channels-first gradient; combining the two is twenty times slower.
+    # nn.Flatten returns a channels-first gradient for channels-last activations; mixing the two is 20 times slower.
 
     def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
@@ -50,7 +50,7 @@ class _FlattenTurned(torch.autograd.Function):
 
 
 class Bfloat16Linear(nn.Linear):
-    """A linear layer that multiplies in bf16 in training mode; its input and output are float32."""
+    """A linear layer that multiplies in bf16 in training mode; its inputs and outputs are float32."""
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
         if not self.training:  # evaluated and saved models are float32
@@ -72,10 +72,7 @@ class ResidualSum(nn.Module):
 
 
 class Whitening(nn.Conv2d):
-    """A convolution with frozen weights from ``fit``: filters with uncorrelated outputs, each with its negative.
-
-    Before ``fit`` the weights are random, as in ``nn.Conv2d``. The bias is trained.
-    """
+    """The module of :class:`~lamina.nets.Whiten`. Its weights are random until ``fit``, then frozen."""
 
     def __init__(self, in_channels: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> None:
         height, width = kernel_size
@@ -86,8 +83,8 @@ class Whitening(nn.Conv2d):
     def fit(self, images: Float[Tensor, "n c h w"]) -> None:
         """Compute the weights from normalized training images (Jordan, arXiv 2404.00498, section 3.2).
 
-        With (λ, v) the eigenvalues and eigenvectors of the covariance of all patches, largest first, the filters
-        are v / sqrt(λ + 5e-4), then their negatives. The sign of v makes its entry of largest magnitude positive.
+        With eigenvalues λ and eigenvectors v of the covariance of all patches, largest first, the filters are
+        v / sqrt(λ + 5e-4), then their negatives. The sign of v is chosen so that its largest entry is positive.
         """
         eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
         eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)

@@ -1,4 +1,4 @@
-"""A net: a sequence of layers, as a value."""
+"""Nets: immutable sequences of layers, and their summaries."""
 
 from __future__ import annotations
 
@@ -22,22 +22,31 @@ if TYPE_CHECKING:
     from torch import nn
 
 EXAMPLE_SHAPES, EXAMPLE_OUTPUTS = ((3, 32, 32), (3, 224, 224)), 10
-"""What a net without data is shown for in a notebook: the first shape that fits it."""
+"""In a notebook, a net is shown for the first of these shapes that fits."""
 WANTED_OUTPUT = {  # by whether the net predicts numbers
-    False: "logits, as the task itself makes probabilities of them",
-    True: "unbounded numbers, as they are predicted in standard deviations",
+    False: "logits, because the loss computes probabilities from them",
+    True: "unbounded numbers, because targets are standardized",
 }
 
 
 class NoLayerError(NetError, IndexError):
-    """A net has no layer of an index; an ``IndexError``, by which Python ends its own loops over sequences."""
+    """An index is out of range. Also an ``IndexError``, so that Python's iteration over sequences ends."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Net(Sequence[Layer]):
-    """A sequence of layers. Nets are immutable: another design is another net.
+    """A neural network as an immutable sequence of layers.
 
-    Methods that take a shape, (C, H, W) or (F,), raise ``NetError`` where it does not fit.
+    A ``Net`` describes the layers; a model is a trained net. Input sizes are inferred: each layer gets its input shape
+    from the layer before, the first from the images. Nets support indexing, slicing, ``+`` and comparison; methods
+    such as :meth:`replace` return a new net.
+
+    Args:
+        layers: layers from ``lamina.nets``, first to last. To train it, end the net with ``Output()``.
+
+    Raises:
+        NetError: an argument is not a layer, or a method gets a shape that does not match the layers. Shapes exclude
+            the batch dimension: (C, H, W) for images, (F,) for vectors.
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -64,12 +73,12 @@ class Net(Sequence[Layer]):
         try:
             return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
         except (IndexError, TypeError):
-            wanted = f"whole numbers from {-len(self)} to {len(self) - 1}, or slices"
-            raise NoLayerError(f"the indices of this net are {wanted}, got {index!r:.60}.") from None
+            wanted = f"a whole number from {-len(self)} to {len(self) - 1} or a slice"
+            raise NoLayerError(f"the index of a layer of this net must be {wanted}, got {index!r:.60}.") from None
 
     def __add__(self, other: Net) -> Net:
         if not isinstance(other, Net):
-            raise NetError(f"a net is joined to another Net, as in net + Net(Output()), got {reprlib.repr(other)}.")
+            raise NetError(f"only a Net can be added to a net, as in net + Net(Output()), got {reprlib.repr(other)}.")
         return Net(*self.layers, *other.layers)
 
     def __repr__(self) -> str:
@@ -88,19 +97,32 @@ class Net(Sequence[Layer]):
                     )
                     summary = replace(summary, rows=rows)
                 shape = "×".join(map(str, in_shape))
-                remark = f"for images of {shape} and {EXAMPLE_OUTPUTS} classes; for yours: summarize(net, images)"
+                remark = f"for {shape} images and {EXAMPLE_OUTPUTS} classes; for your data: summarize(net, images)"
                 return card(title, table(*summary.table()), note(remark))
         return card(title, table(("layer",), [(repr(layer),) for layer in self.layers]))
 
     def with_outputs(self, outputs: int) -> Net:
-        """The net whose ``Output()`` has as many units as the task has outputs."""
+        """Return the net with ``units=outputs`` in its ``Output``.
+
+        >>> from lamina.nets import Flatten, Output
+        >>> Net(Flatten(), Output()).with_outputs(10)
+        Net(Flatten(), Output(units=10))
+        """
         return Net(*_rebuild(self.layers, lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,)))
 
     def check(self, in_shape: Shape, outputs: int, *, predicts_numbers: bool = False) -> Net:
-        """The net with its outputs, checked for training on images of ``in_shape``.
+        """Check that the net can be trained, and return it with its outputs set.
 
-        Raises ``NetError`` also where the net does not end with the task's outputs, or has an ``Output`` of another
-        number.
+        Args:
+            in_shape: the shape of one image, (C, H, W).
+            outputs: the number of outputs that the task needs: classes, labels or numbers.
+            predicts_numbers: whether the task is regression.
+
+        Returns:
+            The net as :meth:`with_outputs` returns it.
+
+        Raises:
+            NetError: the shapes of the layers do not match, or the net does not end with ``outputs`` unbounded outputs.
 
         >>> from lamina.nets import Linear, Output
         >>> Net(Linear(20), Output()).check((3, 8, 8), 10)
@@ -111,14 +133,14 @@ Put Flatten() or GlobalAvgPool() before it.
         if isinstance(in_shape, tuple) and len(in_shape) == 3 and in_shape[0] == in_shape[1] > in_shape[2] in (1, 3):
             height, width, channels = in_shape
             raise NetError(
-                f"an image's shape is (C, H, W), but {in_shape} has its channels last. "
+                f"the shape of an image is (C, H, W), but {in_shape} has its channels last. "
                 f"Write {(channels, height, width)}."
             )
         for place, layer in enumerate(self.layers, start=1):
             if isinstance(layer, Output) and layer.units not in (None, outputs):
                 raise NetError(
                     f"layer {place} of {len(self)}, {layer}: the task has {plural(outputs, 'output', 'outputs')}, "
-                    f"not {layer.units}. Write Output(), which takes the number from the data, or call "
+                    f"not {layer.units}. Write Output(), which gets the number from the data, or call "
                     f"net.with_outputs({outputs})."
                 )
         net = self.with_outputs(outputs)
@@ -126,21 +148,26 @@ Put Flatten() or GlobalAvgPool() before it.
         bounded = (Softmax, Sigmoid, Tanh) if predicts_numbers else (Softmax, Sigmoid)
         if net.layers and isinstance(last := net.layers[-1], bounded):
             raise NetError(
-                f"layer {len(net)} of {len(net)}, {last}: the net should give {WANTED_OUTPUT[predicts_numbers]}. "
+                f"layer {len(net)} of {len(net)}, {last}: the net must output {WANTED_OUTPUT[predicts_numbers]}. "
                 f"Remove {last}."
             )
         if made != (outputs,):
             raise NetError(
-                f"the net must end with the task's {outputs} outputs, got {made}. "
+                f"the net must end with the {outputs} outputs of the task, got {made}. "
                 f"End it with {'' if len(made) == 1 else 'Flatten(), '}Output()."
             )
         return net
 
     def shapes(self, in_shape: Shape) -> tuple[Shape, ...]:
-        """The input shape of each layer, and last the output shape."""
+        """The input shape of each layer, then the output shape of the net.
+
+        >>> from lamina.nets import Flatten, Linear, ReLU
+        >>> Net(Flatten(), Linear(100), ReLU()).shapes((3, 32, 32))
+        ((3, 32, 32), (3072,), (100,), (100,))
+        """
         sizes: Any = in_shape if isinstance(in_shape, tuple) else ()
         if len(sizes) not in (1, 3) or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
-            raise NetError(f"a net takes images (C, H, W) or vectors (F,), each size at least 1, got {in_shape}.")
+            raise NetError(f"in_shape must be (C, H, W) or (F,), each size at least 1, got {in_shape}.")
         for place, layer in enumerate(self.layers, start=1):
             inside = [inner for inner in _walk((layer,)) if isinstance(inner, Whiten)]
             if inside and (place > 1 or isinstance(layer, Residual)):
@@ -151,11 +178,11 @@ Put Flatten() or GlobalAvgPool() before it.
         return trace_shapes(self.layers, in_shape)
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        """The output shape."""
+        """The output shape for inputs of ``in_shape``."""
         return self.shapes(in_shape)[-1]
 
     def fields(self, in_shape: Shape) -> tuple[Field | None, ...]:
-        """The receptive field of each layer's units; ``None`` is the whole image."""
+        """The receptive field of a unit of each layer, in pixels of the image; ``None`` is the whole image."""
         self.shapes(in_shape)
         return trace_fields(self.layers, in_shape, Field())[1:]
 
@@ -170,12 +197,15 @@ Put Flatten() or GlobalAvgPool() before it.
         return sum(layer.multiply_adds(shape) for layer, shape in pairs)
 
     def module(self, in_shape: Shape) -> nn.Sequential:
-        """The net as a torch module with fresh weights, from float (N, *in_shape) to (N, *out_shape)."""
+        """Build a torch module with newly initialized weights; it maps float (N, *in_shape) to (N, *out_shape)."""
         self.shapes(in_shape)
         return build_modules(self.layers, in_shape)
 
     def without(self, kind: type[Layer]) -> Net:
-        """The net without the layers of a kind, also inside ``Residual``.
+        """Return the net without the layers of a class, also inside ``Residual``.
+
+        Args:
+            kind: the class of the layers to remove, such as ``BatchNorm``.
 
         >>> from lamina.nets import BatchNorm, Conv2d, ReLU
         >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
@@ -186,9 +216,14 @@ Put Flatten() or GlobalAvgPool() before it.
         return Net(*_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,)))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
-        """The net with ``new`` in place of each layer of a kind, or equal to ``old``, also inside ``Residual``.
+        """Return the net with layers replaced, also inside ``Residual``.
 
-        Raises ``NetError`` where there is none.
+        Args:
+            old: a class, such as ``ReLU``, for all its layers; or a layer, such as ``Linear(100)``, for equal ones.
+            new: the layer that takes their place.
+
+        Raises:
+            NetError: the net has no such layer.
 
         >>> from lamina.nets import Flatten, GELU, Output, ReLU
         >>> Net(Flatten(), ReLU(), Output()).replace(ReLU, GELU())
@@ -205,38 +240,41 @@ Put Flatten() or GlobalAvgPool() before it.
         net = Net(*_rebuild(self.layers, change))
         if not found:
             name = old.__name__ if isinstance(old, type) else repr(old)
-            raise NetError(f"replace: expected a net with {name}, got {self}. Name a layer that it has.")
+            raise NetError(f"replace: the net has no {name}: {self}. Give a layer that it contains.")
         return net
 
     @property
     def own_layers(self) -> tuple[Layer, ...]:
-        """The layers that are not lamina's, also inside ``Residual``: JSON cannot hold the code of their classes."""
+        """The custom layers, also inside ``Residual``; JSON cannot store the code of their classes."""
         return tuple(layer for layer in _walk(self.layers) if is_own(layer))
 
     def to_json(self) -> dict[str, object]:
-        """The net as plain JSON values, which ``from_json`` reads back. Raises ``NetError`` for :attr:`own_layers`.
+        """Convert the net to plain JSON values for :meth:`from_json`.
+
+        Raises:
+            NetError: the net has custom layers (:attr:`own_layers`).
 
         >>> from lamina.nets import Linear
         >>> Net(Linear(10)).to_json()
         {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
         """
         if own := self.own_layers:
-            raise NetError(f"JSON holds lamina's layers alone, but {own[0]} is one of your own. Keep its Python file.")
+            raise NetError(f"JSON stores only lamina's layers, but {own[0]} is a custom layer. Keep its Python file.")
         return {"layers": [layer.to_json() for layer in self.layers]}
 
     @classmethod
     def from_json(cls, data: object) -> Net:
-        """The net that ``to_json`` wrote. Raises ``NetError`` for anything else; runs nothing."""
+        """Rebuild the net that :meth:`to_json` wrote, without running code; ``NetError`` for anything else."""
         if not isinstance(data, dict) or set(data) != {"layers"} or not isinstance(data["layers"], list):
             raise NetError(f'a net in JSON must be {{"layers": [...]}}, got {reprlib.repr(data)}.')
         try:
             return cls(*(layer_from_json(layer) for layer in data["layers"]))
         except RecursionError:
-            raise NetError("a net in JSON must not be nested this deeply.") from None
+            raise NetError("the net in JSON is nested too deeply. Remove the inner levels.") from None
 
 
 class _Images(Protocol):
-    """What :class:`~lamina.Images` have, which this package does not know."""
+    """The part of :class:`~lamina.Images` that is used here; this package does not import ``lamina.data``."""
 
     target_names: tuple[str, ...]
 
@@ -250,15 +288,18 @@ class _Dataset(Protocol):
 
 @explain_call
 def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None = None) -> Summary:
-    """Summarize a net: a row for each layer, and totals.
+    """Summarize a net: output shape, parameters, multiply-adds and receptive field of each layer, and totals.
 
     Args:
         net: the net.
-        images: ``Images`` or a ``Dataset`` that it is for, or the shape of one image, (C, H, W).
-        outputs: how many outputs the net has; only beside a shape, as images have targets.
+        images: ``Images`` or a ``Dataset`` to use the net on, or the shape of one image, (C, H, W).
+        outputs: the number of outputs; required with a shape, otherwise found from the targets.
+
+    Returns:
+        A :class:`~lamina.nets.Summary`; ``print`` it for the table.
 
     Raises:
-        NetError: the net cannot be trained on them, or an argument is of another type.
+        NetError: the net cannot be trained on these images, or an argument has the wrong type.
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -278,12 +319,12 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
     found: Any = getattr(images, "train", images)
     if (names := getattr(found, "target_names", None)) is not None:
         if outputs not in (None, len(names)):
-            raise NetError(f"outputs was {outputs}, but the images have {len(names)} outputs. Leave outputs away.")
+            raise NetError(f"outputs is {outputs}, but the images have {len(names)} targets. Leave outputs out.")
         in_shape, outputs = found.shape, len(names)
     elif isinstance(images, tuple) and isinstance(outputs, int):
         in_shape = images
     elif isinstance(images, tuple):
-        raise NetError(f"outputs must be a number beside a shape, as in summarize(net, {images}, 10), got {outputs!r}.")
+        raise NetError(f"a shape needs the number of outputs, as in summarize(net, {images}, 10), got {outputs!r}.")
     else:
         raise NetError(
             f"images must be Images, a Dataset, or a shape such as (3, 32, 32), got {type(images).__name__}."
@@ -292,7 +333,7 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
 
 
 def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """Each layer replaced by what ``change`` returns, also inside a ``Residual`` that it leaves as it is."""
+    """Replace each layer by what ``change`` returns, also inside each ``Residual`` that ``change`` keeps."""
     rebuilt: list[Layer] = []
     for layer in layers:
         changed = change(layer)
@@ -304,7 +345,7 @@ def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...
 
 
 def _walk(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """All layers, each ``Residual`` before those inside it."""
+    """All layers; each ``Residual`` comes before the layers inside it."""
     for layer in layers:
         yield layer
         if isinstance(layer, Residual):

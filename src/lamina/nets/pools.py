@@ -1,4 +1,4 @@
-"""Pools: a window or a whole channel becomes one number."""
+"""Pooling layers: reduce each window, or each channel, to one number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @layer_class
 class _Pool(Layer):
-    """A window that reduces the numbers it covers to one; ``stride`` is ``kernel_size`` unless given."""
+    """Base class of pools with a window; ``stride=None`` is ``kernel_size``."""
 
     kernel_size: Size
     stride: Size | None = None
@@ -51,12 +51,32 @@ class _Pool(Layer):
 
 @layer_class
 class MaxPool2d(_Pool):
-    """The largest number in each window."""
+    """Max pooling: keeps the largest number in each window.
+
+    Args:
+        kernel_size: the size of the window in pixels; one number, or a pair (height, width).
+        stride: the distance between neighboring windows; by default ``kernel_size``, so that they do not overlap.
+        padding: the border on each side, at most half of ``kernel_size``; it never wins the maximum.
+
+    Shape:
+        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) / stride) + 1.
+
+    >>> MaxPool2d(2).out_shape((16, 9, 8))
+    (16, 4, 4)
+    """
 
 
 @layer_class
 class AvgPool2d(_Pool):
-    """The mean of each window, including the zeros of the padding.
+    """Average pooling: computes the mean of each window.
+
+    Args:
+        kernel_size: the size of the window in pixels; one number, or a pair (height, width).
+        stride: the distance between neighboring windows; by default ``kernel_size``, so that they do not overlap.
+        padding: zeros to add on each side, at most half of ``kernel_size``; they count in the mean.
+
+    Shape:
+        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) / stride) + 1.
 
     >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
     (16, 4, 4)
@@ -65,7 +85,7 @@ class AvgPool2d(_Pool):
 
 @layer_class
 class _GlobalPool(Layer):
-    """One number per channel, whatever the size of the image."""
+    """Base class of pools that reduce each channel to one number, for images of any size."""
 
     def out_shape(self, in_shape: Shape) -> Shape:
         channels, *_ = require_image(self, in_shape)
@@ -84,9 +104,19 @@ class _GlobalPool(Layer):
 
 @layer_class
 class GlobalAvgPool(_GlobalPool):
-    """The mean of each channel."""
+    """Global average pooling: reduces each channel to its mean, so (C, H, W) → (C,).
+
+    Unlike ``Flatten``, its output does not depend on the image size.
+
+    >>> GlobalAvgPool().out_shape((128, 8, 8))
+    (128,)
+    """
 
 
 @layer_class
 class GlobalMaxPool(_GlobalPool):
-    """The largest number of each channel."""
+    """Global max pooling: reduces each channel to its largest number, so (C, H, W) → (C,).
+
+    >>> GlobalMaxPool().out_shape((128, 8, 8))
+    (128,)
+    """

@@ -1,4 +1,4 @@
-"""Layers in parallel with a shortcut; their outputs are added."""
+"""Residual blocks: layers in parallel with a shortcut."""
 
 from __future__ import annotations
 
@@ -27,11 +27,21 @@ DEEPEST = 20
 
 @layer_class
 class Residual(Layer):
-    """x + f(x), where f is ``layers`` in sequence; where f changes the shape, ``shortcut`` maps x to it.
+    """A residual block: x + f(x), where f applies ``layers`` in sequence.
 
-    He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
+    Args:
+        layers: the layers of f, as separate arguments.
+        shortcut: a tuple of layers to apply to x before the addition; needed if f changes the shape. By default x is
+            added unchanged.
 
-    >>> from lamina.nets import BatchNorm, Conv2d
+    Shape:
+        the output shape of f, which must equal the output shape of the shortcut.
+
+    Source: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
+
+    >>> from lamina.nets import BatchNorm, Conv2d, ReLU
+    >>> Residual(Conv2d(32, 3, padding="same"), BatchNorm(), ReLU()).out_shape((32, 16, 16))
+    (32, 16, 16)
     >>> block = Residual(Conv2d(64, 3, stride=2, padding="same"), BatchNorm(), shortcut=(Conv2d(64, 1, stride=2),))
     >>> block.out_shape((32, 16, 16))
     (64, 8, 8)
@@ -50,7 +60,7 @@ class Residual(Layer):
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "shortcut", shortcut)
         if _depth(self) > DEEPEST:
-            raise NetError(f"Residual: at most {DEEPEST} may be nested.")
+            raise NetError(f"Residual: blocks are nested more than {DEEPEST} levels deep. Remove the inner levels.")
 
     def __repr__(self) -> str:
         arguments = [repr(layer) for layer in self.layers]
@@ -63,7 +73,7 @@ class Residual(Layer):
         passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)
         if made != passed:
             raise NetError(
-                f"Residual: its layers make {made} and its shortcut {passed}, which do not add up. "
+                f"Residual: cannot add the output of its layers, {made}, to that of its shortcut, {passed}. "
                 + _advise(in_shape, made)
             )
         return made
@@ -75,7 +85,7 @@ class Residual(Layer):
         return sum(layer.multiply_adds(shape) for layer, shape in self._pair_shapes(in_shape))
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """What both paths see together."""
+        """The union of what the layers and the shortcut see."""
         made = trace_fields(self.layers, in_shape, field)[-1]
         passed = trace_fields(self.shortcut, in_shape, field)[-1]
         if made is None or passed is None:
@@ -110,7 +120,7 @@ def _out_shape(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
 
 
 def _advise(in_shape: Shape, made: Shape) -> str:
-    """The shortcut from ``in_shape`` to ``made``, where a single layer can be one."""
+    """Advise a shortcut from ``in_shape`` to ``made`` if one layer suffices."""
     if len(in_shape) == len(made) == 3:
         _, *in_size = in_shape
         channels, *size = made
@@ -118,8 +128,8 @@ def _advise(in_shape: Shape, made: Shape) -> str:
         down, across = (-(-before // after) for before, after in zip(in_size, size, strict=True))
         if size == [-(-in_size[0] // down), -(-in_size[1] // across)]:
             stride = "" if down == across == 1 else f", stride={down if down == across else (down, across)}"
-            return f"Give it shortcut=(Conv2d({channels}, 1{stride}),)."
-        return "Keep the size inside with padding='same'."
+            return f"Add shortcut=(Conv2d({channels}, 1{stride}),)."
+        return "Keep the size in the block with padding='same'."
     if len(in_shape) == len(made) == 1:
-        return f"Give it shortcut=(Linear({made[0]}),)."
-    return "Both must make an image or both a vector."
+        return f"Add shortcut=(Linear({made[0]}),)."
+    return "Make both an image or both a vector."

@@ -1,4 +1,4 @@
-"""A window that slides over an image: the arithmetic of convolutions and pools."""
+"""The arithmetic of sliding windows: sizes, padding and receptive fields of convolutions and pools."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Annotated, Literal, TypeAlias
 
 from lamina.values import Range
 
-LARGEST = 1_000_000  # size or number of channels: a typo is rejected before memory runs out
+LARGEST = 1_000_000  # a larger size or number of channels is rejected as a typo, before memory runs out
 
 Pair: TypeAlias = tuple[int, int]  # (height, width)
 
 Whole: TypeAlias = Annotated[int, Range(1, LARGEST)]
 WholeOrZero: TypeAlias = Annotated[int, Range(0, LARGEST)]
 Size: TypeAlias = Whole | Annotated[tuple[Whole, Whole], "two, (height, width)"]
-"""One number for height and width alike, or both."""
+"""One number for both height and width, or a pair."""
 Padding: TypeAlias = WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "two, (height, width)"]
-"""Zeros to add on each side, for height and width alike, or both."""
+"""Zeros to add on each side: one number for both height and width, or a pair."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The receptive field of a unit: how much of the input image it sees, (height, width) in input pixels.
+    """The receptive field of a unit: the part of the input image that it depends on, in input pixels.
 
-    ``step_px`` is the distance between two neighbouring units; ``start_px`` is where the first unit's field begins,
-    below 0 in a border. The border of a small image may cut a field short.
+    Attributes:
+        size_px: (height, width) of the field; the border of a small image may clip it.
+        step_px: the distance between the fields of neighboring units.
+        start_px: where the field of the first unit begins; negative in the padding.
     """
 
     size_px: Pair = (1, 1)
@@ -32,7 +34,7 @@ class Field:
     start_px: Pair = (0, 0)
 
     def box(self, row: int, column: int) -> tuple[Pair, Pair]:
-        """The pixels that a unit sees, borders included: (first row, after the last), and the same for columns."""
+        """The field of one unit, padding included: (first row, last row + 1), (first column, last column + 1)."""
         tops = zip((row, column), self.start_px, self.step_px, self.size_px, strict=True)
         rows, columns = ((start + place * step, start + place * step + size) for place, start, step, size in tops)
         return rows, columns
@@ -44,7 +46,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window; everything is (height, width), in pixels of its input; ``"same"`` padding is Keras's."""
+    """A sliding window: all fields are (height, width) in input pixels; ``"same"`` padding is as in Keras."""
 
     kernel_size: Pair
     stride: Pair = (1, 1)
@@ -53,7 +55,7 @@ class Window:
 
     @property
     def span(self) -> Pair:
-        """From the first to the last pixel of the window, including the gaps of a dilation."""
+        """The size of the window from first to last pixel, including the gaps of a dilation."""
         height, width = (
             (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)
         )
@@ -70,7 +72,7 @@ class Window:
         return vertical, horizontal
 
     def out_size(self, in_size: Pair) -> Pair:
-        """How many positions the window has; zero or less along a side that is too short."""
+        """The number of positions of the window; zero or less along a side that is too short."""
         height, width = (
             (size + sum(border) - span) // stride + 1
             for size, border, span, stride in zip(in_size, self.borders(in_size), self.span, self.stride, strict=True)

@@ -1,6 +1,6 @@
-"""Ready-made nets, one per file: the layers, the training recipes and the measured results.
+"""Predefined nets, one per module: layers, training recipes and measured results.
 
-A file holds ``NET`` and ``RECIPES``, the first of which is the default. Adding a file adds a net.
+Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. To add a net, add a module.
 """
 
 from __future__ import annotations
@@ -16,30 +16,38 @@ from lamina.values import explain_call
 
 NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
-"""Nets of one kind that ``lamina train`` chooses from, from the fastest to the most accurate."""
-PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")  # the same for images with detail beyond 64 px
+"""The nets that ``lamina train`` chooses from, from the fastest to the most accurate."""
+PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")  # for images that need more than 64 px
 LEAST_CONVOLVED_PX = 12
-"""Smallest side for convolutional nets: of smaller images, the last block of ``cnn-s`` sees a pixel or none."""
+"""Smallest image side for convolutional nets: below it, at most one pixel reaches the last block of ``cnn-s``."""
 PUBLISHED = "article"
-"""Name of the recipes that reproduce a published result: given by name, they are not fitted and have no ``val``."""
+"""Name of the recipes that reproduce a published result: requested by name, they are not adapted and use no ``val``."""
 
 
 @explain_call
 def load_net(name: str) -> Net:
-    """A net of the zoo by name; ``NetError`` if there is none.
+    """Load a net from the zoo, untrained.
+
+    Args:
+        name: such as ``cnn`` or ``resnet18``; ``lamina models`` lists all.
+
+    Returns:
+        The net.
+
+    Raises:
+        NetError: the zoo has no net with that name.
 
     >>> load_net("mlp")
     Net(Flatten(), Linear(100), ReLU(), Output())
     """
     check_type(name, (str,), "name", "the name of a net, such as cnn", is_optional=False)
     if name not in NAMES:
-        raise NetError(f"There is no net {name!r} in the zoo. {suggest(name, NAMES)}")
+        raise NetError(f"No net named {name!r} in the zoo. {suggest(name, NAMES)}")
     net: Net = import_module(f"lamina.zoo.{name.replace('-', '_')}").NET
     return net
 
 
 def load_recipes(name: str) -> dict[str, Recipe]:
-    """The recipes of a net by name; the first is the default."""
     load_net(name)
     recipes: dict[str, Recipe] = import_module(f"lamina.zoo.{name.replace('-', '_')}").RECIPES
     return recipes
@@ -47,7 +55,19 @@ def load_recipes(name: str) -> dict[str, Recipe]:
 
 @explain_call
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
-    """A recipe of a net in the zoo by name, by default the first; ``NetError`` or ``RecipeError`` if there is none.
+    """Load a training recipe of a net in the zoo.
+
+    Args:
+        net_name: the name of the net.
+        recipe_name: the name of the recipe; by default the first. ``cnn`` and ``mlp`` have ``article``, which
+            reproduces the published result.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        NetError: the zoo has no such net.
+        RecipeError: the net has no such recipe.
 
     >>> load_recipe("cnn").epochs, load_recipe("cnn", "best").epochs
     (10, 25)
@@ -56,7 +76,7 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
 
 
 def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
-    """A net's recipe by name, by default the first; ``RecipeError`` if it has none of that name."""
+    """Return the recipe with that name, by default the first; ``RecipeError`` if there is none."""
     check_type(recipe_name, (str,), "recipe_name", "the name of a recipe")
     chosen = recipe_name or next(iter(recipes))
     if chosen not in recipes:

@@ -1,6 +1,6 @@
-"""The smallest of the whitened nets: a fixed whitening of 2×2 patches, then three blocks of conv-pool-norm-conv-norm.
+"""The smallest CNN of the ladder: whitening of 2×2 patches, then three blocks of two convolutions with batch norm.
 
-After the net of Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, narrower and with ReLU.
+A narrower version, with ReLU, of the net in Jordan, 94 % on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498.
 146,754 parameters at 3×32×32 and ten classes.
 
 Measured on the JPEG copy of CIFAR-10, torch 2.13, November 2026: ``best`` 85.18 % (86.48 % with --tta), 1 run, 97 s of
@@ -15,13 +15,13 @@ from lamina.training.recipe import Recipe
 
 
 def stack_blocks(*widths: int) -> Net:
-    """The whitening, a block of two convolutions for each of ``widths``, which halves the image, and the output."""
+    """Whitening, a block of two convolutions for each width, which halves height and width, and the output."""
     blocks = (layer for width in widths for layer in block(width))
     return Net(Whiten(2), ReLU(), *blocks, GlobalMaxPool(), Output())
 
 
 def block(width: int) -> tuple[Layer, ...]:
-    """Two convolutions, each with its norm, and a pool behind the first."""
+    """Two convolutions, each with batch norm and ReLU, and a max pool after the first convolution."""
     convolution = Conv2d(width, kernel_size=3, padding="same", bias=False)
     return (convolution, MaxPool2d(2), BatchNorm(), ReLU(), convolution, BatchNorm(), ReLU())
 

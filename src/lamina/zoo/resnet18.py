@@ -1,7 +1,7 @@
-"""ResNet-18 for small images, for comparison: a 3×3 stem, four stages of two residual blocks, average pooling.
+"""ResNet-18 for small images, as a reference: a 3×3 stem, four stages of two residual blocks, average pooling.
 
-He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385; the stem without stride and pool
-is that of its section 4.2. 11,173,962 parameters at 3×32×32 and ten classes. Not trained to the end yet: an epoch
+He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385. The stem has no stride and no pool,
+as in section 4.2 of that paper. 11,173,962 parameters at 3×32×32 and ten classes. Not yet trained to the end: an epoch
 takes minutes on two cores.
 """
 
@@ -10,7 +10,7 @@ from lamina.training.recipe import Recipe
 
 
 def _block(channels: int, stride: int = 1) -> tuple[Layer, ...]:
-    """Two convolutions beside a shortcut, which is a 1×1 convolution where the size changes."""
+    """Two convolutions and a shortcut, which is a 1×1 convolution if the block changes the size."""
     is_same = stride == 1
     return (
         Residual(

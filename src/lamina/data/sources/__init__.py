@@ -1,1 +1,1 @@
-"""Sources of images: what each one holds, before anything is decoded. A new source is one file here."""
+"""Sources of images: each lists its images before any is decoded. To add a source, add a module here."""

@@ -1,4 +1,4 @@
-"""A zip or tar of a folder of class folders; nothing in it can make lamina write outside the cache."""
+"""Read zip and tar archives of class folders; no archive can make lamina write outside the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lamina.errors import DataError
 
 
 def open_archive(path: Path, preparation: Preparation) -> Source | None:
-    """A zip or tar of class folders, or the official archive of CIFAR, by its content."""
+    """Open a zip or tar of class folders, or the official CIFAR archive, recognized by content."""
     try:
         is_zip = zipfile.is_zipfile(path)
         if not is_zip and not tarfile.is_tarfile(path):
@@ -38,7 +38,7 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
 
 
 def list_zip(path: Path) -> list[EncodedImage]:
-    """The images of a zip, to be read in place; DataError if it is damaged or unsafe, or has a table of them."""
+    """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or contains a table."""
     images: dict[str, EncodedImage] = {}
     tables: list[str] = []
     with readable(path), open_zip(path) as archive:
@@ -52,13 +52,13 @@ def list_zip(path: Path) -> list[EncodedImage]:
 
 
 def spool_tar(path: Path, spool: Path) -> list[EncodedImage]:
-    """Copy the images of a tar into one file, from which they can be read in any order; DataError as for a zip."""
+    """Copy the images of a tar into one file for random access; ``DataError`` as for a zip."""
     images: dict[str, EncodedImage] = {}
     tables: list[str] = []
     with spool.open("wb") as file:
         for name, data in tar_members(path, lambda name: is_image_path(name) or _has_header(name)):
             if data is not None and is_image_path(name):
-                # If a name occurs twice, as after tar -r, the last counts.
+                # If a name occurs twice, as after tar -r, the last one counts.
                 images[name] = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
                 file.write(data)
             elif _is_table(name, data):
@@ -68,7 +68,7 @@ def spool_tar(path: Path, spool: Path) -> list[EncodedImage]:
 
 
 def _has_header(name: str) -> bool:
-    """Whether a member has the name of a table but may be something else, so that its header decides."""
+    """Whether a member is named like a table but may be something else, so that its header decides."""
     return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
 
 
@@ -77,7 +77,7 @@ def _is_table(name: str, header: bytes | None) -> bool:
 
 
 def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -> None:
-    """Reject an archive whose folder would be read by a table, not by its class folders."""
+    """Reject an archive that, as a folder, would be read by its table instead of its class folders."""
     for table in tables:
         *folders, file = table.split("/")
         if folders and folders[-1].lower() in SPLIT_WORDS:
@@ -85,6 +85,6 @@ def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -
         around = "".join(f"{folder}/" for folder in folders)
         if not images or (file in METADATA and all(name.startswith(around) for name in images)):
             raise DataError(
-                f"{path} holds a table, {table}, and tables are read from folders only. Unpack it and give lamina the "
-                "table or its folder."
+                f"{path} contains a table, {table}, but lamina reads tables only from folders. Unpack the archive and "
+                "use the path of the table or its folder."
             )

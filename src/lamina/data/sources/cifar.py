@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their author ships them: a few pickled batches, read without running any pickle's code.
+"""Read the official files of CIFAR-10 and CIFAR-100: pickled batches, unpickled without running any of their code.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -24,8 +24,6 @@ from lamina.errors import DataError
 
 
 class _BatchFiles(NamedTuple):
-    """The names of the files, and of the fields in them."""
-
     train: tuple[str, ...]
     test: str
     meta: str
@@ -45,7 +43,7 @@ REMEDY = "Download or unpack the official archive again."
 
 
 def open_batches(path: Path, _: Preparation) -> Source | None:
-    """The folder of an unpacked official archive, or the folder around it."""
+    """Open the folder of an unpacked official archive, or its parent."""
     for folder in (path, path / "cifar-10-batches-py"):
         for files in (CIFAR10, CIFAR100):
             if (folder / files.meta).is_file() and any((folder / name).is_file() for name in files.train):
@@ -55,13 +53,13 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
 
 
 def is_batches_archive(path: Path) -> bool:
-    """Whether a tar is an official archive, by the names of its first members."""
+    """Whether a tar is an official archive, judged by the names of its first members."""
     names = (PurePosixPath(name) for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1))
     return any(name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2 for name in names)
 
 
 def list_batches(path: Path) -> Listing:
-    """The images of the official archive or of its unpacked folder; DataError if a file is missing or invalid."""
+    """List the images of the official archive or its folder; ``DataError`` if a file is missing or invalid."""
     wanted = {*CIFAR10.all, *CIFAR100.all}
     if path.is_dir():
         with readable(path):
@@ -91,7 +89,7 @@ def list_batches(path: Path) -> Listing:
                 file_names.extend(f"{split}/{_text(file)}" for file in given)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{name} is no batch of 32×32 RGB images with {files.targets}: {error!r}. {REMEDY}"
+                    f"{name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}. {REMEDY}"
                 ) from error
         joined = np.concatenate(pixels), np.concatenate(targets)
         splits[split] = Images(*joined, target_names, tuple(file_names), split)
@@ -99,7 +97,7 @@ def list_batches(path: Path) -> Listing:
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain values and byte arrays; nothing that a pickle names is ever called."""
+    """Read a pickled dictionary of plain values and byte arrays; never calls anything that the pickle names."""
     try:
         if not data.endswith(pickle.STOP):
             raise EOFError("pickle data was truncated")
@@ -107,7 +105,7 @@ def read_pickle(data: bytes, name: str) -> dict[str, Any]:
         return {_text(key): value for key, value in content.items()}
     except DataError as error:
         raise DataError(f"{name} is rejected: {error}") from None
-    except Exception as error:  # a damaged pickle makes the unpickler raise almost anything
+    except Exception as error:  # on a damaged pickle, the unpickler raises almost anything
         raise DataError(f"{name} is damaged: {error}. {REMEDY}") from error
 
 
@@ -116,13 +114,13 @@ def _text(value: str | bytes) -> str:
 
 
 class _StandIn:
-    """What a pickle names becomes one of these, so that neither numpy nor anything else is given its values.
+    """Stands in for every class that a pickle names, so that neither numpy nor other code gets its values.
 
-    A state that is given to a class itself fails here for want of a ``self``: a pickle can change no stand-in.
+    A pickle cannot change the stand-ins: setting the state of a class, not an instance, fails for lack of ``self``.
     """
 
     def __setstate__(self, state: Any) -> None:
-        """A dtype's state is its byte order, which means nothing for single bytes."""
+        """Ignore the state of a dtype, its byte order, which does not matter for single bytes."""
 
 
 class _Array(_StandIn):
@@ -133,18 +131,16 @@ class _Array(_StandIn):
     def __setstate__(self, state: Any) -> None:
         _, self._shape, _, is_fortran, self._data = state
         if is_fortran:
-            raise DataError("its array is stored column by column; expected row by row.")
+            raise DataError("its array is stored in column order; expected row order.")
 
     def pixels(self) -> UInt8[np.ndarray, "n values"]:
-        """The array, after checking that its size is what it says."""
+        """The array, after a check that its size matches its shape."""
         if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(self._data):
-            raise ValueError("its array has another size than it says")
+            raise ValueError("the size of its array does not match its shape")
         return np.frombuffer(self._data, np.uint8).reshape(self._shape)
 
 
 class _BufferArray(_Array):
-    """An array as pickle's protocol 5 has it."""
-
     def __init__(self, data: object, dtype: object, shape: object, order: object) -> None:
         self.__setstate__((1, shape, dtype, order != "C", data))
 
@@ -156,7 +152,7 @@ class _Dtype(_StandIn):
 
 
 class _Latin1(_StandIn, bytes):
-    """What ``_codecs.encode`` makes: bytes in a pickle that Python 3 wrote for Python 2."""
+    """The result of ``_codecs.encode``: bytes in a pickle that Python 3 wrote for Python 2."""
 
     def __new__(cls, text: str, _encoding: str) -> _Latin1:
         return super().__new__(cls, text, "latin1")
@@ -165,7 +161,7 @@ class _Latin1(_StandIn, bytes):
 _ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
     ("_codecs", "encode"): _Latin1,
     ("numpy", "dtype"): _Dtype,
-    ("numpy", "ndarray"): _StandIn,  # which a pickle names but has no need to call
+    ("numpy", "ndarray"): _StandIn,  # pickles name it without calling it
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.numeric", "_frombuffer"): _BufferArray,
@@ -173,11 +169,11 @@ _ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
 }
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # in Python: the one in C makes a list as long as any number in the file says
+class _ArrayUnpickler(pickle._Unpickler):  # in Python: the C version allocates lists of any length the file claims
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         try:
             return _ADMITTED[module, name]
         except KeyError:
             raise DataError(
-                f"its pickle asks for {module}.{name}, which is neither an array nor a container."
+                f"its pickle asks for {module}.{name}, which is neither an array nor a container. {REMEDY}"
             ) from None

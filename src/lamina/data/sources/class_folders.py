@@ -1,4 +1,4 @@
-"""A folder of class folders: which image belongs to which split and class."""
+"""Read folders of class folders: assign each image to its split and class."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Between the words of a file's name, for a pattern; Windows numbers copies as in "cat (2).jpg".
+# Separators of words in file names, for a pattern; Windows numbers copies as in "cat (2).jpg".
 SEPARATORS = r" _.(\-"
-LAYOUT = "Expected a folder for each class with its images inside, or train/, val/ and test/ with such folders."
+LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ folders that contain these."
 
 LABEL_REASONS: dict[LabelFrom, str] = {
     "folder": "the class folders",
-    "parent": "the folders that the images lie in",
+    "parent": "the parent folders of the images",
     "filename": "the file names",
 }
 
 
 class Scan(NamedTuple):
-    """The images of a folder, and a digest that changes with their paths, sizes or times."""
+    """The images of a folder, and a digest that changes with their paths, sizes and times."""
 
     images: list[EncodedImage]
     problems: list[Problem]
@@ -38,7 +38,7 @@ class Scan(NamedTuple):
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
-    """A folder of class folders, with or without ``train``, ``val`` and ``test``; DataError if it can't be read."""
+    """Open a folder of class folders, with or without splits; ``DataError`` if it cannot be read."""
     if not path.is_dir():
         return None
     scan = scan_folder(path)
@@ -50,17 +50,16 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
 
 
 def is_image_path(path: str) -> bool:
-    """Whether a path, with ``/`` between its parts, names an image that is not hidden."""
+    """Whether a path, with ``/`` as separator, names an image that is not hidden."""
     return path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(path)
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path is hidden, or is macOS's own."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
 def scan_folder(root: Path) -> Scan:
-    """Find the images under a folder; links that lead out of it, and links to folders, are not followed."""
+    """Find the images below a folder; does not follow links to folders or out of the folder."""
     images: list[EncodedImage] = []
     problems: list[Problem] = []
     digest = hashlib.blake2b(digest_size=16)
@@ -68,11 +67,13 @@ def scan_folder(root: Path) -> Scan:
         real_root = root.resolve(strict=True)
         entries = sorted(walk_files(root), key=lambda pair: pair[0])
     except OSError as error:
-        raise DataError(f"{root} can't be read: {(error.strerror or str(error)).lower()}.") from error
+        raise DataError(
+            f"Cannot read {root}: {(error.strerror or str(error)).lower()}. Check its permissions."
+        ) from error
     for name, entry in entries:
         try:
             if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (never raises)
-                raise BadImageError("a link to a folder")
+                raise BadImageError("a link to a folder, which lamina does not follow")
             if is_image_path(name):
                 state = stat_file(entry.path, real_root)
                 digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
@@ -84,12 +85,12 @@ def scan_folder(root: Path) -> Scan:
 
 
 def stat_file(path: str, real_root: Path) -> os.stat_result:
-    """The state of a regular file, or of the one below ``real_root`` that a link leads to; else BadImageError."""
+    """Stat a regular file, or a link to one below ``real_root``; ``BadImageError`` for anything else."""
     try:
         state = os.lstat(path)
         if stat.S_ISLNK(state.st_mode):
             if not Path(os.path.realpath(path)).is_relative_to(real_root):
-                raise BadImageError("a link out of the folder")
+                raise BadImageError("a link to a file outside the folder")
             state = os.stat(path)  # noqa: PTH116 (many times as fast)
     except (FileNotFoundError, NotADirectoryError, ValueError):
         raise BadImageError("no such file") from None
@@ -101,7 +102,7 @@ def stat_file(path: str, real_root: Path) -> os.stat_result:
 
 
 def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
-    """The files below a folder, with ``/`` between the parts of their paths; not in hidden folders or links."""
+    """The files below a folder, with ``/`` as separator; skips hidden folders and links to folders."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -114,7 +115,7 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
 def arrange(
     images: Sequence[EncodedImage], source: Path, label_from: LabelFrom = "folder", problems: Sequence[Problem] = ()
 ) -> Listing:
-    """The splits and classes of images by their paths, below the single folder around all if there is one."""
+    """Assign splits and classes by the paths of the images; a single folder around all of them is skipped."""
     if not images:
         raise DataError(f"No images in {source}. {LAYOUT}")
     images = _step_in(images)
@@ -124,8 +125,8 @@ def arrange(
     in_parts = parts == tops and any(image.name.count("/") >= least_folders for image in images)
     if len(parts) > 1 and not in_parts:
         others = ", ".join(sorted(tops - parts)) or "no class folders inside them"
-        raise DataError(f"{source} has {', '.join(sorted(parts))} beside {others}. {LAYOUT}")
-    fault = "no name before its first digit" if label_from == "filename" else "in no class folder"
+        raise DataError(f"{source} contains {', '.join(sorted(parts))} and also {others}. {LAYOUT}")
+    fault = "no class in its file name" if label_from == "filename" else "not in a class folder"
     left_out = list(problems)
     kept: list[EncodedImage] = []
     splits: list[Split | None] = []
@@ -141,14 +142,17 @@ def arrange(
             splits.append(split)
             labels.append(label)
     if not kept:
-        where = "have no class in their names" if label_from == "filename" else "lie in no class folders"
-        raise DataError(f"The images in {source} {where}. {LAYOUT}")
+        if label_from == "filename":
+            raise DataError(
+                f"The images in {source} have no class in their file names. Expected names such as cat_001.jpg."
+            )
+        raise DataError(f"The images in {source} are not in class folders. {LAYOUT}")
     reason = LABEL_REASONS[label_from]
     return Listing(kept, splits, {"class": labels}, left_out, label_reason=reason, kind="single-label")
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
-    """The class in a path below its split: outermost folder, innermost, or file name up to its first digit."""
+    """The class in a path below its split: top-level folder, parent folder, or file name up to the first digit."""
     *folders, file = path_parts
     if label_from == "filename":
         stem = os.path.splitext(file)[0]  # noqa: PTH122 (ten times as fast)

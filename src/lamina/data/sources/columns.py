@@ -1,4 +1,4 @@
-"""The columns of a table: what their values are, and which hold the images, the targets and the splits."""
+"""Find the columns of a table that hold images, targets and splits."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lamina.errors import DataError, name_some, suggest
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
 IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
-# Preferred in this order, and written as _simple does.
+# In order of preference, and normalized as by _simple.
 IMAGE_NAMES = (
-    *("file_name", "image", "img", "image", "photo", "filename", "file", "path", "image_path", "img_path"),
+    *("file_name", "image", "img", "picture", "photo", "filename", "file", "path", "image_path", "img_path"),
     *("file_path", "filepath", "image_file", "image_name", "img_name", "images"),
 )
 LABEL_NAMES = (
@@ -27,27 +27,27 @@ LABEL_NAMES = (
 )
 SPLIT_NAMES = ("split", "subset", "partition")
 ROW_NAMES = ("", "id", "index", "idx", "row", "uuid", "unnamed:_0", "image_id", "img_id", "file_id", "sample_id")
-# The first values of a column show whether it holds paths.
+# The number of values to examine for paths.
 VALUES_EXAMINED = 1000
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of one file; ``read`` gives the values of one, ``None`` for empty cells and NaN."""
+    """The columns of one file; ``read`` returns the values of a column, ``None`` for empty cells and NaN."""
 
     path: Path
     kinds: Mapping[str, ColumnKind]
     rows: int
     read: Callable[[str], list[Any]]
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with the numbers of classes
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for columns that hold class numbers
 
     def describe(self) -> str:
         return f"Its columns are {', '.join(f'{column} ({kind})' for column, kind in self.kinds.items())}."
 
 
 class Columns(NamedTuple):
-    """The names of the columns that are read."""
+    """The names of the columns to read."""
 
     image: str
     labels: tuple[str, ...]
@@ -55,17 +55,20 @@ class Columns(NamedTuple):
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
-    """The columns that were requested, else those of a well-known name or the only possible ones."""
+    """Choose the requested columns, otherwise those with a well-known name or the only possible ones."""
     image = preparation.image_column or _find_image(table)
-    _check_kind(table, image, "--image-column", IMAGE_KINDS, "the images' paths or their bytes")
+    _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
     split = preparation.split_column or _find_split(table, image)
     if split is not None:
         _check_kind(table, split, "--split-column", ("text",), "train, val or test in each row")
     labels = preparation.label_columns or _find_labels(table, {image, split})
     for column in labels:
-        _check_kind(table, column, "--label-column", LABEL_KINDS, "text, numbers, truth values or lists of text")
+        _check_kind(table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text")
         if column in (image, split):
-            raise DataError(f"Column {column!r} of {table.path} can't be both a label and something else.")
+            raise DataError(
+                f"Column {column!r} of {table.path} holds the {'images' if column == image else 'splits'}, so it "
+                "cannot be a label column. Choose another with --label-column (in Python, label_columns)."
+            )
     return Columns(image, labels, split)
 
 
@@ -74,17 +77,17 @@ def _check_kind(table: Table, column: str, flag: str, kinds: tuple[ColumnKind, .
         raise DataError(f"{table.path} has no column {column!r} for {flag}. {suggest(column, table.kinds)}")
     if (kind := table.kinds[column]) not in kinds:
         raise DataError(
-            f"Column {column!r} of {table.path} is of type {kind}; {flag} names one with {expected}. {table.describe()}"
+            f"Column {column!r} of {table.path} is of type {kind}; {flag} needs {expected}. {table.describe()}"
         )
 
 
 def read_splits(table: Table, column: str) -> list[Split | None]:
-    """The split of each row; DataError if a value names none."""
+    """Read the split of each row; ``DataError`` if a value is not the name of a split."""
     values = table.read(column)
     if unknown := _unknown_splits(values):
         raise DataError(
-            f"Column {column!r} of {table.path} holds {name_some(list(map(repr, unknown)))}; the splits are called "
-            "train, val and test. Rename them, or leave out the rows."
+            f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))}; expected train, val or "
+            "test. Rename them, or remove those rows."
         )
     return [None if value is None else SPLIT_WORDS[value.lower()] for value in values]
 
@@ -96,8 +99,8 @@ def _find_image(table: Table) -> str:
         return found[0]
     which = f"several columns that may hold the images: {', '.join(found)}" if found else "no column of images"
     raise DataError(
-        f"{table.path} has {which}. Use --image-column (in Python, image_column) to name the one with their paths or "
-        f"bytes. {table.describe()}"
+        f"{table.path} has {which}. Choose the column of image paths or bytes with --image-column (in Python, "
+        f"image_column). {table.describe()}"
     )
 
 
@@ -112,7 +115,7 @@ def _find_split(table: Table, image: str) -> str | None:
     texts = [column for column, kind in table.kinds.items() if kind == "text" and column != image]
     for column in _well_known(texts, SPLIT_NAMES):
         values = {value for value in table.read(column) if value is not None}
-        # With train and something else it is a split, and read_splits rejects it.
+        # A column with train and an unknown value is a split column, which read_splits rejects.
         if len(_unknown_splits(values)) < len(values):
             return column
     return None
@@ -129,14 +132,14 @@ def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
         found = rest
     if not found:
         raise DataError(
-            f"{table.path} has no column with a name like label or class. "
-            f"Use --label-column (in Python, label_columns) to name the one with the targets. {table.describe()}"
+            f"{table.path} has no column named like label or class. "
+            f"Choose the column of targets with --label-column (in Python, label_columns). {table.describe()}"
         )
     return tuple(found)
 
 
 def _well_known(columns: Iterable[str], names: tuple[str, ...]) -> list[str]:
-    """The column with the first of these names, in any case, as a list of one; empty if there is none."""
+    """The column with the first of these names, ignoring case, as a list of one; empty if there is none."""
     places = {_simple(column): column for column in reversed(list(columns))}
     return [places[name] for name in names if name in places][:1]
 

@@ -1,4 +1,4 @@
-"""The published sets that are downloaded by their names, each file checked by its SHA-256."""
+"""Download published data sets by name; the SHA-256 of every file is checked."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 class Published(NamedTuple):
-    """Where the files of a set lie, and the SHA-256 of each."""
+    """Where to download the files of a set, and the SHA-256 of each."""
 
     url: str
     size_mb: int
     files: Mapping[str, str]
     classes: tuple[str, ...] = ()
-    remedy: str = ""  # where the network can't be had
+    remedy: str = ""  # without a network
 
 
 PUBLISHED = {
@@ -38,7 +38,7 @@ PUBLISHED = {
         "https://www.cs.toronto.edu/~kriz/",
         170,
         {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
-        remedy=" Or set LAMINA_CIFAR10 to a copy: the official cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
+        remedy=" Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
         "or a zip or folder of class folders.",
     ),
     "cifar100": Published(
@@ -77,24 +77,24 @@ def is_offline() -> bool:
 
 
 def downloaded_path(name: str) -> Path:
-    """Where a set lies once it has been downloaded: its only file, or a folder of its files."""
+    """The path of a downloaded set: its only file, or a folder of its files."""
     files = list(PUBLISHED[name].files)
     return cache_folder() / "downloads" / (files[0] if len(files) == 1 else name)
 
 
 def download(name: str) -> Path:
-    """The path of a set, which is downloaded unless it is there; DataError if a file can't be had, or is another."""
+    """Download a set unless it exists, and return its path; ``DataError`` if a file is unavailable or altered."""
     target, published = downloaded_path(name), PUBLISHED[name]
     if target.exists():
         return target
     if is_offline():
         raise DataError(
-            f"{name} was not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it.{published.remedy}"
+            f"{name} is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset it.{published.remedy}"
         )
     host, handled = urlsplit(published.url).hostname, sys.exception()
     try:
         with lock_or_wait(target.parent / f"{name}.lock", name):
-            if target.exists():  # by another process, meanwhile
+            if target.exists():  # downloaded by another process in the meantime
                 return target
             warnings.warn(f"Downloading {name} ({published.size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
             with tempfile.TemporaryDirectory(dir=target.parent) as beside:
@@ -103,7 +103,7 @@ def download(name: str) -> Path:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{name} could not be downloaded from {host}: {_find_reason(error, handled)}. "
-            f"Connect to the network and try again.{published.remedy}"
+            f"Check the network connection and try again.{published.remedy}"
         ) from error
     return target
 
@@ -118,20 +118,20 @@ def _fetch(published: Published, folder: Path) -> None:
 
 
 def _find_reason(error: BaseException, handled: BaseException | None) -> str:
-    """What lies behind an error, as requests and urllib3 wrap it; ``handled`` was there before, and is the caller's."""
+    """The root cause of an error that requests and urllib3 wrap; stops at ``handled``, an earlier error."""
     if isinstance(error, ValueError) and "hash of downloaded file" in str(error):
-        return "what arrived is not the published file, by its SHA-256"
+        return "the SHA-256 of the file does not match that of the published file"
     while (cause := error.__cause__ or error.__context__) not in (None, handled):
         error = cause
     return getattr(error, "strerror", None) or str(error)
 
 
 def list_published(name: str) -> Listing:
-    """``mnist`` or ``fashion-mnist``, which is downloaded first."""
+    """List the images of ``mnist`` or ``fashion-mnist``, downloading the set if needed."""
     folder, classes = download(name), PUBLISHED[name].classes
     source = open_idx(folder, Preparation())
     if source is None:
-        raise DataError(f"{folder} lacks files of {name}. Delete the folder, so that it is downloaded again.")
+        raise DataError(f"{folder} lacks files of {name}. Delete the folder to download the set again.")
     listing = source.read(folder, lambda *_: None)
     labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
     return replace(

@@ -1,6 +1,6 @@
-"""The built-in set: ten kinds of figure drawn at random places, sizes, angles and colours, over clutter.
+"""The built-in set: ten kinds of figures with random positions, sizes, angles and colors, drawn over clutter.
 
-A figure is a polygon. Its edge is smoothed by the signed distance of each pixel's centre to the polygon
+Figures are polygons, antialiased by the signed distance from the center of each pixel to the edge
 (Quilez, "2D distance functions", https://iquilezles.org/articles/distfunctions2d/).
 """
 
@@ -26,7 +26,7 @@ COUNTS: dict[Split, int] = {"train": 8_000, "test": 2_000}
 SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 
 KINDS = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
-# The number of corners, and the radii that these have in turn.
+# The number of corners, and their radii in turn.
 REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
     "circle": (24, (0.88,)),
     "pentagon": (5, (0.95,)),
@@ -37,23 +37,23 @@ REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 POSE = ("angle_radians", "size_fraction")
 
-# Only these look different in every direction, so that an image shows their angle.
+# Only these figures have an unambiguous angle.
 POSED_KINDS = ("arrow", "crescent", "drop", "heart")
 
-# Increased when the same parameters draw other images.
+# Increase it when a change draws different images for the same parameters.
 DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)
 LARGE_RADIUS_FRACTION = (0.32, 0.40)
-# How far a figure's centre moves within the frame; at 1, a fully connected net learns next to nothing.
+# How far the center of a figure varies within the frame; at 1, a fully connected net learns almost nothing.
 WANDER_FRACTION = 0.5
-# The longest length of each stroke of the clutter; a dot is a stroke without length.
+# The maximum length of each stroke of clutter; a dot is a stroke of length 0.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
 CHUNK = 250
 
 
 def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
-    """The built-in set of that name, drawn when it is read."""
+    """Open a built-in set, which is drawn when it is read."""
     size_px = preparation.size_px or 32
 
     def read(_: Path, progress: Progress) -> Listing:
@@ -62,7 +62,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         for split, count in COUNTS.items():
             report = partial(lambda before, done, _: progress(before + done, total), sum(map(len, drawn.values())))
             drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
-        # Not known by its pixels, which may differ in the last bit between processors.
+        # Identified by its parameters, not its pixels, which may differ in the last bit between processors.
         return list_images(drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}")
 
     return Source(DRAWING_VERSION, read)
@@ -70,7 +70,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """What is drawn, one figure per image; lengths are fractions of the image's side, angles in radians clockwise."""
+    """The figures to draw, one per image; lengths are fractions of the image side, angles radians clockwise."""
 
     kind: Int64[np.ndarray, " n"]
     angle: Float[np.ndarray, " n"]
@@ -83,10 +83,20 @@ class Figures:
 def draw_shapes(
     target: ShapesTarget, split: Split, count: int, seed: int, size_px: int = 32, progress: Progress | None = None
 ) -> Images:
-    """Draw ``count`` RGB images of ``size_px`` squared with one figure each; the same seed draws the same images.
+    """Draw RGB images with one figure each, such as a heart or an arrow. Equal seeds draw equal images.
 
-    ``shapes`` has the kind of figure as target, ``shapes-attributes`` the set of its attributes, and ``shapes-pose``
-    its angle from upright (-π/2 to π/2, clockwise) and its size as a fraction of the image's side (0.4 to 0.8).
+    Args:
+        target: what to predict. ``shapes``: the kind of figure (10 classes). ``shapes-attributes``: its attributes
+            (4 labels). ``shapes-pose``: its angle from upright in radians, -π/2 to π/2 clockwise, and its size as a
+            fraction of the image side, 0.4 to 0.8.
+        split: the split of the images.
+        count: the number of images.
+        seed: the random seed.
+        size_px: the side of the images in pixels.
+        progress: called as ``progress(done, total)``, in images.
+
+    Returns:
+        The images.
 
     >>> images = draw_shapes("shapes", "train", count=100, seed=0)
     >>> images.shape, images.target_names[:3]
@@ -110,8 +120,8 @@ def draw_shapes(
 
 
 def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figures:
-    """Choose what to draw; ``posed`` figures have an unambiguous angle, between -π/2 and π/2."""
-    # Only Generator.random: numpy keeps its stream from version to version.
+    """Choose figures at random; ``posed`` figures have an unambiguous angle, from -π/2 to π/2."""
+    # Use only Generator.random, whose stream numpy keeps stable across versions.
     kinds = np.array([KINDS.index(kind) for kind in (POSED_KINDS if posed else KINDS)])
     kind = kinds[(random.random(count) * len(kinds)).astype(np.int64)]
     angle = (random.random(count) - 0.5) * (np.pi if posed else 2 * np.pi)
@@ -127,7 +137,7 @@ def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figu
 
 
 def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
-    """The corners (x, y) of an upright figure, clockwise, within a circle of radius 1; y points down."""
+    """The corners (x, y) of an upright figure, clockwise, in a circle of radius 1; y points down."""
     match kind:
         case "arrow":
             right = [(0.0, -1.0), (0.8, -0.1), (0.32, -0.1), (0.32, 0.95)]
@@ -159,7 +169,7 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
 
 
 def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """Draw each figure over a background of its own."""
+    """Draw each figure over a random background."""
     count = len(figures.kind)
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5
@@ -177,15 +187,15 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     paint = colour * (1 - 0.55 * dark_stripe[:, None])
     canvas += covered[:, None] * (paint - canvas)
     canvas += (random.random(canvas.shape, np.float32) - 0.5) * 0.16
-    # Drawn plane by plane, because numpy is slow along an axis of three.
+    # Channels first until here, because numpy is slow along an axis of length three.
     return np.ascontiguousarray(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def place_figures(
     figures: Figures, size_px: int
 ) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]]:
-    """The pixels' distance in px to the edge, negative inside; their place to the right, in radii; the radius in px."""
-    # Where each pixel's centre lies for a figure that stands upright at the origin with radius 1.
+    """For each pixel, the distance to the edge in px (negative inside) and x in radii; and the radius in px."""
+    # Coordinates of pixel centers relative to an upright figure of radius 1 at the origin.
     pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
     centre_x, centre_y, sine, cosine, radius = (
         part.astype(np.float32)[:, None, None]
@@ -205,7 +215,7 @@ def place_figures(
 def polygon_distance(
     corners: Float[np.ndarray, "corners 2"], x: Float32[np.ndarray, "*shape"], y: Float32[np.ndarray, "*shape"]
 ) -> Float32[np.ndarray, "*shape"]:
-    """The distance of each point to the polygon's edge, negative inside."""
+    """The distance from each point to the edge of the polygon, negative inside."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, np.bool_)
     for (start_x, start_y), (end_x, end_y) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
@@ -223,7 +233,7 @@ def polygon_distance(
 def _background(
     random: np.random.Generator, light: Bool[np.ndarray, " n"], size_px: int
 ) -> Float32[np.ndarray, "n 3 h w"]:
-    """A wash from one colour to another, strewn with strokes and dots."""
+    """A color gradient with random strokes and dots."""
     count = len(light)
 
     def colours() -> Float32[np.ndarray, "n 3 1 1"]:
@@ -252,6 +262,6 @@ def _background(
 def hsv_to_rgb(
     hue: Float[np.ndarray, " n"], saturation: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n 3"]:
-    """Colours from hue (turns), saturation and value, as in Smith, "Color gamut transform pairs" (1978)."""
+    """Convert hue (in turns), saturation and value to RGB; Smith, "Color gamut transform pairs" (1978)."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return np.asarray(value[:, None] * (1 + saturation[:, None] * (pure - 1)), np.float32)

@@ -1,4 +1,4 @@
-"""MNIST's IDX files of images and labels, packed with gzip or not."""
+"""Read MNIST's IDX files of images and labels, with or without gzip."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ UNSIGNED_BYTE = 8
 
 
 def open_idx(path: Path, _: Preparation) -> Source | None:
-    """A folder of IDX files, or one of them, by the names; DataError if it has several sets, or lacks a file."""
+    """Open a folder of IDX files, or one file, by name; ``DataError`` for several sets or a missing file."""
     pairs = _find_pairs(path)
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
-    """The files of images and of labels by split, of a folder or of one of them; empty where there are none."""
+    """The files of images and of labels by split, in a folder or next to one file; empty if there are none."""
     one = None if path.is_dir() else IDX.fullmatch(path.name)
     if not path.is_dir() and one is None:
         return {}
@@ -40,11 +40,11 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
             sets = ", ".join(f"{prefix}*" for prefix in prefixes)
             raise DataError(f"{folder} has the files of several sets: {sets}. Give the path of a file of one of them.")
         found: dict[tuple[Split, str], Path] = {}
-        for match in matches:  # what is not packed comes first, and is taken
+        for match in matches:  # an uncompressed file comes before its .gz, and wins
             found.setdefault(("train" if match[2] == "train" else "test", match[3]), folder / match.string)
         for split, kind in found:
             if kind == "images" and (split, "labels") not in found:
-                raise DataError(f"{found[split, kind]} has no file of labels beside it. Download it again.")
+                raise DataError(f"The file of labels for {found[split, kind]} is missing. Download it again.")
         if images := [split for split in SPLITS if (split, "images") in found]:
             return {split: (found[split, "images"], found[split, "labels"]) for split in images}
     return {}
@@ -56,8 +56,8 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
     for split, (file, _) in pairs.items():
         if len(images[split]) != len(labels[split]):
             raise DataError(
-                f"{file} has {len(images[split])} images, and its file of labels {len(labels[split])} labels. Download "
-                "them again."
+                f"{file} has {len(images[split])} images, but its file of labels has {len(labels[split])} labels. "
+                "Download both again."
             )
     if len({one.shape[1:] for one in images.values()}) > 1 or 0 in next(iter(images.values())).shape:
         sizes = ", ".join(f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items())
@@ -72,14 +72,14 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
-    """An array of unsigned bytes: two zeros, a type, the number of dimensions, their sizes, the bytes themselves."""
+    """Read an array of unsigned bytes: two zeros, the type, the number of dimensions, their sizes, the data."""
     is_packed = path.suffix == ".gz"
     with readable(path), gzip.open(path) if is_packed else path.open("rb") as file:
         magic = file.read(4)
         if magic != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
             raise DataError(
-                f"{path} begins with {magic.hex(' ') or 'nothing'}, and an IDX file of "
-                f"{'images' if dimensions == 3 else 'labels'} with 00 00 08 {dimensions:02x}. Download it again."
+                f"{path} begins with {magic.hex(' ') or 'nothing'}, but an IDX file of "
+                f"{'images' if dimensions == 3 else 'labels'} begins with 00 00 08 {dimensions:02x}. Download it again."
             )
         sizes = np.frombuffer(file.read(4 * dimensions), ">u4").tolist()
         header_bytes = math.prod(sizes)
@@ -90,5 +90,5 @@ def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
         if len(sizes) != dimensions or len(data) != header_bytes:
             shape = " x ".join(map(str, sizes))
             held = f"more than {header_bytes}" if len(data) > header_bytes else len(data)
-            raise DataError(f"{path} should have {shape} bytes by its header, and has {held}. Download it again.")
+            raise DataError(f"{path} should have {shape} bytes by its header, but has {held}. Download it again.")
     return np.frombuffer(data, np.uint8).reshape(sizes)

@@ -1,4 +1,4 @@
-"""What every source gives: a state to compare with the cache, and a listing of its images or pixels."""
+"""The interface of all sources: a state to compare with the cache, and a listing of images or pixels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lamina.errors import DataError
 from lamina.targets import SINGLE_LABEL, KindName, kind_of
 
 BLOCK_BYTES = 16 * 2**20
-# What the readers of archives, arrays and tables raise over a damaged file.
+# What the readers of archives, arrays and tables raise for a damaged file.
 READ_ERRORS: tuple[type[BaseException], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, LZMAError, csv.Error),
     *(EOFError, OSError, ValueError, RuntimeError),
@@ -34,7 +34,7 @@ READ_ERRORS: tuple[type[BaseException], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Decoded images, read in blocks, from the first at each call; ``content`` stands for their digests."""
+    """Decoded images; ``blocks`` iterates over them from the start, ``content`` identifies them for the fingerprint."""
 
     shape: tuple[int, int, int, int]
     blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
@@ -43,20 +43,20 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """The images of a source in its own order, and what it says of each."""
+    """The images of a source in its order, with their splits and labels."""
 
     images: Sequence[EncodedImage]
     splits: Sequence[Split | None]
-    labels: Mapping[str, Sequence[object]]  # by column; None where a value is missing
+    labels: Mapping[str, Sequence[object]]  # by column; None for a missing value
     problems: Sequence[Problem] = ()
-    target_names: Sequence[str] | None = None  # in the source's own order
+    target_names: Sequence[str] | None = None  # in the order of the source
     label_reason: str = "the class folders"  # where the labels come from
-    kind: KindName | None = None  # where the source leaves no choice
-    pixels: Pixels | None = None  # of arrays; the images then have only names
-    conversions: Sequence[str] = ()  # of arrays: what their values were taken for, in words
+    kind: KindName | None = None  # if the source determines it
+    pixels: Pixels | None = None  # for arrays, whose images have only names
+    conversions: Sequence[str] = ()  # for arrays: sentences on how ambiguous values were interpreted
 
     def keep(self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]) -> Listing:
-        """The listing of these rows, with their images, and the problems of the others."""
+        """Keep these rows, with their images, and add the problems of the others."""
         return replace(
             self,
             images=images,
@@ -68,15 +68,15 @@ class Listing:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A state that changes with a source's content; and how it is read, given a folder for temporary files."""
+    """A state that changes with the content of a source, and a function to list it, given a temporary folder."""
 
     state: object
     read: Callable[[Path, Progress], Listing]
-    options: Sequence[str] = ()  # the fields of Preparation that it uses, of those that most sources do not
+    options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
 
 
 def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:
-    """The listing of a published set: its images by split."""
+    """The listing of a published set, given its images by split."""
     parts = list(splits.values())
     first, kind = parts[0], kind_of(parts[0].targets)
     if kind is SINGLE_LABEL:
@@ -108,7 +108,7 @@ def stack_pixels(parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | N
 
 
 def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[EncodedImage]:
-    """Names for the images of arrays, whose rows have none of their own."""
+    """Names for the images of arrays, whose rows have no names."""
     return [
         EncodedImage(f"{split}/{row:05d}" if split else f"{row:05d}")
         for split, count in counts.items()
@@ -117,7 +117,7 @@ def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[
 
 
 def clean_label(value: Any) -> Any:
-    """A value of a file as a label: ``None`` for NaN and empty text; a list as texts if it holds texts or integers."""
+    """Convert a value to a label: NaN and empty text to ``None``, a list of text or integers to a list of text."""
     if isinstance(value, list):
         is_flat = all(item is None or isinstance(item, str | int) for item in value)
         return [str(item) for item in value if item is not None] if is_flat else tuple(value)
@@ -127,25 +127,26 @@ def clean_label(value: Any) -> Any:
 
 
 def name_class(number: Any, names: Sequence[str], where: str) -> str:
-    """The class that a number stands for; DataError if there is none."""
+    """The name of a class by its number; ``DataError`` if there is none."""
     if number in range(len(names)):
         return names[int(number)]
     count = len(names)
     raise DataError(
-        f"{where} has the label {number!r}, but names {count} classes, 0 to {count - 1}. Create the file again."
+        f"{where} has the label {number!r}, but names only {count} classes, 0 to {count - 1}. Correct the labels or "
+        "the names, and create the file again."
     )
 
 
 @contextmanager
 def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) -> Iterator[None]:
-    """Turn whatever the reader of a file raises into one message."""
+    """Turn all errors of a file reader into one ``DataError``."""
     try:
         yield
     except errors as error:
         reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
-        raise DataError(f"{path} can't be read: {reason}. Create or download it again.") from error
+        raise DataError(f"Cannot read {path}: {reason}. Create or download it again.") from error
 
 
 def mark_state(state: os.stat_result) -> tuple[int, int, int]:
-    """A file's size and times, which change with its content."""
+    """The size and times of a file, which change with its content."""
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Zip and tar files from anyone: no member's path, size or packing can do harm."""
+"""Read untrusted zip and tar files: reject members with a harmful path, size or compression."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.listing import readable
 from lamina.errors import DataError
 
-# More than these and an archive is rejected.
-MOST_MEMBERS = 1_500_000  # each takes a kilobyte of memory; ImageNet has 1.3 million
+# An archive that exceeds one of these limits is rejected.
+MOST_MEMBERS = 1_500_000  # each needs a kilobyte of memory; ImageNet has 1.3 million
 DIRECTORY_BYTES = 512 * 2**20
 MEMBER_BYTES = IMAGE_LIMIT_BYTES
 TOTAL_BYTES = 200 * 2**30
-COMPRESSION_RATIO = 200  # no image compresses this well; a bomb does
-RATIO_FLOOR_BYTES = 2**20  # smaller members may
-ARRAY_FLOOR_BYTES = 2**28  # sorted labels compress a thousand to one, as a bomb does; smaller arrays may
+COMPRESSION_RATIO = 200  # a zip bomb exceeds this; images do not
+RATIO_FLOOR_BYTES = 2**20  # smaller members may exceed the ratio
+ARRAY_FLOOR_BYTES = 2**28  # so may smaller arrays: sorted labels compress 1000:1
 
 ENCRYPTED = 0x1  # a flag of a zip's member
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
@@ -30,32 +30,32 @@ ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip to read from; DataError if it has more members than the limits allow."""
+    """Open a zip for reading; ``DataError`` if it has too many members."""
     with _DirectoryReader(path) as file, zipfile.ZipFile(file) as archive:
         yield archive
 
 
 class _DirectoryReader(io.FileIO):
-    """A zip's file, whose directory is measured before ``zipfile`` makes objects of a hundred times its size."""
+    """A zip file that checks its directory before ``zipfile`` makes objects of a hundred times its size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        remedy = "Unpack it and give lamina the folder."
+        remedy = "Unpack it and use the folder."
         if size is not None and size > DIRECTORY_BYTES:
-            raise DataError(f"{self.name} is rejected: it has a directory of {size} bytes. {remedy}")
+            raise DataError(f"{self.name} is rejected: its directory has {size} bytes. {remedy}")
         data = super().read(size) or b""
-        if data.count(ENTRY) > MOST_MEMBERS:  # whatever number it claims
+        if data.count(ENTRY) > MOST_MEMBERS:  # count, because the number it claims may be false
             raise DataError(f"{self.name} is rejected: it has more than {MOST_MEMBERS} members. {remedy}")
         return data
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, zipfile.ZipInfo]]:
-    """The files of a zip, each with its path; DataError if a member is encrypted, unsafe or too large."""
+    """The files of a zip with their paths; ``DataError`` if a member is encrypted, unsafe or too large."""
     total_bytes = 0
     for count, member in enumerate(archive.infolist(), start=1):
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             _reject(path, member.orig_filename, "is a link or a device")
         if member.flag_bits & ENCRYPTED:
-            raise DataError(f"{path} is encrypted. Unpack it with its password and give lamina the folder.")
+            raise DataError(f"{path} is encrypted. Unpack it with its password and use the folder.")
         total_bytes += member.file_size
         _check_member(path, member.orig_filename, count, member.file_size, total_bytes)
         if member.file_size > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * member.compress_size):
@@ -65,7 +65,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, zip
 
 
 def tar_members(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
-    """The paths of the files of a tar in their order, and the bytes of those that are wanted."""
+    """The paths of the files of a tar in order, and the bytes of the wanted ones."""
     total_bytes = end_bytes = 0
     with readable(path), tarfile.open(path) as archive:
         archive_bytes = path.stat().st_size
@@ -81,7 +81,7 @@ def tar_members(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[
             file = archive.extractfile(member) if is_wanted(name) else None
             if member.isreg():
                 yield name, file.read() if file else None
-        # tarfile does not notice a tar that is cut off between two members.
+        # tarfile does not detect a tar that was truncated between two members.
         archive.fileobj.seek(end_bytes)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
             raise tarfile.ReadError("it ends early")
@@ -99,13 +99,13 @@ def _check_member(path: Path, name: str, count: int, size_bytes: int, total_byte
     if total_bytes > TOTAL_BYTES:
         _reject(path, name, f"brings the archive over {TOTAL_BYTES} bytes unpacked")
     if count > MOST_MEMBERS:
-        _reject(path, name, f"is one more than {MOST_MEMBERS} members")
+        _reject(path, name, f"exceeds the limit of {MOST_MEMBERS} members")
 
 
 def _reject(path: Path, name: str, fault: str) -> None:
     raise DataError(
         f"{path} is rejected: its member {name!r} {fault}. "
-        "An archive of images holds plain files below one folder; create it again from such a folder."
+        "An archive must contain only regular files in one folder; create it again."
     )
 
 

@@ -1,4 +1,4 @@
-"""Arrays of images in NumPy's ``.npz``, as Keras and MedMNIST fill it, read in blocks whatever their size."""
+"""Read arrays of images from NumPy's ``.npz``, in the layouts of Keras and MedMNIST, block by block."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHANNELS_FIRST = (0, 2, 3, 1)
 
 @dataclass(frozen=True)
 class _Member:
-    """One array of the file, as its header describes it."""
+    """One array of the file, described by its header."""
 
     path: Path
     key: str
@@ -55,7 +55,7 @@ class _Member:
         return np.concatenate(blocks) if blocks else np.empty(self.shape, self.dtype)
 
     def blocks(self) -> Iterator[Shaped[np.ndarray, "_ ..."]]:
-        """The array, some rows at a time; one that is stored column by column is read at once."""
+        """The array, some rows at a time; an array in column order is read at once."""
         row_bytes = max(1, math.prod(self.shape[1:]) * self.dtype.itemsize)
         with readable(self.path), open_zip(self.path) as archive, archive.open(f"{self.key}.npy") as file:
             if self.is_fortran or not self.shape:
@@ -68,7 +68,7 @@ class _Member:
 
 
 def open_npz(path: Path, preparation: Preparation) -> Source | None:
-    """An ``.npz``, by its name; docs/your-images.md lists the arrays that it may hold."""
+    """Open an ``.npz`` by its name; docs/your-images.md lists the arrays that it may contain."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
     return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation.task), ("label_separator",))
@@ -113,7 +113,7 @@ def _find_keys(present: Sequence[str], path: Path) -> dict[Split | None, tuple[s
         if image_key and label_key:
             keys[split] = (image_key, label_key)
         elif image_key:
-            raise DataError(f"{path} has {image_key} and no labels for it, among {', '.join(present)}. {LAYOUT}")
+            raise DataError(f"{path} has no labels for {image_key} among {', '.join(present)}. {LAYOUT}")
     if not keys:
         raise DataError(f"{path} has the arrays {', '.join(present) or 'none'}. {LAYOUT}")
     return keys
@@ -125,18 +125,20 @@ def _first(present: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
-    """Describe an array; rejects one that is not what its header says."""
+    """Read the header of an array; reject an array that does not match its header."""
     info = archive.getinfo(f"{key}.npy")
     with archive.open(info) as file:
         np.lib.format.read_magic(file)
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
         array_bytes = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "biufUS":
-            what = "Python objects" if dtype.hasobject else f"values of the type {dtype}"
-            raise DataError(f"Array {key} of {path} holds {what}; expected numbers or text. Save it as such.")
+            what = "Python objects" if dtype.hasobject else f"values of type {dtype}"
+            raise DataError(
+                f"Array {key} of {path} contains {what}; expected numbers or text. Convert and save it again."
+            )
         if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
             raise DataError(
-                f"Array {key} of {path} should have {array_bytes} bytes by its header, and has "
+                f"Array {key} of {path} should have {array_bytes} bytes by its header, but has "
                 f"{info.file_size - file.tell()}. Create or download it again."
             )
     if info.file_size > max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * info.compress_size):
@@ -145,13 +147,13 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
 
 
 def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pixels, list[str]]:
-    """The pixels of all splits, and what they were taken for."""
+    """The pixels of all splits, and sentences on how they were interpreted."""
     axes = {split: _order_axes(one.shape, path) for split, one in images.items()}
-    # An array (N, H, W) gets its channels at the end, where axis 3 is.
+    # An array (N, H, W) gets a channel axis at the end, axis 3.
     shapes = {split: tuple((*one.shape, 1)[axis] for axis in axes[split][1:]) for split, one in images.items()}
     if len(set(shapes.values())) > 1:
         sizes = ", ".join(f"{split} {' x '.join(map(str, shape))}" for split, shape in shapes.items())
-        raise DataError(f"The splits of {path} have images of different sizes: {sizes}. Make them of one size.")
+        raise DataError(f"The splits of {path} have images of different sizes: {sizes}. Resize them to one size.")
     scales = {one.key: _find_scale(one, path) for one in images.values()}
     if len(set(scales.values())) > 1:
         ranges = ", ".join(f"{key} 0 to {255 // scale}" for key, scale in scales.items())
@@ -168,37 +170,40 @@ def _join_pixels(images: Mapping[Split | None, _Member], path: Path) -> tuple[Pi
 
     height, width, channels = next(iter(shapes.values()))
     conversions = [
-        f"{one.key} has {one.dtype} from 0 to {255 // scale}, taken as pixels from 0 to 255."
+        f"{one.key} has {one.dtype} values from 0 to {255 // scale}, converted to pixels from 0 to 255."
         for one in [one for one in images.values() if one.dtype != np.uint8][:1]
     ]
     turned = [one for split, one in images.items() if axes[split] == CHANNELS_FIRST]
-    conversions += [f"{one.key} has the shape {one.shape}, taken as (N, C, H, W)." for one in turned[:1]]
+    conversions += [f"{one.key} has shape {one.shape}, interpreted as (N, C, H, W)." for one in turned[:1]]
     return Pixels((sum(one.shape[0] for one in images.values()), height, width, channels), blocks), conversions
 
 
 def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]:
-    """The axes of an array of images that are N, H, W and C; grey images without C have it added at the end."""
+    """The axes N, H, W and C of an array of images; for gray images without C, the axis to be added at the end."""
     if len(shape) == 3 and 0 not in shape:
         return 0, 1, 2, 3
     if len(shape) == 4 and 0 not in shape:
         is_first, is_last = shape[1] in GREY_OR_RGB, shape[3] in GREY_OR_RGB
         if is_first and is_last and shape[1:] != (1, 1, 1):
             raise DataError(
-                f"The images of {path} have the shape {shape}, of which the channels may be the second or the last. "
-                "Save them as (N, H, W) if they are grey, or larger."
+                f"The images of {path} have shape {shape}, so the channels may be the second or the last axis. "
+                "Save gray images as (N, H, W), others with a larger height and width."
             )
         if is_first or is_last:
             return (0, 1, 2, 3) if is_last else CHANNELS_FIRST
     raise DataError(
-        f"The images of {path} have the shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
-        "channels C. Reshape them."
+        f"The images of {path} have shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
+        "channels C. Reshape and save them again."
     )
 
 
 def _find_scale(one: _Member, path: Path) -> int:
-    """The factor that makes pixels 0 to 255; DataError where it is not clear."""
+    """The factor that scales pixels to 0 to 255; ``DataError`` if it is ambiguous."""
     if one.dtype.kind not in "buif":
-        raise DataError(f"The images of {path} hold {one.dtype}; expected numbers from 0 to 255, or from 0 to 1.")
+        raise DataError(
+            f"The images of {path} are {one.dtype}; expected numbers from 0 to 255 or from 0 to 1. Convert and save "
+            "them again."
+        )
     if one.dtype == np.uint8:
         return 1
     low, high, is_whole = math.inf, -math.inf, True
@@ -215,14 +220,14 @@ def _find_scale(one: _Member, path: Path) -> int:
 
 
 def _describe_labels(arrays: Sequence[np.ndarray], key: str, names: Sequence[str] | None) -> list[str]:
-    """What is unclear about labels, so that Images.from_arrays would reject them."""
+    """Sentences on labels that are ambiguous, which ``Images.from_arrays`` would reject."""
     labels = arrays[0][:, 0] if arrays[0].ndim == 2 and arrays[0].shape[1] == 1 else arrays[0]
     if labels.ndim == 2 and labels.dtype.kind in "iuf" and np.isin(labels, (0, 1)).all():
         return [f"{key} has {labels.shape[1]} columns of only 0 and 1 as {labels.dtype}."]
     if labels.ndim != 1 or labels.dtype.kind not in "iuf" or names is not None:
         return []
     numbers = np.unique(np.concatenate([array.ravel() for array in arrays]))
-    is_class = len(numbers) <= most_classes(sum(map(len, arrays)))  # more are read as numbers to predict
+    is_class = len(numbers) <= most_classes(sum(map(len, arrays)))  # with more, they are numbers to predict
     if not is_class or not (numbers == np.round(numbers)).all():
         return []
     found = [f"{key} has whole numbers as {labels.dtype}."] if labels.dtype.kind == "f" else []
@@ -245,17 +250,17 @@ def _join_labels(
     """The labels of all splits by column."""
     parts = []
     for split, stored in given.items():
-        # MedMNIST has its labels in an array of one column.
+        # MedMNIST stores labels in an array of one column.
         labels = stored[:, 0] if stored.ndim == 2 and stored.shape[1] == 1 else stored
         if not 1 <= labels.ndim <= 2 or len(labels) != counts[split]:
             raise DataError(
-                f"{path} has {counts[split]} images{f' in {split}' if split else ''}, and labels of the shape "
-                f"{stored.shape}; expected one or a row of them for each image."
+                f"{path} has {counts[split]} images{f' in {split}' if split else ''}, but labels of shape "
+                f"{stored.shape}; expected one label, or one row of labels, per image. Save them again."
             )
         parts.append(labels)
     if len({labels.shape[1:] for labels in parts}) > 1:
         raise DataError(
-            f"The splits of {path} have different numbers of labels per image. Give all splits the same label columns."
+            f"The splits of {path} have different numbers of labels per image. Save the same label columns in all."
         )
     joined = np.concatenate(parts)
     if joined.ndim == 2 and _is_one_hot(joined):

@@ -1,4 +1,4 @@
-"""Parquet files, as Hugging Face writes them: their columns, and the images that are encoded in one of them."""
+"""Read Parquet files as Hugging Face writes them: their columns, and the encoded images in one of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lamina.data.sources.members import MEMBER_BYTES, TOTAL_BYTES
 from lamina.errors import DataError
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-# Rows are read in batches: the first of this many, the next of about ``BATCH_BYTES``.
+# Rows are read in batches: the first of FIRST_ROWS, the next of about BATCH_BYTES.
 FIRST_ROWS = 16
 MOST_ROWS = 10_000
 BATCH_BYTES = 32 * 2**20
 
 
 def read_parquet_table(path: Path) -> Table:
-    """The columns of a Parquet file, whose values are read when they are needed; DataError if it is damaged."""
+    """Open the columns of a Parquet file, to be read on demand; ``DataError`` if it is damaged."""
     with readable(path, ERRORS):
         schema = pl.read_parquet_schema(path)
         metadata = pl.read_parquet_metadata(path)
@@ -45,7 +45,7 @@ def read_parquet_table(path: Path) -> Table:
 
 
 def spool_table(listing: Listing, folder: Path) -> Listing:
-    """Copy the images that a table holds encoded into ``folder/spool``; they keep its names, if these are unique."""
+    """Copy the encoded images of a table into ``folder/spool``; they keep their names if these are unique."""
     kept: list[int] = []
     images: list[EncodedImage] = []
     names: list[str | None] = []
@@ -58,11 +58,13 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
             for (row, image), (data, name) in zip(numbered, encoded, strict=True):
                 offset_bytes = spool.tell()
                 if data is None:
-                    problems.append(Problem(image.name, "no bytes in the table"))
+                    problems.append(Problem(image.name, "no image bytes in the table"))
                 elif len(data) > MEMBER_BYTES:
                     problems.append(Problem(image.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
                 elif offset_bytes + len(data) > TOTAL_BYTES:
-                    raise DataError(f"The images in {file} are more than {TOTAL_BYTES} bytes.")
+                    raise DataError(
+                        f"The images in {file} exceed {TOTAL_BYTES} bytes. Split the table into smaller sets."
+                    )
                 else:
                     spool.write(data)
                     kept.append(row)
@@ -70,10 +72,10 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
                     names.append(name)
     if not images:
         raise DataError(
-            f"None of the {len(problems)} images in {listing.images[0].file} can be used; the first is "
-            f"{problems[0].path} ({problems[0].reason}). Write the table with the images' bytes in it."
+            f"Cannot use any of the {len(problems)} images in {listing.images[0].file}; the first is "
+            f"{problems[0].path} ({problems[0].reason}). Write the table again with the bytes of the images."
         )
-    if all(names) and len(set(names)) < len(names):  # often each split counts from one
+    if all(names) and len(set(names)) < len(names):  # often the names restart in each split
         names = [f"{listing.splits[row]}/{name}" for row, name in zip(kept, names, strict=True)]
     if all(names) and len(set(names)) == len(names):
         images = [image._replace(name=name) for image, name in zip(images, names, strict=True) if name]
@@ -81,7 +83,7 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
 
 
 def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes | None, str | None]]:
-    """The bytes in each of ``count`` rows, and the path beside them; only a few rows at a time are in memory."""
+    """The image bytes and the path in each of ``count`` rows, read a few rows at a time."""
     with readable(path, ERRORS):
         scan = pl.scan_parquet(path, glob=False).select(column)
     offset, rows = 0, FIRST_ROWS
@@ -94,14 +96,14 @@ def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes |
             batch_bytes = int(encoded.bin.size().sum())
             pairs = list(zip(encoded.to_list(), names, strict=True))
         if not pairs:
-            raise DataError(f"{path} has changed while it was read. Run the command again.")
+            raise DataError(f"{path} changed while lamina was reading it. Try again.")
         yield from pairs
         offset += len(pairs)
         rows = max(1, min(MOST_ROWS, 4 * rows, BATCH_BYTES * len(pairs) // max(1, batch_bytes)))
 
 
 def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
-    """The names of classes that Hugging Face's ``datasets`` writes into the metadata of Parquet, by column."""
+    """The class names by column, which Hugging Face's ``datasets`` writes into the metadata of Parquet."""
     found: dict[str, tuple[str, ...]] = {}
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(text or "{}")["info"]["features"].items():
@@ -113,8 +115,7 @@ def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def find_kind(dtype: Any) -> ColumnKind:  # polars' own DataType is a type hint that beartype can't check
-    """What the values of a column of polars are."""
+def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check polars.DataType
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return "text"
     if dtype == pl.Boolean:
@@ -128,7 +129,7 @@ def find_kind(dtype: Any) -> ColumnKind:  # polars' own DataType is a type hint 
 
 
 def _name_classes(value: Any, names: tuple[str, ...], where: str) -> Any:
-    """The names of one class or a list of classes; in Hugging Face's sets -1 is an unknown class."""
+    """The names of one class or a list of classes; Hugging Face uses -1 for an unknown class."""
     if isinstance(value, list):
         return [_name_classes(item, names, where) for item in value if item not in (None, -1)]
     return None if value in (None, -1) else name_class(value, names, where)

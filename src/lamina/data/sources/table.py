@@ -1,4 +1,4 @@
-"""Tables of images: CSV, TSV, JSON lines or Parquet, alone or in the folders that Hugging Face makes."""
+"""Read tables of images: CSV, TSV, JSON lines or Parquet, single files or folders in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from lamina.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-HEADER_BYTES = 2**16  # of a table, in which the names of its columns are searched
-# The files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a digest.
+HEADER_BYTES = 2**16  # at the start of a table, searched for column names
+# Files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a digest.
 SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
 
 
 class _Part(NamedTuple):
-    """One file of a table, the split by its name or folder, and what precedes its images' names."""
+    """One file of a table, its split by name or folder, and the prefix of its image names."""
 
     file: Path
     split: Split | None = None
@@ -38,7 +38,7 @@ class _Part(NamedTuple):
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
-    """A table by its name, or a folder with ``metadata.csv`` that has ``file_name``, or with Parquet files."""
+    """Open a table by its name, or a folder that has ``metadata.csv`` with ``file_name``, or Parquet files."""
     scanned = scan_table(path, preparation)
     if scanned is None:
         return None
@@ -55,7 +55,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
-    """The listing of a table and a digest of its state; ``member`` of an image that it holds encoded is its column."""
+    """List a table, with a digest of its state; ``member`` of an image encoded in the table is its column."""
     parts, problems = _find_parts(path)
     if not parts:
         return None
@@ -65,7 +65,7 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
     for part in parts:
         table = _read_table(part.file)
         columns = choose_columns(table, wanted)
-        # The columns found in the first file are those of all.
+        # All files use the columns found in the first.
         wanted = replace(preparation, image_column=columns.image, label_columns=columns.labels)
         mark = f"{part.prefix}{part.file.name}\0{mark_state(part.file.stat())}\n"
         digest.update(mark.encode("utf-8", "surrogateescape"))
@@ -77,7 +77,7 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         listings.append(listing)
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     if any(one.target_names != listings[0].target_names for one in listings):
-        raise DataError("The files of the table name different classes. Download it again.")
+        raise DataError(f"The files of the table {path} name different classes. Download or create it again.")
     joined = replace(
         listings[0],
         images=[image for one in listings for image in one.images],
@@ -89,19 +89,18 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
 
 
 def _read_table(path: Path) -> Table:
-    # polars takes a while to import; a folder without tables does not need it.
+    # polars is slow to import, and a folder without tables does not need it.
     if path.name.lower().endswith(".parquet"):
         from lamina.data.sources.parquet import read_parquet_table as read
     else:
         from lamina.data.sources.text_table import read_text_table as read
     table = read(path)
     if not table.rows:
-        raise DataError(f"{path} has no rows. Expected one for each image.")
+        raise DataError(f"{path} has no rows; expected one for each image. Add them.")
     return table
 
 
 def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
-    """The rows of one file, before the images that they name are looked up."""
     stem = part.file.name.rpartition(".")[0]
     plural = "s" if len(columns.labels) > 1 else ""
     return Listing(
@@ -129,7 +128,7 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if any(found.values()):
         return (
             [_Part(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, one in found.items() if one],
-            [Problem(folder.name, "no table beside its images") for folder, one in found.items() if not one],
+            [Problem(folder.name, "no table for its images") for folder, one in found.items() if not one],
         )
     is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()  # a link may lead in a circle
     if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
@@ -152,27 +151,27 @@ def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
     sets = sorted({str(file.parent.parent if in_split[file] else file.parent) for file in chosen})
     if len(sets) > 1:
         raise DataError(
-            f"{path} holds more than one set of Parquet files: {', '.join(sets)}. "
-            f"Give lamina the folder of one, such as {path / sets[-1]}."
+            f"{path} contains several sets of Parquet files: {', '.join(sets)}. "
+            f"Use the folder of one, such as {path / sets[-1]}."
         )
     found = {(match[1].lower(), int(match[2])) for match in shards.values() if match[2]}
     for match in shards.values():
         for number in range(int(match[3] or 0)):
             if (match[1].lower(), number) not in found:
                 missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
-                raise DataError(f"{path} lacks {missing} of its Parquet files. Download it again.")
+                raise DataError(f"The Parquet file {missing} is missing in {path}. Download the set again.")
     return (
         [_Part(path / file, splits.get(file), f"{file.parent.name}/" if in_split[file] else "") for file in chosen],
-        [Problem(str(file), "not named by a split") for file in files if splits and file not in splits],
+        [Problem(str(file), "not named after a split") for file in files if splits and file not in splits],
     )
 
 
 def _find_metadata(folder: Path) -> Path | None:
-    """The table of a folder of images, if it has one that names files."""
+    """The table of a folder of images, if it has a column of file names."""
     for file in (folder / name for name in METADATA):
         if file.is_file():
             with file.open("rb") as opened:
-                if file.suffix == ".parquet":  # whose footer names the columns
+                if file.suffix == ".parquet":  # column names are in its footer
                     opened.seek(-min(HEADER_BYTES, file.stat().st_size), os.SEEK_END)
                 head = opened.read(HEADER_BYTES)
             if re.search(rb"\bfile_name\b", head) if file.suffix == ".parquet" else names_files(head):
@@ -181,11 +180,11 @@ def _find_metadata(folder: Path) -> Path | None:
 
 
 def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b) -> Listing:
-    """The images that the rows of a table name; the rest are problems."""
+    """Find the images that the rows of a table name; rows without a usable image become problems."""
     values = table.read(columns.image)
     if url := next((value for value in values if value is not None and URL.match(value)), None):
         raise DataError(
-            f"Column {columns.image!r} of {part.file} holds URLs, such as {url[:80]!r}, which lamina does not "
+            f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which lamina does not "
             "download. Download the images, and put their paths into the table."
         )
     folder = part.file.parent
@@ -211,7 +210,7 @@ def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, 
             first_row = first_rows.setdefault(name, row)
             if first_row != row:
                 same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
-                raise BadImageError(f"named before, in row {first_row + 1}{'' if same else ', with other values'}")
+                raise BadImageError(f"already named in row {first_row + 1}{'' if same else ' with other values'}")
             digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
             kept.append(row)
             images.append(EncodedImage(part.prefix + name, f"{folder}/{name}", size_bytes=state.st_size))
@@ -220,13 +219,13 @@ def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, 
             problems.append(Problem(named, str(error)))
     if not images:
         raise DataError(
-            f"None of the {len(values)} images that {part.file} names can be used; the first is {problems[0].path} "
-            f"({problems[0].reason}). Column {columns.image!r} holds paths below the table's folder, {folder}."
+            f"Cannot use any of the {len(values)} images that {part.file} names; the first is {problems[0].path} "
+            f"({problems[0].reason}). Column {columns.image!r} must contain paths relative to {folder}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     found = listing.keep(kept, images, problems)
     if columns.split is not None or part.split is not None:
         return found
-    # The images' own folders are their splits where each lies in the folder of one.
+    # If all images are in folders named after splits, these are their splits.
     tops = [image.name.partition("/")[0].lower() if "/" in image.name else "" for image in images]
     return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found

@@ -1,4 +1,4 @@
-"""Tables of text: CSV and TSV by polars, and JSON lines; packed with gzip or not."""
+"""Read text tables: CSV and TSV with polars, and JSON lines; with or without gzip."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
-# A table of text is read whole.
+# A text table is read at once.
 TEXT_LIMIT_BYTES = 2 * 2**30
-# Other programs write these for a missing number.
+# Other programs write these for missing values.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
 JSON_KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", float: "number", list: "list"}
 
 
 def read_text_table(path: Path) -> Table:
-    """The columns of a table of text; DataError if it is damaged, not UTF-8 or lacks a header of unique names."""
+    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks a header of unique names."""
     name = path.name.lower().removesuffix(".gz")
     with readable(path, (*READ_ERRORS, *ERRORS)):
         data = _read_bytes(path)
@@ -43,14 +43,14 @@ def _read_bytes(path: Path) -> bytes:
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         data = file.read(TEXT_LIMIT_BYTES + 1)
     if len(data) > TEXT_LIMIT_BYTES:
-        raise DataError(f"{path} holds more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
+        raise DataError(f"{path} has more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _decode(data: bytes, path: Path) -> str:
-    remedy = "Save it as UTF-8, which Excel calls 'CSV UTF-8', or convert it with iconv."
+    remedy = "Save it as UTF-8 (in Excel, 'CSV UTF-8'), or convert it with iconv."
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path} is UTF-16, and tables are read as UTF-8. {remedy}")
+        raise DataError(f"{path} is UTF-16, but tables must be UTF-8. {remedy}")
     try:
         return data.decode()
     except UnicodeDecodeError as error:
@@ -59,7 +59,7 @@ def _decode(data: bytes, path: Path) -> str:
 
 
 def _read_json(text: str, path: Path) -> Table:
-    # Not by polars, which gives each column one type: it makes texts of ["a"] and "", and rejects 1 and [] in a column.
+    # Without polars, which forces one type on each column: it turns ["a"] into text, and rejects 1 next to [].
     rows = list(_parse_lines(text))
     columns = {
         column: [clean_label(row.get(column)) for row in rows]
@@ -84,12 +84,12 @@ def _parse_lines(text: str) -> Iterator[dict[str, Any]]:
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number} is not JSON, {error}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"line {number} is not an object but {line[:40]!r}")
+                raise ValueError(f"line {number} must be a JSON object, got {line[:40]!r}")
             yield row
 
 
 def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
-    if b"\n" not in data:  # as old Macs ended their lines
+    if b"\n" not in data:  # line ends of old Macs
         data = data.replace(b"\r", b"\n")
     data = data.lstrip(b"\r\n")
     first_line = data.partition(b"\n")[0].decode(errors="replace")
@@ -110,43 +110,43 @@ def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
 
 
 def _explain_csv(text: str, path: Path, separator: str) -> None:
-    """Raise an error with the line that polars could not read."""
+    """Raise a ``DataError`` that names the line polars could not read."""
     records = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header = next(records)
     for record in records:
         if len(record) > len(header):
             raise DataError(
-                f"{path} has {len(record)} fields in line {records.line_num}, and its first row names "
-                f"{len(header)} columns. Put a text that holds {separator!r} between double quotes."
+                f"Line {records.line_num} of {path} has {len(record)} fields, but the first row names "
+                f"{len(header)} columns. Put text that contains {separator!r} in double quotes."
             )
         if any(field.count('"') % 2 for field in record):
             raise DataError(
-                f"{path} has a single quotation mark in line {records.line_num}. "
-                'Put its text between double quotes and double the mark, as in "5"" screen".'
+                f"Line {records.line_num} of {path} has an unpaired double quote. "
+                'Put the text in double quotes and double the quote, as in "5"" screen".'
             )
 
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     if header == [""]:
-        raise DataError(f"{path} is empty. Expected a row with the names of the columns, then one for each image.")
+        raise DataError(f"{path} is empty; expected a row of column names, then one row for each image. Add them.")
     if data_like := next((name for name in header if is_image_path(name.replace("\\", "/"))), None):
         raise DataError(
-            f"The first row of {path} looks like an image's ({data_like!r}); a table begins with the names of its "
-            "columns. Put such a row before it, such as image,label."
+            f"The first row of {path} looks like data ({data_like!r}); expected column names. "
+            "Insert a first row such as image,label."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise DataError(f"{path} has more than one column named {twice[0]!r}. Give each a name of its own.")
+        raise DataError(f"{path} has more than one column named {twice[0]!r}. Rename them to unique names.")
 
 
 def _find_type(cells: pl.Series) -> pl.Series:
-    """The cells of a column as booleans or numbers if all are; else as texts."""
+    """Convert the cells of a column to booleans or numbers if all are, otherwise to text."""
     given = cells.replace(MISSING, None)
     texts = given.drop_nulls()
     if texts.is_empty():
         return cells if cells.null_count() < len(cells) else cells.cast(pl.Null)
     if texts.str.to_lowercase().is_in(["true", "false"]).all():
         return given.str.to_lowercase() == "true"
-    if not texts.str.contains("^[+-]?0[0-9]").any():  # 007 is a name, not a number
+    if not texts.str.contains("^[+-]?0[0-9]").any():  # 007 is text, not a number
         for dtype in (pl.Int128, pl.Float64):
             numbers = given.cast(dtype, strict=False)
             if numbers.null_count() == given.null_count():
