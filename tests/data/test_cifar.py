@@ -49,7 +49,8 @@ def test_a_pickle_that_calls_is_rejected_and_not_run(attack, name: str, batches:
     batches.files["data_batch_2"] = pickle.dumps({b"data": attack(target), b"labels": []})
     archive = batches.write_archive(tmp_path / "a.tar.gz")
 
-    message = rf"data_batch_2 is rejected: its pickle asks for \w+\.{name}, which is neither an array nor a container\."
+    asked = rf"its pickle asks for \w+\.{name}, which is neither an array nor a container"
+    message = rf"data_batch_2 is rejected: {asked}\. Download or unpack the official archive again\."
     with pytest.raises(DataError, match=f"^{message}$"):
         load_data(archive)
 

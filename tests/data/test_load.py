@@ -142,9 +142,9 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value) == (
-        f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network connection and try again. Or "
-        "set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip "
-        "or folder of class folders."
+        f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network connection and try "
+        "again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
+        "or a zip or folder of class folders."
     )
 
 
@@ -152,9 +152,9 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
 def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline: None) -> None:
     assert find_default_data() == (
         "shapes",
-        f"the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network "
-        "connection and try again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder "
-        "cifar-10-batches-py, or a zip or folder of class folders.",
+        f"the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the "
+        "network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its "
+        "folder cifar-10-batches-py, or a zip or folder of class folders.",
     )
 
 

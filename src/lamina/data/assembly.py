@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.images import Dataset, Problem, Progress, list_leaks
+from lamina.data.duplicates import list_leaks
+from lamina.data.images import Dataset, Problem, Progress
 from lamina.data.labels import read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing

@@ -32,7 +32,8 @@ import platformdirs
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 
-from lamina.data.images import Dataset, Images, Leak, Problem
+from lamina.data.duplicates import Leak
+from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
 from lamina.errors import DataError, LaminaWarning
 from lamina.files import sync_folder

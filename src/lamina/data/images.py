@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
-from lamina.data.duplicates import digest_rows, group_duplicates
+from lamina.data.duplicates import Leak, describe_leaks, digest_rows, list_leaks
 from lamina.data.preparation import Preparation, Resize
-from lamina.data.splits import SPLITS, Split, find_leaks
+from lamina.data.splits import SPLITS, Split
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural
+from lamina.errors import DataError, LaminaWarning, check_type, name_some
 from lamina.markup import MOST_ROWS, card, image, join, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
@@ -25,7 +25,6 @@ from lamina.values import explain_call
 
 Progress = Callable[[int, int], None]
 
-LEAKS_NAMED = 3
 DARK = "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been truncated."
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
@@ -36,34 +35,6 @@ class Problem:
 
     path: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Leak:
-    """An image that an earlier split contains too, with identical pixels, which inflates the score."""
-
-    name: str
-    split: Split
-    twin: str
-    twin_split: Split
-
-
-def list_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]) -> tuple[Leak, ...]:
-    return tuple(
-        Leak(names[place], split, names[twin], earlier)
-        for split, earlier, twins in find_leaks(splits, group_duplicates(digests))
-        for place, twin in twins.items()
-    )
-
-
-def describe_leaks(leaks: Sequence[Leak]) -> str:
-    named = [f"{leak.name} of {leak.split} is {leak.twin} of {leak.twin_split}" for leak in leaks]
-    count = plural(len(leaks), "image is", "images are")
-    shown = name_some(named, LEAKS_NAMED)
-    return (
-        f"{count} in two splits (identical pixels), which inflates the score: {shown}. "
-        "Keep each image in one split only."
-    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

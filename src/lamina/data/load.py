@@ -14,8 +14,9 @@ import numpy as np
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
+from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps
-from lamina.data.images import Dataset, Images, Problem, Progress, describe_leaks
+from lamina.data.images import Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
