@@ -6,7 +6,7 @@ have at least 32 px. Multiply-adds per image:
     photo-s    96 px: 16.9 million    224 px: 92 million
     cnn-s      32 px: 17.1 million     96 px: 169.5 million
 
-Not yet trained on a full data set.
+Not yet trained to the end on a full data set.
 """
 
 from lamina.nets import BatchNorm, Conv2d, GlobalMaxPool, Net, Output, ReLU, Whiten
