@@ -10,8 +10,8 @@ from lamina.cli import COMMANDS, main
 
 CASES = {
     "trian": "there is no command 'trian'. Did you mean train?",
-    "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? Or give layers, as in \"Flatten(), "
-    'Linear(200), ReLU(), Output()", or on the command line a file.py.',
+    "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
+    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.',
     "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0. Try --epochs 10.",
