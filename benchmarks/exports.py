@@ -27,7 +27,7 @@ from torch import nn
 from lamina import Preparation, load_data
 from lamina.data import Images
 from lamina.deploy.exported_model import export_onnx, export_pt2
-from lamina.deploy.parity import IMAGES, certify
+from lamina.deploy.parity import IMAGES, check_parity
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.targets import REGRESSION, SINGLE_LABEL
@@ -89,7 +89,7 @@ def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str
         began = time.perf_counter()
         try:
             content = export(model, "crop")
-            parity_check = certify(content, file_format, model, images)
+            parity_check = check_parity(content, file_format, model, images)
         except NetError as error:
             print(f"{name:20} {kind:13} {file_format:5} refused: {error}", flush=True)
             yield {"net": name, "kind": kind, "format": file_format, "refused": str(error)}

@@ -112,7 +112,7 @@ def test_the_page_and_the_card_give_the_same_facts(runs, kind):
     facts = collect_facts(run)
     card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
     page = " ".join(Outline(build_report_page(run, dataset)).texts)
-    for fact in map(escape, (facts.about, *run.report.figures(), *facts.diagnoses, *facts.origin.values())):
+    for fact in map(escape, (facts.about, *run.report.summary_lines(), *facts.diagnoses, *facts.origin.values())):
         assert fact.replace("\\", "") in card.replace("\\", "")
         assert fact in page
 

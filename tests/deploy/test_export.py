@@ -15,7 +15,7 @@ from torch import nn
 from lamina import load_data
 from lamina.data import Images
 from lamina.deploy.exported_model import OnnxModel, export_onnx, export_pt2, open_onnx
-from lamina.deploy.parity import certify
+from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.training.model import build_model
@@ -52,7 +52,7 @@ def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, t
         images = load_data(data).test.take_evenly(20)
     model = make_model(RESIDUAL, images, temperatures=temperatures)
     content = (export_onnx if kind == "onnx" else export_pt2)(model, "crop")
-    parity_check = certify(content, kind, model, images)
+    parity_check = check_parity(content, kind, model, images)
     assert parity_check.images == 22
     assert parity_check.largest_difference <= parity_check.limit
     assert parity_check.same_predictions + parity_check.close_calls == 22
@@ -77,7 +77,7 @@ def test_nets_of_the_zoo_are_exported(name):
     pixels = np.random.default_rng(0).integers(0, 256, (9, side_px, side_px, 3), dtype=np.uint8)
     images = Images(pixels, np.arange(9) % 3, ("a", "b", "c"), tuple(map(str, range(9))), "test")
     model = make_model(load_net(name), images)
-    assert certify(export_onnx(model, "pad"), "onnx", model, images).largest_difference < 1e-3
+    assert check_parity(export_onnx(model, "pad"), "onnx", model, images).largest_difference < 1e-3
 
 
 def make_own(channels: int, outputs: int) -> nn.Module:
@@ -98,8 +98,8 @@ def make_own(channels: int, outputs: int) -> nn.Module:
 def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
     images = load_data(data).test.take_evenly(9)
     model = make_model(make_body(), images)
-    certify(export_onnx(model, "crop"), "onnx", model, images)
-    certify(export_pt2(model, "crop"), "pt2", model, images)
+    check_parity(export_onnx(model, "crop"), "onnx", model, images)
+    check_parity(export_pt2(model, "crop"), "pt2", model, images)
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_grey_images_are_exported():
     )  # fmt: skip
     for body in (load_net("mlp"), make_own(1, 3)):
         model = make_model(body, grey)
-        certify(export_onnx(model, "crop"), "onnx", model, grey)
+        check_parity(export_onnx(model, "crop"), "onnx", model, grey)
 
 
 class Deciding(nn.Module):
@@ -135,19 +135,19 @@ def test_what_cannot_be_exported_is_said_and_a_file_that_answers_otherwise_is_re
     with torch.no_grad():
         model.body[-1].bias[0] += 0.01
     with pytest.raises(NetError, match=r"does not answer as the run does: logits differ by up to 0\.01"):
-        certify(content, "onnx", model, images)
+        check_parity(content, "onnx", model, images)
 
 
 def test_few_images_are_compared_in_batches_of_all_sizes_and_a_model_without_numbers_is_named():
     images = load_data("shapes").test.take_evenly(1)
     model = make_model(RESIDUAL, images)
     content = export_onnx(model, "crop")
-    parity_check = certify(content, "onnx", model, images)
+    parity_check = check_parity(content, "onnx", model, images)
     assert (parity_check.images, parity_check.same_predictions) == (3, 3)
     with torch.no_grad():
         model.body[-1].bias[0] = float("nan")
     with pytest.raises(NotFiniteError, match=r"^The model's logits contain NaN or infinity: its training diverged\."):
-        certify(content, "onnx", model, images)
+        check_parity(content, "onnx", model, images)
 
 
 def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):

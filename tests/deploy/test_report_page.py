@@ -78,7 +78,7 @@ def test_each_link_leads_somewhere_and_each_name_is_used_once(pages, kind):
 def test_a_page_says_what_the_report_says(runs, pages, kind):
     run, _ = runs[kind]
     text = " ".join(Outline(pages[kind]).texts)
-    for line in run.report.figures():
+    for line in run.report.summary_lines():
         assert line in text
     for part in ("Training", "Diagnoses", "What the first layers see", "Findings", "How to reproduce it", "abc"):
         assert part in text

@@ -101,11 +101,11 @@ def test_answers_are_put_into_words():
     assert format_predictions(NUMBERS, logits[:, :2]) == ("5, -3",)
 
 
-@pytest.mark.parametrize("most_known", [100, 40])
-def test_isolation_is_the_mean_distance_to_the_nearest_others(most_known, monkeypatch):
-    monkeypatch.setattr(similarity, "MOST_KNOWN", most_known)
+@pytest.mark.parametrize("most_references", [100, 40])
+def test_isolation_is_the_mean_distance_to_the_nearest_others(most_references, monkeypatch):
+    monkeypatch.setattr(similarity, "MOST_REFERENCES", most_references)
     given = RANDOM.normal(size=(100, 5)).astype(np.float32)
-    known = np.linspace(0, 99, most_known).astype(int)
+    known = np.linspace(0, 99, most_references).astype(int)
     unit = given / np.linalg.norm(given, axis=1, keepdims=True)
     cosines = unit @ unit[known].T
     cosines[known[None] == np.arange(100)[:, None]] = -np.inf

@@ -10,7 +10,7 @@ from lamina.cli.options.use_options import ExportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.deploy.exported_model import describe_model, export_onnx, export_pt2
-from lamina.deploy.parity import certify
+from lamina.deploy.parity import check_parity
 from lamina.errors import DataError
 from lamina.files import write_atomically, write_json
 
@@ -35,7 +35,7 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         export = export_onnx if file_format == "onnx" else export_pt2
         content = export(predictor.model, predictor.resize)
         show_progress("comparing", 1, 2)
-        parity_check = certify(content, file_format, predictor.model, images)
+        parity_check = check_parity(content, file_format, predictor.model, images)
     proof = file.with_name(f"{file.name}.json")
     with writing(file):
         write_atomically(file, content)

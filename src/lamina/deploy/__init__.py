@@ -1,1 +1,1 @@
-"""What leaves a run: exported files, a report page, a model card, a server."""
+"""Export, report page, model card and server."""

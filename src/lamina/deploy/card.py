@@ -1,4 +1,4 @@
-"""A model card in Markdown, with Hugging Face's metadata: what a run's model is, how well it answers, how to use it."""
+"""The model card of a run: Markdown with Hugging Face's metadata."""
 
 from __future__ import annotations
 
@@ -14,26 +14,36 @@ from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
 from lamina.training.pretrained import PRETRAINED
 
-# What Hugging Face calls the data sets that have a name in lamina; others have no page there.
+# Hugging Face's names of lamina's named data sets.
 DATA_SETS = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
     "mnist": "ylecun/mnist",
     "fashion-mnist": "zalando-datasets/fashion_mnist",
 }
-METRICS = ("accuracy", "f1", "mae")  # those that have a page at https://hf.co/metrics
+METRICS = ("accuracy", "f1", "mae")  # these have a page at https://hf.co/metrics
 NAMED_CLASSES = 50
 
 
 def build_card(run: Run) -> str:
-    """A model card in Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as JSON values."""
+    """Build the model card of a run.
+
+    Args:
+        run: the run; it need not be evaluated.
+
+    Returns:
+        Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as YAML.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
     facts, report = collect_facts(run), run.report
     metadata = (f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, facts.name).items())
     sections = {
-        "How good it is": _describe_results(run, report, facts),
-        "Limits": _describe_limits(run, report, facts),
-        "How to use it": _describe_use(run),
-        "How it was trained": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
+        "Results": _describe_results(run, report, facts),
+        "Limitations": _describe_limits(run, report, facts),
+        "Usage": _describe_use(run),
+        "Training": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
     }
     lines = ["---", *metadata, "---", "", f"# {_quote(facts.name)}", "", *_describe_model(run, facts)]
     for title, section in sections.items():
@@ -42,13 +52,13 @@ def build_card(run: Run) -> str:
 
 
 def to_yaml(value: Any) -> str:
-    """A value as JSON that YAML 1.1 reads alike."""
+    """A value as JSON that YAML 1.1 parses to the same value."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(to_yaml, value)) + "]"
     if isinstance(value, float):
-        # YAML takes an exponent for a number's only behind a point.
+        # YAML needs a decimal point before an exponent.
         return re.sub(r"^(-?\d+)e", r"\1.0e", repr(value))
     if isinstance(value, str):
         shown = json.dumps(escape(value), ensure_ascii=False)
@@ -69,7 +79,7 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     if known is not None:
         found["datasets"] = [known]
     if record.timm is not None and record.timm.weights == PRETRAINED:
-        found["base_model"] = f"timm/{record.timm.name}"  # where timm's authors publish them
+        found["base_model"] = f"timm/{record.timm.name}"  # where timm publishes its weights
     if report is None:
         return found
     metrics = [
@@ -103,51 +113,54 @@ def _describe_model(run: Run, facts: Facts) -> list[str]:
     kind, names = run.record.task.kind, run.record.task.target_names
     quoted = [_quote(name) for name in names[:NAMED_CLASSES]]
     more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
-    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, "Question" if len(names) == 1 else "Classes")
+    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, "Target" if len(names) == 1 else "Classes")
     return [_quote(facts.about), "", f"{noun}: {', '.join(quoted)}{more}."]
 
 
 def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str]:
     if report is None:
         return list(facts.verdict)
-    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *report.figures())]
+    lines = [f"- {_quote(line)}" for line in (*facts.verdict, *report.summary_lines())]
     heads, rows = report.table()
     table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
-    where = f"Measured on {report.images:,} images of {_quote(run.record.data.name)} that it was not trained on"
-    where += ", by which it may have been chosen (val)." if report.split == "val" else f" ({report.split})."
+    where = f"Measured on the {report.images:,} {report.split} images of {_quote(run.record.data.name)}, which were "
+    where += "not used for training"
+    where += ", but may have been used to choose the model." if report.split == "val" else "."
     return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]
 
 
 def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]:
     limits = []
     if run.record.task.kind is REGRESSION:
-        limits.append("It gives numbers for any image, also for one unlike those that it was trained on.")
+        limits.append("The model predicts numbers for any image, even one unlike the training images.")
     else:
-        limits.append("It has no other answers than these, also for images unlike those that it was trained on.")
+        noun = "labels" if run.record.task.kind is MULTI_LABEL else "classes"
+        limits.append(f"The model predicts these {noun} for any image, even one unlike the training images.")
     if isinstance(report, ClassReport):
         weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
         recall, name, support = weak[0]
         if recall < 1:
-            limits.append(f"Its recall is lowest for {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
+            limits.append(f"The lowest recall is that of {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
         if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
-            limits.append(f"It was measured without images of {absent}.")
+            limits.append(f"The evaluation had no images of {absent}.")
     if run.record.task.kind is not REGRESSION:
         calibration = run.calibration
         limits.append(
-            "Its probabilities are not calibrated; do not read them as how often it is right."
+            "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of such predictions "
+            "are correct."
             if calibration is None
-            else f"Its probabilities are calibrated on {calibration.images:,} images of {calibration.split}, for "
-            "images like those."
+            else f"The probabilities are calibrated on {calibration.images:,} {calibration.split} images; the "
+            "calibration holds for similar images only."
         )
-    limits += [f"While it was trained: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
-    limits.append("Whom it may be used on, and for what, was not examined. Its owner should say so here.")
+    limits += [f"Diagnosis during training: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
+    limits.append("Intended use, risks and biases have not been assessed. The owner of the model should add them here.")
     return [f"- {limit}" for limit in limits]
 
 
 def _describe_use(run: Run) -> list[str]:
     load = 'load_run("PATH")  # this folder'
     if run.record.own_module is not None:
-        load = 'load_run("PATH", module=module)  # this folder, and its own module, made anew'
+        load = 'load_run("PATH", module=module)  # this folder, and a new instance of its custom module'
     return [
         *("```python", "from lamina import load_run", "", f"run = {load}"),
         *('print(run.predict("photos/*.jpg"))', "```"),
@@ -155,7 +168,7 @@ def _describe_use(run: Run) -> list[str]:
 
 
 def _quote(text: str) -> str:
-    r"""Text that Markdown shows as it is, without links.
+    r"""Escape text for Markdown, so that it contains no formatting and no links.
 
     >>> print(_quote("<b> *x* | www.example.com http://example.com"))
     \<b\> \*x\* \| www\.example.com http\://example.com

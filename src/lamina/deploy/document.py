@@ -1,7 +1,4 @@
-"""An HTML document that stands alone.
-
-Its Content-Security-Policy allows nothing but its own style and the images inside it.
-"""
+"""A self-contained HTML document. Its Content-Security-Policy allows only its own style sheet and embedded images."""
 
 from __future__ import annotations
 

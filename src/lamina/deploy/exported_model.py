@@ -1,6 +1,7 @@
-"""Exported files: a model with its preprocessing inside, as ONNX or as PyTorch's own program, and ONNX files as models.
+"""Export a model with its preprocessing, as ONNX or as a ``torch.export`` program, and use ONNX files as models.
 
-In go ``images``, uint8 (N, H, W, C) at the model's size; out come ``probabilities`` (or numbers) and ``logits``.
+The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are ``probabilities`` (N, M), for
+regression the numbers, and ``logits`` (N, K).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lamina.training.task import Task
 if TYPE_CHECKING:
     import onnxruntime
 
-OPSET = 20  # ONNX's operator set
+OPSET = 20  # ONNX operator set
 Format = Literal["onnx", "pt2"]
 
 
@@ -46,35 +47,47 @@ class Exported(nn.Module):
 
 
 def describe_model(model: Model, resize: str) -> dict[str, Any]:
-    """What whoever uses an exported file must know, as JSON values."""
+    """The metadata of an exported file, as JSON values."""
     task = model.task
     return {
         "task": task.to_json(),
         "kind": task.kind.name,
         "names": list(task.kind.class_names(task.target_names) or task.target_names),
         "in_shape": list(model.in_shape),
-        "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels grey, or red, green, blue",
+        "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green, blue",
         "resize": resize,
     }
 
 
 def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
-    """The same as metadata, which are texts; what is none becomes JSON."""
+    """The metadata as strings: values that are not strings become JSON."""
     described = describe_model(model, resize)
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
-    """A model as an ONNX file, with what :func:`describe_model` says among its metadata."""
+    """Export a model as an ONNX file, which includes its preprocessing, its metadata and its temperatures.
+
+    Args:
+        model: the model; it is not changed.
+        resize: how to fit images of a different size, stored in the metadata: ``crop``, ``pad`` or ``stretch``.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        DataError: ``resize`` has another value.
+        NetError: onnx or onnxscript is not installed, or the exporter does not support the net.
+    """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise NetError(
-            "To export ONNX files, onnx and onnxscript must be installed: pip install 'lamina[export]'"
+            "onnx or onnxscript is not installed; the export needs both. Use pip install 'lamina[export]'"
         ) from error
     _check(model, resize)
-    with warnings.catch_warnings(action="ignore"):  # about torch's own old functions
+    with warnings.catch_warnings(action="ignore"):  # torch warns about its own deprecated functions
         try:
             program = torch.onnx.export(
                 *_prepare(model),
@@ -89,7 +102,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     if program is None:
-        raise NetError("This net cannot be exported: the exporter gave nothing.")
+        raise NetError("torch.onnx returned nothing for this net; expected a program. Use the format pt2.")
     proto = program.model_proto
     for key, value in _describe_in_texts(model, resize).items():
         entry = proto.metadata_props.add()
@@ -98,7 +111,19 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 
 def export_pt2(model: Model, resize: str) -> bytes:
-    """A model as a file of ``torch.export``, which ``torch.export.load`` reads; nothing in it is pickled code."""
+    """Export a model as a ``torch.export`` program, which ``torch.export.load`` loads without running pickled code.
+
+    Args:
+        model: the model; it is not changed.
+        resize: how to fit images of a different size, stored in the metadata: ``crop``, ``pad`` or ``stretch``.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        DataError: ``resize`` has another value.
+        NetError: the exporter does not support the net.
+    """
     _check(model, resize)
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
@@ -111,12 +136,12 @@ def export_pt2(model: Model, resize: str) -> bytes:
 
 
 def _check(model: Model, resize: str) -> None:
-    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     check_resize(resize)
 
 
 def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
-    """What is exported, and its example arguments: two images, as one would freeze the batch size."""
+    """The module to export and its example input: two images, because one would fix the batch size."""
     folded = fold_model(copy.deepcopy(model).cpu())
     channels, height, width = model.in_shape
     return Exported(folded).eval(), (torch.zeros(2, height, width, channels, dtype=torch.uint8),)
@@ -126,13 +151,13 @@ def _cannot_export(error: Exception) -> NetError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = next((line for line in lines if "Error" in line or "not support" in line), (lines or [""])[0])
     return NetError(
-        f"This net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter follows the forward pass "
-        "once: write it without decisions that depend on the images."
+        f"The net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter traces the forward pass "
+        "once; write it without control flow that depends on the images."
     )
 
 
 class OnnxModel(Model):
-    """An exported ONNX file used as a model; it has no weights to look at, and cannot be trained."""
+    """An exported ONNX file used as a model. It has no layers or weights, and cannot be trained."""
 
     def __init__(self, session: onnxruntime.InferenceSession, task: Task, in_shape: tuple[int, int, int]) -> None:
         channels = in_shape[0]
@@ -150,11 +175,11 @@ class OnnxModel(Model):
 
 
 def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
-    """An ONNX file as onnxruntime runs it, on the CPU."""
+    """An onnxruntime session for an ONNX file, on the CPU; ``what`` names the file in errors."""
     try:
         import onnxruntime
     except ImportError as error:
-        raise NetError("To use ONNX files, onnxruntime must be installed: pip install 'lamina[export]'") from error
+        raise NetError("onnxruntime is not installed; ONNX files need it. Use pip install 'lamina[export]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -162,13 +187,18 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
         raise RunError(
-            f"{what} is not an ONNX file that can be run: {str(error).splitlines()[0]:.200}. Give a run, or a "
-            "file that lamina export wrote as ONNX."
+            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]:.200}. Use a run, or an ONNX file from "
+            "lamina export."
         ) from error
 
 
 def open_onnx(file: Path) -> Predictor:
-    """An ONNX file that :func:`export_onnx` made, with everything needed to use it on images."""
+    """Load an ONNX file from :func:`export_onnx` as a predictor.
+
+    Raises:
+        NetError: onnxruntime is not installed.
+        RunError: the file is not ONNX, or lamina did not export it.
+    """
     session = open_session(read_bytes(file), str(file))
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:
@@ -178,9 +208,10 @@ def open_onnx(file: Path) -> Predictor:
         (images,), (logits,) = session.get_inputs(), [one for one in session.get_outputs() if one.name == "logits"]
         expected = [height, width, channels], [task.outputs]
         if resize not in get_args(Resize) or (images.shape[1:], logits.shape[1:]) != expected:
-            raise ValueError("its metadata do not fit it")
+            raise ValueError("the metadata differ from the file")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(
-            f"{file} was not exported by lamina: expected the metadata task, in_shape, resize. Export the run again."
+            f"{file} was not exported by lamina: it must have the metadata task, in_shape and resize. Export the run "
+            "again."
         ) from error
     return Predictor(OnnxModel(session, task, (channels, height, width)), resize)

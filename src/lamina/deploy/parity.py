@@ -1,4 +1,4 @@
-"""The proof that an exported file answers as the model does, on real images and in batches of several sizes."""
+"""The numerical parity check of exported files: compare the file with the model, in batches of several sizes."""
 
 from __future__ import annotations
 
@@ -22,49 +22,77 @@ from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 
-IMAGES = 256  # compared at most, evenly spread; a black and a white one are added
-BATCHES = (1, 2, 7)  # sizes, in turn: a frozen batch size would fail
-TOLERANCE = 1e-4  # of a logit, as a fraction of the largest one, or of 1
-# What an opened file gives for images: probabilities and logits.
+IMAGES = 256  # at most, evenly spread over the split, in addition to a black and a white image
+BATCHES = (1, 2, 7)  # sizes, in turn, to detect a fixed batch size
+TOLERANCE = 1e-4  # of a logit, relative to the largest logit, or to 1
+# A loaded file: probabilities and logits of images.
 Compute: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """What was compared, and how far apart the predictions were."""
+    """The result of a numerical parity check.
+
+    Attributes:
+        format: ``onnx`` or ``pt2``.
+        opset: ONNX operator set; ``None`` for ``pt2``.
+        sha256: SHA-256 of the file.
+        images: number of images compared, including the black and the white image.
+        split: the split of the images.
+        batches: the batch sizes.
+        largest_difference: largest difference of a logit.
+        limit: largest difference of a logit that the check accepts.
+        largest_probability_difference: largest difference of a probability, or for regression of a number.
+        same_predictions: number of images with the run's prediction.
+        close_calls: number of images with a different prediction, because the best two are within ``limit``.
+    """
 
     format: Format
     opset: int | None
     sha256: str
-    images: int  # with the black and the white one
+    images: int
     split: str
     batches: tuple[int, ...]
-    largest_difference: float  # of a logit; ``limit`` is the most that is accepted
+    largest_difference: float
     limit: float
     largest_probability_difference: float
     same_predictions: int
-    close_calls: int  # images with another prediction, the best two being within the limit
+    close_calls: int
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
         return (
-            f"equal to the run on {self.images - 2:,} {self.split} images, an all black and an all white one, in "
+            f"matches the run on {self.images - 2:,} {self.split} images, a black image and a white image, in "
             f"batches of {', '.join(map(str, self.batches))}: logits differ by at most {self.largest_difference:.1e} "
-            f"(limit {self.limit:.1e}), {self.same_predictions:,} answers are the same{others}"
+            f"(limit {self.limit:.1e}), {self.same_predictions:,} of {self.images:,} predictions are equal{others}"
         )
 
 
-def certify(content: bytes, file_format: Format, model: Model, images: Images) -> ParityCheck:
-    """Compare an exported file with the model, on some of ``images``; ``NetError`` if it predicts something else."""
+def check_parity(content: bytes, file_format: Format, model: Model, images: Images) -> ParityCheck:
+    """Compare an exported file with the model.
+
+    Args:
+        content: content of the exported file.
+        file_format: ``onnx`` or ``pt2``.
+        model: the model that was exported.
+        images: a split; the check uses up to 256 of its images.
+
+    Returns:
+        The result of the check.
+
+    Raises:
+        NetError: the outputs of the file differ from the model's.
+        NotFiniteError: a logit of the model is NaN or infinite.
+    """
     some = images.take_evenly(IMAGES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)
-    # Few images come several times, so that there are batches of each size.
+    # If there are few images, they are repeated until each batch size occurs.
     pixels = np.resize(np.concatenate([some.pixels, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
     expected = predict_logits(model, pixels)
     if not np.isfinite(expected).all():
         raise NotFiniteError(
-            "The model's logits contain NaN or infinity: its training diverged. Train again with a lower lr, or with "
+            "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, or with "
             "gradient_clip=1."
         )
     with torch.inference_mode():
@@ -72,8 +100,8 @@ def certify(content: bytes, file_format: Format, model: Model, images: Images) -
     found, logits = _predict_in_batches(_open(content, file_format), pixels)
     if logits.shape != expected.shape or found.shape != probabilities.shape:
         raise NetError(
-            f"The exported file gives logits of shape {logits.shape} for {len(pixels)} images, expected "
-            f"{expected.shape}. It was not written."
+            f"The exported file returns logits of shape {logits.shape} for {len(pixels)} images; expected "
+            f"{expected.shape}. The file was not written."
         )
     limit, scale = (TOLERANCE * max(1.0, float(np.abs(one).max())) for one in (expected, probabilities))
     difference, apart = (
@@ -82,9 +110,9 @@ def certify(content: bytes, file_format: Format, model: Model, images: Images) -
     same = _find_same_predictions(logits, expected, model.task.kind, limit)
     if not (difference <= limit and apart <= scale):
         raise NetError(
-            f"The exported file does not answer as the run does: logits differ by up to {difference:.2g} (at most "
-            f"{limit:.2g} is accepted), probabilities by {apart:.2g} (at most {scale:.2g}), and {int((~same).sum()):,} "
-            f"of {len(pixels):,} answers differ. It was not written."
+            f"The exported file does not match the run: logits differ by up to {difference:.2g} (limit {limit:.2g}), "
+            f"probabilities by {apart:.2g} (limit {scale:.2g}), and {int((~same).sum()):,} of {len(pixels):,} "
+            "predictions. The file was not written."
         )
     return ParityCheck(
         format=file_format,

@@ -1,4 +1,4 @@
-"""The parts of a report page that show images: what is confused, the largest losses, and what units see."""
+"""The parts of a report page that show images: confused classes, the largest losses, and the units of the net."""
 
 from __future__ import annotations
 
@@ -31,18 +31,15 @@ from lamina.training.task import Task
 
 IMAGES_BYTES = 6_000_000  # of the images behind the confusions; charts and sheets add about one million more
 MOST_OF_CELL, MOST_LOSSES = 30, 24
-MOST_CLASSES, MOST_PAIRS = (
-    25,
-    50,
-)  # of a whole confusion table, and of the pairs that are listed instead of a larger one
+MOST_CLASSES, MOST_PAIRS = 25, 50  # of a confusion matrix, and of the list of pairs that replaces a larger matrix
 IMAGE_PX, IMAGE_QUALITY = 96, 90
-SEEN_IMAGES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000  # where patches are looked for: fewer of large images
+SEEN_IMAGES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000  # searched for patches: fewer large images
 SHOWN_LAYERS, SHOWN_UNITS = 2, 12
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A model's logits for the images that it was evaluated on, and these images, where they are still there."""
+    """A model's logits for the images that it was evaluated on, and the images, if they are available."""
 
     task: Task
     outputs: Outputs
@@ -51,23 +48,23 @@ class Evidence:
 
     @staticmethod
     def collect(task: Task, outputs: Outputs, images: Images | None) -> Evidence:
-        """The evidence, without images that are others than those predicted."""
+        """The evidence; without ``images`` if they are not those of ``outputs``."""
         fits = images is not None and images.names == outputs.names
         losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
         return Evidence(task, outputs, images if fits else None, losses)
 
 
 class _Cell(NamedTuple):
-    """The images of one target that get one answer, the largest loss first."""
+    """The images with one target and one prediction, the largest loss first."""
 
     target: str
     predicted: str
     rows: Int64[np.ndarray, " m"]
-    is_right: bool
+    is_correct: bool
 
 
 def show_confusions(report: Report, evidence: Evidence) -> Markup:
-    """A table of what is confused with what, whose cells open the images behind them; nothing for numbers."""
+    """The confusion matrix or the confused pairs, linked to their images; nothing for numbers."""
     task = evidence.task
     if task.kind is REGRESSION:
         return Markup("")
@@ -86,12 +83,12 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
             )
             for row, (name, scores) in enumerate(zip(names, report.classes, strict=True))
         ]
-        head = "Rows are the true classes, columns the predicted ones; shades grow with the share of the class."
+        head = "Rows: true class. Columns: predicted class. Shade: share of the true class."
         return join([wrap("p", head), remark, matrix(names, rows, "true \\ predicted"), album])
     _, pairs = find_confusions(task, evidence.outputs.logits, evidence.outputs.targets)
     if not pairs:
-        return wrap("p", "Nothing is answered wrongly.")
-    listed = [_Cell(pair.target, str(pair.predicted), pair.rows, is_right=False) for pair in pairs[:MOST_PAIRS]]
+        return wrap("p", "All predictions are correct.")
+    listed = [_Cell(pair.target, str(pair.predicted), pair.rows, is_correct=False) for pair in pairs[:MOST_PAIRS]]
     remark, album, shown = _show_cells(listed, evidence)
     lines = [
         (
@@ -105,9 +102,9 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "predicted", "images", "of", "share", "95 % interval")
-    some = f"; listed are the {len(listed)} whose intervals have the highest lower ends"
+    some = f"; the table lists the {len(listed)} with the highest lower end of the interval"
     some = some if len(pairs) > len(listed) else ""
-    head = wrap("p", f"Pairs that are confused: {len(pairs):,}{some}.")
+    head = wrap("p", f"Confused pairs: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2), album])
 
 
@@ -121,12 +118,12 @@ def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int]
     for key in np.unique(keys).tolist():
         row, column = divmod(key, len(report.classes))
         names = report.classes[row].name, report.classes[column].name
-        found[row, column] = _Cell(*names, order[keys == key], is_right=row == column)
+        found[row, column] = _Cell(*names, order[keys == key], is_correct=row == column)
     return found
 
 
 def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
-    """The number of each cell's images, which leads to those that are shown."""
+    """The number of images of each cell, linked to its images if the page shows some."""
     return [
         link(f"{len(cell.rows):,}", f"cell-{number}", f"{len(cell.rows):,}: {_name_cell(cell)}")
         if count
@@ -136,12 +133,12 @@ def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
 
 
 def _name_cell(cell: _Cell) -> str:
-    predicted = "correctly" if cell.is_right else shorten(cell.predicted, LONGEST_NAME)
-    return f"{shorten(cell.target, LONGEST_NAME)} answered {predicted}"
+    predicted = "correctly" if cell.is_correct else f"as {shorten(cell.predicted, LONGEST_NAME)}"
+    return f"{shorten(cell.target, LONGEST_NAME)} predicted {predicted}"
 
 
 def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Markup, list[int]]:
-    """How to see the images of the cells, these, hidden until a link leads to them, and how many of each."""
+    """A remark, the images of the cells, hidden until a link opens them, and how many of each cell are shown."""
     if evidence.images is None:
         return Markup(""), Markup(""), [0] * len(cells)
     images, sure = evidence.images, _describe_confidence(evidence)
@@ -150,22 +147,22 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
     for number, (cell, own) in enumerate(zip(cells, figures, strict=True)):
         if not own:
             continue
-        some = "" if len(own) == len(cell.rows) else f"; {len(own):,} are in this page, those with the largest loss"
+        some = "" if len(own) == len(cell.rows) else f"; shown are the {len(own):,} with the largest loss"
         title = f"{_name_cell(cell)}: {len(cell.rows):,}{some}"
         back = wrap("p", link("back to the table", "confusions"))
         shown_here = wrap("h3", title), wrap("div", *own, kind="images"), back
         parts.append(wrap("div", *shown_here, kind="cell", name=f"cell-{number}"))
     counts = [len(own) for own in figures]
     shown, whole = sum(counts), sum(len(cell.rows) for cell in cells)
-    remark = f"Choose a number to see the images behind it. {shown:,} of {whole:,} are in this page"
-    remark += "." if shown == whole else "; the others were left out to keep it small."
+    remark = f"Select a number to see its images. This page has {shown:,} of {whole:,} images"
+    remark += "." if shown == whole else "; the others are left out to keep the file small."
     return wrap("p", remark, kind="faint screen"), join(parts), counts
 
 
 def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> list[list[Markup]]:
-    """The first images of each cell, at most 30 of one; right answers have the room that the mistakes leave."""
+    """The first images of each cell, at most 30; correct predictions get the space that the errors leave."""
     wanted = sorted(
-        (cell.is_right, place, number)
+        (cell.is_correct, place, number)
         for number, cell in enumerate(cells)
         for place in range(min(MOST_OF_CELL, len(cell.rows)))
     )
@@ -182,7 +179,7 @@ def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> 
 
 
 def show_losses(evidence: Evidence) -> Markup:
-    """The images with the largest losses, or their names where they are no longer there."""
+    """The images with the largest losses, or their names if the images are not available."""
     outputs, task = evidence.outputs, evidence.task
     order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
     given = format_predictions(task, outputs.raw_logits(task)[order])
@@ -203,9 +200,9 @@ def show_losses(evidence: Evidence) -> Markup:
     figures = [
         _show_image(evidence.images, row, caption) for row, caption in zip(order.tolist(), captions, strict=True)
     ]
-    head = "The true answer → the model's" + (", and its probability." if any(sure) else ".")
+    head = "Target → prediction" + (", with its probability." if any(sure) else ".")
     if task.kind is REGRESSION:
-        head = f"The true number → the predicted one: {shorten(', '.join(task.target_names), 200)}."
+        head = f"Target → prediction, for {shorten(', '.join(task.target_names), 200)}."
     return join([wrap("p", head, kind="faint"), wrap("div", *figures, kind="images")])
 
 
@@ -215,7 +212,7 @@ def _pair_numbers(evidence: Evidence, row: int) -> str:
 
 
 def _describe_confidence(evidence: Evidence) -> list[str]:
-    """The probability of each answer; nothing where there are several or none."""
+    """The probability of each prediction as text; empty for labels and numbers."""
     outputs, task = evidence.outputs, evidence.task
     if task.kind not in (SINGLE_LABEL, BINARY):
         return [""] * len(outputs.logits)
@@ -234,15 +231,15 @@ def _show_image(images: Images, row: int, caption: str) -> Markup:
 
 
 def show_units(model: Model, train: Images) -> Markup:
-    """A sheet for each of the first two layers: the patches of training images that excite its units most."""
+    """A sheet for each of the first two layers, with the patches of training images that excite its units most."""
     _, height, width = train.shape
     some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
     parts = [
         wrap(
             "p",
-            f"Patches of {plural(len(some), 'training image', 'training images')} that excite each unit most, and "
-            "the class that its response alone separates best, with the area under the ROC curve.",
+            f"For each unit: the patches of {plural(len(some), 'training image', 'training images')} that excite it "
+            "most, and the class that its response separates best, with the area under the ROC curve.",
             kind="faint",
         )
     ]
@@ -250,9 +247,9 @@ def show_units(model: Model, train: Images) -> Markup:
         numbers = rank_units(responses, some)[:SHOWN_UNITS]
         units = inspect_units(model, path, responses, some, None, numbers)
         name, count = name_stage(model, path), responses.strengths.shape[1]
-        sees = "the whole image" if responses.field is None else f"{responses.field}"
+        field = "the whole image" if responses.field is None else f"{responses.field}"
         title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"
-        remark = f"each sees {sees}; by chance the best unit has {measure_chance(responses, some):.2f}"
+        remark = f"receptive field: {field}; the best unit reaches {measure_chance(responses, some):.2f} by chance"
         sheet = build_units_sheet(some, units, title, remark, read_filters(model, path))
         parts.append(chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet"))
     return join(parts)

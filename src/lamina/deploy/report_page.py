@@ -1,4 +1,4 @@
-"""One self-contained page about a run: what was trained on what, how well it answers, where it fails."""
+"""The report page of a run: one self-contained HTML file with results, errors, training and data."""
 
 from __future__ import annotations
 
@@ -25,12 +25,24 @@ from lamina.text import format_percent
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-INSPECTED_BYTES = 2_000_000_000  # of pixels that are looked through for findings; more would take long
+INSPECTED_BYTES = 2_000_000_000  # of pixels: larger data sets are not checked, because it would take long
 MOST_NAMED = 5
 
 
 def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
-    """A page of HTML about a run, complete in itself; without data and model, it lacks the images and the units."""
+    """Build the report page of a run.
+
+    Args:
+        run: the run.
+        dataset: the data set that the run was trained on; without it, the page has no images.
+        model: the run's model; without it, the page does not show the units of the first layers.
+
+    Returns:
+        HTML that needs no other file.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
     facts, report, outputs, task = collect_facts(run), run.report, run.outputs, run.task
@@ -42,17 +54,17 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         confusions, losses = show_confusions(report, evidence), show_losses(evidence)
     sections = {
         "results": ("Results", _show_results(facts, report, task, own)),
-        "confusions": ("What is confused with what", confusions),
+        "confusions": ("Confusions", confusions),
         "losses": ("Largest losses", losses),
         "training": ("Training", _show_training(run, facts, report)),
-        "units": ("What the first layers see", _show_units(model, dataset)),
+        "units": ("Units of the first layers", _show_units(model, dataset)),
         "data": ("Data", _show_data(run, dataset, outputs)),
         "model": ("Model", _show_model(run)),
-        "reproduce": ("How to reproduce it", _show_reproduction(run, facts)),
+        "reproduce": ("Reproducing this run", _show_reproduction(run, facts)),
     }
     shown = {name: section for name, section in sections.items() if section[1]}
     return document(
-        f"{facts.name}: a report by lamina",
+        f"{facts.name}: lamina report",
         wrap("header", wrap("h1", facts.name), *_show_head(facts, report, dataset)),
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
         wrap(
@@ -64,13 +76,13 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
 
 
 def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    lines = [wrap("p", line, kind="headline") for line in report.figures()[:1]] if report else []
+    lines = [wrap("p", line, kind="headline") for line in report.summary_lines()[:1]] if report else []
     lines.append(wrap("p", facts.about, kind="faint"))
     if report is None:
         lines.append(wrap("p", *facts.verdict, kind="warning"))
     if dataset is None:
-        reason = "the data that the run was trained on is no longer where it was, or has changed."
-        lines.append(wrap("p", f"This page has no images: {reason}", kind="warning"))
+        reason = "the data that the run was trained on was moved, deleted or changed."
+        lines.append(wrap("p", f"This page has no images, because {reason}", kind="warning"))
     return lines
 
 
@@ -78,31 +90,32 @@ def _show_results(facts: Facts, report: Report | None, task: Task, outputs: Outp
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
-    parts += [wrap("p", line) for line in report.figures()[1:]]
+    parts += [wrap("p", line) for line in report.summary_lines()[1:]]
     parts.append(table(*report.table()))
     if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
         parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if outputs is not None and isinstance(report, NumberReport):
-        parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted numbers over the true ones"))
+        parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted against true values"))
     elif outputs is not None:
-        parts.append(wrap("h3", "Are its probabilities right?"))
+        parts.append(wrap("h3", "Calibration"))
         drawn = encode_png(draw_reliability(task, outputs))
         kind = "chart narrow" if isinstance(report, LabelReport) else "chart"
-        parts.append(chart(drawn, "how often answers with a given probability are right", kind))
+        parts.append(chart(drawn, "reliability diagram", kind))
     if isinstance(report, ClassReport) and report.rejections:
-        parts.append(wrap("h3", "Rejecting unsure answers"))
+        parts.append(wrap("h3", "Confidence threshold"))
+        parts.append(wrap("p", "Results if predictions with a lower probability are rejected.", kind="faint"))
         lines = [
             (f"{100 * one.limit:g} %", format_percent(one.coverage), format_percent(one.accuracy))
             for one in report.rejections
         ]
-        parts.append(table(("rejected below", "answers kept", "of these right"), lines, texts=0))
+        parts.append(table(("confidence threshold", "predictions kept", "accuracy of these"), lines, texts=0))
     return join(parts)
 
 
 def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
     rows = run.folder.history.epochs()
     if not rows:
-        return wrap("p", "No epoch has been trained.")
+        return wrap("p", "No epoch has finished yet.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
     epochs = plural(run.record.recipe.epochs, "epoch", "epochs")
     parts = [wrap("p", f"{len(rows):,} of {epochs}, {seconds:.1f} seconds.")]
@@ -111,10 +124,10 @@ def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
     if report is not None:
         name = run.record.net_name
         curves = draw_curves({name: [rows]}, report.score, reports={name: [report]})
-        parts.append(chart(encode_png(curves), "learning curves, and what each layer did"))
+        parts.append(chart(encode_png(curves), "learning curves, and statistics of each layer"))
     parts.append(wrap("h3", "Diagnoses"))
     lines = [wrap("li", line) for line in facts.diagnoses]
-    parts.append(wrap("ul", *lines) if lines else wrap("p", "Nothing was found to go wrong."))
+    parts.append(wrap("ul", *lines) if lines else wrap("p", "No problem was found."))
     return join(parts)
 
 
@@ -122,22 +135,22 @@ def _show_units(model: Model | None, dataset: Dataset | None) -> Markup:
     if dataset is None:
         return Markup("")
     if model is None:
-        return wrap("p", "Left out, as the model could not be loaded.")
+        return wrap("p", "Not available, because the model could not be loaded.")
     try:
         return show_units(model, dataset.train)
-    except LaminaError as error:  # a module of the user's own may have no layer of tensors
-        return wrap("p", f"Left out: {error}")
+    except LaminaError as error:  # a custom module may have no layer whose output is a tensor
+        return wrap("p", f"Not available: {error}")
 
 
 def _show_data(run: Run, dataset: Dataset | None, outputs: Mapping[Split, Outputs]) -> Markup:
     record = run.record
     kind, names = record.task.kind, record.task.target_names
     channels, height, width = record.in_shape
-    parts = [wrap("p", f"{record.data.name}: images of {height}×{width}×{channels}, {kind.describe(names)}.")]
+    parts = [wrap("p", f"{record.data.name}: {height}×{width}×{channels} images, {kind.describe(names)}.")]
     if dataset is None:
         known = [f"{len(one.targets):,} {split}" for split, one in outputs.items()]
         if known:
-            parts.append(wrap("p", f"It was evaluated on {' and '.join(known)} images."))
+            parts.append(wrap("p", f"The model was evaluated on {' and '.join(known)} images."))
         return join(parts)
     parts.append(wrap("p", f"Splits: {dataset.split_rule}."))
     parts.append(table(("", *dataset.splits), dataset.count_rows()))
@@ -149,17 +162,17 @@ def _show_data(run: Run, dataset: Dataset | None, outputs: Mapping[Split, Output
 def _show_numbers(dataset: Dataset) -> Markup:
     rows = []
     for split, images in dataset.splits.items():
-        for name, *figures in measure_spread(images):
-            rows.append((split, name, *(f"{figure:.4g}" for figure in figures)))
+        for name, *values in measure_spread(images):
+            rows.append((split, name, *(f"{value:.4g}" for value in values)))
     return table(("split", "number", "lowest", "mean", "std", "highest"), rows, texts=2)
 
 
 def _show_findings(dataset: Dataset) -> Markup:
     if sum(images.pixels.nbytes for images in dataset.splits.values()) > INSPECTED_BYTES:
-        return wrap("p", "They were not looked for in so many images; lamina data does that.")
+        return wrap("p", "The data set is too large to check here. Use lamina data DATA.")
     found = inspect(dataset).findings
     if not found:
-        return wrap("p", "Nothing is wrong with it that lamina data looks for.")
+        return wrap("p", "The checks of lamina data found no problem.")
     items = []
     for finding in found:
         some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])
@@ -174,19 +187,19 @@ def _show_model(run: Run) -> Markup:
         heads, rows = summarize(record.net, record.in_shape, record.task.outputs).table()
         return table(heads, rows)
     if record.timm is not None:
-        return wrap("p", f"{record.net_name}, a net of timm: {record.timm.name}.")
-    return wrap("p", f"A module of its own, which lamina does not store: {record.own_module}.")
+        return wrap("p", f"{record.net_name}, a timm net: {record.timm.name}.")
+    return wrap("p", f"A custom module, whose code lamina does not store: {record.own_module}.")
 
 
 def _show_reproduction(run: Run, facts: Facts) -> Markup:
     command = shlex.join(run.record.command)
     advice = (
-        "With the same data, versions, kind of processor and number of threads, the weights are the same to the bit; "
-        "lamina reproduce RUN trains the first epochs again and compares."
+        "On the CPU, without --compile on, the weights are bit-identical if data, versions, processor type and number "
+        "of threads are those above. To retrain the first epochs and compare, use lamina reproduce RUN."
     )
     return join(
         [
-            wrap("pre", command) if command else wrap("p", "It was trained from Python."),
+            wrap("pre", command) if command else wrap("p", "The run was trained from Python."),
             table((), facts.origin.items(), texts=2),
             wrap("p", advice, kind="faint"),
         ]

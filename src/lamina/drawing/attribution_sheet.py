@@ -1,4 +1,4 @@
-"""A sheet for one image: what each attribution method marks in it, and whether that can be believed."""
+"""A sheet with the attribution maps of one image, and the result of each map's tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PANEL_INCHES = 2.7
 LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
 LETTERS_A_LINE = 42
 LONGEST_PREDICTION = 90  # letters of a prediction of several labels or numbers
-DRAWN_SIDE_PX = 64  # of larger maps, blocks are averaged, as single pixels cannot be seen
+DRAWN_SIDE_PX = 64  # larger maps are averaged in blocks, because single pixels would be invisible
 
 
 def draw_attributions(
@@ -31,7 +31,7 @@ def draw_attributions(
     predicted: str,
     target: str,
 ) -> Figure:
-    """Draw an image, and over ``box`` of it, in its pixels, the map of each method with what was found about it."""
+    """Draw an image, and for each method its map over ``box`` (in pixels of the image) with the verdict."""
     height, width = pixels.shape[:2]
     image = to_pillow(pixels)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
@@ -43,8 +43,8 @@ def draw_attributions(
     left, top, right, bottom = box
     if left > 0 or top > 0:
         original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLOURS[1], lw=1.5))
-        _write(original, "the net sees what is inside the frame", FAINT_INK, 0)
-    # A map that has no negative values has nothing to say against the target.
+        _write(original, "frame: the net's input", FAINT_INK, 0)
+    # Without negative values, no pixel is evidence against the target.
     is_signed = any(values.min() < 0 for values, _ in maps.values())
     for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
@@ -59,10 +59,10 @@ def draw_attributions(
         axes.set(xlim=(0, width), ylim=(height, 0))
         verdict, colour = ("trusted", COLOURS[2]) if trust.is_trusted else ("not trusted", COLOURS[1])
         _write(axes, verdict, colour, 0)
-        # A no-break space keeps a number and its % in one line.
+        # A no-break space keeps a number and its % on one line.
         _write(axes, textwrap.fill(trust.reason.replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK, 1)
-    meaning = "red speaks for it, blue against it" if is_signed else "the brighter, the more"
-    title = f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nThe maps are for {label(target)}: {meaning}."
+    meaning = "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
+    title = f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)} ({meaning})"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
     return figure
 

@@ -1,4 +1,4 @@
-"""Sheets of a data set's images: samples of each class, likely wrong labels, and what a model finds hard."""
+"""Sheets of a data set's images: samples of each class, label issues, and hard images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lamina.targets import REGRESSION
 from lamina.text import shorten
 
 SIDES_PX = ((12, 128), (30, 96), (200, 64))
-"""Pairs of a number of rows and the side of the images on sheets with up to as many; further rows are not drawn."""
+"""Pairs of a number of rows, and the side of the images on sheets with up to that many rows; more are not drawn."""
 COLUMNS = 8
 MOST_LABEL_ISSUES, MOST_PAIRS = 80, 10
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
-    """A sheet of ``samples`` images of each class or label, evenly spread over the split; of numbers, low to high."""
+    """A sheet with ``samples`` images of each class or label; for each number, images from its lowest to highest."""
     chosen, counts, most = images.choose_samples(samples), images.target_counts(), SIDES_PX[-1][0]
     names = list(chosen)
     captions: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
@@ -45,7 +45,7 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
 
 
 def build_label_issues_sheet(found: Sequence[tuple[Images, LabelIssue]], title: str) -> Image.Image:
-    """A sheet of the first likely wrong labels: under each image the given label, the suggested one, and the score."""
+    """A sheet of the first label issues: under each image the given label, the suggested label, and the score."""
     drawn = found[:MOST_LABEL_ISSUES]
     tiles = [make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn]
     captions = [(shorten(one.given), f"→ {shorten(one.suggested)}", f"{one.score:.2f}") for _, one in drawn]
@@ -58,14 +58,14 @@ def build_hard_sheet(
     pairs: Sequence[tuple[Confusion, Sequence[tuple[Images, int]]]],
     title: str,
 ) -> Image.Image:
-    """A sheet of the images with the largest losses, and of some pairs of classes; images by their rows."""
+    """A sheet of the images with the largest losses, and of pairs of confused classes; images by their rows."""
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
     first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],
         [(shorten(target), f"→ {shorten(predicted)}") for _, _, target, predicted in losses],
         COLUMNS,
     )
-    rows = [replace(first, name="largest losses", remark="the true answer, → the model's"), *more]
+    rows = [replace(first, name="largest losses", remark="target → prediction"), *more]
     for pair, rows_of_images in pairs[:MOST_PAIRS]:
         low, high = 100 * pair.interval.low, 100 * pair.interval.high
         tiles = [make_tile(images.pixels[row], side) for images, row in rows_of_images[:COLUMNS]]

@@ -18,7 +18,7 @@ from lamina.drawing.style import COLOURS, GRID, INK, label, limit_fraction, new_
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
 
-History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history, one an epoch
+History: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of a run's history, one per epoch
 
 
 def draw_curves(
@@ -27,9 +27,10 @@ def draw_curves(
     claimed: Mapping[str, float] | None = None,
     reports: Mapping[str, Sequence[Report]] | None = None,
 ) -> Figure:
-    """Draw score and loss by epoch: thin lines for seeds, a thick one for the mean; of one history, its layers.
+    """Draw score and loss by epoch: a thin line for each seed, a thick one for the mean.
 
-    The values of a single history of one epoch are bars, and those of its layers go from first to last.
+    A single history also gets the panels of its layers. If it has one epoch, bars replace the curves, and the layers'
+    panels go from the first layer to the last.
     """
     claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
@@ -67,7 +68,6 @@ def _draw_epochs(
     claimed: Mapping[str, float],
     reports: Mapping[str, Sequence[Report]],
 ) -> None:
-    """Draw score and loss by epoch."""
     rows = [row for histories in curves.values() for history in histories for row in history]
     colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
@@ -86,7 +86,7 @@ def _draw_epochs(
         limit_fraction(score_axes)
         columns = f"train_{score.name}", f"val_{score.name}"
         if not any(row.get(column) is not None for row in rows for column in columns):
-            score_axes.set_ylim(0, 1)  # there are only final scores, around which nothing is to be seen
+            score_axes.set_ylim(0, 1)  # final scores only: a close-up would show nothing
         score_axes.yaxis.set_major_formatter(percent_formatter())
 
     keys = _list_nets(colours)
@@ -104,7 +104,6 @@ def _draw_epochs(
 def _draw_bars(
     figure: Figure, panels: Sequence[Axes], row: Mapping[str, Any], score: Score, net_name: str, final: Sequence[Report]
 ) -> None:
-    """Draw score and loss of the only epoch: on the training images, on ``val`` and in the final report."""
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         bars = {
             name: row[column]
@@ -123,13 +122,13 @@ def _draw_bars(
         if is_fraction:
             axes.set_xlim(0, 1.12)
             axes.set_xticks(np.arange(0, 1.01, 0.2))
-            axes.spines["bottom"].set_bounds(0, 1)  # the room beyond is for the values
+            axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
             axes.xaxis.set_major_formatter(percent_formatter())
     figure.legend(handles=_list_nets({net_name: COLOURS[0]}), loc="outside upper left", frameon=False)
 
 
 def _list_nets(colours: Mapping[str, str]) -> list[Line2D]:
-    # matplotlib leaves out of a legend what begins with an underscore.
+    # matplotlib leaves labels that start with an underscore out of the legend.
     names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in colours}
     return [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
 
@@ -144,7 +143,7 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, s
     if len(seeds) > 1:
         for series in seeds:
             axes.plot(list(series), list(series.values()), color=colour, linestyle=style, linewidth=0.7, alpha=0.45)
-    # A single epoch makes no line; its point is hollow where the line would be dashed.
+    # A single epoch is drawn as a point, hollow instead of dashed.
     marker = "o" if len(epochs) == 1 else None
     fill = colour if style == "-" else "white"
     axes.plot(

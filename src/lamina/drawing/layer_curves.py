@@ -1,4 +1,4 @@
-"""What each layer of a net did, by epoch: a line for each layer, coloured by its place in the net."""
+"""Panels of the layers' statistics by epoch: a line for each layer, colored by its position in the net."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from lamina.drawing.style import FAINT_INK, INK, label, percent_formatter
 
 MOST_NAMED, MOST_TICKS = 14, 8  # of more layers, only some are named
-NARROW = 10.0  # the ratio of the ends of a logarithmic axis up to which its ticks have equal differences
-WIDE = 10_000.0  # and from which on they are powers of ten
+NARROW = 10.0  # ratio of the ends of a logarithmic axis, up to which its ticks are evenly spaced
+WIDE = 10_000.0  # ratio from which the ticks are powers of ten
 NOTHING = "not measured"
 PANELS = (
     ("gradient_norms", "gradient norm", NOTHING),
@@ -27,15 +27,15 @@ PANELS = (
     ("input_means", "mean of the input", NOTHING),
     ("input_standard_deviations", "standard deviation of the input", NOTHING),
 )
-"""Of each panel the column of the history, the title, and what an empty one says."""
+"""For each panel: the column of the history, the title, and the text of an empty panel."""
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a history's ``layers`` into the six panels of a figure, with a colour bar that names the layers.
+    """Draw a history's ``layers`` into the six panels of a figure, with a color bar that names the layers.
 
-    Over the epochs, or of a single epoch over the layers.
+    The x axis has the epochs, or for a single epoch the layers.
     """
-    # Epochs that were only partly looked at lack some layers.
+    # Partly measured epochs lack some layers.
     lists = sorted((row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True)
     names = list(dict.fromkeys(name for listed in lists for name in listed))
     # Yellow, the end of the scale, is too pale for lines.
@@ -62,7 +62,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
         elif column.endswith("norms"):
             _scale_by_logarithm(axes)
         elif column == "inactive_fractions":
-            axes.set_ylim(-0.04, 1.04)  # room for the markers at both ends
+            axes.set_ylim(-0.04, 1.04)  # space for the markers at both ends
             axes.set_yticks(np.arange(0, 1.01, 0.2))
             axes.spines["left"].set_bounds(0, 1)
             axes.yaxis.set_major_formatter(percent_formatter())
@@ -80,13 +80,13 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
 
 
 def _find_number(name: str, place: int) -> str:
-    """A layer's number in the net; its place among the drawn ones in a user's own module, whose layers have paths."""
+    """A layer's number in the net; for a custom module, whose layers have paths, its position among the drawn ones."""
     number = name.partition(" ")[0].partition(".")[0]
     return number if number.isdecimal() else str(place + 1)
 
 
 def _scale_by_logarithm(axes: Axes) -> None:
-    """A logarithmic axis with several ticks, however near its ends are."""
+    """A logarithmic axis that has several ticks even if its ends are close."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     if high < 1.01 * low:
@@ -99,7 +99,7 @@ def _scale_by_logarithm(axes: Axes) -> None:
 
 
 def read_series(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dict[int, float]]:
-    """For each layer, the figure of each epoch that has one; updates as a fraction of the weights' norm."""
+    """The values of each layer by epoch; updates as a fraction of the weight norm."""
     series: dict[str, dict[int, float]] = {}
     for row in rows:
         if "layers" not in row:

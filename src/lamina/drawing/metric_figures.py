@@ -1,4 +1,4 @@
-"""Images of a report: the confusion of classes, the precision of labels, the errors of numbers."""
+"""Figures of a report: confusion matrix, reliability diagram, average precision of labels, scatter of numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lamina.text import format_percent
 from lamina.training.task import Task
 
 POINTS_PER_INCH = 72
-LEGIBLE_CLASSES = 25  # with more classes there is no room for numbers in the cells
+LEGIBLE_CLASSES = 25  # with more classes, numbers do not fit into the cells
 MOST_CLASSES = 100
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
@@ -25,16 +25,16 @@ MOST_POINTS = 2000
 
 
 def draw_confusion(report: ClassReport) -> Figure:
-    """Draw a report's confusion matrix; of more than 100 classes, the 100 in the most mistakes."""
+    """Draw a report's confusion matrix; of more than 100 classes, the 100 with the most errors."""
     counts = np.array(report.confusion)
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
     names = [label(scores.name) for scores in report.classes]
     title = f"{report.split} accuracy {format_percent(report.accuracy)}"
     if len(names) > MOST_CLASSES:
-        title += f"; of {len(names):,} classes, the {MOST_CLASSES} in the most mistakes"
-        mistakes = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+        title += f"; of {len(names):,} classes, the {MOST_CLASSES} with the most errors"
+        errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
+        chosen = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
         counts, shares = (whole[np.ix_(chosen, chosen)] for whole in (counts, shares))
         names = [names[place] for place in chosen]
     is_legible = len(names) <= LEGIBLE_CLASSES
@@ -42,7 +42,7 @@ def draw_confusion(report: ClassReport) -> Figure:
 
     figure = new_figure(side_inches, side_inches)
     axes = figure.add_subplot()
-    shades = np.sqrt(shares)  # the root makes rare mistakes visible
+    shades = np.sqrt(shares)  # makes rare errors visible
     axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
     axes.set_title(title, loc="left", color=INK, pad=10)
     axes.set_xlabel("predicted class", color=INK, labelpad=8)
@@ -62,41 +62,41 @@ def draw_confusion(report: ClassReport) -> Figure:
         for (row, column), images in np.ndenumerate(counts):
             colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
             text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
-            text.set_in_layout(False)  # it lies within its cell and needs no room in the layout
+            text.set_in_layout(False)  # the cell has space for it
     return figure
 
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
-    """Draw how often answers with a given probability are right, and for classes the accuracy against the coverage."""
+    """Draw a reliability diagram, and for classes the accuracy against the fraction of predictions that is kept."""
     logits, truth = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
     raw = task.with_temperatures(())
-    series = {"calibrated": task, "before": raw} if task != raw else {"as trained": raw}
+    series = {"calibrated": task, "uncalibrated": raw} if task != raw else {"uncalibrated": raw}
     has_coverage = task.kind is not MULTI_LABEL
     figure = new_figure(9.5 if has_coverage else 5, 4.6)
     axes, *others = figure.subplots(1, 1 + has_coverage, squeeze=False)[0]
     axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
     for number, (name, one) in enumerate(series.items()):
-        confidence, is_right = judge_predictions(one, logits, truth)
-        bins = find_bins(confidence, is_right)
-        error = calibration_error(confidence, is_right)
+        confidence, is_correct = judge_predictions(one, logits, truth)
+        bins = find_bins(confidence, is_correct)
+        error = calibration_error(confidence, is_correct)
         colour = COLOURS[0] if number == 0 else FAINT_INK
         axes.plot(
             [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
             linestyle="-" if number == 0 else "--", color=colour, clip_on=False,
-            label=f"{name}: error {format_percent(error)}",
+            label=f"{name}: calibration error {format_percent(error)}",
         )  # fmt: skip
     axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_xlabel("probability of the answer", color=INK)
-    axes.set_ylabel("how often it is right" if has_coverage else "how often the label is there", color=INK)
+    axes.set_xlabel("predicted probability", color=INK)
+    axes.set_ylabel("accuracy" if has_coverage else "fraction of images with the label", color=INK)
     axes.legend(frameon=False, fontsize=8)
     for coverage in others:
-        confidence, is_right = judge_predictions(task, logits, truth)
-        ordered = is_right[confidence.argsort(descending=True, stable=True)].double()
+        confidence, is_correct = judge_predictions(task, logits, truth)
+        ordered = is_correct[confidence.argsort(descending=True, stable=True)].double()
         kept = torch.arange(1, len(ordered) + 1)
         coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0], clip_on=False)
-        coverage.set_title("accuracy if the least sure are rejected", loc="left", color=INK)
-        coverage.set_xlabel("fraction of answers that is kept", color=INK)
+        coverage.set_title("accuracy without the least confident predictions", loc="left", color=INK)
+        coverage.set_xlabel("fraction of predictions kept", color=INK)
         coverage.set_xlim(0, 1)
         limit_fraction(coverage)
     for each in figure.axes:
@@ -108,7 +108,7 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
 
 
 def draw_labels(report: LabelReport) -> Figure:
-    """Draw each label's average precision, from the lowest, beside that of guessing; of more than 40 labels, 40."""
+    """Draw the average precision of the labels, the lowest first (at most 40), with the score of guessing."""
     known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
     known = sorted(known, key=lambda pair: pair[0])
     title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
@@ -131,18 +131,18 @@ def draw_labels(report: LabelReport) -> Figure:
     axes.xaxis.set_major_formatter(percent_formatter())
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_bounds(0, 1)  # the room beyond is for the values
+    axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
     axes.set_title(title, loc="left", color=INK, pad=10)
     keys = [
         Line2D([], [], color=COLOURS[0], linewidth=6, label="average precision"),
-        Line2D([], [], color=COLOURS[1], linewidth=2.5, label="by guessing: the label's share of the images"),
+        Line2D([], [], color=COLOURS[1], linewidth=2.5, label="guessing (the label's share of the images)"),
     ]
     figure.legend(handles=keys, loc="outside lower left", ncols=2, frameon=False)
     return figure
 
 
 def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
-    """Draw predicted numbers over the true ones, a square for each number; right answers lie on the diagonal."""
+    """Draw predicted against true values, in a panel for each number; the diagonal is a perfect prediction."""
     count = len(outputs.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
     numbers, truth = outputs.logits[rows], outputs.targets[rows]
@@ -157,7 +157,7 @@ def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
         room = 0.04 * (high - low) or 1.0
         limits = (low - room, high + room)
         axes.plot(limits, limits, color=FAINT_INK, linewidth=1)
-        # Many points hide each other less where each is fainter.
+        # Fainter points hide each other less.
         alpha = float(np.clip(100 / len(true), 0.15, 0.8))
         axes.scatter(true, predicted, s=12, color=COLOURS[0], alpha=alpha, linewidths=0)
         axes.set(xlim=limits, ylim=limits, aspect="equal")

@@ -1,4 +1,4 @@
-"""The layout of all sheets of images: rows of tiles with captions; Pillow draws it, as matplotlib would scale them."""
+"""The layout of image sheets: rows of tiles with captions. Pillow draws them, because matplotlib would rescale them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image, ImageDraw, ImageFont
 from lamina.drawing.style import FAINT_INK, INK
 
 MARGIN_PX, GAP_PX, TEXT_PX = 24, 6, 17
-LEAST_WIDTH_PX = 480  # so that remarks have room
+LEAST_WIDTH_PX = 480  # leaves space for the remarks
 FRAME = "#d8d8d8"
 
 
 @dataclass(frozen=True)
 class SheetRow:
-    """Tiles side by side with lines of text under each, and to their left a name and a remark."""
+    """Tiles side by side with lines of text under each; to the left of them, a name and a remark."""
 
     tiles: Sequence[Image.Image]
     captions: Sequence[tuple[str, ...]] = ()
@@ -28,7 +28,7 @@ class SheetRow:
 
 
 def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = "") -> Image.Image:
-    """Draw rows of tiles under a title and a remark, which is wrapped, and above what is left out."""
+    """Draw rows of tiles under a title and a wrapped remark; ``rest``, at the bottom, says what is left out."""
     font, small, title_font = (load_font(round(TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
     tiles = [tile for row in rows for tile in row.tiles]
     texts = [text for row in rows for caption in row.captions for text in caption]
@@ -78,11 +78,10 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, most_px: int) -> list[str]:
 
 
 def break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]], columns: int) -> list[SheetRow]:
-    """The tiles with their captions in rows of as many columns."""
     starts = range(0, len(tiles), columns)
     return [SheetRow(tiles[start : start + columns], captions[start : start + columns]) for start in starts]
 
 
 def load_font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's own font, which has the letters of many languages."""
+    """The font that matplotlib ships, which has the letters of many languages."""
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size_px)

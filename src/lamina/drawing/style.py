@@ -1,4 +1,4 @@
-"""The common look of all images, and saving them."""
+"""The style that all figures share, and saving them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from lamina.data.thumbnails import encode_png as encode_image
 from lamina.files import write_atomically
 from lamina.text import LONGEST_NAME, shorten
 
-# Distinct with any kind of colour vision (Okabe and Ito, Color universal design, 2008); yellow is too pale for lines.
+# Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow, too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 DOTS_PER_INCH = 150
 
 
 class Chart(Figure):
-    """A figure that a notebook shows, though pyplot does not know it."""
+    """A figure that notebooks show although pyplot did not create it."""
 
     def _repr_png_(self) -> bytes:
         return encode_png(self)
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
-    """An empty figure, which needs no screen and is unknown to pyplot."""
+    """An empty figure that needs no screen and is not registered with pyplot."""
     figure = Chart(figsize=(width_inches, height_inches), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def save_figure(figure: Figure | Image.Image, path: Path) -> None:
-    """Write a figure or an image as a PNG, whole or not at all."""
+    """Write a figure or an image as a PNG file, atomically."""
     write_atomically(path, encode_png(figure))
 
 
@@ -52,7 +52,7 @@ def encode_png(figure: Figure | Image.Image) -> bytes:
 
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:
-    """The same for matplotlib, which warns about letters that its fonts lack, and reads text between $ as a formula."""
+    """A shortened name for matplotlib: ``?`` for letters that its fonts lack, and escaped ``$``."""
     fonts = [findfont(FontProperties(family=[family])) for family in matplotlib.rcParams["font.family"]]
     shown = shorten(name, longest)
     letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shown)
@@ -65,11 +65,11 @@ def _letters(font_file: str) -> frozenset[int]:
 
 
 def limit_fraction(axes: Axes) -> None:
-    """End the axis of a fraction at 0 and 100 %, however much room is left around what is drawn."""
+    """Limit the y axis of a fraction to 0 to 100 %."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high, 1.0))
 
 
 def percent_formatter() -> FuncFormatter:
-    """Ticks of fractions as percentages, with as many digits as needed: ``77.5 %``, ``80 %``."""
+    """Format fractions as percentages with as many digits as needed: ``77.5 %``, ``80 %``."""
     return FuncFormatter(lambda fraction, _: f"{100 * fraction:.6g} %")

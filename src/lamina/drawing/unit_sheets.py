@@ -1,4 +1,4 @@
-"""Sheets of the units of a layer: the patches that excite each, beside what is known of it; and layers compared."""
+"""Sheets of a layer's units with the patches that excite each, and figures that compare layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from lamina.text import shorten
 COLUMNS, COLUMNS_WITH_FILTERS = 6, 4  # about as wide with a filter beside each unit
 ACROSS = 3  # patches of a unit in a row
 PATCH_PX, FILTER_PX, LARGE_PATCH_PX = 64, 96, 120
-OUTSIDE = 216  # the grey of what a unit sees beyond the border of the image
-BARS = 12  # classes whose area under the curve is drawn for a single unit, at most
+OUTSIDE = 216  # gray level beyond the border of the image
+BARS = 12  # classes on the sheet of a single unit, at most
 PATCH_GAP_PX = 2
 FRAME_PX = 3
 BAR_PX = 260
-SAME_FOR_ALL = "gives all images the same"
+SAME_FOR_ALL = "constant response"
 
 
 def build_units_sheet(
@@ -35,7 +35,7 @@ def build_units_sheet(
     remark: str,
     filters: Float32[np.ndarray, "u c y x"] | None = None,
 ) -> Image.Image:
-    """A sheet of units: patches that excite each, its best class, the cost of removing it, and its own ``filters``."""
+    """A sheet of units: the patches that excite each, its best class, the cost of removing it, and its filter."""
     columns = COLUMNS if filters is None else COLUMNS_WITH_FILTERS
     tiles = [_compose(images, unit, None if filters is None else filters[unit.number]) for unit in units]
     captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in units]
@@ -43,7 +43,7 @@ def build_units_sheet(
 
 
 def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
-    """A sheet of one unit: its patches, the images that they are from, and how well it separates each class."""
+    """A sheet of one unit: its patches, the images that contain them, and how well it separates each class."""
     rows = []
     crops = [cut_patch(images, patch) for patch in unit.patches]
     are_crops = any(crop.shape[:2] != images.shape[1:] for crop in crops)
@@ -64,7 +64,7 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
 
 
 def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] | None) -> Image.Image:
-    """A unit's patches, three in a row, beside its own weights."""
+    """A unit's patches, three in a row, beside its filter."""
     left = 0 if weights is None else FILTER_PX + GAP_PX
     patches = [make_tile(cut_patch(images, patch), PATCH_PX) for patch in unit.patches]
     step_x, step_y = (patches[0].width + PATCH_GAP_PX, patches[0].height + PATCH_GAP_PX) if patches else (0, 0)
@@ -80,7 +80,7 @@ def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] |
 
 
 def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
-    """A whole image with a frame around what a unit sees of it."""
+    """An image with a frame around the patch."""
     scale = tile.height / images.shape[1]
     (top, bottom), (left, right) = (
         (max(0, first) * scale, min(size, after) * scale)
@@ -88,7 +88,7 @@ def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
     )
     framed = ImageOps.expand(tile, FRAME_PX, "white")
     pen = ImageDraw.Draw(framed)
-    # Outside of what it sees, which may be only a few pixels; with a white edge, to be seen on orange and red too.
+    # Around the patch, which may be only a few pixels; the white edge makes the frame visible on orange and red.
     for colour, inwards in (("white", 0), (COLOURS[1], 1)):
         corners = left + inwards, top + inwards, right + 2 * FRAME_PX - 1 - inwards, bottom + 2 * FRAME_PX - 1 - inwards
         pen.rectangle(corners, outline=colour, width=FRAME_PX - inwards)
@@ -99,9 +99,9 @@ def _draw_bars(unit: Unit) -> Image.Image:
     font, small = (load_font(round(TEXT_PX * scale)) for scale in (0.9, 0.75))
     best = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))[:BARS]
     heading = (
-        "Area under the ROC curve of its response alone: right, it answers this class; left, all others."
+        "Area under the ROC curve. Right: responds to this class. Left: responds to the other classes."
         if unit.patches
-        else f"It {SAME_FOR_ALL}, so it separates no class from the others."
+        else "Its response is constant, so it separates no class from the others."
     )
     names_px = max((ceil(font.getlength(shorten(name))) for name, _ in best), default=0)
     middle, step = MARGIN_PX + names_px + 10 + BAR_PX // 2, TEXT_PX + 4
@@ -132,7 +132,7 @@ def _describe(unit: Unit) -> tuple[str, ...]:
 
 
 def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
-    """The pixels that a unit sees, grey beyond the image's border; the whole side, if it sees more than that."""
+    """The pixels of a patch, gray beyond the image's border; at most the image's height and width."""
     sides = zip((patch.rows, patch.columns), images.shape[1:], strict=True)
     (top, bottom), (left, right) = (
         (0, size) if after - first >= size else (first, after) for (first, after), size in sides
@@ -146,22 +146,22 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
 
 
 def _colour(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
-    """A filter as an image, mid-grey where it is 0; its strongest weight is black or white."""
+    """A filter as an image: 0 is mid-gray, the strongest weight black or white."""
     scaled = 127.5 + 127.5 * weights / (float(np.abs(weights).max()) or 1.0)
     return np.round(scaled).astype(np.uint8).transpose(1, 2, 0)
 
 
 def draw_probes(
-    names: Sequence[str], trained: Sequence[float], untrained: Sequence[float], figure_name: str, *, is_fraction: bool
+    names: Sequence[str], trained: Sequence[float], untrained: Sequence[float], score_name: str, *, is_fraction: bool
 ) -> Figure:
-    """Draw how good a linear probe on each layer is, for the trained net and for the same net with random weights."""
+    """Draw the score of a linear probe on each layer, with trained and with random weights."""
     figure = new_figure(max(5.0, 1.6 + 0.62 * len(names)), 3.8)
     axes = figure.subplots()
     places = range(len(names))
     axes.plot(places, trained, marker="o", color=COLOURS[0], label="trained", clip_on=False)
     axes.plot(places, untrained, marker="o", color=FAINT_INK, linestyle="--", label="random weights", clip_on=False)
     axes.set_xticks(places, [label(name) for name in names], rotation=40, ha="right", fontsize=8)
-    axes.set_title(f"{figure_name} of a linear probe on each layer", loc="left", color=INK, fontsize=10)
+    axes.set_title(f"{score_name} of a linear probe on each layer", loc="left", color=INK, fontsize=10)
     if is_fraction:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(percent_formatter())
@@ -174,7 +174,7 @@ def draw_probes(
 def draw_similarity(
     values: Float64[np.ndarray, "l m"], names: tuple[Sequence[str], Sequence[str]], runs: tuple[str, str]
 ) -> Figure:
-    """Draw how alike the layers of two runs are, as a table of colours: unbiased linear CKA, 0 to 1."""
+    """Draw the similarity of the layers of two runs as a heat map: unbiased linear CKA, 0 to 1."""
     rows, columns = names
     figure = new_figure(2.4 + 0.5 * len(columns), 1.8 + 0.38 * len(rows))
     axes = figure.subplots()

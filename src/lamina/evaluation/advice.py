@@ -1,4 +1,4 @@
-"""What a report says of a model that is no better than a constant answer, and what to try."""
+"""Verdict and advice for a model that does not beat the baseline."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ if TYPE_CHECKING:
     from lamina.evaluation.reports import ClassReport, Report
 
 MAJORITY_FRACTION = 0.9  # of the images in one class: accuracy is misleading
-SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly begun to learn
+SAME_CLASS_FRACTION = 0.95  # of the predictions: the model has hardly started to learn
 
 
 def find_verdict(report: Report) -> list[str]:
-    """Two lines where the model does not beat the baseline: that it does not, and what to try."""
+    """Two lines, a verdict and advice, if the model does not beat the baseline; otherwise nothing."""
     baseline = report.baseline
     if baseline.is_beaten:
         return []
     is_worse = baseline.gain_interval is not None and baseline.gain_interval.high < 0
     comparison = "worse than" if is_worse else "not measurably better than"
-    return [f"The model is {comparison} {report.describe_baseline()}.", report.advice()]
+    return [f"The model is {comparison} the {report.describe_baseline()}.", report.advice()]
 
 
 def advise(report: Report) -> str:
-    """What to try where the model does not beat the baseline, whatever it predicts."""
     if report.baseline.gain > 0:
         gain = report.format_gain(report.baseline.gain)
         return (
@@ -33,20 +32,20 @@ def advise(report: Report) -> str:
             "Evaluate on more images, or train longer or on more images."
         )
     return (
-        "Train for more steps (more epochs or smaller batches) or on more images, and check that the targets are right."
+        "Train for more steps (more epochs or smaller batches) or on more images, and check that the targets are "
+        "correct."
     )
 
 
 def advise_on_classes(report: ClassReport) -> str:
-    """The same for classes: whether one has nearly all the images or answers."""
     majority, value = escape(report.majority), report.baseline.value
     if value == 1:
-        return f"All images are {majority}, so a constant answer is always right. Evaluate on other classes too."
+        return f"All images are {majority}, so the baseline is always correct. Evaluate on other classes too."
     if value >= MAJORITY_FRACTION:
         guessed = format_percent(1 / sum(scores.support > 0 for scores in report.classes))
         return (
             f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "
-            f"a constant answer has a balanced accuracy of {guessed}. "
+            f"the baseline has a balanced accuracy of {guessed}. "
             "To raise the balanced accuracy, train with class_weights."
         )
     counts = [sum(column) for column in zip(*report.confusion, strict=True)]
@@ -54,7 +53,7 @@ def advise_on_classes(report: ClassReport) -> str:
     if report.baseline.gain <= 0 and most >= SAME_CLASS_FRACTION * report.images:
         name, share = escape(report.classes[counts.index(most)].name), format_percent(most / report.images)
         return (
-            f"It answers {name} for {share} of the images, so it has hardly begun to learn. "
+            f"The model predicts {name} for {share} of the images: it has hardly started to learn. "
             "Train for more steps (more epochs or smaller batches)."
         )
     return advise(report)

@@ -1,4 +1,4 @@
-"""Calibration on ``val``: temperatures, rejection of unsure predictions, prediction sets and intervals."""
+"""Calibration on ``val``: temperatures, the confidence threshold, prediction sets and prediction intervals."""
 
 from __future__ import annotations
 
@@ -19,21 +19,26 @@ from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Target
 from lamina.training.task import Task
 from lamina.values import Range, check_fields
 
-LEAST_IMAGES = 50  # that a temperature is fitted to
-LEAST_OF_LABEL = 30  # images with a label, and without, for a temperature of its own
+LEAST_IMAGES = 50  # to fit a temperature to
+LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
-REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # that a report lists
+REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence thresholds in a report
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperatures that a model's logits are divided by, and the images that they were fitted to."""
+    """The temperatures that divide a model's logits, and the images that they were fitted to.
+
+    Attributes:
+        split: the split that the images belong to, normally ``val``.
+        images: number of images.
+        temperatures: one for all classes, or one per label; above 1 for an overconfident model.
+    """
 
     split: Split
     images: Annotated[int, Range(1)]
     temperatures: tuple[Annotated[float, Range(COOLEST, HOTTEST)], ...]
-    """One for all classes, or one for each label; above 1 where the model was too sure."""
 
     def __post_init__(self) -> None:
         check_fields(self, RunError, "calibration: ")
@@ -41,11 +46,17 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Rejection:
-    """What is left where predictions of a lower probability than ``limit`` are rejected."""
+    """The effect of a confidence threshold: predictions with a lower probability are rejected.
+
+    Attributes:
+        limit: the confidence threshold, from 0 to 1.
+        coverage: fraction of the predictions that are kept.
+        accuracy: fraction of the kept predictions that are correct; ``None`` if none is kept.
+    """
 
     limit: float
-    coverage: float  # the fraction of images that keep their prediction
-    accuracy: float | None  # of these, the fraction that is right; ``None`` if there are none
+    coverage: float
+    accuracy: float | None
 
 
 def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:
@@ -53,7 +64,7 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
     if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
         return ()
     values = torch.from_numpy(logits).double()
-    softening = 1 / (len(values) + 2)  # so that a model without a mistake is not made infinitely sure (Platt, 1999)
+    softening = 1 / (len(values) + 2)  # keeps the temperature above 0 if every prediction is correct (Platt, 1999)
     if task.kind is SINGLE_LABEL:
         classes = values.shape[1]
         if classes < 2:
@@ -78,7 +89,7 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
 
 
 def _fit(slope: Callable[[float], float]) -> float:
-    # The slope of the loss by 1 / temperature only rises: bisection finds where it is 0.
+    # The loss is convex in 1 / temperature: bisection finds where its slope is 0.
     low, high = math.log(1 / HOTTEST), math.log(1 / COOLEST)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
@@ -90,7 +101,7 @@ def _fit(slope: Callable[[float], float]) -> float:
 
 
 def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each class or label, of no and of yes; numbers in their own units."""
+    """The probability of each class or label; for binary, of no and of yes; for regression, the numbers."""
     probabilities = task.probabilities(logits)
     return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
 
@@ -98,7 +109,7 @@ def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tens
 def judge_predictions(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
-    """The probability of each answer, and whether it is right; of labels, of each, and whether it is there."""
+    """The probability of each prediction, and whether it is correct; for labels, whether the image has each label."""
     probabilities = task.probabilities(logits)
     if task.kind is MULTI_LABEL:
         return probabilities.flatten(), targets.flatten()
@@ -109,31 +120,31 @@ def judge_predictions(
     return confidence, chosen == targets
 
 
-def find_bins(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"]) -> list[tuple[float, float, int]]:
-    """For each of 15 equal bins with images: mean probability, the fraction that is right, and how many there are."""
+def find_bins(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -> list[tuple[float, float, int]]:
+    """Mean probability, fraction correct and count, for each of 15 equal bins that is not empty."""
     bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     counts = torch.bincount(bins, minlength=CALIBRATION_BINS)
-    sums, right = (
+    sums, correct = (
         torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, values.double())
-        for values in (confidence, is_right)
+        for values in (confidence, is_correct)
     )
     return [
-        (float(sums[place]) / count, float(right[place]) / count, count)
+        (float(sums[place]) / count, float(correct[place]) / count, count)
         for place, count in enumerate(counts.tolist())
         if count
     ]
 
 
-def measure_rejection(confidence: Float[Tensor, " n"], is_right: Bool[Tensor, " n"], limit: float) -> Rejection:
+def measure_rejection(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"], limit: float) -> Rejection:
     kept = confidence >= limit
     count = int(kept.sum())
-    return Rejection(limit, count / len(kept), float(is_right[kept].double().mean()) if count else None)
+    return Rejection(limit, count / len(kept), float(is_correct[kept].double().mean()) if count else None)
 
 
 def fit_sets(
     probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
 ) -> float | None:
-    """The probability from which a class belongs to a prediction set; ``None`` where there are too few images."""
+    """The lowest probability of a class in a prediction set; ``None`` for too few images."""
     # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels, 2019.
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
@@ -141,7 +152,7 @@ def fit_sets(
 
 
 def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:
-    """The classes in each prediction set: those from the threshold on, and the most likely one in any case."""
+    """The classes in each prediction set: all that reach the threshold, and always the most likely one."""
     chosen = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
@@ -150,7 +161,7 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
 def fit_intervals(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:
-    """Half the width of each number's prediction interval (Lei et al., 2018); infinity for too few images."""
+    """Half the width of each number's prediction interval (Lei et al., 2018); infinite for too few images."""
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1
     return residuals[place] if place < len(residuals) else np.full(residuals.shape[1], np.inf)

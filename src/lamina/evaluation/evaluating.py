@@ -1,4 +1,4 @@
-"""``evaluate``: a model's predictions compared with the targets."""
+"""``evaluate``: compare a model's predictions with the targets."""
 
 from __future__ import annotations
 
@@ -46,16 +46,24 @@ def evaluate(
     group: Group = ALONE,
     metrics: OwnMetrics = (),
 ) -> Report:
-    """Evaluate a model on a split: a :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, by its task.
+    """Evaluate a model on a split.
 
-    With several ``views`` (:func:`views_of`), the logits of images that the model is unsure of are averaged over all.
-    The processes of a ``group`` share the images out and get the same report. It lacks the name of the data set;
-    ``dataclasses.replace`` adds it. ``metrics`` of your own (:class:`~lamina.training.parts.Parts`) are added to it.
+    Args:
+        model: the trained model, for example ``run.load_model()``.
+        images: the images to evaluate on, for example ``dataset.test``.
+        views: views of each image for test-time augmentation (:func:`views_of`). lamina averages the logits over all
+            views for the images that the model is unsure of.
+        group: the processes that share the images; each of them gets the whole report.
+        metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
+
+    Returns:
+        A :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, depending on the model's task. Its
+        ``data_name`` is not set.
 
     Raises:
-        DataError: there are no images, or their targets are not the model's.
-        NetError: the images are not of the model's shape.
-        NotFiniteError: the model's outputs are not finite.
+        DataError: there are no images, or their targets differ from the model's.
+        NetError: the shape of the images differs from the model's input shape.
+        NotFiniteError: a logit is NaN or infinite.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -73,8 +81,8 @@ def evaluate_with_logits(
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
-    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
-    check_type(images, (Images,), "images", "Images, as dataset.test has", is_optional=False)
+    check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
+    check_type(images, (Images,), "images", "Images, such as dataset.test", is_optional=False)
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
@@ -90,19 +98,19 @@ def score_logits(
     seconds: float,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report:
-    """The report of logits that a model gave in ``seconds``; errors as for :func:`evaluate`."""
+    """The report for the logits of ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
     _check_targets(task, images)
     _check_finite(predicted, images)
     logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
     loss = task.loss(logits, targets).item()
-    own = _measure(metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets)
-    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": own}
+    custom = _measure(metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets)
+    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": custom}
     match task:
         case SingleLabel():
             majority = int(np.argmax(task.shares))
             return _report_classes(shared, logits, targets, task.target_names, majority, task.temperatures)
         case Binary():
-            # Two classes with logits 0 and z: their softmax is the sigmoid of z.
+            # The softmax of the logits 0 and z is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
             majority = int(task.shares[0] > 0.5)
             report = _report_classes(shared, both, targets.long(), ("no", "yes"), majority, task.temperatures)
@@ -119,7 +127,7 @@ def score_logits(
 def _measure(
     metrics: Mapping[str, OwnMetric], logits: Float[Tensor, "n k"], targets: Tensor
 ) -> dict[str, float | None]:
-    """The user's own metrics of a split; ``None`` for NaN, infinity, and one that fails, which a warning names."""
+    """The custom metrics; ``None`` for NaN, infinity, and, with a warning, a metric that raises an exception."""
     found: dict[str, float | None] = {}
     for name, metric in metrics.items():
         found[name] = None
@@ -128,7 +136,7 @@ def _measure(
             if isinstance(value, str):
                 raise TypeError("it returned text, not a number")
             number = float(value)
-        except Exception as error:  # whatever a function of the user's own raises: the report does not need it
+        except Exception as error:  # a custom function may raise anything; the report does not need it
             warnings.warn(f"the metric {name} failed: {type(error).__name__}: {error}", LaminaWarning, stacklevel=2)
             continue
         if math.isfinite(number):
@@ -146,15 +154,15 @@ def _report_classes(
 ) -> ClassReport:
     chosen = logits.argmax(dim=1)
     confusion = count_confusion(chosen, targets, len(names))
-    is_right = chosen == targets
+    is_correct = chosen == targets
     raw = logits.softmax(dim=1).amax(dim=1)
     confidence = (logits / temperatures[0]).softmax(dim=1).amax(dim=1) if temperatures else raw
-    right, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
-    counts = np.stack([right, predicted, support], axis=1).tolist()
+    correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
+    counts = np.stack([correct, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
-    # Only of its own class does the constant answer get an image right.
+    # The baseline is correct for the images of the majority class only.
     shared_hits = int(confusion[majority, majority])
-    better, worse = int(right.sum()) - shared_hits, int(support[majority]) - shared_hits
+    better, worse = int(correct.sum()) - shared_hits, int(support[majority]) - shared_hits
     baseline = Baseline(
         int(support[majority]) / len(targets),
         (better - worse) / len(targets),
@@ -164,12 +172,12 @@ def _report_classes(
         **shared,
         baseline=baseline,
         majority=names[majority],
-        accuracy=int(right.sum()) / len(targets),
-        accuracy_interval=wilson_interval(int(right.sum()), len(targets)),
+        accuracy=int(correct.sum()) / len(targets),
+        accuracy_interval=wilson_interval(int(correct.sum()), len(targets)),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
-        calibration_error=calibration_error(confidence, is_right),
-        uncalibrated_error=calibration_error(raw, is_right) if temperatures else None,
-        rejections=tuple(measure_rejection(confidence, is_right, limit) for limit in REJECTION_LIMITS),
+        calibration_error=calibration_error(confidence, is_correct),
+        uncalibrated_error=calibration_error(raw, is_correct) if temperatures else None,
+        rejections=tuple(measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )
@@ -180,12 +188,12 @@ def _report_labels(
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
-            f"None of the {shared['split']} images has a label, so there is nothing to evaluate. "
-            "Evaluate the model on images of which some are labelled."
+            f"None of the {shared['split']} images has a label, so the metrics are undefined. "
+            "Evaluate on images of which some have a label."
         )
     predicted = logits > 0
-    right, predicted, support = (predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0)
-    counts = torch.stack([right, predicted, support], dim=1).tolist()
+    correct, predicted, support = (predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0)
+    counts = torch.stack([correct, predicted, support], dim=1).tolist()
     precisions = [
         average_precision(scores, truth) if truth.any() else (None, None)
         for scores, truth in zip(logits.T.contiguous(), targets.T.contiguous(), strict=True)
@@ -195,7 +203,7 @@ def _report_labels(
         for name, (precision, _), row in zip(task.target_names, precisions, counts, strict=True)
     )
     mean = _mean_of_known([scores.average_precision for scores in labels])
-    # Of constant scores, the average precision of a label is its share, with the influences of a mean.
+    # With constant scores, a label's average precision is its share of the images: a mean, with a mean's influences.
     known = targets[:, support > 0].double()
     constant = known.mean(dim=0)
     influences = torch.stack([each for _, each in precisions if each is not None], dim=1)
@@ -208,7 +216,7 @@ def _report_labels(
         baseline=Baseline(float(constant.mean()), gain, influence_interval(gain, gains)),
         baseline_micro_f1=int(2 * support[usual].sum()) / int(usual.sum() * len(targets) + support.sum()),
         mean_average_precision=mean,
-        micro_f1=int(2 * right.sum()) / int(predicted.sum() + support.sum()),
+        micro_f1=int(2 * correct.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         calibration_error=calibration_error(calibrated, targets.flatten()),
         uncalibrated_error=calibration_error(raw, targets.flatten()) if task.temperatures else None,
@@ -243,26 +251,26 @@ def _report_numbers(
     return NumberReport(**shared, baseline=baseline, mean_absolute_error=float(errors.mean()), numbers=numbers)
 
 
-def _score(right: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:
-    """Precision, recall and F1, where they are defined, and the support, from counts of images."""
-    f1 = 2 * right / (predicted + support) if predicted + support else None
-    return right / predicted if predicted else None, right / support if support else None, f1, support
+def _score(correct: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:
+    """Precision, recall, F1 (``None`` where undefined) and support, from counts of images."""
+    f1 = 2 * correct / (predicted + support) if predicted + support else None
+    return correct / predicted if predicted else None, correct / support if support else None, f1, support
 
 
-def _mean_of_known(figures: Sequence[float | None]) -> float:
-    known = [figure for figure in figures if figure is not None]
+def _mean_of_known(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
     return sum(known) / len(known)
 
 
 def _check_targets(task: Task, images: Images) -> None:
     if not len(images):
-        raise DataError(f"The {images.split} split has no images to evaluate a model on. Choose another split.")
+        raise DataError(f"The {images.split} split has no images; evaluation needs at least one. Use another split.")
     kind, names = images.kind, tuple(images.target_names)
     if (task.kind, task.target_names) != (kind, names):
         raise DataError(
-            f"The model answers {task.kind} ({name_some(task.target_names, 9)}), but the {images.split} images have "
-            f"{kind} ({name_some(names, 9)}). "
-            "Evaluate it on images with the targets that it was trained on, with the same names in the same order."
+            f"The {images.split} images have {kind} targets ({name_some(names, 9)}), but the model was trained on "
+            f"{task.kind} targets ({name_some(task.target_names, 9)}). "
+            "Evaluate on images with the target names of the training images, in that order."
         )
 
 
@@ -270,7 +278,7 @@ def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
         raise NotFiniteError(
-            f"The model's logits are not finite for {len(broken):,} of {len(images):,} {images.split} images, "
-            f"first for {images.names[broken[0]]}: its training has diverged. "
+            f"The model's logits are NaN or infinite for {len(broken):,} of {len(images):,} {images.split} images, "
+            f"first for {images.names[broken[0]]}: the training diverged. "
             "Train again with a lower lr, or with gradient_clip=1."
         )

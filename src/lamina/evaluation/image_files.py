@@ -1,4 +1,4 @@
-"""Images to predict: finding files, and decoding in threads while the model computes."""
+"""Find the image files to predict, and decode them in threads while the model computes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from lamina.errors import DataError, describe_type
 from lamina.nets import Shape
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
-"""A file, an encoded file's bytes, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
+"""A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
 
 IMAGES = "paths, bytes, PIL images or arrays"
 CHUNK_IMAGES = 256
-CHUNK_BYTES = 64 * 2**20  # of decoded pixels, at most: chunks of large images have fewer
+CHUNK_BYTES = 64 * 2**20  # of decoded pixels: a chunk of large images has fewer than CHUNK_IMAGES
 THREAD_IMAGES = 16
 
 
 class Chunk(NamedTuple):
-    """Some decoded images: ``reasons`` says why an image has no row in ``pixels``, and is ``None`` where it has."""
+    """Decoded images: ``reasons`` has ``None`` for an image with a row in ``pixels``, else why it was not decoded."""
 
     names: list[str]
     pixels: UInt8[np.ndarray, "n h w c"]
@@ -43,11 +43,11 @@ class Chunk(NamedTuple):
 
 
 def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]]:
-    """The image files that files, folders and patterns name, each once and in order; the inputs that name none."""
+    """The image files named by files, folders and patterns, in order and without repetition, and what failed."""
     found: dict[str, Path] = {}
     problems: list[Problem] = []
     if "" in inputs:
-        raise DataError("A path of images is empty. Give a file or a folder; . is the current folder.")
+        raise DataError("The path of an image is empty. Pass a file or a folder; . is the current folder.")
     for given in map(Path, inputs):
         if given.is_dir():
             paths, unread = _search_folder(given)
@@ -62,15 +62,15 @@ def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]
 
 
 def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
-    """The images in chunks, decoding one while the caller uses another; close it unless it is read to its end."""
+    """The images in chunks, decoding the next while the caller uses one; close it if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
     decode = partial(_decode_some, shape=shape, resize=resize)
     following, first, waiting = iter(images), 0, None
-    pool = ThreadPoolExecutor(os.cpu_count())  # it starts no thread before it has work
+    pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
     try:
         while chunk := list(itertools.islice(following, size)):
             parts = [chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)]
-            # Starting a thread takes as long as decoding a few images, where these are all there are.
+            # Starting a thread takes as long as decoding a few images.
             are_few = first == 0 and len(chunk) < min(size, THREAD_IMAGES + 1)
             decoded = (map if are_few else pool.map)(decode, parts)
             if waiting is not None:
@@ -83,7 +83,7 @@ def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> G
 
 
 def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
-    """One or many images as many; an array (H, W, C), and (N, H, W) of grey images, are told apart by their shape."""
+    """The images, one by one; the shape distinguishes an array (H, W, C) from gray images (N, H, W)."""
     if isinstance(images, str | Path | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
@@ -96,13 +96,13 @@ def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterab
         )
         if array.ndim == 3 and not is_one and array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS:
             raise DataError(
-                f"images of shape {array.shape} may be one image with its channels first, or {channels} grey ones. "
-                f"Use images{turn_axes(images, '1, 2, 0')} for one image, or images[..., None] for grey ones."
+                f"images of shape {array.shape} are ambiguous: one image with channels first, or {channels} gray "
+                f"images. Use images{turn_axes(images, '1, 2, 0')} for one image, or images[..., None] for gray images."
             )
         return list(to_pixels(images[None] if is_one else images, "images"))
     if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
-        hint = " Give the pixels of its images." if isinstance(images, Images | Dataset) else ""
-        hint = " Give a list of its values." if isinstance(images, Mapping) else hint
+        hint = " Pass their pixels, such as dataset.test.pixels." if isinstance(images, Images | Dataset) else ""
+        hint = " Pass a list of its values." if isinstance(images, Mapping) else hint
         raise DataError(f"images must be {IMAGES}, got {describe_type(images)}.{hint}")
     return images
 
@@ -146,7 +146,7 @@ def _decode(image: ImageLike, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
             raise BadImageError(f"expected 1, 3 or 4 channels, got {pixels.shape[2]}")
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if channels not in (1, 3):
-        raise BadImageError(f"the model takes {channels} channels, and images have 1 or 3")
+        raise BadImageError(f"the model expects {channels} channels, but image files have 1 or 3")
     mode: Literal["L", "RGB"] = "L" if channels == 1 else "RGB"
     if isinstance(image, Image.Image):
         return convert_image(image, (height, width), mode, resize)
@@ -163,7 +163,7 @@ def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
         return [], [Problem(str(folder), str(error))]
     problems = [Problem(str(folder / problem.path), problem.reason) for problem in listing.problems]
     if not listing.images:
-        problems.append(Problem(str(folder), "a folder without images"))
+        problems.append(Problem(str(folder), "the folder contains no images"))
     return [folder / image.name for image in listing.images], problems
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals of accuracies, of differences over the same images, and of means over seeds."""
+"""Confidence intervals: for accuracies, for differences on the same images, and for means over seeds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 LEVEL = 0.95
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
-MANY_DEGREES = 200  # of freedom: from here on an expansion gives t to nine digits
+MANY_DEGREES = 200  # of freedom, from which an expansion computes t to nine digits
 
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, in the unit of the measurement."""
+    """An interval from ``low`` to ``high``, in the unit of the metric."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """The mean of ``count`` values and its interval, whose ends are ``None`` for a single value."""
+    """The mean of ``count`` values and its interval; ``low`` and ``high`` are ``None`` for a single value."""
 
     mean: float
     low: float | None
@@ -36,38 +36,38 @@ class MeanInterval:
 def wilson_interval(correct: int, total: int) -> Interval:
     """Wilson's 95 % score interval (1927) of ``correct / total``, valid near 0 and 1 and for few images."""
     fraction = correct / total
-    centre = fraction + Z**2 / (2 * total)
+    center = fraction + Z**2 / (2 * total)
     half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
     scale = 1 + Z**2 / total
-    # With none or all correct the end is exactly 0 or 1; rounding must not move it past the fraction.
+    # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the fraction.
     return Interval(
-        low=min((centre - half_width) / scale, fraction) if correct else 0.0,
-        high=max((centre + half_width) / scale, fraction) if correct < total else 1.0,
+        low=min((center - half_width) / scale, fraction) if correct else 0.0,
+        high=max((center + half_width) / scale, fraction) if correct < total else 1.0,
     )
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies: so many images only the one or the other gets right."""
-    # Wald's, with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
+    """The 95 % interval of the difference of two accuracies, from the images that only one of two models gets right."""
+    # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share
     half_width = Z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
     return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
 
 
-def influence_interval(figure: float, influences: Float64[Tensor, " n"]) -> Interval | None:
-    """The 95 % interval of a metric of n images, by Student's t; ``None`` for one image."""
+def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Interval | None:
+    """The 95 % interval of a metric on n images, by Student's t; ``None`` for one image."""
     # Influences are the derivatives of the metric by the weight of each image. Their squares sum to its variance: the
     # infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6).
     count = len(influences)
     if count == 1:
         return None
     half_width = t_quantile(count - 1) * math.sqrt(float(influences.square().sum()) * count / (count - 1))
-    return Interval(figure - half_width, figure + half_width)
+    return Interval(value - half_width, value + half_width)
 
 
 def mean_interval(values: Sequence[float]) -> MeanInterval:
-    """The mean of measurements such as the scores of several seeds, and Student's 95 % interval for normal ones."""
+    """The mean of values such as the scores of several seeds, with Student's 95 % interval."""
     count = len(values)
     mean = statistics.fmean(values)
     if count == 1:
@@ -86,7 +86,7 @@ def t_quantile(degrees_of_freedom: int) -> float:
             (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         )
         return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
-    # The probability grows with the angle whose tangent is t/√ν; being bounded, it can be found by bisection.
+    # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds it.
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2

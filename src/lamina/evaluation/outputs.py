@@ -1,4 +1,4 @@
-"""``Outputs``: a model's logits for a split, stored with its targets so that the model need not run again."""
+"""``Outputs``: a model's logits for a split with the targets, stored so that later commands need not run the model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ from lamina.files import damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
-REMEDY = "lamina resume writes it again."
+REMEDY = "Use lamina resume to write it again."
 FAILURES = (
     *(DataError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
     *(ValueError, TypeError, SyntaxError, KeyError, AttributeError, MemoryError, RuntimeError),
 )
-"""How reading a damaged file fails: a header may have any syntax, or ask for any amount of memory."""
+"""What loading a damaged file may raise: its header may have any syntax, or ask for any amount of memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Outputs:
-    """A model's logits for the images of a split, with the images' targets and names.
+    """A model's logits for the images of a split.
 
-    Of a regression, ``logits`` are the predicted numbers, in the units of the targets.
+    Attributes:
+        split: ``train``, ``val`` or ``test``.
+        logits: the logits (N, K), before calibration; for regression, the predicted numbers in the targets' units.
+        targets: the targets of the images.
+        names: the names of the images.
     """
 
     split: Split
@@ -45,13 +49,13 @@ class Outputs:
 
     @staticmethod
     def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Outputs:
-        """What to store of the logits that a model gave for ``images``."""
+        """The logits of ``images`` with their targets and names; for regression, the numbers in the targets' units."""
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
         return Outputs(images.split, logits, images.targets, images.names)
 
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
-        """The logits as the task's loss takes them: of a regression, in standard deviations."""
+        """The input of the task's loss: the logits; for regression, standardized numbers."""
         if isinstance(task, Regression):
             standardized: Float32[np.ndarray, "n k"] = (self.logits - np.array(task.means)) / np.array(
                 task.standard_deviations
@@ -61,14 +65,14 @@ class Outputs:
 
 
 def name_outputs(targets: np.ndarray) -> str:
-    """What a model gives for such targets: logits, or the predicted numbers."""
+    """``predictions`` for regression targets, else ``logits``."""
     return "predictions" if kind_of(targets) is REGRESSION else "logits"
 
 
 def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
-    """Answers as an ``.npz``: of each split the arrays ``test_logits``, ``test_targets`` and ``test_names``.
+    """Logits as an ``.npz`` file: for each split the arrays ``test_logits``, ``test_targets`` and ``test_names``.
 
-    Of a regression, ``test_predictions`` takes the place of ``test_logits``.
+    For regression, ``test_predictions`` replaces ``test_logits``.
     """
     arrays: dict[str, Any] = {}
     for one in outputs:
@@ -83,9 +87,9 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
 
 
 def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
-    """What :func:`pack_outputs` packed, by split; ``what`` names it in the ``RunError`` for damaged content."""
-    if not content.startswith(b"PK"):  # of which NumPy would say how to unpickle it
-        raise damaged(what, "it is no .npz file", REMEDY)
+    """The outputs by split; ``what`` names the file in the ``RunError`` for damaged content."""
+    if not content.startswith(b"PK"):  # NumPy's message would suggest unpickling it
+        raise damaged(what, "it is not an .npz file", REMEDY)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
@@ -93,8 +97,8 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
         if len(arrays) != 3 * len(found):
             raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
     except FAILURES as error:
-        # NumPy's message would say how to unpickle it.
-        reason = "it holds Python objects" if str(error).startswith("Object arrays") else error
+        # NumPy's message would suggest unpickling it.
+        reason = "it contains Python objects" if str(error).startswith("Object arrays") else error
         raise damaged(what, reason, REMEDY) from error
     return found
 
@@ -105,5 +109,7 @@ def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
     fits = logits.dtype == np.float32 and logits.ndim == 2 and names.dtype.kind == "U" and names.ndim == 1
     if not fits or not len(logits) == len(targets) == len(names):
         found = ", ".join(f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names))
-        raise ValueError(f"expected logits of float32, targets and names of as many {split} images, got {found}")
+        raise ValueError(
+            f"expected float32 logits, targets and names of the same number of {split} images, got {found}"
+        )
     return Outputs(split, logits, targets, tuple(names.tolist()))

@@ -1,4 +1,4 @@
-"""``Predictor``: images in, predictions out."""
+"""``Predictor``: predict image files, PIL images or arrays with a model."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """A model's answer for one image.
+    """A model's prediction for one image.
 
     Attributes:
-        name: the image's path; ``image 0``, ``image 1`` … for images without one.
-        answer: the most likely class, or ``yes`` or ``no``; the labels that are more likely than not; the numbers by
-            name. ``None`` where the image could not be read.
-        values: the probability of each class or label, or of ``no`` and ``yes``, by name; the numbers for regression.
-        problem: why the image could not be read.
+        name: the image's path; ``image 0``, ``image 1`` … for an image without a path.
+        predicted: the most likely class (``no`` or ``yes`` for binary), the labels with a probability above 0.5, or the
+            numbers by name. ``None`` if the image could not be read.
+        values: the probability of each class or label by name; for regression, the numbers by name.
+        problem: why the image could not be read; ``None`` if it was read.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Prediction:
         return escape(f"Prediction({self.name!r}: {describe(self)})")
 
     def _repr_html_(self) -> str:
-        if self.predicted is None or isinstance(self.predicted, Mapping):  # which the title has whole
+        if self.predicted is None or isinstance(self.predicted, Mapping):  # the title has everything
             return card(repr(self))
         ranked = sorted(self.values.items(), key=lambda pair: pair[1], reverse=True)
         rows = [(name, f"{100 * value:.1f} %") for name, value in ranked]
@@ -58,10 +58,10 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Predictions that print as a table; a notebook shows the first with their images.
+    """A list of :class:`Prediction` that prints as a table; a notebook shows the first predictions with their images.
 
     Attributes:
-        tiles: the images of the first predictions, small; ``None`` where one could not be read.
+        tiles: thumbnails of the first images; ``None`` for an image that could not be read.
     """
 
     def __init__(self, predictions: Iterable[Prediction] = (), tiles: Sequence[Image.Image | None] = ()) -> None:
@@ -92,15 +92,21 @@ def _show_image(prediction: Prediction, tile: Image.Image | None) -> Markup:
 
 
 def check_resize(resize: str) -> None:
-    """Raise ``DataError`` unless it is a way of making images fit."""
     if resize not in get_args(Resize):
-        raise DataError(f"resize was {resize!r}, but must be one of {', '.join(get_args(Resize))}.")
+        raise DataError(f"resize is {resize!r}; it must be one of {', '.join(get_args(Resize))}.")
 
 
 @explain_arguments(LaminaError)
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model with all that it needs for images: decoding, resizing, normalization, and the names of its answers.
+    """A model with its preprocessing (decoding, resizing, normalization) and the names of its classes.
+
+    Args:
+        model: the trained model.
+        resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the training's setting.
+
+    Raises:
+        LaminaError: ``model`` is not a :class:`Model`, or ``resize`` has another value.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -114,10 +120,9 @@ class Predictor:
 
     model: Model
     resize: str = "crop"
-    """How images of another size are made to fit: ``crop``, ``pad`` or ``stretch``, as in training."""
 
     def __post_init__(self) -> None:
-        check_type(self.model, (Model,), "model", "a Model (run.predictor() makes a Predictor)", is_optional=False)
+        check_type(self.model, (Model,), "model", "a Model (run.predictor() returns a Predictor)", is_optional=False)
         check_resize(self.resize)
 
     @property
@@ -127,21 +132,25 @@ class Predictor:
 
     @property
     def size_px(self) -> int | None:
-        """Side of the squares that images become; ``None`` where the model takes no squares: they must fit."""
+        """Side of the square input; ``None`` if the model's input is not square."""
         _, height, width = self.model.in_shape
         return height if height == width else None
 
     @explain_call
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
-        """A prediction for each image, in order; an unreadable image gets a ``problem``.
+        """Predict each image.
 
         Args:
-            images: paths, bytes of encoded files, PIL images, or uint8 arrays or tensors (H, W) or (H, W, C) of any
-                size; one of these or any number, also as one array (N, H, W, C), or (N, H, W) of grey images. An array
-                of three dimensions is one image where the last is 1, 3 or 4.
+            images: one image or an iterable of images: paths, bytes of encoded files, PIL images, or uint8 arrays or
+                tensors (H, W) or (H, W, C) of any size. A single array may hold several images: (N, H, W, C), or
+                (N, H, W) for gray images. An array with three dimensions is one image if the last is 1, 3 or 4.
+
+        Returns:
+            A prediction for each image, in order. A file that cannot be decoded gets a ``problem``.
 
         Raises:
-            DataError: these are no images, or arrays that are not uint8.
+            DataError: ``images`` contains something else, or an array that is not uint8.
+            NotFiniteError: a logit is NaN or infinite.
         """
         found = Predictions()
         for prediction, pixels in self._predict(images):
@@ -151,9 +160,9 @@ class Predictor:
         return found
 
     def iter_predict(self, images: ImageLike | Iterable[ImageLike]) -> Generator[Prediction, None, None]:
-        """The predictions of :meth:`predict` one by one, for more images than fit in memory.
+        """Yield the predictions of :meth:`predict` one by one, for more images than fit in memory.
 
-        Threads decode ahead; close the iterator if you do not read it to its end.
+        Threads decode the next images meanwhile; close the iterator if you stop early.
         """
         for prediction, _ in self._predict(images):
             yield prediction
@@ -172,12 +181,18 @@ class Predictor:
 
     @explain_call
     def probabilities(self, images: ImageLike | Iterable[ImageLike]) -> Float32[np.ndarray, "n k"]:
-        """The probability of each class or label, of yes (N, 1), or the numbers for regression, a row for each image.
+        """Predict the probabilities of each image.
 
-        Takes what :meth:`predict` takes.
+        Args:
+            images: as for :meth:`predict`.
+
+        Returns:
+            Probabilities (N, K), one column for each class or label; (N, 1) with the probability of yes for binary; for
+            regression, the numbers.
 
         Raises:
             DataError: an image cannot be read.
+            NotFiniteError: a logit is NaN or infinite.
         """
         parts = [np.empty((0, self.task.outputs), np.float32)]
         for chunk, rows in self._predict_chunks(images):
@@ -195,12 +210,15 @@ class Predictor:
             for chunk in chunks:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
                 if not torch.isfinite(logits).all():
-                    raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
+                    raise NotFiniteError(
+                        "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, "
+                        "or with gradient_clip=1."
+                    )
                 yield chunk, self.task.probabilities(logits).numpy()
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
-    """The prediction from one image's row of probabilities or numbers, to seven digits."""
+    """The prediction from an image's row of probabilities or numbers, rounded to seven digits."""
     values = (1 - row[0], row[0]) if task.kind is BINARY else row
     names = task.kind.class_names(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
@@ -215,7 +233,7 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
 
 
 def describe(prediction: Prediction, top: int | None = None) -> str:
-    """The answer with its probability, or the ``top`` most likely classes or labels; numbers for regression."""
+    """The prediction with its probability, or the ``top`` most likely classes or labels; the numbers for regression."""
     predicted, values = prediction.predicted, prediction.values
     if predicted is None:
         return f"could not be read: {prediction.problem}"

@@ -1,4 +1,4 @@
-"""The metrics of a model on one split: frozen values that print, also in a notebook, and are stored as JSON."""
+"""Reports: the metrics of a model on one split. They print, show as a card in notebooks, and convert to JSON."""
 
 from __future__ import annotations
 
@@ -17,38 +17,44 @@ from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, 
 from lamina.text import escape, format_percent, format_table
 from lamina.values import fields_to_json, from_json_values
 
-MATRIX_CLASSES = 20  # that a notebook shows a confusion matrix of
+MATRIX_CLASSES = 20  # a notebook shows no confusion matrix for more classes
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What always predicting the same reaches on the same images, in the metric of :attr:`Report.score`."""
+    """The score of a constant prediction on the same images, and the model's gain over it.
+
+    Attributes:
+        value: the baseline's score, in the metric of :attr:`Report.score`.
+        gain: how much better the model is: the difference of the two scores, positive if the model is better.
+        gain_interval: 95 % interval of the gain on these images; ``None`` for one image.
+    """
 
     value: float
-    gain: float  # how much better the model is: by how much its score is higher, or lower if it is an error
-    gain_interval: Interval | None  # the 95 % interval of the gain, over the same images; ``None`` for one image
+    gain: float
+    gain_interval: Interval | None
 
     @property
     def is_beaten(self) -> bool:
-        """Whether the model is better by more than chance: its interval lies above 0."""
+        """Whether the interval of the gain lies above 0."""
         return self.gain_interval is not None and self.gain_interval.low > 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Report(ABC):
-    """What all kinds of report have; a metric that these images leave undefined is ``None``.
+    """Base class of the reports. A metric that is undefined on these images is ``None``.
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
-        images: how many there were.
-        loss: mean loss over them, without label smoothing.
-        baseline: what a constant answer reaches on them: the majority class or the median of the training images, or
-            the labels' frequencies.
-        metrics: the user's own, by name; ``None`` where one is undefined.
-        seconds: how long the evaluation took.
-        views: views of an image that were averaged where the model was unsure (:func:`views_of`).
-        reviewed_images: images whose views were averaged.
-        data_name, data_fingerprint: of the data set, where the caller filled them in.
+        images: number of images.
+        loss: mean loss, without label smoothing.
+        baseline: the score of a constant prediction: the training images' majority class, label frequencies or median.
+        metrics: custom metrics by name; ``None`` if undefined.
+        seconds: duration of the evaluation.
+        views: number of views for test-time augmentation (:func:`views_of`).
+        reviewed_images: number of images whose logits were averaged over the views.
+        data_name: name of the data set, if the caller set it.
+        data_fingerprint: fingerprint of the data set, if the caller set it.
     """
 
     split: str
@@ -65,68 +71,67 @@ class Report(ABC):
 
     @property
     def kind(self) -> Kind:
-        """The kind of target that the model was evaluated on."""
+        """The kind of targets: single-label, binary, multi-label or regression."""
         return self._kind
 
     @property
     def score(self) -> Score:
-        """The headline figure."""
+        """The main metric: accuracy, mean average precision or mean absolute error."""
         return Score(self.kind.score_name, getattr(self, self.kind.score_name), lower_is_better=self.kind is REGRESSION)
 
-    def figures(self) -> list[str]:
-        """The metrics in words, the score and the baseline first, the user's own last."""
-        own = [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
-        return [*self._figures(), *own]
+    def summary_lines(self) -> list[str]:
+        """The metrics as lines of text: the score and the baseline first, custom metrics last."""
+        custom = [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
+        return [*self._metric_lines(), *custom]
 
     @abstractmethod
-    def _figures(self) -> list[str]:
-        """The metrics of lamina's own, in words."""
+    def _metric_lines(self) -> list[str]: ...
 
     @abstractmethod
     def describe_baseline(self) -> str:
-        """The baseline in words."""
+        """The baseline with its prediction, such as ``baseline (always cat)``."""
 
     @abstractmethod
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The heads, and a row for each class, label or number."""
+        """The column heads, and a row for each class, label or number."""
 
     def advice(self) -> str:
-        """What to try where the model does not beat the baseline."""
+        """What to try if the model does not beat the baseline."""
         return advise(self)
 
     def format_gain(self, gain: float) -> str:
-        """A gain with its unit: in points of a percentage, but in the numbers' own unit for regression."""
+        """A gain in percentage points; for regression, in the unit of the numbers."""
         return f"{gain:.4g}" if self.score.lower_is_better else f"{100 * gain:.1f} points"
 
     def _describe_gain(self) -> str:
         gain, interval = self.baseline.gain, self.baseline.gain_interval
-        text = f"a gain of {self.format_gain(gain)}"
+        text = f"gain {self.format_gain(gain)}"
         if interval is None:
             return text
         low, high = (self.format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
         return f"{text} (95 % interval {low} to {high})"
 
     def _remarks(self) -> str:
-        """What is printed below the table."""
+        """Text below the table."""
         return ""
 
     def headline(self) -> dict[str, float]:
-        """The score under the name of its split, as a history's row has it: ``{"test_accuracy": 0.75}``."""
+        """The score with the key that it has in a history: ``{"test_accuracy": 0.75}``."""
         return {f"{self.split}_{self.score.name}": self.score.value}
 
     def __str__(self) -> str:
-        lines = [*find_verdict(self), *self.figures(), "", format_table(*self.table())]
+        lines = [*find_verdict(self), *self.summary_lines(), "", format_table(*self.table())]
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.split} {self.score}, {plural(self.images, 'image', 'images')})"
 
     def _repr_html_(self) -> str:
-        lines = (wrap("p", line) for line in (*find_verdict(self), *self.figures()))
+        lines = (wrap("p", line) for line in (*find_verdict(self), *self.summary_lines()))
         return card(repr(self), *lines, short_table(*self.table()), self._show_mistakes())
 
     def _show_mistakes(self) -> Markup:
-        """What a notebook shows below the table."""
+        """What a notebook shows below the table: the remarks, or the confusion matrix."""
         return join([note(remarks)] if (remarks := self._remarks()) else [])
 
     def _format_images(self) -> str:
@@ -134,15 +139,15 @@ class Report(ABC):
         return count if self.views == 1 else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain values; ``kind`` is the name of the kind of target."""
+        """The report as JSON values; ``kind`` is the name of :attr:`kind`."""
         return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Report:
-        """The report that :meth:`to_json` wrote.
+        """The report from the values of :meth:`to_json`.
 
         Raises:
-            LaminaError: the values are not a report's.
+            LaminaError: the values are not a report.
         """
         reports: dict[str, type[Report]] = {
             SINGLE_LABEL.name: ClassReport,
@@ -152,32 +157,34 @@ class Report(ABC):
         }
         kind = values.get("kind")
         if kind not in reports:
-            raise LaminaError(f"Expected a report of kind {', '.join(reports)}, got {kind!r}.")
+            raise LaminaError(
+                f"The report's kind is {kind!r}; it must be one of {', '.join(reports)}. Evaluate the model again."
+            )
         fields = {name: value for name, value in values.items() if name != "kind"}
         try:
             return from_json_values(reports[kind], fields, "report")
         except ValueError as error:
-            raise LaminaError(f"This is not a report: {error}. Evaluate the model again.") from error
+            raise LaminaError(f"The report is damaged: {error}. Evaluate the model again.") from error
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """The metrics of one class, as fractions from 0 to 1; ``None`` where they are not defined."""
+    """The metrics of one class, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images."""
 
     name: str
     precision: float | None
     recall: float | None
     f1: float | None
-    support: int  # images of this class
+    support: int
 
 
 @dataclass(frozen=True)
 class QuestionScores:
-    """The metrics of a yes-or-no question that need no threshold; ``None`` where they are not defined."""
+    """The metrics of a binary model that need no threshold, as fractions from 0 to 1; ``None`` where undefined."""
 
-    name: str
-    average_precision: float | None  # from 0 to 1; guessing gets the fraction of yes
-    roc_auc: float | None  # how often an image of yes scores higher than one of no, from 0 to 1; guessing gets 0.5
+    name: str  # of the target
+    average_precision: float | None  # guessing scores the fraction of yes
+    roc_auc: float | None  # guessing scores 0.5
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -185,15 +192,16 @@ class ClassReport(Report):
     """The report of a single-label or binary model.
 
     Attributes:
-        accuracy: the fraction of images whose most likely class is right.
+        accuracy: the fraction of images with a correct prediction.
         accuracy_interval: its 95 % interval (Wilson).
-        balanced_accuracy: the mean of the classes' recalls, however many images each has.
-        calibration_error: mean distance between the probability of the predicted class and how often it is right, over
-            15 equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
-        uncalibrated_error: the same without the model's temperature; ``None`` if it has none.
-        rejections: how many images keep their answer, and how many of these are right, where unsure ones are rejected.
-        confusion: images by true class (rows) and predicted class (columns).
-        majority: the class that most training images have, of ``no`` and ``yes`` for binary; the baseline's answer.
+        balanced_accuracy: the mean recall of the classes.
+        calibration_error: mean difference between the probability of the predicted class and the accuracy, over 15
+            equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
+        uncalibrated_error: the calibration error without the model's temperature; ``None`` if it has no temperature.
+        rejections: the effect of several confidence thresholds.
+        classes: the metrics of each class.
+        confusion: number of images by true class (rows) and predicted class (columns).
+        majority: the most frequent class of the training images (``no`` or ``yes`` for binary), which is the baseline.
         question: more metrics of a binary model; ``None`` for single-label.
     """
 
@@ -213,17 +221,17 @@ class ClassReport(Report):
         return SINGLE_LABEL if self.question is None else BINARY
 
     def most_confused(self, count: int = 5) -> list[tuple[str, str, int]]:
-        """The most frequent mistakes: the true class, the predicted one, and how many images."""
+        """The most frequent errors: true class, predicted class and number of images."""
         names = [scores.name for scores in self.classes]
-        mistakes = (
+        errors = (
             (names[row], names[column], images)
             for row, counts in enumerate(self.confusion)
             for column, images in enumerate(counts)
             if images and row != column
         )
-        return heapq.nlargest(count, mistakes, key=lambda mistake: mistake[2])
+        return heapq.nlargest(count, errors, key=lambda error: error[2])
 
-    def _figures(self) -> list[str]:
+    def _metric_lines(self) -> list[str]:
         low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
         lines = [
             f"{self.split} accuracy {format_percent(self.accuracy)} "
@@ -240,7 +248,7 @@ class ClassReport(Report):
         return lines
 
     def describe_baseline(self) -> str:
-        return f"always answering {escape(self.majority)}"
+        return f"baseline (always {escape(self.majority)})"
 
     def advice(self) -> str:
         return advise_on_classes(self)
@@ -258,7 +266,7 @@ class ClassReport(Report):
             (name, [(f"{images:,}", images / max(1, sum(counts))) for images in counts])
             for name, counts in zip(names, self.confusion, strict=True)
         ]
-        return join([note("true classes by row, predicted classes by column"), matrix(names, rows, "true class")])
+        return join([note("rows: true class, columns: predicted class"), matrix(names, rows, "true class")])
 
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
@@ -271,10 +279,13 @@ class ClassReport(Report):
 
 @dataclass(frozen=True)
 class LabelScores:
-    """The metrics of one label, as for a class. A label is predicted where it is more likely than not."""
+    """The metrics of one label, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images.
+
+    Precision, recall and F1 use a threshold of 0.5.
+    """
 
     name: str
-    average_precision: float | None  # over all thresholds; guessing gets the fraction of images that have the label
+    average_precision: float | None  # over all thresholds; guessing scores the fraction of images with the label
     precision: float | None
     recall: float | None
     f1: float | None
@@ -283,16 +294,17 @@ class LabelScores:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LabelReport(Report):
-    """The report of a multi-label model, whose baseline scores each label with its share of the training images.
+    """The report of a multi-label model. The baseline scores each label with its frequency in the training images.
 
     Attributes:
-        mean_average_precision: the mean of the labels' average precisions, leaving out labels without images.
-        micro_f1: F1 of all answers together, in which frequent labels count most.
-        baseline_micro_f1: that of the baseline, which answers the labels of more than half of the training images.
-        macro_f1: the mean of the labels' F1, leaving out labels without images.
-        calibration_error: mean distance between the probability of a label and how often it is there, over 15 equal
-            bins of all labels' answers.
-        uncalibrated_error: the same without the model's temperatures; ``None`` if it has none.
+        mean_average_precision: the mean over labels; labels without images are left out.
+        micro_f1: F1 over all predictions, so frequent labels count most.
+        baseline_micro_f1: micro F1 of predicting the labels that more than half of the training images have.
+        macro_f1: the mean F1 over labels; labels without images are left out.
+        calibration_error: mean difference between predicted probability and frequency, over 15 equal bins of the
+            probabilities of all labels.
+        uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it has none.
+        labels: the metrics of each label.
     """
 
     mean_average_precision: float
@@ -304,7 +316,7 @@ class LabelReport(Report):
     uncalibrated_error: float | None = None
     _kind = MULTI_LABEL
 
-    def _figures(self) -> list[str]:
+    def _metric_lines(self) -> list[str]:
         return [
             f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
             f"({self._format_images()})",
@@ -315,7 +327,7 @@ class LabelReport(Report):
         ]
 
     def describe_baseline(self) -> str:
-        return "answering with the labels' frequencies"
+        return "baseline (label frequencies)"
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows = [
@@ -326,29 +338,34 @@ class LabelReport(Report):
 
     def _remarks(self) -> str:
         absent = ", ".join(escape(scores.name) for scores in self.labels if not scores.support)
-        return f"not evaluated, as no {self.split} image has them: {absent}" if absent else ""
+        return f"not evaluated, because no {self.split} image has them: {absent}" if absent else ""
 
 
 @dataclass(frozen=True)
 class NumberScores:
-    """The metrics of one predicted number, errors in its own unit."""
+    """The metrics of one predicted number; errors have its unit."""
 
     name: str
     mean_absolute_error: float
-    baseline_error: float  # the mean absolute error of always predicting the median of the training images
+    baseline_error: float  # mean absolute error of predicting the median of the training images
     root_mean_squared_error: float
-    r2: float | None  # coefficient of determination, at most 1; always predicting the mean of these images gets 0
+    r2: float | None  # coefficient of determination, at most 1; ``None`` if all targets are equal
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NumberReport(Report):
-    """The report of a regression model."""
+    """The report of a regression model.
 
-    mean_absolute_error: float  # the mean of the numbers' errors, each in its own unit
+    Attributes:
+        mean_absolute_error: the mean over all numbers, whose units may differ.
+        numbers: the metrics of each number.
+    """
+
+    mean_absolute_error: float
     numbers: tuple[NumberScores, ...]
     _kind = REGRESSION
 
-    def _figures(self) -> list[str]:
+    def _metric_lines(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
             f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
@@ -357,21 +374,21 @@ class NumberReport(Report):
         ]
 
     def describe_baseline(self) -> str:
-        return f"always answering the {'medians' if len(self.numbers) > 1 else 'median'}"
+        return f"baseline (always the {'medians' if len(self.numbers) > 1 else 'median'})"
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows: list[tuple[str, ...]] = [
             (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
-        return ("number", "mean absolute error", "error of the median", "RMSE", "R²"), rows
+        return ("number", "mean absolute error", "baseline error", "RMSE", "R²"), rows
 
 
 def _describe_calibration(report: Report, error: float, uncalibrated: float | None) -> str:
     before = "not calibrated"
     if uncalibrated is not None:
         before = f"{format_percent(uncalibrated)} before calibration"
-        before += ", which is fitted to these images" if report.split == "val" else ""
+        before += "; the calibration was fitted to these images" if report.split == "val" else ""
     return f"calibration error {format_percent(error)} ({before})"
 
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: where the model is unsure, the logits of mirrored and shifted views are averaged."""
+"""Test-time augmentation: average the logits of mirrored and translated views of images with unsure predictions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 
-UNSURE_BELOW = 0.5  # the model is unsure if the probabilities of the two most likely classes differ by less
+UNSURE_BELOW = 0.5  # difference of the two highest probabilities
 PIXELS_AT_ONCE = 2000 * 32 * 32
 
 
 @dataclass(frozen=True)
 class View:
-    """One view of an image: mirrored left to right, or shifted down and to the right by as much, or neither."""
+    """One view of an image for test-time augmentation.
 
-    weight: float  # of its logits in the mean; the weights of all views sum to 1
+    Attributes:
+        weight: weight of its logits in the mean; the weights of all views sum to 1.
+        is_mirrored: whether the image is mirrored left to right.
+        translate_px: translation, both down and to the right; negative for up and left.
+    """
+
+    weight: float
     is_mirrored: bool = False
     translate_px: int = 0
 
@@ -32,16 +38,29 @@ ONE_VIEW = (View(1.0),)
 
 
 def views_of(recipe: Recipe) -> tuple[View, ...]:
-    """The views that a training with ``recipe`` shows (Jordan, arXiv 2404.00498, section 3.5)."""
-    shifts = ((0, 0.5), (-1, 0.25), (1, 0.25)) if recipe.translate_px else ((0, 1.0),)
+    """The views that match the augmentation of ``recipe`` (Jordan, arXiv 2404.00498, section 3.5).
+
+    Args:
+        recipe: the recipe that the model was trained with.
+
+    Returns:
+        One, two, three or six views: mirrored if the recipe flips, and moved by 1 px if it translates.
+
+    >>> from lamina import Recipe
+    >>> len(views_of(Recipe(flip="random", translate_px=2)))
+    6
+    """
+    translations = ((0, 0.5), (-1, 0.25), (1, 0.25)) if recipe.translate_px else ((0, 1.0),)
     sides = (False,) if recipe.flip == "off" else (False, True)
-    return tuple(View(weight / len(sides), side, translate_px) for translate_px, weight in shifts for side in sides)
+    return tuple(
+        View(weight / len(sides), side, translate_px) for translate_px, weight in translations for side in sides
+    )
 
 
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits of images, averaged over ``views`` where the model is unsure, and the number of those images."""
+    """The logits, averaged over ``views`` for images with unsure predictions, and the number of those images."""
     logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
         return logits, 0
@@ -54,9 +73,9 @@ def predict_views(
 
 
 def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # others are unsure everywhere
+    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # for other tasks, all images count as unsure
         return np.ones(len(logits), np.bool_)
-    likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # calibrated or not, the same images
+    likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # without temperatures
     return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()
 
 

@@ -1,7 +1,8 @@
-"""Maps of the pixels that a prediction depends on: positive where they speak for an output of the net.
+"""Attribution maps: how much the prediction depends on each pixel.
 
-Each function takes a model, images as they are stored and, for each image, the index of the output to explain: a class,
-a label, the question or a number. What is explained is its logit. None changes the model or torch's generators.
+The functions accept a model, uint8 images (N, H, W, C) and, for each image, the index of the output to explain (a class
+or label, the number's index, 0 for binary). They return maps (N, H, W) of its logit: positive values are evidence for
+the output, negative values evidence against it. They change neither the model nor torch's random generators.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
 STEPS, TRUST_STEPS = 32, 12
-"""Steps of integrated gradients that commands and servers take: in a map, and in the maps that test it."""
-GRADIENT_PIXELS = 100 * 32 * 32  # differentiated at once; a backward pass keeps the outputs of all layers
+"""Steps of integrated gradients in commands and servers: for a map, and for the maps that test it."""
+GRADIENT_PIXELS = 100 * 32 * 32  # differentiated at once: a backward pass keeps the outputs of all layers
 
 
 def occlusion(
@@ -41,11 +42,32 @@ def occlusion(
     window_px: Pair | None = None,
     stride_px: Pair | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """How much the logit falls when a window of the mean colour covers a pixel, averaged over the windows that do.
+    """Occlusion: cover the image with a window of the mean color, and measure how much the logit falls.
+
+    A pixel's value is the mean over all windows that cover it.
+
+    Args:
+        model: the model to explain.
+        pixels: uint8 images (N, H, W, C).
+        targets: index of the output to explain, for each image.
+        window_px: height and width of the window; by default an eighth of the image's shorter side.
+        stride_px: vertical and horizontal step of the window; by default half of the window.
+
+    Returns:
+        The maps (N, H, W), in units of the logit.
+
+    Raises:
+        DataError: a target is not the index of an output.
+        NetError: the images do not have the model's input shape.
 
     Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901, section 4.2.
 
-    By default the window's side is an eighth of the image's shorter side, and it moves by half of that.
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> shapes = load_data("shapes")
+    >>> model = build_model(load_net("mlp"), shapes.train, Recipe())
+    >>> occlusion(model, shapes.test.pixels[:2], shapes.test.targets[:2]).shape
+    (2, 32, 32)
     """
     pixels, targets = _check(model, pixels, targets)
     height, width = pixels.shape[1:3]
@@ -82,18 +104,36 @@ def integrated_gradients(
     steps: int = 50,
     baseline: Sequence[float] | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """Each pixel's difference from the baseline, times the logit's mean gradient on the way, summed over channels.
+    """Integrated gradients: the difference from a baseline image, times the mean gradient between the two.
 
-    With enough ``steps`` a map sums to the logit's difference between the image and the baseline. The mean is a
-    Gauss-Legendre quadrature.
+    With enough ``steps``, a map sums to the difference of the logit between the image and the baseline.
+
+    Args:
+        model: the model to explain.
+        pixels: uint8 images (N, H, W, C).
+        targets: index of the output to explain, for each image.
+        steps: number of gradients on the path (Gauss-Legendre quadrature).
+        baseline: color of the baseline image, 0 to 255 for each channel; by default the mean of the training images.
+
+    Returns:
+        The maps (N, H, W), summed over the channels, in units of the logit.
+
+    Raises:
+        DataError: a target is not the index of an output.
+        NetError: the images do not have the model's input shape, or ``steps`` is not a positive integer.
 
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, arXiv 1703.01365, equation 1.
 
-    ``baseline`` is the colour of an empty image, 0 to 255 for each channel; by default the model's mean.
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> shapes = load_data("shapes")
+    >>> model = build_model(load_net("mlp"), shapes.train, Recipe())
+    >>> integrated_gradients(model, shapes.test.pixels[:2], shapes.test.targets[:2], steps=4).shape
+    (2, 32, 32)
     """
     pixels, targets = _check(model, pixels, targets)
     if not isinstance(steps, int) or steps < 1:
-        raise NetError(f"steps must be a whole number of at least 1, got {steps!r:.60}.")
+        raise NetError(f"steps is {steps!r:.60}; it must be an integer of at least 1. Use steps=50.")
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
     with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
@@ -115,17 +155,40 @@ def grad_cam(
     targets: Int64[np.ndarray, " n"],
     layer: int | str | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """The channels of a layer's output, each times the mean of the logit's gradient over it, summed and enlarged.
+    """Grad-CAM: the channels of a layer's output, weighted by the logit's mean gradient.
 
-    Selvaraju et al., Grad-CAM, arXiv 1610.02391, equations 1 and 2; without the rectifier of the second, so that what
-    speaks against the output is seen too. Enlarged to the image's size bilinearly.
+    Unlike the paper, this keeps negative values: they are evidence against the output.
 
-    ``layer`` is its number in the net, from 1, or its module path; by default the last with height and width.
+    Args:
+        model: the model to explain.
+        pixels: uint8 images (N, H, W, C).
+        targets: index of the output to explain, for each image.
+        layer: number of the layer in the net, from 1, or its module path; by default the last layer whose output has
+            height and width.
+
+    Returns:
+        The maps (N, H, W), enlarged bilinearly to the size of the images.
+
+    Raises:
+        DataError: a target is not the index of an output.
+        NetError: the images do not have the model's input shape, or the layer's output has no height and width.
+
+    Selvaraju et al., Grad-CAM, arXiv 1610.02391, equations 1 and 2, without the ReLU.
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> shapes = load_data("shapes")
+    >>> model = build_model(load_net("cnn-s"), shapes.train, Recipe())
+    >>> grad_cam(model, shapes.test.pixels[:2], shapes.test.targets[:2]).shape
+    (2, 32, 32)
     """
     pixels, targets = _check(model, pixels, targets)
     chosen = find_spatial_layer(model) if layer is None else layer
     if chosen is None:
-        raise NetError("Grad-CAM needs a layer whose output has height and width, but no layer of this net has one.")
+        raise NetError(
+            "No layer of this net has an output with height and width, which Grad-CAM needs. "
+            "Use integrated_gradients or occlusion."
+        )
     maps = np.empty(pixels.shape[:3], np.float32)
     for rows in _chunks(len(pixels), GRADIENT_PIXELS // pixels[0, ..., 0].size):
         output, gradient = layer_gradients(
@@ -134,7 +197,8 @@ def grad_cam(
         if output.ndim != 4:
             shape = "×".join(map(str, output.shape[1:]))
             raise NetError(
-                f"Grad-CAM needs a layer whose output has channels, height and width, but {chosen!r} gives {shape}."
+                f"The output of layer {chosen!r} has shape {shape}, but Grad-CAM needs channels, height and width. "
+                "Use another layer."
             )
         summed = (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1, keepdim=True)
         enlarged = functional.interpolate(summed, pixels.shape[1:3], mode="bilinear")
@@ -143,38 +207,36 @@ def grad_cam(
 
 
 def _check(model: Model, pixels: Any, targets: Any) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
-    """The images and the outputs to explain, as the model takes them."""
     pixels, found, outputs = check_input(model, pixels, "pixels"), to_array(targets, "targets"), model.task.outputs
     if found.shape != (len(pixels),) or found.dtype.kind not in "iu" or not ((found >= 0) & (found < outputs)).all():
         raise DataError(
-            f"targets must be the index of an output, from 0 to {outputs - 1}, for each of {len(pixels)} images, got "
-            f"{reprlib.repr(found.tolist())}."
+            f"targets is {reprlib.repr(found.tolist())}; it must have the index of an output, from 0 to {outputs - 1}, "
+            f"for each of {len(pixels)} images."
         )
     return pixels, found.astype(np.int64)
 
 
 def measure_strength(values: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], float]:
-    """How opaque each pixel of a map is drawn, from 0 to 1, and the magnitude from which on that is 1."""
+    """The opacity of each pixel of a map, from 0 to 1, and the lowest magnitude with opacity 1."""
     magnitudes = np.abs(values)
-    # Single pixels may be far stronger than all others.
+    # A quantile, because single pixels may be far stronger than all others.
     most = float(np.quantile(magnitudes, 0.99)) or float(magnitudes.max()) or 1.0
     return np.clip(magnitudes / most, 0, 1) ** 0.7, most
 
 
 def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
-    """The output to explain where none is asked for: the most likely class or label, or the first number."""
+    """The output to explain by default: the most likely class or label, or the first number."""
     return int(logits.argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
 
 
 def find_spatial_layer(model: Model) -> str | None:
-    """The module path of the last layer whose output has channels and more than one place; ``None`` if none has."""
+    """The module path of the last layer whose output has channels and more than one position, if any."""
     paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
     spatial = [path for path, shape in call_order(model, paths).items() if len(shape) == 3 and prod(shape[1:]) > 1]
     return spatial[-1] if spatial else None
 
 
 def window_side_px(height: int, width: int) -> int:
-    """Side of the window that occlusion moves over images of that size by default."""
     return max(1, round(min(height, width) / 8))
 
 
@@ -186,7 +248,7 @@ def pick(logits: Float[Tensor, "n k"], outputs: Int64[Tensor, " n"]) -> Float[Te
 def float_inputs(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], baseline: Sequence[float] | None
 ) -> Iterator[tuple[Float[Tensor, "n c h w"], Float[Tensor, "c 1 1"]]]:
-    """The images as the net's body takes them, and the baseline's colour, with the model in eval mode."""
+    """The normalized images and the normalized baseline color, with the model in eval mode."""
     with eval_mode(model), seeded(0, model.device):
         inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
         colour, mean, std = (

@@ -1,7 +1,7 @@
-"""Which unit stands for which attribute: the overlap of where it responds with where the attribute is.
+"""Units that detect a class or attribute: the overlap of the images that a unit responds to with those that have it.
 
-After Bau et al., Network dissection, arXiv 1704.05796, for whole images. Two controls show what is reached by chance:
-the best of any unit for shuffled labels, and the best of any with random weights, as colours need no learning.
+After Bau et al., Network dissection, arXiv 1704.05796, but for whole images. Two controls measure the overlap that
+chance reaches: the best unit for shuffled labels, and the best unit of nets with random weights.
 """
 
 from __future__ import annotations
@@ -18,27 +18,36 @@ from lamina.training.randomness import derive_seed
 
 SHUFFLES = 50
 LEAST_GAIN = 0.25
-"""Lower limit of a concept's overlap beyond both controls, as a fraction of what is left to 1. Random nets reached up
-to 0.07, and 0.20 without recalibrated batch-norm statistics (36 nets, four sets, benchmarks/inside.py)."""
+"""Lower limit of (overlap - control) / (1 - control) for a concept, for both controls. Random nets reached up to 0.07,
+and 0.20 without recalibrated batch-norm statistics (36 nets, four data sets, benchmarks/inside.py)."""
 
 
 @dataclass(frozen=True)
 class Concept:
-    """The unit of a layer that overlaps an attribute or class most."""
+    """The unit of a layer that overlaps most with a class or attribute.
+
+    Attributes:
+        name: name of the class or attribute.
+        unit: index of the unit.
+        overlap: intersection over union of the n images with the attribute and the n images that the unit responds to
+            most.
+        shuffled: the highest overlap of any unit in 50 shuffles of the labels.
+        untrained: the highest overlap of any unit with random weights.
+        is_found: whether the overlap clearly exceeds both controls.
+    """
 
     name: str
     unit: int
     overlap: float
-    """Intersection over union of the images that have the attribute and as many that the unit responds to most."""
-    shuffled: float  # the highest of any unit in 50 shuffles of the labels
-    untrained: float  # the highest of any unit with random weights
-    is_found: bool  # whether the overlap is clearly beyond both
+    shuffled: float
+    untrained: float
+    is_found: bool
 
 
 def find_concepts(
     strengths: Float32[np.ndarray, "n u"], untrained: Sequence[Float32[np.ndarray, "n u"]], images: Images
 ) -> tuple[Concept, ...]:
-    """For each class or attribute the unit that overlaps it most; ``untrained`` are responses by random weights."""
+    """The best unit for each class or attribute; ``untrained`` are the strengths of nets with random weights."""
     truth = memberships(images) > 0
     generator = np.random.default_rng(derive_seed(0, "concepts"))
     own, *others = (RankedStrengths(each) for each in (strengths, *untrained))
@@ -58,15 +67,15 @@ def find_concepts(
 
 
 class RankedStrengths:
-    """A layer's strengths, sorted once for all classes."""
+    """A layer's strengths with their order, which all classes share."""
 
     def __init__(self, strengths: Float32[np.ndarray, "n u"]) -> None:
         self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
 
     def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
-        """Intersection over union of where each unit responds with each row of ``truth``, all with as many trues."""
+        """Intersection over union of each unit with each row of ``truth``; all rows have the same number of trues."""
         count = int(truth[0].sum())
-        # The images of its greatest strengths; fewer where others equal its least strength, such as the 0 of a ReLU.
+        # The images with the greatest strengths, without those at the minimum, such as the 0 of a ReLU.
         responds = (self._strengths >= self._descending[count - 1]) & (self._strengths > self._descending[-1])
         both = responds.T.astype(np.float32) @ truth.T.astype(np.float32)
         overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both.astype(np.float64))

@@ -1,7 +1,8 @@
-"""Likely wrong labels, by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
+"""Label issues by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
 
-How many labels of a class are wrong is estimated from the probabilities of nets that were not trained on the images;
-then as many are named, those first that the net contradicts most. What share this finds is measured on injected ones.
+Confident learning estimates how many labels of each class are wrong, from the probabilities of nets that were not
+trained on the images, and selects that number of labels, the least probable first. Injected label errors measure its
+recall.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Targets
 from lamina.training.randomness import derive_seed
 
-TOLERANCE = 1e-6  # how far a probability may be below its threshold, so that rounding decides nothing
-PLANTED_FRACTION = 0.02  # of the training labels that are exchanged: few, as the nets learn from them
+TOLERANCE = 1e-6  # of thresholds, so that rounding decides nothing
+INJECTED_FRACTION = 0.02  # of the training labels: few, because the nets learn from them
 
 
 @dataclass(frozen=True, eq=False)
 class CrossPrediction:
-    """Probabilities from nets that were not trained on the image: from one net, for ``others`` the mean over all."""
+    """Probabilities from nets that were not trained on the images.
+
+    Attributes:
+        own: for the images of the cross-validation (N, K), from the net of the fold that holds them out.
+        others: for other sets of images, the mean over the nets of all folds.
+    """
 
     own: Float32[np.ndarray, "n k"] = field(repr=False)
     others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
@@ -34,18 +40,23 @@ class CrossPrediction:
 
 @dataclass(frozen=True, eq=False)
 class SelectedRows:
-    """Likely wrong labels, the most likely first, by the rows of their images."""
+    """The rows of images with label issues, the most likely issue first.
+
+    Attributes:
+        rows: indices of the images.
+        suggested: the most probable class of each.
+        scores: (1 + p(suggested) - p(given)) / 2 of each, from 0.5 to 1.
+    """
 
     rows: Int64[np.ndarray, " m"]
-    suggested: Int64[np.ndarray, " m"]  # the most probable class of each
+    suggested: Int64[np.ndarray, " m"]
     scores: Float[np.ndarray, " m"]
-    """From 0.5 to 1: half of one, plus half of how much more probable the suggested class is than the given."""
 
 
 def count_confident(
     probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, "k k"]:
-    """For each given class (row), how many images confidently belong to each class (column): equations 1 and 2."""
+    """Count the images of each given class (row) that confidently belong to each class (column): equations 1 and 2."""
     classes = probabilities.shape[1]
     counts = np.bincount(given, minlength=classes)
     own = np.bincount(given, probabilities[np.arange(len(given)), given], minlength=classes)
@@ -61,11 +72,11 @@ def count_confident(
 
 
 def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "k k"]:
-    """How many images of each given class (row) truly belong to each class (column), by estimate (equation 3)."""
+    """Estimate how many images of each given class (row) truly belong to each class (column): equation 3."""
     joint = count_confident(probabilities, given)
     counts = np.bincount(given, minlength=len(joint))
     scaled = joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
-    # Of each row the largest remainders are rounded up, so that its sum stays.
+    # Rounding up the largest remainders of each row keeps its sum.
     rounded = np.floor(scaled)
     missing = np.round(counts - rounded.sum(axis=1)).astype(np.int64)
     ranks = np.argsort(np.argsort(scaled - rounded, axis=1, kind="stable"), axis=1)
@@ -77,10 +88,11 @@ def select_by_confident_learning(
     given: Int64[np.ndarray, " n"],
     joint: Int64[np.ndarray, "k k"] | None = None,
 ) -> SelectedRows:
-    """The likely wrong labels, found by pruning by noise rate (section 3.2, method 4).
+    """Select label issues with "prune by noise rate" (section 3.2, method 4).
 
-    For each given class and each other, as many images as ``joint`` says (:func:`estimate_joint`), those with the
-    largest difference of the two probabilities. The only image of a class is left out.
+    For each pair of a given class and another class, this selects the number of images that ``joint`` has
+    (:func:`estimate_joint`), those with the largest difference of the two probabilities. It never selects the only
+    image of a class.
     """
     joint = estimate_joint(probabilities, given) if joint is None else joint
     found = np.zeros(len(given), bool)
@@ -94,7 +106,7 @@ def select_by_confident_learning(
 
 
 def find_disagreements(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> SelectedRows:
-    """All images for which another class is more probable than the given one: a baseline."""
+    """All images whose most probable class is not the given class, a baseline for confident learning."""
     return _rank(probabilities, given, np.ones(len(given), bool))
 
 
@@ -110,90 +122,125 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """An image with a label that is likely wrong, in words, and its score as in :class:`SelectedRows`."""
+    """A label that is likely wrong.
+
+    Attributes:
+        row: index of the image.
+        column: index of the label for multi-label targets, else 0.
+        given: the given class; for multi-label ``label: yes`` or ``label: no``.
+        suggested: the most probable class.
+        score: from 0.5 to 1, as in :class:`SelectedRows`.
+    """
 
     row: int
-    column: int  # of the label in multi-label targets, else 0
+    column: int
     given: str
     suggested: str
     score: float
 
 
 def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[LabelIssue, ...]:
-    """The likely wrong labels of ``images``, the most likely first; each label counts as two classes."""
+    """Find the label issues of ``images``, the most likely first.
+
+    Args:
+        images: images with classes or labels.
+        probabilities: probabilities (N, K) from nets that were not trained on the images.
+
+    Returns:
+        The label issues. Each label of multi-label targets is treated as two classes, no and yes.
+
+    Raises:
+        DataError: the targets are numbers.
+    """
     check_kind(images.kind)
     kind, names = images.kind, images.target_names
     label_issues = []
     for column, (columns, given) in enumerate(_split_columns(kind, probabilities, images.targets)):
-        words = names if kind is SINGLE_LABEL else ("no", "yes")
+        classes = names if kind is SINGLE_LABEL else ("no", "yes")
         prefix = f"{names[column]}: " if kind is MULTI_LABEL else ""
         issues = select_by_confident_learning(columns, given)
         for row, suggested, score in zip(issues.rows.tolist(), issues.suggested, issues.scores.tolist(), strict=True):
-            own, other = prefix + words[given[row]], prefix + words[suggested]
+            own, other = prefix + classes[given[row]], prefix + classes[suggested]
             label_issues.append(LabelIssue(row, column, own, other, round(score, 4)))
     return tuple(sorted(label_issues, key=lambda label_issue: -label_issue.score))
 
 
 def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"]) -> int:
-    """How many labels of ``images`` are less probable than another, by :func:`find_disagreements`."""
+    """How many labels :func:`find_disagreements` finds."""
     columns = _split_columns(images.kind, probabilities, images.targets)
     return sum(len(find_disagreements(own, given).rows) for own, given in columns)
 
 
 class Agreement(NamedTuple):
-    """How often the given labels are a net's most probable ones."""
+    """How often the given label is the net's most probable class."""
 
-    value: float  # averaged over the classes; of multi-label and binary targets, over yes and no of each label
-    guessed: float  # the same for a net that predicts at random
+    value: float  # mean over the classes; for multi-label and binary targets, over yes and no of each label
+    guessed: float  # the value of a net that guesses
 
     @property
     def is_weak(self) -> bool:
-        """Whether the net is nearer to guessing than to agreeing with the labels."""
+        """Whether the agreement is closer to guessing than to 1."""
         return self.value < (1 + self.guessed) / 2
 
 
 def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -> Agreement:
-    """How often the labels of ``images`` are the most probable; classes that they lack do not count."""
+    """The agreement on ``images``, leaving out classes without images."""
     shares, guessed = [], 1.0
     for columns, given in _split_columns(images.kind, probabilities, images.targets):
         classes = columns.shape[1]
         counts = np.bincount(given, minlength=classes)
-        right = np.bincount(given[columns.argmax(axis=1) == given], minlength=classes)
-        shares += (right[counts > 0] / counts[counts > 0]).tolist()
+        agreeing = np.bincount(given[columns.argmax(axis=1) == given], minlength=classes)
+        shares += (agreeing[counts > 0] / counts[counts > 0]).tolist()
         guessed = 1 / classes
     return Agreement(float(np.mean(shares)) if shares else 1.0, guessed)
 
 
 def check_kind(kind: Kind) -> None:
-    """Raise ``DataError`` for numbers, which are not right or wrong."""
     if kind is REGRESSION:
         raise DataError(
-            "Expected classes or labels, got numbers: a number is not right or wrong, so likely wrong ones are not "
-            "looked for. Look at the largest errors of a run's model instead: lamina data DATA --with RUN"
+            "The targets are numbers; label checking needs classes or labels. To see the largest errors of a run's "
+            "model instead, use lamina data DATA --with RUN"
         )
 
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """Likely wrong labels of each split, and how well injected ones were found."""
+    """The label issues of a data set, and the recall for injected label errors.
+
+    Attributes:
+        label_issues: the label issues of each split.
+        disagreements: number of labels in each split that are not the most probable class.
+        agreements: agreement of the nets with the labels of each split.
+        injected: number of errors injected into the training labels before the nets were trained.
+        injected_found: how many of them were found.
+    """
 
     label_issues: Mapping[Split, tuple[LabelIssue, ...]] = field(repr=False)
-    disagreements: Mapping[Split, int]  # how many labels are merely less probable than another
+    disagreements: Mapping[Split, int]
     agreements: Mapping[Split, Agreement]
-    injected: int  # training labels that were exchanged before the nets were trained
+    injected: int
     injected_found: int
 
     @property
     def injected_recall(self) -> float:
-        """The fraction of the injected flips that was found: of mistakes that are as frequent as the classes are."""
+        """The fraction of the injected errors that was found."""
         return self.injected_found / self.injected
 
 
 def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction]) -> LabelFindings:
-    """The likely wrong labels of every split, from nets trained once, on training images with injected flips."""
-    # A net's prediction does not depend on an image's own label, as it was not trained on it. So the probabilities
-    # serve twice: with the flipped labels, to count the flips that are found, and with the labels as they are.
-    flipped = inject_label_errors(dataset.train, PLANTED_FRACTION, derive_seed(0, "injected"))
+    """Find the label issues of every split, with nets trained once on training images with injected errors.
+
+    Args:
+        dataset: the data set to check.
+        predict: cross-validated prediction of its first argument, and prediction of the others, such as
+            :func:`~lamina.insight.folds.predict_by`.
+
+    Raises:
+        DataError: the targets are numbers, or the training images have one class only.
+    """
+    # No net was trained on the image that it predicts, so the probabilities do not depend on the image's label. They
+    # serve twice: with the injected errors, to measure the recall, and with the given labels.
+    flipped = inject_label_errors(dataset.train, INJECTED_FRACTION, derive_seed(0, "injected"))
     others = {split: images for split, images in dataset.splits.items() if split != "train"}
     prediction = predict(flipped, list(others.values()))
     injected = np.argwhere((flipped.targets != dataset.train.targets).reshape(len(flipped), -1)).tolist()
@@ -209,11 +256,13 @@ def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]],
 
 
 def inject_label_errors(images: Images, fraction: float, seed: int = 0) -> Images:
-    """The images with a fraction of their labels (of the rarer value of each label) exchanged between classes."""
+    """The images with a fraction of their labels exchanged; for multi-label, a fraction of each label's rarer value."""
     check_kind(images.kind)
     targets = np.array(images.targets)
     if (targets == targets[:1]).all():
-        raise DataError("Expected images of two classes or more to exchange labels between them, got one.")
+        raise DataError(
+            "The training images have one class; label checking needs at least two. Add images of another class."
+        )
     random = np.random.default_rng(seed)
     if images.kind is SINGLE_LABEL:
         _exchange(targets, max(2, round(fraction * len(targets))), random)
@@ -223,7 +272,7 @@ def inject_label_errors(images: Images, fraction: float, seed: int = 0) -> Image
 
 
 def _exchange(targets: Int64[np.ndarray, " n"], count: int, random: np.random.Generator) -> None:
-    """Exchange labels in place among ``count`` images drawn at random, so that each gets another, if it can."""
+    """Exchange labels in place among ``count`` random images, so that if possible each gets a different label."""
     rows = random.choice(len(targets), count, replace=False)
     if (targets[rows] == targets[rows[0]]).all():
         rows[0] = random.choice(np.flatnonzero(targets != targets[rows[0]]))
@@ -238,7 +287,7 @@ def _exchange(targets: Int64[np.ndarray, " n"], count: int, random: np.random.Ge
 
 
 def _flip(targets: Bool[np.ndarray, "n k"], fraction: float, random: np.random.Generator) -> None:
-    """Flip in place a fraction of each label's rarer answers, and as many of the other."""
+    """Flip in place a fraction of each label's rarer value, and the same number of the other value."""
     are_rarer = targets == (targets.mean(axis=0) <= 0.5)
     rows, columns = np.nonzero(are_rarer)
     chosen = random.choice(len(rows), max(1, round(fraction * len(rows))), replace=False)
@@ -250,7 +299,7 @@ def _flip(targets: Bool[np.ndarray, "n k"], fraction: float, random: np.random.G
 def _split_columns(
     kind: Kind, probabilities: Float[np.ndarray, "n k"], targets: Targets
 ) -> list[tuple[Float[np.ndarray, "n c"], Int64[np.ndarray, " n"]]]:
-    """The problems with classes that the targets are: one, or one of no and yes for each label."""
+    """The targets as classification problems: one, or for each label one with the classes no and yes."""
     if kind is SINGLE_LABEL:
         return [(probabilities, targets)]
     labels = targets[:, None] if kind is BINARY else targets

@@ -1,4 +1,4 @@
-"""What a model finds hard: the images with the largest losses, and the classes and pairs of classes it confuses."""
+"""Hard images and confused classes: the largest losses, and the pairs of classes that a model confuses."""
 
 from __future__ import annotations
 
@@ -16,17 +16,25 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The images of a class with another prediction, or with any other where ``answer`` is ``None``."""
+    """The images of one class with a certain wrong prediction.
+
+    Attributes:
+        target: the true class.
+        predicted: the predicted class; ``None`` for all wrong predictions together.
+        rows: indices of the images, the largest loss first.
+        images: number of images of the true class.
+        interval: 95 % interval of the fraction with this prediction (Wilson).
+    """
 
     target: str
     predicted: str | None
-    rows: Int64[np.ndarray, " m"]  # of these images, the largest loss first
-    images: int  # all images of the class
-    interval: Interval  # of the fraction of them with this prediction (Wilson, 95 %)
+    rows: Int64[np.ndarray, " m"]
+    images: int
+    interval: Interval
 
 
 def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:
-    """The loss of each image, of which a report has the mean; of numbers, their mean squared standardized error."""
+    """The loss of each image, without label smoothing; for numbers, the mean squared standardized error."""
     if not len(logits):
         return np.empty(0)
     measure = torch.vmap(lambda one, target: task.loss(one[None], target[None]))
@@ -36,7 +44,7 @@ def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targ
 def find_confusions(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> tuple[tuple[Confusion, ...], tuple[Confusion, ...]]:
-    """The classes with wrong predictions, and the pairs of class and prediction, by the low end of their intervals."""
+    """The classes with wrong predictions, and the confused pairs; both by the lower end of their intervals."""
     if task.kind is REGRESSION:
         return (), ()
     classes, pairs = [], []
@@ -54,7 +62,7 @@ def find_confusions(
 
 
 def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
-    """A model's predictions in words: the most likely class, the labels more likely than not, the numbers."""
+    """The predictions as text: the most likely class, the labels with a probability above 0.5, or the numbers."""
     kind, names = task.kind, task.target_names
     if kind is REGRESSION:
         found = task.probabilities(torch.from_numpy(logits)).numpy()
@@ -68,7 +76,7 @@ def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[
 def _split_columns(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> Iterator[tuple[tuple[str, ...], Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float[np.ndarray, " n"]]]:
-    """The questions that each image is asked: their classes, the predictions, the targets and their losses."""
+    """For each classification problem: its classes, the predictions, the targets and the losses."""
     if task.kind is SINGLE_LABEL:
         yield task.target_names, logits.argmax(axis=1), targets, measure_losses(task, logits, targets)
         return
@@ -80,7 +88,7 @@ def _split_columns(
 
 
 def _group(rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:
-    """The rows with the same key, in the order given, for each key."""
+    """The rows of each key, in the given order."""
     order = np.argsort(keys, kind="stable")
     parts = np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
     return parts if len(rows) else []

@@ -1,4 +1,4 @@
-"""Probabilities from nets that were not trained on the image: cross-validation over four folds."""
+"""Cross-validation over four folds: probabilities from nets that were not trained on the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
-from lamina.errors import DataError, check_type
+from lamina.errors import DataError, check_type, plural
 from lamina.insight.confident_learning import CrossPrediction, check_kind
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
@@ -34,25 +34,34 @@ from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 
 FOLDS = 4
 MOST_OF_ALL, MOST_OF_A_CLASS = 1 / FOLDS, 0.5
-"""A group with a larger share is not kept in one fold: it would be too large, or its net would hardly see the class."""
+"""Largest share of all images, and of a class, that a group kept in one fold may have: otherwise the fold would be too
+large, or its net would hardly see the class."""
 FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
-"""Up to how many images the features of a pretrained net serve alone, and with ``cnn-s``, if the net is at hand."""
+"""With a pretrained net, up to the first number of images its features suffice; up to the second, ``cnn-s`` helps."""
 FEATURES_SIDE_PX = 96
 TRAINED_SIDE_PX = 64  # at most
-HOME = Home(7_500, 32)  # what the recipe for ``cnn-s`` was chosen on: three quarters of 10,000 images
-# Without label smoothing the probabilities tell wrong labels from right ones better.
+HOME = Home(7_500, 32)  # the recipe for ``cnn-s`` was chosen on this: three quarters of 10,000 images
+# Without label smoothing, the probabilities separate wrong labels from correct ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
-# Beside features, in two fifths of the time.
+# In addition to features, in two fifths of the time.
 BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, start_size_fraction=0.625)
 INDEPENDENCE = 0.75
-"""Exponent of each factor when probabilities are multiplied: below 1, as all nets were told the same labels."""
-LEAST_PROBABILITY = 1e-6  # so that no net alone decides
+"""Exponent of the factors when probabilities are multiplied: below 1, because all nets learned the given labels."""
+LEAST_PROBABILITY = 1e-6  # keeps a single net from deciding
 PROGRESS_PARTS = 1000
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to make the nets of the folds: the net or the pretrained one, its recipe or its head's, and why."""
+    """One way to predict by cross-validation.
+
+    Attributes:
+        net_name: name of the net.
+        net: the net to train, or the pretrained net whose features a head is trained on.
+        recipe: the recipe for the net or the head.
+        side_px: side of the square images.
+        reason: a description such as ``from scratch, 5 epochs at 32 px``.
+    """
 
     net_name: str
     net: Net | TimmNet
@@ -65,19 +74,19 @@ class Plan:
 
 
 def check_dealable(images: Images) -> None:
-    """Raise ``DataError`` if the targets are numbers, or if there are too few images for four folds."""
+    """Raise ``DataError`` if the targets are numbers, or for too few images for four folds."""
     check_kind(images.kind)
     if len(images) < 2 * FOLDS:
         raise DataError(
-            f"Expected at least {2 * FOLDS} training images to find wrong labels among, got {len(images)}. "
-            "Look at each of them yourself, or add some."
+            f"The train split has {plural(len(images), 'image', 'images')}; label checking needs at least "
+            f"{2 * FOLDS}. Add images, or check the labels yourself."
         )
 
 
 def draw_folds(
     strata: Sequence[object], groups: Sequence[Hashable], folds: int = FOLDS, seed: int = 0
 ) -> Int64[np.ndarray, " n"]:
-    """The fold of each image: groups stay together, and each stratum is spread over all folds."""
+    """The fold of each image: the images of a group share a fold, and each stratum is spread over all folds."""
     members: dict[Hashable, list[int]] = {}
     for place, group in enumerate(groups):
         members.setdefault(group, []).append(place)
@@ -98,9 +107,9 @@ def draw_folds(
 
 
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
-    """The groups, with those too large for one fold divided, and how many images are in these."""
-    # Images that are alike two by two may form a chain that takes in a whole class, such as the frames of a film. It is
-    # divided into groups of identical images; where these are too large as well, into single images.
+    """The groups, after dividing those that are too large for one fold, and the number of images in these."""
+    # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a whole class. lamina
+    # divides it into groups of identical images, and those that are still too large into single images.
     found = list(groups)
     divided = _find_too_large(images, found)
     for row, digest in zip(divided, digest_rows(images.pixels[divided]), strict=True):
@@ -143,10 +152,23 @@ def cross_predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Train ``net``, or a pretrained one's head, for each fold, and predict the others; ``groups`` stay together."""
-    check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
-    check_type(net, (Net, TimmNet), "net", 'a Net, as load_net("cnn-s") gives', is_optional=False)
-    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives", is_optional=False)
+    """Cross-validate over four folds: train on three of them, and predict the images of the fourth.
+
+    Args:
+        images: the images to divide into folds.
+        others: more images to predict; the result is the mean over the nets of all folds.
+        net: the net to train for each fold, or a pretrained net to train a head for.
+        recipe: the recipe of the net or the head.
+        groups: for each image, its group, whose images stay in one fold; by default, identical images form a group.
+        device: where to train, such as ``cpu``.
+        progress: called with the steps done and their total.
+
+    Raises:
+        DataError: the targets are numbers, there are fewer than eight images, or the pretrained net has another head.
+    """
+    check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
+    check_type(net, (Net, TimmNet), "net", 'a Net, such as load_net("cnn-s")', is_optional=False)
+    check_type(recipe, (Recipe,), "recipe", 'a Recipe, such as load_recipe("cnn-s")', is_optional=False)
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")
@@ -196,7 +218,10 @@ def _predict_by_heads(
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
     if not has_linear_head(model.body):
-        raise DataError(f"Expected a pretrained net with one linear head, got {net.net_name}, which has another.")
+        raise DataError(
+            f"The head of {net.net_name} is not one linear layer, which label checking needs. "
+            "Use another pretrained net, such as resnet18."
+        )
     pixels = np.concatenate([each.pixels for each in (images, *others)])
     first, *rest = features(model, pixels, progress, IMAGES_AT_ONCE).split([len(images), *map(len, others)])
     targets, parts = torch.from_numpy(np.array(images.targets)), torch.from_numpy(folds)
@@ -214,7 +239,7 @@ def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndar
 
 
 def choose_plans(images: Images, pretrained: TimmNet | None) -> tuple[Plan, ...]:
-    """The plans for the number and size of ``images``; ``pretrained`` is a net at hand, if any."""
+    """The plans for ``images``, depending on their number and size; ``pretrained`` is an available net, if any."""
     if pretrained is None or len(images) > FEATURES_IMAGES or images.shape[0] not in (1, 3):
         return (_train_small(images, RECIPE),)
     if len(images) <= FEATURES_ALONE_IMAGES:
@@ -231,7 +256,10 @@ def predict_by(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """The product of the probabilities of all plans, each by :func:`cross_predict`: better than their mean."""
+    """Cross-validate each plan (:func:`cross_predict`), and multiply their probabilities.
+
+    The product finds more label issues than the mean. The arguments are those of :func:`cross_predict`.
+    """
     predictions = []
     for place, plan in enumerate(plans):
         report = None if progress is None else partial(_report_part, progress, place, len(plans))
@@ -249,7 +277,7 @@ def predict_by(
 
 
 def multiply(probabilities: Sequence[Float32[np.ndarray, "n k"]], kind: Kind) -> Float32[np.ndarray, "n k"]:
-    """The product of several witnesses' probabilities, tempered and normalized; each label by itself."""
+    """The tempered and normalized product of several nets' probabilities; for labels, label by label."""
     clipped = [np.clip(each, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY) for each in probabilities]
     product = np.prod(clipped, axis=0) ** INDEPENDENCE
     total = product.sum(axis=1, keepdims=True)
@@ -280,5 +308,5 @@ def _train_small(images: Images, recipe: Recipe) -> Plan:
 
 
 def _kept(images: Images) -> int:
-    """How many of the images are in a training."""
+    """The number of training images in each fold."""
     return len(images) * (FOLDS - 1) // FOLDS

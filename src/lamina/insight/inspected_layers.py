@@ -1,4 +1,4 @@
-"""Which layers of a model to look at: their names, what their units see, and the filters of the first."""
+"""The layers of a model to inspect: their names, the receptive fields of their units, and the filters of the first."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lamina.training.activations import call_order, module_paths, name_layer, wa
 from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 
-NOISE_IMAGES = 4  # from whose gradients a module's receptive field is read
-SCALES = (1, 2, 4)  # how much larger these may be than the model's own, for fields that its border cuts off
-MOST_SIDE_PX = 256  # of images that are larger than the model's own: each takes a pass back for each layer
+NOISE_IMAGES = 4  # their gradients show the receptive fields of a module
+SCALES = (1, 2, 4)  # size of the noise relative to the model's input, for receptive fields that the border cuts off
+MOST_SIDE_PX = 256  # of enlarged noise, which needs a backward pass for each layer
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
-    """The module paths of the layers worth looking at: each with weights, behind its normalization and activation."""
+    """The module paths of the layers to inspect: each layer with weights, after normalization and activation."""
     if model.net is not None:
         return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
     name, module = "body", model.body
@@ -37,7 +37,7 @@ def choose_layers(model: Model) -> tuple[str, ...]:
 
 
 def _divide(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The blocks of a row of blocks; anything else is one part."""
+    """The blocks of a sequence of blocks; anything else is one part."""
     children = list(module.named_children())
     if isinstance(module, nn.Sequential) and all(list(own.children()) for _, own in children):
         return [each for child, own in children for each in _divide(f"{path}.{child}", own)]
@@ -45,12 +45,12 @@ def _divide(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether it has more than a norm's."""
+    """Whether a module has weights besides those of normalization layers."""
     return any(weight.ndim > 1 for weight in module.parameters())
 
 
 def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
-    """The places of the layers to look at, each with that of the layer with weights that it belongs to."""
+    """The indices of the layers to inspect, with the index of the layer with weights that each belongs to."""
     chosen: dict[int, int] = {}
     for place, (layer, shape) in enumerate(zip(net, net.shapes(in_shape), strict=False)):
         if layer.parameter_count(shape) and not isinstance(layer, BatchNorm):
@@ -62,7 +62,7 @@ def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
 
 
 def name_stage(model: Model, path: str) -> str:
-    """A layer that :func:`choose_layers` gave, by its number and the kinds of its parts, such as ``3 Linear, ReLU``."""
+    """The name of a layer from :func:`choose_layers`: its number and its parts, such as ``3 Linear, ReLU``."""
     paths = module_paths(model)
     if model.net is None or path not in paths:
         return name_layer(model, path)
@@ -73,14 +73,14 @@ def name_stage(model: Model, path: str) -> str:
 
 
 def find_field(model: Model, path: str) -> Field | None:
-    """What a unit of a layer sees; ``None`` is the whole image."""
+    """The receptive field of a layer's units; ``None`` is the whole image."""
     return find_fields(model, [path])[path]
 
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
-    """What a unit of each of some layers sees, by module path; ``None`` is the whole image.
+    """The receptive fields of the units of some layers, by module path; ``None`` is the whole image.
 
-    It follows from a net's layers. In other modules it is read from the gradients of two neighbouring units.
+    For a :class:`Net` they follow from its layers, for other modules from the gradients of two neighboring units.
     """
     found: dict[str, Field | None] = dict.fromkeys(paths)
     known = module_paths(model)
@@ -93,7 +93,7 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
             break
         try:
             measured = _measure_fields(model, sought, scale)
-        except FAILURES:  # many modules take one size alone
+        except FAILURES:  # many modules accept one size only
             break
         found |= {path: field for path, field in measured.items() if field != "cut off"}
         sought = [path for path, field in measured.items() if field == "cut off"]
@@ -101,7 +101,7 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
 
 
 def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str, Field | Literal["cut off"] | None]:
-    """The fields, for images that are larger by ``scale``; ``None`` where there is none for all units of a layer."""
+    """The fields, measured on noise of ``scale`` times the input's size; ``None`` for the whole image."""
     channels, height, width = model.in_shape
     shape = (NOISE_IMAGES, channels, scale * height, scale * width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -149,7 +149,7 @@ def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
-    """The weights of the units at ``path`` as small images; ``None`` unless they are the first and see the pixels."""
+    """The weights of the units at ``path`` as small images; ``None`` unless the layer's input is the image."""
     with_weights = [each for each, module in model.named_modules() if list(module.parameters(recurse=False))]
     called = next(iter(call_order(model, with_weights)), "")
     first = model.get_submodule(called)

@@ -1,4 +1,4 @@
-"""The accuracy of a linear probe on each layer's output, and how alike the layers of two models are."""
+"""Linear probes on each layer's output, and the similarity of the layers of two models."""
 
 from __future__ import annotations
 
@@ -25,28 +25,44 @@ from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression
 
-STATISTICS_IMAGES, STATISTICS_BATCH = 500, 100  # that batch norms of random nets get their statistics from
+STATISTICS_IMAGES, STATISTICS_BATCH = 500, 100  # for the batch-norm statistics of nets with random weights
 MOST_FEATURES = 1024
-"""Upper limit of the numbers that a probe gets for an image. Of a layer with more, neighbouring places are averaged;
-vectors are projected at random."""
+"""Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at random."""
 LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
-"""L2 penalties of a probe, of which the one with the least leave-one-out error is taken."""
+"""L2 penalties; a probe uses the one with the smallest leave-one-out error."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The score of a linear classifier on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images."""
+    """The score of a linear probe on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images.
 
-    layer: str  # the module path; empty for the image itself
-    features: int  # how many numbers the probe got for an image
+    Attributes:
+        layer: module path of the layer; empty for the input image.
+        features: number of inputs of the probe.
+        score: the score on the held-out images.
+    """
+
+    layer: str
+    features: int
     score: Score
 
 
 def probe_layers(
     model: Model, train: Images, held_out: Images, layers: Sequence[str], progress: Progress | None = None
 ) -> tuple[Probe, ...]:
-    """Fit a linear probe to ``train`` for the image itself and for each layer, and score it on ``held_out``."""
+    """Fit a linear probe on the input image and on each layer, and score it.
+
+    Args:
+        model: the trained model.
+        train: images to fit the probes to.
+        held_out: images to score the probes on.
+        layers: module paths of the layers.
+        progress: called with the steps done and their total.
+
+    Returns:
+        The probes: the input image first, then ``layers``.
+    """
     goals = probe_targets(model, train)
     inputs = [reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)]
     probes = []
@@ -61,31 +77,31 @@ def probe_layers(
 
 @torch.no_grad()
 def untrain(model: Model, images: Images, seed: int = 0) -> Model:
-    """A copy with new random weights and batch-norm statistics of ``images``; what is never trained stays."""
+    """A copy with new random weights and recalibrated batch-norm statistics; fixed layers keep their weights."""
     untrained = redraw(model, 1.0, seed)
-    norms: list[_BatchNorm] = []
+    batch_norms: list[_BatchNorm] = []
     for module, own in zip(model.modules(), untrained.modules(), strict=True):
         if isinstance(module, Whitening) and isinstance(own, Whitening):
             own.weight.copy_(module.weight)
         if isinstance(own, _BatchNorm) and own.track_running_stats:
-            norms.append(own)
-    momenta = [norm.momentum for norm in norms]
+            batch_norms.append(own)
+    momenta = [batch_norm.momentum for batch_norm in batch_norms]
     some = torch.from_numpy(np.ascontiguousarray(images.take_evenly(STATISTICS_IMAGES).pixels))
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-        norm.train()
+    for batch_norm in batch_norms:
+        batch_norm.reset_running_stats()
+        batch_norm.momentum = None  # the mean over all batches
+        batch_norm.train()
     with seeded(0, untrained.device):
-        for part in some.split(STATISTICS_BATCH) if norms and len(some) > 1 else ():
+        for part in some.split(STATISTICS_BATCH) if batch_norms and len(some) > 1 else ():
             if len(part) > 1:
                 untrained(part.to(untrained.device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    for batch_norm, momentum in zip(batch_norms, momenta, strict=True):
+        batch_norm.momentum = momentum
     return untrained.eval()
 
 
 def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
-    """What a probe should give: 1 for a class or label that an image has, -1 for the others; numbers standardized."""
+    """The targets of a probe: 1 for a class or label that an image has, else -1; standardized numbers."""
     targets = np.asarray(images.targets, np.float64)
     if isinstance(model.task, Regression):
         standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(
@@ -100,7 +116,7 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
 def reduce_outputs(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
-    """At most 1,024 numbers for each image from each layer; those of ``""`` are of the image itself."""
+    """Reduce each layer's output to at most 1,024 numbers per image; the key ``""`` has the input image."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
     chunks = split_pixels(pixels)
     for batch in chunks:
@@ -134,25 +150,25 @@ def fit_ridge(
     others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression: the predictions for other rows, and the penalty of the least leave-one-out error."""
+    """Ridge regression: the predictions for ``others``, and the penalty with the smallest leave-one-out error."""
     # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning, equation 7.64).
     mean, std = features.mean(axis=0), features.std(axis=0)
     std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
     own, other = (features - mean) / std, (others - mean) / std
-    centre = targets.mean(axis=0)
+    center = targets.mean(axis=0)
     values, vectors = np.linalg.eigh(own.T @ own)
     values = values.clip(min=0)
     turned = own @ vectors
-    products = turned.T @ (targets - centre)
+    products = turned.T @ (targets - center)
     errors = []
     for penalty in penalties:
         shrunk = 1 / (values + penalty)
-        residuals = targets - centre - turned @ (shrunk[:, None] * products)
+        residuals = targets - center - turned @ (shrunk[:, None] * products)
         leverages = (turned**2) @ shrunk + 1 / len(own)
         errors.append(float(((residuals / (1 - leverages)[:, None]) ** 2).mean()))
     penalty = penalties[int(np.argmin(errors))]
     weights = vectors @ (products / (values + penalty)[:, None])
-    return other @ weights + centre, penalty
+    return other @ weights + center, penalty
 
 
 def compare_layers(
@@ -163,12 +179,31 @@ def compare_layers(
     others: Sequence[str],
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, "l m"]:
-    """Unbiased linear CKA of each layer and each of another model (arXiv 1905.00414, and 2010.15327, equation 3)."""
+    """Compute the similarity of the layers of two models: unbiased linear CKA.
+
+    Args:
+        model: one model.
+        other: the model to compare it with.
+        pixels: uint8 images (N, H, W, C), at least four.
+        layers: module paths in ``model``.
+        others: module paths in ``other``.
+        progress: called with the layers done and their total.
+
+    Returns:
+        The similarities (L, M), where 1 is equal up to rotation and scale.
+
+    Raises:
+        DataError: fewer than four images.
+
+    Kornblith et al., arXiv 1905.00414; Nguyen et al., arXiv 2010.15327, equation 3.
+    """
     if len(pixels) < LEAST_COMPARED:
-        raise DataError(f"Layers are compared on at least {LEAST_COMPARED} images, but got {len(pixels)}. Give more.")
+        raise DataError(
+            f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are needed. Pass more."
+        )
     wanted = [(model, path) for path in layers] + [(other, path) for path in others]
     grams = []
-    for done, (one, path) in enumerate(wanted, start=1):  # singly, as the outputs for all images may be large
+    for done, (one, path) in enumerate(wanted, start=1):  # one at a time: the outputs for all images may be large
         grams.append(_compute_gram(one, pixels, path))
         if progress is not None:
             progress(done, len(wanted))
@@ -185,7 +220,7 @@ def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str)
 
 
 def unbiased_cka(one: Float64[np.ndarray, "n n"], other: Float64[np.ndarray, "n n"]) -> float:
-    """Unbiased linear CKA of two Gram matrices of the same four images or more; 0 if one does not vary."""
+    """Unbiased linear CKA of two Gram matrices over at least four images; 0 if one is constant."""
     both = _unbiased_hsic(one, other)
     spread = _unbiased_hsic(one, one) * _unbiased_hsic(other, other)
     return both / math.sqrt(spread) if spread > 0 else 0.0

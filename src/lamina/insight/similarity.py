@@ -1,4 +1,4 @@
-"""Near-duplicates: nearest by signature (low frequencies), compared pixel by pixel at small shifts; and outliers."""
+"""Near-duplicates: images with similar signatures (low frequencies), compared at small translations; and outliers."""
 
 from __future__ import annotations
 
@@ -23,23 +23,30 @@ from lamina.evaluation.reports import Report
 from lamina.nets import Shape
 from lamina.training.task import Task
 
-UNASKED_SECONDS = 5.0  # A search for near-duplicates that takes longer is made only if asked for
+UNASKED_SECONDS = 5.0  # longer searches for near-duplicates run on request only
 SIDE_PX = 32  # images are compared at this size at most
-FREQUENCIES = 8  # of a signature in each direction, the constant among them
-NEIGHBOURS = 8  # of an image, and of its mirror image, that are compared with it
-LEAST_LIKENESS = 0.7  # cosine of two signatures from which on they are compared
-BLOCK = 1000  # images whose neighbours are found at once: memory is that many times the number of all
-SHRUNK_AT_ONCE = 50  # large images, so that they stay in the processor's cache
-MOST_SHIFT_PX = 3  # at the size of comparison
-MOST_COARSE_DISTANCE = 0.6  # pairs further apart at half size, in grey, are not compared at full size: 60 times as slow
+FREQUENCIES = 8  # of a signature in each direction, including the constant
+NEIGHBOURS = 8  # candidates for each image, and for its mirror image
+LEAST_LIKENESS = 0.7  # cosine of the signatures of two candidates
+BLOCK = 1000  # images whose neighbors are found at once: memory grows with this times the number of images
+RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
+MOST_TRANSLATION_PX = 3  # at the size of comparison
+MOST_COARSE_DISTANCE = 0.6  # in gray at half size; saves the comparison at full size, which takes 60 times as long
 MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0  # how much contrast and mean of a channel may differ, of 255 levels
 FLATTEST_LEVELS = 8.0  # differences count relative to an image's contrast, or to this in flatter ones
-MOST_KNOWN = 10_000  # images among which the nearest neighbours of all are sought, to measure their isolation
-MOST_DISTANCE = 0.32  # pairs up to this distance are near-duplicates
+MOST_REFERENCES = 10_000  # images among which the nearest neighbors are searched, to measure isolation
+MOST_DISTANCE = 0.32  # of near-duplicates
 
 
 class Pair(NamedTuple):
-    """Two near-duplicates, by their rows, and the root mean square of their difference, relative to their contrast."""
+    """Two near-duplicates.
+
+    Attributes:
+        first: index of one image.
+        second: index of the other.
+        distance: root mean square of their difference, relative to their contrast.
+        mirrored: whether one is the mirror image of the other.
+    """
 
     first: int
     second: int
@@ -52,18 +59,18 @@ def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]
     if max(height, width) <= SIDE_PX:
         return pixels
     size = min(height, SIDE_PX), min(width, SIDE_PX)
-    shrunk = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
-    for start in range(0, len(pixels), SHRUNK_AT_ONCE):
-        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + SHRUNK_AT_ONCE]))
+    resized = np.empty((len(pixels), *size, pixels.shape[3]), np.uint8)
+    for start in range(0, len(pixels), RESIZED_AT_ONCE):
+        part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + RESIZED_AT_ONCE]))
         means = functional.adaptive_avg_pool2d(part.permute(0, 3, 1, 2).float(), size)
-        shrunk[start : start + SHRUNK_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
-    return shrunk
+        resized[start : start + RESIZED_AT_ONCE] = means.round().byte().permute(0, 2, 3, 1).numpy()
+    return resized
 
 
 def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
-    """The low frequencies of each image's brightness, of length one; zeros for an image of one colour."""
-    shrunk = shrink(pixels)
-    blocks = (np.ascontiguousarray(shrunk[start : start + BLOCK]) for start in range(0, len(shrunk), BLOCK))
+    """The low frequencies of each image's brightness, normalized to length 1; zeros for an image of one color."""
+    resized = shrink(pixels)
+    blocks = (np.ascontiguousarray(resized[start : start + BLOCK]) for start in range(0, len(resized), BLOCK))
     parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
@@ -71,7 +78,7 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
 def find_neighbours(
     signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """The cosine of each signature with its ``count`` nearest of the others (with all, if fewer), and their rows."""
+    """The cosines of each signature with the ``count`` nearest of ``others`` (or all, if fewer), and their rows."""
     count = min(count, len(others))
     likeness, rows = torch.empty(len(signatures), count), torch.empty(len(signatures), count, dtype=torch.int64)
     for start in range(0, len(signatures), BLOCK):
@@ -85,7 +92,22 @@ def find_near_duplicates(
     progress: Progress | None = None,
     others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[Pair, ...]:
-    """The pairs of near-duplicates in ``pixels``, or of a row of it and one of ``others``, the nearest first."""
+    """Find near-duplicates: images that differ little after a small translation, a mirroring or a change of contrast.
+
+    Args:
+        pixels: uint8 images (N, H, W, C).
+        progress: called with the pairs compared and their total.
+        others: uint8 images (M, H, W, C) to compare ``pixels`` with; by default, with one another.
+
+    Returns:
+        The pairs, the smallest distance first.
+
+    >>> from lamina import load_data
+    >>> pixels = load_data("shapes").train.pixels[:100].copy()
+    >>> pixels[1] = pixels[0, :, ::-1]
+    >>> find_near_duplicates(pixels)[0]
+    Pair(first=0, second=1, distance=0.0, mirrored=True)
+    """
     pixels = shrink(to_pixels(pixels, "pixels"))  # once, as an image may be compared with sixteen others
     others = None if others is None else shrink(to_pixels(others, "others"))
     own = compute_signatures(pixels)
@@ -115,7 +137,7 @@ def find_near_duplicates(
 
 
 def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """For each of ``count`` images, the first of those that pairs connect it with, or itself."""
+    """The group of each of ``count`` images: the first image that pairs connect it with, or itself."""
     parents = list(range(count))
 
     def find(place: int) -> int:
@@ -131,58 +153,66 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
 
 
 def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> list[int]:
-    """For each image, the first of those that near-duplicates or identical images connect it with, or itself."""
+    """The group of each image: the first image that near-duplicates connect it with, or itself."""
     groups = group_duplicates(digest_rows(pixels))
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
     return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
 
 
 def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
-    """One less the mean cosine with each image's nearest neighbours (Sun et al., 2022, arXiv 2204.06507)."""
+    """1 minus the mean cosine with each image's nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
     unit = functional.normalize(features.float(), dim=1)
-    known = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_KNOWN), dtype=torch.float64).long()
-    count = min(neighbours, len(known) - 1)
+    references = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64).long()
+    count = min(neighbours, len(references) - 1)
     if count < 1:
         return np.zeros(len(unit), np.float32)
-    likeness, places = find_neighbours(unit, unit[known], count + 1)
-    likeness[known[places] == torch.arange(len(unit))[:, None]] = -math.inf  # no image is its own neighbour
+    likeness, places = find_neighbours(unit, unit[references], count + 1)
+    likeness[references[places] == torch.arange(len(unit))[:, None]] = -math.inf  # the image itself
     return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """The images of a split that are near-duplicates of training images, and the metrics without them."""
+    """The images of a split that are near-duplicates of training images, and the metrics without them.
+
+    Attributes:
+        split: name of the split.
+        images: number of images in the split.
+        rows: indices of the near-duplicates.
+        report: the metrics on the other images; ``None`` if they cannot be evaluated.
+    """
 
     split: str
     images: int
     rows: Int64[np.ndarray, " m"]
-    report: Report | None  # on the others; ``None`` if none is left that can be scored
+    report: Report | None
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
         found = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
         if not len(self.rows):
             return found
-        return f"{found}; without them: {'none is left' if self.report is None else self.report.figures()[0]}"
+        rest = "no image is left to evaluate" if self.report is None else self.report.summary_lines()[0]
+        return f"{found}; without them: {rest}"
 
 
 def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
-    """About how long :func:`find_overlap` takes on one core, for images of that shape that are in memory."""
-    shrunk_bytes = max(0, math.prod(shape) - SIDE_PX**2 * 3) * (images + train_images)
-    return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * shrunk_bytes
+    """The approximate duration of :func:`find_overlap` on one core, for images in memory."""
+    resized_bytes = max(0, math.prod(shape) - SIDE_PX**2 * 3) * (images + train_images)
+    return 3.5e-4 * images + 1.3e-8 * images * train_images + 3e-9 * resized_bytes
 
 
 def find_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, progress: Progress | None = None
 ) -> Overlap:
-    """Find the images that are near-duplicates of training images, and score the logits of the others."""
+    """Find the near-duplicates of training images in a split, and evaluate the logits of the other images."""
     pairs = find_near_duplicates(images.pixels, progress, train.pixels)
     rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
     rest = np.setdiff1d(np.arange(len(images)), rows)
     others = replace(images, pixels=images.pixels[:, :1, :1]).take(rest)  # a score needs no pixels
     try:
         report = score_logits(task, logits[rest], others, 0.0)
-    except DataError:  # none is left, or none with a label
+    except DataError:  # no image is left, or none has a label
         report = None
     return Overlap(images.split, len(images), rows, report)
 
@@ -207,14 +237,14 @@ def _cosines(length: int) -> Float[Tensor, "f length"]:
 def _measure(
     pixels: UInt8[np.ndarray, "p h w c"], others: UInt8[np.ndarray, "p h w c"], mirrored: bool
 ) -> Float[Tensor, " p"]:
-    """The distance of each pair at the best shift; infinite where it is clearly large."""
+    """The distance of each pair at the best translation; infinite if it is clearly large."""
     one, two = (_center(torch.from_numpy(np.ascontiguousarray(each))) for each in (pixels, others))
     if mirrored:
         one = one.flip(3)
-    coarse = _compare(_halve(one), _halve(two), MOST_SHIFT_PX // 2)
+    coarse = _compare(_halve(one), _halve(two), MOST_TRANSLATION_PX // 2)
     near = torch.nonzero(coarse <= MOST_COARSE_DISTANCE)[:, 0]
     distances = torch.full((len(one),), math.inf)
-    distances[near] = _compare(one[near], two[near], MOST_SHIFT_PX)
+    distances[near] = _compare(one[near], two[near], MOST_TRANSLATION_PX)
     return distances
 
 
@@ -239,9 +269,9 @@ def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[T
 
 
 def _differ(one: Float[Tensor, "p c m"], two: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
-    """What is left of the difference when each channel of one is fitted to the other's, within limits."""
+    """The relative difference that remains after fitting gain and offset of each channel, within limits."""
     mean_one, mean_two = one.mean(dim=2), two.mean(dim=2)
-    ones, twos, product = (  # variances and covariance; torch's own var takes several times as long
+    ones, twos, product = (  # variances and covariance; torch.var takes several times as long
         (left * right).mean(dim=2) - mean_left * mean_right
         for left, right, mean_left, mean_right in (
             (one, one, mean_one, mean_one),

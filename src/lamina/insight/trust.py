@@ -1,8 +1,8 @@
-"""Whether an attribution map can be believed: it must depend on the weights, and the prediction on what it marks.
+"""Tests of attribution maps: the map must depend on the weights, and the prediction on the pixels that it marks.
 
 The first test redraws the weights (Adebayo et al., arXiv 1810.03292). The second covers the image cell by cell in the
-map's order (after Samek et al., arXiv 1509.06321), compared with the same map at other places rather than with random
-cells: many holes confuse a net more than one covered area.
+map's order (after Samek et al., arXiv 1509.06321). Its control moves the map to random places, rather than covering
+random cells: many holes confuse a net more than one covered area.
 """
 
 from __future__ import annotations
@@ -27,35 +27,42 @@ from lamina.training.randomness import derive_seed, seeded
 Explain: TypeAlias = Callable[
     [Model, UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]], Float32[np.ndarray, "n h w"]
 ]
-"""An attribution with all but the first three arguments set, as by ``functools.partial``."""
+"""An attribution function of a model, images and targets; ``functools.partial`` sets its other arguments."""
 
 MOST_SIMILAR = 0.7
-"""Upper limit of the least rank correlation, of either sign, with the maps of redrawn weights. Of `cnn-s` on the
-built-in shapes, 95 % had less than 0.51 by each method (benchmarks/attribution.py)."""
+"""Upper limit of the smallest absolute rank correlation with the maps of redrawn weights. For `cnn-s` on the built-in
+shapes, 95 % of the maps had less than 0.51 with each method (benchmarks/attribution.py)."""
 LEAST_ADVANTAGE = 0.05
-"""Lower limit of what the map's order takes from the prediction more than the same map at random places does, and upper
-limit of what it takes less than the order from the centre: in probability, or in standard deviations of a number."""
+"""Lower limit of the map's advantage over random places, and upper limit of its disadvantage to the order from the
+center: differences of the mean probability (or number, in standard deviations) while cells are covered."""
 LEAST_GAIN = 2.0
-"""Lower limit of that advantage, as a multiple of the redrawn net's with its own map. By integrated gradients, of
-30 images and 12 untrained nets (three kinds, two targets, two seeds), all had less than 1.9."""
+"""Lower limit of that advantage as a multiple of the redrawn net's. For integrated gradients, 30 images and 12
+untrained nets (three kinds, two targets, two seeds), all had less than 1.9."""
 CASCADE = (0.0, 0.5, 1.0)
-"""Fractions of the layers whose weights are redrawn, from the last one down; 0 is the last alone."""
+"""Fractions of the layers whose weights are redrawn, from the last layer backward; 0 is the last layer only."""
 CELLS = 8  # along the shorter side
-LEVELS = 12  # parts in which the cells are covered, one after the other
-RANDOM_ORDERS = 6  # random places that the map is moved to, turned over at random
+LEVELS = 12  # steps in which the cells are covered
+RANDOM_ORDERS = 6  # random places that the map is moved to, mirrored at random
 GOLDEN_FRACTION = 0.6180339887498949
 
 
 @dataclass(frozen=True)
 class Trust:
-    """What the two tests found for one map, and why, in words."""
+    """The result of the two tests for one map.
+
+    Attributes:
+        is_trusted: whether the map passes both tests.
+        reason: why, as text.
+        similarity: rank correlation with the maps of redrawn weights (the last layer, half of the layers, all layers).
+        before: probability of the explained output; for regression, the number in standard deviations from the mean.
+        kept: mean of that value while the cells are covered in the map's order.
+    """
 
     is_trusted: bool
     reason: str
     similarity: tuple[float, ...]
-    """Rank correlation with the maps of redrawn weights: of the last layer, half of the layers, all."""
-    before: float  # probability of the prediction that is explained, or the number in standard deviations from the mean
-    kept: float  # the same, averaged while the cells are covered in the map's order
+    before: float
+    kept: float
 
 
 def judge(
@@ -65,7 +72,18 @@ def judge(
     maps: Float32[np.ndarray, "n h w"],
     explain: Explain,
 ) -> tuple[Trust, ...]:
-    """Test the ``maps`` of the images' ``targets``; ``explain`` is what made them, or does so more coarsely."""
+    """Test attribution maps.
+
+    Args:
+        model: the model that the maps explain.
+        pixels: uint8 images (N, H, W, C).
+        targets: index of the explained output, for each image.
+        maps: the maps (N, H, W).
+        explain: the attribution function that computed the maps, or a coarser version of it.
+
+    Returns:
+        The result for each map.
+    """
     similarities = []
     for fraction in CASCADE:
         redrawn = redraw(model, fraction)
@@ -80,7 +98,7 @@ def judge(
 
 
 def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
-    """A copy of the model with new random weights in that fraction of its layers, the last that it calls."""
+    """A copy of the model with new random weights in the last ``fraction`` of its layers, in calling order."""
     copied = copy.deepcopy(model)
     layers = learned_modules(copied)
     with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
@@ -88,13 +106,13 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
             else:
-                for weight in layer.parameters(recurse=False):  # from a normal distribution of their own width
+                for weight in layer.parameters(recurse=False):  # normal, with the standard deviation of the weights
                     weight.normal_(0, float(weight.std(correction=0)) or 1.0)
     return copied
 
 
 def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]) -> float:
-    """Spearman's rank correlation, -1 to 1, where equal values share their mean rank; 0 if one does not vary."""
+    """Spearman's rank correlation, from -1 to 1; 0 if one of the two is constant."""
     ranks = np.stack([mean_ranks(one), mean_ranks(other)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     spread = np.sqrt((ranks**2).sum(axis=1).prod())
@@ -102,12 +120,12 @@ def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, 
 
 
 class _Covered(NamedTuple):
-    """A prediction, and its mean while cells are covered: by the map, by the map at random places, from the centre."""
+    """The explained output, and its mean while cells are covered in the order of map, moved map and center."""
 
     before: float
     kept: float
     kept_random: float
-    kept_centre: float
+    kept_center: float
 
 
 def _cover_cells(
@@ -122,9 +140,9 @@ def _cover_cells(
     height, width = cells.shape
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(y - (height - 1) / 2, x - (width - 1) / 2)
-    from_centre = np.bincount(cells.ravel(), distance.ravel()) / sizes
+    from_center = np.bincount(cells.ravel(), distance.ravel()) / sizes
     generator = np.random.default_rng(derive_seed(0, "cover"))
-    # A lattice, so that the places are spread evenly.
+    # A lattice spreads the places evenly.
     start, numbers = generator.random(2), np.arange(RANDOM_ORDERS)
     lattice = (start + np.stack([numbers / RANDOM_ORDERS, numbers * GOLDEN_FRACTION], axis=1)) % 1
     moves = (lattice * (height, width)).astype(np.int64).tolist()
@@ -133,7 +151,7 @@ def _cover_cells(
     with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
         logits = model.body(inputs)
         for image, target, values, own in zip(inputs, targets.tolist(), maps, logits, strict=True):
-            # Where the model says no, or a number is below the mean, what speaks for that is negative in the map.
+            # If the model predicts no, or a number below the mean, the evidence for that is negative in the map.
             is_against = model.task.kind is not SINGLE_LABEL and own[target] < 0
             sign = -1 if is_against else 1
             moved = (
@@ -141,7 +159,7 @@ def _cover_cells(
                 for move, (down, across) in zip(moves, flips, strict=True)
             )
             by_map, *at_random = (np.bincount(cells.ravel(), -sign * one.ravel()) / sizes for one in (values, *moved))
-            orders = [by_map, from_centre, *at_random]
+            orders = [by_map, from_center, *at_random]
             ranks = torch.from_numpy(np.stack([np.argsort(np.argsort(order, kind="stable")) for order in orders]))
             levels = torch.arange(1, LEVELS) * count / LEVELS
             masks = (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)].flatten(0, 1).to(image.device)
@@ -151,9 +169,9 @@ def _cover_cells(
                     for part in masks.split(max(1, PREDICTED_PIXELS // cells.size))
                 ]
             ).view(len(orders), -1)
-            by_map, by_centre, *by_random = kept.mean(dim=1).tolist()
+            by_map, by_center, *by_random = kept.mean(dim=1).tolist()
             before = float(_signed_output(model, own[None], target, sign))
-            covered.append(_Covered(before, by_map, float(np.mean(by_random)), by_centre))
+            covered.append(_Covered(before, by_map, float(np.mean(by_random)), by_center))
     return covered
 
 
@@ -180,30 +198,30 @@ def _decide(
     *,
     is_number: bool,
 ) -> Trust:
-    def say(value: float) -> str:
+    def show(value: float) -> str:
         return f"{value:.2f}" if is_number else f"{100 * value:.0f} %"
 
-    before, kept, kept_random, kept_centre = covered
+    before, kept, kept_random, kept_center = covered
     what = "number, in standard deviations from the mean," if is_number else "probability"
     curves = (
-        f"covering the image in the map's order takes the {what} from {say(before)} to {say(kept)} on average, "
-        f"at random places to {say(kept_random)}, from the centre to {say(kept_centre)}"
+        f"covering the image in the map's order changes the {what} from {show(before)} to {show(kept)} on average, "
+        f"covering random places to {show(kept_random)}, covering from the center to {show(kept_center)}"
     )
     advantage, redrawn_advantage = min(before, kept_random) - kept, control.kept_random - control.kept
     least = min(map(abs, similarity))
     correlation = f"rank correlation {least:.2f}"
     is_trusted = False
     if values.min() == values.max():
-        reason = "the map is the same everywhere"
+        reason = "the map is constant"
     elif least >= MOST_SIMILAR:
-        reason = f"the map does not depend on the weights: with random ones it is much the same ({correlation})"
+        reason = f"the map hardly depends on the weights: with random weights it is similar ({correlation})"
     elif advantage < LEAST_ADVANTAGE:
-        reason = f"the answer hardly depends on what it marks: {curves}"
+        reason = f"the prediction hardly depends on the marked pixels: {curves}"
     elif advantage < LEAST_GAIN * redrawn_advantage:
-        reason = f"the answer depends on what it marks no more than that of an untrained net: {curves}"
-    elif kept - kept_centre > LEAST_ADVANTAGE:
-        reason = f"the centre of the image matters more than what it marks: {curves}"
+        reason = f"the prediction depends on the marked pixels no more than with an untrained net: {curves}"
+    elif kept - kept_center > LEAST_ADVANTAGE:
+        reason = f"the center of the image matters more than the marked pixels: {curves}"
     else:
         is_trusted = True
-        reason = f"{curves}; with random weights the map is another ({correlation})"
+        reason = f"{curves}; with random weights the map differs ({correlation})"
     return Trust(is_trusted, reason, similarity, before, kept)

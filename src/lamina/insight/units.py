@@ -1,4 +1,4 @@
-"""What a unit (a channel, or a number of a vector) responds to, the classes it separates, what its loss would cost."""
+"""The units of a layer (channels, or numbers of a vector): what excites them, and which classes they separate."""
 
 from __future__ import annotations
 
@@ -25,23 +25,37 @@ from lamina.training.activations import activations, find_paths, module_paths, w
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 
-SHUFFLES = 20  # of the labels, to see what is reached by chance
-PATCHES = 9  # of a unit, each in another image
+SHUFFLES = 20  # of the labels, to measure chance
+PATCHES = 9  # of a unit, each from a different image
 
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """How strongly each unit of a layer responds to each image: its greatest output, and where that is."""
+    """The responses of a layer's units to images.
+
+    Attributes:
+        strengths: the maximum output of each unit for each image (N, U).
+        places: position of the maximum in the layer's output, as row * width + column (N, U).
+        size: height and width of the layer's output; (1, 1) for a vector.
+        field: receptive field of the units; ``None`` is the whole image.
+    """
 
     strengths: Float32[np.ndarray, "n u"] = field(repr=False)
-    places: Int64[np.ndarray, "n u"] = field(repr=False)  # as row · width + column in the layer's output
-    size: Pair  # height and width of the output; (1, 1) for a vector
-    field: Field | None  # what a unit sees; ``None`` is the whole image
+    places: Int64[np.ndarray, "n u"] = field(repr=False)
+    size: Pair
+    field: Field | None
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of the image in ``row`` that excites a unit: the pixels that it sees, from the first to after the last."""
+    """A part of an image that excites a unit.
+
+    Attributes:
+        row: index of the image.
+        rows: first pixel row, and the row after the last; may exceed the image.
+        columns: first pixel column, and the column after the last; may exceed the image.
+        strength: output of the unit.
+    """
 
     row: int
     rows: Pair
@@ -51,7 +65,13 @@ class Patch:
 
 @dataclass(frozen=True)
 class Removal:
-    """The score with a unit, and where the unit always gives its mean, and by how much the loss rises."""
+    """The effect of replacing a unit's output by its mean.
+
+    Attributes:
+        before: the score with the unit.
+        after: the score without it.
+        loss_rise: how much the loss rises.
+    """
 
     before: Score
     after: Score
@@ -59,7 +79,7 @@ class Removal:
 
     @property
     def cost(self) -> float:
-        """What the score loses; negative where it is better without the unit."""
+        """How much the score worsens; negative if it improves without the unit."""
         change = self.before.value - self.after.value
         return -change if self.before.lower_is_better else change
 
@@ -79,22 +99,27 @@ def _signed(value: float, digits: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """What is known of a unit."""
+    """A unit of a layer.
+
+    Attributes:
+        number: index of the unit, from 0.
+        patches: the patches that excite it most, the strongest first; none for a constant unit.
+        aucs: area under the ROC curve of its response for each class or label, by name; 0.5 is chance.
+        removal: the effect of removing it, if measured.
+    """
 
     number: int
     patches: tuple[Patch, ...] = field(repr=False)
-    """That excite it most, the strongest first; none for one that responds to all images alike."""
     aucs: Mapping[str, float] = field(repr=False)
-    """How well its response alone separates each class or label from the rest, by name; 0.5 is chance."""
     removal: Removal | None = None
 
     @property
     def best(self) -> str:
-        """The class that it separates best, whether it responds to that class or to all others."""
+        """The class that the unit separates best, by responding to it or to all other classes."""
         return max(self.aucs, key=lambda name: abs(self.aucs[name] - 0.5))
 
     def describe_best(self) -> str:
-        """That class with the area under its curve, or under that of all others: ``not cat 0.93``."""
+        """The best class with its area under the curve: ``cat 0.93``, or ``not cat 0.93`` for all other classes."""
         if not self.aucs:
             return ""
         auc = self.aucs[self.best]
@@ -104,7 +129,20 @@ class Unit:
 def measure_responses(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
 ) -> dict[str, Responses]:
-    """The greatest output of each unit of some layers for each image, by the layers' module paths."""
+    """Measure the responses of the units of some layers.
+
+    Args:
+        model: the model.
+        pixels: uint8 images (N, H, W, C).
+        layers: numbers of the layers in the net, from 1, or module paths.
+        progress: called with the images done and their total.
+
+    Returns:
+        The responses by module path.
+
+    Raises:
+        NetError: the model has no such layer, or the images do not have the model's input shape.
+    """
     pixels = check_input(model, pixels, "pixels")
     paths = [*find_paths(model, layers).values()]
     found = _find_all_greatest(model, pixels, paths, progress)
@@ -115,7 +153,7 @@ def measure_responses(
 def measure_strengths(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], paths: Sequence[str], progress: Progress | None = None
 ) -> dict[str, Float32[np.ndarray, "n u"]]:
-    """The strengths of :func:`measure_responses` alone."""
+    """Only the strengths of :func:`measure_responses`."""
     return {path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()}
 
 
@@ -144,14 +182,14 @@ def _find_greatest(output: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n u"]
 
 
 def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
-    """A layer's output as images × units × places; tokens (N, T, D) have D units."""
+    """A layer's output as images × units × positions; tokens (N, T, D) have D units."""
     if output.ndim == 3:
         return output.transpose(1, 2)
     return output.flatten(2) if output.ndim > 2 else output[:, :, None]
 
 
 def find_patches(responses: Responses, unit: int, in_size: Pair, most: int = PATCHES) -> tuple[Patch, ...]:
-    """The patches that excite a unit most, each in another image; none for one that responds to all images alike."""
+    """The patches that excite a unit most, each from a different image; none for a constant unit."""
     strengths = responses.strengths[:, unit]
     if strengths.min() == strengths.max():
         return ()
@@ -173,11 +211,21 @@ def inspect_units(
     numbers: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Unit, ...]:
-    """What is known of some units of a layer, whose ``responses`` are to ``images``; removals cost on ``held_out``."""
+    """Inspect some units of a layer.
+
+    Args:
+        model: the model.
+        path: module path of the layer.
+        responses: the responses of the layer to ``images`` (:func:`measure_responses`).
+        images: images to take patches from.
+        held_out: images to measure the cost of removing a unit on; ``None`` skips that.
+        numbers: indices of the units.
+        progress: called with the units removed and their total.
+    """
     aucs = measure_aucs(responses.strengths[:, numbers], images)
     removals: Sequence[Removal | None] = [None] * len(numbers)
     if held_out is not None:
-        with suppress(DataError):  # none of them has a label, say
+        with suppress(DataError):  # for example, none of them has a label
             removals = measure_removals(model, held_out, path, numbers, progress)
     names, (_, *size) = name_memberships(images), images.shape
     return tuple(
@@ -192,14 +240,14 @@ def inspect_units(
 
 
 def rank_units(responses: Responses, images: Images) -> list[int]:
-    """The numbers of a layer's units, those first that separate some class best from the rest."""
+    """The indices of a layer's units, those that separate a class best first."""
     distances = np.nan_to_num(np.abs(measure_aucs(responses.strengths, images) - 0.5)).max(axis=1)
     order: list[int] = np.argsort(-distances, kind="stable").tolist()
     return order
 
 
 def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float64[np.ndarray, "u k"]:
-    """The area under the ROC curve of each unit for each class or number above its median; NaN where all are alike."""
+    """The area under the ROC curve of each unit for each class, or for numbers above their median; NaN if undefined."""
     return _area(_rank(strengths), memberships(images))
 
 
@@ -216,7 +264,7 @@ def _area(ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]) 
 
 
 def measure_chance(responses: Responses, images: Images) -> float:
-    """The area under the curve that a layer's best unit reaches by chance: 95 % of 20 shuffles reach less."""
+    """The area under the curve of a layer's best unit by chance: the 95 % quantile of 20 shuffles of the labels."""
     ranks, truth = _rank(responses.strengths), memberships(images)
     generator = np.random.default_rng(derive_seed(0, "chance"))
     reached = [np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max() for _ in range(SHUFFLES)]
@@ -224,7 +272,7 @@ def measure_chance(responses: Responses, images: Images) -> float:
 
 
 def name_memberships(images: Images) -> tuple[str, ...]:
-    """The names of what :func:`measure_aucs` has a column for."""
+    """The names of the columns of :func:`measure_aucs`."""
     if images.kind is REGRESSION:
         return tuple(f"high {name}" for name in images.target_names)
     names = images.kind.class_names(images.target_names)
@@ -232,7 +280,7 @@ def name_memberships(images: Images) -> tuple[str, ...]:
 
 
 def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
-    """1 for each class or label that an image has, or each number that is above its median, else 0."""
+    """1 for each class or label that an image has, or each number above its median, else 0."""
     if images.kind is REGRESSION:
         return np.where(images.targets > np.median(images.targets, axis=0), 1.0, 0.0)
     members = images.kind.members(images.targets, images.target_names)
@@ -245,8 +293,8 @@ def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
 def measure_removals(
     model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
 ) -> tuple[Removal, ...]:
-    """What the model loses on ``images`` if one unit of a layer always gives its mean over them."""
-    # After Morcos et al., arXiv 1803.06959, by the mean rather than 0, so that a unit that never varies costs nothing.
+    """Measure the effect on ``images`` of replacing each unit's output by its mean."""
+    # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit costs nothing.
     chunks = [torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
     means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(images)
@@ -291,7 +339,7 @@ def _finish(
             countdown = count(1 - calls)
 
             def replace_last(*_: object, own: Tensor = output, number: Iterator[int] = countdown) -> Tensor | None:
-                return None if next(number) else own.clone()  # a later module may work in place
+                return None if next(number) else own.clone()  # later modules may work in place
 
             with watch(model, [path], replace_last):
                 logits.append(model(chunk.to(model.device)))

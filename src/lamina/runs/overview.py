@@ -42,7 +42,7 @@ def show_run(folder: RunFolder, record: RunRecord) -> str:
     """A run's row as a table, and the metrics of its report, for a notebook."""
     report, epochs = _read(folder)
     rows = [*summarize_run(folder, record, report, epochs).items(), ("recipe", repr(record.recipe))]
-    lines = [] if report is None else report.figures()
+    lines = [] if report is None else report.summary_lines()
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
     figures = (wrap("p", line) for line in lines)
     return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)

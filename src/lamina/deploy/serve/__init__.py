@@ -1,1 +1,1 @@
-"""``lamina serve``: an HTTP API of runs' models, and a page to try them; the model computes in a process of its own."""
+"""``lamina serve``: an HTTP API for the models of runs, and a page to try them. The models run in a worker process."""

@@ -1,4 +1,4 @@
-"""The routes: the API, what monitors ask for, and the page with its assets."""
+"""The routes: the API, health checks and metrics, and the page with its assets."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from lamina.errors import suggest
 def build_app(worker: Worker, metrics: Metrics) -> Starlette:
     held = Held()
 
-    async def tell_api(_: Request) -> Response:
+    async def get_api(_: Request) -> Response:
         return AsciiJson(describe_api())
 
-    async def tell_health(_: Request) -> Response:
+    async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    async def tell_readiness(_: Request) -> Response:
+    async def get_readiness(_: Request) -> Response:
         if worker.is_ready:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("the worker process is being started\n", 503, RETRY_AFTER)
+        return PlainTextResponse("the worker process is starting\n", 503, RETRY_AFTER)
 
-    async def tell_metrics(_: Request) -> Response:
+    async def get_metrics(_: Request) -> Response:
         gauges = {
             "lamina_queue_images": worker.waiting,
             "lamina_held_bytes": held.size,
@@ -45,20 +45,20 @@ def build_app(worker: Worker, metrics: Metrics) -> Starlette:
         }
         return PlainTextResponse(metrics.format(gauges), media_type="text/plain; version=0.0.4")
 
-    async def tell_models(_: Request) -> Response:
+    async def get_models(_: Request) -> Response:
         return AsciiJson({"models": worker.models})
 
     return Starlette(
         routes=[
             *(Route(path, _serve_asset(*asset)) for path, asset in ASSETS.items()),
-            Route("/openapi.json", tell_api),
-            Route("/healthz", tell_health),
-            Route("/readyz", tell_readiness),
-            Route("/metrics", tell_metrics),
-            Route("/v1/model", tell_models),
+            Route("/openapi.json", get_api),
+            Route("/healthz", get_health),
+            Route("/readyz", get_readiness),
+            Route("/metrics", get_metrics),
+            Route("/v1/model", get_models),
             *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in TASKS),
         ],
-        exception_handlers={HTTPException: _tell_error},
+        exception_handlers={HTTPException: _handle_error},
     )
 
 
@@ -66,7 +66,7 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
     names, task = [model["model"] for model in worker.models], request.url.path.removeprefix("/v1/")
     name = request.query_params.get("model", names[0])
     if name not in names:
-        raise HTTPException(404, f"There is no model {name[:100]!r}. {suggest(name[:100], names)}")
+        raise HTTPException(404, f"This server has no model {name[:100]!r}. {suggest(name[:100], names)}")
     limit = REQUEST_IMAGES if task == "predict" else 1
     async with held.read_body(request) as body:
         images, is_list = await read_images(request.headers.get("content-type", ""), body, limit)
@@ -74,7 +74,7 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
         try:
             futures = worker.submit(task, names.index(name), images)
         except FullError:
-            raise HTTPException(503, "Too many images are waiting. Try again.", RETRY_AFTER) from None
+            raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
         responses = await _wait_for(futures, request)
     metrics.count_images(name, task, len(responses))
     statuses = [response.pop("status", 200) for response in responses]
@@ -95,7 +95,7 @@ def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Re
 
 
 async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: Request) -> list[dict[str, Any]]:
-    """The answers; nothing more is computed for a client that has left, or waits for too long."""
+    """The responses; cancels the jobs of a client that disconnects or waits too long."""
 
     async def notice_leaving() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -108,13 +108,13 @@ async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: 
         return await asyncio.gather(*futures)
     except asyncio.CancelledError:
         if noticing.done():
-            raise HTTPException(400, "The connection was closed before the answer.") from None
+            raise HTTPException(400, "The client disconnected before the response.") from None
         raise
     finally:
         noticing.cancel()
 
 
-async def _tell_error(_: Request, error: Exception) -> Response:
+async def _handle_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     return refuse(error.status_code, error.detail, error.headers)

@@ -1,4 +1,4 @@
-"""Bodies: those of requests, read within limits of size, time and memory, and JSON as the answer."""
+"""Request bodies, read within limits of size, time and memory, and JSON responses."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from starlette.responses import JSONResponse
 from lamina.errors import plural
 
 BODY_LIMIT_BYTES = 10 * 10**6
-# Up to here a body that is too large is read and dropped, as few clients read an answer before they have sent all.
+# A body that is too large is read up to here and dropped: few clients read a response before they have sent everything.
 READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
 HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
 BODY_SECONDS = 15.0
 REQUEST_IMAGES = 64
-JSON_MARKS = 8 * REQUEST_IMAGES  # commas, brackets and braces, which become objects many times their size
+JSON_MARKS = 8 * REQUEST_IMAGES  # commas, brackets and braces, which parse to objects many times their size
 RETRY_AFTER = {"Retry-After": "1"}
 
 
 class AsciiJson(JSONResponse):
-    """JSON in ASCII: names from data need not be UTF-8."""
+    """JSON in ASCII, because names from data sets need not be valid UTF-8."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False).encode()
@@ -40,19 +40,19 @@ def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -
 
 @dataclass
 class Held:
-    """Bytes of the requests that are being answered."""
+    """Number of bytes in the bodies of all requests in progress."""
 
     size: int = 0
 
     @asynccontextmanager
     async def read_body(self, request: Request) -> AsyncIterator[bytearray]:
-        """The body, which counts as held during the block; status 503 where all requests together hold too much."""
+        """The body, counted during the block; status 503 if all requests together exceed the limit."""
         own = 0
 
         def hold(size: int) -> None:
             nonlocal own
             if size > 0 and self.size + size > HELD_LIMIT_BYTES:
-                raise HTTPException(503, "The server is busy. Try again.", RETRY_AFTER)
+                raise HTTPException(503, "The server is busy. Try again later.", RETRY_AFTER)
             self.size, own = self.size + size, own + size
 
         try:
@@ -62,7 +62,7 @@ class Held:
 
 
 async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
-    body = bytearray()  # which grows in its place: chunks would be there twice when they are joined
+    body = bytearray()  # grows in place: joining chunks would need the memory twice
     read = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -79,23 +79,24 @@ async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
     except ClientDisconnect:
-        raise HTTPException(400, "The connection was closed before the body was complete.") from None
+        raise HTTPException(400, "The client disconnected before the body was complete.") from None
     if read > BODY_LIMIT_BYTES:
         limit = f"{BODY_LIMIT_BYTES // 10**6} MB"
-        raise HTTPException(413, f"Expected at most {limit}, got more. Send a smaller image, or fewer.")
+        raise HTTPException(413, f"The body exceeds {limit}. Send smaller or fewer images.")
     return body
 
 
 async def read_images(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
-    """The encoded images in a body, and whether they were a list: JSON, or else the bytes of one image."""
+    """The encoded images in a body (JSON, or the bytes of one image), and whether they are a list."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return [body], False
     return await asyncio.to_thread(_parse_images, body, limit), True
 
 
 def _parse_images(body: bytearray, limit: int) -> list[bytes]:
-    expected = f"at most {plural(limit, 'image', 'images')} in a request"
-    too_many = HTTPException(413, f"Expected {expected}, got more. Send several requests.")
+    too_many = HTTPException(
+        413, f"The request has too many images; the limit is {plural(limit, 'image', 'images')}. Send several requests."
+    )
     if sum(map(body.count, (b",", b"[", b"{"))) > JSON_MARKS:
         raise too_many
     try:
@@ -106,4 +107,4 @@ def _parse_images(body: bytearray, limit: int) -> list[bytes]:
             raise too_many
         return [base64.b64decode(text, validate=True) for text in texts]
     except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
-        raise HTTPException(400, 'Expected JSON such as {"images": ["…"]}, each image in base64.') from None
+        raise HTTPException(400, 'Invalid body. Send JSON such as {"images": ["…"]}, each image in base64.') from None

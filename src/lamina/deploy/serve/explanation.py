@@ -1,4 +1,4 @@
-"""What an image's answer rests on, as a map to lay over the image, with the result of the map's own tests."""
+"""``/v1/explain``: an attribution map of the prediction for an image, with the result of the map's tests."""
 
 from __future__ import annotations
 
@@ -18,29 +18,32 @@ from lamina.insight.trust import judge
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 
-MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; a net that is slower gets none
-# Time limit of the map's tests, which take two to four times as long as the map: of timm's resnet50 at 224 px with one
-# thread of an EPYC 45 s after 12 s, of efficientnet_lite0 6 s after 2 s. The worker's own limit is for both.
+MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
+# Time limit of the map's tests, which take two to four times as long as the map. With one thread of an EPYC at 224 px:
+# timm's resnet50 12 s + 45 s, efficientnet_lite0 2 s + 6 s. The worker's limit covers both.
 TEST_SECONDS = 30.0
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
 def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
-    """Integrated gradients of the most likely class or label, or of the first number, and whether they are trusted."""
+    """Integrated gradients of the most likely class or label, or of the first number, and their tests."""
     task = model.task
     target = choose_target(task, predict_logits(model, pixels)[0])
     targets = np.array([target])
-    for _ in range(2):  # a process's first takes longer
+    for _ in range(2):  # the first call in a process takes longer
         began = time.monotonic()
         integrated_gradients(model, pixels, targets, steps=1)
         seconds = STEPS * (time.monotonic() - began)
         if seconds < MAP_SECONDS or seconds > STEPS * MAP_SECONDS / 4:
             break
     if seconds > MAP_SECONDS:
-        raise NetError(f"A map of this net would take about {seconds:.0f} seconds on this machine, which is too long.")
+        raise NetError(
+            f"A map would take about {seconds:.0f} s on this machine; the limit is {MAP_SECONDS:.0f} s. "
+            "Use lamina explain, which has no limit."
+        )
     began = time.monotonic()
     maps = integrated_gradients(model, pixels, targets, steps=STEPS)
-    is_trusted, reason = False, "it was not tested, as this would take too long on this machine"
+    is_trusted, reason = False, "it was not tested, because the tests would take too long on this machine"
     if 3 * (time.monotonic() - began) < TEST_SECONDS:
         (trust,) = judge(model, pixels, targets, maps, partial(integrated_gradients, steps=TRUST_STEPS))
         is_trusted, reason = trust.is_trusted, trust.reason
@@ -54,7 +57,7 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
 
 
 def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
-    """A map as colours, the more opaque the stronger: red for the answer, blue against it.
+    """A map as RGBA pixels: red is evidence for the prediction, blue evidence against it; stronger is more opaque.
 
     >>> paint_map(np.array([[1.0, 0.0, -1.0]], np.float32))[0].tolist()
     [[178, 24, 43, 230], [178, 24, 43, 0], [33, 102, 172, 230]]

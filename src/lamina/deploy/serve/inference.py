@@ -1,4 +1,4 @@
-"""The worker process of ``lamina serve``: it alone loads torch, decodes images and computes, until its input ends."""
+"""The worker process of ``lamina serve``: decodes images and predicts, until the server closes the pipe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lamina.targets import BINARY, REGRESSION
 
 @dataclass
 class Served:
-    """A run that is served, by the name that requests call it."""
+    """A served run, with its name in requests."""
 
     name: str
     run: Run
@@ -37,11 +37,11 @@ class Served:
 
     @cached_property
     def similar(self) -> TrainingImages | str:
-        """The run's training images with their features, or why there are none."""
+        """The run's training images with their features, or why they are not available."""
         return open_training_images(self.run, self.predictor.model)
 
     def describe(self) -> dict[str, Any]:
-        """What ``GET /v1/model`` says of it."""
+        """The run's entry in ``GET /v1/model``."""
         record, task = self.run.record, self.predictor.task
         report = self.run.report
         channels, height, width = record.in_shape
@@ -63,7 +63,7 @@ class Served:
 
 
 def format_prediction(model: str, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
-    """A prediction as the API gives it: classes, or labels, by falling probability; numbers in their own order."""
+    """A prediction as a response: classes or labels by falling probability, numbers in the order of the targets."""
     if prediction.problem is not None:
         return {"model": model, "problem": prediction.problem, "status": 422}
     task = predictor.task
@@ -78,7 +78,7 @@ def format_prediction(model: str, predictor: Predictor, prediction: Prediction) 
 
 
 def respond(served: Sequence[Served], task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
-    """An answer for each image; with ``problem`` and a ``status`` of HTTP where there is none."""
+    """A response for each image; failures have a ``problem`` and an HTTP ``status``."""
     one = served[model]
     try:
         if task == "predict":
@@ -87,12 +87,12 @@ def respond(served: Sequence[Served], task: str, model: int, images: Sequence[by
         return [_look_closer(one, task, image) for image in images]
     except Exception as error:
         if len(images) > 1:
-            # They may be of several people, and only one of them at fault.
+            # The images may come from several clients, and only one of them may be at fault.
             return [respond(served, task, model, [image])[0] for image in images]
         reason = str(error)
         if not isinstance(error, LaminaError):
             traceback.print_exc()
-            reason = f"Computing failed ({type(error).__name__}). What the server printed says why."
+            reason = f"The prediction failed ({type(error).__name__}). See the server's output."
         return [{"model": one.name, "problem": reason, "status": 500}]
 
 
@@ -102,7 +102,7 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
-    one.predictor.predict(chunk.pixels)  # an error where the logits are not finite
+    one.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
     if task == "explain":
         return {"model": one.name, **explain_image(model, chunk.pixels)}
     if isinstance(one.similar, str):
@@ -111,14 +111,14 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
 
 
 def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
-    """The runs to serve, each of which has answered once, so that the first request does not wait."""
+    """Load the runs and predict once with each, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
         run = load_run(path)
         if run.record.own_module is not None:
             raise RunError(
-                f"{path} uses code of your own, and lamina never runs code that a run names. "
-                "lamina serve takes runs of nets of lamina and timm."
+                f"{path} uses a custom module, and lamina never runs code that a run names. "
+                "Serve runs of lamina's or timm's nets."
             )
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
@@ -128,12 +128,11 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
 
 
 def main() -> None:
-    """Answer requests until the server closes the pipe."""
-    # Whatever else prints must not get between the answers.
+    # Other output must not mix with the responses.
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     given = json.loads(sys.argv[1])
-    # The server needs a core too: on two cores, a second thread would only wait for it.
+    # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     try:
         served = open_runs(given["runs"], given["device"])

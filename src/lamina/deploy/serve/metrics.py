@@ -1,4 +1,4 @@
-"""Counts of what the server did, in the text format of Prometheus."""
+"""Metrics of the server in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Metrics:
-    """Requests by path and status, how long they took, and images by model and task."""
+    """Counters of requests by path and status, of their duration, and of images by model and task."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -18,7 +18,7 @@ class Metrics:
         self._seconds = 0.0
 
     def count_request(self, path: str, status: int, seconds: float) -> None:
-        """Count an answered request; ``path`` is one of the routes, or ``other``."""
+        """Count a completed request; ``path`` is one of the routes, or ``other``."""
         self._requests[path, status] += 1
         self._seconds += seconds
         self._buckets.update(limit for limit in BUCKETS_SECONDS if seconds <= limit)
@@ -52,7 +52,7 @@ class Metrics:
 
 
 def quote(text: str) -> str:
-    r"""The value of a label.
+    r"""Escape the value of a label.
 
     >>> print(quote('say "hi"\n'))
     say \"hi\"\n

@@ -21,16 +21,19 @@ def describe_api() -> Schema:
         "info": {
             "title": "lamina serve",
             "version": "1",
-            "description": "Answers of image classifiers. A server with a token needs Authorization: Bearer TOKEN.",
+            "description": (
+                "Predictions of image classification and regression models. If the server has a token, requests need "
+                "the header Authorization: Bearer TOKEN."
+            ),
         },
         "paths": {
-            "/v1/predict": _post("What is in an image", "Answer", REQUEST_IMAGES),
-            "/v1/explain": _post("What the answer is based on, as a map, and whether it is trusted", "Explanation", 1),
-            "/v1/similar": _post("The training images most like it; 404 where they are not at hand", "Similar", 1),
-            "/v1/model": _get("The models", "application/json", _object(models=_list(_refer("Model")))),
-            "/healthz": _get("Whether the server runs", "text/plain", TEXT),
-            "/readyz": _get("Whether images are answered; 503 where not", "text/plain", TEXT, 503),
-            "/metrics": _get("Counts in the text format of Prometheus", "text/plain", TEXT),
+            "/v1/predict": _post("Predict images", "Prediction", REQUEST_IMAGES),
+            "/v1/explain": _post("Map the pixels that the prediction depends on, and test the map", "Explanation", 1),
+            "/v1/similar": _post("Find similar training images; 404 if they are not available", "Similar", 1),
+            "/v1/model": _get("List the models", "application/json", _object(models=_list(_refer("Model")))),
+            "/healthz": _get("Check that the server runs", "text/plain", TEXT),
+            "/readyz": _get("Check that the server can predict; 503 if not", "text/plain", TEXT, 503),
+            "/metrics": _get("Get metrics in the text format of Prometheus", "text/plain", TEXT),
         },
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -41,23 +44,23 @@ def describe_api() -> Schema:
 
 
 def _describe_schemas() -> Schema:
-    responses = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
+    predicted = [TEXT, _list(TEXT), {"type": "object", "additionalProperties": NUMBER}]
     probability = {**NUMBER, "minimum": 0, "maximum": 1}
-    alike = _object(id=WHOLE, target=TEXT, similarity=NUMBER, image=PNG)
-    response = _object(
+    similar = _object(id=WHOLE, target=TEXT, similarity=NUMBER, image=PNG)
+    prediction = _object(
         model=TEXT,
-        response={"oneOf": responses},
+        predicted={"oneOf": predicted, "description": "the class, the labels, or the numbers by name"},
         predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
     )
-    response["properties"]["question"] = {**TEXT, "description": "of yes or no"}
+    prediction["properties"]["question"] = {**TEXT, "description": "name of the target, for binary models"}
     return {
         "Error": _object(error=TEXT),
-        "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this image has no answer"}),
-        "Answer": response,
+        "Problem": _object(model=TEXT, problem={**TEXT, "description": "why this image has no prediction"}),
+        "Prediction": prediction,
         "ClassProbability": _object(**{"class": TEXT, "probability": probability}),
         "Number": _object(name=TEXT, value=NUMBER),
         "Explanation": _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, image=PNG, map=PNG),
-        "Similar": _object(model=TEXT, searched=WHOLE, images=_list(alike)),
+        "Similar": _object(model=TEXT, searched=WHOLE, images=_list(similar)),
         "Model": _object(
             model=TEXT,
             kind={"enum": ["single-label", "multi-label", "binary", "regression"]},
@@ -77,7 +80,7 @@ def _describe_schemas() -> Schema:
 
 
 def _object(**properties: Schema) -> Schema:
-    """An object that has all of these."""
+    """An object with these required properties."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
@@ -94,17 +97,17 @@ def _respond(description: str, schema: Schema, media: str = "application/json") 
 
 
 def _fail(*statuses: int) -> Schema:
-    return {str(status): _respond("why not", _refer("Error")) for status in statuses}
+    return {str(status): _respond("the request failed", _refer("Error")) for status in statuses}
 
 
 def _post(summary: str, response: str, limit: int) -> Schema:
     several = _object(images={**_list({**TEXT, "contentEncoding": "base64"}), "maxItems": limit})
     bodies = {"image/*": BINARY, "application/octet-stream": BINARY, "application/json": several}
     schema = {"oneOf": [_refer(response), _list({"oneOf": [_refer(response), _refer("Problem")]})]}
-    model = {"name": "model", "in": "query", "schema": TEXT, "description": "its name; by default the first"}
+    model = {"name": "model", "in": "query", "schema": TEXT, "description": "name of the model; default: the first"}
     responses = {
-        "200": _respond("for one image, or a list", schema),
-        "422": _respond("the image cannot be read", _refer("Problem")),
+        "200": _respond("one result, or a list for a list of images", schema),
+        "422": _respond("the image cannot be decoded", _refer("Problem")),
         **_fail(400, 401, 403, 404, 408, 413, 421, 500, 503),
     }
     request = {"required": True, "content": {media: {"schema": given} for media, given in bodies.items()}}

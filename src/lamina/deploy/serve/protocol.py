@@ -1,4 +1,4 @@
-"""HTTP connections with a place and time limits, by uvicorn: the only file that imports it."""
+"""HTTP connections with limits of number and time, by uvicorn, which only this file imports."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lamina.deploy.serve.security import HEADERS, REQUEST_SECONDS, Guard
 
-CONNECTIONS = 256  # open at once; others are closed with status 503
-HEAD_SECONDS = 10.0  # from the start of a connection, or an answer on it, to the end of the next request's head
-TAKE_SECONDS = 30.0  # that a client has to take what is written for it
+CONNECTIONS = 256  # open at once; further connections are closed with status 503
+HEAD_SECONDS = 10.0  # from the start of a connection, or from a response, to the end of the next request's head
+TAKE_SECONDS = 30.0  # for the client to read a response
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 on a connection that has a place, and is cut off where a request or an answer takes too long."""
+    """HTTP/1.1 that refuses too many connections, and aborts those whose request or response takes too long."""
 
     _limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        # asyncio sets it only where the listening socket names its protocol. Without it, an answer's body waits
-        # 40 ms for the client to acknowledge its head.
+        # asyncio sets it only if the listening socket names its protocol. Without it, the body of a response waits 40
+        # ms for the client to acknowledge the head.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._set_limit()
         if len(self.connections) > CONNECTIONS:
@@ -55,11 +55,11 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _set_limit(self) -> None:
-        """Begin the time for what comes next; closing alone would wait for a client that reads nothing."""
+        """Restart the time limit. It aborts: closing would wait for a client that reads nothing."""
         if self._limit is not None:
             self._limit.cancel()
         if self.cycle is not None and not (self.cycle.response_complete or self.flow.write_paused):
-            seconds = REQUEST_SECONDS + HEAD_SECONDS  # the application keeps its own time
+            seconds = REQUEST_SECONDS + HEAD_SECONDS  # the application has a limit, too
         else:
             seconds = TAKE_SECONDS if self.transport.get_write_buffer_size() else HEAD_SECONDS
         self._limit = self.loop.call_later(seconds, self.transport.abort)
@@ -72,7 +72,7 @@ class LimitedProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """One that leaves signals to its caller."""
+    """A uvicorn server that leaves signals to its caller."""
 
     def __init__(self, app: Guard) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Who may ask what: hosts, origins and the token, checked before any handler runs; and what browsers may do."""
+"""Access control: hosts, origins and the token, checked before any handler runs, and security headers for browsers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lamina.deploy.serve.bodies import RETRY_AFTER, AsciiJson, refuse
 from lamina.deploy.serve.metrics import Metrics
 
-TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # its name
-REQUEST_SECONDS = 90.0  # from a request's head to the end of its answer
-# Everything that is read from files: by the path in the URL, a fixed file of this package.
+TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # name of the variable
+REQUEST_SECONDS = 90.0  # from a request's head to the end of its response
+# The only files that the server reads: for each path in the URL, a file of this package.
 ASSETS = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -25,7 +25,7 @@ ASSETS = {
     "/view.js": ("view.js", "text/javascript"),
 }
 TASKS = ("predict", "explain", "similar")
-OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")  # without a token: they say nothing of the models
+OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")  # need no token: they reveal nothing about the models
 PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
@@ -45,7 +45,7 @@ ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HE
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach a host.
+    """Whether only programs on this machine can reach a host.
 
     >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
     (True, True, True, False)
@@ -57,7 +57,7 @@ def is_loopback(host: str) -> bool:
 
 
 def find_names(host: str) -> frozenset[str]:
-    """The names by which requests may call a server at ``host``, besides the address that they come to."""
+    """The host names that requests to a server at ``host`` may use, in addition to its address."""
     given = f"[{host}]" if ":" in host else host.lower()
     name = socket.gethostname()
     own = () if is_loopback(host) else (name, f"{name}.local", socket.getfqdn())
@@ -65,8 +65,8 @@ def find_names(host: str) -> frozenset[str]:
 
 
 def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
-    """Whether a request comes from a page of ``origin``, or from no page."""
-    # Browsers send Origin with each POST, and Sec-Fetch-Site, which no page can make up, to loopback and over HTTPS.
+    """Whether a request comes from a page of ``origin``, or not from a page."""
+    # Browsers send Origin with each POST, and Sec-Fetch-Site, which pages cannot forge, to loopback and over HTTPS.
     # Other programs send neither.
     site = headers.get(b"sec-fetch-site")
     if site is None:
@@ -75,7 +75,7 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
 
 
 class Guard:
-    """Lets through to ``app`` what has the right host (one of ``names``), origin and token; adds headers, counts."""
+    """Passes requests with a valid host (one of ``names``), origin and token to ``app``; adds headers, counts."""
 
     def __init__(self, app: ASGIApp, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
         self._app = app
@@ -95,7 +95,7 @@ class Guard:
                 status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *ENCODED_HEADERS]
                 if status >= 400 and scope["method"] not in ("GET", "HEAD"):
-                    # What is left of the body is not worth reading.
+                    # Do not read the rest of the body.
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
@@ -105,11 +105,14 @@ class Guard:
                 await response(scope, receive, send_guarded)
         except TimeoutError:
             if not status:
-                await refuse(503, "The request took too long. Try again.", RETRY_AFTER)(scope, receive, send_guarded)
+                reason = "The request took too long. Try again later."
+                await refuse(503, reason, RETRY_AFTER)(scope, receive, send_guarded)
         except asyncio.CancelledError:
             if status:
                 raise
-            await refuse(503, "The server is shutting down. Try again.", RETRY_AFTER)(scope, receive, send_guarded)
+            await refuse(503, "The server is shutting down. Try again later.", RETRY_AFTER)(
+                scope, receive, send_guarded
+            )
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self._metrics.count_request(path, status, time.perf_counter() - began)
@@ -117,18 +120,18 @@ class Guard:
     def _find_refusal(self, scope: Scope) -> AsciiJson | None:
         headers: dict[bytes, bytes] = {}
         for name, value in scope["headers"]:
-            # One that is given twice could mean one thing here and another to a proxy.
+            # A proxy might interpret a repeated header differently.
             headers[name] = headers[name] + b"," + value if name in headers else value
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(host, scope):
-            return refuse(421, f"This server does not answer for the host {host[:100]!r}.")
+            return refuse(421, f"The host {host[:100]!r} is not a name of this server. Use the URL that it printed.")
         own = f"{scope['scheme']}://{host}".encode("latin-1")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
-            return refuse(403, "Pages of other origins may not use this server.")
+            return refuse(403, "Pages from other origins cannot use this server. Open the server's own page.")
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
-                reason = "Expected the header Authorization: Bearer TOKEN, with the server's token."
+                reason = "The token is missing or wrong. Send the header Authorization: Bearer TOKEN."
                 return refuse(401, reason, {"www-authenticate": "Bearer"})
         return None
 

@@ -1,4 +1,4 @@
-"""The HTTP server: its socket, its beginning and its end."""
+"""The HTTP server: its socket, start and shutdown."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lamina.errors import DataError, LaminaError
 if TYPE_CHECKING:
     from lamina.deploy.serve.protocol import Server
 
-END_SECONDS = 5  # that requests have to end when the server ends
+END_SECONDS = 5  # for requests in progress when the server shuts down
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens at exactly that address; port 0 takes any that is free."""
+    """A socket that listens at exactly this address; port 0 means any free port."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Give another with --port.") from error
+        raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Use another --port.") from error
 
 
 def name_host(host: str) -> str:
-    """How a URL names the address that is listened on; every address goes by the machine's name.
+    """The host in a URL for the listening address; for all addresses, the name of the machine.
 
     >>> name_host("127.0.0.1"), name_host("::1")
     ('127.0.0.1', '[::1]')
@@ -47,18 +47,18 @@ async def serve(
     remark: Callable[[str], None],
     announce: Callable[[str], None],
 ) -> None:
-    """Serve runs until the task is cancelled; ``announce`` is called with the URL once requests are answered."""
+    """Serve runs until the task is cancelled; calls ``announce`` with the URL once the server is ready."""
     with open_socket(host, port) as listening:
         worker = Worker(runs, device, remark)
         try:
             port = listening.getsockname()[1]
             try:
-                # What it loads takes seconds, in which the rest is loaded here.
+                # The worker takes seconds to load; meanwhile this process loads the rest.
                 await worker.spawn()
                 server = _build_server(worker, host, port, token)
                 loop = await worker.start()
             except OSError as error:
-                raise LaminaError(f"Cannot serve: {error}. Lines above may say more.") from error
+                raise LaminaError(f"Cannot start the server: {error}. See the output above.") from error
             task = asyncio.create_task(server.serve([listening]))
             try:
                 while not (server.started or task.done()):
@@ -72,7 +72,7 @@ async def serve(
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({task}, timeout=END_SECONDS)
                     for request in server.server_state.tasks:
-                        request.cancel()  # as uvicorn would, which calls it an error
+                        request.cancel()  # uvicorn would too, but would log an error
                     await task
         finally:
             await worker.close()

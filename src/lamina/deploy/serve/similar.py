@@ -1,4 +1,4 @@
-"""The training images that a model sees as most like a given one."""
+"""``/v1/similar``: the training images whose features are most similar to those of an image."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lamina.training.features import features
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
-# Time in which features are computed, once for each run; nothing else is computed meanwhile. Where it is too short for
-# all training images, a random part of them is searched: with one thread of an EPYC some 10,000 of 32 px by `cnn-s`.
+# Time limit for the features of the training images, computed once per run while other requests wait. If it is too
+# short, a random part is searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
 SECONDS = 5.0
-IMAGES_AT_ONCE = 50  # reached from one by doubling: one image of a large net may take seconds
+IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
 SHOWN = 6
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Some training images with their features, the input of the model's last layer, each of length 1."""
+    """Training images with their features, the input of the model's last layer, normalized to length 1."""
 
     model: Model
     images: Images
@@ -38,9 +38,9 @@ class TrainingImages:
     features: Float[Tensor, "n d"]
 
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
-        """Those whose features point most nearly the same way, by falling cosine."""
+        """The images with the largest cosine similarity of the features."""
         own = functional.normalize(features(self.model, pixels))[0]
-        # Training images whose features overflow are like none.
+        # Training images whose features overflow are similar to none.
         cosines = (self.features @ own).nan_to_num(-1)
         nearest = cosines.topk(min(SHOWN, len(cosines))).indices.tolist()
         images, found = self.images, []
@@ -54,16 +54,16 @@ class TrainingImages:
 
 
 def open_training_images(run: Run, model: Model) -> TrainingImages | str:
-    """Training images of a run with their features, or why there are none. Nothing is decoded, or written."""
+    """Training images of a run with their features, or why they are not available; decodes and writes nothing."""
     origin = run.record.data
     try:
         dataset = find_prepared(origin.source, origin.preparation) if origin.source else None
-    except (LaminaError, OSError):  # its place may be closed to this user
+    except (LaminaError, OSError):  # this user may lack the permission
         dataset = None
     if dataset is None:
-        return "The training images are not in this machine's cache."
+        return "The training images are not in this machine's cache. Load them with lamina data on this machine."
     if dataset.fingerprint != origin.fingerprint:
-        return "The training images have changed since the model was trained."
+        return "The training images have changed since the model was trained. Train a new model to search them."
     train, folded = dataset.train, fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []

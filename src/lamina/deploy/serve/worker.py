@@ -1,4 +1,4 @@
-"""The worker process as the server sees it: a bounded queue before it, a time limit, and another if it dies."""
+"""The server's side of the worker process: a bounded queue, time limits, and a restart if the process dies."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from typing import Any, BinaryIO
 from lamina.deploy.serve.security import TOKEN_VARIABLE
 from lamina.errors import LaminaError, RunError
 
-QUEUE_IMAGES = 128  # that wait; with more, requests are turned away
-# Computed at once: ``decode_ahead`` decodes as many in one thread, so that one image's pixels are in memory at a time.
+QUEUE_IMAGES = 128  # further requests are refused
+# ``decode_ahead`` decodes this number in one thread, so that only one image's pixels are in memory at a time.
 BATCH_IMAGES = 16
-# Time limit of each task, for a batch; one of predictions is as large as takes about a quarter of it.
+# Time limit of a batch, by task; batches of predictions take about a quarter of it.
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
 START_SECONDS = 120.0
 RETRY_SECONDS = 1.0  # between attempts to start the process again
 RESPONSE_LIMIT_BYTES = 64 * 2**20
-LENGTH = struct.Struct(">I")  # of the JSON that follows; images follow as they are
+LENGTH = struct.Struct(">I")  # of the JSON that follows; then come the bytes of the images
 
 
 def pack_values(values: Any) -> bytes:
-    """JSON, after its length."""
+    """JSON with its length in front."""
     text = json.dumps(values).encode()
     return LENGTH.pack(len(text)) + text
 
 
 def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:
-    """The next request; ``None`` where the server has closed the pipe."""
+    """The next request; ``None`` if the server has closed the pipe."""
     length = file.read(LENGTH.size)
     if len(length) < LENGTH.size:
         return None
@@ -44,12 +44,12 @@ def read_request(file: BinaryIO) -> tuple[str, int, list[bytes]] | None:
 
 
 class FullError(Exception):
-    """The queue has no room for these images."""
+    """The queue has no space for these images."""
 
 
 @dataclass(eq=False)
 class Job:
-    """An image that waits for its answer; one that is alone is computed alone, as others died with it."""
+    """An image that waits for its response; ``is_alone`` if the worker died with a batch that contained it."""
 
     task: str
     model: int
@@ -62,24 +62,24 @@ class Job:
         return is_alike and not (self.is_alone or other.is_alone)
 
     def settle(self, response: dict[str, Any]) -> None:
-        """Give the answer, unless nobody waits for it any more."""
+        """Set the response, unless the client has left."""
         if not self.response.done():
             self.response.set_result(response)
 
 
 @dataclass(eq=False)
 class Worker:
-    """The process that computes: :meth:`spawn` it, then :meth:`start` it; :meth:`close` it in any case."""
+    """The worker process: call :meth:`spawn`, then :meth:`start`, and always :meth:`close`."""
 
-    runs: Mapping[str, str]  # the folder of each, by the name that requests call it
+    runs: Mapping[str, str]  # folders by name
     device: str
-    remark: Callable[[str], None]  # called with a line about each loss of the process
-    models: list[dict[str, Any]] = field(default_factory=list)  # what the process says of each run, in their order
+    remark: Callable[[str], None]  # called with a message when the process is lost
+    models: list[dict[str, Any]] = field(default_factory=list)  # the descriptions of the runs, in their order
     restarts: int = 0
     is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
     _has_jobs: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-    # How many to compute at once, by model; one until it is known how long that takes.
+    # Batch size by model; one image until its duration is known.
     _batch_images: dict[int, int] = field(default_factory=dict, repr=False)
     _process: Process | None = field(default=None, repr=False)
     _loop: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -90,23 +90,23 @@ class Worker:
 
     async def spawn(self) -> None:
         given = json.dumps({"runs": self.runs, "device": self.device})
-        # What decodes strangers' images need not know the secret.
+        # The process that decodes untrusted images does not need the secret.
         inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # no module of the folder that the server was started in
+            "-P",  # import no modules from the current folder
             "-m",
             "lamina.deploy.serve.inference",
             given,
             stdin=PIPE,
             stdout=PIPE,
-            # Ctrl-C in a terminal reaches the server alone, which then ends its worker.
+            # Ctrl-C reaches the server only, which then stops its worker.
             start_new_session=True,
             env={**inherited, "MALLOC_ARENA_MAX": "2"},
         )
 
     async def start(self) -> asyncio.Task[None]:
-        """Wait until the process is ready; gives the task that hands it images, which ends only by an error."""
+        """Wait until the process is ready, and return the task that feeds it, which ends only with an error."""
         await self._greet()
         self._loop = asyncio.create_task(self._work())
         return self._loop
@@ -114,7 +114,7 @@ class Worker:
     def submit(
         self, task: str, model: int, images: Sequence[bytes | bytearray]
     ) -> list[asyncio.Future[dict[str, Any]]]:
-        """Queue images, each for an answer, which may be a ``problem``; ``FullError`` if there is no room for all."""
+        """Queue images; their responses may be a ``problem``. ``FullError`` if the queue has no space for all."""
         self._drop_cancelled()
         if len(self._jobs) + len(images) > QUEUE_IMAGES:
             raise FullError
@@ -155,7 +155,7 @@ class Worker:
             except (OSError, EOFError) as error:
                 # asyncio's TimeoutError is an OSError.
                 why = f"took longer than {limit_seconds:.0f} seconds" if isinstance(error, TimeoutError) else "ended"
-                self.remark(f"the worker process {why} and is started again")
+                self.remark(f"the worker process {why}; restarting it")
                 self._batch_images.pop(batch[0].model, None)
                 self._return(batch, why)
                 await self._restart()
@@ -167,7 +167,7 @@ class Worker:
                 job.settle(response)
 
     async def _take(self) -> list[Job]:
-        """The next jobs that can be computed together: predictions of one model, before anything that takes longer."""
+        """The next batch: predictions of one model if there are any, else one of the slower jobs."""
         self._drop_cancelled()
         while not self._jobs:
             self._has_jobs.clear()
@@ -188,7 +188,7 @@ class Worker:
             raise EOFError
         sizes = [len(job.image) for job in batch]
         process.stdin.write(pack_values({"task": batch[0].task, "model": batch[0].model, "sizes": sizes}))
-        for job in batch:  # one by one, as what the pipe does not take yet is copied
+        for job in batch:  # one by one: data that the pipe cannot take yet is copied
             process.stdin.write(job.image)
             await process.stdin.drain()
         responses: list[dict[str, Any]] = await self._read()
@@ -209,9 +209,9 @@ class Worker:
             raise EOFError from None
 
     def _return(self, batch: Sequence[Job], why: str) -> None:
-        """Queue again, each alone, what the process had when it was lost; one that was alone is not tried again."""
+        """Queue the images of a lost batch again, one by one; an image that was alone fails."""
         if len(batch) == 1:
-            reason = f"The process that computes {why} with this image."
+            reason = f"The worker process {why} on this image."
             name = self.models[batch[0].model]["model"]
             batch[0].settle({"model": name, "problem": reason, "status": 500})
             return

@@ -28,7 +28,7 @@ async function ask(path, options = {}) {
   } catch {
     throw new ApiError(response.status, `The server responded with status ${response.status}.`);
   }
-  if (!response.ok) throw new ApiError(response.status, values.error ?? `No response: ${values.problem}.`);
+  if (!response.ok) throw new ApiError(response.status, values.error ?? `No prediction: ${values.problem}.`);
   return values;
 }
 

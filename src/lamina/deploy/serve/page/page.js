@@ -5,9 +5,9 @@ const find = (id) => document.getElementById(id);
 const LIMIT_BYTES = 10_000_000;
 
 let models = [];
-let newest = 0; // predictions for an image that is no longer the newest are dropped
+let newest = 0; // number of the newest image; responses for older images are dropped
 
-function say(text) {
+function showStatus(text) {
   find("status").textContent = plain(text);
 }
 
@@ -19,16 +19,16 @@ async function connect() {
     if (!(error instanceof ApiError)) throw error;
     const needsToken = error.status === 401;
     if (needsToken) find("access").hidden = false;
-    find("models").textContent = needsToken ? "This server asks for its token." : "";
-    if (!needsToken) return say(error.message);
-    if (isAnother) say("The token is wrong.");
+    find("models").textContent = needsToken ? "This server needs a token." : "";
+    if (!needsToken) return showStatus(error.message);
+    if (isAnother) showStatus("The token is wrong.");
     find("token").focus();
     return;
   }
   find("access").hidden = true;
-  say(isAnother ? "Connected." : "");
+  showStatus(isAnother ? "Connected." : "");
   const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
-  find("models").textContent = plain(`Served: ${lines.join("; ")}`);
+  find("models").textContent = plain(`${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`);
   const cards = models.map((model, place) => {
     const card = make("section", { className: "model", id: `model-${place}`, hidden: true });
     card.setAttribute("aria-labelledby", `model-${place}-title`);
@@ -38,15 +38,15 @@ async function connect() {
 }
 
 async function take(file) {
-  if (!file) return say("That was not an image file.");
+  if (!file) return showStatus("This is not an image file. Choose an image.");
   await connected;
-  if (!models.length) return say("There is no model yet. Connect first.");
-  if (file.size > LIMIT_BYTES) return say("This image is larger than 10 MB. Give a smaller one.");
+  if (!models.length) return showStatus("No model is loaded yet. Connect first.");
+  if (file.size > LIMIT_BYTES) return showStatus("The image is larger than 10 MB. Choose a smaller one.");
   const turn = ++newest;
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    if (turn === newest) say("This cannot be read. Give an image file."); // a folder, or a file that is gone
+    if (turn === newest) showStatus("The file cannot be read. Choose an image."); // a folder, or a deleted file
     return;
   }
   if (turn !== newest) return;
@@ -54,20 +54,20 @@ async function take(file) {
   const preview = find("preview");
   URL.revokeObjectURL(preview.src);
   preview.src = URL.createObjectURL(file);
-  preview.alt = "The image you gave";
+  preview.alt = "Your image";
   preview.hidden = false;
-  say("Computing …");
-  const said = await Promise.all(models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
-  if (turn === newest) say(said.join(" "));
+  showStatus("Computing …");
+  const results = await Promise.all(models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
+  if (turn === newest) showStatus(results.join(" "));
 }
 
 async function predict(model, card, file, turn) {
   try {
-    const given = await send("predict", model.model, file);
+    const prediction = await send("predict", model.model, file);
     if (turn !== newest) return "";
-    const words = showPrediction(card, model, given, (task, button, place) => look(task, model, file, turn, button, place));
+    const text = showPrediction(card, model, prediction, (task, button, place) => look(task, model, file, turn, button, place));
     card.hidden = false;
-    return `${model.model} predicts ${words}.`;
+    return `${model.model} predicts ${text}.`;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (turn !== newest) return "";
@@ -79,21 +79,21 @@ async function predict(model, card, file, turn) {
 
 async function look(task, model, file, turn, button, place) {
   button.disabled = true;
-  say("Computing …");
+  showStatus("Computing …");
   try {
     const found = await send(task, model.model, file);
-    if (turn === newest) say(showCloser(place, task, found));
+    if (turn === newest) showStatus(showCloser(place, task, found));
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     if (turn !== newest) return;
     place.replaceChildren(make("p", { className: "note" }, error.message));
-    say(error.message);
+    showStatus(error.message);
     button.disabled = false;
   }
 }
 
 for (const id of ["file", "camera"]) {
-  // Forgotten when another is to be chosen, so that it may be the same one.
+  // Cleared on click, so that choosing the same file again is a change.
   find(id).addEventListener("click", ({ target }) => { target.value = ""; });
   find(id).addEventListener("change", ({ target }) => { if (target.files.length) take(target.files[0]); });
 }
@@ -103,7 +103,7 @@ document.addEventListener("paste", (event) => {
   if (file) take(file);
 });
 
-// An image that misses the frame must not replace the page.
+// Without this, the browser would open a dropped image in place of the page.
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
@@ -120,7 +120,7 @@ document.addEventListener("drop", (event) => {
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = find("token").value;
-  if (!/^[ -~]+$/.test(token)) return say("The token is wrong: a token is printable ASCII.");
+  if (!/^[ -~]+$/.test(token)) return showStatus("The token is wrong: tokens consist of printable ASCII characters.");
   setToken(token);
   connected = connect();
 });

@@ -1,9 +1,9 @@
-// What the page shows. Every name from a model or a data set becomes text, never markup.
+// The page's content. Names from models and data sets become text, never markup.
 
 const SHOWN = 5;
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
-// Controls, what ends a line, what reverses the direction of writing and what is no letter are shown as their numbers.
+// Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
 export function plain(text) {
@@ -20,16 +20,16 @@ function image(base64, alt) {
   return make("img", { src: `data:image/png;base64,${base64}`, alt: plain(alt) });
 }
 
-// Replaces the card of a model with its prediction; `look` is called with a task when its button is pressed.
+// Shows a prediction in the card of its model; calls `look` with a task when its button is pressed.
 export function showPrediction(card, model, prediction, look) {
-  const words = describe(prediction);
+  const text = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
-  const line = make("p", { className: "predicted" }, ...(prediction.question ? [`${prediction.question}: `] : []), make("strong", {}, words));
+  const line = make("p", { className: "predicted" }, ...(prediction.question ? [`${prediction.question}: `] : []), make("strong", {}, text));
   const parts = [heading, line];
   if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
   const actions = make("div", { className: "actions" });
-  for (const [task, label] of [["explain", "What is this based on?"], ["similar", "Similar training images"]]) {
+  for (const [task, label] of [["explain", "Explain this prediction"], ["similar", "Similar training images"]]) {
     const place = make("div");
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => look(task, button, place));
@@ -38,7 +38,7 @@ export function showPrediction(card, model, prediction, look) {
   }
   parts.splice(parts.length - 2, 0, actions);
   card.replaceChildren(...parts);
-  return words;
+  return text;
 }
 
 export function showProblem(card, model, reason) {
@@ -46,9 +46,9 @@ export function showProblem(card, model, reason) {
 }
 
 export function describe(prediction) {
-  if (Array.isArray(prediction.predicted)) return prediction.predicted.join(", ") || "none of the labels";
+  if (Array.isArray(prediction.predicted)) return prediction.predicted.join(", ") || "no label";
   if (typeof prediction.predicted === "string") return prediction.predicted;
-  // An object's own order would put names that are numbers first.
+  // In an object, names that are integers would come first.
   return prediction.predictions.map(({ name, value }) => `${name} ${format(value)}`).join(", ");
 }
 
@@ -80,26 +80,26 @@ function tabulateClasses(predictions, model) {
   const rest = predictions.slice(SHOWN);
   if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
   parts.push(make("p", { className: "note" }, model.calibrated
-    ? "The probabilities are calibrated on val: of predictions made with 80 %, about 80 % are correct."
+    ? "The probabilities are calibrated on val: about 80 % of predictions with a probability of 80 % are correct."
     : "The probabilities are not calibrated."));
   return parts;
 }
 
-// Fills a place with an explanation or similar images, and gives a sentence about it.
+// Shows an explanation or similar images, and returns a sentence for the status line.
 export function showCloser(place, task, found) {
   if (task === "explain") {
     const verdict = found.trusted ? "trusted" : "not trusted";
-    const map = make("div", { className: "map" }, image(found.image, "The image as the model sees it"),
-      image(found.map, `Map of what speaks for ${found.target}: ${verdict}`));
-    place.replaceChildren(make("h3", {}, `What speaks for ${found.target}`), map,
-      make("p", { className: "note" }, "Red speaks for it, blue against it. ",
+    const map = make("div", { className: "map" }, image(found.image, "Input of the model"),
+      image(found.map, `Map of the evidence for ${found.target}: ${verdict}`));
+    place.replaceChildren(make("h3", {}, `Evidence for ${found.target}`), map,
+      make("p", { className: "note" }, `Red pixels are evidence for ${found.target}, blue pixels evidence against it. `,
         make("strong", { className: found.trusted ? "trusted" : "untrusted" }, `The map is ${verdict}`), `: ${found.reason}.`));
-    return `The map of what speaks for ${found.target} is ${verdict}.`;
+    return `The map of the evidence for ${found.target} is ${verdict}.`;
   }
   const items = found.images.map((one) =>
     make("li", {}, make("figure", {}, image(one.image, `Training image ${one.id}`),
       make("figcaption", {}, one.target, make("br"), make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`)))));
-  place.replaceChildren(make("h3", {}, "Training images most like it"), make("ul", { className: "similar" }, ...items),
-    make("p", { className: "note" }, `Nearest by the input of the model's last layer, among ${found.searched.toLocaleString("en")} training images.`));
-  return `${found.images.length} similar training images are shown.`;
+  place.replaceChildren(make("h3", {}, "Similar training images"), make("ul", { className: "similar" }, ...items),
+    make("p", { className: "note" }, `The nearest of ${found.searched.toLocaleString("en")} training images, by the input of the model's last layer.`));
+  return `Found ${found.images.length} similar training images.`;
 }
