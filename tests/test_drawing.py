@@ -72,7 +72,7 @@ DARKEST_BLUE = "#08306b"
 ACCURACY = Score("accuracy", 0.5)
 
 
-def test_right_answers_are_dark_where_all_are_right(tmp_path):
+def test_correct_predictions_are_dark_if_all_are_correct(tmp_path):
     save_figure(draw_confusion(report_of([[9, 0], [0, 9]], ["cat", "dog"])), tmp_path / "right.png")
     save_figure(draw_confusion(report_of([[5, 4], [4, 5]], ["cat", "dog"])), tmp_path / "half.png")
     assert count_pixels(tmp_path / "right.png", DARKEST_BLUE) > 20_000
@@ -208,7 +208,7 @@ def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tm
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 15])
-def test_each_number_has_a_square_with_the_answers_over_the_truth(tmp_path, count):
+def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     report = NumberReport(
         split="test", images=50, loss=0.5, seconds=1.0, baseline=BASELINE, mean_absolute_error=1.0,
         numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),

@@ -29,7 +29,7 @@ def find_ink(sheet, colour) -> np.ndarray:
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), LONG])
-def test_answers_beneath_the_images_have_room(names):
+def test_captions_below_the_images_have_space(names):
     sheet = build_unit_sheet(images_of(32, 32, names), unit_of((4, 9), (4, 9), names), "unit", "")
     line = find_ink(sheet, (200, 40, 40))[24 + 3 * TEXT_PX + 5]
     edges = np.flatnonzero(np.diff(line.astype(int)) == 1)

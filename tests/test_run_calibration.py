@@ -87,7 +87,7 @@ def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits,
 
 def test_without_test_the_report_says_that_val_was_fitted_to(tmp_path):
     run = train(tmp_path, choose_images(val=200))
-    assert " % before calibration, which is fitted to these images)" in str(run.report)
+    assert " % before calibration; the calibration was fitted to these images)" in str(run.report)
 
 
 def test_a_calibration_of_numbers_is_damaged(tmp_path):
@@ -100,5 +100,5 @@ def test_a_calibration_of_numbers_is_damaged(tmp_path):
     run = train(tmp_path, dataclasses.replace(DATA, **numbers), label_smoothing=0.0)
     assert run.record.task.kind is REGRESSION
     (run.path / "calibration.json").write_text(json.dumps({"split": "val", "images": 60, "temperatures": []}))
-    with pytest.raises(RunError, match=r"numbers have no probabilities, and no temperatures\. lamina resume writes it"):
+    with pytest.raises(RunError, match=r"numbers have no probabilities, and no temperatures\. Use lamina resume to"):
         run.load_model()

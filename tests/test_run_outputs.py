@@ -87,5 +87,5 @@ def test_answers_that_are_not_the_runs_are_refused(run, tmp_path):
         _ = other.outputs
     assert str(error.value) == (
         f"{tmp_path}/logits.npz is damaged: expected 3 logits an image and single-label targets of val. "
-        "lamina resume writes it again."
+        "Use lamina resume to write it again."
     )

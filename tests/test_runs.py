@@ -235,7 +235,7 @@ def test_a_damaged_report_is_named(run, training):
     run.folder.save_report(evaluate(training.model, DATA.test))
     file = run.path / "report.json"
     edit(file, loss="low")
-    with raises(f"{file}: This is not a report: report.loss must be a number, got 'low'. Evaluate the model again."):
+    with raises(f"{file}: The report is damaged: report.loss must be a number, got 'low'. Evaluate the model again."):
         _ = run.report
 
 

@@ -254,7 +254,7 @@ def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
         (
             6,
             1,
-            "Expected at least 8 training images to find wrong labels among, got 7. Look at each of them yourself",
+            "The train split has 7 images; label checking needs at least 8. Add images, or check the labels yourself.",
         ),
     ],
 )

@@ -136,7 +136,11 @@ def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace)
         (("--layer", "5"), "There is no layer 5: the net has layers 1 to 4."),
         (("--layer", "0"), "There is no layer 0: the net has layers 1 to 4."),
         (("--layer", "9x"), "The model has no module 'body.9x'. Did you mean body.3?"),
-        (("--layer", "3"), "Grad-CAM needs a layer whose output has channels, height and width, but 'body.2' gives 4."),
+        (
+            ("--layer", "3"),
+            "The output of layer 'body.2' has shape 4, but Grad-CAM needs channels, height and width. "
+            "Use another layer.",
+        ),
         (("--layer", "1", "--method", "occlusion"), "--layer was '1', but occlusion has no layer. Leave it out."),
         (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Give another with --output."),
     ],
@@ -173,7 +177,8 @@ def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set
     assert "grad-cam: left out, as no layer of this net has an output with height and width" in done.stderr
     done = run_lamina("explain", run, image_set / "test/dark/0.png", "--method", "grad-cam")
     assert done.stderr.splitlines()[-1] == (
-        "lamina: Grad-CAM needs a layer whose output has height and width, but no layer of this net has one."
+        "lamina: No layer of this net has an output with height and width, which Grad-CAM needs. "
+        "Use integrated gradients or occlusion instead."
     )
 
 

@@ -43,7 +43,7 @@ def test_few_images_of_a_class_are_named_by_data_and_trained_on(workplace, count
     trained = run_lamina("train", "cnn-s", "--data", folder, "--epochs", "1", "--name", "pets")
     assert trained.returncode == 0, trained.stderr
     assert (workplace / "runs" / "pets" / "model.safetensors").exists()
-    assert ("always answering" in trained.stdout) == (workplace / "runs" / "pets" / "report.json").exists()
+    assert ("baseline (always" in trained.stdout) == (workplace / "runs" / "pets" / "report.json").exists()
     if any(count == 1 for count in counts.values()) and "owl" in counts:
         assert "test has no images of owl" in trained.stderr
 
@@ -74,10 +74,10 @@ def test_a_report_of_a_model_that_does_no_better_than_one_answer_begins_with_tha
     folder = write_classes(workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1})
     trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")
     report = trained.stdout.split("\n\n")[1].splitlines()
-    assert report[0].endswith(" than always answering cat.")
+    assert report[0].endswith(" than the baseline (always cat).")
     assert report[1] == (
-        "90.0 % of the images are cat, so accuracy is misleading; a constant answer has a balanced accuracy of 50.0 %. "
+        "90.0 % of the images are cat, so accuracy is misleading; the baseline has a balanced accuracy of 50.0 %. "
         "To raise the balanced accuracy, train with class_weights."
     )
     assert report[2].startswith("test accuracy ")
-    assert report[3].startswith("always answering cat: 90.0 %, a gain of ")
+    assert report[3].startswith("baseline (always cat): 90.0 %, gain ")

@@ -25,7 +25,7 @@ NAMES = {
 
 
 def make_images(kind: str, count: int, split: str, names: tuple[str, ...] | None = None, side_px: int = 12) -> Images:
-    """Noise, brighter where the first target is; some of the answers of a net are wrong."""
+    """Noise, brighter where the first target is; some predictions of a net are wrong."""
     generator = np.random.default_rng(len(split))
     names = names or NAMES[kind]
     classes = generator.integers(0, len(names) if kind == "single-label" else 2, count)

@@ -61,19 +61,19 @@ def test_names_are_neither_markup_nor_links_nor_lines(runs, kind):
     assert "\u202e" not in card
 
 
-def test_a_run_that_was_not_evaluated_has_no_figures(tmp_path):
+def test_a_run_that_was_not_evaluated_has_no_metrics(tmp_path):
     card = build_card(train(tmp_path, make_dataset("single-label")))
     assert not {"metrics", "model-index"} & read_metadata(card).keys()
-    assert "It has not been evaluated" in card
+    assert "The model has not been evaluated" in card
 
 
 def test_the_weakest_class_and_the_calibration_are_said(runs):
     run, _ = runs["single-label"]
     targets, chosen = run.outputs["test"].targets, run.outputs["test"].logits.argmax(axis=1)
     recalls = [(chosen[targets == number] == number).mean() for number in range(3)]
-    (line,) = re.findall(r"^- Its recall is lowest for (.*)$", build_card(run), re.MULTILINE)
+    (line,) = re.findall(r"^- The lowest recall is that of (.*)$", build_card(run), re.MULTILINE)
     assert line.endswith(f": {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
-    assert "calibrated on 90 images of val" in build_card(run)
+    assert "calibrated on 90 val images" in build_card(run)
 
 
 def test_where_all_are_right_no_class_is_the_weakest(runs, tmp_path):
@@ -81,12 +81,12 @@ def test_where_all_are_right_no_class_is_the_weakest(runs, tmp_path):
     run = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "right"))
     classes = tuple(dataclasses.replace(scores, recall=1.0) for scores in run.report.classes)
     run.folder.save_report(dataclasses.replace(run.report, classes=classes))
-    assert "recall is lowest" not in build_card(run)
+    assert "lowest recall" not in build_card(run)
 
 
 def test_val_is_called_what_it_is(tmp_path):
     card = build_card(train(tmp_path, make_dataset("single-label", "val")))
-    assert "by which it may have been chosen (val)" in card
+    assert "may have been used to choose the model" in card
 
 
 @pytest.mark.parametrize(
@@ -126,5 +126,5 @@ def test_the_page_and_the_card_say_what_went_wrong_in_training(runs, tmp_path):
     rows.append(last | {"diagnoses": [found.to_json()]})
     history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."
-    assert f"While it was trained: {said}" in build_card(copied)
+    assert f"Diagnosis during training: {said}" in build_card(copied)
     assert said in Outline(build_report_page(copied, dataset)).texts

@@ -1,4 +1,4 @@
-"""Exported files answer as the model does, for all kinds of target and net; one that does not is not written."""
+"""Exported files match the model, for all kinds of target and net; a file that does not is not written."""
 
 from __future__ import annotations
 
@@ -126,15 +126,15 @@ class Deciding(nn.Module):
         return -logits if images.mean() < 0 else logits
 
 
-def test_what_cannot_be_exported_is_said_and_a_file_that_answers_otherwise_is_refused():
+def test_a_net_that_cannot_be_exported_is_named_and_a_file_that_predicts_otherwise_is_refused():
     images = load_data("shapes").test.take_evenly(30)
-    with pytest.raises(NetError, match=r"^This net cannot be exported \(.*write it without decisions"):
+    with pytest.raises(NetError, match=r"^The net cannot be exported \(.*write it without decisions"):
         export_onnx(make_model(Deciding(), images), "crop")
     model = make_model(RESIDUAL, images)
     content = export_onnx(model, "crop")
     with torch.no_grad():
         model.body[-1].bias[0] += 0.01
-    with pytest.raises(NetError, match=r"does not answer as the run does: logits differ by up to 0\.01"):
+    with pytest.raises(NetError, match=r"does not match the run: logits differ by up to 0\.01"):
         check_parity(content, "onnx", model, images)
 
 
@@ -146,7 +146,7 @@ def test_few_images_are_compared_in_batches_of_all_sizes_and_a_model_without_num
     assert (parity_check.images, parity_check.same_predictions) == (3, 3)
     with torch.no_grad():
         model.body[-1].bias[0] = float("nan")
-    with pytest.raises(NotFiniteError, match=r"^The model's logits contain NaN or infinity: its training diverged\."):
+    with pytest.raises(NotFiniteError, match=r"^The model's logits are NaN or infinite: the training diverged\."):
         check_parity(content, "onnx", model, images)
 
 
@@ -167,7 +167,7 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
         model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(), abs=1e-5
     )
-    # 100 images or more take the way on which a net's norms would be folded.
+    # 100 images or more take the way on which a net's batch norms would be folded.
     assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
     renamed = onnx.load(file)
     renamed.graph.output[1].name = "other"
@@ -176,9 +176,9 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
             names[:] = ["other" if name == "logits" else name for name in names]
     others = renamed.SerializeToString()
     for content, message in (
-        (b"nothing", "is not an ONNX file that can be run"),
-        (b"", "is not an ONNX file"),
-        (others, "was not exported by lamina: expected the metadata task, in_shape, resize"),
+        (b"nothing", "onnxruntime cannot load "),
+        (b"", "onnxruntime cannot load "),
+        (others, "was not exported by lamina: it must have the metadata task, in_shape and resize"),
     ):
         file.write_bytes(content)
         with pytest.raises(RunError, match=message):

@@ -80,10 +80,10 @@ def test_a_page_says_what_the_report_says(runs, pages, kind):
     text = " ".join(Outline(pages[kind]).texts)
     for line in run.report.summary_lines():
         assert line in text
-    for part in ("Training", "Diagnoses", "What the first layers see", "Findings", "How to reproduce it", "abc"):
+    for part in ("Training", "Diagnoses", "Units of the first layers", "Findings", "Reproducing this run", "abc"):
         assert part in text
-    assert ("Rejecting unsure answers" in text) == (kind in ("single-label", "binary"))
-    assert ("What is confused with what" in text) == (kind != "regression")
+    assert ("Confidence threshold" in text) == (kind in ("single-label", "binary"))
+    assert ("Confusions" in text) == (kind != "regression")
 
 
 def test_a_cell_opens_the_images_that_were_confused(runs, pages):
@@ -131,25 +131,25 @@ def test_runs_without_val_or_test(tmp_path, splits):
     text = " ".join(Outline(build_report_page(run, dataset, run.load_model())).texts)
     assert ("has not been evaluated" in text) == (splits == ())
     assert ("Largest losses" in text) == (splits != ())
-    assert "What the first layers see" in text
+    assert "Units of the first layers" in text
 
 
 def test_a_run_that_has_not_begun(tmp_path):
     dataset = make_dataset("binary", "test")
     run = start_run(NET, dataset, Recipe(), runs_dir=tmp_path, device="cpu")
     text = " ".join(Outline(build_report_page(run, dataset)).texts)
-    assert "No epoch has been trained." in text
-    assert "Left out, as the model could not be loaded." in text
+    assert "No epoch has finished yet." in text
+    assert "Not available, because the model could not be loaded." in text
 
 
 @pytest.mark.slow
-def test_a_module_of_ones_own(tmp_path):
+def test_a_custom_module(tmp_path):
     dataset = make_dataset("single-label", "test")
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     run = train(tmp_path, dataset, module)
     page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
-    assert "A module of its own, which lamina does not store" in page
-    assert "Patches of 90 training images" in page
+    assert "A custom module, whose code lamina does not store" in page
+    assert "the patches of 90 training images" in page
 
 
 def test_ten_thousand_images_stay_within_the_size(runs):
@@ -163,7 +163,7 @@ def test_ten_thousand_images_stay_within_the_size(runs):
     evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
     shown = show_confusions(report, evidence)
     assert IMAGES_BYTES * 0.9 < len(shown) < IMAGES_BYTES * 1.1
-    count, whole = re.search(r"([\d,]+) of ([\d,]+) are in this page; the others were left out", shown).groups()
+    count, whole = re.search(r"This page has ([\d,]+) of ([\d,]+) images; the others are left out", shown).groups()
     assert whole == "10,000"
     assert int(count.replace(",", "")) == shown.count("<figure>")
 
@@ -178,7 +178,7 @@ def test_many_classes_are_listed_by_pairs():
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
-    listed = r"Pairs that are confused: \d+; listed are the 50 whose intervals have the highest lower ends\."
+    listed = r"Confused pairs: \d+; the table lists the 50 with the highest lower end of the interval\."
     assert re.search(listed, " ".join(shown.texts))
 
 
@@ -192,7 +192,7 @@ def test_mistakes_have_the_room_first(monkeypatch):
     def show_within(most_bytes):
         monkeypatch.setattr("lamina.deploy.report_images.IMAGES_BYTES", most_bytes)
         cells = re.findall(r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence))
-        figures = [(" answered correctly" in title, re.findall("<figure>.*?</figure>", own)) for title, own in cells]
+        figures = [(" predicted correctly" in title, re.findall("<figure>.*?</figure>", own)) for title, own in cells]
         return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
 
     def measure(cells):

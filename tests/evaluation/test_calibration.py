@@ -1,4 +1,4 @@
-"""Temperatures are those of a general optimizer and change no answer; sets hold the right class as promised."""
+"""Temperatures equal those of a general optimizer and change no prediction; sets contain the true class as promised."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitel
 
 
 @given(st.integers(0, 10**6), st.floats(0.05, 20))
-def test_a_temperature_changes_no_answer(seed, temperature):
+def test_a_temperature_changes_no_prediction(seed, temperature):
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(20, 3))).double()
     for task, temperatures in ((CLASSES, (temperature,)), (LABELS, (temperature, 1.0, 2.0))):
         before, after = (one.probabilities(logits) for one in (task, task.with_temperatures(temperatures)))

@@ -87,7 +87,7 @@ def test_the_report_says_what_was_evaluated():
 def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_classes():
     pixels, targets = pixels_that_choose([0, 1, 1, 1, 0, 2]), np.array([0, 0, 1, 1, 2, 1])
     report = evaluate(model_of(classes_of(CLASSES, majority=1)), images_of(pixels, targets, CLASSES))
-    # The model is right about images 0, 2 and 3; always answering dog about 2, 3 and 5.
+    # The model is correct for images 0, 2 and 3, the baseline (always dog) for 2, 3 and 5.
     assert report.majority == "dog"
     assert (report.accuracy, report.baseline.value, report.baseline.gain) == (0.5, 0.5, 0.0)
     assert report.baseline.gain_interval == matched_interval(1, 1, 6)
@@ -95,7 +95,7 @@ def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_cla
 
 
 @pytest.mark.parametrize(("share", "predicted", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)])
-def test_the_answer_of_most_training_images_is_the_baseline_of_a_question(share, predicted, value):
+def test_the_majority_of_the_training_images_is_the_baseline_of_a_question(share, predicted, value):
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
     report = evaluate(model_of(Binary(("cat?",), (share,))), images_of(pixels, targets, ("cat?",)))
     assert (report.majority, report.baseline.value, report.baseline.gain) == (predicted, value, 0.75 - value)
@@ -353,7 +353,7 @@ def assert_rejected(kind: type[LaminaError], message: str, task: Task, images: I
 def test_a_split_without_images_is_rejected():
     assert_rejected(
         DataError,
-        "The test split has no images to evaluate a model on. Choose another split.",
+        "The test split has no images; evaluation needs at least one. Use another split.",
         classes_of(CLASSES),
         images_of(np.empty((0, 3)), np.empty(0, np.int64), CLASSES),
     )
@@ -362,8 +362,8 @@ def test_a_split_without_images_is_rejected():
 def test_labels_of_which_there_are_none_are_rejected():
     assert_rejected(
         DataError,
-        "None of the test images has a label, so there is nothing to evaluate. "
-        "Evaluate the model on images of which some are labelled.",
+        "None of the test images has a label, so the metrics are undefined. "
+        "Evaluate on images of which some have a label.",
         MultiLabel(CLASSES, (0.6, 0.5, 0.0)),
         images_of(np.zeros((2, 3)), np.zeros((2, 3), bool), CLASSES),
     )
@@ -372,8 +372,9 @@ def test_labels_of_which_there_are_none_are_rejected():
 def test_classes_in_another_order_are_rejected():
     assert_rejected(
         DataError,
-        "The model answers single-label (cat, dog, hen), but the test images have single-label (dog, cat, hen). "
-        "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
+        "The test images have single-label targets (dog, cat, hen), but the model was trained on single-label targets "
+        "(cat, dog, hen). "
+        "Evaluate on images with the target names of the training images, in that order.",
         classes_of(CLASSES),
         images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
     )
@@ -383,9 +384,9 @@ def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
     assert_rejected(
         DataError,
-        "The model answers single-label (a, b, c, d, e, f, g, h, i and 3 more), but the test images have "
-        "multi-label (a, b, c, d, e, f, g, h, i and 3 more). "
-        "Evaluate it on images with the targets that it was trained on, with the same names in the same order.",
+        "The test images have multi-label targets (a, b, c, d, e, f, g, h, i and 3 more), but the model was trained on "
+        "single-label targets (a, b, c, d, e, f, g, h, i and 3 more). "
+        "Evaluate on images with the target names of the training images, in that order.",
         classes_of(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
     )
@@ -396,7 +397,7 @@ def test_a_model_that_has_diverged_is_named_as_such():
     model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(model.body[1].weight, float("nan"))
     message = (
-        "The model's logits are not finite for 2 of 2 test images, first for 0.png: its training has diverged. "
+        "The model's logits are NaN or infinite for 2 of 2 test images, first for 0.png: the training diverged. "
         "Train again with a lower lr, or with gradient_clip=1."
     )
     with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):

@@ -1,4 +1,4 @@
-"""Answers are read as they were written; a damaged file gives one clear error, and nothing is unpickled."""
+"""Outputs survive a round trip; a damaged file raises one clear error, and nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def example(kind: str = "single-label", split: str = "test") -> Outputs:
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_answers_are_read_as_they_were_written(kind):
+def test_outputs_survive_a_round_trip(kind):
     written = [example(kind), example(kind, "val")]
     read = unpack_outputs(pack_outputs(written), "logits.npz")
     assert list(read) == ["val", "test"]
@@ -40,12 +40,12 @@ def test_answers_are_read_as_they_were_written(kind):
         assert found.names == NAMES
 
 
-def test_the_same_answers_give_the_same_file():
+def test_equal_outputs_give_equal_files():
     outputs = example()
     assert pack_outputs([outputs]) == pack_outputs([outputs])
 
 
-def test_no_damage_passes_for_answers():
+def test_no_damage_passes_for_outputs():
     outputs = example()
     content = pack_outputs([outputs])
     rejected = 0
@@ -90,23 +90,23 @@ def test_nothing_is_unpickled(tmp_path):
     [
         (
             {"test_logits": np.zeros((2, 3), np.float32)},
-            "logits.npz is damaged: expected logits of float32, targets and names of as many test images, got float32 "
-            "of shape (2, 3), int64 of shape (3,), <U1 of shape (3,). lamina resume writes it again.",
+            "logits.npz is damaged: expected float32 logits, targets and names of the same number of test images, got "
+            "float32 of shape (2, 3), int64 of shape (3,), <U1 of shape (3,). Use lamina resume to write it again.",
         ),
         (
             {"test_targets": np.zeros(3, np.int8)},
             "logits.npz is damaged: Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, "
-            "bool (N,) for yes or no, or float32 (N, K) for numbers, got int8 of shape (3,). lamina resume "
-            "writes it again.",
+            "bool (N,) for yes or no, or float32 (N, K) for numbers, got int8 of shape (3,). Use lamina "
+            "resume to write it again.",
         ),
         (
             {"test_names": np.array([None, "b", "c"])},
-            "logits.npz is damaged: it holds Python objects. lamina resume writes it again.",
+            "logits.npz is damaged: it contains Python objects. Use lamina resume to write it again.",
         ),
         (
             {"extra": np.zeros(3)},
             "logits.npz is damaged: expected logits, targets and names of train, val, test, got test_logits, "
-            "test_targets, test_names, extra. lamina resume writes it again.",
+            "test_targets, test_names, extra. Use lamina resume to write it again.",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whatever an image comes as, it is decoded, resized and answered alike."""
+"""Paths, bytes, images and arrays are decoded, resized and predicted alike."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def expected_of(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
-def test_a_path_bytes_an_image_and_an_array_are_answered_alike(tmp_path: Path, resize: str) -> None:
+def test_a_path_bytes_an_image_and_an_array_are_predicted_alike(tmp_path: Path, resize: str) -> None:
     (tmp_path / "a.png").write_bytes(encode(IMAGE))
     image_set = [tmp_path / "a.png", str(tmp_path / "a.png"), encode(IMAGE), Image.fromarray(IMAGE), IMAGE]
     predictor = Predictor(MODEL, resize)
@@ -136,11 +136,11 @@ def test_a_bad_image_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -> 
 
 
 def test_an_unknown_way_to_resize_is_rejected() -> None:
-    with pytest.raises(DataError, match=r"^resize was 'squash', but must be one of crop, pad, stretch\.$"):
+    with pytest.raises(DataError, match=r"^resize is 'squash'; it must be one of crop, pad, stretch\.$"):
         Predictor(MODEL, "squash")
 
 
-def test_chunks_do_not_change_the_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chunks_do_not_change_the_predictions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     image_set = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
     image_set[5] = b"broken"

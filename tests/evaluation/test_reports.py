@@ -81,7 +81,7 @@ def test_a_report_of_classes_prints_as_a_table():
     assert str(CLASSES) == "\n".join(
         [
             "test accuracy 99.8 % (95 % interval 99.3 to 99.9 %, 1,203 images)",
-            "always answering [red]dog: 40.0 %, a gain of 59.8 points (95 % interval 55.0 to 64.0)",
+            "baseline (always [red]dog): 40.0 %, gain 59.8 points (95 % interval 55.0 to 64.0)",
             "balanced accuracy 50.0 %, loss 0.7123, calibration error 2.1 % (not calibrated)",
             "",
             "class     precision   recall      F1  images",
@@ -99,15 +99,14 @@ def test_a_report_of_labels_prints_as_a_table():
     assert str(LABELS) == "\n".join(
         [
             "val mean average precision 75.0 % (1 image)",
-            "answering with the labels' frequencies: 25.0 %, micro F1 40.0 %, a gain of 50.0 points "
-            "(95 % interval 12.5 to 87.5)",
+            "baseline (label frequencies): 25.0 %, micro F1 40.0 %, gain 50.0 points (95 % interval 12.5 to 87.5)",
             "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % (not calibrated)",
             "",
             "label   average precision  precision   recall      F1  images",
             "furry              75.0 %     50.0 %  100.0 %  66.7 %       1",
             "winged                  –      0.0 %        –   0.0 %       0",
             "",
-            "not evaluated, as no val image has them: winged",
+            "not evaluated, because no val image has them: winged",
         ]
     )
 
@@ -116,12 +115,12 @@ def test_a_report_of_numbers_prints_as_a_table():
     assert str(NUMBERS) == "\n".join(
         [
             "test mean absolute error 6.2, the mean of 2 numbers (20 images)",
-            "always answering the medians: 22.5, a gain of 16.3 (95 % interval 12.35 to 20)",
+            "baseline (always the medians): 22.5, gain 16.3 (95 % interval 12.35 to 20)",
             "loss 1.5000",
             "",
-            "number         mean absolute error  error of the median  RMSE     R²",
-            "angle_degrees                12.35                   45    20  0.910",
-            "size_px                       0.05                    0  0.07      –",
+            "number         mean absolute error  baseline error  RMSE     R²",
+            "angle_degrees                12.35              45    20  0.910",
+            "size_px                       0.05               0  0.07      –",
         ]
     )
 
@@ -152,31 +151,31 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     steps = "Train for more steps (more epochs or smaller batches)"
     half_right = dataclasses.replace(YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1)))
     assert verdict(half_right, -0.1, -0.2, -0.01) == [
-        "The model is worse than always answering yes.",
-        f"{steps} or on more images, and check that the targets are right.",
+        "The model is worse than the baseline (always yes).",
+        f"{steps} or on more images, and check that the targets are correct.",
     ]
     assert verdict(NUMBERS, 0.5, -0.5, 1.5) == [
-        "The model is not measurably better than always answering the medians.",
+        "The model is not measurably better than the baseline (always the medians).",
         "On 20 images, a gain of 0.5 may be due to chance. Evaluate on more images, or train longer or on more images.",
     ]
     assert verdict(LABELS, 0.0, 0.0, 0.0)[0] == (
-        "The model is not measurably better than answering with the labels' frequencies."
+        "The model is not measurably better than the baseline (label frequencies)."
     )
     same_predictions = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
     assert verdict(same_predictions, 0.0, -0.3, 0.3)[1] == (
-        f"It answers no for 100.0 % of the images, so it has hardly begun to learn. {steps}."
+        f"The model predicts no for 100.0 % of the images: it has hardly started to learn. {steps}."
     )
     assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
-        "99.8 % of the images are [red]dog, so accuracy is misleading; a constant answer has a balanced accuracy of "
+        "99.8 % of the images are [red]dog, so accuracy is misleading; the baseline has a balanced accuracy of "
         "50.0 %. To raise the balanced accuracy, train with class_weights."
     )
 
 
-def test_no_model_can_beat_an_answer_that_is_right_for_all_images():
+def test_no_model_can_beat_a_baseline_that_is_correct_for_all_images():
     perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no")
     assert verdict(perfect, 0.0, -0.3, 0.3) == [
-        "The model is not measurably better than always answering no.",
-        "All images are no, so a constant answer is always right. Evaluate on other classes too.",
+        "The model is not measurably better than the baseline (always no).",
+        "All images are no, so the baseline is always correct. Evaluate on other classes too.",
     ]
 
 
@@ -204,7 +203,7 @@ def test_a_report_survives_json_and_has_a_score(report, kind, score):
 
 
 @given(st.text(), st.none() | st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.integers(0))
-def test_any_name_and_figures_survive_json(name, fraction, loss, support):
+def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
     labels = (LabelScores(name, fraction, fraction, fraction, fraction, support),) * 2
     report = dataclasses.replace(LABELS, labels=labels, loss=loss, data_name=name)
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
@@ -213,31 +212,35 @@ def test_any_name_and_figures_survive_json(name, fraction, loss, support):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "poem"}, "Expected a report of kind single-label, binary, multi-label, regression, got 'poem'."),
+        (
+            {"kind": "poem"},
+            "The report's kind is 'poem'; it must be one of single-label, binary, multi-label, regression. "
+            "Evaluate the model again.",
+        ),
         (
             {"loss": "low"},
-            "This is not a report: report.loss must be a number, got 'low'. Evaluate the model again.",
+            "The report is damaged: report.loss must be a number, got 'low'. Evaluate the model again.",
         ),
         (
             {"labels": [LABELS.to_json()["labels"][0] | {"support": None}]},
-            "This is not a report: report.labels[0].support must be a whole number, got None. "
+            "The report is damaged: report.labels[0].support must be a whole number, got None. "
             "Evaluate the model again.",
         ),
         (
             {"labels": [{"name": "furry", "support": 3}]},
-            "This is not a report: report.labels[0] lacks the field 'average_precision'; its fields are name, "
+            "The report is damaged: report.labels[0] lacks the field 'average_precision'; its fields are name, "
             "average_precision, precision, recall, f1, support. Evaluate the model again.",
         ),
         (
             {"colour": "red"},
-            "This is not a report: report has no field 'colour'; its fields are split, images, loss, seconds, "
+            "The report is damaged: report has no field 'colour'; its fields are split, images, loss, seconds, "
             "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
             "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
             "Evaluate the model again.",
         ),
         (
             {"labels": ["furry"]},
-            "This is not a report: report.labels[0] must be an object with the fields name, average_precision, "
+            "The report is damaged: report.labels[0] must be an object with the fields name, average_precision, "
             "precision, recall, f1, support, got 'furry'. Evaluate the model again.",
         ),
     ],

@@ -14,7 +14,7 @@ RED, GREEN, BACKGROUND = (220, 30, 30), (30, 220, 30), (128, 128, 128)
 
 
 def build_detector() -> tuple[Model, Images]:
-    """A net of one filter, built by hand, that answers to a red square of 4 px anywhere, and images for it."""
+    """A net of one filter, built by hand, that responds to a red square of 4 px anywhere, and images for it."""
     generator = np.random.default_rng(0)
     pixels = np.full((30, 24, 24, 3), BACKGROUND, np.uint8)
     corners = generator.integers(0, 20, (30, 2))

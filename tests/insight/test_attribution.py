@@ -114,7 +114,9 @@ def test_grad_cam_takes_any_layer_with_height_and_width():
         assert relative(grad_cam(model, pixels, TARGETS, layer), expected) < 1e-4
     with pytest.raises(NetError) as rejected:
         grad_cam(model, pixels, TARGETS, 5)
-    assert str(rejected.value) == ("Grad-CAM needs a layer whose output has channels, height and width, but 5 gives 5.")
+    assert str(rejected.value) == (
+        "The output of layer 5 has shape 5, but Grad-CAM needs channels, height and width. Use another layer."
+    )
 
 
 class InPlace(nn.Module):

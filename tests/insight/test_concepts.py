@@ -27,7 +27,7 @@ def test_the_overlap_is_intersection_over_union(seed, count):
     assert RankedStrengths(strengths).overlap(has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
 
 
-def test_images_that_a_unit_does_not_answer_do_not_count_as_answered():
+def test_images_without_a_response_do_not_count_as_responses():
     strengths, truth = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32), np.array([[True, True, True, False]])
     assert RankedStrengths(strengths).overlap(truth).tolist() == [[1 / 3]]
     assert RankedStrengths(np.zeros((4, 1), np.float32)).overlap(truth).tolist() == [[0.0]]

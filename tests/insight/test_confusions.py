@@ -93,7 +93,7 @@ def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
     assert find_confusions(SINGLE, np.eye(4, dtype=np.float32), np.arange(4)) == ((), ())
 
 
-def test_answers_are_put_into_words():
+def test_predictions_are_formatted():
     logits = np.array([[2, -1, 0.5, -3]], np.float32)
     assert format_predictions(SINGLE, logits) == ("ant",)
     assert format_predictions(MULTI, logits) == ("red, big",)

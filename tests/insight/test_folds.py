@@ -1,4 +1,4 @@
-"""Folds keep copies together, and no net answers for an image whose label it was told."""
+"""Folds keep copies together, and no net predicts an image that it was trained on."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ quick_occlusion = partial(occlusion, window_px=(4, 4), stride_px=(4, 4))
 
 @pytest.fixture(scope="module")
 def trained() -> tuple[Model, Images]:
-    """A net after two short epochs, and images that it has not seen, with their right answers."""
+    """A net after two short epochs, and images that it has not seen, with their targets."""
     shapes = load_data("shapes")
     training = Training(
         load_net("cnn-s"), shapes.train.take_evenly(3000), replace(load_recipe("cnn-s", "quick"), batch_size=100),
@@ -100,7 +100,7 @@ def test_a_map_that_does_not_depend_on_the_weights_is_labelled_so(trained):
         for trust in judge(model, pixels, targets, maps, mark_edges):
             assert not trust.is_trusted
             assert trust.reason == (
-                "the map does not depend on the weights: with random ones it is much the same (rank correlation 1.00)"
+                "the map hardly depends on the weights: with random weights it is similar (rank correlation 1.00)"
             )
 
 
@@ -108,7 +108,7 @@ def test_an_empty_map_is_not_trusted(trained):
     model, images = trained
     maps = np.zeros((1, 32, 32), np.float32)
     (trust,) = judge(model, images.pixels[:1], images.targets[:1], maps, quick_occlusion)
-    assert (trust.is_trusted, trust.reason) == (False, "the map is the same everywhere")
+    assert (trust.is_trusted, trust.reason) == (False, "the map is constant")
     assert trust.similarity == (0, 0, 0)
 
 

@@ -30,7 +30,7 @@ MARKUP = ("<img src=x onerror=\"document.title='owned'\">", "<script>alert(1)</s
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -51,7 +51,7 @@ class Server:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}/"
 
-    def ask(self, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Answer:
+    def ask(self, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Reply:
         """A request by an ordinary client."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -59,7 +59,7 @@ class Server:
             connection.request(method or ("GET" if body is None else "POST"), path, body, named)
             response = connection.getresponse()
             given = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, given, response.read())
+            return Reply(response.status, given, response.read())
 
     def connect(self) -> socket.socket:
         return socket.create_connection((self.host, self.port), timeout=PATIENCE_SECONDS)
@@ -71,7 +71,7 @@ class Server:
             return read_all(connection)
 
     def find_worker(self) -> int:
-        """The process that computes: the server's only child."""
+        """The worker process: the server's only child."""
         number = self.process.pid
         (child,) = Path(f"/proc/{number}/task/{number}/children").read_text().split()
         return int(child)
@@ -101,7 +101,7 @@ class Server:
             text = connection.getresponse().read()
         return int(text.decode().split(f"\n{name} ")[1].split()[0])
 
-    def ask_list(self, image_set: Sequence[bytes], path: str = "/v1/predict") -> Answer:
+    def ask_list(self, image_set: Sequence[bytes], path: str = "/v1/predict") -> Reply:
         return self.ask(path, pack_list(image_set), Content_Type="application/json")
 
 

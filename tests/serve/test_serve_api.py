@@ -1,4 +1,4 @@
-"""The API answers as ``lamina predict`` does, and says what is wrong with a request."""
+"""The API predicts as ``lamina predict`` does, and says what is wrong with a request."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def as_dict(predicted: dict[str, object]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", ["shapes", "hostile"])
-def test_an_image_gets_the_answer_of_lamina_predict(server, runs, tmp_path, capsys, name):
+def test_an_image_gets_the_prediction_of_lamina_predict(server, runs, tmp_path, capsys, name):
     for kind, seed, side_px in (("PNG", 0, 32), ("JPEG", 1, 50), ("WEBP", 2, 6)):
         pixels = load_data("shapes").test.pixels[seed].repeat(-(-side_px // 32), axis=0)
         (tmp_path / "one").write_bytes(encode(pixels, kind))
@@ -101,14 +101,14 @@ def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch)
     monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
     given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
-    assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, as")
+    assert (given["trusted"], given["reason"][:22]) == (False, "it was not tested, be")
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
 
 
-def test_a_map_that_would_take_too_long_is_refused_in_words(runs, monkeypatch):
+def test_a_map_that_would_take_too_long_is_refused_with_a_reason(runs, monkeypatch):
     monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
-    with pytest.raises(NetError, match=r"A map of this net would take about .* seconds on this machine"):
+    with pytest.raises(NetError, match=r"A map would take about .* s on this machine; the limit is 0 s"):
         explanation.explain_image(model, load_data("shapes").test.pixels[:1])
 
 
@@ -126,7 +126,9 @@ def test_a_training_image_is_most_like_itself(server):
     for name in ("hostile", FAULTY):
         missing = server.ask(f"/v1/similar?model={name}", noise())
         assert missing.status == 404
-        assert missing.values == {"error": "The training images are not in this machine's cache."}
+        assert missing.values == {
+            "error": "The training images are not in this machine's cache. Load them with lamina data on this machine."
+        }
     assert server.find_worker() == before
 
 
@@ -140,17 +142,23 @@ def test_damaged_images_are_rejected_with_a_reason(server, file):
 
 def test_wrong_requests_say_what_was_expected(server):
     cases = {
-        ("/v1/predict?model=shape", noise(), "image/png"): (404, "There is no model 'shape'. Did you mean shapes?"),
-        ("/v1/predict", b"[]", "application/json"): (400, 'Expected JSON such as {"images": ["…"]}'),
+        ("/v1/predict?model=shape", noise(), "image/png"): (
+            404,
+            "This server has no model 'shape'. Did you mean shapes?",
+        ),
+        ("/v1/predict", b"[]", "application/json"): (400, 'Invalid body. Send JSON such as {"images": ["…"]}'),
         ("/v1/predict", b'{"images": ["?"]}', "application/json; charset=utf-8"): (400, "each image in base64"),
-        ("/v1/predict", b"[" * 500, "application/json"): (400, "Expected JSON"),
-        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "at most 64 images"),
-        ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (413, "at most 64 images"),
+        ("/v1/predict", b"[" * 500, "application/json"): (400, "Send JSON"),
+        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "limit is 64 images"),
+        ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (
+            413,
+            "the limit is 64 images",
+        ),
         ("/v1/explain", b'{"images": ["", ""]}', "application/json"): (
             413,
-            "at most 1 image in a request, got more",
+            "too many images; the limit is 1 image",
         ),
-        ("/v1/predict", bytes(10_000_001), "image/png"): (413, "Expected at most 10 MB, got more."),
+        ("/v1/predict", bytes(10_000_001), "image/png"): (413, "The body exceeds 10 MB."),
         ("/v1/nothing", b"", "image/png"): (404, "Not Found"),
         ("/v1/model", b"", "image/png"): (405, "Method Not Allowed"),
     }
@@ -161,7 +169,7 @@ def test_wrong_requests_say_what_was_expected(server):
     assert server.ask("/v1/predict").status == 405
 
 
-def test_the_api_document_has_every_route_that_is_no_page_and_describes_the_answers(server):
+def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_responses(server):
     document = server.ask("/openapi.json").values
     assert document == describe_api()
     for path, body, status in (
@@ -183,17 +191,17 @@ def test_the_api_document_has_every_route_that_is_no_page_and_describes_the_answ
     assert set(describe_api()["paths"]) == set(PATHS) - assets
 
 
-def test_metrics_count_what_was_answered(server):
+def test_metrics_count_requests_and_images(server):
     def count(line: str) -> int:
         found = re.search(rf"^{re.escape(line)} (\d+)$", server.ask("/metrics").body.decode(), re.MULTILINE)
         return int(found[1]) if found else 0
 
-    answered = 'lamina_requests_total{path="/v1/predict",status="200"}'
+    completed = 'lamina_requests_total{path="/v1/predict",status="200"}'
     image_set = 'lamina_images_total{model="hostile",task="predict"}'
-    before = count(answered), count(image_set)
+    before = count(completed), count(image_set)
     for _ in range(3):
         server.ask("/v1/predict?model=hostile", noise())
-    assert (count(answered), count(image_set)) == (before[0] + 3, before[1] + 3)
+    assert (count(completed), count(image_set)) == (before[0] + 3, before[1] + 3)
     assert count("lamina_queue_images") == 0
     assert count("lamina_worker_ready") == 1
     assert server.ask("/healthz").status == server.ask("/readyz").status == 200

@@ -51,19 +51,19 @@ def give(page: Page, image: Path, how: str = DROP) -> None:
     page.evaluate(how, [base64.b64encode(image.read_bytes()).decode(), image.name])
 
 
-def test_a_dropped_or_pasted_image_gets_the_answer_of_lamina_predict(page, runs, image, capsys):
+def test_a_dropped_or_pasted_image_gets_the_prediction_of_lamina_predict(page, runs, image, capsys):
     assert main(["predict", str(runs["shapes"]), str(image), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
     first = max(expected["probabilities"].values())
     for how in (DROP, PASTE):
         give(page, image, how)
         card = page.get_by_role("region", name="shapes")
-        expect(card.locator(".answer")).to_have_text(expected["predicted"])
+        expect(card.locator(".predicted")).to_have_text(expected["predicted"])
         row = card.get_by_role("row").nth(1)
         expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
         expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f}%")
-        expect(page.get_by_role("status")).to_contain_text(f"shapes answers {expected['answer']}.")
-        expect(page.get_by_alt_text("The image you gave")).to_be_visible()
+        expect(page.get_by_role("status")).to_contain_text(f"shapes predicts {expected['predicted']}.")
+        expect(page.get_by_alt_text("Your image")).to_be_visible()
         page.reload()
 
 
@@ -74,7 +74,7 @@ def test_names_are_text_and_several_models_stand_side_by_side(page, image):
     expect(card).to_contain_text("<img src=x onerror=")
     expect(card).to_contain_text(r"{{7*7}}\u202egnp.exe\u000a\udce9")
     assert page.title() == "lamina: try a model"
-    assert page.locator("#answers script, #answers img, #answers b").count() == 0
+    assert page.locator("#predictions script, #predictions img, #predictions b").count() == 0
     left, right = (page.locator(f"#model-{place}").bounding_box() for place in (0, 1))
     assert left["y"] == right["y"]
     assert left["x"] + left["width"] <= right["x"]
@@ -83,7 +83,7 @@ def test_names_are_text_and_several_models_stand_side_by_side(page, image):
 def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image):
     give(page, image)
     card = page.get_by_role("region", name="shapes")
-    card.get_by_role("button", name="What is this based on?").click()
+    card.get_by_role("button", name="Explain this prediction").click()
     expect(card.locator(".map img")).to_have_count(2)
     expect(page.get_by_role("status")).to_contain_text("trusted")
     card.get_by_role("button", name="Similar training images").click()
@@ -102,24 +102,24 @@ def test_the_keyboard_is_enough(page, image):
         page.keyboard.press("Enter")
     chooser.value.set_files(image)
     card = page.get_by_role("region", name="shapes")
-    expect(card.locator(".answer")).to_be_visible()
+    expect(card.locator(".predicted")).to_be_visible()
     seen = []
     for _ in range(4):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
-    assert seen == ["camera", "5 more", "What is this based on?", "Similar training images"]
+    assert seen == ["camera", "5 more", "Explain this prediction", "Similar training images"]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     expect(card.locator(".similar img")).to_have_count(6)
 
 
-def test_an_older_answer_never_stands_beside_a_newer_image(page, image, tmp_path):
+def test_an_older_prediction_never_appears_beside_a_newer_image(page, image, tmp_path):
     give(page, image)
     card = page.get_by_role("region", name="shapes")
-    expect(card.locator(".answer")).to_be_visible()
+    expect(card.locator(".predicted")).to_be_visible()
     held = []
     page.route(re.compile(r"explain|predict\?model=shapes"), lambda route: held.append(route))
-    card.get_by_role("button", name="What is this based on?").click()
+    card.get_by_role("button", name="Explain this prediction").click()
     expect(page.get_by_role("status")).to_have_text("Computing …")
     (tmp_path / "other.png").write_bytes(encode(load_data("shapes").test.pixels[1]))
     chosen = page.locator("#file")
@@ -140,21 +140,23 @@ def test_an_older_answer_never_stands_beside_a_newer_image(page, image, tmp_path
         held[0].continue_()
     explained.value.finished()
     held[1].continue_()
-    expect(page.get_by_role("status")).to_contain_text("shapes answers")
-    assert [text for text in page.evaluate("said") if "shapes answers" not in text] == []
+    expect(page.get_by_role("status")).to_contain_text("shapes predicts")
+    assert [text for text in page.evaluate("said") if "shapes predicts" not in text] == []
     expect(page.locator(".map")).to_have_count(0)
     page.evaluate("document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
-    expect(page.get_by_role("status")).to_have_text("That was not an image file.")
+    expect(page.get_by_role("status")).to_have_text("This is not an image file. Choose an image.")
 
 
 def test_what_is_no_image_is_said_in_words(page, tmp_path):
     (tmp_path / "notes.png").write_text("no image")
     page.locator("#file").set_input_files(tmp_path / "notes.png")
-    expect(page.get_by_role("region", name="shapes")).to_contain_text("No answer: not an image")
-    expect(page.get_by_role("status")).to_contain_text("shapes: No answer: not an image. hostile: No answer: not")
+    expect(page.get_by_role("region", name="shapes")).to_contain_text("No prediction: not an image")
+    expect(page.get_by_role("status")).to_contain_text(
+        "shapes: No prediction: not an image. hostile: No prediction: not"
+    )
     (tmp_path / "notes.png").unlink()
     page.locator("#file").dispatch_event("change")
-    expect(page.get_by_role("status")).to_have_text("This cannot be read. Give an image file.")
+    expect(page.get_by_role("status")).to_have_text("The file cannot be read. Choose an image.")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -169,7 +171,7 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme
     expect(page.locator("#models")).to_contain_text("shapes")
     give(page, image)
     card = page.get_by_role("region", name="shapes")
-    card.get_by_role("button", name="What is this based on?").click()
+    card.get_by_role("button", name="Explain this prediction").click()
     card.get_by_role("button", name="Similar training images").click()
     expect(card.locator(".similar img")).to_have_count(6)
     found = Axe().run(page)
@@ -185,22 +187,24 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, image):
         context = browser.new_context()
         page = context.new_page()
         page.goto(guarded.url)
-        page.get_by_label("Token of this server").fill("wrong")
+        page.get_by_label("Server token").fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_have_text("The token is wrong.")
-        page.get_by_label("Token of this server").fill("a secret\u200b")
+        page.get_by_label("Server token").fill("a secret\u200b")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_have_text("The token is wrong: a token is printable ASCII.")
+        expect(page.get_by_role("status")).to_have_text(
+            "The token is wrong: tokens consist of printable ASCII characters."
+        )
         page.route("**/v1/model", lambda route: route.fulfill(status=503))
-        page.get_by_label("Token of this server").fill("a secret")
+        page.get_by_label("Server token").fill("a secret")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_have_text("The server answered with status 503.")
+        expect(page.get_by_role("status")).to_have_text("The server responded with status 503.")
         page.unroute("**/v1/model")
-        page.get_by_label("Token of this server").fill("a secret")
+        page.get_by_label("Server token").fill("a secret")
         page.get_by_role("button", name="Connect").click()
         expect(page.locator("#models")).to_contain_text("Served: hostile")
         give(page, image)
-        expect(page.get_by_role("region", name="hostile").locator(".answer")).to_be_visible()
+        expect(page.get_by_role("region", name="hostile").locator(".predicted")).to_be_visible()
         assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
         context.close()
 

@@ -1,4 +1,4 @@
-"""Runs of each kind of target and net are served as ``lamina predict`` answers, and nothing is written meanwhile."""
+"""Runs of each kind of target and net predict as ``lamina predict`` does, and nothing is written meanwhile."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def server(kinds: dict[str, Path], cached: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("name", [*TARGETS, "grey", "timm", "calibrated"])
-def test_every_kind_gets_the_answer_of_lamina_predict(server, kinds, tmp_path, capsys, name):
+def test_every_kind_gets_the_prediction_of_lamina_predict(server, kinds, tmp_path, capsys, name):
     (tmp_path / "one.png").write_bytes(IMAGE)
     assert main(["predict", str(kinds[name]), str(tmp_path / "one.png"), "--json"]) == 0
     expected = json.loads(capsys.readouterr().out)
     values = server.ask(f"/v1/predict?model={name}", IMAGE).values
     document = describe_api()
-    assert fits(values, document["components"]["schemas"]["Answer"], document)
+    assert fits(values, document["components"]["schemas"]["Prediction"], document)
     assert values["model"] == name
     assert values.get("question") == expected.get("question")
     if name == "regression":
@@ -136,7 +136,10 @@ def test_of_a_model_that_diverged_nothing_is_shown(server):
         assert server.ask(f"/v1/{task}?model=sound", bright).status == 200
         predicted = server.ask(f"/v1/{task}?model=diverged", bright)
         assert predicted.status == 500
-        assert predicted.values == {"error": "The model's logits contain NaN or infinity: its training diverged."}
+        assert predicted.values == {
+            "error": "The model's logits are NaN or infinite: the training diverged. "
+            "Train again with a lower lr, or with gradient_clip=1."
+        }
 
 
 @pytest.mark.parametrize("path", ["/secret", "/multi-label/secret", "/link", "/v1/model/secret"])
@@ -155,12 +158,12 @@ def test_the_page_shows_every_kind(server, browser):
             card = page.get_by_role("region", name=name)
             said = predicted["predicted"]
             if name == "multi-label":
-                said = ", ".join(said) or "none of the labels"
+                said = ", ".join(said) or "no label"
             elif name == "binary":
                 said = f"a cat?: {said}"
             elif name == "regression":
                 said = ", ".join(f"{key} {float(f'{value:.6g}'):g}" for key, value in said.items())
-            expect(card.locator(".answer")).to_have_text(said)
+            expect(card.locator(".predicted")).to_have_text(said)
             expect(card.get_by_role("row")).to_have_count(1 + len(predicted["predictions"]))
             expect(card.get_by_role("columnheader").first).to_have_text(
                 {"multi-label": "label", "regression": "name"}.get(name, "class")
@@ -178,8 +181,8 @@ def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
     for code, message in (
         (
             "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
-            f"{own.path} uses code of your own, and lamina never runs code that a run names. "
-            "lamina serve takes runs of nets of lamina and timm.",
+            f"{own.path} uses a custom module, and lamina never runs code that a run names. "
+            "Serve runs of lamina's or timm's nets.",
         ),
         (bare, "lamina serve needs uvicorn, which is not installed. Run pip install 'lamina[serve]'"),
     ):

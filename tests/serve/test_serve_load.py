@@ -1,4 +1,4 @@
-"""Floods, slow clients, bombs and a worker that dies or hangs: right answers throughout, in bounded memory."""
+"""Floods, slow clients, bombs and a worker that dies or hangs: correct predictions throughout, in bounded memory."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def post(port: int, image: bytes) -> tuple[int, bytes]:
     return int(given.split()[1]) if given else 503, given.partition(b"\r\n\r\n")[2]
 
 
-def test_a_flood_of_requests_gets_right_answers_or_is_turned_away(server):
+def test_a_flood_of_requests_gets_correct_predictions_or_is_refused(server):
     image_set = [noise(seed) for seed in range(10)]
     expected = [server.ask("/v1/predict", image).values["predicted"] for image in image_set]
 
@@ -89,7 +89,7 @@ def make_bomb(side_px: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_answered(server):
+def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_predicted(server):
     whole = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8), "JPEG")
     expected = server.ask("/v1/predict", noise()).values["predicted"]
     bomb = make_bomb(20_000)
@@ -167,7 +167,7 @@ def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
 
 
 @pytest.mark.slow
-def test_a_worker_whose_answer_is_too_long_is_replaced(hasty):
+def test_a_worker_whose_response_is_too_long_is_replaced(hasty):
     before = hasty.read_gauge("lamina_worker_restarts_total")
     rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
     assert all(row["predicted"] in WORDY for row in rows)
@@ -175,7 +175,7 @@ def test_a_worker_whose_answer_is_too_long_is_replaced(hasty):
 
 
 @pytest.mark.slow
-def test_slow_clients_are_cut_off_while_others_are_answered(hasty):
+def test_slow_clients_are_cut_off_while_others_are_served(hasty):
     host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
     healthy = b"GET /healthz HTTP/1.1\r\n" + host
     cases = [
@@ -217,7 +217,7 @@ def test_clients_that_read_nothing_lose_their_places(hasty):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             connection.connect((hasty.host, hasty.port))
             connection.setblocking(False)
-            connection.send(request * 1000)  # whose answers are more than the kernel takes
+            connection.send(request * 1000)  # whose responses are more than the kernel takes
         assert hasty.ask("/healthz").status == 503
         wait_for_a_place(hasty)
     finally:
@@ -249,9 +249,9 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
         outputs = list(threads.map(lambda seed: hasty.ask_list([noise(seed)]), range(4)))
     assert [predicted.status for predicted in outputs] == [200] * 4
     rows = [predicted.values[0] for predicted in outputs]
-    # The image that it had alone gets no answer; those that waited do.
+    # The image that it had alone gets no prediction; those that waited do.
     why = "ended" if number == signal.SIGKILL else "took longer than 3 seconds"
-    lost = {"model": "hostile", "problem": f"The process that computes {why} with this image."}
+    lost = {"model": "hostile", "problem": f"The worker process {why} on this image."}
     assert sum(row == lost for row in rows) <= 1
     for row, predicted in zip(rows, expected, strict=True):
         assert row == lost or row["predicted"] == predicted
@@ -268,10 +268,10 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
     resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     try:
         os.kill(hasty.find_worker(), signal.SIGKILL)
-        # In a list, so that the answer leaves the connection open.
+        # In a list, so that the response leaves the connection open.
         kept.request("POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"})
         (row,) = json.loads(kept.getresponse().read())
-        assert row["problem"] == "The process that computes ended with this image."
+        assert row["problem"] == "The worker process ended on this image."
         wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
     finally:
         kept.close()

@@ -73,13 +73,13 @@ def test_only_its_own_page_may_post(server):
         predicted = server.ask("/v1/predict", noise(), **headers)
         assert (predicted.status, predicted.values) == (
             403,
-            {"error": "Pages of other origins may not use this server."},
+            {"error": "Pages from other origins cannot use this server. Open the server's own page."},
         )
     allowed = server.ask("/v1/predict", method="OPTIONS", Origin="http://evil.example")
     assert not [name for name in allowed.headers if name.startswith("access-control-")]
 
 
-def test_every_answer_has_the_headers_that_bind_browsers(server):
+def test_every_response_has_the_headers_that_bind_browsers(server):
     for path in ("/", "/page.js", "/page.css", "/healthz", "/v1/model", "/none", "/metrics"):
         given = server.ask(path).headers
         assert {name.lower(): value for name, value in HEADERS.items()}.items() <= given.items()

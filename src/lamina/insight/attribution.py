@@ -187,7 +187,7 @@ def grad_cam(
     if chosen is None:
         raise NetError(
             "No layer of this net has an output with height and width, which Grad-CAM needs. "
-            "Use integrated_gradients or occlusion."
+            "Use integrated gradients or occlusion instead."
         )
     maps = np.empty(pixels.shape[:3], np.float32)
     for rows in _chunks(len(pixels), GRADIENT_PIXELS // pixels[0, ..., 0].size):
@@ -210,8 +210,8 @@ def _check(model: Model, pixels: Any, targets: Any) -> tuple[UInt8[np.ndarray, "
     pixels, found, outputs = check_input(model, pixels, "pixels"), to_array(targets, "targets"), model.task.outputs
     if found.shape != (len(pixels),) or found.dtype.kind not in "iu" or not ((found >= 0) & (found < outputs)).all():
         raise DataError(
-            f"targets is {reprlib.repr(found.tolist())}; it must have the index of an output, from 0 to {outputs - 1}, "
-            f"for each of {len(pixels)} images."
+            f"targets is {reprlib.repr(found.tolist())}; it must contain the index of an output, from 0 to "
+            f"{outputs - 1}, for each of {len(pixels)} images."
         )
     return pixels, found.astype(np.int64)
 
