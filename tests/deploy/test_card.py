@@ -71,8 +71,8 @@ def test_the_weakest_class_and_the_calibration_are_said(runs):
     run, _ = runs["single-label"]
     targets, chosen = run.outputs["test"].targets, run.outputs["test"].logits.argmax(axis=1)
     recalls = [(chosen[targets == number] == number).mean() for number in range(3)]
-    (line,) = re.findall(r"^- The lowest recall is that of (.*)$", build_card(run), re.MULTILINE)
-    assert line.endswith(f": {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
+    (line,) = re.findall(r"^- Lowest recall: (.*)$", build_card(run), re.MULTILINE)
+    assert line.endswith(f", {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
     assert "calibrated on 90 val images" in build_card(run)
 
 
@@ -81,7 +81,7 @@ def test_where_all_are_right_no_class_is_the_weakest(runs, tmp_path):
     run = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "right"))
     classes = tuple(dataclasses.replace(scores, recall=1.0) for scores in run.report.classes)
     run.folder.save_report(dataclasses.replace(run.report, classes=classes))
-    assert "lowest recall" not in build_card(run)
+    assert "Lowest recall" not in build_card(run)
 
 
 def test_val_is_called_what_it_is(tmp_path):

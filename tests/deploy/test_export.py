@@ -128,7 +128,7 @@ class Deciding(nn.Module):
 
 def test_a_net_that_cannot_be_exported_is_named_and_a_file_that_predicts_otherwise_is_refused():
     images = load_data("shapes").test.take_evenly(30)
-    with pytest.raises(NetError, match=r"^The net cannot be exported \(.*write it without decisions"):
+    with pytest.raises(NetError, match=r"^The net cannot be exported \(.*write it without control flow"):
         export_onnx(make_model(Deciding(), images), "crop")
     model = make_model(RESIDUAL, images)
     content = export_onnx(model, "crop")

@@ -140,5 +140,5 @@ def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():
 
 def test_numbers_are_refused():
     images = Images.from_arrays(np.zeros((3, 2, 2), np.uint8), np.array([0.5, 1.0, 2.0]))
-    with pytest.raises(DataError, match="Expected classes or labels, got numbers"):
+    with pytest.raises(DataError, match="The targets are numbers; label checking needs"):
         find_label_issues(images, np.zeros((3, 1)))

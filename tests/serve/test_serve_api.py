@@ -65,7 +65,10 @@ def test_several_images_get_a_list_in_their_order(server):
 def test_an_image_that_cannot_be_computed_fails_alone(server):
     bright = encode(np.full((6, 6, 3), 255, np.uint8))
     alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
-    reason = "The model's logits contain NaN or infinity: its training diverged."
+    reason = (
+        "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, or with "
+        "gradient_clip=1."
+    )
     assert (alone.status, alone.values) == (500, {"error": reason})
     predicted = server.ask_list([*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}")
     rows = predicted.values
@@ -101,7 +104,7 @@ def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch)
     monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
     given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
-    assert (given["trusted"], given["reason"][:22]) == (False, "it was not tested, be")
+    assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, be")
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
 
 
@@ -225,7 +228,7 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
             for client in (waiting, sending):
                 predicted = read_all(client)
                 assert predicted.startswith(b"HTTP/1.1 503 ")
-                assert predicted.endswith(b'{"error": "The server is shutting down. Try again."}')
+                assert predicted.endswith(b'{"error": "The server is shutting down. Try again later."}')
             assert server.process.wait(PATIENCE_SECONDS) == status
         printed = server.process.stderr.read()
         assert printed.endswith(said)

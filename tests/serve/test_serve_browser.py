@@ -202,7 +202,7 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, image):
         page.unroute("**/v1/model")
         page.get_by_label("Server token").fill("a secret")
         page.get_by_role("button", name="Connect").click()
-        expect(page.locator("#models")).to_contain_text("Served: hostile")
+        expect(page.locator("#models")).to_contain_text("Model: hostile")
         give(page, image)
         expect(page.get_by_role("region", name="hostile").locator(".predicted")).to_be_visible()
         assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]

@@ -26,17 +26,7 @@ NAMED_CLASSES = 50
 
 
 def build_card(run: Run) -> str:
-    """Build the model card of a run.
-
-    Args:
-        run: the run; it need not be evaluated.
-
-    Returns:
-        Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as YAML.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """The model card as Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as YAML."""
     facts, report = collect_facts(run), run.report
     metadata = (f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, facts.name).items())
     sections = {
@@ -140,7 +130,7 @@ def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]
         weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
         recall, name, support = weak[0]
         if recall < 1:
-            limits.append(f"The lowest recall is that of {_quote(name)}: {100 * recall:.1f} % of {support:,} images.")
+            limits.append(f"Lowest recall: {_quote(name)}, {100 * recall:.1f} % of {support:,} images.")
         if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
             limits.append(f"The evaluation had no images of {absent}.")
     if run.record.task.kind is not REGRESSION:

@@ -66,19 +66,7 @@ def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
-    """Export a model as an ONNX file, which includes its preprocessing, its metadata and its temperatures.
-
-    Args:
-        model: the model; it is not changed.
-        resize: how to fit images of a different size, stored in the metadata: ``crop``, ``pad`` or ``stretch``.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        DataError: ``resize`` has another value.
-        NetError: onnx or onnxscript is not installed, or the exporter does not support the net.
-    """
+    """The content of an ONNX file with the model, its preprocessing and its metadata."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -111,19 +99,7 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 
 def export_pt2(model: Model, resize: str) -> bytes:
-    """Export a model as a ``torch.export`` program, which ``torch.export.load`` loads without running pickled code.
-
-    Args:
-        model: the model; it is not changed.
-        resize: how to fit images of a different size, stored in the metadata: ``crop``, ``pad`` or ``stretch``.
-
-    Returns:
-        The content of the file.
-
-    Raises:
-        DataError: ``resize`` has another value.
-        NetError: the exporter does not support the net.
-    """
+    """The content of a ``torch.export`` file, which ``torch.export.load`` loads without running pickled code."""
     _check(model, resize)
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
@@ -193,12 +169,7 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
 
 
 def open_onnx(file: Path) -> Predictor:
-    """Load an ONNX file from :func:`export_onnx` as a predictor.
-
-    Raises:
-        NetError: onnxruntime is not installed.
-        RunError: the file is not ONNX, or lamina did not export it.
-    """
+    """A predictor for an ONNX file from :func:`export_onnx`."""
     session = open_session(read_bytes(file), str(file))
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:

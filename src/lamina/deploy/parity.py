@@ -31,33 +31,19 @@ Compute: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class ParityCheck:
-    """The result of a numerical parity check.
-
-    Attributes:
-        format: ``onnx`` or ``pt2``.
-        opset: ONNX operator set; ``None`` for ``pt2``.
-        sha256: SHA-256 of the file.
-        images: number of images compared, including the black and the white image.
-        split: the split of the images.
-        batches: the batch sizes.
-        largest_difference: largest difference of a logit.
-        limit: largest difference of a logit that the check accepts.
-        largest_probability_difference: largest difference of a probability, or for regression of a number.
-        same_predictions: number of images with the run's prediction.
-        close_calls: number of images with a different prediction, because the best two are within ``limit``.
-    """
+    """The result of a numerical parity check."""
 
     format: Format
     opset: int | None
     sha256: str
-    images: int
+    images: int  # including the black and the white image
     split: str
     batches: tuple[int, ...]
-    largest_difference: float
-    limit: float
+    largest_difference: float  # of a logit
+    limit: float  # of the difference of a logit
     largest_probability_difference: float
     same_predictions: int
-    close_calls: int
+    close_calls: int  # images with a different prediction, because the best two are within the limit
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
@@ -69,21 +55,7 @@ class ParityCheck:
 
 
 def check_parity(content: bytes, file_format: Format, model: Model, images: Images) -> ParityCheck:
-    """Compare an exported file with the model.
-
-    Args:
-        content: content of the exported file.
-        file_format: ``onnx`` or ``pt2``.
-        model: the model that was exported.
-        images: a split; the check uses up to 256 of its images.
-
-    Returns:
-        The result of the check.
-
-    Raises:
-        NetError: the outputs of the file differ from the model's.
-        NotFiniteError: a logit of the model is NaN or infinite.
-    """
+    """Compare an exported file with the model on up to 256 ``images``; ``NetError`` if their outputs differ."""
     some = images.take_evenly(IMAGES)
     plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)

@@ -30,19 +30,7 @@ MOST_NAMED = 5
 
 
 def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
-    """Build the report page of a run.
-
-    Args:
-        run: the run.
-        dataset: the data set that the run was trained on; without it, the page has no images.
-        model: the run's model; without it, the page does not show the units of the first layers.
-
-    Returns:
-        HTML that needs no other file.
-
-    Raises:
-        RunError: a file of the run is damaged.
-    """
+    """The report page as self-contained HTML; without data and model, it has no images and no units."""
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
     facts, report, outputs, task = collect_facts(run), run.report, run.outputs, run.task

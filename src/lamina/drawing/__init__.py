@@ -1,1 +1,1 @@
-"""Figures: the only package that imports matplotlib. ``draw_*`` return what ``save_figure`` writes as a PNG."""
+"""Figures. ``draw_*`` return a figure, ``save_figure`` writes it as a PNG. Only this package imports matplotlib."""

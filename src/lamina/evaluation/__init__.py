@@ -1,1 +1,1 @@
-"""Evaluating a model: its metrics on a split with their uncertainty, and its predictions."""
+"""Evaluate a model: metrics with confidence intervals, calibration, and predictions."""

@@ -1,1 +1,1 @@
-"""What a net has learned, why it answers as it does, and what is wrong with the data: pure functions, arrays out."""
+"""Inspect trained models and their data: attribution, units, probes, confusions, label issues, near-duplicates."""

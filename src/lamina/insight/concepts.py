@@ -24,24 +24,14 @@ and 0.20 without recalibrated batch-norm statistics (36 nets, four data sets, be
 
 @dataclass(frozen=True)
 class Concept:
-    """The unit of a layer that overlaps most with a class or attribute.
-
-    Attributes:
-        name: name of the class or attribute.
-        unit: index of the unit.
-        overlap: intersection over union of the n images with the attribute and the n images that the unit responds to
-            most.
-        shuffled: the highest overlap of any unit in 50 shuffles of the labels.
-        untrained: the highest overlap of any unit with random weights.
-        is_found: whether the overlap clearly exceeds both controls.
-    """
+    """The unit of a layer that overlaps most with a class or attribute."""
 
     name: str
     unit: int
-    overlap: float
-    shuffled: float
-    untrained: float
-    is_found: bool
+    overlap: float  # intersection over union with the images that it responds to most
+    shuffled: float  # the highest overlap of any unit in 50 shuffles of the labels
+    untrained: float  # the highest overlap of any unit with random weights
+    is_found: bool  # whether the overlap clearly exceeds both controls
 
 
 def find_concepts(

@@ -27,12 +27,7 @@ INJECTED_FRACTION = 0.02  # of the training labels: few, because the nets learn 
 
 @dataclass(frozen=True, eq=False)
 class CrossPrediction:
-    """Probabilities from nets that were not trained on the images.
-
-    Attributes:
-        own: for the images of the cross-validation (N, K), from the net of the fold that holds them out.
-        others: for other sets of images, the mean over the nets of all folds.
-    """
+    """Probabilities from nets that were not trained on the images; for ``others``, the mean over all folds."""
 
     own: Float32[np.ndarray, "n k"] = field(repr=False)
     others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
@@ -40,17 +35,11 @@ class CrossPrediction:
 
 @dataclass(frozen=True, eq=False)
 class SelectedRows:
-    """The rows of images with label issues, the most likely issue first.
-
-    Attributes:
-        rows: indices of the images.
-        suggested: the most probable class of each.
-        scores: (1 + p(suggested) - p(given)) / 2 of each, from 0.5 to 1.
-    """
+    """The rows of images with label issues, the most likely issue first."""
 
     rows: Int64[np.ndarray, " m"]
-    suggested: Int64[np.ndarray, " m"]
-    scores: Float[np.ndarray, " m"]
+    suggested: Int64[np.ndarray, " m"]  # the most probable class
+    scores: Float[np.ndarray, " m"]  # (1 + p(suggested) - p(given)) / 2, from 0.5 to 1
 
 
 def count_confident(
@@ -122,36 +111,17 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that is likely wrong.
-
-    Attributes:
-        row: index of the image.
-        column: index of the label for multi-label targets, else 0.
-        given: the given class; for multi-label ``label: yes`` or ``label: no``.
-        suggested: the most probable class.
-        score: from 0.5 to 1, as in :class:`SelectedRows`.
-    """
+    """A label that is likely wrong; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
 
     row: int
-    column: int
+    column: int  # of the label for multi-label targets, else 0
     given: str
     suggested: str
     score: float
 
 
 def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[LabelIssue, ...]:
-    """Find the label issues of ``images``, the most likely first.
-
-    Args:
-        images: images with classes or labels.
-        probabilities: probabilities (N, K) from nets that were not trained on the images.
-
-    Returns:
-        The label issues. Each label of multi-label targets is treated as two classes, no and yes.
-
-    Raises:
-        DataError: the targets are numbers.
-    """
+    """The label issues of ``images``, the most likely first; each multi-label target counts as two classes."""
     check_kind(images.kind)
     kind, names = images.kind, images.target_names
     label_issues = []
@@ -205,20 +175,12 @@ def check_kind(kind: Kind) -> None:
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """The label issues of a data set, and the recall for injected label errors.
-
-    Attributes:
-        label_issues: the label issues of each split.
-        disagreements: number of labels in each split that are not the most probable class.
-        agreements: agreement of the nets with the labels of each split.
-        injected: number of errors injected into the training labels before the nets were trained.
-        injected_found: how many of them were found.
-    """
+    """The label issues of each split, and the recall for injected label errors."""
 
     label_issues: Mapping[Split, tuple[LabelIssue, ...]] = field(repr=False)
-    disagreements: Mapping[Split, int]
+    disagreements: Mapping[Split, int]  # labels that are not the most probable class
     agreements: Mapping[Split, Agreement]
-    injected: int
+    injected: int  # errors in the training labels of the nets
     injected_found: int
 
     @property
@@ -228,16 +190,7 @@ class LabelFindings:
 
 
 def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction]) -> LabelFindings:
-    """Find the label issues of every split, with nets trained once on training images with injected errors.
-
-    Args:
-        dataset: the data set to check.
-        predict: cross-validated prediction of its first argument, and prediction of the others, such as
-            :func:`~lamina.insight.folds.predict_by`.
-
-    Raises:
-        DataError: the targets are numbers, or the training images have one class only.
-    """
+    """The label issues of every split, from nets trained once, on training labels with injected errors."""
     # No net was trained on the image that it predicts, so the probabilities do not depend on the image's label. They
     # serve twice: with the injected errors, to measure the recall, and with the given labels.
     flipped = inject_label_errors(dataset.train, INJECTED_FRACTION, derive_seed(0, "injected"))

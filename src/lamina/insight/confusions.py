@@ -16,21 +16,13 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The images of one class with a certain wrong prediction.
-
-    Attributes:
-        target: the true class.
-        predicted: the predicted class; ``None`` for all wrong predictions together.
-        rows: indices of the images, the largest loss first.
-        images: number of images of the true class.
-        interval: 95 % interval of the fraction with this prediction (Wilson).
-    """
+    """The images of one class with a wrong prediction, or with any if ``predicted`` is ``None``."""
 
     target: str
     predicted: str | None
-    rows: Int64[np.ndarray, " m"]
-    images: int
-    interval: Interval
+    rows: Int64[np.ndarray, " m"]  # the largest loss first
+    images: int  # all images of the class
+    interval: Interval  # of the fraction with this prediction (Wilson, 95 %)
 
 
 def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> Float[np.ndarray, " n"]:

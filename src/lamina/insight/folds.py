@@ -53,15 +53,7 @@ PROGRESS_PARTS = 1000
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to predict by cross-validation.
-
-    Attributes:
-        net_name: name of the net.
-        net: the net to train, or the pretrained net whose features a head is trained on.
-        recipe: the recipe for the net or the head.
-        side_px: side of the square images.
-        reason: a description such as ``from scratch, 5 epochs at 32 px``.
-    """
+    """A net or pretrained net to cross-validate, with the recipe of the net or of the head."""
 
     net_name: str
     net: Net | TimmNet
@@ -152,20 +144,7 @@ def cross_predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Cross-validate over four folds: train on three of them, and predict the images of the fourth.
-
-    Args:
-        images: the images to divide into folds.
-        others: more images to predict; the result is the mean over the nets of all folds.
-        net: the net to train for each fold, or a pretrained net to train a head for.
-        recipe: the recipe of the net or the head.
-        groups: for each image, its group, whose images stay in one fold; by default, identical images form a group.
-        device: where to train, such as ``cpu``.
-        progress: called with the steps done and their total.
-
-    Raises:
-        DataError: the targets are numbers, there are fewer than eight images, or the pretrained net has another head.
-    """
+    """Train ``net``, or a head for it, on three of four folds, and predict the fourth; ``groups`` share a fold."""
     check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
     check_type(net, (Net, TimmNet), "net", 'a Net, such as load_net("cnn-s")', is_optional=False)
     check_type(recipe, (Recipe,), "recipe", 'a Recipe, such as load_recipe("cnn-s")', is_optional=False)
@@ -256,10 +235,7 @@ def predict_by(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Cross-validate each plan (:func:`cross_predict`), and multiply their probabilities.
-
-    The product finds more label issues than the mean. The arguments are those of :func:`cross_predict`.
-    """
+    """The product of the probabilities of all plans (:func:`cross_predict`), which is better than their mean."""
     predictions = []
     for place, plan in enumerate(plans):
         report = None if progress is None else partial(_report_part, progress, place, len(plans))

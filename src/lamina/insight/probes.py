@@ -35,34 +35,17 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 
 @dataclass(frozen=True)
 class Probe:
-    """The score of a linear probe on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images.
+    """The score of a linear probe on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images."""
 
-    Attributes:
-        layer: module path of the layer; empty for the input image.
-        features: number of inputs of the probe.
-        score: the score on the held-out images.
-    """
-
-    layer: str
-    features: int
+    layer: str  # module path; empty for the input image
+    features: int  # number of inputs of the probe
     score: Score
 
 
 def probe_layers(
     model: Model, train: Images, held_out: Images, layers: Sequence[str], progress: Progress | None = None
 ) -> tuple[Probe, ...]:
-    """Fit a linear probe on the input image and on each layer, and score it.
-
-    Args:
-        model: the trained model.
-        train: images to fit the probes to.
-        held_out: images to score the probes on.
-        layers: module paths of the layers.
-        progress: called with the steps done and their total.
-
-    Returns:
-        The probes: the input image first, then ``layers``.
-    """
+    """Fit a linear probe to ``train`` for the input image and for each layer, and score it on ``held_out``."""
     goals = probe_targets(model, train)
     inputs = [reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)]
     probes = []
@@ -179,24 +162,7 @@ def compare_layers(
     others: Sequence[str],
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, "l m"]:
-    """Compute the similarity of the layers of two models: unbiased linear CKA.
-
-    Args:
-        model: one model.
-        other: the model to compare it with.
-        pixels: uint8 images (N, H, W, C), at least four.
-        layers: module paths in ``model``.
-        others: module paths in ``other``.
-        progress: called with the layers done and their total.
-
-    Returns:
-        The similarities (L, M), where 1 is equal up to rotation and scale.
-
-    Raises:
-        DataError: fewer than four images.
-
-    Kornblith et al., arXiv 1905.00414; Nguyen et al., arXiv 2010.15327, equation 3.
-    """
+    """Unbiased linear CKA of each pair of layers of two models (arXiv 1905.00414, and 2010.15327, equation 3)."""
     if len(pixels) < LEAST_COMPARED:
         raise DataError(
             f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are needed. Pass more."

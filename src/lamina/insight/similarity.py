@@ -39,14 +39,7 @@ MOST_DISTANCE = 0.32  # of near-duplicates
 
 
 class Pair(NamedTuple):
-    """Two near-duplicates.
-
-    Attributes:
-        first: index of one image.
-        second: index of the other.
-        distance: root mean square of their difference, relative to their contrast.
-        mirrored: whether one is the mirror image of the other.
-    """
+    """Two near-duplicates, and the root mean square of their difference relative to their contrast."""
 
     first: int
     second: int
@@ -92,22 +85,7 @@ def find_near_duplicates(
     progress: Progress | None = None,
     others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[Pair, ...]:
-    """Find near-duplicates: images that differ little after a small translation, a mirroring or a change of contrast.
-
-    Args:
-        pixels: uint8 images (N, H, W, C).
-        progress: called with the pairs compared and their total.
-        others: uint8 images (M, H, W, C) to compare ``pixels`` with; by default, with one another.
-
-    Returns:
-        The pairs, the smallest distance first.
-
-    >>> from lamina import load_data
-    >>> pixels = load_data("shapes").train.pixels[:100].copy()
-    >>> pixels[1] = pixels[0, :, ::-1]
-    >>> find_near_duplicates(pixels)[0]
-    Pair(first=0, second=1, distance=0.0, mirrored=True)
-    """
+    """The near-duplicates within ``pixels``, or between ``pixels`` and ``others``, the smallest distance first."""
     pixels = shrink(to_pixels(pixels, "pixels"))  # once, as an image may be compared with sixteen others
     others = None if others is None else shrink(to_pixels(others, "others"))
     own = compute_signatures(pixels)
@@ -173,19 +151,12 @@ def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> F
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """The images of a split that are near-duplicates of training images, and the metrics without them.
-
-    Attributes:
-        split: name of the split.
-        images: number of images in the split.
-        rows: indices of the near-duplicates.
-        report: the metrics on the other images; ``None`` if they cannot be evaluated.
-    """
+    """The images of a split that are near-duplicates of training images, and the metrics without them."""
 
     split: str
     images: int
     rows: Int64[np.ndarray, " m"]
-    report: Report | None
+    report: Report | None  # ``None`` if the other images cannot be evaluated
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"

@@ -31,31 +31,17 @@ PATCHES = 9  # of a unit, each from a different image
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """The responses of a layer's units to images.
-
-    Attributes:
-        strengths: the maximum output of each unit for each image (N, U).
-        places: position of the maximum in the layer's output, as row * width + column (N, U).
-        size: height and width of the layer's output; (1, 1) for a vector.
-        field: receptive field of the units; ``None`` is the whole image.
-    """
+    """The maximum output of each unit of a layer for each image, and its position."""
 
     strengths: Float32[np.ndarray, "n u"] = field(repr=False)
-    places: Int64[np.ndarray, "n u"] = field(repr=False)
-    size: Pair
-    field: Field | None
+    places: Int64[np.ndarray, "n u"] = field(repr=False)  # row * width + column in the layer's output
+    size: Pair  # height and width of the output; (1, 1) for a vector
+    field: Field | None  # receptive field; ``None`` is the whole image
 
 
 @dataclass(frozen=True)
 class Patch:
-    """A part of an image that excites a unit.
-
-    Attributes:
-        row: index of the image.
-        rows: first pixel row, and the row after the last; may exceed the image.
-        columns: first pixel column, and the column after the last; may exceed the image.
-        strength: output of the unit.
-    """
+    """The part of the image in ``row`` that excites a unit; ``rows`` and ``columns`` may exceed the image."""
 
     row: int
     rows: Pair
@@ -65,13 +51,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Removal:
-    """The effect of replacing a unit's output by its mean.
-
-    Attributes:
-        before: the score with the unit.
-        after: the score without it.
-        loss_rise: how much the loss rises.
-    """
+    """The score with and without a unit (its output replaced by its mean), and how much the loss rises."""
 
     before: Score
     after: Score
@@ -99,18 +79,11 @@ def _signed(value: float, digits: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """A unit of a layer.
-
-    Attributes:
-        number: index of the unit, from 0.
-        patches: the patches that excite it most, the strongest first; none for a constant unit.
-        aucs: area under the ROC curve of its response for each class or label, by name; 0.5 is chance.
-        removal: the effect of removing it, if measured.
-    """
+    """A unit of a layer: the patches that excite it most, and how well it separates each class."""
 
     number: int
     patches: tuple[Patch, ...] = field(repr=False)
-    aucs: Mapping[str, float] = field(repr=False)
+    aucs: Mapping[str, float] = field(repr=False)  # area under the ROC curve, by class
     removal: Removal | None = None
 
     @property
@@ -129,20 +102,7 @@ class Unit:
 def measure_responses(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
 ) -> dict[str, Responses]:
-    """Measure the responses of the units of some layers.
-
-    Args:
-        model: the model.
-        pixels: uint8 images (N, H, W, C).
-        layers: numbers of the layers in the net, from 1, or module paths.
-        progress: called with the images done and their total.
-
-    Returns:
-        The responses by module path.
-
-    Raises:
-        NetError: the model has no such layer, or the images do not have the model's input shape.
-    """
+    """The responses of the units of some layers, by module path."""
     pixels = check_input(model, pixels, "pixels")
     paths = [*find_paths(model, layers).values()]
     found = _find_all_greatest(model, pixels, paths, progress)
@@ -211,17 +171,7 @@ def inspect_units(
     numbers: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Unit, ...]:
-    """Inspect some units of a layer.
-
-    Args:
-        model: the model.
-        path: module path of the layer.
-        responses: the responses of the layer to ``images`` (:func:`measure_responses`).
-        images: images to take patches from.
-        held_out: images to measure the cost of removing a unit on; ``None`` skips that.
-        numbers: indices of the units.
-        progress: called with the units removed and their total.
-    """
+    """Inspect some units of a layer with its ``responses`` to ``images``; ``held_out`` measures their removal."""
     aucs = measure_aucs(responses.strengths[:, numbers], images)
     removals: Sequence[Removal | None] = [None] * len(numbers)
     if held_out is not None:
