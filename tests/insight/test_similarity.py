@@ -151,4 +151,7 @@ def test_images_of_which_none_is_new_have_no_score():
     images = train.take(range(3))
     found = find_overlap(task_of(train), np.zeros((3, 10), np.float32), images, train)
     assert found.rows.tolist() == [0, 1, 2]
-    assert str(found) == "3 of 3 train images are near-duplicates of training images; without them: no image is left to evaluate"
+    assert (
+        str(found)
+        == "3 of 3 train images are near-duplicates of training images; without them: no image is left to evaluate"
+    )
