@@ -1,4 +1,4 @@
-"""``python -m lamina``: the same as ``lamina``."""
+"""Run ``lamina`` as ``python -m lamina``."""
 
 import sys
 

@@ -39,12 +39,12 @@ def find_figures(text: str) -> list[float]:
     return [float(figure.replace(",", "")) for figure in re.findall(r"[\d,]*\d(?:\.\d+)?", text)]
 
 
-def test_unsure_answers_are_rejected_and_sets_are_shown(trained, workplace, image_set):
+def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplace, image_set):
     image = image_set / "test/dark"
     done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json")
     assert done.returncode == 0, done.stderr
-    assert "rejecting: below 99 %; of 2,000 images of test, " in done.stderr
-    assert "coverage: 80 %, fitted to 800 images of val; on 2,000 of test, " in done.stderr
+    assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
+    assert "coverage: 80 %, fitted to 800 val images; measured on 2,000 test images: " in done.stderr
     for event in events(done.stdout):
         ranked = sorted(event["probabilities"], key=event["probabilities"].get, reverse=True)
         assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
@@ -79,15 +79,19 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--confidence-threshold", "80"), "--confidence-threshold was 80, but must be between 0 and 1, such as 0.9."),
-        (("--coverage", "1"), "--coverage was 1, but must be between 0 and 1, such as 0.9."),
+        (
+            ("--confidence-threshold", "80"),
+            "--confidence-threshold is 80; it must be between 0 and 1. Use --confidence-threshold 0.9.",
+        ),
+        (("--coverage", "1"), "--coverage is 1; it must be between 0 and 1. Use --coverage 0.9."),
         (
             ("--coverage", "0.9", "--top", "2"),
-            "--coverage says what is shown of each image, and so does --top. Leave out one of them.",
+            "--coverage and --top both choose the classes to print. Use only one of them.",
         ),
         (
             ("--coverage", "0.9999"),
-            "--coverage was 0.9999, but val has only 800 images: too few to promise that. Give a lower coverage.",
+            "--coverage is 0.9999, but val has only 800 images, too few to fit it. "
+            "Use a lower --coverage, or train with a larger --val.",
         ),
     ],
 )
@@ -97,7 +101,7 @@ def test_doubts_that_cannot_be_had_are_said(words, message, trained, workplace, 
     assert done.stderr.splitlines()[-1] == f"lamina: {message}"
 
 
-def test_what_doubts_are_worth_is_what_the_answers_say(trained, workplace, image_set):
+def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, workplace, image_set):
     run = load_run(trained)
     (temperature,) = run.calibration.temperatures
     val, test = (run.outputs[split] for split in ("val", "test"))
@@ -131,11 +135,16 @@ def test_numbers_get_margins(folder, workplace, image_set):
     shares = 100 * (apart[1] <= margins).mean(axis=0)
     assert find_figures(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
-    assert "--confidence-threshold is for probabilities, but the model gives numbers. Try --coverage." in done.stderr
+    assert (
+        "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9." in done.stderr
+    )
 
 
 def test_labels_have_no_sets(folder, workplace, image_set):
     run = train(folder, "shapes-attributes", "labels")
     done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9")
     assert done.returncode == 2
-    assert "--coverage is for one answer per image, but the model gives labels, each for itself." in done.stderr
+    assert (
+        "The model is multi-label, but --coverage needs exactly one class per image. Leave out --coverage."
+        in done.stderr
+    )

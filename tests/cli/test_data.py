@@ -67,13 +67,13 @@ cat\t28\t11
 dog\t27\t10
 owl\t2\t0
 images\t57\t21
-imbalance: 14 (largest class ÷ smallest, in train)
+imbalance: 14 (size of the largest training class / smallest)
 original size: 8×8 (78 images)
 input shape: 3×8×8
-channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (of 255); grey: 1 of 78 images
+channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (range 0 to 255); gray images: 1 of 78
 fingerprint: FINGERPRINT
 
-found: 2 errors, 6 warnings, 2 notes
+problems: 2 errors, 6 warnings, 2 notes
 error: 1 image is in both test and train (identical pixels), which inflates the score on test. \
 Keep each image in one split only.
     test/cat/leak.png = train/cat/03.png
@@ -115,7 +115,7 @@ def test_findings_are_printed_most_important_first_and_nothing_is_changed(broken
     assert printed.returncode == 0, printed.stderr
     fingerprint = printed.stdout.split("fingerprint: ")[1].split("\n")[0]
     assert printed.stdout.replace(fingerprint, "FINGERPRINT") == TOLD
-    assert printed.stderr.splitlines()[-1] == "--contact-sheet FILE.png draws samples of each class."
+    assert printed.stderr.splitlines()[-1] == "To draw samples of each class, use --contact-sheet FILE.png."
     assert state_of(broken) == before
     assert list(workplace.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
     assert [line.split("\t")[:2] for line in lines[3:7]] == [
         ["angle_radians", "train"], ["angle_radians", "test"], ["size_fraction", "train"], ["size_fraction", "test"],
     ]  # fmt: skip
-    assert lines[-1] == "found: nothing wrong"
+    assert lines[-1] == "problems: none"
 
 
 def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +162,7 @@ def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out.splitlines() == [
         "heights: 100 to 500 px, median 375",
         "widths: 120 to 640 px, median 438",
-        "31 sizes (height×width), most often 375×500 (1,200), 500×375 (80)",
+        "sizes (height×width): 31, most often 375×500 (1,200), 500×375 (80)",
         "original size: 32×32 (60,000 images)",
     ]
 
@@ -170,11 +170,14 @@ def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--samples", "0"], "--samples was 0, but must be at least 1."),
-        (["--contact-sheet", "sheet.jpg"], "--contact-sheet was sheet.jpg, but must end in .png."),
+        (["--samples", "0"], "--samples is 0; it must be at least 1. Use --samples 10."),
+        (
+            ["--contact-sheet", "sheet.jpg"],
+            "--contact-sheet is sheet.jpg; it must end in .png. Use --contact-sheet sheet.png.",
+        ),
         (
             ["--contact-sheet", "no/sheet.png"],
-            "Cannot write no/sheet.png: No such file or directory. Give another file or folder.",
+            "Cannot write no/sheet.png: No such file or directory. Use another file or folder.",
         ),
     ],
 )

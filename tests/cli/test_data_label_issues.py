@@ -43,7 +43,7 @@ def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     before = digest_files(mislabelled)
     sheet = tmp_path / "label-issues.png"
-    told = run_process("data", mislabelled, "--labels", "--from", "scratch", "--json", "--label-issues", sheet)
+    told = run_process("data", mislabelled, "--labels", "--no-pretrained", "--json", "--label-issues", sheet)
     assert told.returncode == 0, told.stderr
     (event,) = events(told.stdout)
     assert event.keys() == {"event", "label_issues", "agreement", "injected_recall"}
@@ -58,20 +58,20 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     assert event["agreement"].keys() == {"train", "val", "test"}
     assert event["agreement"]["train"] > 0.9
     assert "warning" not in told.stderr
-    assert "Leave no test image out" in told.stderr
+    assert "Do not remove test images" in told.stderr
     with Image.open(sheet) as drawn:
         assert drawn.format == "PNG"
     assert digest_files(mislabelled) == before
 
 
-def test_text_says_how_many_are_wrong_and_how_many_planted_ones_were_found(mislabelled):
-    told = run_lamina("data", mislabelled, "--labels", "--from", "scratch", "--top", "1", "--device", "cpu")
+def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(mislabelled):
+    told = run_lamina("data", mislabelled, "--labels", "--no-pretrained", "--top", "1", "--device", "cpu")
     assert told.returncode == 0, told.stderr
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     lines = told.stdout.splitlines()
     assert lines[0].startswith("train: ")
     assert "labels are likely wrong" in lines[0]
-    assert "of 2 labels that were exchanged between images at random for a test, 2 were found (100 %)" in lines
+    assert "test with injected errors: 2 of 2 randomly exchanged labels found (100 %)" in lines
     assert "dark/wrong.png" in told.stdout
 
 
@@ -82,17 +82,17 @@ def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled
     assert told.returncode == 0, told.stderr
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
-    assert "the model was trained on these" in told.stdout
+    assert "the model was trained on these images" in told.stdout
     labels, hard, outliers = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
     assert labels["injected_recall"] is None
     assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
     assert hard["splits"] == ["val", "test"]  # the model was not trained on these
     pair = next(pair for pair in hard["pairs"] if pair["true"] == "dark")
     assert pair["predicted"] == "bright"
-    assert {"image": "test/dark/wrong.png", "split": "test"} in pair["images"]
-    assert pair["images"] == len(pair["images"])
+    assert {"image": "test/dark/wrong.png", "split": "test"} in pair["examples"]
+    assert pair["images"] == len(pair["examples"])
     assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
-    assert hard["losses"][0]["image"] in {one["image"] for one in pair["images"]}
+    assert hard["losses"][0]["image"] in {one["image"] for one in pair["examples"]}
     assert {"image", "split", "isolation"} == outliers["outliers"][0].keys()
 
 
@@ -110,8 +110,10 @@ def test_an_odd_image_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled
     told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
-    assert "what the model finds hard, among 34 images of val and test:" in lines
-    assert lines[lines.index("least like any other image, to the model:") + 2].startswith("test/dark/odd.png\ttest\t")
+    assert "hard classes and images, of 34 images in val and test:" in lines
+    assert lines[lines.index("outliers (images whose features are unlike all others):") + 2].startswith(
+        "test/dark/odd.png\ttest\t"
+    )
     with Image.open(workplace / "hard.png") as drawn:
         assert drawn.format == "PNG"
 
@@ -163,7 +165,7 @@ def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(
         assert told.returncode == 0, told.stderr
         assert "near-duplicate" not in told.stdout + told.stderr
     told = run_lamina("evaluate", "runs/squares", "--data", image_set, "--near-duplicates")
-    assert "none of the test images is a near-duplicate of a training image" in told.stdout
+    assert "no test image is a near-duplicate of a training image" in told.stdout
     assert run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode == 2
 
 
@@ -190,7 +192,7 @@ def test_large_images_are_not_copied_to_be_compared(tmp_path):
 
 
 def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squares, workplace):
-    for number, words in enumerate((("--labels", "--from", "scratch"), ("--duplicates",), ("--with", squares))):
+    for number, words in enumerate((("--labels", "--no-pretrained"), ("--duplicates",), ("--with", squares))):
         told = run_lamina("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
         assert told.returncode == 0, told.stderr
         assert f"contact sheet: {number}.png" in told.stderr.splitlines()
@@ -201,18 +203,18 @@ def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squ
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--size", "6"), "reads images as for its training, and draws no splits. Leave out --size."),
-        (("--val", "0.2", "--label-from", "name"), "and draws no splits. Leave out --val."),
+        (("--size", "6"), "reads images as during its training, and draws no splits. Leave out --size."),
+        (("--val", "0.2", "--label-from", "filename"), "and draws no splits. Leave out --val."),
     ],
 )
 def test_what_a_run_fixes_cannot_be_given_for_other_data(mislabelled, squares, image_set, words, message):
     told = run_lamina("data", image_set, "--with", squares, *words)
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1].endswith(message)
-    own = run_lamina("data", mislabelled, "--with", squares, "--label-from", "name")
+    own = run_lamina("data", mislabelled, "--with", squares, "--label-from", "filename")
     assert own.returncode == 2
     assert own.stderr.splitlines()[-1].endswith(
-        "was trained on this data, which is read as it was then. Leave out --label-from."
+        "was trained on this data set and reads it in the same way. Leave out --label-from."
     )
 
 
@@ -222,7 +224,7 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
         file.rename(folder / f"{file.parent.name}{file.name}")
     for name in ("bright", "dark"):
         (folder / name).rmdir()
-    told = run_lamina("data", folder, "--with", squares, "--label-from", "name", "--json")
+    told = run_lamina("data", folder, "--with", squares, "--label-from", "filename", "--json")
     assert told.returncode == 0, told.stderr
     assert {"8 test"} <= set(re.findall(r"\d+ test", told.stderr))
 
@@ -230,15 +232,21 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--labels", "--with", "runs/none"), "Give one of the two."),
-        (("--label-issues", "found.png"), "--label-issues draws likely wrong labels. Give --labels or --with RUN too."),
-        (("--labels", "--hard", "found.png"), "--hard draws what a run's model finds hard. Give --with RUN too."),
-        (("--duplicates", "--label-issues", "found.png"), "Give --labels or --with RUN too."),
-        (("--labels", "--label-issues", "found.jpg"), "must end in .png"),
+        (("--labels", "--with", "runs/none"), "Use only one of them."),
+        (
+            ("--label-issues", "found.png"),
+            "--label-issues draws likely label errors. Add --labels or --with RUN to find them.",
+        ),
+        (
+            ("--labels", "--hard", "found.png"),
+            "--hard draws images that are hard for the model of a run. Add --with RUN.",
+        ),
+        (("--duplicates", "--label-issues", "found.png"), "Add --labels or --with RUN to find them."),
+        (("--labels", "--label-issues", "found.jpg"), "it must end in .png. Use --label-issues found.png."),
         (("--labels", "--device", "mps"), "device was 'mps', but torch finds none here."),
         (("--labels", "--top", "0"), "must be at least 1"),
-        (("--duplicates", "--net", "mine.py"), "Give --with RUN too."),
-        (("--duplicates", "--from", "scratch"), "Give --labels too."),
+        (("--duplicates", "--net", "mine.py"), "Add --with RUN."),
+        (("--duplicates", "--no-pretrained"), "Add --labels."),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
@@ -264,7 +272,7 @@ def test_too_little_to_look_for_wrong_labels_is_refused(tmp_path, bright, dark, 
         for file in sorted((folder / name).iterdir())[count:]:
             file.unlink()
     write_images(tmp_path / "few" / "test", 2, seed=1)
-    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    told = run_lamina("data", tmp_path / "few", "--labels", "--no-pretrained")
     assert told.returncode == 2
     assert message in told.stderr
     assert "Traceback" not in told.stderr
@@ -275,7 +283,7 @@ def test_a_class_with_one_image_is_no_obstacle(tmp_path):
     for file in sorted((folder / "dark").iterdir())[1:]:
         file.unlink()
     write_images(tmp_path / "few" / "test", 2, seed=1)
-    told = run_lamina("data", tmp_path / "few", "--labels", "--from", "scratch")
+    told = run_lamina("data", tmp_path / "few", "--labels", "--no-pretrained")
     assert told.returncode == 0, told.stderr
 
 
@@ -289,17 +297,17 @@ def test_one_class_is_refused_as_train_does(tmp_path):
     assert told.stderr.splitlines()[-1] == trained.stderr.splitlines()[-1]
 
 
-def test_nets_that_know_nothing_say_so(tmp_path):
+def test_a_weak_net_warns(tmp_path):
     random = np.random.default_rng(0)
     alike = np.repeat(random.integers(0, 256, (1, 12, 12, 3), dtype=np.uint8), 30, axis=0)
     noise = random.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
     pixels, targets = np.concatenate([noise, alike]), np.arange(60) % 2
     np.savez(tmp_path / "noise.npz", x_train=pixels, y_train=targets, x_test=noise[:10], y_test=targets[:10])
-    told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--from", "scratch")
+    told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--no-pretrained")
     assert told.returncode == 0, told.stderr
-    assert "30 training images are copies of each other, or nearly, and too many" in told.stderr
+    assert "warning: 30 training images are near-duplicates of each other, too many" in told.stderr
     assert "warning: the nets agree with only" in told.stderr
-    assert "Most of the labels listed are likely right, unless very many are wrong" in told.stderr
+    assert "A weak model flags correct labels" in told.stderr
 
 
 def test_numbers_have_no_wrong_labels(tmp_path):

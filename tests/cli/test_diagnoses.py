@@ -45,7 +45,7 @@ def test_a_training_can_stop_at_a_diagnosis_and_be_resumed(workplace, capsys):
     assert main(["train", "mlp", *FLAGS, "--epochs", "3", "--on-diagnosis", "stop"]) == 0
     printed, remarks = capsys.readouterr()
     assert "ended after epoch 1: diagnosis learning-rate-too-high" in remarks.splitlines()
-    assert remarks.endswith("\nepochs: trained 1 of 3; lamina resume runs/high trains the rest\n")
+    assert remarks.endswith("\nepochs: trained 1 of 3; to train the rest, run lamina resume runs/high\n")
     assert "test" not in printed
     assert not Path("runs/high/report.json").exists()
     assert len(load_run("runs/high").folder.history.epochs()) == 1

@@ -57,7 +57,7 @@ def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
         assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
         assert "data: other (as requested): 12 test; 3×12×12\n" in printed
     status, _, printed = evaluate_on(tmp_path / "other", "--split", "train")
-    assert (status, printed.splitlines()[-1]) == (2, "lamina: other has no train split. It has: test.")
+    assert (status, printed.splitlines()[-1]) == (2, "lamina: other has no train split; it has test. Use --split test.")
 
 
 def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp_path):
@@ -109,7 +109,7 @@ def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp
     for folder, images in ((moved, 4), (other, 30)):
         _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
         assert report["images"] == images
-        assert f"data: {own} is no longer there; reading {folder} to see whether it has moved\n" in printed
+        assert f"data: {own} no longer exists; checking whether {folder} is the same data set\n" in printed
 
 
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):

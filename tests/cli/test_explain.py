@@ -36,15 +36,14 @@ def trained(tmp_path_factory, image_set):
         return train(folder, image_set)
 
 
-def test_each_image_gets_an_answer_a_sheet_and_arrays(trained, workplace, image_set):
+def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, image_set):
     image = image_set / "test/dark/0.png"
     done = run_process("explain", trained, image)
     assert done.returncode == 0, done.stderr
     file = trained / "explanations/0-explained.png"
     first, *lines = done.stdout.splitlines()
     predicted = run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
-    predicted = predicted.split()[0]
-    assert first == f"{image}: {predicted}; {file} shows what speaks for {predicted}"
+    assert first == f"{image}: {predicted}; {file} shows the evidence for {predicted.split()[0]}"
     assert [line.split(":")[0].strip() for line in lines] == METHODS
     assert all(line.split(": ")[1] in ("trusted", "not trusted") for line in lines)
     with Image.open(file) as sheet:
@@ -141,8 +140,11 @@ def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace)
             "The output of layer 'body.2' has shape 4, but Grad-CAM needs channels, height and width. "
             "Use another layer.",
         ),
-        (("--layer", "1", "--method", "occlusion"), "--layer was '1', but occlusion has no layer. Leave it out."),
-        (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Give another with --output."),
+        (
+            ("--layer", "1", "--method", "occlusion"),
+            "--layer is '1', but occlusion does not use a layer. Use --method grad-cam.",
+        ),
+        (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Use another --output."),
     ],
 )
 def test_what_cannot_be_explained_is_rejected_first(trained, workplace, image_set, words, message):
@@ -157,7 +159,7 @@ def test_images_are_needed(trained):
     done = run_lamina("explain", trained)
     assert (done.returncode, done.stderr) == (
         2,
-        "lamina: Expected images after the run, got none. Give their paths.\n",
+        "lamina: There are no images. Add image files, folders or patterns after RUN.\n",
     )
 
 
@@ -166,7 +168,7 @@ def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, image_s
     (workplace / "out").mkdir()
     done = run_lamina("explain", trained, image_set / "test/dark/0.png", "--output", "out")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == ("lamina: Cannot write in the folder out. Give another with --output.")
+    assert done.stderr.splitlines()[-1] == ("lamina: Cannot write in the folder out. Use another --output.")
 
 
 def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set):
@@ -174,7 +176,7 @@ def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set
     done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json")
     assert done.returncode == 0, done.stderr
     assert [event["method"] for event in events(done.stdout)] == METHODS[:2]
-    assert "grad-cam: left out, as no layer of this net has an output with height and width" in done.stderr
+    assert "grad-cam: skipped, because no layer of this net has an output with height and width" in done.stderr
     done = run_lamina("explain", run, image_set / "test/dark/0.png", "--method", "grad-cam")
     assert done.stderr.splitlines()[-1] == (
         "lamina: No layer of this net has an output with height and width, which Grad-CAM needs. "

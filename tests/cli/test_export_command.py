@@ -22,7 +22,7 @@ def trained(tmp_path_factory) -> Path:
     return folder / "runs/one"
 
 
-def test_a_run_is_exported_and_its_file_answers_alike(trained, workplace, image_set):
+def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, image_set):
     done = run_process("export", trained, "net.onnx")
     assert done.returncode == 0, done.stderr
     assert "matches the run on 256 test images, a black image and a white image, in batches of 1, 2, 7" in done.stdout
@@ -52,17 +52,18 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
     for words, message in (
         (
             ("export", trained, "net.bin"),
-            "The file was net.bin, but must end in .onnx or .pt2. Another ending needs --to.",
+            "FILE is net.bin; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to pt2.",
         ),
         (
             ("export", trained, "none/net.onnx"),
-            "The file was none/net.onnx, but there is no folder none. Create it first.",
+            "FILE is none/net.onnx, but the folder none does not exist. Create it, or use another folder.",
         ),
         (
             ("predict", "net.onnx", image, "--coverage", "0.9"),
-            "--coverage is fitted to val images, which an exported file does not have. Give the run.",
+            "--coverage needs predictions for val images, which an exported file does not contain. "
+            "Use the run instead.",
         ),
-        (("export", trained, "net.onnx", "--to", "pt2"), "The file was net.onnx, but --to pt2 is another format. "),
+        (("export", trained, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
         (("predict", image, image), f"Expected the folder of a run, got the file {image}. Give the folder that "),
         (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
         (("predict", trained / "report.json", image), f"Expected the folder of a run, got the file {trained}"),

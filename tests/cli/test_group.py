@@ -117,7 +117,7 @@ def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, und
     next(event for event in begun.iter_train() if isinstance(event, Epoch))
     resumed = run(torchrun(3, "-m", "lamina", "resume", "runs/begun"))
     assert resumed.returncode == 0, resumed.stderr
-    assert "group: 3 processes of 1 thread each, for 4 lanes of every batch" in resumed.stderr
+    assert "group: 3 processes of 1 thread each; each batch has 4 lanes" in resumed.stderr
     assert digests(Path("runs/begun")) == digests(undisturbed)
     reports = [load_run(path).report for path in (undisturbed, Path("runs/begun"))]
     assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
@@ -135,7 +135,7 @@ def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workpla
         rest, printed = process.communicate(timeout=180)
     assert process.returncode == 0, printed
     assert "lamina: No answer from rank 1 of 2 processes: killed, stopped or cut off. Nothing is lost" in printed
-    assert "group: started again by torchrun, 1 time so far" in printed
+    assert "group: torchrun has restarted it 1 time" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
     assert digests(Path("runs/again")) == digests(undisturbed)
 

@@ -98,7 +98,7 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, tr
 
     names = [str(place / "new" / FILE), str(place / "new" / f"broken{FILE}")]
     for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
-        output = place / f"answers{suffix}"
+        output = place / f"predictions{suffix}"
         run_lamina("predict", trained, place / "new", "--output", output, LAMINA_CACHE=cache_of_module)
         with output.open(newline="", encoding="utf-8") as opened:
             head, *rows = csv.reader(opened, delimiter=delimiter)

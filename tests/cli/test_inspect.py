@@ -32,16 +32,16 @@ def runs(tmp_path_factory, image_set) -> Path:
 def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
     done = run_process("inspect", runs / "one", "--output", "found")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"looking at \d+ of \d+ training images, and scoring on \d+ of \d+ of (val|test)\n", done.stderr)
-    assert "probing 2 layers, trained and with random weights\n" in done.stderr
+    assert re.search(r"images: \d+ of \d+ in train for patches, \d+ of \d+ in (val|test) for scores\n", done.stderr)
+    assert "fitting probes to 2 layers, with trained and with random weights\n" in done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split("\t") == ["layer", "units", "sees", "probe's accuracy", "random weights"]
+    assert lines[0].split("\t") == ["layer", "units", "receptive field", "probe accuracy", "random weights"]
     assert [line.split("\t")[:3] for line in lines[1:4]] == [
         ["image", "", ""],
         ["3 Conv2d, ReLU", "4", "3×3 px"],
         ["5 Output", "2", "the whole image"],
     ]
-    assert lines[5].startswith("units that stand for a class")
+    assert lines[5].startswith("units that match a class")
     assert sorted(file.name for file in Path("found").iterdir()) == [
         "layer-03-conv2d-relu.png",
         "layer-05-output.png",
@@ -80,10 +80,10 @@ def test_one_layer_and_one_unit(runs, workplace):
     done = run_lamina("inspect", runs / "one", "--layer", "1", "--output", "found")
     assert done.returncode == 0, done.stderr
     first, head, *rows, last = done.stdout.splitlines()
-    assert first == "layer 1 Conv2d: 4 units, each sees 3×3 px"
-    assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without it", "loss"]
+    assert first == "layer 1 Conv2d: 4 units, receptive field 3×3 px"
+    assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without unit", "loss"]
     assert sorted(row.split("\t")[0] for row in rows) == ["1", "2", "3", "4"]
-    assert last == "image: found/layer-01-conv2d.png"
+    assert last == "figure: found/layer-01-conv2d.png"
     done = run_lamina("inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json")
     assert done.returncode == 0, done.stderr
     (unit,) = events(done.stdout)
@@ -106,19 +106,19 @@ def test_two_runs_are_compared(runs, workplace):
 
 
 MESSAGES = {
-    "a unit without its layer": (("--unit", "3"), "--unit was 3, but a unit belongs to a layer. Give --layer too."),
+    "a unit without its layer": (("--unit", "3"), "--unit is 3, but no layer is given. Add --layer LAYER."),
     "a layer that is not there": (("--layer", "9"), "There is no layer 9: the net has layers 1 to 5."),
     "a unit that is not there": (
         ("--layer", "1", "--unit", "0"),
-        "--unit was 0, but layer 1 Conv2d has units 1 to 4.",
+        "--unit is 0, but layer 1 Conv2d has units 1 to 4. Use --unit 1.",
     ),
     "a comparison of one layer": (
         ("--layer", "1", "--with", "RUNS/other"),
-        "--with compares all layers, and --layer shows one. Give one of the two.",
+        "--with compares all layers, but --layer shows a single one. Use only one of them.",
     ),
     "another shape": (
         ("--with", "RUNS/large"),
-        "The runs take images of different shapes: 3×12×12 and 3×16×16. Compare runs that take the same.",
+        "The images of the two runs have different shapes: 3×12×12 and 3×16×16. Compare runs with the same --size.",
     ),
     "no run": (
         ("--with", "nowhere"),
@@ -126,7 +126,7 @@ MESSAGES = {
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),
-        "Cannot create the folder RUNS/one/run.json: File exists. Give another with --output.",
+        "Cannot create the folder RUNS/one/run.json: File exists. Use another --output.",
     ),
 }
 

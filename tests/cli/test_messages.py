@@ -9,22 +9,29 @@ from commands import events, run_lamina
 from lamina.cli import COMMANDS, main
 
 CASES = {
-    "trian": "there is no command 'trian'. Did you mean train?",
+    "trian": "Unknown command 'trian'. Did you mean train?",
     "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
     'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.',
-    "train none.py --data shapes": "There is no file none.py. Give the path of a Python file that holds a Net.",
+    "train none.py --data shapes": "The file none.py does not exist. "
+    "Give the path of a Python file that defines a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0. Try --epochs 10.",
     "train mlp --data nowhere/at/all": "No data set, file or folder named nowhere/at/all. Check the path.",
     "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
     "evaluate runs/none": "No run named none in runs. There are no runs there. Make one with lamina train.",
     "evaluate none": "No run named none in this folder or runs. There are no runs there. Make one with lamina train.",
-    "predict runs/none": "Expected images after the run, got none. Give their paths.",
-    "serve": "Expected the folder of a run, or of several, got none. Give their paths.",
-    "serve none --port 70000": "--port was 70000, but must be from 0 to 65535.",
-    "summary cnn --input 3x32": "--input was '3x32', but must be channels, height and width, as in 3x32x32.",
-    "reproduce --data shapes-pose": "The article's nets predict one class an image, but shapes-pose has other targets.",
-    "reproduce --seeds 0": "--seeds was 0, but takes 1 or more.",
+    "predict runs/none": "There are no images. Add image files, folders or patterns after RUN.",
+    "serve": "There are no runs to serve. Add their paths, as in lamina serve runs/pets.",
+    "serve none --port 70000": "--port is 70000; it must be from 0 to 65535. Use --port 8000.",
+    "summary cnn --input 3x32": "--input is '3x32'; it must be channels, height and width. Use --input 3x32x32.",
+    "reproduce --data shapes-pose": "The article's nets predict one class per image, but the targets of shapes-pose "
+    "are regression. Use --data cifar10.",
+    "reproduce --epochs 2": "--epochs requires a run. Add RUN, as in lamina reproduce runs/pets.",
+    "reproduce --net mine.py": "--net requires a run. Add RUN, as in lamina reproduce runs/pets.",
+    "reproduce runs/x --seeds 2": "--seeds applies to the article's nets, but RUN is runs/x. Leave out --seeds or RUN.",
+    "reproduce runs/x --device cpu": "--device applies to the article's nets, but RUN is runs/x. "
+    "Leave out --device or RUN.",
+    "reproduce --seeds 0": "--seeds is 0; it must be at least 1. Use --seeds 5.",
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
+from importlib import import_module
 from itertools import pairwise
 
 import pytest
 
-from lamina.cli import COMMANDS, main
+from lamina.cli import COMMANDS, GROUPS, main
 from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.parsing import parse_options
@@ -36,7 +38,7 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
 def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
     for words in (["--epochs", "3"], ["--epochs=3"]):
         assert main(["train", "--time", "30s", "--data", "shapes", *words]) == 2
-        assert "--time sets the number of epochs, but --epochs was given too." in capsys.readouterr().err
+        assert "--time and --epochs both set the number of epochs. Use only one of them." in capsys.readouterr().err
 
 
 def test_nothing_given_is_nothing():
@@ -63,13 +65,13 @@ def test_an_option_s_value_is_checked_as_it_is_read(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --epoch 3", "There is no option --epoch. Did you mean --epochs? Type lamina train --help "),
-        ("summary cnn mlp", "There is no place for mlp. Type lamina summary --help "),
-        ("train --epochs x", "--epochs was 'x', but takes a whole number."),
-        ("train --lr fast", "--lr was 'fast', but takes a number."),
-        ("train --task None", "--task was 'None', but takes one of 'single-label', 'multi-label', 'binary', 'regress"),
-        ("runs --diff one", "--diff takes 2 values, got fewer."),
-        ("summary", "lamina summary needs NET: a net of the zoo by name"),
+        ("train --epoch 3", "Unknown option --epoch. Did you mean --epochs? Run lamina train --help "),
+        ("summary cnn mlp", "Unexpected argument mlp. Run lamina summary --help "),
+        ("train --epochs x", "--epochs is 'x'; it must be a whole number."),
+        ("train --lr fast", "--lr is 'fast'; it must be a number."),
+        ("train --task None", "--task is 'None'; it must be one of 'single-label', 'multi-label', 'binary', 'regress"),
+        ("runs --diff one", "--diff needs 2 values."),
+        ("summary", "lamina summary needs NET: name of a net in lamina's zoo"),
     ],
 )
 def test_options_that_cannot_be_read_are_one_message(words, message, monkeypatch, capsys):
@@ -127,8 +129,8 @@ def test_what_help_all_adds_is_in_groups(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
         main(["train", "--help-all"])
-    groups = re.findall(r"^\W+((?:\w+ )?options)\W*$", capsys.readouterr().out, re.MULTILINE)
-    assert {"options", "net options", "run options", "recipe options", "data options"} <= set(groups)
+    groups = re.findall(r"^\W+((?:[\w ]+ )?options)\W*$", capsys.readouterr().out, re.MULTILINE)
+    assert {"options", "net options", "run options", "time and recipe options", "data options"} <= set(groups)
 
 
 def test_a_switch_turns_something_off_too():
@@ -147,16 +149,30 @@ def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(command, width
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
     start = next(place for place, line in enumerate(lines) if re.match(r"\W+(options|positional arguments)\W", line))
-    assert all(line.startswith("  ") for line in lines[2:start] if line)
-    breaks = [(line, after, width) for line, after in pairwise(lines[2:start]) if line and after]
+    text = lines[lines.index("") : start]  # after the usage, which may take two lines
+    assert all(line.startswith("  ") for line in text if line)
+    breaks = [(line, after, width) for line, after in pairwise(text) if line and after and line[-1] != "."]
     column = next(line.index("show this help") for line in lines if "show this help" in line)
     for line, after in pairwise(lines[start:]):
-        text, more = line[column:-2].rstrip(), after[column:-2].rstrip()
-        if line[column - 2 : column] == "  " and text and not after[1:column].strip() and more:
-            breaks.append((text, more, width - column - 2))
+        shown, more = line[column:-2].rstrip(), after[column:-2].rstrip()
+        if line[column - 2 : column] == "  " and shown and not after[1:column].strip() and more:
+            breaks.append((shown, more, width - column - 2))
     assert breaks or width == 120
     for line, after, room in breaks:
         assert len(f"{line} {after.split()[0]}") > room
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_parses(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = re.search(r"^  Example: lamina (.*)$", capsys.readouterr().out, re.MULTILINE)
+    name, *words = shlex.split(shown[1])
+    group = next(group for group, commands in GROUPS.items() if command in commands)
+    kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{command.title()}Options")
+    assert name == command
+    assert parse_options(kind, command, words)
 
 
 def test_help_shows_defaults_and_units(monkeypatch, capsys):
@@ -164,8 +180,9 @@ def test_help_shows_defaults_and_units(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help-all"])
     out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
-    assert "--lr FLOAT peak learning rate (default: 0.001)" in out
-    assert "--cutout-px INT side of a square blanked at a random place in each image, in pixels (default: 0)" in out
-    assert "--dropout FLOAT fraction dropped by every Dropout layer of the net; by default each layer's own" in out
-    assert "--size PX side of the squares that" in out
+    assert "--lr VALUE peak learning rate (default: from the recipe)" in out
+    assert "--seed N seed of every random choice (default: 0)" in out
+    assert re.search(r"--cutout-px PX [^()]*\(default: from the recipe\)", out)
+    assert re.search(r"--save-every TIME [^()]*\(30s, 5m, 1h\)[^()]*\(default: 60s\)", out)
+    assert not re.search(r"\b(INT|FLOAT|STR|PATH)\b", out)
     assert "--task {single-label,multi-label,binary,regression}" in out

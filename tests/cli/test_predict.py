@@ -21,7 +21,7 @@ from small_runs import DATA, start
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was not trained: what it answers does not matter here."""
+    """A run that was not trained: what it predictions does not matter here."""
     made, training = start(tmp_path_factory.mktemp("runs"))
     made.folder.save_model(training.model)
     return made.path
@@ -63,9 +63,9 @@ def test_a_table_without_rows_has_no_header(photos, run):
 def test_names_stay_as_they_are_in_a_table(photos, run):
     (photos / 'a "b", c\nd.png').write_bytes((photos / "photos/2.png").read_bytes())
     os.rename(photos / "photos/1.PNG", os.fsencode(photos) + b"/photos/caf\xe9.png")  # noqa: PTH104
-    done = run_lamina("predict", run, "photos", 'a "b", c\nd.png', "--output", "answers.csv")
+    done = run_lamina("predict", run, "photos", 'a "b", c\nd.png', "--output", "predictions.csv")
     assert done.returncode == 0, done.stderr
-    with (photos / "answers.csv").open(newline="", encoding="utf-8") as opened:
+    with (photos / "predictions.csv").open(newline="", encoding="utf-8") as opened:
         names = [row[0] for row in csv.reader(opened)][1:]
     assert names == [
         "photos/2.png",
@@ -81,9 +81,9 @@ def test_names_stay_as_they_are_in_a_table(photos, run):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("answers.xlsx", "but must end in .csv or .tsv for a table, or in .jsonl."),
-        ("none/answers.csv", "but there is no folder none. Create it first."),
-        ("folder.csv", "which is a folder. Give the name of a file."),
+        ("predictions.xlsx", "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv."),
+        ("none/predictions.csv", ", but the folder none does not exist. Create it, or use another folder."),
+        ("folder.csv", ", which is a folder. Use --output folder.csv/predictions.csv."),
     ],
 )
 def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(photos, run, capsys, output, message):
@@ -91,12 +91,12 @@ def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(
     assert main(["predict", str(run), "photos", "--output", output]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == f"lamina: --output was {output}, {message}\n"
+    assert err == f"lamina: --output is {output}{message}\n"
 
 
 def test_top_takes_one_or_more(photos, run, capsys):
     assert main(["predict", str(run), "photos", "--top", "0"]) == 2
-    assert capsys.readouterr().err == "lamina: --top was 0, but must be at least 1.\n"
+    assert capsys.readouterr().err == "lamina: --top is 0; it must be at least 1. Use --top 3.\n"
 
 
 def leave_out_coverage():
@@ -112,8 +112,8 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     Image.fromarray(pixels).save(many / "0.png")
     for place in range(1, 2000):
         os.link(many / "0.png", many / f"{place}.png")
-    (photos / "answers.csv").write_text("what was there before")
-    command = [sys.executable, "-m", "lamina", "predict", str(run), "many", "--output", "answers.csv", "--json"]
+    (photos / "predictions.csv").write_text("what was there before")
+    command = [sys.executable, "-m", "lamina", "predict", str(run), "many", "--output", "predictions.csv", "--json"]
     # An interrupt between two lines of coverage's own would leave its lock taken for ever.
     environment = leave_out_coverage()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -121,35 +121,37 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     pipes["preexec_fn"] = lambda: signal.signal(number, signal.SIG_DFL)
     with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
         assert "prediction" in process.stdout.readline()
-        begun = list(photos.glob(".answers.csv.*"))
+        begun = list(photos.glob(".predictions.csv.*"))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
     assert len(begun) == 1
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
-    assert [file.name for file in photos.glob("*answers*")] == ["answers.csv"]
-    assert [file.name for file in photos.glob(".answers*")] == []
-    assert (photos / "answers.csv").read_text() == "what was there before"
+    assert [file.name for file in photos.glob("*predictions*")] == ["predictions.csv"]
+    assert [file.name for file in photos.glob(".predictions*")] == []
+    assert (photos / "predictions.csv").read_text() == "what was there before"
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
     """A limit on the size of files is as near to a full disk as a test can come."""
-    (photos / "answers.jsonl").write_text("what was there before")
-    command = f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output answers.jsonl"
+    (photos / "predictions.jsonl").write_text("what was there before")
+    command = (
+        f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output predictions.jsonl"
+    )
     # Coverage would want to write a file too.
     environment = leave_out_coverage()
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == (
-        "lamina: Cannot write answers.jsonl: File too large. The file is unchanged."
+        "lamina: Cannot write predictions.jsonl: File too large. The file is unchanged; use another --output."
     )
-    assert (photos / "answers.jsonl").read_text() == "what was there before"
-    assert [file.name for file in photos.glob(".answers*")] == []
+    assert (photos / "predictions.jsonl").read_text() == "what was there before"
+    assert [file.name for file in photos.glob(".predictions*")] == []
 
 
 def test_a_pipe_gets_a_row_an_image(photos, run):
     shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
-    assert lines[0] == "image\tanswer"
+    assert lines[0] == "image\tpredicted"
     assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
     assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {"cat", "dog", "hen"}

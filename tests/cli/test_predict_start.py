@@ -41,7 +41,7 @@ def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None
     imported = {line.rpartition("|")[2].strip().split(".")[0] for line in printed.stderr.splitlines()}
     assert "torch" in imported
     assert not imported & {"torchmetrics", "torchvision", "matplotlib", "scipy", "sympy", "pandas", "sklearn"}
-    assert printed.stdout.splitlines()[0] == "image\tanswer"
+    assert printed.stdout.splitlines()[0] == "image\tpredicted"
 
 
 TRAIN = """

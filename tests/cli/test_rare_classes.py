@@ -69,7 +69,7 @@ def test_what_cannot_be_learned_is_said_before_training(workplace, counts, messa
     assert not (workplace / "runs").exists()
 
 
-def test_a_report_of_a_model_that_does_no_better_than_one_answer_begins_with_that(workplace):
+def test_a_report_of_a_model_that_is_no_better_than_the_baseline_begins_with_that(workplace):
     # One image of ten is too little to show a gain.
     folder = write_classes(workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1})
     trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")

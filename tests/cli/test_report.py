@@ -66,7 +66,7 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     done = run_lamina("report", trained, "--card")
     assert done.returncode == 2
     assert done.stderr == (
-        f"lamina: {file} exists, and may have been edited by hand. Delete it, or name another file.\n"
+        f"lamina: {file} already exists, and may contain your own text. Delete it, or choose another file.\n"
     )
 
 
@@ -75,11 +75,11 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     [
         (
             ("none/here.html",),
-            "Cannot write none/here.html: No such file or directory. Give another file or folder.",
+            "Cannot write none/here.html: No such file or directory. Use another file or folder.",
         ),
         (
             ("--card", "--data", "pets"),
-            "A model card needs neither data nor model. Leave out --data.",
+            "--card uses neither data nor net. Leave out --data.",
         ),
     ],
 )

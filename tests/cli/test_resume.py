@@ -148,7 +148,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     )
 
 
-def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(workplace, image_set, capsys):
+def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, image_set, capsys):
     run = train(image_set, "run", "--epochs", "3")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
     capsys.readouterr()
@@ -165,14 +165,14 @@ def test_verify_says_whether_the_weights_are_the_same_and_leaves_the_run_alone(w
     (run / "run.json").write_text(json.dumps(record))
     assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
     out, err = capsys.readouterr()
-    assert [line.split("\t")[-1] for line in out.splitlines()] == ["same", "yes", "no"]
-    assert "versions.torch was 1.0 and is " in err
+    assert [line.split("\t")[-1] for line in out.splitlines()] == ["equal", "yes", "no"]
+    assert "versions.torch: 1.0 during training, " in err
     assert err.splitlines()[-1] == (
-        "lamina: runs/run: epoch 2 gives different weights. The differences above may be why."
+        "lamina: runs/run: the weights after epoch 2 differ. The differences listed above may be the cause."
     )
     assert main(["reproduce", "runs/run", "--epochs", "4"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: runs/run has 3 whole epochs, but --epochs was 4. Give fewer --epochs."
+        "lamina: --epochs is 4, but runs/run has only 3 complete epochs. Use fewer --epochs."
     )
 
 
@@ -194,7 +194,7 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3. "
-        "Give fewer --epochs, or train again."
+        "Use fewer --epochs, or train again."
     )
     assert main(["resume", "runs/run", "--epochs", "4"]) == 0
     assert (
@@ -211,11 +211,11 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
     train(image_set, "three", "--epochs", "1")
     capsys.readouterr()
     assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
-    assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
+    assert capsys.readouterr().out == "runs/one and runs/three differ only in time and name\n"
     assert main(["runs", "--diff", "runs/one", "runs/two"]) == 0
     assert "recipe.lr\t0.0004\t0.02\n" in capsys.readouterr().out
     assert main(["runs", "--diff", "one", "runs/three"]) == 0
-    assert capsys.readouterr().out == "runs/one and runs/three differ in nothing but their time and name\n"
+    assert capsys.readouterr().out == "runs/one and runs/three differ only in time and name\n"
     Path("runs").rename("old")
     assert main(["runs", "--diff", "one", "zebra", "--runs-dir", "old"]) == 2
     assert (
@@ -234,9 +234,10 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
         ("resume runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
         ("reproduce runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
         ("runs --diff runs/a runs/b", "No run named a in runs. There are no runs there. Make one with lamina train."),
-        ("resume runs/x --save-every 60", "--save-every was '60', but takes a time such as 30s, 5m or 1h."),
-        ("train mlp --data shapes --save-every often", "--save-every was 'often', but takes a time such as 30s, 5m or "
-         "1h."),
+        ("resume runs/x --save-every 60", "--save-every is '60'; it must be a number followed by s, m or h. "
+         "Use --save-every 5m."),
+        ("train mlp --data shapes --save-every often", "--save-every is 'often'; it must be a number "
+         "followed by s, m or h. Use --save-every 5m."),
     ],
 )  # fmt: skip
 def test_wrong_input_gets_one_message(workplace, capsys, command, message):
@@ -286,7 +287,7 @@ def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, cap
     )
     for name, epochs in (("straight", "3"), ("own", "2")):
         assert main(["train", "mine.py", "--data", str(image_set), "--name", name, *FLAGS, "--epochs", epochs]) == 0
-    assert "net: running mine.py, which can do anything you can\n" in capsys.readouterr().err
+    assert "net: executing mine.py with your permissions\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
     assert "lamina never runs code that a run names" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0

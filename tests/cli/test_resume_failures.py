@@ -212,4 +212,4 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
     assert main(["reproduce", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
-    assert " and continued with a lower lr. " in capsys.readouterr().err
+    assert " and continued with a lower learning rate. " in capsys.readouterr().err

@@ -195,10 +195,10 @@ def test_seeds_need_images_to_be_scored_on_and_arguments_that_exist(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train --seeds 3", "--seeds needs a net, as in: lamina train cnn-s --seeds 3. Each seed on its own might "
-         "choose another net."),
-        ("train mlp --seeds 3 --time 5s", "--time sets the epochs by measuring, so that runs with --seeds would differ "
-         "in more than their seed. Use --epochs instead."),
+        ("train --seeds 3", "--seeds requires a net, because lamina might choose a different net for each seed. "
+         "Add NET, as in lamina train cnn-s --seeds 3."),
+        ("train mlp --seeds 3 --time 5s", "--seeds cannot be used with --time, because the number of epochs "
+         "would differ between runs. Use --epochs instead of --time."),
         ("train mlp --data nowhere --seeds 0", "seeds was 0, but must be at least 1."),
     ],
 )  # fmt: skip

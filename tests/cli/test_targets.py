@@ -139,7 +139,7 @@ def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_ask
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_json_lines_hold_the_answer_and_all_probabilities(printed, folder, kind):
+def test_json_lines_hold_the_prediction_and_all_probabilities(printed, folder, kind):
     first, *_ = printed[kind]
     assert [event["image"] for event in printed[kind]] == [
         str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
@@ -172,7 +172,7 @@ HEADS = {
     ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("multi-label", "tsv"), ("regression", "jsonl")]
 )
 def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, folder, workplace, kind, suffix):
-    file = workplace / f"answers.{suffix}"
+    file = workplace / f"predictions.{suffix}"
     done = run_lamina("predict", runs[kind], folder, "--output", file)
     assert done.returncode == 2
     assert done.stdout == f"{file}: 3 of 4 images\n"

@@ -145,7 +145,7 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
     [
         (
             "train mlp --weights none --data shapes",
-            "--weights was 'none', but only timm:NAME takes weights. Leave it out.",
+            "--weights is 'none', but only timm:NAME has pretrained weights. Leave out --weights.",
         ),
         (
             "train mlp --freeze 1 --data shapes",
@@ -154,7 +154,8 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
         ),
         (
             "summary timm:resnet18",
-            "timm:resnet18 is an nn.Module; summary needs a Net.",
+            "NET is timm:resnet18, which is a torch module; lamina summary needs a lamina.Net. "
+            "Use layers or the name of a net.",
         ),
     ],
 )

@@ -111,11 +111,11 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     ambiguous = run_lamina("train", "mine.py", "--data", image_set)
     assert ambiguous.returncode == 2
     assert ambiguous.stderr.splitlines()[-1] == (
-        "lamina: mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
-        "It holds: small, odd, build."
+        "lamina: mine.py must define exactly one Net, or one function that returns a module. "
+        "It defines small, odd, build. Use mine.py:NAME."
     )
     as_net = run_lamina("train", "mine.py:small", "--data", image_set, "--epochs", "1", "--name", "net")
-    assert "net: running mine.py, which can do anything you can\n" in as_net.stderr
+    assert "net: executing mine.py with your permissions\n" in as_net.stderr
     assert run_lamina("evaluate", "runs/net").returncode == 0
     as_module = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module")
     assert as_module.returncode == 0, as_module.stderr
@@ -131,7 +131,9 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     assert run_lamina("evaluate", "runs/odd", "--net", "mine.py:odd").returncode == 0
     assert run_lamina("runs").returncode == 0
     rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")
-    assert "mine.py:small defines a net that the run already stores." in rejected.stderr
+    assert (
+        "--net is mine.py:small, which defines a net that the run already stores. Leave out --net." in rejected.stderr
+    )
     again = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "again")
     assert again.returncode == 0
     weights = [(workplace / "runs" / name / "model.safetensors").read_bytes() for name in ("module", "again")]
@@ -167,8 +169,8 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_
 def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):
     printed = run_lamina("reproduce", "--data", image_set)
     assert printed.returncode == 0, printed.stderr
-    assert "one seed gives none" in printed.stdout
-    assert f"The article's figures are for CIFAR-10, not for {image_set.name}.\n" in printed.stdout
+    assert "needs several seeds" in printed.stdout
+    assert f"The article's accuracies are for CIFAR-10, so they are not shown for {image_set.name}.\n" in printed.stdout
 
 
 def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_set):
@@ -180,18 +182,22 @@ def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_s
     assert "runs/whole\tnet\t" in listed.stdout
     assert "runs/broken\t\t\tdamaged\t" in listed.stdout
     assert "broken/run.json is damaged" in listed.stderr
-    assert "no runs in elsewhere: lamina train makes one" in run_lamina("runs", "--runs-dir", "elsewhere").stderr
+    assert (
+        "There are no runs in elsewhere. Use lamina train to create one."
+        in run_lamina("runs", "--runs-dir", "elsewhere").stderr
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1 / 0\n", "mine.py failed in line 1: ZeroDivisionError: division by zero."),
-        ("x = 1\n", "mine.py should hold one Net, or one function that makes a module, or be given as mine.py:NAME. "
-         "It holds none."),
-        ("def build():\n    return 3\n", "mine.py: build() should give a Net or an nn.Module, but gave int."),
+        ("x = 1 / 0\n", "mine.py failed in line 1: ZeroDivisionError: division by zero. Correct the file."),
+        ("x = 1\n", "mine.py must define exactly one Net, or one function that returns a module. It defines none. "
+         "Use mine.py:NAME."),
+        ("def build():\n    return 3\n", "mine.py: build() returned int; it must return a Net or an nn.Module."),
         ("from torch import nn\nclass Mine(nn.Module):\n    def __init__(self, width):\n        pass\n",
-         "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: 'width'."),
+         "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: 'width'. "
+         "Correct the file."),
     ],
 )  # fmt: skip
 def test_a_file_that_makes_no_net_is_rejected(workplace, capsys, text, message):

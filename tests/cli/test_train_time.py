@@ -46,13 +46,13 @@ def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
 
 
 @pytest.mark.slow
-def test_without_a_net_one_is_chosen_trained_evaluated_and_remembered_with_what_was_considered(workplace):
+def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_was_considered(workplace):
     generator = np.random.default_rng(0)
     bright = np.arange(120) % 2
     x = (generator.integers(0, 100, (120, 8, 8)) + 120 * bright[:, None, None]).astype(np.uint8)
     np.savez("digits.npz", x=x, y=bright)
     began = time.perf_counter()
-    trained = run_from_now(12, "train", "--data", "digits.npz", "--from", "scratch", "--name", "mine", "--json")
+    trained = run_from_now(12, "train", "--data", "digits.npz", "--no-pretrained", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
@@ -124,10 +124,10 @@ def test_stopped_before_any_training_nothing_is_left(workplace, image_set, numbe
 
 
 def test_epochs_that_are_given_have_no_limit(workplace, image_set):
-    trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--from", "scratch", "--json")
+    trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr.startswith(
-        "time: no limit, because --epochs was given; net and size are chosen for about 300 s\n"
+        "time: no limit, because --epochs is given; lamina chooses net and size for about 300 s\n"
     )
     printed = events(trained.stdout)
     assert [event["epoch"] for event in printed if event["event"] == "epoch"] == [1, 2]
@@ -163,7 +163,7 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     done, planned = result["epochs_done"], result["epochs"]
     assert ended["reason"] == f"time limit reached after {done} of {planned} epochs"
     command = f"lamina resume runs/slow --net {workplace / 'mine.py'}"
-    assert f"\nepochs: trained {done} of {planned}; {command} trains the rest\n" in trained.stderr
+    assert f"\nepochs: trained {done} of {planned}; to train the rest, run {command}\n" in trained.stderr
     assert result["test_accuracy"] >= 0
     assert load_run("runs/slow").report.split == "test"
 
@@ -187,10 +187,10 @@ def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
     assert events(trained.stdout)[-1]["size_px"] == 16
 
 
-NO_EPOCHS = "--time sets the number of epochs, but --epochs was given too. Give only one."
-NO_TIME = "--time was 'soon', but takes a time such as 30s, 5m or 1h."
-NO_NET = "--recipe needs a net, as in: lamina train cnn-s --recipe best"
-FROM = "--no-pretrained is for a net that lamina chooses. Leave out mlp."
+NO_EPOCHS = "--time and --epochs both set the number of epochs. Use only one of them."
+NO_TIME = "--time is 'soon'; it must be a number followed by s, m or h. Use --time 5m."
+NO_NET = "--recipe requires a net. Add NET, as in lamina train cnn-s --recipe best."
+FROM = "--no-pretrained applies only if lamina chooses the net, but NET is mlp. Leave out one of them."
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ FROM = "--no-pretrained is for a net that lamina chooses. Leave out mlp."
         ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
         ("mlp --time soon --data shapes", NO_TIME),
         ("mlp --no-pretrained --data shapes", FROM),
-        ("--data shapes --freeze 2", "--freeze needs a net, as in: lamina train cnn-s --freeze 2"),
+        ("--data shapes --freeze 2", "--freeze requires a net. Add NET, as in lamina train cnn-s --freeze 2."),
     ],
 )
 def test_what_does_not_go_with_a_time(workplace, arguments, message):

@@ -243,12 +243,13 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
         (["none"], "No run named none in this folder or runs. There are no runs there. Make one with lamina train."),
         (
             ["RUN", "--host", "0.0.0.0"],
-            "--host was 0.0.0.0, which others can reach, but there is no token. Set LAMINA_TOKEN to a secret, or give "
-            "it with --token.",
+            "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "
+            "LAMINA_TOKEN to a secret, or use --token.",
         ),
         (
             ["RUN", "--token", "café"],
-            "The token must be printable ASCII, without a space at its start or end. Choose another.",
+            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
+            "Choose another.",
         ),
         (["RUN", "--port", "TAKEN"], "Cannot listen on port TAKEN of 127.0.0.1: Address already in use"),
     ],

@@ -184,7 +184,7 @@ def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
             f"{own.path} uses a custom module, and lamina never runs code that a run names. "
             "Serve runs of lamina's or timm's nets.",
         ),
-        (bare, "lamina serve needs uvicorn, which is not installed. Run pip install 'lamina[serve]'"),
+        (bare, "lamina serve requires uvicorn, which is not installed. Run pip install 'lamina[serve]'"),
     ):
         words = [sys.executable, "-c", code, "serve", str(own.path), "--port", "0"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""The command line: a command's options are in ``cli/options``, and what it does in ``cli``, loaded only to run it."""
+"""The command line. ``cli/options`` defines the options of each command; the module that runs it is loaded last."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ import os
 import sys
 import time
 
-STARTED = time.perf_counter()  # when the process began, before anything large is imported
+STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
     "data": {
-        "data": "inspect a data set: splits, classes, counts, problems, wrong labels, near-duplicates",
+        "data": "show what a data set contains, and find label errors and duplicates",
     },
     "train": {
-        "train": "train a net and evaluate it",
-        "resume": "resume a run exactly where it stopped",
+        "train": "train a net, evaluate it, and save it as a run",
+        "resume": "continue an interrupted run",
         "reproduce": "retrain the first epochs of a run and compare the weights",
     },
     "evaluate": {
-        "evaluate": "evaluate a run's model on a data set",
-        "runs": "list the runs, or compare two",
-        "report": "write one self-contained page about a run, or a model card",
+        "evaluate": "evaluate a model on test images or another data set",
+        "runs": "list runs, or compare two",
+        "report": "write an HTML report or a model card",
     },
     "use": {
-        "predict": "predict the class, labels or numbers of images with a run's model",
-        "export": "export a run's model to a file for other programs, with a numerical parity check",
-        "serve": "serve models over HTTP, with a page to try them",
+        "predict": "predict the class, labels or numbers of images",
+        "export": "export a model to ONNX or torch.export, and check it",
+        "serve": "serve models over HTTP, with a web page to try them",
     },
     "inspect": {
-        "inspect": "show what a run's net has learned, layer by layer and unit by unit",
-        "explain": "show which pixels a run's predictions depend on, as maps over images",
-        "summary": "list a net's layers, shapes, parameters and multiply-adds",
+        "inspect": "show what the layers and units of a net have learned",
+        "explain": "show which pixels a prediction depends on",
+        "summary": "list a net's layers, output shapes, parameters and multiply-adds",
     },
 }
 COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in commands.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and give its exit status.
+    """Run a command and return its exit status.
 
-    0 done, 2 invalid input, 75 a process of several lost, 130 or 143 interrupted, 141 broken pipe, 1 a bug.
+    The status is 0 for success, 2 for invalid input, 75 if a process of a group was lost, 130 or 143 if interrupted,
+    141 for a broken pipe, and 1 for a bug.
     """
     for stream in (sys.stdout, sys.stderr):
-        # A character that this terminal cannot show must not end a training.
+        # An unprintable character must not end a training.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # Python would search all that was imported for garbage before it ends: 0.6 seconds.
+    # Otherwise Python spends 0.6 s at exit on collecting garbage among the imported modules.
     atexit.register(gc.freeze)
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
@@ -62,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
     if given[0] not in COMMANDS:
-        print(f"lamina: there is no command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr)
+        print(f"lamina: Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr)
         return 2
     rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
-    who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # all processes meet most errors
+    who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # most errors occur in all processes
     try:
         status = _run(given, is_quiet=rank != "0")
         sys.stdout.flush()
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except GroupError as error:
         print(f"{who}: {error}", file=sys.stderr)
-        return 75  # sysexits.h's "try again": torchrun or a scheduler may start all of them anew
+        return 75  # EX_TEMPFAIL of sysexits.h: torchrun or a scheduler may restart the group
     except LaminaError as error:
         print(f"{who}: {error}", file=sys.stderr)
         return 2
@@ -81,23 +82,23 @@ def main(arguments: list[str] | None = None) -> int:
         print("lamina: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # As in `lamina runs | head -1`. Python would complain when it flushes stdout at exit.
+        # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status
 
 
 def _print_usage() -> None:
-    print("usage: lamina COMMAND ...\n\nImage classifiers from stacked layers.")
+    print("usage: lamina COMMAND [OPTIONS]\n\nTrain image classifiers built from stacked layers.")
     for group, commands in GROUPS.items():
         print(f"\n{group}:")
         for name, meaning in commands.items():
             print(f"  {name:<11}{meaning}")
-    print("\n`lamina COMMAND --help` explains a command. To start:\n  lamina train cnn --data shapes")
+    print("\nExample: lamina train --data photos --time 3m\nRun lamina COMMAND --help to see the options of a command.")
 
 
 def _run(words: list[str], *, is_quiet: bool) -> int:
-    """Parse a command's options with its light half, then load and run its heavy half."""
+    """Parse a command's options, then load and run the command."""
     import signal
     import threading
     import warnings
@@ -108,12 +109,12 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     name, *arguments = words
     group = next(group for group, commands in GROUPS.items() if name in commands)
-    # As Ctrl-C does, SIGTERM unwinds what runs, so that nothing incomplete is left behind.
-    # torchrun's own processes end at once: while they wait for each other, no Python code runs.
+    # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of torchrun end at
+    # once instead: while they wait for each other, no Python code runs.
     is_alone = "TORCHELASTIC_RUN_ID" not in os.environ and threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number)) if is_alone else None
     try:
-        # The terminal shows warnings as its remarks; what it sets for that ends with the command.
+        # The terminal prints warnings as remarks; this restores Python's own behavior afterwards.
         with warnings.catch_warnings():
             kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options")
             options = parse_options(kind, name, arguments)

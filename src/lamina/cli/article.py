@@ -1,4 +1,4 @@
-"""lamina reproduce without a run: the article's two nets, its claims beside the measurements."""
+"""lamina reproduce without RUN: train the article's two nets, and compare with its published accuracies."""
 
 from __future__ import annotations
 
@@ -29,15 +29,20 @@ CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR
 
 
 def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
-    """Train both nets with each seed, print the table and draw the curves."""
+    """Train both nets with each seed, print a table, and draw learning curves."""
     seeds = 1 if options.seeds is None else options.seeds
     if seeds < 1:
-        raise RecipeError(f"--seeds was {seeds}, but takes 1 or more.")
+        raise RecipeError(f"--seeds is {seeds}; it must be at least 1. Use --seeds 5.")
     dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     if dataset.train.kind is not SINGLE_LABEL:
-        raise DataError(f"The article's nets predict one class an image, but {dataset.name} has other targets.")
+        raise DataError(
+            f"The article's nets predict one class per image, but the targets of {dataset.name} are "
+            f"{dataset.train.kind.name}. Use --data cifar10."
+        )
     if len(dataset.splits) == 1:
-        raise DataError(f"{dataset.name} has no val or test images to evaluate on. Give it a test split.")
+        raise DataError(
+            f"{dataset.name} has neither val nor test images to evaluate on. Add a test split, or use --data cifar10."
+        )
     start = partial(start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command)
     runs: dict[str, list[Run]] = {name: [] for name in CLAIMED}
     for seed in range(seeds):
@@ -49,7 +54,7 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
             with terminal.progress() as show_progress:
                 made, stopped_by = play(events, terminal, show_progress)
             if stopped_by is not None:
-                terminal.remark(f"lamina: stopped by {stopped_by.name}; the runs so far are in {options.runs_dir}")
+                terminal.remark(f"lamina: stopped by {stopped_by.name}; completed runs are in {options.runs_dir}")
                 return 128 + stopped_by
             done.append(load_run(made.path))
     claimed = CLAIMED if dataset.source == "cifar10" else {}
@@ -59,17 +64,17 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
     save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)
     terminal.say("")
     rows = [_print_net(name, done, len(dataset.train), claimed.get(name), terminal) for name, done in runs.items()]
-    heads = ("net", "claimed", "measured", "95 % interval", "parameters", "train seconds", "images/s")
+    heads = ("net", "published", "measured", "95 % interval", "parameters", "training seconds", "images/s")
     terminal.tabulate(heads, rows)
     if not claimed:
-        terminal.say(f"The article's figures are for CIFAR-10, not for {dataset.name}.")
+        terminal.say(f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}.")
     terminal.say(f"learning curves: {drawing}")
     terminal.emit("done", curves=str(drawing), seconds=time.perf_counter() - STARTED)
     return 0
 
 
 def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal) -> tuple[str, ...]:
-    """Print a net's results as JSON; gives its row of the table."""
+    """Emit a net's results as JSON, and return its row of the table."""
     reports = [report for one in runs if (report := one.report)]
     accuracies = [report.score.value for report in reports]
     measured, split = mean_interval(accuracies), reports[0].split
@@ -92,7 +97,7 @@ def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, t
             f"{split}_accuracies": accuracies,
         },
     )
-    interval = "one seed gives none"
+    interval = "needs several seeds"
     if measured.low is not None and measured.high is not None:
         interval = f"{100 * measured.low:.2f} to {100 * measured.high:.2f} %"
     claim = "–" if claimed is None else f"{100 * claimed:.2f} %"

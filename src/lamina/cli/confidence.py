@@ -1,4 +1,4 @@
-"""lamina predict --confidence-threshold and --coverage: what becomes of answers that the model is not sure of."""
+"""lamina predict --confidence-threshold and --coverage: reject predictions, or show prediction sets or intervals."""
 
 from __future__ import annotations
 
@@ -27,45 +27,49 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True)
 class ConfidenceRule:
-    """What a prediction must reach to be kept, what a class must to be in its set, and how far numbers may be off."""
+    """The confidence threshold, the threshold of prediction sets, and the half-widths of prediction intervals."""
 
     limit: float | None = None
     threshold: float | None = None
     margins: tuple[float, ...] = ()
 
     def rejects(self, prediction: Prediction) -> bool:
-        """Whether the answer is not probable enough."""
+        """Whether the largest probability is below the confidence threshold."""
         return self.limit is not None and max(prediction.values.values(), default=1.0) < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
-        """The classes in the image's set, the most likely first; always one."""
+        """The classes of the prediction set, most likely first; at least one."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
         return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
 
 
 def check_confidence(task: Task, limit: float | None, coverage: float | None) -> None:
-    """Reject options that make no sense, or not for this kind of target."""
+    """Reject values out of range, and options that do not apply to this kind of target."""
     for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
         if value is not None and not 0 < value < 1:
-            raise DataError(f"{flag} was {value:g}, but must be between 0 and 1, such as 0.9.")
+            raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
         if value is not None and task.kind is MULTI_LABEL:
-            raise DataError(f"{flag} is for one answer per image, but the model gives labels, each for itself.")
+            raise DataError(
+                f"The model is multi-label, but {flag} needs exactly one class per image. Leave out {flag}."
+            )
     if limit is not None and task.kind is REGRESSION:
-        raise DataError("--confidence-threshold is for probabilities, but the model gives numbers. Try --coverage.")
+        raise DataError(
+            "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9."
+        )
 
 
 def make_confidence_rule(
     run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
 ) -> ConfidenceRule:
-    """What the options ask for; prints what it was fitted to, and what it is worth on the test images."""
+    """Make the rule for the options, and print what it was fitted to and its effect on the test images."""
     if limit is None and coverage is None:
         return ConfidenceRule()
     check_confidence(task, limit, coverage)
     if run.calibration is None and task.kind is not REGRESSION:
-        terminal.remark("the probabilities are not calibrated")
+        terminal.remark("warning: the probabilities are not calibrated")
     if limit is not None:
-        _say_rejections(run, task, limit, terminal)
+        _report_rejections(run, task, limit, terminal)
     if coverage is None:
         return ConfidenceRule(limit)
     return _fit(run, task, limit, coverage, terminal)
@@ -75,11 +79,11 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     outputs = run.outputs
     if "val" not in outputs:
         raise RunError(
-            f"--coverage is fitted to val images, but {run.path} has no answers for any. Train with --val 0.1; if "
-            f"the run has val, lamina resume {run.path} writes its answers."
+            f"--coverage needs predictions for val images, but {run.path} has none. Train with --val 0.1. If the run "
+            f"has a val split, lamina resume {run.path} computes them."
         )
     val, test = outputs["val"], outputs.get("test")
-    words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} images of val"
+    words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} val images"
     if task.kind is REGRESSION:
         margins = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
         if not np.isfinite(margins).all():
@@ -87,7 +91,9 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
         if test is not None:
             are_inside = (np.abs(test.logits - test.targets) <= margins).mean(axis=0)
             shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
-            words += f"; on {len(test.logits):,} of test, {shares} of the true numbers lie within the margins"
+            words += (
+                f"; measured on {len(test.logits):,} test images: {shares} of the true numbers are in their intervals"
+            )
         terminal.remark(words)
         return ConfidenceRule(limit, None, tuple(margins.tolist()))
     threshold = fit_sets(_probabilities(task, val), _classes(val), coverage)
@@ -97,8 +103,8 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
         sets = choose_sets(_probabilities(task, test), threshold)
         share = sets[np.arange(len(sets)), _classes(test)].mean()
         words += (
-            f"; on {len(sets):,} of test, {100 * share:.1f} % of the sets hold the right class, "
-            f"with {sets.sum(axis=1).mean():.2f} classes on average"
+            f"; measured on {len(sets):,} test images: {100 * share:.1f} % of the sets contain the true class, "
+            f"{sets.sum(axis=1).mean():.2f} classes per set on average"
         )
     terminal.remark(words)
     return ConfidenceRule(limit, threshold)
@@ -106,24 +112,24 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
 
 def _too_few(images: int, coverage: float) -> DataError:
     return DataError(
-        f"--coverage was {coverage:g}, but val has only {images:,} images: too few to promise that. "
-        "Give a lower coverage."
+        f"--coverage is {coverage:g}, but val has only {images:,} images, too few to fit it. Use a lower --coverage, "
+        "or train with a larger --val."
     )
 
 
-def _say_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
+def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:
     outputs = run.outputs
     split = "test" if "test" in outputs else "val"
     if split not in outputs:
         return
     one = outputs[split]
     logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
-    confidence, is_right = judge_predictions(task, logits, targets)
-    gain = measure_rejection(confidence, is_right, limit)
-    share = "" if gain.accuracy is None else f", of which {100 * gain.accuracy:.1f} % are right"
+    confidence, is_correct = judge_predictions(task, logits, targets)
+    gain = measure_rejection(confidence, is_correct, limit)
+    share = "" if gain.accuracy is None else f" with an accuracy of {100 * gain.accuracy:.1f} %"
     terminal.remark(
-        f"rejecting: below {100 * limit:g} %; of {len(is_right):,} images of {split}, {100 * gain.coverage:.1f} % "
-        f"are kept{share} (without rejecting, {100 * is_right.double().mean():.1f} %)"
+        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images, {100 * gain.coverage:.1f} % "
+        f"are kept{share} (without the threshold: {100 * is_correct.double().mean():.1f} %)"
     )
 
 

@@ -1,4 +1,4 @@
-"""lamina data: what is in a data set and what is wrong with it."""
+"""lamina data: show what a data set contains, and its problems."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ def run(options: DataOptions, terminal: Terminal) -> int:
         save_sheet(build_contact_sheet(images, options.samples), options.contact_sheet)
         terminal.remark(f"contact sheet: {options.contact_sheet}")
     elif is_alone:
-        terminal.remark("--contact-sheet FILE.png draws samples of each class.")
+        terminal.remark("To draw samples of each class, use --contact-sheet FILE.png.")
     return 0
 
 
 def _check(options: DataOptions) -> None:
     if options.labels and options.run is not None:
-        raise DataError("--labels trains nets of its own, and --with uses a run's model. Give one of the two.")
+        raise DataError("--labels trains new nets, but --with uses the model of a run. Use only one of them.")
     if options.net is not None and options.run is None:
-        raise DataError("--net is for a run's own module. Give --with RUN too.")
+        raise DataError("--net defines the net of a run, but there is no run. Add --with RUN.")
     if not options.pretrained and not options.labels:
-        raise DataError("--no-pretrained is for the nets that --labels trains. Give --labels too.")
+        raise DataError("--no-pretrained applies to the nets that --labels trains. Add --labels.")
     if options.label_issues is not None and not options.labels and options.run is None:
-        raise DataError("--label-issues draws likely wrong labels. Give --labels or --with RUN too.")
+        raise DataError("--label-issues draws likely label errors. Add --labels or --with RUN to find them.")
     if options.hard is not None and options.run is None:
-        raise DataError("--hard draws what a run's model finds hard. Give --with RUN too.")
+        raise DataError("--hard draws images that are hard for the model of a run. Add --with RUN.")
     for flag, count in (("--samples", options.samples), ("--top", options.top)):
         if count < 1:
-            raise DataError(f"{flag} was {count}, but must be at least 1.")
+            raise DataError(f"{flag} is {count}; it must be at least 1. Use {flag} 10.")
     for flag, file in (
         ("--contact-sheet", options.contact_sheet), ("--label-issues", options.label_issues), ("--hard", options.hard),
     ):  # fmt: skip
         if file is not None and file.suffix.lower() != ".png":
-            raise DataError(f"{flag} was {file}, but must end in .png.")
+            raise DataError(f"{flag} is {file}; it must end in .png. Use {flag} {file.with_suffix('.png')}.")
 
 
 def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
@@ -88,33 +88,33 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         rows = []
         for numbers in zip(*map(measure_spread, splits.values()), strict=True):
             for split, each in zip(splits, numbers, strict=True):
-                name, *figures = each
-                rows.append((name, split, *(f"{figure:.6g}" for figure in figures)))
+                name, *values = each
+                rows.append((name, split, *(f"{value:.6g}" for value in values)))
         terminal.tabulate(("number", "split", "min", "mean", "std", "max"), rows, texts=2)
     else:
         terminal.tabulate(("target", *splits), [*targets, images])
     if (ratio := imbalance(dataset.train)) is not None:
-        terminal.say(f"imbalance: {ratio:.3g} (largest class ÷ smallest, in train)")
+        terminal.say(f"imbalance: {ratio:.3g} (size of the largest training class / smallest)")
     if inspection.sizes is not None:
         print_sizes(inspection.sizes, terminal)
     terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
     channels = inspection.channels
-    mean, deviation = (
+    mean, standard_deviation = (
         " ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.standard_deviation)
     )
     total = sum(map(len, splits.values()))
-    grey = f"; grey: {channels.grey:,} of {total:,} images" if len(channels.mean) == 3 else ""
-    terminal.say(f"channels: mean {mean}; standard deviation {deviation} (of 255){grey}")
+    grey = f"; gray images: {channels.grey:,} of {total:,}" if len(channels.mean) == 3 else ""
+    terminal.say(f"channels: mean {mean}; standard deviation {standard_deviation} (range 0 to 255){grey}")
     terminal.say(f"fingerprint: {dataset.fingerprint}")
     severities = Counter(finding.severity for finding in inspection.findings)
     found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items())
-    terminal.say("", f"found: {found or 'nothing wrong'}")
+    terminal.say("", f"problems: {found or 'none'}")
     for finding in inspection.findings:
         _print_finding(finding, terminal)
 
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
-    """The sizes of the images before they were resized."""
+    """Print the sizes of the images before resizing."""
     if sizes.sizes == 1:
         ((height, width, count),) = sizes.common
         terminal.say(f"original size: {height}×{width} ({plural(count, 'image', 'images')})")
@@ -123,7 +123,7 @@ def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
         low, middle, high = (each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px))
         terminal.say(f"{what}: {low} to {high} px, median {middle:.0f}")
     common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
-    terminal.say(f"{sizes.sizes:,} sizes (height×width), most often {common}")
+    terminal.say(f"sizes (height×width): {sizes.sizes:,}, most often {common}")
 
 
 def _print_finding(finding: Finding, terminal: Terminal) -> None:
@@ -136,7 +136,7 @@ def _print_finding(finding: Finding, terminal: Terminal) -> None:
 
 
 def _name(sighting: Sighting, finding: Finding) -> str:
-    """An image's name, with its split unless the name begins with it, and its target if targets conflict."""
+    """An image's file name, its split unless the name begins with it, and its target if targets conflict."""
     remarks: list[str] = []
     if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
         remarks.append(sighting.split)

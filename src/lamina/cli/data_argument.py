@@ -1,4 +1,4 @@
-"""What DATA means on the command line."""
+"""The DATA argument: load a data set, and print how lamina reads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lamina.errors import LaminaWarning
 
 
 def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
-    """The data set of that name or path, or the default one; of one that is loaded again, only progress is printed."""
+    """Load a data set by name or path, or the default one; ``is_again`` omits warnings and remarks."""
     reason = "as requested"
     if source is None:
         source, reason = find_default_data()
@@ -31,7 +31,7 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
 def choose_other_data(
     source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
 ) -> Dataset:
-    """The data set of that name or path, to evaluate a model that was trained on another one."""
+    """Load a data set by name or path, to evaluate a model that was trained on another one."""
     with _preparing(terminal) as progress:
         dataset = load_to_evaluate(source, preparation, target_names, progress=progress)
     for line in describe_data(dataset, "as requested"):
@@ -41,6 +41,6 @@ def choose_other_data(
 
 @contextmanager
 def _preparing(terminal: Terminal) -> Iterator[Callable[[int, int], None]]:
-    """Call what this gives with (done, total) to show progress."""
+    """Yield a function that shows progress, called with (done, total)."""
     with terminal.progress() as show_progress:
         yield partial(show_progress, "preparing images")

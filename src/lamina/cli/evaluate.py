@@ -1,4 +1,4 @@
-"""lamina evaluate: the metrics of a run's model."""
+"""lamina evaluate: print the metrics of a run's model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
-from lamina.cli.near_duplicates import say_overlap
+from lamina.cli.near_duplicates import report_overlap
 from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
@@ -21,12 +21,16 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")
     if options.near_duplicates and split == "train":
-        raise DataError("--near-duplicates is about images that were not trained on. Choose another split.")
+        raise DataError(
+            "--near-duplicates compares images with the training images, but --split is train. Use --split test."
+        )
     if split not in data.splits:
-        raise DataError(f"{data.name} has no {split} split. It has: {', '.join(data.splits)}.")
+        raise DataError(
+            f"{data.name} has no {split} split; it has {', '.join(data.splits)}. Use --split {next(iter(data.splits))}."
+        )
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
-        terminal.remark("--tta has no effect: training neither flipped nor shifted images")
+        terminal.remark("warning: --tta has no effect, because the recipe uses neither flip nor translate_px")
     images = data.splits[split]
     report, logits = evaluate_with_logits(predictor.model, images, views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
@@ -36,13 +40,13 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     is_unasked = options.near_duplicates is None and is_own and split != "train"
     if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train
-        found = say_overlap(predictor.task, logits, images, train, terminal)
+        found = report_overlap(predictor.task, logits, images, train, terminal)
         if options.near_duplicates and not found["near_duplicates"]:
-            terminal.say("", f"none of the {split} images is a near-duplicate of a training image")
+            terminal.say("", f"no {split} image is a near-duplicate of a training image")
     elif is_unasked:
         terminal.remark(
-            "near-duplicates of training images were not looked for, as that may take "
-            f"{seconds:.0f} s. Use --near-duplicates."
+            f"near-duplicates of training images: not searched for, because it may take {seconds:.0f} s. To search, "
+            "use --near-duplicates."
         )
     terminal.emit("report", run=str(run.path), **report.to_json(), **found)
     return 0

@@ -1,4 +1,4 @@
-"""lamina explain: what in an image a run's model bases its answer on, and whether the maps of it can be believed."""
+"""lamina explain: maps of the pixels that a prediction depends on, and tests of their reliability."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 
 def run(options: ExplainOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if an image could not be read; the others are explained all the same."""
+    """Run the command; the exit status is 2 if an image could not be read, but the others are explained."""
     paths, problems = choose_images(options.images)
     if options.layer is not None and options.method not in (None, "grad-cam"):
-        raise NetError(f"--layer was {options.layer!r}, but {options.method} has no layer. Leave it out.")
+        raise NetError(
+            f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method grad-cam."
+        )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
     wanted = None if options.target is None else _find_output(task, options.target)
@@ -69,7 +71,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
             if reason is not None:
                 report(path, reason)
                 continue
-            make_folder(folder)  # only now, so that none is left empty where no image can be read
+            make_folder(folder)  # not earlier: if no image can be read, no empty folder remains
             prediction, target = _predict(model, path, pixels, wanted)
             maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
             target_name = task.target_names[target]
@@ -78,7 +80,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
             image, box = _read_image(Path(path), model, resize)
             save_sheet(draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file)
             _save_maps(file.with_suffix(".npz"), maps, box)
-            terminal.say(f"{path}: {predicted}; {file} shows what speaks for {target_name}")
+            terminal.say(f"{path}: {predicted}; {file} shows the evidence for {target_name}")
             for name, (_, trust) in maps.items():
                 terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")
                 terminal.emit(
@@ -89,7 +91,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
 
 
 def _find_output(task: Task, target: str) -> int:
-    """The index of the output that a class, label, question or number has."""
+    """The index of the output for a class, label, question or number."""
     if target not in task.target_names:
         what = {SINGLE_LABEL: "class", MULTI_LABEL: "label"}.get(task.kind, "target")
         raise DataError(f"The model has no {what} {target!r}. {suggest(target, task.target_names)}")
@@ -99,7 +101,7 @@ def _find_output(task: Task, target: str) -> int:
 def _choose_methods(
     model: Model, method: str | None, layer: str | None, terminal: Terminal
 ) -> dict[str, tuple[Explain, Explain]]:
-    """The functions of the methods by name, each with a coarser one for the tests, which need it several times."""
+    """The methods by name, each with a coarser, faster variant for the reliability tests."""
     channels, height, width = model.in_shape
     side_px = window_side_px(height, width)
     found: dict[str, tuple[Explain, Explain]] = {
@@ -111,20 +113,22 @@ def _choose_methods(
     black = np.zeros((1, height, width, channels), np.uint8)
     place = choose_layer(model, layer) if layer is not None else find_spatial_layer(model)
     if place is None and method is None:
-        terminal.remark("grad-cam: left out, as no layer of this net has an output with height and width")
+        terminal.remark("grad-cam: skipped, because no layer of this net has an output with height and width")
         return found
     cam = partial(grad_cam, layer=place)
-    cam(model, black, np.zeros(1, np.int64))  # rejects a layer that does not fit before any image is explained
+    cam(model, black, np.zeros(1, np.int64))  # rejects an unsuitable layer before any image is explained
     return {**({} if method else found), "grad-cam": (cam, cam)}
 
 
 def _predict(
     model: Model, name: str, pixels: UInt8[np.ndarray, "1 h w c"], wanted: int | None
 ) -> tuple[Prediction, int]:
-    """The answer for an image, and the index of the output to explain."""
+    """The prediction for an image, and the index of the output to explain."""
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
-        raise NotFiniteError("The model's logits contain NaN or infinity: its training diverged.")
+        raise NotFiniteError(
+            "The model's logits contain NaN or infinity, because its training diverged. Train again with a lower --lr."
+        )
     target = choose_target(task, logits[0].numpy()) if wanted is None else wanted
     return make_prediction(task, name, task.probabilities(logits)[0].tolist()), target
 
@@ -139,7 +143,7 @@ def _explain(
 
 
 def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
-    """A file for an image's sheet, named after it; images of the same name in other folders get a number."""
+    """The file for an image's figure, named after it, with a number if the name is taken."""
     name, number = f"{image.stem}-explained", 1
     while name in used:
         number += 1
@@ -151,16 +155,16 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
 def _read_image(
     path: Path, model: Model, resize: Resize
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
-    """An image in its own size, and the box of it that the model sees: left, top, right, bottom in its pixels."""
+    """An image at its original size, and the box that the model sees: left, top, right, bottom in pixels."""
     channels, height, width = model.in_shape
     image = decode_image(read_file(path), mode="L" if channels == 1 else "RGB")
     return image, seen_box((image.shape[1], image.shape[0]), (height, width), resize)
 
 
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:
-    """Write the maps as arrays, with the box of the image that they are of."""
+    """Write the maps as arrays, with the box of the image that they cover."""
     packed = io.BytesIO()
     arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
-    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # it is for the names of its own arguments
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # mypy matches the names with savez's own arguments
     with writing(file):
         write_atomically(file, packed.getvalue())

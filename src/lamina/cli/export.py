@@ -1,4 +1,4 @@
-"""lamina export: a run's model as a file that other programs read, checked against the run."""
+"""lamina export: write a run's model to a file for other programs, and compare its outputs with the run's."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
     file = options.file
     file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
     if file_format is None:
-        raise DataError(f"The file was {file}, but must end in .onnx or .pt2. Another ending needs --to.")
+        raise DataError(f"FILE is {file}; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to pt2.")
     if SUFFIXES.get(file.suffix.lower(), file_format) != file_format:
-        raise DataError(f"The file was {file}, but --to {file_format} is another format. Rename it, or leave out --to.")
+        raise DataError(f"FILE is {file}, but --to is {file_format}. Change the extension, or leave out --to.")
     if not file.parent.is_dir():
-        raise DataError(f"The file was {file}, but there is no folder {file.parent}. Create it first.")
+        raise DataError(
+            f"FILE is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
+        )
     run, predictor = load_predictor(options.run, options.net, "cpu", terminal)
     dataset = choose_run_data(run, options.data, terminal)
     images = dataset.test or dataset.val or dataset.train
@@ -36,12 +38,14 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         content = export(predictor.model, predictor.resize)
         show_progress("comparing", 1, 2)
         parity_check = check_parity(content, file_format, predictor.model, images)
-    proof = file.with_name(f"{file.name}.json")
+    parity_file = file.with_name(f"{file.name}.json")
     with writing(file):
         write_atomically(file, content)
-        proof.unlink(missing_ok=True)  # of an earlier file
+        parity_file.unlink(missing_ok=True)  # of an earlier export
         described = describe_model(predictor.model, predictor.resize)
-        write_json(proof, {"run": str(run.path), "data": dataset.fingerprint, **asdict(parity_check), **described})
-    terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}", f"parity_check: {proof}")
+        write_json(
+            parity_file, {"run": str(run.path), "data": dataset.fingerprint, **asdict(parity_check), **described}
+        )
+    terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}", f"numerical parity check: {parity_file}")
     terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(parity_check))
     return 0

@@ -1,4 +1,4 @@
-"""lamina inspect: what a run's net has learned, layer by layer and unit by unit."""
+"""lamina inspect: show what a run's net has learned, by layer and by unit."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ from lamina.runs.stored import load_run
 from lamina.targets import MULTI_LABEL
 from lamina.training.model import Model
 
-# Upper limits of the images, evenly spread, that each of these is measured on.
-SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images in which patches are looked for
+# Maximum numbers of images, taken evenly, for each measurement.
+SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images that are searched for patches
 PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = 4000, 2000, 500, 1000, 500
-MODULE_PIXELS = 5_000_000  # in place of SEEN_PIXELS for modules that are not nets: they run whole for each layer
-REMOVED_PIXELS = 25_000_000  # that such a module sees while units are removed, for all layers together
-LEAST_IMAGES, MOST_PIXELS = 50, 2_000_000  # large images are fewer, in removals (slow) and comparisons (memory)
-SHOWN_UNITS, MOST_UNITS = 24, 96  # units on a sheet: of each layer, and of one that ``--layer`` names
-UNTRAINED_NETS = 5  # number of nets with random weights that concepts are compared with
-SHOWN_CONCEPTS = 5  # upper limit of the concepts of a layer that are printed; ``--json`` has all
+MODULE_PIXELS = 5_000_000  # instead of SEEN_PIXELS for torch modules, which run completely for each layer
+REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
+LEAST_IMAGES, MOST_PIXELS = 50, 2_000_000  # fewer images if they are large: removals are slow, comparisons need memory
+SHOWN_UNITS, MOST_UNITS = 24, 96  # units per figure, without and with ``--layer``
+UNTRAINED_NETS = 5  # nets with random weights to compare concepts with
+SHOWN_CONCEPTS = 5  # printed per layer; ``--json`` lists all
 
 
 def run(options: InspectOptions, terminal: Terminal) -> int:
     """Run the command."""
     if options.unit is not None and options.layer is None:
-        raise NetError(f"--unit was {options.unit}, but a unit belongs to a layer. Give --layer too.")
+        raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
     if options.other is not None and options.layer is not None:
-        raise NetError("--with compares all layers, and --layer shows one. Give one of the two.")
+        raise NetError("--with compares all layers, but --layer shows a single one. Use only one of them.")
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
@@ -60,7 +60,9 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
         terminal.remark("warning: the data set has changed since the run was trained")
     if dataset.train.shape != model.in_shape:
         shapes = ("×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape))
-        raise DataError("The run takes images of {}, but the data set has {}. Give the run's own data.".format(*shapes))
+        raise DataError(
+            "The run's images have shape {}, but those of --data have {}. Use the run's data set.".format(*shapes)
+        )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress)
         if options.other is not None:
@@ -74,7 +76,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
 
 @dataclass(frozen=True)
 class _Inspection:
-    """The model, the images that it is shown, and where what is found goes."""
+    """A model, the images to inspect it with, and the destination of the results."""
 
     model: Model
     train: Images
@@ -85,18 +87,20 @@ class _Inspection:
 
 
 def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
-    """The training images to look at, and those that figures are measured on; says how many these are."""
+    """The training images to search, and those for scores; prints how many there are."""
     for images in (dataset.val, dataset.test):
         if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
             break
     else:
-        terminal.remark("there are no val or test images with labels: scores are of training images")
+        terminal.remark(
+            "warning: there are no val or test images with labels; lamina computes scores on training images"
+        )
         images = dataset.train
     pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
     train, held_out = _take(dataset.train, SEEN_IMAGES, pixels), _take(images, SCORED_IMAGES, pixels)
     terminal.remark(
-        f"looking at {len(train):,} of {len(dataset.train):,} training images, and scoring on {len(held_out):,} of "
-        f"{len(images):,} of {images.split}"
+        f"images: {len(train):,} of {len(dataset.train):,} in train for patches, {len(held_out):,} of {len(images):,} "
+        f"in {images.split} for scores"
     )
     return train, held_out
 
@@ -107,19 +111,19 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 
 
 def _show_all(inspection: _Inspection) -> None:
-    """A sheet of each layer's units, how good a probe on each is, and the concepts found."""
+    """Draw each layer's units, score a probe on each layer, and report concepts."""
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
-    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "looking at images"))
+    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "measuring responses"))
     fitted = train.take_evenly(PROBE_IMAGES)
-    terminal.remark(f"probing {len(layers)} layers, trained and with random weights")
+    terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
     trained, untrained = (
         probe_layers(one, fitted, inspection.held_out, layers, partial(inspection.show_progress, f"probing {what}"))
         for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
-    terminal.remark(f"comparing units with those of {UNTRAINED_NETS} nets with random weights")
+    terminal.remark(f"comparing units with {UNTRAINED_NETS} nets with random weights")
     concepts = _find_concepts(inspection, layers, responses)
-    terminal.remark("removing units, and drawing them")
+    terminal.remark("measuring the effect of removing units")
     sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1] for path in layers]
     names = ["image", *(name_stage(model, path) for path in layers)]
     score = trained[0].score
@@ -128,7 +132,7 @@ def _show_all(inspection: _Inspection) -> None:
         units = f"{responses[path].strengths.shape[1]:,}"
         rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
     probed = score.name.replace("_", " ")
-    terminal.tabulate(("layer", "units", "sees", f"probe's {probed}", "random weights"), rows, texts=1)
+    terminal.tabulate(("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1)
     chart = inspection.folder / "probes.png"
     values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
     save_sheet(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
@@ -142,55 +146,55 @@ def _show_all(inspection: _Inspection) -> None:
     terminal.say(
         "", f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training images and "
         f"scored on {len(inspection.held_out):,} of {inspection.held_out.split}.",
-        f"images: {inspection.folder} (one of each layer's units; probes.png)",
+        f"figures: {inspection.folder} (one per layer; probes.png)",
     )  # fmt: skip
 
 
 def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
-    """The units of one layer, or one of them."""
+    """Show the units of one layer, or a single unit."""
     terminal = inspection.terminal
     responses = measure_responses(
-        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "looking at images")
+        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "measuring responses")
     )[path]
     if unit is not None:
         _show_unit(inspection, path, responses, unit)
         return
     units, file = _draw_units(inspection, path, responses, MOST_UNITS)
     name = name_stage(inspection.model, path)
-    terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, each sees {_describe_field(responses)}")
+    terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, receptive field {_describe_field(responses)}")
     rows = []
     for one in units:
         changes = ("", "") if one.removal is None else (one.removal.describe_score(), one.removal.describe_loss())
         rows.append((str(one.number + 1), one.describe_best(), *changes))
     metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
-    terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without it", "loss"), rows, texts=2)
+    terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows, texts=2)
     if rest := responses.strengths.shape[1] - len(units):
-        terminal.say(f"and {rest:,} more that separate the classes less (--unit U)")
-    terminal.say(f"image: {file}")
+        terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
+    terminal.say(f"figure: {file}")
 
 
 def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: int) -> None:
     units, terminal = responses.strengths.shape[1], inspection.terminal
     name = name_stage(inspection.model, path)
     if not 1 <= unit <= units:
-        raise NetError(f"--unit was {unit}, but layer {name} has units 1 to {units:,}.")
+        raise NetError(f"--unit is {unit}, but layer {name} has units 1 to {units:,}. Use --unit 1.")
     some = _take(inspection.held_out, REMOVAL_IMAGES)
     (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
     title = f"layer {name}, unit {unit} of {units:,}"
-    remark = "; ".join(filter(None, (f"sees {_describe_field(responses)}", _describe_removal(found, some))))
+    remark = "; ".join(filter(None, (f"receptive field {_describe_field(responses)}", _describe_removal(found, some))))
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
     save_sheet(build_unit_sheet(inspection.train, found, title, remark), file)
     terminal.say(f"{title}: {remark}")
     ordered = sorted(found.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))
     terminal.tabulate(("class", "AUC"), [(name, f"{auc:.3f}") for name, auc in ordered])
-    terminal.say(f"image: {file}")
+    terminal.say(f"figure: {file}")
     _emit_unit(inspection, path, found, file)
 
 
 def _draw_units(
     inspection: _Inspection, path: str, responses: Responses, most: int, layers: int = 1
 ) -> tuple[tuple[Unit, ...], Path]:
-    """The units of a layer, one of ``layers``, that separate some class best, and the sheet that shows them."""
+    """Draw the units of a layer that separate a class best; ``layers`` is the number of layers in all."""
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_IMAGES)
@@ -210,10 +214,10 @@ def _draw_units(
         f"the {len(units)} of {count:,} units that separate a class best" if len(units) < count else f"{count} units"
     )
     remark = (
-        f"each sees {_describe_field(responses)}. Training patches that excite it most; the class that it separates "
-        f"best in training, with the area under the ROC curve (by chance {chance:.2f}); what the removal of "
-        f"{'each' if removed == len(numbers) else f'the first {removed}'} changes, on {len(some):,} images of "
-        f"{some.split}."
+        f"Receptive field: {_describe_field(responses)}. For each unit: the training patches that excite it most; the "
+        f"class that it separates best on the training images, with the area under the ROC curve (by chance "
+        f"{chance:.2f}); the effect of removing {'it' if removed == len(numbers) else f'it (first {removed} units)'}, "
+        f"on {len(some):,} {some.split} images."
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
     filters = read_filters(inspection.model, path)
@@ -240,7 +244,7 @@ def _find_concepts(
 
 def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
     terminal = inspection.terminal
-    terminal.say("", "units that stand for a class or attribute (overlap; of random weights; of shuffled labels):")
+    terminal.say("", "units that match a class or attribute (overlap; with random weights; with shuffled labels):")
     for path, found in concepts.items():
         name = name_stage(inspection.model, path)
         clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
@@ -265,7 +269,9 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
         raise DataError(
-            "The runs take images of different shapes: {} and {}. Compare runs that take the same.".format(*shapes)
+            "The images of the two runs have different shapes: {} and {}. Compare runs with the same --size.".format(
+                *shapes
+            )
         )
     some = _take(inspection.held_out, COMPARED_IMAGES)
     layers, others = choose_layers(model), choose_layers(other)
@@ -280,7 +286,7 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
         best = int(row.argmax())
         rows.append((name, names[1][best], f"{row[best]:.2f}"))
     terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
-    terminal.say(f"image: {file}")
+    terminal.say(f"figure: {file}")
     terminal.emit(
         "similarity", other=str(other_run.path), layers=list(layers), other_layers=list(others), cka=values.tolist(),
         file=str(file),
@@ -311,8 +317,9 @@ def _describe_removal(unit: Unit, images: Images) -> str:
     if unit.removal is None:
         return ""
     return (
-        f"without it, {unit.removal.before.name.replace('_', ' ')} changes by {unit.removal.describe_score()} and the "
-        f"loss by {unit.removal.describe_loss()}, on {len(images):,} images of {images.split}"
+        f"without this unit, {unit.removal.before.name.replace('_', ' ')} changes by "
+        f"{unit.removal.describe_score()} and the loss by {unit.removal.describe_loss()}, "
+        f"on {len(images):,} {images.split} images"
     )
 
 
@@ -322,7 +329,7 @@ def _format(probe: Probe) -> str:
 
 
 def _slug(name: str) -> str:
-    """A layer's name for a file, such as ``05-conv2d-relu``."""
+    """A layer's name as part of a file name, such as ``05-conv2d-relu``."""
     number, _, kind = name.partition(" ")
     words = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
     return f"{number.zfill(2)}-{words}" if number.isdecimal() else f"{re.sub(r'[^A-Za-z0-9_.]+', '-', number)}-{words}"

@@ -1,4 +1,4 @@
-"""lamina data --labels: likely wrong labels, found by nets that are trained for it on other images."""
+"""lamina data --labels: find likely label errors with nets trained by cross-validation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from lamina.training.device import choose_device
 from lamina.training.pretrained import find_at_hand
 
 NEAR_DUPLICATES_IMAGES = 20_000
-"""Up to this many images, near-duplicates are found first and are in one fold; among more, identical images are."""
+"""Up to this many images, near-duplicates are kept in the same fold; beyond it, only identical images are."""
 
 
 def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
-    """Say which labels nets that were trained on other images find wrong."""
+    """Report likely label errors, according to nets that were trained on other images."""
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
@@ -35,7 +35,8 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     device = choose_device(options.device)
     terminal.remark(f"device: {device}")
     terminal.remark(
-        f"nets: {' and '.join(map(str, plans))}; four of each, each trained without a different quarter of the images"
+        f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts images it was not "
+        "trained on"
     )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         groups: Sequence[Any]
@@ -46,24 +47,23 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
         groups, divided = limit_groups(train, groups)
         if divided:
             terminal.remark(
-                f"{divided:,} training images are copies of each other, or nearly, and too many of their class or of "
-                "all to be in one fold. Only identical ones are kept together, or none where these are too many, "
-                "so a net may have been told the label of an image's copy."
+                f"warning: {divided:,} training images are near-duplicates of each other, too many to be in one fold. "
+                "lamina keeps only identical images together, or none if these are too many. A net may have been "
+                "trained on a copy of an image whose label it checks."
             )
         findings = check_labels(
             dataset,
             lambda images, others: predict_by(
                 plans, images, others, groups=groups, device=device.value,
-                progress=partial(show_progress, "judging labels"),
+                progress=partial(show_progress, "checking labels"),
             ),
         )  # fmt: skip
     for split, label_issues in findings.label_issues.items():
         terminal.say(count_label_issues(dataset.splits[split], label_issues, findings.disagreements[split]))
         warn_if_weak("the nets agree", split, findings.agreements[split], terminal)
     terminal.say(
-        f"of {findings.injected:,} labels that were exchanged between images at random for a test, "
-        f"{findings.injected_found} {'was' if findings.injected_found == 1 else 'were'} found "
-        f"({100 * findings.injected_recall:.0f} %)"
+        f"test with injected errors: {findings.injected_found:,} of {findings.injected:,} randomly exchanged labels "
+        f"found ({100 * findings.injected_recall:.0f} %)"
     )
     report_label_issues(
         dataset, findings.label_issues, findings.agreements, findings.injected_recall, options, terminal
@@ -71,21 +71,21 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
 
 
 def count_label_issues(images: Images, label_issues: Sequence[LabelIssue], disagreements: int) -> str:
-    """How many labels are likely wrong, and for how many the nets merely find another more probable."""
+    """The number of likely label errors, and of labels for which another is more probable."""
     total = images.targets.size
     return (
         f"{images.split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely wrong "
-        f"({100 * len(label_issues) / total:.1f} %); another is more probable for {disagreements:,}"
+        f"({100 * len(label_issues) / total:.1f} %); for {disagreements:,}, another label is more probable"
     )
 
 
 def warn_if_weak(who: str, split: Split, agreement: Agreement, terminal: Terminal) -> None:
-    """Warn that many labels listed are right, where the nets hardly agree with any."""
+    """Warn that many listed labels are likely correct, if the nets agree with few labels."""
     if agreement.is_weak:
         terminal.remark(
-            f"warning: {who} with only {format_percent(agreement.value)} of the labels of {split}, averaged over the "
-            f"classes (guessing: {format_percent(agreement.guessed)}). Most of the labels listed are likely right, "
-            "unless very many are wrong: this needs a better net, or more images."
+            f"warning: {who} with only {format_percent(agreement.value)} of the {split} labels, averaged over classes "
+            f"(by chance: {format_percent(agreement.guessed)}). A weak model flags correct labels, so most of "
+            "the listed labels are likely correct. Train a better net, or add images."
         )
 
 
@@ -97,7 +97,7 @@ def report_label_issues(
     options: DataOptions,
     terminal: Terminal,
 ) -> None:
-    """Print the labels that are likely wrong, and draw them if that was asked for."""
+    """Print the likely label errors, and draw them with ``--label-issues``."""
     ordered = sorted(
         ((dataset.splits[split], label_issue) for split, found in label_issues.items() for label_issue in found),
         key=lambda pair: -pair[1].score,
@@ -110,12 +110,13 @@ def report_label_issues(
 
         title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely wrong"
         save_sheet(build_label_issues_sheet(ordered, title), options.label_issues)
-        terminal.remark(f"label_issues: {options.label_issues}")
+        terminal.remark(f"images with likely label errors: {options.label_issues}")
     elif ordered:
-        terminal.remark("--label-issues FILE.png draws them.")
+        terminal.remark("To draw these images, use --label-issues FILE.png.")
     if ordered:
         terminal.remark(
-            "Look before you correct a label: some are right. Leave no test image out: the easy ones would remain."
+            "Look at each image before you correct its label: some are correct. Do not remove test images, because "
+            "only easy ones would remain."
         )
     terminal.emit(
         "labels",

@@ -1,4 +1,4 @@
-"""lamina data --with: what a run's model makes of a data set: wrong labels, hard images, and outliers."""
+"""lamina data --with: find label errors, hard classes and images, and outliers with a run's model."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from lamina.training.features import predict_with_features
 from lamina.training.task import Task
 
 DRAWN_LOSSES = 16
-NAMED_IMAGES = 3  # names that stand beside a pair of classes; --json has all
+NAMED_IMAGES = 3  # per pair of classes in the table; --json lists all
 
 
 class Judged(NamedTuple):
-    """The images of a split, and what a model makes of them."""
+    """The images of a split, with a model's logits and features."""
 
     images: Images
     logits: Float32[np.ndarray, "n k"]
@@ -47,14 +47,14 @@ class Judged(NamedTuple):
 
 
 def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Dataset:
-    """Say what a run's model makes of a data set: likely wrong labels, what it finds hard, and outliers."""
+    """Report likely label errors, hard classes and images, and outliers."""
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation)
     with terminal.progress(QUIET_SECONDS) as show_progress:
 
         def judge(images: Images) -> Judged:
-            progress = partial(show_progress, f"looking at {images.split}")
+            progress = partial(show_progress, f"predicting {images.split}")
             return Judged(images, *predict_with_features(predictor.model, images.pixels, progress))
 
         judged = [judge(images) for images in dataset.splits.values()]
@@ -62,10 +62,12 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
         _find_label_issues(dataset, judged, task, is_own, options, terminal)
     held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
     if not held_out:
-        terminal.remark("there is neither val nor test, so these are the images that the model was trained on")
-    _say_hard(task, held_out or judged, escape(f"{dataset.name}: what {path} finds hard"), options, terminal)
+        terminal.remark(
+            "warning: there is neither val nor test; hard images are those of train, on which the model was trained"
+        )
+    _report_hard(task, held_out or judged, escape(f"{dataset.name}: hard for {path}"), options, terminal)
     isolation = measure_isolation(torch.cat([one.features for one in judged]))
-    terminal.say("", "least like any other image, to the model:")
+    terminal.say("", "outliers (images whose features are unlike all others):")
     sights = list_sights(one.images for one in judged)
     terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
     return dataset
@@ -83,12 +85,14 @@ def _find_label_issues(
         terminal.say(count_label_issues(images, label_issues[images.split], count_disagreements(images, probabilities)))
         warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
         if is_own and images.split == "train":
-            terminal.say("    the model was trained on these, so it has learned many wrong labels too: try --labels")
+            terminal.say(
+                "    the model was trained on these images and may have memorized wrong labels; --labels avoids this"
+            )
     report_label_issues(dataset, label_issues, agreements, None, options, terminal)
 
 
-def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
-    """Say which classes, pairs and images a model finds hard, of splits that it was not trained on."""
+def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
+    """Report the classes, pairs of classes and images that are hard for the model."""
     sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])
     targets = np.concatenate([one.images.targets for one in judged])
@@ -101,7 +105,7 @@ def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOpt
     ]
     splits = [one.images.split for one in judged]
     images = plural(len(sights), "image", "images")
-    terminal.say("", f"what the model finds hard, among {images} of {' and '.join(splits)}:")
+    terminal.say("", f"hard classes and images, of {images} in {' and '.join(splits)}:")
     _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
     terminal.say("", "largest losses:")
     rows = [
@@ -116,7 +120,7 @@ def _say_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOpt
         save_sheet(build_hard_sheet(drawn, confused, title), options.hard)
         terminal.remark(f"hard images: {options.hard}")
     else:
-        terminal.remark("--hard FILE.png draws them.")
+        terminal.remark("To draw these images, use --hard FILE.png.")
     terminal.emit(
         "hard",
         splits=splits,
@@ -135,20 +139,22 @@ def _tabulate_confusions(
 ) -> None:  # fmt: skip
     if not pairs:
         if task.kind.has_classes:
-            terminal.say("nothing is answered wrongly")
+            terminal.say("all predictions are correct")
         return
-    figures = ("of", "share", "95 % interval")
-    if task.kind is SINGLE_LABEL and task.outputs > 2:  # of two, the pairs say the same
-        terminal.tabulate(("true", "wrong", *figures), [(one.target, *_figures(one)) for one in classes], top=top)
+    heads = ("of", "share", "95 % interval")
+    if task.kind is SINGLE_LABEL and task.outputs > 2:  # with two classes, the pairs contain the same values
+        terminal.tabulate(
+            ("true", "incorrect", *heads), [(one.target, *_format_counts(one)) for one in classes], top=top
+        )
         terminal.say("")
     rows = []
     for one in pairs:
         names = name_some([sights[row].name for row in one.rows], NAMED_IMAGES)
-        rows.append((one.target, str(one.predicted), names, *_figures(one)))
-    terminal.tabulate(("true", "predicted", "largest losses", "images", *figures), rows, texts=3, top=top)
+        rows.append((one.target, str(one.predicted), names, *_format_counts(one)))
+    terminal.tabulate(("true", "predicted", "largest losses", "images", *heads), rows, texts=3, top=top)
 
 
-def _figures(one: Confusion) -> tuple[str, str, str, str]:
+def _format_counts(one: Confusion) -> tuple[str, str, str, str]:
     low, high = 100 * one.interval.low, 100 * one.interval.high
     share = format_percent(len(one.rows) / one.images)
     return f"{len(one.rows):,}", f"{one.images:,}", share, f"{low:.1f} to {high:.1f} %"

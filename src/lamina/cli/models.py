@@ -1,4 +1,4 @@
-"""What RUN means on the command line: a run's model, and the data to use it on."""
+"""The RUN argument: load a run's model, and the data to use it on."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from lamina.training.device import choose_device
 from lamina.training.model import Model
 
 IMAGES_OF_ONE_THREAD = 10
-"""Up to this many images are predicted by one thread: each takes a millisecond, but waiting for a second thread whose
-core another process is using takes eighty."""
+"""Up to this many images, one thread predicts: an image takes about 1 ms, but waiting for a second thread whose core
+another process uses takes about 80 ms."""
 KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed"}
-"""How a run's model is used follows from its training: not to be given for other data."""
+"""Fixed by a run's training, so not accepted with other data."""
 
 
 def load_predictor(path: Path, net: str | None, device: str, terminal: Terminal) -> tuple[Run, Predictor]:
-    """A run, and its model on a device; ``net`` is the file that makes a user's own module."""
+    """Load a run, and its model on a device; ``net`` is the file that defines a custom net."""
     run = load_run(path)
     run, place = add_module(run, net, terminal), choose_device(device)
     terminal.remark(f"device: {place}")
@@ -41,52 +41,55 @@ def load_predictor(path: Path, net: str | None, device: str, terminal: Terminal)
 
 
 def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
-    """The run with the user's own net or module in the file ``net``, its weights drawn from the run's seed."""
+    """The run with the custom net from the file ``net``, its weights drawn from the run's seed."""
     if net is None:
         return run
     record = run.record
     is_own = not net.startswith(TIMM)
     body = choose_net(net, terminal).make(record.recipe.seed, record.in_shape, record.task.outputs) if is_own else None
     if body is None or (isinstance(body, Net) and record.own_module is None):
-        raise NetError(f"--net is for a module of your own, but {net} defines a net that the run already stores.")
+        raise NetError(f"--net is {net}, which defines a net that the run already stores. Leave out --net.")
     return dataclasses.replace(run, module=body)
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    """The data set of a run, from where it was, or from its new place, ``source``."""
+    """Load the data set of a run, from ``source`` if it has moved."""
     return choose_data(str(find_source(run.folder, run.record, source)), run.record.data.preparation, terminal)
 
 
 def choose_evaluated_data(
     run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given | None = None
 ) -> tuple[Dataset, bool]:
-    """The data set to use a run's model on, read as ``given`` says unless it is the run's own, and whether it is."""
+    """Load the data set to use a run's model on; the second value is whether it is the run's own.
+
+    ``given`` says how to read other data sets.
+    """
     own, given = run.record.data, given or Given()
     if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
         if kept := given.flags_of(KEPT_FIELDS):
-            raise DataError(f"{run.path} reads images as for its training, and draws no splits. Leave out {kept}.")
+            raise DataError(f"{run.path} reads images as during its training, and draws no splits. Leave out {kept}.")
         task = predictor.task
         preparation = dataclasses.replace(own.preparation, **given)
         preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
         return choose_other_data(source, preparation, task.target_names, terminal), False
     if given:
         raise DataError(
-            f"{run.path} was trained on this data, which is read as it was then. Leave out {given.flags_of()}."
+            f"{run.path} was trained on this data set and reads it in the same way. Leave out {given.flags_of()}."
         )
     data = choose_run_data(run, source, terminal)
     if data.fingerprint != own.fingerprint:
         terminal.remark(
-            f"warning: {own.source} has changed since the run was trained: these may include images it was trained on"
+            f"warning: {own.source} has changed since the run was trained, so these may include training images"
         )
     return data, True
 
 
 def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
-    """Whether a run's data set, where it is no longer where it was, has moved to ``source``."""
+    """Whether a run's data set is missing from its original path and has moved to ``source``."""
     own = run.record.data
     if {own.source, source} & set(NAMES) or Path(own.source).exists():
         return False
-    terminal.remark(f"data: {own.source} is no longer there; reading {source} to see whether it has moved")
+    terminal.remark(f"data: {own.source} no longer exists; checking whether {source} is the same data set")
     try:
         return choose_data(source, own.preparation, terminal, is_again=True).fingerprint == own.fingerprint
     except DataError:
@@ -94,9 +97,9 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 
 
 def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
-    """The images that were given, and what is wrong with the others."""
+    """Find the images to predict, and the arguments that name none."""
     if not given:
-        raise DataError("Expected images after the run, got none. Give their paths.")
+        raise DataError("There are no images. Add image files, folders or patterns after RUN.")
     paths, problems = find_images(given)
     if len(paths) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
@@ -104,8 +107,8 @@ def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
 
 
 def choose_layer(model: Model, layer: str) -> str:
-    """The module path of a layer that is given by its number in the net, from 1, or by its path in the module."""
+    """The module path of a layer, given by its number in the net (from 1) or its module path."""
     number, dot, inside = layer.partition(".")
-    if number.isdecimal() and (model.net is not None or not dot):  # 4.body.0 is in layer 4, as in figures
+    if number.isdecimal() and (model.net is not None or not dot):  # 4.body.0 is in layer 4, as in the figures
         return find_path(model, f"{find_path(model, int(number))}{dot}{inside}")
     return find_path(model, layer if layer.startswith("body.") else f"body.{layer}")

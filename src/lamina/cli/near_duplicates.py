@@ -1,4 +1,4 @@
-"""lamina data --duplicates: images that are nearly copies of others, the least like any other, and copies in scores."""
+"""lamina data --duplicates: near-duplicates and outliers; and the near-duplicates of training images in a score."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lamina.training.task import Task
 
 
 class Sight(NamedTuple):
-    """An image, by its row in its split."""
+    """An image: its split and its row in it."""
 
     images: Images
     row: int
@@ -40,14 +40,14 @@ class Sight(NamedTuple):
 
 
 def list_sights(splits: Iterable[Images]) -> list[Sight]:
-    """All images of some splits."""
+    """List all images of the splits."""
     return [Sight(images, row) for images in splits for row in range(len(images))]
 
 
 def show_outliers(
     sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], top: int, terminal: Terminal
 ) -> list[dict[str, object]]:
-    """Print the most isolated images, and give them as JSON values."""
+    """Print the most isolated images, and return them as JSON values."""
     outliers = np.argsort(-isolation, kind="stable")[:top].tolist()
     rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
     terminal.tabulate(("image", "split", "isolation"), rows, texts=2)
@@ -55,15 +55,15 @@ def show_outliers(
 
 
 def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
-    """Say which images are near-duplicates, and which are least like any other."""
-    # Shrunk split by split, as all images together may not fit into memory.
+    """Report near-duplicates and outliers."""
+    # Split by split, because all images together may not fit into memory.
     pixels = np.concatenate([shrink(images.pixels) for images in dataset.splits.values()])
     sights = list_sights(dataset.splits.values())
     with terminal.progress(QUIET_SECONDS) as show_progress:
         pairs = find_near_duplicates(pixels, partial(show_progress, "comparing images"))
         isolation = measure_isolation(compute_signatures(pixels))
     across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
-    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them in two splits")
+    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them across splits")
     rows, values = [], []
     for pair in pairs:
         first, second = sights[pair.first], sights[pair.second]
@@ -72,15 +72,15 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
         values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
     heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
     terminal.tabulate(heads, rows, texts=5, top=options.top)
-    terminal.say("least like any other image:")
+    terminal.say("outliers (images unlike all others):")
     outliers = show_outliers(sights, isolation, options.top, terminal)
     terminal.emit("duplicates", pairs=values, outliers=outliers)
 
 
-def say_overlap(
+def report_overlap(
     task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
 ) -> dict[str, Any]:
-    """Say how many images are near-duplicates of training images, and the score without them; as JSON values."""
+    """Report how many images are near-duplicates of training images, and the score without them; as JSON values."""
     with terminal.progress(QUIET_SECONDS) as show_progress:
         overlap = find_overlap(task, logits, images, train, partial(show_progress, "comparing images"))
     if len(overlap.rows):

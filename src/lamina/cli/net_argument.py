@@ -1,4 +1,4 @@
-"""What NET means on the command line, and the files of one's own that it may name."""
+"""The NET argument: a net by name, by layers, or from a Python file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lamina.training.recipe import Recipe
 
 
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
-    """The net that ``text`` names: as :func:`find_net` has it, or ``file.py`` or ``file.py:NAME``, which is run."""
+    """Find the net that ``text`` names, as :func:`find_net` does, or execute ``file.py`` or ``file.py:NAME``."""
     is_timm = text.startswith(TIMM)
     if weights is not None and not is_timm:
-        raise NetError(f"--weights was {weights!r}, but only timm:NAME takes weights. Leave it out.")
+        raise NetError(f"--weights is {weights!r}, but only timm:NAME has pretrained weights. Leave out --weights.")
     if not is_timm and (file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text)):
         return _choose_own(Path(file[1]), file[2] or "", terminal)
     choice = find_net(text, weights, terminal.remark)
@@ -33,22 +33,22 @@ def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> Net
 
 
 def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
-    terminal.remark(f"net: running {file}, which can do anything you can")
+    terminal.remark(f"net: executing {file} with your permissions")
     found = _find_own(file, name)
     made = found if isinstance(found, Net) else _call_own(file, found)
     recipes = {"default": Recipe()}
-    title = f"{file.stem}-{name}" if name else file.stem  # a file may hold several nets
+    title = f"{file.stem}-{name}" if name else file.stem  # a file may define several nets
     from lamina.runs.record import OwnModule
 
-    # A module is made again for each training, after its seed is set.
+    # Call the file's function again for each training, after setting its seed.
     net = made if isinstance(made, Net) else lambda *_: _call_own(file, found)
     return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name))
 
 
 def _find_own(path: Path, name: str) -> Any:
-    """The only net, function or class of a Python file, or the one called ``name``; the file is run."""
+    """Execute a Python file, and return its only net, function or class, or the one called ``name``."""
     if not path.is_file():
-        raise NetError(f"There is no file {path}. Give the path of a Python file that holds a Net.")
+        raise NetError(f"The file {path} does not exist. Give the path of a Python file that defines a Net.")
     module = _run_file(path)
     named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
@@ -57,12 +57,12 @@ def _find_own(path: Path, name: str) -> Any:
     classes = {key: value for key, value in own.items() if inspect.isclass(value) and not issubclass(value, Layer)}
     candidates = values | functions or classes
     chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
-    held = f"It holds: {', '.join(candidates | classes)}." if candidates | classes else "It holds none."
+    held = f"It defines {', '.join(candidates | classes)}." if candidates | classes else "It defines none."
     if name and chosen is None:
-        raise NetError(f"{path} holds no net, and no function or class that makes one, called {name!r}. {held}")
+        raise NetError(f"{path} defines no net, function or class called {name!r}. {held}")
     if chosen is None or not (name or len(candidates) == 1):
         raise NetError(
-            f"{path} should hold one Net, or one function that makes a module, or be given as {path}:NAME. {held}"
+            f"{path} must define exactly one Net, or one function that returns a module. {held} Use {path}:NAME."
         )
     return chosen
 
@@ -70,9 +70,9 @@ def _find_own(path: Path, name: str) -> Any:
 def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise NetError(f"{path} is not a Python file.")
+        raise NetError(f"{path} is not a Python file. Give the path of a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    # The file can import its neighbours, as when Python runs it, and its classes look up their module by name.
+    # As when Python runs the file, it can import its neighbors, and its classes find their module by name.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)
     try:
@@ -83,7 +83,7 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _call_own(path: Path, make: Callable[[], Any]) -> Any:
-    """The net or module that a file's function or class makes."""
+    """Call a file's function or class to create the net or module."""
     from torch import nn
 
     try:
@@ -91,7 +91,9 @@ def _call_own(path: Path, make: Callable[[], Any]) -> Any:
     except Exception as error:
         raise _failed(path, error) from error
     if not isinstance(made, Net | nn.Module):
-        raise NetError(f"{path}: {make.__name__}() should give a Net or an nn.Module, but gave {type(made).__name__}.")
+        raise NetError(
+            f"{path}: {make.__name__}() returned {type(made).__name__}; it must return a Net or an nn.Module."
+        )
     return made
 
 
@@ -99,4 +101,4 @@ def _failed(path: Path, error: Exception) -> NetError:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if Path(frame.filename) == path.resolve()]
     where = f" in line {lines[-1]}" if lines else ""
-    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}.")
+    return NetError(f"{path} failed{where}: {type(error).__name__}: {error}. Correct the file.")

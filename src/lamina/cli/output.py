@@ -1,4 +1,4 @@
-"""The files that commands write where a person asks for them."""
+"""Write files and folders that options name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def writing(file: Path, advice: str = "Give another file or folder.") -> Iterator[None]:
-    """Say so where a file cannot be written in this block, and what to do."""
+def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator[None]:
+    """Turn an ``OSError`` in the block into a message with advice."""
     try:
         yield
     except BrokenPipeError:
@@ -27,19 +27,19 @@ def writing(file: Path, advice: str = "Give another file or folder.") -> Iterato
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder that ``--output`` names, made if it is missing, and checked that files can be written in it."""
+    """Create the folder of ``--output`` if necessary, and check that it is writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Give another with --output.") from error
+        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Use another --output.") from error
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(f"Cannot write in the folder {folder}. Give another with --output.")
+        raise DataError(f"Cannot write in the folder {folder}. Use another --output.")
     return folder
 
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:
-    """Write a drawing."""
-    from lamina.drawing.style import save_figure  # matplotlib, only where something is drawn
+    """Write a figure."""
+    from lamina.drawing.style import save_figure  # loads matplotlib
 
     with writing(file):
         save_figure(sheet, file)

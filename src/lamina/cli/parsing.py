@@ -1,4 +1,4 @@
-"""A command's options: flags that tyro makes of the command's dataclass, and their help."""
+"""Parse a command's options with tyro, which derives flags and help from the command's dataclass."""
 
 from __future__ import annotations
 
@@ -33,23 +33,30 @@ _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(hel
 
 
 @dataclass(frozen=True)
-class Further:
-    """Marks an option that ``--help`` leaves out, and ``--help-all`` shows in this group."""
+class Group:
+    """The group of options that help shows an option in; if ``is_further``, only ``--help-all`` shows it."""
 
-    group: str
+    name: str
+    is_further: bool = False
+    text: str = ""
 
 
 class Given(dict[str, Any]):
-    """Flags for a dataclass's fields, of which ``--help`` shows those in ``shown``; it holds those given, checked."""
+    """The values that were typed for the fields of the dataclass ``kind``; each of its fields has a flag.
+
+    ``shown`` lists the fields that ``--help`` shows (``--help-all`` shows all), ``defaults`` those whose default is not
+    the dataclass's, and ``flags`` holds ``tyro.conf.arg`` for some.
+    """
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
     shown: ClassVar[tuple[str, ...]]
-    flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some
+    defaults: ClassVar[Mapping[str, str]] = {}
+    flags: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
     def check(cls, **values: Any) -> Given:
-        """Those that are given."""
+        """Keep the values that were typed, and check them."""
         defaults = {field.name: field.default for field in dataclasses.fields(cls.kind)}
         given = cls()
         for name, value in values.items():
@@ -63,24 +70,26 @@ class Given(dict[str, Any]):
         return given
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
-        """The flags of those given, or of those among ``names``, in words."""
+        """List the flags that were typed, or those among ``names``."""
         wanted = [name for name in self if names is None or name in names]
         own = [getattr(self.flags.get(name), "name", None) or name.replace("_", "-") for name in wanted]
         return " and ".join(f"--{flag}" for flag in own)
 
 
 class _Box:
-    """Options that are shown together."""
+    """The options of one group, for help."""
 
     fields: ClassVar[tuple[StructFieldSpec, ...]]
 
 
 def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -> Options:
-    """Read a command's arguments into its dataclass; ``LaminaError`` for invalid ones."""
+    """Parse a command's arguments into its dataclass; raise ``LaminaError`` for invalid ones."""
     width = shutil.get_terminal_size().columns
     # tyro does not wrap a description, and joins its lines unless they begin with a space.
-    text = _join_lines(inspect.getdoc(kind) or "")
-    description = textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
+    paragraphs = map(_join_lines, (inspect.getdoc(kind) or "").split("\n\n"))
+    description = "\n".join(
+        textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ") for text in paragraphs
+    )
     shows_all = "--help-all" in arguments
     asks_help = shows_all or not {"-h", "--help"}.isdisjoint(arguments)
     registry = ConstructorRegistry()
@@ -104,26 +113,26 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
 
 
 def _explain(box: str, command: str) -> str:
-    """What tyro says in a box, as one message."""
+    """Turn tyro's boxed error into one message."""
     text = _join_lines(re.sub(r"[│╭╮╰╯]", "", box.partition("\n")[2]))  # without its title
     problem, *others = filter(None, (part.strip() for part in re.split("[─-]{8,}", text)))
     if found := re.match(r"Unrecognized options: ([^\s,]+)", problem):
         nearest = re.search(r"--[\w-]+", others[0]) if "Perhaps" in others[0] else None
-        what = "option" if found[1].startswith("-") else "place for"
-        problem = f"There is no {what} {found[1]}." + (f" Did you mean {nearest[0]}?" if nearest else "")
+        what = "Unknown option" if found[1].startswith("-") else "Unexpected argument"
+        problem = f"{what} {found[1]}." + (f" Did you mean {nearest[0]}?" if nearest else "")
     elif found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)", problem):
-        problem = f"{found[2]} was {found[1]!r}, but takes one of {found[3]}."
+        problem = f"{found[2]} is {found[1]!r}; it must be one of {found[3]}."
     elif found := re.match(r"Error parsing (\S+): .*?(int\(\)|float).*: ('.*')", problem):
-        problem = f"{found[1]} was {found[3]}, but takes a {'whole ' * (found[2] == 'int()')}number."
+        problem = f"{found[1]} is {found[3]}; it must be a {'whole ' * (found[2] == 'int()')}number."
     elif found := re.match(r"Missing from (lamina \w+): (\S+) (.*) \(required\)", problem):
         problem = f"{found[1]} needs {found[2]}: {found[3]}."
     elif found := re.match(r"Missing value for argument '(.*)'\. Expected (\d+)", problem):
-        problem = f"{found[1]} takes {plural(int(found[2]), 'value', 'values')}, got fewer."
-    return f"{problem} Type lamina {command} --help for the options."
+        problem = f"{found[1]} needs {plural(int(found[2]), 'value', 'values')}."
+    return f"{problem} Run lamina {command} --help to see the options."
 
 
 def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """What tyro is to know of a type or ``None``: the same as of the type, as nobody types None."""
+    """Make tyro parse ``T | None`` as ``T``: nobody types None."""
     inner, *others = get_args(info.type) or (None,)
     if others != [NoneType]:
         return None
@@ -134,32 +143,41 @@ def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | N
 
 
 def _read_struct(info: StructTypeInfo, *, shows_further: bool | None) -> StructConstructorSpec | None:
-    """What tyro is to know of a dataclass; for help, ``shows_further`` says whether all options are in it."""
+    """Tell tyro the fields of a dataclass; for help, in groups, and ``shows_further`` says whether all of them."""
     kind: Any = info.type
     if not isinstance(kind, type):
         return None
     if issubclass(kind, _Box):
         return StructConstructorSpec(dict, kind.fields)
     if issubclass(kind, Given):
-        shown = [field for field in _list_given(kind) if shows_further is not False or field.name in kind.shown]
-        return StructConstructorSpec(kind.check, tuple(shown))
+        return StructConstructorSpec(kind.check, tuple(_list_given(kind)))
     if not dataclasses.is_dataclass(kind):
         return None
     fields = _list_fields(kind)
     if shows_further is None:
         return StructConstructorSpec(kind, tuple(field for field, _ in fields))
-    shown = [field for field, group in fields if group is None]
-    groups = dict.fromkeys(group for _, group in fields if group is not None)
-    if groups or any(isinstance(field.default, Given) for field in shown):
-        shown.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options"))
-    for name in groups if shows_further else ():
-        box = type(name, (_Box,), {"fields": tuple(field for field, group in fields if group == name)})
-        shown.append(StructFieldSpec(name, box, tyro.MISSING_NONPROP, ""))
-    return StructConstructorSpec(kind, tuple(shown))
+    options: list[StructFieldSpec] = []
+    boxes: dict[str, list[StructFieldSpec]] = {}
+    has_further = False
+    for field, group in fields:
+        given = type(field.default) if isinstance(field.default, Given) else None
+        every = [field] if given is None else _list_given(given)
+        most = [one for one in every if given is None or one.name in given.shown]
+        shown = every if shows_further else [] if group.is_further else most
+        has_further |= group.is_further or most != every
+        (boxes.setdefault(group.name, []) if group.name else options).extend(shown)
+    if has_further:
+        options.append(StructFieldSpec("help_all", _HELP_ALL, False, "show all options and exit"))
+    texts = {group.name: group.text for _, group in fields if group.text}
+    for name, members in boxes.items():
+        if members:
+            box = type(name, (_Box,), {"fields": tuple(members)})
+            options.append(StructFieldSpec(name, box, tyro.MISSING_NONPROP, texts.get(name, "")))
+    return StructConstructorSpec(kind, tuple(options))
 
 
-def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, str | None]]:
-    """A dataclass's fields as tyro reads them, but each text on one line; and the groups of those in ``--help-all``."""
+def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
+    """List a dataclass's fields for tyro, each with its help on one line, and their groups."""
     types, texts = get_type_hints(kind, include_extras=True), read_texts(kind)
     found = []
     for field in dataclasses.fields(kind):
@@ -167,7 +185,7 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, str | None]]:
         if default is dataclasses.MISSING:
             default = tyro.MISSING_NONPROP
         notes = getattr(types[field.name], "__metadata__", ())
-        group = next((note.group for note in notes if isinstance(note, Further)), None)
+        group = next((note for note in notes if isinstance(note, Group)), Group(""))
         shown = types[field.name]
         if _is_unset(default):
             shown = Annotated[shown, tyro.conf.arg(help_behavior_hint="")]
@@ -176,11 +194,12 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, str | None]]:
 
 
 def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
-    """The fields of the dataclass that ``kind`` is for, none of them given."""
+    """List the fields of ``kind.kind`` for tyro, none of them typed."""
     types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
     found = []
     for field in dataclasses.fields(kind.kind):
-        hint = "" if _is_unset(field.default) else f"(default: {field.default})"
+        default = kind.defaults.get(field.name, "" if _is_unset(field.default) else field.default)
+        hint = "" if default == "" else f"(default: {default})"
         notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))
         optional: Any = Annotated[types[field.name] | None, *notes]
         found.append(StructFieldSpec(field.name, optional, None, texts[field.name]))
@@ -188,7 +207,7 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
 
 
 def _is_unset(default: object) -> bool:
-    """Whether a default says nothing that the option's text does not say."""
+    """Whether help leaves out a default because the option's text explains it."""
     return default is None or default is False or default == ()
 
 

@@ -1,4 +1,4 @@
-"""lamina predict: the class, labels or numbers of images."""
+"""lamina predict: predict the class, labels or numbers of images."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
 def run(options: PredictOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if an image could not be read; the others are predicted all the same."""
+    """Run the command; the exit status is 2 if an image could not be read, but the others are predicted."""
     paths, problems = choose_images(options.images)
     if options.top is not None and options.top < 1:
-        raise DataError(f"--top was {options.top}, but must be at least 1.")
+        raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 3.")
     if options.top is not None and options.coverage is not None:
-        raise DataError("--coverage says what is shown of each image, and so does --top. Leave out one of them.")
+        raise DataError("--coverage and --top both choose the classes to print. Use only one of them.")
     if options.output is not None:
         _check_output(options.output)
     if _is_exported(options.run):
-        predictor, doubt = _load_file(options), ConfidenceRule(options.confidence_threshold)
+        predictor, rule = _load_file(options), ConfidenceRule(options.confidence_threshold)
         check_confidence(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        doubt = make_confidence_rule(run, predictor.task, options.confidence_threshold, options.coverage, terminal)
+        rule = make_confidence_rule(run, predictor.task, options.confidence_threshold, options.coverage, terminal)
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
     output = (
-        _open_file(options.output, task, doubt) if options.output else _open_table(terminal, task, options.top, doubt)
+        _open_file(options.output, task, rule) if options.output else _open_table(terminal, task, options.top, rule)
     )
     failed = 0
     with (
@@ -54,7 +54,7 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
         closing(predictor.iter_predict(paths)) as predictions,
     ):
         for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
-            terminal.emit(**_to_event(task, prediction, doubt))
+            terminal.emit(**_to_event(task, prediction, rule))
             if prediction.problem is not None:
                 failed += 1
                 terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
@@ -66,81 +66,89 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
 
 
 def _is_exported(path: Path) -> bool:
-    """Whether it is a file that lamina export wrote, by its ending or by the parity_check beside it."""
-    proof = path.with_name(f"{path.name}.json")
-    return path.suffix.lower() == ".onnx" or (path.is_file() and proof.is_file() and b'"sha256"' in proof.read_bytes())
+    """Whether lamina export wrote the file, according to its extension or the parity check next to it."""
+    parity_file = path.with_name(f"{path.name}.json")
+    return path.suffix.lower() == ".onnx" or (
+        path.is_file() and parity_file.is_file() and b'"sha256"' in parity_file.read_bytes()
+    )
 
 
 def _load_file(options: PredictOptions) -> Predictor:
     if options.coverage is not None:
-        raise DataError("--coverage is fitted to val images, which an exported file does not have. Give the run.")
+        raise DataError(
+            "--coverage needs predictions for val images, which an exported file does not contain. Use the run instead."
+        )
     if options.net is not None:
-        raise DataError("--net is for a run's own module, and an exported file holds its net. Leave --net out.")
+        raise DataError("An exported file contains its net. Leave out --net.")
     if options.device not in ("auto", "cpu"):
-        raise DataError(f"--device was {options.device}, but exported files run on the CPU. Leave --device out.")
+        raise DataError(f"--device is {options.device}, but lamina runs exported files on the CPU. Leave out --device.")
     return open_onnx(options.run)
 
 
 @contextmanager
 def _open_table(
-    terminal: Terminal, task: Task, top: int | None, doubt: ConfidenceRule
+    terminal: Terminal, task: Task, top: int | None, rule: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
-    """A table for people, with the ``top`` most likely classes or labels; call what this gives with each prediction."""
+    """Print a table with the ``top`` most likely classes or labels; yields a function that adds a prediction."""
     kind = task.kind
     if kind is SINGLE_LABEL:
         top = top or SHOWN_CLASSES
     elif kind is BINARY:
         top = None
-    heads = task.target_names if kind in (BINARY, REGRESSION) else ("predicted",)  # a question says more than "answer"
+    heads = task.target_names if kind in (BINARY, REGRESSION) else ("predicted",)
     with terminal.table(("image", *heads), texts=1 if kind is REGRESSION else 2) as add:
 
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
                 if kind is REGRESSION:
-                    margins = doubt.margins or (None,) * len(prediction.values)
+                    margins = rule.margins or (None,) * len(prediction.values)
                     numbers = zip(prediction.values.values(), margins, strict=True)
                     add([prediction.name, *(f"{value:.6g}" + _plus_minus(margin) for value, margin in numbers)])
-                elif doubt.rejects(prediction):
+                elif rule.rejects(prediction):
                     add([prediction.name, f"rejected ({describe(prediction, 1)})"])
                 else:
-                    count = len(doubt.choose(prediction)) if doubt.threshold is not None else top
+                    count = len(rule.choose(prediction)) if rule.threshold is not None else top
                     add([prediction.name, describe(prediction, count)])
 
         yield write
 
 
 def _check_output(file: Path) -> None:
-    """Reject a file that predictions cannot be written to, before any are made."""
+    """Reject an unsuitable output file before predicting."""
     if file.suffix.lower() not in DELIMITERS:
-        raise DataError(f"--output was {file}, but must end in .csv or .tsv for a table, or in .jsonl.")
+        raise DataError(
+            f"--output is {file}; it must end in .csv, .tsv or .jsonl. Use --output {file.with_suffix('.csv')}."
+        )
     if not file.parent.is_dir():
-        raise DataError(f"--output was {file}, but there is no folder {file.parent}. Create it first.")
+        raise DataError(
+            f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
+        )
     if file.is_dir():
-        raise DataError(f"--output was {file}, which is a folder. Give the name of a file.")
+        raise DataError(f"--output is {file}, which is a folder. Use --output {file / 'predictions.csv'}.")
 
 
 @contextmanager
-def _open_file(file: Path, task: Task, doubt: ConfidenceRule) -> Iterator[Callable[[Prediction], None]]:
-    """A table or a file of JSON lines, replaced at the end of the block; call what this gives with each prediction."""
+def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callable[[Prediction], None]]:
+    """Write a table or JSON lines, atomically at the end of the block; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
-    with writing(file, "The file is unchanged."), open_atomically(file) as opened:
+    with writing(file, "The file is unchanged; use another --output."), open_atomically(file) as opened:
 
         def write_line(line: str) -> None:
-            # A name that is not UTF-8 is escaped, so that all of the file is UTF-8.
+            # Escape names that are not UTF-8, so that the whole file is.
             opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
 
         if delimiter:
-            write_line(_csv_line(_csv_head(task, doubt), delimiter))
-            yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, doubt), delimiter))
+            write_line(_csv_line(_csv_head(task, rule), delimiter))
+            yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, rule), delimiter))
         else:
-            yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, doubt)))
+            yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, rule)))
 
 
 def _plus_minus(margin: float | None) -> str:
     return "" if margin is None else f" ± {margin:.3g}"
 
 
-def _to_event(task: Task, prediction: Prediction, doubt: ConfidenceRule) -> dict[str, Any]:
+def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
     event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "predicted": prediction.predicted}
@@ -148,28 +156,28 @@ def _to_event(task: Task, prediction: Prediction, doubt: ConfidenceRule) -> dict
         event["question"] = task.target_names[0]
     if task.kind is not REGRESSION:
         event["probabilities"] = prediction.values
-    if doubt.limit is not None:
-        event["rejected"] = doubt.rejects(prediction)
-    if doubt.threshold is not None:
-        event["set"] = doubt.choose(prediction)
-    if doubt.margins:
-        event["margins"] = dict(zip(task.target_names, doubt.margins, strict=True))
+    if rule.limit is not None:
+        event["rejected"] = rule.rejects(prediction)
+    if rule.threshold is not None:
+        event["set"] = rule.choose(prediction)
+    if rule.margins:
+        event["margins"] = dict(zip(task.target_names, rule.margins, strict=True))
     return event
 
 
 def _csv_line(columns: Sequence[str], delimiter: str) -> str:
     line = io.StringIO()
-    # The writer quotes only the characters of its own line ending, and a name may contain either of them.
+    # The writer quotes only characters of its own line terminator, and a name may contain \r or \n.
     csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(columns)
     return line.getvalue().removesuffix("\r\n")
 
 
-def _csv_head(task: Task, doubt: ConfidenceRule) -> list[str]:
-    more = ["rejected"] * (doubt.limit is not None) + ["set"] * (doubt.threshold is not None)
+def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
+    more = ["rejected"] * (rule.limit is not None) + ["set"] * (rule.threshold is not None)
     if task.kind is REGRESSION:
-        margins = [f"±({name})" for name in task.target_names] if doubt.margins else []
+        margins = [f"±({name})" for name in task.target_names] if rule.margins else []
         return ["image", *task.target_names, *margins, "problem"]
-    # A class may be called "image" or "problem": brackets distinguish it from these columns.
+    # p(…) keeps a class called "image" or "problem" apart from these columns.
     return [
         "image",
         "predicted",
@@ -179,15 +187,15 @@ def _csv_head(task: Task, doubt: ConfidenceRule) -> list[str]:
     ]
 
 
-def _csv_columns(task: Task, prediction: Prediction, doubt: ConfidenceRule) -> list[str]:
+def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> list[str]:
     if prediction.problem is not None:
-        return [prediction.name, *[""] * (len(_csv_head(task, doubt)) - 2), prediction.problem]
+        return [prediction.name, *[""] * (len(_csv_head(task, rule)) - 2), prediction.problem]
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
-        return [prediction.name, *values, *(f"{margin:.7g}" for margin in doubt.margins), ""]
+        return [prediction.name, *values, *(f"{margin:.7g}" for margin in rule.margins), ""]
     predicted = prediction.predicted
-    rejected = ["yes" if doubt.rejects(prediction) else "no"] if doubt.limit is not None else []
-    chosen = [";".join(doubt.choose(prediction))] if doubt.threshold is not None else []
+    rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
+    chosen = [";".join(rule.choose(prediction))] if rule.threshold is not None else []
     return [
         prediction.name,
         predicted if isinstance(predicted, str) else ";".join(predicted or ()),

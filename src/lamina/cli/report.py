@@ -1,4 +1,4 @@
-"""lamina report: one self-contained page about a run, or a model card."""
+"""lamina report: write a self-contained HTML page about a run, or a model card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
         _check_card(file, options)
         text = build_card(run)
     else:
-        from lamina.deploy.report_page import build_report_page  # draws, so it loads matplotlib
+        from lamina.deploy.report_page import build_report_page  # loads matplotlib
 
         file = options.file or run.path / "report.html"
         dataset = _find_data(run, options.data, terminal)
@@ -36,46 +36,49 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     terminal.say(f"{'model card' if options.card else 'report'}: {file} ({shown})")
     if options.card:
-        terminal.remark("license is unknown, and its intended use is left open: complete both by hand")
+        terminal.remark('The license is "unknown" and the intended use is empty. Complete both by hand.')
     terminal.emit("card" if options.card else "page", file=str(file), bytes=size)
     return 0
 
 
 def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | None:
-    """The run's data set; ``None``, with a remark, where it is no longer there or has changed."""
+    """Load the run's data set; return ``None``, with a remark, if it is missing or has changed."""
     try:
         dataset = choose_run_data(run, source, terminal)
     except DataError as error:
         if source is not None:
             raise
-        terminal.remark(f"no images: {error}")
+        terminal.remark(f"warning: the report will contain no images: {error}")
         return None
     if dataset.fingerprint == run.record.data.fingerprint:
         return dataset
     if source is not None:
         raise DataError(
-            f"{source} is not the data that {run.path} was trained on (fingerprint {dataset.fingerprint}, was "
-            f"{run.record.data.fingerprint}). Give its new place, or leave out --data for a page without images."
+            f"{source} differs from the data set that {run.path} was trained on (fingerprint {dataset.fingerprint} "
+            f"instead of {run.record.data.fingerprint}). Use the original data set, or leave out --data for a report "
+            "without images."
         )
-    terminal.remark("no images: the data set has changed since the run was trained")
+    terminal.remark(
+        "warning: the report will contain no images, because the data set has changed since the run was trained"
+    )
     return None
 
 
 def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
-    """The run's model on the CPU; ``None``, with a remark, where it cannot be loaded."""
+    """Load the run's model on the CPU; return ``None``, with a remark, if that fails."""
     run = add_module(run, net, terminal)
     try:
         return run.load_model()
     except LaminaError as error:
         if net is not None:
             raise
-        terminal.remark(f"the page will not show what the layers see: {error}")
+        terminal.remark(f"warning: the report will not show receptive fields: {error}")
         return None
 
 
 def _check_card(file: Path, options: ReportOptions) -> None:
     given = [flag for flag, value in (("--data", options.data), ("--net", options.net)) if value is not None]
     if given:
-        raise RunError(f"A model card needs neither data nor model. Leave out {' and '.join(given)}.")
+        raise RunError(f"--card uses neither data nor net. Leave out {' and '.join(given)}.")
     if file.exists():
-        raise RunError(f"{file} exists, and may have been edited by hand. Delete it, or name another file.")
+        raise RunError(f"{file} already exists, and may contain your own text. Delete it, or choose another file.")

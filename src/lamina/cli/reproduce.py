@@ -1,4 +1,4 @@
-"""lamina reproduce: retrain the first epochs of a run and compare the weights, or train the article's two nets."""
+"""lamina reproduce: retrain the first epochs of a run and compare the weights, or train the article's nets."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ def run(options: ReproduceOptions, terminal: Terminal) -> int:
 
 
 def _check_options(options: ReproduceOptions) -> None:
-    """Reject the options of one use that were given for the other."""
+    """Reject options that need RUN without it, and the reverse."""
     with_run = {"--epochs": options.epochs is not None, "--net": options.net is not None}
     without_run = {"--seeds": options.seeds is not None, "--device": options.device != "auto"}
     unused = [flag for flag, is_given in (with_run if options.run is None else without_run).items() if is_given]
     if unused and options.run is None:
-        raise RunError(f"{unused[0]} needs a run, as in: lamina reproduce runs/first {unused[0]} …")
+        raise RunError(f"{unused[0]} requires a run. Add RUN, as in lamina reproduce runs/pets.")
     if unused:
-        raise RunError(f"{unused[0]} is for the article's nets, but a run was given. Leave out one of them.")
+        raise RunError(
+            f"{unused[0]} applies to the article's nets, but RUN is {options.run}. Leave out {unused[0]} or RUN."
+        )
 
 
 def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) -> int:
-    run = load_run(path)
+    run = load_run(path, runs_dir=options.runs_dir)
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
     check_parts_given(run.folder, run.record, run.parts)
@@ -59,45 +61,45 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
             )
             if event.epoch == len(digests) or not is_same:
                 break
-    terminal.tabulate(("epoch", "recorded weights", "trained again", "same"), rows, texts=4)
+    terminal.tabulate(("epoch", "recorded weights", "retrained weights", "equal"), rows, texts=4)
     changes = find_changes(run.record)
     terminal.emit(
         "result", run=str(run.path), same=is_same, epochs=len(rows),
         changes=[{"what": change.what, "recorded": change.first, "now": change.second} for change in changes],
     )  # fmt: skip
     for change in changes:
-        terminal.remark(f"{change.what} was {change.first} and is {change.second}")
+        terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")
     if is_same:
-        trained = "epoch 1 gives" if len(rows) == 1 else f"epochs 1 to {len(rows)} give"
-        terminal.say(f"{run.path}: {trained} bit-identical weights")
+        epochs = "epoch 1" if len(rows) == 1 else f"epochs 1 to {len(rows)}"
+        terminal.say(f"{run.path}: the weights after {epochs} are bit-identical")
         return 0
     reason = (
-        "The differences above may be why."
+        "The differences listed above may be the cause."
         if changes
-        else "Software, processor and threads are unchanged: did the run's history or the data change?"
+        else "Software, processor and threads are unchanged. Check whether the run's history or the data changed."
     )
-    terminal.remark(f"lamina: {run.path}: epoch {len(rows)} gives different weights. {reason}")
+    terminal.remark(f"lamina: {run.path}: the weights after epoch {len(rows)} differ. {reason}")
     return 2
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The recorded digests of the weights after the first epochs, before any rewind."""
+    """The recorded digests of the weights after each of the first epochs."""
     recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
     rewinds = run.folder.history.rewinds()
     done = max(recorded, default=0)
     if epochs < 1:
-        raise RunError(f"--epochs was {epochs}, but takes 1 or more.")
+        raise RunError(f"--epochs is {epochs}; it must be at least 1. Use --epochs 1.")
     if epochs > done:
-        raise RunError(f"{run.path} has {done} whole epochs, but --epochs was {epochs}. Give fewer --epochs.")
+        raise RunError(f"--epochs is {epochs}, but {run.path} has only {done} complete epochs. Use fewer --epochs.")
     if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
         raise RunError(
-            f"{run.path} was rewound after epoch {last} and continued with a lower lr. "
-            + (f"Give --epochs {last} or less." if last else "None of its epochs can be reproduced.")
+            f"--epochs is {epochs}, but {run.path} returned to epoch {last} and continued with a lower learning rate. "
+            + (f"Use --epochs {last} or less." if last else "None of its epochs can be reproduced.")
         )
     digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
     if len(digests) < epochs:
         raise RunError(
             f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}. "
-            "Give fewer --epochs, or train again."
+            "Use fewer --epochs, or train again."
         )
     return digests

@@ -1,4 +1,4 @@
-"""lamina resume: resume a run where it stopped."""
+"""lamina resume: resume a run from its last checkpoint."""
 
 from __future__ import annotations
 

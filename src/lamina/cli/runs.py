@@ -1,4 +1,4 @@
-"""lamina runs: what has been trained."""
+"""lamina runs: list runs, or compare two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lamina.runs.stored import find_runs, load_run
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
-    """Run the command; a damaged run is listed as such, and why."""
+    """Run the command; damaged runs are listed with the reason."""
     if options.diff is not None:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
@@ -29,7 +29,7 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
         terminal.tabulate(tuple(rows[0]), [tuple(row.values()) for row in rows], texts=4)
     elif not problems:
-        terminal.remark(f"no runs in {options.runs_dir}: lamina train makes one")
+        terminal.remark(f"There are no runs in {options.runs_dir}. Use lamina train to create one.")
     for path, problem in problems:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
@@ -37,7 +37,7 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
-    """Print a run as JSON, and give its row of the table."""
+    """Emit a run as JSON, and return its row of the table."""
     report, history, record = run.report, run.folder.history.epochs(), run.record
     terminal.emit(
         "run",
@@ -59,6 +59,6 @@ def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
     terminal.emit("result", runs=[str(first.path), str(second.path)], differences=len(differences))
     if differences:
         rows = [(difference.what, difference.first, difference.second) for difference in differences]
-        terminal.tabulate(("what", str(first.path), str(second.path)), rows, texts=3)
+        terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
     else:
-        terminal.say(f"{first.path} and {second.path} differ in nothing but their time and name")
+        terminal.say(f"{first.path} and {second.path} differ only in time and name")

@@ -1,4 +1,4 @@
-"""lamina serve: an HTTP API of runs' models, and a page to try them."""
+"""lamina serve: serve models over HTTP, with a web page to try them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from lamina.errors import DataError, escape
 def run(options: ServeOptions, terminal: Terminal) -> int:
     """Run the command."""
     if not options.runs:
-        raise DataError("Expected the folder of a run, or of several, got none. Give their paths.")
+        raise DataError("There are no runs to serve. Add their paths, as in lamina serve runs/pets.")
     if not 0 <= options.port < 2**16:
-        raise DataError(f"--port was {options.port}, but must be from 0 to {2**16 - 1}.")
+        raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
-            raise DataError(f"lamina serve needs {name}, which is not installed. Run pip install 'lamina[serve]'")
+            raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
     token = options.token or os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(options.host):
         raise DataError(
-            f"--host was {options.host}, which others can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLE} to a secret, or give it with --token."
+            f"--host is {options.host}, which other machines can reach, but there is no token. "
+            f"Set {TOKEN_VARIABLE} to a secret, or use --token."
         )
     if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
-        # No HTTP header would bring it as it is.
-        raise DataError("The token must be printable ASCII, without a space at its start or end. Choose another.")
+        raise DataError(
+            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
+            "Choose another."
+        )
 
     def announce(url: str) -> None:
-        terminal.say(f"serving {', '.join(names)} at {url}; Ctrl-C ends it")
+        terminal.say(f"serving {', '.join(names)} at {url}; press Ctrl-C to stop")
         terminal.emit("serving", url=url)
 
     async def serve_until_ended() -> None:
@@ -55,7 +57,7 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
 
 
 def name_runs(paths: Sequence[Path]) -> dict[str, str]:
-    """The folders by the names that requests call them: their own, or where that is not unique, the paths.
+    """Map the names for requests to folders: the folder's name, or its path if the name is not unique.
 
     >>> name_runs([Path("runs/a"), Path("old/a"), Path("runs/b")])
     {'runs/a': 'runs/a', 'old/a': 'old/a', 'b': 'runs/b'}

@@ -1,4 +1,4 @@
-"""Print a training's events as they come and its result at the end, and stop at a signal without losing anything."""
+"""Print the events of a training and its result, and stop at a signal without losing progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lamina.cli import STARTED
-from lamina.cli.near_duplicates import say_overlap
+from lamina.cli.near_duplicates import report_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.errors import plural
@@ -30,16 +30,16 @@ from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
 
 IN_TRAINING = (Started, Resumed, Step, Report, Epoch, Diagnosis, Rewind)
-"""After these, a signal lets the current step finish; after others, as while images are loaded, it ends at once."""
+"""After these events, a signal lets the current step finish; after others, it stops the command immediately."""
 
 
 def print_group(group: Group, lanes: int, terminal: Terminal) -> None:
-    """Print who trains together, where there are others."""
+    """Print the size of the group, if there are several processes."""
     if group.size > 1:
         threads = plural(torch.get_num_threads(), "thread", "threads")
-        terminal.remark(f"group: {group.size} processes of {threads} each, for {lanes} lanes of every batch")
+        terminal.remark(f"group: {group.size} processes of {threads} each; each batch has {lanes} lanes")
         if group.restarts:
-            terminal.remark(f"group: started again by torchrun, {plural(group.restarts, 'time', 'times')} so far")
+            terminal.remark(f"group: torchrun has restarted it {plural(group.restarts, 'time', 'times')}")
 
 
 def play(
@@ -50,7 +50,7 @@ def play(
     run: Run | None = None,
     group: Group = ALONE,
 ) -> tuple[Run, signal.Signals | None]:
-    """Print events until their end or a signal; gives the run that they are about, and the signal."""
+    """Print events until they end or a signal arrives; return their run and the signal."""
     event: RunEvent | None = None
     runs = [] if run is None else [run]
     with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), group) as received:
@@ -73,10 +73,10 @@ def play(
 def _until_stopped(
     events: Generator[RunEvent, None, Any], received: list[signal.Signals], group: Group
 ) -> Iterator[RunEvent]:
-    """The events until their end, or until a signal, and then those that say what is left."""
+    """Yield events until they end or a signal arrives, and then those of stopping."""
     for event in events:
         yield event
-        # All processes of a group agree at each event; the one that follows a report is of the same epoch.
+        # The processes of a group agree at each event. The event after a report belongs to the same epoch.
         if not isinstance(event, Report) and group.any(bool(received)):
             if not received:
                 received.append(signal.SIGTERM)  # another process was stopped
@@ -88,9 +88,9 @@ def _until_stopped(
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     text = str(event)
-    if not isinstance(event, Decision | Started | Resumed):  # these are printed on stderr only
+    if not isinstance(event, Decision | Started | Resumed):  # only on stderr
         values = event.to_json()
-        values.pop("diagnoses", None)  # each has a line of its own
+        values.pop("diagnoses", None)  # each is a separate event
         terminal.emit(**({} if run is None or isinstance(event, Seeds) else {"run": str(run.path)}) | values)
     if isinstance(event, Epoch | Seeds):
         terminal.say(*text.split("\n"))
@@ -99,13 +99,13 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
         text = f"warning: {text}"
     if isinstance(event, Resumed) and run is not None:
         has_ended = event.epochs_done < event.epochs and not terminal.is_quiet and run.early_end
-        text = f"{run.path}: {'the training has ended early; evaluating the final model' if has_ended else text}"
+        text = f"{run.path}: {'the training stopped early; evaluating the final model' if has_ended else text}"
     for line in text.split("\n"):
         terminal.remark(line)
 
 
 def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
-    """Print the result of a training; gives the exit status."""
+    """Print the result of a training, and return the exit status."""
     status, dataset = 0 if stopped_by is None else 128 + stopped_by, run.dataset
     if terminal.is_quiet or dataset is None:
         return status
@@ -116,7 +116,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     overlap: Mapping[str, Any] = {}
     done, planned = len(rows), record.recipe.epochs
     if stopped_by is None and not run.is_finished:
-        remedy = f"{resume_command(run.path, record)} trains the rest"
+        remedy = f"to train the rest, run {resume_command(run.path, record)}"
         terminal.remark(f"epochs: trained {done:,} of {planned:,}; {remedy}")
     if report is not None:
         terminal.say("", *str(report).split("\n"))
@@ -124,9 +124,11 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         terminal.say("")
         drawings = sorted(file.name for file in run.path.glob("*.png"))
         terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *drawings))}")
-        _say_whether_calibrated(run, dataset, terminal)
+        _explain_no_calibration(run, dataset, terminal)
     elif stopped_by is None and run.is_finished:
-        terminal.say(f"{dataset.name} has no val or test images that can be scored; the model is in {run.path}")
+        terminal.say(
+            f"{dataset.name} has no val or test images with targets, so there is no score; the model is in {run.path}"
+        )
     terminal.emit(
         "result",
         run=str(run.path),
@@ -146,45 +148,45 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         seconds=time.perf_counter() - STARTED,
     )
     if stopped_by is not None:
-        what = "evaluate it" if run.is_finished else "continue"
-        terminal.remark(f"lamina: stopped by {stopped_by.name}; {what} with: {resume_command(run.path, record)}")
+        what = "evaluate" if run.is_finished else "continue"
+        terminal.remark(f"lamina: stopped by {stopped_by.name}; to {what}, run {resume_command(run.path, record)}")
     return status
 
 
 def _last_on_val(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The score of the last epoch that was evaluated on ``val``."""
+    """The score of the last epoch that was evaluated on val."""
     scores = ({name: row[name] for name in row if name.startswith("val_") and name != "val_loss"} for row in rows[::-1])
     return next(filter(None, scores), {})
 
 
-def _say_whether_calibrated(run: Run, dataset: Dataset, terminal: Terminal) -> None:
-    """Say why the probabilities are as the net gave them, where they are."""
+def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> None:
+    """If the probabilities are not calibrated, print why."""
     val = dataset.val
     if run.record.task.kind is REGRESSION or run.calibration is not None:
         return
-    reason = "val has no answers to fit a temperature to"
+    reason = "there are no predictions for val"
     if val is None:
-        reason = "there is no val; train with --val 0.1"
+        reason = "there is no val split. To create one, train with --val 0.1"
     elif len(val) < LEAST_IMAGES:
-        reason = f"val has {plural(len(val), 'image', 'images')}, and a temperature takes {LEAST_IMAGES}"
-    terminal.remark(f"probabilities: not calibrated, as {reason}")
+        reason = f"val has {plural(len(val), 'image', 'images')}, fewer than {LEAST_IMAGES}"
+    terminal.remark(f"probabilities: not calibrated, because {reason}")
 
 
 def _look_for_overlap(
     run: Run, dataset: Dataset, report: Report, most_seconds: float, terminal: Terminal
 ) -> Mapping[str, Any]:
-    """Look for near-duplicates of training images where that takes little of the time that training took."""
+    """Search for near-duplicates of training images if that takes little time compared with training."""
     train, images = dataset.train, next(one for split, one in dataset.splits.items() if split == report.split)
     outputs = run.outputs.get(images.split)
     seconds = estimate_seconds(len(images), len(train), images.shape)
     if outputs is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
-    return say_overlap(run.record.task, outputs.raw_logits(run.record.task), images, train, terminal)
+    return report_overlap(run.record.task, outputs.raw_logits(run.record.task), images, train, terminal)
 
 
 @contextmanager
 def _stop_signals(is_in_training: Callable[[], bool], group: Group) -> Iterator[list[signal.Signals]]:
-    """Record Ctrl-C and SIGTERM so that the current step of all processes can finish; a second Ctrl-C ends at once."""
+    """Record Ctrl-C and SIGTERM so that all processes finish the current step; a second Ctrl-C stops immediately."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""lamina summary: a net's layers, shapes and costs."""
+"""lamina summary: list a net's layers, shapes and costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ def run(options: SummaryOptions, terminal: Terminal) -> int:
     """Run the command."""
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
-        raise NetError(f"{options.net} is an nn.Module; summary needs a Net.")
+        raise NetError(
+            f"NET is {options.net}, which is a torch module; lamina summary needs a lamina.Net. Use layers or the name "
+            "of a net."
+        )
     own = net[-1].units if len(net) and isinstance(net[-1], Output) else None
     outputs = own or 10 if options.outputs is None else options.outputs
     summary = summarize(net, _read_shape(options.input), outputs)
@@ -28,5 +31,5 @@ def run(options: SummaryOptions, terminal: Terminal) -> int:
 def _read_shape(text: str) -> Shape:
     lengths = text.split("x")
     if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
-        raise NetError(f"--input was {text!r}, but must be channels, height and width, as in 3x32x32.")
+        raise NetError(f"--input is {text!r}; it must be channels, height and width. Use --input 3x32x32.")
     return tuple(int(length) for length in lengths)

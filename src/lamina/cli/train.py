@@ -1,4 +1,4 @@
-"""lamina train: train a net and evaluate it."""
+"""lamina train: train a net, evaluate it, and save it as a run."""
 
 from __future__ import annotations
 
@@ -76,42 +76,44 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         status = print_result(made, stopped_by, terminal)
         if options.seeds is not None:
             name, _, _ = made.path.name.rpartition("-seed")
-            terminal.remark(f"lamina: the same command with --name {name} resumes it and trains the other seeds")
+            terminal.remark(f"lamina: to resume it and train the other seeds, run the command again with --name {name}")
         return status
 
 
 def _check(options: TrainOptions, group: Group) -> None:
-    """Reject options that do not go together."""
+    """Reject options that exclude each other."""
     if group.size > 1 and (options.net is None or options.time is not None):
         raise RecipeError(
-            "Each of several processes would measure another time, so for them name the net and leave out --time. "
-            "--epochs sets how long they train."
+            "A group of processes needs a NET and cannot use --time, because the processes would measure different "
+            "times. Use lamina train NET --epochs N."
         )
     if options.seeds is not None:
         check_seeds(options.seeds)
         if options.net is None:
             raise RecipeError(
-                f"--seeds needs a net, as in: lamina train cnn-s --seeds {options.seeds}. Each seed on its own might "
-                "choose another net."
+                "--seeds requires a net, because lamina might choose a different net for each seed. Add NET, as in "
+                f"lamina train cnn-s --seeds {options.seeds}."
             )
         if options.time is not None:
             raise RecipeError(
-                "--time sets the epochs by measuring, so that runs with --seeds would differ in more than their seed. "
-                "Use --epochs instead."
+                "--seeds cannot be used with --time, because the number of epochs would differ between runs. Use "
+                "--epochs instead of --time."
             )
     if options.time is not None and "epochs" in options.given:
-        raise RecipeError("--time sets the number of epochs, but --epochs was given too. Give only one.")
+        raise RecipeError("--time and --epochs both set the number of epochs. Use only one of them.")
     if options.net is not None and not options.pretrained:
-        raise RecipeError(f"--no-pretrained is for a net that lamina chooses. Leave out {options.net}.")
+        raise RecipeError(
+            f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}. Leave out one of them."
+        )
     if options.net is None:
         freeze = options.given.get("freeze")
         for name, value in (("recipe", options.recipe), ("weights", options.weights), ("freeze", freeze)):
             if value is not None:
-                raise RecipeError(f"--{name} needs a net, as in: lamina train cnn-s --{name} {value}")
+                raise RecipeError(f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}.")
 
 
 def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
     limit = f"{seconds:.0f} s for the whole command ({'the default' if options.time is None else 'as requested'})"
     if "epochs" in options.given:
-        limit = f"no limit, because --epochs was given; net and size are chosen for about {seconds:.0f} s"
+        limit = f"no limit, because --epochs is given; lamina chooses net and size for about {seconds:.0f} s"
     terminal.remark(f"time: {limit}")

@@ -1,4 +1,4 @@
-"""The options of each group of commands, in a file that loads quickly; here those that several commands share."""
+"""Options that several commands share. The modules here load quickly, so that ``--help`` does too."""
 
 from __future__ import annotations
 
@@ -7,46 +7,49 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="the run's folder, or its name in runs/")]
+RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="path of a run, or its name in runs/")]
 Images = Annotated[
     Positional[tuple[Path, ...]],
     arg(
         metavar="IMAGE...",
-        help="images, folders of images, and quoted patterns such as 'photos/**/*.jpg'",
+        help="image files, folders of images, or quoted patterns such as 'photos/**/*.jpg'",
         help_behavior_hint="",
     ),
 ]
-Data = Annotated[
-    str | None,
-    arg(metavar="DATA", help="a name or a path; by default CIFAR-10 where it is available, else the built-in shapes"),
+DATA = "a folder, archive, table or array file, or the name of a built-in data set"
+MovedData = Annotated[
+    str | None, arg(metavar="DATA", help="where the run's data set is now (default: where it was during training)")
 ]
-MovedData = Annotated[str | None, arg(metavar="DATA", help="where the run's data set is now; by default where it was")]
 OwnModule = Annotated[
     str | None,
-    arg(metavar="FILE", help="file.py[:NAME] that makes your own module; a run stores only its weights"),
+    arg(
+        metavar="FILE",
+        help="file.py[:NAME] that defines the run's net, if you wrote it as a torch module or with custom layers; "
+        "lamina executes the file",
+    ),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="where to compute")]
-RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder of the runs")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="device to compute on")]
+RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains the runs")]
 Flag = FlagCreatePairsOff[bool]
-"""Asks for something; unlike a bool, which turns something on or off, it needs no ``--no-``."""
-Json = Annotated[Flag, arg(help="print JSON objects, one per line, on stdout, and everything else on stderr")]
+"""A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
+Json = Annotated[Flag, arg(help="print one JSON object per line on stdout, and everything else on stderr")]
 SaveEvery = Annotated[
     str,
     arg(
         metavar="TIME",
-        help="time between checkpoints within an epoch (30s, 5m, 1h); each epoch ends with one, unless saving takes "
-        "too long",
+        help="time between checkpoints within an epoch (30s, 5m, 1h); lamina also saves after each epoch, unless "
+        "saving takes too long",
     ),
 ]
 ON_NAN = (
-    "what to do if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint with half the lr, at "
-    "most 3 times"
+    "if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint and halve the learning rate "
+    "(at most 3 times)"
 )
 OnNan = Annotated[Literal["stop", "rewind"], arg(help=ON_NAN)]
 OnDiagnosis = Annotated[
     Literal["continue", "stop"],
     arg(
-        help="what to do if the training goes wrong, such as with dead units: print the evidence and what to try and "
-        "continue, or stop"
+        help="if lamina diagnoses a problem, such as dead units: print the evidence and a suggestion, then continue "
+        "or stop"
     ),
 ]

@@ -1,4 +1,4 @@
-"""The options of lamina data, and those of how to read images and their targets."""
+"""Options of lamina data, and the options for reading images and targets that it shares with lamina train."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.options import Device, Flag, Json, OwnModule
-from lamina.cli.parsing import Given
+from lamina.cli.options import DATA, Device, Flag, Json, OwnModule
+from lamina.cli.parsing import Given, Group
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 
 
 class PreparationFields(Given):
-    """How to read the images and their targets."""
+    """Flags for the fields of a preparation."""
 
     kind, error = Preparation, DataError
     shown = ("size_px", "task", "label_columns", "val_fraction")
@@ -27,40 +27,43 @@ class PreparationFields(Given):
         "split_column": arg(metavar="NAME"),
         "val_fraction": arg(name="val", metavar="FRACTION"),
         "test_fraction": arg(name="test", metavar="FRACTION"),
+        "split_seed": arg(metavar="N"),
     }
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Show what is in a data set and what is wrong with it. Nothing is changed.
+    """Show what a data set contains and report its problems. Nothing is changed.
 
-    Prints splits, classes, counts, sizes and channels, then findings, worst first: images in two splits or with two
-    targets, unreadable files, copies, blank images, missing or tiny classes. The exit status is 0 even if something
-    is wrong with the data. With --labels, --with or --duplicates, it looks for these instead.
+    Prints splits, classes, image sizes and channels, then problems, worst first: the same image in two splits or with
+    two labels, unreadable files, duplicates, blank images, missing or tiny classes. The exit status is 0 even if there
+    are problems. --labels, --with and --duplicates run other checks instead.
+
+    Example: lamina data photos --labels
     """
 
-    data: Annotated[Positional[str], arg(metavar="DATA")]
-    """a name or a path"""
-    contact_sheet: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """draw training images of each class to this file"""
-    samples: int = 10
+    data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+    labels: Annotated[Flag, Group("check")] = False
+    """find likely label errors, by training nets with cross-validation"""
+    run: Annotated[Path | None, arg(name="with", metavar="RUN"), Group("check")] = None
+    """find likely label errors, hard classes and images, and outliers, with the model of a run"""
+    duplicates: Annotated[Flag, Group("check")] = False
+    """find near-duplicates: images that were shifted, mirrored, recolored or compressed again"""
+    net: Annotated[OwnModule, Group("check")] = None
+    pretrained: Annotated[bool, Group("check")] = True
+    """with --labels: use pretrained weights that are already on this machine"""
+    top: Annotated[int, arg(metavar="N"), Group("output")] = 10
+    """number of rows to print of each list; --json prints all, except of losses and outliers"""
+    contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
+    """draw training images of each class to this .png file"""
+    samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
-    labels: Flag = False
-    """look for likely wrong labels, with nets trained for it on other images"""
-    run: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """look with a run's model: for likely wrong labels, hard classes and images, and outliers"""
-    duplicates: Flag = False
-    """look for near-duplicates: shifted, mirrored, recoloured or compressed again"""
-    label_issues: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """with --labels or --with: draw the images with likely wrong labels to this file"""
-    hard: Annotated[Path | None, arg(metavar="FILE.png")] = None
-    """with --with: draw the images with the largest losses, and those of the pairs that are confused most"""
-    top: Annotated[int, arg(metavar="N")] = 10
-    """print the first N of each list; --json has all but of the largest losses and outliers"""
-    net: OwnModule = None
-    pretrained: bool = True
-    """with --labels: use pretrained weights that are available locally"""
+    label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
+    """with --labels or --with: draw the images with likely label errors to this .png file"""
+    hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
+    """with --with: draw the images with the largest losses and the most frequent confusions to this .png file"""
+    json: Annotated[Json, Group("output")] = False
+    preparation: Annotated[PreparationFields, Group("data", text="How to read the images and targets.")] = field(
+        default_factory=PreparationFields
+    )
     device: Device = "auto"
-    json: Json = False
-    preparation: Annotated[PreparationFields, arg(name="data")] = field(default_factory=PreparationFields)
-    """how to read the images and their targets"""

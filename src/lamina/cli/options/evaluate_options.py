@@ -1,4 +1,4 @@
-"""The options of the commands that evaluate: evaluate, runs, report."""
+"""Options of the commands that evaluate: evaluate, runs, report."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from lamina.cli.options import Device, Flag, Json, MovedData, OwnModule, RunFold
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Evaluate a run's model on the images it was not trained on, or on another data set.
+    """Evaluate a run's model on its test images, or on another data set.
 
-    Where some of them are near-duplicates of training images, the score without these is given too.
+    If some of these images are near-duplicates of training images, lamina also prints the score without them.
+
+    Example: lamina evaluate runs/pets --data new-photos
     """
 
     run: RunFolder
     data: Annotated[str | None, arg(metavar="DATA")] = None
-    """a name or a path, all of it evaluated unless it has splits of its own; by default the run's own data set"""
+    """another data set; lamina evaluates all of it, unless it is divided into splits (default: the run's data set)"""
     split: Literal["train", "val", "test"] | None = None
-    """which images; by default test, or val if there is no test"""
+    """split to evaluate on (default: test, or val if there is no test)"""
     tta: bool = False
-    """test-time augmentation: for images the model is unsure about, average over mirrored and shifted views, as in
-    training"""
+    """test-time augmentation: for images with uncertain predictions, average over mirrored and translated copies, as
+    far as the recipe used them"""
     near_duplicates: bool | None = None
-    """look for near-duplicates of training images; by default where that takes at most 5 seconds, in the run's data"""
+    """search for near-duplicates of training images (default: only in the run's data set, if it takes at most 5
+    seconds)"""
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False
@@ -35,10 +38,13 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs in a folder, oldest first, or show how two of them differ."""
+    """List the runs in a folder, oldest first, or compare two runs.
 
-    diff: Annotated[tuple[Path, Path] | None, arg(metavar="A B")] = None
-    """two runs, by path or by name in --runs-dir: what differs in recipe, net, data, versions, processor, threads,
+    Example: lamina runs --diff pets pets-2
+    """
+
+    diff: Annotated[tuple[Path, Path] | None, arg(metavar="RUN RUN")] = None
+    """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions, processor, threads,
     precision and results"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
@@ -46,13 +52,16 @@ class RunsOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write one self-contained HTML page about a run: scores, images, findings, and how to reproduce it."""
+    """Write a self-contained HTML report about a run: scores, images, problems, and how to reproduce it.
+
+    Example: lamina report runs/pets
+    """
 
     run: RunFolder
-    file: Annotated[Positional[Path | None], arg(metavar="[OUT]")] = None
-    """file to write; by default report.html in the run's folder, or README.md with --card"""
+    file: Annotated[Positional[Path | None], arg(metavar="[OUT]", help_behavior_hint="")] = None
+    """file to write (default: report.html in the run's folder, or README.md with --card)"""
     card: Flag = False
-    """write a model card in Markdown instead, with the metadata of Hugging Face; an existing file is kept"""
+    """write a model card in Markdown with Hugging Face metadata instead; lamina never overwrites an existing card"""
     data: MovedData = None
     net: OwnModule = None
     json: Json = False

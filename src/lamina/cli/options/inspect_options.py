@@ -1,4 +1,4 @@
-"""The options of the commands that look inside: inspect, explain, summary."""
+"""Options of the commands that look inside: inspect, explain, summary."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFo
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Show what a run's net has learned: what its units respond to, and what each layer knows."""
+    """Show what a net has learned: which images excite its units, and how well each layer separates the classes.
+
+    Example: lamina inspect runs/pets --layer 3
+    """
 
     run: RunFolder
-    layer: Annotated[str | None, arg(metavar="L")] = None
-    """show the units of this layer, counted from 1, or its module path; by default of each layer with weights"""
-    unit: Annotated[int | None, arg(metavar="U")] = None
-    """with --layer: show this unit, counted from 1"""
+    layer: Annotated[str | None, arg(metavar="LAYER")] = None
+    """show the units of one layer, given by its number (from 1) or module path (default: all layers with weights)"""
+    unit: Annotated[int | None, arg(metavar="N")] = None
+    """with --layer: show a single unit, given by its number (from 1)"""
     other: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """another run to compare this one's layers with"""
+    """measure how similar the layers are to the layers of another run"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """folder for the sheets; by default inspection in the run's folder"""
+    """folder for the figures (default: inspection in the run's folder)"""
     data: MovedData = None
     net: OwnModule = None
     device: Device = "auto"
@@ -32,18 +35,21 @@ class InspectOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Show which pixels a model's predictions depend on: maps, each with the result of tests of the map itself."""
+    """Show which pixels a prediction depends on: a map over the image, and whether it passes tests of its reliability.
+
+    Example: lamina explain runs/pets cat.jpg
+    """
 
     run: RunFolder
     images: Images
     method: Literal["occlusion", "gradients", "grad-cam"] | None = None
-    """the method, by default all three: covering parts of the image, integrated gradients, Grad-CAM"""
+    """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default: all three)"""
     target: Annotated[str | None, arg(metavar="CLASS")] = None
-    """the class, label or number to explain; by default the most likely class or label, or the first number"""
-    layer: Annotated[str | None, arg(metavar="L")] = None
-    """the layer of Grad-CAM, counted from 1, or its module path; by default the last one with height and width"""
+    """class, label or number to explain (default: the most likely class or label, or the first number)"""
+    layer: Annotated[str | None, arg(metavar="LAYER")] = None
+    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
-    """folder for the sheets (.png) and the maps (.npz); by default explanations in the run's folder"""
+    """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False
@@ -51,12 +57,15 @@ class ExplainOptions:
 
 @dataclass(frozen=True)
 class SummaryOptions:
-    """Show the output shape, parameters, multiply-adds and receptive field of each layer, and the totals."""
+    """List a net's layers with output shape, parameters, multiply-adds and receptive field, and the totals.
+
+    Example: lamina summary cnn --input 3x64x64
+    """
 
     net: Annotated[Positional[str], arg(metavar="NET")]
-    """a net of the zoo by name, layers as Python, or file.py[:NAME]"""
-    input: Annotated[str, arg(metavar="CxHxW")] = "3x32x32"
-    """channels, height and width of an image"""
-    outputs: int | None = None
-    """number of outputs; by default the net's own, else 10"""
+    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), or file.py[:NAME]"""
+    input: Annotated[str, arg(metavar="SHAPE")] = "3x32x32"
+    """shape of an image: channels, height and width"""
+    outputs: Annotated[int | None, arg(metavar="N")] = None
+    """number of outputs (default: as the net defines, else 10)"""
     json: Json = False

@@ -1,16 +1,16 @@
-"""The options of the commands that train: train, resume, reproduce."""
+"""Options of the commands that train: train, resume, reproduce."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
 from lamina.cli.options import (
+    DATA,
     ON_NAN,
-    Data,
     Device,
     Json,
     MovedData,
@@ -22,65 +22,97 @@ from lamina.cli.options import (
     SaveEvery,
 )
 from lamina.cli.options.data_options import PreparationFields
-from lamina.cli.parsing import Further, Given
+from lamina.cli.parsing import Given, Group
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
 
+BY_RECIPE = (
+    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup_fraction",
+    "label_smoothing", "flip", "translate_px", "cutout_px", "start_size_fraction", "normalization", "freeze",
+)  # fmt: skip
+
 
 class RecipeFields(Given):
-    """How the net is trained."""
+    """Flags for the fields of a recipe."""
 
     kind, error = Recipe, RecipeError
     shown = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
+    defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
+    flags: ClassVar = {
+        **dict.fromkeys(("epochs", "batch_size", "lanes", "freeze", "patience", "seed"), arg(metavar="N")),
+        **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
+        **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
+        **dict.fromkeys(
+            (
+                "momentum", "warmup_fraction", "label_smoothing", "dropout", "crop_from_fraction", "jitter_fraction",
+                "start_size_fraction", "ema_decay",
+            ),
+            arg(metavar="FRACTION"),
+        ),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Train a net, evaluate it on val during training and on test at the end, and save it as a run."""
+    """Train a net on your images, evaluate it, and save it as a run.
+
+    Without NET, lamina chooses the net, the image size and the recipe to suit the data and the time limit. It
+    evaluates on val during training, and on test at the end.
+
+    Example: lamina train --data photos --time 3m
+    """
 
     net: Annotated[Positional[str | None], arg(metavar="[NET]", help_behavior_hint="")] = None
-    """a net of the zoo by name, layers as Python ("Flatten(), Output()"), timm:NAME for one of timm's nets, or
-    file.py[:NAME], which is executed; without NET, lamina chooses net, image size and recipe to suit the data and
-    the time limit"""
-    data: Data = None
-    recipe: Annotated[str | None, arg(metavar="NAME")] = None
-    """one of the net's recipes, by default its first, fitted to the data (except article, which is used unchanged if
-    given by name); the recipe options below override its settings"""
-    time: Annotated[str | None, arg(metavar="TIME")] = None
-    """time limit of the whole command (30s, 5m, 1h): as many epochs are trained as fit; without NET, 5m by default"""
-    seeds: Annotated[int | None, arg(metavar="N")] = None
-    """train N runs of NET, with seeds --seed, --seed + 1 and so on, and print the mean of their scores with its 95 %
-    interval"""
-    pretrained: Annotated[bool, Further("net")] = True
-    """without NET: also try pretrained weights that are available locally"""
-    device: Device = "auto"
-    name: Annotated[str | None, arg(metavar="RUN")] = None
-    """name of the run; by default the date, the net and a number; with --seeds, -seed0 and so on are added, and runs of
-    that name that are there already are resumed or taken as they are"""
-    json: Json = False
-    weights: Annotated[str | None, arg(metavar="FILE"), Further("net")] = None
+    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net from timm, or
+    file.py[:NAME], which lamina executes (default: chosen by lamina)"""
+    data: Annotated[
+        str | None,
+        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10 if available, else shapes)"),
+        Group("data", text="How to read the images and targets."),
+    ] = None
+    weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
-    necessary), "packaged" (those of tf_efficientnet_lite0 that the extra installs) or "none" (random); by default
-    pretrained, or packaged if that avoids a download"""
-    runs_dir: Annotated[RunsFolder, Further("run")] = Path("runs")
-    save_every: Annotated[SaveEvery, Further("run")] = "60s"
-    on_nan: Annotated[OnNan, Further("run")] = "stop"
-    on_diagnosis: Annotated[OnDiagnosis, Further("run")] = "continue"
-    given: Annotated[RecipeFields, arg(name="recipe")] = field(default_factory=RecipeFields)
-    """how the net is trained; the defaults shown are for nets without a recipe of their own"""
-    preparation: Annotated[PreparationFields, arg(name="data")] = field(default_factory=PreparationFields)
-    """how to read the images and their targets"""
+    necessary), "packaged" (installed with lamina[pretrained], for tf_efficientnet_lite0 only) or "none" (random)
+    (default: pretrained, or packaged if that avoids a download)"""
+    pretrained: Annotated[bool, Group("net", is_further=True)] = True
+    """without NET: consider pretrained weights that are already on this machine"""
+    time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
+    """time limit for the whole command, such as 30s, 5m or 1h; lamina trains as many epochs as fit, and may exceed the
+    limit slightly (default: 5m without NET, no limit with NET)"""
+    recipe: Annotated[str | None, arg(metavar="NAME"), Group("time and recipe")] = None
+    """one of NET's recipes, fitted to your data; "article" is used unchanged and without val (default: NET's first
+    recipe)"""
+    seeds: Annotated[int | None, arg(metavar="N"), Group("time and recipe")] = None
+    """train NET N times, with consecutive seeds starting at --seed, and print the mean score with its 95 %
+    confidence interval"""
+    given: Annotated[RecipeFields, Group("time and recipe")] = field(default_factory=RecipeFields)
+    name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
+    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on, resumes unfinished
+    runs of that name, and skips finished ones"""
+    runs_dir: Annotated[RunsFolder, Group("run", is_further=True)] = Path("runs")
+    save_every: Annotated[SaveEvery, Group("run", is_further=True)] = "60s"
+    on_nan: Annotated[OnNan, Group("run", is_further=True)] = "stop"
+    on_diagnosis: Annotated[OnDiagnosis, Group("run", is_further=True)] = "continue"
+    preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
+    device: Device = "auto"
+    json: Json = False
 
 
 @dataclass(frozen=True)
 class ResumeOptions:
-    """Resume a run where it was last saved; its weights become bit-identical to those of an uninterrupted run."""
+    """Resume an interrupted run from its last checkpoint.
+
+    On a CPU of the same type, with the same torch version and without --compile, the final weights are bit-identical
+    to those of an uninterrupted run.
+
+    Example: lamina resume runs/pets
+    """
 
     run: RunFolder
     epochs: Annotated[int | None, arg(metavar="N")] = None
-    """new total number of epochs; needs a constant schedule without warmup"""
+    """new total number of epochs; requires a constant learning rate schedule without warmup"""
     save_every: SaveEvery = "60s"
-    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN}; by default as before")] = None
+    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: as before)")] = None
     on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
@@ -89,22 +121,23 @@ class ResumeOptions:
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Retrain the first epochs of a run and compare the weights after each one, bit by bit; the run is not changed.
+    """Check that a run can be reproduced: retrain its first epochs and compare the weights bit by bit.
 
-    Without RUN, train the article's two nets as the article does, and print its claims beside the measurements.
-    With RUN, the exit status is 0 if all weights are equal and 2 otherwise.
+    The run itself is not changed. The exit status is 0 if all weights are equal, and 2 if not. Without RUN, lamina
+    trains the two nets of the article and prints the published accuracies next to the measured ones.
+
+    Example: lamina reproduce runs/pets --epochs 2
     """
 
-    run: Annotated[Positional[Path | None], arg(metavar="[RUN]")] = None
-    """the run's folder, or its name in runs/"""
+    run: Annotated[Positional[Path | None], arg(metavar="[RUN]", help_behavior_hint="")] = None
+    """path of a run, or its name in --runs-dir (default: train the article's two nets)"""
     epochs: Annotated[int | None, arg(metavar="N")] = None
-    """with RUN: number of epochs to retrain, from the first; by default 1"""
-    data: Annotated[str | None, arg(metavar="DATA")] = None
-    """a name or a path; by default the run's data set or, without RUN, CIFAR-10 where it is available, else the
-    built-in shapes"""
+    """with RUN: number of epochs to retrain (default: 1)"""
     net: OwnModule = None
+    data: Annotated[str | None, arg(metavar="DATA")] = None
+    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10 if available, else the built-in shapes)"""
     seeds: Annotated[int | None, arg(metavar="N")] = None
-    """without RUN: how often to train each net, with seeds 0, 1, 2 …; by default once"""
-    device: Device = "auto"
+    """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
+    device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
     runs_dir: RunsFolder = Path("runs")
     json: Json = False

@@ -1,4 +1,4 @@
-"""The options of the commands that use a model: predict, export, serve."""
+"""Options of the commands that use a model: predict, export, serve."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFo
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Predict the class, labels or numbers of images."""
+    """Predict the class, the labels or the numbers of images.
+
+    Example: lamina predict runs/pets 'new/*.jpg' --output predictions.csv
+    """
 
     run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """the run's folder, or an ONNX file that lamina exported"""
+    """path of a run, its name in runs/, or an ONNX file that lamina exported"""
     images: Images
     top: Annotated[int | None, arg(metavar="N")] = None
-    """show the N most likely classes or labels; by default 3 classes, or the labels that are more likely than not"""
+    """number of classes or labels to print per image, most likely first (default: 3 classes, or the labels with a
+    probability above 50 %)"""
     confidence_threshold: Annotated[float | None, arg(metavar="P")] = None
-    """reject predictions whose probability is below P, from 0 to 1"""
-    coverage: Annotated[float | None, arg(metavar="P")] = None
-    """show prediction sets that contain the true class for this fraction of images, such as 0.9; for numbers,
-    prediction intervals that contain the true number that often"""
+    """reject predictions with a probability below P, from 0 to 1"""
+    coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
+    """print prediction sets that contain the true class for about this fraction of images, such as 0.9; for numbers,
+    print prediction intervals"""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
-    """write all probabilities to a table (.csv, .tsv) or JSON lines (.jsonl) instead of printing them"""
+    """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False
@@ -34,13 +38,16 @@ class PredictOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Export a run's model with its preprocessing, and check numerically that it matches the run."""
+    """Export a run's model with its preprocessing, and check numerically that it matches the run.
+
+    Example: lamina export runs/pets pets.onnx
+    """
 
     run: RunFolder
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """the file to write"""
+    """file to write; lamina writes the result of the check to FILE.json"""
     to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="TO")] = "auto"
-    """onnx, or pt2 for torch.export; auto goes by the file's ending"""
+    """format: onnx, or pt2 for torch.export; auto chooses by the file's extension"""
     data: MovedData = None
     net: OwnModule = None
     json: Json = False
@@ -48,18 +55,20 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """Serve models over HTTP, with a page to try them, until Ctrl-C.
+    """Serve models over HTTP, with a web page to try them. Ctrl-C stops the server.
 
-    Only programs of this machine reach it, unless --host gives another address and --token a secret.
+    Only programs on this machine can connect, unless you give another --host and a --token.
+
+    Example: lamina serve runs/pets --port 8080
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
-    """the runs' folders; the first serves requests that name none"""
-    port: int = 8000
-    """port to listen on; 0 takes any that is free"""
-    host: str = "127.0.0.1"
-    """address to listen on; 0.0.0.0 is every address of this machine, and needs a token"""
+    """paths of runs, or their names in runs/; requests that name no model use the first"""
+    port: Annotated[int, arg(metavar="N")] = 8000
+    """port to listen on; 0 chooses a free one"""
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
-    """secret that requests must send; by default LAMINA_TOKEN from the environment, which other users cannot see"""
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other users cannot see)"""
     device: Device = "auto"
     json: Json = False
