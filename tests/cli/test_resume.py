@@ -52,7 +52,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
             process.send_signal(number)
             rest, printed = process.communicate(timeout=60)
         assert process.returncode == status, printed
-        assert printed.splitlines()[-1] == f"lamina: stopped by {number.name}; continue with: lamina resume {run}"
+        assert printed.splitlines()[-1] == f"lamina: stopped by {number.name}; to continue, run lamina resume {run}"
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
         assert 0 < len(read_weights(run)) < 40
         assert not (run / "report.json").exists()  # which would be of another model
@@ -107,7 +107,7 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     Path("mine.py").write_text(EVALUATED.format(signals=True))
     assert main(["train", "mine.py", *flags]) == 143
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lamina: stopped by SIGTERM; evaluate it with: lamina resume runs/run --net {workplace / 'mine.py'}"
+        f"lamina: stopped by SIGTERM; to evaluate, run lamina resume runs/run --net {workplace / 'mine.py'}"
     )
     Path("mine.py").write_text(EVALUATED.format(signals=False))
     assert main(["resume", "runs/run", "--net", "mine.py"]) == 0
