@@ -241,7 +241,7 @@ def idx_bytes(values: np.ndarray) -> bytes:
 def write_idx(
     root: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], prefix: str = "", suffix: str = "-ubyte.gz"
 ) -> Path:
-    """MNIST's files of grey images (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
+    """MNIST's files of gray images (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
     root.mkdir(parents=True, exist_ok=True)
     for split, (images, labels) in splits.items():
         for kind, values in (("images-idx3", images), ("labels-idx1", labels)):

@@ -101,20 +101,20 @@ def test_every_kind_of_image_becomes_rgb(
     assert stored_size_px == (image.height, image.width)
     assert pixels.shape == (image.height, image.width, 3)
     assert [tuple(pixel) for pixel in pixels[0].tolist()] == expected
-    # Of grey, ITU-R 601 has the shares of the colours.
+    # Of gray, ITU-R 601 has the shares of the colors.
     luma = np.array(expected) @ (0.299, 0.587, 0.114)
     np.testing.assert_allclose(decode_image(data, mode="L")[0, :, 0], luma, atol=1)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_lab_becomes_srgb(mode: str) -> None:
-    # Lightness 53.6 of 100 without a colour is the middle grey of sRGB, 128 (IEC 61966-2-1).
+    # Lightness 53.6 of 100 without a color is the middle gray of sRGB, 128 (IEC 61966-2-1).
     data = encode(Image.new("LAB", (2, 2), (round(2.55 * 53.6), 128, 128)), "TIFF")
     np.testing.assert_allclose(decode_image(data, mode=mode), 128, atol=2)
 
 
 def test_16_bits_of_either_byte_order_and_of_colour_keep_their_upper_8(tmp_path: Path) -> None:
-    # The smallest TIFF of big-endian 16-bit grey, and a PNG of 16-bit RGB, written by hand: Pillow writes neither.
+    # The smallest TIFF of big-endian 16-bit gray, and a PNG of 16-bit RGB, written by hand: Pillow writes neither.
     entries = [
         (256, 3, 1),
         (257, 3, 1),

@@ -139,7 +139,7 @@ def test_offline_nothing_is_asked_of_the_network(
 
 
 @pytest.mark.filterwarnings("ignore:Downloading")
-def test_a_server_that_never_answers_is_given_up(
+def test_a_server_that_never_responds_times_out(
     monkeypatch: pytest.MonkeyPatch, cache: Path, batches, tmp_path
 ) -> None:
     monkeypatch.delenv("LAMINA_CIFAR10", raising=False)

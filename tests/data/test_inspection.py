@@ -203,7 +203,7 @@ def test_images_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     train = make_images("train", side=16)
     for place in (1, 2):
         train = copy_pixels(train, place, np.array([200, 10, 10]))
-    # One grey level up or down is what a JPEG makes of one colour; four are something to see, as a dark night is.
+    # One gray level up or down is what a JPEG makes of one color; four are something to see, as a dark night is.
     noise = np.random.default_rng(0).choice([-1, 1], (16, 16, 3))
     train = copy_pixels(copy_pixels(train, 3, 100 + noise), 4, 100 + 4 * noise)
     parts = {"val": make_images("val", side=16), "test": make_images("test", side=16)}

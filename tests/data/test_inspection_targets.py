@@ -78,7 +78,7 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
     )
 
 
-def test_labels_and_answers_without_images_are_missing() -> None:
+def test_labels_and_yes_or_no_without_images_are_missing() -> None:
     dataset = CLEAN["labels"]
     never = dataset.test.targets & np.array([False, False, True])
     found = only_finding(replace(dataset, test=replace(dataset.test, targets=never)))

@@ -48,7 +48,7 @@ def test_classes_and_attributes_are_common_enough_to_learn() -> None:
 
 
 def test_masks_are_of_the_images_of_the_built_in_set() -> None:
-    """A filled figure without stripes has one colour inside its mask, but for the noise, and nowhere else."""
+    """A filled figure without stripes has one color inside its mask, but for the noise, and nowhere else."""
     images, masks = draw_shapes("shapes-attributes", "test", 2000, 2), mask_shapes("shapes-attributes", "test", 300)
     _, is_outlined, is_striped, _ = images.targets[:300].T
     plain = np.flatnonzero(~is_outlined & ~is_striped)

@@ -199,7 +199,7 @@ def test_many_labels_say_the_same_as_lists_columns_and_texts(sets: list[set[str]
         assert reading.targets.tolist() == expected
 
 
-def test_strata_are_classes_rarest_labels_answers_and_tenths() -> None:
+def test_strata_are_classes_rarest_labels_yes_or_no_and_deciles() -> None:
     assert SINGLE_LABEL.strata(np.array([2, 0])) == [2, 0]
     assert BINARY.strata(np.array([True, False])) == [True, False]
     assert MULTI_LABEL.strata(np.array([[1, 1], [1, 0], [0, 0]], np.bool_)) == [1, 0, -1]

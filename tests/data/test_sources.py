@@ -160,6 +160,6 @@ def test_the_real_images(cifar10) -> None:
     assert set(cifar10.test.target_counts().values()) == {1000}
     assert cifar10.train.target_names[0] == "airplane"
     assert cifar10.problems == ()
-    # The published means of CIFAR-10's channels; the colours of a JPEG copy are a little off.
+    # The published means of CIFAR-10's channels; the colors of a JPEG copy are a little off.
     means = cifar10.train.pixels.mean(axis=(0, 1, 2)) / 255
     np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=0.005)

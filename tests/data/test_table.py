@@ -163,6 +163,11 @@ def test_columns_are_found_by_name_or_by_what_they_hold(header: str, image: str,
     assert [image.name for image in listing.images] == ["1.png"]
 
 
+def test_a_column_with_a_well_known_name_is_preferred(tmp_path: Path) -> None:
+    listing = scan_text(tmp_path, "thumbnail,picture,label\n2.png,1.png,4\n")
+    assert [image.name for image in listing.images] == ["1.png"]
+
+
 def test_requested_columns_are_used(tmp_path: Path) -> None:
     text = "before,after,label,x,y,fold\n1.png,2.png,cat,1,2,Train\n3.png,4.png,dog,3,4,DEV\n"
     preparation = Preparation(image_column="after", label_columns=("y", "x"), split_column="fold")

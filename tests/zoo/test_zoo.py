@@ -81,7 +81,7 @@ def test_the_articles_recipes_are_the_articles():
     assert zoo.load_recipes("cnn")["article"] == Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3)
 
 
-def test_a_wrong_name_is_answered_with_the_nearest():
+def test_an_unknown_name_suggests_the_nearest():
     with pytest.raises(NetError) as rejected:
         zoo.load_net("cnnn")
     assert str(rejected.value) == "No net named 'cnnn' in the zoo. Did you mean cnn?"
