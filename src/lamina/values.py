@@ -147,8 +147,8 @@ def _explain_mismatch(
         return f"unknown argument {reprlib.repr(unknown[0])}. {where}"
     named = [name for name in parameters if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY]
     placed = [name for name in parameters if name not in named]
-    takes = ", ".join([*placed, f"{'and ' if placed else ''}by name {name_some(named)}"])
-    problem += f". Its arguments are: {takes if named else ', '.join(placed) or 'none'}."
+    accepts = ", ".join([*placed, f"{'and ' if placed else ''}by keyword {name_some(named)}"])
+    problem += f". Its arguments are: {accepts if named else ', '.join(placed) or 'none'}."
     if hint and (len(by_place) > len(placed) or set(placed[: len(by_place)]) & set(by_name)):
         values, others = list(map(reprlib.repr, by_place)), [f"{name}={item!r}" for name, item in by_name.items()]
         rest = [*values[1 : len(placed) + 1], *others]

@@ -89,7 +89,7 @@ def test_an_array_of_another_size_than_it_says_is_rejected(shape, batches: Batch
     [
         (
             lambda files: files.pop("data_batch_3"),
-            "{path} lacks data_batch_3. Download or unpack the official archive again.",
+            "{path} does not contain data_batch_3. Download or unpack the official archive again.",
         ),
         (
             lambda files: files.update(test_batch=files["test_batch"][:100]),

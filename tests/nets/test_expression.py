@@ -54,7 +54,7 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         (
             "Conv2d(3)",
             "Conv2d: missing a required argument: 'kernel_size'. Its arguments are: out_channels, kernel_size, "
-            "and by name stride, padding, dilation, groups, bias.",
+            "and by keyword stride, padding, dilation, groups, bias.",
         ),
         ("ReLU(3)", "ReLU: too many positional arguments. Its arguments are: none."),
         ("Linear(3, out_features=3)", "Linear: multiple values for argument 'out_features'. "),

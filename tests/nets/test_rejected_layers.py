@@ -93,31 +93,31 @@ class TestRejectedShapes:
             (
                 Residual(Conv2d(64, 3, stride=2, padding="same"), ReLU()),
                 (32, 15, 16),
-                "Residual: cannot add the output of its layers, (64, 8, 8), to that of its shortcut, (32, 15, 16). "
+                "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its shortcut, (32, 15, 16). "
                 "Add shortcut=(Conv2d(64, 1, stride=2),).",
             ),
             (
                 Residual(Conv2d(64, 3, padding="same")),
                 (32, 8, 8),
-                "Residual: cannot add the output of its layers, (64, 8, 8), to that of its shortcut, (32, 8, 8). Add "
+                "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its shortcut, (32, 8, 8). Add "
                 "shortcut=(Conv2d(64, 1),).",
             ),
             (
                 Residual(Conv2d(32, 3)),
                 (32, 8, 8),
-                "Residual: cannot add the output of its layers, (32, 6, 6), to that of its shortcut, (32, 8, 8). Keep "
+                "Residual: cannot add the outputs of its layers, (32, 6, 6), and of its shortcut, (32, 8, 8). Keep "
                 "the size in the block with padding='same'.",
             ),
             (
                 Residual(Linear(9)),
                 (4,),
-                "Residual: cannot add the output of its layers, (9,), to that of its shortcut, (4,). Add "
+                "Residual: cannot add the outputs of its layers, (9,), and of its shortcut, (4,). Add "
                 "shortcut=(Linear(9),).",
             ),
             (
                 Residual(Flatten()),
                 (3, 2, 2),
-                "Residual: cannot add the output of its layers, (12,), to that of its shortcut, (3, 2, 2). Make both "
+                "Residual: cannot add the outputs of its layers, (12,), and of its shortcut, (3, 2, 2). Make both "
                 "an image or both a vector.",
             ),
             (

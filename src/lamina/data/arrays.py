@@ -22,7 +22,7 @@ MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
-    """Convert lists, tensors on any device and other array-likes to an array; ``name`` is that of the argument."""
+    """Convert lists, tensors on any device and other array-likes; ``name`` is the argument, for messages."""
     if isinstance(value, np.ma.MaskedArray):
         leave = f"x[~{name}.mask] and {name}.compressed()" if name == "y" else f"{name}.filled(0)"
         remedy = f"{'Leave out those images' if name == 'y' else 'Fill the gaps'}, as in {leave}."

@@ -99,7 +99,7 @@ class ElementwiseLayer(Layer):
 
 @dataclass(frozen=True, repr=False)
 class DerivedLayer(Layer):
-    """A layer whose shapes and costs are those of a counterpart that depends on the input shape."""
+    """A layer with the shapes and costs of a counterpart, which depends on the input shape."""
 
     @abstractmethod
     def counterpart(self, in_shape: Shape) -> Layer:

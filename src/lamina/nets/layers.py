@@ -122,7 +122,7 @@ class Conv2d(Layer):
         return field and self.window.widen(field, require_image(self, in_shape)[1:])
 
     def module(self, in_shape: Shape) -> nn.Conv2d:
-        """``nn.Conv2d``, or ``SameConv2d`` where one side needs more padding than the other."""
+        """Build an ``nn.Conv2d``, or a ``SameConv2d`` if opposite sides need different padding."""
         from torch import nn
 
         from lamina.nets.modules import SameConv2d

@@ -1,4 +1,4 @@
-"""The few ``nn.Module`` classes that torch lacks."""
+"""``nn.Module`` classes that torch does not have."""
 
 from __future__ import annotations
 

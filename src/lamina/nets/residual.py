@@ -73,7 +73,7 @@ class Residual(Layer):
         passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)
         if made != passed:
             raise NetError(
-                f"Residual: cannot add the output of its layers, {made}, to that of its shortcut, {passed}. "
+                f"Residual: cannot add the outputs of its layers, {made}, and of its shortcut, {passed}. "
                 + _advise(in_shape, made)
             )
         return made

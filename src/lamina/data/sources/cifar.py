@@ -69,7 +69,7 @@ def list_batches(path: Path) -> Listing:
         contents = {PurePosixPath(name).name: data for name, data in members if data is not None}
     files = CIFAR10 if CIFAR10.meta in contents else CIFAR100
     if missing := [name for name in files.all if name not in contents]:
-        raise DataError(f"{path} lacks {', '.join(missing)}. {REMEDY}")
+        raise DataError(f"{path} does not contain {', '.join(missing)}. {REMEDY}")
     stored_names = read_pickle(contents[files.meta], files.meta).get(files.target_names)
     if not isinstance(stored_names, list):
         raise DataError(f"{files.meta} has no list of {files.target_names}. {REMEDY}")

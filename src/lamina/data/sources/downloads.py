@@ -131,7 +131,7 @@ def list_published(name: str) -> Listing:
     folder, classes = download(name), PUBLISHED[name].classes
     source = open_idx(folder, Preparation())
     if source is None:
-        raise DataError(f"{folder} lacks files of {name}. Delete the folder to download the set again.")
+        raise DataError(f"{folder} does not contain all files of {name}. Delete it to download the set again.")
     listing = source.read(folder, lambda *_: None)
     labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
     return replace(

@@ -137,7 +137,7 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
 
 
 def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
-    """The Parquet files below a folder: those of splits, or all where there are no images."""
+    """The Parquet files below a folder: the ones named after splits, or all if the folder has no images."""
     names = [name for name, _ in walk_files(path)]
     files = [PurePosixPath(name) for name in sorted(names) if name.lower().endswith(".parquet")]
     files = [file for file in files if not file.name.startswith(".")]
