@@ -75,7 +75,7 @@ def test_label_issues_are_counted(tmp_path):
 @pytest.mark.slow
 def test_exports_match_the_model(tmp_path):
     done = run_benchmark(
-        "exports.py", "--nets", "residual", "--kinds", "binary", "--count", 5, "--json", tmp_path / "exports.json"
+        "exports.py", "--nets", "residual", "--kinds", "binary", "--images", 5, "--json", tmp_path / "exports.json"
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "exports.json").read_text())["exports"]
