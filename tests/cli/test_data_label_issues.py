@@ -317,4 +317,4 @@ def test_numbers_have_no_wrong_labels(tmp_path):
     table.write_text("\n".join(["image,size", *rows]))
     told = run_lamina("data", table, "--labels")
     assert told.returncode == 2
-    assert "a number is not right or wrong" in told.stderr
+    assert "label checking needs classes or labels" in told.stderr
