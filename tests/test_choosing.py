@@ -114,16 +114,16 @@ def test_one_without_the_time_for_its_recipe_is_passed_over():
     assert considered[1].verdict in ("too slow", "too slow (estimated)")
 
 
-def test_the_first_is_taken_with_fewer_epochs_too_on_growing_images():
-    _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**6), can_grow=True))
+def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
+    _, recipe, _ = choose(1000, candidate("small", SMALL, Recipe(epochs=10**6), can_resize=True))
     assert 2 <= recipe.epochs < 10**6
     assert recipe.start_size_fraction > 0
 
 
 @pytest.mark.parametrize("given", [{"start_size_fraction": 0.0}, {"compile": True}], ids=str)
-def test_images_do_not_grow_against_what_is_given(given):
-    assert not any(one.can_grow for one in propose(noise(96), given, (32, 48)))
-    assert all(one.can_grow for one in propose(noise(96), {}, (32, 48)))
+def test_progressive_resizing_respects_what_is_given(given):
+    assert not any(one.can_resize for one in propose(noise(96), given, (32, 48)))
+    assert all(one.can_resize for one in propose(noise(96), {}, (32, 48)))
 
 
 def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
@@ -160,7 +160,7 @@ def test_on_a_machine_that_has_become_faster_more_epochs_fit():
     """Steps may be timed while another program takes the cores, and be far faster a second later."""
     recipe = Recipe(epochs=4, schedule="linear")
     wanted = replace(recipe, epochs=8)
-    chosen = candidate("small", SMALL, wanted, blank(1000), pace=Pace(0.02, 0.0), can_grow=True)
+    chosen = candidate("small", SMALL, wanted, blank(1000), pace=Pace(0.02, 0.0), can_resize=True)
     named = replace(chosen, most_epochs=None)
 
     def find(epochs_done: float, seconds: float, one: Candidate = named) -> float | None:
@@ -182,7 +182,7 @@ def test_on_a_machine_that_has_become_faster_more_epochs_fit():
     assert replace(faster, most_epochs=None).spend(far(100.0, 1.0)).epochs == 46
 
 
-def test_growing_images_are_expected_to_be_quicker_at_first():
+def test_progressive_resizing_is_expected_to_be_quicker_at_first():
     recipe = Recipe(epochs=20, start_size_fraction=0.5, schedule="linear")
     named = replace(candidate("net", SMALL, recipe, blank(1000, 300), pace=Pace(1e-3, 5e-4)), most_epochs=None)
     costs = named.pace.epoch_seconds(recipe, 1000, 300)

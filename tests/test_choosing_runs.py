@@ -157,7 +157,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     dataset = bright()
     events = list(choose(dataset, given={"epochs": 1}, pretrained=False, name="mine", runs_dir=tmp_path))
     sizes = [event for event in events if isinstance(event, Decision) and event.what == "size"]
-    assert [str(event) for event in sizes] == ["size: 16 px (the images have 8 px, enlarged)"]
+    assert [str(event) for event in sizes] == ["size: 16 px (the images are 8 px, enlarged)"]
     run = load_run(tmp_path / "mine")
     assert run.record.in_shape == (3, 16, 16)
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
@@ -208,10 +208,10 @@ def test_a_recipe_that_is_given_has_the_most_epochs_that_train_trains(tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": "best"}, r'^recipe needs a net, as in train\(data, net="cnn-s", recipe="best"\)\.$'),
+        ({"recipe": "best"}, r'^recipe needs a net\. Add one, as in train\(data, net="cnn-s", recipe="best"\)\.$'),
         ({"net": "cnn", "recipe": "bst"}, r"^cnn has no recipe 'bst'\. Did you mean best\?"),
-        ({"net": "cnn", "seconds": 0.0}, r"^seconds is 0\.0, but must be more than 0"),
-        ({"seconds": -1.0}, r"^seconds is -1\.0, but must be more than 0"),
+        ({"net": "cnn", "seconds": 0.0}, r"^seconds is 0\.0; it must be positive"),
+        ({"seconds": -1.0}, r"^seconds is -1\.0; it must be positive"),
         ({"net": "none"}, r"^There is no net 'none' in the zoo\."),
     ],
 )

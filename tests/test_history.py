@@ -77,12 +77,12 @@ def test_nan_and_infinity_become_null(run):
     assert (row["train_loss"], row["val_loss"]) == (None, None)
 
 
-def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
-    figures = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
-    figures |= dict.fromkeys(
+def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
+    layers = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
+    layers |= dict.fromkeys(
         ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"), (1, 0.25)
     )
-    run.folder.history.append({"event": "epoch", "epoch": 1, "layers": figures})
+    run.folder.history.append({"event": "epoch", "epoch": 1, "layers": layers})
     (row,) = run.folder.history.epochs()
     assert row["layers"]["gradient_norms"] == [0.5, None]
     assert row["layers"]["weight_norms"] == [None, None]
@@ -90,7 +90,7 @@ def test_figures_of_layers_are_kept_and_a_bad_one_is_named(run):
     whole = file.read_text()
     for good, bad in (("0.25", '"x"'), ("[0.5, null]", "[0.5]"), ('"1 Linear"', "1"), ("[0.5, null]", "3")):
         file.write_text(whole.replace(good, bad))
-        with pytest.raises(RunError, match="its layers should be names and a number or null for each"):
+        with pytest.raises(RunError, match="layers must contain names and a number or null for each"):
             run.folder.history.epochs()
 
 
@@ -101,7 +101,7 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
     for length in range(1, len(whole)):
         file.write_bytes(whole + whole[:length])
         message = (
-            f"The last line of {file} is incomplete, as after a crash, and is ignored. "
+            f"The last line of {file} is incomplete, probably after a crash, and is ignored. "
             "lamina resume repeats that epoch."
         )
         with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
@@ -112,28 +112,28 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
     ("line", "why"),
     [
         ("[2]", "expected a JSON object, got [2]"),
-        ("{}", "its event should be one of epoch, rewind, early_end, but is None"),
-        ('{"event": "epoch"}', "its epoch should be an integer of 1 or more, but is None"),
-        ('{"event": "epoch", "epoch": "two"}', "its epoch should be an integer of 1 or more, but is 'two'"),
-        ('{"event": "epoch", "epoch": true}', "its epoch should be an integer of 1 or more, but is True"),
-        ('{"event": "rewind", "epoch": 2, "rewind": 0}', "its rewind should be an integer of 1 or more, but is 0"),
-        ('{"event": "epoch", "epoch": 2, "train_seconds": "x"}', "its train_seconds should be a number, but is 'x'"),
+        ("{}", "event must be one of epoch, rewind, early_end, but is None"),
+        ('{"event": "epoch"}', "epoch must be an integer of 1 or more, but is None"),
+        ('{"event": "epoch", "epoch": "two"}', "epoch must be an integer of 1 or more, but is 'two'"),
+        ('{"event": "epoch", "epoch": true}', "epoch must be an integer of 1 or more, but is True"),
+        ('{"event": "rewind", "epoch": 2, "rewind": 0}', "rewind must be an integer of 1 or more, but is 0"),
+        ('{"event": "epoch", "epoch": 2, "train_seconds": "x"}', "train_seconds must be a number, but is 'x'"),
         (
             '{"event": "epoch", "epoch": 2, "train_seconds": 10000000000000000000}',
-            "its train_seconds should be a number, but is 10000000000000000000",
+            "train_seconds must be a number, but is 10000000000000000000",
         ),
         (
             '{"event": "rewind", "rewind": 1, "to_epochs_done": [1]}',
-            "its to_epochs_done should be a number, but is [1]",
+            "to_epochs_done must be a number, but is [1]",
         ),
-        ('{"event": "epoch", "epoch": 2, "weights": 3}', "its weights should be text, but is 3"),
+        ('{"event": "epoch", "epoch": 2, "weights": 3}', "weights must be text, but is 3"),
         (
             '{"event": "epoch", "epoch": 2, "layers": [1]}',
-            "its layers should be names and a number or null for each, but are [1]",
+            "layers must contain names and a number or null for each, but is [1]",
         ),
         (
             '{"event": "epoch", "epoch": 2, "layers": {"names": ["1 Linear"]}}',
-            "its layers should be names and a number or null for each, but are {'names': ['1 Linear']}",
+            "layers must contain names and a number or null for each, but is {'names': ['1 Linear']}",
         ),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_damaged_line_is_named(line, why, run):
     file = run.path / "history.jsonl"
     file.write_text(f'{{"event": "epoch", "epoch": 1}}\n{line}\n{{"event": "epoch", "epoch": 3}}\n')
     with raises(
-        f"Line 2 of {file} is damaged: {why}. Restore it from a copy, or delete that line: the weights and the "
+        f"Line 2 of {file} is damaged: {why}. Restore the file from a copy, or delete that line; weights and "
         "checkpoint are in other files."
     ):
         run.folder.history.epochs()

@@ -85,7 +85,7 @@ def test_threads_have_a_bar_each_and_nothing_fails(outputs):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_all_of_it_in_the_colours_of_the_page(outputs, browser, scheme):
+def test_a_browser_shows_all_of_it_in_the_colors_of_the_page(outputs, browser, scheme):
     page = browser.new_page(color_scheme=scheme)
     requests, complaints = [], []
     page.on("request", lambda request: requests.append(request.url))
@@ -96,6 +96,6 @@ def test_a_browser_shows_all_of_it_in_the_colours_of_the_page(outputs, browser, 
     assert len(widths) == 72
     assert all(widths)
     assert [url for url in requests if not url.startswith("data:")] == complaints == []
-    colours = page.evaluate("[...document.querySelectorAll('td, th, p, b')].map(one => getComputedStyle(one).color)")
-    assert set(colours) == {"rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)"}
+    colors = page.evaluate("[...document.querySelectorAll('td, th, p, b')].map(one => getComputedStyle(one).color)")
+    assert set(colors) == {"rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)"}
     page.close()

@@ -150,7 +150,7 @@ def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: P
 
 
 class Counting(torch.optim.Optimizer):
-    """Gradient descent that remembers a number in each group and for each weight."""
+    """Gradient descent that stores a number in each group and for each weight."""
 
     def __init__(self, parameters: Any, lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "scale": 1.0})
@@ -197,7 +197,9 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
     assert 0 < last["val_top_2"] <= 1
     assert last["val_undefined"] is None
     assert load_run(run.path).report.metrics == report.metrics
-    with pytest.warns(LaminaWarning, match=r"^top_2, undefined of your own is not computed: give it again, as in load"):
+    with pytest.warns(
+        LaminaWarning, match=r"without their functions: top_2, undefined\. Pass them again, as in load_run"
+    ):
         assert load_run(run.path).evaluate(data=data).metrics == {}
     assert evaluate(run.load_model(), DATA.test, metrics=metrics).metrics == report.metrics
 
@@ -210,15 +212,15 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
     with pytest.raises(RunError) as refused:
         alone.train(data=DATA)
     assert str(refused.value) == (
-        f"{run.path} was begun with functions of your own, and lamina never runs code that a run names. Give them "
+        f"{run.path} was started with your own functions, which the run does not store. Pass them "
         f"again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy, schedule=…).train()."
     )
     assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
-    with pytest.raises(RunError, match=r"was begun without optimizer of your own\. Leave it out, or start a new run"):
+    with pytest.raises(RunError, match=r"was started without your own optimizer\. Leave it out, or start a new run"):
         load_run(
             run.path, loss=loss, schedule=lambda done: 1.0, optimizer=lambda weights, _: torch.optim.SGD(weights)
         ).train(data=DATA)
-    with pytest.raises(RecipeError, match="a schedule of your own is spread over all epochs"):
+    with pytest.raises(RecipeError, match="the run has 2 and your schedule depends on the total"):
         load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
     other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
     with pytest.warns(
@@ -238,19 +240,20 @@ def use(**parts: Any) -> Callable[[Path], object]:
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (use(loss=3), "loss must be a function, got 3. See docs/extend.md for its arguments."),
+        (use(loss=3), "loss must be a function, got 3. docs/extend.md describes its arguments."),
         (
             use(metrics={"my score": focal}),
-            "metrics must have names such as top_2, which lamina does not use for its own, got 'my score'.",
+            "metrics has the name 'my score'; a name must be an identifier that lamina does not use. Use a name such "
+            "as top_2.",
         ),
         (
             use(metrics={"accuracy": focal}),
-            "metrics must have names such as top_2, which lamina does not use for its own, got 'accuracy'.",
+            "metrics has the name 'accuracy'; a name must be an identifier that lamina does not use.",
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits, targets, reduction="none")),
-            "loss must return one number, the mean of the batch, but test_own_parts.<lambda> returned the shape (4,). "
-            "Return its mean().",
+            "loss must return a scalar, the mean over the batch, but test_own_parts.<lambda> returned a tensor of "
+            "shape (4,). Return loss.mean().",
         ),
         (
             use(loss=lambda logits, targets: 1.0),
@@ -258,11 +261,12 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits.detach(), targets)),
-            "loss must depend on the logits, but test_own_parts.<lambda> returned a number without a gradient.",
+            "loss must be differentiable, but test_own_parts.<lambda> returned a tensor without a gradient. Compute it "
+            "from the logits.",
         ),
         (
             use(loss=nn.PReLU()),
-            "loss must not have parameters to train, but torch.nn.modules.activation.PReLU has. Put them into the net.",
+            "loss must not have trainable parameters, but torch.nn.modules.activation.PReLU has. Move them to the net.",
         ),
         (
             use(optimizer=lambda parameters, recipe: None),
@@ -271,14 +275,14 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(optimizer=lambda parameters, recipe: torch.optim.LBFGS(parameters)),
-            "optimizer must take a step without a "
-            "closure, but LBFGS computes the loss several times in a step. Choose another, or write the loop by hand "
+            "optimizer must have a step() without a "
+            "closure, but LBFGS computes the loss several times per step. Choose another, or write the loop by hand "
             "(docs/extend.md).",
         ),
         (
             use(optimizer=lambda parameters, recipe: torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)),
-            "optimizer must train the parameters that it is given, but test_own_parts.<lambda> returned one with 1 "
-            "others. Put weights of your own into the net, as parameters of a module.",
+            "optimizer must train only the parameters of the net, but test_own_parts.<lambda> returned one with 1 "
+            "others. Make these parameters of a module in the net.",
         ),
         (
             use(augment=lambda images, targets: images),
@@ -286,40 +290,42 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(augment=lambda images, targets: (images[:2], targets)),
-            "augment must return images as it got them, float32 "
-            "(4, 3, 6, 6), but test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6).",
+            "augment must return images as float32 "
+            "(4, 3, 6, 6), like its input, but test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6).",
         ),
         (
             use(optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
-            "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not take them (too many "
-            "positional arguments). Write, for example, lambda parameters, recipe: torch.optim.SGD(parameters, "
-            "lr=recipe.lr).",
+            "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not accept these arguments "
+            "(too many positional arguments). Use a function such as lambda parameters, recipe: "
+            "torch.optim.SGD(parameters, lr=recipe.lr).",
         ),
         (
             use(loss=lambda logits: logits.sum()),
-            "loss is called with logits, targets, but test_own_parts.<lambda> does not take them (too many positional "
-            "arguments). Write, for example, lambda logits, targets: functional.cross_entropy(logits, targets).",
+            "loss is called with logits, targets, but test_own_parts.<lambda> does not accept these arguments (too "
+            "many positional arguments). Use a function such as lambda logits, targets: "
+            "functional.cross_entropy(logits, targets).",
         ),
         (
             use(metrics=[functools.partial(len), functools.partial(len)]),
-            "metrics has two functions named len. Name them, as in metrics={'len_2': …}.",
+            "metrics has two functions named len. Use a dictionary, such as metrics={'len_2': …}.",
         ),
         (
             use(augment=lambda images, targets: (images, (targets, targets))),
-            "augment must return targets that the loss takes, but those of test_own_parts.<lambda> do not fit "
-            "single-label targets (cross_entropy_loss(): argument 'target' (position 2) must be Tensor, not tuple). "
-            "For classes, return class numbers (N,) or probabilities (N, K); or give a loss of your own.",
+            "augment, test_own_parts.<lambda>, returned targets that the single-label loss does not accept "
+            "(cross_entropy_loss(): argument 'target' (position 2) must be Tensor, not tuple). "
+            "For classes, return class indices (N,) or probabilities (N, K); for other targets, also pass your own "
+            "loss.",
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits, targets) + math.nan),
-            "The loss became NaN at step 1 of epoch 1. First not finite: your loss, test_own_parts.<lambda>, of finite "
-            "logits. What usually helps: a lower lr (it is 0.001), gradient_clip 1, or BatchNorm() in the net. Nothing "
-            "with NaN was saved",
+            "The loss became NaN at step 1 of epoch 1. The first values that are not finite: your loss, "
+            "test_own_parts.<lambda>, for finite logits. Try an lr below 0.001, gradient_clip 1, or BatchNorm() in "
+            "the net. The last checkpoint is intact",
         ),
         (
             use(schedule=lambda done: -1.0),
-            "schedule must return a factor of the learning rate, 0 or more, but "
-            "test_own_parts.<lambda> returned -1.0 for 0 of the steps.",
+            "schedule returned -1.0 at fraction 0 of the steps; test_own_parts.<lambda> must return a factor of the "
+            "learning rate, 0 or more, such as 1 - done.",
         ),
     ],
 )
@@ -338,13 +344,13 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
         (
             Recipe(label_smoothing=0.1),
             {"loss": loss},
-            "label_smoothing was 0.1, but a loss of your own does not use it.",
+            "label_smoothing is 0.1, but your own loss replaces it.",
         ),
-        (Recipe(class_weights=True), {"loss": loss}, "class_weights was True, but a loss of your own does not use it."),
+        (Recipe(class_weights=True), {"loss": loss}, "class_weights is True, but your own loss replaces it."),
         (
             Recipe(warmup_fraction=0.1),
             {"schedule": abs},
-            "warmup_fraction was 0.1, but a schedule of your own does not",
+            "warmup_fraction is 0.1, but your own schedule replaces it.",
         ),
     ):
         with pytest.raises(RecipeError, match=re.escape(message)):
@@ -431,7 +437,7 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=stumble)
     with pytest.raises(KeyError, match="a slip") as stopped:
         run.train(progress=False)
-    assert stopped.value.__notes__ == [f"{run.path} keeps what was saved last; load_run(…).train() resumes there."]
+    assert stopped.value.__notes__ == [f"The last checkpoint is in {run.path}; load_run(…).train() resumes from it."]
     run.train(progress=False)
     straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy))
     assert digests(run) == digests(straight)
@@ -444,12 +450,12 @@ def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(t
         return optimizer
 
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=keep_a_list)
-    with pytest.warns(LaminaWarning, match=r"^Counting keeps past, which a checkpoint cannot hold"):
+    with pytest.warns(LaminaWarning, match=r"^Counting has past in its state, which a checkpoint cannot store"):
         next(event for event in run.iter_train() if isinstance(event, Epoch))
     other = load_run(run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5))
     with (
         pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is"),
-        pytest.raises(RunError, match=r"group 1 of the optimizer had a learning rate of 0\.001, and has 0\.5"),
+        pytest.raises(RunError, match=r"the learning rate of optimizer group 1 was 0\.001 and is 0\.5"),
     ):
         other.train(data=DATA)
 
@@ -462,10 +468,8 @@ def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) ->
     assert digests(runs[0]) == digests(runs[1])
 
 
-def test_an_optimizer_that_leaves_weights_out_is_allowed_and_told() -> None:
-    with pytest.warns(
-        LaminaWarning, match=r"leaves out 2 of 4 parameters, which stay as they are: 4\.weight, 4\.bias$"
-    ):
+def test_an_optimizer_that_leaves_weights_out_causes_a_warning() -> None:
+    with pytest.warns(LaminaWarning, match=r"does not train 2 of 4 parameters: 4\.weight, 4\.bias$"):
         training = Training(
             NET, DATA.train, RECIPE,
             parts=Parts(optimizer=lambda parameters, recipe: torch.optim.SGD(parameters[:2], lr=0.1)),

@@ -50,14 +50,14 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
             break
     assert digests(run.path) == digests(longer.path)  # the last weights, not the best
 
-    reason = f"no better val accuracy than after epoch {best + 1}, with a patience of 2"
+    reason = f"val accuracy has not improved since epoch {best + 1} (patience 2)"
     events = list(load_run(run.path).iter_train(data=WITH_VAL))
     assert events[1:2] == [EarlyEnd(len(rows), reason)]
     assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
     assert digests(run.path) == digests(longer.path)
     (run.path / "report.json").unlink()
     assert "no score" in repr(run)
-    with pytest.raises(RecipeError, match=rf"has ended after epoch {len(rows)}, as its patience is 2\."):
+    with pytest.raises(RecipeError, match=rf"ended early after epoch {len(rows)} with patience 2\."):
         next(run.iter_train(epochs=70))
 
 
@@ -79,7 +79,7 @@ def test_patience_without_val_is_rejected(tmp_path):
     with pytest.raises(RecipeError) as raised:
         start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
     assert str(raised.value) == (
-        "patience was 2, but pets has no val images to see an improvement on. "
-        "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave patience out."
+        "patience is 2, but pets has no val split to measure improvement on. "
+        "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
     )
     assert list(tmp_path.iterdir()) == []

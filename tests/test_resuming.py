@@ -89,9 +89,9 @@ def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_p
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"schedule": "cosine"}, "the schedule cosine"),
-        ({"schedule": "linear"}, "the schedule linear"),
-        ({"schedule": "one-cycle"}, "the schedule one-cycle"),
+        ({"schedule": "cosine"}, "schedule cosine"),
+        ({"schedule": "linear"}, "schedule linear"),
+        ({"schedule": "one-cycle"}, "schedule one-cycle"),
         ({"warmup_fraction": 0.1}, "the warmup"),
     ],
 )
@@ -100,8 +100,8 @@ def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what
     assert resume(run, epochs=2).recipe == run.record.recipe
     with raises(
         RecipeError,
-        f"epochs can't go from 2 to 4: {what} is spread over all epochs, so every step so far would have been "
-        "different. Leave out epochs, or start a new run with that many epochs.",
+        f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far would have been "
+        "different. Leave out epochs to finish this run, or start a new run with epochs=4.",
     ):
         resume(run, epochs=4)
 
@@ -110,7 +110,7 @@ def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
-    with raises(RecipeError, f"epochs was 1, but {run.path} has trained 2 epochs already. Give 2 or more."):
+    with raises(RecipeError, f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more."):
         resume(run, epochs=1)
 
 
@@ -121,7 +121,7 @@ def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
     run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RecipeError,
-        f"epochs was 1, but {run.path} has trained 1 whole epochs and 2 more steps already. Give 2 or more.",
+        f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or more.",
     ):
         resume(run, epochs=1)
     assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
@@ -144,9 +144,9 @@ def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
     run.folder.save_checkpoint(other.checkpoint())
     with raises(
         RunError,
-        f"{run.path}/state.safetensors: the checkpoint does not fit the training: for live.body.1.weight expected the "
-        "shape (4, 108), got (5, 108). Restore it from a copy, or delete it and history.jsonl: lamina resume "
-        "then starts over.",
+        f"{run.path}/state.safetensors: the checkpoint does not fit the training: live.body.1.weight has "
+        "shape (5, 108), expected (4, 108). Restore it from a copy, or delete it and history.jsonl and start over with "
+        "lamina resume.",
     ):
         resume(run)
 
@@ -163,15 +163,15 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RunError,
-        f"{run.path} uses code of your own, and lamina never runs code that a run names. "
-        "Give it again with --net mine.py:build.",
+        f"{run.path} was trained with your own code, which the run does not store. "
+        "Pass it again with --net mine.py:build.",
     ):
         resume(run)
     resumed = resume(run, module=build())
     follow(resumed)
     assert same(weights(resumed), weights(straight))
     with_net, _ = start(tmp_path)
-    with raises(RunError, f"{with_net.path} holds its own net, tiny. Leave out module (on the command line, --net)."):
+    with raises(RunError, f"{with_net.path} contains its net, tiny. Leave out module (on the command line, --net)."):
         resume(with_net, module=build())
 
 
@@ -193,7 +193,7 @@ def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
     with raises(
         RunError,
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
-        "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over.",
+        "Restore that file from a copy, or delete history.jsonl and start over with lamina resume.",
     ):
         resume(run)
     (run.path / "history.jsonl").unlink()

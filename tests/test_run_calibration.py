@@ -100,5 +100,5 @@ def test_a_calibration_of_numbers_is_damaged(tmp_path):
     run = train(tmp_path, dataclasses.replace(DATA, **numbers), label_smoothing=0.0)
     assert run.record.task.kind is REGRESSION
     (run.path / "calibration.json").write_text(json.dumps({"split": "val", "images": 60, "temperatures": []}))
-    with pytest.raises(RunError, match=r"numbers have no probabilities, and no temperatures\. Use lamina resume to"):
+    with pytest.raises(RunError, match=r"regression has no probabilities, so no temperatures\. Use lamina resume to"):
         run.load_model()

@@ -58,7 +58,10 @@ def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logi
     run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
     report = run.train(progress=False)
     before = {file.name: file.read_bytes() for file in run.path.iterdir()}
-    with full_disk(100), pytest.raises(RunError, match=r"^Cannot write to .*: File too large\. What was saved before"):
+    with (
+        full_disk(100),
+        pytest.raises(RunError, match=r"^Cannot write to .*: File too large\. The last checkpoint is intact"),
+    ):
         run.train(progress=False)
     assert run.report == report
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before

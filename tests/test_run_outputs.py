@@ -49,14 +49,14 @@ def test_the_final_models_logits_are_kept_for_val_and_test(run):
     assert run.report.accuracy == pytest.approx(right)
 
 
-def test_without_test_the_answers_are_those_of_the_report(tmp_path):
+def test_without_test_the_outputs_are_those_of_the_report(tmp_path):
     run = train(tmp_path, dataclasses.replace(DATA_WITH_VAL, test=None))
     assert run.outputs.keys() == {"val"}
     assert run.report.split == "val"
     assert run.report.accuracy == pytest.approx((run.outputs["val"].logits.argmax(axis=1) == VAL.targets).mean())
 
 
-def test_other_weights_outdate_the_answers(tmp_path):
+def test_other_weights_outdate_the_outputs(tmp_path):
     run = train(tmp_path)
     run.folder.save_model(run.load_model())
     assert run.outputs == {}
@@ -80,12 +80,12 @@ def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     assert losses.mean() == pytest.approx(run.report.loss)
 
 
-def test_answers_that_are_not_the_runs_are_refused(run, tmp_path):
+def test_outputs_that_are_not_the_runs_are_refused(run, tmp_path):
     other = dataclasses.replace(run, path=tmp_path)
     other.folder.save_outputs([Outputs("val", np.zeros((2, 5), np.float32), np.array([0, 1]), ("a", "b"))])
     with pytest.raises(RunError) as error:
         _ = other.outputs
     assert str(error.value) == (
-        f"{tmp_path}/logits.npz is damaged: expected 3 logits an image and single-label targets of val. "
+        f"{tmp_path}/logits.npz is damaged: expected 3 logits per image and single-label targets for val. "
         "Use lamina resume to write it again."
     )

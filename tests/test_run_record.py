@@ -60,7 +60,7 @@ def edit(file: Path, **changes: object) -> None:
 
 
 def test_a_folder_that_is_no_run_is_rejected(tmp_path):
-    with raises(f"{tmp_path} is not a run: it has no run.json. Give the folder of a run."):
+    with raises(f"{tmp_path} is not a run, because it has no run.json. Use the folder of a run."):
         load_run(tmp_path)
 
 
@@ -69,7 +69,7 @@ def test_a_run_of_another_format_is_rejected(number, run):
     edit(run.path / "run.json", format=number, brand_new="field")
     with raises(
         f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
-        "Use the lamina that wrote it, or train again."
+        "Use the version of lamina that wrote it, or train a new run."
     ):
         load_run(run.path)
 
@@ -77,7 +77,7 @@ def test_a_run_of_another_format_is_rejected(number, run):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"format": "one"}, "its format should be an integer, but is 'one'"),
+        ({"format": "one"}, "format must be an integer, but is 'one'"),
         ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
         (
             {"machine": 3},
@@ -147,7 +147,7 @@ def test_a_record_without_exactly_one_net_is_damaged(run, changes):
     file = run.path / "run.json"
     edit(file, **changes)
     with raises(
-        f"{file} is damaged: exactly one of net, own_module and timm should say which net. "
+        f"{file} is damaged: exactly one of net, own_module and timm must be set. "
         "Restore it from a copy, or train again."
     ):
         load_run(run.path)

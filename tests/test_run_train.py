@@ -291,7 +291,7 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     for event in run.iter_train():
         if isinstance(event, Epoch):
             break
-    with pytest.raises(RunError, match=r"Give it again with load_run\(path, module=Sequential\(…\)\)\."):
+    with pytest.raises(RunError, match=r"Pass it again with load_run\(path, module=Sequential\(…\)\)\."):
         next(load_run(run.path).iter_train(data=DATA))
     for _ in load_run(run.path, module=own_module()).iter_train(data=DATA):
         pass
@@ -307,7 +307,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"device": {"value": "cuda", "reason": "found"}}))
     run = load_run(run.path)
-    with pytest.warns(LaminaWarning, match=r"^device was cuda and is cpu: the last bits of the weights may differ"):
+    with pytest.warns(LaminaWarning, match=r"^device was cuda and is now cpu; the last bits of the weights may differ"):
         for _ in run.iter_train(data=DATA):
             pass
     assert load_run(run.path).record.device.value == "cuda"
@@ -320,7 +320,7 @@ def test_arrays_in_memory_have_to_be_given_again(tmp_path):
     images = Dataset("mine", "abc123", DATA.train)
     run = start_run(NET, images, RECIPE, runs_dir=tmp_path)
     assert len(train(run)) == 2
-    with pytest.raises(DataError, match=r"was trained on arrays in memory\. Give them again"):
+    with pytest.raises(DataError, match=r"was trained on arrays in memory\. Pass them again"):
         next(load_run(run.path).iter_train())
 
 

@@ -129,7 +129,7 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
     resume = f"lamina resume {run.path}"
     with raises(
-        f"There is a run {run.path} already. Go on with it by {resume}, choose another name, or delete that folder."
+        f"The run {run.path} already exists. Resume it with {resume}, choose another name, or delete that folder."
     ):
         create_folder(run.path.parent, record, "first")
     assert (run.path / "run.json").read_bytes() == before
@@ -137,7 +137,9 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
 def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
-    with raises(f"Expected a run name on one line without / or \\, such as first-try, got {name!r}."):
+    with raises(
+        f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+    ):
         create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
 
@@ -172,8 +174,8 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     training = train(tied)
     run.folder.save_model(training.model)
     with raises(
-        f"{run.path} uses code of your own, and lamina never runs code that a run names. "
-        "Give it again with --net my_net.py:build."
+        f"{run.path} was trained with your own code, which the run does not store. "
+        "Pass it again with --net my_net.py:build."
     ):
         run.load_model()
     body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
@@ -183,7 +185,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
-    with raises(f"{run.path} holds its own net, tiny. Leave out module (on the command line, --net)."):
+    with raises(f"{run.path} contains its net, tiny. Leave out module (on the command line, --net)."):
         load_run(run.path, module=own_module()).load_model()
 
 
@@ -193,8 +195,8 @@ def test_an_own_module_without_a_name_is_named_by_its_file():
 
 def test_missing_weights_are_named(run):
     with raises(
-        f"{run.path}/model.safetensors is missing: the run was not trained yet, ended before weights were saved, or "
-        f"lost them. Train it by load_run('{run.path}').train() (on the command line, lamina resume {run.path})."
+        f"{run.path}/model.safetensors is missing; the run has not saved weights yet, or has lost them. "
+        f"Train it with load_run('{run.path}').train() (on the command line, lamina resume {run.path})."
     ):
         run.load_model()
 
@@ -212,14 +214,14 @@ def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
     wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
     run.folder.save_model(wider.model)
     with raises(
-        f"{run.path}/model.safetensors does not fit the net: for body.0.bias expected the shape (4,), got (5,). "
-        "Give the net that was trained, or restore the file from a copy."
+        f"{run.path}/model.safetensors does not fit the net: body.0.bias has shape (5,), expected (4,). "
+        "Pass the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
     run.folder.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
     with raises(
-        f"{run.path}/model.safetensors does not fit the net: for body.1.bias expected the shape (4,), got none. "
-        "Give the net that was trained, or restore the file from a copy."
+        f"{run.path}/model.safetensors does not fit the net: body.1.bias has shape none, expected (4,). "
+        "Pass the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
 
@@ -245,7 +247,7 @@ def test_a_mistyped_run_suggests_one_beside_it(run):
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with raises(f"No run named first in {tmp_path}. There are no runs there. Make one with lamina train."):
+    with raises(f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."):
         load_run(tmp_path / "first")
 
 
@@ -262,7 +264,7 @@ def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
 
 
 def test_a_file_of_a_run_is_not_a_run(run):
-    with raises(f"Expected the folder of a run, got the file {run.path}/run.json. Give {run.path}."):
+    with raises(f"{run.path}/run.json is a file; expected the folder of a run. Use {run.path}."):
         load_run(run.path / "run.json")
 
 
@@ -273,9 +275,9 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
-    problem = f"{tmp_path}/empty is not a run: it has no run.json. Give the folder of a run."
+    problem = f"{tmp_path}/empty is not a run, because it has no run.json. Use the folder of a run."
     assert find_runs(tmp_path) == ([older, newer], [DamagedRun(tmp_path / "empty", problem)])
-    with pytest.warns(LaminaWarning, match="Left out a run that is damaged: .* it has no run.json"):
+    with pytest.warns(LaminaWarning, match="Skipped a damaged run: .* it has no run.json"):
         assert list_runs(tmp_path) == [older, newer]
 
 
@@ -294,7 +296,7 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
     [
         (
             lambda file: file.write_bytes(file.read_bytes()[:-9] + bytes(9)),
-            "its content is not that which was written, by its digest",
+            "its digest does not match its content",
         ),
         (
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
@@ -309,8 +311,8 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
     file = run.path / "state.safetensors"
     damage(file)
     with raises(
-        f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl: "
-        "lamina resume then starts over."
+        f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl "
+        "and start over with lamina resume."
     ):
         run.folder.read_checkpoint()
 

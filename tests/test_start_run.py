@@ -83,12 +83,12 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"net": 3}, "net must be a Net, as in Net(Flatten(), Output()), a module, or the name or layers of a net, got "
-         "int."),
+        ({"net": 3}, "net must be a Net, such as Net(Flatten(), Output()), a module, or the name or layers of a net, "
+         "got int."),
         ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set "
          "(for arrays, use Images.from_arrays(x, y)), got list."),
-        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, as load_recipe(NET, NAME) gives, got "
-         "str."),
+        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, such as "
+         "Recipe(epochs=5) or load_recipe(NET, NAME), got str."),
     ],
 )  # fmt: skip
 def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
@@ -102,20 +102,21 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: lamina.train(DATA, net=3), "net must be a Net, as in Net(Flatten(), Output()), a module, or the "
+        (lambda run: lamina.train(DATA, net=3), "net must be a Net, such as Net(Flatten(), Output()), a module, or the "
          "name or layers of a net, got int."),
         (lambda run: lamina.train(DATA, net=NET, recipe=3), "recipe must be a Recipe, or the name of one of the net's, "
          "got int."),
         (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set "
          "(for arrays, use Images.from_arrays(x, y)), got int."),
         (lambda run: lamina.train(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
-        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0, but must be more than 0 and finite. Try "
+        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0; it must be positive and finite. Use "
          "seconds=180."),
-        (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net, as in train(data, net="cnn-s", '
+        (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net. Add one, as in train(data, net="cnn-s", '
          'recipe="best").'),
         (lambda run: lamina.choose(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
         (lambda run: run.train(data=5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
-        (lambda run: run.train(until="now"), "until must be a time of time.perf_counter(), got str."),
+        (lambda run: run.train(until="now"), "until must be a time in seconds, such as "
+         "time.perf_counter() + 60, got str."),
     ],
 )  # fmt: skip
 def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch):
@@ -161,12 +162,12 @@ def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_pa
         next(event for event in events if isinstance(event, Epoch))
     run = load_run(begun.path)
     assert [one.path for one in list_runs(tmp_path)] == [run.path]
-    given_again = f"Give it again with load_run(path, module={net!r})."
+    given_again = f"Pass it again with load_run(path, module={net!r})."
     for use in (run.train, run.load_model, run.evaluate):
         arguments = {} if use == run.load_model else {"data": DATA}
         with pytest.raises(RunError, match=re.escape(given_again)):
             use(**arguments)
-    with pytest.raises(RunError, match=r"was trained with Net\(.*, but module was Net\(.*Power\(exponent=4.0\)"):
+    with pytest.raises(RunError, match=r"^module is Net\(.*Power\(exponent=4\.0\).*, but .* was trained with Net\("):
         load_run(run.path, module=Net(Flatten(), Power(4.0), Output())).train(data=DATA)
     run = load_run(run.path, module=net)
     run.train(data=DATA, progress=False)
@@ -183,5 +184,5 @@ def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
         start_run(module, DATA, RECIPE, runs_dir=tmp_path)
     assert str(rejected.value) == (
         "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot pickle '_thread.lock' "
-        "object). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
+        "object). Store tensors as parameters or buffers, and keep files and locks out of the module."
     )

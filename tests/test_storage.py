@@ -110,9 +110,7 @@ def test_other_content_under_the_same_digest_is_rejected(tmp_path):
         file.write_bytes(safetensors.torch.save(PACKED, {"lamina": json.dumps(printed)}))
         with pytest.raises(RunError) as rejected:
             read_tensors(file, "Do this.")
-        assert str(rejected.value) == (
-            f"{file} is damaged: its content is not that which was written, by its digest. Do this."
-        )
+        assert str(rejected.value) == (f"{file} is damaged: its digest does not match its content. Do this.")
 
 
 def test_the_same_content_is_the_same_file_to_the_byte(tmp_path):

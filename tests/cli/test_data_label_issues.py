@@ -243,7 +243,7 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
         ),
         (("--duplicates", "--label-issues", "found.png"), "Add --labels or --with RUN to find them."),
         (("--labels", "--label-issues", "found.jpg"), "it must end in .png. Use --label-issues found.png."),
-        (("--labels", "--device", "mps"), "device was 'mps', but torch finds none here."),
+        (("--labels", "--device", "mps"), "device is 'mps', but torch does not find one on this machine"),
         (("--labels", "--top", "0"), "must be at least 1"),
         (("--duplicates", "--net", "mine.py"), "Add --with RUN."),
         (("--duplicates", "--no-pretrained"), "Add --labels."),

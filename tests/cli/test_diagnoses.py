@@ -28,7 +28,7 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert (high["run"], high["epoch"], high["layer"]) == ("runs/high", 1, None)
     assert high["evidence"]["loss_ratio"] > 1.2
     assert high["advice"] == "Likely the learning rate is too high. Try lr 0.1."
-    assert remarks.count("diagnosis: learning-rate-too-high: The weights changed by up to ") == 1
+    assert remarks.count("diagnosis: learning-rate-too-high: One step changed the weights by up to ") == 1
     first = load_run("runs/high").folder.history.epochs()[0]["layers"]
     assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]
     assert [first[column][1] is None for column in ("update_norms", "input_means", "inactive_fractions")] == [1, 1, 0]
@@ -67,7 +67,7 @@ def test_a_script_can_stop_at_a_diagnosis_and_go_on(workplace):
     assert load_run("runs/high").early_end is None
     again = [event for event in load_run("runs/high").iter_train() if isinstance(event, Epoch)]
     assert [event.epoch for event in again] == [2, 3]
-    with pytest.raises(RunError, match=r"^on_diagnosis was 'halt', but is continue or stop\.$"):
+    with pytest.raises(RunError, match=r"^on_diagnosis is 'halt'; it must be 'continue' or 'stop'\.$"):
         next(run.iter_train(on_diagnosis="halt"))
 
 

@@ -96,7 +96,7 @@ def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shap
     assert status == 2
     assert printed.splitlines()[-1] == (
         "lamina: The model was trained on images of 3×24×40 (channels, height, width), "
-        "but got 3×24×44: give such images."
+        "got 3×24×44. Use images of this shape."
     )
 
 

@@ -64,9 +64,12 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
             "Use the run instead.",
         ),
         (("export", trained, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
-        (("predict", image, image), f"Expected the folder of a run, got the file {image}. Give the folder that "),
+        (("predict", image, image), f"{image} is a file; expected the folder of a run. Use the folder that "),
         (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
-        (("predict", trained / "report.json", image), f"Expected the folder of a run, got the file {trained}"),
+        (
+            ("predict", trained / "report.json", image),
+            f"{trained}/report.json is a file; expected the folder of a run. Use {trained}",
+        ),
         (("predict", "net.onnx", image), "onnxruntime cannot load net.onnx: "),
     ):
         done = run_lamina(*words)

@@ -60,10 +60,10 @@ def test_processes_agree_on_which_start_it_is_though_the_store_keeps_what_earlie
 
 
 def test_a_process_that_does_not_come_to_the_start_is_named():
-    expected = r"^Waited 0.1 seconds for ranks 1, 2 of 3 processes, which did not start. Resuming"
+    expected = r"^Ranks 1, 2 of 3 processes did not start within 0.1 seconds. Resume the run"
     with pytest.raises(GroupError, match=expected):
         count_start(HashStore(), 0, 3, 0.1)
-    with pytest.raises(GroupError, match="for rank 0 of 3 processes, which did not start"):
+    with pytest.raises(GroupError, match="Rank 0 of 3 processes did not start"):
         count_start(HashStore(), 2, 3, 0.1)
 
 
@@ -134,7 +134,10 @@ def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workpla
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
         rest, printed = process.communicate(timeout=180)
     assert process.returncode == 0, printed
-    assert "lamina: No answer from rank 1 of 2 processes: killed, stopped or cut off. Nothing is lost" in printed
+    assert (
+        "lamina: No response from rank 1 of 2 processes: killed, stopped or disconnected. The last checkpoint"
+        in printed
+    )
     assert "group: torchrun has restarted it 1 time" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
     assert digests(Path("runs/again")) == digests(undisturbed)
@@ -189,22 +192,26 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
     )
     assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
     rewind = found[0]["rewound"]
-    assert rewind.startswith("The loss became NaN at step 1 of epoch 2. First not finite: the logits, ")
-    expected = "is not the same for all processes (none of them has a majority). Give every machine"
+    assert rewind.startswith(
+        "The loss became NaN at step 1 of epoch 2. The first values that are not finite: the logits, "
+    )
+    expected = "differs between the processes (none of them has a majority). Use the same images on every machine"
     assert all(expected in own["other data"] for own in found)
 
 
 @pytest.mark.slow
 def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(cases):
     assert cases.status == 1
-    assert cases.printed.count("GroupError: No answer from rank 1 of 3 processes: killed, stopped or cut off.") == 2
+    assert (
+        cases.printed.count("GroupError: No response from rank 1 of 3 processes: killed, stopped or disconnected.") == 2
+    )
 
 
 @pytest.mark.slow
 def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases):
     flipped = [own["flipped"] for own in cases.found]
     assert [status for status, _ in flipped] == [75, 75, 75]
-    message = "lamina: After epoch 1 the weights differ between the processes (rank 1 deviates): memory"
+    message = "lamina: After epoch 1, the weights differ between the processes (rank 1 deviates). Memory"
     assert message in flipped[0][1]
     assert digests(cases.folder / "runs/flipped") == []
 
@@ -213,7 +220,7 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(ca
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("too few lanes", "lamina: 3 processes train together, but lanes was 1: each needs a lane of the batch."),
+        ("too few lanes", "lamina: lanes is 1, but 3 processes train together and each needs at least one lane."),
         ("a time", "lamina: Each of several processes would measure another time"),
     ],
 )

@@ -107,7 +107,7 @@ def test_two_runs_are_compared(runs, workplace):
 
 MESSAGES = {
     "a unit without its layer": (("--unit", "3"), "--unit is 3, but no layer is given. Add --layer LAYER."),
-    "a layer that is not there": (("--layer", "9"), "There is no layer 9: the net has layers 1 to 5."),
+    "a layer that is not there": (("--layer", "9"), "There is no layer 9; the net has layers 1 to 5."),
     "a unit that is not there": (
         ("--layer", "1", "--unit", "0"),
         "--unit is 0, but layer 1 Conv2d has units 1 to 4. Use --unit 1.",
@@ -122,7 +122,7 @@ MESSAGES = {
     ),
     "no run": (
         ("--with", "nowhere"),
-        "No run named nowhere in this folder or runs. There are no runs there. Make one with lamina train.",
+        "No run named nowhere in this folder or runs. No runs were found there. Train one with lamina train.",
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),

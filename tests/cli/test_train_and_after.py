@@ -95,7 +95,7 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, image_set):
     usual = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
     given = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")
-    assert "lr: 0.05 (usual for sgd; lr sets another)\n" in usual.stderr
+    assert "lr: 0.05 (usual for sgd; set lr to change it)\n" in usual.stderr
     assert "optimizer sgd, lr 0.001," in given.stderr
 
 
@@ -122,12 +122,12 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == ["mine-small", "mine-build"]
     rejected = run_lamina("evaluate", "runs/module")
     assert rejected.returncode == 2
-    assert "lamina never runs code that a run names. Give it again with --net" in rejected.stderr
+    assert "your own code, which the run does not store. Pass it again with --net" in rejected.stderr
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
     with_own_layer = run_lamina("train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd")
     assert with_own_layer.returncode == 0, with_own_layer.stderr
     rejected = run_lamina("evaluate", "runs/odd")
-    assert rejected.stderr.endswith(f"Give it again with --net {workplace / 'mine.py'}:odd.\n")
+    assert rejected.stderr.endswith(f"Pass it again with --net {workplace / 'mine.py'}:odd.\n")
     assert run_lamina("evaluate", "runs/odd", "--net", "mine.py:odd").returncode == 0
     assert run_lamina("runs").returncode == 0
     rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")

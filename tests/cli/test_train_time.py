@@ -56,7 +56,7 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
-    assert "size: 16 px (the images have 8 px, enlarged)\n" in trained.stderr  # the nets need as many
+    assert "size: 16 px (the images are 8 px, enlarged)\n" in trained.stderr  # the nets need as many
     assert result["size_px"] == 16
     assert result["test_accuracy"] == 1
     assert result["baseline"]["value"] <= 0.6
@@ -106,7 +106,7 @@ def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_can_
     best = result["run"]
     assert result["stopped_by"] == "SIGINT"
     assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
-    assert f"the best run so far is {best}; the training that was stopped is {second}" in printed
+    assert f"the best run so far is {best}; the stopped training is {second}" in printed
     assert len(load_run(best).record.considered) == len(considered["candidates"])
     assert run_lamina("evaluate", "runs/mine").returncode == 0
     assert load_run(second).folder.read_checkpoint() is not None

@@ -142,7 +142,7 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
     expected = nn.functional.interpolate(summed, (8, 8), mode="bilinear")[:, 0].detach()
     assert relative(grad_cam(model, images.pixels[:COUNT], TARGETS, "body.conv"), expected) < 1e-4
     assert find_spatial_layer(model) == "body.relu"
-    with pytest.raises(NetError, match=r"^Layer 'body\.unused' gave no tensor"):
+    with pytest.raises(NetError, match=r"^Layer 'body\.unused' has no output tensor"):
         grad_cam(model, images.pixels[:COUNT], TARGETS, "body.unused")
 
 

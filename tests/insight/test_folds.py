@@ -217,7 +217,7 @@ def test_features_are_computed_on_the_device_that_is_named():
         TimmNet("any", "none", ""),
         fit_recipe(RECIPES["frozen"], 30, 32, draw_squares(8).kind, PRETRAINED_HOME),
     )
-    with pytest.raises(RecipeError, match="torch finds none here"):
+    with pytest.raises(RecipeError, match="torch does not find one on this machine"):
         predict_by([Plan("any", net, recipe, 6, "")], draw_squares(40), device="mps")
 
 

@@ -240,7 +240,7 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "No run named none in this folder or runs. There are no runs there. Make one with lamina train."),
+        (["none"], "No run named none in this folder or runs. No runs were found there. Train one with lamina train."),
         (
             ["RUN", "--host", "0.0.0.0"],
             "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "

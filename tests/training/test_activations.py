@@ -120,13 +120,15 @@ def test_inputs_are_recorded_too_of_the_modules_that_are_called():
 @pytest.mark.parametrize(
     ("net", "layer", "message"),
     [
-        (NET, 0, "There is no layer 0: the net has layers 1 to 7."),
-        (NET, 8, "There is no layer 8: the net has layers 1 to 7."),
-        (NET, -8, "There is no layer -8: the net has layers 1 to 7."),
+        (NET, 0, "There is no layer 0; the net has layers 1 to 7."),
+        (NET, 8, "There is no layer 8; the net has layers 1 to 7."),
+        (NET, -8, "There is no layer -8; the net has layers 1 to 7."),
         (NET, "body.3.bodi.0", "The model has no module 'body.3.bodi.0'. Did you mean body.3.body.0?"),
-        (Own(), 1, "There is no layer 1: the net is a module of your own: give a path such as 'body.conv1'."),
+        (Own(), 1, "There is no layer 1, because layers of your own module have no numbers. Give a "
+         "module path, such as 'body.conv1'."),
         (Own(), "body.unused",
-         "Layer 'body.unused' gave no tensor: the forward pass does not call it, or it returns a tuple."),
+         "Layer 'body.unused' has no output tensor, because forward does not call it or it returns a tuple. Choose "
+         "another layer."),
     ],
 )  # fmt: skip
 def test_layers_without_an_output_are_rejected(net, layer, message):

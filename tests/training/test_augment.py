@@ -73,7 +73,7 @@ def test_choices_depend_on_seed_and_epoch_alone():
         assert not torch.equal(getattr(once, field.name), getattr(later, field.name))
 
 
-def test_shifts_reach_every_distance_and_no_farther():
+def test_translations_reach_every_distance_and_no_farther():
     choices = draw_choices(Recipe(translate_px=2), 0, torch.zeros(1000, 8, 8, 3, dtype=torch.uint8))
     assert choices.translations_px.unique().tolist() == [-2, -1, 0, 1, 2]
 
@@ -150,15 +150,15 @@ def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_
 
 
 def jitter_by_hand(image, factors):
-    """Brightness, then contrast, then saturation, in float64, cut off at the end; grey as in ITU-R BT.601."""
+    """Brightness, then contrast, then saturation, in float64, cut off at the end; gray as in ITU-R BT.601."""
     brightness, contrast, saturation = factors
     channels = image.shape[2]
-    grey_of = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(channels) / channels
+    gray_of = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(channels) / channels
     bright = brightness * image.astype(float)
-    mean = (bright @ grey_of).mean()
+    mean = (bright @ gray_of).mean()
     contrasted = mean + contrast * (bright - mean)
-    grey = (contrasted @ grey_of)[..., None]
-    return (grey + saturation * (contrasted - grey) if channels == 3 else contrasted).clip(0, 255)
+    gray = (contrasted @ gray_of)[..., None]
+    return (gray + saturation * (contrasted - gray) if channels == 3 else contrasted).clip(0, 255)
 
 
 @settings(max_examples=30, deadline=None)
@@ -170,11 +170,11 @@ def test_jitter_is_what_it_would_be_by_hand(fraction, channels, seed):
     choices = draw_choices(Recipe(jitter_fraction=fraction, seed=seed), 0, pixels)
     batch = gather_batch(pixels, torch.arange(6), choices)
     by_hand = [jitter_by_hand(*each) for each in zip(pixels.numpy(), choices.jitters.tolist(), strict=True)]
-    # Half for rounding; the weights of grey are rounded to 256ths, which counts up to seven times at these factors.
+    # Half for rounding; the weights of gray are rounded to 256ths, which counts up to seven times at these factors.
     assert np.abs(batch.numpy() - np.stack(by_hand)).max() <= 2.5
 
 
-def test_jitter_is_what_pillow_makes_of_an_image_whose_colours_stay_in_range():
+def test_jitter_is_what_pillow_makes_of_an_image_whose_colors_stay_in_range():
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(80, 160, (8, 16, 16, 3), dtype=torch.uint8, generator=generator)
     choices = draw_choices(Recipe(jitter_fraction=0.2), 0, pixels)
@@ -209,7 +209,7 @@ def test_an_image_is_the_same_in_any_batch(order, cut, channels):
     assert torch.equal(torch.cat(parts), whole[order])
 
 
-def test_a_flip_and_a_shift_move_the_crop_as_they_move_a_whole_image():
+def test_a_flip_and_a_translation_move_the_crop_as_they_move_a_whole_image():
     pixels = torch.randint(0, 256, (9, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     rows = torch.arange(9)
     choices = draw_choices(ALL, 0, pixels)

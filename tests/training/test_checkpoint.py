@@ -113,15 +113,15 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
         (lambda tensors: tensors.pop("live.body.0.bias"), "it lacks live.body.0.bias"),
         (
             lambda tensors: tensors.update({"live.more": torch.zeros(1)}),
-            "it has live.more, which the training does not",
+            "it contains live.more, which the training does not have",
         ),
         (
             lambda tensors: tensors.update({"live.body.0.bias": torch.zeros(5)}),
-            "for live.body.0.bias expected the shape (4,), got (5,)",
+            "live.body.0.bias has shape (5,), expected (4,)",
         ),
         (
             lambda tensors: tensors.update({"optimizer.exp_avg.body.9.bias": torch.zeros(5)}),
-            "it has optimizer.exp_avg.body.9.bias, which the training does not",
+            "it contains optimizer.exp_avg.body.9.bias, which the training does not have",
         ),
     ],
 )
@@ -174,6 +174,6 @@ def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
     with pytest.raises(NotFiniteError) as rejected:
         training.checkpoint()
     assert str(rejected.value) == (
-        f"body.1.running_var of {whose} contains NaN or infinity; checkpoint skipped. Lower lr "
-        "(it is 0.5), or set gradient_clip to 1."
+        f"body.1.running_var of {whose} contains NaN or infinity, so no checkpoint was saved. Try an lr below "
+        "0.5 or gradient_clip 1."
     )

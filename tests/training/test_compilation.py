@@ -44,25 +44,25 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch, tmp_pa
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile=True), device="cpu")
     assert str(rejected.value) == (
-        f"compile needs a C++ compiler, but {find_compiler()} is not on the PATH. "
-        "Install it (Debian and Ubuntu: apt install g++), or leave compile out."
+        f"compile is True, but the C++ compiler {find_compiler()} is not on the PATH. "
+        "Install it (Debian and Ubuntu: apt install g++), or set compile to False."
     )
 
 
-def test_a_single_epoch_has_no_growing_images(monkeypatch, tmp_path):
+def test_a_single_epoch_has_no_progressive_resizing(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     net = Net(Conv2d(4, 3), GlobalMaxPool(), Output())
     recipe = Recipe(epochs=1, start_size_fraction=0.5, compile=True)
-    with pytest.raises(RecipeError, match=r"^compile needs a C\+\+ compiler"):
+    with pytest.raises(RecipeError, match=r"^compile is True, but the C\+\+ compiler"):
         Training(net, load_data("shapes").train, recipe, device="cpu")
 
 
-def test_growing_images_are_not_compiled():
+def test_progressive_resizing_is_not_compiled():
     net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(start_size_fraction=0.5, compile=True)
     with pytest.raises(RecipeError) as rejected:
         Training(net, load_data("shapes").train, recipe, device="cpu")
     assert str(rejected.value) == (
-        "compile needs images of one size, but start_size_fraction shows many, each of which would be compiled. "
-        "Leave out one of the two."
+        "compile is True and start_size_fraction is 0.5; the net would be compiled again for each image size. "
+        "Set compile to False or start_size_fraction to 0."
     )

@@ -19,7 +19,7 @@ from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
 from lamina.training.diagnosis import diagnose, find_overfitting
-from lamina.training.doctor import LOSS_STEPS, constant_loss, fit_few, keep_buffers, look
+from lamina.training.doctor import LOSS_STEPS, constant_loss, fit_few, keep_buffers, measure_activity
 from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
@@ -95,7 +95,7 @@ def keep(images: Images) -> Images:
         ("initial-loss-too-high", {}, keep, enlarge_head),
     ],
 )
-def test_a_planted_fault_is_found(kind, net, change, alter, inject, images):
+def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
     if kind == "exploding-gradients":
         net = net if net is MLP else net.without(BatchNorm)
     found = train(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
@@ -126,11 +126,14 @@ def test_units_that_die_on_the_way_are_dated(images):
     (dying,) = [one for one in found if one.kind == "dying-relu"]
     assert (dying.epoch, dying.layer) == (6, "layer 3 of 4, ReLU()")
     assert dying.evidence["since_epoch"] == 5
-    text = r"In layer 3 of 4, ReLU\(\), 6\d % of the units answered none of 100 images, 25 % or more since epoch 5\. "
-    assert re.fullmatch(text + r"Weights changed by up to [\d.]+ of their size in one step\.", dying.finding)
+    text = (
+        r"In layer 3 of 4, ReLU\(\), 6\d % of the units are dead: 0 for all of 100 images\. "
+        r"The fraction has been 25 % or more since epoch 5\. One step changed weights by up to [\d.]+ of their norm\."
+    )
+    assert re.fullmatch(text, dying.finding)
 
 
-def test_the_figures_of_an_epoch_are_those_of_its_last_step_and_of_the_weights_after_it(images):
+def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it(images):
     some, recipe = images.take(range(500)), Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32")
     training = Training(MLP, some, recipe, device="cpu", steps_per_record=1)
     weights = [module.weight for module in training.model.body.modules() if isinstance(module, nn.Linear)]
@@ -201,25 +204,25 @@ def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
     assert train(net, images, dataclasses.replace(recipe, seed=seed)) == []
 
 
-@pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
-def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_told):
+@pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
+def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagnosed):
     seen = Observation(
         epoch=1, steps=steps, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, activity=None,
         since={},        losses=[3.8], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06, lr_fraction=0.5,
         kind=SINGLE_LABEL, classes=10, images_seen=2000,
     )  # fmt: skip
-    assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_told else [])
+    assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_diagnosed else [])
 
 
-@pytest.mark.parametrize(("steps", "is_told"), [(8, False), (40, True)])
-def test_units_that_are_silent_while_norms_have_seen_few_batches_are_not_yet_dead(steps, is_told):
-    activity = Activity(100, {}, {"body.2": 0.7}, {}, outputs=10, classes=10)
+@pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
+def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_yet_dead(steps, is_diagnosed):
+    activity = Activity(100, {}, {"body.2": 0.7}, {}, predicted_classes=10, classes=10)
     seen = Observation(
         epoch=1, steps=steps, recipe=Recipe(), layers=[], names={"body.2": "layer 3"}, checks=[], raised=0, asked=0,
         activity=activity, since={"body.2": 1}, losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3,
         lr=0.06, lr_fraction=0.5, kind=SINGLE_LABEL, classes=10, images_seen=400,
     )  # fmt: skip
-    assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_told else [])
+    assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_diagnosed else [])
 
 
 class Absent:
@@ -256,9 +259,9 @@ def test_what_is_seen_of_a_net_built_by_hand(images):
     with torch.no_grad():
         linear.weight.zero_()
         linear.bias.copy_(torch.tensor([-1.0, 1.0, -2.0, -3.0]))
-    activity = look(training.model, images.take(range(50)))
+    activity = measure_activity(training.model, images.take(range(50)))
     assert activity.dead == {"body.2": 0.75}
-    assert activity.outputs == 1
+    assert activity.predicted_classes == 1
     assert activity.classes == len(np.unique(images.targets[:50]))
     inputs = images.pixels[:50] / 127.5 - 1
     assert list(activity.inputs) == ["body.1", "body.3"]
@@ -281,7 +284,7 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
     rows = [{"epoch": epoch, "train_loss": 1 / epoch, "val_loss": loss} for epoch, loss in enumerate(val, start=1)]
     found = find_overfitting(rows)
     assert (found.kind, found.epoch) == ("overfitting", 5)
-    assert "lowest after epoch 2, 0.8, and is 1" in found.finding
+    assert "rose from 0.8 after epoch 2 to 1" in found.finding
     assert find_overfitting(rows[:4]) is None
     assert find_overfitting([row | {"train_loss": 1.0} for row in rows]) is None
     assert find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
@@ -295,7 +298,7 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
     np.stack([np.arange(60) % 3 == 0, np.arange(60) % 7 == 0], axis=1),
     np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
 ])  # fmt: skip
-def test_the_loss_of_a_constant_answer_is_that_over_all_images(targets, smoothing):
+def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoothing):
     images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
     task, given = task_of(images), torch.from_numpy(images.targets)
     if images.kind is SINGLE_LABEL:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lamina import load_data
-from lamina.training.doctor import look
+from lamina.training.doctor import measure_activity
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 
@@ -32,4 +32,4 @@ def test_dead_units_are_counted_for_each_call_and_along_the_units():
     images = load_data("shapes").test.take_evenly(20)
     model = build_model(Own(), images, Recipe())
     # 2 of 5 and 1 of 10: 3 of 15.
-    assert look(model, images).dead == {"body.relu": pytest.approx(3 / 15)}
+    assert measure_activity(model, images).dead == {"body.relu": pytest.approx(3 / 15)}

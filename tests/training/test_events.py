@@ -7,9 +7,9 @@ import pytest
 
 from lamina import Recipe, Training, load_data, load_net
 from lamina.targets import Score
-from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, LayerFigures, Resumed, Rewind, Step
+from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, LayerStatistics, Resumed, Rewind, Step
 
-LAYERS = LayerFigures(("2 Linear",), (0.5,), (1.0,), (None,), (0.0,), (1.0,), (None,))
+LAYERS = LayerStatistics(("2 Linear",), (0.5,), (1.0,), (None,), (0.0,), (1.0,), (None,))
 DEAD = Diagnosis("dying-relu", 3, "layer 2", {"dead_fraction": 0.75}, "Units are dead.", "Try lr 0.01.")
 EPOCH = Epoch(3, 10, 0.1234, 0.97, 1.2, 8123.0, 0.05)
 
@@ -60,12 +60,12 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
     (
         Resumed(4, 1, 2),
         {"event": "resumed", "steps_done": 4, "epochs_done": 1, "epochs": 2},
-        "resumes after step 4, with 1 of 2 epochs done",
+        "resuming after step 4, with 1 of 2 epochs done",
     ),
     (
         Resumed(8, 2, 2),
         {"event": "resumed", "steps_done": 8, "epochs_done": 2, "epochs": 2},
-        "all 2 epochs are done; evaluating the final model",
+        "all 2 epochs are done; evaluating the model",
     ),
     (
         Rewind(1, 1, 4, 0.05, "The loss became NaN."),
@@ -73,7 +73,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
             "event": "rewind", "rewind": 1, "to_epochs_done": 1, "to_steps_done": 4, "lr": 0.05,
             "reason": "The loss became NaN.",
         },
-        "The loss became NaN. Back to step 4 with half the lr, 0.05 (1 of 3 times).",
+        "The loss became NaN. Returned to step 4 with half the learning rate, 0.05 (rewind 1 of at most 3).",
     ),
     (
         EarlyEnd(3, "time limit"),

@@ -131,12 +131,12 @@ def test_a_layer_that_learns_in_bf16_is_folded_as_it_predicts() -> None:
         torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_norm_without_running_statistics_is_left_alone() -> None:
+def test_a_batch_norm_without_running_statistics_is_left_alone() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
     assert len(norms(fold_batch_norms(module))) == 1
 
 
-def test_a_norm_without_weights_is_folded() -> None:
+def test_a_batch_norm_without_weights_is_folded() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)).eval()
     nn.init.uniform_(module[1].running_var, 0.1, 3)
     folded, rows = fold_batch_norms(module), torch.randn(5, 3)
@@ -163,7 +163,7 @@ def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged(
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_norm_from_its_convolution() -> None:
+def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_batch_norm_from_its_convolution() -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2

@@ -65,7 +65,7 @@ def test_a_net_of_timms_gives_the_same_logits_without_its_norms(name):
 
 
 @pytest.mark.parametrize(("between", "is_folded"), [("", True), ("the planes", False), ("the norm again", False)])
-def test_what_is_used_before_its_norm_or_twice_stays(between, is_folded):
+def test_what_is_used_before_its_batch_norm_or_twice_stays(between, is_folded):
     torch.manual_seed(0)
     model = build(Row(between))
     assert norms(fold_model(model)) == (not is_folded)

@@ -168,8 +168,8 @@ def test_a_net_without_a_head_of_its_own_has_nothing_to_freeze():
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), make_images(), RECIPE, device="cpu")
     assert str(rejected.value) == (
-        "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but this net "
-        "names no head. Set freeze to 0."
+        "freeze trains only the head of a pretrained net, but this net does not name a head (get_classifier()). "
+        "Set freeze to 0, or use a net such as timm:NAME."
     )
 
 
@@ -269,5 +269,5 @@ def test_features_that_cannot_be_stored_say_where_they_should_be(tmp_path, monke
     (tmp_path / "file").touch()
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(freezing, "MEMORY_BYTES", 100)
-    with pytest.raises(DataError, match=r"images take 0.0 GB, which cannot be stored in .*file .File exists"):
+    with pytest.raises(DataError, match=r"images need 0.0 GB, which .*file cannot store .File exists"):
         next(iter(start()))

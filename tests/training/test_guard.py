@@ -15,8 +15,8 @@ from lamina.training.loop import Training
 from lamina.training.parts import Parts
 from lamina.training.recipe import Recipe
 
-HELP = "What usually helps: a lower lr (it is 0.001), gradient_clip 1, or BatchNorm() in the net."
-HELP_WITH_NORM = "What usually helps: a lower lr (it is 0.001) or gradient_clip 1."
+HELP = "Try an lr below 0.001, gradient_clip 1, or BatchNorm() in the net."
+HELP_WITH_BATCH_NORM = "Try an lr below 0.001 or gradient_clip 1."
 
 
 def make_images() -> Images:
@@ -66,18 +66,18 @@ def poison(place: str, value: float):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (poison("0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. First not finite: the activations of "
-         "layer 1 of 7, Conv2d(2, 3)."),
-        (poison("5.weight", 3e38), "The loss became NaN at step 1 of epoch 1. First not finite: the activations of "
-         "layer 6 of 7, Linear(4)."),
-        (poison("3.body.0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. First not finite: the "
-         "activations of layer 4 of 7, Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d)."),
-        (poison("6.bias", float("nan")), "The loss became NaN at step 1 of epoch 1. First not finite: the weights of "
-         "layer 7 of 7, Output(units=3)."),
+        (poison("0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are not "
+         "finite: the activations of layer 1 of 7, Conv2d(2, 3)."),
+        (poison("5.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are not "
+         "finite: the activations of layer 6 of 7, Linear(4)."),
+        (poison("3.body.0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are "
+         "not finite: the activations of layer 4 of 7, Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d)."),
+        (poison("6.bias", float("nan")), "The loss became NaN at step 1 of epoch 1. The first values that are "
+         "not finite: the weights of layer 7 of 7, Output(units=3)."),
         (lambda: Training(Own(Logarithm()), make_images(), Recipe()), "The loss became NaN at step 1 of epoch 1. "
-         "First not finite: the activations of middle (Logarithm)."),
+         "The first values that are not finite: the activations of middle (Logarithm)."),
         (lambda: Training(Own(Root()), make_images(), Recipe()), "A gradient became NaN or infinity at step 1 of "
-         "epoch 1. First not finite: the gradients of first (Linear)."),
+         "epoch 1. The first values that are not finite: the gradients of first (Linear)."),
     ],
     ids=["first activations", "later activations", "inside a residual", "a weight", "own module", "gradients"],
 )  # fmt: skip
@@ -86,7 +86,7 @@ def test_the_first_layer_that_goes_wrong_is_named(make, message):
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
     text = str(stopped.value)
-    advice = HELP if training.model.net is None else HELP_WITH_NORM
+    advice = HELP if training.model.net is None else HELP_WITH_BATCH_NORM
     assert text.removesuffix(f" {advice}").replace("The loss became infinity", "The loss became NaN") == message
     assert text.endswith(advice)
 
@@ -96,7 +96,9 @@ def test_targets_that_are_no_numbers_are_named():
     numbers = Images(images.pixels, np.ones((8, 2), np.float32), ("x", "y"), images.names, "train")
     parts = Parts(augment=lambda images, targets: (images, targets * torch.nan))
     training = Training(Net(Flatten(), Output()), numbers, Recipe(), parts=parts)
-    with pytest.raises(NotFiniteError, match="First not finite: the targets, which contain NaN or infinity"):
+    with pytest.raises(
+        NotFiniteError, match="The first values that are not finite: the targets, which contain NaN or infinity"
+    ):
         next(iter(training))
 
 
@@ -159,7 +161,7 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
     with pytest.raises(NotFiniteError) as rejected:
         list(training)
     assert str(rejected.value) == (
-        f"{unsound} contains NaN or infinity; checkpoint skipped. Lower lr (it is 0.001), or set gradient_clip to 1."
+        f"{unsound} contains NaN or infinity, so no checkpoint was saved. Try an lr below 0.001 or gradient_clip 1."
     )
 
 
@@ -170,7 +172,9 @@ def test_logits_too_large_for_the_loss_are_named_with_their_layer():
         training.model.body[-1].bias.copy_(torch.tensor([1e38, 0.0, -1e38]))
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
-    expected = "First not finite: the loss, of logits up to 1.0e+38, which come from layer 4 of 4, Output(units=3)."
+    expected = (
+        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4 of 4, Output(units=3)."
+    )
     assert expected in str(stopped.value)
 
 
@@ -179,7 +183,7 @@ def test_what_a_module_computes_after_its_layers_is_named():
         def forward(self, x):
             return super().forward(x) * 1e39 if self.training else super().forward(x)
 
-    with pytest.raises(NotFiniteError, match=r"the logits, which the module computes after last \(Linear\)\."):
+    with pytest.raises(NotFiniteError, match=r"the logits, computed after last \(Linear\)\."):
         next(iter(Training(Scaling(nn.ReLU()), make_images(), Recipe(precision="fp32"))))
 
 
@@ -216,7 +220,7 @@ def test_large_finite_numbers_are_numbers():
 
 def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
     training = Training(NET.without(BatchNorm), make_images(), Recipe(lr=1e20, optimizer="sgd", epochs=50))
-    with pytest.raises(NotFiniteError, match="First not finite: the activations of layer"):
+    with pytest.raises(NotFiniteError, match="The first values that are not finite: the activations of layer"):
         list(training)
     assert all(torch.isfinite(weight).all() for weight in training.model.parameters())
 

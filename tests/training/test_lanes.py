@@ -73,7 +73,7 @@ def test_without_norms_and_dropout_lanes_only_round_differently():
         torch.testing.assert_close(four.model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_the_statistics_of_a_norm_are_the_means_of_what_the_lanes_would_make_of_them():
+def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_make_of_them():
     recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
     before = Training(NORMED, images(), replace(recipe, lanes=1), device="cpu")
     convolution = before.model.body[0]
@@ -104,7 +104,7 @@ def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
     assert torch.equal(norm.running_mean, before)
 
 
-def test_the_loss_and_the_right_answers_are_those_of_all_lanes():
+def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
     recipe = Recipe(epochs=1, batch_size=23, optimizer="sgd", lr=0.0)
     epochs = [next(event for event in Training(PLAIN, images(), replace(recipe, lanes=lanes), device="cpu")
                    if isinstance(event, Epoch)) for lanes in (1, 5)]  # fmt: skip
@@ -180,8 +180,8 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
     with pytest.raises(NetError) as rejected:
         train(Recipe(epochs=1, batch_size=8, lanes=2), module)
     assert str(rejected.value) == (
-        "lanes was 2, but the forward pass changes the buffer state: the model would depend on the number of "
-        "processes. Set lanes to 1, or leave the buffer as it is in training."
+        "lanes is 2, but the forward pass changes the buffer state; the trained model would depend on the number of "
+        "processes. Set lanes to 1, or do not change the buffer in training."
     )
     train(Recipe(epochs=1, batch_size=8), module)
     train(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
@@ -205,8 +205,6 @@ def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
 
 
 def test_each_process_needs_a_lane():
-    expected = (
-        r"^3 processes train together, but lanes was 2: each needs a lane .* Set lanes to 3 or more, such as 4\.$"
-    )
+    expected = r"^lanes is 2, but 3 processes train together and each needs .* Set lanes to 3 or more, such as 4\.$"
     with pytest.raises(RecipeError, match=expected):
         Training(PLAIN, images(), Recipe(lanes=2), device="cpu", group=Group(0, 3))

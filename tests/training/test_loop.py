@@ -166,7 +166,7 @@ def test_each_step_and_epoch_has_one_record():
     assert seen == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
 
 
-def test_every_image_is_seen_once_an_epoch_and_the_epochs_figures_are_their_means():
+def test_every_image_is_seen_once_an_epoch_and_the_epochs_values_are_their_means():
     images = random_images(count=51)
     recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32")
     training = Training(Net(Flatten(), Output()), images, recipe, steps_per_record=1)
@@ -240,7 +240,7 @@ def rare_images():
     return dataclasses.replace(images, targets=(np.arange(60) % 20 == 7).astype(np.int64), target_names=tuple("abc"))
 
 
-def test_a_balanced_training_learns_the_loss_in_which_each_class_counts_alike():
+def test_a_training_with_class_weights_learns_the_loss_in_which_each_class_counts_alike():
     recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32", class_weights=True)
     training = Training(Net(Flatten(), Output()), rare_images(), recipe)
     with torch.no_grad():
@@ -251,7 +251,7 @@ def test_a_balanced_training_learns_the_loss_in_which_each_class_counts_alike():
     assert epoch.train_loss == pytest.approx((losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5)
 
 
-def test_a_balanced_training_finds_the_rare_class_that_another_leaves_out():
+def test_a_training_with_class_weights_finds_the_rare_class_that_another_leaves_out():
     found = {}
     for class_weights in (False, True):
         recipe = Recipe(epochs=3, batch_size=20, class_weights=class_weights)
@@ -262,7 +262,7 @@ def test_a_balanced_training_finds_the_rare_class_that_another_leaves_out():
     assert found[True] > found[False]
 
 
-def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
+def test_a_training_with_class_weights_goes_on_from_a_checkpoint_to_the_same_weights():
     recipe = Recipe(epochs=2, batch_size=10, class_weights=True)
     straight, stopped, resumed = (Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3))
     train(straight)
@@ -272,10 +272,10 @@ def test_a_balanced_training_goes_on_from_a_checkpoint_to_the_same_weights():
     assert same_weights(weights_of(straight), weights_of(resumed))
 
 
-def test_numbers_refuse_to_be_balanced_before_training():
+def test_numbers_refuse_class_weights_before_training():
     images = random_images()
     images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
-    message = "^class_weights needs classes, but the targets are numbers. Leave it out.$"
+    message = "^class_weights is True, but the targets are numbers; only classes have weights."
     with pytest.raises(RecipeError, match=message):
         Training(Net(Flatten(), Output()), images, Recipe(class_weights=True))
 
@@ -284,8 +284,9 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice():
     training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
     with pytest.raises(
         RecipeError,
-        match=r"^The loss became NaN at step 2 of epoch 1\. First not finite: the activations of layer \d of 7, .*\. "
-        r"What usually helps: a lower lr \(it is 1e\+30\), gradient_clip 1, or BatchNorm\(\) in the net\.$",
+        match=r"^The loss became NaN at step 2 of epoch 1\. The first values that are not finite: the activations of "
+        r"layer \d of 7, .*\. "
+        r"Try an lr below 1e\+30, gradient_clip 1, or BatchNorm\(\) in the net\.$",
     ):
         train(training)
 
@@ -331,15 +332,15 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
 @pytest.mark.parametrize(
     ("count", "batch_size", "message"),
     [
-        (60, 1, "batch_size was 1, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more."),
+        (60, 1, "batch_size is 1, but BatchNorm() on a vector normalizes over the batch. Use 2 or more."),
         (
             1,
             9,
-            "there is 1 image to train on, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more.",
+            "there is 1 training image, but BatchNorm() on a vector normalizes over the batch. Use 2 or more.",
         ),
     ],
 )
-def test_a_batch_that_cannot_be_normed_is_rejected(count, batch_size, message):
+def test_a_batch_that_cannot_be_normalized_is_rejected(count, batch_size, message):
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(count), Recipe(batch_size=batch_size))
     assert str(rejected.value) == message
@@ -350,19 +351,19 @@ def test_numbers_refuse_label_smoothing_before_training():
     numbers = Images(images.pixels, np.ones((60, 2), np.float32), ("x", "y"), images.names, "train")
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), numbers, Recipe(label_smoothing=0.1))
-    assert str(rejected.value) == "label_smoothing was 0.1, but numbers have no labels to smooth. Set it to 0."
+    assert str(rejected.value) == "label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
 
 
-def test_a_shift_farther_than_the_images_is_rejected():
+def test_a_translation_farther_than_the_images_is_rejected():
     with pytest.raises(RecipeError) as rejected:
         Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
-    assert str(rejected.value) == "translate_px was 8, but must be less than the side of the images, 8 px."
+    assert str(rejected.value) == "translate_px is 8; it must be less than the image side, 8 px. Use translate_px=1."
 
 
 def test_no_images_are_rejected():
     with pytest.raises(DataError) as rejected:
         Training(SMALL, random_images(count=0), Recipe())
-    assert str(rejected.value) == "Expected images to train on, but the train split is empty."
+    assert str(rejected.value) == "The train split is empty; training needs at least one image. Add images to it."
 
 
 def test_a_caller_that_leaves_the_model_predicting_changes_nothing():

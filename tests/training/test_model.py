@@ -26,7 +26,7 @@ def test_unit_normalization_is_the_articles(net):
     assert torch.allclose(model.normalize(torch.from_numpy(images.pixels)).double(), by_hand, atol=1e-6)
 
 
-def test_channel_normalization_gives_each_channel_mean_0_and_deviation_1():
+def test_channel_normalization_gives_each_channel_mean_0_and_standard_deviation_1():
     images = random_images()
     model = build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     planes = model.normalize(torch.from_numpy(images.pixels)).double()
@@ -40,7 +40,7 @@ def test_a_channel_that_never_varies_is_rejected():
     with pytest.raises(RecipeError) as rejected:
         build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     assert str(rejected.value) == (
-        "normalization 'channel' needs channels that vary, but one has the same value in every image. "
+        "normalization is 'channel', but one channel has the same value in every pixel of every image. "
         "Use normalization 'unit'."
     )
 
@@ -64,13 +64,13 @@ def test_images_of_another_size_are_rejected():
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images(side_px=9).pixels)
     assert str(rejected.value) == (
-        "The model was trained on images of 3×8×8 (channels, height, width), but got 3×9×9: "
-        "load the data with Preparation(size_px=8)."
+        "The model was trained on images of 3×8×8 (channels, height, width), got 3×9×9. "
+        "Load the data with Preparation(size_px=8)."
     )
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images().pixels[..., :1])
     assert str(rejected.value) == (
-        "The model was trained on images of 3×8×8 (channels, height, width), but got 1×8×8: give such images."
+        "The model was trained on images of 3×8×8 (channels, height, width), got 1×8×8. Use images of this shape."
     )
 
 
@@ -112,9 +112,9 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
 def test_a_module_that_gives_other_logits_is_rejected():
     with pytest.raises(NetError) as rejected:
         build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), random_images(), Recipe())
-    assert (
-        str(rejected.value)
-        == "The module should give logits of shape (2, 5) for 2 images (5 targets), but gave (2, 3)."
+    assert str(rejected.value) == (
+        "The module must return logits of shape (2, 5) for 2 images and 5 outputs, but returned (2, 3). "
+        "Change its last layer."
     )
 
 
@@ -136,10 +136,10 @@ def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(ask
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Net(Flatten(), Output()), "dropout was 0.2, but the net has no Dropout layer. Add one, or leave dropout out."),
+        (Net(Flatten(), Output()), "dropout is 0.2, but the net has no Dropout layer. Add one, or leave out dropout."),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
-            "dropout was 0.2, but this is a module of your own, whose layers are not changed. Set it in the module.",
+            "dropout is 0.2, but lamina does not change the layers of your own module. Set dropout in the module.",
         ),
     ],
 )

@@ -168,21 +168,21 @@ def test_complex_numbers_that_are_not_stored_are_no_fault():
 
 END = "Remove the {0}."
 LOGITS = (
-    "The module should give logits, because the loss computes probabilities from them, but it ends in a {0}. "
+    "The module must return logits, because the loss computes probabilities from them, but it ends in a {0}. "
 ) + END
-NUMBERS = "The module should give unbounded numbers, because targets are standardized, but it ends in a {0}. " + END
+NUMBERS = "The module must return unbounded numbers, because targets are standardized, but it ends in a {0}. " + END
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
         (lambda: Returning(lambda _, logits: (logits, logits)), "single-label",
-         "The module should return one tensor of logits, but its forward returned a tuple. Return the logits alone."),
+         "The module must return one tensor of logits, but its forward returned a tuple. Return only the logits."),
         (lambda: Returning(lambda _, logits: {"logits": logits}), "single-label",
-         "The module should return one tensor of logits, but its forward returned a dict. Return the logits alone."),
+         "The module must return one tensor of logits, but its forward returned a dict. Return only the logits."),
         (lambda: Returning(lambda _, logits: logits.detach()), "single-label",
-         "The module should give real logits that can be differentiated, but gave torch.float32 without a gradient. "
-         "Leave out detach(), argmax() and the like."),
+         "The module must return differentiable real logits, but returned torch.float32 without a gradient. "
+         "Remove calls such as detach() or argmax()."),
         (lambda: Returning(lambda module, logits: module.missing), "single-label",
          "The module failed on normalized images of shape (2, 3, 32, 32): AttributeError: 'Returning' object has no "
          "attribute 'missing'"),
@@ -198,17 +198,17 @@ NUMBERS = "The module should give unbounded numbers, because targets are standar
         (lambda: head(nn.Sigmoid(), outputs=1), "regression", NUMBERS.format("Sigmoid")),
         (lambda: head(nn.Tanh(), outputs=1), "regression", NUMBERS.format("Tanh")),
         (lambda: head().double(), "single-label",
-         "The module's weights should be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
+         "The weights of the module must be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
         (lambda: lazy().half(), "single-label",
-         "The module's weights should be torch.float32, but 0.weight is torch.float16. Call module.float() first."),
+         "The weights of the module must be torch.float32, but 0.weight is torch.float16. Call module.float() first."),
         (lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)), "single-label",
-         "lamina stores a model as tensors, but 0 has a state of its own (get_extra_state). Keep it in buffers: "
+         "0 has extra state (get_extra_state), but lamina stores only tensors. Keep the state in buffers with "
          "self.register_buffer(name, tensor)."),
         (lambda: with_waves(is_stored=True), "single-label",
-         "lamina stores tensors of real numbers, but waves is torch.complex64. Keep torch.view_as_real of it, or "
+         "waves is torch.complex64, but lamina stores only real tensors. Store torch.view_as_real of it, or "
          "register it with persistent=False if the module can compute it again."),
         (lambda: head().requires_grad_(False), "single-label",
-         "The net has no weights to train. Give it a layer that learns, such as Output()."),
+         "The net has no trainable weights. Add a layer that has some, such as Output()."),
         (lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)), "single-label",
          "The module failed on normalized images of shape (2, 3, 32, 32): RuntimeError: Calculated padded input size "
          "per channel: (32 x 32). Kernel size: (50 x 50). Kernel size can't be greater than actual input size"),
@@ -225,6 +225,6 @@ def test_a_module_that_returns_more_in_training_mode_gets_one_message():
     with pytest.raises(NetError) as rejected:
         list(Training(module, make_images(), Recipe(epochs=1, precision="fp32"), device="cpu"))
     assert str(rejected.value) == (
-        "The module should return one tensor of logits, but its forward returned a tuple in training mode. "
-        "Return the logits alone."
+        "The module must return one tensor of logits, but its forward returned a tuple in training mode. "
+        "Return only the logits."
     )

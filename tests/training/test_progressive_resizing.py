@@ -1,4 +1,4 @@
-"""Images that grow during a training."""
+"""Progressive resizing: images that get larger during a training."""
 
 import dataclasses
 
@@ -47,11 +47,11 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-GROWING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, start_size_fraction=0.5)
+RESIZING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, start_size_fraction=0.5)
 
 
-def test_images_grow_from_half_their_side_to_their_own():
-    training = Training(SMALL, random_images(side_px=16), GROWING)
+def test_images_are_resized_from_half_their_side_to_full_size():
+    training = Training(SMALL, random_images(side_px=16), RESIZING)
     seen = []
     training.model.body[0].register_forward_hook(
         lambda module, given, _: seen.append(tuple(given[0].shape[2:])) if module.training else None
@@ -62,7 +62,7 @@ def test_images_grow_from_half_their_side_to_their_own():
 
 def test_shrunk_images_are_normalized_as_whole_ones_are():
     images = random_images(side_px=16)
-    recipe = dataclasses.replace(GROWING, normalization="channel")
+    recipe = dataclasses.replace(RESIZING, normalization="channel")
     model = Training(SMALL, images, recipe).model
     shrunk = torch.from_numpy(images.pixels[:3, ::2, ::2].copy())
     expected = (shrunk.permute(0, 3, 1, 2) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(
@@ -71,11 +71,11 @@ def test_shrunk_images_are_normalized_as_whole_ones_are():
     torch.testing.assert_close(model.normalize(shrunk), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_training_that_grows_goes_on_exactly():
+def test_a_training_with_progressive_resizing_resumes_exactly():
     images = random_images(side_px=16)
-    whole = Training(SMALL, images, GROWING)
+    whole = Training(SMALL, images, RESIZING)
     train(whole)
-    first, second = (Training(SMALL, images, GROWING, steps_per_record=1) for _ in range(2))
+    first, second = (Training(SMALL, images, RESIZING, steps_per_record=1) for _ in range(2))
     events = iter(first)
     for _ in range(7):
         next(events)
@@ -84,13 +84,13 @@ def test_a_training_that_grows_goes_on_exactly():
     assert same_weights(weights_of(whole), weights_of(second))
 
 
-def test_a_net_of_one_size_alone_cannot_grow():
+def test_a_net_of_one_size_does_not_allow_progressive_resizing():
     with pytest.raises(RecipeError) as rejected:
-        Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), GROWING)
+        Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), RESIZING)
     assert str(rejected.value) == (
-        "start_size_fraction was 0.5, but the net does not take images of 8×8: mat1 and mat2 shapes cannot be "
-        "multiplied (2x144 and 784x4). Begin with a larger fraction; only a net that ends in GlobalMaxPool() or "
-        "GlobalAvgPool() before Output() takes several sizes."
+        "start_size_fraction is 0.5, but the net does not accept images of 8×8 px: mat1 and mat2 shapes cannot be "
+        "multiplied (2x144 and 784x4). Use a larger fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before "
+        "Output(), which accepts several sizes."
     )
 
 
@@ -105,12 +105,12 @@ def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error(
                 raise NotImplementedError
             return self.linear(images.flatten(1))
 
-    with pytest.raises(RecipeError, match="does not take images of 8×8: NotImplementedError"):
-        Training(Strict(), random_images(side_px=16), GROWING)
+    with pytest.raises(RecipeError, match="does not accept images of 8×8 px: NotImplementedError"):
+        Training(Strict(), random_images(side_px=16), RESIZING)
 
 
 def test_images_too_small_for_a_net_that_takes_several_sizes_are_rejected_with_the_reason():
     net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
-    Training(net, random_images(side_px=16), GROWING)
-    with pytest.raises(RecipeError, match=r"images of 4×4: .* too small\. Begin with a larger fraction; only a net"):
-        Training(net, random_images(side_px=16), dataclasses.replace(GROWING, start_size_fraction=0.25))
+    Training(net, random_images(side_px=16), RESIZING)
+    with pytest.raises(RecipeError, match=r"images of 4×4 px: .* too small\. Use a larger fraction, or a net"):
+        Training(net, random_images(side_px=16), dataclasses.replace(RESIZING, start_size_fraction=0.25))

@@ -50,7 +50,7 @@ def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
 
 
 @given(epochs=st.integers(1, 60), start=st.floats(0.01, 0.99))
-def test_images_grow_by_eighths_and_are_whole_in_the_last_quarter(epochs, start):
+def test_image_sizes_rise_by_eighths_and_are_full_in_the_last_quarter(epochs, start):
     recipe = Recipe(epochs=epochs, start_size_fraction=start)
     fractions = [size_fraction(recipe, epoch) for epoch in range(epochs)]
     assert fractions == sorted(fractions)
@@ -61,14 +61,14 @@ def test_images_grow_by_eighths_and_are_whole_in_the_last_quarter(epochs, start)
     assert sizes_shown(recipe) == sorted(set(fractions))
 
 
-def test_images_that_do_not_grow_are_whole_throughout():
+def test_images_have_full_size_without_progressive_resizing():
     assert {size_fraction(Recipe(epochs=20), epoch) for epoch in range(20)} == {1.0}
 
 
-def test_a_training_with_growing_images_is_not_extended():
+def test_a_training_with_progressive_resizing_is_not_extended():
     with pytest.raises(RecipeError) as rejected:
         extend_recipe(Recipe(epochs=4, start_size_fraction=0.5), 8)
     assert str(rejected.value) == (
-        "epochs can't go from 4 to 8: the growth of the images is spread over all epochs, so every step so far would "
-        "have been different. Leave out epochs, or start a new run with that many epochs."
+        "epochs is 8, but the run has 4 and progressive resizing depends on the total, so every step so far would "
+        "have been different. Leave out epochs to finish this run, or start a new run with epochs=8."
     )

@@ -35,15 +35,15 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
 @pytest.mark.parametrize(
     ("net", "fields", "kind", "message"),
     [
-        (SMALL, {"translate_px": 32}, RecipeError, "translate_px was 32, but must be less than the side"),
-        (SMALL, {"freeze": 1}, RecipeError, "this net names no head"),
+        (SMALL, {"translate_px": 32}, RecipeError, "translate_px is 32; it must be less than the image side"),
+        (SMALL, {"freeze": 1}, RecipeError, "this net does not name a head"),
         (SMALL, {"dropout": 0.5}, RecipeError, "the net has no Dropout layer"),
-        (SMALL, {"start_size_fraction": 0.5}, RecipeError, "the net does not take images of"),
+        (SMALL, {"start_size_fraction": 0.5}, RecipeError, "the net does not accept images of"),
         (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"start_size_fraction": 0.5, "compile": True}, RecipeError,
-         "compile needs images of one size"),
-        (Net(Flatten(), Linear(4), BatchNorm(), Output()), {"batch_size": 1}, RecipeError, "batch_size was 1"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)), {}, NetError, "should give logits of shape"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, NetError, "no weights to train"),
+         "compile is True and start_size_fraction is 0.5"),
+        (Net(Flatten(), Linear(4), BatchNorm(), Output()), {"batch_size": 1}, RecipeError, "batch_size is 1"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)), {}, NetError, "must return logits of shape"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, NetError, "no trainable weights"),
     ],
 )  # fmt: skip
 def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, message, images):
@@ -53,14 +53,14 @@ def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, mess
 
 
 def test_images_devices_and_groups_are_checked(images):
-    with pytest.raises(DataError, match="the train split is empty"):
+    with pytest.raises(DataError, match="The train split is empty"):
         prepare_training(SMALL, images.take([]))
     numbers = Images(images.pixels, np.ones((40, 1), np.float32), ("x",), images.names, "train")
-    with pytest.raises(RecipeError, match="class_weights needs classes"):
+    with pytest.raises(RecipeError, match="class_weights is True, but the targets are numbers"):
         prepare_training(SMALL, numbers, Recipe(class_weights=True))
-    with pytest.raises(RecipeError, match="device was 'tpu'"):
+    with pytest.raises(RecipeError, match="device is 'tpu'"):
         prepare_training(SMALL, images, device="tpu")
-    with pytest.raises(RecipeError, match="each needs a lane"):
+    with pytest.raises(RecipeError, match="each needs at least one lane"):
         prepare_training(SMALL, images, Recipe(lanes=2), group=Group(0, 3))
 
 

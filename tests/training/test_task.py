@@ -65,7 +65,7 @@ def test_the_targets_set_the_task(targets, names, kind, outputs):
     assert task.outputs == outputs
 
 
-def test_a_task_knows_the_statistics_of_which_the_best_constant_answer_follows():
+def test_a_task_has_the_statistics_of_which_the_best_constant_prediction_follows():
     assert task_of(images_with(np.array([2, 0, 2, 2]), ("a", "b", "c"))).shares == (0.25, 0.0, 0.75)
     labels = np.array([[True, False, True], [False, False, True]])
     assert task_of(images_with(labels, ("a", "b", "c"))).shares == (0.5, 0.0, 1.0)
@@ -98,7 +98,7 @@ def test_no_training_depends_on_the_unit_of_its_numbers():
         assert (own_unit - task.means) / task.standard_deviations == pytest.approx(logits, abs=0.02)
 
 
-def test_numbers_are_learned_in_deviations_and_reported_in_their_own_unit():
+def test_numbers_are_learned_in_standard_deviations_and_reported_in_their_own_unit():
     task = task_of(images_with(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y")))
     assert task.means == (2.0, 2.0)
     assert task.standard_deviations == (1.0, 1.0)
@@ -184,4 +184,7 @@ def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, 
 def test_numbers_have_nothing_to_weigh_by():
     with pytest.raises(RecipeError) as rejected:
         NUMBERS.weigh(torch.zeros(2, 2))
-    assert str(rejected.value) == "class_weights needs classes, but the targets are numbers. Leave it out."
+    assert str(rejected.value) == (
+        "class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights from the "
+        "recipe."
+    )

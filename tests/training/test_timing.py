@@ -28,13 +28,13 @@ def test_the_epochs_that_fit_take_no_longer_and_one_more_would(
     assert pace.total_seconds(replace(fitting, epochs=fitting.epochs + 1), 1000, 100) > seconds
 
 
-def test_images_that_grow_have_more_epochs_in_the_same_time():
+def test_progressive_resizing_fits_more_epochs_into_the_same_time():
     pace = Pace(train_seconds=0.01, evaluation_seconds=(1 - SAVING_SECONDS) / 100)
     assert pace.fit(Recipe(), 1000, 100, 100.0).epochs == 9
     # By eighths of the side: the areas of 12 epochs are 8.77 whole ones.
-    growing = pace.fit(Recipe(start_size_fraction=0.625), 1000, 100, 100.0)
-    assert growing.epochs == 12
-    assert 85 < pace.total_seconds(growing, 1000, 100) <= 100
+    resizing = pace.fit(Recipe(start_size_fraction=0.625), 1000, 100, 100.0)
+    assert resizing.epochs == 12
+    assert 85 < pace.total_seconds(resizing, 1000, 100) <= 100
 
 
 def test_frozen_epochs_keep_their_share():

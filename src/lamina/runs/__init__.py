@@ -1,1 +1,1 @@
-"""Runs: folders of plain files that say what a training was, how it went and what came of it."""
+"""Runs: folders of plain files with the settings, progress and results of a training."""

@@ -1,4 +1,4 @@
-"""What differs between two runs: recipe, net, data, software, machine and results."""
+"""Differences between two runs: recipe, net, data, software, machine and results."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ARITHMETIC = (
     *("versions.lamina", "versions.torch", "versions.timm"),
     *("device", "processor", "instructions", "flags", "threads"),
 )
-"""The software and hardware on which the last bits of the weights may depend."""
+"""Software and hardware that may affect the last bits of the weights."""
 NONE = "–"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs: its name, such as ``recipe.lr``, and its value in either run, as text."""
+    """A value that differs: its name, such as ``recipe.lr``, and its text in both runs."""
 
     what: str
     first: str
@@ -32,7 +32,7 @@ class Difference:
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
-    """What differs between two runs, but for names, commands and times; ``RunError`` if a file is damaged."""
+    """Differences between two runs, without names, commands and times; raises ``RunError`` for a damaged file."""
     return [
         *compare_records(first.read_record(), second.read_record()),
         *_compare(_flatten_results(first), _flatten_results(second)),
@@ -40,12 +40,12 @@ def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
 
 
 def compare_records(first: RunRecord, second: RunRecord) -> list[Difference]:
-    """What differs between two records, but for command and time."""
+    """Differences between two records, without command and time."""
     return [*_compare_nets(first.net, second.net), *_compare(_flatten_record(first), _flatten_record(second))]
 
 
 def find_changes(record: RunRecord) -> list[Difference]:
-    """What differs between a run and this process, of all on which the last bits of its weights may depend."""
+    """Differences between a run and this process that may affect the last bits of the weights."""
     now = dataclasses.replace(
         record,
         device=choose_again(record.device),
@@ -63,7 +63,7 @@ def _flatten_record(record: RunRecord) -> dict[str, Any]:
     plain = fields_to_json(record) | {"device": record.device.value, "precision": record.precision.value}
     for name in ("net", "command", "created"):
         del plain[name]
-    plain["task"].pop("shares", None)  # up to thousands, and other only on other data, which its fingerprint tells
+    plain["task"].pop("shares", None)  # can be thousands, and differ only if the fingerprint of the data does
     return dict(_flatten(plain))
 
 
@@ -96,7 +96,6 @@ def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Di
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:
-    """The layers that differ."""
     rows = [[repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)]
     matcher = difflib.SequenceMatcher(None, rows[0], rows[1], autojunk=False)
     for kind, start, stop, other_start, other_stop in matcher.get_opcodes():

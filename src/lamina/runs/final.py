@@ -1,4 +1,4 @@
-"""The final evaluation of a run: its report, its logits and its figures."""
+"""The final evaluation of a run: report, logits and figures."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def evaluate_final(
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report | None:
-    """Evaluate a model on ``test``, else ``val``; save report, logits and figures; ``None`` without a score."""
+    """Evaluate on ``test``, else ``val``, and save report, logits and figures; ``None`` if neither can be scored."""
     recorded = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
     if missing := [name for name in recorded if name not in metrics]:
         warnings.warn(
-            f"{name_some(missing)} of your own is not computed: give it again, as in load_run(path, metrics=…)",
+            f"the run's own metrics cannot be computed without their functions: {name_some(missing)}. Pass them "
+            "again, as in load_run(path, metrics=…)",
             LaminaWarning,
             stacklevel=3,
         )
@@ -74,7 +75,7 @@ def evaluate_final(
 
 
 def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) -> Calibration | None:
-    """The temperatures that calibrate the probabilities of ``images``; ``None`` where there are too few."""
+    """The temperatures that calibrate probabilities on ``images``; ``None`` if there are too few images."""
     has_labels = images.kind is not MULTI_LABEL or images.targets.any()
     if images.kind is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
@@ -83,7 +84,7 @@ def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) ->
 
 
 def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Report]) -> Report | None:
-    """What ``score`` reports on one of the splits; warns where it cannot be scored."""
+    """The report on a split; warns and returns ``None`` if it cannot be scored."""
     try:
         report = score(images)
     except DataError as error:

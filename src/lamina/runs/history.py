@@ -1,4 +1,4 @@
-"""``history.jsonl``: a line for each epoch with its diagnoses, each rewind and an early end, as events give them."""
+"""``history.jsonl``: one line per epoch, with its diagnoses, per rewind and for an early end."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
 from lamina.files import damaged, parse_object, read_bytes
-from lamina.training.events import Epoch, LayerFigures
+from lamina.training.events import Epoch, LayerStatistics
 
 if TYPE_CHECKING:
     import polars
 
-BAD_LINE = "Restore it from a copy, or delete that line: the weights and the checkpoint are in other files."
+BAD_LINE = "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
 EVENTS = ("epoch", "rewind", "early_end")
 TEXTS = ("event", "reason", "weights", "diagnosis", "kind", "layer", "finding", "advice")
-"""The fields of a row that hold text; the others hold numbers, but for the nested ones."""
+"""Fields with text; all others but the nested ones are numbers."""
 OPTIONAL_TEXTS = ("layer", "diagnosis")
 NESTED = ("evidence", "layers", "diagnoses")
-LAYER_COLUMNS = {field.name for field in fields(LayerFigures)}
+LAYER_COLUMNS = {field.name for field in fields(LayerStatistics)}
 
 
 @dataclass(frozen=True)
 class History:
-    """The rows of a run's ``history.jsonl``. It can be read while a training adds to it."""
+    """The rows of a run's ``history.jsonl``, which can be read while a training appends to it."""
 
     file: Path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add an event's values; on disk when this returns.
+        """Append an event and flush it to disk.
 
         Raises:
-            OSError: the file cannot be written; it is unchanged.
+            OSError: The file cannot be written; it is unchanged.
         """
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
@@ -51,27 +51,24 @@ class History:
                 raise
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of the epochs so far; warns if the last line is incomplete, as after a crash, and ignores it.
+        """The rows of completed epochs; warns about an incomplete last line and ignores it.
 
         Raises:
-            RunError: a line is damaged.
+            RunError: A line is damaged.
         """
         return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
     def diagnoses(self) -> list[dict[str, Any]]:
-        """What went wrong so far: a row for each diagnosis."""
         return [diagnosis for row in self._rows() for diagnosis in row.get("diagnoses", ())]
 
     def rewinds(self) -> list[dict[str, Any]]:
-        """The rows of the rewinds so far."""
         return [row for row in self._rows() if row["event"] == "rewind"]
 
     def early_end(self) -> str | None:
-        """Why the training ended before its last epoch, where its recipe's patience ended it."""
+        """The reason of an early end by ``Recipe.patience``, or ``None``."""
         return next((str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None)
 
     def frame(self) -> polars.DataFrame:
-        """The epochs so far, a row for each, with their numbers."""
         import polars
 
         rows = self.epochs()
@@ -82,7 +79,7 @@ class History:
         return polars.DataFrame(columns, schema, strict=False)
 
     def trim(self, epochs: int, rewinds: int) -> None:
-        """Cut off what is ahead of a checkpoint of so many epochs and rewinds; this needs no room on the disk."""
+        """Remove rows after a checkpoint with this number of epochs and rewinds. Needs no disk space."""
         if not self.file.exists():
             return
         content, end = read_bytes(self.file), 0
@@ -103,7 +100,7 @@ class History:
         *lines, rest = read_bytes(self.file).split(b"\n")
         if rest and warns:
             warnings.warn(
-                f"The last line of {self.file} is incomplete, as after a crash, and is ignored. "
+                f"The last line of {self.file} is incomplete, probably after a crash, and is ignored. "
                 "lamina resume repeats that epoch.",
                 LaminaWarning,
                 stacklevel=3,
@@ -112,33 +109,31 @@ class History:
 
 
 def _open_no_link(path: str, flags: int) -> int:
-    # Windows has no such flag, and lets few accounts make links.
+    # Windows lacks this flag, and lets few accounts create links.
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     row = parse_object(line, what, BAD_LINE)
     if row.get("event") not in EVENTS:
-        raise damaged(
-            what, f"its event should be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}", BAD_LINE
-        )
+        raise damaged(what, f"event must be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}", BAD_LINE)
     key = "rewind" if row["event"] == "rewind" else "epoch"
     number = row.get(key)
     if type(number) is not int or number < 1:
-        raise damaged(what, f"its {key} should be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
+        raise damaged(what, f"{key} must be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
     _check_values(row, what)
     diagnoses = row.get("diagnoses", [])
     if not isinstance(diagnoses, list) or not all(isinstance(each, dict) for each in diagnoses):
-        raise damaged(what, f"its diagnoses should be objects, but are {diagnoses!r:.60}", BAD_LINE)
+        raise damaged(what, f"diagnoses must be a list of objects, but is {diagnoses!r:.60}", BAD_LINE)
     for diagnosis in diagnoses:
         evidence = diagnosis.get("evidence", {})
         if not isinstance(evidence, dict):
-            raise damaged(what, f"its evidence should be an object, but is {evidence!r:.60}", BAD_LINE)
+            raise damaged(what, f"evidence must be an object, but is {evidence!r:.60}", BAD_LINE)
         _check_values(diagnosis, what)
         _check_values(evidence, what)
     if "layers" in row and not _holds_layers(row["layers"]):
         found = f"{row['layers']!r:.60}"
-        raise damaged(what, f"its layers should be names and a number or null for each, but are {found}", BAD_LINE)
+        raise damaged(what, f"layers must contain names and a number or null for each, but is {found}", BAD_LINE)
     return row
 
 
@@ -149,7 +144,7 @@ def _check_values(row: Mapping[str, Any], what: str) -> None:
         is_text = isinstance(value, str) or (value is None and name in OPTIONAL_TEXTS)
         if not (is_text if name in TEXTS else _is_number(value)):
             kind = "text" if name in TEXTS else "a number"
-            raise damaged(what, f"its {name:.60} should be {kind}, but is {value!r:.60}", BAD_LINE)
+            raise damaged(what, f"{name:.60} must be {kind}, but is {value!r:.60}", BAD_LINE)
 
 
 def _is_number(value: Any) -> bool:

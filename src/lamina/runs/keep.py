@@ -1,4 +1,4 @@
-"""A run saved while it trains: history, model and checkpoint, despite full disks, NaN and infinity."""
+"""Saves a run while it trains: history, model and checkpoint, despite full disks, NaN and infinity."""
 
 from __future__ import annotations
 
@@ -30,24 +30,23 @@ from lamina.training.tensors import digest_tensors
 
 RunEvent: TypeAlias = Event | Report
 QUICK_SECONDS = 0.05
-"""A checkpoint that takes less time than this is written after every epoch."""
+"""A checkpoint that takes less time than this is saved after every epoch."""
 SAVING_FRACTION = 0.05
-"""Upper limit of the time spent on slower checkpoints, as a fraction: short epochs are saved with a later one."""
+"""Upper limit of the fraction of time spent on slower checkpoints; short epochs are saved with later ones."""
 
 
 @dataclass
 class ValScores:
-    """What the history's epochs have on ``val``: the best ones, and the last few, so that none is read again."""
+    """The best and the last epochs on ``val``, kept in memory so that the history is read only once."""
 
     best_epoch: int = 0
     best_value: float = float("inf")
-    """The score, negative where higher is better."""
+    """The score, negated if higher is better."""
     lowest: Mapping[str, Any] | None = None
     """The row with the lowest loss."""
     recent: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=RISES))
 
     def add(self, row: Mapping[str, Any], score_name: str, sign: int) -> None:
-        """Take the row of an epoch, if it was evaluated."""
         value = row.get(f"val_{score_name}")
         if value is not None and sign * value < self.best_value:
             self.best_epoch, self.best_value = row["epoch"], sign * value
@@ -57,7 +56,6 @@ class ValScores:
                 self.lowest = row
 
     def find_overfitting(self) -> Diagnosis | None:
-        """Whether the loss on ``val`` rises while that of training falls."""
         if self.lowest is None or self.lowest in self.recent:
             return None
         return find_overfitting([self.lowest, *self.recent])
@@ -67,8 +65,8 @@ class ValScores:
 class Keeper:
     """Saves a run while it trains.
 
-    If the disk is full, the training continues with a warning, and the next epoch tries the write again. A checkpoint
-    is never ahead of the history.
+    If the disk is full, the training continues with a warning, and the next epoch retries. A checkpoint is never ahead
+    of the history.
     """
 
     training: Training
@@ -90,7 +88,7 @@ class Keeper:
     _known: set[str] = field(default_factory=set)
 
     def train(self) -> Generator[RunEvent, None, None]:
-        """The training's events, each once it is saved; then the final report."""
+        """Yield the events of the training, each after it is saved, then the final report."""
         if reason := self.group.lead_json(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         self._known = self._find_known()
@@ -116,10 +114,10 @@ class Keeper:
                 if report is not None:
                     yield report
         except Exception as error:
-            if not isinstance(error, LaminaError):  # of a function or a module of the user's own
-                error.add_note(f"{self.folder.path} keeps what was saved last; load_run(…).train() resumes there.")
+            if not isinstance(error, LaminaError):  # from a custom function or module
+                error.add_note(f"The last checkpoint is in {self.folder.path}; load_run(…).train() resumes from it.")
             raise
-        except GeneratorExit:  # the caller leaves the loop; a group has compared and saved what an interrupt stopped
+        except GeneratorExit:  # the caller left the loop; a group saves at an interrupt itself
             if not self._is_saved and self.group.size == 1:
                 try:
                     self._save_all()
@@ -172,7 +170,7 @@ class Keeper:
         yield from new
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
-        """What the scores on ``val`` say: a diagnosis of overfitting, as plain values, and a reason to end."""
+        """A diagnosis of overfitting from the scores on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
         sign = 1 if report.score.lower_is_better else -1
@@ -186,11 +184,11 @@ class Keeper:
         reason = ""
         if recipe.patience and event.epoch < recipe.epochs and event.epoch - best >= recipe.patience:
             name = f"{report.split} {report.score.name}".replace("_", " ")
-            reason = f"no better {name} than after epoch {best}, with a patience of {recipe.patience}"
+            reason = f"{name} has not improved since epoch {best} (patience {recipe.patience})"
         return dataclasses.asdict(overfitting) if overfitting else None, reason
 
     def _find_known(self) -> set[str]:
-        """The kinds of diagnosis that the run's history has, or will have."""
+        """The kinds of diagnosis in the history, or about to be written to it."""
 
         def find() -> list[str]:
             pending = (one for row in self._rows for one in row.get("diagnoses", ()))
@@ -199,7 +197,7 @@ class Keeper:
         return set(self.group.lead_json(find))
 
     def _is_worth_saving(self) -> bool:
-        """Whether to save after this epoch: always, unless epochs are so short that saving would dominate."""
+        """Whether to save after this epoch: yes, unless saving would take too large a fraction of the time."""
         waited = time.perf_counter() - self._saved_at
         is_last = self.training.is_finished or self._early_end is not None
         return (
@@ -209,14 +207,14 @@ class Keeper:
         )
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
-        """The report on ``val`` after an epoch; ``None`` where evaluating would take too much of the time."""
+        """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
         val = self.dataset.val
         if val is None:
             return None
         if event.epoch % evaluation_interval(self.training.images, len(val)) and event.epoch < event.epochs:
             return None
         report = score_split(self.dataset, val, self._score)
-        if report is None:  # the same after every epoch, and no reason to end the training
+        if report is None:  # it would fail after every epoch, which is no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
         return report
 
@@ -229,14 +227,13 @@ class Keeper:
         return self.group.is_leader and time.perf_counter() - self._saved_at >= self.save_every_seconds
 
     def _check_same(self, when: str) -> None:
-        """Raise ``GroupError`` unless all processes have the same weights and optimizer states."""
         if self.group.size == 1:
             return
         if deviating := self.group.find_deviating(self.training.digest()):
             raise GroupError(
-                f"{when} the weights differ between the processes ({deviating}): memory or a processor may be faulty, "
-                "or the module keeps something of its own from step to step. Nothing of this is saved; lamina resume "
-                "continues from the last checkpoint."
+                f"{when}, the weights differ between the processes ({deviating}). Memory or a processor may be faulty, "
+                "or the module may keep state outside of buffers. The last checkpoint is intact; resume it with lamina "
+                "resume."
             )
 
     def _save_all(self) -> None:
@@ -247,7 +244,7 @@ class Keeper:
         if not self.group.is_leader:
             return
         began, rows = time.perf_counter(), list(self._rows)
-        checkpoint = self.training.checkpoint()  # first, since it rejects NaN and infinity
+        checkpoint = self.training.checkpoint()  # first, because it rejects NaN and infinity
         try:
             while self._rows:
                 self.folder.append_row(self._rows[0])
@@ -256,7 +253,7 @@ class Keeper:
                 self.folder.save_model(self.training.model)
             self.folder.save_checkpoint(checkpoint)
         except (WriteError, RuntimeError, MemoryError):
-            if not self.folder.checkpoint_file.exists():  # without one, a history could not be resumed
+            if not self.folder.checkpoint_file.exists():  # without a checkpoint, the history could not be resumed
                 self._rows = rows
                 with self.folder.writing():
                     self.folder.history.trim(0, 0)
@@ -276,35 +273,34 @@ class Keeper:
                 raise
             self._saved_at = time.perf_counter()
             warnings.warn(
-                f"cannot write to {self.folder.path}: {reason}. Training continues; the last complete checkpoint is "
-                f"kept. Free some {room}.",
+                f"cannot write to {self.folder.path}: {reason}. Training continues, and the last complete checkpoint "
+                f"is kept. Free some {room}.",
                 LaminaWarning,
                 stacklevel=4,
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Return to the last checkpoint with half the lr, unless the run forbids it or has done so too often."""
+        """Return to the last checkpoint with half the learning rate, if allowed and not done too often."""
         training, path = self.training, self.folder.path
         if not self.record.rewind_on_nan:
             raise NotFiniteError(
-                f"{error} Nothing with NaN was saved; `lamina resume {path} --on-nan rewind` (in Python, "
-                f"run.train(rewind_on_nan=True)) continues from the "
-                "last checkpoint with half the lr."
+                f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in Python, "
+                "run.train(rewind_on_nan=True)) continues from it with half the learning rate."
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
-                f"{error} The training has already been rewound {MOST_REWINDS} times and stops here; {path} "
-                "keeps its last checkpoint."
+                f"{error} The training already returned to a checkpoint {MOST_REWINDS} times, so it stops. The last "
+                f"checkpoint is in {path}."
             ) from error
         checkpoint = share_checkpoint(self.folder, self.group)
         if checkpoint is None:
-            raise NotFiniteError(f"{error} There is no checkpoint in {path} to go back to.") from error
+            raise NotFiniteError(f"{error} There is no checkpoint in {path} to return to. Start a new run.") from error
         standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
         training.restore(dataclasses.replace(checkpoint, standing=standing))
         rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
         self._early_end = None
         if self.group.is_leader:
-            # Epochs after the checkpoint are repeated; rewinds that a full disk kept from being written stay.
+            # Epochs after the checkpoint are repeated; pending rewinds are kept.
             self._rows = [*(row for row in self._rows if row["event"] == "rewind"), rewind.to_json()]
             with self.folder.writing():
                 self.folder.history.trim(training.epochs_done, training.rewinds)
@@ -315,7 +311,7 @@ class Keeper:
 
 @contextmanager
 def explain_lack_of_memory(training: Training) -> Iterator[None]:
-    """Turn memory that has run out into an error for people."""
+    """Turn a lack of memory into a ``RecipeError``."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -324,5 +320,5 @@ def explain_lack_of_memory(training: Training) -> Iterator[None]:
         size = min(training.recipe.batch_size, training.images)
         remedy = f"Try batch_size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
         raise RecipeError(
-            f"The {training.device.value} ran out of memory at batch_size {training.recipe.batch_size}. {remedy}"
+            f"Out of memory on {training.device.value} with batch_size {training.recipe.batch_size}. {remedy}"
         ) from error

@@ -1,4 +1,4 @@
-"""The net that a name or text means, with its recipes: one of the zoo, one of timm's, or layers as Python."""
+"""Nets by name, with their recipes: from the zoo, from timm, or layers as Python text."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
     from lamina.training.pretrained import TimmNet
 
 SIDES_PX = (32, 48, 64)
-"""Image sizes to consider for the nets of ``LADDER``, trained from scratch."""
+"""Image sizes to consider for the nets of ``LADDER``."""
 PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
-"""Image sizes to consider for the nets of ``PHOTO_LADDER``, for images with that much detail."""
+"""Image sizes to consider for the nets of ``PHOTO_LADDER``, if the images have that much detail."""
 LEAST_SIDE_PX = 16
-"""Smaller images are enlarged to this size, because the nets of ``LADDER`` halve it three times."""
+"""Smaller images are enlarged to this size, because the nets of ``LADDER`` halve the size three times."""
 QUICKEST = "mlp"
-"""The net for images that are too small for convolutions, or for too little time."""
+"""The net for images that are too small for convolutions, and for very short time limits."""
 TIMM = "timm:"
-"""Prefix of the names of timm's nets."""
+"""Prefix of names of timm nets."""
 
 
 @dataclass(frozen=True)
 class NetChoice:
-    """A net to train.
+    """A net to train, with its recipes.
 
     Attributes:
-        name: in tables and in the run's name.
-        net: a net, or a function from the shape of an image and the number of outputs to a module.
-        recipes: how to train it, the default first.
-        origin: where the net comes from: the user's code, or timm's net and its initial weights.
-        home: the images that the recipes were tuned on.
+        name: Name in tables and in names of runs.
+        net: A net, or a function from image shape and number of outputs to a module.
+        recipes: Recipes by name, the default first.
+        origin: Source of the net if it is not a plain ``Net``: your code, or a timm net with its weights.
+        home: Images that the recipes were tuned on.
     """
 
     name: str
@@ -53,12 +53,12 @@ class NetChoice:
     home: Home = field(default=ZOO_HOME, repr=False)
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
-        """The net, or a module for images of that shape and ``outputs`` logits, with weights drawn from ``seed``."""
+        """The net, or a module for this image shape and number of logits, with weights drawn from ``seed``."""
         return self.net if isinstance(self.net, Net) else draw_module(self.net, seed, shape, outputs)
 
 
 def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape, outputs: int) -> nn.Module:
-    """The module that a function makes, with weights drawn from the seed of a recipe."""
+    """Call ``make`` with weights drawn from the seed of a recipe."""
     import torch
 
     from lamina.training.randomness import derive_seed, seeded
@@ -68,15 +68,18 @@ def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape
 
 
 def find_net(text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None) -> NetChoice:
-    """The net that ``text`` names: one of the zoo, ``timm:NAME``, or layers as Python, which are never run.
+    """Find a net by name, or parse layers.
 
     Args:
-        text: as above.
-        weights: initial weights of timm's net, as for :func:`~lamina.training.pretrained.open_timm_net`.
-        report: called with a message before anything is downloaded.
+        text: The name of a net in the zoo, ``timm:NAME``, or layers as Python text, which is parsed but never executed.
+        weights: Initial weights of a timm net: ``none``, ``pretrained``, ``packaged`` or a safetensors file.
+        report: Function that is called with a message before a download.
+
+    Returns:
+        The net with its recipes, for :func:`~lamina.start_run`.
 
     Raises:
-        NetError: there is no such net.
+        NetError: There is no such net.
 
     >>> find_net("Flatten(), Output()").net
     Net(Flatten(), Output())
@@ -91,12 +94,11 @@ def find_net(text: str, weights: str | None = None, report: Callable[[str], None
         return NetChoice("net", parse_net(text), {"default": Recipe()})
     raise NetError(
         f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} "
-        'Or give layers, as in "Flatten(), Linear(200), ReLU(), Output()", or on the command line a file.py.'
+        'Or use layers, such as "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
     )
 
 
 def choice_of_timm(net: TimmNet) -> NetChoice:
-    """One of timm's nets, with its recipes."""
     from lamina.training.pretrained import FRESH_RECIPES, NONE, RECIPES
 
     if net.weights == NONE:
@@ -105,7 +107,7 @@ def choice_of_timm(net: TimmNet) -> NetChoice:
 
 
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
-    """The image sizes to consider, ascending: none larger than the originals or than their detail requires."""
+    """The image sizes to consider, ascending, up to the size of the originals and of their detail."""
     images = dataset.train
     _, height, width = images.shape
     limit = min(height, width)
@@ -114,7 +116,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
     elif height == width:
         limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
     elif limit < PHOTO_SIDES_PX[0]:
-        return (max(limit, LEAST_SIDE_PX),)  # small rectangles stay as they are
+        return (max(limit, LEAST_SIDE_PX),)  # small rectangular images keep their size
     limit = max(limit, LEAST_SIDE_PX)
     if limit >= PHOTO_SIDES_PX[0]:
         return tuple(side for side in PHOTO_SIDES_PX if side <= limit)
@@ -122,10 +124,10 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
 
 
 def choose_by_images(dataset: Dataset) -> str:
-    """The name of a net of the zoo that suits the images at their present size; nothing is timed.
+    """The name of a zoo net that suits the images at their current size, without timing.
 
-    It is ``mlp`` for a side of less than 12 px, ``photo-s`` for images of 64 px or more with detail beyond that, else
-    ``cnn-s``. ``lamina.choose`` also considers the machine and the time limit.
+    ``mlp`` for image sides of less than 12 px, ``photo-s`` for images with detail beyond 64 px, else ``cnn-s``.
+    ``lamina.choose`` also considers the machine and the time limit.
 
     >>> from lamina import load_data
     >>> choose_by_images(load_data("shapes"))

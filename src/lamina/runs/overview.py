@@ -1,4 +1,4 @@
-"""A run in a line: its row in a table, its ``repr`` and what a notebook shows of it."""
+"""Short descriptions of a run: table row, ``repr`` and notebook card."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def summarize_run(folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None) -> dict[str, str]:
-    """A run's row in a table, under its heads; ``rows`` are the epochs so far, ``None`` if they cannot be read."""
-    # A finished run has no score where it had nothing to be evaluated on.
+    """The row of a run in a table, by column; ``rows`` are its epochs, ``None`` if they cannot be read."""
+    # A finished run has no score if there were no images to evaluate on.
     is_finished = rows is not None and (len(rows) == record.recipe.epochs or folder.history.early_end() is not None)
     score = "no score" if is_finished else "not finished"
     return {
@@ -33,38 +33,35 @@ def summarize_run(folder: RunFolder, record: RunRecord, report: Report | None, r
 
 
 def describe_run(folder: RunFolder, record: RunRecord) -> str:
-    """The ``repr`` of a run."""
     run, net, data, score, epochs, *_ = summarize_run(folder, record, *_read(folder)).values()
     return escape(f"Run({run!r}: {net} on {data}, epochs {epochs}, {score})")
 
 
 def show_run(folder: RunFolder, record: RunRecord) -> str:
-    """A run's row as a table, and the metrics of its report, for a notebook."""
+    """The card of a run in a notebook: its row and the metrics of its report."""
     report, epochs = _read(folder)
     rows = [*summarize_run(folder, record, report, epochs).items(), ("recipe", repr(record.recipe))]
     lines = [] if report is None else report.summary_lines()
     more = note("more: run.report, run.history, run.plot(), run.predict(paths)")
-    figures = (wrap("p", line) for line in lines)
-    return card(describe_run(folder, record), table((), rows[1:], texts=2), *figures, more)
+    metrics = (wrap("p", line) for line in lines)
+    return card(describe_run(folder, record), table((), rows[1:], texts=2), *metrics, more)
 
 
 def describe_recipe(recipe: Recipe) -> str:
-    """Its main settings, and the others that are not the defaults."""
+    """The main settings of a recipe, and all others that differ from their defaults."""
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
     return ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items())
 
 
 def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
-    """What is trained and where, a line each."""
     lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
     if has_own_statistics:
         mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
-        lines.append(f"normalization: the net's own, mean {mean}, standard deviation {std}")
+        lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
     return [*lines, f"device: {record.device}; precision: {record.precision}"]
 
 
 def _read(folder: RunFolder) -> tuple[Report | None, Rows | None]:
-    """The report and the epochs, where they can be read."""
     report, rows = None, None
     with suppress(LaminaError):
         report = folder.read_report()

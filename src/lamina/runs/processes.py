@@ -1,4 +1,4 @@
-"""What the processes that train a run together must agree on: its record, its checkpoint, its place, the hardware."""
+"""What processes must agree on to train a run together: record, checkpoint, folder and hardware."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lamina.training.group import Group
 
 
 def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
-    """The record that an action of the leader's gives, for all processes."""
+    """The record that ``action`` returns in the leader, for all processes."""
     if group.size == 1:
         return action()
     return parse_record(group.lead_json(lambda: record_to_json(action())), "run.json")
 
 
 def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
-    """The run's last checkpoint, which the leader reads for all; ``None`` if there is none yet."""
+    """The last checkpoint, which the leader reads for all; ``None`` if there is none."""
     if group.size == 1:
         return folder.read_checkpoint()
 
@@ -37,7 +37,7 @@ def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
 
 
 def check_place(path: Path, group: Group) -> None:
-    """Raise ``RunError`` if another process's machine has the run, but the leader's, which writes it, has not."""
+    """Raise ``RunError`` if another process has the run, but the leader, which writes it, does not."""
     if group.size == 1:
         return
     found = [text == b"1" for text in group.gather(b"1" if (path / "run.json").exists() else b"0")]
@@ -49,25 +49,25 @@ def check_place(path: Path, group: Group) -> None:
 
 
 def check_processes(record: RunRecord, group: Group) -> None:
-    """Check that all processes compute on the same kind of device, and warn where their last bits may differ."""
+    """Require the same kind of device for all processes, and warn if rounding may differ."""
     if group.size == 1:
         return
     device = choose_again(record.device).value
     lacks_own = device == "cuda" and group.local_rank >= torch.cuda.device_count()
-    devices = [text.decode() for text in group.gather(("no GPU of its own" if lacks_own else device).encode())]
+    devices = [text.decode() for text in group.gather(("no GPU" if lacks_own else device).encode())]
     if set(devices) not in ({"cpu"}, {"cuda"}):
         found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
         raise RecipeError(
-            f"Processes that train together all need a CPU, or each a CUDA GPU of its own, but found {found}. Start "
-            "fewer processes, or train a new run with --device cpu."
+            f"Processes that train together must all use the CPU, or each a CUDA GPU of its own, but found {found}. "
+            "Start fewer processes, or train a new run with --device cpu (in Python, device='cpu')."
         )
     machine = describe_machine()
     computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
     if (deviating := group.find_deviating(computes)) and group.is_leader:
         warnings.warn(
-            f"Threads, instruction set or version of torch differ between the processes ({deviating}; rank 0 has "
+            f"The processes differ in threads, instruction set or torch version ({deviating}; rank 0 has "
             f"{plural(machine.threads, 'thread', 'threads')} and {machine.instructions}). The last bits of the weights "
-            "then depend on which process has which lanes. OMP_NUM_THREADS sets the threads.",
+            "then depend on which process has which lanes. Set OMP_NUM_THREADS to the same number everywhere.",
             LaminaWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Progress of a training for people: a line for each epoch and a bar in between, in a terminal or a notebook."""
+"""Prints the progress of a training: a line per epoch, and a progress bar in a terminal or notebook."""
 
 from __future__ import annotations
 
@@ -23,22 +23,25 @@ from lamina.values import explain_call
 
 AnyEvent = TypeVar("AnyEvent")
 
-NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which travel to the browser
-_terminal = Lock()  # a terminal has room for one bar, however many threads train
-_shown: list[str] = []  # the names of the trainings whose progress is shown now
+NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which go to the browser
+_terminal = Lock()  # a terminal shows one bar, even if several threads train
+_shown: list[str] = []  # names of the trainings whose progress is shown
 
 
 @explain_call
 def show_progress(events: Iterable[AnyEvent], console: Console | None = None, name: str = "") -> Iterator[AnyEvent]:
-    """Pass on the events of a training, and print them: a line for each but steps, which a progress bar shows.
+    """Print the events of a training and pass them on.
 
-    The bar is shown in a terminal or a notebook. Of several trainings in threads of one terminal, the first to begin
-    has the bar, and the others print lines; in a notebook each has a bar.
+    Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook. If several threads
+    of a terminal train, only the first one has a bar; in a notebook, each has one.
 
     Args:
-        events: a ``Training``, or what ``Run.iter_train`` or ``choose`` gives.
-        console: where to print; by default stdout, or the notebook.
-        name: the run's. It begins each line and the bar while this process shows the progress of other trainings too.
+        events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
+        console: Where to print; by default stdout or the notebook.
+        name: Name of the run, which precedes lines and bar while this process shows several trainings.
+
+    Yields:
+        The events, unchanged.
 
     >>> from lamina import Recipe, Training, load_data
     >>> from lamina.nets import Flatten, Net, Output
@@ -47,21 +50,21 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
     ...     pass
     epoch 1/1  train loss ...
     """
-    check_type(events, (Iterable,), "events", "the events of a training, as run.iter_train() gives", is_optional=False)
+    check_type(events, (Iterable,), "events", "the events of a training, such as run.iter_train()", is_optional=False)
     is_notebook = (console or Console()).is_jupyter
     console = console or _find_console()
     final: Report | None = None
     label = ""
     with _count(name), _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
         for event in events:
-            if name and len(_shown) > 1:  # from here to its end, which may come after that of the others
+            if name and len(_shown) > 1:  # from now on, even if the other trainings end first
                 label = f"{name}: "
             match event:
                 case Step():
                     update(event, label)
                 case Report():
-                    final = event  # the epoch that follows one on val has its score
-                case Diagnosis():  # a line below its epoch, which has it too
+                    final = event  # printed at the end, unless an epoch follows, which contains the score
+                case Diagnosis():  # printed with its epoch
                     pass
                 case Event():
                     texts = [str(event)]
@@ -77,7 +80,7 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
 
 @cache
 def _find_console() -> Console:
-    """Stdout, for all trainings of this process: a line that one prints stands above the bar of another."""
+    """One console for all trainings of this process, so that lines are printed above the bar."""
     return Console(force_jupyter=False)
 
 
@@ -109,7 +112,7 @@ def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step, str], None]
 
 @contextmanager
 def _show_notebook_bar() -> Iterator[Callable[[Step, str], None]]:
-    """A bar of HTML: rich's own is a widget, which needs a package and takes output from other threads."""
+    """An HTML bar, because rich's is a widget that needs a package and captures output of other threads."""
     from IPython.display import display, update_display
 
     handle: Any = None

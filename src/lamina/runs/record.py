@@ -1,4 +1,4 @@
-"""``run.json``: the net, the recipe, the data, the software and the machine of a training."""
+"""``run.json``: net, recipe, data, software and machine of a training."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
-FORMAT = 4  # version of the format of a run folder, to be increased when it changes
+FORMAT = 4  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
-"""Prefixes of those processor flags on which the last bits of a sum may depend."""
+"""Prefixes of processor flags that may affect the last bits of a sum."""
 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """Where a module, or a net with one's own layers, comes from: lamina never runs a file because a run names it."""
+    """The source of your own module, or net with your own layers. lamina never executes a file that a run names."""
 
-    file: str  # empty for what was given in Python
-    name: str  # of the function, class or net in that file; without one, of the class, or the net's repr
+    file: str  # empty if it was passed in Python
+    name: str  # of the function, class or net in the file; in Python, of the class, or the repr of the net
 
     def __str__(self) -> str:
-        """How to give it again."""
+        """The argument or option that passes it again."""
         if not self.file:
             return f"load_run(path, module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
         return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
@@ -48,7 +48,7 @@ class OwnModule:
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """What a model was trained on; ``source`` is its name or absolute path, and empty for arrays in memory."""
+    """The data set of a training; ``source`` is its name or absolute path, empty for arrays in memory."""
 
     source: str
     name: str
@@ -61,62 +61,61 @@ class Machine:
     """The hardware of a training."""
 
     processor: str
-    instructions: str  # the widest vector instructions that torch uses, such as AVX512
-    flags: str  # of the processor, on which its sums depend; empty where the system does not list them
-    cores: int  # logical ones
-    threads: int  # that torch computes with
+    instructions: str  # widest vector instructions that torch uses, such as AVX512
+    flags: str  # of the processor, that may affect sums; empty if the system does not list them
+    cores: int  # logical cores
+    threads: int  # threads of torch
     platform: str
 
 
 @dataclass(frozen=True)
 class Considered:
-    """A candidate that lamina considered when it chose the net."""
+    """A candidate that lamina considered in its choice of the net."""
 
     net_name: str
     side_px: int
     epochs: int
-    seconds: float  # of that training, estimated or measured, with evaluations
-    verdict: str  # whether it was chosen, and if not, why
-    score: Score | None = None  # on ``val``, if it was trained
+    seconds: float  # of the training with evaluations, estimated or measured
+    verdict: str  # chosen, or why not
+    score: Score | None = None  # on ``val``, if trained
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
-    """What ``run.json`` holds."""
+    """The content of ``run.json``."""
 
-    net_name: str  # in tables and in the run's name
-    net: Net | None  # ``None`` for a module, or if layers are not lamina's
-    own_module: OwnModule | None  # for a module, or a net with layers, of one's own
-    timm: TimmNet | None  # ``None`` for other nets
+    net_name: str  # name in tables and in names of runs
+    net: Net | None  # ``None`` for a module, or a net with custom layers
+    own_module: OwnModule | None  # for a custom module, or a net with custom layers
+    timm: TimmNet | None  # for a net from timm
     recipe: Recipe
     task: Task
     in_shape: Shape  # channels, height and width of an image
-    mean: tuple[float, ...]  # of each channel, in pixel values 0 to 255
-    std: tuple[float, ...]  # the same
+    mean: tuple[float, ...]  # per channel, in pixel values 0 to 255
+    std: tuple[float, ...]  # per channel, in pixel values 0 to 255
     parameters: int
     data: DataOrigin
     device: Choice
     precision: Precision
-    rewind_on_nan: bool  # whether it returns to its last checkpoint on NaN or infinity instead of ending
-    command: tuple[str, ...]  # the words of the command line; empty in Python
-    created: str  # by ISO 8601 in UTC
-    versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm where the net is timm's
+    rewind_on_nan: bool  # whether to return to the last checkpoint on NaN or infinity, rather than to stop
+    command: tuple[str, ...]  # words of the command line; empty in Python
+    created: str  # ISO 8601, UTC
+    versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm for its nets
     machine: Machine
-    considered: tuple[Considered, ...] = ()  # empty where the net was named
-    parts: dict[str, str] = field(default_factory=dict)  # one's own functions: what for → module and name
+    considered: tuple[Considered, ...] = ()  # empty if the user named the net
+    parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
 
     def __repr__(self) -> str:
         return escape(f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})")
 
 
 def resume_command(path: Path, record: RunRecord) -> str:
-    """What to type to resume a run, with the file of its own module."""
+    """The command that resumes a run, with the file of a custom module."""
     own = record.own_module
     return f"lamina resume {shlex.quote(str(path))}" + (f" {own}" if own is not None and own.file else "")
 
 
 def find_versions(*, with_timm: bool) -> dict[str, str]:
-    """The versions of the software that computes."""
     versions = {
         "lamina": __version__,
         "python": platform.python_version(),
@@ -127,9 +126,8 @@ def find_versions(*, with_timm: bool) -> dict[str, str]:
 
 
 def describe_machine() -> Machine:
-    """The hardware of this process."""
     fields: dict[str, str] = {}
-    # On Linux, Python's platform.processor() gives the architecture alone.
+    # On Linux, platform.processor() returns only the architecture.
     if sys.platform == "linux":
         with suppress(OSError):
             for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -147,28 +145,27 @@ def describe_machine() -> Machine:
 
 
 def record_to_json(record: RunRecord) -> dict[str, Any]:
-    """What ``run.json`` holds, as JSON values."""
     return {"format": FORMAT, **fields_to_json(record)}
 
 
 def parse_record(values: dict[str, Any], file: str) -> RunRecord:
-    """The record that :func:`record_to_json` wrote; a ``RunError`` that names ``file`` if it is damaged."""
+    """The record from :func:`record_to_json`; raises ``RunError`` if ``file`` is damaged."""
     written = values.pop("format", None)
     if type(written) is not int:
-        raise damaged(file, f"its format should be an integer, but is {written!r}")
+        raise damaged(file, f"format must be an integer, but is {written!r}")
     if written != FORMAT:
         raise RunError(
             f"{file} has format {written}, but lamina {__version__} reads format {FORMAT}. "
-            "Use the lamina that wrote it, or train again."
+            "Use the version of lamina that wrote it, or train a new run."
         )
     try:
         record = from_json_values(RunRecord, values, "run")
     except ValueError as error:
         raise damaged(file, error) from error
     if sum(net is not None for net in (record.net, record.own_module, record.timm)) != 1:
-        raise damaged(file, "exactly one of net, own_module and timm should say which net")
+        raise damaged(file, "exactly one of net, own_module and timm must be set")
     if len(record.in_shape) != 3:
-        raise damaged(file, "in_shape should be channels, height and width")
+        raise damaged(file, "in_shape must be channels, height and width")
     if not len(record.mean) == len(record.std) == record.in_shape[0]:
-        raise damaged(file, "mean and std should have a value for each channel")
+        raise damaged(file, "mean and std must have a value for each channel")
     return record

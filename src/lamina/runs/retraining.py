@@ -1,4 +1,4 @@
-"""Trainings made again from their runs: to resume exactly where one stopped, or to reproduce it and compare."""
+"""Trainings restored from runs, to resume or to reproduce them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from lamina.training.tensors import digest_tensors
 
 
 def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | None = None) -> str | Path:
-    """The name or path of a run's data set: ``moved_to``, or where the run had it if it is still there."""
+    """The name or path of a run's data set: ``moved_to``, or the recorded one if it still exists."""
     source = record.data.source
     if moved_to is not None:
         return moved_to
     if not source:
-        raise DataError(f"{folder.path} was trained on arrays in memory. Give them again, as in train(data=dataset).")
+        raise DataError(f"{folder.path} was trained on arrays in memory. Pass them again, as in train(data=dataset).")
     if source not in NAMES and not Path(source).exists():
         raise DataError(
-            f"{source}, which {folder.path} was trained on, is no longer there. "
-            "If it has moved, give its new place with --data NEWPLACE (in Python, data=NEWPLACE)."
+            f"{folder.path} was trained on {source}, which no longer exists. "
+            "If it has moved, pass its new path with --data PATH (in Python, data=PATH)."
         )
     return source
 
@@ -46,25 +46,25 @@ def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | Non
 def find_dataset(
     folder: RunFolder, record: RunRecord, data: Dataset | Images | str | Path | None, group: Group = ALONE
 ) -> Dataset:
-    """A run's data set: ``data``, or loaded from there, or from where the run had it; it must not have changed."""
+    """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
     check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
     data = Dataset.from_images(data) if isinstance(data, Images) else data
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
     preparation = record.data.preparation
     dataset = source if isinstance(source, Dataset) else load_data(source, preparation)
     if not (record.data.source or preparation.size_px in (None, dataset.size_px)):
-        dataset = resize_dataset(dataset, preparation.size_px)  # arrays, as they were for the training
-    group.wait()  # others may have to decode their images first
+        dataset = resize_dataset(dataset, preparation.size_px)  # arrays, resized as for the training
+    group.wait()  # other processes may have to decode their images first
     if deviating := group.find_deviating(dataset.fingerprint):
         raise DataError(
-            f"{dataset.name} is not the same for all processes ({deviating}). Give every machine the same images, on a "
+            f"{dataset.name} differs between the processes ({deviating}). Use the same images on every machine, from a "
             "shared disk or copied."
         )
     if dataset.fingerprint != record.data.fingerprint:
         sources = {dataset.source, record.data.source}
         if len(sources) > 1 and sources & {*NAMES, ""}:
-            problem = f"{dataset.name} is another data set than {record.data.name}, which {folder.path} was trained on."
-            remedy = "Leave out data, or give the one that it was trained on"
+            problem = f"{folder.path} was trained on {record.data.name}, not on {dataset.name}."
+            remedy = "Leave out data, or pass the data set that the run was trained on"
         else:
             marks = f"fingerprint {dataset.fingerprint}, was {record.data.fingerprint}"
             problem = f"{dataset.name} has changed since {folder.path} was trained ({marks})."
@@ -76,21 +76,21 @@ def find_dataset(
 
 
 def choose_net(folder: RunFolder, record: RunRecord, module: Net | nn.Module | None) -> Net | TimmNet | nn.Module:
-    """The net that the run holds, or the user's own net or module, which the caller has to give."""
+    """The net in the run, or the custom net or module that the caller passed."""
     if (net := record.net or record.timm) is not None:
         if module is not None:
             raise RunError(
-                f"{folder.path} holds its own net, {record.net_name}. Leave out module (on the command line, --net)."
+                f"{folder.path} contains its net, {record.net_name}. Leave out module (on the command line, --net)."
             )
         return net
     if module is None:
         raise RunError(
-            f"{folder.path} uses code of your own, and lamina never runs code that a run names. "
-            f"Give it again with {record.own_module}."
+            f"{folder.path} was trained with your own code, which the run does not store. "
+            f"Pass it again with {record.own_module}."
         )
     own = record.own_module
     if isinstance(module, Net) and own is not None and not own.file and repr(module) != own.name:
-        raise RunError(f"{folder.path} was trained with {own.name}, but module was {module!r}. Give that net again.")
+        raise RunError(f"module is {module!r}, but {folder.path} was trained with {own.name}. Pass that net.")
     return module
 
 
@@ -103,9 +103,9 @@ def make_training(
     *,
     initial_weights: bool = True,
 ) -> Training:
-    """The training of a run before its first step, in the recorded precision, on the recorded device if it is here.
+    """The training of a run before its first step, with the recorded precision and device, if available.
 
-    A module is copied. Without ``initial_weights``, those of a timm net are random, for a checkpoint to replace.
+    A module is copied. Without ``initial_weights``, a timm net gets random weights, which a checkpoint replaces.
     """
     if isinstance(net, TimmNet):
         make = net.module if initial_weights else net.empty_module
@@ -119,7 +119,7 @@ def make_training(
         record.recipe,
         device=device,
         precision=record.precision,
-        # After any step on a CPU; a GPU would wait for each record, and a group agrees at each whether to leave.
+        # Events after every step only on a single CPU: a GPU waits for each, and a group communicates at each.
         steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
         group=group,
         parts=parts,
@@ -127,24 +127,23 @@ def make_training(
 
 
 def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
-    """Raise ``RunError`` unless the user gave the functions of his own that the run was begun with."""
+    """Raise ``RunError`` unless the custom functions are those that the run was started with."""
     given, recorded = (_without_metrics(described) for described in (parts.describe(), record.parts))
     if not recorded.keys() <= given.keys():
         raise RunError(
-            f"{folder.path} was begun with functions of your own, and lamina never runs code that a run names. Give "
-            f"them again in Python, as in load_run({str(folder.path)!r}, {describe_arguments(record.parts)}).train()."
+            f"{folder.path} was started with your own functions, which the run does not store. Pass them "
+            f"again in Python, as in load_run({str(folder.path)!r}, {describe_arguments(record.parts)}).train()."
         )
     if extra := [name for name in given if name not in recorded]:
         raise RunError(
-            f"{folder.path} was begun without {name_some(extra)} of your own. Leave it out, or start a new run with it."
+            f"{folder.path} was started without your own {name_some(extra)}. Leave it out, or start a new run with it."
         )
     for name, place in given.items():
         if place != recorded[name]:
-            _warn(f"{name} was {recorded[name]} and is {place}: the weights may differ from those of one run")
+            _warn(f"{name} was {recorded[name]} and is now {place}; the weights may differ from an uninterrupted run")
 
 
 def _without_metrics(described: dict[str, str]) -> dict[str, str]:
-    """What the weights depend on."""
     return {name: place for name, place in described.items() if not name.startswith("metrics.")}
 
 
@@ -157,10 +156,10 @@ def resume_training(
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Training:
-    """The training of a run where it was last saved, which continues to bit-identical weights; writes nothing.
+    """The training of a run, restored from its last checkpoint. Writes nothing.
 
-    ``epochs`` are those of the whole training. A compiled net continues uncompiled where there is no compiler, and the
-    training's recipe says so.
+    On the same processor type and torch version, it continues to bit-identical weights (not with ``compile``; untested
+    on GPUs). ``epochs`` is the total number. Without a C++ compiler, ``compile`` is switched off in its recipe.
     """
     net = choose_net(folder, record, module)
     check_parts_given(folder, record, parts)
@@ -171,11 +170,11 @@ def resume_training(
     checkpoint = share_checkpoint(folder, group)
 
     def check_history() -> bytes:
-        # Without weights, a training was killed before it could save any; what its history has is cut off.
+        # Without weights, the training was killed before it saved any, and its history is cut off.
         if checkpoint is None and folder.weights_file.exists() and (done := len(folder.history.epochs())):
             raise RunError(
                 f"{folder.path} has {done} epochs in its history, but no state.safetensors to resume from. "
-                "Restore that file from a copy, or delete history.jsonl: lamina resume then starts over."
+                "Restore that file from a copy, or delete history.jsonl and start over with lamina resume."
             )
         return b""
 
@@ -188,7 +187,7 @@ def resume_training(
         parts,
         initial_weights=checkpoint is None,
     )
-    if checkpoint is None and group.size > 1:  # a module of the user's own may begin at random in each process
+    if checkpoint is None and group.size > 1:  # a custom module may be initialized differently in each process
         content = group.lead(lambda: pack_checkpoint(training.checkpoint()))
         checkpoint = unpack_checkpoint(content, "the leader's initial weights")
     if checkpoint is not None:
@@ -200,34 +199,34 @@ def resume_training(
     if (least := done + bool(steps)) > recipe.epochs:
         position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
         raise RecipeError(
-            f"epochs was {recipe.epochs}, but {folder.path} has trained {position} already. Give {least} or more."
+            f"epochs is {recipe.epochs}, but {folder.path} has already trained {position}. Use {least} or more."
         )
     return training
 
 
 def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> None:
-    """Bring a run's history and weights to where its training resumes, and warn of what has changed."""
-    changes = [f"{change.what} was {change.first} and is {change.second}" for change in find_changes(record)]
+    """Set history and weights of a run to the state of its training, and warn about changes."""
+    changes = [f"{change.what} was {change.first} and is now {change.second}" for change in find_changes(record)]
     if training.recipe.compile != record.recipe.compile:
-        changes.insert(0, "compile was on and is off, as there is no C++ compiler here")
+        changes.insert(0, "compile was on and is now off, because there is no C++ compiler")
     for change in changes:
-        _warn(f"{change}: the last bits of the weights may differ from those of a run that was never stopped")
+        _warn(f"{change}; the last bits of the weights may differ from an uninterrupted run")
     with folder.writing():
         folder.history.trim(training.epochs_done, training.rewinds)
     found = {row["epoch"] for row in folder.history.epochs()}
     if missing := sorted({*range(1, training.epochs_done + 1)} - found):
         _warn(
-            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, the first of them "
-            f"{missing[0]}. Their metrics are lost; the checkpoint is whole, and the training resumes."
+            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from epoch {missing[0]}. "
+            "Their metrics are lost, but the checkpoint is intact and the training resumes."
         )
     early_end = folder.history.early_end()
     if early_end and training.recipe.epochs > record.recipe.epochs:
         raise RecipeError(
-            f"epochs was {training.recipe.epochs}, but {folder.path} has ended after epoch {training.epochs_done}, as "
-            f"its patience is {training.recipe.patience}. Start a new run with more patience."
+            f"epochs is {training.recipe.epochs}, but {folder.path} ended early after epoch {training.epochs_done} "
+            f"with patience {training.recipe.patience}. Start a new run with a larger patience."
         )
     if (training.is_finished or early_end) and not _has_weights(folder, training):
-        folder.save_model(training.model)  # their loss may be why somebody resumes a finished run
+        folder.save_model(training.model)  # missing weights may be the reason to resume a finished run
 
 
 def _has_weights(folder: RunFolder, training: Training) -> bool:

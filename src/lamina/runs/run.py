@@ -1,4 +1,4 @@
-"""``Run``: a training, its progress and its results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
+"""``Run``: a training with its progress and results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
 
 from __future__ import annotations
 
@@ -50,14 +50,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: where it is, and what its ``run.json`` held when it was read.
+    """A training in a folder: train or resume it, evaluate it, and predict with it.
+
+    :func:`~lamina.start_run` creates a run and :func:`~lamina.load_run` loads one.
 
     Attributes:
-        path: the folder.
-        record: the content of ``run.json``.
-        dataset: what it trains on, where this process has it.
-        module: the user's own module, or net with own layers, before the first step, where this process has it.
-        parts: the user's own functions, where this process has them.
+        path: Folder of the run.
+        record: Content of ``run.json``: net, recipe, data, software and machine.
+        dataset: Data set, if it was passed to this process.
+        module: Your own module, or net with your own layers, before its first step, if it was passed.
+        parts: Your own functions, if they were passed.
     """
 
     path: Path
@@ -68,7 +70,7 @@ class Run:
 
     @property
     def folder(self) -> RunFolder:
-        """The run's files."""
+        """The files of the run."""
         return RunFolder(self.path)
 
     @explain_call
@@ -84,14 +86,16 @@ class Run:
         group: Group = ALONE,
         progress: bool = True,
     ) -> Report | None:
-        """Train from the start, or exactly from where the run was last saved, and evaluate; returns when that is done.
+        """Train the run, from the start or from its last checkpoint, and evaluate it.
 
-        The arguments and errors are those of :meth:`iter_train`; ``progress`` prints data, recipe, net and device, then
-        a line for each epoch, and shows a progress bar in a terminal or a notebook. The report is ``None`` where
-        nothing can be scored, or where a diagnosis ended the training.
+        Arguments and errors are those of :meth:`iter_train`. In addition, ``progress`` prints data, recipe, net and
+        device, then a line per epoch, and shows a progress bar in a terminal or notebook.
+
+        Returns:
+            The report on ``test``, else on ``val``. ``None`` if neither can be scored or a diagnosis ended training.
         """
         check_group(group)
-        events: Iterable[RunEvent] = self.iter_train(
+        trained = self.iter_train(
             data=data,
             epochs=epochs,
             until=until,
@@ -100,16 +104,18 @@ class Run:
             on_diagnosis=on_diagnosis,
             group=group,
         )
-        if progress and group.is_leader:
-            events = show_progress(self._introduce(events, data), name=self.path.name)
-        for _ in events:
-            pass
+        with closing(trained):  # an interrupt while printing must save and unlock the run, too
+            events: Iterable[RunEvent] = trained
+            if progress and group.is_leader:
+                events = show_progress(self._introduce(trained, data), name=self.path.name)
+            for _ in events:
+                pass
         return self.report
 
     def _introduce(
         self, events: Iterable[RunEvent], data: Dataset | Images | str | Path | None
     ) -> Generator[RunEvent, None, None]:
-        """The events, and before the first what the run trains, and on what."""
+        """The events, after a remark about data, recipe, net and device."""
         dataset = data if isinstance(data, Dataset) else self.dataset
         own = native_side_px(self.record.timm or self.module) is not None
         found = [f"data: {self.record.data.name}"]
@@ -118,7 +124,7 @@ class Run:
         start = describe_start(self.record, has_own_statistics=own)
         lines = [*found, f"recipe: {describe_recipe(self.record.recipe)}", *start]
         for number, event in enumerate(events):
-            if not number:  # all checks have passed
+            if not number:  # the first event means that all checks passed
                 yield Remark("\n".join(lines))
             yield event
 
@@ -135,45 +141,47 @@ class Run:
         evaluates: bool = True,
         group: Group = ALONE,
     ) -> Generator[RunEvent, None, None]:
-        """Train as :meth:`train` does, event by event.
+        """Train the run as an iterator of events.
 
-        Yields a ``Step`` after some steps, and after each epoch its ``Report`` on ``val`` (where there is one), then
-        its ``Epoch``, then each new ``Diagnosis``, once all are saved; epochs so short that saving would dominate are
-        saved together. ``Resumed`` comes first when it resumes, and ``Rewind`` after a return to a checkpoint. Last
-        comes the ``Report`` on ``test``, which is read then alone, or else on ``val``. However the loop is left, the
-        run is whole, and calling this again continues to weights that are bit-identical on the same processor and
-        version of torch. The run is locked meanwhile.
-
-        An ``EarlyEnd`` comes before the last ``Report`` where ``Recipe.patience`` or the time limit ends the training;
-        after patience the run is finished. Where a diagnosis ends it, nothing is evaluated on ``test``. Calling this
-        again then trains the rest.
+        You may leave the loop at any event: the run stays consistent, and calling this again resumes it. On the same
+        processor type and torch version, the weights are then bit-identical to an uninterrupted training (not with
+        ``compile``; untested on GPUs). The run is locked while it trains.
 
         Args:
-            data: the run's data set, or where it is now; by default where it was.
-            epochs: of the whole training, to make it longer: with a constant schedule without warmup.
-            until: when the last step ends, as ``time.perf_counter()`` counts seconds; by default there is no limit.
-            save_every_seconds: time between checkpoints; an epoch ends with one, unless saving would dominate.
-            rewind_on_nan: on NaN or infinity, return to the last checkpoint with half the lr, at most 3 times; by
-                default as before, which is not to.
-            on_diagnosis: ``continue``, or ``stop``: end the training after a ``Diagnosis`` that is new in the run.
-            evaluates: whether to evaluate and report the model after the last epoch.
-            group: the processes that train it together, all of which call this; the leader writes the run, and the
-                others need not have it.
+            data: The run's data set, or its current path; by default the recorded path.
+            epochs: New total number of epochs; needs a constant schedule without warmup.
+            until: End of the last step, in seconds of ``time.perf_counter()``; by default no limit.
+            save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a checkpoint, unless epochs
+                are so short that saving would take over 5 % of the time.
+            rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning rate, up to 3 times.
+                By default as recorded in the run, at first ``False``.
+            on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
+            evaluates: Whether to evaluate the model after the last epoch.
+            group: Processes that train together, all of which call this. Only the leader needs the run folder.
+
+        Yields:
+            ``Resumed`` if the training resumes; ``Step`` every few steps; after each epoch, once it is saved, the
+            ``Report`` on ``val``, the ``Epoch`` and each new ``Diagnosis``; ``Rewind`` after a return to a checkpoint;
+            ``EarlyEnd`` if patience, the time limit or a diagnosis ends the training; last the ``Report`` on ``test``,
+            or on ``val`` without a ``test`` split. After patience, the run is finished; otherwise, calling this again
+            trains the rest. After a diagnosis, ``test`` is not evaluated.
 
         Warns:
-            LaminaWarning: something cannot be written or evaluated, or something differs from when the run began.
+            LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or hardware has changed.
 
         Raises:
-            LaminaError: an argument is invalid, a file is damaged, another process trains the run, or there is no
-                room; what was saved before stays.
+            LaminaError: An argument is invalid, a file is damaged, another process trains the run, or the disk is full.
+                The last checkpoint stays intact.
         """
         check_type(save_every_seconds, (Real,), "save_every_seconds", "a number of seconds", is_optional=False)
         if not save_every_seconds >= 0:
-            raise RunError(f"save_every_seconds was {save_every_seconds}, but must be 0 or more.")
+            raise RunError(
+                f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use save_every_seconds=60."
+            )
         check_group(group)
-        check_type(until, (Real,), "until", "a time of time.perf_counter()")
+        check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
         if on_diagnosis not in ("continue", "stop"):
-            raise RunError(f"on_diagnosis was {on_diagnosis!r:.60}, but is continue or stop.")
+            raise RunError(f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'.")
         folder = self.folder
         dataset = find_dataset(folder, self.record, self.dataset if data is None else data, group)
         check_place(self.path, group)
@@ -183,7 +191,7 @@ class Run:
                 stack.enter_context(folder.lock())
                 return b""
 
-            group.lead(lock)  # from here on, nobody else changes the run
+            group.lead(lock)  # from here on, no other process changes the run
             record = lead_record(group, folder.read_record)
             check_processes(record, group)
             training = resume_training(folder, record, dataset, self.module, epochs, group, self.parts)
@@ -207,21 +215,24 @@ class Run:
                 metrics=self.parts.metrics,
             )
             with closing(keeper.train()) as events:
-                for event in events:  # noqa: UP028  # what is thrown in here leaves the loop, and all is saved
+                for event in events:  # noqa: UP028  # an exception thrown in here ends the loop, which saves
                     yield event
 
     @explain_call
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
-        """Evaluate the saved model as it is now on ``test``, else on ``val``; save report, logits and figures.
+        """Evaluate the saved model on ``test``, else on ``val``, and save report, logits and figures.
 
-        :meth:`train` ends with this; here it is for a training that was stopped before its last epoch. ``None`` if
-        there are no images that can be scored. ``data`` is as for :meth:`iter_train`.
+        :meth:`train` ends with this, so you need it only after stopping a training early. ``data`` is as for
+        :meth:`iter_train`.
+
+        Returns:
+            The report, or ``None`` if there are no images that can be scored.
 
         Warns:
-            LaminaWarning: a split cannot be scored, or a metric of your own was not given to :func:`load_run`.
+            LaminaWarning: A split cannot be scored, or one of your own metrics was not passed to :func:`load_run`.
 
         Raises:
-            LaminaError: as :meth:`load_model`, the data is not there or has changed, or another process trains the run.
+            LaminaError: As :meth:`load_model`; or data is missing or has changed, or another process trains the run.
         """
         dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
         with self.folder.lock():
@@ -231,36 +242,36 @@ class Run:
 
     @property
     def report(self) -> Report | None:
-        """The last evaluation of the saved model; ``None`` while there is none.
+        """The last evaluation of the saved model, or ``None``.
 
         Raises:
-            RunError: its file is damaged.
+            RunError: ``report.json`` is damaged.
         """
         return self.folder.read_report()
 
     @property
     def outputs(self) -> dict[Split, Outputs]:
-        """The logits of the saved model for ``test`` and ``val``, by split; empty while there is no report.
+        """The logits of the saved model for ``test`` and ``val``, by split; empty before the first report.
 
-        Of a regression, they are the predicted numbers, in the units of the targets.
+        For regression, they are the predicted numbers in the units of the targets.
 
         Raises:
-            RunError: the file is damaged, or does not fit the run.
+            RunError: ``logits.npz`` is damaged or does not fit the run.
         """
         return self.folder.load_outputs(self.record.task)
 
     @property
     def calibration(self) -> Calibration | None:
-        """The temperatures of the saved model's probabilities; ``None`` where it had no ``val`` to fit them to.
+        """The temperatures that calibrate probabilities; ``None`` without a ``val`` split to fit them.
 
         Raises:
-            RunError: the file is damaged.
+            RunError: ``calibration.json`` is damaged.
         """
         return self.folder.read_calibration(self.record.task)
 
     @property
     def task(self) -> Task:
-        """What the saved model predicts; its probabilities are calibrated if the run is.
+        """The task of the saved model, with calibrated probabilities if the run has temperatures.
 
         Raises:
             RunError: ``calibration.json`` is damaged.
@@ -270,12 +281,12 @@ class Run:
 
     @property
     def history(self) -> polars.DataFrame:
-        """The epochs so far: a row for each, a column for each number, such as ``train_loss`` and ``val_accuracy``.
+        """One row per epoch, with columns such as ``train_loss`` and ``val_accuracy``.
 
-        What else an epoch has, its layers and diagnoses, is in ``history.jsonl``.
+        Layer statistics and diagnoses are only in ``history.jsonl``.
 
         Raises:
-            RunError: a line of ``history.jsonl`` is damaged.
+            RunError: A line of ``history.jsonl`` is damaged.
         """
         return self.folder.history.frame()
 
@@ -283,7 +294,7 @@ class Run:
         """The learning curves as a matplotlib figure, which a notebook shows; ``figure.savefig(path)`` saves it.
 
         Raises:
-            RunError: a file of the run is damaged.
+            RunError: A file of the run is damaged.
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
@@ -294,7 +305,7 @@ class Run:
 
     @property
     def early_end(self) -> str | None:
-        """Why the training ended before its last epoch, where ``Recipe.patience`` ended it; else ``None``."""
+        """The reason if ``Recipe.patience`` ended the training before its last epoch; else ``None``."""
         return self.folder.history.early_end()
 
     @property
@@ -304,24 +315,30 @@ class Run:
 
     @explain_call
     def predictor(self, *, device: str = "auto") -> Predictor:
-        """The trained model with everything needed to use it on images.
+        """The trained model with its preprocessing, for predictions on images.
 
-        ``device`` is ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        Args:
+            device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
-            LaminaError: as :meth:`load_model`, or the device is not there.
+            LaminaError: As :meth:`load_model`, or the device is missing.
         """
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
     @explain_call
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
-        """The predictions for paths of images, folders of them, and patterns such as ``photos/*.jpg``, as a table.
+        """Predict images.
 
-        Takes whatever else :meth:`Predictor.predict` takes, such as arrays.
+        Args:
+            images: Paths of images or folders, patterns such as ``photos/*.jpg``, or anything else that
+                :meth:`Predictor.predict` accepts, such as arrays.
+
+        Returns:
+            A table of predictions.
 
         Raises:
-            LaminaError: as :meth:`load_model`.
+            LaminaError: As :meth:`load_model`.
         """
         given = [images] if isinstance(images, str | Path) else list(list_images(images, self.record.in_shape))
         paths = [one for one in given if isinstance(one, str | Path)]
@@ -334,17 +351,17 @@ class Run:
         return found
 
     def replace_record(self, record: RunRecord) -> Run:
-        """The run with another ``run.json``; report and logits, which it outdates, are removed."""
+        """The run with another ``run.json``; removes the outdated report and logits."""
         if record != self.record:
             self.folder.replace_record(record)
         return dataclasses.replace(self, record=record)
 
     def load_model(self) -> Model:
-        """The trained model, on the CPU, in eval mode; its task's probabilities are calibrated if the run is.
+        """The trained model, on the CPU and in eval mode, with calibrated probabilities if the run has temperatures.
 
         Raises:
-            RunError: the weights are missing, damaged or do not fit, or a module is missing.
-            NetError: the net is timm's, which is not installed.
+            RunError: The weights are missing, damaged or do not fit, or your own module was not passed.
+            NetError: The net needs timm, which is not installed.
         """
         record, task = self.record, self.task
         net = choose_net(self.folder, record, self.module)
@@ -360,9 +377,9 @@ class Run:
                 body = deepcopy(net)
             layers = net if isinstance(net, Net) else None
             model = Model(body, net=layers, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
-        except (NetError, RuntimeError, TypeError, ValueError) as error:  # sizes beyond 64 bits are of a wrong type
+        except (NetError, RuntimeError, TypeError, ValueError) as error:  # TypeError for sizes beyond 64 bits
             if record.own_module is not None and isinstance(error, NetError):
-                raise  # about what was given
+                raise  # the error is about the module that was passed
             raise damaged(str(self.folder.record_file), error) from error
         model.load_state_dict(self.folder.read_weights(model.state_dict()))
         return model.eval()

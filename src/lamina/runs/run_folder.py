@@ -1,8 +1,8 @@
-"""``RunFolder``: the files of one run, read and written so that none is ever incomplete.
+"""``RunFolder``: the files of a run, which are never left incomplete.
 
-``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint), ``report.json``,
-``logits.npz``, ``calibration.json`` and, where splits were drawn, ``splits.json``. All but the history, which only
-grows, are written under another name and renamed. Nothing is pickled or executed.
+The files are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
+``report.json``, ``logits.npz``, ``calibration.json`` and, if lamina drew the splits, ``splits.json``. All but the
+history, which is only appended to, are written under another name and renamed. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from lamina.training.task import Task
 from lamina.training.tensors import pack_tensors, unpack_tensors
 from lamina.values import fields_to_json, from_json_values
 
-NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl: lamina resume then starts over."
-"""What to do about a checkpoint that cannot be used."""
+NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
+"""Advice for a checkpoint that cannot be used."""
 
 
 class WriteError(RunError):
-    """A file of a run cannot be written; what was saved before is whole."""
+    """A file of a run cannot be written; earlier files are intact."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.reason = str(error.strerror or error)
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. What was saved before is whole: make room, then "
+            f"Cannot write to {path}: {self.reason}. The last checkpoint is intact. Free disk space, then run "
             f"lamina resume {path}"
         )
 
@@ -50,8 +50,8 @@ class WriteError(RunError):
 class RunFolder:
     """The files of the run in ``path``.
 
-    Methods that read raise ``RunError`` where a file is damaged, and give ``None`` (or nothing) where there is none;
-    methods that write raise ``WriteError`` and leave the old file.
+    Methods that read raise ``RunError`` for a damaged file and return ``None`` (or nothing) for a missing one. Methods
+    that write raise ``WriteError`` and keep the old file.
     """
 
     path: Path
@@ -73,12 +73,12 @@ class RunFolder:
         return History(self.path / "history.jsonl")
 
     def lock(self) -> AbstractContextManager[None]:
-        """Keep other processes from training the run during the block."""
+        """Prevent other processes from training the run during the block."""
         return lock_folder(self.path)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A block that writes in the folder, whose ``OSError`` becomes a ``WriteError``."""
+        """Turn ``OSError`` in the block into ``WriteError``."""
         try:
             yield
         except OSError as error:
@@ -89,7 +89,7 @@ class RunFolder:
         return parse_record(parse_object(read_bytes(self.record_file), file), file)
 
     def replace_record(self, record: RunRecord) -> None:
-        """Write another ``run.json``, and then remove report and logits, which it outdates."""
+        """Replace ``run.json`` and remove the outdated report and logits."""
         with self.writing():
             write_json(self.record_file, record_to_json(record))
             self._remove_outdated()
@@ -107,12 +107,12 @@ class RunFolder:
             write_atomically(self.checkpoint_file, pack_checkpoint(checkpoint))
 
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The trained weights, which must have the names and shapes of ``expected``."""
+        """The trained weights, with the names and shapes of ``expected``."""
         file = self.weights_file
         if not file.exists():
             raise RunError(
-                f"{file} is missing: the run was not trained yet, ended before weights were saved, or lost them. Train "
-                f"it by load_run({str(self.path)!r}).train() (on the command line, lamina resume {self.path})."
+                f"{file} is missing; the run has not saved weights yet, or has lost them. Train "
+                f"it with load_run({str(self.path)!r}).train() (on the command line, lamina resume {self.path})."
             )
         remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
         weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)
@@ -122,13 +122,13 @@ class RunFolder:
             )
             if found != wanted:
                 raise RunError(
-                    f"{file} does not fit the net: for {name} expected the shape {wanted}, got {found}. "
-                    "Give the net that was trained, or restore the file from a copy."
+                    f"{file} does not fit the net: {name} has shape {found}, expected {wanted}. "
+                    "Pass the net that was trained, or restore the file from a copy."
                 )
         return weights
 
     def save_model(self, model: Model) -> None:
-        """Replace the trained weights, and remove report and logits once nothing but a renaming is left to do."""
+        """Replace the trained weights and, just before renaming, remove the outdated report and logits."""
         content = pack_tensors(model.state_dict(), {})
         with self.writing(), open_atomically(self.weights_file) as file:
             file.write(content)
@@ -151,15 +151,15 @@ class RunFolder:
             write_json(self.path / "report.json", report.to_json())
 
     def load_outputs(self, task: Task) -> dict[Split, Outputs]:
-        """The logits by split, which must fit the task."""
+        """The logits by split; raises ``RunError`` if they do not fit the task."""
         file = self.path / "logits.npz"
         if not file.exists():
             return {}
         found = unpack_outputs(read_bytes(file), str(file))
         for one in found.values():
             if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
-                expected = f"{plural(task.outputs, 'logit', 'logits')} an image and {task.kind} targets"
-                raise damaged(str(file), f"expected {expected} of {one.split}", REMEDY)
+                expected = f"{plural(task.outputs, 'logit', 'logits')} per image and {task.kind} targets"
+                raise damaged(str(file), f"expected {expected} for {one.split}", REMEDY)
         return found
 
     def save_outputs(self, outputs: Sequence[Outputs]) -> None:
@@ -167,7 +167,7 @@ class RunFolder:
             write_atomically(self.path / "logits.npz", pack_outputs(outputs))
 
     def read_calibration(self, task: Task) -> Calibration | None:
-        """The temperatures, which must fit the task."""
+        """The temperatures; raises ``RunError`` if they do not fit the task."""
         file = self.path / "calibration.json"
         if not file.exists():
             return None
@@ -175,7 +175,7 @@ class RunFolder:
         try:
             found = from_json_values(Calibration, values, "calibration")
             if task.kind is REGRESSION:
-                raise ValueError("numbers have no probabilities, and no temperatures")
+                raise ValueError("regression has no probabilities, so no temperatures")
             expected = 1 if task.kind is SINGLE_LABEL else task.outputs
             if len(found.temperatures) != expected:
                 raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
@@ -198,7 +198,7 @@ class RunFolder:
 
 
 def resolve_run(path: Path, runs_dir: Path) -> Path:
-    """The path itself, or where that is a name without a run in this folder, the run of that name in ``runs_dir``."""
+    """The path, or the run with this name in ``runs_dir`` if there is none at the path."""
     if str(path) != path.name or (path / "run.json").exists():
         return path
     named = runs_dir / path
@@ -206,29 +206,29 @@ def resolve_run(path: Path, runs_dir: Path) -> Path:
 
 
 def find_run(path: Path, runs_dir: Path) -> Path:
-    """A run's folder, by its path or its name in ``runs_dir``; ``RunError`` with suggestions where there is none."""
+    """The folder of a run, by path or by name in ``runs_dir``; raises ``RunError`` with suggestions."""
     path = resolve_run(path, runs_dir)
     if path.is_file():
         folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
-        raise RunError(f"Expected the folder of a run, got the file {path}. Give {folder}.")
+        raise RunError(f"{path} is a file; expected the folder of a run. Use {folder}.")
     if not path.is_dir():
         places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
         where = " or ".join("this folder" if place == Path() else str(place) for place in places)
         known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
-        others = suggest(path.name, known) if known else "There are no runs there. Make one with lamina train."
+        others = suggest(path.name, known) if known else "No runs were found there. Train one with lamina train."
         raise RunError(f"No run named {path.name} in {where}. {others}")
     if not (path / "run.json").exists():
-        raise RunError(f"{path} is not a run: it has no run.json. Give the folder of a run.")
+        raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
     return path
 
 
 def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
-    """A checkpoint as a run keeps it, and as processes exchange it."""
+    """The bytes of a checkpoint, for files and other processes."""
     return pack_tensors(checkpoint.tensors, fields_to_json(checkpoint.standing))
 
 
 def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
-    """What :func:`pack_checkpoint` packed; ``RunError`` where it is damaged."""
+    """The checkpoint from :func:`pack_checkpoint`; raises ``RunError`` if it is damaged."""
     tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
     try:
         return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))

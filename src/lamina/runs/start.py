@@ -1,4 +1,4 @@
-"""New runs: ``start_run`` chooses, checks and records everything, and trains nothing."""
+"""New runs: ``start_run`` checks all settings and creates the folder, without training."""
 
 from __future__ import annotations
 
@@ -71,35 +71,39 @@ def start_run(
     schedule: OwnSchedule | None = None,
     metrics: OwnMetrics = (),
 ) -> Run:
-    """Make the folder of a new run; ``run.train()`` trains it.
+    """Create the folder of a new run; ``run.train()`` trains it.
 
     Args:
-        net: a net, a name in the zoo, ``timm:NAME``, layers as text, what ``find_net`` gives, or a module of your own
-            from normalized float images (N, C, H, W) to logits, of which a copy is trained; by default what suits the
-            images (:func:`~lamina.runs.net_names.choose_by_images`). A module or layers of your own are not stored.
-        data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
-            built-in shapes.
-        recipe: how to train; by default the first of that net, or ``Recipe()`` where it has none, fitted to the images
+        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or your own module
+            from normalized float images (N, C, H, W) to logits (N, K), of which a copy is trained. By default, a net
+            that suits the images (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
+            modules and layers.
+        data: A data set, its name or path, or training images; by default CIFAR-10 if available, else the built-in
+            shapes.
+        recipe: Settings of the training; by default the first recipe of the net, fitted to the images
             (:func:`fit_recipe`).
-        runs_dir: the folder of the runs; created if necessary.
-        name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
+        runs_dir: Folder of the runs; created if necessary.
+        name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        command: the words of the command line, for the record.
-        group: the processes that train it together (:func:`~lamina.training.group.join_group`), all of which call this;
-            the leader writes it.
-        loss: a function of your own from logits (N, K) and targets to the mean loss of a batch. This and the next four
-            are described in :class:`~lamina.training.parts.Parts`; the run records the names of these functions, and
-            :func:`load_run` needs them again to resume it.
-        optimizer: from the parameters, a list, and the recipe to a torch optimizer.
-        augment: from float images (N, C, H, W), 0 to 1, and targets to both, changed.
-        schedule: from the fraction of the steps that are done to the factor of the learning rate.
-        metrics: from the logits and targets of a split to a number; by name, or several named as they are.
+        command: Words of the command line, for the record.
+        group: Processes that train together (:func:`~lamina.training.group.join_group`), all of which call this. The
+            leader creates the folder.
+        loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run stores only the
+            names of your functions, so :func:`load_run` needs them again to resume.
+            :class:`~lamina.training.parts.Parts` describes this argument and the next four.
+        optimizer: Function from the parameters, a list, and the recipe to a torch optimizer.
+        augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and targets.
+        schedule: Function from the completed fraction of steps to the factor of the learning rate.
+        metrics: List of functions, or dictionary by name, from the logits and targets of a split to a number.
+
+    Returns:
+        The run, before its first step.
 
     Warns:
-        LaminaWarning: a timm net's weights are downloaded, or as :func:`load_data`.
+        LaminaWarning: The weights of a timm net are downloaded, or as :func:`load_data`.
 
     Raises:
-        LaminaError: an argument is invalid, or the folder exists or cannot be written.
+        LaminaError: An argument is invalid, or the folder exists or cannot be written.
 
     >>> import tempfile
     >>> from lamina import Epoch, Net, Recipe, load_run
@@ -114,7 +118,7 @@ def start_run(
     check_type(name, (str,), "name", "the name of the run")
     check_type(command, (tuple, list), "command", "the words of the command line", is_optional=False)
     check_group(group)
-    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
+    check_type(recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)")
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     choice = None if net is None else choose_net(net)
     dataset = as_dataset(data)
@@ -127,27 +131,27 @@ def start_run(
         recipe = drop_ignored(recipe, parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
-            f"patience was {recipe.patience}, but {dataset.name} has no val images to see an improvement on. "
-            "Draw some with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave patience out."
+            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure improvement on. "
+            "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
-    group.wait()  # others may have to decode their images first
+    group.wait()  # other processes may have to decode their images first
 
     def begin() -> bytes:
         prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
         record = describe_record(prepared, dataset, choice, command, parts)
         values = record_to_json(record)
-        parse_record(dict(values), "run.json")  # before there is a folder that nobody could read
+        parse_record(dict(values), "run.json")  # fails before the folder is created
         path = create_folder(Path(runs_dir), record, name, dataset)
         return json.dumps({"path": str(path), "record": values}).encode()
 
-    begun = json.loads(group.lead_once(begin))  # torchrun starts the command again if a process was lost
+    begun = json.loads(group.lead_once(begin))  # torchrun restarts the command if a process was lost
     return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own, parts)
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
-    expected = "a Net, as in Net(Flatten(), Output()), a module, or the name or layers of a net"
+    expected = "a Net, such as Net(Flatten(), Output()), a module, or the name or layers of a net"
     check_type(net, (Net, nn.Module, NetChoice, str), "net", expected)
     if isinstance(net, NetChoice):
         return net
@@ -160,14 +164,12 @@ def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
 
 
 def _is_stored(net: Net | nn.Module | None) -> bool:
-    """Whether a run holds the net itself."""
     return isinstance(net, Net) and not net.own_layers
 
 
 def describe_record(
     prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str], parts: Parts
 ) -> RunRecord:
-    """The record of a run that begins now."""
     model, origin = prepared.model, choice.origin
     is_stored = _is_stored(model.net)
     timm = origin if isinstance(origin, TimmNet) else None
@@ -197,21 +199,23 @@ def describe_record(
 def _copy(net: AnyNet) -> AnyNet:
     try:
         return deepcopy(net)
-    except Exception as error:  # whatever a module's attributes raise
+    except Exception as error:  # any error of the module's attributes
         raise NetError(
             f"A run trains a copy of the net, but {type(net).__name__} cannot be copied ({type(error).__name__}: "
-            f"{error}). Keep tensors as parameters or buffers, and files, locks and the like out of the module."
+            f"{error}). Store tensors as parameters or buffers, and keep files and locks out of the module."
         ) from error
 
 
 def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
-    """Make a run's folder, which no two processes share, with ``run.json`` and, if splits were drawn, those."""
+    """Create the folder of a run with ``run.json`` and, if lamina drew splits, ``splits.json``."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
-        raise RunError(f"Expected a run name on one line without / or \\, such as first-try, got {name!r}.")
+        raise RunError(
+            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+        )
     numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
-        # Written under another name and renamed, so that the folder never lacks its files.
+        # Written under another name and renamed, so that the folder is never incomplete.
         beside = runs_dir / f".{secrets.token_hex(8)}"
         beside.mkdir()
         try:
@@ -233,12 +237,11 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
 
 
 def shorten_net_name(name: str) -> str:
-    """A net's name as part of a folder's."""
     return re.sub(r"[^\w-]+", "-", name).strip("-") or "net"
 
 
 def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Path:
-    """Give a folder the first name that is free, or taken by an empty folder, which POSIX replaces."""
+    """Rename a folder to the first free name; on POSIX, an empty folder counts as free."""
     for path in map(folder.with_name, names):
         try:
             return folder.rename(path)
@@ -247,5 +250,5 @@ def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Pat
                 raise
     resume = f"lamina resume {shlex.quote(str(path))}" if record.command else f"load_run({str(path)!r}).train()"
     raise RunError(
-        f"There is a run {path} already. Go on with it by {resume}, choose another name, or delete that folder."
+        f"The run {path} already exists. Resume it with {resume}, choose another name, or delete that folder."
     )

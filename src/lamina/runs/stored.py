@@ -1,4 +1,4 @@
-"""Runs that exist: found by folder or name, with what a run cannot store."""
+"""Loading of existing runs, by folder or name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lamina.values import explain_call
 
 @dataclass(frozen=True)
 class DamagedRun:
-    """A folder that cannot be read as a run, and why."""
+    """A folder that cannot be loaded as a run, and why."""
 
     path: Path
     problem: str
@@ -38,21 +38,31 @@ def load_run(
     schedule: OwnSchedule | None = None,
     metrics: OwnMetrics = (),
 ) -> Run:
-    """The run in a folder, or of a name in ``runs_dir``, with what a run cannot store, as ``start_run`` was given it.
+    """Load a run.
 
     Args:
-        path: the folder, or the name.
-        runs_dir: where runs are looked for by name.
-        module: your own module, or net with layers of your own, made anew, for a run that has one.
-        loss: to resume a run with a loss of your own, that function; predictions need none of these.
-        optimizer: likewise.
-        augment: likewise.
-        schedule: likewise.
-        metrics: likewise; also for :meth:`Run.evaluate`.
+        path: Folder or name of the run.
+        runs_dir: Folder to search for names.
+        module: Your own module, or net with your own layers, newly created, if the run was started with one.
+        loss: Your own loss, to resume a run that was started with it. Predictions do not need these functions.
+        optimizer: Your own optimizer, to resume the run.
+        augment: Your own augmentation, to resume the run.
+        schedule: Your own schedule, to resume the run.
+        metrics: Your own metrics, to resume the run or for :meth:`Run.evaluate`.
+
+    Returns:
+        The run, to resume, evaluate or predict.
 
     Raises:
-        RunError: there is none, or its ``run.json`` is damaged or of another format.
-        RecipeError: one of the functions is none.
+        RunError: There is no such run, or its ``run.json`` is damaged or has another format.
+        RecipeError: One of the functions does not accept its arguments.
+
+    >>> import tempfile
+    >>> from lamina import Recipe, start_run
+    >>> folder = tempfile.mkdtemp()
+    >>> path = start_run("mlp", "shapes", Recipe(epochs=1), runs_dir=folder, name="first").path
+    >>> load_run("first", runs_dir=folder).path == path
+    True
     """
     check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
     if path == "":
@@ -63,7 +73,7 @@ def load_run(
 
 
 def share_run(path: str | Path, group: Group) -> Run:
-    """The run in a folder that the leader has, for all processes; errors as for :func:`load_run`."""
+    """Load a run of the leader in all processes; raises the errors of :func:`load_run`."""
     place = resolve_run(Path(path), Path("runs"))
     check_place(place, group)
     return Run(place, lead_record(group, lambda: load_run(place).record))
@@ -71,25 +81,35 @@ def share_run(path: str | Path, group: Group) -> Run:
 
 @explain_call
 def list_runs(folder: str | Path = "runs") -> list[Run]:
-    """The runs in a folder, oldest first.
+    """Load all runs in a folder.
+
+    Args:
+        folder: Folder of the runs.
+
+    Returns:
+        The runs, oldest first.
 
     Warns:
-        LaminaWarning: a folder in it cannot be read as a run, and is left out.
+        LaminaWarning: A subfolder cannot be loaded as a run and is skipped.
 
     Raises:
-        RunError: there is no such folder.
+        RunError: The folder does not exist.
+
+    >>> import tempfile
+    >>> list_runs(tempfile.mkdtemp())
+    []
     """
     check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
     if not Path(folder).is_dir():
-        raise RunError(f"There is no folder {folder}. Give the one that start_run was given as runs_dir.")
+        raise RunError(f"There is no folder {folder}. Use the runs_dir of start_run, by default runs.")
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
-        warnings.warn(f"Left out a run that is damaged: {damaged.problem}", LaminaWarning, stacklevel=3)
+        warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=3)
     return runs
 
 
 def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """The runs in a folder, oldest first, and the damaged ones; none if the folder does not exist."""
+    """The runs in a folder, oldest first, and the damaged ones; empty if the folder does not exist."""
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():

@@ -1,1 +1,1 @@
-"""Trainings that are chosen or compared: what to train, on which images, and for how long."""
+"""Studies: choose a net and recipe, train with a time limit, or compare several seeds."""

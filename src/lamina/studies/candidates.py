@@ -1,4 +1,4 @@
-"""The candidates that suit data, machine and time, tried from the cheapest upwards until one is too slow."""
+"""Candidates for a data set, timed from the cheapest upwards until one is too slow."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ from lamina.training.recipe import Recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 
-CHOSEN = "chosen"  # verdict on the candidate that is trained, or on the better one of two
+CHOSEN = "chosen"  # verdict on the candidate that is trained and kept
 LEAST_SHARE = 0.7
-"""Lower limit, as a multiple of the recipe's epochs: if fewer fit into the time, a smaller net is used."""
+"""Lower limit of epochs, as a multiple of the recipe's; if fewer fit, a smaller net is used."""
 FROZEN_FRACTION = 0.75
-"""Upper limit for training a head on frozen features, as a fraction of the time left for training."""
-PENALTY_SECONDS = 3.0  # time to train a head with each penalty, once the features are computed
+"""Upper limit of the time to train a head on frozen features, as a fraction of the time for training."""
+PENALTY_SECONDS = 3.0  # time to train heads with all penalties, without the features
 PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
-"""Image sizes to consider for a pretrained net; enlarging smaller images helps too."""
+"""Image sizes to consider for a pretrained net; enlarging smaller images also helps."""
 TIMED_SIDE_PX = 96  # image size at which a pretrained net is timed
-HOPELESS = 2.0  # A candidate is not even timed if its estimated time is more than this multiple of the time left
+HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
 def propose(dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None) -> list[Candidate]:
-    """The candidates, cheapest first, alternating between a larger net and larger images of ``sides_px`` that suit."""
+    """The candidates, cheapest first, alternating between a larger net and larger images."""
     asked = dataset.preparation.size_px
     sides = sides_px or (find_sides(dataset) if asked is None else (asked,))
     nets = PHOTO_LADDER if sides[0] >= PHOTO_SIDES_PX[0] else LADDER
@@ -71,22 +71,22 @@ def propose(dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] 
 
 
 def propose_quickest(dataset: Dataset, given: Mapping[str, Any]) -> list[Candidate]:
-    """The candidates to try if not even one epoch of the others fits: tiny images, and finally an MLP."""
+    """The candidates to try if not even one epoch of the others fits: tiny images, then an MLP."""
     return [_propose_one(net, LEAST_SIDE_PX, dataset, given) for net in (LADDER[0], QUICKEST)]
 
 
 def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, Any]) -> Candidate:
     candidate = fit_candidate(find_net(name), "", dataset, given, side_px)
-    # Numbers may depend on the size of things, and a compiled net takes one size.
+    # Regression targets may depend on the size of objects, and a compiled net accepts one size.
     is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given or bool(given.get("compile"))
-    can_grow = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
-    return replace(candidate, can_grow=can_grow, most_epochs=round(MOST_SHARE * candidate.recipe.epochs))
+    can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
+    return replace(candidate, can_resize=can_resize, most_epochs=round(MOST_SHARE * candidate.recipe.epochs))
 
 
 def fit_candidate(
     net: NetChoice, recipe_name: str, dataset: Dataset, given: Mapping[str, Any], side_px: int
 ) -> Candidate:
-    """One of a net's recipes (by default its first) fitted to the images, with the settings that are given."""
+    """A candidate with a recipe of the net (by default the first), fitted to the images and overlaid with ``given``."""
     own = net.recipes[recipe_name] if recipe_name else next(iter(net.recipes.values()))
     images = len(dataset.train)
     fitted = fit_recipe(own, images, side_px, dataset.train.kind, net.home)
@@ -98,14 +98,14 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, device: str, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The last of ``candidates``, in ascending cost, that fits; ``NoTimeError`` if not one epoch of the first does."""
+    """The costliest candidate that fits the time; raises ``NoTimeError`` if not one epoch of the first does."""
     considered: list[Considered] = []
     chosen, seconds_per_multiply_add = candidates[0], 0.0
     for candidate in candidates:
         multiply_adds = cast(Net, candidate.make()).multiply_adds(candidate.shape)
         expected = replace(candidate, pace=Pace(multiply_adds * seconds_per_multiply_add, 0.0)).total_seconds()
         if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
-            considered.append(remember(candidate, "too slow (estimated)", seconds=expected))
+            considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
             break
         timed = candidate.time(device)
         seconds_per_multiply_add = timed.pace.train_seconds / multiply_adds
@@ -113,7 +113,7 @@ def choose_from_scratch(
             has_time = timed.total_seconds() <= timed.left_to_train(deadline)
         else:
             has_time = timed.fit(deadline).epochs >= LEAST_SHARE * timed.recipe.epochs
-        considered.append(remember(timed, "fits" if has_time else "too slow"))
+        considered.append(to_considered(timed, "fits" if has_time else "too slow"))
         is_first = len(considered) == 1
         if is_first and not are_epochs_given:
             check_one_epoch(timed, deadline)
@@ -127,7 +127,7 @@ def choose_from_scratch(
 def choose_with_fallback(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The largest net and image size that fit into the time; the quickest ones if not one epoch fits."""
+    """The largest net and image size that fit the time, or the quickest ones if not one epoch fits."""
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
         tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
@@ -141,7 +141,7 @@ def choose_with_fallback(
 def choose_pretrained(
     net: TimmNet, dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> list[Candidate]:
-    """A head on a net's frozen features, then all its layers, at the largest size that fits; none if nothing fits."""
+    """Candidates at the largest size that fits: the head on frozen features, then all layers; empty if none fits."""
     choice = choice_of_timm(net)
 
     def propose_at(side_px: int, recipe_name: str) -> Candidate:
@@ -172,7 +172,7 @@ def choose_pretrained(
 
 
 def tune_penalty(frozen: Candidate, seconds: float, device: str) -> Candidate:
-    """The candidate with a weight decay chosen by cross-validation, if that fits into ``seconds`` and runs on a CPU."""
+    """The candidate with a cross-validated weight decay, if that fits into ``seconds``; only on a CPU."""
     images, pace = frozen.experiment.dataset.train, frozen.pace
     needed = PENALTY_SECONDS + pace.start_seconds + pace.evaluation_seconds * min(len(images), CHOOSING_IMAGES)
     if choose_device(device).value != "cpu" or needed > seconds:
@@ -183,7 +183,7 @@ def tune_penalty(frozen: Candidate, seconds: float, device: str) -> Candidate:
 
 
 def try_briefly(candidate: Candidate, seconds: float, device: str) -> tuple[int, Report | None]:
-    """Train a candidate for about ``seconds``; how many epochs that was, and its report on ``val``, if any."""
+    """Train a candidate for about ``seconds``; returns its epochs and its report on ``val``, if any."""
     ends = time.perf_counter() + seconds
     dataset = candidate.experiment.dataset
     if dataset.val is None:
@@ -205,17 +205,17 @@ def try_briefly(candidate: Candidate, seconds: float, device: str) -> tuple[int,
 
 
 def has_time_to_tune(candidate: Candidate, deadline: Deadline) -> bool:
-    """Whether there is time for enough epochs to train all layers in at least one."""
+    """Whether at least one epoch that trains all layers fits the time."""
     fitting = candidate.fit(deadline)
     fits = fitting.epochs > 1 or candidate.total_seconds(fitting) <= candidate.left_to_train(deadline)
     return fits and fitting.freeze < fitting.epochs
 
 
 def is_better(report: Report | None, other: Report | None) -> bool:
-    """Whether a report is better than another on the same images; a missing report is worse than any.
+    """Whether a report is better than another on the same images; a missing report is worst.
 
-    Numbers in different units cannot be averaged fairly, so for regression the loss decides, which is in standard
-    deviations. It also decides if both scores are equal, as on few images.
+    For regression, the loss decides, because it is in standard deviations, whereas the score averages different units.
+    The loss also decides between equal scores, which are common on few images.
     """
     if report is None or other is None:
         return other is None and report is not None
@@ -226,7 +226,7 @@ def is_better(report: Report | None, other: Report | None) -> bool:
 
 
 def explain_loss(report: Report | None, better: Report | None) -> str:
-    """The verdict on a candidate whose report is not the better one, by what :func:`is_better` compares."""
+    """The verdict on a candidate that lost the comparison of :func:`is_better`."""
     if report is None or better is None:
         return "no score"
     if isinstance(report, NumberReport) or str(report.score) == str(better.score):
@@ -238,8 +238,7 @@ def is_of(one: Considered, candidate: Candidate) -> bool:
     return (one.net_name, one.side_px) == (candidate.experiment.net.name, candidate.side_px)
 
 
-def remember(candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0) -> Considered:
-    """A candidate as a run records it, by default with the epochs and the time of its recipe."""
+def to_considered(candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0) -> Considered:
     recipe = recipe or candidate.recipe
     seconds = seconds or candidate.total_seconds(recipe)
     return Considered(candidate.experiment.net.name, candidate.side_px, recipe.epochs, round(seconds, 1), verdict)

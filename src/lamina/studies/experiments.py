@@ -1,4 +1,4 @@
-"""What to train, how long that takes on this machine, and how much of it fits before a deadline."""
+"""Experiments: their time on this machine, and the epochs that fit before a deadline."""
 
 from __future__ import annotations
 
@@ -21,29 +21,28 @@ from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 
 MOST_SHARE = 3.0
-"""Upper limit of the epochs of a net that lamina chooses, as a multiple of its recipe's: more hardly help."""
-GROW_FROM_FRACTION = 0.625
-"""``start_size_fraction`` if not all epochs fit into the time; the same as in the recipe ``quick`` of ``cnn-s``."""
-ENDING_SECONDS = 2.0  # time reserved for drawing the plots and saving the run
-SPARE_FRACTION = 0.04  # fraction of the time limit held in reserve, in case the machine gets busier
+"""Upper limit of the epochs of a chosen net, as a multiple of its recipe's; more epochs hardly help."""
+START_SIZE_FRACTION = 0.625
+"""``start_size_fraction`` if not all epochs fit the time; as in the recipe ``quick`` of ``cnn-s``."""
+ENDING_SECONDS = 2.0  # reserved for drawing figures and saving the run
+SPARE_FRACTION = 0.04  # fraction of the time limit in reserve, in case the machine gets busier
 WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
-"""A training is compared with its pace after so many seconds and this share of its time, up to that share."""
+"""Compare a training with its pace after this many seconds and this fraction of its time, up to the last fraction."""
 LATE = 1.05
-"""A training is late if it takes more than this multiple both of its expected time so far and of the time left."""
+"""A training is late if it exceeds this multiple of its expected time so far and of the time left."""
 EARLY, LEAST_STEP_SECONDS = 0.5, 0.25
-"""A training is early if its steps took less than this multiple of their expected time, in so many seconds or more."""
-
+"""A training is early if steps took less than this multiple of their expected time, over at least these seconds."""
 
 UNTIMED = Pace(0.0, 0.0)
 
 
 class NoTimeError(RecipeError):
-    """The time does not suffice for a single epoch."""
+    """There is not enough time for a single epoch."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When all must be done: ``seconds`` after ``began``, by ``time.perf_counter()``, some of them held in reserve."""
+    """A deadline, ``seconds`` after ``began`` in ``time.perf_counter()``, of which some are a reserve."""
 
     began: float
     seconds: float
@@ -54,17 +53,15 @@ class Deadline:
         return self.began + self.seconds
 
     def seconds_left(self) -> float:
-        """The time left now, the reserve included."""
         return self.at - time.perf_counter()
 
     def with_reserve(self) -> Deadline:
-        """The same deadline, with a reserve of 4 % of the time that is left now."""
         return replace(self, spare_seconds=SPARE_FRACTION * self.seconds_left())
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained: a net, a recipe (whose ``seed`` is the experiment's) and a data set."""
+    """A net, a recipe and a data set."""
 
     net: NetChoice
     recipe: Recipe
@@ -75,12 +72,12 @@ class Experiment:
 class Candidate:
     """An experiment with its pace on this machine."""
 
-    experiment: Experiment  # its recipe is fitted to images of ``side_px``, which its data set may not have yet
+    experiment: Experiment  # its recipe is fitted to ``side_px``, its data set may not be resized yet
     side_px: int
-    pace: Pace = UNTIMED  # zero if it was not timed
-    changes: tuple[str, str] = ("", "")  # to what the net's recipe was fitted, and what that changed
-    can_grow: bool = False  # whether images may grow during training, if time is short
-    most_epochs: int | None = None  # however much time there is
+    pace: Pace = UNTIMED  # zero until timed
+    changes: tuple[str, str] = ("", "")  # what the recipe was fitted to, and the changed fields
+    can_resize: bool = False  # whether progressive resizing is allowed if time is short
+    most_epochs: int | None = None  # upper limit of epochs
 
     @property
     def recipe(self) -> Recipe:
@@ -88,23 +85,20 @@ class Candidate:
 
     @property
     def shape(self) -> Shape:
-        """Of an image of this size: its own, or that of a square."""
         own = self.experiment.dataset.train.shape
         return own if min(own[1:]) == self.side_px else (own[0], self.side_px, self.side_px)
 
     def make(self) -> Net | nn.Module:
-        """The net, or a module with weights drawn from the recipe's seed, for images of this size."""
         outputs = task_of(self.experiment.dataset.train).outputs
         made = self.experiment.net.make(self.recipe.seed, self.shape, outputs)
         return made.with_outputs(outputs) if isinstance(made, Net) else made
 
     def total_seconds(self, recipe: Recipe | None = None) -> float:
-        """The time of all epochs of a recipe, by default the candidate's own."""
         dataset = self.experiment.dataset
         return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), len(dataset.val or ()))
 
     def ending_seconds(self) -> float:
-        """The time after the last epoch: logits of test and val, near-duplicates, plots, saving."""
+        """The time after the last epoch, for logits of test and val, near-duplicates, figures and saving."""
         dataset = self.experiment.dataset
         evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
         seconds = ENDING_SECONDS + self.pace.evaluation_seconds * sum(evaluated)
@@ -112,7 +106,7 @@ class Candidate:
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
     def left_to_train(self, deadline: Deadline) -> float:
-        """The time left for the epochs, without what follows them and without the reserve."""
+        """The time left for epochs, without the final evaluation and the reserve."""
         return deadline.seconds_left() - deadline.spare_seconds - self.ending_seconds()
 
     def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
@@ -121,15 +115,15 @@ class Candidate:
         return self.pace.fit(recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left)
 
     def spend(self, deadline: Deadline) -> Recipe:
-        """The recipe with as many epochs as fit and help; if time is short, images may grow, so that more fit."""
+        """The recipe with as many epochs as fit and help, with progressive resizing if time is short."""
         recipe = self.fit(deadline)
-        if self.can_grow and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
-            growing = self.fit(deadline, replace(self.recipe, start_size_fraction=GROW_FROM_FRACTION))
-            recipe = growing if 2 <= growing.epochs <= self.recipe.epochs else recipe
+        if self.can_resize and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
+            resizing = self.fit(deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION))
+            recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
         return scale_epochs(recipe, min(recipe.epochs, self.most_epochs or recipe.epochs))
 
     def time(self, device: str) -> Candidate:
-        """The candidate with its pace, measured in a few steps on some of the images."""
+        """The candidate with its pace, measured in a few steps."""
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
         pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe, device)
         return replace(self, pace=pace)
@@ -138,7 +132,7 @@ class Candidate:
 def fit_to_time(
     experiment: Experiment, deadline: Deadline, device: str, most_epochs: int | None = None
 ) -> tuple[Candidate, Recipe]:
-    """The experiment with its pace, and its recipe with as many epochs as fit; ``NoTimeError`` if not one does."""
+    """The experiment with its pace, and its recipe with as many epochs as fit; raises ``NoTimeError`` if none does."""
     side_px = min(experiment.dataset.train.shape[1:])
     candidate = Candidate(experiment, side_px, most_epochs=most_epochs).time(device)
     check_one_epoch(candidate, deadline)
@@ -146,19 +140,17 @@ def fit_to_time(
 
 
 def check_seconds(seconds: float | None) -> None:
-    """Raise ``LaminaError`` unless a time limit is a positive number, or there is none."""
     check_type(seconds, (Real,), "seconds", "a number, such as 180")
     if isinstance(seconds, bool) or (seconds is not None and not 0 < seconds < math.inf):
-        raise RecipeError(f"seconds is {seconds}, but must be more than 0 and finite. Try seconds=180.")
+        raise RecipeError(f"seconds is {seconds}; it must be positive and finite. Use seconds=180.")
 
 
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
-    """Raise NoTimeError if not even one epoch fits."""
     recipe = candidate.recipe
     one = candidate.total_seconds(replace(recipe, epochs=1, freeze=int(recipe.freeze >= recipe.epochs)))
     if (lacking := one - candidate.left_to_train(deadline)) > 0:
         raise NoTimeError(
-            f"One epoch of {candidate.experiment.net.name} takes {one:.1f} s here and the final evaluation "
+            f"One epoch of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the final evaluation "
             f"{candidate.ending_seconds():.1f} s, but only {max(0.0, deadline.seconds_left()):.1f} s are left. "
             f"Increase --time (in Python, seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
@@ -167,11 +159,11 @@ def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
 def find_slowdown(
     candidate: Candidate, recipe: Recipe, deadline: Deadline
 ) -> Callable[[float, float], float | None] | None:
-    """Whether a training should start again, as its steps take longer, or far less, than when they were timed.
+    """A function that decides whether a training should restart because its pace was wrong.
 
-    Gives a function of the epochs done and the seconds so far: how many times as long the steps take, where a new start
-    would end in time; ``None`` where all is well, too little was seen, or too much would be thrown away. There is no
-    such function for a recipe that freezes layers, or whose learning rate does not fall, as a cut costs nothing there.
+    The function gets the epochs done and the seconds so far, and returns the ratio of actual to expected time if a
+    restart would pay off, else ``None``. Recipes with frozen layers or a constant learning rate have no such function,
+    because ending them early costs nothing.
     """
     if recipe.freeze or recipe.schedule == "constant":
         return None
@@ -188,14 +180,14 @@ def find_slowdown(
     def find(epochs_done: float, seconds: float) -> float | None:
         whole = min(int(epochs_done), recipe.epochs - 1)
         done = sum(costs[:whole]) + (epochs_done - whole) * costs[whole]
-        if not first:  # what came before, such as building the model, is no measure of steps
+        if not first:  # skip the time before the first step, such as building the model
             first.append((done, seconds))
         spent, expected = seconds - first[0][1], done - first[0][0]
         if expected <= 0 or max(spent, expected) < enough:
             return None
         factor = spent / expected
         left = deadline.seconds_left()
-        # This is asked after every step: counting the epochs of a new start takes long, and comes last.
+        # Called after every step, so the slow computation of new epochs comes last.
         if factor < EARLY and spent >= LEAST_STEP_SECONDS:
             is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * left
             if not is_cheap or most_gain < 2 or 2 * factor * total > left:

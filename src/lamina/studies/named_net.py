@@ -1,4 +1,4 @@
-"""Train a net that is named: its recipe fitted to the images and, with a time limit, to this machine."""
+"""Train a named net, with its recipe fitted to the images and, with a time limit, to the machine."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.recipe import Recipe, overlay
 
 StartRun: TypeAlias = Callable[..., Run]
-"""``start_run``, which knows the folder of the runs, the run's name, the device and the command."""
+"""``start_run`` with bound folder, name, device and command."""
 IterTrain: TypeAlias = Callable[..., Generator[RunEvent, None, None]]
-"""``Run.iter_train``, which knows how often to save, and what to do about NaN and diagnoses."""
+"""``Run.iter_train`` with bound options for saving, NaN and diagnoses."""
 
 
 def fit_experiment(
     net: NetChoice, dataset: Dataset, recipe_name: str | None, given: Mapping[str, Any]
 ) -> tuple[Experiment, list[Decision]]:
-    """A net's recipe fitted to the images, with the settings that are given, and what was decided."""
+    """A net with its recipe fitted to the images and overlaid with ``given``, and the decisions."""
     check_learnable(dataset)
     own = zoo.choose_recipe(net.name, net.recipes, recipe_name)
     side_px = min(dataset.train.shape[1:])
@@ -49,12 +49,14 @@ def fit_experiment(
     recipe, native_px = experiment.recipe, native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
     if native_px is not None and 2 * side_px <= native_px:
         advice = f"a larger size, such as {min(native_px, 4 * side_px)} px, is usually slower but more accurate"
-        fact = f"the images are {side_px} px, but the net was made for {native_px} px"
-        decisions.append(Decision("size", f"{fact}: {advice}"))
+        fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
+        decisions.append(Decision("size", f"{fact}; {advice}"))
     if own.flip != recipe.flip and "flip" not in given:
-        decisions.append(Decision("flip", recipe.flip, "mirroring may change the numbers; flip turns it on anyway"))
+        decisions.append(
+            Decision("flip", recipe.flip, "mirroring may change the target numbers; set flip to enable it")
+        )
     if own.optimizer != recipe.optimizer and "lr" not in given:
-        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; lr sets another"))
+        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; set lr to change it"))
     return experiment, decisions
 
 
@@ -67,7 +69,7 @@ def iter_named(
     device: str,
     most_epochs: int | None = None,
 ) -> Generator[RunEvent, None, None]:
-    """Train a net that is named, with as many epochs as fit before the deadline, if there is one, or the most."""
+    """Train a named net; with a deadline, for as many epochs as fit, up to ``most_epochs``."""
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
         deadline = deadline.with_reserve()
@@ -89,10 +91,10 @@ def iter_candidate(
     considered: Sequence[Considered] = (),
     evaluates: bool = True,
 ) -> Generator[RunEvent, None, Run]:
-    """Begin a run of a candidate and train it; gives the run.
+    """Start a run of a candidate and train it; returns the run.
 
-    If its steps take longer than timed, or far less, it starts again with other epochs: a training that is cut short
-    has not lowered its learning rate, and does far worse than one with fewer epochs.
+    If steps are slower or much faster than when they were timed, this restarts with another number of epochs. A
+    training that is cut off has not lowered its learning rate, and is far less accurate than one with fewer epochs.
     """
     experiment = candidate.experiment
     while True:
@@ -126,5 +128,5 @@ def iter_candidate(
 
 
 def remove_run(path: Path) -> None:
-    """Remove a run's folder: hidden first, so that no half of it is ever taken for a run."""
+    """Remove the folder of a run, hidden first, so that a partial folder is never listed as a run."""
     shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)

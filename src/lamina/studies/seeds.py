@@ -1,4 +1,4 @@
-"""Several runs of one net that differ in their seed alone: how much of a score is chance."""
+"""Several runs that differ only in their seed, to measure how much a score varies by chance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
 )
-"""How the names of what runs of one experiment have in common begin. Metrics do not change what is trained."""
+"""Prefixes of the values that runs of one experiment must share. Metrics do not affect the training."""
 
 
 @explain_call
@@ -59,35 +59,34 @@ def iter_seeds(
     on_diagnosis: str = "continue",
     group: Group = ALONE,
 ) -> Generator[RunEvent, None, None]:
-    """Train a net with several seeds, event by event, each in a run of its own, as ``NAME-seed0``.
+    """Train a net with several seeds, each in a run named ``NAME-seed0`` and so on, as an iterator of events.
 
-    The runs differ only in what follows from ``recipe.seed``: initial weights, order of the images, augmentation,
-    dropout. Splits are the same. Runs of that name that are there already are not trained again: the unfinished ones
-    are resumed, so that calling this again after an interruption goes on.
+    The runs differ only in initial weights, image order, augmentation and dropout, which follow from ``recipe.seed``.
+    They share their splits. Call this again after an interruption: it skips finished runs and resumes unfinished ones.
 
     Args:
-        net: as for :func:`~lamina.start_run`, or a function that makes a module of your own, called for each seed.
-        data: as for :func:`~lamina.start_run`.
-        recipe: how to train; its ``seed`` is the first one. By default the net's first, fitted to the images.
-        seeds: how many runs.
-        name: of the runs, before ``-seed0``; by default the date, the net and a number.
-        runs_dir: the folder of the runs; created if necessary.
-        device: as for :func:`~lamina.start_run`.
-        command: as for :func:`~lamina.start_run`.
-        parts: your own loss, optimizer, augmentation, schedule and metrics.
-        save_every_seconds: as for :meth:`~lamina.Run.iter_train`.
-        rewind_on_nan: as for :meth:`~lamina.Run.iter_train`.
-        on_diagnosis: as for :meth:`~lamina.Run.iter_train`.
-        group: the processes that train together, all of which call this.
+        net: As for :func:`~lamina.start_run`, or a function that creates your own module, called for each seed.
+        data: As for :func:`~lamina.start_run`.
+        recipe: Recipe with the first seed; by default the net's first recipe, fitted to the images.
+        seeds: Number of runs.
+        name: Name of the runs, before ``-seed0``; by default date, net and a number.
+        runs_dir: Folder of the runs; created if necessary.
+        device: As for :func:`~lamina.start_run`.
+        command: As for :func:`~lamina.start_run`.
+        parts: Your own loss, optimizer, augmentation, schedule and metrics.
+        save_every_seconds: As for :meth:`~lamina.Run.iter_train`.
+        rewind_on_nan: As for :meth:`~lamina.Run.iter_train`.
+        on_diagnosis: As for :meth:`~lamina.Run.iter_train`.
+        group: Processes that train together, all of which call this.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a ``Seed`` with its
         score; last ``Seeds`` with the mean and its 95 % interval, all from :mod:`lamina.studies.choice_events`.
 
     Raises:
-        LaminaError: an argument is invalid, there are no images to score, or a run of that name has another net,
-            recipe, data set or parts other than metrics (functions are compared by module and name, modules by name
-            and number of parameters); or as ``start_run`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, there are no images to score, or an existing run of that name has another
+            net, recipe, data set or own function except for metrics (functions are compared by module and name, modules
+            by name and number of parameters); or as ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
@@ -102,7 +101,7 @@ def iter_seeds(
     choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(
-            f"{dataset.name} has no val or test images to score a run on. Set some aside with --val 0.1 (in Python, "
+            f"{dataset.name} has no val or test split to score the runs on. Draw one with --val 0.1 (in Python, "
             "Preparation(val_fraction=0.1))."
         )
     if recipe is None:
@@ -110,7 +109,7 @@ def iter_seeds(
         recipe = drop_ignored(experiment.recipe, parts)
         yield from decisions
     numbers = range(recipe.seed, recipe.seed + seeds)
-    # If torchrun starts the processes again, this is what was found at first.
+    # After a restart by torchrun, this returns the first result.
     plan = json.loads(group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode()))
     done: list[Seed] = []
     for seed in numbers:
@@ -139,18 +138,17 @@ def iter_seeds(
 
 
 def check_seeds(seeds: int) -> None:
-    """Raise ``LaminaError`` unless it is a number of runs."""
     check_type(seeds, (int,), "seeds", "a whole number", is_optional=False)
     if seeds < 1:
-        raise RecipeError(f"seeds was {seeds}, but must be at least 1.")
+        raise RecipeError(f"seeds is {seeds}; it must be at least 1. Use seeds=3.")
 
 
 def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoice:
     if isinstance(net, nn.Module):
         name = type(net).__name__
         raise NetError(
-            f"net was a module, {name}, which would begin with the same weights for every seed. Give a function that "
-            f"makes it, such as lambda: {name}(…)."
+            f"net is a module, {name}, which would start with the same weights for every seed. Pass a function that "
+            f"creates it, such as lambda: {name}(…)."
         )
     if isinstance(net, Net | NetChoice | str) or not callable(net):
         return choose_net(net)
@@ -159,7 +157,7 @@ def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoi
 
 
 def _plan(choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int]) -> dict[str, object]:
-    """The runs' common name, and the seeds that have a run already."""
+    """The common name of the runs, and the seeds that already have a run."""
     if name is not None:
         return {"name": name, "begun": [seed for seed in seeds if (folder / f"{name}-seed{seed}").exists()]}
     today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
@@ -169,25 +167,25 @@ def _plan(choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int
 
 
 def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str, group: Group) -> Run:
-    """A run that was begun earlier, which must be of this experiment."""
+    """Load a run that was started earlier; raises ``RunError`` if it belongs to another experiment."""
     run, choice, recipe, dataset = share_run(path, group), experiment.net, experiment.recipe, experiment.dataset
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
     prepared = prepare_training(make(), dataset.train, recipe, device, group=group, parts=parts)
     changes = [
-        f"{change.what} is {change.first}, here {change.second}"
+        f"{change.what} is {change.first}, not {change.second}"
         for change in compare_records(run.record, describe_record(prepared, dataset, choice, (), parts))
         if change.what.startswith(COMPARED)
     ]
     if changes:
         raise RunError(
-            f"There is a run {path} already, of another experiment: {'; '.join(changes)}. Choose another name, or "
+            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose another name, or "
             "delete that folder."
         )
     return replace(run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts)
 
 
 def _read_score(run: Run) -> tuple[str, str, float, bool] | None:
-    """What the report of a finished run says: split, metric, score, and whether lower is better."""
+    """Split, metric, score and whether lower is better, from the report of a finished run."""
     if not run.is_finished or (report := run.report) is None:
         return None
     return report.split, report.score.name, report.score.value, report.score.lower_is_better

@@ -1,4 +1,1 @@
-"""Training: a recipe, and an iterator that follows it.
-
-The names are imported from their own files, or from ``lamina``: a recipe is a value that needs no torch.
-"""
+"""Training: a recipe and the loop that follows it. Import names from their modules or from ``lamina``."""

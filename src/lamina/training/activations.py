@@ -1,4 +1,4 @@
-"""The outputs of a model's layers: the only place that registers hooks."""
+"""Outputs of a model's layers. The only module that registers hooks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from lamina.training.randomness import seeded
 from lamina.values import explain_call
 
 Place = TypeVar("Place", int, str)
+NO_TENSOR = (
+    "Layer {!r} has no output tensor, because forward does not call it or it returns a tuple. Choose another layer."
+)
 
 
 class Call(NamedTuple):
@@ -31,15 +34,20 @@ class Call(NamedTuple):
 def activations(
     model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
 ) -> dict[Place, Float[Tensor, "n ..."]]:
-    """The outputs of some layers for ``images`` as one batch in eval mode.
+    """The outputs of layers for a batch of images, with the model in eval mode.
 
-    A layer is given by its number in the net, counted from 1 as in :func:`summarize` and ``lamina inspect`` (-1 is the
-    last), or by its module path, such as ``"body.0"`` for layer 1. Of a module that is called several times, the last
-    output counts.
+    Args:
+        model: A trained or new model.
+        images: Pixels, uint8 (N, H, W, C).
+        layers: Layers by number, from 1 as in :func:`summarize` (-1 is the last), or by module path, such as
+            ``"body.0"`` for layer 1.
+
+    Returns:
+        The output of each layer. If a module is called several times, the output of its last call.
 
     Raises:
-        NetError: there is no such layer, it gave no tensor, or the images are not of the model's shape.
-        DataError: they are no pixels, uint8 (N, H, W, C).
+        NetError: A layer does not exist or returns no tensor, or the images do not have the model's shape.
+        DataError: The images are not uint8 pixels (N, H, W, C).
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -53,22 +61,22 @@ def activations(
     calls = record_calls(model, torch.from_numpy(np.ascontiguousarray(pixels)), paths.values())
     for layer, path in paths.items():
         if path not in calls:
-            raise NetError(f"Layer {layer!r} gave no tensor: the forward pass does not call it, or it returns a tuple.")
+            raise NetError(NO_TENSOR.format(layer))
     return {layer: calls[path].output for layer, path in paths.items()}
 
 
 def module_paths(model: Model) -> tuple[str, ...]:
-    """The module path of each layer of the model's net, in order, such as ``body.0``; none for a user's own module."""
+    """The module path of each layer of the net, such as ``body.0``; empty for a custom module."""
     return () if model.net is None else tuple(f"body.{index}" for index in range(len(model.net)))
 
 
 def innermost_paths(model: Model) -> list[str]:
-    """The paths of the body's modules that have no modules in them."""
+    """The paths of the body's modules without submodules."""
     return [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
 
 
 def learned_modules(model: Model) -> list[nn.Module]:
-    """The modules with weights of their own, in the order of their calls; first those that are not called."""
+    """The modules with parameters in call order, after those that are never called."""
     paths = [path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
     called = call_order(model, paths)
     order = [*(path for path in paths if path not in called), *called]
@@ -76,7 +84,7 @@ def learned_modules(model: Model) -> list[nn.Module]:
 
 
 def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
-    """Which modules at ``paths`` the model calls, in the order of their first calls, and the shape each gives last."""
+    """The modules at ``paths`` in the order of their first calls, with the shape of their last output."""
     called: dict[str, torch.Size] = {}
 
     def note(path: str, _: Tensor, output: Tensor) -> None:
@@ -90,25 +98,31 @@ def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
 
 
 def find_paths(model: Model, layers: Iterable[Any]) -> dict[Any, str]:
-    """The module path of each of some layers; ``NetError`` where they are no list."""
+    """The module path of each layer; raises ``NetError`` if ``layers`` is not a list."""
     if isinstance(layers, int | str) or not isinstance(layers, Iterable):
         raise NetError(f"layers must be a list, such as [1, -1], got {layers!r:.60}.")
     return {layer: find_path(model, layer) for layer in layers}
 
 
 def find_path(model: Model, layer: int | str) -> str:
-    """The module path of a layer, given by its number in the net, from 1 or from -1 backwards, or by that path."""
+    """The module path of a layer, given by its number (from 1, or from -1 backwards) or by its path."""
     if isinstance(layer, str):
         known = [name for name, _ in model.named_modules() if name]
         if layer not in known:
             raise NetError(f"The model has no module {layer!r}. {suggest(layer, known)}")
         return layer
     if not isinstance(layer, int) or isinstance(layer, bool):
-        raise NetError(f"A layer is given by its index or its module path, got {layer!r:.60}.")
+        raise NetError(
+            f"A layer must be a number or a module path, got {layer!r:.60}. Use 1 or 'body.0' for the first."
+        )
     paths = module_paths(model)
     if not 1 <= abs(layer) <= len(paths):
-        own = "is a module of your own: give a path such as 'body.conv1'"
-        raise NetError(f"There is no layer {layer}: the net {f'has layers 1 to {len(paths)}' if paths else own}.")
+        if paths:
+            raise NetError(f"There is no layer {layer}; the net has layers 1 to {len(paths)}.")
+        raise NetError(
+            f"There is no layer {layer}, because layers of your own module have no numbers. Give a module path, such "
+            "as 'body.conv1'."
+        )
     return paths[layer - 1 if layer > 0 else layer]
 
 
@@ -117,7 +131,7 @@ def path_of(model: Model, module: nn.Module) -> str:
 
 
 def describe_layer(model: Model, path: str) -> str:
-    """A layer of the net by its place and arguments; a module of a user's own by its name and class."""
+    """A layer by its number and arguments; a part of a custom module by its name and class."""
     kind = type(model.get_submodule(path)).__name__
     name = path.partition(".")[2]
     place, _, inside = name.partition(".")
@@ -128,7 +142,7 @@ def describe_layer(model: Model, path: str) -> str:
 
 
 def name_layer(model: Model, path: str) -> str:
-    """A layer in a word or two: its number in the net, from 1, and its kind, or its name in a user's own module."""
+    """A short name: the layer's number (from 1) and class, or the name and class in a custom module."""
     kind = type(model.get_submodule(path)).__name__
     name = path.partition(".")[2]
     place, dot, inside = name.partition(".")
@@ -139,11 +153,11 @@ def name_layer(model: Model, path: str) -> str:
 
 @torch.no_grad()
 def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]) -> dict[str, Call]:
-    """The inputs and outputs of those modules at ``paths`` that take and give tensors."""
+    """The inputs and outputs of the modules at ``paths`` that accept and return tensors."""
     calls: dict[str, Call] = {}
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
-        calls[path] = Call(given.clone(), output.clone())  # copies, as a later layer may work in place
+        calls[path] = Call(given.clone(), output.clone())  # copies, because a later layer may work in place
 
     with eval_mode(model), seeded(0, model.device), watch(model, paths, note):
         model(images.to(model.device))
@@ -153,18 +167,18 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
 def layer_gradients(
     model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
 ) -> Call:
-    """A layer's output, and the gradient with respect to it of each image's logit at ``outputs``."""
+    """The output of a layer, and the gradient of each image's logit at ``outputs`` with respect to it."""
     path = find_path(model, layer)
     kept: list[Tensor] = []
 
     def cut(_: str, __: Tensor, output: Tensor) -> Tensor:
         kept[:] = [output.detach().requires_grad_()]
-        return kept[0].clone()  # which a later layer may change in place
+        return kept[0].clone()  # because a later layer may work in place
 
     with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], cut):
         logits = model(images.to(model.device))
         if not kept:
-            raise NetError(f"Layer {layer!r} gave no tensor: the forward pass does not call it, or it returns a tuple.")
+            raise NetError(NO_TENSOR.format(layer))
         chosen = logits.gather(1, outputs.to(model.device)[:, None]).sum()
         (gradient,) = torch.autograd.grad(chosen, kept, materialize_grads=True)
     return Call(kept[0].detach(), gradient)
@@ -174,7 +188,7 @@ def layer_gradients(
 def watch(
     model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Inside the block, call ``see(path, input, output)`` after such modules; a tensor from it is the output."""
+    """Call ``see(path, input, output)`` after each module; if it returns a tensor, that replaces the output."""
 
     def note(
         path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object

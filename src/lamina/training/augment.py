@@ -1,4 +1,4 @@
-"""Crop, flip, shift, recolour, blank and shrink whole batches of bytes at once, by choices drawn for a whole epoch."""
+"""Augmentation of whole batches of uint8 images, by random choices that are drawn once per epoch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from lamina.training.parts import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 
-CROP_RATIO = 4 / 3  # upper limit of the change of the aspect ratio in a random resized crop
-_PART_BITS = 7  # parts of a pixel, 128: the most by which a difference of two bytes can be multiplied in 16 bits
-_GREY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
+CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
+_PART_BITS = 7  # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
+_GRAY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """The augmentation of each image of a training set in one epoch; ``None`` where there is none."""
+    """Random choices for each training image in one epoch; ``None`` for an augmentation that is off."""
 
-    flips: Bool[Tensor, " n"] | None = None  # whether the image is mirrored left to right
-    translations_px: Int64[Tensor, "n 2"] | None = None  # how far it is moved down and right
-    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the middle of the blanked square
+    flips: Bool[Tensor, " n"] | None = None  # whether to mirror the image left to right
+    translations_px: Int64[Tensor, "n 2"] | None = None  # translation down and right
+    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the center of the gray square
     crops: Float[Tensor, "n 4"] | None = None
-    """Top, left, height and width of the part that is shown, in fractions of the image's sides."""
+    """Top, left, height and width of the crop, as fractions of the image sides."""
     jitters: Float[Tensor, "n 3"] | None = None  # factors of brightness, contrast and saturation
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
-    """Draw the augmentation of each image in ``epoch`` (from 0); none while all but the head is frozen."""
+    """Draw the augmentation of each image in ``epoch`` (from 0); none while only the head trains."""
     if epoch < recipe.freeze:
         return Choices()
     count, height, width, _ = pixels.shape
@@ -50,7 +50,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     flips = crops = jitters = None
     if recipe.flip == "random":
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
-    elif recipe.flip == "alternating":  # each image both ways in two epochs (Jordan, arXiv 2404.00498, section 3.6)
+    elif recipe.flip == "alternating":  # flipped in every other epoch (Jordan, arXiv 2404.00498, section 3.6)
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
     if recipe.crop_from_fraction:
         crops = _place_crops(draw_uniform("crop", 4), recipe.crop_from_fraction).to(pixels.device)
@@ -73,7 +73,7 @@ def gather_batch(
     cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, changed as ``choices`` says, on ``device``; an image is the same in any batch."""
+    """The images at ``indices``, augmented, on ``device``; the result does not depend on the batch."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:
@@ -90,12 +90,12 @@ def gather_batch(
             columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
         if choices.crops is not None:
             top, left, crop_height, crop_width = choices.crops[indices].to(device).T[..., None]
-            # Rows lie whole in memory: turning the images between is quicker than gathering single pixels.
-            turned = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5).transpose(1, 2)
-            turned = _interpolate_rows(turned.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5)
-            batch = turned.transpose(1, 2).contiguous()
+            # Rows are contiguous, so transposing images in between is faster than gathering single pixels.
+            transposed = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5).transpose(1, 2)
+            transposed = _interpolate_rows(transposed.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5)
+            batch = transposed.transpose(1, 2).contiguous()
         else:
-            # One index a pixel: three index tensors take torch half as long again.
+            # One index per pixel, because three index tensors take 1.5 times as long.
             places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
             batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
     if choices.jitters is not None:
@@ -106,7 +106,7 @@ def gather_batch(
 
 
 def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Tensor, "b y x c"]:
-    """The images shrunk to a fraction of their sides; a new pixel is the weighted mean of those that it covers."""
+    """Resize images to a fraction of their sides, with antialiasing."""
     if fraction == 1:
         return images
     _, height, width, _ = images.shape
@@ -114,7 +114,7 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
     planes = images.permute(0, 3, 1, 2)
     if images.device.type == "cpu":
         shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    else:  # torch resizes bytes on a CPU only
+    else:  # torch resizes uint8 only on a CPU
         shrunk = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
     return shrunk.permute(0, 2, 3, 1)
 
@@ -133,7 +133,7 @@ def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[T
 
 
 def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, "b h"]) -> UInt8[Tensor, "b h w c"]:
-    """Rows at fractional ``positions`` of their image, between the two rows beside each, or the border row."""
+    """Rows at fractional ``positions``, interpolated linearly and clamped to the image."""
     count, height, width, channels = batch.shape
     parts = (positions.clamp(0, height - 1) * 2**_PART_BITS).round().long()
     above = parts >> _PART_BITS
@@ -147,21 +147,21 @@ def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, 
 
 
 def _jitter(batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]) -> UInt8[Tensor, "b h w c"]:
-    """Scale an image, its distance from its mean grey, and that of each pixel from its own grey, at once."""
+    """Change brightness, contrast and saturation by ``factors``, in one pass."""
     brightness, contrast, saturation = factors.T[..., None, None]
     values = batch.float()
     weights = torch.ones_like(values[0, 0, 0])
-    if len(weights) == len(_GREY_WEIGHTS):
-        weights = weights.new_tensor(_GREY_WEIGHTS)
+    if len(weights) == len(_GRAY_WEIGHTS):
+        weights = weights.new_tensor(_GRAY_WEIGHTS)
     else:
         saturation = torch.ones_like(saturation)
-    grey = values @ weights  # of whole numbers, as its total is: exact, and so the same in any order
-    mean_grey = grey.int().sum((1, 2), keepdim=True) / grey[0].numel()
-    grey.mul_((1 - saturation) * contrast * brightness).add_((1 - contrast) * brightness * mean_grey).div_(
+    gray = values @ weights  # whole numbers, whose sum is exact in any order
+    mean_gray = gray.int().sum((1, 2), keepdim=True) / gray[0].numel()
+    gray.mul_((1 - saturation) * contrast * brightness).add_((1 - contrast) * brightness * mean_gray).div_(
         weights.sum()
     )
     factor = (saturation * contrast * brightness)[..., None]
-    return values.mul_(factor).add_(grey[..., None]).round_().clamp_(0, 255).to(torch.uint8)
+    return values.mul_(factor).add_(gray[..., None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:
@@ -169,7 +169,7 @@ def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor,
 
 
 def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side_px: int) -> None:
-    """Blank a square around each hole's middle, in place (DeVries and Taylor, arXiv 1708.04552)."""
+    """Fill a gray square around each center, in place (cutout: DeVries and Taylor, arXiv 1708.04552)."""
     _, height, width, _ = batch.shape
     top_left = holes_px - side_px // 2
     rows = torch.arange(height, device=batch.device) - top_left[:, :1]
@@ -182,15 +182,21 @@ def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side
 def augment_batch(
     own: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
 ) -> tuple[Float[Tensor, "b h w c"], Any]:
-    """Pixel values from 0 to 255, as floats, and targets, changed by the user's function."""
+    """Apply a custom augmentation; returns pixels from 0 to 255 as floats, and targets."""
     images = pixels.permute(0, 3, 1, 2).float().div_(255)
     with seeded_everywhere(seed, pixels.device):
         changed = own(images, targets)
     name, shape = describe_part(own), tuple(images.shape)
     if not isinstance(changed, tuple | list) or len(changed) != 2:
-        raise RecipeError(f"augment must return images and targets, but {name} returned {type(changed).__name__}.")
+        raise RecipeError(
+            f"augment must return images and targets, but {name} returned {type(changed).__name__}. "
+            "End it with return images, targets."
+        )
     images = changed[0]
     if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
         found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise RecipeError(f"augment must return images as it got them, float32 {shape}, but {name} returned {found}.")
+        raise RecipeError(
+            f"augment must return images as float32 {shape}, like its input, but {name} returned {found}. "
+            "Keep the shape and return floats from 0 to 1."
+        )
     return images.mul(255).permute(0, 2, 3, 1), changed[1]

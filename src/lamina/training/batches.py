@@ -1,4 +1,4 @@
-"""The batch of each step: the order of the images, their augmentation, and where the pixels are kept."""
+"""Batches: image order, augmentation, and where pixels are kept."""
 
 from __future__ import annotations
 
@@ -22,35 +22,37 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
-LEAST_IN_LANE = 2  # images, as a batch norm cannot normalize one
-RESIDENT_FRACTION = 0.25  # of a GPU's free memory, for images; weights and activations need the rest
+LEAST_IN_LANE = 2  # images, because batch norm cannot normalize a single one
+RESIDENT_FRACTION = 0.25  # of the free GPU memory, for images; weights and activations need the rest
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The images of one step, augmented, on the training's device; ``epoch`` and ``step`` in it count from 0."""
+    """The augmented images of a step or of one of its lanes, on the device; ``epoch`` and ``step`` count from 0."""
 
     epoch: int
     step: int
-    indices: Int64[Tensor, " b"]  # which images of the set they are
-    pixels: UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after an augmentation of the user's own
-    targets: Any  # for the loss, in the form of the logits (`Task.prepare`), or what such an augmentation returned
-    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None  # as in `Images`; `None` if they no longer apply
-    weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` where all count alike
-    lane: int = 0  # which part of the step's images they are
-    share: Float[Tensor, ""] | None = None  # their fraction of the step's images; `None` where they are all of them
+    indices: Int64[Tensor, " b"]  # in the training set
+    pixels: UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after a custom augmentation
+    targets: Any  # for the loss, from `Task.prepare` or from a custom augmentation
+    labels: (
+        Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None
+    )  # as in `Images`; `None` if a custom augmentation changed them
+    weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` without class weights
+    lane: int = 0  # index of the lane
+    share: Float[Tensor, ""] | None = None  # fraction of the step's images; `None` if there is one lane
 
 
 @dataclass(frozen=True, eq=False)
 class DividedBatch:
-    """The lanes of one step, of which ``lanes`` have images; ``epoch`` and ``step`` in it count from 0."""
+    """The lanes of a step; ``epoch`` and ``step`` count from 0."""
 
     epoch: int
     step: int
     images: int  # in all lanes
-    lanes: int
-    own_lanes: range  # those that are this process's
-    gather: Callable[[int], Batch]  # the batch of one of these; its pixels are gathered and augmented at each call
+    lanes: int  # those that have images
+    own_lanes: range  # those of this process
+    gather: Callable[[int], Batch]  # gathers and augments the batch of one of these lanes
 
     @property
     def own(self) -> Iterator[Batch]:
@@ -58,10 +60,10 @@ class DividedBatch:
 
 
 class Batches:
-    """The batches of every epoch; each follows from the seed, the epoch and the step alone.
+    """The batches of all epochs; each depends only on the seed, the epoch and the step.
 
-    Sets of up to ``resident_bytes``, by default a quarter of a GPU's free memory, are copied to the device once; of
-    larger sets, each batch is, through pinned memory.
+    Images of up to ``resident_bytes`` (by default a quarter of the free GPU memory) are copied to the device once, and
+    larger sets batch by batch through pinned memory.
     """
 
     def __init__(
@@ -92,14 +94,14 @@ class Batches:
 
     @property
     def are_augmented(self) -> bool:
-        """Whether a function of the user's own changes each batch."""
+        """Whether a custom function augments each batch."""
         return self._augment is not None
 
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         return self._pixels[:count].to(self._device)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:
-        """The batches of an epoch in order, from ``first_step`` on; both count from 0."""
+        """The batches of an epoch in order, from ``first_step``; both count from 0."""
         recipe, device = self._recipe, self._device
         generator = derive_generator(recipe.seed, "order", epoch)
         order = torch.randperm(self.images, generator=generator).to(self._pixels.device)
@@ -112,13 +114,13 @@ class Batches:
             indices = order[part].to(device)
             pixels = shrink_batch(pixels, fraction)
             targets = self._targets.index_select(0, indices)
-            is_same = self._labels is self._targets  # of classes: one gathering serves both
+            is_same = self._labels is self._targets  # for classes, so gather once
             labels: Tensor | None = targets if is_same else self._labels.index_select(0, indices)
             weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
                 pixels, changed = augment_batch(self._augment, pixels, targets.clone(), seed)
-                if not is_equal(changed, targets):  # a GPU waits for this: whether predictions can be counted
+                if not is_equal(changed, targets):  # this waits for the GPU
                     labels = None
                     check_unweighted(self._augment, weights)
                 targets = changed
@@ -134,38 +136,37 @@ class Batches:
 
 
 def check_images(images: Images, recipe: Recipe) -> None:
-    """Raise ``DataError`` if there are no images, ``RecipeError`` if the recipe cannot make batches of them."""
     if not len(images):
-        raise DataError(f"Expected images to train on, but the {images.split} split is empty.")
+        raise DataError(f"The {images.split} split is empty; training needs at least one image. Add images to it.")
     if recipe.translate_px >= (side := min(images.shape[1:])):
         raise RecipeError(
-            f"translate_px was {recipe.translate_px}, but must be less than the side of the images, {side} px."
+            f"translate_px is {recipe.translate_px}; it must be less than the image side, {side} px. "
+            f"Use translate_px={side // 8}."
         )
     if recipe.class_weights:
         task_of(images).weigh(torch.from_numpy(images.targets))
 
 
 def is_equal(changed: object, targets: Tensor) -> bool:
-    """Whether an augmentation of the user's own returned the targets as it got them."""
+    """Whether a custom augmentation returned the targets unchanged."""
     return isinstance(changed, Tensor) and changed.dtype == targets.dtype and torch.equal(changed, targets)
 
 
 def check_unweighted(augment: OwnAugment, weights: Tensor | None) -> None:
-    """Raise ``RecipeError`` where targets are weighted by class, but no longer have one."""
     if weights is not None:
         raise RecipeError(
-            f"class_weights needs the classes of the images, but {describe_part(augment)} changed the targets. Leave "
-            "class_weights out of the recipe."
+            f"class_weights needs the original targets, but {describe_part(augment)} changed them. Remove "
+            "class_weights from the recipe."
         )
 
 
 def find_resident_bytes(device: torch.device) -> float:
-    """The largest size of pixels to keep on a device; no limit on a CPU, and on MPS, which shares the CPU's memory."""
+    """Upper limit of the pixels to keep on a device; none on a CPU or on MPS, which shares its memory."""
     return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 def divide_lanes(rows: slice, lanes: int) -> list[slice]:
-    """The rows of a batch in nearly equal parts: one for each lane, or fewer, so that each has two rows."""
+    """The rows of a batch in nearly equal lanes; fewer lanes if they would have fewer than two rows each."""
     count = rows.stop - rows.start
     parts = max(1, min(lanes, count // LEAST_IN_LANE))
     return [
@@ -174,7 +175,7 @@ def divide_lanes(rows: slice, lanes: int) -> list[slice]:
 
 
 def _divide(count: int, batch_size: int) -> list[slice]:
-    """The batches of an epoch; a last single image joins the batch before: BatchNorm cannot normalize one image."""
+    """The batches of an epoch; a single last image joins the previous batch, because batch norm needs two."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()

@@ -1,4 +1,4 @@
-"""The optimizers and schedules that a recipe can name. A new one is an entry here; nothing loads torch."""
+"""Optimizers and schedules by name. Add an entry to add one. Does not import torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class NamedOptimizer:
     """An optimizer that a recipe can name.
 
     Attributes:
-        kind: the module and the name of its class, which takes parameter groups, ``lr``, and the options below.
-        usual_lr: the learning rate where the user gives this optimizer but no learning rate.
-        options: further arguments of the class.
-        takes_momentum: whether ``Recipe.momentum`` is one of them.
+        kind: Import path of its class, which accepts parameter groups, ``lr`` and ``options``.
+        usual_lr: Learning rate if the user chooses this optimizer without one.
+        options: Further arguments of the class.
+        takes_momentum: Whether the class accepts ``Recipe.momentum``.
     """
 
     kind: str
@@ -43,9 +43,9 @@ class NamedSchedule:
     """A schedule of the learning rate, as factors of its peak.
 
     Attributes:
-        fall: from the fraction, from 0, of the steps after the warmup that are done, to the factor.
-        rise: from a step of the warmup, from 0, and the number of its steps, to the factor.
-        warmup_fraction: of all steps, where the recipe has 0.
+        fall: From the completed fraction of the steps after the warmup to the factor.
+        rise: From the step of the warmup (from 0) and the number of its steps to the factor.
+        warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
     """
 
     fall: Callable[[float], float]

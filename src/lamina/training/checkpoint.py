@@ -1,4 +1,4 @@
-"""Everything that an exact continuation needs; no generator's state, as randomness follows from seed and step alone."""
+"""Checkpoints. They hold no generator states, because randomness depends only on seed and step."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.training.tensors import digest_tensors
 
-KEPT = int | float | str | None  # plain values of an optimizer, of which numbers are stored
+KEPT = int | float | str | None  # plain values of an optimizer, whose numbers are stored
 
 
 @dataclass(frozen=True)
 class Standing:
-    """The progress of a training between two steps, and the sums of the current epoch so far."""
+    """The progress of a training between two steps, with the sums of the current epoch."""
 
     steps_done: int
-    rewinds: int  # how often the training went back to a checkpoint, halving the learning rate each time
+    rewinds: int  # returns to a checkpoint so far
     images: int
     loss: float
-    correct: float | None  # correct predictions; `None` for regression
+    correct: float | None  # number of correct predictions; `None` for regression
     seconds: float
-    doctor: dict[str, Any] = field(default_factory=dict)  # what the doctor remembers, as plain values
-    optimizer: dict[str, Any] = field(default_factory=dict)  # what :func:`collect_numbers` finds
+    doctor: dict[str, Any] = field(default_factory=dict)  # state of the doctor
+    optimizer: dict[str, Any] = field(default_factory=dict)  # numbers from :func:`collect_numbers`
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Everything that an exact continuation of a training needs."""
+    """The state that a training needs to resume exactly."""
 
     tensors: dict[str, Tensor]
-    """On the CPU, by name: ``live.…`` the weights, ``averaged.…`` their moving average, ``optimizer.KEY.…`` the
-    optimizer's state of each weight."""
+    """On the CPU: weights as ``live.…``, their average as ``averaged.…``, optimizer state as ``optimizer.KEY.…``."""
     standing: Standing
 
 
 def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
-    """The tensors of models, and of an optimizer over the first of them, by name."""
+    """The tensors of models and of an optimizer over the first model, by name."""
     found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
@@ -53,12 +52,11 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
 
 
 def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
-    """A digest of all weights and of the optimizer's state."""
     return digest_tensors(name_tensors(models, optimizer))
 
 
 def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """The numbers of an optimizer's groups, by their place, and of weights, by their name; warns of what is lost."""
+    """Numbers of an optimizer's groups, by index, and of its weights, by name; warns about values that are lost."""
     groups: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
     states = {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
     lost = {key for state in states.values() for key, value in state.items() if not isinstance(value, Tensor | KEPT)}
@@ -67,8 +65,8 @@ def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> di
         lost |= {key for key, value in group.items() if not isinstance(value, made_again)} - {"params", "lr"}
     if lost:
         warnings.warn(
-            f"{type(optimizer).__name__} keeps {name_some(sorted(lost))}, which a checkpoint cannot hold: the weights "
-            "of a resumed training may differ. Keep tensors for each weight, or numbers",
+            f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a checkpoint cannot "
+            "store; the weights of a resumed training may differ. Store numbers, or tensors per weight",
             LaminaWarning,
             stacklevel=1,
         )
@@ -86,14 +84,13 @@ def _are_numbers(value: object) -> bool:
 
 
 def make_checkpoint(models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing) -> Checkpoint:
-    """Copies of what :func:`name_tensors` finds, and of the optimizer's plain numbers."""
     named = name_tensors(models, optimizer)
     tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
     return Checkpoint(tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer)))
 
 
 def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
-    """Restore what :func:`make_checkpoint` copied; ``RunError``, and no change, if it does not fit."""
+    """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
     tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
@@ -102,10 +99,10 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
         kept = numbers.get(str(place), {})
         for key, now in (("weights", len(group["params"])), ("initial_lr", group["initial_lr"])):
             if kept.get(key, now) != now:
-                what = {"weights": "a number of weights", "initial_lr": "a learning rate"}[key]
+                what = {"weights": "number of weights", "initial_lr": "learning rate"}[key]
                 raise RunError(
-                    f"the checkpoint does not fit the training: group {place + 1} of the optimizer had {what} of "
-                    f"{kept[key]:g}, and has {now:g}"
+                    f"the checkpoint does not fit the training: the {what} of optimizer group {place + 1} was "
+                    f"{kept[key]:g} and is {now:g}"
                 )
     memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
@@ -115,11 +112,13 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
             weight = weights[weight_name]
             kept = tensor.clone()  # the optimizer counts its steps in it
             if tensor.shape == weight.shape:
-                # In the memory layout of its weight: fused optimizers pair the two by their position in memory.
+                # Fused optimizers expect the memory layout of the weight.
                 kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
             memory[weight_name][key] = kept
         elif name not in expected:
-            raise RunError(f"the checkpoint does not fit the training: it has {name}, which the training does not")
+            raise RunError(
+                f"the checkpoint does not fit the training: it contains {name}, which the training does not have"
+            )
     for name, tensor in expected.items():
         if name not in tensors:
             raise RunError(f"the checkpoint does not fit the training: it lacks {name}")
@@ -139,7 +138,7 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
 
 
 def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """The weights of the first model in the order in which the optimizer numbers them."""
+    """Names and weights of the first model in the order of the optimizer."""
     names = {weight: name for name, weight in next(iter(models.values())).named_parameters()}
     for group in optimizer.param_groups:
         for weight in group["params"]:
@@ -149,4 +148,4 @@ def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterato
 def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
     found, wanted = tuple(tensor.shape), tuple(expected.shape)
     if found != wanted:
-        raise RunError(f"the checkpoint does not fit the training: for {name} expected the shape {wanted}, got {found}")
+        raise RunError(f"the checkpoint does not fit the training: {name} has shape {found}, expected {wanted}")

@@ -1,4 +1,4 @@
-"""Which device trains, and why; and its memory."""
+"""Choice of the device, and its memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    # torch has no class of its own for a CPU's.
+    # torch has no error class for the memory of a CPU.
     is_on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     return is_on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice and the reason for it, in a few words."""
+    """A choice with its reason."""
 
     value: str
     reason: str
@@ -31,23 +31,25 @@ class Choice:
 
 
 def choose_device(wanted: str) -> Choice:
-    """The device to train on, never replaced by another; ``auto`` takes CUDA, else the CPU; MPS only on request."""
+    """The device to train on. ``auto`` means CUDA if available, else the CPU; MPS must be requested."""
     check_type(wanted, (str,), "device", "auto, cpu, cuda or mps", is_optional=False)
-    there = _find_devices()
+    available = _find_devices()
     if wanted == "auto":
-        if there["cuda"]:
+        if available["cuda"]:
             return Choice("cuda", "found")
-        return Choice("cpu", "MPS is not tested; device mps uses it" if there["mps"] else "no GPU found")
-    if wanted not in there:
-        raise RecipeError(f"device was {wanted!r}, but takes one of auto, {', '.join(there)}.")
-    if not there[wanted]:
-        found = ", ".join(name for name, is_there in there.items() if is_there)
-        raise RecipeError(f"device was {wanted!r}, but torch finds none here. Found: {found}. Use auto or cpu.")
+        return Choice("cpu", "MPS is untested; request it with device mps" if available["mps"] else "no GPU found")
+    if wanted not in available:
+        raise RecipeError(f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use device='auto'.")
+    if not available[wanted]:
+        found = ", ".join(name for name, is_available in available.items() if is_available)
+        raise RecipeError(
+            f"device is {wanted!r}, but torch does not find one on this machine (found: {found}). Use auto or cpu."
+        )
     return Choice(wanted, "as requested")
 
 
 def choose_again(recorded: Choice) -> Choice:
-    """The device to continue a training on: the recorded one, or the choice of ``auto`` if that is missing here."""
+    """The recorded device, or the choice of ``auto`` if it is missing on this machine."""
     return recorded if _find_devices().get(recorded.value, True) else choose_device("auto")
 
 
@@ -56,7 +58,7 @@ def _find_devices() -> dict[str, bool]:
 
 
 def keep_freed_memory() -> bool:
-    """Make the process keep the memory it frees; returns whether that worked (Linux with GNU's C library)."""
+    """Make the process keep the memory it frees; returns whether that worked (Linux with glibc)."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""What an observation of a training says about what goes wrong: rules, their limits, and the sentences for people."""
+"""Rules that diagnose problems of a training, with their limits and messages."""
 
 from __future__ import annotations
 
@@ -13,41 +13,40 @@ from lamina.training.events import CauseKind, Diagnosis, DiagnosisKind
 from lamina.training.observation import Activity, Observation
 
 CAUSES: frozenset[str] = frozenset(get_args(CauseKind))
-"""Why a net does not learn. What follows from that is not looked for where one of these was found."""
-
+"""Causes of a net that does not learn; after one is found, its consequences are not reported."""
 
 LIMITS = {
-    "input standard deviation": 0.1,  # of the first layer's input, or ten; LeCun et al., Efficient BackProp, 1998
-    "initial loss": 3.0,  # before the first step, by ln K, that of a guess; CS231n: they are equal; chosen here
-    "update": 0.5,  # of all weights in a step, by their size; CS231n: a thousandth is usual; chosen here
-    "small update": 1e-3,  # of the layer that changes most; CS231n: the usual one
-    "worse loss": 1.2,  # of an epoch, by that of the first step or of a constant answer; chosen here
-    "schedule": 0.5,  # of the peak learning rate: later, steps are small on purpose; chosen here
-    "stagnation": 0.9,  # the same; chosen here
-    "raised losses": 0.5,  # share of steps that raised their batch's loss, as in Cockpit (Schneider et al., 2021)
-    "gradient": 70.0,  # norm of a layer's; AutoTrainer (Zhang et al., ICSE 2021), beta_3
-    "gradient ratio": 1e-3,  # first layer's by the last's; AutoTrainer, beta_1
-    "gradient floor": 1e-4,  # of the first layer at the same time; AutoTrainer, beta_2
-    "dead units": 0.5,  # share of a layer's; AutoTrainer, gamma: 0.7 of the gradients
-    "dead layer": 0.9,  # the same: fewer let a net learn; chosen here
-    "saturated outputs": 0.5,  # share of a layer's at an end of its range; chosen here
-    "constant loss": 0.995,  # of an epoch, by that of the best constant answer; chosen here
-    "worse than constant": 1.1,  # the same: a larger loss is not stuck there; chosen here
-    "fitted loss": 0.1,  # on a few images after steps on these alone, by that of a guess; chosen here
-    "swing": 0.1,  # mean change of the loss between epochs, by its mean; chosen here
-    "rise": 1.1,  # loss on val by its lowest; Prechelt, Early Stopping, 1998, generalization loss; chosen here
+    "input standard deviation": 0.1,  # of the first layer's input, or 1 / 0.1; LeCun et al., Efficient BackProp, 1998
+    "initial loss": 3.0,  # loss before the first step / ln K; CS231n: 1; limit chosen here
+    "update": 0.5,  # norm of the change of all weights in a step / norm of the weights; CS231n: 0.001; chosen here
+    "small update": 1e-3,  # the same ratio for the layer that changes most; CS231n
+    "worse loss": 1.2,  # loss of an epoch / loss of the first step or of the constant prediction; chosen here
+    "schedule": 0.5,  # fraction of the peak learning rate below which steps are small on purpose; chosen here
+    "stagnation": 0.9,  # loss of an epoch / loss of the first step or of the constant prediction; chosen here
+    "raised losses": 0.5,  # fraction of steps that raised their batch's loss; Cockpit (Schneider et al., 2021)
+    "gradient": 70.0,  # norm of a layer's gradient; AutoTrainer (Zhang et al., ICSE 2021), beta_3
+    "gradient ratio": 1e-3,  # norm of the first layer's gradient / that of the last; AutoTrainer, beta_1
+    "gradient floor": 1e-4,  # norm of the first layer's gradient; AutoTrainer, beta_2
+    "dead units": 0.5,  # fraction of a layer's units; AutoTrainer, gamma: 0.7 of the gradients
+    "dead layer": 0.9,  # fraction of a layer's units with which a net no longer learns; chosen here
+    "saturated outputs": 0.5,  # fraction of a layer's outputs; chosen here
+    "constant loss": 0.995,  # loss of an epoch / loss of the best constant prediction; chosen here
+    "worse than constant": 1.1,  # the same ratio, above which the loss is not stuck there; chosen here
+    "fitted loss": 0.1,  # loss after overfitting a few images / loss of a guess; chosen here
+    "swing": 0.1,  # mean change of the loss between epochs / loss of the constant prediction; chosen here
+    "rise": 1.1,  # loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
-"""In fewer steps a net need not have learned anything; in so many first ones the loss of a healthy net may rise, and
-its norms, whose statistics the look at the fixed images uses, have seen too little."""
+"""Steps before a net must have learned something, and first steps in which the loss of a healthy net may rise and its
+batch-norm statistics are still unreliable."""
 LEAST_IMAGES, LEAST_SEEN = 64, 400
-"""Fewer images may leave a healthy unit silent; so many have to be seen for each class."""
+"""Images needed to call a unit dead, and images per class that a net must have seen."""
 LEAST_ASKED, SWINGS, RISES = 10, 4, 3
-"""So many steps are asked at least, so many changes of the loss alternate, so many epochs are worse on val."""
+"""Checked steps, alternating changes of the loss, and worse epochs on val that a diagnosis needs."""
 
 
 def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosis]:
-    """What goes wrong, causes before what follows from them; kinds that were ``found`` before are left out."""
+    """New diagnoses, causes first; skips kinds that were ``found`` before."""
     kinds = {diagnosis.kind for diagnosis in found}
     is_explained = any(map(explains, found))
     for kind, find in RULES.items():
@@ -55,8 +54,8 @@ def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosi
         is_cause = kind in CAUSES and kind != "learning-rate-too-low"
         if is_explained and not is_cause:
             continue
-        if told := find(seen):
-            layer, evidence, finding, advice = told
+        if result := find(seen):
+            layer, evidence, finding, advice = result
             diagnosis = Diagnosis(kind, seen.epoch, layer, evidence, finding, advice)
             is_explained = is_explained or explains(diagnosis)
             if kind not in kinds:
@@ -64,16 +63,16 @@ def diagnose(seen: Observation, found: Sequence[Diagnosis]) -> Iterator[Diagnosi
 
 
 def explains(diagnosis: Diagnosis) -> bool:
-    """Whether a net that does not learn is explained by this."""
+    """Whether the diagnosis explains why a net does not learn."""
     if diagnosis.kind == "dying-relu":
         return diagnosis.evidence["dead_fraction"] >= LIMITS["dead layer"]
     return diagnosis.kind in CAUSES
 
 
-Told = tuple[str | None, dict[str, float], str, str]  # layer, evidence, finding and advice
+Found = tuple[str | None, dict[str, float], str, str]  # layer, evidence, finding and advice
 
 
-def find_odd_inputs(seen: Observation) -> Told | None:
+def find_odd_inputs(seen: Observation) -> Found | None:
     limit = LIMITS["input standard deviation"]
     path, moments = next(iter(seen.activity.inputs.items() if seen.activity else ()), (None, None))
     if path is None or moments is None or limit <= moments.standard_deviation <= 1 / limit:
@@ -82,36 +81,37 @@ def find_odd_inputs(seen: Observation) -> Told | None:
     return (
         layer,
         {"standard_deviation": deviation, "mean": mean},
-        f"The input of {layer} has a standard deviation of {deviation:.2g} around {mean:.2g}; 1 around 0 is usual.",
-        "Likely the images are very dark, pale or flat, or the module rescales them. Try normalization channel.",
+        f"The input of {layer} has mean {mean:.2g} and standard deviation {deviation:.2g}; 0 and 1 are usual.",
+        "Likely the images are very dark, very bright or low in contrast, or the module rescales them. Try "
+        "normalization channel.",
     )
 
 
-def find_high_initial_loss(seen: Observation) -> Told | None:
+def find_high_initial_loss(seen: Observation) -> Found | None:
     if seen.initial_loss is None or not seen.initial_loss > LIMITS["initial loss"] * seen.guess_loss:
         return None
-    if seen.kind is REGRESSION:  # one batch may hold numbers far from all others
+    if seen.kind is REGRESSION:  # one batch may contain outliers
         return None
     return (
         None,
         {"initial_loss": seen.initial_loss, "guess_loss": seen.guess_loss},
-        f"The loss before the first step was {seen.initial_loss:.4g}; a guess has {seen.guess_loss:.4g}.",
-        "Likely the initial weights of the last layer are too large, or the numbers that reach it are. Try smaller "
-        "initial weights, or BatchNorm() before it.",
+        f"The loss before the first step was {seen.initial_loss:.4g}; guessing has {seen.guess_loss:.4g}.",
+        "Likely the initial weights or the inputs of the last layer are too large. Try smaller initial weights, or "
+        "BatchNorm() before it.",
     )
 
 
-def find_high_lr(seen: Observation) -> Told | None:
+def find_high_lr(seen: Observation) -> Found | None:
     update = max((check.update for check in seen.checks), default=0.0)
     raises = seen.asked >= LEAST_ASKED and seen.raised > LIMITS["raised losses"] * seen.asked
     is_worse = seen.loss_ratio > LIMITS["worse loss"] and seen.steps >= FIRST_STEPS
     if not (update > LIMITS["update"] or raises or is_worse):
         return None
-    parts = [f"The weights changed by up to {update:.2g} of their size in one step"]
+    parts = [f"One step changed the weights by up to {update:.2g} of their norm"]
     if raises:
         parts.append(f"{seen.raised} of {seen.asked} steps raised the loss of their own batch")
     if is_worse:
-        parts.append(f"the loss of this epoch is {seen.loss_ratio:.3g} times what it was before the first step")
+        parts.append(f"the loss of this epoch is {seen.loss_ratio:.3g} times the loss before the first step")
     return (
         None,
         {"update": update, "raised": float(seen.raised), "asked": float(seen.asked), "loss_ratio": seen.loss_ratio},
@@ -120,23 +120,23 @@ def find_high_lr(seen: Observation) -> Told | None:
     )
 
 
-def find_explosion(seen: Observation) -> Told | None:
+def find_explosion(seen: Observation) -> Found | None:
     pairs = [(norm, place) for check in seen.checks for place, norm in enumerate(check.gradients)]
     norm, place = max(pairs, default=(0.0, 0))
     limit = LIMITS["gradient"]
-    if norm <= limit or not seen.losses[-1] > seen.constant_loss:  # large gradients did no harm
+    if norm <= limit or not seen.losses[-1] > seen.constant_loss:  # the large gradients did no harm
         return None
     return (
         seen.names[seen.layers[place]],
         {"gradient": norm},
-        f"The gradient of {seen.names[seen.layers[place]]} had a norm of {norm:.3g}; {limit:g} is a lot.",
-        "Likely the initial weights are too large, or the net is deep without norms. Try gradient_clip 1, or "
-        "BatchNorm() after each layer.",
+        f"The gradient of {seen.names[seen.layers[place]]} had norm {norm:.3g}; more than {limit:g} is unusual.",
+        "Likely the initial weights are too large, or the net is deep and has no normalization layers. Try "
+        "gradient_clip 1, or BatchNorm() after each layer.",
     )
 
 
-def find_vanishing(seen: Observation) -> Told | None:
-    # A last layer that begins at 0 passes nothing on in the first step.
+def find_vanishing(seen: Observation) -> Found | None:
+    # A last layer whose weights start at 0 passes no gradient back in the first step.
     checks = [check for check in seen.checks if check.step > 0]
     if not checks or not seen.layers:
         return None
@@ -147,13 +147,14 @@ def find_vanishing(seen: Observation) -> Told | None:
     return (
         seen.names[seen.layers[0]],
         {"gradient": first, "ratio": ratio},
-        f"The gradient of {seen.names[seen.layers[0]]} had a norm of {first:.1e}, {ratio:.1e} of the last layer's.",
-        "Likely the net is deep, and its activations flatten gradients. Try ReLU() in place of Sigmoid() or Tanh(), "
+        f"The gradient of {seen.names[seen.layers[0]]} had norm {first:.1e}, {ratio:.1e} times the norm at the last "
+        "layer.",
+        "Likely the net is deep and its activations shrink gradients. Try ReLU() in place of Sigmoid() or Tanh(), "
         "BatchNorm(), or Residual().",
     )
 
 
-def find_dead(seen: Observation) -> Told | None:
+def find_dead(seen: Observation) -> Found | None:
     if seen.activity is None or seen.activity.images < LEAST_IMAGES or seen.steps < FIRST_STEPS:
         return None
     limit = LIMITS["dead units"]
@@ -161,18 +162,18 @@ def find_dead(seen: Observation) -> Told | None:
     if share < limit:
         return None
     since = seen.since[path]
-    moved = f" Weights changed by up to {seen.largest_update:.2g} of their size in one step." if seen.checks else ""
+    moved = f" One step changed weights by up to {seen.largest_update:.2g} of their norm." if seen.checks else ""
     return (
         seen.names[path],
         {"dead_fraction": share, "since_epoch": float(since), "update": seen.largest_update},
-        f"In {seen.names[path]}, {100 * share:.0f} % of the units answered none of {seen.activity.images} images, "
-        f"{100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
+        f"In {seen.names[path]}, {100 * share:.0f} % of the units are dead: 0 for all of {seen.activity.images} "
+        f"images. The fraction has been {100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
         "Likely the learning rate is too high, or biases are far below 0. "
         f"Try lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
     )
 
 
-def find_saturation(seen: Observation) -> Told | None:
+def find_saturation(seen: Observation) -> Found | None:
     pairs = {} if seen.activity is None else seen.activity.saturated
     limit = LIMITS["saturated outputs"]
     path, share = max(pairs.items(), key=lambda pair: pair[1], default=("", 0.0))
@@ -182,20 +183,20 @@ def find_saturation(seen: Observation) -> Told | None:
     return (
         seen.names[path],
         {"saturated_fraction": share, "since_epoch": float(since)},
-        f"In {seen.names[path]}, {100 * share:.0f} % of the outputs were at an end of its range, "
-        f"{100 * limit / 2:.0f} % or more since epoch {since}.",
+        f"In {seen.names[path]}, {100 * share:.0f} % of the outputs are saturated: near an end of its range. "
+        f"The fraction has been {100 * limit / 2:.0f} % or more since epoch {since}.",
         "Likely its input is too large. Try BatchNorm() before it, smaller initial weights, or ReLU() in its place.",
     )
 
 
 def follow(since: Mapping[str, int], activity: Activity, epoch: int) -> dict[str, int]:
-    """For each layer that is half inactive or more in a look after ``epoch``, since when it has been."""
+    """The first epoch of each layer that is inactive by half of the limit or more, updated after ``epoch``."""
     parts = (activity.dead, LIMITS["dead units"]), (activity.saturated, LIMITS["saturated outputs"])
     inactive = [path for shares, limit in parts for path, share in shares.items() if share >= limit / 2]
     return {path: since.get(path, epoch) for path in inactive}
 
 
-def find_low_lr(seen: Observation) -> Told | None:
+def find_low_lr(seen: Observation) -> Found | None:
     update = seen.largest_update
     if not 0 < update <= LIMITS["small update"] or seen.loss_ratio <= LIMITS["stagnation"]:
         return None
@@ -204,13 +205,13 @@ def find_low_lr(seen: Observation) -> Told | None:
     return (
         None,
         {"update": update, "loss": seen.losses[-1]},
-        f"No layer changed by more than {update:.1e} of its size in a step; the loss is {seen.losses[-1]:.4g} still.",
+        f"No step changed a layer by more than {update:.1e} of its norm; the loss is still {seen.losses[-1]:.4g}.",
         f"Likely the learning rate is too low. Try lr {seen.lr * 10:.2g}.",
     )
 
 
 def learns_nothing(seen: Observation) -> bool:
-    """Whether the loss has been that of the best constant prediction for two epochs, and long enough."""
+    """Whether the loss has equaled the loss of the best constant prediction for two epochs, after enough steps."""
     least, most = (LIMITS[name] * seen.constant_loss for name in ("constant loss", "worse than constant"))
     recent = seen.losses[-2:]
     is_long = seen.steps >= LEAST_STEPS and seen.images_seen >= LEAST_SEEN * seen.classes
@@ -218,22 +219,22 @@ def learns_nothing(seen: Observation) -> bool:
     return is_long and is_constant and seen.kind in (SINGLE_LABEL, BINARY)
 
 
-def find_shuffled(seen: Observation) -> Told | None:
-    # Of a net that cannot even fit a few images, such a loss says nothing about the labels.
+def find_shuffled(seen: Observation) -> Found | None:
+    # If a net cannot even fit a few images, its loss says nothing about the labels.
     if seen.fitted_loss is None or not seen.fitted_loss < LIMITS["fitted loss"] * seen.guess_loss:
         return None
     return (
         None,
         {"loss": seen.losses[-1], "constant_loss": seen.constant_loss, "fitted_loss": seen.fitted_loss},
         f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the best constant "
-        f"prediction has {seen.constant_loss:.4g}. Yet the net can learn: on a few images alone it reaches "
-        f"{seen.fitted_loss:.2g}.",
-        "Likely the labels do not belong to the images, or the images do not show them. Look at them: lamina data "
-        "DATA --contact-sheet FILE.png.",
+        f"prediction has {seen.constant_loss:.4g}. The net can learn, because it reaches {seen.fitted_loss:.2g} when "
+        "trained on a few images only.",
+        "Likely the labels are assigned to the wrong images, or the images do not show what the labels mean. Look at "
+        "them with lamina data DATA --contact-sheet FILE.png.",
     )
 
 
-def find_one_class(seen: Observation) -> Told | None:
+def find_one_class(seen: Observation) -> Found | None:
     activity = seen.activity
     if activity is None or activity.predicted_classes != 1 or activity.classes < 2:
         return None
@@ -242,13 +243,13 @@ def find_one_class(seen: Observation) -> Told | None:
     remedy = "a higher lr" if seen.recipe.class_weights else "class_weights"
     return (
         None,
-        {"outputs": 1.0, "classes": float(activity.classes)},
-        f"The answer was the same for all of {activity.images} images, which have {activity.classes} classes.",
-        f"Likely nearly all images are of one class, or nothing was learned yet. Try {remedy}.",
+        {"predicted_classes": 1.0, "classes": float(activity.classes)},
+        f"The prediction is the same class for all of {activity.images} images, which have {activity.classes} classes.",
+        f"Likely nearly all images have one class, or the net has not learned yet. Try {remedy}.",
     )
 
 
-def find_oscillation(seen: Observation) -> Told | None:
+def find_oscillation(seen: Observation) -> Found | None:
     recent = seen.losses[-SWINGS - 1 :]
     changes = [after - before for before, after in itertools.pairwise(recent)]
     if len(changes) < SWINGS or any(one * other >= 0 for one, other in itertools.pairwise(changes)):
@@ -259,12 +260,12 @@ def find_oscillation(seen: Observation) -> Told | None:
     return (
         None,
         {"swing": swing},
-        f"The loss went up and down by {100 * swing:.0f} % of a constant answer's from epoch to epoch.",
+        f"The loss oscillates between epochs by {100 * swing:.0f} % of the loss of a constant prediction.",
         f"Likely the learning rate is too high, or the batch too small. Try lr {seen.lr / 3:.2g}.",
     )
 
 
-RULES: dict[DiagnosisKind, Callable[[Observation], Told | None]] = {
+RULES: dict[DiagnosisKind, Callable[[Observation], Found | None]] = {
     "inputs-out-of-scale": find_odd_inputs,
     "initial-loss-too-high": find_high_initial_loss,
     "learning-rate-too-high": find_high_lr,
@@ -277,11 +278,11 @@ RULES: dict[DiagnosisKind, Callable[[Observation], Told | None]] = {
     "one-class-predicted": find_one_class,
     "oscillation": find_oscillation,
 }
-"""In the order in which they are asked: causes first."""
+"""In the order in which they are checked, causes first."""
 
 
 def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
-    """What the history's rows of epochs say about overfitting: the loss on ``val`` rises while that of training falls.
+    """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls.
 
     >>> rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8} for e in range(1, 7)]
     >>> find_overfitting(rows[:4]), find_overfitting(rows).kind
@@ -301,8 +302,8 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         last["epoch"],
         None,
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
-        f"The loss on val was lowest after epoch {best['epoch']}, {lowest:.4g}, and is {last['val_loss']:.4g}, while "
-        f"that of training fell to {last['train_loss']:.4g}.",
-        f"Likely the net remembers its images. Try epochs {best['epoch']}, more augmentation (translate_px, "
+        f"The loss on val rose from {lowest:.4g} after epoch {best['epoch']} to {last['val_loss']:.4g}, while the "
+        f"training loss fell to {last['train_loss']:.4g}.",
+        f"Likely the net memorizes the training images. Try epochs {best['epoch']}, more augmentation (translate_px, "
         "cutout_px), or more images.",
     )

@@ -1,4 +1,4 @@
-"""The figures of a training that diagnosis.py judges, taken so that they change neither weights nor statistics."""
+"""Measures a training for diagnosis.py, without changing weights or batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.batches import DividedBatch
 from lamina.training.diagnosis import SWINGS, diagnose, explains, follow, learns_nothing
-from lamina.training.events import Diagnosis, Epoch, LayerFigures
+from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
@@ -35,34 +35,34 @@ from lamina.training.schedule import lr_factor
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, NORM_IMAGES = 50, 5_000
-"""One in so many steps has its norms taken, or more where batches are large: once for so many images."""
+"""Steps and images between measurements of norms, whichever comes first."""
 LOSS_STEPS, MOST_ASKED = 100, 20
-"""One in 100 steps is asked whether it lowered its own batch's loss; the last 20 of these count."""
+"""Steps between checks whether a step lowered its own batch's loss, and the number of checks to keep."""
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
-"""This fraction of the images is looked at after an epoch, which takes about 1 % of it, within these numbers; where
-that would be more, after the first and the last epoch and some between."""
+"""Upper and lower limit of the fixed images for layer statistics, and their fraction of the training images, which
+takes about 1 % of the time. If the lower limit exceeds the fraction, statistics follow only every few epochs."""
 FITTED_IMAGES, FITTING_STEPS = 16, 150
-"""So many images, of as many classes as possible, and steps on these show whether a net can learn at all."""
-SATURATED_FRACTION = 0.03  # of half the range: how near an end of it an output is saturated
+"""Images, of as many classes as possible, and steps that show whether a net can learn at all."""
+SATURATED_FRACTION = 0.03  # an output is saturated within this fraction of half the range from an end
 
 
 @dataclass
-class Memory:
-    """What a doctor remembers between steps, as a checkpoint holds it."""
+class DoctorState:
+    """The state of a doctor between steps, as stored in checkpoints."""
 
     found: list[Diagnosis] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     initial_loss: float | None = None
-    checks: list[Check] = field(default_factory=list)  # of this epoch's steps, of the weights of these `names`
+    checks: list[Check] = field(default_factory=list)  # in this epoch, for the weights in `names`
     names: list[str] = field(default_factory=list)
     raised: list[bool] = field(default_factory=list)
-    """Whether each of the last steps that were asked raised the loss of its own batch."""
-    since: dict[str, int] = field(default_factory=dict)  # the epoch since when a layer has been half inactive (follow)
-    next_fit: int = 0  # the epoch from which on it is tried whether the net can learn at all
+    """Whether each of the last checked steps raised the loss of its own batch."""
+    since: dict[str, int] = field(default_factory=dict)  # first epoch of each inactive layer (follow)
+    next_fit: int = 0  # first epoch for the next test whether the net can learn at all
 
 
 class Doctor:
-    """Follows a training, and says what goes wrong, each kind once."""
+    """Follows a training and diagnoses problems, each kind once."""
 
     def __init__(
         self,
@@ -80,40 +80,40 @@ class Doctor:
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
         self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
-        # Nothing is known of a loss of the user's own, nor of targets that he changes; comparisons with NaN are false.
+        # Unknown for a custom loss or custom targets; comparisons with NaN are false.
         is_known = parts.loss is None and parts.augment is None
         self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
         self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
         self._schedule = parts.schedule
         self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
-        self._memory = Memory()
+        self._state = DoctorState()
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._memory)
+        return dataclasses.asdict(self._state)
 
     def restore(self, values: Mapping[str, Any]) -> None:
         try:
-            memory = Memory(**values)
-            memory.found = [Diagnosis(**one) for one in values.get("found", ())]
-            memory.checks = [Check(**one) for one in values.get("checks", ())]
-            memory.losses = [float(loss) for loss in memory.losses]
+            state = DoctorState(**values)
+            state.found = [Diagnosis(**one) for one in values.get("found", ())]
+            state.checks = [Check(**one) for one in values.get("checks", ())]
+            state.losses = [float(loss) for loss in state.losses]
         except (TypeError, ValueError) as error:
-            raise RunError(f"the doctor's memory in the checkpoint is not as it was saved: {error}") from error
-        self._memory = memory
+            raise RunError(f"the diagnosis state in the checkpoint is damaged: {error}") from error
+        self._state = state
 
     def _is_due(self, step: int, interval: int) -> bool:
-        """Whether a step is one of those, one in ``interval``, that end an epoch or a part of it."""
+        """Whether a step is due, one in ``interval``, aligned to the ends of epochs."""
         epoch, place = divmod(step, self._steps_per_epoch)
         left = self._steps_per_epoch - 1 - place
         return left % interval == 0 and (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
 
     @contextmanager
     def watch(self, divided: DividedBatch, loss: Float[Tensor, ""]) -> Iterator[None]:
-        """Take the norms of the step inside the block, if they are due, and whether it lowers its batch's loss."""
+        """Measure the norms of the step in the block and whether it lowers its batch's loss, if these are due."""
         step = divided.epoch * self._steps_per_epoch + divided.step
         ends = self._steps_per_epoch, self._steps_per_epoch * self._recipe.epochs  # of the first and the last epoch
         if step == 0:
-            self._memory.initial_loss = loss.item()
+            self._state.initial_loss = loss.item()
         if step == 0 or step + 1 in ends or self._is_due(step, self._norm_steps):
             with self._check(step):
                 yield
@@ -122,14 +122,13 @@ class Doctor:
         if self._can_repeat and self._is_due(step, LOSS_STEPS):
             with torch.no_grad(), keep_buffers(self._model):
                 _, loss_after = self._forward.repeat(next(divided.own))
-            self._memory.raised = [*self._memory.raised, loss_after.item() > loss.item()][-MOST_ASKED:]
+            self._state.raised = [*self._state.raised, loss_after.item() > loss.item()][-MOST_ASKED:]
 
     @contextmanager
     def _check(self, step: int) -> Iterator[None]:
-        """Take the norms of a step: of the gradients, of the weights before it, and of their changes."""
         named = self._model.named_parameters()
         moving = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
-        self._memory.names = list(moving)
+        self._state.names = list(moving)
         before = [weight.detach().clone() for weight in moving.values()]
         yield
         if not moving:
@@ -140,21 +139,21 @@ class Doctor:
             torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, before, updates)
         )
         if math.isfinite(sum((*gradient, *size, *update))):
-            self._memory.checks.append(Check(step, gradient, size, update))
+            self._state.checks.append(Check(step, gradient, size, update))
 
     def examine(self, epoch: Epoch, lr: float) -> Epoch:
-        """The epoch with what its layers did, if that was looked at, and what is found; ``lr`` is the peak."""
-        memory, model, number = self._memory, self._model, epoch.epoch
-        memory.losses = [*memory.losses, epoch.train_loss][-SWINGS - 1 :]
-        checks = [check for check in memory.checks if len(check.weights) == len(memory.names)]
-        memory.checks = []
-        if number <= self._recipe.freeze:  # only the head moves
+        """The epoch with layer statistics, if due, and new diagnoses; ``lr`` is the peak learning rate."""
+        state, model, number = self._state, self._model, epoch.epoch
+        state.losses = [*state.losses, epoch.train_loss][-SWINGS - 1 :]
+        checks = [check for check in state.checks if len(check.weights) == len(state.names)]
+        state.checks = []
+        if number <= self._recipe.freeze:  # only the head trains
             return epoch
         activity = None
         if number in (1, self._recipe.epochs) or number % self._epochs_per_look == 0:
-            activity = look(model, self._fixed)
-            memory.since = follow(memory.since, activity, number)
-        layers = [name.rpartition(".")[0] for name in memory.names]
+            activity = measure_activity(model, self._fixed)
+            state.since = follow(state.since, activity, number)
+        layers = [name.rpartition(".")[0] for name in state.names]
         steps = number * self._steps_per_epoch
         ends = (steps - self._steps_per_epoch, steps - 1)
         factors = [
@@ -167,12 +166,12 @@ class Doctor:
             layers=layers,
             names={path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))},
             checks=checks,
-            raised=sum(memory.raised),
-            asked=len(memory.raised),
+            raised=sum(state.raised),
+            asked=len(state.raised),
             activity=activity,
-            since=memory.since,
-            losses=memory.losses,
-            initial_loss=memory.initial_loss,
+            since=state.since,
+            losses=state.losses,
+            initial_loss=state.initial_loss,
             constant_loss=self._constant_loss,
             guess_loss=self._guess_loss,
             lr=lr,
@@ -181,25 +180,25 @@ class Doctor:
             classes=max(2, model.task.outputs),
             images_seen=number * len(self._images),
         )
-        if number >= memory.next_fit and learns_nothing(seen) and not any(map(explains, memory.found)):
+        if number >= state.next_fit and learns_nothing(seen) and not any(map(explains, state.found)):
             seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
-            memory.next_fit = 2 * number
-        found = list(diagnose(seen, memory.found))
-        if self._group.size > 1:  # what the leader finds
+            state.next_fit = 2 * number
+        found = list(diagnose(seen, state.found))
+        if self._group.size > 1:  # the findings of the leader
             leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
             found = [Diagnosis(**values) for values in leaders]
-        memory.found += found
-        return dataclasses.replace(epoch, layers=collect_figures(model, seen), diagnoses=tuple(found))
+        state.found += found
+        return dataclasses.replace(epoch, layers=collect_statistics(model, seen), diagnoses=tuple(found))
 
 
-def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
+def collect_statistics(model: Model, seen: Observation) -> LayerStatistics | None:
     check = next((check for check in seen.checks if check.step == seen.steps - 1), None)
     activity = seen.activity
     if check is None and activity is None:
         return None
 
     def join(values: Sequence[float]) -> dict[str, float]:
-        norms: dict[str, float] = {}  # a module such as an attention has several weights
+        norms: dict[str, float] = {}  # a module such as attention has several weights
         for path, value in zip(seen.layers, values, strict=True):
             norms[path] = math.hypot(norms.get(path, 0.0), value)
         return norms
@@ -209,10 +208,10 @@ def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
     known = {*seen.layers, *inputs, *inactive}
     paths = [path for path, _ in model.named_modules() if path in known]
 
-    def pick(figures: Mapping[str, float]) -> list[float | None]:
-        return [None if (value := figures.get(path)) is None else round_figure(value) for path in paths]
+    def pick(found: Mapping[str, float]) -> list[float | None]:
+        return [None if (value := found.get(path)) is None else round_value(value) for path in paths]
 
-    return LayerFigures(
+    return LayerStatistics(
         names=[name_layer(model, path) for path in paths],
         gradient_norms=pick(join(check.gradients) if check else {}),
         weight_norms=pick(join(check.weights) if check else {}),
@@ -223,17 +222,15 @@ def collect_figures(model: Model, seen: Observation) -> LayerFigures | None:
     )
 
 
-def round_figure(value: float) -> float | None:
-    """A number to four digits; ``None`` for NaN and infinity."""
+def round_value(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 @torch.no_grad()
-def look(model: Model, images: Images) -> Activity:
-    """The activity of a model on images, in eval mode and a few at a time."""
+def measure_activity(model: Model, images: Images) -> Activity:
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     sums: dict[str, Tensor] = {}
-    largest: dict[str, dict[int, Tensor]] = {}  # by the number of the call: a module may be called at several widths
+    largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called several times
     called: Counter[str] = Counter()
     ends: dict[str, list[float]] = {}
 
@@ -249,7 +246,7 @@ def look(model: Model, images: Images) -> Activity:
             distance = output.abs() if isinstance(module, nn.Tanh) else (2 * output - 1).abs()
             ends.setdefault(path, []).append(float((distance > 1 - SATURATED_FRACTION).float().mean()))
         if isinstance(module, nn.ReLU | nn.ReLU6):
-            units_axis = output.ndim - 1 if output.ndim == 3 else 1  # tokens have their units last
+            units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens
             units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
             before = largest.setdefault(path, {})
             number = called[path]
@@ -270,10 +267,8 @@ def look(model: Model, images: Images) -> Activity:
     predicted_classes = classes = 0
     if images.kind in (SINGLE_LABEL, BINARY):
         chosen = logits.argmax(dim=1) if images.kind is SINGLE_LABEL else logits > 0
-        predicted_classes, classes = (
-            len(chosen.unique()),
-            len(set(images.targets.tolist())),
-        )  # np.unique imports slowly
+        predicted_classes = len(chosen.unique())
+        classes = len(set(images.targets.tolist()))  # np.unique imports slowly
     return Activity(
         images=len(images),
         inputs=inputs,
@@ -285,7 +280,7 @@ def look(model: Model, images: Images) -> Activity:
 
 
 def fit_few(model: Model, images: Images, recipe: Recipe) -> float:
-    """The loss that a model reaches on a few images after steps on these alone; its weights are put back."""
+    """The loss after training on a few images only; restores the weights afterwards."""
     targets = images.targets.astype(np.int64)
     order = np.argsort(targets, kind="stable")
     rank = np.empty_like(order)  # of each image within its class
@@ -323,7 +318,7 @@ def keep_buffers(model: Model) -> Iterator[None]:
 
 
 def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
-    """The loss of the best constant prediction, from the shares of the targets, each weighted by its own."""
+    """The loss of the best constant prediction, from the class shares of the training targets."""
     if isinstance(task, SingleLabel):
         shares = torch.tensor(task.shares)
         logits, targets, weights = shares.clamp(min=1e-6).log(), torch.arange(len(shares)), len(shares) * shares
@@ -336,12 +331,12 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
         targets = torch.from_numpy(images.targets)
         return float(task.loss(torch.zeros(targets.shape), targets))
     if recipe.class_weights:
-        logits = torch.zeros_like(logits)  # all count alike
+        logits = torch.zeros_like(logits)  # with class weights, all classes count equally
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
 
 
 def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:
-    """The loss of logits of 0, which is ln K for one of K classes; of numbers, that of their mean."""
+    """The loss of a guess: logits of 0 (ln K for K classes), or the mean for regression."""
     if images.kind is REGRESSION:
         return constant_loss(task, images, recipe)
     target = torch.from_numpy(images.targets[:1])

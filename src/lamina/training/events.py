@@ -1,4 +1,4 @@
-"""What happens in a training: frozen events, the same for files, programs and people."""
+"""Events of a training: frozen dataclasses, printed as text and stored as JSON."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ DiagnosisKind = (
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happens in a training: one of the frozen dataclasses below."""
+    """Base class of the events of a training."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON values: its name in ``event``, then its fields; NaN and infinity become ``None``.
+        """The event as JSON values: its name as ``event``, then its fields; NaN and infinity become ``None``.
 
         >>> Step(epoch=1, step=10, steps=79, loss=2.25).to_json()
         {'event': 'step', 'epoch': 1, 'step': 10, 'steps': 79, 'loss': 2.25}
@@ -52,12 +52,13 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Step(Event):
-    """A step inside an epoch; the last one of an epoch gives an :class:`Epoch` instead.
+    """A training step; the last step of an epoch yields an :class:`Epoch` instead.
 
     Attributes:
-        epoch: from 1.
-        step: steps done in this epoch, of ``steps``.
-        loss: of the step's batch.
+        epoch: Current epoch, from 1.
+        step: Number of steps done in this epoch.
+        steps: Number of steps per epoch.
+        loss: Training loss of this step's batch.
     """
 
     epoch: int
@@ -70,29 +71,29 @@ class Step(Event):
 
 
 @dataclass(frozen=True)
-class LayerFigures:
-    """What the layers of a net did in an epoch, to four digits: for each of ``names`` a value, or ``None``."""
+class LayerStatistics:
+    """Statistics of each layer after an epoch, to four digits; one value, or ``None``, for each of ``names``."""
 
-    names: Sequence[str]  # of the layers, such as ``2 Linear``, in the order of the net
-    gradient_norms: Sequence[float | None]  # of the weights' gradient in the epoch's last step
-    weight_norms: Sequence[float | None]  # before it
-    update_norms: Sequence[float | None]  # of their change by it
-    input_means: Sequence[float | None]  # for some fixed images, after the epoch
-    input_standard_deviations: Sequence[float | None]  # standard deviations
-    inactive_fractions: Sequence[float | None]  # of a ReLU that is 0 for all of these, of other outputs at an end
+    names: Sequence[str]  # layers in the order of the net, such as ``2 Linear``
+    gradient_norms: Sequence[float | None]  # length of the weight gradient in the last step of the epoch
+    weight_norms: Sequence[float | None]  # length of the weights before that step
+    update_norms: Sequence[float | None]  # length of their change in that step
+    input_means: Sequence[float | None]  # over some fixed images, after the epoch
+    input_standard_deviations: Sequence[float | None]  # over these images
+    inactive_fractions: Sequence[float | None]  # dead units of a ReLU; saturated outputs of Sigmoid and Tanh
 
 
 @dataclass(frozen=True)
 class Diagnosis(Event):
-    """Something that goes wrong in a training.
+    """A problem of a training.
 
     Attributes:
-        kind: such as ``dying-relu``.
-        epoch: in which it was found, from 1.
-        layer: which, in words, if it is about one.
-        evidence: the values that it is based on, by name.
-        finding: what was seen, in a sentence.
-        advice: the likely cause, and what to try.
+        kind: Kind of problem, such as ``dying-relu``.
+        epoch: Epoch in which it was found, from 1.
+        layer: Description of the affected layer, or ``None``.
+        evidence: Measured values by name.
+        finding: What was measured, in a sentence.
+        advice: The likely cause and what to try.
     """
 
     kind: DiagnosisKind
@@ -111,17 +112,18 @@ class Epoch(Event):
     """One pass over the training images.
 
     Attributes:
-        epoch: from 1 to ``epochs``.
-        train_loss: mean over the epoch's batches as they were trained on, with the class weights of the recipe.
-        train_accuracy: fraction of correct predictions in them; ``None`` for regression.
-        train_seconds: time spent in this epoch's training steps alone.
-        images_per_second: training images over ``train_seconds``.
-        lr: learning rate of the last step.
-        layers: what its layers did; ``None`` where that was not looked at.
-        diagnoses: what was found to go wrong at its end.
-        score: the main score on ``val``, where a run evaluated it after this epoch.
-        metrics: these and other metrics by name, such as ``val_accuracy`` and ``val_loss``.
-        weights: digest of the model's weights, where a run computed it.
+        epoch: Completed epoch, from 1.
+        epochs: Number of epochs of the training.
+        train_loss: Mean loss of the augmented batches, with class weights if the recipe has them.
+        train_accuracy: Fraction of correct predictions in these batches; ``None`` for regression.
+        train_seconds: Time of the training steps, in seconds, without evaluation and saving.
+        images_per_second: Number of training images divided by ``train_seconds``.
+        lr: Learning rate of the last step.
+        layers: Statistics of each layer; ``None`` if they were not measured after this epoch.
+        diagnoses: Problems found after this epoch.
+        score: Main score on ``val``, if a run evaluated it after this epoch.
+        metrics: All metrics on ``val`` by name, such as ``val_accuracy`` and ``val_loss``.
+        weights: Digest of the model's weights, if a run computed it.
     """
 
     epoch: int
@@ -131,7 +133,7 @@ class Epoch(Event):
     train_seconds: float
     images_per_second: float
     lr: float
-    layers: LayerFigures | None = field(default=None, repr=False)
+    layers: LayerStatistics | None = field(default=None, repr=False)
     diagnoses: tuple[Diagnosis, ...] = ()
     score: Score | None = None
     metrics: Mapping[str, float | None] = field(default_factory=dict)
@@ -155,7 +157,7 @@ class Epoch(Event):
 
 @dataclass(frozen=True)
 class Remark(Event):
-    """What was chosen for a training, a line each."""
+    """Lines of text about a training, such as its data and its recipe."""
 
     text: str
 
@@ -165,7 +167,7 @@ class Remark(Event):
 
 @dataclass(frozen=True)
 class Resumed(Event):
-    """Where a training resumes: steps and whole epochs since its beginning, of ``epochs`` in all."""
+    """The start of a resumed training, with the number of steps and epochs already done."""
 
     steps_done: int
     epochs_done: int
@@ -174,8 +176,8 @@ class Resumed(Event):
     def __str__(self) -> str:
         if self.epochs_done >= self.epochs:
             done = f"all {self.epochs} epochs are" if self.epochs > 1 else "the only epoch is"
-            return f"{done} done; evaluating the final model"
-        return f"resumes after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
+            return f"{done} done; evaluating the model"
+        return f"resuming after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
 
 
 MOST_REWINDS = 3
@@ -183,7 +185,7 @@ MOST_REWINDS = 3
 
 @dataclass(frozen=True)
 class Rewind(Event):
-    """The return number ``rewind`` to the last checkpoint, on NaN or infinity; ``lr`` is the new peak learning rate."""
+    """A return to the last checkpoint after NaN or infinity; ``lr`` is the new peak learning rate."""
 
     rewind: int
     to_epochs_done: int
@@ -192,15 +194,15 @@ class Rewind(Event):
     reason: str
 
     def __str__(self) -> str:
-        back = f"Back to step {self.to_steps_done} with half the lr, {self.lr:g}"
-        return f"{self.reason} {back} ({self.rewind} of {MOST_REWINDS} times)."
+        back = f"Returned to step {self.to_steps_done} with half the learning rate, {self.lr:g}"
+        return f"{self.reason} {back} (rewind {self.rewind} of at most {MOST_REWINDS})."
 
 
 @dataclass(frozen=True)
 class EarlyEnd(Event):
-    """The end of a training after ``epoch``, before its last one, by ``Recipe.patience``, a time limit or a diagnosis.
+    """An end of a training before its last epoch, because of ``Recipe.patience``, a time limit or a diagnosis.
 
-    ``diagnosis`` is its kind, where one ended it; such a run is not finished.
+    ``diagnosis`` is the kind of diagnosis that ended it, if one did; the run is then unfinished.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""What a model makes of many images: its logits, and its features, which are the input of its head."""
+"""Logits and features of many images; features are the inputs of the model's head."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lamina.training.model import RESHAPING, Model, check_input, eval_mode, spli
 from lamina.values import explain_call
 
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
-"""Prefixes of autograd's names for multiplications of activations by a weight."""
+"""Prefixes of autograd's names for products with a weight."""
 FOLDED_IMAGES = 100
-"""Lower limit of the images for which batch norms are folded: it takes a millisecond, which fewer do not save."""
+"""Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not save."""
 
 
 @explain_call
@@ -33,15 +33,29 @@ def predict_logits(
     autocasts: bool = False,
     group: Group = ALONE,
 ) -> Float32[np.ndarray, "n k"]:
-    """The logits of images, in the order given, from the model in eval mode; in bf16 if it ``autocasts``.
+    """The logits of images, with the model in eval mode.
 
-    For 100 images or more it uses a copy with folded batch norms, which is faster and equal up to
-    rounding; a model with hooks is never folded. The processes of a ``group`` predict a part
-    each, in the same batches as one would, and get the logits of all.
+    For 100 images or more, this uses a copy of the model with folded batch norms, which is faster and equal up to
+    rounding. Models with forward hooks are not folded.
+
+    Args:
+        model: A trained or new model.
+        pixels: Images, uint8 (N, H, W, C).
+        autocasts: Compute in bf16.
+        group: Processes that share the batches; each gets all logits.
+
+    Returns:
+        Logits, float32 (N, K), in the order of the images.
 
     Raises:
-        NetError: the images are not of the model's shape.
-        DataError: they are no pixels, uint8 (N, H, W, C).
+        NetError: The images do not have the model's shape.
+        DataError: The images are not uint8 pixels (N, H, W, C).
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> predict_logits(build_model(load_net("mlp"), images, Recipe()), images.pixels[:5]).shape
+    (5, 10)
     """
     pixels = check_input(model, pixels, "pixels")
     batches = split_pixels(pixels)
@@ -63,7 +77,7 @@ def predict_logits(
 
 
 def find_head(model: Model) -> str:
-    """The module path of the linear layer or convolution nearest to the logits; ``NetError`` if there is none."""
+    """The module path of the last linear layer or convolution; raises ``NetError`` if there is none."""
     owners: dict[Tensor, str] = {
         weight: path
         for path, module in model.named_modules()
@@ -73,22 +87,25 @@ def find_head(model: Model) -> str:
     for weight in trace_weights(model):
         if weight in owners:
             return owners[weight]
-    raise NetError("The model has no linear layer or convolution that could give its logits.")
+    raise NetError(
+        "The model has no linear layer or convolution, so it has no head and no features. Use a net that ends in "
+        "Output()."
+    )
 
 
 def named_heads(body: nn.Module) -> tuple[nn.Module, ...]:
-    """The heads that a net names by ``get_classifier()``, as timm's nets do: one, or two in distilled nets."""
+    """The heads that ``get_classifier()`` returns for a timm net: one, or two for distilled nets."""
     ask = getattr(body, "get_classifier", None)
     found = ask() if callable(ask) else ()
     return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 
 def trace_weights(model: Model) -> Iterator[Tensor]:
-    """The trainable matrices, nearest to the logits first; those that only scale or embed come last."""
+    """The trainable matrices, nearest to the logits first; matrices that only scale or embed come last."""
     channels, height, width = model.in_shape
     with eval_mode(model), torch.enable_grad():
         logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
-    # Breadth first through the graph that backward would take; each node with whether a product takes what it gives.
+    # Breadth first through the autograd graph; each node with whether a product uses its output.
     nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
     seen: set[Any] = set()
     vectors: list[Tensor] = []
@@ -114,14 +131,13 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 def features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
 ) -> Float[Tensor, "n d"]:
-    """The input of the model's head for each image, on the CPU; ``NetError`` where no layer gives the logits."""
+    """The input of the model's head for each image, on the CPU; raises ``NetError`` if there is no head."""
     return predict_with_features(model, pixels, progress, at_once)[1]
 
 
 def predict_with_features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
 ) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
-    """The logits of images, and their :func:`features`, from one pass."""
     head, folded = find_head(model), fold_model(model)
     logits, found = [np.empty((0, model.task.outputs), np.float32)], []
     starts = range(0, len(pixels), at_once or 1)

@@ -1,4 +1,4 @@
-"""A recipe fitted to the number, the size and the targets of the images, by rules chosen on held-out images."""
+"""Adapts a recipe to the number, size and targets of the images, by rules tuned on held-out images."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from lamina.targets import REGRESSION, Kind
 from lamina.training.recipe import Recipe, scale_epochs
 
-LEAST_BATCH = 16  # lower limit to which a batch is shrunk: batch norm needs as many images for useful statistics
+LEAST_BATCH = 16  # smallest batch size; batch norm needs as many images for useful statistics
 LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
-"""Exponent of the batch size in the learning rate, by optimizer: Goyal et al., arXiv 1706.02677, section 2.1, for SGD,
-Malladi et al., arXiv 2205.10287, for Adam, as measured for Muon."""
+"""Exponent of the batch size in the learning rate: Goyal et al., arXiv 1706.02677, section 2.1, for SGD; Malladi et
+al., arXiv 2205.10287, for Adam; measured for Muon."""
 LEAST_HEAD_STEPS, LEAST_HEAD_EPOCHS, LEAST_HEAD_BATCH = 500, 10, 8
-"""When only the head is trained on frozen features, which is cheap."""
-FEW_SHARE = 0.1  # below this fraction of the images that a recipe was tuned on, cutout helps
+"""For training only the head on frozen features, which is cheap."""
+FEW_SHARE = 0.1  # of the images that a recipe was tuned on; with fewer, cutout helps
 CUTOUT_PX = 8  # in images of 32 px
-MOST_PIXELS = 2000 * 32 * 32  # in a batch: the activations of larger images need more memory
+MOST_PIXELS = 2000 * 32 * 32  # per batch, because activations of larger images need more memory
 
 
 @dataclass(frozen=True)
 class Home:
-    """The images that a recipe was tuned on: how many, and their side."""
+    """The images that a recipe was tuned on."""
 
     images: int
     side_px: int
@@ -33,7 +33,14 @@ PRETRAINED_HOME = Home(500, 96)
 
 
 def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME) -> Recipe:
-    """The recipe, tuned on images of ``home``, adapted to a number of images, a smaller side and a kind of target.
+    """Adapt a recipe that was tuned on ``home`` to other images.
+
+    Args:
+        recipe: Recipe to adapt.
+        images: Number of training images.
+        side_px: Image side, in pixels.
+        kind: Kind of target; regression switches off label smoothing and every augmentation but translation.
+        home: Images that the recipe was tuned on.
 
     >>> from lamina.targets import SINGLE_LABEL
     >>> recipe = Recipe(epochs=10, batch_size=500, optimizer="muon", lr=0.06)
@@ -47,7 +54,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     if share < 1:
         batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
     batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
-    # Steps matter, not epochs: a hundredth of the images takes three times the epochs, which are a third of the steps.
+    # 1/100 of the images gets three times the epochs, which at a tenth of the batch size is a third of the steps.
     epochs = max(1, round(recipe.epochs * share**-0.25))
     scale, augments = side_px / home.side_px, recipe.flip != "off"
     strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
@@ -60,7 +67,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
         cutout_px=round(cutout_px * scale),
     )
     if kind is not REGRESSION:
-        return fitted  # numbers have no labels to smooth, and any augmentation but a shift may change them
+        return fitted  # below: numbers have no labels to smooth, and augmentation may change them
     return dataclasses.replace(
         fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0, jitter_fraction=0.0
     )
@@ -69,7 +76,7 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
 def describe_fit(
     recipe: Recipe, fitted: Recipe, images: int, side_px: int, home: Home = ZOO_HOME, used: Recipe | None = None
 ) -> tuple[str, str]:
-    """To what the recipe was fitted, and what that changed; without what was given, so that ``used`` differs."""
+    """What the recipe was fitted to, and which fields changed, except those that ``used`` overrides."""
     before, last = vars(recipe), vars(used or fitted)
     changed = ", ".join(
         f"{name} {before[name]} → {value}"
@@ -83,7 +90,7 @@ def describe_fit(
 
 
 def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:
-    """A recipe for the head alone: enough steps for it to converge, and a smaller penalty for more images."""
+    """A recipe for the head: enough steps to converge, and less weight decay for more images."""
     batch_size = min(4 * recipe.batch_size, max(LEAST_HEAD_BATCH, round(recipe.batch_size * images / home.images)))
     epochs = max(LEAST_HEAD_EPOCHS, math.ceil(LEAST_HEAD_STEPS / math.ceil(images / batch_size)))
     decay = round(recipe.weight_decay * math.sqrt(home.images / images), 2)

@@ -1,4 +1,4 @@
-"""Batch norms folded into the layers before them: by a net's structure, or for timm's by watching a forward pass."""
+"""Folds batch norms into the layers before them, found by the net's structure or, for timm, in a forward pass."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whiteni
 from lamina.training.activations import watch
 from lamina.training.model import Model, eval_mode
 
-# By exact type: a subclass may do more after its multiplication.
+# Exact types, because a subclass may do more after its multiplication.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
 LINEAR = (nn.Linear, Bfloat16Linear)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 RELATIVE_ERROR = 1e-3
-"""Largest difference of a model's logits from those after ``fold_model``, relative to the largest logit."""
+"""Largest allowed change of the logits by ``fold_model``, relative to the largest logit."""
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """The module for prediction, with norms folded that directly follow a layer; it shares all other layers."""
+    """The module for prediction, with batch norms folded into the layers before them; shares all other layers."""
     if type(module) is ResidualSum:
         return ResidualSum(_fold_row(module.body), _fold_row(module.shortcut)).train(module.training)
     return _fold_row(module) if type(module) is nn.Sequential else module
@@ -29,18 +29,18 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def fold_model(model: Model) -> Model:
-    """A copy of any model for prediction, with norms folded; the model itself where that is impossible."""
+    """A copy of any model for prediction, with batch norms folded; the model itself if that is impossible."""
     pairs = {} if has_hooks(model) else _find_pairs(model)
     if not pairs:
         return model
     folded = copy.copy(model)
     folded._modules = {"body": copy.deepcopy(model.body)}
-    for convolution_path, norm_path in pairs.items():
-        convolution, norm = folded.get_submodule(convolution_path), folded.get_submodule(norm_path)
-        if (weights := _fuse(convolution, norm)) is not None:
+    for convolution_path, batch_norm_path in pairs.items():
+        convolution, batch_norm = (folded.get_submodule(path) for path in (convolution_path, batch_norm_path))
+        if (weights := _fuse(convolution, batch_norm)) is not None:
             convolution.weight, convolution.bias = weights
-            activation = getattr(norm, "act", None)  # timm's norms hold theirs
-            folded.set_submodule(norm_path, activation if isinstance(activation, nn.Module) else nn.Identity())
+            activation = getattr(batch_norm, "act", None)  # in timm, batch norms contain their activation
+            folded.set_submodule(batch_norm_path, activation if isinstance(activation, nn.Module) else nn.Identity())
     with eval_mode(model), eval_mode(folded):
         wanted, found = model(_sample(model)), folded(_sample(model))
     error = (found - wanted).abs().max() / wanted.abs().max()
@@ -48,7 +48,7 @@ def fold_model(model: Model) -> Model:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a forward hook is registered, on a layer or on all: it would not see the layers that folding replaces."""
+    """Whether a forward hook is registered, which would miss the layers that folding replaces."""
     for_all = nn.modules.module
     return bool(for_all._global_forward_hooks or for_all._global_forward_pre_hooks) or any(
         layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()
@@ -59,7 +59,7 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in row:
         before = folded[-1] if folded else None
-        is_pair = type(layer) in NORMS and type(before) in (*CONVOLUTIONS, *LINEAR)
+        is_pair = type(layer) in BATCH_NORMS and type(before) in (*CONVOLUTIONS, *LINEAR)
         if before is not None and is_pair and (weights := _fuse(before, layer)) is not None:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights
@@ -68,22 +68,22 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*folded)
 
 
-def _fuse(layer: nn.Module, norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
-    if not isinstance(norm, NORMS) or norm.running_mean is None or norm.running_var is None:
+def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
+    if not isinstance(batch_norm, BATCH_NORMS) or batch_norm.running_mean is None or batch_norm.running_var is None:
         return None
-    # A norm without weights scales by 1 and shifts by 0.
-    scale = torch.ones_like(norm.running_var) if norm.weight is None else norm.weight
-    shift = torch.zeros_like(norm.running_mean) if norm.bias is None else norm.bias
-    statistics = (norm.running_mean, norm.running_var, norm.eps, scale, shift)
-    if isinstance(layer, nn.Conv2d) and layer.out_channels == norm.num_features:
+    # A batch norm without weights scales by 1 and shifts by 0.
+    scale = torch.ones_like(batch_norm.running_var) if batch_norm.weight is None else batch_norm.weight
+    shift = torch.zeros_like(batch_norm.running_mean) if batch_norm.bias is None else batch_norm.bias
+    statistics = (batch_norm.running_mean, batch_norm.running_var, batch_norm.eps, scale, shift)
+    if isinstance(layer, nn.Conv2d) and layer.out_channels == batch_norm.num_features:
         return fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
-    if isinstance(layer, nn.Linear) and layer.out_features == norm.num_features:
+    if isinstance(layer, nn.Linear) and layer.out_features == batch_norm.num_features:
         return fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
     return None
 
 
 def _find_pairs(model: Model) -> dict[str, str]:
-    """The convolutions whose output goes into a norm, and these norms, by module path."""
+    """Pairs of a convolution and the batch norm after it, by module path."""
     modules = dict(model.named_modules())
     paths = [path for path, module in modules.items() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     calls: list[tuple[str, Tensor, Tensor]] = []
@@ -101,7 +101,7 @@ def _find_pairs(model: Model) -> dict[str, str]:
 
 
 def _sample(model: Model) -> Tensor:
-    """Two images of noise, the same each time, so that whether a model is folded depends on its weights alone."""
+    """Two fixed noise images, so that folding depends only on the weights."""
     channels, height, width = model.in_shape
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (2, height, width, channels), dtype=torch.uint8, generator=generator)

@@ -1,4 +1,4 @@
-"""The forward pass of a training step: number format, dropout seed, frozen features and compilation."""
+"""The forward pass in training: number format, dropout seed, frozen features and compilation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lamina.training.schedule import sizes_shown
 
 
 class Forward:
-    """From a batch to its logits and their ``loss``. The layers of ``model`` are arranged for ``precision``."""
+    """Computes logits and loss of a batch. Prepares the layers of ``model`` for ``precision``."""
 
     def __init__(
         self,
@@ -43,19 +43,19 @@ class Forward:
         self._device = model.device
         self._autocasts = arrange_layers(model, precision)
         self._trunk = find_trunk(model.body) if recipe.freeze else None
-        # Whether everything but the head is frozen: setting that mode takes milliseconds, so it is not set twice.
+        # Whether only the head trains. Setting that mode takes milliseconds, so it is not set twice.
         self._is_frozen = False
         self._features: StoredFeatures | None = None
         self._seen: StoredFeatures | None = None
         if self._trunk is not None:
             sample = batches.sample(2)
-            # Lanes meet other images in each epoch, whose features another process may have.
+            # With lanes, another process may have computed the features of an image.
             is_fixed = recipe.lanes == 1 and not batches.are_augmented
             if is_fixed and can_store_features(recipe, model, self._trunk, sample):
                 self._features = StoredFeatures(model, self._trunk.heads[0])
             if ends_in_head(model, self._trunk, sample):
                 self._seen = StoredFeatures(model, self._trunk.heads[0])
-        # A kernel for each batch size: a general one could round differently, depending on which size came first.
+        # One kernel per batch size, because a dynamic one could round differently depending on the first size.
         compiles = recipe.compile
         self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
 
@@ -69,7 +69,7 @@ class Forward:
             return logits
 
     def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
-        """A batch's logits and loss through every layer, so that hooks see them: nothing compiled, nothing stored."""
+        """Logits and loss without compilation or stored features, so that hooks see every layer."""
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
         return logits, self.loss(logits, batch)
@@ -77,7 +77,7 @@ class Forward:
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of images in the training's number format, from ``model`` after so many epochs, in eval mode."""
+        """The logits of images in the number format of the training, with the model in eval mode."""
         if self._seen is not None and epochs_done <= self._recipe.freeze:
             return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
@@ -103,7 +103,6 @@ class Forward:
 
     @contextmanager
     def _arithmetic(self, batch: Batch) -> Iterator[None]:
-        """The number format, and this step's own random numbers for dropout."""
         step = batch.epoch * len(self._batches) + batch.step
         purpose = "dropout" if self._recipe.lanes == 1 else f"dropout in lane {batch.lane}"
         with (
@@ -113,7 +112,7 @@ class Forward:
             yield
 
     def _find_features(self, features: StoredFeatures, batch: Batch) -> None:
-        """Compute those of the batch in the first epoch; later, all that are missing in a resumed training."""
+        """Compute the features of the batch in the first epoch, or all that are missing after resuming."""
         if len(features.steps_found) < len(self._batches):
             for missing in (
                 (batch,) if batch.epoch == 0 else (one for step in self._batches.epoch(0) for one in step.own)
@@ -125,26 +124,24 @@ class Forward:
 
 
 def check_compile(recipe: Recipe, device: str) -> None:
-    """Raise ``RecipeError`` if the recipe compiles, but shows images of several sizes, or there is no C++ compiler."""
     if not recipe.compile:
         return
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
-            "compile needs images of one size, but start_size_fraction shows many, each of which would be compiled. "
-            "Leave out one of the two."
+            f"compile is True and start_size_fraction is {recipe.start_size_fraction:g}; the net would be compiled "
+            "again for each image size. Set compile to False or start_size_fraction to 0."
         )
     if misses_compiler(device):
         raise RecipeError(
-            f"compile needs a C++ compiler, but {find_compiler()} is not on the PATH. "
-            "Install it (Debian and Ubuntu: apt install g++), or leave compile out."
+            f"compile is True, but the C++ compiler {find_compiler()} is not on the PATH. "
+            "Install it (Debian and Ubuntu: apt install g++), or set compile to False."
         )
 
 
 def misses_compiler(device: str) -> bool:
-    """Whether torch needs a C++ compiler to compile for such a device, and there is none."""
+    """Whether torch needs a C++ compiler for this device and there is none."""
     return device == "cpu" and shutil.which(find_compiler()) is None
 
 
 def find_compiler() -> str:
-    """The C++ compiler that torch calls."""
     return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")

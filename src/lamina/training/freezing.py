@@ -1,4 +1,4 @@
-"""Train only the head of a net while all layers below it are frozen."""
+"""Training only the head of a net, with all layers below it frozen."""
 
 from __future__ import annotations
 
@@ -22,42 +22,41 @@ from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
-STORED_BYTES = 16_384  # features of so many bytes per image or fewer are stored, even if the image itself is smaller
-MEMORY_BYTES = 2**30  # of the features of the training images, and of those that are evaluated; more are in a file
+STORED_BYTES = 16_384  # store features of up to this size per image, even if the image is smaller
+MEMORY_BYTES = 2**30  # upper limit of features in memory, for training images and for evaluated ones; more go to a file
 
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """The layers of ``body``, a whole net, below its head."""
+    """The layers of a net, ``body``, below its head."""
 
     body: nn.Module
-    heads: tuple[nn.Module, ...]  # the layers that give its logits: one, or two in distilled nets
-    weights: tuple[Tensor, ...]  # all trainable weights but the heads'
+    heads: tuple[nn.Module, ...]  # layers that compute the logits: one, or two for distilled nets
+    weights: tuple[Tensor, ...]  # trainable weights outside the heads
 
     def set_head_mode(self, is_training: bool) -> None:
         for head in self.heads:
             head.train(is_training)
 
     def set_frozen(self, is_frozen: bool) -> None:
-        """Put the net into training mode, but if frozen, its trunk into eval mode and without gradients."""
+        """Set training mode; if frozen, set the trunk to eval mode without gradients."""
         self.body.train(not is_frozen)
         self.set_head_mode(True)
         for weight in self.weights:
             weight.requires_grad_(not is_frozen)
-        for module in self.body.modules():  # they keep their pretrained statistics: those of small batches are worse
+        for module in self.body.modules():  # keep pretrained statistics, which are better than those of small batches
             if isinstance(module, _BatchNorm):
                 module.eval()
 
 
 class StoredFeatures:
-    """A frozen trunk's output for each of some images, computed once for all epochs."""
+    """The outputs of a frozen trunk, computed once per image."""
 
     def __init__(self, model: Model, head: nn.Module) -> None:
         self._path = path_of(model, head)
         self.clear()
 
     def clear(self) -> None:
-        """Free the features, in memory or on disk."""
         self._folded: Model | None = None
         self._features: Tensor | None = None
         self._pixels: UInt8[np.ndarray, "n h w c"] | None = None
@@ -67,7 +66,7 @@ class StoredFeatures:
     def find(
         self, model: Model, pixels: UInt8[Tensor, "b h w c"], rows: Int64[Tensor, " b"] | slice, images: int
     ) -> None:
-        """Compute the features of a batch, which has these ``rows`` of all ``images``."""
+        """Compute the features of a batch, which has the ``rows`` of all ``images``."""
         if self._folded is None:
             with torch.autocast(model.device.type, enabled=False):
                 self._folded = fold_model(model)
@@ -77,7 +76,6 @@ class StoredFeatures:
         self._features[rows] = found.to(self._features.device)
 
     def logits(self, model: Model, rows: Int64[Tensor, " b"] | slice) -> Float[Tensor, "b k"]:
-        """The head's logits of some images, whose features were found before."""
         if self._features is None:
             raise ValueError("no features were found yet")
         if isinstance(rows, Tensor):
@@ -88,7 +86,7 @@ class StoredFeatures:
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of images from the model in eval mode; the features of the same array are found once."""
+        """The logits of images in eval mode; features are computed once per array."""
         with (
             eval_mode(model.get_submodule(self._path)),
             torch.inference_mode(),
@@ -105,7 +103,7 @@ class StoredFeatures:
 
 
 def _reserve(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """An empty tensor, where it would take too much memory in a file, which vanishes with it."""
+    """An empty tensor, in a temporary file if it is too large for memory."""
     size = math.prod(shape) * like.element_size()
     if size <= MEMORY_BYTES:
         return like.new_empty(shape)
@@ -118,16 +116,15 @@ def _reserve(shape: tuple[int, ...], like: Tensor) -> Tensor:
             mapped = np.memmap(file, np.uint8, "w+", shape=(size,))
     except OSError as error:
         raise DataError(
-            f"The outputs of the frozen layers for {shape[0]:,} images take {size / 1e9:.1f} GB, which cannot be "
-            f"stored in {folder} ({error.strerror}). Make room there, set LAMINA_CACHE to another folder, or set "
-            "freeze to 0."
+            f"The outputs of the frozen layers for {shape[0]:,} images need {size / 1e9:.1f} GB, which {folder} cannot "
+            f"store ({error.strerror}). Free disk space there, set LAMINA_CACHE to another folder, or set freeze to 0."
         ) from error
     return torch.from_numpy(mapped).view(like.dtype).view(shape)
 
 
 @torch.no_grad()
 def ends_in_head(model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether the logits are what one head makes of the trunk's output."""
+    """Whether the logits are the output of a single head."""
     if len(trunk.heads) != 1:
         return False
     head = path_of(model, trunk.heads[0])
@@ -137,7 +134,7 @@ def ends_in_head(model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -
 
 @torch.no_grad()
 def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8[Tensor, "b h w c"]) -> bool:
-    """Whether features can replace the images: all frozen epochs show the same, and the head's input is not large."""
+    """Whether features can replace images: all frozen epochs use the same images and features are small."""
     if len(sizes_shown(recipe)) > 1 or not ends_in_head(model, trunk, sample):
         return False
     head = path_of(model, trunk.heads[0])
@@ -145,13 +142,13 @@ def can_store_features(recipe: Recipe, model: Model, trunk: Trunk, sample: UInt8
 
 
 def find_trunk(body: nn.Module) -> Trunk:
-    """The layers below the heads that ``body`` names; ``RecipeError`` if it names none."""
+    """The trunk of a net that names its head; raises ``RecipeError`` for other nets."""
     heads = named_heads(body)
     own = {weight for head in heads for weight in head.parameters()}
     if not own:
         raise RecipeError(
-            "freeze trains the head alone, above layers that were trained before, as those of timm:NAME were, but "
-            "this net names no head. Set freeze to 0."
+            "freeze trains only the head of a pretrained net, but this net does not name a head (get_classifier()). "
+            "Set freeze to 0, or use a net such as timm:NAME."
         )
     return Trunk(
         body, heads, tuple(weight for weight in body.parameters() if weight.requires_grad and weight not in own)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, and what they exchange; :data:`ALONE` is a process without others."""
+"""Groups of processes that train one model together; :data:`ALONE` is a group of one."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
-_joins = itertools.count()  # restarted processes count from 0 again, and so find what the first ones wrote
+_joins = itertools.count()  # counts from 0 in restarted processes, which thus find the entries of the first ones
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that torchrun has started, seen by one of them; by default it is alone.
+    """The processes that torchrun started, from the view of one of them. By default, a single process.
 
-    The methods from :meth:`exchange` on are collective: every process calls them in the same order, and gets a
-    ``GroupError`` if another one is lost. :meth:`wait` and :meth:`lead` wait for as long as heartbeats go on, the
-    others for a minute.
+    The methods from :meth:`exchange` on are collective: all processes must call them in the same order. They raise
+    ``GroupError`` if a process is lost. :meth:`wait` and :meth:`lead` wait while heartbeats arrive, the others for up
+    to a minute.
     """
 
     rank: int = 0
     size: int = 1
-    restarts: int = 0  # how often torchrun has started them again
-    local_rank: int = 0  # among those of its machine
+    restarts: int = 0  # how often torchrun has restarted the processes
+    local_rank: int = 0  # among the processes of its machine
     _store: Store | None = field(default=None, compare=False, repr=False)
     _kept: Store | None = field(default=None, compare=False, repr=False)
     _waits: Iterator[int] = field(default_factory=itertools.count, compare=False, repr=False)
@@ -55,29 +55,29 @@ class Group:
 
     @property
     def is_leader(self) -> bool:
-        """Whether this process prints, writes the run, and decides what all must agree on."""
+        """Whether this process prints, writes the run and decides for all."""
         return self.rank == 0
 
     def interrupt(self) -> None:
-        """Let all processes yield a record after the same step; a signal handler may call this."""
+        """Make all processes yield an event after the same step. Safe in a signal handler."""
         self._interrupts.append(True)
 
     def take_interrupt(self) -> bool:
-        """Whether :meth:`interrupt` was called here since this was asked last."""
+        """Whether :meth:`interrupt` was called in this process since the last call of this method."""
         if not self._interrupts:  # a signal may come between any two lines
             return False
         self._interrupts.clear()
         return True
 
     def deal(self, count: int, rank: int | None = None) -> range:
-        """Which of ``count`` things a process has, by default this one: neighbours, nearly as many for each."""
+        """The range of ``count`` items that a process (by default this one) has; nearly equal and contiguous."""
         rank = self.rank if rank is None else rank
         return range(rank * count // self.size, (rank + 1) * count // self.size)
 
     def exchange(self, own: Float[Tensor, "own length"], counts: Sequence[int]) -> Float[Tensor, "all part"]:
-        """Part number :attr:`rank` of all processes' vectors, of which each has so many as ``counts`` says.
+        """Part :attr:`rank` of the vectors of all processes; ``counts`` has the number of vectors of each process.
 
-        Parts are all of one length, the last one filled with zeros.
+        All parts have the same length; the last one is padded with zeros.
         """
         import torch.distributed as dist
 
@@ -93,7 +93,7 @@ class Group:
         return received
 
     def collect(self, part: Float[Tensor, " part"], length: int) -> Float[Tensor, " length"]:
-        """The whole vector of ``length``, of which each process has added up a part."""
+        """The whole vector, of which each process has a part."""
         import torch.distributed as dist
 
         whole = part.new_empty(self.size * len(part))
@@ -102,15 +102,15 @@ class Group:
         return whole[:length]
 
     def lead(self, action: Callable[[], bytes]) -> bytes:
-        """What an action gives that the leader takes for all; its error too, which is a ``LeaderError`` elsewhere."""
+        """The result of ``action``, which only the leader calls; its error is a ``LeaderError`` elsewhere."""
         if self.size == 1:
             return action()
         own = b""
         if self.is_leader:
             try:
                 own = DONE + action()
-            except Exception as error:  # the others wait, whatever it is
-                with suppress(GroupError):  # this error says more
+            except Exception as error:  # any error, because the others wait
+                with suppress(GroupError):  # the error of the action is more specific
                     self.wait()
                     self._share(FAILED + (str(error) or type(error).__name__).encode())
                 raise
@@ -125,7 +125,7 @@ class Group:
         return action() if self.size == 1 else json.loads(self.lead(lambda: json.dumps(action()).encode()))
 
     def _share(self, message: bytes) -> bytes:
-        """The leader's message; not by :meth:`gather`, as a checkpoint is large, and all would send as many bytes."""
+        """The leader's message. Not by :meth:`gather`, in which all processes would send as many bytes."""
         import torch
         import torch.distributed as dist
 
@@ -139,7 +139,7 @@ class Group:
         return content.numpy().tobytes()
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
-        """:meth:`lead` of text; where torchrun has started the processes again, what the action gave at first."""
+        """Like :meth:`lead` for text, but after a restart by torchrun, the result of the first call."""
         key = f"once/{next(self._onces)}"
 
         def take() -> bytes:
@@ -152,7 +152,7 @@ class Group:
         return self.lead(take)
 
     def wait(self) -> None:
-        """Wait until all have come here, for as long as the heartbeats of those that have not go on."""
+        """Wait until all processes have called this, or the heartbeats of one stop."""
         if self._store is None:
             return
         place = f"wait/{next(self._waits)}"
@@ -178,7 +178,7 @@ class Group:
         return b"1" in self.gather(b"1" if flag else b"0")
 
     def find_deviating(self, value: str) -> str:
-        """Who has another ``value`` than most, in words, such as ``rank 1 deviates``; empty where all have the same."""
+        """The processes whose ``value`` differs from most, such as ``rank 1 deviates``; empty if all are equal."""
         values = self.gather(value.encode())
         most = max(values, key=values.count)
         deviating = [rank for rank, one in enumerate(values) if one != most]
@@ -198,22 +198,22 @@ class Group:
             if isinstance(error, NotImplementedError) or is_out_of_memory(error):
                 raise
             raise GroupError(
-                f"{self._find_lost(error)} Nothing is lost but time: resuming continues from the last checkpoint, with "
-                "any number of processes."
+                f"{self._find_lost(error)} The last checkpoint is intact. Resume the run with lamina resume; the "
+                "number of processes may differ."
             ) from error
 
     def _find_lost(self, error: RuntimeError) -> str:
-        """Which processes are lost, in a sentence: those whose heartbeats have ended."""
+        """A sentence that names the processes whose heartbeats have ended."""
         found: list[str] = []
-        # In a thread: where the cable is cut, the store waits for an answer without end.
+        # In a thread, because the store waits forever if the network is down.
         asking = threading.Thread(target=self._ask, args=(self._store, error, found), daemon=True)
         asking.start()
         asking.join(3 * SILENT_SECONDS)
         if found:
             return found[0]
         return (
-            f"The rendezvous host at {find_host()} does not answer: its machine or torchrun there has ended, or this "
-            "machine is cut off from it."
+            f"The rendezvous host at {find_host()} does not respond: torchrun or its machine has stopped, or the "
+            "network is down."
         )
 
     def _ask(self, store: Store, error: RuntimeError, found: list[str]) -> None:
@@ -222,19 +222,19 @@ class Group:
             time.sleep(SILENT_SECONDS)
             silent = [rank for rank in range(self.size) if store.get(f"heartbeat/{rank}") == before[rank]]
             sentence = self._describe_lost(store, silent, error)
-            # Whoever finds it first is right: those that found it end as well.
+            # The first finding counts, because processes that find a lost one end, too.
             found.append(bytes(store.compare_set("lost", "", sentence)).decode() or sentence)
 
     def _describe_lost(self, store: Store, silent: list[int], error: RuntimeError) -> str:
         if not silent:
             cause = str(error).strip().partition("\n")[0]
             return (
-                "All processes still run, but one did not come to the exchange in time, or the connection between them "
+                "All processes are running, but one did not reach the exchange in time, or the connection between them "
                 f"broke ({cause:.200})."
             )
         if store.check([f"end/{silent[0]}"]):
             return f"Rank {silent[0]} has ended: {store.get(f'end/{silent[0]}').decode()}"
-        return f"No answer from {name_ranks(silent)} of {self.size} processes: killed, stopped or cut off."
+        return f"No response from {name_ranks(silent)} of {self.size} processes: killed, stopped or disconnected."
 
 
 DONE, FAILED = b"\0", b"\1"
@@ -242,18 +242,18 @@ ALONE = Group()
 
 
 def check_group(group: Group) -> None:
-    check_type(group, (Group,), "group", "a Group, as join_group() gives", is_optional=False)
+    check_type(group, (Group,), "group", "a Group, such as join_group() yields", is_optional=False)
 
 
 @contextmanager
 def join_group() -> Iterator[Group]:
-    """Join the processes that torchrun has started to train one net together, until the end of the ``with`` block.
+    """Join the processes that torchrun started, for the duration of the ``with`` block.
 
     Yields:
-        The group, for ``start_run`` and ``Run.iter_train``; without torchrun, that of this process alone.
+        The group, for ``start_run`` and ``Run.iter_train``. Without torchrun, a group of one process.
 
     Raises:
-        GroupError: the other processes cannot be reached, or one of them failed.
+        GroupError: The other processes cannot be reached, or one of them failed.
 
     >>> with join_group() as group:
     ...     group.size
@@ -276,7 +276,7 @@ def join_group() -> Iterator[Group]:
     with ExitStack() as stack:
         try:
             common, rank, size = next(rendezvous("env://", timeout=timeout))
-            # torchrun keeps this store when it starts the processes again.
+            # torchrun keeps this store when it restarts the processes.
             kept = PrefixStore(f"join {next(_joins)}", common)
             start = count_start(PrefixStore("starts", kept), rank, size, TIMEOUT_SECONDS)
             store = PrefixStore(f"start {start}", kept)
@@ -289,14 +289,14 @@ def join_group() -> Iterator[Group]:
             own.set(f"heartbeat/{rank}", "")
             heart = threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True)
             heart.start()
-            stack.callback(heart.join, HEARTBEAT_SECONDS)  # in torch's code, the end of Python would abort the process
+            stack.callback(heart.join, HEARTBEAT_SECONDS)  # or the thread aborts the process when Python ends
             stack.callback(has_ended.set)
-            dist.barrier()  # from here on, all have sent one
+            dist.barrier()  # from here on, each has sent a heartbeat
         except (RuntimeError, ValueError) as error:
             raise GroupError(
                 f"The other processes cannot be reached through {find_host()}: "
-                f"{str(error).partition(chr(10))[0]:.300}. On several machines, GLOO_SOCKET_IFNAME names the network "
-                "interface to use (such as eth0), and torchrun --local-addr this machine's address."
+                f"{str(error).partition(chr(10))[0]:.300}. On several machines, set GLOO_SOCKET_IFNAME to the network "
+                "interface, such as eth0, and torchrun --local-addr to this machine's address."
             ) from error
         try:
             yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))

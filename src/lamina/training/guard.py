@@ -1,4 +1,4 @@
-"""NaN and infinity: found before they are saved, and traced to the layer where they began."""
+"""Detects NaN and infinity before they are saved, and finds the layer where they began."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "
 
 
 class Guard:
-    """Stops a training that diverges, before a step or a checkpoint contains NaN or infinity."""
+    """Stops a training before a step or a checkpoint contains NaN or infinity."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Guard:
         self._models, self._optimizer, self._forward, self._group = models, optimizer, forward, group
         self._clip_at = recipe.gradient_clip
         self._watched = choose_watched(models["live"])
-        # A module of the user's own may hold infinities on purpose, as a mask does.
+        # A custom module may contain infinities on purpose, for example in a mask.
         tensors = name_tensors(models, optimizer)
         self._intended = {name: tensors[name].detach().clone() for name in find_not_finite(tensors)}
 
@@ -50,7 +50,7 @@ class Guard:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
     def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
-        """Raise ``NotFiniteError``, which names where it began, if the loss or a gradient is not finite."""
+        """Raise ``NotFiniteError``, which names the first layer, if the loss or a gradient is not finite."""
         if is_finite(loss, self._watched):
             return
         model = self._models["live"]
@@ -62,8 +62,8 @@ class Guard:
         remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
         raise NotFiniteError(
             f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. "
-            f"First not finite: {find_first(place.decode() for place in places)}. "
-            f"What usually helps: a lower lr (it is {lr:g}){remedies}."
+            f"The first values that are not finite: {find_first(place.decode() for place in places)}. "
+            f"Try an lr below {lr:g}{remedies}."
         )
 
     def check_weights(self, lr: float) -> None:
@@ -72,14 +72,14 @@ class Guard:
             raise NotFiniteError(problem.decode())
 
     def find_weights_problem(self, lr: float) -> str | None:
-        """Which weight, or part of the optimizer's state, is not finite in this process, in words, if any."""
+        """The message about the first weight or optimizer state that is not finite in this process, if any."""
         tensors = name_tensors(self._models, self._optimizer)
         for place in find_not_finite(tensors):
             if place not in self._intended or not has_same_infinities(tensors[place], self._intended[place]):
                 holder, _, name = place.partition(".")
                 return (
-                    f"{name} of {HOLDERS[holder]} contains NaN or infinity; checkpoint skipped. Lower lr "
-                    f"(it is {lr:g}), or set gradient_clip to 1."
+                    f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was saved. Try an lr "
+                    f"below {lr:g} or gradient_clip 1."
                 )
         return None
 
@@ -89,8 +89,8 @@ def find_first(places: Iterable[str]) -> str:
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
-    """The weights whose gradients show nearly every problem: biases where there are, a hundredth of the reading."""
-    # A weight's gradient can overflow alone, where its input is large: check_weights sees that after the step.
+    """Weights whose gradients show nearly every problem: biases if available, which are faster to check."""
+    # If the input is large, only the weight gradient may overflow; check_weights finds that after the step.
     watched: list[Tensor] = []
     for module in model.modules():
         bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
@@ -99,9 +99,9 @@ def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
 
 
 def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
-    """Whether the loss and the gradients of some weights are finite. This waits for a GPU."""
+    """Whether the loss and the gradients of ``weights`` are finite. Waits for the GPU."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # A sum is not finite if a part is not. A sum of finite parts can overflow: then every part is read.
+    # A sum is not finite if a part is not. As a sum of finite parts can overflow, check every part then.
     vectors = [loss.detach().view(1), *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2)]
     sums = [torch.cat(vectors).sum(), *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1)]
     total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
@@ -113,15 +113,15 @@ def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def has_same_infinities(tensor: Tensor, before: Tensor) -> bool:
-    """Whether whatever is not finite in a tensor was there before, with the same value."""
+    """Whether all values of a tensor that are not finite are unchanged."""
     is_same = (tensor == before) | (tensor.isnan() & before.isnan())
     return bool((is_same | tensor.isfinite()).all())
 
 
 def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts) -> str:
-    """Where the first NaN or infinity is, in words, by the forward pass of the step that failed."""
+    """Description of the first NaN or infinity, found by repeating the failed step."""
     if parts.augment is not None and not torch.isfinite(batch.pixels).all():
-        return f"the images that augment, {describe_part(parts.augment)}, returned"
+        return f"the images from augment, {describe_part(parts.augment)}"
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
             return f"the weights of {describe_layer(model, name.rpartition('.')[0])}"
@@ -142,7 +142,7 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
         if not torch.isfinite(loss):
             has_broken_targets = isinstance(batch.targets, Tensor) and not torch.isfinite(batch.targets).all()
             if parts.loss is not None and torch.isfinite(logits).all() and not has_broken_targets:
-                return f"your loss, {describe_part(parts.loss)}, of finite logits"
+                return f"your loss, {describe_part(parts.loss)}, for finite logits"
             return describe_loss(
                 logits, batch.targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers"
             )
@@ -156,9 +156,9 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
 
 
 def describe_loss(logits: Float[Tensor, "b k"], targets: Any, last_layer: str) -> str:
-    """What makes the loss NaN or infinity where the outputs of all layers are finite."""
+    """Why the loss is not finite although the outputs of all layers are."""
     if isinstance(targets, Tensor) and not torch.isfinite(targets).all():
         return "the targets, which contain NaN or infinity"
     if not torch.isfinite(logits).all():
-        return f"the logits, which the module computes after {last_layer}"
-    return f"the loss, of logits up to {logits.detach().abs().max().item():.1e}, which come from {last_layer}"
+        return f"the logits, computed after {last_layer}"
+    return f"the loss, for logits up to {logits.detach().abs().max().item():.1e} from {last_layer}"

@@ -1,4 +1,4 @@
-"""Heads fitted to features, and their L2 penalty, chosen by cross-validation."""
+"""Linear heads on features, with an L2 penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lamina.training.task import Task
 
 CHOOSING_STEPS = 250  # enough to rank the penalties
 PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
-"""Weight decays to choose from: Adam adds them to the gradient, so that each is an L2 penalty on the head's weights."""
-CHOOSING_IMAGES = 1000  # computing their features takes most of the time
+"""Weight decays to choose from. Adam adds them to the gradient, so each is an L2 penalty on the head's weights."""
+CHOOSING_IMAGES = 1000  # computing features takes most of the time
 FOLDS = 3
 IMAGES_AT_ONCE = 32  # on a CPU, larger batches are slower
 
@@ -40,7 +40,7 @@ class Heads(NamedTuple):
 
 
 def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Recipe:
-    """The recipe for training only the head of ``body``, with the weight decay of the lowest cross-validated loss."""
+    """The recipe for training only the head of ``body``, with a cross-validated weight decay."""
     side_px = min(images.shape[1:])
     recipe = replace(fit_recipe(RECIPES["frozen"], len(images), side_px, images.kind, PRETRAINED_HOME), seed=seed)
     sample = images.take_evenly(CHOOSING_IMAGES)
@@ -56,7 +56,6 @@ def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Reci
 
 
 def has_linear_head(body: nn.Module) -> bool:
-    """Whether a net names one linear layer as its head; distilled nets have two."""
     return [isinstance(head, nn.Linear) for head in find_trunk(body).heads] == [True]
 
 
@@ -67,7 +66,7 @@ def choose_penalty(
     task: Task,
     recipe: Recipe,
 ) -> tuple[int, list[Heads]]:
-    """The place of the penalty with the least loss on the held-out images, and the heads that lack each fold."""
+    """Index of the penalty with the lowest held-out loss, and the heads trained without each fold."""
     heads, losses = [], torch.zeros(len(PENALTIES))
     for fold in range(int(folds.max()) + 1):
         is_kept = folds != fold

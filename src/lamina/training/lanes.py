@@ -1,7 +1,7 @@
-"""What the lanes of a step add up to, along a binary tree that no number of processes changes.
+"""Sums over the lanes of a step, in an order that does not depend on the number of processes.
 
-Lanes are micro-batches with a fixed place in that sum. The weights are therefore bit-identical for any number of
-processes, on the same processor and version of torch.
+**Lanes** are micro-batches with a fixed place in the sum, a binary tree. On the same processor type and torch version,
+the weights are therefore bit-identical for any number of processes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from lamina.training.group import Group
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 
-WATCHED_STEPS = 3  # of each epoch, in which no lane may change a buffer
-Span = tuple[int, int]  # neighbouring lanes, from the first to before the last: a node of the tree
+WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
+Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
 
 
 def halve(span: Span) -> tuple[Span, Span]:
-    """The two nodes below one: the left has the largest power of two of its lanes that leaves some for the right."""
+    """The two children of a node; the left has the largest power of two of lanes that is less than all."""
     start, stop = span
     middle = start + (1 << ((stop - start - 1).bit_length() - 1))
     return (start, middle), (middle, stop)
 
 
 def cover(span: Span, own: range) -> list[Span]:
-    """The largest nodes below ``span`` whose lanes are all among ``own``, in order."""
+    """The largest nodes below ``span`` whose lanes are all in ``own``, in order."""
     start, stop = span
     if stop <= own.start or own.stop <= start:
         return []
@@ -45,7 +45,6 @@ def cover(span: Span, own: range) -> list[Span]:
 
 
 def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
-    """The sum of a node, from the nodes that are known below it."""
     if span in nodes:
         return nodes[span]
     left, right = halve(span)
@@ -53,7 +52,7 @@ def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tenso
 
 
 def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int) -> None:
-    """Add what a lane gives, and replace two halves by their sum as soon as both are there: few vectors are kept."""
+    """Insert the vector of a lane; as soon as both children of a node exist, replace them by their sum."""
     above, span = [], (0, lanes)
     while span[1] - span[0] > 1:
         above.append(span)
@@ -70,7 +69,7 @@ def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tens
 def sum_lanes(
     nodes: Mapping[Span, Float[Tensor, " n"]], lanes: int, owned: int, empty: Float[Tensor, " n"], group: Group
 ) -> Float[Tensor, " n"]:
-    """The sum over the first ``lanes`` of ``owned`` lanes; ``empty`` is a vector of zeros for who has none."""
+    """The sum over the first ``lanes`` of ``owned`` lanes; processes without lanes contribute ``empty``, zeros."""
     whole: Span = (0, lanes)
     spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
     own = [add_up(span, nodes) for span in spans[group.rank]]
@@ -85,15 +84,15 @@ def sum_lanes(
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the lanes of a step add up to, besides the gradients and statistics, which the model has got."""
+    """The sums over the lanes of a step that are not written to the model."""
 
-    loss: Float[Tensor, ""]  # the mean over the images
+    loss: Float[Tensor, ""]  # mean over the images
     correct: Float[Tensor, ""] | None  # `None` or NaN where predictions are not counted
-    interrupts: Float[Tensor, ""] | float = 0.0  # how many processes were interrupted (interrupt)
+    interrupts: Float[Tensor, ""] | float = 0.0  # number of processes that were interrupted
 
 
 class OneLane:
-    """The sums of a step whose batch is not divided: what its one lane gave."""
+    """The sums of a step with a single lane."""
 
     def begin(self, _: DividedBatch) -> None:
         """Nothing to prepare."""
@@ -106,14 +105,14 @@ class OneLane:
 
 
 class LaneSums:
-    """The sums of a step over its lanes, each weighted by its share of the images: gradients, statistics, loss."""
+    """The sums of gradients, batch-norm statistics and loss over lanes, weighted by their share of the images."""
 
     def __init__(self, model: Model, lanes: int, group: Group) -> None:
         self._model, self._lanes, self._group = model, lanes, group
-        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
-        found = [(norm.running_mean, norm.running_var) for norm in norms]
+        layers = [module for module in model.modules() if isinstance(module, _NormBase)]
+        found = [(layer.running_mean, layer.running_var) for layer in layers]
         self._statistics = [statistic for pair in found for statistic in pair if statistic is not None]
-        self._counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+        self._counts = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
         summed = {id(buffer) for buffer in (*self._statistics, *self._counts)}
         self._constants = [name for name, buffer in model.body.named_buffers() if id(buffer) not in summed]
 
@@ -124,11 +123,11 @@ class LaneSums:
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
         self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
         self._nodes: dict[Span, Tensor] = {}
-        self._used: set[int] = set()  # places of the weights that a lane of this process used
+        self._used: set[int] = set()  # indices of the weights that a lane of this process used
 
     @torch.no_grad()
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
-        """Take what a lane gave, and put the model back to where the step began."""
+        """Add the gradients, statistics and loss of a lane, and restore the model's state before the step."""
         self._check_constants()
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
         used = loss.new_tensor([weight.grad is not None for weight in self._weights])
@@ -147,24 +146,22 @@ class LaneSums:
             buffer.copy_(before)
 
     def _check_constants(self) -> None:
-        """Raise ``NetError`` if a lane changed a buffer: the model would depend on which process has which lanes."""
         for name, expected in self._expected.items():
             if not torch.equal(self._model.body.get_buffer(name), expected):
                 raise NetError(
-                    f"lanes was {self._lanes}, but the forward pass changes the buffer {name}: the model would depend "
-                    "on the number of processes. Set lanes to 1, or leave the buffer as it is in training."
+                    f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the trained model "
+                    "would depend on the number of processes. Set lanes to 1, or do not change the buffer in training."
                 )
 
     @torch.no_grad()
     def finish(self) -> Sums:
-        """Give the model the gradients and statistics of all lanes."""
         tensors = [*self._weights, *self._statistics, *self._counts]
         lengths = [*(tensor.numel() for tensor in tensors), len(self._weights), 1, 1, 1]
         empty = torch.zeros(sum(lengths), device=self._model.device)
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
         *sums, used, loss, correct, interrupts = total.split(lengths)
-        # A weight that no lane used has no gradient, as with one lane: zeros would let an optimizer decay it.
-        # A process that is alone knows it without waiting for a GPU.
+        # A weight that no lane used gets no gradient, because an optimizer would decay it for a gradient of zeros.
+        # A single process knows these weights without waiting for a GPU.
         if self._group.size > 1:
             self._used = {place for place, lanes in enumerate(used.tolist()) if lanes}
         unused = set(range(len(self._weights))) - self._used
@@ -172,7 +169,7 @@ class LaneSums:
             if place in unused:
                 continue
             if tensor.requires_grad:
-                # In the memory layout of its weight, which fused optimizers expect.
+                # Fused optimizers expect the memory layout of the weight.
                 tensor.grad = torch.empty_like(tensor).copy_(part.view_as(tensor))
             elif tensor.is_floating_point():
                 tensor += part.view_as(tensor)
@@ -183,7 +180,7 @@ class LaneSums:
 
 @dataclass
 class Tally:
-    """The sums of an epoch so far, kept on the device, so that no step waits for a number to be read."""
+    """The sums of the current epoch, kept on the device so that no step waits for the GPU."""
 
     images: int = 0
     loss: Tensor | float = 0.0
@@ -226,6 +223,6 @@ def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums
 def check_lanes(recipe: Recipe, group: Group) -> None:
     if group.size > recipe.lanes:
         raise RecipeError(
-            f"{group.size} processes train together, but lanes was {recipe.lanes}: each needs a lane of the batch. "
+            f"lanes is {recipe.lanes}, but {group.size} processes train together and each needs at least one lane. "
             f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
         )

@@ -31,26 +31,29 @@ from lamina.values import explain_call
 
 
 class Training:
-    """A training in progress: iterate to train it; :attr:`model` is in eval mode whenever the loop is yours.
+    """A training as an iterator of events, which resumes with the next step if you leave the loop and iterate again.
 
-    Leaving the loop is safe, and iterating again resumes with the next step.
+    In the body of the loop, :attr:`model` is in eval mode.
 
     Args:
-        net: a net, or a module of your own from normalized float images (N, C, H, W) to logits, trained in place.
-        images: the training images; ``recipe``: how to train.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; ``precision``: the number format that a run recorded.
-        steps_per_record: steps between Step records, at which the loop can be left.
-        group: the processes that train together; ``parts``: functions of your own: loss, optimizer and more.
+        net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K); trained in place.
+        images: Training images.
+        recipe: Settings of the training.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        precision: Number format that a run recorded; by default chosen by the recipe.
+        steps_per_record: Number of steps between two ``Step`` events.
+        group: Processes that train together.
+        parts: Your own loss, optimizer and other functions.
 
     Attributes:
-        recipe, device, precision: what is used, with what was chosen for ``auto``.
-        images, steps_per_epoch, steps_done: how many; steps since the beginning.
-        rewinds: how often the training went back to a checkpoint and halved the learning rate.
-        is_interrupted: whether a process of the group was interrupted before the last record.
+        recipe, device, precision: The values in use, after ``auto`` was resolved.
+        images, steps_per_epoch, steps_done: Number of training images, of steps per epoch, and of steps so far.
+        rewinds: How often the training returned to a checkpoint and halved the learning rate.
+        is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
-        LaminaError: net, recipe, images and device do not fit (:func:`~lamina.training.setup.prepare_training`).
-        NotFiniteError: the loss, a gradient, a weight or the optimizer's state is not finite.
+        LaminaError: Net, recipe, images or device do not fit (:func:`~lamina.training.setup.prepare_training`).
+        NotFiniteError: The loss, a gradient, a weight or the optimizer state is not finite.
 
     >>> from lamina import load_data, load_net
     >>> training = Training(load_net("mlp"), load_data("shapes").train, Recipe(epochs=1))
@@ -73,7 +76,7 @@ class Training:
     ) -> None:
         check_format(precision, steps_per_record)
         prepared = prepare_training(net, images, recipe, device, precision, group, parts)
-        self._live, recipe = prepared.model, prepared.recipe
+        self._live, recipe, self._schedule = prepared.model, prepared.recipe, parts.schedule
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         keep_freed_memory()
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
@@ -81,8 +84,7 @@ class Training:
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
         self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
         self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
-        self._optimizer, self._schedule = prepared.optimizer, parts.schedule
-        self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
+        self._optimizer, self._lanes, self._tally = prepared.optimizer, build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
         self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
@@ -94,22 +96,20 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model to evaluate: the averaged one where the recipe keeps an average."""
+        """The model to evaluate: the moving average if the recipe has one, else the trained model."""
         return self._models.get("averaged", self._live)
 
     @property
     def epochs_done(self) -> int:
-        """Whole epochs since the beginning."""
         return self.steps_done // self.steps_per_epoch
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done."""
         return self.epochs_done >= self.recipe.epochs
 
     @property
     def lr(self) -> float:
-        """The peak learning rate of the optimizer's first group, halved at each return to a checkpoint."""
+        """Peak learning rate of the first parameter group, halved at each return to a checkpoint."""
         return float(self._optimizer.param_groups[0]["initial_lr"]) * 0.5**self.rewinds
 
     def __iter__(self) -> Iterator[Step | Epoch]:
@@ -127,11 +127,11 @@ class Training:
         for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch)):
             lanes.begin(step)
             optimizer.zero_grad()
-            for batch in step.own:  # one, unless the recipe divides batches into lanes
+            for batch in step.own:  # one batch, unless the recipe divides it into lanes
                 logits = forward(batch)
                 correct = None if batch.labels is None else task.correct(logits.detach(), batch.labels)
                 loss = forward.loss(logits, batch)
-                # Not backward(share): torch would load its symbolic shapes, more than a second's work.
+                # Not backward(share), which would make torch import its symbolic shapes for over a second.
                 (loss if batch.share is None else loss * batch.share).backward()
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
@@ -147,7 +147,7 @@ class Training:
             yield from self._record(step, sums)
 
     def _record(self, step: DividedBatch, sums: Sums) -> Iterator[Step | Epoch]:
-        """Count a step; where a record is due, yield it with the model in eval mode and the clock stopped."""
+        """Count the step and, if an event is due, yield it with the model in eval mode and the clock stopped."""
         self.steps_done += 1
         self._tally.add(sums, step.images)
         self.is_interrupted = self._can_wait(step) and self._tally.is_interrupted
@@ -168,30 +168,30 @@ class Training:
     def _is_recorded(self, step: DividedBatch) -> bool:
         return step.step + 1 == self.steps_per_epoch or (step.step + 1) % self._steps_per_record == 0
 
-    def _can_wait(self, step: DividedBatch) -> bool:  # to read numbers, which a GPU would have to finish first
+    def _can_wait(self, step: DividedBatch) -> bool:  # whether reading values now would not stall a GPU
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits from :attr:`model`, between two records; rounded as in training, and faster than elsewhere."""
+        """The logits (N, K) of :attr:`model` for stored images, in the number format of the training."""
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
     def check_weights(self) -> None:
-        """Raise ``NotFiniteError`` in all processes if a weight, or an optimizer's state, of one is not finite."""
+        """Raise ``NotFiniteError`` in every process if one has a weight or optimizer state that is not finite."""
         self._guard.check_weights(self.lr)
 
     def digest(self) -> str:
-        """A digest of all weights and of the optimizer's state, to the last bit, between two records."""
+        """Digest of all weights and of the optimizer state, to the last bit."""
         return digest_state(self._models, self._optimizer)
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that an exact continuation needs, between two records; ``NotFiniteError`` if a weight is NaN."""
+        """The state needed to resume exactly; raises ``NotFiniteError`` if it contains NaN or infinity."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
         standing = Standing(self.steps_done, self.rewinds, *self._tally.values(), self._doctor.to_json())
         return make_checkpoint(self._models, self._optimizer, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same recipe and images, in a new loop; ``RunError`` if it does not fit."""
+        """Continue from a checkpoint of the same recipe and images; raises ``RunError`` if it does not fit."""
         standing = checkpoint.standing
         restore_checkpoint(checkpoint, self._models, self._optimizer)
         self._doctor.restore(standing.doctor)

@@ -1,4 +1,4 @@
-"""The loss of a batch: the task's, or a function of the user's own."""
+"""The loss of a batch, from the task or from a custom function."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lamina.training.task import Logits, Task
 
 BatchLoss = Callable[[Logits, Batch], Float[Tensor, ""]]
 MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
-"""What torch's losses raise for targets that do not fit."""
+"""Errors that torch's losses raise for targets that do not fit."""
 
 
 def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
-    """The mean loss of a batch's logits, as a function of both."""
+    """A function from logits and batch to the mean loss."""
     given, augment = parts.loss, parts.augment
-    # A copy, with the class weights that it may hold: on the CPU, the same module may be a metric.
+    # A copy on the device, because the original module may also be a metric, which runs on the CPU.
     own = copy.deepcopy(given).to(device) if isinstance(given, nn.Module) else given
 
     def compare(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
@@ -34,9 +34,9 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
             if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RecipeError(
-                f"augment must return targets that the loss takes, but those of {describe_part(augment)} do not fit "
-                f"{task.kind} targets ({error}). For classes, return class numbers (N,) or probabilities (N, K); or "
-                "give a loss of your own."
+                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss does not accept "
+                f"({error}). For classes, return class indices (N,) or probabilities (N, K); for other targets, also "
+                "pass your own loss."
             ) from error
 
     if own is None:
@@ -49,14 +49,20 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
         with seeded_everywhere(seed, logits.device):
             loss = own(logits, batch.targets)
         if not isinstance(loss, Tensor):
-            raise RecipeError(f"loss must return a tensor, but {name} returned {type(loss).__name__}.")
+            raise RecipeError(
+                f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the mean loss as a "
+                "tensor."
+            )
         if loss.ndim:
             raise RecipeError(
-                f"loss must return one number, the mean of the batch, but {name} returned the shape "
-                f"{tuple(loss.shape)}. Return its mean()."
+                f"loss must return a scalar, the mean over the batch, but {name} returned a tensor of shape "
+                f"{tuple(loss.shape)}. Return loss.mean()."
             )
         if not loss.requires_grad and logits.requires_grad:
-            raise RecipeError(f"loss must depend on the logits, but {name} returned a number without a gradient.")
+            raise RecipeError(
+                f"loss must be differentiable, but {name} returned a tensor without a gradient. Compute it from the "
+                "logits."
+            )
         return loss.to(logits.dtype)
 
     return call_own

@@ -1,4 +1,4 @@
-"""A net with weights: from stored images to logits, with its own normalization."""
+"""Models: nets with weights that compute logits from stored images, with normalization inside."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.task import Regression, Task, task_of
 
-WHITENING_PIXELS = 5000 * 32 * 32  # a whitening layer is fitted to 5,000 small images, or fewer large ones
-COUNTED_PIXELS = 1000 * 32 * 32  # at once; each takes eight bytes
-PREDICTED_PIXELS = 500 * 32 * 32  # at once: the activations of large images need more memory
+WHITENING_PIXELS = 5000 * 32 * 32  # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
+COUNTED_PIXELS = 1000 * 32 * 32  # at once; each needs eight bytes
+PREDICTED_PIXELS = 500 * 32 * 32  # at once, because activations of large images need more memory
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
-"""What a module may raise for images that it cannot process."""
-FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")  # by autograd's names
+"""Errors that a module may raise for images that it cannot process."""
+FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")  # names in autograd
 RESHAPING = (
     "View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Alias", "Clone", "TBackward", "Transpose",
     "Permute", "Expand",
@@ -40,13 +40,14 @@ RESHAPING = (
 
 
 class Model(nn.Module):
-    """A net with weights, which takes images as they are stored; in eval mode at first.
+    """A net with weights that computes logits from stored images. Starts in eval mode.
 
     Attributes:
-        body: from normalized float images (N, C, H, W) to logits.
-        net: that the body was built from; ``None`` for a user's own module.
-        in_shape: channels, height and width of an image.
-        mean, std: of each channel, in pixel values 0 to 255.
+        body: Module from normalized float images (N, C, H, W) to logits (N, K).
+        net: Net that the body was built from; ``None`` for your own module.
+        task: Kind of target, with loss and probabilities.
+        in_shape: Channels, height and width of an image.
+        mean, std: Mean and standard deviation per channel, in pixel values from 0 to 255.
     """
 
     def __init__(
@@ -61,13 +62,13 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         _materialize(body, in_shape)
-        # Convolutions are fastest on channels-last pixels, as images are stored; other nets need them channels-first,
-        # and permuting bytes costs a quarter of permuting floats.
+        # Convolutions are fastest in channels-last layout, like stored images. Other nets need channels first, and
+        # permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
         self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if self._convolves else body
         self.net, self.task, self.in_shape = net, task, in_shape
         self.mean, self.std = tuple(mean), tuple(std)
-        # Scale and shift have a value for each pixel: ten times as fast as one value for each channel.
+        # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
         self.register_buffer("_scale", scale.contiguous(memory_format=self._layout), persistent=False)
@@ -84,15 +85,14 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
         return self._scale.device
 
     @property
-    def _layout(self) -> torch.memory_format:  # no attribute: torch.save cannot pickle one
+    def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
     def normalize(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Pixel values from 0 to 255, of smaller images too, as the body takes them: channels first, normalized."""
+        """Normalize pixels from 0 to 255 and put channels first; images may be smaller than ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
         if planes.shape[2:] != scale.shape[2:]:
@@ -102,43 +102,43 @@ class Model(nn.Module):
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
     def forward(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits of stored images, in the dtype of the weights even if the arithmetic is in bf16.
+        """The logits (N, K) of stored images, in the dtype of the weights, even with bf16 arithmetic.
 
         Raises:
-            NetError: they are not a tensor (N, H, W, C) of pixel values, or the module returns no tensor.
+            NetError: The images are not a tensor (N, H, W, C) of pixels, or the module returns no tensor.
         """
         self._check_pixels(images)
         logits = self.body(self.normalize(images))
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
             raise NetError(
-                f"The module should return one tensor of logits, but its forward returned a {type(logits).__name__}"
-                f"{when}. Return the logits alone."
+                f"The module must return one tensor of logits, but its forward returned a {type(logits).__name__}"
+                f"{when}. Return only the logits."
             )
         return logits.to(self._scale.dtype)
 
     def _check_pixels(self, images: object) -> None:
-        expected = "A Model takes pixels 0 to 255 as a tensor (N, H, W, C)"
+        expected = "A Model accepts pixels from 0 to 255 as a tensor (N, H, W, C)"
         channels, height, width = self.in_shape
         if not isinstance(images, Tensor):
             remedy = "Use predict_logits(model, pixels), or torch.from_numpy(pixels)"
             raise NetError(f"{expected}, got {describe_type(images)}. {remedy}.")
         shape = tuple(images.shape)
         if len(shape) != 4 or shape[3] != channels:
-            remedy = f"The images that it was trained on have the shape {(height, width, channels)}"
+            remedy = f"The model was trained on images of shape {(height, width, channels)}"
             if shape[1:] == (channels, height, width):
                 remedy = "Use images.permute(0, 2, 3, 1)"
             elif shape == (height, width, channels):
-                remedy = "Give one image as images[None]"
-            raise NetError(f"{expected}, got the shape {shape}. {remedy}.")
-        # In training, pixels that a function of the user's own augments are floats from 0 to 255, whatever is in them.
+                remedy = "For one image, use images[None]"
+            raise NetError(f"{expected}, got shape {shape}. {remedy}.")
+        # In training, pixels from a custom augmentation are floats from 0 to 255, with any content.
         if not self.training and images.is_floating_point() and images.numel() and 0 < images.max() <= 1:
-            raise NetError(f"{expected}, got floats of at most 1. Multiply fractions by 255.")
+            raise NetError(f"{expected}, got floats of at most 1. Multiply them by 255.")
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put every layer into eval mode inside the block, and back into its own mode afterwards."""
+    """Set eval mode in the block, and restore the mode of each layer afterwards."""
     learning = [layer for layer in module.modules() if layer.training]
     module.eval()
     try:
@@ -149,7 +149,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
-    """A model for the task of ``images``, in eval mode; a net's weights come from torch's default generator."""
+    """A model for the task of ``images``, in eval mode. Draws weights from torch's default generator."""
     task = task_of(images)
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
@@ -160,7 +160,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     for name, weight in net.named_parameters():
         if weight.dtype != expected:
             raise NetError(
-                f"The module's weights should be {expected}, but {name} is {weight.dtype}. Call module.float() first."
+                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call module.float() "
+                "first."
             )
     _check_state(net)
     model = _build(net, None, task, images, recipe)
@@ -178,16 +179,16 @@ def _build(body: nn.Module, net: Net | None, task: Task, images: Images, recipe:
 
 
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model on so many images."""
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model on this number of images."""
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise NetError("The net has no weights to train. Give it a layer that learns, such as Output().")
+        raise NetError("The net has no trainable weights. Add a layer that has some, such as Output().")
     if recipe.label_smoothing and isinstance(model.task, Regression):
         raise RecipeError(
-            f"label_smoothing was {recipe.label_smoothing:g}, but numbers have no labels to smooth. Set it to 0."
+            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not classes. Set it to 0."
         )
     if min(recipe.batch_size, images) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
-        what = "batch_size was 1" if recipe.batch_size == 1 else "there is 1 image to train on"
-        raise RecipeError(f"{what}, but BatchNorm() on a vector normalizes over the batch. Give it 2 or more.")
+        what = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
+        raise RecipeError(f"{what}, but BatchNorm() on a vector normalizes over the batch. Use 2 or more.")
     channels, *in_size = model.in_shape
     for fraction in sizes_shown(recipe)[:-1]:
         height, width = (shrunk_size(length, fraction) for length in in_size)
@@ -197,15 +198,15 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RecipeError(
-                f"start_size_fraction was {recipe.start_size_fraction:g}, but the net does not take images of "
-                f"{height}×{width}: {reason}. Begin with a larger fraction; only a net that "
-                "ends in GlobalMaxPool() or GlobalAvgPool() before Output() takes several sizes."
+                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not accept images of "
+                f"{height}×{width} px: {reason}. Use a larger fraction, or a net with GlobalMaxPool() or "
+                "GlobalAvgPool() before Output(), which accepts several sizes."
             ) from error
 
 
 def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.ndarray, "n h w c"]:
-    """The images as pixels of the model's shape; ``LaminaError`` names what is none or does not fit."""
-    check_type(model, (Model,), "model", "a Model, as run.load_model() gives", is_optional=False)
+    """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
+    check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (height, width, channels):
         return images
@@ -213,18 +214,18 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
         can_resize = found[0] == channels and height == width
-        remedy = f"load the data with Preparation(size_px={height})" if can_resize else "give such images"
+        remedy = f"Load the data with Preparation(size_px={height})" if can_resize else "Use images of this shape"
         if pixels.shape[:3] == (height, width, channels):
-            remedy = f"give one image as {name}[None]"
+            remedy = f"For one image, use {name}[None]"
         raise NetError(
             f"The model was trained on images of {channels}×{height}×{width} (channels, height, width), "
-            f"but got {'×'.join(map(str, found))}: {remedy}."
+            f"got {'×'.join(map(str, found))}. {remedy}."
         )
     return pixels
 
 
 def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
-    """Images in batches whose activations fit into memory, as views."""
+    """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
 
@@ -232,13 +233,13 @@ def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray,
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:
     if not isinstance(net, Net):
         raise RecipeError(
-            f"dropout was {p:g}, but this is a module of your own, whose layers are not changed. Set it in the module."
+            f"dropout is {p:g}, but lamina does not change the layers of your own module. Set dropout in the module."
         )
     try:
         return net.replace(Dropout, Dropout(p))
     except NetError:
         raise RecipeError(
-            f"dropout was {p:g}, but the net has no Dropout layer. Add one, or leave dropout out."
+            f"dropout is {p:g}, but the net has no Dropout layer. Add one, or leave out dropout."
         ) from None
 
 
@@ -246,7 +247,7 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
-    # Counting each of the 256 values is exact and needs no float copy of the images.
+    # Counting the 256 values is exact and needs no float copy of the images.
     counts = np.zeros((channels, 256), np.int64)
     for pixels in np.array_split(images.pixels, len(images) * height * width // COUNTED_PIXELS + 1):
         counts += [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)]
@@ -256,14 +257,13 @@ def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ..
     variance = shares @ values**2 - mean**2
     if not variance.all():
         raise RecipeError(
-            "normalization 'channel' needs channels that vary, but one has the same value in every image. "
+            "normalization is 'channel', but one channel has the same value in every pixel of every image. "
             "Use normalization 'unit'."
         )
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 
 
 def _materialize(body: nn.Module, in_shape: Shape) -> None:
-    """Give lazy layers their weights, from torch's default generator, by a pass over black images."""
     if any(is_lazy(tensor) for tensor in (*body.parameters(), *body.buffers())):
         shape = (2, *in_shape)
         with eval_mode(body), torch.no_grad(), _explain_failure(shape):
@@ -271,17 +271,17 @@ def _materialize(body: nn.Module, in_shape: Shape) -> None:
 
 
 def _check_state(module: nn.Module) -> None:
-    """Raise ``NetError`` unless everything that a module keeps can be stored: as named tensors of real numbers."""
+    """Raise ``NetError`` unless the state of a module consists of named tensors of real numbers."""
     for name, value in module.state_dict().items():
         if name.endswith("_extra_state"):
             owner = name.removesuffix("_extra_state").rstrip(".") or "the module"
             raise NetError(
-                f"lamina stores a model as tensors, but {owner} has a state of its own (get_extra_state). Keep it in "
-                "buffers: self.register_buffer(name, tensor)."
+                f"{owner} has extra state (get_extra_state), but lamina stores only tensors. Keep the state in "
+                "buffers with self.register_buffer(name, tensor)."
             )
         if value.is_complex():
             raise NetError(
-                f"lamina stores tensors of real numbers, but {name} is {value.dtype}. Keep torch.view_as_real of it, "
+                f"{name} is {value.dtype}, but lamina stores only real tensors. Store torch.view_as_real of it, "
                 "or register it with persistent=False if the module can compute it again."
             )
 
@@ -293,24 +293,24 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
     got = tuple(logits.shape)
     if got != expected:
         raise NetError(
-            f"The module should give logits of shape {expected} for {len(sample)} images "
-            f"({model.task.outputs} targets), but gave {got}."
+            f"The module must return logits of shape {expected} for {len(sample)} images "
+            f"and {model.task.outputs} outputs, but returned {got}. Change its last layer."
         )
     learns = any(weight.requires_grad for weight in model.parameters())
     if not logits.is_floating_point() or (learns and not logits.requires_grad):
         raise NetError(
-            f"The module should give real logits that can be differentiated, but gave {logits.dtype} "
-            f"{'with' if logits.requires_grad else 'without'} a gradient. Leave out detach(), argmax() and the like."
+            f"The module must return differentiable real logits, but returned {logits.dtype} "
+            f"{'with' if logits.requires_grad else 'without'} a gradient. Remove calls such as detach() or argmax()."
         )
     if activation := _find_final_activation(logits, model.task):
         raise NetError(
-            f"The module should give {WANTED_OUTPUT[isinstance(model.task, Regression)]}, but it ends in a "
+            f"The module must return {WANTED_OUTPUT[isinstance(model.task, Regression)]}, but it ends in a "
             f"{activation}. Remove the {activation}."
         )
 
 
 def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
-    """The function that turned logits into probabilities or bounded numbers, by autograd's record or by the values."""
+    """The activation function after the logits, found in the autograd graph or by the values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]

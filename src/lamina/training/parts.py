@@ -1,4 +1,4 @@
-"""Parts of a training that are the user's own functions: loss, optimizer, augmentation, schedule and metrics."""
+"""Custom functions of a training: loss, optimizer, augmentation, schedule and metrics."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lamina.values import explain_arguments
 
 
 class Parameters(list[nn.Parameter]):
-    """The trained parameters of a net, in its order.
+    """The trainable parameters of a net, as a list in the order of the net.
 
     Attributes:
-        named: the same by name, such as ``0.weight``.
+        named: The parameters by name, such as ``0.weight``.
     """
 
     def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
@@ -30,7 +30,7 @@ class Parameters(list[nn.Parameter]):
 
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of each layer, by the layer's path in the net, such as ``0``."""
+        """The parameters of each layer, by the path of the layer in the net, such as ``0``."""
         found: dict[str, list[nn.Parameter]] = {}
         for name, weight in self.named.items():
             found.setdefault(name.rpartition(".")[0], []).append(weight)
@@ -43,9 +43,9 @@ IGNORED = {
     "schedule": ("schedule", "constant"),
     "warmup_fraction": ("schedule", 0.0),
 }
-"""Fields of a recipe that a part of the user's own takes the place of, and their value where they are unset."""
+"""Recipe fields that a custom part replaces: the part, and the value of the field when unset."""
 TAKEN_NAMES = ("loss", "accuracy", "mean_average_precision", "mean_absolute_error")
-"""Metrics that lamina writes into a run's history itself."""
+"""Metrics that lamina writes to the history of a run."""
 ARGUMENTS = {
     "loss": ("logits, targets", "functional.cross_entropy(logits, targets)"),
     "optimizer": ("parameters, recipe", "torch.optim.SGD(parameters, lr=recipe.lr)"),
@@ -53,7 +53,7 @@ ARGUMENTS = {
     "schedule": ("done", "1 - done"),
     "metrics": ("logits, targets", "(logits.argmax(1) == targets).float().mean()"),
 }
-"""What each part is called with, and an example of what it returns."""
+"""The arguments of each part and an example of its result."""
 
 OwnLoss = Callable[[Tensor, Any], Tensor]
 OwnOptimizer = Callable[[Parameters, Recipe], Optimizer]
@@ -64,43 +64,47 @@ OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 
 
 def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
-    """Metrics by name; those without one have that of their function."""
+    """Metrics by name; by default, the name of the function."""
     given: Any = () if metrics is None else metrics
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise RecipeError(f"metrics must be a list of functions, or functions by name, got {metrics!r:.60}.")
+        raise RecipeError(
+            f"metrics must be a list or a dictionary of functions, got {metrics!r:.60}. Use metrics=[function]."
+        )
     if isinstance(given, Mapping):
         return given
     named = [(describe_part(metric).rpartition(".")[2], metric) for metric in given]
     if len(dict(named)) < len(named):
         name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
-        raise RecipeError(f"metrics has two functions named {name}. Name them, as in metrics={{'{name}_2': …}}.")
+        raise RecipeError(
+            f"metrics has two functions named {name}. Use a dictionary, such as metrics={{'{name}_2': …}}."
+        )
     return dict(named)
 
 
 @explain_arguments(RecipeError)
 @dataclass(frozen=True, init=False)
 class Parts:
-    """Functions of the user's own, in place of what a recipe names.
+    """Your own functions, which replace what a recipe names.
 
-    Random numbers of torch, NumPy and Python inside ``loss`` and ``augment`` follow from the recipe's seed, the step
-    and the lane, so that a resumed training draws the same. Generators that you make yourself are not seeded.
+    In ``loss`` and ``augment``, the random generators of torch, NumPy and Python are seeded from the recipe's seed, the
+    step and the lane, so a resumed training draws the same numbers. Generators that you create yourself are not seeded.
 
-    Attributes:
-        loss: from the logits of a batch, float32 (N, K), and its targets to their mean loss, a scalar. The targets are
-            a tensor in the form of the logits: class numbers (N,), 0.0 or 1.0 (N, K) for labels and questions, or
-            standardized numbers (N, K); or what ``augment`` returned.
-        optimizer: from the trained :class:`Parameters`, a list, and the recipe to a torch optimizer. The schedule
-            multiplies the learning rate of each of its groups.
-        augment: from the images of a batch, float32 (N, C, H, W) from 0 to 1, after the recipe's augmentation, and
-            their targets to images of the same shape and targets of any form that the loss takes.
-        schedule: from the fraction of the steps that are done, from 0 to below 1, to the factor of the learning rate,
-            0 or more; in place of ``Recipe.schedule``.
-        metrics: by name, or several named as they are: functions from the logits, float32 (N, K), and targets of a
-            whole split, as in ``Images``, to a number; for regression, from predictions in the targets' units. Computed
-            on the CPU wherever ``val`` or ``test`` is evaluated.
+    Args:
+        loss: Function of logits, float32 (N, K), and targets of a batch that returns the mean loss, a scalar. Targets
+            are class indices (N,), 0.0 or 1.0 (N, K) for multi-label and yes-or-no tasks, standardized numbers (N, K)
+            for regression, or whatever ``augment`` returned.
+        optimizer: Function of the trainable :class:`Parameters`, a list, and the recipe that returns a torch optimizer.
+            The schedule multiplies the learning rate of each parameter group.
+        augment: Function of images, float32 (N, C, H, W) from 0 to 1, and targets of a batch that returns both. Called
+            after the recipe's augmentation. Images must keep their shape; targets must fit the loss.
+        schedule: Function of the completed fraction of steps, from 0 to below 1, that returns the factor of the
+            learning rate, 0 or more. Replaces ``Recipe.schedule``.
+        metrics: List of functions, or dictionary of functions by name. Each gets the logits, float32 (N, K), and the
+            targets of a whole split, as in ``Images``, on the CPU, and returns a number. For regression, predictions in
+            the units of the targets take the place of logits. Computed whenever ``val`` or ``test`` is evaluated.
 
     Raises:
-        RecipeError: a part is no function of such arguments, or a metric has a name that is taken.
+        RecipeError: A part is not a function with these arguments, or the name of a metric is taken.
 
     >>> def largest(logits, targets):
     ...     return logits.max()
@@ -127,16 +131,17 @@ class Parts:
         for name in self.metrics:
             if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
                 raise RecipeError(
-                    f"metrics must have names such as top_2, which lamina does not use for its own, got {name!r:.60}."
+                    f"metrics has the name {name!r:.60}; a name must be an identifier that lamina does not use. "
+                    "Use a name such as top_2."
                 )
         for name, part in self._functions().items():
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
-                raise RecipeError(f"{name} must be a function, got {what}. See docs/extend.md for its arguments.")
+                raise RecipeError(f"{name} must be a function, got {what}. docs/extend.md describes its arguments.")
             _check_arguments(name, part)
         if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
             raise RecipeError(
-                f"loss must not have parameters to train, but {describe_part(self.loss)} has. Put them into the net."
+                f"loss must not have trainable parameters, but {describe_part(self.loss)} has. Move them to the net."
             )
 
     def _functions(self) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Parts:
         return {name: part for name, part in given.items() if part is not None} | metrics
 
     def describe(self) -> dict[str, str]:
-        """Each part's module and name, such as ``{"loss": "losses.focal"}``, as a run records them."""
+        """Module and name of each part, such as ``{"loss": "losses.focal"}``, for the record of a run."""
         return {name: describe_part(part) for name, part in self._functions().items()}
 
 
@@ -153,7 +158,6 @@ NO_PARTS = Parts()
 
 
 def _check_arguments(name: str, part: Callable[..., Any]) -> None:
-    """Raise ``RecipeError`` if a part cannot be called as it will be."""
     arguments, example = ARGUMENTS[name.partition(".")[0]]
     try:
         signature = inspect.signature(part)
@@ -163,13 +167,13 @@ def _check_arguments(name: str, part: Callable[..., Any]) -> None:
         signature.bind(*arguments.split(", "))
     except TypeError as error:
         raise RecipeError(
-            f"{name} is called with {arguments}, but {describe_part(part)} does not take them ({error}). Write, for "
-            f"example, lambda {arguments}: {example}."
+            f"{name} is called with {arguments}, but {describe_part(part)} does not accept these arguments ({error}). "
+            f"Use a function such as lambda {arguments}: {example}."
         ) from error
 
 
 def describe_part(part: Callable[..., Any]) -> str:
-    """A function's module and name, as in ``losses.focal``; of an object, those of its class."""
+    """Module and name of a function, such as ``losses.focal``; for an object, of its class."""
     while isinstance(part, functools.partial):
         part = part.func
     named = part if hasattr(part, "__qualname__") else type(part)
@@ -177,7 +181,7 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 
 def describe_arguments(described: Mapping[str, str]) -> str:
-    """Parts, as :meth:`Parts.describe` gives them, as the arguments of a call.
+    """The arguments of a call, from the result of :meth:`Parts.describe`.
 
     >>> describe_arguments({"loss": "losses.focal", "metrics.top_2": "scores.top_2", "metrics.f1": "scores.<lambda>"})
     'loss=focal, metrics={"top_2": top_2, "f1": …}'
@@ -191,16 +195,16 @@ def describe_arguments(described: Mapping[str, str]) -> str:
 
 
 def check_parts(parts: Parts, recipe: Recipe) -> None:
-    """Raise ``RecipeError`` if the recipe sets what a part of the user's own would ignore."""
+    """Raise ``RecipeError`` if the recipe sets a field that a custom part ignores."""
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
             raise RecipeError(
-                f"{name} was {value!r}, but a {part} of your own does not use it. Do what it does in your {part}, and "
-                f"leave it out of the recipe: dataclasses.replace(recipe, {name}={unset!r})."
+                f"{name} is {value!r}, but your own {part} replaces it. Implement it in your {part} if you need it, "
+                f"and use dataclasses.replace(recipe, {name}={unset!r})."
             )
 
 
 def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
-    """A recipe that lamina chose, without what a part of the user's own would ignore."""
+    """The recipe without the fields that custom parts ignore."""
     unset: dict[str, Any] = {name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None}
     return dataclasses.replace(recipe, **unset)

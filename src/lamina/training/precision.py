@@ -1,4 +1,4 @@
-"""The number format of products: bf16 where the processor computes in it and layers are large, else fp32."""
+"""Number format of products: bf16 if the processor supports it and layers are large, else fp32."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lamina.training.activations import record_calls
 from lamina.training.device import Choice
 from lamina.training.model import Model
 
-# Below these limits, conversion to bf16 costs what the products save: of a net, and of a linear layer.
+# Limits of a net and of a linear layer, below which conversion to bf16 costs what the products save.
 LEAST_MULTIPLY_ADDS = 1_000_000
 LEAST_WEIGHTS = 100_000
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
@@ -21,13 +21,13 @@ DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
 
 @dataclass(frozen=True)
 class Precision(Choice):
-    """The number format, the reason, and the module paths of the linear layers that stay in float32 anyway."""
+    """The number format with its reason, and module paths of linear layers that stay in float32."""
 
     float32_layers: tuple[str, ...] = ()
 
 
 def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> Precision:
-    """The number format of products; ``auto`` depends on the device and the sizes of the layers alone."""
+    """The number format of products; ``auto`` depends only on the device and the layer sizes."""
     if wanted != "auto":
         return Precision(wanted, "as requested")
     device = model.device.type
@@ -47,14 +47,14 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether a device multiplies matrices in bf16 clearly faster than in fp32; ARM and MPS count as slow."""
+    """Whether a device multiplies matrices clearly faster in bf16 than in fp32; false for ARM and MPS."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def arrange_layers(model: Model, precision: Precision) -> bool:
-    """Prepare the layers of ``model`` for this format; returns whether to train within torch's autocast."""
+    """Prepare the layers for the number format; returns whether to train with torch's autocast."""
     if precision.value != "bf16" or not _is_linear(model):
         return precision.value == "bf16"
     for name, layer in _find_linear(model).items():
@@ -64,7 +64,7 @@ def arrange_layers(model: Model, precision: Precision) -> bool:
 
 
 def _is_linear(model: Model) -> bool:
-    """Whether the model consists of lamina's own layers on a CPU, none of them a convolution."""
+    """Whether the model is a lamina net without convolutions on a CPU."""
     on_cpu = model.device.type == "cpu"
     return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
 
@@ -74,7 +74,7 @@ def _find_linear(model: Model) -> dict[str, nn.Linear]:
 
 
 def _count_multiply_adds(model: Model) -> int:
-    """For one image; in a module of the user's own, those of its convolutions and linear layers."""
+    """Multiply-adds per image; in a custom module, of its convolutions and linear layers."""
     if model.net is not None:
         return model.net.multiply_adds(model.in_shape)
     channels, height, width = model.in_shape

@@ -1,4 +1,4 @@
-"""timm's pretrained nets with a new head: the only file that imports timm, and only when one of its nets is made."""
+"""Pretrained nets from timm with a new head. The only module that imports timm, and only when it builds such a net."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
-"""Values of ``weights`` other than a path: random weights, those that timm's authors publish, or the package's."""
+"""Values of ``weights`` other than a path: random, published by timm, or packaged with lamina[pretrained]."""
 HUB_FILE = "model.safetensors"
-IN_PYTHON = " (in Python, weights of find_net)"
-HUB_PREFIX = "models--timm--"  # of the folder of a net of timm's in the hub's cache
+IN_PYTHON = " (in Python, the argument weights of find_net)"
+HUB_PREFIX = "models--timm--"  # of folders of timm nets in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
 SMALL_BYTES = 10_000_000, 50_000_000
-"""Of cached nets' weights that are worth trying unasked: smaller ones are test nets, larger ones slow on a CPU."""
+"""Sizes of cached weights to consider by default: smaller nets are tests, larger ones are slow on a CPU."""
 
 RECIPES = {
     "default": Recipe(
@@ -47,23 +47,22 @@ RECIPES = {
         epochs=30, batch_size=32, optimizer="adam", lr=3e-3, weight_decay=0.3, schedule="cosine", freeze=30
     ),
 }
-"""For nets with pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out images of
-CIFAR-10 (docs/experiments.md). ``default`` first trains the head until it has converged; when it starts to train all
-layers, the learning rate has fallen to a quarter. In ``frozen``, Adam adds the weight decay to the gradient, so the
-head converges to the minimum of a loss with an L2 penalty."""
+"""Recipes for pretrained weights, the default first, tuned with EfficientNet-Lite0 on 500 held-out images of CIFAR-10
+(docs/experiments.md). ``default`` trains the head until it converges, then all layers, from a quarter of the learning
+rate. In ``frozen``, Adam adds the weight decay to the gradient, so the head minimizes a loss with an L2 penalty."""
 FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
-"""For nets with random weights."""
+"""Recipes for random weights."""
 
 
 @dataclass(frozen=True)
 class TimmNet:
-    """A net of timm's, and where its first weights come from."""
+    """A net from timm and the source of its initial weights."""
 
-    name: str  # timm's, with the tag of its pretrained weights, as `efficientnet_lite0.ra_in1k`
+    name: str  # in timm, with the tag of its weights, such as `efficientnet_lite0.ra_in1k`
     weights: str
-    """``none`` for random ones, ``pretrained`` for those of that tag, ``packaged`` for those that the extra
-    ``lamina[pretrained]`` installs, or the path of a safetensors file."""
-    digest: str  # of the first weights; empty for random ones
+    """``none`` (random), ``pretrained`` (published by timm for the tag), ``packaged`` (installed by
+    ``lamina[pretrained]``), or the path of a safetensors file."""
+    digest: str  # of the initial weights; empty for random ones
 
     @property
     def net_name(self) -> str:
@@ -72,7 +71,7 @@ class TimmNet:
     def __str__(self) -> str:
         if self.weights == NONE:
             return "random"
-        where = {PRETRAINED: f"timm's for {self.name}", PACKAGED: f"those of the package {DISTRIBUTION}"}
+        where = {PRETRAINED: f"published by timm for {self.name}", PACKAGED: f"from the package {DISTRIBUTION}"}
         return f"{where.get(self.weights, self.weights)} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -80,11 +79,11 @@ class TimmNet:
             return self.empty_module(shape, outputs)
         source, tensors = self._read()
         if (found := digest_tensors(tensors)) != self.digest:
-            raise NetError(f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train again.")
+            raise NetError(f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train a new run.")
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
-        """The net with random weights throughout; nothing is read."""
+        """The net with random weights; reads no file."""
         return _build(self.name, shape, outputs, None)
 
     def _read(self) -> tuple[str, dict[str, Tensor]]:
@@ -93,14 +92,14 @@ class TimmNet:
         file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
         if file is None:
             raise NetError(
-                f"The weights that timm publishes for {self.name} are no longer in the cache of the Hugging Face hub. "
+                f"The weights of {self.name} are no longer in the cache of the Hugging Face hub. "
                 f"Download them again with lamina train timm:{self.name}."
             )
         return str(file), read_weights(file)
 
 
 def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
-    """A net of timm's, by default with the weights of its tag; ``report`` gets a message before a download."""
+    """A timm net, by default with the weights of its tag; calls ``report`` with a message before a download."""
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
@@ -109,7 +108,9 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
         weights = PACKAGED if is_in_package and find_pretrained(name) is None else PRETRAINED
     if weights == PACKAGED:
         if name != PACKAGED_NET:
-            raise NetError(f"The packaged weights are those of {PACKAGED_NET}, not of {name}. Leave out --weights.")
+            raise NetError(
+                f"The packaged weights belong to {PACKAGED_NET}, not to {name}. Leave out --weights{IN_PYTHON}."
+            )
         return _check_weights(name, PACKAGED, read_packaged())
     if weights == PRETRAINED:
         return _check_weights(name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report)))
@@ -118,7 +119,7 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
 
 
 def find_at_hand() -> TimmNet | None:
-    """The net to try if the user named none: the packaged one, else a small one of the hub's cache, if any is there."""
+    """The net to try by default: the packaged one, else a small one from the hub's cache, if available."""
     if importlib.util.find_spec("timm") is None:
         return None
     if find_packaged() is not None:
@@ -132,80 +133,83 @@ def find_at_hand() -> TimmNet | None:
 
 
 def find_cached() -> dict[str, Path]:
-    """The nets whose published weights are in the hub's cache, by name, and their files; the network is not used."""
+    """Weight files in the hub's cache, by name of the net. Does not use the network."""
     if importlib.util.find_spec("timm") is None:
         return {}
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.constants import HF_HUB_CACHE
 
     names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
-    known = set(import_timm().list_pretrained()) if names else set()  # its authors publish other libraries' nets too
+    known = (
+        set(import_timm().list_pretrained()) if names else set()
+    )  # because timm's organization also publishes other nets
     files = {name: find_pretrained(name) for name in names if name in known}
     return {name: file for name, file in files.items() if file is not None}
 
 
 def find_pretrained(name: str) -> Path | None:
-    """The file of a net's pretrained weights, if it was downloaded before; the network is not used."""
+    """The file of a net's pretrained weights, if cached. Does not use the network."""
     hub, repository = _find_hub(name)
     found = hub.try_to_load_from_cache(repository, HUB_FILE)
     return Path(found) if isinstance(found, str) else None
 
 
 def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
-    """Download a net's pretrained weights from the Hugging Face hub; ``report`` gets their size before."""
+    """Download a net's pretrained weights; calls ``report`` with their size first."""
     if is_offline():
         raise NetError(
-            f"The weights of {name} were not downloaded before, and LAMINA_OFFLINE forbids downloads. Unset it, use "
-            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
+            f"The weights of {name} are not cached, and LAMINA_OFFLINE forbids downloads. Unset it, or use --weights "
+            f"FILE.safetensors, or --weights {NONE} for random weights{IN_PYTHON}."
         )
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
     report(f"weights: checking {url} (--weights FILE or {NONE} needs no network)")
     try:
-        # Without a network the download itself would retry for most of a minute; this request is made once.
+        # Without a network, the download would retry for most of a minute; this request does not.
         size = hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_SECONDS).size
         report("weights: downloading" + (f" {size / 1e6:.0f} MB" if size else ""))
         return Path(hub.hf_hub_download(repository, HUB_FILE, etag_timeout=HUB_TIMEOUT_SECONDS))
-    except Exception as error:  # their classes differ between versions of the hub's library
+    except Exception as error:  # error classes differ between versions of the hub's library
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
-            f"The weights of {name} cannot be downloaded from {url} ({reason}). Without a network, use "
-            f"--weights FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
+            f"The weights of {name} cannot be downloaded from {url} ({reason}). Check the network, or use --weights "
+            f"FILE.safetensors, or --weights {NONE} for random weights{IN_PYTHON}."
         ) from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU; a pickled file is rejected, as reading one can run code."""
+    """The tensors of a safetensors file, on the CPU. Rejects pickled files, because loading them can run code."""
     if not file.is_file():
         raise NetError(
-            f"There is no file {file}. --weights takes a safetensors file, {PRETRAINED} for those that timm's authors "
-            f"publish, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones{IN_PYTHON}."
+            f"There is no file {file}. For --weights, use a safetensors file, {PRETRAINED} for the weights that timm "
+            f"publishes, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones{IN_PYTHON}."
         )
     try:
         return dict(safetensors.torch.load_file(file))
     except (SafetensorError, KeyError, OSError) as error:
         raise NetError(
-            f"{file} is not a safetensors file ({error}). Files of other kinds (.pth, .pt, .bin) are pickled, and can "
-            'run code when they are read. Convert one with: python -c "import torch, safetensors.torch as s; '
+            f"{file} is not a safetensors file ({error}). lamina does not load pickled files (.pth, .pt, .bin), "
+            "because "
+            'they can run code. Convert it with python -c "import torch, safetensors.torch as s; '
             "s.save_file({name: tensor.contiguous() for name, tensor in "
             f"torch.load('{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
         ) from error
 
 
 def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Each channel's mean and standard deviation that a net of timm's was made for; ``None`` for other nets."""
+    """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:
         return None
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    # Grey images get the mean of the three, as timm adds up a filter's weights for the three colours.
+    # Gray images get the mean of the three, because timm sums filter weights over the colors.
     if len(mean) != channels:
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
     return tuple(255 * value for value in mean), tuple(255 * value for value in std)
 
 
 def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
-    """The side of the images that a net of timm's was made for; ``None`` for other nets."""
+    """The image side that a timm net was pretrained on; ``None`` for other nets."""
     if isinstance(net, TimmNet):
         return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])
     config = getattr(net, "pretrained_cfg", None)
@@ -213,7 +217,7 @@ def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
 
 
 def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> TimmNet:
-    """Reject weights that do not fit before any image is read."""
+    """Reject weights that do not fit, before any image is loaded."""
     _build(name, import_timm().get_pretrained_cfg(name).input_size, 2, tensors)
     return TimmNet(name, weights, digest_tensors(tensors))
 
@@ -222,11 +226,11 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
     timm = import_timm()
     config = timm.get_pretrained_cfg(_complete_name(name))
     channels, height, width = shape
-    # Nets of patches are made for one size; their weights are interpolated to another as they are loaded.
+    # Vision transformers have a fixed size; timm interpolates their weights to another one when loading.
     size = {"img_size": (height, width)} if config.fixed_input_size else {}
     overlay, units = {}, outputs
     if tensors is not None:
-        # First with the head of the weights, which a file may lack, so that all of them are checked.
+        # First with the head of the file, if it has one, so that timm checks all weights.
         classifiers = config.classifier if isinstance(config.classifier, tuple | list) else (config.classifier,)
         head = tensors.get(f"{classifiers[0]}.weight")
         units = 0 if head is None else len(head)
@@ -242,13 +246,15 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
         if tensors is not None:
             expected = timm.create_model(name, num_classes=units).state_dict()
             if misfit := _describe_misfit(tensors, expected):
-                raise NetError(f"The weights do not fit {name}: {misfit}. Give weights of that net.") from error
-        raise NetError(f"timm cannot make {name} for images of {channels}×{height}×{width}: {error}") from error
+                raise NetError(f"The weights do not fit {name}: {misfit}. Use weights of this net.") from error
+        raise NetError(
+            f"timm cannot build {name} for images of {channels}×{height}×{width} (channels, height, width): {error}"
+        ) from error
     return body
 
 
 def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """How their names and shapes differ; empty where they do not."""
+    """How names and shapes differ; empty if they do not."""
     shapes = [
         f"{name} is {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
         for name in expected
@@ -261,7 +267,7 @@ def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tenso
 
 
 def _complete_name(name: str) -> str:
-    """The name with a tag, if timm has one. Files and places on the hub, which timm also takes, are no such names."""
+    """The name with a tag, if timm has one. Rejects files and hub addresses, which timm also accepts."""
     timm = import_timm()
     known = timm.list_models()
     net, _, tag = name.partition(".")
@@ -282,19 +288,19 @@ def import_timm() -> ModuleType:
         import timm
     except ImportError as error:
         raise NetError(
-            f"timm's nets need timm, which cannot be imported ({error}): pip install 'lamina[pretrained]'"
+            f"This net needs timm, which cannot be imported ({error}). Run pip install 'lamina[pretrained]'"
         ) from error
     module: ModuleType = timm
     return module
 
 
 def _find_hub(name: str) -> tuple[ModuleType, str]:
-    """The hub's library, and the repository there of a net's pretrained weights."""
+    """The hub's library and the repository of a net's pretrained weights."""
     repository: str | None = import_timm().get_pretrained_cfg(name).hf_hub_id
     if not repository:
         raise NetError(
             f"timm publishes no weights for {name} on the Hugging Face hub. Use --weights "
-            f"FILE.safetensors, or train from random ones with --weights {NONE}{IN_PYTHON}."
+            f"FILE.safetensors, or --weights {NONE} for random weights{IN_PYTHON}."
         )
     import huggingface_hub
 

@@ -1,4 +1,4 @@
-"""Random choices that depend on their purpose, not on how many were made before, so that a training resumes exactly."""
+"""Random generators whose seeds depend on purpose and step only, so that a training resumes exactly."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 _SEEDING = threading.RLock()
-"""torch has one generator for the whole process: trainings in several threads take turns with it."""
+"""torch has one generator per process, which trainings in several threads share."""
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A seed of 63 bits for one ``purpose`` (``"order"``, ``"flip"`` …) and epoch or step ``index``."""
+    """A 63-bit seed for a ``purpose``, such as ``"order"``, and an epoch or step ``index``."""
     digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -27,7 +27,7 @@ def derive_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators inside the block, and restore them after it; one thread at a time is inside."""
+    """Seed torch's generators in the block and restore them afterwards; one thread at a time."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         torch.cuda.init()
@@ -45,7 +45,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def seeded_everywhere(seed: int, device: torch.device) -> Iterator[None]:
-    """The same for code of the user's own, which may use the generators of NumPy and Python."""
+    """Like :func:`seeded`, but also for NumPy and Python, which custom functions may use."""
     with seeded(seed, device):
         numpy_state, python_state = np.random.get_state(), random.getstate()
         np.random.seed(seed % 2**32)

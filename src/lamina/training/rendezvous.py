@@ -1,4 +1,4 @@
-"""How processes find each other through torchrun's store, wait for each other, and notice who is lost."""
+"""Start, waiting and heartbeats of processes, through torchrun's store."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lamina.errors import GroupError, name_some
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-TIMEOUT_SECONDS = 60.0  # a process that does not answer for so long counts as lost
+TIMEOUT_SECONDS = 60.0  # a process that does not respond for this long is lost
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
-"""Each process sends a heartbeat so often; when exchanges fail, one that sends none for the longer time is lost."""
+"""Time between heartbeats, and the silence after which a process is lost when an exchange has failed."""
 ABSENT_SECONDS = 15.0
-"""One that is waited for is lost when it sends none for so long: torchrun kills the others 30 seconds after a death,
-and they are to say before that who was lost."""
+"""The silence after which a process that others wait for is lost. Less than the 30 s after which torchrun kills the
+others, so that they can report it."""
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
-    """Some ranks, in words, such as ``ranks 0, 2``."""
+    """Ranks as text, such as ``ranks 0, 2``."""
     found = [str(rank) for rank in ranks]
     return f"rank{'s' * (len(found) > 1)} {name_some(found)}"
 
@@ -35,7 +35,7 @@ def find_host() -> str:
 
 
 class Waiting:
-    """A wait for all, in a thread: where the cable is cut, the store waits for an answer without end."""
+    """Waits for all processes, in a thread because the store waits forever if the network is down."""
 
     def __init__(self, store: Store, place: str, rank: int, size: int) -> None:
         self._store, self._place, self._rank = store, place, rank
@@ -45,11 +45,11 @@ class Waiting:
         self._ended = threading.Event()
 
     def finish(self) -> None:
-        """Return when all have come; ``RuntimeError`` if one of them, or the store, is lost."""
+        """Return when all have arrived; raises ``RuntimeError`` if a process or the store is lost."""
         threading.Thread(target=self._poll, daemon=True).start()
         while not self._ended.wait(HEARTBEAT_SECONDS):
             if time.monotonic() - self._last_reply_at > TIMEOUT_SECONDS:
-                raise RuntimeError("the store does not answer")
+                raise RuntimeError("the store does not respond")
         if self._problem:
             raise RuntimeError(self._problem)
 
@@ -70,7 +70,7 @@ class Waiting:
             self._ended.set()
 
     def _look(self, rank: int, heartbeat: bytes, since: float) -> tuple[bytes, float]:
-        """Whether a process has come; else its last heartbeat, and when that was new."""
+        """Check whether a process has arrived; returns its last heartbeat and the time of its last change."""
         if self._store.check([f"{self._place}/{rank}"]):
             self._missing.remove(rank)
         elif self._store.check([f"end/{rank}"]):
@@ -83,7 +83,6 @@ class Waiting:
 
 
 def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None:
-    """Show again and again that a process runs, until ``has_ended`` or the store ends."""
     for count in itertools.count():
         try:
             store.set(f"heartbeat/{rank}", str(count))
@@ -94,9 +93,9 @@ def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None
 
 
 def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> int:
-    """Which start of the processes this is, from 1, as they agree through a store that keeps earlier ones' entries."""
-    # torchrun's own count may differ from machine to machine. The leader answers each process by the secret that it
-    # left under its rank, and lets all go on once each has taken the answer: a secret of an earlier start never does.
+    """The number of this start of the processes, from 1, agreed through a store with entries of earlier starts."""
+    # The count of torchrun may differ between machines. Each process leaves a secret under its rank, the leader sends
+    # the number to that secret, and all continue once each has confirmed it; secrets of earlier starts never do.
     deadline = time.monotonic() + timeout_seconds
     secret = secrets.token_hex(8)
     number = store.add("starts", 1) if rank == 0 else 0
@@ -118,8 +117,8 @@ def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> i
         if time.monotonic() > deadline:
             missing = name_ranks([0] if rank else sorted(waiting))
             raise GroupError(
-                f"Waited {timeout_seconds:g} seconds for {missing} of {size} processes, which did not start. Resuming "
-                "continues from the last checkpoint, with any number of processes."
+                f"{missing[:1].upper() + missing[1:]} of {size} processes did not start within {timeout_seconds:g} "
+                "seconds. Resume the run with lamina resume; the number of processes may differ."
             )
         time.sleep(POLL_SECONDS)
     store.set(f"go/{number}", "")

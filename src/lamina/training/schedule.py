@@ -1,4 +1,4 @@
-"""The learning rate of each step and the image size of each epoch."""
+"""Learning rate of each step and image size of each epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lamina.training.recipe import Recipe
 
 
 def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = None) -> float:
-    """The factor of the learning rate at ``step`` (from 0) of ``steps``, by the recipe's schedule or the user's own.
+    """The factor of the peak learning rate at ``step`` (from 0), from the recipe's schedule or a custom one.
 
     >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
     >>> [lr_factor(recipe, step, 8) for step in range(8)]
@@ -27,8 +27,8 @@ def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = N
             factor = math.nan
         if not 0 <= factor < math.inf:
             raise RecipeError(
-                f"schedule must return a factor of the learning rate, 0 or more, but {describe_part(own)} returned "
-                f"{given!r:.60} for {step / steps:g} of the steps."
+                f"schedule returned {given!r:.60} at fraction {step / steps:g} of the steps; {describe_part(own)} "
+                "must return a factor of the learning rate, 0 or more, such as 1 - done."
             )
         return factor
     schedule = SCHEDULES[recipe.schedule]
@@ -39,9 +39,9 @@ def lr_factor(recipe: Recipe, step: int, steps: int, own: OwnSchedule | None = N
 
 
 def size_fraction(recipe: Recipe, epoch: int) -> float:
-    """The fraction of their side that images have in ``epoch`` (from 0), in eighths: 1 in the last quarter of all.
+    """The image side in ``epoch`` (from 0) as a fraction of full size, in eighths; 1 in the last quarter of all epochs.
 
-    From Howard, "Now anyone can train ImageNet in 18 minutes", 2018.
+    Progressive resizing: Howard, "Now anyone can train ImageNet in 18 minutes", 2018.
 
     >>> [size_fraction(Recipe(epochs=8, start_size_fraction=0.5), epoch) for epoch in range(8)]
     [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]
@@ -55,13 +55,13 @@ def size_fraction(recipe: Recipe, epoch: int) -> float:
 
 
 def evaluation_interval(train_images: int, val_images: int) -> int:
-    """Every how many epochs to evaluate ``val``, so that it takes a fifth of the time at most; no clock is read."""
-    # A forward pass takes about a third of a training step.
+    """Number of epochs between evaluations on ``val``, so that they take at most a fifth of the time."""
+    # Computed rather than measured, so that it is reproducible. A forward pass takes about a third of a training step.
     return max(1, math.ceil(5 * val_images / (3 * train_images)))
 
 
 def sizes_shown(recipe: Recipe) -> list[float]:
-    """The fractions of their side that images have in any epoch, the smallest first."""
+    """All image sides of a training as fractions of full size, ascending."""
     if not recipe.start_size_fraction:
         return [1.0]
     sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # 1,000 samples include every eighth
@@ -69,17 +69,18 @@ def sizes_shown(recipe: Recipe) -> list[float]:
 
 
 def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -> Recipe:
-    """The recipe with more epochs; ``RecipeError`` where its steps so far would have been others with it."""
+    """The recipe with more epochs; raises ``RecipeError`` if this would change the steps already done."""
     spread = {
-        "the growth of the images": recipe.start_size_fraction,
-        f"the schedule {recipe.schedule}": recipe.schedule != "constant",
-        "a schedule of your own": own is not None,
+        "progressive resizing": recipe.start_size_fraction,
+        f"schedule {recipe.schedule}": recipe.schedule != "constant",
+        "your schedule": own is not None,
         "the warmup": recipe.warmup_fraction,
     }
     if epochs != recipe.epochs and any(spread.values()):
         what = next(what for what, is_so in spread.items() if is_so)
         raise RecipeError(
-            f"epochs can't go from {recipe.epochs} to {epochs}: {what} is spread over all epochs, so every step so far "
-            "would have been different. Leave out epochs, or start a new run with that many epochs."
+            f"epochs is {epochs}, but the run has {recipe.epochs} and {what} depends on the total, so every step so "
+            "far would have been different. Leave out epochs to finish this run, or start a new run with "
+            f"epochs={epochs}."
         )
     return dataclasses.replace(recipe, epochs=epochs)

@@ -1,4 +1,4 @@
-"""Everything that can be checked and chosen before a training's first step."""
+"""Checks and choices before the first training step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AnyNet: TypeAlias = Net | nn.Module
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model before its first step, and what was chosen for it."""
+    """A model before its first step, with its optimizer, device and number format."""
 
     model: Model
     optimizer: Optimizer
@@ -48,21 +48,21 @@ def prepare_training(
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Prepared:
-    """Check a training as a whole, choose its device and number format, and build its model and optimizer.
+    """Check the arguments of a training, choose device and number format, and build model and optimizer.
 
     Raises:
-        NetError: the net does not take these images or does not give one logit for each target.
-        RecipeError: the recipe does not fit the images, the net or the group, or the device does not exist.
-        DataError: there are no images.
+        NetError: The net does not accept these images or does not return one logit per target.
+        RecipeError: The recipe does not fit the images, the net or the group, or the device is missing.
+        DataError: There are no images.
 
     >>> from lamina import load_data, load_net
     >>> prepare_training(load_net("mlp"), load_data("shapes").train, Recipe(precision="fp32"), "cpu").precision.value
     'fp32'
     """
-    check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net gives one by its name)", is_optional=False)
-    check_type(images, (Images,), "images", "Images, as dataset.train has", is_optional=False)
-    check_type(recipe, (Recipe,), "recipe", "a Recipe, as load_recipe(NET, NAME) gives")
-    check_type(parts, (Parts,), "parts", "Parts, as in Parts(loss=function)", is_optional=False)
+    check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net(NAME) returns a Net)", is_optional=False)
+    check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
+    check_type(recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)")
+    check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=function)", is_optional=False)
     check_group(group)
     recipe = recipe or Recipe()
     chosen = choose_device(device)
@@ -80,8 +80,7 @@ def prepare_training(
 
 
 def check_format(precision: Precision | None, steps_per_record: int) -> None:
-    """Raise ``LaminaError`` for a precision or an interval of records of another kind."""
-    expected = 'a Precision, as a run records it (Recipe(precision="fp32") chooses one)'
+    expected = 'a Precision, such as run.record.precision (to choose one, use Recipe(precision="fp32"))'
     check_type(precision, (Precision,), "precision", expected)
     if not isinstance(steps_per_record, int) or steps_per_record < 1:
         raise RecipeError(f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}.")

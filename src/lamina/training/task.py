@@ -1,4 +1,4 @@
-"""What a kind of target means for training: the loss, the probabilities, and when an answer is right."""
+"""The loss, the probabilities and the accuracy for each kind of target."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ Weights = Float[Tensor, "n ..."]
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """The loss of logits and what they mean, with the statistics of the training targets for a report's baseline."""
+    """The loss and the meaning of logits, with statistics of the training targets for the baseline of a report."""
 
-    target_names: tuple[str, ...]  # the classes, the labels, the question or the numbers
+    target_names: tuple[str, ...]  # names of the classes, labels or numbers, or the yes-or-no question
     kind: ClassVar[Kind]
 
     @property
     def outputs(self) -> int:
-        """How many logits an image has."""
         return len(self.target_names)
 
     def __repr__(self) -> str:
@@ -46,7 +45,7 @@ class Task(ABC):
         return self.compare(logits, self.prepare(targets, logits.dtype), label_smoothing, weights)
 
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Targets in the form of the logits: class numbers as they are, 0 or 1 (N, K), or standardized numbers."""
+        """Targets as the loss needs them: class indices (N,), 0.0 or 1.0 (N, K), or standardized numbers (N, K)."""
         del dtype
         return targets
 
@@ -54,31 +53,30 @@ class Task(ABC):
     def compare(
         self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
-        """The mean loss of a batch whose targets are prepared; for classes, these may be probabilities (N, K) too."""
+        """The mean loss of a batch with prepared targets; for classes, these may also be probabilities (N, K)."""
 
     @abstractmethod
     def weigh(self, targets: Targets) -> Weights:
-        """The weight of each target's loss with which all classes count alike, 1 on average."""
+        """The class weight of each target, 1 on average."""
 
     @abstractmethod
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
-        """Probabilities of the logits, calibrated if there are temperatures; for regression, numbers in own units."""
+        """Probabilities, calibrated if there are temperatures; for regression, numbers in the units of the targets."""
 
     @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
-        """Right answers in a batch; ``None`` for regression."""
+        """Number of correct predictions in a batch; ``None`` for regression."""
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
-        """The task whose probabilities are of logits that are divided by these; numbers have no temperature."""
+        """The task with other temperatures, by which it divides the logits; not for regression."""
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
-        """Its fields as JSON values, and its kind."""
         return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
-        """The task that :meth:`to_json` wrote; ``RunError`` if the values are not those of a task."""
+        """The task that :meth:`to_json` wrote; raises ``RunError`` if the values do not describe one."""
         kinds = SingleLabel, MultiLabel, Binary, Regression
         try:
             task = next(task for task in kinds if task.kind.name == values["kind"])
@@ -90,11 +88,11 @@ class Task(ABC):
 @final
 @dataclass(frozen=True, repr=False)
 class SingleLabel(Task):
-    """One class an image: softmax and cross-entropy.
+    """One class per image: softmax and cross-entropy.
 
     Attributes:
-        shares: of the training images that are of each class, from 0 to 1.
-        temperatures: one, by which the logits are divided for the probabilities, or none; the loss is without.
+        shares: Fraction of the training images in each class, from 0 to 1.
+        temperatures: Empty, or one value that divides the logits before the softmax; the loss ignores it.
 
     >>> SingleLabel(("cat", "dog"), shares=(0.75, 0.25)).weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
@@ -115,7 +113,7 @@ class SingleLabel(Task):
         return (losses * weights).mean()
 
     def weigh(self, targets: Targets) -> Weights:
-        """By class: 1 for a class with an average number of images."""
+        """Inverse class frequency: 1 for a class with an average number of images."""
         return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
@@ -143,7 +141,7 @@ class _SigmoidTask(Task):
         return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
 
     def weigh(self, targets: Targets) -> Weights:
-        """By output: the images of yes count as much, together, as those of no."""
+        """Positives and negatives of each output get equal total weight."""
         columns = targets.long().view(len(targets), -1).T
         weights = [_inverse_shares(torch.bincount(column, minlength=2))[column] for column in columns]
         return torch.stack(weights, dim=1).view_as(targets)
@@ -152,14 +150,14 @@ class _SigmoidTask(Task):
         return _soften(logits, self.temperatures).sigmoid()
 
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
-        """The fraction of right answers of each image, summed over the batch."""
+        """The fraction of correct labels per image, summed over the batch."""
         return ((logits > 0) == targets.view_as(logits)).float().mean(dim=1).sum()
 
 
 @final
 @dataclass(frozen=True, repr=False)
 class MultiLabel(_SigmoidTask):
-    """Any number of labels an image."""
+    """Any number of labels per image."""
 
     kind = targets.MULTI_LABEL
 
@@ -167,7 +165,7 @@ class MultiLabel(_SigmoidTask):
 @final
 @dataclass(frozen=True, repr=False)
 class Binary(_SigmoidTask):
-    """Yes or no: one output."""
+    """A yes-or-no question: one output."""
 
     kind = targets.BINARY
 
@@ -175,7 +173,7 @@ class Binary(_SigmoidTask):
 @final
 @dataclass(frozen=True, repr=False)
 class Regression(Task):
-    """One or several numbers an image, standardized over the training images: mean squared error."""
+    """One or more numbers per image, standardized over the training images: mean squared error."""
 
     medians: tuple[float, ...]
     means: tuple[float, ...]
@@ -189,23 +187,25 @@ class Regression(Task):
     def compare(
         self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
     ) -> Float[Tensor, ""]:
-        """Mean squared error of the standardized numbers; smoothing and weights do not apply."""
+        """Mean squared error of the standardized numbers; ignores smoothing and weights."""
         del label_smoothing, weights
         return functional.mse_loss(logits, prepared)
 
     def weigh(self, targets: Targets) -> Weights:
         del targets
-        raise RecipeError("class_weights needs classes, but the targets are numbers. Leave it out.")
+        raise RecipeError(
+            "class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights "
+            "from the recipe."
+        )
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return logits * logits.new_tensor(self.standard_deviations) + logits.new_tensor(self.means)
 
     def correct(self, logits: Logits, targets: Targets) -> None:
-        """None: numbers are more or less close, not right or wrong."""
+        """``None``, because accuracy does not apply to regression."""
 
 
 def task_of(images: Images) -> Task:
-    """The task for the targets of ``images``, which are those to train on."""
     names, values = tuple(images.target_names), images.targets
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
@@ -223,6 +223,6 @@ def _soften(logits: Logits, temperatures: tuple[float, ...]) -> Logits:
 
 
 def _inverse_shares(counts: Int64[Tensor, " k"]) -> Float[Tensor, " k"]:
-    """The mean count, over the classes that have images, divided by each count."""
+    """The mean count of the classes that have images, divided by each count."""
     mean_count = counts.sum(dtype=torch.float64) / (counts > 0).sum()
     return (mean_count / counts).float()

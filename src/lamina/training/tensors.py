@@ -1,4 +1,4 @@
-"""Tensors and plain values in one safetensors file, checked against a digest when read."""
+"""Tensors and plain values in a safetensors file with a digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METADATA = "lamina"
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
-    """A safetensors file of tensors and plain values, with a digest of both in it."""
+    """The bytes of a safetensors file with tensors, plain values and a digest of both."""
     written: dict[str, Tensor] = {}
     places: set[int] = set()
     for name, tensor in tensors.items():
@@ -29,18 +29,18 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
         places.add(place)
         written[name] = contiguous
     text = json.dumps(values)
-    # One entry: safetensors writes several in an order that changes from process to process.
+    # One entry, because safetensors writes several in an order that differs between processes.
     metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
     return bytes(safetensors.torch.save(written, metadata))
 
 
 def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What :func:`pack_tensors` packed, on the CPU; ``RunError`` that names it by ``what`` if it is damaged."""
+    """The tensors, on the CPU, and values from :func:`pack_tensors`; raises ``RunError`` if they are damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
-    except (SafetensorError, KeyError) as error:  # a type that torch has no name for is a KeyError
+    except (SafetensorError, KeyError) as error:  # KeyError for a dtype that torch does not have
         raise damaged(what, error, remedy) from error
-    # safetensors reads the metadata of files only, and this one may have been replaced meanwhile.
+    # safetensors reads metadata only from files, and this file may have been replaced meanwhile.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__")
     if metadata is None:
@@ -48,13 +48,13 @@ def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Te
     kept = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), what, remedy)
     text = str(kept.get("values", ""))
     if kept.get("digest") != _digest(tensors, text):
-        raise damaged(what, "its content is not that which was written, by its digest", remedy)
+        raise damaged(what, "its digest does not match its content", remedy)
     values: dict[str, Any] = json.loads(text)
     return tensors, values
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """A digest (BLAKE2b, 128 bits, in hexadecimal) of names, types, shapes and values, to the last bit."""
+    """Digest of names, dtypes, shapes and values, to the last bit (BLAKE2b, 128 bits, hexadecimal)."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""How long a training takes on this machine, estimated from a few of its steps."""
+"""Estimates how long a training takes on this machine, from a few of its steps."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from lamina.training.recipe import Recipe, scale_epochs
 from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
-TIMED_BATCH = 100  # the time per image is about the same in larger batches
-TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # the second, more precise, only if the net is fast
+TIMED_BATCH = 100  # larger batches take about equally long per image
+TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # images; the second number is more precise, for fast nets
 ENOUGH_SECONDS = 0.4  # one step of a slow net is enough
 HEAD_SECONDS = 1.5e-4  # per image of a training step of the head alone, once the features are computed
-SAVING_SECONDS = 0.1  # an epoch's record and weights
+SAVING_SECONDS = 0.1  # per epoch, for its record and weights
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per image on this machine, in a training step at full size and in an evaluation; and before the first."""
+    """Seconds per image on this machine, in training at full size and in evaluation, and seconds to start."""
 
     train_seconds: float
     evaluation_seconds: float
     start_seconds: float = 0.0
 
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
-        """The time of all epochs on ``images`` training images, with evaluations of ``evaluated`` images."""
+        """Time of all epochs, with evaluations on ``evaluated`` images."""
         area = 1.0
         if recipe.start_size_fraction:
             area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
@@ -51,17 +51,17 @@ class Pace:
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
 
     def epoch_seconds(self, recipe: Recipe, images: int, evaluated: int) -> list[float]:
-        """The time of each epoch of a recipe that freezes nothing; :meth:`total_seconds` has the arguments."""
-        same = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated) + SAVING_SECONDS
+        """Time of each epoch of a recipe without frozen epochs."""
+        constant = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated) + SAVING_SECONDS
         areas = (size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
-        return [self.train_seconds * images * area + same for area in areas]
+        return [self.train_seconds * images * area + constant for area in areas]
 
     def slow_down(self, factor: float) -> Pace:
         train_seconds, evaluation_seconds = factor * self.train_seconds, factor * self.evaluation_seconds
         return replace(self, train_seconds=train_seconds, evaluation_seconds=evaluation_seconds)
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
-        """The recipe with as many epochs as fit into ``seconds``, at least 1; frozen epochs keep their share."""
+        """The recipe with as many epochs as fit into ``seconds``, at least 1; ``freeze`` is scaled."""
         most = max(0, int(seconds / SAVING_SECONDS)) + 1
         fitting = bisect_right(
             range(1, most + 1),
@@ -72,13 +72,12 @@ class Pace:
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
-    """Time a few training steps of a copy of a net on ``images``, and an evaluation."""
     batch, lanes = choose_timed_batch(recipe)
-    # If a trunk is frozen at first, an epoch has one step, so that all layers are trained from the second step on.
+    # If layers are frozen at first, epochs have one step, so that all layers train from the second step on.
     sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.
-    same = replace(recipe, start_size_fraction=0.0, freeze=min(recipe.freeze, 1))
-    trial = replace(same, epochs=STEPS, batch_size=batch, lanes=lanes)
+    plain = replace(recipe, start_size_fraction=0.0, freeze=min(recipe.freeze, 1))
+    trial = replace(plain, epochs=STEPS, batch_size=batch, lanes=lanes)
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
     ended = []
@@ -93,14 +92,14 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
 
 
 def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
-    """The images and lanes of a timed step: as many lanes of the recipe's size as few images make up."""
+    """The batch size and the lanes of a timed step: lanes of the recipe's size, up to ``TIMED_BATCH`` images."""
     size = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
     lanes = min(recipe.lanes, TIMED_BATCH // size)
     return min(recipe.batch_size, lanes * size), lanes
 
 
 def _time_evaluation(model: Model, images: Images) -> float:
-    """The time per image after a warm-up call, from a few images, or from more if the net is fast."""
+    """Seconds per image after a warm-up call, from more images if the net is fast."""
     count, seconds = 0, 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
         sample = images.take_evenly(few)
