@@ -224,7 +224,7 @@ def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> 
         load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
     other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
     with pytest.warns(
-        LaminaWarning, match=r"^loss was torch.nn.functional.cross_entropy and is torch.nn.functional.nll"
+        LaminaWarning, match=r"^loss was torch.nn.functional.cross_entropy and is now torch.nn.functional.nll"
     ):
         other.train(data=DATA, progress=False)
 
@@ -454,7 +454,7 @@ def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(t
         next(event for event in run.iter_train() if isinstance(event, Epoch))
     other = load_run(run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5))
     with (
-        pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is"),
+        pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is now"),
         pytest.raises(RunError, match=r"the learning rate of optimizer group 1 was 0\.001 and is 0\.5"),
     ):
         other.train(data=DATA)
