@@ -35,7 +35,7 @@ def trained(folder) -> Path:
     return train(folder, "shapes", "one")
 
 
-def find_figures(text: str) -> list[float]:
+def find_numbers(text: str) -> list[float]:
     return [float(figure.replace(",", "")) for figure in re.findall(r"[\d,]*\d(?:\.\d+)?", text)]
 
 
@@ -106,20 +106,20 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     (temperature,) = run.calibration.temperatures
     val, test = (run.outputs[split] for split in ("val", "test"))
     held, probabilities = (softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test))
-    is_right = probabilities.argmax(axis=1) == test.targets
+    is_correct = probabilities.argmax(axis=1) == test.targets
     limit = round(float(np.median(probabilities.max(axis=1))), 3)
     kept = probabilities.max(axis=1) >= limit
     done = run_lamina("predict", trained, image_set / "test", "--confidence-threshold", str(limit), "--coverage", "0.8")
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("rejecting: "))
-    expected = 100 * limit, 2000, 100 * kept.mean(), 100 * is_right[kept].mean(), 100 * is_right.mean()
-    assert find_figures(line) == pytest.approx(expected, abs=0.051)
-    # Of n val images, the ceil(0.8 (n + 1)) with the most probable right class set the limit.
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("confidence threshold: "))
+    expected = 100 * limit, 2000, 100 * kept.mean(), 100 * is_correct[kept].mean(), 100 * is_correct.mean()
+    assert find_numbers(line) == pytest.approx(expected, abs=0.051)
+    # Of n val images, the ceil(0.8 (n + 1)) with the most probable true class set the limit.
     own = np.sort(held[np.arange(800), val.targets])[::-1]
     sets = probabilities >= own[641 - 1]
     sets[np.arange(2000), probabilities.argmax(axis=1)] = True
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("coverage: "))
     expected = 80, 800, 2000, 100 * sets[np.arange(2000), test.targets].mean(), sets.sum(axis=1).mean()
-    assert find_figures(line) == pytest.approx(expected, abs=0.051)
+    assert find_numbers(line) == pytest.approx(expected, abs=0.051)
 
 
 def test_numbers_get_margins(folder, workplace, image_set):
@@ -133,7 +133,7 @@ def test_numbers_get_margins(folder, workplace, image_set):
     for event in events(done.stdout):
         assert event["margins"] == pytest.approx(dict(zip(names, margins.tolist(), strict=True)), rel=1e-4)
     shares = 100 * (apart[1] <= margins).mean(axis=0)
-    assert find_figures(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
+    assert find_numbers(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
     assert (
         "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9." in done.stderr
