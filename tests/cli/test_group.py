@@ -221,7 +221,7 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(ca
     ("case", "message"),
     [
         ("too few lanes", "lamina: lanes is 1, but 3 processes train together and each needs at least one lane."),
-        ("a time", "lamina: Each of several processes would measure another time"),
+        ("a time", "lamina: A group of processes needs a NET and cannot use --time"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said_once(cases, case, message):
