@@ -1,4 +1,4 @@
-# make demo: both nets of the article, trained and compared.   make test: everything that CI runs.
+# make demo: install lamina, train the article's two nets and compare them.   make test: lint, types and all tests.
 # make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -39,14 +39,11 @@ def read_help(*command: str) -> str:
     return subprocess.run([LAMINA, *command, flag], check=True, capture_output=True, text=True).stdout
 
 
-def test_the_readme_opens_with_the_two_commands_of_the_makefile() -> None:
-    readme = ROOT / "README.md"
-    opening = [line.split("#")[0].split() for line in read_blocks(readme, "sh")[0].splitlines()]
+def test_the_readme_shows_how_to_install_and_the_makefile_knows_its_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
 
-    assert opening == [["make", "demo"], ["make", "test"]]
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^demo:", makefile, re.MULTILINE)
-    assert re.search(r"^test:", makefile, re.MULTILINE)
+    assert readme.index("make demo") < readme.index("source .venv/bin/activate")
+    assert re.search(r"^demo:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
