@@ -19,7 +19,7 @@ from lamina import load_data, load_run
 from lamina.data.thumbnails import make_tile
 from lamina.drawing.sheets import break_rows, lay_out
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).parent / "images" / "readme"
 COLUMNS, ROWS, TILE_PX = 6, 3, 96
 PAGE_PX = {"width": 1000, "height": 690}
 

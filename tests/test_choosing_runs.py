@@ -98,14 +98,14 @@ def test_a_second_training_that_cannot_start_leaves_the_first_evaluated(tmp_path
             elif isinstance(event, Comparison):
                 disk.close()
     assert str(warned[0].message).startswith(f"Cannot write a run to {tmp_path}: ")
-    assert str(warned[0].message).endswith(f" {tmp_path / 'mine'} is kept.")
+    assert str(warned[0].message).endswith(f" Kept {tmp_path / 'mine'} instead.")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     assert load_run(tmp_path / "mine").report.split == "test"
 
 
 def test_a_second_training_that_goes_wrong_leaves_no_run(tmp_path):
     wild = Recipe(epochs=3, optimizer="sgd", lr=1e30, precision="fp32")
-    with pytest.warns(LaminaWarning, match=r"Train again with a lower lr, .*=1\. \S+/mine is kept\.$"):
+    with pytest.warns(LaminaWarning, match=r"Train again with a lower lr, .*=1\. Kept \S+/mine instead\.$"):
         events = list(iter_two(tmp_path, second=wild))
     assert isinstance(events[-1], Report)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -132,8 +132,8 @@ def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace)
     ("words", "message"),
     [
         (("--target", "brihgt"), "The model has no class 'brihgt'. Did you mean bright?"),
-        (("--layer", "5"), "There is no layer 5: the net has layers 1 to 4."),
-        (("--layer", "0"), "There is no layer 0: the net has layers 1 to 4."),
+        (("--layer", "5"), "There is no layer 5; the net has layers 1 to 4."),
+        (("--layer", "0"), "There is no layer 0; the net has layers 1 to 4."),
         (("--layer", "9x"), "The model has no module 'body.9x'. Did you mean body.3?"),
         (
             ("--layer", "3"),

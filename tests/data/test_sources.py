@@ -93,7 +93,7 @@ def test_tables_give_the_same_data_as_folders(form: str, image_set, tmp_path: Pa
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
 def test_arrays_give_their_images_and_classes(form: str, image_set, tmp_path: Path) -> None:
     path = ARRAY_SOURCES[form](image_set, tmp_path)
-    with pytest.warns(LaminaWarning, match="taken as") if form == "npz of floats" else nullcontext():
+    with pytest.warns(LaminaWarning, match="interpreted as") if form == "npz of floats" else nullcontext():
         data = load_data(path)
 
     for split, images in data.splits.items():

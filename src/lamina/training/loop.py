@@ -101,10 +101,12 @@ class Training:
 
     @property
     def epochs_done(self) -> int:
+        """Number of completed epochs."""
         return self.steps_done // self.steps_per_epoch
 
     @property
     def is_finished(self) -> bool:
+        """Whether all epochs are completed."""
         return self.epochs_done >= self.recipe.epochs
 
     @property

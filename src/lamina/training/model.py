@@ -85,6 +85,7 @@ class Model(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self._scale.device
 
     @property

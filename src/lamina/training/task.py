@@ -33,6 +33,7 @@ class Task(ABC):
 
     @property
     def outputs(self) -> int:
+        """Number of logits per image."""
         return len(self.target_names)
 
     def __repr__(self) -> str:
@@ -72,6 +73,7 @@ class Task(ABC):
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
+        """The task as JSON values, with its kind."""
         return {"kind": self.kind.name, **fields_to_json(self)}
 
     @staticmethod
