@@ -346,7 +346,7 @@ class TestJson:
             (
                 {"layers": [{"layer": "Linear"}]},
                 "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, and by "
-                "name bias.",
+                "keyword bias.",
             ),
             (
                 {"layers": [{"layer": "Linear", "out_features": "10"}]},
