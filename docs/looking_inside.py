@@ -25,7 +25,7 @@ from lamina.insight.confident_learning import inject_label_errors
 
 IMAGES = Path(__file__).parent / "images"
 WIDEST_PX = 1200
-WRONG_LABELS_FRACTION = 0.03
+INCORRECT_LABELS_FRACTION = 0.03
 COPIES = 5
 UNIT = 7
 TRIAL_IMAGES = 40
@@ -59,14 +59,14 @@ def write_folder(images: Images, folder: str, targets: np.ndarray | None = None)
 
 
 def write_faulty(images: Images, folder: str) -> None:
-    """Write images, some with a wrong label, and translated, mirrored copies of a few."""
-    flipped = inject_label_errors(images, WRONG_LABELS_FRACTION)
-    wrong = int((flipped.targets != images.targets).sum())
+    """Write images, some with an incorrect label, and translated, mirrored copies of a few."""
+    flipped = inject_label_errors(images, INCORRECT_LABELS_FRACTION)
+    incorrect = int((flipped.targets != images.targets).sum())
     write_folder(images, folder, flipped.targets)
     for row in range(COPIES):
         copy = np.roll(images.pixels[row], (1, 2), axis=(0, 1))[:, ::-1]
         Image.fromarray(copy).save(Path(folder, images.target_names[flipped.targets[row]], f"copy-{row}.png"))
-    print(f"\n{folder}: {len(images)} images, {wrong} with a wrong label, and {COPIES} mirrored copies")
+    print(f"\n{folder}: {len(images)} images, {incorrect} with an incorrect label, and {COPIES} mirrored copies")
 
 
 def write_data(is_trial: bool) -> None:
