@@ -1,4 +1,4 @@
-"""What is drawn is read back from the pixels: images are for people, but their colours can be counted."""
+"""What is drawn is read back from the pixels: images are for people, but their colors can be counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_confusion, draw_labels, draw_reliability, draw_scatter
-from lamina.drawing.style import COLOURS, save_figure
+from lamina.drawing.style import COLORS, save_figure
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
@@ -47,8 +47,8 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
     )
 
 
-def count_pixels(path, colour: str) -> int:
-    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+def count_pixels(path, color: str) -> int:
+    wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
     with Image.open(path) as image:
         assert image.format == "PNG"
         pixels = np.asarray(image.convert("RGB"), dtype=int)
@@ -97,9 +97,9 @@ def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["confusion.png"]
 
 
-def test_each_net_has_a_colour_of_its_own(tmp_path):
+def test_each_net_has_a_color_of_its_own(tmp_path):
     save_figure(draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png")
-    mlp, cnn, third = (count_pixels(tmp_path / "curves.png", colour) for colour in COLOURS[:3])
+    mlp, cnn, third = (count_pixels(tmp_path / "curves.png", color) for color in COLORS[:3])
     assert cnn > mlp > 200
     assert third == 0
 
@@ -118,17 +118,17 @@ def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_la
     assert named == ["mlp", "training images", "val images"]
 
 
-def test_a_claim_adds_a_line_in_its_nets_colour(tmp_path):
+def test_a_claim_adds_a_line_in_its_nets_color(tmp_path):
     curves = {"mlp": [history(5)], "cnn": [history(5)]}
     save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
     save_figure(draw_curves(curves, ACCURACY, claimed={"cnn": 0.3}), tmp_path / "claimed.png")
-    assert count_pixels(tmp_path / "claimed.png", COLOURS[1]) > count_pixels(tmp_path / "plain.png", COLOURS[1])
+    assert count_pixels(tmp_path / "claimed.png", COLORS[1]) > count_pixels(tmp_path / "plain.png", COLORS[1])
 
 
 def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_path):
     seeds = [history(5), history(3), [row | {"train_accuracy": None} for row in history(4)]]
     save_figure(draw_curves({"mlp": seeds}, ACCURACY), tmp_path / "curves.png")
-    assert count_pixels(tmp_path / "curves.png", COLOURS[0]) > 200
+    assert count_pixels(tmp_path / "curves.png", COLORS[0]) > 200
 
 
 def test_the_values_of_one_epoch_are_bars(tmp_path):
@@ -200,9 +200,9 @@ def test_a_label_of_twice_the_average_precision_has_a_bar_of_twice_the_length(tm
     save_figure(draw_labels(label_report([0.8, None], support=0)), tmp_path / "high.png")
     save_figure(draw_labels(label_report([0.01] * 100, support=50)), tmp_path / "many.png")
     key = 60 * 13 * 2  # pixels of the legend, about
-    low, high = (count_pixels(tmp_path / f"{name}.png", COLOURS[0]) for name in ("low", "high"))
+    low, high = (count_pixels(tmp_path / f"{name}.png", COLORS[0]) for name in ("low", "high"))
     assert high - key == pytest.approx(2 * (low - key), rel=0.1)
-    assert count_pixels(tmp_path / "many.png", COLOURS[1]) > 40 * 100
+    assert count_pixels(tmp_path / "many.png", COLORS[1]) > 40 * 100
     with Image.open(tmp_path / "many.png") as image:
         assert max(image.size) < 2500
 

@@ -76,7 +76,7 @@ def test_of_one_epoch_each_panel_goes_from_layer_to_layer():
     assert lines_of(panels["gradient norm"])[0] == ([0, 2], [0.01, 0.03])
     assert panels["gradient norm"].get_xlabel() == "layer, from first to last"
     ticks = [text.get_text() for text in panels["gradient norm"].get_xticklabels()]
-    assert ticks == [name.partition(" ")[0] for name in NAMES]  # the numbers that the colour bar has
+    assert ticks == [name.partition(" ")[0] for name in NAMES]  # the numbers that the color bar has
     low, high = panels["dead or saturated"].get_ylim()
     assert low < 0 < 1 < high  # markers at both ends are whole
 

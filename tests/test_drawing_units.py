@@ -24,8 +24,8 @@ def unit_of(rows: tuple[int, int], columns: tuple[int, int], names: tuple[str, .
     return Unit(0, patches, dict.fromkeys(names, 0.9))
 
 
-def find_ink(sheet, colour) -> np.ndarray:
-    return (np.asarray(sheet) == colour).all(axis=2)
+def find_ink(sheet, color) -> np.ndarray:
+    return (np.asarray(sheet) == color).all(axis=2)
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), LONG])

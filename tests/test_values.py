@@ -105,7 +105,7 @@ def test_stored_values_are_checked_alike():
     for values, message in [
         ({"count": 0}, "it.count must be a whole number from 1 to 10, got 0"),
         ({"point": {"x": "a"}}, "it.point.x must be a number, got 'a'"),
-        ({"colour": 0}, "it has no field 'colour'; its fields are count, share, size, mode, flag, name, many, point"),
+        ({"color": 0}, "it has no field 'color'; its fields are count, share, size, mode, flag, name, many, point"),
         ([], "it must be an object with the fields count, share, size, mode, flag, name, many, point"),
     ]:
         with pytest.raises(ValueError) as rejected:

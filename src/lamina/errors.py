@@ -53,11 +53,11 @@ class NotFiniteError(RecipeError):
 
 
 class GroupError(LaminaError):
-    """A process of a training group was lost, or differs from the others."""
+    """A process that trains in a group was lost, or differs from the others."""
 
 
 class LeaderError(GroupError):
-    """An error in the process that leads a training group; that process prints it."""
+    """An error in the process that leads a group; that process prints it."""
 
 
 class RunError(LaminaError):

@@ -122,17 +122,17 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
 
 
-def test_numbers_get_margins(folder, workplace, image_set):
+def test_numbers_get_intervals(folder, workplace, image_set):
     run = train(folder, "shapes-pose", "pose")
     done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9", "--json")
     assert done.returncode == 0, done.stderr
     val, test = (load_run(run).outputs[split] for split in ("val", "test"))
     apart = [np.abs(one.logits - one.targets) for one in (val, test)]
-    margins = np.sort(apart[0], axis=0)[721 - 1]
+    half_widths = np.sort(apart[0], axis=0)[721 - 1]
     names = load_run(run).record.task.target_names
     for event in events(done.stdout):
-        assert event["margins"] == pytest.approx(dict(zip(names, margins.tolist(), strict=True)), rel=1e-4)
-    shares = 100 * (apart[1] <= margins).mean(axis=0)
+        assert event["half_widths"] == pytest.approx(dict(zip(names, half_widths.tolist(), strict=True)), rel=1e-4)
+    shares = 100 * (apart[1] <= half_widths).mean(axis=0)
     assert find_numbers(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
     assert (

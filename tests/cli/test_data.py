@@ -129,7 +129,7 @@ def test_json_is_one_object_with_every_image(broken: Path, workplace: Path, caps
     assert printed["counts"]["test"] == {"cat": 11, "dog": 10, "owl": 0}
     assert [finding["kind"] for finding in printed["findings"]] == [
         "leak", "conflict", "class-missing", "unreadable", "unreadable", "duplicate", "blank", "class-tiny",
-        "imbalance", "grey",
+        "imbalance", "gray",
     ]  # fmt: skip
     leak, *_, copies, _, _, _, _ = printed["findings"]
     assert leak["images"] == [{"split": "test", "name": "test/cat/leak.png", "target": "cat"}]

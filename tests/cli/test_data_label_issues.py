@@ -70,7 +70,7 @@ def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(misl
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     lines = told.stdout.splitlines()
     assert lines[0].startswith("train: ")
-    assert "labels are likely wrong" in lines[0]
+    assert "labels are likely incorrect" in lines[0]
     assert "test with injected errors: 2 of 2 randomly exchanged labels found (100 %)" in lines
     assert "dark/wrong.png" in told.stdout
 
@@ -134,7 +134,7 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
     assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
     told = run_lamina("data", table, "--with", "runs/sizes", "--hard", "hard.png")
     assert told.returncode == 0, told.stderr
-    assert "likely wrong" not in told.stdout
+    assert "likely incorrect" not in told.stdout
     assert (workplace / "hard.png").exists()
 
 
@@ -203,7 +203,7 @@ def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squ
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--size", "6"), "reads images as during its training, and draws no splits. Leave out --size."),
+        (("--size", "6"), "loads images as it did for training, and draws no splits. Leave out --size."),
         (("--val", "0.2", "--label-from", "filename"), "and draws no splits. Leave out --val."),
     ],
 )
@@ -214,7 +214,7 @@ def test_what_a_run_fixes_cannot_be_given_for_other_data(mislabelled, squares, i
     own = run_lamina("data", mislabelled, "--with", squares, "--label-from", "filename")
     assert own.returncode == 2
     assert own.stderr.splitlines()[-1].endswith(
-        "was trained on this data set and reads it in the same way. Leave out --label-from."
+        "was trained on this data set and loads it in the same way. Leave out --label-from."
     )
 
 
@@ -235,7 +235,7 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
         (("--labels", "--with", "runs/none"), "Use only one of them."),
         (
             ("--label-issues", "found.png"),
-            "--label-issues draws likely label errors. Add --labels or --with RUN to find them.",
+            "--label-issues draws label issues. Add --labels or --with RUN to find them.",
         ),
         (
             ("--labels", "--hard", "found.png"),

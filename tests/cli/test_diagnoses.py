@@ -27,7 +27,7 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     high = found[kinds.index("learning-rate-too-high")]
     assert (high["run"], high["epoch"], high["layer"]) == ("runs/high", 1, None)
     assert high["evidence"]["loss_ratio"] > 1.2
-    assert high["advice"] == "Likely the learning rate is too high. Try lr 0.1."
+    assert high["advice"] == "Probable cause: the learning rate is too high. Try lr 0.1."
     assert remarks.count("diagnosis: learning-rate-too-high: One step changed the weights by up to ") == 1
     first = load_run("runs/high").folder.history.epochs()[0]["layers"]
     assert first["names"] == ["2 Linear", "3 ReLU", "4 Output"]

@@ -159,7 +159,7 @@ def test_images_are_needed(trained):
     done = run_lamina("explain", trained)
     assert (done.returncode, done.stderr) == (
         2,
-        "lamina: There are no images. Add image files, folders or patterns after RUN.\n",
+        "lamina: No images given. Add image files, folders or patterns after RUN.\n",
     )
 
 

@@ -29,18 +29,18 @@ FILE = "\x1b[2Jfile\n\t\u202egpj,\r.png"
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202e]")
 
 
-def write(file: Path, colour: tuple[int, int, int]) -> None:
+def write(file: Path, color: tuple[int, int, int]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (SIDE_PX, SIDE_PX), colour).save(file, "PNG")
+    Image.new("RGB", (SIDE_PX, SIDE_PX), color).save(file, "PNG")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hostile")
-    for name, colour in CLASSES.items():
+    for name, color in CLASSES.items():
         for split, count in (("train", 6), ("test", 2)):
             for number in range(count):
-                shade = tuple(min(255, value + number) for value in colour)
+                shade = tuple(min(255, value + number) for value in color)
                 write(folder / "data" / split / name / f"{number}{FILE}", shade)
     (folder / "data" / "train" / next(iter(CLASSES)) / f"broken{FILE}").write_bytes(b"no image")
     write(folder / "new" / FILE, (250, 20, 20))

@@ -20,8 +20,8 @@ CASES = {
     "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
     "evaluate runs/none": "No run named none in runs. No runs were found there. Train one with lamina train.",
     "evaluate none": "No run named none in this folder or runs. No runs were found there. Train one with lamina train.",
-    "predict runs/none": "There are no images. Add image files, folders or patterns after RUN.",
-    "serve": "There are no runs to serve. Add their paths, as in lamina serve runs/pets.",
+    "predict runs/none": "No images given. Add image files, folders or patterns after RUN.",
+    "serve": "No runs given. Add their paths, as in lamina serve runs/pets.",
     "serve none --port 70000": "--port is 70000; it must be from 0 to 65535. Use --port 8000.",
     "summary cnn --input 3x32": "--input is '3x32'; it must be channels, height and width. Use --input 3x32x32.",
     "reproduce --data shapes-pose": "The article's nets predict one class per image, but the targets of shapes-pose "

@@ -127,7 +127,8 @@ def test_epochs_that_are_given_have_no_limit(workplace, image_set):
     trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr.startswith(
-        "time: no limit, because --epochs is given; lamina chooses net and size for about 300 s\n"
+        "time: no limit, because --epochs is given; lamina chooses a net and an image size that would train in "
+        "about 300 s\n"
     )
     printed = events(trained.stdout)
     assert [event["epoch"] for event in printed if event["event"] == "epoch"] == [1, 2]

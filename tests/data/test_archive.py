@@ -179,9 +179,9 @@ def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch) -> No
 def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> None:
     path = tmp_path / "twice.tar"
     with tarfile.open(path, "w") as archive:
-        for name, colour in [("cat/a.png", 1), ("cat/a.png", 2), ("dog/b.png", 3), ("cat/c.png", 4), ("dog/d.png", 5)]:
+        for name, color in [("cat/a.png", 1), ("cat/a.png", 2), ("dog/b.png", 3), ("cat/c.png", 4), ("dog/d.png", 5)]:
             buffer = io.BytesIO()
-            Image.new("RGB", (4, 4), (colour, 0, 0)).save(buffer, "PNG")
+            Image.new("RGB", (4, 4), (color, 0, 0)).save(buffer, "PNG")
             member = tarfile.TarInfo(name)
             member.size = len(buffer.getvalue())
             archive.addfile(member, io.BytesIO(buffer.getvalue()))

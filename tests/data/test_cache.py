@@ -132,7 +132,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "height and width exchanged": lambda folder: exchange(folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"),
     "another class": set_meta(target_names=["cat", "dog", "own"]),
     "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
-    "an unknown field": set_meta(colour="red"),
+    "an unknown field": set_meta(color="red"),
     "other counts": set_meta(counts=[20, 0, 0]),
     "counts of another kind": set_meta(counts=[1]),
     "no training images": set_meta(counts=[0, 0, 21]),

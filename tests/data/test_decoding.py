@@ -43,7 +43,7 @@ def test_a_jpeg_is_decoded_as_pillow_does() -> None:
 
 @pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
 def test_the_first_frame_is_taken(format_: str) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     options = {"lossless": True} if format_ == "WEBP" else {}
     data = encode(frames[0], format_, save_all=True, append_images=frames[1:], **options)
     assert decode_image(data).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
@@ -53,10 +53,10 @@ def grey(dtype: type, *values: float) -> Image.Image:
     return Image.fromarray(np.array([values, values], dtype))
 
 
-def palette(*colours: tuple[int, int, int]) -> Image.Image:
-    image = Image.new("P", (len(colours), 2))
-    image.putpalette([value for colour in colours for value in colour])
-    image.putdata(list(range(len(colours))) * 2)
+def palette(*colors: tuple[int, int, int]) -> Image.Image:
+    image = Image.new("P", (len(colors), 2))
+    image.putpalette([value for color in colors for value in color])
+    image.putdata(list(range(len(colors))) * 2)
     return image
 
 
@@ -113,7 +113,7 @@ def test_lab_becomes_srgb(mode: str) -> None:
     np.testing.assert_allclose(decode_image(data, mode=mode), 128, atol=2)
 
 
-def test_16_bits_of_either_byte_order_and_of_colour_keep_their_upper_8(tmp_path: Path) -> None:
+def test_16_bits_of_either_byte_order_and_of_color_keep_their_upper_8(tmp_path: Path) -> None:
     # The smallest TIFF of big-endian 16-bit gray, and a PNG of 16-bit RGB, written by hand: Pillow writes neither.
     entries = [
         (256, 3, 1),
@@ -315,7 +315,7 @@ def test_damaged_bytes_never_raise_anything_else(good: bytes, data: st.DataObjec
         assert 0 < len(str(error)) <= 120
 
 
-def test_arrays_of_grey_and_of_colour_are_made_to_fit() -> None:
+def test_arrays_of_grey_and_of_color_are_made_to_fit() -> None:
     assert fit_pixels(np.full((3, 28, 28, 1), 7, np.uint8), 14).tolist() == np.full((3, 14, 14, 1), 7).tolist()
     assert fit_pixels(noise(6, 4)[None], 2).shape == (1, 2, 2, 3)
 

@@ -121,8 +121,8 @@ def test_a_folder_that_cannot_be_used_is_rejected(paths: list[str], message: str
 
 def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal images share a split
-    Image.new("RGB", (4, 4), tuple(colour[:3])).save(path)
+    color = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal images share a split
+    Image.new("RGB", (4, 4), tuple(color[:3])).save(path)
 
 
 def test_other_files_are_ignored(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         ),
         (
             ["test/a/1.png", "val/b/1.png"],
-            "has no training images. Add some to train/, or draw fewer for val and test.",
+            "has no training images. Add some to train/, or reduce val and test.",
         ),
     ],
 )

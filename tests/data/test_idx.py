@@ -89,9 +89,12 @@ GOOD = idx_bytes(grey(7))
     [
         (b"", "begins with nothing, but an IDX file of images begins with 00 00 08 03."),
         (b"\0\0\x0d\x03" + GOOD[4:], "begins with 00 00 0d 03, but an IDX file of images begins with 00 00 08 03."),
-        (GOOD[:-1], "should have 7 x 4 x 5 bytes by its header, but has 139."),
-        (GOOD + b"x", "should have 7 x 4 x 5 bytes by its header, but has more than 140."),
-        (GOOD[:4] + b"\xff" * 12, "should have 4294967295 x 4294967295 x 4294967295 bytes by its header, but has 0."),
+        (GOOD[:-1], "should have 7 x 4 x 5 bytes according to its header, but has 139."),
+        (GOOD + b"x", "should have 7 x 4 x 5 bytes according to its header, but has more than 140."),
+        (
+            GOOD[:4] + b"\xff" * 12,
+            "should have 4294967295 x 4294967295 x 4294967295 bytes according to its header, but has 0.",
+        ),
         (GOOD[:8], None),
     ],
 )
@@ -121,7 +124,9 @@ def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_rejected(tmp_path: Path)
         read_arrays(tmp_path)
     assert str(raised.value) == expected
     file.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0\x01\0\0" * 3 + bytes(2**20)))
-    with pytest.raises(DataError, match="should have 65536 x 65536 x 65536 bytes by its header, but has 1048576"):
+    with pytest.raises(
+        DataError, match="should have 65536 x 65536 x 65536 bytes according to its header, but has 1048576"
+    ):
         read_arrays(tmp_path)
 
 
@@ -130,5 +135,5 @@ def test_images_without_their_labels_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
-    expected = f"The file of labels for {tmp_path / 't10k-images-idx3-ubyte.gz'} is missing. Download it again."
+    expected = f"The label file of {tmp_path / 't10k-images-idx3-ubyte.gz'} is missing. Download it again."
     assert str(raised.value) == expected

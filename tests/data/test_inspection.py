@@ -79,8 +79,8 @@ def test_a_set_without_held_out_images_or_with_grey_ones_alone_is_clean() -> Non
     grey = replace(train, pixels=np.repeat(train.pixels[..., :1], 3, axis=3))
     one_channel = replace(train, pixels=train.pixels[..., :1])
     assert inspect(Dataset("set", "0", grey)).findings == ()
-    assert inspect(Dataset("set", "0", grey)).channels.grey == 40
-    assert inspect(Dataset("set", "0", one_channel)).channels.grey == 0
+    assert inspect(Dataset("set", "0", grey)).channels.gray == 40
+    assert inspect(Dataset("set", "0", one_channel)).channels.gray == 0
 
 
 def test_an_image_of_train_in_test_is_an_error() -> None:
@@ -199,7 +199,7 @@ def test_unreadable_files_are_grouped_by_their_reasons() -> None:
     )
 
 
-def test_images_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
+def test_images_of_one_color_or_nearly_are_blank_and_no_duplicates() -> None:
     train = make_images("train", side=16)
     for place in (1, 2):
         train = copy_pixels(train, place, np.array([200, 10, 10]))
@@ -216,13 +216,13 @@ def test_images_of_one_colour_or_nearly_are_blank_and_no_duplicates() -> None:
     )
 
 
-def test_grey_images_among_coloured_ones_are_noted() -> None:
+def test_grey_images_among_colored_ones_are_noted() -> None:
     train = make_images("train")
     grey = copy_pixels(train, 7, np.repeat(train.pixels[7, ..., :1], 3, axis=2))
     # The same mean in each channel is not enough.
     grey = copy_pixels(grey, 8, np.stack([train.pixels[8, ..., 0]] * 2 + [train.pixels[8, ::-1, :, 0]], axis=2))
     assert only_finding(make_dataset(train=grey)) == Finding(
-        "grey",
+        "gray",
         "note",
         "1 image is gray, while the others have color. Check that being gray does not reveal the target.",
         1,
@@ -300,7 +300,7 @@ def test_the_most_important_finding_comes_first() -> None:
         ("warning", "blank"),
         ("warning", "class-tiny"),
         ("note", "imbalance"),
-        ("note", "grey"),
+        ("note", "gray"),
     ]
 
 
@@ -350,7 +350,7 @@ def test_progress_is_complete_and_small_chunks_change_nothing(monkeypatch: pytes
 def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
     inspection = inspect(cifar10)
     assert inspection.duplicates == ()
-    assert [(finding.kind, finding.count) for finding in inspection.findings] == [("grey", 729)]
+    assert [(finding.kind, finding.count) for finding in inspection.findings] == [("gray", 729)]
 
 
 def test_the_drawn_shapes_are_clean(cache: object) -> None:

@@ -93,19 +93,19 @@ def test_a_large_image_made_small_in_steps_is_near_the_reference(format_: str, d
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), st.sampled_from(WAYS))
-def test_an_image_of_one_colour_keeps_it_and_bars_are_black(
+def test_an_image_of_one_color_keeps_it_and_bars_are_black(
     height: int, width: int, to_height: int, to_width: int, way: str
 ) -> None:
-    colour = (9, 99, 199)
-    found = decode_image(encode(Image.new("RGB", (width, height), colour), "PNG"), (to_height, to_width), resize=way)
+    color = (9, 99, 199)
+    found = decode_image(encode(Image.new("RGB", (width, height), color), "PNG"), (to_height, to_width), resize=way)
     assert found.shape == (to_height, to_width, 3)
-    is_colour, is_black = (found == colour).all(axis=2), (found == 0).all(axis=2)
+    is_color, is_black = (found == color).all(axis=2), (found == 0).all(axis=2)
     if way != "pad":
-        assert is_colour.all()
+        assert is_color.all()
         return
-    assert (is_colour | is_black).all()
-    rows, columns = np.flatnonzero(is_colour.any(axis=1)), np.flatnonzero(is_colour.any(axis=0))
-    assert is_colour[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    assert (is_color | is_black).all()
+    rows, columns = np.flatnonzero(is_color.any(axis=1)), np.flatnonzero(is_color.any(axis=0))
+    assert is_color[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     # It touches two sides that face each other, and lies in the middle.
     assert len(rows) == to_height or len(columns) == to_width
     assert abs(rows[0] - (to_height - 1 - rows[-1])) <= 1

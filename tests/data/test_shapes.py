@@ -130,7 +130,7 @@ def test_the_distance_to_a_square_is_the_published_formula(x: float, y: float) -
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_colours_are_those_of_the_standard_library(hue: float, saturation: float, value: float) -> None:
+def test_colors_are_those_of_the_standard_library(hue: float, saturation: float, value: float) -> None:
     import colorsys
 
     got = hsv_to_rgb(*(np.array([part]) for part in (hue, saturation, value)))

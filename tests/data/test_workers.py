@@ -129,10 +129,10 @@ def test_the_stored_size_of_each_image_is_kept(many_images, tmp_path: Path) -> N
 
 def test_identical_rows_have_the_same_digest(image_set, tmp_path: Path) -> None:
     files = {"a.png": (9, 0, 0), "b.png": (9, 0, 0), "c.png": (9, 0, 1), "bad.png": None}
-    for name, colour in files.items():
+    for name, color in files.items():
         (tmp_path / name).write_bytes(b"")
-        if colour is not None:
-            Image.new("RGB", (5, 7), colour).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
+        if color is not None:
+            Image.new("RGB", (5, 7), color).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
     given = [EncodedImage(name, str(tmp_path / name)) for name in files]
 
     (*decoded, bad), size_px = decode_images(given, tmp_path, 6, "pad", lambda *_: None)

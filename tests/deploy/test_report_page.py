@@ -178,7 +178,7 @@ def test_many_classes_are_listed_by_pairs():
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
-    listed = r"Confused pairs: \d+; the table lists the 50 with the highest lower end of the interval\."
+    listed = r"Confused pairs: \d+; the table lists the 50 with the highest lower confidence bound\."
     assert re.search(listed, " ".join(shown.texts))
 
 

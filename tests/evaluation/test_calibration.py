@@ -123,13 +123,13 @@ def test_sets_hold_the_right_class_as_often_as_promised(coverage):
     assert np.mean(sizes) < 5
 
 
-def test_margins_hold_the_number_as_often_as_promised():
+def test_intervals_hold_the_number_as_often_as_promised():
     generator = np.random.default_rng(0)
     held = []
     for _ in range(30):
         errors = generator.standard_cauchy((1100, 2))
-        margins = fit_intervals(errors[:100], np.zeros((100, 2)), 0.9)
-        held.append((np.abs(errors[100:]) <= margins).mean(axis=0))
+        half_widths = fit_intervals(errors[:100], np.zeros((100, 2)), 0.9)
+        held.append((np.abs(errors[100:]) <= half_widths).mean(axis=0))
     assert np.mean(held, axis=0) == pytest.approx(0.905, abs=0.02)
     assert np.isinf(fit_intervals(np.zeros((5, 1)), np.zeros((5, 1)), 0.9)).all()
 

@@ -397,7 +397,7 @@ def test_a_model_that_has_diverged_is_named_as_such():
     model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(model.body[1].weight, float("nan"))
     message = (
-        "The model's logits are NaN or infinite for 2 of 2 test images, first for 0.png: the training diverged. "
+        "The model's logits are NaN or infinite for 2 of 2 test images, first for 0.png: training diverged. "
         "Train again with a lower lr, or with gradient_clip=1."
     )
     with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):

@@ -75,7 +75,7 @@ def test_one_image_may_stand_alone_and_a_batch_is_an_array() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_grey_colour_and_transparent_arrays_fit_grey_and_colour_models(channels: int) -> None:
+def test_grey_color_and_transparent_arrays_fit_grey_and_color_models(channels: int) -> None:
     model = model_of(np.array([0, 1]), ("a", "b"), channels)
     alpha = np.dstack([IMAGE, np.full(IMAGE.shape[:2], 120, np.uint8)])
     for pixels in (IMAGE[..., 0], IMAGE[..., :1], IMAGE, alpha):

@@ -232,8 +232,8 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
             "average_precision, precision, recall, f1, support. Evaluate the model again.",
         ),
         (
-            {"colour": "red"},
-            "The report is damaged: report has no field 'colour'; its fields are split, images, loss, seconds, "
+            {"color": "red"},
+            "The report is damaged: report has no field 'color'; its fields are split, images, loss, seconds, "
             "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
             "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
             "Evaluate the model again.",

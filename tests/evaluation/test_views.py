@@ -54,7 +54,7 @@ def test_the_weights_of_six_views_sum_to_one():
     assert sum(view.weight for view in SIX) == 1.0
 
 
-def test_unsure_images_get_the_mean_of_all_views(images):
+def test_uncertain_images_get_the_mean_of_all_views(images):
     model = model_of(0.1, images)
     logits, reviewed = predict_views(model, images.pixels, SIX)
     expected = np.zeros_like(logits)
@@ -71,9 +71,9 @@ def test_sure_images_are_seen_once(images):
     logits, reviewed = predict_views(model, images.pixels, SIX)
     once = predict_logits(model, images.pixels)
     likeliest = np.sort(torch.from_numpy(once).softmax(1).numpy())[:, ::-1]
-    unsure = likeliest[:, 0] - likeliest[:, 1] < 0.5
-    assert reviewed == unsure.sum() < 10
-    assert np.array_equal(logits[~unsure], once[~unsure])
+    uncertain = likeliest[:, 0] - likeliest[:, 1] < 0.5
+    assert reviewed == uncertain.sum() < 10
+    assert np.array_equal(logits[~uncertain], once[~uncertain])
 
 
 def test_other_tasks_average_everywhere():

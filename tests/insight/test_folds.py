@@ -157,7 +157,7 @@ def test_of_each_label_as_many_positives_as_negatives_are_flipped():
 
 
 def draw_icons(count: int) -> Images:
-    """A stroke, a circle and a bar, each moved by up to five pixels: neighbours are near-duplicates, all a chain."""
+    """A stroke, a circle and a bar, each moved by up to five pixels: neighbors are near-duplicates, all a chain."""
     random, pixels = np.random.default_rng(0), np.zeros((count, 28, 28, 1), np.uint8)
     for place in range(count):
         icon = Image.new("L", (28, 28))

@@ -1,4 +1,4 @@
-"""Injected copies are found, shifted, mirrored, recoloured and compressed; other images are left alone."""
+"""Injected copies are found, shifted, mirrored, recolored and compressed; other images are left alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lamina.insight.similarity import (
     Pair,
     compute_signatures,
     find_near_duplicates,
-    find_neighbours,
+    find_neighbors,
     find_overlap,
     group_copies,
     group_pairs,
@@ -24,7 +24,7 @@ from lamina.insight.similarity import (
 )
 from lamina.training.task import task_of
 
-CHANGES = ("shifted", "mirrored", "compressed", "recoloured")
+CHANGES = ("shifted", "mirrored", "compressed", "recolored")
 
 
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
@@ -84,13 +84,13 @@ def test_copies_between_two_sets_are_the_same_as_within_both():
     assert all(abs(within[pair.second, pair.first + 60] - pair.distance) < 0.02 for pair in pairs)
 
 
-def test_images_of_one_colour_are_no_duplicates():
+def test_images_of_one_color_are_no_duplicates():
     flat = np.repeat(np.arange(0, 250, 25, dtype=np.uint8), 32 * 32 * 3).reshape(10, 32, 32, 3)
     assert find_near_duplicates(np.concatenate([flat, flat])) == ()
 
 
 def test_a_likeness_of_layout_is_no_duplicate():
-    """Sky above sea and sky above grass: the same two bands, but of other colours."""
+    """Sky above sea and sky above grass: the same two bands, but of other colors."""
     bands = np.zeros((2, 32, 32, 3), np.uint8)
     bands[:, :16] = (120, 160, 220)
     bands[0, 16:], bands[1, 16:] = (20, 60, 140), (60, 140, 30)
@@ -108,9 +108,9 @@ def test_signatures_are_the_cosine_transform_and_blocks_change_nothing(monkeypat
     expected = expected.reshape(37, 64)[:, 1:]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     assert np.allclose(signatures.numpy(), expected, atol=1e-4)
-    likeness, rows = find_neighbours(signatures, signatures, 4)
+    likeness, rows = find_neighbors(signatures, signatures, 4)
     monkeypatch.setattr(similarity, "BLOCK", 10)
-    again = find_neighbours(compute_signatures(pixels), signatures, 4)
+    again = find_neighbors(compute_signatures(pixels), signatures, 4)
     assert torch.allclose(again[0], likeness, atol=1e-5)
     assert torch.equal(again[1], rows)
     cosines = expected @ expected.T
@@ -122,7 +122,7 @@ def test_pairs_connect_groups():
     assert group_pairs(6, pairs) == [0, 1, 1, 3, 0, 0]
 
 
-def test_identical_images_are_one_group_even_of_one_colour():
+def test_identical_images_are_one_group_even_of_one_color():
     pixels, _ = inject(draw_images(30), 4)
     pixels = np.concatenate([pixels, np.full((12, 32, 32, 3), 200, np.uint8), pixels[9:10]])
     groups = group_copies(pixels)

@@ -10,7 +10,7 @@ from lamina.nets.modules import LayoutFlatten, Whitening
 
 
 def correlated_images(count: int = 150, size_px: int = 10) -> torch.Tensor:
-    """Images whose neighbouring pixels and channels have much in common, as in photographs."""
+    """Images whose neighboring pixels and channels have much in common, as in photographs."""
     generator = torch.Generator().manual_seed(7)
     noise = torch.randn(count, 3, size_px + 2, size_px + 2, generator=generator)
     smooth = nn.functional.avg_pool2d(noise, 3, stride=1)
@@ -72,7 +72,7 @@ def test_a_stride_leaves_out_places_and_changes_no_filter():
     torch.testing.assert_close(every_second_and_third(images), everywhere(images)[:, :, ::2, ::3])
 
 
-def test_whitening_survives_images_of_one_colour():
+def test_whitening_survives_images_of_one_color():
     module = Whitening(3, (2, 2))
     module.fit(torch.full((4, 3, 8, 8), 0.3))
     assert module.weight.isfinite().all()

@@ -66,7 +66,7 @@ def test_an_image_that_cannot_be_computed_fails_alone(server):
     bright = encode(np.full((6, 6, 3), 255, np.uint8))
     alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
     reason = (
-        "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, or with "
+        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or with "
         "gradient_clip=1."
     )
     assert (alone.status, alone.values) == (500, {"error": reason})

@@ -189,11 +189,11 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, image):
         page.goto(guarded.url)
         page.get_by_label("Server token").fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("status")).to_have_text("The token is wrong.")
+        expect(page.get_by_role("status")).to_have_text("The token is missing or invalid.")
         page.get_by_label("Server token").fill("a secret\u200b")
         page.keyboard.press("Enter")
         expect(page.get_by_role("status")).to_have_text(
-            "The token is wrong: tokens consist of printable ASCII characters."
+            "The token is invalid: tokens consist of printable ASCII characters."
         )
         page.route("**/v1/model", lambda route: route.fulfill(status=503))
         page.get_by_label("Server token").fill("a secret")

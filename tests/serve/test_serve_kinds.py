@@ -137,7 +137,7 @@ def test_of_a_model_that_diverged_nothing_is_shown(server):
         predicted = server.ask(f"/v1/{task}?model=diverged", bright)
         assert predicted.status == 500
         assert predicted.values == {
-            "error": "The model's logits are NaN or infinite: the training diverged. "
+            "error": "The model's logits are NaN or infinite: training diverged. "
             "Train again with a lower lr, or with gradient_clip=1."
         }
 

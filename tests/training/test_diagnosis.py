@@ -128,7 +128,8 @@ def test_units_that_die_on_the_way_are_dated(images):
     assert dying.evidence["since_epoch"] == 5
     text = (
         r"In layer 3 of 4, ReLU\(\), 6\d % of the units are dead: 0 for all of 100 images\. "
-        r"The fraction has been 25 % or more since epoch 5\. One step changed weights by up to [\d.]+ of their norm\."
+        r"The fraction has been 25 % or more since epoch 5\. "
+        r"One step changed the weights by up to [\d.]+ times their norm\."
     )
     assert re.fullmatch(text, dying.finding)
 

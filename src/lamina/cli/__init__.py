@@ -13,7 +13,7 @@ STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
     "data": {
-        "data": "show what a data set contains, and find label errors and duplicates",
+        "data": "show what a data set contains, and find label issues and duplicates",
     },
     "train": {
         "train": "train a net, evaluate it, and save it as a run",
@@ -26,7 +26,7 @@ GROUPS = {
         "report": "write an HTML report or a model card",
     },
     "use": {
-        "predict": "predict the class, labels or numbers of images",
+        "predict": "predict a class, labels or numbers for each image",
         "export": "export a model to ONNX or torch.export, and check it",
         "serve": "serve models over HTTP, with a web page to try them",
     },
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     141 for a broken pipe, and 1 for a bug.
     """
     for stream in (sys.stdout, sys.stderr):
-        # An unprintable character must not end a training.
+        # An unprintable character must not end training.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     # Otherwise Python spends 0.6 s at exit on collecting garbage among the imported modules.

@@ -31,7 +31,7 @@ class ConfidenceRule:
 
     limit: float | None = None
     threshold: float | None = None
-    margins: tuple[float, ...] = ()
+    half_widths: tuple[float, ...] = ()
 
     def rejects(self, prediction: Prediction) -> bool:
         """Whether the largest probability is below the confidence threshold."""
@@ -85,17 +85,17 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
     val, test = outputs["val"], outputs.get("test")
     words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} val images"
     if task.kind is REGRESSION:
-        margins = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
-        if not np.isfinite(margins).all():
+        half_widths = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
+        if not np.isfinite(half_widths).all():
             raise _too_few(len(val.logits), coverage)
         if test is not None:
-            are_inside = (np.abs(test.logits - test.targets) <= margins).mean(axis=0)
+            are_inside = (np.abs(test.logits - test.targets) <= half_widths).mean(axis=0)
             shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
             words += (
                 f"; measured on {len(test.logits):,} test images: {shares} of the true numbers are in their intervals"
             )
         terminal.remark(words)
-        return ConfidenceRule(limit, None, tuple(margins.tolist()))
+        return ConfidenceRule(limit, None, tuple(half_widths.tolist()))
     threshold = fit_sets(_probabilities(task, val), _classes(val), coverage)
     if threshold is None:
         raise _too_few(len(val.logits), coverage)

@@ -59,7 +59,7 @@ def _check(options: DataOptions) -> None:
     if not options.pretrained and not options.labels:
         raise DataError("--no-pretrained applies to the nets that --labels trains. Add --labels.")
     if options.label_issues is not None and not options.labels and options.run is None:
-        raise DataError("--label-issues draws likely label errors. Add --labels or --with RUN to find them.")
+        raise DataError("--label-issues draws label issues. Add --labels or --with RUN to find them.")
     if options.hard is not None and options.run is None:
         raise DataError("--hard draws images that are hard for the model of a run. Add --with RUN.")
     for flag, count in (("--samples", options.samples), ("--top", options.top)):
@@ -103,8 +103,8 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
         " ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.standard_deviation)
     )
     total = sum(map(len, splits.values()))
-    grey = f"; gray images: {channels.grey:,} of {total:,}" if len(channels.mean) == 3 else ""
-    terminal.say(f"channels: mean {mean}; standard deviation {standard_deviation} (range 0 to 255){grey}")
+    gray = f"; gray images: {channels.gray:,} of {total:,}" if len(channels.mean) == 3 else ""
+    terminal.say(f"channels: mean {mean}; standard deviation {standard_deviation} (range 0 to 255){gray}")
     terminal.say(f"fingerprint: {dataset.fingerprint}")
     severities = Counter(finding.severity for finding in inspection.findings)
     found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items())

@@ -127,7 +127,7 @@ def _predict(
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError(
-            "The model's logits contain NaN or infinity, because its training diverged. Train again with a lower --lr."
+            "The model's logits contain NaN or infinity, because training diverged. Train again with a lower --lr."
         )
     target = choose_target(task, logits[0].numpy()) if wanted is None else wanted
     return make_prediction(task, name, task.probabilities(logits)[0].tolist()), target

@@ -1,4 +1,4 @@
-"""lamina data --labels: find likely label errors with nets trained by cross-validation."""
+"""lamina data --labels: find label issues with nets trained by cross-validation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NEAR_DUPLICATES_IMAGES = 20_000
 
 
 def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
-    """Report likely label errors, according to nets that were trained on other images."""
+    """Report label issues, according to nets that were trained on other images."""
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
@@ -48,8 +48,8 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
         if divided:
             terminal.remark(
                 f"warning: {divided:,} training images are near-duplicates of each other, too many to be in one fold. "
-                "lamina keeps only identical images together, or none if these are too many. A net may have been "
-                "trained on a copy of an image whose label it checks."
+                "lamina keeps only identical images in one fold, and divides even these if there are too many. A net "
+                "may have been trained on a copy of an image whose label it checks."
             )
         findings = check_labels(
             dataset,
@@ -71,10 +71,10 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
 
 
 def count_label_issues(images: Images, label_issues: Sequence[LabelIssue], disagreements: int) -> str:
-    """The number of likely label errors, and of labels for which another is more probable."""
+    """The number of label issues, and of labels for which another is more probable."""
     total = images.targets.size
     return (
-        f"{images.split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely wrong "
+        f"{images.split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely incorrect "
         f"({100 * len(label_issues) / total:.1f} %); for {disagreements:,}, another label is more probable"
     )
 
@@ -97,7 +97,7 @@ def report_label_issues(
     options: DataOptions,
     terminal: Terminal,
 ) -> None:
-    """Print the likely label errors, and draw them with ``--label-issues``."""
+    """Print the label issues, and draw them with ``--label-issues``."""
     ordered = sorted(
         ((dataset.splits[split], label_issue) for split, found in label_issues.items() for label_issue in found),
         key=lambda pair: -pair[1].score,
@@ -108,9 +108,9 @@ def report_label_issues(
     if options.label_issues is not None:
         from lamina.drawing.contact_sheet import build_label_issues_sheet
 
-        title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely wrong"
+        title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely incorrect"
         save_sheet(build_label_issues_sheet(ordered, title), options.label_issues)
-        terminal.remark(f"images with likely label errors: {options.label_issues}")
+        terminal.remark(f"images with label issues: {options.label_issues}")
     elif ordered:
         terminal.remark("To draw these images, use --label-issues FILE.png.")
     if ordered:

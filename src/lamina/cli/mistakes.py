@@ -1,4 +1,4 @@
-"""lamina data --with: find label errors, hard classes and images, and outliers with a run's model."""
+"""lamina data --with: find label issues, hard classes and images, and outliers with a run's model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Judged(NamedTuple):
 
 
 def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Dataset:
-    """Report likely label errors, hard classes and images, and outliers."""
+    """Report label issues, hard classes and images, and outliers."""
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
     dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation)
@@ -63,7 +63,8 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
     if not held_out:
         terminal.remark(
-            "warning: there is neither val nor test; hard images are those of train, on which the model was trained"
+            "warning: the data set has no val or test split; hard images come from train, which the model was "
+            "trained on"
         )
     _report_hard(task, held_out or judged, escape(f"{dataset.name}: hard for {path}"), options, terminal)
     isolation = measure_isolation(torch.cat([one.features for one in judged]))
@@ -86,7 +87,8 @@ def _find_label_issues(
         warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
         if is_own and images.split == "train":
             terminal.say(
-                "    the model was trained on these images and may have memorized wrong labels; --labels avoids this"
+                "    the model was trained on these images and may have memorized incorrect labels; "
+                "--labels avoids this"
             )
     report_label_issues(dataset, label_issues, agreements, None, options, terminal)
 

@@ -62,19 +62,19 @@ def choose_evaluated_data(
 ) -> tuple[Dataset, bool]:
     """Load the data set to use a run's model on; the second value is whether it is the run's own.
 
-    ``given`` says how to read other data sets.
+    ``given`` says how to load other data sets.
     """
     own, given = run.record.data, given or Given()
     if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
         if kept := given.flags_of(KEPT_FIELDS):
-            raise DataError(f"{run.path} reads images as during its training, and draws no splits. Leave out {kept}.")
+            raise DataError(f"{run.path} loads images as it did for training, and draws no splits. Leave out {kept}.")
         task = predictor.task
         preparation = dataclasses.replace(own.preparation, **given)
         preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
         return choose_other_data(source, preparation, task.target_names, terminal), False
     if given:
         raise DataError(
-            f"{run.path} was trained on this data set and reads it in the same way. Leave out {given.flags_of()}."
+            f"{run.path} was trained on this data set and loads it in the same way. Leave out {given.flags_of()}."
         )
     data = choose_run_data(run, source, terminal)
     if data.fingerprint != own.fingerprint:
@@ -97,9 +97,9 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 
 
 def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
-    """Find the images to predict, and the arguments that name none."""
+    """Find the images to predict, and the arguments that match no image."""
     if not given:
-        raise DataError("There are no images. Add image files, folders or patterns after RUN.")
+        raise DataError("No images given. Add image files, folders or patterns after RUN.")
     paths, problems = find_images(given)
     if len(paths) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)

@@ -143,7 +143,7 @@ def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | N
 
 
 def _read_struct(info: StructTypeInfo, *, shows_further: bool | None) -> StructConstructorSpec | None:
-    """Tell tyro the fields of a dataclass; for help, in groups, and ``shows_further`` says whether all of them."""
+    """List a dataclass's fields for tyro. For help, group them; ``shows_further`` includes all."""
     kind: Any = info.type
     if not isinstance(kind, type):
         return None
@@ -187,8 +187,9 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
         notes = getattr(types[field.name], "__metadata__", ())
         group = next((note for note in notes if isinstance(note, Group)), Group(""))
         shown = types[field.name]
-        if _is_unset(default):
-            shown = Annotated[shown, tyro.conf.arg(help_behavior_hint="")]
+        if _is_unset(default) or default is True:
+            hint = "(default: on)" if default is True else ""
+            shown = Annotated[shown, tyro.conf.arg(help_behavior_hint=hint)]
         found.append((StructFieldSpec(field.name, shown, default, texts.get(field.name)), group))
     return found
 

@@ -101,9 +101,9 @@ def _open_table(
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
                 if kind is REGRESSION:
-                    margins = rule.margins or (None,) * len(prediction.values)
-                    numbers = zip(prediction.values.values(), margins, strict=True)
-                    add([prediction.name, *(f"{value:.6g}" + _plus_minus(margin) for value, margin in numbers)])
+                    half_widths = rule.half_widths or (None,) * len(prediction.values)
+                    numbers = zip(prediction.values.values(), half_widths, strict=True)
+                    add([prediction.name, *(f"{value:.6g}" + _plus_minus(half_width) for value, half_width in numbers)])
                 elif rule.rejects(prediction):
                     add([prediction.name, f"rejected ({describe(prediction, 1)})"])
                 else:
@@ -144,8 +144,8 @@ def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callabl
             yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, rule)))
 
 
-def _plus_minus(margin: float | None) -> str:
-    return "" if margin is None else f" ± {margin:.3g}"
+def _plus_minus(half_width: float | None) -> str:
+    return "" if half_width is None else f" ± {half_width:.3g}"
 
 
 def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
@@ -160,8 +160,8 @@ def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[
         event["rejected"] = rule.rejects(prediction)
     if rule.threshold is not None:
         event["set"] = rule.choose(prediction)
-    if rule.margins:
-        event["margins"] = dict(zip(task.target_names, rule.margins, strict=True))
+    if rule.half_widths:
+        event["half_widths"] = dict(zip(task.target_names, rule.half_widths, strict=True))
     return event
 
 
@@ -175,8 +175,8 @@ def _csv_line(columns: Sequence[str], delimiter: str) -> str:
 def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
     more = ["rejected"] * (rule.limit is not None) + ["set"] * (rule.threshold is not None)
     if task.kind is REGRESSION:
-        margins = [f"±({name})" for name in task.target_names] if rule.margins else []
-        return ["image", *task.target_names, *margins, "problem"]
+        half_widths = [f"±({name})" for name in task.target_names] if rule.half_widths else []
+        return ["image", *task.target_names, *half_widths, "problem"]
     # p(…) keeps a class called "image" or "problem" apart from these columns.
     return [
         "image",
@@ -192,7 +192,7 @@ def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> li
         return [prediction.name, *[""] * (len(_csv_head(task, rule)) - 2), prediction.problem]
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
-        return [prediction.name, *values, *(f"{margin:.7g}" for margin in rule.margins), ""]
+        return [prediction.name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
     predicted = prediction.predicted
     rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
     chosen = [";".join(rule.choose(prediction))] if rule.threshold is not None else []

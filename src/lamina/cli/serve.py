@@ -20,7 +20,7 @@ from lamina.errors import DataError, escape
 def run(options: ServeOptions, terminal: Terminal) -> int:
     """Run the command."""
     if not options.runs:
-        raise DataError("There are no runs to serve. Add their paths, as in lamina serve runs/pets.")
+        raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     if not 0 <= options.port < 2**16:
         raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
     for name in ("starlette", "uvicorn"):

@@ -1,4 +1,4 @@
-"""Print the events of a training and its result, and stop at a signal without losing progress."""
+"""Print training events and the result, and stop at a signal without losing progress."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def play(
 def _until_stopped(
     events: Generator[RunEvent, None, Any], received: list[signal.Signals], group: Group
 ) -> Iterator[RunEvent]:
-    """Yield events until they end or a signal arrives, and then those of stopping."""
+    """Yield events until they end or a signal arrives, then the events of stopping."""
     for event in events:
         yield event
         # The processes of a group agree at each event. The event after a report belongs to the same epoch.
@@ -105,7 +105,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
 
 
 def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
-    """Print the result of a training, and return the exit status."""
+    """Print the result of training, and return the exit status."""
     status, dataset = 0 if stopped_by is None else 128 + stopped_by, run.dataset
     if terminal.is_quiet or dataset is None:
         return status

@@ -115,5 +115,8 @@ def _check(options: TrainOptions, group: Group) -> None:
 def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
     limit = f"{seconds:.0f} s for the whole command ({'the default' if options.time is None else 'as requested'})"
     if "epochs" in options.given:
-        limit = f"no limit, because --epochs is given; lamina chooses net and size for about {seconds:.0f} s"
+        limit = (
+            "no limit, because --epochs is given; lamina chooses a net and an image size that would train in "
+            f"about {seconds:.0f} s"
+        )
     terminal.remark(f"time: {limit}")

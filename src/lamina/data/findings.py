@@ -55,7 +55,7 @@ class Facts:
     dataset: Dataset
     duplicates: list[tuple[int, ...]]
     blank: Bool[np.ndarray, " n"]
-    grey: Bool[np.ndarray, " n"]
+    gray: Bool[np.ndarray, " n"]
     enlarged: Bool[np.ndarray, " n"]
     oblong: Bool[np.ndarray, " n"]
 
@@ -81,8 +81,8 @@ class Facts:
 def find_faults(facts: Facts) -> tuple[Finding, ...]:
     """All findings: errors, then warnings, then notes; the most important first within each."""
     blank = "blank (nearly uniform color). Check or remove blank images."
-    grey = "gray, while the others have color. Check that being gray does not reveal the target."
-    has_colour = not (facts.grey | facts.blank).all()
+    gray = "gray, while the others have color. Check that being gray does not reveal the target."
+    has_color = not (facts.gray | facts.blank).all()
     train = facts.dataset.train
     found = [
         *_find_leaks(facts),
@@ -98,7 +98,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
         _find_tiny(train),
         *_find_imbalance(train),
         *_find_misfits(facts),
-        _find_marked(facts, facts.grey & has_colour, "grey", "note", grey),
+        _find_marked(facts, facts.gray & has_color, "gray", "note", gray),
     ]
     present = [finding for finding in found if finding.count]
     return tuple(sorted(present, key=lambda finding: get_args(Severity).index(finding.severity)))

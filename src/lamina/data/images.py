@@ -322,7 +322,7 @@ class Dataset:
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
-    """The splits that lack classes or labels (that ``train`` has): the split, how many, and a message."""
+    """For each split that lacks a class or label of ``train``: its name, how many it lacks, and a message."""
     found, trained = [], dataset.train.target_counts()
     for split, images in dataset.splits.items():
         counts = images.target_counts()

@@ -50,7 +50,7 @@ class ChannelSummary:
 
     mean: tuple[float, ...]
     standard_deviation: tuple[float, ...]
-    grey: int
+    gray: int
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Inspection:
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     """Examine every image of a data set, in chunks, and find what would harm training or distort scores."""
     splits = list(dataset.splits.values())
-    means, squares, grey, digests = _read_pixels(splits, progress or (lambda *_: None))
+    means, squares, gray, digests = _read_pixels(splits, progress or (lambda *_: None))
     blank = np.all(_standard_deviation(means, squares) < BLANK_STANDARD_DEVIATION, axis=1)
     # Blank images of one color are identical too; they are reported once, as blank.
     groups = [group for group in group_duplicates(digests) if not blank[group[0]]]
@@ -76,7 +76,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
         dataset=dataset,
         duplicates=groups,
         blank=blank,
-        grey=grey & ~blank,
+        gray=gray & ~blank,
         # pad fits the whole image into the square; crop and stretch fill the square.
         enlarged=(least if dataset.resize == "pad" else most) > 1,
         oblong=most > OBLONG_RATIO * least,
@@ -85,7 +85,7 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     spread = _standard_deviation(mean, square)
     return Inspection(
         sizes=_summarize_sizes(facts),
-        channels=ChannelSummary(tuple(mean.tolist()), tuple(spread.tolist()), int(facts.grey.sum())),
+        channels=ChannelSummary(tuple(mean.tolist()), tuple(spread.tolist()), int(facts.gray.sum())),
         duplicates=tuple(map(facts.sight, groups)),
         findings=find_faults(facts),
     )
@@ -96,7 +96,7 @@ def _read_pixels(
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
     """For each image: mean and mean square of each channel, whether it is gray, and a digest."""
     total, channels = sum(map(len, splits)), splits[0].shape[0]
-    means, squares, grey = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
+    means, squares, gray = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
     digests: list[str] = []
     for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
@@ -104,10 +104,10 @@ def _read_pixels(
             chunk = images.pixels[start : start + step]
             rows = slice(len(digests), len(digests) + len(chunk))
             means[rows], squares[rows] = _measure(chunk)
-            grey[rows] = _find_grey(chunk, means[rows])
+            gray[rows] = _find_gray(chunk, means[rows])
             digests += digest_rows(chunk)
             progress(len(digests), total)
-    return means, squares, grey, digests
+    return means, squares, gray, digests
 
 
 def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
@@ -127,13 +127,13 @@ def _standard_deviation(
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
-def _find_grey(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
+def _find_gray(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
     """Which images have three equal channels; compares only images whose channels have equal means."""
-    grey = np.zeros(len(pixels), bool)
+    gray = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:
         for row in np.flatnonzero((means == means[:, :1]).all(axis=1)):
-            grey[row] = (pixels[row] == pixels[row, ..., :1]).all()
-    return grey
+            gray[row] = (pixels[row] == pixels[row, ..., :1]).all()
+    return gray
 
 
 def measure_spread(images: Images) -> tuple[NumberSpread, ...]:

@@ -78,7 +78,7 @@ def load_data(
     check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
     dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
-        raise DataError(f"{source} has no training images. Add some to train/, or draw fewer for val and test.")
+        raise DataError(f"{source} has no training images. Add some to train/, or reduce val and test.")
     messages = [_describe_problems(dataset.problems)] if dataset.problems else []
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:

@@ -28,8 +28,8 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """side in pixels of the squares that images are resized to; by default their own size if all have the same, up to
-    256 px, otherwise 64; lamina train without NET chooses one"""
+    """resize images to squares with this side in pixels (default: keep the size if all images share one, up to
+    256 px; otherwise 64; without NET, lamina train chooses)"""
     resize: Resize = "crop"
     """how an image becomes a square: crop scales it to cover the square and keeps the center; pad scales it to fit
     inside and adds black bars; stretch changes its proportions"""

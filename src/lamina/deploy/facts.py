@@ -9,7 +9,7 @@ from lamina.evaluation.advice import find_verdict
 from lamina.runs.run import Run
 
 NOT_EVALUATED = (
-    "The model has not been evaluated: the data set has no val or test images, or the training has not finished."
+    "The model has not been evaluated: the data set has no val or test images, or training has not finished."
 )
 
 
@@ -31,7 +31,7 @@ def collect_facts(run: Run) -> Facts:
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
     custom = ", ".join(map(": ".join, record.parts.items()))
     done, planned = len(history.epochs()), record.recipe.epochs
-    ended = "" if done == planned else f" The training ended after {done:,} of {planned:,} epochs"
+    ended = "" if done == planned else f" Training ended after {done:,} of {planned:,} epochs"
     if ended:
         ended += f": {run.early_end}." if run.early_end else "."
     return Facts(

@@ -64,7 +64,7 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
     expected = predict_logits(model, pixels)
     if not np.isfinite(expected).all():
         raise NotFiniteError(
-            "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, or with "
+            "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or with "
             "gradient_clip=1."
         )
     with torch.inference_mode():
@@ -84,7 +84,7 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
         raise NetError(
             f"The exported file does not match the run: logits differ by up to {difference:.2g} (limit {limit:.2g}), "
             f"probabilities by {apart:.2g} (limit {scale:.2g}), and {int((~same).sum()):,} of {len(pixels):,} "
-            "predictions. The file was not written."
+            "predictions differ. The file was not written."
         )
     return ParityCheck(
         format=file_format,

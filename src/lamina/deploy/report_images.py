@@ -102,7 +102,7 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
         for pair, counted in zip(pairs, _link_cells(listed, shown), strict=False)
     ]
     heads = ("true", "predicted", "images", "of", "share", "95 % interval")
-    some = f"; the table lists the {len(listed)} with the highest lower end of the interval"
+    some = f"; the table lists the {len(listed)} with the highest lower confidence bound"
     some = some if len(pairs) > len(listed) else ""
     head = wrap("p", f"Confused pairs: {len(pairs):,}{some}.")
     return join([head, remark, table(heads, lines, texts=2), album])

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lamina.data.thumbnails import to_pillow
-from lamina.drawing.style import COLOURS, FAINT_INK, INK, label, new_figure
+from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
 from lamina.insight.attribution import measure_strength
 from lamina.insight.trust import Trust
 
@@ -42,7 +42,7 @@ def draw_attributions(
     _show(original, np.asarray(image), (width, height), "image")
     left, top, right, bottom = box
     if left > 0 or top > 0:
-        original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLOURS[1], lw=1.5))
+        original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLORS[1], lw=1.5))
         _write(original, "frame: the net's input", FAINT_INK, 0)
     # Without negative values, no pixel is evidence against the target.
     is_signed = any(values.min() < 0 for values, _ in maps.values())
@@ -50,15 +50,15 @@ def draw_attributions(
         _show(axes, pale, (width, height), method)
         values = _average_blocks(values)
         strength, most = measure_strength(values)
-        low, colours = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
+        low, colors = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
         smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
         axes.imshow(
-            values, cmap=colours, vmin=low, vmax=most, alpha=0.9 * strength, extent=(left, right, bottom, top),
+            values, cmap=colors, vmin=low, vmax=most, alpha=0.9 * strength, extent=(left, right, bottom, top),
             interpolation=smooth,
         )  # fmt: skip
         axes.set(xlim=(0, width), ylim=(height, 0))
-        verdict, colour = ("trusted", COLOURS[2]) if trust.is_trusted else ("not trusted", COLOURS[1])
-        _write(axes, verdict, colour, 0)
+        verdict, color = ("trusted", COLORS[2]) if trust.is_trusted else ("not trusted", COLORS[1])
+        _write(axes, verdict, color, 0)
         # A no-break space keeps a number and its % on one line.
         _write(axes, textwrap.fill(trust.reason.replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK, 1)
     meaning = "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
@@ -85,7 +85,7 @@ def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> 
     axes.set_anchor("NW")
 
 
-def _write(axes: Axes, text: str, colour: str, line: int) -> None:
+def _write(axes: Axes, text: str, color: str, line: int) -> None:
     axes.annotate(
-        text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=colour, fontsize=7, va="top",
+        text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=color, fontsize=7, va="top",
     )  # fmt: skip

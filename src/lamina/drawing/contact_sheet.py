@@ -16,7 +16,7 @@ from lamina.targets import REGRESSION
 from lamina.text import shorten
 
 SIDES_PX = ((12, 128), (30, 96), (200, 64))
-"""Pairs of a number of rows, and the side of the images on sheets with up to that many rows; more are not drawn."""
+"""Image side for sheets of up to N rows, as pairs (N, side); further rows are not drawn."""
 COLUMNS = 8
 MOST_LABEL_ISSUES, MOST_PAIRS = 80, 10
 

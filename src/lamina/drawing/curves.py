@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lamina.drawing.layer_curves import draw_layers
-from lamina.drawing.style import COLOURS, GRID, INK, label, limit_fraction, new_figure, percent_formatter
+from lamina.drawing.style import COLORS, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
 
@@ -69,19 +69,19 @@ def _draw_epochs(
     reports: Mapping[str, Sequence[Report]],
 ) -> None:
     rows = [row for histories in curves.values() for history in histories for row in history]
-    colours = dict(zip(curves, itertools.cycle(COLOURS), strict=False))
+    colors = dict(zip(curves, itertools.cycle(COLORS), strict=False))
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
             for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
-                _draw_seeds(axes, [_read_series(history, column) for history in histories], colours[net_name], style)
+                _draw_seeds(axes, [_read_series(history, column) for history in histories], colors[net_name], style)
             for history, report in zip(histories, reports.get(net_name, ()), strict=False):
                 last = max((row["epoch"] for row in history), default=1)
                 value = report.loss if quantity == "loss" else report.score.value
-                axes.plot(last, value, color=colours[net_name], marker="D", linestyle="", clip_on=False)
+                axes.plot(last, value, color=colors[net_name], marker="D", linestyle="", clip_on=False)
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
     score_axes = panels[0]
     for net_name, value in claimed.items():
-        score_axes.axhline(value, color=colours[net_name], linestyle=":", linewidth=1.5)
+        score_axes.axhline(value, color=colors[net_name], linestyle=":", linewidth=1.5)
     if not score.lower_is_better:
         limit_fraction(score_axes)
         columns = f"train_{score.name}", f"val_{score.name}"
@@ -89,7 +89,7 @@ def _draw_epochs(
             score_axes.set_ylim(0, 1)  # final scores only: a close-up would show nothing
         score_axes.yaxis.set_major_formatter(percent_formatter())
 
-    keys = _list_nets(colours)
+    keys = _list_nets(colors)
     keys.append(Line2D([], [], color=INK, linestyle="--", label="training images"))
     if any(f"val_{score.name}" in row for row in rows):
         keys.append(Line2D([], [], color=INK, label="val images"))
@@ -111,7 +111,7 @@ def _draw_bars(
             if row.get(column) is not None
         }
         bars |= {one.split: one.loss if quantity == "loss" else one.score.value for one in final}
-        drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLOURS[0])
+        drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLORS[0])
         is_fraction = quantity != "loss" and not score.lower_is_better
         texts = [f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()]
         axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
@@ -124,28 +124,28 @@ def _draw_bars(
             axes.set_xticks(np.arange(0, 1.01, 0.2))
             axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
             axes.xaxis.set_major_formatter(percent_formatter())
-    figure.legend(handles=_list_nets({net_name: COLOURS[0]}), loc="outside upper left", frameon=False)
+    figure.legend(handles=_list_nets({net_name: COLORS[0]}), loc="outside upper left", frameon=False)
 
 
-def _list_nets(colours: Mapping[str, str]) -> list[Line2D]:
+def _list_nets(colors: Mapping[str, str]) -> list[Line2D]:
     # matplotlib leaves labels that start with an underscore out of the legend.
-    names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in colours}
-    return [Line2D([], [], color=colours[name], linewidth=4, label=text) for name, text in names.items()]
+    names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in colors}
+    return [Line2D([], [], color=colors[name], linewidth=4, label=text) for name, text in names.items()]
 
 
 def _read_series(history: History, column: str) -> dict[int, float]:
     return {row["epoch"]: row[column] for row in history if row.get(column) is not None}
 
 
-def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], colour: str, style: str) -> None:
+def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], color: str, style: str) -> None:
     epochs = sorted(set.intersection(*map(set, seeds))) if seeds else []
     means = [statistics.fmean(series[epoch] for series in seeds) for epoch in epochs]
     if len(seeds) > 1:
         for series in seeds:
-            axes.plot(list(series), list(series.values()), color=colour, linestyle=style, linewidth=0.7, alpha=0.45)
+            axes.plot(list(series), list(series.values()), color=color, linestyle=style, linewidth=0.7, alpha=0.45)
     # A single epoch is drawn as a point, hollow instead of dashed.
     marker = "o" if len(epochs) == 1 else None
-    fill = colour if style == "-" else "white"
+    fill = color if style == "-" else "white"
     axes.plot(
-        epochs, means, color=colour, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill, clip_on=False
+        epochs, means, color=color, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill, clip_on=False
     )

@@ -40,7 +40,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
     names = list(dict.fromkeys(name for listed in lists for name in listed))
     # Yellow, the end of the scale, is too pale for lines.
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
-    colours = dict(zip(names, shades, strict=True))
+    colors = dict(zip(names, shades, strict=True))
     for axes, (column, title, empty) in zip(panels, PANELS, strict=True):
         drawn = read_series(rows, column)
         if len(rows) == 1:
@@ -53,7 +53,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             marker = "o" if len(series) == 1 else None
             places = [names.index(name)] if len(rows) == 1 else list(series)
             axes.plot(
-                places, [*series.values()], color=colours[name], linewidth=1.3, marker=marker, markersize=4,
+                places, [*series.values()], color=colors[name], linewidth=1.3, marker=marker, markersize=4,
                 clip_on=False,
             )  # fmt: skip
         if not drawn:

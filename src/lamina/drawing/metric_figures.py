@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
+from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.calibration import find_bins, judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
@@ -60,8 +60,8 @@ def draw_confusion(report: ClassReport) -> Figure:
         axes.grid(which="minor", color="white", linewidth=2)
         axes.tick_params(which="minor", length=0)
         for (row, column), images in np.ndenumerate(counts):
-            colour = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
-            text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=colour, fontsize=9)
+            color = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
+            text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=color, fontsize=9)
             text.set_in_layout(False)  # the cell has space for it
     return figure
 
@@ -79,10 +79,10 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
         confidence, is_correct = judge_predictions(one, logits, truth)
         bins = find_bins(confidence, is_correct)
         error = calibration_error(confidence, is_correct)
-        colour = COLOURS[0] if number == 0 else FAINT_INK
+        color = COLORS[0] if number == 0 else FAINT_INK
         axes.plot(
             [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
-            linestyle="-" if number == 0 else "--", color=colour, clip_on=False,
+            linestyle="-" if number == 0 else "--", color=color, clip_on=False,
             label=f"{name}: calibration error {format_percent(error)}",
         )  # fmt: skip
     axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
@@ -94,7 +94,7 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
         confidence, is_correct = judge_predictions(task, logits, truth)
         ordered = is_correct[confidence.argsort(descending=True, stable=True)].double()
         kept = torch.arange(1, len(ordered) + 1)
-        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLOURS[0], clip_on=False)
+        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLORS[0], clip_on=False)
         coverage.set_title("accuracy without the least confident predictions", loc="left", color=INK)
         coverage.set_xlabel("fraction of predictions kept", color=INK)
         coverage.set_xlim(0, 1)
@@ -108,7 +108,7 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
 
 
 def draw_labels(report: LabelReport) -> Figure:
-    """Draw the average precision of the labels, the lowest first (at most 40), with the score of guessing."""
+    """Draw the average precision of the labels, the lowest first (at most 40), with the baseline."""
     known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
     known = sorted(known, key=lambda pair: pair[0])
     title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
@@ -119,9 +119,9 @@ def draw_labels(report: LabelReport) -> Figure:
 
     figure = new_figure(8, 0.34 * len(known) + 1.8)
     axes = figure.add_subplot()
-    axes.barh(places, [average_precision for average_precision, _ in known], height=0.7, color=COLOURS[0])
+    axes.barh(places, [average_precision for average_precision, _ in known], height=0.7, color=COLORS[0])
     guessed = [scores.support / report.images for _, scores in known]
-    axes.vlines(guessed, places - 0.45, places + 0.45, color=COLOURS[1], linewidth=2.5)
+    axes.vlines(guessed, places - 0.45, places + 0.45, color=COLORS[1], linewidth=2.5)
     for place, (average_precision, _) in enumerate(known):
         beside = max(average_precision, guessed[place]) + 0.01
         axes.text(beside, place, format_percent(average_precision), va="center", color=INK, fontsize=9)
@@ -134,8 +134,8 @@ def draw_labels(report: LabelReport) -> Figure:
     axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
     axes.set_title(title, loc="left", color=INK, pad=10)
     keys = [
-        Line2D([], [], color=COLOURS[0], linewidth=6, label="average precision"),
-        Line2D([], [], color=COLOURS[1], linewidth=2.5, label="guessing (the label's share of the images)"),
+        Line2D([], [], color=COLORS[0], linewidth=6, label="average precision"),
+        Line2D([], [], color=COLORS[1], linewidth=2.5, label="baseline (label frequency)"),
     ]
     figure.legend(handles=keys, loc="outside lower left", ncols=2, frameon=False)
     return figure
@@ -159,7 +159,7 @@ def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
         axes.plot(limits, limits, color=FAINT_INK, linewidth=1)
         # Fainter points hide each other less.
         alpha = float(np.clip(100 / len(true), 0.15, 0.8))
-        axes.scatter(true, predicted, s=12, color=COLOURS[0], alpha=alpha, linewidths=0)
+        axes.scatter(true, predicted, s=12, color=COLORS[0], alpha=alpha, linewidths=0)
         axes.set(xlim=limits, ylim=limits, aspect="equal")
         r2 = "" if scores.r2 is None else f", R² {scores.r2:.3f}"
         title = f"{label(scores.name)}\nmean absolute error {scores.mean_absolute_error:.4g}{r2}"

@@ -19,7 +19,7 @@ from lamina.files import write_atomically
 from lamina.text import LONGEST_NAME, shorten
 
 # Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow, too pale for lines.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 DOTS_PER_INCH = 150
 

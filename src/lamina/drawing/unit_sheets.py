@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 from lamina.data import Images
 from lamina.data.thumbnails import make_tile
 from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, break_rows, lay_out, load_font
-from lamina.drawing.style import COLOURS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
+from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
@@ -71,7 +71,7 @@ def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] |
     height = max(ACROSS * step_y, FILTER_PX)
     tile = Image.new("RGB", (left + max(ACROSS * step_x, 1), height), "white")
     if weights is not None:
-        drawn = make_tile(_colour(weights), FILTER_PX)
+        drawn = make_tile(_color(weights), FILTER_PX)
         tile.paste(drawn, (0, 0))
         ImageDraw.Draw(tile).rectangle((0, 0, drawn.width - 1, drawn.height - 1), outline=FRAME)
     for place, patch in enumerate(patches):
@@ -89,9 +89,9 @@ def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
     framed = ImageOps.expand(tile, FRAME_PX, "white")
     pen = ImageDraw.Draw(framed)
     # Around the patch, which may be only a few pixels; the white edge makes the frame visible on orange and red.
-    for colour, inwards in (("white", 0), (COLOURS[1], 1)):
+    for color, inwards in (("white", 0), (COLORS[1], 1)):
         corners = left + inwards, top + inwards, right + 2 * FRAME_PX - 1 - inwards, bottom + 2 * FRAME_PX - 1 - inwards
-        pen.rectangle(corners, outline=colour, width=FRAME_PX - inwards)
+        pen.rectangle(corners, outline=color, width=FRAME_PX - inwards)
     return framed
 
 
@@ -113,7 +113,7 @@ def _draw_bars(unit: Unit) -> Image.Image:
         y = line * step + TEXT_PX // 2
         end = middle + (auc - 0.5) * BAR_PX
         pen.text((MARGIN_PX + names_px, y), shorten(name), INK, font, anchor="rm")
-        pen.rectangle((min(middle, end), y - 5, max(middle, end), y + 5), fill=COLOURS[0])
+        pen.rectangle((min(middle, end), y - 5, max(middle, end), y + 5), fill=COLORS[0])
         pen.text((middle + BAR_PX // 2 + 8, y), f"{auc:.2f}", FAINT_INK, small, anchor="lm")
     pen.line((middle, step - 2, middle, (len(best) + 1) * step), fill=FRAME)
     return drawn
@@ -145,7 +145,7 @@ def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
     return cut
 
 
-def _colour(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
+def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
     """A filter as an image: 0 is mid-gray, the strongest weight black or white."""
     scaled = 127.5 + 127.5 * weights / (float(np.abs(weights).max()) or 1.0)
     return np.round(scaled).astype(np.uint8).transpose(1, 2, 0)
@@ -158,7 +158,7 @@ def draw_probes(
     figure = new_figure(max(5.0, 1.6 + 0.62 * len(names)), 3.8)
     axes = figure.subplots()
     places = range(len(names))
-    axes.plot(places, trained, marker="o", color=COLOURS[0], label="trained", clip_on=False)
+    axes.plot(places, trained, marker="o", color=COLORS[0], label="trained", clip_on=False)
     axes.plot(places, untrained, marker="o", color=FAINT_INK, linestyle="--", label="random weights", clip_on=False)
     axes.set_xticks(places, [label(name) for name in names], rotation=40, ha="right", fontsize=8)
     axes.set_title(f"{score_name} of a linear probe on each layer", loc="left", color=INK, fontsize=10)

@@ -52,7 +52,7 @@ def evaluate(
         model: the trained model, for example ``run.load_model()``.
         images: the images to evaluate on, for example ``dataset.test``.
         views: views of each image for test-time augmentation (:func:`views_of`). lamina averages the logits over all
-            views for the images that the model is unsure of.
+            views for images with uncertain predictions.
         group: the processes that share the images; each of them gets the whole report.
         metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
 
@@ -203,7 +203,8 @@ def _report_labels(
         for name, (precision, _), row in zip(task.target_names, precisions, counts, strict=True)
     )
     mean = _mean_of_known([scores.average_precision for scores in labels])
-    # With constant scores, a label's average precision is its share of the images: a mean, with a mean's influences.
+    # With constant scores, a label's average precision is its share of images, which is a mean, so its influences are
+    # those of a mean.
     known = targets[:, support > 0].double()
     constant = known.mean(dim=0)
     influences = torch.stack([each for _, each in precisions if each is not None], dim=1)
@@ -279,6 +280,6 @@ def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
     if len(broken):
         raise NotFiniteError(
             f"The model's logits are NaN or infinite for {len(broken):,} of {len(images):,} {images.split} images, "
-            f"first for {images.names[broken[0]]}: the training diverged. "
+            f"first for {images.names[broken[0]]}: training diverged. "
             "Train again with a lower lr, or with gradient_clip=1."
         )

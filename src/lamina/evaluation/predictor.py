@@ -103,7 +103,7 @@ class Predictor:
 
     Args:
         model: the trained model.
-        resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the training's setting.
+        resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the setting from training.
 
     Raises:
         LaminaError: ``model`` is not a :class:`Model`, or ``resize`` has another value.
@@ -211,7 +211,7 @@ class Predictor:
                 logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
                 if not torch.isfinite(logits).all():
                     raise NotFiniteError(
-                        "The model's logits are NaN or infinite: the training diverged. Train again with a lower lr, "
+                        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, "
                         "or with gradient_clip=1."
                     )
                 yield chunk, self.task.probabilities(logits).numpy()

@@ -1,4 +1,4 @@
-"""Test-time augmentation: average the logits of mirrored and translated views of images with unsure predictions."""
+"""Test-time augmentation: average the logits of mirrored and translated views of images with uncertain predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.task import SingleLabel, Task
 
-UNSURE_BELOW = 0.5  # difference of the two highest probabilities
+UNCERTAIN_BELOW = 0.5  # difference of the two highest probabilities
 PIXELS_AT_ONCE = 2000 * 32 * 32
 
 
@@ -60,23 +60,23 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
 def predict_views(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits, averaged over ``views`` for images with unsure predictions, and the number of those images."""
+    """The logits, averaged over ``views`` for images with uncertain predictions, and the number of those images."""
     logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
         return logits, 0
-    unsure = np.flatnonzero(_is_unsure(model.task, logits))
+    uncertain = np.flatnonzero(_is_uncertain(model.task, logits))
     images_at_once = max(1, PIXELS_AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
-    for rows in np.split(unsure, range(images_at_once, len(unsure), images_at_once)):
+    for rows in np.split(uncertain, range(images_at_once, len(uncertain), images_at_once)):
         chosen = torch.from_numpy(np.ascontiguousarray(pixels[rows]))
         logits[rows] = sum(view.weight * predict_logits(model, _show(chosen, view)) for view in views)
-    return logits, len(unsure)
+    return logits, len(uncertain)
 
 
-def _is_unsure(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # for other tasks, all images count as unsure
+def _is_uncertain(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
+    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # for other tasks, all predictions count as uncertain
         return np.ones(len(logits), np.bool_)
     likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # without temperatures
-    return (likeliest[:, 0] - likeliest[:, 1] < UNSURE_BELOW).numpy()
+    return (likeliest[:, 0] - likeliest[:, 1] < UNCERTAIN_BELOW).numpy()
 
 
 def _show(pixels: UInt8[torch.Tensor, "n h w c"], view: View) -> UInt8[np.ndarray, "n h w c"]:

@@ -251,10 +251,10 @@ def float_inputs(
     """The normalized images and the normalized baseline color, with the model in eval mode."""
     with eval_mode(model), seeded(0, model.device):
         inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
-        colour, mean, std = (
+        color, mean, std = (
             torch.tensor(values, dtype=torch.float64) for values in (baseline or model.mean, model.mean, model.std)
         )
-        yield inputs, ((colour - mean) / std).to(inputs).view(-1, 1, 1)
+        yield inputs, ((color - mean) / std).to(inputs).view(-1, 1, 1)
 
 
 def _chunks(count: int, size: int) -> list[slice]:

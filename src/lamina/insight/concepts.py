@@ -1,4 +1,4 @@
-"""Units that detect a class or attribute: the overlap of the images that a unit responds to with those that have it.
+"""Units that detect a class: the overlap between the images that excite a unit and the images of the class.
 
 After Bau et al., Network dissection, arXiv 1704.05796, but for whole images. Two controls measure the overlap that
 chance reaches: the best unit for shuffled labels, and the best unit of nets with random weights.

@@ -1,8 +1,8 @@
 """Label issues by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
 
-Confident learning estimates how many labels of each class are wrong, from the probabilities of nets that were not
-trained on the images, and selects that number of labels, the least probable first. Injected label errors measure its
-recall.
+Confident learning estimates how many labels of each class are incorrect, from the probabilities of nets that were
+not trained on the images, and selects that number of labels, the least probable first. Injected label errors measure
+its recall.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that is likely wrong; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
+    """A label that is likely incorrect; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
 
     row: int
     column: int  # of the label for multi-label targets, else 0

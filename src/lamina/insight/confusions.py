@@ -16,7 +16,7 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The images of one class with a wrong prediction, or with any if ``predicted`` is ``None``."""
+    """The images of one class with an incorrect prediction, or with any if ``predicted`` is ``None``."""
 
     target: str
     predicted: str | None
@@ -36,7 +36,7 @@ def measure_losses(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targ
 def find_confusions(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
 ) -> tuple[tuple[Confusion, ...], tuple[Confusion, ...]]:
-    """The classes with wrong predictions, and the confused pairs; both by the lower end of their intervals."""
+    """The classes with incorrect predictions, and the confused pairs, with the highest lower confidence bound first."""
     if task.kind is REGRESSION:
         return (), ()
     classes, pairs = [], []

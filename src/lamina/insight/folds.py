@@ -41,7 +41,7 @@ FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
 FEATURES_SIDE_PX = 96
 TRAINED_SIDE_PX = 64  # at most
 HOME = Home(7_500, 32)  # the recipe for ``cnn-s`` was chosen on this: three quarters of 10,000 images
-# Without label smoothing, the probabilities separate wrong labels from correct ones better.
+# Without label smoothing, the probabilities separate incorrect labels from correct ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
 # In addition to features, in two fifths of the time.
 BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, start_size_fraction=0.625)
@@ -66,7 +66,7 @@ class Plan:
 
 
 def check_dealable(images: Images) -> None:
-    """Raise ``DataError`` if the targets are numbers, or for too few images for four folds."""
+    """Raise ``DataError`` if the targets are numbers, or if there are too few images for four folds."""
     check_kind(images.kind)
     if len(images) < 2 * FOLDS:
         raise DataError(

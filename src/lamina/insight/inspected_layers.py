@@ -122,9 +122,9 @@ def _measure_field(
     if output.ndim != 4 or output.shape[2:].numel() == 1:
         return None
     middle = [places // 2 for places in output.shape[2:]]
-    neighbour = [max(0, place - 1) for place in middle]
+    neighbor = [max(0, place - 1) for place in middle]
     boxes = []
-    for row, column in (middle, neighbour):
+    for row, column in (middle, neighbor):
         (gradient,) = torch.autograd.grad(output[:, :, row, column].sum(), inputs, retain_graph=True)
         is_seen = gradient.abs().sum(dim=(0, 1)) > 0
         if not is_seen.any():
@@ -132,7 +132,7 @@ def _measure_field(
         boxes.append(_find_box(is_seen))
     sides = []
     for (first, after), (before, end), place, next_place, size in zip(
-        *boxes, middle, neighbour, inputs.shape[2:], strict=True
+        *boxes, middle, neighbor, inputs.shape[2:], strict=True
     ):
         if min(first, before) <= 0 or max(after, end) >= size or place == next_place:
             return "cut off"

@@ -26,7 +26,7 @@ from lamina.training.task import Task
 UNASKED_SECONDS = 5.0  # longer searches for near-duplicates run on request only
 SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, including the constant
-NEIGHBOURS = 8  # candidates for each image, and for its mirror image
+NEIGHBORS = 8  # candidates for each image, and for its mirror image
 LEAST_LIKENESS = 0.7  # cosine of the signatures of two candidates
 BLOCK = 1000  # images whose neighbors are found at once: memory grows with this times the number of images
 RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
@@ -68,7 +68,7 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
 
-def find_neighbours(
+def find_neighbors(
     signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """The cosines of each signature with the ``count`` nearest of ``others`` (or all, if fewer), and their rows."""
@@ -95,7 +95,7 @@ def find_near_duplicates(
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
         # An image is its own nearest.
-        likeness, rows = find_neighbours(own * signs if mirrored else own, known, NEIGHBOURS + (others is None))
+        likeness, rows = find_neighbors(own * signs if mirrored else own, known, NEIGHBORS + (others is None))
         first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
         places = torch.stack([first, rows[first, place]], dim=1)
         if others is None:
@@ -137,14 +137,14 @@ def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None
     return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
 
 
-def measure_isolation(features: Float[Tensor, "n d"], neighbours: int = 10) -> Float[np.ndarray, " n"]:
+def measure_isolation(features: Float[Tensor, "n d"], neighbors: int = 10) -> Float[np.ndarray, " n"]:
     """1 minus the mean cosine with each image's nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
     unit = functional.normalize(features.float(), dim=1)
     references = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64).long()
-    count = min(neighbours, len(references) - 1)
+    count = min(neighbors, len(references) - 1)
     if count < 1:
         return np.zeros(len(unit), np.float32)
-    likeness, places = find_neighbours(unit, unit[references], count + 1)
+    likeness, places = find_neighbors(unit, unit[references], count + 1)
     likeness[references[places] == torch.arange(len(unit))[:, None]] = -math.inf  # the image itself
     return (1 - likeness.topk(count, dim=1).values.mean(dim=1)).numpy()
 

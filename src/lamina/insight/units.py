@@ -51,7 +51,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Removal:
-    """The score with and without a unit (its output replaced by its mean), and how much the loss rises."""
+    """The score with and without a unit (its output replaced with its mean), and how much the loss rises."""
 
     before: Score
     after: Score
@@ -243,7 +243,7 @@ def memberships(images: Images) -> Float64[np.ndarray, "n k"]:
 def measure_removals(
     model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
 ) -> tuple[Removal, ...]:
-    """Measure the effect on ``images`` of replacing each unit's output by its mean."""
+    """Measure the effect on ``images`` of replacing each unit's output with its mean."""
     # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit costs nothing.
     chunks = [torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]

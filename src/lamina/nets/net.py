@@ -333,7 +333,7 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
 
 
 def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """Replace each layer by what ``change`` returns, also inside each ``Residual`` that ``change`` keeps."""
+    """Replace each layer with what ``change`` returns, also inside each ``Residual`` that ``change`` keeps."""
     rebuilt: list[Layer] = []
     for layer in layers:
         changed = change(layer)

@@ -1,1 +1,1 @@
-"""Runs: folders of plain files with the settings, progress and results of a training."""
+"""Runs: folders of plain files with the settings, progress and results of training."""

@@ -29,7 +29,7 @@ LAYER_COLUMNS = {field.name for field in fields(LayerStatistics)}
 
 @dataclass(frozen=True)
 class History:
-    """The rows of a run's ``history.jsonl``, which can be read while a training appends to it."""
+    """The rows of a run's ``history.jsonl``, which can be read while training appends to it."""
 
     file: Path
 

@@ -289,7 +289,7 @@ class Keeper:
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
-                f"{error} The training already returned to a checkpoint {MOST_REWINDS} times, so it stops. The last "
+                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it stops. The last "
                 f"checkpoint is in {path}."
             ) from error
         checkpoint = share_checkpoint(self.folder, self.group)

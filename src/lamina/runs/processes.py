@@ -58,7 +58,7 @@ def check_processes(record: RunRecord, group: Group) -> None:
     if set(devices) not in ({"cpu"}, {"cuda"}):
         found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
         raise RecipeError(
-            f"Processes that train together must all use the CPU, or each a CUDA GPU of its own, but found {found}. "
+            f"Processes that train together must all use the CPU, or each its own CUDA GPU, but found {found}. "
             "Start fewer processes, or train a new run with --device cpu (in Python, device='cpu')."
         )
     machine = describe_machine()

@@ -1,4 +1,4 @@
-"""Prints the progress of a training: a line per epoch, and a progress bar in a terminal or notebook."""
+"""Prints the progress of training: a line per epoch, and a progress bar in a terminal or notebook."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ AnyEvent = TypeVar("AnyEvent")
 
 NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which go to the browser
 _terminal = Lock()  # a terminal shows one bar, even if several threads train
-_shown: list[str] = []  # names of the trainings whose progress is shown
+_shown: list[str] = []  # names of the runs whose progress is shown
 
 
 @explain_call
 def show_progress(events: Iterable[AnyEvent], console: Console | None = None, name: str = "") -> Iterator[AnyEvent]:
-    """Print the events of a training and pass them on.
+    """Print training events and pass them on.
 
     Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook. If several threads
     of a terminal train, only the first one has a bar; in a notebook, each has one.
@@ -38,7 +38,7 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
         console: Where to print; by default stdout or the notebook.
-        name: Name of the run, which precedes lines and bar while this process shows several trainings.
+        name: Name of the run, which precedes lines and bar while this process shows several runs.
 
     Yields:
         The events, unchanged.
@@ -50,14 +50,14 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
     ...     pass
     epoch 1/1  train loss ...
     """
-    check_type(events, (Iterable,), "events", "the events of a training, such as run.iter_train()", is_optional=False)
+    check_type(events, (Iterable,), "events", "training events, such as run.iter_train()", is_optional=False)
     is_notebook = (console or Console()).is_jupyter
     console = console or _find_console()
     final: Report | None = None
     label = ""
     with _count(name), _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
         for event in events:
-            if name and len(_shown) > 1:  # from now on, even if the other trainings end first
+            if name and len(_shown) > 1:  # from now on, even if the other runs end first
                 label = f"{name}: "
             match event:
                 case Step():
@@ -80,7 +80,7 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
 
 @cache
 def _find_console() -> Console:
-    """One console for all trainings of this process, so that lines are printed above the bar."""
+    """One console for all runs of this process, so that lines are printed above the bar."""
     return Console(force_jupyter=False)
 
 

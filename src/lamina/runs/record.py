@@ -1,4 +1,4 @@
-"""``run.json``: net, recipe, data, software and machine of a training."""
+"""``run.json``: net, recipe, data, software and machine of a training run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class OwnModule:
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """The data set of a training; ``source`` is its name or absolute path, empty for arrays in memory."""
+    """The data set of a training run; ``source`` is its name or absolute path, empty for arrays in memory."""
 
     source: str
     name: str
@@ -58,7 +58,7 @@ class DataOrigin:
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware of a training."""
+    """The hardware of a training run."""
 
     processor: str
     instructions: str  # widest vector instructions that torch uses, such as AVX512

@@ -1,4 +1,4 @@
-"""Trainings restored from runs, to resume or to reproduce them."""
+"""Restores training from a run, to resume or to reproduce it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def make_training(
     *,
     initial_weights: bool = True,
 ) -> Training:
-    """The training of a run before its first step, with the recorded precision and device, if available.
+    """Set up the training of a run, before its first step, with the recorded precision and device, if available.
 
     A module is copied. Without ``initial_weights``, a timm net gets random weights, which a checkpoint replaces.
     """
@@ -156,7 +156,7 @@ def resume_training(
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Training:
-    """The training of a run, restored from its last checkpoint. Writes nothing.
+    """Restore the training of a run from its last checkpoint. Writes nothing.
 
     On the same processor type and torch version, it continues to bit-identical weights (not with ``compile``; untested
     on GPUs). ``epochs`` is the total number. Without a C++ compiler, ``compile`` is switched off in its recipe.

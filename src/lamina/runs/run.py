@@ -1,4 +1,4 @@
-"""``Run``: a training with its progress and results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
+"""``Run``: a training run, its progress and its results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A training in a folder: train or resume it, evaluate it, and predict with it.
+    """A training run, stored in a folder: train or resume it, evaluate it, and predict with it.
 
     :func:`~lamina.start_run` creates a run and :func:`~lamina.load_run` loads one.
 
@@ -88,8 +88,8 @@ class Run:
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
 
-        Arguments and errors are those of :meth:`iter_train`. In addition, ``progress`` prints data, recipe, net and
-        device, then a line per epoch, and shows a progress bar in a terminal or notebook.
+        Takes the arguments and raises the errors of :meth:`iter_train`. In addition, ``progress`` prints data, recipe,
+        net and device, then a line per epoch, and shows a progress bar in a terminal or notebook.
 
         Returns:
             The report on ``test``, else on ``val``. ``None`` if neither can be scored or a diagnosis ended training.
@@ -144,8 +144,8 @@ class Run:
         """Train the run as an iterator of events.
 
         You may leave the loop at any event: the run stays consistent, and calling this again resumes it. On the same
-        processor type and torch version, the weights are then bit-identical to an uninterrupted training (not with
-        ``compile``; untested on GPUs). The run is locked while it trains.
+        processor type and torch version, the weights are then bit-identical to the weights of an uninterrupted run (not
+        with ``compile``; untested on GPUs). The run is locked while it trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
@@ -222,8 +222,8 @@ class Run:
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
         """Evaluate the saved model on ``test``, else on ``val``, and save report, logits and figures.
 
-        :meth:`train` ends with this, so you need it only after stopping a training early. ``data`` is as for
-        :meth:`iter_train`.
+        :meth:`train` calls this at the end, so you need it only if you stopped training early. See :meth:`iter_train`
+        for ``data``.
 
         Returns:
             The report, or ``None`` if there are no images that can be scored.
@@ -232,7 +232,8 @@ class Run:
             LaminaWarning: A split cannot be scored, or one of your own metrics was not passed to :func:`load_run`.
 
         Raises:
-            LaminaError: As :meth:`load_model`; or data is missing or has changed, or another process trains the run.
+            LaminaError: The weights cannot be loaded (see :meth:`load_model`), the data is missing or has changed, or
+                another process is training the run.
         """
         dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
         with self.folder.lock():
@@ -321,7 +322,7 @@ class Run:
             device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
         Raises:
-            LaminaError: As :meth:`load_model`, or the device is missing.
+            LaminaError: The device is missing, or any error of :meth:`load_model`.
         """
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
@@ -338,7 +339,7 @@ class Run:
             A table of predictions.
 
         Raises:
-            LaminaError: As :meth:`load_model`.
+            LaminaError: See :meth:`load_model`.
         """
         given = [images] if isinstance(images, str | Path) else list(list_images(images, self.record.in_shape))
         paths = [one for one in given if isinstance(one, str | Path)]

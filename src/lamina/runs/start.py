@@ -80,7 +80,7 @@ def start_run(
             modules and layers.
         data: A data set, its name or path, or training images; by default CIFAR-10 if available, else the built-in
             shapes.
-        recipe: Settings of the training; by default the first recipe of the net, fitted to the images
+        recipe: Training settings; by default the first recipe of the net, fitted to the images
             (:func:`fit_recipe`).
         runs_dir: Folder of the runs; created if necessary.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
@@ -100,7 +100,7 @@ def start_run(
         The run, before its first step.
 
     Warns:
-        LaminaWarning: The weights of a timm net are downloaded, or as :func:`load_data`.
+        LaminaWarning: The weights of a timm net are downloaded, or any warning of :func:`load_data`.
 
     Raises:
         LaminaError: An argument is invalid, or the folder exists or cannot be written.

@@ -98,7 +98,7 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, device: str, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The costliest candidate that fits the time; raises ``NoTimeError`` if not one epoch of the first does."""
+    """The most expensive candidate that fits into the time limit; ``NoTimeError`` if no epoch of the first does."""
     considered: list[Considered] = []
     chosen, seconds_per_multiply_add = candidates[0], 0.0
     for candidate in candidates:
@@ -127,7 +127,7 @@ def choose_from_scratch(
 def choose_with_fallback(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The largest net and image size that fit the time, or the quickest ones if not one epoch fits."""
+    """The largest net and image size that fit into the time limit, or the quickest ones if not one epoch fits."""
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
         tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
@@ -205,7 +205,7 @@ def try_briefly(candidate: Candidate, seconds: float, device: str) -> tuple[int,
 
 
 def has_time_to_tune(candidate: Candidate, deadline: Deadline) -> bool:
-    """Whether at least one epoch that trains all layers fits the time."""
+    """Whether there is time for at least one epoch that trains all layers."""
     fitting = candidate.fit(deadline)
     fits = fitting.epochs > 1 or candidate.total_seconds(fitting) <= candidate.left_to_train(deadline)
     return fits and fitting.freeze < fitting.epochs

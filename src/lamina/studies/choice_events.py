@@ -1,4 +1,4 @@
-"""Events while lamina chooses a training."""
+"""Events while lamina chooses how to train."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Restart(Event):
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """A short training from scratch, whose score on ``val`` decides about a full one."""
+    """A short training run from scratch, whose score on ``val`` decides whether to train fully."""
 
     net: str
     side_px: int

@@ -73,8 +73,9 @@ def choose(
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10 if available, else the built-in
             shapes. The image size is chosen unless ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. Measured trainings exceeded it by up to 2.7 s of
-            20 s. With ``epochs`` in ``given``, it is not a limit, but net and size are chosen for about this time.
+        seconds: Time until the end of the evaluation, by default 300. In measurements, training exceeded it by up to
+            2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a limit, but net and size are
+            chosen for about this time.
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
@@ -87,10 +88,11 @@ def choose(
         last the ``Report`` on ``test``.
 
     Warns:
-        LaminaWarning: The second training failed, or as ``load_data`` and ``Run.iter_train``.
+        LaminaWarning: The second run failed, or any warning of ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits, or as ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any error of
+            ``load_data`` and ``Run.iter_train``.
 
     >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
     >>> events.close()

@@ -51,8 +51,8 @@ def train(
         recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is fitted to the
             images; by default the net's first recipe. Needs ``net``.
         seconds: Time until the end of the evaluation. Trains as many epochs as fit, but no more than a ``Recipe`` in
-            ``recipe`` has. By default 300 without ``net``, and no limit with it. Measured trainings exceeded the limit
-            by up to 2.7 s of 20 s.
+            ``recipe`` has. By default 300 without ``net``, and no limit with it. In measurements, training exceeded it
+            by up to 2.7 s (limit 20 s).
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -62,11 +62,11 @@ def train(
         The trained and evaluated run, with ``run.report`` and ``run.predict(paths)``.
 
     Warns:
-        LaminaWarning: As ``load_data``, ``start_run`` and ``Run.train``.
+        LaminaWarning: See ``load_data``, ``start_run`` and ``Run.train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits the time, or as ``load_data``, ``start_run`` and
-            ``Run.train``.
+        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any error of ``load_data``,
+            ``start_run`` and ``Run.train``.
 
     >>> import tempfile
     >>> from lamina import Recipe

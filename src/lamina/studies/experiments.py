@@ -23,15 +23,15 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 MOST_SHARE = 3.0
 """Upper limit of the epochs of a chosen net, as a multiple of its recipe's; more epochs hardly help."""
 START_SIZE_FRACTION = 0.625
-"""``start_size_fraction`` if not all epochs fit the time; as in the recipe ``quick`` of ``cnn-s``."""
+"""``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
 ENDING_SECONDS = 2.0  # reserved for drawing figures and saving the run
 SPARE_FRACTION = 0.04  # fraction of the time limit in reserve, in case the machine gets busier
 WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
-"""Compare a training with its pace after this many seconds and this fraction of its time, up to the last fraction."""
+"""Compare training with its pace after this many seconds and this fraction of its time, up to the last fraction."""
 LATE = 1.05
-"""A training is late if it exceeds this multiple of its expected time so far and of the time left."""
+"""Training is late if it exceeds this multiple of its expected time so far and of the time left."""
 EARLY, LEAST_STEP_SECONDS = 0.5, 0.25
-"""A training is early if steps took less than this multiple of their expected time, over at least these seconds."""
+"""Training is early if steps took less than this multiple of their expected time, over at least these seconds."""
 
 UNTIMED = Pace(0.0, 0.0)
 
@@ -159,7 +159,7 @@ def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
 def find_slowdown(
     candidate: Candidate, recipe: Recipe, deadline: Deadline
 ) -> Callable[[float, float], float | None] | None:
-    """A function that decides whether a training should restart because its pace was wrong.
+    """A function that decides whether training should restart because its pace differs from the estimate.
 
     The function gets the epochs done and the seconds so far, and returns the ratio of actual to expected time if a
     restart would pay off, else ``None``. Recipes with frozen layers or a constant learning rate have no such function,

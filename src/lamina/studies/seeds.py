@@ -86,7 +86,7 @@ def iter_seeds(
     Raises:
         LaminaError: An argument is invalid, there are no images to score, or an existing run of that name has another
             net, recipe, data set or own function except for metrics (functions are compared by module and name, modules
-            by name and number of parameters); or as ``start_run`` and ``Run.iter_train``.
+            by name and number of parameters); or any error of ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe

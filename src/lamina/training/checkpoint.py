@@ -20,7 +20,7 @@ KEPT = int | float | str | None  # plain values of an optimizer, whose numbers a
 
 @dataclass(frozen=True)
 class Standing:
-    """The progress of a training between two steps, with the sums of the current epoch."""
+    """The progress of training between two steps, with the sums of the current epoch."""
 
     steps_done: int
     rewinds: int  # returns to a checkpoint so far
@@ -34,7 +34,7 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The state that a training needs to resume exactly."""
+    """The state that training needs to resume exactly."""
 
     tensors: dict[str, Tensor]
     """On the CPU: weights as ``live.…``, their average as ``averaged.…``, optimizer state as ``optimizer.KEY.…``."""

@@ -1,4 +1,4 @@
-"""Rules that diagnose problems of a training, with their limits and messages."""
+"""Rules that diagnose training problems, with their limits and messages."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find_odd_inputs(seen: Observation) -> Found | None:
         layer,
         {"standard_deviation": deviation, "mean": mean},
         f"The input of {layer} has mean {mean:.2g} and standard deviation {deviation:.2g}; 0 and 1 are usual.",
-        "Likely the images are very dark, very bright or low in contrast, or the module rescales them. Try "
+        "Probable cause: the images are very dark, very bright or low in contrast, or the module rescales them. Try "
         "normalization channel.",
     )
 
@@ -95,9 +95,9 @@ def find_high_initial_loss(seen: Observation) -> Found | None:
     return (
         None,
         {"initial_loss": seen.initial_loss, "guess_loss": seen.guess_loss},
-        f"The loss before the first step was {seen.initial_loss:.4g}; guessing has {seen.guess_loss:.4g}.",
-        "Likely the initial weights or the inputs of the last layer are too large. Try smaller initial weights, or "
-        "BatchNorm() before it.",
+        f"The loss before the first step was {seen.initial_loss:.4g}; the loss of guessing is {seen.guess_loss:.4g}.",
+        "Probable cause: the initial weights or the inputs of the last layer are too large. Try smaller initial "
+        "weights, or BatchNorm() before it.",
     )
 
 
@@ -107,7 +107,7 @@ def find_high_lr(seen: Observation) -> Found | None:
     is_worse = seen.loss_ratio > LIMITS["worse loss"] and seen.steps >= FIRST_STEPS
     if not (update > LIMITS["update"] or raises or is_worse):
         return None
-    parts = [f"One step changed the weights by up to {update:.2g} of their norm"]
+    parts = [f"One step changed the weights by up to {update:.2g} times their norm"]
     if raises:
         parts.append(f"{seen.raised} of {seen.asked} steps raised the loss of their own batch")
     if is_worse:
@@ -116,7 +116,7 @@ def find_high_lr(seen: Observation) -> Found | None:
         None,
         {"update": update, "raised": float(seen.raised), "asked": float(seen.asked), "loss_ratio": seen.loss_ratio},
         f"{'; '.join(parts)}.",
-        f"Likely the learning rate is too high. Try lr {seen.lr / 10:.2g}.",
+        f"Probable cause: the learning rate is too high. Try lr {seen.lr / 10:.2g}.",
     )
 
 
@@ -130,7 +130,7 @@ def find_explosion(seen: Observation) -> Found | None:
         seen.names[seen.layers[place]],
         {"gradient": norm},
         f"The gradient of {seen.names[seen.layers[place]]} had norm {norm:.3g}; more than {limit:g} is unusual.",
-        "Likely the initial weights are too large, or the net is deep and has no normalization layers. Try "
+        "Probable cause: the initial weights are too large, or the net is deep and has no normalization layers. Try "
         "gradient_clip 1, or BatchNorm() after each layer.",
     )
 
@@ -149,8 +149,8 @@ def find_vanishing(seen: Observation) -> Found | None:
         {"gradient": first, "ratio": ratio},
         f"The gradient of {seen.names[seen.layers[0]]} had norm {first:.1e}, {ratio:.1e} times the norm at the last "
         "layer.",
-        "Likely the net is deep and its activations shrink gradients. Try ReLU() in place of Sigmoid() or Tanh(), "
-        "BatchNorm(), or Residual().",
+        "Probable cause: the net is deep and its activations shrink gradients. Try ReLU() in place of Sigmoid() or "
+        "Tanh(), BatchNorm(), or Residual().",
     )
 
 
@@ -162,13 +162,13 @@ def find_dead(seen: Observation) -> Found | None:
     if share < limit:
         return None
     since = seen.since[path]
-    moved = f" One step changed weights by up to {seen.largest_update:.2g} of their norm." if seen.checks else ""
+    moved = f" One step changed the weights by up to {seen.largest_update:.2g} times their norm." if seen.checks else ""
     return (
         seen.names[path],
         {"dead_fraction": share, "since_epoch": float(since), "update": seen.largest_update},
         f"In {seen.names[path]}, {100 * share:.0f} % of the units are dead: 0 for all of {seen.activity.images} "
         f"images. The fraction has been {100 * limit / 2:.0f} % or more since epoch {since}.{moved}",
-        "Likely the learning rate is too high, or biases are far below 0. "
+        "Probable cause: the learning rate is too high, or biases are far below 0. "
         f"Try lr {seen.lr / 3:.2g}, or BatchNorm() before it.",
     )
 
@@ -185,7 +185,8 @@ def find_saturation(seen: Observation) -> Found | None:
         {"saturated_fraction": share, "since_epoch": float(since)},
         f"In {seen.names[path]}, {100 * share:.0f} % of the outputs are saturated: near an end of its range. "
         f"The fraction has been {100 * limit / 2:.0f} % or more since epoch {since}.",
-        "Likely its input is too large. Try BatchNorm() before it, smaller initial weights, or ReLU() in its place.",
+        "Probable cause: its input is too large. Try BatchNorm() before it, smaller initial weights, or ReLU() in its "
+        "place.",
     )
 
 
@@ -206,7 +207,7 @@ def find_low_lr(seen: Observation) -> Found | None:
         None,
         {"update": update, "loss": seen.losses[-1]},
         f"No step changed a layer by more than {update:.1e} of its norm; the loss is still {seen.losses[-1]:.4g}.",
-        f"Likely the learning rate is too low. Try lr {seen.lr * 10:.2g}.",
+        f"Probable cause: the learning rate is too low. Try lr {seen.lr * 10:.2g}.",
     )
 
 
@@ -226,11 +227,11 @@ def find_shuffled(seen: Observation) -> Found | None:
     return (
         None,
         {"loss": seen.losses[-1], "constant_loss": seen.constant_loss, "fitted_loss": seen.fitted_loss},
-        f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the best constant "
-        f"prediction has {seen.constant_loss:.4g}. The net can learn, because it reaches {seen.fitted_loss:.2g} when "
-        "trained on a few images only.",
-        "Likely the labels are assigned to the wrong images, or the images do not show what the labels mean. Look at "
-        "them with lamina data DATA --contact-sheet FILE.png.",
+        f"After {plural(seen.epoch, 'epoch', 'epochs')} the training loss is {seen.losses[-1]:.4g}; the "
+        f"baseline's loss is {seen.constant_loss:.4g}. The net can learn, because it reaches {seen.fitted_loss:.2g} "
+        "when trained on a few images only.",
+        "Probable cause: the labels are assigned to the wrong images, or the images do not show what the labels mean. "
+        "Look at them with lamina data DATA --contact-sheet FILE.png.",
     )
 
 
@@ -245,7 +246,7 @@ def find_one_class(seen: Observation) -> Found | None:
         None,
         {"predicted_classes": 1.0, "classes": float(activity.classes)},
         f"The prediction is the same class for all of {activity.images} images, which have {activity.classes} classes.",
-        f"Likely nearly all images have one class, or the net has not learned yet. Try {remedy}.",
+        f"Probable cause: nearly all images have one class, or the net has not learned yet. Try {remedy}.",
     )
 
 
@@ -260,8 +261,8 @@ def find_oscillation(seen: Observation) -> Found | None:
     return (
         None,
         {"swing": swing},
-        f"The loss oscillates between epochs by {100 * swing:.0f} % of the loss of a constant prediction.",
-        f"Likely the learning rate is too high, or the batch too small. Try lr {seen.lr / 3:.2g}.",
+        f"The loss oscillates between epochs by {100 * swing:.0f} % of the baseline's loss.",
+        f"Probable cause: the learning rate is too high, or the batch too small. Try lr {seen.lr / 3:.2g}.",
     )
 
 
@@ -304,6 +305,6 @@ def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val rose from {lowest:.4g} after epoch {best['epoch']} to {last['val_loss']:.4g}, while the "
         f"training loss fell to {last['train_loss']:.4g}.",
-        f"Likely the net memorizes the training images. Try epochs {best['epoch']}, more augmentation (translate_px, "
-        "cutout_px), or more images.",
+        f"Probable cause: the net memorizes the training images. Try epochs {best['epoch']}, more augmentation "
+        "(translate_px, cutout_px), or more images.",
     )

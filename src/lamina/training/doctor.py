@@ -1,4 +1,4 @@
-"""Measures a training for diagnosis.py, without changing weights or batch-norm statistics."""
+"""Measures training for diagnosis.py, without changing weights or batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class DoctorState:
 
 
 class Doctor:
-    """Follows a training and diagnoses problems, each kind once."""
+    """Follows training and diagnoses problems, each kind once."""
 
     def __init__(
         self,

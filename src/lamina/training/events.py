@@ -1,4 +1,4 @@
-"""Events of a training: frozen dataclasses, printed as text and stored as JSON."""
+"""Training events: frozen dataclasses, printed as text and stored as JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DiagnosisKind = (
 
 @dataclass(frozen=True)
 class Event:
-    """Base class of the events of a training."""
+    """Base class of the training events."""
 
     def to_json(self) -> dict[str, Any]:
         """The event as JSON values: its name as ``event``, then its fields; NaN and infinity become ``None``.
@@ -85,7 +85,7 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class Diagnosis(Event):
-    """A problem of a training.
+    """A problem found during training.
 
     Attributes:
         kind: Kind of problem, such as ``dying-relu``.
@@ -157,7 +157,7 @@ class Epoch(Event):
 
 @dataclass(frozen=True)
 class Remark(Event):
-    """Lines of text about a training, such as its data and its recipe."""
+    """Lines of text about training, such as its data and its recipe."""
 
     text: str
 
@@ -200,7 +200,7 @@ class Rewind(Event):
 
 @dataclass(frozen=True)
 class EarlyEnd(Event):
-    """An end of a training before its last epoch, because of ``Recipe.patience``, a time limit or a diagnosis.
+    """Training ended before its last epoch, because of ``Recipe.patience``, a time limit or a diagnosis.
 
     ``diagnosis`` is the kind of diagnosis that ended it, if one did; the run is then unfinished.
     """

@@ -77,7 +77,7 @@ class Forward:
     def predict_logits(
         self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
     ) -> Float32[np.ndarray, "n k"]:
-        """The logits of images in the number format of the training, with the model in eval mode."""
+        """The logits of images in the number format of training, with the model in eval mode."""
         if self._seen is not None and epochs_done <= self._recipe.freeze:
             return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)

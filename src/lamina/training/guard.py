@@ -26,7 +26,7 @@ HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "
 
 
 class Guard:
-    """Stops a training before a step or a checkpoint contains NaN or infinity."""
+    """Stops training before a step or a checkpoint contains NaN or infinity."""
 
     def __init__(
         self,

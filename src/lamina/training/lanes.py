@@ -52,7 +52,7 @@ def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tenso
 
 
 def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int) -> None:
-    """Insert the vector of a lane; as soon as both children of a node exist, replace them by their sum."""
+    """Insert the vector of a lane; as soon as both children of a node exist, replace them with their sum."""
     above, span = [], (0, lanes)
     while span[1] - span[0] > 1:
         above.append(span)

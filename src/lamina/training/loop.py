@@ -31,14 +31,14 @@ from lamina.values import explain_call
 
 
 class Training:
-    """A training as an iterator of events, which resumes with the next step if you leave the loop and iterate again.
+    """Training as an iterator of events, which resumes with the next step if you leave the loop and iterate again.
 
     In the body of the loop, :attr:`model` is in eval mode.
 
     Args:
         net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K); trained in place.
         images: Training images.
-        recipe: Settings of the training.
+        recipe: Training settings.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: Number format that a run recorded; by default chosen by the recipe.
         steps_per_record: Number of steps between two ``Step`` events.
@@ -174,7 +174,7 @@ class Training:
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits (N, K) of :attr:`model` for stored images, in the number format of the training."""
+        """The logits (N, K) of :attr:`model` for stored images, in the number format of training."""
         return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
 
     def check_weights(self) -> None:

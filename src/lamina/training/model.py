@@ -311,7 +311,7 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
 
 
 def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
-    """The activation function after the logits, found in the autograd graph or by the values."""
+    """The activation function after the logits, found from the autograd graph or from the output values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]

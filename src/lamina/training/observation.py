@@ -1,4 +1,4 @@
-"""Measurements of a training, from which diagnoses follow."""
+"""Measurements of training, from which diagnoses follow."""
 
 from __future__ import annotations
 

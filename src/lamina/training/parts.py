@@ -1,4 +1,4 @@
-"""Custom functions of a training: loss, optimizer, augmentation, schedule and metrics."""
+"""Custom functions for training: loss, optimizer, augmentation, schedule and metrics."""
 
 from __future__ import annotations
 

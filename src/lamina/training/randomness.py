@@ -1,4 +1,4 @@
-"""Random generators whose seeds depend on purpose and step only, so that a training resumes exactly."""
+"""Random generators whose seeds depend on purpose and step only, so that training resumes exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 _SEEDING = threading.RLock()
-"""torch has one generator per process, which trainings in several threads share."""
+"""torch has one generator per process, which all threads share."""
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:

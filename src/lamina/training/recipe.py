@@ -1,4 +1,4 @@
-"""The recipe: every setting of a training, with its unit, default and range."""
+"""The recipe: every training setting, with its unit, default and range."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ else:
 @explain_arguments(RecipeError, elsewhere=(Preparation,))
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The settings of a training. Immutable; ``dataclasses.replace`` returns a changed copy.
+    """Training settings. Immutable; ``dataclasses.replace`` returns a changed copy.
 
     Raises:
         RecipeError: A value has the wrong type or is out of range.
@@ -43,7 +43,8 @@ class Recipe:
     momentum: Fraction = 0.9
     """momentum of sgd and muon"""
     weight_decay: Annotated[float, Range(0)] = 0.0
-    """weight decay, not of biases and normalization layers; decoupled in adamw and muon, else an L2 penalty"""
+    """weight decay; does not apply to biases and normalization layers; decoupled in adamw and muon, otherwise an L2
+    penalty"""
     schedule: ScheduleName = "constant"
     """schedule of the learning rate after the warmup"""
     warmup_fraction: Fraction = 0.0
@@ -53,7 +54,7 @@ class Recipe:
     class_weights: bool = False
     """weight the loss by inverse class frequency, so that all classes count equally"""
     dropout: Fraction | None = None
-    """dropout probability of every Dropout layer in the net; by default, each layer keeps its own"""
+    """dropout probability of every Dropout layer in the net; default: each layer's own probability"""
     flip: Literal["off", "random", "alternating"] = "off"
     """horizontal flips: at random, or alternating, which flips each image in every other epoch"""
     translate_px: Annotated[int, Range(0)] = 0
@@ -107,7 +108,8 @@ class Recipe:
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """The recipe with the ``given`` fields replaced.
 
-    A new optimizer brings its usual learning rate and a new number of epochs scales ``freeze``, unless also given.
+    Changing the optimizer also sets its usual learning rate, and changing the number of epochs scales ``freeze``,
+    unless ``given`` sets them too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05

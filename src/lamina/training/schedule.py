@@ -61,7 +61,7 @@ def evaluation_interval(train_images: int, val_images: int) -> int:
 
 
 def sizes_shown(recipe: Recipe) -> list[float]:
-    """All image sides of a training as fractions of full size, ascending."""
+    """All image sides during training as fractions of full size, ascending."""
     if not recipe.start_size_fraction:
         return [1.0]
     sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # 1,000 samples include every eighth

@@ -48,7 +48,7 @@ def prepare_training(
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Prepared:
-    """Check the arguments of a training, choose device and number format, and build model and optimizer.
+    """Check the arguments of training, choose device and number format, and build model and optimizer.
 
     Raises:
         NetError: The net does not accept these images or does not return one logit per target.

@@ -44,26 +44,26 @@ class DataOptions:
 
     data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
     labels: Annotated[Flag, Group("check")] = False
-    """find likely label errors, by training nets with cross-validation"""
+    """find label issues, by training nets with cross-validation"""
     run: Annotated[Path | None, arg(name="with", metavar="RUN"), Group("check")] = None
-    """find likely label errors, hard classes and images, and outliers, with the model of a run"""
+    """find label issues, hard classes and images, and outliers, with the model of a run"""
     duplicates: Annotated[Flag, Group("check")] = False
-    """find near-duplicates: images that were shifted, mirrored, recolored or compressed again"""
+    """find near-duplicates: images that were translated, mirrored, recolored or compressed again"""
     net: Annotated[OwnModule, Group("check")] = None
     pretrained: Annotated[bool, Group("check")] = True
     """with --labels: use pretrained weights that are already on this machine"""
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
-    """number of rows to print of each list; --json prints all, except of losses and outliers"""
+    """number of rows to print from each list; --json prints all rows, except in the lists of losses and outliers"""
     contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """draw training images of each class to this .png file"""
     samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
     label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --labels or --with: draw the images with likely label errors to this .png file"""
+    """with --labels or --with: draw the label issues to this .png file"""
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """with --with: draw the images with the largest losses and the most frequent confusions to this .png file"""
     json: Annotated[Json, Group("output")] = False
-    preparation: Annotated[PreparationFields, Group("data", text="How to read the images and targets.")] = field(
+    preparation: Annotated[PreparationFields, Group("data", text="How to load the images and targets.")] = field(
         default_factory=PreparationFields
     )
     device: Device = "auto"

@@ -68,7 +68,7 @@ class TrainOptions:
     data: Annotated[
         str | None,
         arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10 if available, else shapes)"),
-        Group("data", text="How to read the images and targets."),
+        Group("data", text="How to load the images and targets."),
     ] = None
     weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if

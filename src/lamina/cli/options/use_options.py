@@ -13,7 +13,7 @@ from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFo
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """Predict the class, the labels or the numbers of images.
+    """Predict a class, labels or numbers for each image.
 
     Example: lamina predict runs/pets 'new/*.jpg' --output predictions.csv
     """
@@ -46,8 +46,8 @@ class ExportOptions:
     run: RunFolder
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """file to write; lamina writes the result of the check to FILE.json"""
-    to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="TO")] = "auto"
-    """format: onnx, or pt2 for torch.export; auto chooses by the file's extension"""
+    to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="FORMAT")] = "auto"
+    """onnx, pt2 (torch.export), or auto (from the file extension)"""
     data: MovedData = None
     net: OwnModule = None
     json: Json = False

@@ -183,8 +183,8 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     dark_stripe = np.where(striped, np.clip(0.5 + wave, 0, 1), 0)
     saturation = 0.65 + 0.35 * random.random(count)
     value = np.where(light, 0.35, 0.75) + 0.25 * random.random(count)
-    colour = hsv_to_rgb(figures.hue, saturation, value)[..., None, None]
-    paint = colour * (1 - 0.55 * dark_stripe[:, None])
+    color = hsv_to_rgb(figures.hue, saturation, value)[..., None, None]
+    paint = color * (1 - 0.55 * dark_stripe[:, None])
     canvas += covered[:, None] * (paint - canvas)
     canvas += (random.random(canvas.shape, np.float32) - 0.5) * 0.16
     # Channels first until here, because numpy is slow along an axis of length three.
@@ -236,7 +236,7 @@ def _background(
     """A color gradient with random strokes and dots."""
     count = len(light)
 
-    def colours() -> Float32[np.ndarray, "n 3 1 1"]:
+    def colors() -> Float32[np.ndarray, "n 3 1 1"]:
         value = np.where(light, 0.68, 0.08) + 0.3 * random.random(count)
         return hsv_to_rgb(random.random(count), 0.55 * random.random(count), value)[..., None, None]
 
@@ -244,7 +244,7 @@ def _background(
     x, y = pixel[None, None, :], pixel[None, :, None]
     turn = (random.random(count) * 2 * np.pi).astype(np.float32)[:, None, None]
     wash = 0.5 + (x - 0.5) * np.cos(turn) + (y - 0.5) * np.sin(turn)
-    near, far = colours(), colours()
+    near, far = colors(), colors()
     canvas: Float32[np.ndarray, "n 3 h w"] = near + np.clip(wash, 0, 1)[:, None] * (far - near)
     for longest in CLUTTER_LENGTHS_FRACTION:
         start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[..., None, None]
@@ -255,7 +255,7 @@ def _background(
         distance = np.sqrt((off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2)
         half_width = 0.015 + 0.05 * thickness * (1.2 - longest)
         covered = np.clip(0.5 - (distance - half_width) * size_px, 0, 1)
-        canvas += covered[:, None] * (colours() - canvas)
+        canvas += covered[:, None] * (colors() - canvas)
     return canvas
 
 

@@ -22,7 +22,7 @@ UNSIGNED_BYTE = 8
 
 
 def open_idx(path: Path, _: Preparation) -> Source | None:
-    """Open a folder of IDX files, or one file, by name; ``DataError`` for several sets or a missing file."""
+    """Open IDX files, recognized by their file names; ``DataError`` for several sets or a missing file."""
     pairs = _find_pairs(path)
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
@@ -44,7 +44,7 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
             found.setdefault(("train" if match[2] == "train" else "test", match[3]), folder / match.string)
         for split, kind in found:
             if kind == "images" and (split, "labels") not in found:
-                raise DataError(f"The file of labels for {found[split, kind]} is missing. Download it again.")
+                raise DataError(f"The label file of {found[split, kind]} is missing. Download it again.")
         if images := [split for split in SPLITS if (split, "images") in found]:
             return {split: (found[split, "images"], found[split, "labels"]) for split in images}
     return {}
@@ -56,7 +56,7 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
     for split, (file, _) in pairs.items():
         if len(images[split]) != len(labels[split]):
             raise DataError(
-                f"{file} has {len(images[split])} images, but its file of labels has {len(labels[split])} labels. "
+                f"{file} has {len(images[split])} images, but its label file has {len(labels[split])} labels. "
                 "Download both again."
             )
     if len({one.shape[1:] for one in images.values()}) > 1 or 0 in next(iter(images.values())).shape:
@@ -90,5 +90,7 @@ def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
         if len(sizes) != dimensions or len(data) != header_bytes:
             shape = " x ".join(map(str, sizes))
             held = f"more than {header_bytes}" if len(data) > header_bytes else len(data)
-            raise DataError(f"{path} should have {shape} bytes by its header, but has {held}. Download it again.")
+            raise DataError(
+                f"{path} should have {shape} bytes according to its header, but has {held}. Download it again."
+            )
     return np.frombuffer(data, np.uint8).reshape(sizes)

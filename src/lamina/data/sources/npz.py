@@ -68,7 +68,7 @@ class _Member:
 
 
 def open_npz(path: Path, preparation: Preparation) -> Source | None:
-    """Open an ``.npz`` by its name; docs/your-images.md lists the arrays that it may contain."""
+    """Open a file whose name ends in ``.npz``; docs/your-images.md lists the arrays that it may contain."""
     if not path.name.lower().endswith(".npz") or not path.is_file():
         return None
     return Source(mark_state(path.stat()), lambda *_: _list_arrays(path, preparation.task), ("label_separator",))
@@ -138,8 +138,8 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
             )
         if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
             raise DataError(
-                f"Array {key} of {path} should have {array_bytes} bytes by its header, but has "
-                f"{info.file_size - file.tell()}. Create or download it again."
+                f"Array {key} of {path} should have {array_bytes} bytes according to its header, but "
+                f"has {info.file_size - file.tell()}. Create or download it again."
             )
     if info.file_size > max(ARRAY_FLOOR_BYTES, COMPRESSION_RATIO * info.compress_size):
         raise DataError(f"Array {key} of {path} is compressed more than {COMPRESSION_RATIO}:1. Save it with np.savez.")

@@ -38,7 +38,7 @@ class _Part(NamedTuple):
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
-    """Open a table by its name, or a folder that has ``metadata.csv`` with ``file_name``, or Parquet files."""
+    """Open a table, recognized by its file name, or a folder with Parquet files or a ``metadata.csv``."""
     scanned = scan_table(path, preparation)
     if scanned is None:
         return None

@@ -63,7 +63,7 @@ class Served:
 
 
 def format_prediction(model: str, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
-    """A prediction as a response: classes or labels by falling probability, numbers in the order of the targets."""
+    """A prediction as a response: classes or labels in decreasing order of probability, numbers in target order."""
     if prediction.problem is not None:
         return {"model": model, "problem": prediction.problem, "status": 422}
     task = predictor.task

@@ -131,7 +131,7 @@ class Guard:
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
-                reason = "The token is missing or wrong. Send the header Authorization: Bearer TOKEN."
+                reason = "The token is missing or invalid. Send the header Authorization: Bearer TOKEN."
                 return refuse(401, reason, {"www-authenticate": "Bearer"})
         return None
 

@@ -21,7 +21,7 @@ async function connect() {
     if (needsToken) find("access").hidden = false;
     find("models").textContent = needsToken ? "This server needs a token." : "";
     if (!needsToken) return showStatus(error.message);
-    if (isAnother) showStatus("The token is wrong.");
+    if (isAnother) showStatus("The token is missing or invalid.");
     find("token").focus();
     return;
   }
@@ -120,7 +120,7 @@ document.addEventListener("drop", (event) => {
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = find("token").value;
-  if (!/^[ -~]+$/.test(token)) return showStatus("The token is wrong: tokens consist of printable ASCII characters.");
+  if (!/^[ -~]+$/.test(token)) return showStatus("The token is invalid: tokens consist of printable ASCII characters.");
   setToken(token);
   connected = connect();
 });
