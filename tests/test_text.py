@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.text import escape, format_table
+from lamina.errors import find_nearest, name_some, plural, suggest
+from lamina.text import escape, format_percent, format_table, shorten
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,18 @@ def test_a_table_is_as_wide_as_its_cells_and_wide_letters_count_twice() -> None:
         r"[red]a\nb" + " " * 296 + "22",
         "x" * 300 + " " * 6 + "3",
     ]
+
+
+def test_names_counts_and_fractions_are_formatted() -> None:
+    assert name_some(["cat", "dog", "owl"], most=2) == "cat, dog and 1 more"
+    assert (plural(1, "class", "classes"), plural(1200, "class", "classes")) == ("1 class", "1,200 classes")
+    assert (format_percent(0.7552), format_percent(None)) == ("75.5 %", "–")
+    assert shorten("great crested grebe, winter") == "great crested gr… winter"
+    assert shorten("great crested grebe, summer") == "great crested gr… summer"
+
+
+def test_the_nearest_name_is_suggested() -> None:
+    names = ["resize", "lr", "size_px"]
+    assert [find_nearest(name, names) for name in ("learning_rate", "size", "rezise")] == ["lr", "size_px", "resize"]
+    assert suggest("cnm", ["cnn", "mlp"]) == "Did you mean cnn?"
+    assert suggest("zebra", ["cnn", "mlp"]) == "Choose from: cnn, mlp."

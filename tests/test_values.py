@@ -163,3 +163,8 @@ class TestPreparation:
         with pytest.raises(DataError) as rejected:
             Preparation(**values)
         assert str(rejected.value).startswith(message)
+
+
+def test_a_range_contains_the_finite_numbers_inside() -> None:
+    assert [number in Range(0, below=1) for number in (0, 0.5, 1.0, -1e-9, float("nan"))] == [True, True] + [False] * 3
+    assert float("nan") not in Range()

@@ -11,11 +11,7 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def escape(text: str) -> str:
-    r"""Make text from files and data safe to print: one line, without terminal control characters.
-
-    >>> print(escape("new\nline \x1b[31mred"))
-    new\nline \x1b[31mred
-    """
+    """Make text from files and data safe to print: one line, without terminal control characters."""
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
 
 
@@ -72,30 +68,18 @@ class LaminaWarning(UserWarning):
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
-    """List the first names and count the rest.
-
-    >>> name_some(["cat", "dog", "owl"], most=2)
-    'cat, dog and 1 more'
-    """
+    """List the first names and count the rest: ``cat, dog and 1 more``."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def plural(count: int, one: str, many: str) -> str:
-    """Format a count with its noun.
-
-    >>> plural(1, "class", "classes"), plural(1200, "class", "classes")
-    ('1 class', '1,200 classes')
-    """
+    """Format a count with its noun: ``1 class``, ``1,200 classes``."""
     return f"{count:,} {one if count == 1 else many}"
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that ``name`` probably means: a misspelling, an abbreviation or a first word.
-
-    >>> [find_nearest(name, ["resize", "lr", "size_px"]) for name in ("learning_rate", "size", "rezise")]
-    ['lr', 'size_px', 'resize']
-    """
+    """Return the choice that ``name`` probably means: a misspelling, an abbreviation or a first word."""
     known = list(choices)
     initials = "".join(word[:1] for word in name.split("_"))
     meant = [each for each in known if each.startswith(f"{name}_") or ("_" in name and each == initials)]
@@ -119,13 +103,7 @@ def describe_type(value: object) -> str:
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the choice nearest to a misspelled ``name``, or list all choices.
-
-    >>> suggest("cnm", ["cnn", "mlp"])
-    'Did you mean cnn?'
-    >>> suggest("zebra", ["cnn", "mlp"])
-    'Choose from: cnn, mlp.'
-    """
+    """Suggest the choice nearest to a misspelled ``name``, or list all choices."""
     known = list(choices)
     nearest = find_nearest(name, known)
     return f"Did you mean {nearest}?" if nearest else f"Choose from: {', '.join(known)}."

@@ -23,11 +23,7 @@ class Markup(str):
 
 
 def show(content: str) -> Markup:
-    """Escape text, and pass :class:`Markup` through unchanged.
-
-    >>> show("<b> & co"), show(wrap("b", "&"))
-    ('&lt;b&gt; &amp; co', '<b>&amp;</b>')
-    """
+    """Escape text, and pass :class:`Markup` through unchanged."""
     return content if isinstance(content, Markup) else Markup(html.escape(escape(content)))
 
 

@@ -19,11 +19,7 @@ SMALLEST_STRATUM = 5  # fewest images in a stratum of numbers, so that a test sp
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of target. ``target_names`` are the classes, the labels, the yes/no question, or the numbers.
-
-    >>> SINGLE_LABEL.count(np.array([0, 1, 1]), ("cat", "dog"))
-    {'cat': 1, 'dog': 2}
-    """
+    """One kind of target. ``target_names`` are the classes, the labels, the yes/no question, or the numbers."""
 
     name: KindName
     dtype: str
@@ -86,9 +82,6 @@ class Kind:
 
         Multi-label: the rarest label of the image, or -1 if it has none. Regression: the decile of the first number;
         with few images, fewer and larger groups.
-
-        >>> MULTI_LABEL.strata(np.array([[True, True], [True, False], [False, False]]))
-        [1, 0, -1]
         """
         match self.name:
             case "multi-label":
@@ -109,11 +102,7 @@ class Kind:
         return f"{self.name}, {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
 
     def format(self, target: Any, target_names: Sequence[str]) -> str:
-        """Format the target of one image, a row of the targets.
-
-        >>> MULTI_LABEL.format(np.array([True, True]), ("wet", "warm"))
-        'wet, warm'
-        """
+        """Format the target of one image, a row of the targets."""
         match self.name:
             case "single-label":
                 return target_names[int(target)]

@@ -16,22 +16,12 @@ LONGEST_NAME = 24
 
 
 def format_percent(fraction: float | None) -> str:
-    """Format a fraction as a percentage with one decimal.
-
-    >>> format_percent(0.7552), format_percent(None)
-    ('75.5 %', '–')
-    """
+    """Format a fraction as a percentage with one decimal; ``None`` as a dash."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def shorten(name: str, longest: int = LONGEST_NAME) -> str:
-    """Escape a name, and shorten it to at most ``longest`` characters.
-
-    Long names lose their middle, because names often differ only at the end.
-
-    >>> shorten("great crested grebe, winter"), shorten("great crested grebe, summer")
-    ('great crested gr… winter', 'great crested gr… summer')
-    """
+    """Escape a name, and shorten its middle, because names often differ only at the end."""
     name = escape(name)
     if len(name) <= longest:
         return name
@@ -54,13 +44,7 @@ def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int 
 
 
 def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """Format the table of :func:`build_table` as plain text of any width.
-
-    >>> print(format_table(["class", "images"], [["cat", "1,200"], ["dog", "3"]]))
-    class  images
-    cat     1,200
-    dog         3
-    """
+    """Format the table of :func:`build_table` as plain text of any width."""
     from rich.console import Console
 
     console = Console(width=100_000, color_system=None, force_terminal=False)

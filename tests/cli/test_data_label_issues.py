@@ -110,7 +110,7 @@ def test_an_odd_image_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled
     told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
-    assert "hard classes and images, of 34 images in val and test:" in lines
+    assert "hard classes and images, among 34 images in val and test:" in lines
     assert lines[lines.index("outliers (images whose features are unlike all others):") + 2].startswith(
         "test/dark/odd.png\ttest\t"
     )

@@ -12,8 +12,7 @@ CASES = {
     "trian": "Unknown command 'trian'. Did you mean train?",
     "train cnnn --data shapes": "There is no net 'cnnn' in the zoo. Did you mean cnn? "
     'Or use layers, such as "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.',
-    "train none.py --data shapes": "The file none.py does not exist. "
-    "Give the path of a Python file that defines a Net.",
+    "train none.py --data shapes": "The file none.py does not exist. Use the path of a Python file that defines a Net.",
     "train cnn --recipe bets --data shapes": "cnn has no recipe 'bets'. Did you mean best?",
     "train mlp --data shapes --epochs 0": "epochs must be a whole number of at least 1, got 0. Try --epochs 10.",
     "train mlp --data nowhere/at/all": "No data set, file or folder named nowhere/at/all. Check the path.",

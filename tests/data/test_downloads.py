@@ -93,8 +93,8 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value).startswith(
-        "cifar10 could not be downloaded from 127.0.0.1: the SHA-256 of the file does not match that of the published "
-        "file. Check the network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy"
+        "cifar10 could not be downloaded from 127.0.0.1: the SHA-256 of the file differs from the published "
+        "one. Check the network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy"
     )
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 

@@ -76,7 +76,7 @@ def test_files_of_several_sets_need_the_path_of_one(tmp_path: Path) -> None:
         read_arrays(tmp_path)
     assert str(raised.value) == (
         f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
-        "Give the path of a file of one of them."
+        "Use the path of a file in one of them."
     )
     assert len(read_arrays(tmp_path / "emnist-digits-t10k-images-idx3-ubyte.gz").pixels) == 10
 

@@ -12,9 +12,7 @@ import time
 STARTED = time.perf_counter()  # before anything large is imported
 
 GROUPS = {
-    "data": {
-        "data": "show what a data set contains, and find label issues and duplicates",
-    },
+    "data": {"data": "show what a data set contains, and find label issues and duplicates"},
     "train": {
         "train": "train a net, evaluate it, and save it as a run",
         "resume": "continue an interrupted run",
@@ -40,11 +38,7 @@ COMMANDS = {name: meaning for commands in GROUPS.values() for name, meaning in c
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit status.
-
-    The status is 0 for success, 2 for invalid input, 75 if a process of a group was lost, 130 or 143 if interrupted,
-    141 for a broken pipe, and 1 for a bug.
-    """
+    """Run a command and return its exit status, as README.md lists them."""
     for stream in (sys.stdout, sys.stderr):
         # An unprintable character must not end training.
         if isinstance(stream, io.TextIOWrapper):
@@ -98,7 +92,6 @@ def _print_usage() -> None:
 
 
 def _run(words: list[str], *, is_quiet: bool) -> int:
-    """Parse a command's options, then load and run the command."""
     import signal
     import threading
     import warnings

@@ -41,7 +41,7 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
         )
     if len(dataset.splits) == 1:
         raise DataError(
-            f"{dataset.name} has neither val nor test images to evaluate on. Add a test split, or use --data cifar10."
+            f"{dataset.name} has no val or test images to evaluate on. Add a test split, or use --data cifar10."
         )
     start = partial(start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command)
     runs: dict[str, list[Run]] = {name: [] for name in CLAIMED}
@@ -74,7 +74,6 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
 
 
 def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal) -> tuple[str, ...]:
-    """Emit a net's results as JSON, and return its row of the table."""
     reports = [report for one in runs if (report := one.report)]
     accuracies = [report.score.value for report in reports]
     measured, split = mean_interval(accuracies), reports[0].split

@@ -34,7 +34,6 @@ class ConfidenceRule:
     half_widths: tuple[float, ...] = ()
 
     def rejects(self, prediction: Prediction) -> bool:
-        """Whether the largest probability is below the confidence threshold."""
         return self.limit is not None and max(prediction.values.values(), default=1.0) < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:

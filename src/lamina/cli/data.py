@@ -21,7 +21,6 @@ from lamina.values import fields_to_json
 
 
 def run(options: DataOptions, terminal: Terminal) -> int:
-    """Run the command."""
     _check(options)
     if options.run is not None:
         from lamina.cli.mistakes import judge_by_run
@@ -114,7 +113,6 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
 
 
 def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
-    """Print the sizes of the images before resizing."""
     if sizes.sizes == 1:
         ((height, width, count),) = sizes.common
         terminal.say(f"original size: {height}×{width} ({plural(count, 'image', 'images')})")

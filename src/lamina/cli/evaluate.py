@@ -16,7 +16,6 @@ from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 
 
 def run(options: EvaluateOptions, terminal: Terminal) -> int:
-    """Run the command."""
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
     split = options.split or ("test" if data.test is not None else "val")

@@ -91,7 +91,6 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
 
 
 def _find_output(task: Task, target: str) -> int:
-    """The index of the output for a class, label, question or number."""
     if target not in task.target_names:
         what = {SINGLE_LABEL: "class", MULTI_LABEL: "label"}.get(task.kind, "target")
         raise DataError(f"The model has no {what} {target!r}. {suggest(target, task.target_names)}")
@@ -123,7 +122,6 @@ def _choose_methods(
 def _predict(
     model: Model, name: str, pixels: UInt8[np.ndarray, "1 h w c"], wanted: int | None
 ) -> tuple[Prediction, int]:
-    """The prediction for an image, and the index of the output to explain."""
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError(
@@ -162,7 +160,6 @@ def _read_image(
 
 
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:
-    """Write the maps as arrays, with the box of the image that they cover."""
     packed = io.BytesIO()
     arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
     np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # mypy matches the names with savez's own arguments

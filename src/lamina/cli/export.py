@@ -18,7 +18,6 @@ SUFFIXES: dict[str, Literal["onnx", "pt2"]] = {".onnx": "onnx", ".pt2": "pt2"}
 
 
 def run(options: ExportOptions, terminal: Terminal) -> int:
-    """Run the command."""
     file = options.file
     file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
     if file_format is None:

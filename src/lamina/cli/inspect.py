@@ -46,7 +46,6 @@ SHOWN_CONCEPTS = 5  # printed per layer; ``--json`` lists all
 
 
 def run(options: InspectOptions, terminal: Terminal) -> int:
-    """Run the command."""
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
     if options.other is not None and options.layer is not None:
@@ -61,7 +60,7 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
     if dataset.train.shape != model.in_shape:
         shapes = ("×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape))
         raise DataError(
-            "The run's images have shape {}, but those of --data have {}. Use the run's data set.".format(*shapes)
+            "The run's images have shape {}, but the images of --data have {}. Use the run's data set.".format(*shapes)
         )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = _Inspection(model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress)
@@ -87,7 +86,6 @@ class _Inspection:
 
 
 def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[Images, Images]:
-    """The training images to search, and those for scores; prints how many there are."""
     for images in (dataset.val, dataset.test):
         if images is not None and (images.kind is not MULTI_LABEL or images.targets.any()):
             break
@@ -111,7 +109,6 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 
 
 def _show_all(inspection: _Inspection) -> None:
-    """Draw each layer's units, score a probe on each layer, and report concepts."""
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
     responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "measuring responses"))
@@ -151,7 +148,6 @@ def _show_all(inspection: _Inspection) -> None:
 
 
 def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
-    """Show the units of one layer, or a single unit."""
     terminal = inspection.terminal
     responses = measure_responses(
         inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "measuring responses")

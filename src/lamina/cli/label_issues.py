@@ -71,7 +71,6 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
 
 
 def count_label_issues(images: Images, label_issues: Sequence[LabelIssue], disagreements: int) -> str:
-    """The number of label issues, and of labels for which another is more probable."""
     total = images.targets.size
     return (
         f"{images.split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely incorrect "
@@ -97,7 +96,6 @@ def report_label_issues(
     options: DataOptions,
     terminal: Terminal,
 ) -> None:
-    """Print the label issues, and draw them with ``--label-issues``."""
     ordered = sorted(
         ((dataset.splits[split], label_issue) for split, found in label_issues.items() for label_issue in found),
         key=lambda pair: -pair[1].score,

@@ -94,7 +94,6 @@ def _find_label_issues(
 
 
 def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
-    """Report the classes, pairs of classes and images that are hard for the model."""
     sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])
     targets = np.concatenate([one.images.targets for one in judged])
@@ -107,7 +106,7 @@ def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: Data
     ]
     splits = [one.images.split for one in judged]
     images = plural(len(sights), "image", "images")
-    terminal.say("", f"hard classes and images, of {images} in {' and '.join(splits)}:")
+    terminal.say("", f"hard classes and images, among {images} in {' and '.join(splits)}:")
     _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
     terminal.say("", "largest losses:")
     rows = [

@@ -53,17 +53,13 @@ def add_module(run: Run, net: str | None, terminal: Terminal) -> Run:
 
 
 def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset:
-    """Load the data set of a run, from ``source`` if it has moved."""
     return choose_data(str(find_source(run.folder, run.record, source)), run.record.data.preparation, terminal)
 
 
 def choose_evaluated_data(
     run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given | None = None
 ) -> tuple[Dataset, bool]:
-    """Load the data set to use a run's model on; the second value is whether it is the run's own.
-
-    ``given`` says how to load other data sets.
-    """
+    """Load a data set for a run's model, others as ``given``; the second value says whether it is the run's own."""
     own, given = run.record.data, given or Given()
     if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
         if kept := given.flags_of(KEPT_FIELDS):

@@ -13,13 +13,7 @@ from lamina.cli.options.data_options import DataOptions
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
-from lamina.insight.similarity import (
-    compute_signatures,
-    find_near_duplicates,
-    find_overlap,
-    measure_isolation,
-    shrink,
-)
+from lamina.insight.similarity import compute_signatures, find_near_duplicates, find_overlap, measure_isolation, shrink
 from lamina.training.task import Task
 
 
@@ -31,23 +25,19 @@ class Sight(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its file name."""
         return self.images.names[self.row]
 
     def to_json(self) -> dict[str, object]:
-        """Its file name and split."""
         return {"image": self.name, "split": self.images.split}
 
 
 def list_sights(splits: Iterable[Images]) -> list[Sight]:
-    """List all images of the splits."""
     return [Sight(images, row) for images in splits for row in range(len(images))]
 
 
 def show_outliers(
     sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], top: int, terminal: Terminal
 ) -> list[dict[str, object]]:
-    """Print the most isolated images, and return them as JSON values."""
     outliers = np.argsort(-isolation, kind="stable")[:top].tolist()
     rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
     terminal.tabulate(("image", "split", "isolation"), rows, texts=2)

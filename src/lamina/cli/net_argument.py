@@ -1,4 +1,4 @@
-"""The NET argument: a net by name, by layers, or from a Python file."""
+"""The NET argument: a net by name, as layers, or from a Python file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
 def _find_own(path: Path, name: str) -> Any:
     """Execute a Python file, and return its only net, function or class, or the one called ``name``."""
     if not path.is_file():
-        raise NetError(f"The file {path} does not exist. Give the path of a Python file that defines a Net.")
+        raise NetError(f"The file {path} does not exist. Use the path of a Python file that defines a Net.")
     module = _run_file(path)
     named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
     own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
@@ -70,7 +70,7 @@ def _find_own(path: Path, name: str) -> Any:
 def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise NetError(f"{path} is not a Python file. Give the path of a file that ends in .py.")
+        raise NetError(f"{path} is not a Python file. Use the path of a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     # As when Python runs the file, it can import its neighbors, and its classes find their module by name.
     sys.path.insert(0, str(path.resolve().parent))
@@ -83,7 +83,6 @@ def _run_file(path: Path) -> ModuleType:
 
 
 def _call_own(path: Path, make: Callable[[], Any]) -> Any:
-    """Call a file's function or class to create the net or module."""
     from torch import nn
 
     try:

@@ -38,7 +38,6 @@ def make_folder(folder: Path) -> Path:
 
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:
-    """Write a figure."""
     from lamina.drawing.style import save_figure  # loads matplotlib
 
     with writing(file):

@@ -42,17 +42,13 @@ class Group:
 
 
 class Given(dict[str, Any]):
-    """The values that were typed for the fields of the dataclass ``kind``; each of its fields has a flag.
-
-    ``shown`` lists the fields that ``--help`` shows (``--help-all`` shows all), ``defaults`` those whose default is not
-    the dataclass's, and ``flags`` holds ``tyro.conf.arg`` for some.
-    """
+    """The values that were typed for the fields of the dataclass ``kind``; each of its fields has a flag."""
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
-    shown: ClassVar[tuple[str, ...]]
-    defaults: ClassVar[Mapping[str, str]] = {}
-    flags: ClassVar[Mapping[str, Any]] = {}
+    shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
+    defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
+    flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
 
     @classmethod
     def check(cls, **values: Any) -> Given:
@@ -77,8 +73,6 @@ class Given(dict[str, Any]):
 
 
 class _Box:
-    """The options of one group, for help."""
-
     fields: ClassVar[tuple[StructFieldSpec, ...]]
 
 

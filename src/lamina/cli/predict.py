@@ -1,4 +1,4 @@
-"""lamina predict: predict the class, labels or numbers of images."""
+"""lamina predict: predict a class, labels or numbers for each image."""
 
 from __future__ import annotations
 
@@ -114,7 +114,6 @@ def _open_table(
 
 
 def _check_output(file: Path) -> None:
-    """Reject an unsuitable output file before predicting."""
     if file.suffix.lower() not in DELIMITERS:
         raise DataError(
             f"--output is {file}; it must end in .csv, .tsv or .jsonl. Use --output {file.with_suffix('.csv')}."

@@ -18,7 +18,6 @@ from lamina.training.model import Model
 
 
 def run(options: ReportOptions, terminal: Terminal) -> int:
-    """Run the command."""
     run = load_run(options.run)
     if options.card:
         file = options.file or run.path / "README.md"

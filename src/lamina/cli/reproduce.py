@@ -83,7 +83,6 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
 
 
 def _read_digests(run: Run, epochs: int) -> list[str]:
-    """The recorded digests of the weights after each of the first epochs."""
     recorded = {row["epoch"]: row.get("weights") for row in run.folder.history.epochs()}
     rewinds = run.folder.history.rewinds()
     done = max(recorded, default=0)

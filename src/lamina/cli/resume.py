@@ -14,7 +14,6 @@ from lamina.training.group import join_group
 
 
 def run(options: ResumeOptions, terminal: Terminal) -> int:
-    """Run the command."""
     save_every_seconds = read_seconds("--save-every", options.save_every)
     with join_group() as group:
         run = share_run(options.run, group)

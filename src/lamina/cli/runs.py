@@ -37,7 +37,6 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
-    """Emit a run as JSON, and return its row of the table."""
     report, history, record = run.report, run.folder.history.epochs(), run.record
     terminal.emit(
         "run",

@@ -18,7 +18,6 @@ from lamina.errors import DataError, escape
 
 
 def run(options: ServeOptions, terminal: Terminal) -> int:
-    """Run the command."""
     if not options.runs:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     if not 0 <= options.port < 2**16:
@@ -57,11 +56,7 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
 
 
 def name_runs(paths: Sequence[Path]) -> dict[str, str]:
-    """Map the names for requests to folders: the folder's name, or its path if the name is not unique.
-
-    >>> name_runs([Path("runs/a"), Path("old/a"), Path("runs/b")])
-    {'runs/a': 'runs/a', 'old/a': 'old/a', 'b': 'runs/b'}
-    """
+    """Map the names for requests to folders: the folder's name, or its path if the name is not unique."""
     folders = {path: escape(path.resolve().name) for path in paths}
     counts = Counter(folders.values())
     return {name if counts[name] == 1 else escape(str(path)): str(path) for path, name in folders.items()}

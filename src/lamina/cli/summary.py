@@ -13,7 +13,6 @@ from lamina.runs.net_names import TIMM
 
 
 def run(options: SummaryOptions, terminal: Terminal) -> int:
-    """Run the command."""
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(

@@ -21,11 +21,7 @@ QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish
 
 
 def read_seconds(flag: str, text: str) -> float:
-    """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds.
-
-    >>> read_seconds("--save-every", "1.5m")
-    90.0
-    """
+    """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
     if found is None:
         raise RecipeError(f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m.")
@@ -65,7 +61,6 @@ class Terminal:
         warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
 
     def remark(self, text: str) -> None:
-        """Print a line on stderr."""
         if self.is_quiet:
             return
         self._err.print(Text(escape(text)))

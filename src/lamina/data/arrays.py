@@ -1,4 +1,4 @@
-"""Check a user's arrays and convert them to pixels and targets; messages show how to convert what does not match."""
+"""Check a user's arrays and convert them to pixels and targets; messages explain how to convert other arrays."""
 
 from __future__ import annotations
 
@@ -68,12 +68,10 @@ def express(value: Any, name: str) -> str:
 
 
 def turn_axes(value: Any, axes: str) -> str:
-    """The call that reorders the axes of an array or a tensor."""
     return f".{'permute' if hasattr(value, 'permute') else 'transpose'}({axes})"
 
 
 def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
-    """The call that converts an array or a tensor to another type."""
     if hasattr(value, "permute"):
         return {"bool": ".bool()", "int": ".long()", "uint8": ".to(torch.uint8)"}[kind]
     return f".astype({'np.uint8' if kind == 'uint8' else kind})"
@@ -152,7 +150,7 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
-    """Raise ``DataError`` for values of mixed types, which numpy converts to text, and for numbers as objects."""
+    """Raise ``DataError`` for mixed types, which numpy converts to text, and for numbers stored as objects."""
     if y.ndim != 1:
         return
     is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)

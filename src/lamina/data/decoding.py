@@ -48,7 +48,7 @@ class EncodedImage(NamedTuple):
 
 
 class BadImageError(Exception):
-    """An image that cannot be decoded; the message gives the reason in a few words."""
+    """An image that cannot be decoded; the message states the reason in a few words."""
 
 
 def decode_image(

@@ -41,7 +41,7 @@ class Problem:
 class Images:
     """The decoded images of one split, with their targets.
 
-    Supports ``len``, slices such as ``images[:300]``, and :meth:`take`. From your own arrays, make it with
+    Supports ``len``, slices such as ``images[:300]``, and :meth:`take`. Create it from your own arrays with
     :meth:`from_arrays`. The arrays may be memory-mapped files; writing to them does not change the files.
 
     Attributes:
@@ -364,7 +364,6 @@ def _show(title: str, splits: Mapping[Split, Images]) -> str:
 
 
 def _describe_shape(images: Images) -> str:
-    """Height, width and channels, such as ``32×32×3``."""
     return "×".join(map(str, images.pixels.shape[1:]))
 
 

@@ -37,20 +37,20 @@ class Preparation:
     """where the class of an image comes from: folder is its top-level class folder, parent the folder that contains
     it, filename its file name up to the first digit"""
     task: KindName | None = None
-    """kind of target; by default inferred from the targets"""
+    """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
-    """column of a table with images or their paths; by default found by name"""
+    """column of a table with images or their paths (default: found by name)"""
     label_columns: Annotated[tuple[str, ...], "a list of column names"] = ()
-    """columns of a table with targets; by default found by name"""
+    """columns of a table with targets (default: found by name)"""
     label_separator: str | None = None
     """text that separates several labels in one cell, such as |"""
     split_column: str | None = None
-    """column of a table with train, val or test; by default found by name"""
+    """column of a table with train, val or test (default: found by name)"""
     val_fraction: Fraction | None = None
-    """fraction of the images to set aside as val, stratified by class; by default 0.1 if the source has no val, and 0
-    for named data sets"""
+    """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source has no val split, and
+    0 for named data sets)"""
     test_fraction: Fraction | None = None
-    """fraction of the images to set aside as test; by default 0.2 if the source has neither val nor test"""
+    """fraction of the images to set aside as test (default: 0.2 if the source has no val or test split)"""
     split_seed: int = 0
     """random seed for drawing the splits"""
 

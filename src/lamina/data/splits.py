@@ -24,7 +24,7 @@ SPLIT_WORDS: dict[str, Split] = {
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "from the source"
-TEST_FRACTION = 0.2  # drawn if the source has neither val nor test
+TEST_FRACTION = 0.2  # drawn if the source has no val or test split
 VAL_FRACTION = 0.1  # drawn if the source has no val
 LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a meaningful score
 

@@ -19,14 +19,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lamina.data.cache import read_shape
-from lamina.data.decoding import (
-    BadImageError,
-    EncodedImage,
-    ImageReader,
-    decode_and_measure,
-    decode_image,
-    fit_pixels,
-)
+from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, decode_and_measure, decode_image, fit_pixels
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize

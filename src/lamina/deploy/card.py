@@ -158,9 +158,5 @@ def _describe_use(run: Run) -> list[str]:
 
 
 def _quote(text: str) -> str:
-    r"""Escape text for Markdown, so that it contains no formatting and no links.
-
-    >>> print(_quote("<b> *x* | www.example.com http://example.com"))
-    \<b\> \*x\* \| www\.example.com http\://example.com
-    """
+    """Escape text for Markdown, so that it contains no formatting and no links."""
     return re.sub(r"[\\`*_\[\]<>#|~&$@]|(?<=www)\.|:(?=//)", r"\\\g<0>", escape(text), flags=re.IGNORECASE)

@@ -47,7 +47,6 @@ class Exported(nn.Module):
 
 
 def describe_model(model: Model, resize: str) -> dict[str, Any]:
-    """The metadata of an exported file, as JSON values."""
     task = model.task
     return {
         "task": task.to_json(),
@@ -169,7 +168,6 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
 
 
 def open_onnx(file: Path) -> Predictor:
-    """A predictor for an ONNX file from :func:`export_onnx`."""
     session = open_session(read_bytes(file), str(file))
     metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
     try:

@@ -48,7 +48,7 @@ class Evidence:
 
     @staticmethod
     def collect(task: Task, outputs: Outputs, images: Images | None) -> Evidence:
-        """The evidence; without ``images`` if they are not those of ``outputs``."""
+        """The evidence, without ``images`` if ``outputs`` belong to other images."""
         fits = images is not None and images.names == outputs.names
         losses = measure_losses(task, outputs.raw_logits(task), outputs.targets)
         return Evidence(task, outputs, images if fits else None, losses)
@@ -179,7 +179,6 @@ def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> 
 
 
 def show_losses(evidence: Evidence) -> Markup:
-    """The images with the largest losses, or their names if the images are not available."""
     outputs, task = evidence.outputs, evidence.task
     order = np.argsort(-evidence.losses, kind="stable")[:MOST_LOSSES]
     given = format_predictions(task, outputs.raw_logits(task)[order])

@@ -160,7 +160,7 @@ def _show_findings(dataset: Dataset) -> Markup:
         return wrap("p", "The data set is too large to check here. Use lamina data DATA.")
     found = inspect(dataset).findings
     if not found:
-        return wrap("p", "The checks of lamina data found no problem.")
+        return wrap("p", "The checks of lamina data found no problems.")
     items = []
     for finding in found:
         some = ", ".join(sighting.name for sighting in finding.images[:MOST_NAMED])

@@ -31,10 +31,7 @@ PANELS = (
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a history's ``layers`` into the six panels of a figure, with a color bar that names the layers.
-
-    The x axis has the epochs, or for a single epoch the layers.
-    """
+    """Draw a history's ``layers`` into six panels, by epoch or, for a single epoch, by layer, with a color bar."""
     # Partly measured epochs lack some layers.
     lists = sorted((row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True)
     names = list(dict.fromkeys(name for listed in lists for name in listed))

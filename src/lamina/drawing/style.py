@@ -65,7 +65,6 @@ def _letters(font_file: str) -> frozenset[int]:
 
 
 def limit_fraction(axes: Axes) -> None:
-    """Limit the y axis of a fraction to 0 to 100 %."""
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, 0.0), min(high, 1.0))
 

@@ -64,7 +64,6 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
 
 
 def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] | None) -> Image.Image:
-    """A unit's patches, three in a row, beside its filter."""
     left = 0 if weights is None else FILTER_PX + GAP_PX
     patches = [make_tile(cut_patch(images, patch), PATCH_PX) for patch in unit.patches]
     step_x, step_y = (patches[0].width + PATCH_GAP_PX, patches[0].height + PATCH_GAP_PX) if patches else (0, 0)
@@ -80,7 +79,6 @@ def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] |
 
 
 def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
-    """An image with a frame around the patch."""
     scale = tile.height / images.shape[1]
     (top, bottom), (left, right) = (
         (max(0, first) * scale, min(size, after) * scale)

@@ -47,7 +47,7 @@ def wilson_interval(correct: int, total: int) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies, from the images that only one of two models gets right."""
+    """The 95 % interval of the difference of two accuracies, from the images that one of two models gets correct."""
     # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share

@@ -70,10 +70,7 @@ def name_outputs(targets: np.ndarray) -> str:
 
 
 def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
-    """Logits as an ``.npz`` file: for each split the arrays ``test_logits``, ``test_targets`` and ``test_names``.
-
-    For regression, ``test_predictions`` replaces ``test_logits``.
-    """
+    """Logits as an ``.npz`` file with arrays such as ``test_logits``, for regression ``test_predictions``."""
     arrays: dict[str, Any] = {}
     for one in outputs:
         arrays |= {

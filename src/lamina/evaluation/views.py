@@ -21,17 +21,11 @@ PIXELS_AT_ONCE = 2000 * 32 * 32
 
 @dataclass(frozen=True)
 class View:
-    """One view of an image for test-time augmentation.
+    """One view of an image for test-time augmentation."""
 
-    Attributes:
-        weight: weight of its logits in the mean; the weights of all views sum to 1.
-        is_mirrored: whether the image is mirrored left to right.
-        translate_px: translation, both down and to the right; negative for up and left.
-    """
-
-    weight: float
+    weight: float  # of its logits in the mean; the weights of all views sum to 1
     is_mirrored: bool = False
-    translate_px: int = 0
+    translate_px: int = 0  # down and to the right; negative for up and left
 
 
 ONE_VIEW = (View(1.0),)

@@ -111,7 +111,7 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that is likely incorrect; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
+    """A label that is probably incorrect; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
 
     row: int
     column: int  # of the label for multi-label targets, else 0
@@ -136,7 +136,6 @@ def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -
 
 
 def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"]) -> int:
-    """How many labels :func:`find_disagreements` finds."""
     columns = _split_columns(images.kind, probabilities, images.targets)
     return sum(len(find_disagreements(own, given).rows) for own, given in columns)
 
@@ -185,7 +184,6 @@ class LabelFindings:
 
     @property
     def injected_recall(self) -> float:
-        """The fraction of the injected errors that was found."""
         return self.injected_found / self.injected
 
 

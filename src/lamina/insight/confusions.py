@@ -80,7 +80,6 @@ def _split_columns(
 
 
 def _group(rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:
-    """The rows of each key, in the given order."""
     order = np.argsort(keys, kind="stable")
     parts = np.split(rows[order], np.flatnonzero(np.diff(keys[order])) + 1)
     return parts if len(rows) else []

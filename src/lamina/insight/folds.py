@@ -284,5 +284,4 @@ def _train_small(images: Images, recipe: Recipe) -> Plan:
 
 
 def _kept(images: Images) -> int:
-    """The number of training images in each fold."""
     return len(images) * (FOLDS - 1) // FOLDS

@@ -45,7 +45,6 @@ def _divide(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _has_weights(module: nn.Module) -> bool:
-    """Whether a module has weights besides those of normalization layers."""
     return any(weight.ndim > 1 for weight in module.parameters())
 
 
@@ -78,10 +77,7 @@ def find_field(model: Model, path: str) -> Field | None:
 
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
-    """The receptive fields of the units of some layers, by module path; ``None`` is the whole image.
-
-    For a :class:`Net` they follow from its layers, for other modules from the gradients of two neighboring units.
-    """
+    """The receptive fields by module path, from a net's layers or a module's gradients; ``None`` is the whole image."""
     found: dict[str, Field | None] = dict.fromkeys(paths)
     known = module_paths(model)
     if model.net is not None:

@@ -33,8 +33,9 @@ MOST_SIMILAR = 0.7
 """Upper limit of the smallest absolute rank correlation with the maps of redrawn weights. For `cnn-s` on the built-in
 shapes, 95 % of the maps had less than 0.51 with each method (benchmarks/attribution.py)."""
 LEAST_ADVANTAGE = 0.05
-"""Lower limit of the map's advantage over random places, and upper limit of its disadvantage to the order from the
-center: differences of the mean probability (or number, in standard deviations) while cells are covered."""
+"""Lower limit of the map's advantage over random places, and upper limit of its disadvantage compared
+with the order from the center: differences of the mean probability (or number, in standard deviations) while cells are
+covered."""
 LEAST_GAIN = 2.0
 """Lower limit of that advantage as a multiple of the redrawn net's. For integrated gradients, 30 images and 12
 untrained nets (three kinds, two targets, two seeds), all had less than 1.9."""

@@ -92,7 +92,6 @@ class Unit:
         return max(self.aucs, key=lambda name: abs(self.aucs[name] - 0.5))
 
     def describe_best(self) -> str:
-        """The best class with its area under the curve: ``cat 0.93``, or ``not cat 0.93`` for all other classes."""
         if not self.aucs:
             return ""
         auc = self.aucs[self.best]

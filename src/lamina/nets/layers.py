@@ -262,8 +262,8 @@ class Output(DerivedLayer):
 class BatchNorm(Layer):
     """Batch normalization: scales each channel to mean 0 and variance 1 over the batch.
 
-    Then applies a learned scale and shift to each channel. In evaluation, it uses running averages of the mean and
-    variance instead of those of the batch. Works on images (``nn.BatchNorm2d``) and vectors (``nn.BatchNorm1d``).
+    Then applies a learned scale and shift to each channel. In eval mode, running averages replace the mean and
+    variance of the batch. Works on images (``nn.BatchNorm2d``) and vectors (``nn.BatchNorm1d``).
 
     Args:
         momentum: the weight of the current batch in the running averages, from 0 to 1. This is torch's definition:

@@ -345,7 +345,6 @@ def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...
 
 
 def _walk(layers: Sequence[Layer]) -> Iterator[Layer]:
-    """All layers; each ``Residual`` comes before the layers inside it."""
     for layer in layers:
         yield layer
         if isinstance(layer, Residual):

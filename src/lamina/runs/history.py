@@ -34,11 +34,7 @@ class History:
     file: Path
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Append an event and flush it to disk.
-
-        Raises:
-            OSError: The file cannot be written; it is unchanged.
-        """
+        """Append an event and flush it to disk; after an ``OSError``, the file is unchanged."""
         line = (json.dumps(row, allow_nan=False) + "\n").encode()
         with open(self.file, "ab", buffering=0, opener=_open_no_link) as history:
             end = history.tell()
@@ -51,11 +47,7 @@ class History:
                 raise
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of completed epochs; warns about an incomplete last line and ignores it.
-
-        Raises:
-            RunError: A line is damaged.
-        """
+        """The rows of completed epochs. Warns about an incomplete last line; ``RunError`` if a line is damaged."""
         return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
     def diagnoses(self) -> list[dict[str, Any]]:

@@ -36,21 +36,13 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class NetChoice:
-    """A net to train, with its recipes.
+    """A net to train, with its recipes."""
 
-    Attributes:
-        name: Name in tables and in names of runs.
-        net: A net, or a function from image shape and number of outputs to a module.
-        recipes: Recipes by name, the default first.
-        origin: Source of the net if it is not a plain ``Net``: your code, or a timm net with its weights.
-        home: Images that the recipes were tuned on.
-    """
-
-    name: str
-    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)
+    name: str  # in tables and in names of runs
+    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)  # the module for an image shape and outputs
     recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
-    origin: OwnModule | TimmNet | None = None
-    home: Home = field(default=ZOO_HOME, repr=False)
+    origin: OwnModule | TimmNet | None = None  # if the net is not a plain ``Net``
+    home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
         """The net, or a module for this image shape and number of logits, with weights drawn from ``seed``."""
@@ -68,22 +60,7 @@ def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape
 
 
 def find_net(text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None) -> NetChoice:
-    """Find a net by name, or parse layers.
-
-    Args:
-        text: The name of a net in the zoo, ``timm:NAME``, or layers as Python text, which is parsed but never executed.
-        weights: Initial weights of a timm net: ``none``, ``pretrained``, ``packaged`` or a safetensors file.
-        report: Function that is called with a message before a download.
-
-    Returns:
-        The net with its recipes, for :func:`~lamina.start_run`.
-
-    Raises:
-        NetError: There is no such net.
-
-    >>> find_net("Flatten(), Output()").net
-    Net(Flatten(), Output())
-    """
+    """Find a zoo net or ``timm:NAME``, or parse layers; calls ``report`` with a message before a download."""
     if text.startswith(TIMM):
         from lamina.training.pretrained import open_timm_net
 
@@ -124,15 +101,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
 
 
 def choose_by_images(dataset: Dataset) -> str:
-    """The name of a zoo net that suits the images at their current size, without timing.
-
-    ``mlp`` for image sides of less than 12 px, ``photo-s`` for images with detail beyond 64 px, else ``cnn-s``.
-    ``lamina.choose`` also considers the machine and the time limit.
-
-    >>> from lamina import load_data
-    >>> choose_by_images(load_data("shapes"))
-    'cnn-s'
-    """
+    """Choose a zoo net by the size and detail of the images, without timing; ``lamina.choose`` also considers time."""
     side_px = min(dataset.train.shape[1:])
     if side_px < zoo.LEAST_CONVOLVED_PX:
         return QUICKEST

@@ -184,7 +184,6 @@ class RunFolder:
         return found
 
     def save_calibration(self, calibration: Calibration | None) -> None:
-        """Replace the temperatures, or remove them."""
         file = self.path / "calibration.json"
         with self.writing():
             if calibration is None:

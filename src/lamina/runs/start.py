@@ -36,15 +36,7 @@ from lamina.runs.record import (
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group, check_group
-from lamina.training.parts import (
-    OwnAugment,
-    OwnLoss,
-    OwnMetrics,
-    OwnOptimizer,
-    OwnSchedule,
-    Parts,
-    drop_ignored,
-)
+from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts, drop_ignored
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training

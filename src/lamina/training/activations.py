@@ -71,7 +71,6 @@ def module_paths(model: Model) -> tuple[str, ...]:
 
 
 def innermost_paths(model: Model) -> list[str]:
-    """The paths of the body's modules without submodules."""
     return [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
 
 

@@ -25,7 +25,7 @@ LIMITS = {
     "stagnation": 0.9,  # loss of an epoch / loss of the first step or of the constant prediction; chosen here
     "raised losses": 0.5,  # fraction of steps that raised their batch's loss; Cockpit (Schneider et al., 2021)
     "gradient": 70.0,  # norm of a layer's gradient; AutoTrainer (Zhang et al., ICSE 2021), beta_3
-    "gradient ratio": 1e-3,  # norm of the first layer's gradient / that of the last; AutoTrainer, beta_1
+    "gradient ratio": 1e-3,  # norm of the first layer's gradient / norm of the last; AutoTrainer, beta_1
     "gradient floor": 1e-4,  # norm of the first layer's gradient; AutoTrainer, beta_2
     "dead units": 0.5,  # fraction of a layer's units; AutoTrainer, gamma: 0.7 of the gradients
     "dead layer": 0.9,  # fraction of a layer's units with which a net no longer learns; chosen here
@@ -283,12 +283,7 @@ RULES: dict[DiagnosisKind, Callable[[Observation], Found | None]] = {
 
 
 def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
-    """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls.
-
-    >>> rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8} for e in range(1, 7)]
-    >>> find_overfitting(rows[:4]), find_overfitting(rows).kind
-    (None, 'overfitting')
-    """
+    """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls."""
     known = [row for row in rows if row.get("val_loss") is not None and row.get("train_loss") is not None]
     best = min(known, key=lambda row: row["val_loss"], default=None)
     if best is None or known[-1]["epoch"] <= best["epoch"] or len(known) <= RISES:

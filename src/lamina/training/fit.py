@@ -33,19 +33,9 @@ PRETRAINED_HOME = Home(500, 96)
 
 
 def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME) -> Recipe:
-    """Adapt a recipe that was tuned on ``home`` to other images.
+    """Adapt a recipe that was tuned on ``home`` to a number of ``images`` of ``side_px``.
 
-    Args:
-        recipe: Recipe to adapt.
-        images: Number of training images.
-        side_px: Image side, in pixels.
-        kind: Kind of target; regression switches off label smoothing and every augmentation but translation.
-        home: Images that the recipe was tuned on.
-
-    >>> from lamina.targets import SINGLE_LABEL
-    >>> recipe = Recipe(epochs=10, batch_size=500, optimizer="muon", lr=0.06)
-    >>> fit_recipe(recipe, 500, 32, SINGLE_LABEL)
-    Recipe(epochs=32, batch_size=50, optimizer='muon', lr=0.034)
+    For regression, it switches off label smoothing and every augmentation except translation.
     """
     if recipe.freeze >= recipe.epochs:
         return _fit_head(recipe, images, home)

@@ -44,7 +44,9 @@ class Trunk:
         self.set_head_mode(True)
         for weight in self.weights:
             weight.requires_grad_(not is_frozen)
-        for module in self.body.modules():  # keep pretrained statistics, which are better than those of small batches
+        for (
+            module
+        ) in self.body.modules():  # keep pretrained statistics, which are better than the statistics of small batches
             if isinstance(module, _BatchNorm):
                 module.eval()
 

@@ -36,7 +36,7 @@ _joins = itertools.count()  # counts from 0 in restarted processes, which thus f
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that torchrun started, from the view of one of them. By default, a single process.
+    """The processes that torchrun started, as seen by one of them. By default, a single process.
 
     The methods from :meth:`exchange` on are collective: all processes must call them in the same order. They raise
     ``GroupError`` if a process is lost. :meth:`wait` and :meth:`lead` wait while heartbeats arrive, the others for up

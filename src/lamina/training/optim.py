@@ -26,11 +26,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic step (J
 def build_optimizer(
     model: Model, recipe: Recipe, precision: str = "fp32", own: OwnOptimizer | None = None
 ) -> Optimizer:
-    """The recipe's optimizer, or the custom one.
-
-    In the recipe's, weight decay applies only to weights of two or more dimensions, so not to biases or normalization
-    layers.
-    """
+    """The custom optimizer, or the recipe's, which decays only weights of two or more dimensions."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     if own is not None:
         return keep_initial_lr(_build_own(own, model, recipe))
@@ -107,7 +103,7 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
 
 
 class _QuickStart(Optimizer):
-    """Methods of torch without the wrappers that import its compiler, for half a second or more."""
+    """torch's methods without the wrappers that import its compiler, which takes half a second or more."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)

@@ -181,11 +181,7 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 
 def describe_arguments(described: Mapping[str, str]) -> str:
-    """The arguments of a call, from the result of :meth:`Parts.describe`.
-
-    >>> describe_arguments({"loss": "losses.focal", "metrics.top_2": "scores.top_2", "metrics.f1": "scores.<lambda>"})
-    'loss=focal, metrics={"top_2": top_2, "f1": …}'
-    """
+    """The arguments of a call, from the result of :meth:`Parts.describe`: ``loss=focal, metrics={…}``."""
     names = {
         name: last if (last := place.rpartition(".")[2]).isidentifier() else "…" for name, place in described.items()
     }

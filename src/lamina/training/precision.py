@@ -64,7 +64,6 @@ def arrange_layers(model: Model, precision: Precision) -> bool:
 
 
 def _is_linear(model: Model) -> bool:
-    """Whether the model is a lamina net without convolutions on a CPU."""
     on_cpu = model.device.type == "cpu"
     return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60.0  # a process that does not respond for this long is lost
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
-"""Time between heartbeats, and the silence after which a process is lost when an exchange has failed."""
+"""Time between heartbeats, and the silence after which a process counts as lost once an exchange has failed."""
 ABSENT_SECONDS = 15.0
-"""The silence after which a process that others wait for is lost. Less than the 30 s after which torchrun kills the
-others, so that they can report it."""
+"""Silence after which a process that others wait for is lost: less than the 30 s after which torchrun kills the others,
+so that they can report it."""
 
 
 def name_ranks(ranks: Iterable[int]) -> str:

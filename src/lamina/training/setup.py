@@ -54,10 +54,6 @@ def prepare_training(
         NetError: The net does not accept these images or does not return one logit per target.
         RecipeError: The recipe does not fit the images, the net or the group, or the device is missing.
         DataError: There are no images.
-
-    >>> from lamina import load_data, load_net
-    >>> prepare_training(load_net("mlp"), load_data("shapes").train, Recipe(precision="fp32"), "cpu").precision.value
-    'fp32'
     """
     check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net(NAME) returns a Net)", is_optional=False)
     check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)

@@ -69,7 +69,7 @@ class Task(ABC):
         """Number of correct predictions in a batch; ``None`` for regression."""
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
-        """The task with other temperatures, by which it divides the logits; not for regression."""
+        """The task with other temperatures, which divide the logits; not for regression."""
         return replace(self, temperatures=temperatures)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class InspectOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Show which pixels a prediction depends on: a map over the image, and whether it passes tests of its reliability.
+    """Show which pixels a prediction depends on, as a map over the image, and test whether the map is reliable.
 
     Example: lamina explain runs/pets cat.jpg
     """

@@ -103,7 +103,7 @@ class ResumeOptions:
     """Resume an interrupted run from its last checkpoint.
 
     On a CPU of the same type, with the same torch version and without --compile, the final weights are bit-identical
-    to those of an uninterrupted run.
+    to the weights of an uninterrupted run.
 
     Example: lamina resume runs/pets
     """

@@ -134,7 +134,6 @@ class _Array(_StandIn):
             raise DataError("its array is stored in column order; expected row order.")
 
     def pixels(self) -> UInt8[np.ndarray, "n values"]:
-        """The array, after a check that its size matches its shape."""
         if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(self._data):
             raise ValueError("the size of its array does not match its shape")
         return np.frombuffer(self._data, np.uint8).reshape(self._shape)

@@ -77,7 +77,6 @@ def is_offline() -> bool:
 
 
 def downloaded_path(name: str) -> Path:
-    """The path of a downloaded set: its only file, or a folder of its files."""
     files = list(PUBLISHED[name].files)
     return cache_folder() / "downloads" / (files[0] if len(files) == 1 else name)
 
@@ -120,7 +119,7 @@ def _fetch(published: Published, folder: Path) -> None:
 def _find_reason(error: BaseException, handled: BaseException | None) -> str:
     """The root cause of an error that requests and urllib3 wrap; stops at ``handled``, an earlier error."""
     if isinstance(error, ValueError) and "hash of downloaded file" in str(error):
-        return "the SHA-256 of the file does not match that of the published file"
+        return "the SHA-256 of the file differs from the published one"
     while (cause := error.__cause__ or error.__context__) not in (None, handled):
         error = cause
     return getattr(error, "strerror", None) or str(error)

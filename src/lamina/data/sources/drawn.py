@@ -169,7 +169,6 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
 
 
 def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) -> UInt8[np.ndarray, "n h w 3"]:
-    """Draw each figure over a random background."""
     count = len(figures.kind)
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5

@@ -38,7 +38,7 @@ def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
         matches = [match for file in files if (match := IDX.fullmatch(file.name)) and (not one or match[1] == one[1])]
         if len(prefixes := sorted({match[1] for match in matches})) > 1:
             sets = ", ".join(f"{prefix}*" for prefix in prefixes)
-            raise DataError(f"{folder} has the files of several sets: {sets}. Give the path of a file of one of them.")
+            raise DataError(f"{folder} has the files of several sets: {sets}. Use the path of a file in one of them.")
         found: dict[tuple[Split, str], Path] = {}
         for match in matches:  # an uncompressed file comes before its .gz, and wins
             found.setdefault(("train" if match[2] == "train" else "test", match[3]), folder / match.string)

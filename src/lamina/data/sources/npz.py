@@ -50,7 +50,6 @@ class _Member:
     is_fortran: bool
 
     def read(self) -> Shaped[np.ndarray, "_ ..."]:
-        """The whole array."""
         blocks = list(self.blocks())
         return np.concatenate(blocks) if blocks else np.empty(self.shape, self.dtype)
 

@@ -167,7 +167,6 @@ def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
 
 
 def _find_metadata(folder: Path) -> Path | None:
-    """The table of a folder of images, if it has a column of file names."""
     for file in (folder / name for name in METADATA):
         if file.is_file():
             with file.open("rb") as opened:

@@ -57,11 +57,7 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
 
 
 def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
-    """A map as RGBA pixels: red is evidence for the prediction, blue evidence against it; stronger is more opaque.
-
-    >>> paint_map(np.array([[1.0, 0.0, -1.0]], np.float32))[0].tolist()
-    [[178, 24, 43, 230], [178, 24, 43, 0], [33, 102, 172, 230]]
-    """
+    """A map as RGBA pixels: red is evidence for the prediction, blue evidence against it; stronger is more opaque."""
     painted = np.empty((*values.shape, 4), np.uint8)
     painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
     painted[..., 3] = np.rint(measure_strength(values)[0] * 230)

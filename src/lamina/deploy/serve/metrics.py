@@ -52,9 +52,5 @@ class Metrics:
 
 
 def quote(text: str) -> str:
-    r"""Escape the value of a label.
-
-    >>> print(quote('say "hi"\n'))
-    say \"hi\"\n
-    """
+    """Escape the value of a label."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

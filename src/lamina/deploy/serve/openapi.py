@@ -80,7 +80,6 @@ def _describe_schemas() -> Schema:
 
 
 def _object(**properties: Schema) -> Schema:
-    """An object with these required properties."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 

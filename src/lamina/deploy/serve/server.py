@@ -28,11 +28,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def name_host(host: str) -> str:
-    """The host in a URL for the listening address; for all addresses, the name of the machine.
-
-    >>> name_host("127.0.0.1"), name_host("::1")
-    ('127.0.0.1', '[::1]')
-    """
+    """The host in a URL for the listening address; for all addresses, the name of the machine."""
     if host in ("0.0.0.0", "::"):  # noqa: S104
         return socket.gethostname().lower()
     return f"[{host}]" if ":" in host else host

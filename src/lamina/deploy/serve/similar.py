@@ -1,4 +1,4 @@
-"""``/v1/similar``: the training images whose features are most similar to those of an image."""
+"""``/v1/similar``: the training images whose features are most similar to an image's features."""
 
 from __future__ import annotations
 

@@ -62,7 +62,6 @@ class Job:
         return is_alike and not (self.is_alone or other.is_alone)
 
     def settle(self, response: dict[str, Any]) -> None:
-        """Set the response, unless the client has left."""
         if not self.response.done():
             self.response.set_result(response)
 
