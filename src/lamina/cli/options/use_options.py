@@ -46,7 +46,7 @@ class ExportOptions:
     run: RunFolder
     file: Annotated[Positional[Path], arg(metavar="FILE")]
     """file to write; lamina writes the result of the check to FILE.json"""
-    to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="FORMAT")] = "auto"
+    to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="TO")] = "auto"
     """onnx, pt2 (torch.export), or auto (from the file extension)"""
     data: MovedData = None
     net: OwnModule = None
