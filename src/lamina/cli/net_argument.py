@@ -40,7 +40,7 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
     title = f"{file.stem}-{name}" if name else file.stem  # a file may define several nets
     from lamina.runs.record import OwnModule
 
-    # Call the file's function again for each training, after setting its seed.
+    # Call the file's function again for each run, after setting its seed.
     net = made if isinstance(made, Net) else lambda *_: _call_own(file, found)
     return NetChoice(title, net, recipes, OwnModule(str(file.resolve()), name))
 
