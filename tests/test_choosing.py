@@ -21,7 +21,7 @@ from lamina.studies.candidates import (
     is_better,
     propose,
 )
-from lamina.studies.experiments import MOST_SHARE, Candidate, Deadline, Experiment, find_slowdown
+from lamina.studies.experiments import MOST_SHARE, Candidate, Deadline, Experiment
 from lamina.training.task import task_of
 from lamina.training.timing import Pace
 
@@ -134,63 +134,6 @@ def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
         return Images.from_arrays(pixels, np.arange(count) % 2, ("no", "yes")) if count else None
 
     return Dataset("blank", "abc", images(train), images(val), images(test))
-
-
-def test_on_a_machine_that_has_become_slower_fewer_epochs_fit():
-    """A training that is cut short has not lowered its rate: it is begun again while that is worth it."""
-    recipe = Recipe(epochs=20, schedule="linear")
-    named = replace(candidate("net", SMALL, recipe, blank(1000), pace=Pace(1e-3, 0.0)), most_epochs=None)
-    start = 3.0  # to build the model, on all images: no measure of the steps
-
-    def find(epochs_done: float, seconds: float) -> float | None:
-        watch = find_slowdown(named, recipe, far(25.0, 1.0))
-        assert watch(0.1, start + 0.1) is None
-        return watch(epochs_done, start + seconds)
-
-    assert find(2, 2.3) is None  # as it was measured
-    assert find(2, 2.6) is None  # the spare time covers that
-    assert find(2, 6.0) == pytest.approx(5.9 / (1.9 / 20 * named.total_seconds()))
-    assert find(0.2, 0.5) is None  # too early to tell
-    assert find(12, 30.0) is None  # too late to begin again
-    assert find(2, 200.0) is None  # not even an epoch would fit
-    assert find_slowdown(named, replace(recipe, schedule="constant"), far(25.0)) is None
-
-
-def test_on_a_machine_that_has_become_faster_more_epochs_fit():
-    """Steps may be timed while another program takes the cores, and be far faster a second later."""
-    recipe = Recipe(epochs=4, schedule="linear")
-    wanted = replace(recipe, epochs=8)
-    chosen = candidate("small", SMALL, wanted, blank(1000), pace=Pace(0.02, 0.0), can_resize=True)
-    named = replace(chosen, most_epochs=None)
-
-    def find(epochs_done: float, seconds: float, one: Candidate = named) -> float | None:
-        watch = find_slowdown(one, recipe, far(100.0, 1.0))
-        assert watch(0.01, 3.0) is None
-        return watch(epochs_done, 3.0 + seconds)
-
-    assert find(0.3, 0.4) == pytest.approx(0.4 / (0.29 * named.total_seconds(recipe) / 4))
-    assert find(3.5, 4.0) is None  # most of it is done
-    assert find(3.5, 2.0) is not None  # but in next to no time
-    assert find(0.3, 0.1) is None  # too little was seen
-    assert find(0.3, 4.0) is None  # not twice as fast
-    assert find(0.3, 0.4, chosen) is not None
-    few = candidate("small", SMALL, Recipe(epochs=2, schedule="linear"), blank(1000), pace=Pace(0.02, 0.0))
-    assert find(0.3, 0.4, few) is None  # more hardly help
-    faster = replace(chosen, pace=chosen.pace.slow_down(0.1))
-    fitting = faster.spend(far(100.0, 1.0))
-    assert (fitting.epochs, fitting.start_size_fraction) == (24, 0.0)  # what was chosen for want of time is not kept
-    assert replace(faster, most_epochs=None).spend(far(100.0, 1.0)).epochs == 46
-
-
-def test_progressive_resizing_is_expected_to_be_quicker_at_first():
-    recipe = Recipe(epochs=20, start_size_fraction=0.5, schedule="linear")
-    named = replace(candidate("net", SMALL, recipe, blank(1000, 300), pace=Pace(1e-3, 5e-4)), most_epochs=None)
-    costs = named.pace.epoch_seconds(recipe, 1000, 300)
-    assert sum(costs) == pytest.approx(named.total_seconds())
-    for seconds, expected in ((sum(costs[:4]), None), (2 * sum(costs[:4]), pytest.approx(2, abs=0.01))):
-        watch = find_slowdown(named, recipe, far(19.0 + named.ending_seconds() - 2.0, 1.0))
-        assert watch(0, 0.0) is None
-        assert watch(4, seconds) == expected
 
 
 def report_of(loss: float, **figures: float) -> Report:

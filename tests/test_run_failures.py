@@ -153,7 +153,7 @@ def test_a_time_limit_ends_within_an_epoch_evaluates_and_can_be_resumed(tmp_path
     assert ended == EarlyEnd(0, "time limit reached after 0 of 2 epochs")
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
     assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
-    assert "The training ended after 0 of 2 epochs." in collect_facts(run).about  # on the report page and the card
+    assert "Training ended after 0 of 2 epochs." in collect_facts(run).about  # on the report page and the card
     assert run.train(progress=False) is not None
     assert digests(run) == digests(straight)
     assert run.is_finished

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import extend_recipe, lr_factor, size_fraction, sizes_shown
+from lamina.training.schedule import Plan, extend_recipe, lr_factor, size_fraction, sizes_shown
 
 SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 
@@ -21,12 +21,12 @@ SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 def test_a_factor_is_a_share_of_the_peak_at_every_step(schedule, warmup_fraction, steps, data):
     recipe = Recipe(schedule=schedule, warmup_fraction=warmup_fraction)
     step = data.draw(st.integers(0, steps - 1))
-    assert 0 < lr_factor(recipe, step, steps) <= 1
+    assert 0 < lr_factor(recipe, step, Plan(steps)) <= 1
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_warmup_rises_to_the_peak_and_only_then_falls(schedule):
-    factors = [lr_factor(Recipe(schedule=schedule, warmup_fraction=0.2), step, 100) for step in range(100)]
+    factors = [lr_factor(Recipe(schedule=schedule, warmup_fraction=0.2), step, Plan(100)) for step in range(100)]
     assert factors[:20] == sorted(factors[:20])
     assert factors[20] == pytest.approx(1)
     assert factors[20:] == sorted(factors[20:], reverse=True)
@@ -37,13 +37,13 @@ def test_cosine_is_torchs():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
     for step in range(40):
-        assert lr_factor(Recipe(schedule="cosine"), step, 40) == pytest.approx(reference.get_last_lr()[0])
+        assert lr_factor(Recipe(schedule="cosine"), step, Plan(40)) == pytest.approx(reference.get_last_lr()[0])
         optimizer.step()
         reference.step()
 
 
 def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
-    factors = [lr_factor(Recipe(schedule="one-cycle"), step, 200) for step in range(200)]
+    factors = [lr_factor(Recipe(schedule="one-cycle"), step, Plan(200)) for step in range(200)]
     assert factors[0] == pytest.approx(1 / 25)
     assert factors.index(max(factors)) == 60
     assert factors[130] == pytest.approx((1 + math.cos(math.pi / 2)) / 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,10 +27,11 @@ from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Kept, Seeds, Started
 from lamina.targets import REGRESSION
-from lamina.training.events import Diagnosis, Epoch, Resumed, Rewind, Step
+from lamina.training.events import Cooldown, Diagnosis, Epoch, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
+from lamina.training.schedule import can_end_late
 
-IN_TRAINING = (Started, Resumed, Step, Report, Epoch, Diagnosis, Rewind)
+IN_TRAINING = (Started, Resumed, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 """After these events, a signal lets the current step finish; after others, it stops the command immediately."""
 
 
@@ -48,18 +50,35 @@ def play(
     show_progress: Callable[[str, int, int], None],
     *,
     run: Run | None = None,
+    finish: threading.Event | None = None,
     group: Group = ALONE,
 ) -> tuple[Run, signal.Signals | None]:
-    """Print events until they end or a signal arrives; return their run and the signal."""
+    """Print events until they end or a signal arrives; return their run and the signal.
+
+    If the learning rate of the training can fall at any time, the first Ctrl-C sets ``finish`` instead.
+    """
     event: RunEvent | None = None
     runs = [] if run is None else [run]
-    with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), group) as received:
+    has_asked = False
+
+    def ask_to_finish() -> bool:
+        nonlocal has_asked
+        is_late = isinstance(event, IN_TRAINING) and bool(runs) and can_end_late(runs[-1].record.recipe)
+        if finish is None or has_asked or not is_late:
+            return False
+        has_asked = True
+        finish.set()
+        return True
+
+    with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), ask_to_finish, group) as received:
         try:
             for event in _until_stopped(events, received, group):
                 if isinstance(event, Started | Kept):
                     runs.append(event.run)
                 if isinstance(event, Started):
                     print_group(group, event.run.record.recipe.lanes, terminal)
+                if isinstance(event, Cooldown) and has_asked:
+                    terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 elif not isinstance(event, Report):
@@ -98,7 +117,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     if isinstance(event, Rewind):
         text = f"warning: {text}"
     if isinstance(event, Resumed) and run is not None:
-        has_ended = event.epochs_done < event.epochs and not terminal.is_quiet and run.early_end
+        has_ended = event.epochs_done < (event.epochs or 0) and not terminal.is_quiet and run.early_end
         text = f"{run.path}: {'the training stopped early; evaluating the final model' if has_ended else text}"
     for line in text.split("\n"):
         terminal.remark(line)
@@ -114,10 +133,11 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     report = run.report if stopped_by is None else None
     times = [row["train_seconds"] for row in rows if row.get("train_seconds")]
     overlap: Mapping[str, Any] = {}
-    done, planned = len(rows), record.recipe.epochs
+    done, planned = len(rows), record.epochs
     if stopped_by is None and not run.is_finished:
         remedy = f"to train the rest, run {resume_command(run.path, record)}"
-        terminal.remark(f"epochs: trained {done:,} of {planned:,}; {remedy}")
+        of = "" if planned is None else f" of {planned:,}"
+        terminal.remark(f"epochs: trained {done:,}{of}; {remedy}")
     if report is not None:
         terminal.say("", *str(report).split("\n"))
         overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
@@ -185,11 +205,15 @@ def _look_for_overlap(
 
 
 @contextmanager
-def _stop_signals(is_in_training: Callable[[], bool], group: Group) -> Iterator[list[signal.Signals]]:
+def _stop_signals(
+    is_in_training: Callable[[], bool], ask_to_finish: Callable[[], bool], group: Group
+) -> Iterator[list[signal.Signals]]:
     """Record Ctrl-C and SIGTERM so that all processes finish the current step; a second Ctrl-C stops immediately."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and ask_to_finish():
+            return
         received.append(signal.Signals(number))
         group.interrupt()
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from lamina.errors import RecipeError
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
-from lamina.studies.experiments import Deadline
+from lamina.studies.experiments import ENDS, Deadline
 from lamina.studies.named_net import fit_experiment, iter_named
 from lamina.studies.seeds import check_seeds, iter_seeds
 from lamina.training.group import Group, join_group
@@ -32,12 +33,13 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         preparation = replace(preparation, val_fraction=0.0)
     with join_group() as group:
         _check(options, group)
+        finish = threading.Event() if options.net is None or seconds is not None else None
         start = partial(
             start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command, group=group
         )
         train = partial(
             Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
-            on_diagnosis=options.on_diagnosis, group=group,
+            on_diagnosis=options.on_diagnosis, group=group, finish=finish,
         )  # fmt: skip
         if options.net is None:
             limit = DEFAULT_SECONDS if seconds is None else seconds
@@ -69,8 +71,9 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 events = iter_named(
                     experiment, deadline, start=partial(start, name=options.name), train=train,
                     device=options.device,
+                    is_open=options.recipe != zoo.PUBLISHED and not options.given.keys() & ENDS,
                 )  # fmt: skip
-            made, stopped_by = play(events, terminal, show_progress, group=group)
+            made, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if options.seeds is not None and stopped_by is None:
             return 0
         status = print_result(made, stopped_by, terminal)

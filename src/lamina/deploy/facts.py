@@ -30,8 +30,9 @@ def collect_facts(run: Run) -> Facts:
     channels, height, width = record.in_shape
     preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
     custom = ", ".join(map(": ".join, record.parts.items()))
-    done, planned = len(history.epochs()), record.recipe.epochs
-    ended = "" if done == planned else f" Training ended after {done:,} of {planned:,} epochs"
+    done, planned = len(history.epochs()), record.epochs
+    of = "epochs" if planned is None else f"of {planned:,} epochs"
+    ended = "" if done == planned else f" Training ended after {done:,} {of}"
     if ended:
         ended += f": {run.early_end}." if run.early_end else "."
     return Facts(
@@ -48,7 +49,7 @@ def collect_facts(run: Run) -> Facts:
         origin={
             "recipe": repr(record.recipe),
             **({"custom functions": custom} if custom else {}),
-            "epochs trained": f"{done:,} of {planned:,}",
+            "epochs trained": f"{done:,}" if planned is None else f"{done:,} of {planned:,}",
             "seed": str(record.recipe.seed),
             "data": record.data.name,
             "data fingerprint": record.data.fingerprint,

@@ -105,7 +105,7 @@ def _show_training(run: Run, facts: Facts, report: Report | None) -> Markup:
     if not rows:
         return wrap("p", "No epoch has finished yet.")
     seconds = sum(row.get("train_seconds") or 0.0 for row in rows)
-    epochs = plural(run.record.recipe.epochs, "epoch", "epochs")
+    epochs = plural(run.record.epochs or len(rows), "epoch", "epochs")
     parts = [wrap("p", f"{len(rows):,} of {epochs}, {seconds:.1f} seconds.")]
     if run.early_end:
         parts.append(wrap("p", run.early_end))

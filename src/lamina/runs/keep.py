@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import warnings
 from collections import deque
@@ -16,12 +17,13 @@ from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
+from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import share_checkpoint
-from lamina.runs.record import RunRecord
+from lamina.runs.record import LateEnd, RunRecord
 from lamina.runs.run_folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
-from lamina.training.events import MOST_REWINDS, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
+from lamina.training.events import MOST_REWINDS, Cooldown, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.parts import OwnMetric
@@ -31,6 +33,8 @@ from lamina.training.tensors import digest_tensors
 RunEvent: TypeAlias = Event | Report
 QUICK_SECONDS = 0.05
 """A checkpoint that takes less time than this is saved after every epoch."""
+FINISHING_FRACTION = 0.1
+"""The steps in which a training finishes on request, as a fraction of its steps so far."""
 SAVING_FRACTION = 0.05
 """Upper limit of the fraction of time spent on slower checkpoints; short epochs are saved with later ones."""
 
@@ -74,7 +78,8 @@ class Keeper:
     record: RunRecord
     dataset: Dataset
     save_every_seconds: float
-    until: float | None = None
+    limit: TimeLimit | None = None
+    finish: threading.Event | None = None
     stops_at_diagnosis: bool = False
     evaluates: bool = True
     group: Group = ALONE
@@ -92,6 +97,11 @@ class Keeper:
         if reason := self.group.lead_json(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         self._known = self._find_known()
+        if self.limit is not None and self.limit.is_open:
+            self.training.ending.leave_open(self.training.steps_done)
+            self._save_end()
+        elif self.record.late_end is not None:
+            self._save_end()
         try:
             if self.group.is_leader and not self.folder.checkpoint_file.exists():
                 self._try(self._save_checkpoint)
@@ -136,10 +146,52 @@ class Keeper:
                 self.training.check_weights()
                 self._try(self._save_all if self.training.is_interrupted else self._save_checkpoint)
             yield event
-        is_over = self.until is not None and time.perf_counter() > self.until
-        if self.until is not None and self.group.any(is_over) and not self.training.is_finished:
-            reason = f"time limit reached after {self.training.epochs_done} of {self.training.recipe.epochs} epochs"
-            self._early_end = self._early_end or EarlyEnd(self.training.epochs_done, reason)
+        yield from self._look_at_the_clock(event)
+        if self.training.ending.falls_at(self.training.steps_done):
+            self._try(self._save_before_fall)
+
+    def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
+        """Begin the fall of the learning rate where the time that is left asks for it, or the user does."""
+        training, limit = self.training, self.limit
+        if training.is_finished or self._early_end:
+            return
+        if training.ending.can_move and self.group.size == 1:
+            if self.finish is not None and self.finish.is_set():
+                self.finish.clear()
+                steps = max(1, round(FINISHING_FRACTION * training.steps_done))
+                yield self._start_fall(event.epoch, steps, "finishing on request")
+                return
+            chosen = None if limit is None else limit.choose_fall_steps(training.ending, training.steps_done)
+            if chosen is not None:
+                is_first = not training.ending.is_falling(training.steps_done)
+                fall = self._start_fall(event.epoch, chosen, "the time limit")
+                if is_first:
+                    yield fall
+        if limit is not None and self.group.any(limit.is_over):
+            of = "" if training.ending.epochs is None else f" of {training.ending.epochs}"
+            reason = f"time limit reached after {training.epochs_done}{of} epochs"
+            self._early_end = EarlyEnd(training.epochs_done, reason)
+
+    def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
+        self.training.ending.start_fall(self.training.steps_done, steps)
+        self._save_end()
+        return Cooldown(epoch, max(1, steps), reason)
+
+    def _save_end(self) -> None:
+        """Record how the training ends, where that is not as its recipe says."""
+        ending = self.training.ending
+        if not self.group.is_leader:
+            return
+        self.record = dataclasses.replace(self.record, late_end=LateEnd(ending.epochs, ending.plan.falls))
+        self._try(lambda: self.folder.replace_record(self.record))
+
+    def _save_before_fall(self) -> None:
+        """Keep the checkpoint from which more epochs can be trained."""
+        if self.group.is_leader and self.training.ending.can_move:
+            checkpoint = self.training.checkpoint()
+            standing = dataclasses.replace(checkpoint.standing, falls=())
+            kept = dataclasses.replace(checkpoint, standing=standing)
+            self.folder.save_checkpoint(kept, self.folder.before_fall_file)
 
     def _keep_epoch(self, event: Epoch) -> Iterator[RunEvent]:
         report = self._evaluate_val(event)
@@ -156,7 +208,12 @@ class Keeper:
         event = dataclasses.replace(event, diagnoses=new)
         if self.group.is_leader:
             self._rows.append(event.to_json())
-        if reason:
+        fall: Cooldown | None = None
+        if reason and self.training.ending.can_move:
+            if not self.training.ending.is_falling(self.training.steps_done):
+                steps = self.training.ending.count_fall_steps(self.training.steps_done)
+                fall = self._start_fall(event.epoch, steps, reason)
+        elif reason:
             self._early_end = EarlyEnd(event.epoch, reason)
             if self.group.is_leader:
                 self._rows.append(self._early_end.to_json())
@@ -167,6 +224,8 @@ class Keeper:
         if report is not None:
             yield report
         yield event
+        if fall is not None:
+            yield fall
         yield from new
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
@@ -182,7 +241,7 @@ class Keeper:
         overfitting = None if "overfitting" in self._known else self._scores.find_overfitting()
         recipe, best = self.training.recipe, self._scores.best_epoch
         reason = ""
-        if recipe.patience and event.epoch < recipe.epochs and event.epoch - best >= recipe.patience:
+        if recipe.patience and not self.training.is_finished and event.epoch - best >= recipe.patience:
             name = f"{report.split} {report.score.name}".replace("_", " ")
             reason = f"{name} has not improved since epoch {best} (patience {recipe.patience})"
         return dataclasses.asdict(overfitting) if overfitting else None, reason
@@ -211,7 +270,7 @@ class Keeper:
         val = self.dataset.val
         if val is None:
             return None
-        if event.epoch % evaluation_interval(self.training.images, len(val)) and event.epoch < event.epochs:
+        if event.epoch % evaluation_interval(self.training.images, len(val)) and not self.training.is_finished:
             return None
         report = score_split(self.dataset, val, self._score)
         if report is None:  # it would fail after every epoch, which is no reason to end the training
@@ -305,6 +364,8 @@ class Keeper:
             with self.folder.writing():
                 self.folder.history.trim(training.epochs_done, training.rewinds)
             self._try(self._save_checkpoint)
+            if self.record.late_end is not None:
+                self._save_end()
         self._scores, self._known = None, self._find_known()
         return rewind
 

@@ -19,14 +19,14 @@ Rows: TypeAlias = Sequence[Mapping[str, Any]]
 def summarize_run(folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None) -> dict[str, str]:
     """The row of a run in a table, by column; ``rows`` are its epochs, ``None`` if they cannot be read."""
     # A finished run has no score if there were no images to evaluate on.
-    is_finished = rows is not None and (len(rows) == record.recipe.epochs or folder.history.early_end() is not None)
+    is_finished = rows is not None and (len(rows) == record.epochs or folder.history.early_end() is not None)
     score = "no score" if is_finished else "not finished"
     return {
         "run": str(folder.path),
         "net": record.net_name,
         "data": record.data.name,
         "score": score if report is None else f"{report.split} {report.score}" + ", not finished" * (not is_finished),
-        "epochs": f"{'?' if rows is None else len(rows)}/{record.recipe.epochs}",
+        "epochs": f"{'?' if rows is None else len(rows)}/{record.epochs or '?'}",
         "parameters": f"{record.parameters:,}",
         "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
     }

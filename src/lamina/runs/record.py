@@ -24,6 +24,7 @@ from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
@@ -80,6 +81,14 @@ class Considered:
     score: Score | None = None  # on ``val``, if trained
 
 
+@dataclass(frozen=True)
+class LateEnd:
+    """The end of a training that is decided while it runs; ``epochs`` is ``None`` until then."""
+
+    epochs: int | None
+    falls: tuple[Fall, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RunRecord:
     """The content of ``run.json``."""
@@ -104,6 +113,12 @@ class RunRecord:
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
+    late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs of the training; ``None`` if it is not decided yet."""
+        return self.recipe.epochs if self.late_end is None else self.late_end.epochs
 
     def __repr__(self) -> str:
         return escape(f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})")

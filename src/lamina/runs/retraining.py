@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -113,7 +114,7 @@ def make_training(
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
     device = choose_again(record.device).value
-    return Training(
+    training = Training(
         net,
         dataset.train,
         record.recipe,
@@ -124,6 +125,9 @@ def make_training(
         group=group,
         parts=parts,
     )
+    if record.late_end is not None:
+        training.ending.adopt(record.late_end.falls)
+    return training
 
 
 def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
@@ -168,6 +172,15 @@ def resume_training(
     if group.any(recipe.compile and misses_compiler(device)):
         recipe = dataclasses.replace(recipe, compile=False)
     checkpoint = share_checkpoint(folder, group)
+    if epochs not in (None, record.epochs):
+        record = dataclasses.replace(record, late_end=None)
+        if checkpoint is not None and checkpoint.standing.is_falling:
+            checkpoint = share_checkpoint(folder, group, folder.before_fall_file)
+            if checkpoint is None:
+                raise RecipeError(
+                    f"epochs cannot be changed to {epochs}, because {folder.before_fall_file}, the checkpoint before "
+                    "the fall of the learning rate, is missing. Leave out epochs, or start a new run."
+                )
 
     def check_history() -> bytes:
         # Without weights, the training was killed before it saved any, and its history is cut off.
@@ -195,13 +208,25 @@ def resume_training(
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
-    done, steps = divmod(training.steps_done, training.steps_per_epoch)
-    if (least := done + bool(steps)) > recipe.epochs:
-        position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
-        raise RecipeError(
-            f"epochs is {recipe.epochs}, but {folder.path} has already trained {position}. Use {least} or more."
-        )
+    if epochs not in (None, record.epochs) or not training.ending.can_move:
+        check_enough_epochs(folder, training)
     return training
+
+
+def check_enough_epochs(folder: RunFolder, training: Training) -> None:
+    """Raise ``RecipeError`` if a training has gone further than the epochs of its recipe allow."""
+    ending, epochs = training.ending, training.recipe.epochs
+    done, steps = divmod(training.steps_done, training.steps_per_epoch)
+    least = done + bool(steps)
+    if ending.can_move:  # the learning rate must not have fallen yet
+        whole = training.steps_done + ending.count_fall_steps(training.steps_done)
+        least = math.ceil(whole / training.steps_per_epoch)
+    if least > epochs:
+        position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
+        at_peak = " at the peak learning rate" if ending.can_move else ""
+        raise RecipeError(
+            f"epochs is {epochs}, but {folder.path} has already trained {position}{at_peak}. Use {least} or more."
+        )
 
 
 def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> None:

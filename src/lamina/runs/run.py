@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from copy import deepcopy
@@ -27,6 +28,7 @@ from lamina.files import damaged
 from lamina.nets import Net
 from lamina.runs.final import evaluate_final
 from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
+from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
 from lamina.runs.processes import check_place, check_processes, lead_record
 from lamina.runs.progress import show_progress
@@ -135,6 +137,8 @@ class Run:
         data: Dataset | Images | str | Path | None = None,
         epochs: int | None = None,
         until: float | None = None,
+        is_open: bool = False,
+        finish: threading.Event | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
@@ -149,8 +153,10 @@ class Run:
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
-            epochs: New total number of epochs; needs a constant schedule without warmup.
-            until: End of the last step, in seconds of ``time.perf_counter()``; by default no limit.
+            epochs: New total number of epochs; needs the schedule ``trapezoid``, or ``constant`` without warmup.
+            until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate falls in time.
+            is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's epochs.
+            finish: With ``trapezoid``, setting this event ends training after a short fall of the learning rate.
             save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a checkpoint, unless epochs
                 are so short that saving would take over 5 % of the time.
             rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning rate, up to 3 times.
@@ -201,17 +207,19 @@ class Run:
                 prepare_folder(folder, record, training)
                 rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
                 recipe = dataclasses.replace(training.recipe, compile=record.recipe.compile)
-                updated = dataclasses.replace(record, recipe=recipe, rewind_on_nan=rewinds)
+                end = record.late_end if epochs in (None, record.epochs) else None
+                updated = dataclasses.replace(record, recipe=recipe, rewind_on_nan=rewinds, late_end=end)
                 if updated != record:
                     folder.replace_record(updated)
                 return updated
 
             record = lead_record(group, update)
             if training.steps_done:
-                yield Resumed(training.steps_done, training.epochs_done, training.recipe.epochs)
+                yield Resumed(training.steps_done, training.epochs_done, training.ending.epochs)
             stops = on_diagnosis == "stop"
+            limit = None if until is None else TimeLimit(until, is_open and training.ending.can_move)
             keeper = Keeper(
-                *(training, folder, record, dataset, save_every_seconds, until, stops, evaluates, group),
+                *(training, folder, record, dataset, save_every_seconds, limit, finish, stops, evaluates, group),
                 metrics=self.parts.metrics,
             )
             with closing(keeper.train()) as events:
@@ -312,7 +320,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
-        return self.early_end is not None or len(self.folder.history.epochs()) == self.record.recipe.epochs
+        return self.early_end is not None or len(self.folder.history.epochs()) == self.record.epochs
 
     @explain_call
     def predictor(self, *, device: str = "auto") -> Predictor:

@@ -69,6 +69,11 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def before_fall_file(self) -> Path:
+        """The checkpoint from which more epochs can be trained than were planned."""
+        return self.path / "before-fall.safetensors"
+
+    @property
     def history(self) -> History:
         return History(self.path / "history.jsonl")
 
@@ -98,13 +103,13 @@ class RunFolder:
         with self.writing():
             self.history.append(row)
 
-    def read_checkpoint(self) -> Checkpoint | None:
-        file = self.checkpoint_file
+    def read_checkpoint(self, file: Path | None = None) -> Checkpoint | None:
+        file = file or self.checkpoint_file
         return unpack_checkpoint(read_bytes(file), str(file)) if file.exists() else None
 
-    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def save_checkpoint(self, checkpoint: Checkpoint, file: Path | None = None) -> None:
         with self.writing():
-            write_atomically(self.checkpoint_file, pack_checkpoint(checkpoint))
+            write_atomically(file or self.checkpoint_file, pack_checkpoint(checkpoint))
 
     def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The trained weights, with the names and shapes of ``expected``."""

@@ -28,12 +28,14 @@ from lamina.runs.net_names import (
 )
 from lamina.runs.record import Considered
 from lamina.studies.experiments import (
+    ENDS,
     MOST_SHARE,
     Candidate,
     Deadline,
     Experiment,
     NoTimeError,
     check_one_epoch,
+    open_end,
 )
 from lamina.targets import REGRESSION
 from lamina.training.device import choose_device
@@ -80,7 +82,8 @@ def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, 
     # Regression targets may depend on the size of objects, and a compiled net accepts one size.
     is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given or bool(given.get("compile"))
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
-    return replace(candidate, can_resize=can_resize, most_epochs=round(MOST_SHARE * candidate.recipe.epochs))
+    candidate = candidate if given.keys() & ENDS else open_end(candidate)
+    return replace(candidate, can_resize=can_resize)
 
 
 def fit_candidate(

@@ -71,21 +71,6 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
-class Restart(Event):
-    """A restart with another number of epochs, because steps are slower or faster than when they were timed."""
-
-    slowdown: float
-    epochs: int
-    epochs_before: int
-
-    def __str__(self) -> str:
-        return (
-            f"time: steps take {self.slowdown:.2g} times as long as estimated; "
-            f"restarting with {self.epochs} instead of {self.epochs_before} epochs"
-        )
-
-
-@dataclass(frozen=True)
 class Trial(Event):
     """A short training run from scratch, whose score on ``val`` decides whether to train fully."""
 

@@ -84,7 +84,7 @@ def choose(
 
     Yields:
         ``Decision``, ``Comparison`` (of the candidates), ``Trial``, ``Started`` (with the run), the events of
-        :meth:`~lamina.Run.iter_train`, ``Restart`` and ``Kept``, all from :mod:`lamina.studies.choice_events`;
+        :meth:`~lamina.Run.iter_train` and ``Kept``, all from :mod:`lamina.studies.choice_events`;
         last the ``Report`` on ``test``.
 
     Warns:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
 from lamina.data.load import as_dataset
@@ -100,6 +101,7 @@ def train(
             train=Run.iter_train,
             device=device,
             most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
+            is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe),
         )
         events = chain(decisions, trained)
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -21,18 +20,15 @@ from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 
 MOST_SHARE = 3.0
-"""Upper limit of the epochs of a chosen net, as a multiple of its recipe's; more epochs hardly help."""
+"""Upper limit of the epochs of a chosen pretrained net, as a multiple of its recipe's."""
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
 ENDING_SECONDS = 2.0  # reserved for drawing figures and saving the run
 SPARE_FRACTION = 0.04  # fraction of the time limit in reserve, in case the machine gets busier
-WATCHED_SECONDS, LEAST_WATCHED, WATCHED_SHARE = 1.0, 0.03, 0.4
-"""Compare training with its pace after this many seconds and this fraction of its time, up to the last fraction."""
-LATE = 1.05
-"""Training is late if it exceeds this multiple of its expected time so far and of the time left."""
-EARLY, LEAST_STEP_SECONDS = 0.5, 0.25
-"""Training is early if steps took less than this multiple of their expected time, over at least these seconds."""
-
+LEAST_STEPS = 100
+"""A training under a time limit needs this number of steps, or one epoch."""
+ENDS = {"epochs", "schedule", "warmup_fraction"}
+"""Recipe fields that decide when a training ends; if one is given, lamina does not."""
 UNTIMED = Pace(0.0, 0.0)
 
 
@@ -78,6 +74,7 @@ class Candidate:
     changes: tuple[str, str] = ("", "")  # what the recipe was fitted to, and the changed fields
     can_resize: bool = False  # whether progressive resizing is allowed if time is short
     most_epochs: int | None = None  # upper limit of epochs
+    is_open: bool = False  # whether to train until the time limit, whatever the number of epochs in the recipe
 
     @property
     def recipe(self) -> Recipe:
@@ -120,6 +117,8 @@ class Candidate:
         if self.can_resize and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
             resizing = self.fit(deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION))
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
+        if self.is_open:
+            return recipe
         return scale_epochs(recipe, min(recipe.epochs, self.most_epochs or recipe.epochs))
 
     def time(self, device: str) -> Candidate:
@@ -129,14 +128,13 @@ class Candidate:
         return replace(self, pace=pace)
 
 
-def fit_to_time(
-    experiment: Experiment, deadline: Deadline, device: str, most_epochs: int | None = None
-) -> tuple[Candidate, Recipe]:
-    """The experiment with its pace, and its recipe with as many epochs as fit; raises ``NoTimeError`` if none does."""
-    side_px = min(experiment.dataset.train.shape[1:])
-    candidate = Candidate(experiment, side_px, most_epochs=most_epochs).time(device)
-    check_one_epoch(candidate, deadline)
-    return candidate, candidate.spend(deadline)
+def open_end(candidate: Candidate) -> Candidate:
+    """The candidate with a schedule that can end at any time, unless its recipe freezes layers."""
+    recipe = candidate.recipe
+    if recipe.freeze:
+        return candidate
+    recipe = replace(recipe, schedule="trapezoid", warmup_fraction=0.0)
+    return replace(candidate, experiment=replace(candidate.experiment, recipe=recipe), is_open=True)
 
 
 def check_seconds(seconds: float | None) -> None:
@@ -148,60 +146,12 @@ def check_seconds(seconds: float | None) -> None:
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
     recipe = candidate.recipe
     one = candidate.total_seconds(replace(recipe, epochs=1, freeze=int(recipe.freeze >= recipe.epochs)))
+    what, fraction = "One epoch", LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
+    if candidate.is_open and fraction < 1:  # training may end within its first epoch
+        what, one = f"A training of {LEAST_STEPS} steps", fraction * one
     if (lacking := one - candidate.left_to_train(deadline)) > 0:
         raise NoTimeError(
-            f"One epoch of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the final evaluation "
+            f"{what} of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the final evaluation "
             f"{candidate.ending_seconds():.1f} s, but only {max(0.0, deadline.seconds_left()):.1f} s are left. "
             f"Increase --time (in Python, seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
-
-
-def find_slowdown(
-    candidate: Candidate, recipe: Recipe, deadline: Deadline
-) -> Callable[[float, float], float | None] | None:
-    """A function that decides whether training should restart because its pace differs from the estimate.
-
-    The function gets the epochs done and the seconds so far, and returns the ratio of actual to expected time if a
-    restart would pay off, else ``None``. Recipes with frozen layers or a constant learning rate have no such function,
-    because ending them early costs nothing.
-    """
-    if recipe.freeze or recipe.schedule == "constant":
-        return None
-    dataset, pace = candidate.experiment.dataset, candidate.pace
-    costs = pace.epoch_seconds(recipe, len(dataset.train), len(dataset.val or ()))
-    total = sum(costs)
-    enough = max(WATCHED_SECONDS, LEAST_WATCHED * total)
-    most_gain = math.inf
-    if candidate.most_epochs is not None:
-        most = scale_epochs(candidate.recipe, candidate.most_epochs)
-        most_gain = candidate.total_seconds(most) / candidate.total_seconds(recipe)
-    first: list[tuple[float, float]] = []
-
-    def find(epochs_done: float, seconds: float) -> float | None:
-        whole = min(int(epochs_done), recipe.epochs - 1)
-        done = sum(costs[:whole]) + (epochs_done - whole) * costs[whole]
-        if not first:  # skip the time before the first step, such as building the model
-            first.append((done, seconds))
-        spent, expected = seconds - first[0][1], done - first[0][0]
-        if expected <= 0 or max(spent, expected) < enough:
-            return None
-        factor = spent / expected
-        left = deadline.seconds_left()
-        # Called after every step, so the slow computation of new epochs comes last.
-        if factor < EARLY and spent >= LEAST_STEP_SECONDS:
-            is_cheap = done <= WATCHED_SHARE * total or spent < LEAST_WATCHED * left
-            if not is_cheap or most_gain < 2 or 2 * factor * total > left:
-                return None
-            faster = replace(candidate, pace=pace.slow_down(factor))
-            gains = faster.total_seconds(faster.spend(deadline)) >= 2 * faster.total_seconds(recipe)
-            return factor if gains else None
-        if spent < enough or done > WATCHED_SHARE * total or factor < LATE:
-            return None
-        slower = replace(candidate, pace=pace.slow_down(factor))
-        left -= slower.ending_seconds()
-        if (total - done) * factor < LATE * left:
-            return None
-        fitting = slower.spend(deadline)
-        return factor if fitting != recipe and slower.total_seconds(fitting) <= left else None
-
-    return find

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,9 +19,8 @@ from lamina.runs.overview import describe_recipe
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.studies.candidates import CHOSEN, fit_candidate
-from lamina.studies.choice_events import Decision, Restart, Started
-from lamina.studies.experiments import Candidate, Deadline, Experiment, find_slowdown, fit_to_time
-from lamina.training.events import Epoch, Step
+from lamina.studies.choice_events import Decision, Started
+from lamina.studies.experiments import Candidate, Deadline, Experiment, check_one_epoch, open_end
 from lamina.training.pretrained import TimmNet, native_side_px
 from lamina.training.recipe import Recipe, overlay
 
@@ -68,14 +65,22 @@ def iter_named(
     train: IterTrain,
     device: str,
     most_epochs: int | None = None,
+    is_open: bool = True,
 ) -> Generator[RunEvent, None, None]:
-    """Train a named net; with a deadline, for as many epochs as fit, up to ``most_epochs``."""
+    """Train a named net, with a deadline until then.
+
+    ``is_open`` selects a schedule of the learning rate that can end at any time. Otherwise the training has as many
+    epochs as fit, up to ``most_epochs``.
+    """
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
         deadline = deadline.with_reserve()
-        candidate, recipe = fit_to_time(experiment, deadline, device, most_epochs)
+        candidate = replace(candidate, most_epochs=most_epochs)
+        candidate = (open_end(candidate) if is_open else candidate).time(device)
+        check_one_epoch(candidate, deadline)
+        recipe = candidate.spend(deadline)
         epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
-        epochs = plural(recipe.epochs, "epoch", "epochs")
+        epochs = ("about " if candidate.is_open else "") + plural(recipe.epochs, "epoch", "epochs")
         reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
         yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
@@ -91,40 +96,20 @@ def iter_candidate(
     considered: Sequence[Considered] = (),
     evaluates: bool = True,
 ) -> Generator[RunEvent, None, Run]:
-    """Start a run of a candidate and train it; returns the run.
-
-    If steps are slower or much faster than when they were timed, this restarts with another number of epochs. A
-    training that is cut off has not lowered its learning rate, and is far less accurate than one with fewer epochs.
-    """
+    """Start a run of a candidate and train it; returns the run."""
     experiment = candidate.experiment
-    while True:
-        yield Decision("recipe", describe_recipe(recipe))
-        run = start(experiment.net, experiment.dataset, recipe)
-        if considered:
-            seconds = round(candidate.total_seconds(recipe), 1)
-            considered = [
-                replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
-                for one in considered
-            ]
-            run = run.replace_record(replace(run.record, considered=tuple(considered)))
-        yield Started(run, is_candidate=not evaluates)
-        watch = None if deadline is None else find_slowdown(candidate, recipe, deadline)
-        until = None if deadline is None else deadline.at - candidate.ending_seconds()
-        slowdown, began = None, time.perf_counter()
-        with closing(train(run, until=until, evaluates=evaluates)) as events:
-            for event in events:
-                yield event
-                if watch is not None and isinstance(event, Step | Epoch):
-                    done = event.epoch if isinstance(event, Epoch) else event.epoch - 1 + event.step / event.steps
-                    slowdown = watch(done, time.perf_counter() - began)
-                    if slowdown is not None:
-                        break
-        if slowdown is None or deadline is None:
-            return run
-        candidate = replace(candidate, pace=candidate.pace.slow_down(slowdown))
-        before, recipe = recipe, candidate.spend(deadline)
-        yield Restart(slowdown, recipe.epochs, before.epochs)
-        remove_run(run.path)
+    yield Decision("recipe", describe_recipe(recipe))
+    run = start(experiment.net, experiment.dataset, recipe)
+    if considered:
+        seconds = round(candidate.total_seconds(recipe), 1)
+        considered = [
+            replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one for one in considered
+        ]
+        run = run.replace_record(replace(run.record, considered=tuple(considered)))
+    yield Started(run, is_candidate=not evaluates)
+    until = None if deadline is None else deadline.at - candidate.ending_seconds()
+    yield from train(run, until=until, is_open=candidate.is_open, evaluates=evaluates)
+    return run
 
 
 def remove_run(path: Path) -> None:

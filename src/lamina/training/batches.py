@@ -100,19 +100,24 @@ class Batches:
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         return self._pixels[:count].to(self._device)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[DividedBatch]:
-        """The batches of an epoch in order, from ``first_step``; both count from 0."""
+    def epoch(
+        self, epoch: int, first_step: int = 0, is_falling: Callable[[int], bool] = lambda _: False
+    ) -> Iterator[DividedBatch]:
+        """The batches of an epoch in order, from ``first_step``; both count from 0.
+
+        ``is_falling`` returns whether the learning rate falls at a step of the training.
+        """
         recipe, device = self._recipe, self._device
         generator = derive_generator(recipe.seed, "order", epoch)
         order = torch.randperm(self.images, generator=generator).to(self._pixels.device)
         choices = draw_choices(recipe, epoch, self._pixels)
-        fraction = size_fraction(recipe, epoch)
 
         def gather(step: int, lanes: list[slice], lane: int) -> Batch:
             rows, part = self._slices[step], lanes[lane]
             pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
             indices = order[part].to(device)
-            pixels = shrink_batch(pixels, fraction)
+            falls = is_falling(epoch * len(self) + step)
+            pixels = shrink_batch(pixels, size_fraction(recipe, epoch, is_falling=falls))
             targets = self._targets.index_select(0, indices)
             is_same = self._labels is self._targets  # for classes, so gather once
             labels: Tensor | None = targets if is_same else self._labels.index_select(0, indices)

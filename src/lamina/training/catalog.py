@@ -46,11 +46,16 @@ class NamedSchedule:
         fall: From the completed fraction of the steps after the warmup to the factor.
         rise: From the step of the warmup (from 0) and the number of its steps to the factor.
         warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
+        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on the number of steps,
+            and the end of the training can be decided late.
+        fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
     fall: Callable[[float], float]
     rise: Callable[[int, int], float] = lambda step, steps: (step + 1) / steps
     warmup_fraction: float = 0.0
+    warmup_steps: int | None = None
+    fall_fraction: float = 1.0
 
 
 SCHEDULES = {
@@ -62,6 +67,8 @@ SCHEDULES = {
         lambda step, steps: 1 / 25 + (1 - 1 / 25) * half_cosine(step / steps),
         0.3,
     ),
+    "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
 }
 """``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; ``one-cycle`` from Smith
-and Topin, arXiv 1708.07120, with a constant momentum."""
+and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms up, stays, and falls in a straight line:
+Hägele et al., arXiv 2405.18392."""

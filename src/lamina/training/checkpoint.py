@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import LaminaWarning, RunError, name_some
+from lamina.training.schedule import Fall
 from lamina.training.tensors import digest_tensors
 
 KEPT = int | float | str | None  # plain values of an optimizer, whose numbers are stored
@@ -30,6 +31,12 @@ class Standing:
     seconds: float
     doctor: dict[str, Any] = field(default_factory=dict)  # state of the doctor
     optimizer: dict[str, Any] = field(default_factory=dict)  # numbers from :func:`collect_numbers`
+    falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
+
+    @property
+    def is_falling(self) -> bool:
+        """Whether a fall of the learning rate has begun."""
+        return any(fall.start < self.steps_done for fall in self.falls)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +96,7 @@ def make_checkpoint(models: Mapping[str, nn.Module], optimizer: Optimizer, stand
     return Checkpoint(tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer)))
 
 
-def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer) -> None:
+def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
     tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
@@ -135,6 +142,7 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
             for key, value in numbers.get(str(place), {}).items()
         }
         group.update({key: value for key, value in kept.items() if key != "weights"})
+    return checkpoint.standing
 
 
 def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:

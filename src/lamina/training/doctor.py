@@ -22,6 +22,7 @@ from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.batches import DividedBatch
 from lamina.training.diagnosis import SWINGS, diagnose, explains, follow, learns_nothing
+from lamina.training.ending import Ending
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
@@ -31,7 +32,6 @@ from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, NORM_IMAGES = 50, 5_000
@@ -70,12 +70,12 @@ class Doctor:
         forward: Forward,
         images: Images,
         recipe: Recipe,
-        steps_per_epoch: int,
+        ending: Ending,
         group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
         self._model, self._forward, self._recipe, self._group = model, forward, recipe, group
-        self._images, self._steps_per_epoch = images, steps_per_epoch
+        self._images, self._steps_per_epoch = images, ending.steps_per_epoch
         affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
@@ -84,7 +84,7 @@ class Doctor:
         is_known = parts.loss is None and parts.augment is None
         self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
         self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
-        self._schedule = parts.schedule
+        self._ending = ending
         self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
         self._state = DoctorState()
 
@@ -150,15 +150,13 @@ class Doctor:
         if number <= self._recipe.freeze:  # only the head trains
             return epoch
         activity = None
-        if number in (1, self._recipe.epochs) or number % self._epochs_per_look == 0:
+        if number in (1, epoch.epochs) or number % self._epochs_per_look == 0:
             activity = measure_activity(model, self._fixed)
             state.since = follow(state.since, activity, number)
         layers = [name.rpartition(".")[0] for name in state.names]
         steps = number * self._steps_per_epoch
         ends = (steps - self._steps_per_epoch, steps - 1)
-        factors = [
-            lr_factor(self._recipe, step, self._recipe.epochs * self._steps_per_epoch, self._schedule) for step in ends
-        ]
+        factors = [self._ending.lr_factor(step) for step in ends]
         seen = Observation(
             epoch=number,
             steps=steps,

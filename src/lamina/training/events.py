@@ -113,7 +113,7 @@ class Epoch(Event):
 
     Attributes:
         epoch: Completed epoch, from 1.
-        epochs: Number of epochs of the training.
+        epochs: Number of epochs of the training; ``None`` if it is not decided yet.
         train_loss: Mean loss of the augmented batches, with class weights if the recipe has them.
         train_accuracy: Fraction of correct predictions in these batches; ``None`` for regression.
         train_seconds: Time of the training steps, in seconds, without evaluation and saving.
@@ -127,7 +127,7 @@ class Epoch(Event):
     """
 
     epoch: int
-    epochs: int
+    epochs: int | None
     train_loss: float
     train_accuracy: float | None
     train_seconds: float
@@ -147,7 +147,8 @@ class Epoch(Event):
         return {**values, **metrics, **last}
 
     def __str__(self) -> str:
-        words = [f"epoch {self.epoch}/{self.epochs}", f"train loss {self.train_loss:.4f}"]
+        of = "" if self.epochs is None else f"/{self.epochs}"
+        words = [f"epoch {self.epoch}{of}", f"train loss {self.train_loss:.4f}"]
         if self.train_accuracy is not None:
             words.append(f"train accuracy {100 * self.train_accuracy:.2f} %")
         if self.score is not None:
@@ -171,13 +172,27 @@ class Resumed(Event):
 
     steps_done: int
     epochs_done: int
-    epochs: int
+    epochs: int | None
 
     def __str__(self) -> str:
+        if self.epochs is None:
+            return f"resumes after step {self.steps_done}, with {self.epochs_done} epochs done"
         if self.epochs_done >= self.epochs:
             done = f"all {self.epochs} epochs are" if self.epochs > 1 else "the only epoch is"
             return f"{done} done; evaluating the model"
         return f"resuming after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
+
+
+@dataclass(frozen=True)
+class Cooldown(Event):
+    """The start of the fall of the learning rate in ``epoch``, to zero over ``steps`` steps, and its reason."""
+
+    epoch: int
+    steps: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}: the learning rate falls to zero over the next {self.steps:,} steps: {self.reason}"
 
 
 MOST_REWINDS = 3

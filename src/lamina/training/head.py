@@ -18,7 +18,7 @@ from lamina.training.model import build_model
 from lamina.training.optim import quicken
 from lamina.training.pretrained import RECIPES
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor
+from lamina.training.schedule import Plan, lr_factor
 from lamina.training.task import Task
 
 CHOOSING_STEPS = 250  # enough to rank the penalties
@@ -86,7 +86,7 @@ def fit_heads(features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], tas
     generator = torch.Generator().manual_seed(recipe.seed)
     for step in range(CHOOSING_STEPS):
         rows = torch.randint(len(features), (recipe.batch_size,), generator=generator)
-        optimizer.param_groups[0]["lr"] = recipe.lr * lr_factor(recipe, step, CHOOSING_STEPS)
+        optimizer.param_groups[0]["lr"] = recipe.lr * lr_factor(recipe, step, Plan(CHOOSING_STEPS))
         logits = (features[rows] @ weights.flatten(1)).unflatten(1, bias.shape) + bias
         fit = groups * task.loss(logits.flatten(0, 1), targets[rows].repeat_interleave(groups, 0))
         loss = fit + (weights.square().sum((0, 2)) * penalties).sum() / 2

@@ -210,7 +210,7 @@ class Tally:
         correct = math.nan if self.correct is None else float(self.correct)
         return self.images, float(self.loss), None if math.isnan(correct) else correct, self.seconds
 
-    def summarize(self, epoch: int, epochs: int, lr: float) -> Epoch:
+    def summarize(self, epoch: int, epochs: int | None, lr: float) -> Epoch:
         images, loss, correct, seconds = self.values()
         accuracy = None if correct is None else correct / images
         return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)

@@ -12,8 +12,8 @@ from lamina.errors import NotFiniteError
 from lamina.training.average import Average
 from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, digest_state, make_checkpoint, restore_checkpoint
-from lamina.training.device import keep_freed_memory
 from lamina.training.doctor import Doctor
+from lamina.training.ending import Ending
 from lamina.training.events import Epoch, Step
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
@@ -25,7 +25,6 @@ from lamina.training.optim import set_lr
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import lr_factor
 from lamina.training.setup import AnyNet, check_format, prepare_training
 from lamina.values import explain_call
 
@@ -33,22 +32,18 @@ from lamina.values import explain_call
 class Training:
     """Training as an iterator of events, which resumes with the next step if you leave the loop and iterate again.
 
-    In the body of the loop, :attr:`model` is in eval mode.
-
     Args:
         net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K); trained in place.
-        images: Training images.
-        recipe: Training settings.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        precision: Number format that a run recorded; by default chosen by the recipe.
+        images, recipe: Training images, and settings of the training.
+        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default chosen by the recipe.
         steps_per_record: Number of steps between two ``Step`` events.
-        group: Processes that train together.
-        parts: Your own loss, optimizer and other functions.
+        group, parts: Processes that train together, and your own loss, optimizer and other functions.
 
     Attributes:
         recipe, device, precision: The values in use, after ``auto`` was resolved.
         images, steps_per_epoch, steps_done: Number of training images, of steps per epoch, and of steps so far.
-        rewinds: How often the training returned to a checkpoint and halved the learning rate.
+        ending: When the training ends, which can be decided late with the schedule ``trapezoid``.
+        rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
@@ -76,38 +71,38 @@ class Training:
     ) -> None:
         check_format(precision, steps_per_record)
         prepared = prepare_training(net, images, recipe, device, precision, group, parts)
-        self._live, recipe, self._schedule = prepared.model, prepared.recipe, parts.schedule
+        self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
-        keep_freed_memory()
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
         loss = choose_loss(self._live.task, recipe, parts, self._live.device)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
         self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
         self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
-        self._optimizer, self._lanes, self._tally = prepared.optimizer, build_sums(self._live, recipe, group), Tally()
+        self._optimizer, self.ending = prepared.optimizer, Ending(recipe, len(self._batches), parts.schedule)
+        self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
-        self._doctor = Doctor(self._live, self._forward, images, recipe, len(self._batches), group, parts)
+        self._doctor = Doctor(self._live, self._forward, images, recipe, self.ending, group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
         self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
 
     def __repr__(self) -> str:
-        steps = f"{self.steps_done:,} of {self.recipe.epochs * self.steps_per_epoch:,} steps done"
+        steps = f"{self.steps_done:,} of {self.ending.plan.steps or '?'} steps done"
         return f"Training({self._live!r}, {self.recipe}: {steps}, on {self.device.value})"
 
     @property
     def model(self) -> Model:
-        """The model to evaluate: the moving average if the recipe has one, else the trained model."""
+        """The model to evaluate, in eval mode between two steps: the moving average if the recipe has one."""
         return self._models.get("averaged", self._live)
 
     @property
     def epochs_done(self) -> int:
         """Number of completed epochs."""
-        return self.steps_done // self.steps_per_epoch
+        return self.ending.count_epochs(self.steps_done)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are completed."""
-        return self.epochs_done >= self.recipe.epochs
+        """Whether all steps are completed."""
+        return self.ending.is_over(self.steps_done)
 
     @property
     def lr(self) -> float:
@@ -123,10 +118,9 @@ class Training:
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
-        steps = self.recipe.epochs * self.steps_per_epoch
         forward.set_mode(self.epochs_done)
         self._tally.start()
-        for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch)):
+        for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch), self.ending.is_falling):
             lanes.begin(step)
             optimizer.zero_grad()
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
@@ -141,12 +135,14 @@ class Training:
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
-            set_lr(optimizer, 0.5**self.rewinds * lr_factor(self.recipe, self.steps_done, steps, self._schedule))
+            set_lr(optimizer, 0.5**self.rewinds * self.ending.lr_factor(self.steps_done))
             with self._doctor.watch(step, sums.loss):
                 optimizer.step()
             if self._average:
                 self._average.update(self.steps_done)
             yield from self._record(step, sums)
+            if self.is_finished:  # perhaps within an epoch
+                return
 
     def _record(self, step: DividedBatch, sums: Sums) -> Iterator[Step | Epoch]:
         """Count the step and, if an event is due, yield it with the model in eval mode and the clock stopped."""
@@ -157,18 +153,19 @@ class Training:
             return
         self._tally.pause()
         self._forward.set_eval_mode()
-        if step.step + 1 < self.steps_per_epoch:
+        if step.step + 1 < self.steps_per_epoch and not self.is_finished:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
-            epoch = self._tally.summarize(step.epoch + 1, self.recipe.epochs, self._optimizer.param_groups[0]["lr"])
+            epoch = self._tally.summarize(step.epoch + 1, self.ending.epochs, self._optimizer.param_groups[0]["lr"])
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
         self._forward.set_mode(step.epoch)
         self._tally.start()
 
     def _is_recorded(self, step: DividedBatch) -> bool:
-        return step.step + 1 == self.steps_per_epoch or (step.step + 1) % self._steps_per_record == 0
+        is_last = step.step + 1 == self.steps_per_epoch or self.is_finished
+        return is_last or (step.step + 1) % self._steps_per_record == 0 or self.ending.falls_at(self.steps_done)
 
     def _can_wait(self, step: DividedBatch) -> bool:  # whether reading values now would not stall a GPU
         return self._live.device.type == "cpu" or self._is_recorded(step)
@@ -189,13 +186,14 @@ class Training:
         """The state needed to resume exactly; raises ``NotFiniteError`` if it contains NaN or infinity."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
-        standing = Standing(self.steps_done, self.rewinds, *self._tally.values(), self._doctor.to_json())
+        sums, doctor, falls = self._tally.values(), self._doctor.to_json(), self.ending.plan.falls
+        standing = Standing(self.steps_done, self.rewinds, *sums, doctor, falls=falls)
         return make_checkpoint(self._models, self._optimizer, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of the same recipe and images; raises ``RunError`` if it does not fit."""
-        standing = checkpoint.standing
-        restore_checkpoint(checkpoint, self._models, self._optimizer)
-        self._doctor.restore(standing.doctor)
+        standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
+        self._doctor.restore(standing.doctor)
+        self.ending.restore(standing.falls, self.steps_done)
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

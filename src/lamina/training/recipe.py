@@ -88,6 +88,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self, RecipeError)
+        if self.warmup_fraction and SCHEDULES[self.schedule].warmup_steps is not None:
+            raise RecipeError(
+                f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule} warms up in its first "
+                f"{SCHEDULES[self.schedule].warmup_steps} steps. Leave warmup_fraction out."
+            )
 
     def __repr__(self) -> str:
         changed = (f"{name}={value!r}" for name, value in self.changes().items())
@@ -118,6 +123,8 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """
     optimizer = given.get("optimizer", recipe.optimizer)
     usual = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
+    if SCHEDULES[given.get("schedule", recipe.schedule)].warmup_steps is not None:
+        usual |= {"warmup_fraction": 0.0}
     return dataclasses.replace(scale_epochs(recipe, given.get("epochs", recipe.epochs)), **usual | given)
 
 

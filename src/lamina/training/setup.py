@@ -13,7 +13,7 @@ from lamina.data import Images
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
-from lamina.training.device import Choice, choose_device
+from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.forward import check_compile
 from lamina.training.freezing import find_trunk
 from lamina.training.group import ALONE, Group, check_group
@@ -65,6 +65,7 @@ def prepare_training(
     check_lanes(recipe, group)
     check_parts(parts, recipe)
     check_images(images, recipe)
+    keep_freed_memory()
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
         model = build_model(net, images, recipe).to(chosen.value)
     check_model(model, recipe, len(images))

@@ -14,6 +14,7 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
+from lamina.training.catalog import SCHEDULES
 from lamina.training.features import predict_logits
 from lamina.training.loop import Training
 from lamina.training.model import Model
@@ -40,7 +41,9 @@ class Pace:
         """Time of all epochs, with evaluations on ``evaluated`` images."""
         area = 1.0
         if recipe.start_size_fraction:
-            area = statistics.fmean(size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
+            fall = (1 - SCHEDULES[recipe.schedule].fall_fraction) * recipe.epochs
+            sizes = (size_fraction(recipe, epoch, is_falling=epoch >= fall) for epoch in range(recipe.epochs))
+            area = statistics.fmean(size**2 for size in sizes)
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
         freeze = min(recipe.freeze, recipe.epochs)
         whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - freeze)
@@ -49,16 +52,6 @@ class Pace:
             is_stored = recipe.lanes == 1 and not recipe.start_size_fraction
             frozen += self.evaluation_seconds * (images * (1 if is_stored else freeze) + evaluated)
         return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
-
-    def epoch_seconds(self, recipe: Recipe, images: int, evaluated: int) -> list[float]:
-        """Time of each epoch of a recipe without frozen epochs."""
-        constant = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated) + SAVING_SECONDS
-        areas = (size_fraction(recipe, epoch) ** 2 for epoch in range(recipe.epochs))
-        return [self.train_seconds * images * area + constant for area in areas]
-
-    def slow_down(self, factor: float) -> Pace:
-        train_seconds, evaluation_seconds = factor * self.train_seconds, factor * self.evaluation_seconds
-        return replace(self, train_seconds=train_seconds, evaluation_seconds=evaluation_seconds)
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1; ``freeze`` is scaled."""

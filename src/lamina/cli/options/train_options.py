@@ -77,8 +77,9 @@ class TrainOptions:
     pretrained: Annotated[bool, Group("net", is_further=True)] = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
-    """time limit for the whole command, such as 30s, 5m or 1h; lamina trains as many epochs as fit, and may exceed the
-    limit slightly (default: 5m without NET, no limit with NET)"""
+    """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for it (schedule
+    trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article or pretrained nets);
+    without NET the default is 5m"""
     recipe: Annotated[str | None, arg(metavar="NAME"), Group("time and recipe")] = None
     """one of NET's recipes, fitted to your data; "article" is used unchanged and without val (default: NET's first
     recipe)"""
@@ -110,7 +111,7 @@ class ResumeOptions:
 
     run: RunFolder
     epochs: Annotated[int | None, arg(metavar="N")] = None
-    """new total number of epochs; requires a constant learning rate schedule without warmup"""
+    """new total number of epochs; requires the schedule trapezoid, or constant without warmup"""
     save_every: SaveEvery = "60s"
     on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: as before)")] = None
     on_diagnosis: OnDiagnosis = "continue"

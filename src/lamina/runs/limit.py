@@ -1,0 +1,63 @@
+"""A time limit on a training: when its learning rate has to fall so that it ends in time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from lamina.training.ending import Ending
+
+LEAST_STEPS, LEAST_SECONDS = 3, 1.0
+"""The pace is known after so many steps in so many seconds."""
+RECENT_FRACTION = 0.25
+"""The pace is that of the last quarter of the time so far, as a machine may become slower or faster."""
+TOLERANCE, SPARE_FRACTION, REST_FRACTION = 0.02, 0.01, 0.03
+"""A fall is planned again if it would end a fraction of the time too early or too late; it should end a fraction of the
+time before the limit; and between two plans a fraction of the time passes."""
+
+
+@dataclass
+class TimeLimit:
+    """The pace of a training, and how many steps of it are left.
+
+    Attributes:
+        until: when the last step should end, as ``time.perf_counter()`` counts seconds.
+        is_open: whether the training goes on until then, however many epochs its recipe has.
+    """
+
+    until: float
+    is_open: bool
+    _began: float = field(default_factory=lambda: time.perf_counter())
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+    _planned_at: float = -math.inf
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has run out."""
+        return time.perf_counter() > self.until
+
+    def choose_fall_steps(self, ending: Ending, step: int) -> int | None:
+        """In how many steps from ``step`` on the learning rate should fall; ``None`` if the plan may stay as it is."""
+        now = time.perf_counter()
+        self._marks.append((now, step))
+        if now - self._began < LEAST_SECONDS or step - self._marks[0][1] < LEAST_STEPS:
+            return None
+        oldest = now - RECENT_FRACTION * (now - self._began)
+        while len(self._marks) > LEAST_STEPS + 1 and self._marks[1][0] < oldest:
+            self._marks.popleft()
+        since, first = self._marks[0]
+        steps_per_second, whole = (step - first) / (now - since), self.until - self._began
+        steps_left = (self.until - SPARE_FRACTION * whole - now) * steps_per_second
+        planned = math.inf if ending.plan.steps is None else ending.plan.steps - step
+        if not ending.is_falling(step):
+            is_due = ending.count_fall_steps(step) >= steps_left and planned > steps_left
+        else:
+            slack = TOLERANCE * whole * steps_per_second
+            is_due = planned > steps_left + slack or (self.is_open and planned < steps_left - slack)
+            is_due = is_due and now - self._planned_at >= REST_FRACTION * whole
+        if not is_due:
+            return None
+        self._planned_at = now
+        return max(1, int(steps_left))

@@ -1,0 +1,166 @@
+"""Trainings whose end is decided late: what comes before the fall of the learning rate never depends on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamina import Dataset, Images, Recipe, load_run, start_run
+from lamina.errors import RecipeError
+from lamina.runs import limit
+from lamina.runs.limit import TimeLimit
+from lamina.training.ending import Ending
+from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
+from lamina.training.tensors import digest_tensors
+
+NET = "Flatten(), Linear(8), ReLU(), Output()"
+RECIPE = Recipe(epochs=5, batch_size=8, schedule="trapezoid", lr=0.01)
+STEPS_PER_EPOCH = 15
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    generator = np.random.default_rng(0)
+    parts = [
+        Images.from_arrays(generator.integers(0, 256, (count, 4, 4, 1), np.uint8), np.arange(count) % 2, split=split)
+        for split, count in (("train", 8 * STEPS_PER_EPOCH), ("val", 20), ("test", 20))
+    ]
+    return Dataset.from_images(parts[0], val=parts[1], test=parts[2])
+
+
+def digest(run):
+    return digest_tensors(load_run(run.path).load_model().state_dict())
+
+
+def begin(tmp_path, dataset, name, recipe=RECIPE):
+    return start_run(NET, dataset, recipe, runs_dir=tmp_path, name=name)
+
+
+def again(run, dataset):
+    return dataclasses.replace(load_run(run.path), dataset=dataset)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
+def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, steps_per_epoch):
+    short, long = (
+        Ending(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch) for count in (epochs, epochs + more)
+    )
+    for step in range(short.plan.falls[0].start):
+        assert short.lr_factor(step) == long.lr_factor(step)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 200)), min_size=1, max_size=6))
+def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
+    ending, step, factors = Ending(RECIPE, STEPS_PER_EPOCH), 60, []
+    ending.leave_open(0)
+    for wait, steps in moves:
+        if not ending.is_over(step):
+            ending.start_fall(step, steps)
+            factors += [ending.lr_factor(one) for one in range(step, min(step + wait, ending.plan.steps))]
+            step += wait
+    factors += [ending.lr_factor(one) for one in range(step, ending.plan.steps)]
+    assert factors[0] == 1
+    assert all(0 < later <= earlier for earlier, later in itertools.pairwise(factors))
+    last = ending.plan.falls[-1]
+    assert ending.lr_factor(ending.plan.steps - 1) <= 1 / (last.end - last.start)
+
+
+def test_more_epochs_train_on_from_before_the_fall(tmp_path, dataset):
+    longer = dataclasses.replace(RECIPE, epochs=8)
+    short, long = begin(tmp_path, dataset, "short"), begin(tmp_path, dataset, "long", longer)
+    for run in (short, long):
+        run.train(progress=False)
+    assert digest(short) != digest(long)
+    again(short, dataset).train(epochs=8, progress=False)
+    assert digest(short) == digest(long)
+    assert [row["epoch"] for row in load_run(short.path).folder.history.epochs()] == list(range(1, 9))
+    assert load_run(short.path).is_finished
+
+
+def test_fewer_epochs_than_were_trained_at_full_rate_are_rejected(tmp_path, dataset):
+    run = begin(tmp_path, dataset, "run")
+    run.train(progress=False)
+    with pytest.raises(RecipeError, match=r"trained 3 epochs at the peak learning rate\. Use 5 or more\."):
+        again(run, dataset).train(epochs=4, progress=False)
+    run.folder.before_fall_file.unlink()
+    with pytest.raises(RecipeError, match=r"before-fall\.safetensors, the checkpoint before the fall"):
+        again(run, dataset).train(epochs=9, progress=False)
+
+
+def test_an_open_training_uses_its_time_and_is_reproduced_from_its_record(tmp_path, dataset):
+    run = begin(tmp_path, dataset, "open")
+    began = time.perf_counter()
+    events = list(run.iter_train(until=began + 3, is_open=True))
+    (fall,) = (event for event in events if isinstance(event, Cooldown))
+    assert not any(isinstance(event, EarlyEnd) for event in events)
+    epochs = [event for event in events if isinstance(event, Epoch)]
+    assert epochs[0].epochs is None  # the end was not decided
+    assert epochs[-1].epochs == epochs[-1].epoch == fall.epoch or epochs[-1].epoch > fall.epoch
+    finished = load_run(run.path)
+    assert finished.is_finished
+    assert finished.record.epochs == len(epochs)
+    again_from_record = dataclasses.replace(finished.record, created="again")
+    other = begin(tmp_path, dataset, "other").replace_record(again_from_record)
+    again(other, dataset).train(progress=False)
+    assert digest(other) == digest(run)
+
+
+def test_an_open_training_that_was_killed_goes_on_as_its_recipe_plans(tmp_path, dataset):
+    whole, killed = begin(tmp_path, dataset, "whole"), begin(tmp_path, dataset, "killed")
+    whole.train(progress=False)
+    for event in killed.iter_train(until=time.perf_counter() + 1000, is_open=True):
+        if isinstance(event, Step) and (event.epoch, event.step) == (2, 7):
+            break
+    assert not load_run(killed.path).is_finished
+    again(killed, dataset).train(progress=False)
+    assert digest(killed) == digest(whole)
+    assert load_run(killed.path).is_finished
+
+
+def test_a_training_that_is_asked_to_finish_lets_the_rate_fall_and_ends(tmp_path, dataset):
+    run, finish = begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40)), threading.Event()
+    events = []
+    for event in run.iter_train(finish=finish):
+        events.append(event)
+        if isinstance(event, Step) and (event.epoch, event.step) == (3, 5):
+            finish.set()
+    (fall,) = (event for event in events if isinstance(event, Cooldown))
+    assert (fall.epoch, fall.steps) == (3, round(0.1 * (2 * STEPS_PER_EPOCH + 5)))
+    assert load_run(run.path).is_finished
+    assert load_run(run.path).report is not None
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]  # the last one is cut short
+
+
+def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):
+    run = begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=200, patience=2))
+    events = list(run.iter_train())
+    (fall,) = (event for event in events if isinstance(event, Cooldown))
+    assert "(patience 2)" in fall.reason
+    epochs = [event for event in events if isinstance(event, Epoch)]
+    assert epochs[-1].lr < 0.1 * RECIPE.lr < epochs[0].lr or len(epochs) < 6
+    assert load_run(run.path).is_finished
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 2.0, 0.5])
+@pytest.mark.parametrize("when", [0.3, 0.7])
+def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, monkeypatch):
+    """A step takes 20 ms, and from a moment on more or less."""
+    now = 0.0
+    monkeypatch.setattr(limit.time, "perf_counter", lambda: now)
+    ending, watch, seconds, step = Ending(RECIPE, STEPS_PER_EPOCH), TimeLimit(60.0, is_open=True), 60.0, 0
+    ending.leave_open(0)
+    while not ending.is_over(step) and not watch.is_over:
+        now += 0.02 * (slowdown if now > when * seconds else 1)
+        step += 1
+        if not ending.is_over(step) and (steps := watch.choose_fall_steps(ending, step)):
+            ending.start_fall(step, steps)
+    assert ending.is_over(step)
+    assert 0.92 * seconds <= now <= seconds
+    assert ending.lr_factor(step - 1) < 0.05
