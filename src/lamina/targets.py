@@ -55,7 +55,7 @@ class Kind:
             )
 
     def class_names(self, target_names: Sequence[str]) -> tuple[str, ...]:
-        """The classes that can be counted: the classes, the labels, or no and yes; none for regression."""
+        """Names to count images by: class names, label names, no and yes, or none for regression."""
         return {"binary": ("no", "yes"), "regression": ()}.get(self.name, tuple(target_names))
 
     def members(self, targets: Targets, target_names: Sequence[str]) -> list[Int64[np.ndarray, " m"]]:

@@ -165,40 +165,40 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x": grey(2), "y": np.array(["a", {}], object)},
-            "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert and save it again.",
+            "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert it and save the "
+            "file again.",
         ),
         (
             {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
-            "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or text. Convert and "
-            "save it again.",
+            "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or text. Convert it "
+            "and save the file again.",
         ),
         (
             {"x": np.array([[["a"]]]), "y": np.zeros(1)},
             (
-                "The images of DIR/pets.npz are <U1; expected numbers from 0 to 255 or from 0 to 1. Convert and "
-                "save them "
-                "again."
+                "The images in DIR/pets.npz have dtype <U1; expected numbers from 0 to 255 or from 0 to 1. Convert "
+                "them and save the file again."
             ),
         ),
         (
             {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
-            "or 3 channels C. Reshape and save them again.",
+            "The images in DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
+            "or 3 channels C. Reshape them and save the file again.",
         ),
         (
             {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with 1 or 3 channels C. Reshape and save them again.",
+            "The images in DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with 1 or 3 channels C. Reshape them and save the file again.",
         ),
         (
             {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
-            "The images of DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the second or the last axis. "
+            "The images in DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the second or the last axis. "
             "Save gray images as (N, H, W), others with a larger height and width.",
         ),
         (
             {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
-            "The images of DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
-            "or 3 channels C. Reshape and save them again.",
+            "The images in DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
+            "or 3 channels C. Reshape them and save the file again.",
         ),
         (
             {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},

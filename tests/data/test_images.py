@@ -182,8 +182,8 @@ def test_grey_images_and_tensors_become_images() -> None:
             [0] * 3,
             None,
             (
-                "Expected x as uint8 (N, H, W) or (N, H, W, C), got uint8 of shape (3, 3). Pass a single image as "
-                "x[None]."
+                "x must be a uint8 array of shape (N, H, W) or (N, H, W, C), but got uint8 of shape (3, 3). Pass a "
+                "single image as x[None]."
             ),
         ),
         (

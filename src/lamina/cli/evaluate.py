@@ -44,7 +44,7 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
             terminal.say("", f"no {split} image is a near-duplicate of a training image")
     elif is_unasked:
         terminal.remark(
-            f"near-duplicates of training images: not searched for, because it may take {seconds:.0f} s. To search, "
+            f"near-duplicates of training images: search skipped, because it may take {seconds:.0f} s. To search, "
             "use --near-duplicates."
         )
     terminal.emit("report", run=str(run.path), **report.to_json(), **found)

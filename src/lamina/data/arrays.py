@@ -40,13 +40,13 @@ def to_array(value: Any, name: str) -> np.ndarray:
 
 def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     """Return images as uint8 (N, H, W, C), given uint8 (N, H, W, C) or (N, H, W)."""
-    expected = f"Expected {name} as uint8 (N, H, W) or (N, H, W, C)"
+    expected = f"{name} must be a uint8 array of shape (N, H, W) or (N, H, W, C)"
     if hasattr(value, "pixels"):
-        raise DataError(f"{expected}, got {describe_type(value)}. Pass its pixels, as in images.pixels.")
+        raise DataError(f"{expected}, but got {describe_type(value)}. Pass its pixels, as in images.pixels.")
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
         remedy = f" Pass a single image as {name}[None]." if x.ndim == 2 and x.dtype.kind in "biuf" else ""
-        raise DataError(f"{expected}, got {_describe_given(value, x)}.{remedy}")
+        raise DataError(f"{expected}, but got {_describe_given(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(
             f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or resized them."
@@ -63,7 +63,7 @@ def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def express(value: Any, name: str) -> str:
-    """The expression for an argument in advice that calls array methods: a list must become an array first."""
+    """Return the argument as code for an error message, wrapped in ``np.array()`` if it is not an array."""
     return name if hasattr(value, "dtype") else f"np.array({name})"
 
 
@@ -250,4 +250,5 @@ def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets
 def _describe_given(value: Any, array: np.ndarray) -> str:
     if array.dtype == object and not isinstance(value, np.ndarray):
         return describe_type(value)
-    return f"{array.dtype} of shape {array.shape}"
+    kind = "an array of strings" if array.dtype.kind in "SU" else array.dtype
+    return f"{kind} of shape {array.shape}"

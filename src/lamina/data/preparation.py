@@ -34,8 +34,8 @@ class Preparation:
     """how an image becomes a square: crop scales it to cover the square and keeps the center; pad scales it to fit
     inside and adds black bars; stretch changes its proportions"""
     label_from: LabelFrom = "folder"
-    """where the class of an image comes from: folder is its top-level class folder, parent the folder that contains
-    it, filename its file name up to the first digit"""
+    """source of an image's class: folder (its top-level class folder), parent (the folder that contains it) or filename
+    (its file name up to the first digit)"""
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
@@ -48,7 +48,7 @@ class Preparation:
     """column of a table with train, val or test (default: found by name)"""
     val_fraction: Fraction | None = None
     """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source has no val split, and
-    0 for named data sets)"""
+    0 for built-in data sets)"""
     test_fraction: Fraction | None = None
     """fraction of the images to set aside as test (default: 0.2 if the source has no val or test split)"""
     split_seed: int = 0

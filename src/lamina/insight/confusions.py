@@ -16,7 +16,7 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """The images of one class with an incorrect prediction, or with any if ``predicted`` is ``None``."""
+    """Images of one class that the model predicts as ``predicted``; if ``None``, with any incorrect prediction."""
 
     target: str
     predicted: str | None

@@ -219,7 +219,7 @@ def _decide(
     elif advantage < LEAST_ADVANTAGE:
         reason = f"the prediction hardly depends on the marked pixels: {curves}"
     elif advantage < LEAST_GAIN * redrawn_advantage:
-        reason = f"the prediction depends on the marked pixels no more than with an untrained net: {curves}"
+        reason = f"the prediction depends on the marked pixels no more than it does with random weights: {curves}"
     elif kept - kept_center > LEAST_ADVANTAGE:
         reason = f"the center of the image matters more than the marked pixels: {curves}"
     else:

@@ -31,7 +31,7 @@ def parse_net(text: str) -> Net:
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())
     """
-    check_type(text, (str,), "text", 'layers as text, such as "Flatten(), Output()"', is_optional=False)
+    check_type(text, (str,), "text", 'a string of layers (such as "Flatten(), Output()")', is_optional=False)
     if len(text) > LONGEST:
         raise NetError(f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file.")
     # In brackets, so that the layers may span several lines.

@@ -65,7 +65,9 @@ def find_dataset(
         sources = {dataset.source, record.data.source}
         if len(sources) > 1 and sources & {*NAMES, ""}:
             problem = f"{folder.path} was trained on {record.data.name}, not on {dataset.name}."
-            remedy = "Leave out data, or pass the data set that the run was trained on"
+            remedy = (
+                "Omit the data argument (on the command line, --data), pass the data set that the run was trained on"
+            )
         else:
             marks = f"fingerprint {dataset.fingerprint}, was {record.data.fingerprint}"
             problem = f"{dataset.name} has changed since {folder.path} was trained ({marks})."

@@ -62,8 +62,8 @@ class DividedBatch:
 class Batches:
     """The batches of all epochs; each depends only on the seed, the epoch and the step.
 
-    Images of up to ``resident_bytes`` (by default a quarter of the free GPU memory) are copied to the device once, and
-    larger sets batch by batch through pinned memory.
+    If the images take at most ``resident_bytes`` in total (by default, a quarter of the free GPU memory), they are
+    copied to the device once; otherwise, each batch is copied through pinned memory.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ class Group:
         return content.numpy().tobytes()
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
-        """Like :meth:`lead` for text, but after a restart by torchrun, the result of the first call."""
+        """Like :meth:`lead` for text, but returns the result of the first call after torchrun restarts the group."""
         key = f"once/{next(self._onces)}"
 
         def take() -> bytes:
@@ -242,7 +242,7 @@ ALONE = Group()
 
 
 def check_group(group: Group) -> None:
-    check_type(group, (Group,), "group", "a Group, such as join_group() yields", is_optional=False)
+    check_type(group, (Group,), "group", "a Group from join_group()", is_optional=False)
 
 
 @contextmanager

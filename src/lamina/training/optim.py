@@ -117,7 +117,7 @@ class _QuickStart(Optimizer):
 
 
 def quicken(kind: type[Optimizer]) -> Any:
-    """The optimizer class without the import of torch's compiler."""
+    """Return an optimizer class that does not import torch's compiler."""
     if issubclass(kind, _QuickStart):
         return kind
     return type(kind.__name__, (_QuickStart, kind), {"step": _unwrap_step(kind)})

@@ -56,7 +56,7 @@ class Recipe:
     dropout: Fraction | None = None
     """dropout probability of every Dropout layer in the net; default: each layer's own probability"""
     flip: Literal["off", "random", "alternating"] = "off"
-    """horizontal flips: at random, or alternating, which flips each image in every other epoch"""
+    """horizontal flips: off, random, or alternating (flip each image in every other epoch)"""
     translate_px: Annotated[int, Range(0)] = 0
     """random translation by up to this many pixels; reflection fills the edges"""
     cutout_px: Annotated[int, Range(0)] = 0
@@ -82,7 +82,7 @@ class Recipe:
     freeze: Annotated[int, Range(0)] = 0
     """number of initial epochs that train only the head of a pretrained timm net, without augmentation"""
     patience: Annotated[int, Range(1)] | None = None
-    """early stopping: end after this many epochs without a better val score; keeps the last epoch's weights"""
+    """early stopping: stop after this many epochs without a better val score; keeps the last epoch's weights"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """seed of all random choices: initial weights, image order, augmentation and dropout"""
 

@@ -55,13 +55,14 @@ class DataOptions:
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """number of rows to print from each list; --json prints all rows, except in the lists of losses and outliers"""
     contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """draw training images of each class to this .png file"""
+    """save sample training images of each class to this .png file"""
     samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
     label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --labels or --with: draw the label issues to this .png file"""
+    """with --labels or --with: save a sheet of the label issues to this .png file"""
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --with: draw the images with the largest losses and the most frequent confusions to this .png file"""
+    """with --with: save a sheet of the images with the largest losses and the most frequent confusions to this .png
+    file"""
     json: Annotated[Json, Group("output")] = False
     preparation: Annotated[PreparationFields, Group("data", text="How to load the images and targets.")] = field(
         default_factory=PreparationFields

@@ -24,7 +24,7 @@ class InspectOptions:
     unit: Annotated[int | None, arg(metavar="N")] = None
     """with --layer: show a single unit, given by its number (from 1)"""
     other: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
-    """measure how similar the layers are to the layers of another run"""
+    """compare the layers with the layers of another run"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (default: inspection in the run's folder)"""
     data: MovedData = None
@@ -67,5 +67,5 @@ class SummaryOptions:
     input: Annotated[str, arg(metavar="SHAPE")] = "3x32x32"
     """shape of an image: channels, height and width"""
     outputs: Annotated[int | None, arg(metavar="N")] = None
-    """number of outputs (default: as the net defines, else 10)"""
+    """number of outputs (default: defined by the net, otherwise 10)"""
     json: Json = False

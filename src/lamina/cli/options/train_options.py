@@ -67,7 +67,7 @@ class TrainOptions:
     file.py[:NAME], which lamina executes (default: chosen by lamina)"""
     data: Annotated[
         str | None,
-        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10 if available, else shapes)"),
+        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)"),
         Group("data", text="How to load the images and targets."),
     ] = None
     weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
@@ -113,7 +113,7 @@ class ResumeOptions:
     epochs: Annotated[int | None, arg(metavar="N")] = None
     """new total number of epochs; requires the schedule trapezoid, or constant without warmup"""
     save_every: SaveEvery = "60s"
-    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: as before)")] = None
+    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")] = None
     on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
@@ -136,7 +136,8 @@ class ReproduceOptions:
     """with RUN: number of epochs to retrain (default: 1)"""
     net: OwnModule = None
     data: Annotated[str | None, arg(metavar="DATA")] = None
-    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10 if available, else the built-in shapes)"""
+    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if necessary, or shapes if that
+    fails)"""
     seeds: Annotated[int | None, arg(metavar="N")] = None
     """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
     device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"

@@ -133,7 +133,7 @@ def _read_member(archive: zipfile.ZipFile, key: str, path: Path) -> _Member:
         if dtype.kind not in "biufUS":
             what = "Python objects" if dtype.hasobject else f"values of type {dtype}"
             raise DataError(
-                f"Array {key} of {path} contains {what}; expected numbers or text. Convert and save it again."
+                f"Array {key} of {path} contains {what}; expected numbers or text. Convert it and save the file again."
             )
         if min(shape, default=0) < 0 or file.tell() + array_bytes != info.file_size:
             raise DataError(
@@ -185,14 +185,14 @@ def _order_axes(shape: tuple[int, ...], path: Path) -> tuple[int, int, int, int]
         is_first, is_last = shape[1] in GREY_OR_RGB, shape[3] in GREY_OR_RGB
         if is_first and is_last and shape[1:] != (1, 1, 1):
             raise DataError(
-                f"The images of {path} have shape {shape}, so the channels may be the second or the last axis. "
+                f"The images in {path} have shape {shape}, so the channels may be the second or the last axis. "
                 "Save gray images as (N, H, W), others with a larger height and width."
             )
         if is_first or is_last:
             return (0, 1, 2, 3) if is_last else CHANNELS_FIRST
     raise DataError(
-        f"The images of {path} have shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
-        "channels C. Reshape and save them again."
+        f"The images in {path} have shape {shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 "
+        "channels C. Reshape them and save the file again."
     )
 
 
@@ -200,8 +200,8 @@ def _find_scale(one: _Member, path: Path) -> int:
     """The factor that scales pixels to 0 to 255; ``DataError`` if it is ambiguous."""
     if one.dtype.kind not in "buif":
         raise DataError(
-            f"The images of {path} are {one.dtype}; expected numbers from 0 to 255 or from 0 to 1. Convert and save "
-            "them again."
+            f"The images in {path} have dtype {one.dtype}; expected numbers from 0 to 255 or from 0 to 1. Convert them "
+            "and save the file again."
         )
     if one.dtype == np.uint8:
         return 1
