@@ -55,7 +55,7 @@ class DataOptions:
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """number of rows to print from each list; --json prints all rows, except in the lists of losses and outliers"""
     contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """save sample training images of each class to this .png file"""
+    """save a sheet of sample training images of each class to this .png file"""
     samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
     label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None

@@ -67,5 +67,5 @@ class SummaryOptions:
     input: Annotated[str, arg(metavar="SHAPE")] = "3x32x32"
     """shape of an image: channels, height and width"""
     outputs: Annotated[int | None, arg(metavar="N")] = None
-    """number of outputs (default: defined by the net, otherwise 10)"""
+    """number of outputs (default: as defined by the net, otherwise 10)"""
     json: Json = False
