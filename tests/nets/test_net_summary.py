@@ -147,7 +147,7 @@ def test_a_net_is_summarized_for_images_and_data_sets():
             (NET, (1, 8, 8)),
             "a shape needs the number of outputs, as in summarize(net, (1, 8, 8), 10), got None.",
         ),
-        (("cnn", (1, 8, 8), 10), "net must be a Net, got str."),
+        (("cnn", (1, 8, 8), 10), 'net must be a Net, such as load_net("cnn-s"), got str.'),
         (
             (NET, Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [0, 1]), 10),
             "outputs is 10, but the images have 2 targets. Leave outputs out.",

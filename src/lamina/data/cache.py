@@ -148,7 +148,7 @@ def split_images(
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
-    """Load the data set in a folder; ``None`` if absent or of another state or format, ``DataError`` if damaged."""
+    """Load a cached data set; ``None`` if it is absent or its state or format differs, ``DataError`` if damaged."""
     try:
         if not (folder / "digest.json").is_file():
             return None

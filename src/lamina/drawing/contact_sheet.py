@@ -58,7 +58,7 @@ def build_hard_sheet(
     pairs: Sequence[tuple[Confusion, Sequence[tuple[Images, int]]]],
     title: str,
 ) -> Image.Image:
-    """A sheet of the images with the largest losses, and of pairs of confused classes; images by their rows."""
+    """A sheet of the images with the largest losses, and of pairs of confused classes. An image is (split, row)."""
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
     first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],

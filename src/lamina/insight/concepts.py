@@ -63,7 +63,7 @@ class RankedStrengths:
         self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
 
     def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
-        """Intersection over union of each unit with each row of ``truth``; all rows have equally many true values."""
+        """Intersection over union of units and rows of ``truth``, which have an equal number of true values."""
         count = int(truth[0].sum())
         # The images with the greatest strengths, without those at the minimum, such as the 0 of a ReLU.
         responds = (self._strengths >= self._descending[count - 1]) & (self._strengths > self._descending[-1])

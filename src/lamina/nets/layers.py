@@ -349,7 +349,10 @@ class GELU(ElementwiseLayer):
 
 @layer_class
 class SiLU(ElementwiseLayer):
-    """The activation x · sigmoid(x), also called swish. Keeps the shape."""
+    """The activation x · sigmoid(x), also called swish. Keeps the shape.
+
+    Source: Ramachandran, Zoph, Le, Searching for Activation Functions, arXiv 1710.05941.
+    """
 
 
 @layer_class

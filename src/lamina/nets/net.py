@@ -315,7 +315,7 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
     Summary(4 layers, 308,310 parameters, 308,200 multiply-adds)
     """
     if not isinstance(net, Net):
-        raise NetError(f"net must be a Net, got {type(net).__name__}.")
+        raise NetError(f'net must be a Net, such as load_net("cnn-s"), got {type(net).__name__}.')
     found: Any = getattr(images, "train", images)
     if (names := getattr(found, "target_names", None)) is not None:
         if outputs not in (None, len(names)):

@@ -70,8 +70,8 @@ def start_run(
             from normalized float images (N, C, H, W) to logits (N, K), of which a copy is trained. By default, a net
             that suits the images (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
             modules and layers.
-        data: A data set, its name or path, or training images; by default CIFAR-10, or if it cannot be loaded, the built-in
-            shapes.
+        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
+            shapes if it is not available.
         recipe: Training settings; by default the first recipe of the net, fitted to the images
             (:func:`fit_recipe`).
         runs_dir: Folder of the runs; created if necessary.

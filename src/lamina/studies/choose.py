@@ -71,8 +71,8 @@ def choose(
     run is evaluated on ``test``. You may leave the loop at any event: the runs so far stay consistent.
 
     Args:
-        data: A data set, its name or path, or training images; by default CIFAR-10, or if it cannot be loaded, the built-in
-            shapes. The image size is chosen unless ``Preparation(size_px=…)`` sets it.
+        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
+            shapes if it is not available. The image size is chosen unless ``Preparation(size_px=…)`` sets it.
         seconds: Time until the end of the evaluation, by default 300. In measurements, training exceeded it by up to
             2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a limit, but net and size are
             chosen for about this time.

@@ -44,8 +44,8 @@ def train(
     """Train a net, evaluate it and save it as a run. Without ``net``, lamina chooses one for the data.
 
     Args:
-        data: A data set, its name or path, or training images; by default CIFAR-10, or if it cannot be loaded, the built-in
-            shapes.
+        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
+            shapes if it is not available.
         net: A net, a name in the zoo, ``timm:NAME``, layers as text, or your own module from normalized float images
             (N, C, H, W) to logits (N, K). By default, lamina chooses net, image size and recipe by measurement
             (:func:`~lamina.choose`).

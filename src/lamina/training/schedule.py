@@ -70,7 +70,7 @@ def can_end_late(recipe: Recipe, own: OwnSchedule | None = None) -> bool:
 
 
 def count_fall_steps(recipe: Recipe, step: int) -> int:
-    """The steps of a fall that starts at ``step``, so that it has the schedule's fraction of all steps."""
+    """The number of steps of a fall from ``step`` on that makes up the schedule's fraction of all steps."""
     fraction = SCHEDULES[recipe.schedule].fall_fraction
     return max(1, round(step * fraction / (1 - fraction)))
 

@@ -61,7 +61,7 @@ class DataOptions:
     label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """with --labels or --with: save a sheet of the label issues to this .png file"""
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --with: save a sheet of the images with the largest losses and the most frequent confusions to this .png
+    """with --with: save a sheet of the most frequent confusions and of the images with the largest losses to this .png
     file"""
     json: Annotated[Json, Group("output")] = False
     preparation: Annotated[PreparationFields, Group("data", text="How to load the images and targets.")] = field(

@@ -103,8 +103,8 @@ class TrainOptions:
 class ResumeOptions:
     """Resume an interrupted run from its last checkpoint.
 
-    On a CPU of the same type, with the same torch version and without --compile, the final weights are bit-identical
-    to the weights of an uninterrupted run.
+    The final weights are bit-identical to those of an uninterrupted run on the same CPU type and torch version,
+    without --compile.
 
     Example: lamina resume runs/pets
     """
@@ -124,7 +124,7 @@ class ResumeOptions:
 class ReproduceOptions:
     """Check that a run can be reproduced: retrain its first epochs and compare the weights bit by bit.
 
-    The run itself is not changed. The exit status is 0 if all weights are equal, and 2 if not. Without RUN, lamina
+    lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not. Without RUN, lamina
     trains the two nets of the article and prints the published accuracies next to the measured ones.
 
     Example: lamina reproduce runs/pets --epochs 2
