@@ -301,7 +301,7 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
         (
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
             "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds, "
-            "doctor, optimizer",
+            "doctor, optimizer, falls",
         ),
     ],
     ids=["overwritten", "other values"],

@@ -137,7 +137,7 @@ def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(wo
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
     assert "Returned to step 0 with half the learning rate, 5e+29 (rewind 1 of at most 3)." in err
     assert err.splitlines()[-1].endswith(
-        "The training already returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/wild."
+        "Training has already returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/wild."
     )
 
 
