@@ -167,6 +167,7 @@ class Keeper:
                 fall = self._start_fall(event.epoch, chosen, "the time limit")
                 if is_first:
                     yield fall
+            return
         if limit is not None and self.group.any(limit.is_over):
             of = "" if training.ending.epochs is None else f" of {training.ending.epochs}"
             reason = f"time limit reached after {training.epochs_done}{of} epochs"

@@ -42,6 +42,8 @@ class TimeLimit:
         """In how many steps from ``step`` on the learning rate should fall; ``None`` if the plan may stay as it is."""
         now = time.perf_counter()
         self._marks.append((now, step))
+        if now > self.until:  # one more step ends training at the rate that the fall has reached
+            return None if ending.is_over(step + 1) else 1
         if now - self._began < LEAST_SECONDS or step - self._marks[0][1] < LEAST_STEPS:
             return None
         oldest = now - RECENT_FRACTION * (now - self._began)
