@@ -94,6 +94,16 @@ def test_fewer_epochs_than_were_trained_at_full_rate_are_rejected(tmp_path, data
         again(run, dataset).train(epochs=9, progress=False)
 
 
+def test_the_recipes_own_epochs_are_rejected_where_more_were_trained(tmp_path, dataset):
+    run, finish = begin(tmp_path, dataset, "run"), threading.Event()
+    for event in run.iter_train(until=time.perf_counter() + 1000, is_open=True, finish=finish):
+        if isinstance(event, Epoch) and event.epoch == 9:
+            finish.set()
+    assert load_run(run.path).record.epochs > RECIPE.epochs
+    with pytest.raises(RecipeError, match=r"trained 9 epochs.* at the peak learning rate\. Use 15 or more\."):
+        again(run, dataset).train(epochs=RECIPE.epochs, progress=False)
+
+
 def test_an_open_training_uses_its_time_and_is_reproduced_from_its_record(tmp_path, dataset):
     run = begin(tmp_path, dataset, "open")
     began = time.perf_counter()

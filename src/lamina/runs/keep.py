@@ -97,10 +97,10 @@ class Keeper:
         if reason := self.group.lead_json(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
         self._known = self._find_known()
-        if self.limit is not None and self.limit.is_open:
+        is_open = self.limit is not None and self.limit.is_open
+        if is_open:
             self.training.ending.leave_open(self.training.steps_done)
-            self._save_end()
-        elif self.record.late_end is not None:
+        if is_open or self.record.late_end is not None:
             self._save_end()
         try:
             if self.group.is_leader and not self.folder.checkpoint_file.exists():
@@ -176,7 +176,7 @@ class Keeper:
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self.training.ending.start_fall(self.training.steps_done, steps)
         self._save_end()
-        return Cooldown(epoch, max(1, steps), reason)
+        return Cooldown(epoch, steps, reason)
 
     def _save_end(self) -> None:
         """Record how the training ends, where that is not as its recipe says."""

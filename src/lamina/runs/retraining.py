@@ -174,7 +174,8 @@ def resume_training(
     if group.any(recipe.compile and misses_compiler(device)):
         recipe = dataclasses.replace(recipe, compile=False)
     checkpoint = share_checkpoint(folder, group)
-    if epochs not in (None, record.epochs):
+    has_new_end = epochs not in (None, record.epochs)
+    if has_new_end:
         record = dataclasses.replace(record, late_end=None)
         if checkpoint is not None and checkpoint.standing.is_falling:
             checkpoint = share_checkpoint(folder, group, folder.before_fall_file)
@@ -210,7 +211,7 @@ def resume_training(
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
-    if epochs not in (None, record.epochs) or not training.ending.can_move:
+    if has_new_end or not training.ending.can_move:
         check_enough_epochs(folder, training)
     return training
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lamina.errors import RecipeError
+from lamina.training.catalog import SCHEDULES
 from lamina.training.parts import OwnSchedule
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import OPEN, Fall, Plan, can_end_late, count_fall_steps, lr_factor, plan_steps
+from lamina.training.schedule import OPEN, Fall, Plan, can_end_late, lr_factor, plan_steps
 
 
 class Ending:
@@ -51,8 +52,9 @@ class Ending:
         return self.is_falling(step) and not self.is_falling(step - 1)
 
     def count_fall_steps(self, step: int) -> int:
-        """The steps of a fall that begins at ``step``, as the schedule has it."""
-        return count_fall_steps(self._recipe, step)
+        """The number of steps of a fall from ``step`` on that makes up the schedule's fraction of all steps."""
+        fraction = SCHEDULES[self._recipe.schedule].fall_fraction
+        return max(1, round(step * fraction / (1 - fraction)))
 
     def adopt(self, falls: Sequence[Fall]) -> None:
         """Plan the falls that a run recorded, in place of its recipe's."""

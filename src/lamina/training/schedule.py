@@ -69,12 +69,6 @@ def can_end_late(recipe: Recipe, own: OwnSchedule | None = None) -> bool:
     return own is None and SCHEDULES[recipe.schedule].warmup_steps is not None
 
 
-def count_fall_steps(recipe: Recipe, step: int) -> int:
-    """The number of steps of a fall from ``step`` on that makes up the schedule's fraction of all steps."""
-    fraction = SCHEDULES[recipe.schedule].fall_fraction
-    return max(1, round(step * fraction / (1 - fraction)))
-
-
 def plan_steps(recipe: Recipe, steps_per_epoch: int, own: OwnSchedule | None = None) -> Plan:
     """The plan that follows from the recipe.
 
