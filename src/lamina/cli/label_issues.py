@@ -20,7 +20,7 @@ from lamina.insight.folds import check_dealable, choose_plans, limit_groups, pre
 from lamina.insight.similarity import group_copies
 from lamina.text import format_percent
 from lamina.training.device import choose_device
-from lamina.training.pretrained import find_at_hand
+from lamina.training.pretrained import find_all_at_hand
 
 NEAR_DUPLICATES_IMAGES = 20_000
 """Up to this many images, near-duplicates are kept in the same fold; beyond it, only identical images are."""
@@ -31,7 +31,7 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
-    plans = choose_plans(train, find_at_hand() if options.pretrained else None)
+    plans = choose_plans(train, next(iter(find_all_at_hand()), None) if options.pretrained else None)
     device = choose_device(options.device)
     terminal.remark(f"device: {device}")
     terminal.remark(

@@ -39,7 +39,7 @@ from lamina.studies.experiments import Candidate, Deadline, check_seconds
 from lamina.studies.named_net import IterTrain, StartRun, iter_candidate, remove_run
 from lamina.training.device import choose_device
 from lamina.training.events import EarlyEnd
-from lamina.training.pretrained import find_at_hand
+from lamina.training.pretrained import find_all_at_hand
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
 
@@ -166,7 +166,7 @@ def _propose_pretrained(
     if deadline.seconds < LEAST_SECONDS:
         return [], f"not considered with less than {LEAST_SECONDS:.0f} s of time"
     try:
-        net = find_at_hand()
+        net = next(iter(find_all_at_hand()), None)
     except NetError as error:
         warnings.warn(str(error), LaminaWarning, stacklevel=2)
         return [], "not considered"

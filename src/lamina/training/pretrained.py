@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lamina.data.sources.downloads import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
-from lamina.training.packaged import DISTRIBUTION, PACKAGED_NET, find_packaged, read_packaged
+from lamina.training.packaged import PACKAGES, Package
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
@@ -71,8 +71,11 @@ class TimmNet:
     def __str__(self) -> str:
         if self.weights == NONE:
             return "random"
-        where = {PRETRAINED: f"published by timm for {self.name}", PACKAGED: f"from the package {DISTRIBUTION}"}
-        return f"{where.get(self.weights, self.weights)} ({self.digest})"
+        if self.weights == PACKAGED:
+            where = f"from the package {_find_package(self.name).distribution}"
+        else:
+            where = f"published by timm for {self.name}" if self.weights == PRETRAINED else self.weights
+        return f"{where} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
         if self.weights == NONE:
@@ -88,7 +91,8 @@ class TimmNet:
 
     def _read(self) -> tuple[str, dict[str, Tensor]]:
         if self.weights == PACKAGED:
-            return DISTRIBUTION, read_packaged()
+            package = _find_package(self.name)
+            return package.distribution, package.read()
         file = find_pretrained(self.name) if self.weights == PRETRAINED else Path(self.weights)
         if file is None:
             raise NetError(
@@ -104,32 +108,35 @@ def open_timm_net(name: str, weights: str | None, report: Callable[[str], None])
     if weights == NONE:
         return TimmNet(name, NONE, "")
     if weights is None:
-        is_in_package = name == PACKAGED_NET and find_packaged() is not None
-        weights = PACKAGED if is_in_package and find_pretrained(name) is None else PRETRAINED
+        is_packaged = any(package.net == name and package.find() is not None for package in PACKAGES)
+        weights = PACKAGED if is_packaged and find_pretrained(name) is None else PRETRAINED
     if weights == PACKAGED:
-        if name != PACKAGED_NET:
-            raise NetError(
-                f"The packaged weights belong to {PACKAGED_NET}, not to {name}. Leave out --weights{IN_PYTHON}."
-            )
-        return _check_weights(name, PACKAGED, read_packaged())
+        package = _find_package(name)
+        package.read()  # so that a damaged file is reported before any image is loaded
+        return TimmNet(name, PACKAGED, package.digest)
     if weights == PRETRAINED:
         return _check_weights(name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report)))
     file = Path(weights).expanduser().resolve()
     return _check_weights(name, str(file), read_weights(file))
 
 
-def find_at_hand() -> TimmNet | None:
-    """The net to try by default: the packaged one, else a small one from the hub's cache, if available."""
+def find_all_at_hand() -> tuple[TimmNet, ...]:
+    """The nets to try by default, the cheapest first: the packaged ones, else a small one from the hub's cache.
+
+    Does not read packaged weights; :meth:`TimmNet.module` reads and checks them.
+    """
     if importlib.util.find_spec("timm") is None:
-        return None
-    if find_packaged() is not None:
-        return _check_weights(PACKAGED_NET, PACKAGED, read_packaged())
+        return ()
+    if packaged := tuple(
+        TimmNet(package.net, PACKAGED, package.digest) for package in PACKAGES if package.find() is not None
+    ):
+        return packaged
     least, most = SMALL_BYTES
     files = {name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most}
     if not files:
-        return None
+        return ()
     name = min(files, key=lambda name: files[name].stat().st_size)
-    return _check_weights(name, PRETRAINED, read_weights(files[name]))
+    return (_check_weights(name, PRETRAINED, read_weights(files[name])),)
 
 
 def find_cached() -> dict[str, Path]:
@@ -214,6 +221,16 @@ def native_side_px(net: TimmNet | Net | nn.Module | None) -> int | None:
         return int(import_timm().get_pretrained_cfg(_complete_name(net.name)).input_size[-1])
     config = getattr(net, "pretrained_cfg", None)
     return int(config["input_size"][-1]) if isinstance(config, Mapping) else None
+
+
+def _find_package(name: str) -> Package:
+    packages = {package.net: package for package in PACKAGES}
+    if name not in packages:
+        raise NetError(
+            f"lamina[pretrained] installs weights of {name_some(list(packages))}, not of {name}. "
+            f"Leave out --weights{IN_PYTHON}."
+        )
+    return packages[name]
 
 
 def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> TimmNet:
