@@ -19,6 +19,7 @@ from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.training.model import build_model
+from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.zoo import NAMES, load_net
 
@@ -92,8 +93,9 @@ def make_own(channels: int, outputs: int) -> nn.Module:
     [
         ("shapes-attributes", lambda: make_own(3, 4)),
         ("shapes-pose", lambda: timm.create_model("test_efficientnet", num_classes=2)),
+        ("shapes-pose", lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2)),
     ],
-    ids=["own", "timm"],
+    ids=["own", "timm", "tensorflow"],
 )
 def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
     images = load_data(data).test.take_evenly(9)

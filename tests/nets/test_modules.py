@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from lamina.nets import Conv2d, Flatten, Net, ReLU, Residual, Whiten
-from lamina.nets.modules import LayoutFlatten, Whitening
+from lamina.nets.modules import DepthwiseConv2d, LayoutFlatten, SameConv2d, Whitening
 
 
 def correlated_images(count: int = 150, size_px: int = 10) -> torch.Tensor:
@@ -121,3 +122,45 @@ def test_the_gradient_of_flatten_has_the_memory_layout_of_its_input():
     images = torch.zeros(2, 3, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     (gradient,) = torch.autograd.grad(LayoutFlatten()(images).sum(), images)
     assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_same_padding_is_that_of_tensorflow_at_every_size(kernel_size):
+    theirs = Conv2dSame(2, 2, kernel_size, stride=2, groups=2).double()
+    ours = SameConv2d(2, 2, kernel_size, stride=2, groups=2).double()
+    ours.load_state_dict(theirs.state_dict())
+    for height in range(32, 261):
+        images = torch.randn(1, 2, height, 292 - height, dtype=torch.float64)
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("stride", [1, 2, (3, 1)])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7, (3, 5)])
+@pytest.mark.parametrize("is_same", [True, False])
+def test_depthwise_gradients_in_bf16_are_those_in_fp32_up_to_rounding(is_same, kernel_size, stride):
+    torch.manual_seed(0)
+    layer = (SameConv2d if is_same else DepthwiseConv2d)(6, 6, kernel_size, stride, 0 if is_same else 2, groups=6)
+    images = torch.randn(3, 6, 13, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = []
+    for autocasts in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocasts):
+            outputs = layer(images)
+        assert outputs.dtype == (torch.bfloat16 if autocasts else torch.float32)
+        gradients = torch.autograd.grad(outputs.float().sin().sum(), [images, *layer.parameters()])
+        found.append([outputs.float(), *gradients])
+    for ours, expected in zip(*found, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - expected).norm() < 0.01 * expected.norm()
+
+
+def test_an_image_gradient_alone_and_a_filter_gradient_alone_equal_those_computed_together():
+    layer = DepthwiseConv2d(6, 6, 5, 2, 2, groups=6)
+    images = torch.randn(3, 6, 13, 10, requires_grad=True)
+
+    def differentiate(*inputs):
+        with torch.autocast("cpu", torch.bfloat16):
+            return torch.autograd.grad(layer(images).float().sin().sum(), inputs)
+
+    together = differentiate(images, layer.weight)
+    assert torch.equal(differentiate(images)[0], together[0])
+    assert torch.equal(differentiate(layer.weight)[0], together[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import subprocess
@@ -85,6 +86,36 @@ def test_packaged_weights_give_the_features_that_their_authors_net_gives(package
     with torch.no_grad():
         torch.testing.assert_close(ours.forward_features(images), theirs.extract_features(images), rtol=0, atol=1e-4)
         assert ours(images).shape == (2, 5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (97, 64), (130, 131)])
+def test_layers_of_tensorflows_nets_compute_what_timms_do(size):
+    """With an image that is not symmetric, so that no map may be mirrored or translated; for a copy, too."""
+    tensors = LITE0.read()
+    theirs = timm.create_model(LITE0.net).eval()
+    theirs.load_state_dict(tensors)
+    net = TimmNet(LITE0.net, "packaged", LITE0.digest)
+    ours = copy.deepcopy(net.module((3, *size), 1000)).eval()
+    assert list(ours.state_dict()) == list(tensors)
+    images = torch.linspace(-2, 2, size[1]).expand(2, 3, *size) * torch.linspace(0, 1, size[0])[:, None]
+    with torch.no_grad():
+        for expected, found in zip(
+            theirs.forward_intermediates(images)[1], ours.forward_intermediates(images)[1], strict=True
+        ):
+            assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "tf_mobilenetv3_small_minimal_100", "tf_mixnet_s"])
+def test_gradients_of_nets_with_depthwise_convolutions_are_those_of_timms_net(name):
+    torch.manual_seed(0)
+    ours = TimmNet(name, "none", "").module((3, 64, 64), 3).eval()
+    theirs = timm.create_model(name, num_classes=3).eval()
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(8, 3, 64, 64)
+    (expected,), (found,) = (
+        torch.autograd.grad(module(images).square().sum(), [next(module.parameters())]) for module in (theirs, ours)
+    )
+    assert (found - expected).norm() < 1e-4 * expected.norm()
 
 
 def test_a_packaged_file_that_differs_is_not_read(tmp_path, monkeypatch):

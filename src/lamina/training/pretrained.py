@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lamina.data.sources.downloads import is_offline
 from lamina.errors import NetError, find_nearest, name_some, suggest
 from lamina.nets import Net, Shape
+from lamina.nets.modules import DepthwiseConv2d, SameConv2d
 from lamina.training.packaged import PACKAGES, Package
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
@@ -259,6 +260,7 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
         )  # fmt: skip
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
+        _replace_convolutions(body)
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
         if tensors is not None:
             expected = timm.create_model(name, num_classes=units).state_dict()
@@ -268,6 +270,16 @@ def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] 
             f"timm cannot build {name} for images of {channels}×{height}×{width} (channels, height, width): {error}"
         ) from error
     return body
+
+
+def _replace_convolutions(body: nn.Module) -> None:
+    """Compute convolutions faster, with the same weights: timm pads inputs of TensorFlow's nets with copies."""
+    padded = import_timm().layers.Conv2dSame
+    for module in body.modules():
+        if type(module) is padded:
+            module.__class__ = SameConv2d
+        elif type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1:
+            module.__class__ = DepthwiseConv2d
 
 
 def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
