@@ -72,8 +72,8 @@ class TrainOptions:
     ] = None
     weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
     """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
-    necessary), "packaged" (installed with lamina[pretrained], for tf_efficientnet_lite0, lite1 and lite2) or "none"
-    (random) (default: pretrained, or packaged if that avoids a download)"""
+    necessary), "packaged" (installed with lamina[pretrained], for tf_efficientnet_lite0 and tf_efficientnet_lite2) or
+    "none" (random) (default: pretrained, or packaged if that avoids a download)"""
     pretrained: Annotated[bool, Group("net", is_further=True)] = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
