@@ -1,8 +1,8 @@
 """Fifty training images per class: pretrained EfficientNet-Lite0 and ``cnn-m`` from random weights.
 
 Each seed draws training images from CIFAR-10; all test images are evaluated once, at the end. EfficientNet-Lite0
-starts from the ImageNet weights that the extra lamina[pretrained] installs. It is trained with the recipes ``frozen``
-(head only) and ``default`` (head first, then all layers), on enlarged images. ``cnn-m`` uses its own recipe with
+starts from the ImageNet weights that the extra lamina[pretrained] installs. It is trained with the recipe ``default``
+(a fitted head, then all layers), on enlarged images. ``cnn-m`` uses its own recipe with
 batches of 50 and 30 epochs, which were best on held-out images. ImageNet contains images of all ten classes.
 
 Seconds are training steps only, without decoding and evaluation.
@@ -147,7 +147,7 @@ def main(
             # Enlarged test images take gigabytes, so the cache is temporary.
             os.environ["LAMINA_CACHE"] = str(Path(place) / f"cache-{seed}")
             source = write_source(data, test, images_per_class, seed, Path(place) / f"seed-{seed}")
-            for side, recipe_name in [(32, ""), *((side, name) for side in sides for name in ("frozen", "default"))]:
+            for side, recipe_name in [(32, ""), *((side, "default") for side in sides)]:
                 how = f"lite0, {recipe_name}, {side} px" if recipe_name else f"cnn-m from random weights, {side} px"
                 preparation = Preparation(size_px=side, val_fraction=0.0)
                 rows.append(train_and_test(how, recipe_name, load_data(str(source), preparation), seed))

@@ -52,6 +52,7 @@ install_import_hook(
                 "batches",
                 "forward",
                 "guard",
+                "head",
                 "loop",
                 "model",
                 "optim",

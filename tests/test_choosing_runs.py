@@ -1,23 +1,22 @@
-"""Two trainings of which the better is kept, and what is left where one fails or is stopped."""
+"""A pretrained net, the trial from scratch beside it, and what is left if the trial is better."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
 from lamina import (
     Dataset,
     Epoch,
     Images,
     LaminaError,
-    LaminaWarning,
     Preparation,
     Recipe,
     Report,
@@ -27,17 +26,20 @@ from lamina import (
 from lamina.data.load import resize_dataset
 from lamina.nets import parse_net
 from lamina.runs.net_names import NetChoice
+from lamina.runs.record import Considered, OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
-from lamina.studies.choice_events import Comparison, Decision, Kept, Started
-from lamina.studies.choose import choose, iter_chosen, iter_stages
+from lamina.studies.choice_events import Decision, Trial
+from lamina.studies.choose import _iter_pretrained, choose, iter_chosen
 from lamina.studies.entry_point import train
 from lamina.studies.experiments import Candidate, Deadline, Experiment
-from lamina.training.events import EarlyEnd
+from lamina.studies.pretrained_candidates import SIDES_PX, choose_body, try_from_scratch
+from lamina.training.events import HeadFit
+from lamina.training.pretrained import TimmNet, open_timm_net
 from lamina.training.timing import Pace
-from small_runs import full_disk
+from timm_weights import save_random
 
-SMALL, LARGE = parse_net("Flatten(), Output()"), parse_net("Flatten(), Linear(64), ReLU(), Output()")
+SMALL = parse_net("Flatten(), Output()")
 
 
 def bright(side_px: int = 8) -> Dataset:
@@ -52,105 +54,172 @@ def bright(side_px: int = 8) -> Dataset:
     return Dataset.from_images(images(60), images(20), images(30))
 
 
-def iter_two(
-    runs_dir: Path, first: Recipe | None = None, second: Recipe | None = None, on_diagnosis: str = "continue"
-) -> Generator:
-    """The events of two trainings, of which the second is better."""
-    first, second = first or Recipe(epochs=2), second or Recipe(epochs=4)
-    stages = [
-        Candidate(
-            Experiment(NetChoice(name, net, {"default": recipe}), recipe, bright()), 8, Pace(1e-6, 1e-6),
-            most_epochs=recipe.epochs,
-        )
-        for name, net, recipe in (("small", SMALL, first), ("large", LARGE, second))
-    ]  # fmt: skip
-    return iter_stages(
-        stages, Deadline(perf_counter() + 90, 10.0), {"weight_decay": 0.0},
-        start=partial(start_run, runs_dir=runs_dir, device="cpu"),
-        train=partial(Run.iter_train, on_diagnosis=on_diagnosis), device="cpu", name="mine", progress=None,
+class Features(nn.Module):
+    """A pretrained net whose features are the pixels, or which sees nothing."""
+
+    def __init__(self, *, is_blind: bool) -> None:
+        super().__init__()
+        self.head, self.factor = nn.Linear(3 * 16**2, 2), 0.0 if is_blind else 1.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.factor * images.flatten(1))
+
+
+FITTED = Recipe(epochs=2, batch_size=10, head="fitted", initial_fraction=0.5, schedule="trapezoid")
+
+
+def iter_pretrained(runs_dir: Path, *, is_blind: bool, seconds: float = 60.0, **given: object) -> Generator:
+    """The events of a pretrained net, beside which a trial from scratch runs."""
+    net = NetChoice("own", lambda *_: Features(is_blind=is_blind), {"default": FITTED}, OwnModule("", "own"))
+    candidate = Candidate(Experiment(net, FITTED, bright()), 16, Pace(1e-5, 1e-5), most_epochs=2)
+    return _iter_pretrained(
+        candidate, (Considered("own", 16, 2, 1.0, "chosen"),), Deadline(perf_counter(), seconds), given,
+        start=partial(start_run, runs_dir=runs_dir, device="cpu", name="mine"), train=Run.iter_train, device="cpu",
+        progress=None,
     )  # fmt: skip
 
 
-def test_the_better_run_is_evaluated_once_and_gets_the_name(tmp_path):
-    events = list(iter_two(tmp_path))
-    first, second = (event.run for event in events if isinstance(event, Started))
-    (kept,) = (event for event in events if isinstance(event, Kept))
-    (test,) = (event for event in events if isinstance(event, Report) and event.split == "test")
-    assert (kept.run.path, kept.was) == (tmp_path / "mine", second.path)
-    printed = [line for event in events for line in str(event).split("\n") if str(tmp_path) in line]
-    assert printed == [f"run: {tmp_path / 'mine'}"]  # of the run that stays, and no other
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    run = load_run(tmp_path / "mine")
-    assert run.report == test
-    (comparison,) = (event for event in events if isinstance(event, Comparison))
-    assert run.record.considered == comparison.candidates
-    assert {one.net_name: one.verdict for one in comparison.candidates} == {"small": "less accurate", "large": "chosen"}
-    assert str(comparison).startswith("considered  size")
-    assert comparison.to_json()["candidates"][0]["net_name"] == "small"
-    assert first.path.name == "mine"
+def collect(events: Generator) -> tuple[list, Trial | None]:
+    """The events, and what the generator returns."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as stop:
+            return seen, stop.value
 
 
-def test_a_second_training_that_cannot_start_leaves_the_first_evaluated(tmp_path):
-    with ExitStack() as disk, pytest.warns(LaminaWarning) as warned:
-        for event in iter_two(tmp_path):
-            if isinstance(event, Epoch) and event.epoch == event.epochs:
-                disk.enter_context(full_disk(10))
-            elif isinstance(event, Comparison):
-                disk.close()
-    assert str(warned[0].message).startswith(f"Cannot write a run to {tmp_path}: ")
-    assert str(warned[0].message).endswith(f" Kept {tmp_path / 'mine'} instead.")
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    assert load_run(tmp_path / "mine").report.split == "test"
+def test_a_pretrained_net_that_a_trial_beats_leaves_no_run(tmp_path):
+    events, trial = collect(iter_pretrained(tmp_path, is_blind=True, seconds=100))
+    assert trial is events[-1]
+    assert trial.is_better
+    assert trial.images == 20  # a third of those that the head was fitted to
+    assert trial.loss < 0.5 < trial.head_loss
+    assert not any(isinstance(event, Epoch | Report) for event in events)
+    assert not list(tmp_path.iterdir())
+    again = start_run(SMALL, bright(), Recipe(epochs=1), runs_dir=tmp_path, name="mine")
+    assert again.path == tmp_path / "mine"  # the name is free for the net from scratch
 
 
-def test_a_second_training_that_goes_wrong_leaves_no_run(tmp_path):
-    wild = Recipe(epochs=3, optimizer="sgd", lr=1e30, precision="fp32")
-    with pytest.warns(LaminaWarning, match=r"Train again with a lower lr, .*=1\. Kept \S+/mine instead\.$"):
-        events = list(iter_two(tmp_path, second=wild))
+def test_a_pretrained_net_that_is_as_good_stays_and_is_evaluated(tmp_path):
+    events, trial = collect(iter_pretrained(tmp_path, is_blind=False))
+    assert [event for event in events if isinstance(event, Trial)] == [trial]
+    assert not trial.is_better
+    assert isinstance(events[-1], Report)
+    run = load_run(tmp_path / "mine", module=Features(is_blind=False))
+    assert run.report == events[-1]
+    assert [one.verdict for one in run.record.considered] == ["chosen"]
+    assert trial.side_px == 16
+    assert trial.net == "cnn-s"
+
+
+@pytest.mark.parametrize("given", [{"translate_px": 16}, {"dropout": 0.5}], ids=str)
+def test_a_trial_that_cannot_run_leaves_the_pretrained_net(tmp_path, given):
+    events, trial = collect(iter_pretrained(tmp_path, is_blind=True, **given))
+    assert trial is None
     assert isinstance(events[-1], Report)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-    assert load_run(tmp_path / "mine").record.net_name == "small"
 
 
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
-def test_stopped_in_the_second_training_the_better_so_far_is_named_and_both_stay(tmp_path, interrupt):
-    events, started = iter_two(tmp_path, first=Recipe(epochs=2, lr=0.1)), []
-    for event in events:
-        started += [event.run] if isinstance(event, Started) else []
-        if isinstance(event, Epoch) and len(started) == 2:
-            break
-    kept, comparison = events.throw(interrupt()), next(events)
-    with pytest.raises(interrupt):
-        next(events)
-    assert (kept.run.path, kept.stopped) == (started[0].path, started[1].path)
-    assert [one.verdict for one in comparison.candidates] == ["chosen", "higher loss"]  # their accuracies are equal
-    best, stopped = load_run(started[0].path), load_run(started[1].path)
-    assert best.record.considered == comparison.candidates
-    assert best.report is None  # test is read once, for the better of two whole runs
-    assert [row["epoch"] for row in stopped.folder.history.epochs()] == [1]
-    assert stopped.train(data=bright(), progress=False).split == "test"
-    assert best.evaluate(data=bright()).split == "test"
+class Recorder(nn.Module):
+    """A net from scratch that records the images that it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.trained, self.evaluated = nn.Linear(3, 2), set(), set()
+
+    def forward(self, images: Tensor) -> Tensor:
+        shades = images.mean((2, 3))
+        (self.trained if self.training else self.evaluated).update(shades[:, 0].tolist())
+        return self.linear(shades)
 
 
-def test_a_loop_that_is_left_leaves_whole_runs(tmp_path):
-    with closing(iter_two(tmp_path)) as events:
-        for event in events:
-            if isinstance(event, Started) and event.run.record.net_name == "large":
-                break
-    first, second = sorted((load_run(path) for path in tmp_path.iterdir()), key=lambda run: run.record.created)
-    assert len(first.folder.history.epochs()) == first.record.recipe.epochs == 2
-    assert second.train(data=bright(), progress=False).split == "test"
+@pytest.mark.parametrize("rows", [np.arange(60), np.arange(0, 60, 2), np.arange(7)], ids=len)
+def test_a_trial_is_never_trained_on_the_images_that_it_is_compared_on(rows):
+    pixels = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8)[:, None, None, None], (60, 8, 8, 3))
+    dataset = Dataset.from_images(Images.from_arrays(pixels.copy(), np.arange(60) // 30))
+    made: list[Recorder] = []
+
+    def make(*_: object) -> nn.Module:
+        made.append(Recorder())
+        return made[-1]
+
+    recipe = Recipe(epochs=3, batch_size=10)
+    candidate = Candidate(Experiment(NetChoice("own", make, {"default": recipe}), recipe, dataset), 8)
+    fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, rows, np.zeros((len(rows), 2), np.float32))
+    trial = try_from_scratch(candidate, fit, 20.0, "cpu")
+    assert trial.images == len(rows[::3])
+    assert trial.head_loss == pytest.approx(np.log(2))
+    (trained, held) = (made[-1].trained, made[-1].evaluated)
+    assert len(trained) == 60 - trial.images
+    # Besides the held-out images, a new module is tried on an empty image.
+    assert len(held - trained) in (trial.images, trial.images + 1)
 
 
-@pytest.mark.parametrize(("lr", "begun"), [((50.0, 1e-3), 1), ((1e-3, 50.0), 2)], ids=["first", "second"])
-def test_a_diagnosis_that_stops_a_training_reads_no_test_images(tmp_path, lr, begun):
-    recipes = (Recipe(epochs=6, lr=one, optimizer="sgd", batch_size=10) for one in lr)
-    events = list(iter_two(tmp_path, *recipes, on_diagnosis="stop"))
-    (ended,) = (event for event in events if isinstance(event, EarlyEnd))
-    assert ended.diagnosis is not None
-    assert not any(isinstance(event, Report) and event.split == "test" for event in events)
-    assert len(list(tmp_path.iterdir())) == begun
-    assert all(load_run(path).report is None for path in tmp_path.iterdir())
+@pytest.mark.parametrize("count", [1, 3])
+def test_without_images_there_is_no_trial(count):
+    recipe = Recipe(epochs=3, batch_size=10)
+    candidate = Candidate(Experiment(NetChoice("small", SMALL, {"default": recipe}), recipe, bright()), 8)
+    fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, np.arange(count), np.zeros((count, 2), np.float32))
+    assert try_from_scratch(candidate, fit, 20.0, "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("loss", "head_loss", "standard_error", "is_better"),
+    [
+        (0.5, 0.8, 0.1, True),
+        (0.5, 0.8, 0.2, False),  # within two standard errors
+        (0.8, 0.5, 0.01, False),
+        (0.5, 0.5, 0.0, False),
+        (float("nan"), 0.5, 0.1, False),
+        (0.5, 0.8, float("nan"), False),
+    ],
+)
+def test_from_scratch_has_to_be_better_by_two_standard_errors(loss, head_loss, standard_error, is_better):
+    trial = Trial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
+    assert trial.is_better == is_better
+    assert str(trial).endswith("from scratch is better" if is_better else "the pretrained net stays")
+
+
+def test_what_is_printed_of_a_trial():
+    assert str(Trial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1)) == (
+        "trial: cnn-s from scratch at 32 px for 4 s: loss 0.500 on 1,166 held-out images, fitted head 0.800 (standard "
+        "error of the difference 0.100): from scratch is better"
+    )
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
+    folder = tmp_path_factory.mktemp("bodies")
+    return [
+        open_timm_net(name, str(save_random(name, folder / f"{name}.safetensors")), print)
+        for name in ("test_efficientnet", "test_resnet")
+    ]
+
+
+def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
+    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5}, "cpu")
+    assert chosen.side_px == SIDES_PX[-1]
+    assert [one.verdict for one in considered].count("chosen") == 1
+    assert considered[-1].net_name == chosen.experiment.net.name
+    assert {one.net_name for one in considered} == {net.net_name for net in bodies}
+    assert (chosen.recipe.lr, chosen.recipe.head, chosen.is_open) == (0.5, "fitted", True)
+    assert chosen.pace.train_seconds > 0
+
+
+def test_without_time_no_body_is_chosen(bodies):
+    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1.0), {}, "cpu")
+    assert chosen is None
+    assert [(one.side_px, one.verdict) for one in considered] == [(SIDES_PX[0], "too slow")] * 2
+
+
+def test_a_size_and_a_schedule_that_are_given_stay(bodies):
+    dataset = load_data("shapes", Preparation(size_px=48))
+    chosen, considered = choose_body(
+        bodies[:1], dataset, Deadline(perf_counter(), 1e6), {"schedule": "cosine", "initial_fraction": 0.2}, "cpu"
+    )
+    assert [one.side_px for one in considered] == [chosen.side_px] == [48]
+    assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == ("cosine", 0.2, False)
 
 
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):

@@ -181,13 +181,6 @@ def test_a_module_of_ones_own_is_evaluated_when_the_time_is_over(tmp_path):
     assert isinstance(list(run.iter_train(until=time.perf_counter()))[-1], Report)
 
 
-def test_a_training_without_evaluation_leaves_test_unread(tmp_path):
-    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
-    splits = [event.split for event in run.iter_train(evaluates=False) if isinstance(event, Report)]
-    assert (splits, run.report, run.is_finished) == (["val", "val"], None, True)
-    assert run.evaluate().split == "test"
-
-
 def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
     run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
     report = run.train()
@@ -235,7 +228,7 @@ def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
     run = start_run(NET, data, recipe, runs_dir=tmp_path)
     stops = 0
     while not run.is_finished:
-        for count, _ in enumerate(run.iter_train(evaluates=False)):
+        for count, _ in enumerate(run.iter_train()):
             if count == 3 + stops % 5:  # in another place each time: within epochs, and between one and its diagnoses
                 stops += 1
                 break

@@ -35,7 +35,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
     "tiny-batches": ("mlp", {"batch_size": 3}),
     "unused": ("sometimes", {"optimizer": "adamw", "weight_decay": 0.5, "batch_size": 8}),
-    "freeze": ("headed", {"freeze": 1, "optimizer": "adamw", "lr": 0.01}),
+    "fitted": ("headed", {"head": "fitted", "initial_fraction": 0.3, "optimizer": "adamw", "lr": 0.01}),
     "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
 }
 
@@ -57,16 +57,12 @@ class Sometimes(nn.Module):
 
 
 class Headed(nn.Module):
-    """A module that names its head, as timm's do, above layers with norms."""
+    """A module with a linear head above layers with norms."""
 
     def __init__(self) -> None:
         super().__init__()
         self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2))
         self.head = nn.Linear(16, 10)
-
-    def get_classifier(self) -> nn.Module:
-        """The head."""
-        return self.head
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""

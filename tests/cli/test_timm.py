@@ -25,7 +25,7 @@ def train(image_set, file, *more):
 
 
 def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, image_set, file, capsys):
-    words = ("--epochs", "2", "--freeze", "1", "--schedule", "constant", "--name", "few", "--json")
+    words = ("--epochs", "2", "--schedule", "constant", "--name", "few", "--json")
     trained = run_lamina(
         "train", "timm:test_efficientnet", "--data", image_set, "--weights", file, "--size", "32", *words
     )
@@ -37,7 +37,10 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     digest = record["timm"]["digest"]
     assert record["timm"] == {"name": NET, "weights": str(file), "digest": digest}
     assert record["mean"] == pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406])
-    assert record["recipe"]["freeze"] == 1
+    assert (record["recipe"]["head"], record["recipe"]["initial_fraction"]) == ("fitted", 0.5)
+    (fit,) = (event for event in events(trained.stdout) if event["event"] == "head_fit")
+    assert fit["images"] == 60
+    assert f"head: fitted to {fit['features']:,} features of 60 images in " in trained.stderr
     printed = trained.stderr.splitlines()
     assert printed[0] == f"weights: {file} ({digest})"
     assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
@@ -63,7 +66,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     assert events(capsys.readouterr().out)[0]["epoch"] == 3
 
     away.rename(file)
-    straight = ("--epochs", "3", "--freeze", "1", "--schedule", "constant", "--name", "straight")
+    straight = ("--epochs", "3", "--schedule", "constant", "--name", "straight")
     assert train(image_set, file, *straight) == 0
     weights = [load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
@@ -76,7 +79,7 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
 
 def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, image_set, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
-    words = ["--size", "32", "--recipe", "frozen", "--epochs", "2", "--name", "few", "--json"]
+    words = ["--size", "32", "--epochs", "2", "--name", "few", "--json"]
     assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(image_set), *words]) == 0
     printed = capsys.readouterr()
     *_, result = events(printed.out)
@@ -109,7 +112,7 @@ def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys
     assert capsys.readouterr().err.splitlines()[0] == "weights: random"
     record = json.loads((workplace / "runs/new/run.json").read_text())
     assert record["timm"] == {"name": "test_resnet.r160_in1k", "weights": "none", "digest": ""}
-    assert record["recipe"]["freeze"] == 0
+    assert record["recipe"]["head"] == "random"
 
 
 def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, image_set, file, capsys):
@@ -148,9 +151,9 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
             "--weights is 'none', but only timm:NAME has pretrained weights. Leave out --weights.",
         ),
         (
-            "train mlp --freeze 1 --data shapes",
-            "freeze trains only the head of a pretrained net, but this net does not name a head (get_classifier()). "
-            "Set freeze to 0, or use a net such as timm:NAME.",
+            "train timm:test_resnet --weights none --initial-fraction 0.5 --ema-decay 0.9 --data shapes",
+            "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one way only. Set one of "
+            "them to 0.",
         ),
         (
             "summary timm:resnet18",

@@ -200,7 +200,7 @@ def test_identical_images_of_a_whole_label_are_divided_too():
 def test_features_of_pretrained_weights_serve_too():
     images, others = draw_squares(40, side_px=32), draw_squares(6, seed=1, side_px=32)
     net = open_timm_net("tf_efficientnet_lite0.in1k", PACKAGED, print)
-    recipe = fit_recipe(RECIPES["frozen"], 30, 32, images.kind, PRETRAINED_HOME)
+    recipe = fit_recipe(RECIPES["default"], 30, 32, images.kind, PRETRAINED_HOME)
     done: list[int] = []
     found = cross_predict(
         images, [others, others], net=net, recipe=recipe, progress=lambda count, _: done.append(count)
@@ -215,7 +215,7 @@ def test_features_of_pretrained_weights_serve_too():
 def test_features_are_computed_on_the_device_that_is_named():
     net, recipe = (
         TimmNet("any", "none", ""),
-        fit_recipe(RECIPES["frozen"], 30, 32, draw_squares(8).kind, PRETRAINED_HOME),
+        fit_recipe(RECIPES["default"], 30, 32, draw_squares(8).kind, PRETRAINED_HOME),
     )
     with pytest.raises(RecipeError, match="torch does not find one on this machine"):
         predict_by([Plan("any", net, recipe, 6, "")], draw_squares(40), device="mps")

@@ -41,7 +41,7 @@ def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
     assert np.allclose(logits, predict_logits(model, images.pixels), atol=1e-5)
     assert np.allclose(logits, model.body.head(found).detach().numpy(), atol=1e-5)
     assert found.shape == (12, 4)
-    assert torch.allclose(features(model, images.pixels, at_once=5), found, atol=1e-6)
+    assert torch.allclose(features(model, images.pixels), found, atol=1e-6)
     empty = predict_with_features(model, images.pixels[:0])
     assert [len(each) for each in empty] == [0, 0]
 

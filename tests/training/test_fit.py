@@ -66,18 +66,11 @@ def test_what_does_not_augment_is_not_augmented():
     assert (fitted.flip, fitted.translate_px, fitted.cutout_px) == ("off", 0, 0)
 
 
-def test_frozen_epochs_keep_their_share():
-    part = fit_recipe(Recipe(epochs=10, freeze=2), 50, 96, SINGLE_LABEL, Home(500, 96))
-    assert (part.epochs, part.freeze) == (18, 4)
-
-
-@given(images=COUNTS)
-def test_a_head_alone_gets_enough_steps_and_a_penalty_that_more_images_need_less(images):
-    recipe, home = Recipe(epochs=30, batch_size=32, weight_decay=0.3, freeze=30), Home(500, 96)
-    fitted, more = (fit_recipe(recipe, count, 96, SINGLE_LABEL, home) for count in (images, 4 * images))
-    assert fitted.freeze == fitted.epochs >= 10
-    assert steps(fitted, images) >= 500
-    assert more.weight_decay == pytest.approx(fitted.weight_decay / 2, abs=0.011)
+def test_a_fitted_head_and_the_share_of_the_initial_weights_stay():
+    own, home = Recipe(head="fitted", initial_fraction=0.3), Home(500, 96)
+    for images in (50, 500, 5_000):
+        fitted = fit_recipe(own, images, 96, SINGLE_LABEL, home)
+        assert (fitted.head, fitted.initial_fraction) == ("fitted", 0.3)
 
 
 def test_fitting_says_what_it_has_changed():

@@ -36,7 +36,8 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
     ("net", "fields", "kind", "message"),
     [
         (SMALL, {"translate_px": 32}, RecipeError, "translate_px is 32; it must be less than the image side"),
-        (SMALL, {"freeze": 1}, RecipeError, "this net does not name a head"),
+        (nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), {"head": "fitted"}, RecipeError,
+         "head is 'fitted', which needs a net whose logits are the output of one linear layer"),
         (SMALL, {"dropout": 0.5}, RecipeError, "the net has no Dropout layer"),
         (SMALL, {"start_size_fraction": 0.5}, RecipeError, "the net does not accept images of"),
         (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"start_size_fraction": 0.5, "compile": True}, RecipeError,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lamina import Recipe, Training, load_data, load_net, load_recipe
 from lamina.nets import parse_net
-from lamina.training.timing import SAVING_SECONDS, STEPS, Pace, choose_timed_batch, measure_pace
+from lamina.training.timing import FIT_SECONDS, SAVING_SECONDS, STEPS, Pace, choose_timed_batch, measure_pace
 
 SHARES = st.floats(1e-3, 1e-1)
 
@@ -37,15 +37,30 @@ def test_progressive_resizing_fits_more_epochs_into_the_same_time():
     assert 85 < pace.total_seconds(resizing, 1000, 100) <= 100
 
 
-def test_frozen_epochs_keep_their_share():
-    fitted = Pace(0.001, 0.0).fit(Recipe(epochs=10, freeze=2), 900, 0, 20.5)
-    assert (fitted.epochs, fitted.freeze) == (24, 5)  # frozen epochs cost next to nothing
+def test_a_fitted_head_takes_the_time_of_its_features_and_of_two_fits():
+    pace, fitted = Pace(train_seconds=0.0, evaluation_seconds=0.01), Recipe(epochs=4, head="fitted")
+    random = replace(fitted, head="random")
+    for images, features, chosen in ((100, 100, 100), (6_000, 6_000, 2_000), (50_000, 20_000, 2_000)):
+        extra = pace.total_seconds(fitted, images, 0) - pace.total_seconds(random, images, 0)
+        assert extra == pytest.approx(features * 0.01 + FIT_SECONDS * (features + chosen))
+        assert extra == pytest.approx(pace.head_seconds(fitted, images))
+    assert pace.head_seconds(random, 100) == 0
 
 
-def test_frozen_epochs_pay_for_features_that_are_not_stored():
-    pace = Pace(train_seconds=0.0, evaluation_seconds=0.01)
-    stored, passed = (pace.total_seconds(Recipe(epochs=4, freeze=4, lanes=lanes), 100, 0) for lanes in (1, 2))
-    assert passed - stored == pytest.approx(3 * 100 * 0.01)
+def test_the_time_of_the_head_is_missing_from_the_epochs():
+    pace = Pace(0.001, 0.01)
+    plain, fitted = (pace.fit(Recipe(head=head), 900, 0, 30.0).epochs for head in ("random", "fitted"))
+    assert plain - fitted == pytest.approx(
+        pace.head_seconds(Recipe(head="fitted"), 900) / (0.9 + SAVING_SECONDS), abs=1
+    )
+
+
+def test_a_pace_is_measured_without_a_fit_of_the_head():
+    """As for a net without a linear layer, which has no head to fit."""
+    images = load_data("shapes").train.take_evenly(40)
+    net = parse_net("Conv2d(10, 3), GlobalAvgPool()")
+    recipe = Recipe(batch_size=10, head="fitted", initial_fraction=0.5)
+    assert measure_pace(net, images, recipe, "cpu").train_seconds > 0
 
 
 def test_a_recipe_of_many_lanes_is_timed_in_lanes_of_its_size():

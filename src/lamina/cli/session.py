@@ -25,13 +25,13 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.studies.choice_events import Decision, Kept, Seeds, Started
+from lamina.studies.choice_events import Decision, Seeds, Started
 from lamina.targets import REGRESSION
-from lamina.training.events import Cooldown, Diagnosis, Epoch, Resumed, Rewind, Step
+from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.schedule import can_end_late
 
-IN_TRAINING = (Started, Resumed, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
+IN_TRAINING = (Started, Resumed, FeatureProgress, HeadFit, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 """After these events, a signal lets the current step finish; after others, it stops the command immediately."""
 
 
@@ -73,7 +73,7 @@ def play(
     with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), ask_to_finish, group) as received:
         try:
             for event in _until_stopped(events, received, group):
-                if isinstance(event, Started | Kept):
+                if isinstance(event, Started):
                     runs.append(event.run)
                 if isinstance(event, Started):
                     print_group(group, event.run.record.recipe.lanes, terminal)
@@ -81,6 +81,8 @@ def play(
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
+                elif isinstance(event, FeatureProgress):
+                    show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
                     _print_event(event, runs[-1] if runs else None, terminal)
         except (KeyboardInterrupt, SystemExit):

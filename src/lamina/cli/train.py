@@ -109,8 +109,8 @@ def _check(options: TrainOptions, group: Group) -> None:
             f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}. Leave out one of them."
         )
     if options.net is None:
-        freeze = options.given.get("freeze")
-        for name, value in (("recipe", options.recipe), ("weights", options.weights), ("freeze", freeze)):
+        head = options.given.get("head")
+        for name, value in (("recipe", options.recipe), ("weights", options.weights), ("head", head)):
             if value is not None:
                 raise RecipeError(f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}.")
 

@@ -15,15 +15,14 @@ from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
-from lamina.errors import DataError, check_type, plural
+from lamina.errors import DataError, RecipeError, check_type, plural
 from lamina.insight.confident_learning import CrossPrediction, check_kind
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.device import choose_device
-from lamina.training.events import Epoch
 from lamina.training.features import features
 from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home, fit_recipe
-from lamina.training.head import IMAGES_AT_ONCE, choose_penalty, has_linear_head
+from lamina.training.head import cross_fit, find_linear_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.pretrained import RECIPES, TimmNet
@@ -173,11 +172,10 @@ def _predict_by_nets(
         held, kept = (np.flatnonzero(is_in) for is_in in (folds == fold, folds != fold))
         seeded = dataclasses.replace(recipe, seed=derive_seed(recipe.seed, "fold", fold))
         training = Training(net.with_outputs(task.outputs), images.take(kept), seeded, device=device)
-        steps = training.steps_per_epoch
-        for event in training:
+        steps = recipe.epochs * training.steps_per_epoch
+        for _ in training:
             if progress is not None:
-                within = event.epoch * steps if isinstance(event, Epoch) else (event.epoch - 1) * steps + event.step
-                progress(fold * recipe.epochs * steps + within, FOLDS * recipe.epochs * steps)
+                progress(fold * steps + training.steps_done, FOLDS * steps)
         own[held] = _to_probabilities(training, images.pixels[held])
         for sum_, each in zip(sums, others, strict=True):
             sum_ += _to_probabilities(training, each.pixels)
@@ -196,19 +194,19 @@ def _predict_by_heads(
     task = task_of(images)
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
-    if not has_linear_head(model.body):
+    try:
+        find_linear_head(model)
+    except RecipeError as error:
         raise DataError(
             f"The head of {net.net_name} is not one linear layer, which label checking needs. "
             "Use another pretrained net, such as resnet18."
-        )
+        ) from error
     pixels = np.concatenate([each.pixels for each in (images, *others)])
-    first, *rest = features(model, pixels, progress, IMAGES_AT_ONCE).split([len(images), *map(len, others)])
+    first, *rest = features(model, pixels, progress).split([len(images), *map(len, others)])
     targets, parts = torch.from_numpy(np.array(images.targets)), torch.from_numpy(folds)
-    best, heads = choose_penalty(first, targets, parts, task, recipe)
-    own = torch.empty(len(images), task.outputs)
-    for fold, head in enumerate(heads):
-        own[parts == fold] = task.probabilities(head.logits(first[parts == fold])[best])
-    means = [torch.stack([task.probabilities(head.logits(each)[best]) for head in heads]).mean(dim=0) for each in rest]
+    fit = cross_fit(first, targets, parts, task)
+    own = task.probabilities(fit.logits)
+    means = [torch.stack([task.probabilities(head.logits(each)) for head in fit.heads]).mean(dim=0) for each in rest]
     return CrossPrediction(own.numpy(), tuple(mean.numpy() for mean in means))
 
 
@@ -267,7 +265,7 @@ def _report_part(progress: Progress, place: int, plans: int, done: int, total: i
 
 
 def _take_features(images: Images, net: TimmNet) -> Plan:
-    recipe = fit_recipe(RECIPES["frozen"], _kept(images), FEATURES_SIDE_PX, images.kind, PRETRAINED_HOME)
+    recipe = fit_recipe(RECIPES["default"], _kept(images), FEATURES_SIDE_PX, images.kind, PRETRAINED_HOME)
     reason = f"a head on its features at {FEATURES_SIDE_PX} px"
     return Plan(net.net_name, net, recipe, FEATURES_SIDE_PX, reason)
 

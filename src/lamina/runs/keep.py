@@ -23,7 +23,18 @@ from lamina.runs.record import LateEnd, RunRecord
 from lamina.runs.run_folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import RISES, find_overfitting
-from lamina.training.events import MOST_REWINDS, Cooldown, Diagnosis, EarlyEnd, Epoch, Event, Rewind, Step
+from lamina.training.events import (
+    MOST_REWINDS,
+    Cooldown,
+    Diagnosis,
+    EarlyEnd,
+    Epoch,
+    Event,
+    FeatureProgress,
+    HeadFit,
+    Rewind,
+    Step,
+)
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.parts import OwnMetric
@@ -81,7 +92,6 @@ class Keeper:
     limit: TimeLimit | None = None
     finish: threading.Event | None = None
     stops_at_diagnosis: bool = False
-    evaluates: bool = True
     group: Group = ALONE
     metrics: Mapping[str, OwnMetric] = field(default_factory=dict)
     _rows: list[dict[str, Any]] = field(default_factory=list)
@@ -117,7 +127,7 @@ class Keeper:
                 self._save_all()
             if self._early_end:
                 yield self._early_end
-            if self.evaluates and not (self._early_end and self._early_end.diagnosis):
+            if not (self._early_end and self._early_end.diagnosis):
                 report = evaluate_final(
                     self.folder, self.record, self.training.model, self.dataset, self.group, self.metrics
                 )
@@ -136,7 +146,10 @@ class Keeper:
                     self._save_all()
             raise
 
-    def _keep(self, event: Step | Epoch) -> Iterator[RunEvent]:
+    def _keep(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
+        if isinstance(event, FeatureProgress | HeadFit):  # before the first step, so there is nothing to save
+            yield event
+            return
         self._is_saved = False
         if isinstance(event, Epoch):
             yield from self._keep_epoch(event)

@@ -83,16 +83,23 @@ def choice_of_timm(net: TimmNet) -> NetChoice:
     return NetChoice(net.net_name, net.module, RECIPES, net, PRETRAINED_HOME)
 
 
+def find_own_side(dataset: Dataset) -> int:
+    """The side of the images in pixels, before lamina resized them: the median if their sizes differ."""
+    sizes = dataset.train.original_sizes_px
+    if dataset.size_px is not None and sizes is not None:
+        return int(np.median(sizes.min(axis=1)))
+    return min(dataset.train.shape[1:])
+
+
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
     """The image sizes to consider, ascending, up to the size of the originals and of their detail."""
     images = dataset.train
     _, height, width = images.shape
-    limit = min(height, width)
-    if dataset.size_px is not None and images.original_sizes_px is not None:
-        limit = int(np.median(images.original_sizes_px.min(axis=1)))
-    elif height == width:
+    limit = find_own_side(dataset)
+    has_originals = dataset.size_px is not None and images.original_sizes_px is not None
+    if not has_originals and height == width:
         limit = find_detail_px(images, (*SIDES_PX, *PHOTO_SIDES_PX)) or height
-    elif limit < PHOTO_SIDES_PX[0]:
+    elif not has_originals and limit < PHOTO_SIDES_PX[0]:
         return (max(limit, LEAST_SIDE_PX),)  # small rectangular images keep their size
     limit = max(limit, LEAST_SIDE_PX)
     if limit >= PHOTO_SIDES_PX[0]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from rich.console import Console
 from rich.markup import escape as escape_markup
@@ -18,10 +18,12 @@ from lamina.errors import check_type
 from lamina.evaluation.reports import Report
 from lamina.markup import show
 from lamina.text import escape, make_bar
-from lamina.training.events import Diagnosis, Epoch, Event, Step
+from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Step
 from lamina.values import explain_call
 
 AnyEvent = TypeVar("AnyEvent")
+Bar: TypeAlias = Callable[[str, int, int], None]
+"""Shows a text and how many steps of a total are done."""
 
 NOTEBOOK_SECONDS = 0.2  # between updates of a notebook's bar, which go to the browser
 _terminal = Lock()  # a terminal shows one bar, even if several threads train
@@ -61,7 +63,9 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
                 label = f"{name}: "
             match event:
                 case Step():
-                    update(event, label)
+                    update(f"{label}epoch {event.epoch}", event.step, event.steps)
+                case FeatureProgress():
+                    update(f"{label}features", event.done, event.images)
                 case Report():
                     final = event  # printed at the end, unless an epoch follows, which contains the score
                 case Diagnosis():  # printed with its epoch
@@ -94,16 +98,13 @@ def _count(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step, str], None]]:
+def _show_terminal_bar(console: Console) -> Iterator[Bar]:
     has_bar = console.is_terminal and _terminal.acquire(blocking=False)
     try:
         with make_bar(console, is_shown=has_bar) as bar:
             task = bar.add_task("", total=None)
-            yield lambda step, label: bar.update(
-                task,
-                description=escape_markup(escape(f"{label}epoch {step.epoch}")),
-                completed=step.step,
-                total=step.steps,
+            yield lambda text, done, total: bar.update(
+                task, description=escape_markup(escape(text)), completed=done, total=total
             )
     finally:
         if has_bar:
@@ -111,18 +112,18 @@ def _show_terminal_bar(console: Console) -> Iterator[Callable[[Step, str], None]
 
 
 @contextmanager
-def _show_notebook_bar() -> Iterator[Callable[[Step, str], None]]:
+def _show_notebook_bar() -> Iterator[Bar]:
     """An HTML bar, because rich's is a widget that needs a package and captures output of other threads."""
     from IPython.display import display, update_display
 
     handle: Any = None
     shown_at = -math.inf
 
-    def update(step: Step, label: str) -> None:
+    def update(text: str, done: int, total: int) -> None:
         nonlocal handle, shown_at
         if (now := time.perf_counter()) - shown_at >= NOTEBOOK_SECONDS:
-            bar = f'{show(label)}epoch {step.epoch} <progress value="{step.step}" max="{step.steps}"></progress>'
-            content = {"text/html": f"{bar} {step.step}/{step.steps}", "text/plain": f"{label}{step}"}
+            bar = f'{show(text)} <progress value="{done}" max="{total}"></progress>'
+            content = {"text/html": f"{bar} {done}/{total}", "text/plain": f"{text} {done}/{total}"}
             if handle is None:
                 handle = display(content, raw=True, display_id=True)
             else:

@@ -142,7 +142,6 @@ class Run:
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
-        evaluates: bool = True,
         group: Group = ALONE,
     ) -> Generator[RunEvent, None, None]:
         """Train the run as an iterator of events.
@@ -162,7 +161,6 @@ class Run:
             rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning rate, up to 3 times.
                 By default as recorded in the run, at first ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
-            evaluates: Whether to evaluate the model after the last epoch.
             group: Processes that train together, all of which call this. Only the leader needs the run folder.
 
         Yields:
@@ -219,7 +217,7 @@ class Run:
             stops = on_diagnosis == "stop"
             limit = None if until is None else TimeLimit(until, is_open and training.ending.can_move)
             keeper = Keeper(
-                *(training, folder, record, dataset, save_every_seconds, limit, finish, stops, evaluates, group),
+                *(training, folder, record, dataset, save_every_seconds, limit, finish, stops, group),
                 metrics=self.parts.metrics,
             )
             with closing(keeper.train()) as events:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
-from torch import nn
-
 from lamina.data import Dataset
-from lamina.data.load import resize_images
-from lamina.errors import DataError, NotFiniteError
-from lamina.evaluation.evaluating import evaluate
-from lamina.evaluation.reports import NumberReport, Report
 from lamina.nets import Net
 from lamina.runs.net_names import (
     LEAST_SIDE_PX,
@@ -22,14 +15,12 @@ from lamina.runs.net_names import (
     QUICKEST,
     SIDES_PX,
     NetChoice,
-    choice_of_timm,
     find_net,
     find_sides,
 )
 from lamina.runs.record import Considered
 from lamina.studies.experiments import (
     ENDS,
-    MOST_SHARE,
     Candidate,
     Deadline,
     Experiment,
@@ -38,11 +29,7 @@ from lamina.studies.experiments import (
     open_end,
 )
 from lamina.targets import REGRESSION
-from lamina.training.device import choose_device
 from lamina.training.fit import describe_fit, fit_recipe
-from lamina.training.head import CHOOSING_IMAGES, choose_frozen_recipe
-from lamina.training.loop import Training
-from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
@@ -50,12 +37,6 @@ from lamina.zoo import LADDER, PHOTO_LADDER
 CHOSEN = "chosen"  # verdict on the candidate that is trained and kept
 LEAST_SHARE = 0.7
 """Lower limit of epochs, as a multiple of the recipe's; if fewer fit, a smaller net is used."""
-FROZEN_FRACTION = 0.75
-"""Upper limit of the time to train a head on frozen features, as a fraction of the time for training."""
-PENALTY_SECONDS = 3.0  # time to train heads with all penalties, without the features
-PRETRAINED_SIDES_PX = (64, 96, 128, 160, 192, 224)
-"""Image sizes to consider for a pretrained net; enlarging smaller images also helps."""
-TIMED_SIDE_PX = 96  # image size at which a pretrained net is timed
 HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
@@ -139,102 +120,6 @@ def choose_with_fallback(
         with suppress(NoTimeError):
             return choose_from_scratch(candidates, deadline, device, are_epochs_given="epochs" in given)
     return choose_from_scratch(ways[-1], deadline, device, are_epochs_given="epochs" in given)
-
-
-def choose_pretrained(
-    net: TimmNet, dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
-) -> list[Candidate]:
-    """Candidates at the largest size that fits: the head on frozen features, then all layers; empty if none fits."""
-    choice = choice_of_timm(net)
-
-    def propose_at(side_px: int, recipe_name: str) -> Candidate:
-        candidate = fit_candidate(choice, recipe_name, dataset, given, side_px)
-        epochs = candidate.recipe.epochs
-        return replace(candidate, most_epochs=epochs if recipe_name == "frozen" else round(MOST_SHARE * epochs))
-
-    base = propose_at(TIMED_SIDE_PX, "default").time(device).pace
-    frozen: Candidate | None = None
-    tuned: Candidate | None = None
-    side_px = dataset.preparation.size_px
-    for side in PRETRAINED_SIDES_PX if side_px is None else (side_px,):
-        area = (side / TIMED_SIDE_PX) ** 2
-        pace = Pace(base.train_seconds * area, base.evaluation_seconds * area, base.start_seconds)
-        head, whole = (replace(propose_at(side, name), pace=pace) for name in ("frozen", "default"))
-        left, needed = head.left_to_train(deadline), head.total_seconds()
-        if needed > FROZEN_FRACTION * left:
-            break
-        frozen = head
-        later = replace(deadline, seconds=deadline.seconds - needed)
-        if whole.fit(later).epochs >= LEAST_SHARE * whole.recipe.epochs:
-            tuned = whole
-    if frozen is None:
-        return []
-    if tuned is None or tuned.side_px < TIMED_SIDE_PX <= frozen.side_px:
-        return [frozen]
-    return [replace(propose_at(tuned.side_px, "frozen"), pace=tuned.pace), tuned]
-
-
-def tune_penalty(frozen: Candidate, seconds: float, device: str) -> Candidate:
-    """The candidate with a cross-validated weight decay, if that fits into ``seconds``; only on a CPU."""
-    images, pace = frozen.experiment.dataset.train, frozen.pace
-    needed = PENALTY_SECONDS + pace.start_seconds + pace.evaluation_seconds * min(len(images), CHOOSING_IMAGES)
-    if choose_device(device).value != "cpu" or needed > seconds:
-        return frozen
-    recipe = choose_frozen_recipe(cast(nn.Module, frozen.make()), images, frozen.recipe.seed)
-    recipe = replace(frozen.recipe, weight_decay=recipe.weight_decay)
-    return replace(frozen, experiment=replace(frozen.experiment, recipe=recipe))
-
-
-def try_briefly(candidate: Candidate, seconds: float, device: str) -> tuple[int, Report | None]:
-    """Train a candidate for about ``seconds``; returns its epochs and its report on ``val``, if any."""
-    ends = time.perf_counter() + seconds
-    dataset = candidate.experiment.dataset
-    if dataset.val is None:
-        return 0, None
-    images, val = (resize_images(part, candidate.side_px, dataset.resize) for part in (dataset.train, dataset.val))
-    pace = candidate.time(device).pace
-    left = ends - time.perf_counter() - pace.evaluation_seconds * len(val)
-    recipe = pace.fit(candidate.recipe, len(images), 0, left)
-    if pace.total_seconds(recipe, len(images), 0) > left:
-        return 0, None
-    training = Training(candidate.make(), images, recipe, device=device)
-    try:
-        for _ in training:
-            if time.perf_counter() > ends:
-                break
-        return training.epochs_done, evaluate(training.model, val)
-    except (DataError, NotFiniteError):
-        return training.epochs_done, None
-
-
-def has_time_to_tune(candidate: Candidate, deadline: Deadline) -> bool:
-    """Whether there is time for at least one epoch that trains all layers."""
-    fitting = candidate.fit(deadline)
-    fits = fitting.epochs > 1 or candidate.total_seconds(fitting) <= candidate.left_to_train(deadline)
-    return fits and fitting.freeze < fitting.epochs
-
-
-def is_better(report: Report | None, other: Report | None) -> bool:
-    """Whether a report is better than another on the same images; a missing report is worst.
-
-    For regression, the loss decides, because it is in standard deviations, whereas the score averages different units.
-    The loss also decides between equal scores, which are common on few images.
-    """
-    if report is None or other is None:
-        return other is None and report is not None
-    first, second = report.score, other.score
-    if isinstance(report, NumberReport) or first.value == second.value:
-        return report.loss < other.loss
-    return first.value < second.value if first.lower_is_better else first.value > second.value
-
-
-def explain_loss(report: Report | None, better: Report | None) -> str:
-    """The verdict on a candidate that lost the comparison of :func:`is_better`."""
-    if report is None or better is None:
-        return "no score"
-    if isinstance(report, NumberReport) or str(report.score) == str(better.score):
-        return "higher loss" if report.loss > better.loss else "equally good"
-    return "less accurate"
 
 
 def is_of(one: Considered, candidate: Candidate) -> bool:

@@ -16,6 +16,9 @@ from lamina.text import format_table
 from lamina.training.events import Event
 from lamina.training.pretrained import native_side_px
 
+MARGIN = 2.0
+"""Standard errors by which a net from scratch has to be better than a fitted head."""
+
 
 @dataclass(frozen=True)
 class Decision(Event):
@@ -48,10 +51,9 @@ class Comparison(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The start of a run, before its events. Of several candidates, only one run is kept."""
+    """The start of a run, before its events. If a trial shows that another net is better, a second one follows."""
 
     run: Run
-    is_candidate: bool = False
 
     def to_json(self) -> dict[str, Any]:
         record = self.run.record
@@ -62,7 +64,7 @@ class Started(Event):
 
     def __str__(self) -> str:
         lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
-        return "\n".join(lines if self.is_candidate else [*lines, f"run: {escape(str(self.run.path))}"])
+        return "\n".join([*lines, f"run: {escape(str(self.run.path))}"])
 
     @property
     def native_side_px(self) -> int | None:
@@ -72,33 +74,38 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """A short training run from scratch, whose score on ``val`` decides whether to train fully."""
+    """A short training from random weights, compared with a fitted head on images that neither has seen.
+
+    Attributes:
+        net: Name of the net.
+        side_px: Side of the images.
+        seconds: Time of the trial.
+        images: Number of held-out images.
+        loss: Mean loss of the net from scratch for them.
+        head_loss: Mean loss of the fitted head.
+        standard_error: Standard error of the mean difference.
+    """
 
     net: str
     side_px: int
     seconds: float
+    images: int
+    loss: float
+    head_loss: float
+    standard_error: float
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the net from scratch is better, by more than two standard errors."""
+        return self.head_loss - self.loss > MARGIN * self.standard_error
 
     def __str__(self) -> str:
-        return f"trial: {self.net} from scratch at {self.side_px} px, for about {self.seconds:.0f} s"
-
-
-@dataclass(frozen=True)
-class Kept(Event):
-    """The run that is better on ``val`` and its original folder. The other run is removed unless it was stopped."""
-
-    run: Run
-    was: Path
-    stopped: Path | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        stopped = self.stopped and str(self.stopped)
-        return {"event": "kept", "run": str(self.run.path), "was": str(self.was), "stopped": stopped}
-
-    def __str__(self) -> str:
-        path = escape(str(self.run.path))
-        if self.stopped is None:
-            return f"run: {path}"
-        return f"the best run so far is {path}; the stopped training is {escape(str(self.stopped))}"
+        verdict = "from scratch is better" if self.is_better else "the pretrained net stays"
+        return (
+            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss {self.loss:.3f} on "
+            f"{self.images:,} held-out images, fitted head {self.head_loss:.3f} (standard error of the difference "
+            f"{self.standard_error:.3f}): {verdict}"
+        )
 
 
 @dataclass(frozen=True)

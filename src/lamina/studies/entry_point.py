@@ -20,7 +20,7 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.studies.choice_events import Decision, Kept, Started
+from lamina.studies.choice_events import Decision, Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
 from lamina.studies.named_net import fit_experiment, iter_named
@@ -106,4 +106,4 @@ def train(
         events = chain(decisions, trained)
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
     shown = show_progress(chain([introduction], events), name=name or "") if progress else events
-    return [event.run for event in shown if isinstance(event, Started | Kept)][-1]
+    return [event.run for event in shown if isinstance(event, Started)][-1]

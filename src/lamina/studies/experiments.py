@@ -15,15 +15,13 @@ from lamina.errors import RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.net_names import NetChoice
-from lamina.training.recipe import Recipe, scale_epochs
+from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 
-MOST_SHARE = 3.0
-"""Upper limit of the epochs of a chosen pretrained net, as a multiple of its recipe's."""
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
-ENDING_SECONDS = 2.0  # reserved for drawing figures and saving the run
+ENDING_SECONDS = 2.5  # reserved for drawing figures
 SPARE_FRACTION = 0.04  # fraction of the time limit in reserve, in case the machine gets busier
 LEAST_STEPS = 100
 """A training under a time limit needs this number of steps, or one epoch."""
@@ -98,7 +96,8 @@ class Candidate:
         """The time after the last epoch, for logits of test and val, near-duplicates, figures and saving."""
         dataset = self.experiment.dataset
         evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
-        seconds = ENDING_SECONDS + self.pace.evaluation_seconds * sum(evaluated)
+        # Two checkpoints: before the fall and after the last step.
+        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.pace.evaluation_seconds * sum(evaluated)
         search = estimate_seconds(evaluated[0], len(dataset.train), self.shape) if evaluated else 0.0
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
@@ -119,7 +118,7 @@ class Candidate:
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
         if self.is_open:
             return recipe
-        return scale_epochs(recipe, min(recipe.epochs, self.most_epochs or recipe.epochs))
+        return replace(recipe, epochs=min(recipe.epochs, self.most_epochs or recipe.epochs))
 
     def time(self, device: str) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
@@ -129,11 +128,8 @@ class Candidate:
 
 
 def open_end(candidate: Candidate) -> Candidate:
-    """The candidate with a schedule that can end at any time, unless its recipe freezes layers."""
-    recipe = candidate.recipe
-    if recipe.freeze:
-        return candidate
-    recipe = replace(recipe, schedule="trapezoid", warmup_fraction=0.0)
+    """The candidate with a schedule that can end at any time."""
+    recipe = replace(candidate.recipe, schedule="trapezoid", warmup_fraction=0.0)
     return replace(candidate, experiment=replace(candidate.experiment, recipe=recipe), is_open=True)
 
 
@@ -145,7 +141,7 @@ def check_seconds(seconds: float | None) -> None:
 
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
     recipe = candidate.recipe
-    one = candidate.total_seconds(replace(recipe, epochs=1, freeze=int(recipe.freeze >= recipe.epochs)))
+    one = candidate.total_seconds(replace(recipe, epochs=1))
     what, fraction = "One epoch", LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
     if candidate.is_open and fraction < 1:  # training may end within its first epoch
         what, one = f"A training of {LEAST_STEPS} steps", fraction * one

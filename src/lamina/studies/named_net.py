@@ -94,7 +94,6 @@ def iter_candidate(
     start: StartRun,
     train: IterTrain,
     considered: Sequence[Considered] = (),
-    evaluates: bool = True,
 ) -> Generator[RunEvent, None, Run]:
     """Start a run of a candidate and train it; returns the run."""
     experiment = candidate.experiment
@@ -106,9 +105,9 @@ def iter_candidate(
             replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one for one in considered
         ]
         run = run.replace_record(replace(run.record, considered=tuple(considered)))
-    yield Started(run, is_candidate=not evaluates)
+    yield Started(run)
     until = None if deadline is None else deadline.at - candidate.ending_seconds()
-    yield from train(run, until=until, is_open=candidate.is_open, evaluates=evaluates)
+    yield from train(run, until=until, is_open=candidate.is_open)
     return run
 
 

@@ -34,9 +34,7 @@ class Choices:
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
-    """Draw the augmentation of each image in ``epoch`` (from 0); none while only the head trains."""
-    if epoch < recipe.freeze:
-        return Choices()
+    """Draw the augmentation of each image in ``epoch`` (from 0)."""
     count, height, width, _ = pixels.shape
 
     def draw_uniform(purpose: str, columns: int) -> Float[Tensor, "n columns"]:

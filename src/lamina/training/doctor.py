@@ -147,8 +147,6 @@ class Doctor:
         state.losses = [*state.losses, epoch.train_loss][-SWINGS - 1 :]
         checks = [check for check in state.checks if len(check.weights) == len(state.names)]
         state.checks = []
-        if number <= self._recipe.freeze:  # only the head trains
-            return epoch
         activity = None
         if number in (1, epoch.epochs) or number % self._epochs_per_look == 0:
             activity = measure_activity(model, self._fixed)

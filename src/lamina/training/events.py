@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from jaxtyping import Float32, Int64
+
 from lamina.targets import Score
 
 CauseKind = Literal[
@@ -193,6 +196,53 @@ class Cooldown(Event):
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}: the learning rate falls to zero over the next {self.steps:,} steps: {self.reason}"
+
+
+@dataclass(frozen=True)
+class FeatureProgress(Event):
+    """Number of ``images`` whose features are computed, before a head is fitted to them."""
+
+    done: int
+    images: int
+
+    def __str__(self) -> str:
+        return f"features {self.done:,}/{self.images:,}"
+
+
+@dataclass(frozen=True)
+class HeadFit(Event):
+    """A head that was fitted to the features of a pretrained net, before the first step.
+
+    Attributes:
+        images: Number of training images that it was fitted to.
+        features: Number of features of an image.
+        penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation.
+        loss: Mean loss of images that the heads of the cross-validation were not fitted to.
+        accuracy: Fraction of correct predictions for them; ``None`` for regression.
+        seconds: Time of features and fits.
+        rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
+    """
+
+    images: int
+    features: int
+    penalty: float
+    loss: float
+    accuracy: float | None
+    seconds: float
+    rows: Int64[np.ndarray, " n"] = field(repr=False, compare=False)
+    logits: Float32[np.ndarray, "n k"] = field(repr=False, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        values = super().to_json()
+        del values["rows"], values["logits"]
+        return values
+
+    def __str__(self) -> str:
+        score = f"loss {self.loss:.3f}" if self.accuracy is None else f"accuracy {100 * self.accuracy:.1f} %"
+        return (
+            f"head: fitted to {self.features:,} features of {self.images:,} images in {self.seconds:.1f} s "
+            f"(cross-validation: {score}, penalty {self.penalty:g})"
+        )
 
 
 MOST_REWINDS = 3

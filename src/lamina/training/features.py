@@ -93,13 +93,6 @@ def find_head(model: Model) -> str:
     )
 
 
-def named_heads(body: nn.Module) -> tuple[nn.Module, ...]:
-    """The heads that ``get_classifier()`` returns for a timm net: one, or two for distilled nets."""
-    ask = getattr(body, "get_classifier", None)
-    found = ask() if callable(ask) else ()
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
-
-
 def trace_weights(model: Model) -> Iterator[Tensor]:
     """The trainable matrices, nearest to the logits first; matrices that only scale or embed come last."""
     channels, height, width = model.in_shape
@@ -129,24 +122,32 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 
 
 def features(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
 ) -> Float[Tensor, "n d"]:
     """The input of the model's head for each image, on the CPU; raises ``NetError`` if there is no head."""
-    return predict_with_features(model, pixels, progress, at_once)[1]
+    return predict_with_features(model, pixels, progress)[1]
 
 
 def predict_with_features(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None, at_once: int | None = None
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
 ) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
-    head, folded = find_head(model), fold_model(model)
     logits, found = [np.empty((0, model.task.outputs), np.float32)], []
-    starts = range(0, len(pixels), at_once or 1)
-    batches = split_pixels(pixels) if at_once is None else [pixels[start : start + at_once] for start in starts]
-    done = 0
-    with watch(folded, [head], lambda _, given, __: found.append(given.flatten(1).float().cpu())):
-        for batch in batches:
-            logits.append(predict_logits(folded, batch))
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(pixels))
+    for own, part in iter_features(model, pixels):
+        logits.append(own)
+        found.append(part)
+        if progress is not None:
+            progress(sum(map(len, found)), len(pixels))
     return np.concatenate(logits), torch.cat(found) if found else torch.empty(0, 1)
+
+
+def iter_features(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False
+) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float[Tensor, "b d"]]]:
+    """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
+    head, folded = find_head(model), fold_model(model)
+    found: list[Tensor] = []
+    with watch(folded, [head], lambda _, given, __: found.append(given.flatten(1).float().cpu())):
+        for batch in split_pixels(pixels):
+            logits = predict_logits(folded, batch, autocasts=autocasts)
+            yield logits, torch.cat(found)
+            found.clear()

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 
 from lamina.targets import REGRESSION, Kind
-from lamina.training.recipe import Recipe, scale_epochs
+from lamina.training.recipe import Recipe
 
 LEAST_BATCH = 16  # smallest batch size; batch norm needs as many images for useful statistics
 LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
 """Exponent of the batch size in the learning rate: Goyal et al., arXiv 1706.02677, section 2.1, for SGD; Malladi et
 al., arXiv 2205.10287, for Adam; measured for Muon."""
-LEAST_HEAD_STEPS, LEAST_HEAD_EPOCHS, LEAST_HEAD_BATCH = 500, 10, 8
-"""For training only the head on frozen features, which is cheap."""
 FEW_SHARE = 0.1  # of the images that a recipe was tuned on; with fewer, cutout helps
 CUTOUT_PX = 8  # in images of 32 px
 MOST_PIXELS = 2000 * 32 * 32  # per batch, because activations of larger images need more memory
@@ -37,8 +34,6 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
 
     For regression, it switches off label smoothing and every augmentation except translation.
     """
-    if recipe.freeze >= recipe.epochs:
-        return _fit_head(recipe, images, home)
     share = images / home.images
     batch_size = recipe.batch_size
     if share < 1:
@@ -50,7 +45,8 @@ def fit_recipe(recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home
     strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
     cutout_px = max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
     fitted = dataclasses.replace(
-        scale_epochs(recipe, epochs),
+        recipe,
+        epochs=epochs,
         batch_size=batch_size,
         lr=_scale_lr(recipe, batch_size),
         translate_px=round(recipe.translate_px * strength * scale),
@@ -77,14 +73,6 @@ def describe_fit(
         return "", ""
     tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
     return f"fitted to {images:,} images of {side_px} px ({tuned})", changed
-
-
-def _fit_head(recipe: Recipe, images: int, home: Home) -> Recipe:
-    """A recipe for the head: enough steps to converge, and less weight decay for more images."""
-    batch_size = min(4 * recipe.batch_size, max(LEAST_HEAD_BATCH, round(recipe.batch_size * images / home.images)))
-    epochs = max(LEAST_HEAD_EPOCHS, math.ceil(LEAST_HEAD_STEPS / math.ceil(images / batch_size)))
-    decay = round(recipe.weight_decay * math.sqrt(home.images / images), 2)
-    return dataclasses.replace(recipe, epochs=epochs, freeze=epochs, batch_size=batch_size, weight_decay=decay)
 
 
 def _scale_lr(recipe: Recipe, batch_size: int) -> float:

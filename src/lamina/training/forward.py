@@ -1,4 +1,4 @@
-"""The forward pass in training: number format, dropout seed, frozen features and compilation."""
+"""The forward pass in training: number format, dropout seed and compilation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from lamina.data import Images
 from lamina.errors import RecipeError
+from lamina.training.average import Average
 from lamina.training.batches import Batch, Batches
+from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import predict_logits
-from lamina.training.freezing import StoredFeatures, can_store_features, ends_in_head, find_trunk
 from lamina.training.group import ALONE, Group
+from lamina.training.head import fit_model_head
 from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
 from lamina.training.precision import Precision, arrange_layers
@@ -42,64 +46,40 @@ class Forward:
         self.loss = loss
         self._device = model.device
         self._autocasts = arrange_layers(model, precision)
-        self._trunk = find_trunk(model.body) if recipe.freeze else None
-        # Whether only the head trains. Setting that mode takes milliseconds, so it is not set twice.
-        self._is_frozen = False
-        self._features: StoredFeatures | None = None
-        self._seen: StoredFeatures | None = None
-        if self._trunk is not None:
-            sample = batches.sample(2)
-            # With lanes, another process may have computed the features of an image.
-            is_fixed = recipe.lanes == 1 and not batches.are_augmented
-            if is_fixed and can_store_features(recipe, model, self._trunk, sample):
-                self._features = StoredFeatures(model, self._trunk.heads[0])
-            if ends_in_head(model, self._trunk, sample):
-                self._seen = StoredFeatures(model, self._trunk.heads[0])
         # One kernel per batch size, because a dynamic one could round differently depending on the first size.
         compiles = recipe.compile
         self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
-        if self._features is not None and batch.epoch < self._recipe.freeze:
-            self._find_features(self._features, batch)
-            with self._arithmetic(batch):
-                return self._features.logits(self._model, batch.indices)
         with self._arithmetic(batch):
             logits: Tensor = self._compute(batch.pixels)
             return logits
 
     def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
-        """Logits and loss without compilation or stored features, so that hooks see every layer."""
+        """Logits and loss without compilation, so that hooks see every layer."""
         with self._arithmetic(batch):
             logits: Tensor = self._model(batch.pixels)
         return logits, self.loss(logits, batch)
 
-    def predict_logits(
-        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], epochs_done: float
-    ) -> Float32[np.ndarray, "n k"]:
+    def predict_logits(self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
         """The logits of images in the number format of training, with the model in eval mode."""
-        if self._seen is not None and epochs_done <= self._recipe.freeze:
-            return self._seen.predict_logits(model, pixels, autocasts=self._autocasts)
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
-    def set_mode(self, epoch: int) -> None:
-        is_frozen = epoch < self._recipe.freeze
-        if self._trunk is not None and is_frozen and self._is_frozen and not self._model.training:
-            self._trunk.set_head_mode(True)
+    def fit_head(self, images: Images, average: Average | None) -> Iterator[FeatureProgress | HeadFit]:
+        """Fit the head to the features of the images, if the recipe asks for it; the average starts from there."""
+        if self._recipe.head != "fitted":
             return
-        self._model.train(not is_frozen)
-        if self._trunk is not None:
-            self._trunk.set_frozen(is_frozen)
-        for stored in (self._features, self._seen):
-            if stored is not None and not is_frozen:
-                stored.clear()
-        self._is_frozen = is_frozen
+        for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
+            if average is not None and isinstance(event, HeadFit):
+                average.start()
+            yield event
 
-    def set_eval_mode(self) -> None:
-        if self._trunk is not None and self._is_frozen and not self._model.training:
-            self._trunk.set_head_mode(False)
-        else:
-            self._model.eval()
+    def set_training_mode(self) -> None:
+        self._model.train()
+        if self._recipe.head == "fitted":  # pretrained statistics are better than those of small batches
+            for module in self._model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
 
     @contextmanager
     def _arithmetic(self, batch: Batch) -> Iterator[None]:
@@ -110,17 +90,6 @@ class Forward:
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts),
         ):
             yield
-
-    def _find_features(self, features: StoredFeatures, batch: Batch) -> None:
-        """Compute the features of the batch in the first epoch, or all that are missing after resuming."""
-        if len(features.steps_found) < len(self._batches):
-            for missing in (
-                (batch,) if batch.epoch == 0 else (one for step in self._batches.epoch(0) for one in step.own)
-            ):
-                if missing.step not in features.steps_found:
-                    with self._arithmetic(missing):
-                        features.find(self._model, missing.pixels, missing.indices, self._batches.images)
-                        features.steps_found.add(missing.step)
 
 
 def check_compile(recipe: Recipe, device: str) -> None:

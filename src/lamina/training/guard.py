@@ -22,7 +22,12 @@ from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
 
 UNKNOWN = "the gradients"
-HOLDERS = {"live": "the model", "averaged": "the averaged model", "optimizer": "the optimizer's state"}
+HOLDERS = {
+    "live": "the model",
+    "averaged": "the averaged model",
+    "initial": "the initial model",
+    "optimizer": "the optimizer's state",
+}
 
 
 class Guard:

@@ -1,96 +1,177 @@
-"""Linear heads on features, with an L2 penalty chosen by cross-validation."""
+"""Linear heads on features, fitted to convergence, with an L2 penalty chosen by cross-validation."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64, Num
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.training.features import features
-from lamina.training.fit import PRETRAINED_HOME, fit_recipe
-from lamina.training.freezing import find_trunk
-from lamina.training.model import build_model
-from lamina.training.optim import quicken
-from lamina.training.pretrained import RECIPES
+from lamina.errors import RecipeError
+from lamina.training.activations import record_calls
+from lamina.training.events import FeatureProgress, HeadFit
+from lamina.training.features import find_head, iter_features
+from lamina.training.model import Model
+from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import Plan, lr_factor
-from lamina.training.task import Task
+from lamina.training.task import Targets, Task, Weights
 
-CHOOSING_STEPS = 250  # enough to rank the penalties
-PENALTIES = (0.01, 0.1, 0.3, 1.0, 3.0)
-"""Weight decays to choose from. Adam adds them to the gradient, so each is an L2 penalty on the head's weights."""
-CHOOSING_IMAGES = 1000  # computing features takes most of the time
+PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+"""Penalties to choose from; each is multiplied by half the squared weights and added to the sum of all losses."""
+USUAL_PENALTY = 100.0  # for too few images to choose
+PATIENCE = 2  # number of penalties in a row that do not lower the held-out loss, before the search ends
 FOLDS = 3
-IMAGES_AT_ONCE = 32  # on a CPU, larger batches are slower
+CHOOSING_IMAGES, FITTED_IMAGES = 2_000, 20_000
+"""Upper limits of the images to choose the penalty by, and to fit the head to."""
+MOST_STEPS = 100  # of L-BFGS
+TOLERANCE = 3e-4
+"""A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no prediction."""
 
 
-class Heads(NamedTuple):
-    """A linear head for each of ``PENALTIES``."""
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A linear layer for features."""
 
-    weights: Float[Tensor, "d penalties k"]
-    bias: Float[Tensor, "penalties k"]
+    weight: Float[Tensor, "k d"]
+    bias: Float[Tensor, " k"]
 
-    def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "penalties n k"]:
-        return torch.einsum("nd,dgk->gnk", features, self.weights) + self.bias[:, None]
-
-
-def choose_frozen_recipe(body: nn.Module, images: Images, seed: int = 0) -> Recipe:
-    """The recipe for training only the head of ``body``, with a cross-validated weight decay."""
-    side_px = min(images.shape[1:])
-    recipe = replace(fit_recipe(RECIPES["frozen"], len(images), side_px, images.kind, PRETRAINED_HOME), seed=seed)
-    sample = images.take_evenly(CHOOSING_IMAGES)
-    model = build_model(body, sample, recipe)
-    if not has_linear_head(body) or len(sample) < 2 * FOLDS:
-        return recipe
-    given = features(model, sample.pixels, at_once=IMAGES_AT_ONCE)
-    order = torch.randperm(len(given), generator=torch.Generator().manual_seed(recipe.seed))
-    folds = torch.empty(len(given), dtype=torch.int64)
-    folds[order] = torch.arange(len(given)) % FOLDS
-    best, _ = choose_penalty(given, torch.from_numpy(sample.targets), folds, model.task, recipe)
-    return replace(recipe, weight_decay=round(PENALTIES[best] * math.sqrt(len(sample) / len(images)), 4))
+    def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+        return features @ self.weight.T + self.bias
 
 
-def has_linear_head(body: nn.Module) -> bool:
-    return [isinstance(head, nn.Linear) for head in find_trunk(body).heads] == [True]
+@dataclass(frozen=True, eq=False)
+class CrossFit:
+    """The penalty with the lowest held-out loss, and the heads that were fitted with it, one without each fold."""
+
+    penalty: float
+    heads: tuple[Head, ...]
+    logits: Float[Tensor, "n k"]  # of each image, from the head that was fitted without it
 
 
-def choose_penalty(
+def find_linear_head(model: Model) -> str:
+    """The module path of the linear layer that computes the logits; raises ``RecipeError`` if there is none."""
+    path = find_head(model)
+    channels, height, width = model.in_shape
+    calls = record_calls(model, torch.zeros(2, height, width, channels, dtype=torch.uint8), [path, "body"])
+    layer = model.get_submodule(path)
+    is_head = isinstance(layer, nn.Linear) and layer.bias is not None and path in calls and calls[path].input.ndim == 2
+    if not is_head or not torch.equal(calls[path].output, calls["body"].output):
+        raise RecipeError(
+            "head is 'fitted', which needs a net whose logits are the output of one linear layer with a bias, but "
+            f"those of this net are not the output of its last layer, {path} ({layer}). Set head to 'random'."
+        )
+    return path
+
+
+def fit_model_head(
+    model: Model, images: Images, recipe: Recipe, *, autocasts: bool = False
+) -> Iterator[FeatureProgress | HeadFit]:
+    """Replace the weights of the model's head by those of a head that is fitted to its features."""
+    began = time.perf_counter()
+    task, layer = model.task, model.get_submodule(find_linear_head(model))
+    rows = np.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).astype(np.int64)
+    sample = images.take(rows)
+    parts: list[Tensor] = []
+    for _, part in iter_features(model, sample.pixels, autocasts=autocasts):
+        parts.append(part)
+        yield FeatureProgress(sum(map(len, parts)), len(sample))
+    found = torch.cat(parts)
+    targets = torch.from_numpy(sample.targets)
+    weights = task.weigh(targets) if recipe.class_weights else None
+    few = torch.linspace(0, len(sample) - 1, min(len(sample), CHOOSING_IMAGES)).long()
+    folds = deal_folds(sample.kind.strata(sample.targets[few.numpy()]), recipe.seed)
+    of_few = None if weights is None else weights[few]
+    chosen = cross_fit(found[few], targets[few], folds, task, of_few)
+    head = fit_head(found, targets, task, chosen.penalty, weights)
+    with torch.no_grad():
+        for parameter, value in zip(layer.parameters(), (head.weight, head.bias), strict=True):
+            parameter.copy_(value)
+    loss = task.loss(chosen.logits, targets[few], weights=of_few)
+    correct = task.correct(chosen.logits, targets[few])
+    accuracy = None if correct is None else correct.item() / len(few)
+    seconds = time.perf_counter() - began
+    yield HeadFit(
+        len(sample), found.shape[1], chosen.penalty, loss.item(), accuracy, seconds, rows[few.numpy()],
+        chosen.logits.numpy(),
+    )  # fmt: skip
+
+
+def deal_folds(strata: Sequence[object], seed: int, folds: int = FOLDS) -> Int64[Tensor, " n"]:
+    """The fold of each image, drawn so that each stratum is spread evenly over all folds."""
+    order = torch.randperm(len(strata), generator=derive_generator(seed, "folds")).tolist()
+    order.sort(key=lambda row: str(strata[row]))  # a stable sort, so each stratum stays in random order
+    dealt = torch.empty(len(strata), dtype=torch.int64)
+    dealt[order] = torch.arange(len(strata)) % folds
+    return dealt
+
+
+def cross_fit(
     features: Float[Tensor, "n d"],
-    targets: Num[Tensor, "n ..."],
+    targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
-    recipe: Recipe,
-) -> tuple[int, list[Heads]]:
-    """Index of the penalty with the lowest held-out loss, and the heads trained without each fold."""
-    heads, losses = [], torch.zeros(len(PENALTIES))
-    for fold in range(int(folds.max()) + 1):
-        is_kept = folds != fold
-        heads.append(fit_heads(features[is_kept], targets[is_kept], task, recipe))
-        logits = heads[-1].logits(features[~is_kept])
-        losses += torch.stack([task.loss(own, targets[~is_kept]) for own in logits])
-    return int(losses.argmin()), heads
+    weights: Weights | None = None,
+) -> CrossFit:
+    """Choose the penalty by cross-validation over ``folds``, from the largest downwards."""
+    parts = [folds == fold for fold in range(int(folds.max()) + 1)]
+    starts: list[Head | None] = [None] * len(parts)
+    best, lowest, failures = CrossFit(USUAL_PENALTY, (), torch.zeros(len(folds), task.outputs)), float("inf"), 0
+    penalties = PENALTIES if len(folds) >= 2 * len(parts) else (USUAL_PENALTY,)
+    for penalty in penalties:
+        logits, heads = torch.zeros(len(features), task.outputs), []
+        for start, is_held in zip(starts, parts, strict=True):
+            if is_held.all():
+                break
+            own = None if weights is None else weights[~is_held]
+            heads.append(fit_head(features[~is_held], targets[~is_held], task, penalty, own, start))
+            logits[is_held] = heads[-1].logits(features[is_held])
+        starts = [*heads]
+        loss = task.loss(logits, targets, weights=weights).item()
+        if loss < lowest:
+            best, lowest, failures = CrossFit(penalty, tuple(heads), logits), loss, 0
+        else:
+            failures += 1
+        if failures == PATIENCE:
+            break
+    return best
 
 
 @torch.enable_grad()
-def fit_heads(features: Float[Tensor, "n d"], targets: Num[Tensor, "n ..."], task: Task, recipe: Recipe) -> Heads:
-    groups = len(PENALTIES)
-    weights = torch.zeros(features.shape[1], groups, task.outputs, requires_grad=True)
-    bias = torch.zeros(groups, task.outputs, requires_grad=True)
-    penalties = torch.tensor(PENALTIES)
-    optimizer = quicken(torch.optim.Adam)([weights, bias], lr=recipe.lr, fused=True)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for step in range(CHOOSING_STEPS):
-        rows = torch.randint(len(features), (recipe.batch_size,), generator=generator)
-        optimizer.param_groups[0]["lr"] = recipe.lr * lr_factor(recipe, step, Plan(CHOOSING_STEPS))
-        logits = (features[rows] @ weights.flatten(1)).unflatten(1, bias.shape) + bias
-        fit = groups * task.loss(logits.flatten(0, 1), targets[rows].repeat_interleave(groups, 0))
-        loss = fit + (weights.square().sum((0, 2)) * penalties).sum() / 2
+def fit_head(
+    features: Float[Tensor, "n d"],
+    targets: Targets,
+    task: Task,
+    penalty: float,
+    weights: Weights | None = None,
+    start: Head | None = None,
+) -> Head:
+    """The head with the lowest penalized loss; ``start`` only saves steps.
+
+    The penalty applies to the weights for centered features that are divided by the root of their mean square.
+    """
+    mean = features.mean(0)
+    scale = (features - mean).square().mean().sqrt().clamp(min=1e-12)
+    scaled, prepared = (features - mean) / scale, task.prepare(targets)
+    weight, bias = torch.zeros(task.outputs, features.shape[1]), torch.zeros(task.outputs)
+    if start is not None:
+        weight, bias = start.weight * scale, start.logits(mean[None])[0]
+    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS(
+        [weight, bias], max_iter=MOST_STEPS, tolerance_grad=TOLERANCE, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def measure() -> float:
         optimizer.zero_grad()
+        loss = task.compare(torch.addmm(bias, scaled, weight.T), prepared, weights=weights)
+        loss = loss + penalty / (2 * len(scaled)) * weight.square().sum()
         loss.backward()
-        optimizer.step()
-    return Heads(weights.detach(), bias.detach())
+        return loss.item()
+
+    optimizer.step(measure)
+    found = weight.detach() / scale
+    return Head(found, bias.detach() - found @ mean)

@@ -9,12 +9,12 @@ from jaxtyping import Float32, UInt8
 
 from lamina.data import Images
 from lamina.errors import NotFiniteError
-from lamina.training.average import Average
+from lamina.training.average import build_average
 from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import Checkpoint, Standing, digest_state, make_checkpoint, restore_checkpoint
 from lamina.training.doctor import Doctor
 from lamina.training.ending import Ending
-from lamina.training.events import Epoch, Step
+from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
@@ -35,13 +35,13 @@ class Training:
     Args:
         net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K); trained in place.
         images, recipe: Training images, and settings of the training.
-        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default chosen by the recipe.
+        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
         group, parts: Processes that train together, and your own loss, optimizer and other functions.
 
     Attributes:
         recipe, device, precision: The values in use, after ``auto`` was resolved.
-        images, steps_per_epoch, steps_done: Number of training images, of steps per epoch, and of steps so far.
+        images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of steps so far.
         ending: When the training ends, which can be decided late with the schedule ``trapezoid``.
         rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
@@ -76,23 +76,23 @@ class Training:
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
         loss = choose_loss(self._live.task, recipe, parts, self._live.device)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
-        self._average = Average(self._live, recipe.ema_decay) if recipe.ema_decay else None
-        self._models = {"live": self._live} | ({"averaged": self._average.model} if self._average else {})
+        self._average = build_average(self._live, recipe)
+        self._models = {"live": self._live} | (self._average.kept if self._average else {})
         self._optimizer, self.ending = prepared.optimizer, Ending(recipe, len(self._batches), parts.schedule)
         self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
         self._doctor = Doctor(self._live, self._forward, images, recipe, self.ending, group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
-        self.steps_done, self.rewinds, self.is_interrupted = 0, 0, False
+        self._images, self.steps_done, self.rewinds, self.is_interrupted = images, 0, 0, False
 
     def __repr__(self) -> str:
-        steps = f"{self.steps_done:,} of {self.ending.plan.steps or '?'} steps done"
-        return f"Training({self._live!r}, {self.recipe}: {steps}, on {self.device.value})"
+        steps = f"{self.steps_done:,} of {self.ending.plan.steps or '?'} steps"
+        return f"Training({self._live!r}, {self.recipe}: {steps} done, on {self.device.value})"
 
     @property
     def model(self) -> Model:
-        """The model to evaluate, in eval mode between two steps: the moving average if the recipe has one."""
-        return self._models.get("averaged", self._live)
+        """The model to evaluate, in eval mode between two steps: with averaged weights if the recipe averages them."""
+        return self._average.model if self._average else self._live
 
     @property
     def epochs_done(self) -> int:
@@ -109,16 +109,18 @@ class Training:
         """Peak learning rate of the first parameter group, halved at each return to a checkpoint."""
         return float(self._optimizer.param_groups[0]["initial_lr"]) * 0.5**self.rewinds
 
-    def __iter__(self) -> Iterator[Step | Epoch]:
+    def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
+            if not self.steps_done:
+                yield from self._forward.fit_head(self._images, self._average)
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
-            self._forward.set_eval_mode()
+            self._live.eval()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
-        forward.set_mode(self.epochs_done)
+        forward.set_training_mode()
         self._tally.start()
         for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch), self.ending.is_falling):
             lanes.begin(step)
@@ -131,7 +133,6 @@ class Training:
                 (loss if batch.share is None else loss * batch.share).backward()
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
-
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
@@ -152,7 +153,7 @@ class Training:
         if not (self._is_recorded(step) or self.is_interrupted):
             return
         self._tally.pause()
-        self._forward.set_eval_mode()
+        self._live.eval()
         if step.step + 1 < self.steps_per_epoch and not self.is_finished:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
@@ -160,7 +161,7 @@ class Training:
             epoch = self._tally.summarize(step.epoch + 1, self.ending.epochs, self._optimizer.param_groups[0]["lr"])
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
-        self._forward.set_mode(step.epoch)
+        self._forward.set_training_mode()
         self._tally.start()
 
     def _is_recorded(self, step: DividedBatch) -> bool:
@@ -172,7 +173,7 @@ class Training:
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
         """The logits (N, K) of :attr:`model` for stored images, in the number format of training."""
-        return self._forward.predict_logits(self.model, pixels, self.steps_done / self.steps_per_epoch)
+        return self._forward.predict_logits(self.model, pixels)
 
     def check_weights(self) -> None:
         """Raise ``NotFiniteError`` in every process if one has a weight or optimizer state that is not finite."""

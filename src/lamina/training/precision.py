@@ -35,7 +35,7 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     if not multiplies_bf16(device):
         return Precision("fp32", f"{this} has no fast bf16 arithmetic")
     if not _is_linear(model):
-        if _count_multiply_adds(model) < LEAST_MULTIPLY_ADDS:
+        if count_multiply_adds(model) < LEAST_MULTIPLY_ADDS:
             return Precision("fp32", "the net is too small to gain from bf16")
         return Precision("bf16", f"{this} has bf16 arithmetic")
     layers = _find_linear(model)
@@ -72,7 +72,7 @@ def _find_linear(model: Model) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
-def _count_multiply_adds(model: Model) -> int:
+def count_multiply_adds(model: Model) -> int:
     """Multiply-adds per image; in a custom module, of its convolutions and linear layers."""
     if model.net is not None:
         return model.net.multiply_adds(model.in_shape)

@@ -79,8 +79,11 @@ class Recipe:
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
     compile: bool = False
     """compile the net first, which takes 10 to 30 s; steps get faster on some machines and slower on others"""
-    freeze: Annotated[int, Range(0)] = 0
-    """number of initial epochs that train only the head of a pretrained timm net, without augmentation"""
+    head: Literal["random", "fitted"] = "random"
+    """initial weights of the last linear layer: random, or fitted to the features of a pretrained net, by regression
+    with a cross-validated L2 penalty; batch norms then keep their statistics"""
+    initial_fraction: Fraction = 0.0
+    """fraction of the initial weights in the final ones, which are the mean of initial and trained weights (WiSE-FT)"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last epoch's weights"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -92,6 +95,11 @@ class Recipe:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule} warms up in its first "
                 f"{SCHEDULES[self.schedule].warmup_steps} steps. Leave warmup_fraction out."
+            )
+        if self.ema_decay and self.initial_fraction:
+            raise RecipeError(
+                f"ema_decay is {self.ema_decay:g} and initial_fraction is {self.initial_fraction:g}, but the weights "
+                "can be averaged in one way only. Set one of them to 0."
             )
 
     def __repr__(self) -> str:
@@ -113,20 +121,13 @@ class Recipe:
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """The recipe with the ``given`` fields replaced.
 
-    Changing the optimizer also sets its usual learning rate, and changing the number of epochs scales ``freeze``,
-    unless ``given`` sets them too.
+    Changing the optimizer also sets its usual learning rate, unless ``given`` sets that too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
-    >>> overlay(Recipe(epochs=24, freeze=16), {"epochs": 3}).freeze
-    2
     """
     optimizer = given.get("optimizer", recipe.optimizer)
     usual = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
     if SCHEDULES[given.get("schedule", recipe.schedule)].warmup_steps is not None:
         usual |= {"warmup_fraction": 0.0}
-    return dataclasses.replace(scale_epochs(recipe, given.get("epochs", recipe.epochs)), **usual | given)
-
-
-def scale_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    return dataclasses.replace(recipe, epochs=epochs, freeze=round(recipe.freeze * epochs / recipe.epochs))
+    return dataclasses.replace(recipe, **usual | given)

@@ -15,8 +15,8 @@ from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.forward import check_compile
-from lamina.training.freezing import find_trunk
 from lamina.training.group import ALONE, Group, check_group
+from lamina.training.head import find_linear_head
 from lamina.training.lanes import check_lanes
 from lamina.training.model import Model, build_model, check_model
 from lamina.training.optim import build_optimizer
@@ -69,8 +69,8 @@ def prepare_training(
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
         model = build_model(net, images, recipe).to(chosen.value)
     check_model(model, recipe, len(images))
-    if recipe.freeze:
-        find_trunk(model.body)
+    if recipe.head == "fitted":
+        find_linear_head(model)
     check_compile(recipe, chosen.value)
     precision = precision or choose_precision(recipe.precision, model)
     return Prepared(model, build_optimizer(model, recipe, precision.value, parts.optimizer), recipe, chosen, precision)

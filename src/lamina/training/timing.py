@@ -16,26 +16,28 @@ from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
 from lamina.training.catalog import SCHEDULES
 from lamina.training.features import predict_logits
+from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.loop import Training
 from lamina.training.model import Model
-from lamina.training.recipe import Recipe, scale_epochs
+from lamina.training.recipe import Recipe
 from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
 TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # images; the second number is more precise, for fast nets
 ENOUGH_SECONDS = 0.4  # one step of a slow net is enough
-HEAD_SECONDS = 1.5e-4  # per image of a training step of the head alone, once the features are computed
-SAVING_SECONDS = 0.1  # per epoch, for its record and weights
+FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
+SAVING_SECONDS, SAVING_SECONDS_PER_WEIGHT = 0.1, 1e-7  # of a checkpoint
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per image on this machine, in training at full size and in evaluation, and seconds to start."""
+    """Seconds per image on this machine, in training at full size and in evaluation, and to start and to save."""
 
     train_seconds: float
     evaluation_seconds: float
     start_seconds: float = 0.0
+    saving_seconds: float = SAVING_SECONDS
 
     def total_seconds(self, recipe: Recipe, images: int, evaluated: int) -> float:
         """Time of all epochs, with evaluations on ``evaluated`` images."""
@@ -45,31 +47,32 @@ class Pace:
             sizes = (size_fraction(recipe, epoch, is_falling=epoch >= fall) for epoch in range(recipe.epochs))
             area = statistics.fmean(size**2 for size in sizes)
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
-        freeze = min(recipe.freeze, recipe.epochs)
-        whole = (self.train_seconds * images * area + evaluation) * (recipe.epochs - freeze)
-        frozen = HEAD_SECONDS * images * freeze
-        if recipe.freeze:
-            is_stored = recipe.lanes == 1 and not recipe.start_size_fraction
-            frozen += self.evaluation_seconds * (images * (1 if is_stored else freeze) + evaluated)
-        return self.start_seconds + whole + frozen + SAVING_SECONDS * recipe.epochs
+        epoch = self.train_seconds * images * area + evaluation + self.saving_seconds
+        return self.start_seconds + self.head_seconds(recipe, images) + epoch * recipe.epochs
+
+    def head_seconds(self, recipe: Recipe, images: int) -> float:
+        """Time to compute features and fit a head to them, if the recipe asks for it."""
+        if recipe.head == "random":
+            return 0.0
+        fitted = min(images, FITTED_IMAGES)
+        return self.evaluation_seconds * fitted + FIT_SECONDS * (min(fitted, CHOOSING_IMAGES) + fitted)
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
-        """The recipe with as many epochs as fit into ``seconds``, at least 1; ``freeze`` is scaled."""
-        most = max(0, int(seconds / SAVING_SECONDS)) + 1
+        """The recipe with as many epochs as fit into ``seconds``, at least 1."""
+        most = max(0, int(seconds / self.saving_seconds)) + 1
         fitting = bisect_right(
             range(1, most + 1),
             seconds,
-            key=lambda epochs: self.total_seconds(scale_epochs(recipe, epochs), images, evaluated),
+            key=lambda epochs: self.total_seconds(replace(recipe, epochs=epochs), images, evaluated),
         )
-        return scale_epochs(recipe, max(1, fitting))
+        return replace(recipe, epochs=max(1, fitting))
 
 
 def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: str) -> Pace:
     batch, lanes = choose_timed_batch(recipe)
-    # If layers are frozen at first, epochs have one step, so that all layers train from the second step on.
-    sample = images.take_evenly(batch if recipe.freeze else STEPS * batch)
+    sample = images.take_evenly(STEPS * batch)
     # As many epochs as steps, in case all images fit into one batch.
-    plain = replace(recipe, start_size_fraction=0.0, freeze=min(recipe.freeze, 1))
+    plain = replace(recipe, start_size_fraction=0.0, head="random", initial_fraction=0.0)
     trial = replace(plain, epochs=STEPS, batch_size=batch, lanes=lanes)
     began = time.perf_counter()
     training = Training(deepcopy(net), sample, trial, device=device, steps_per_record=1)
@@ -81,7 +84,9 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     sizes = itertools.cycle(min(batch, len(sample) - start) for start in range(0, len(sample), batch))
     trained = sum(itertools.islice(sizes, WARM_UP_STEPS, len(ended)))
     train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / trained
-    return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began)
+    weights = sum(weight.numel() for weight in training.model.parameters())
+    saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
+    return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began, saving_seconds)
 
 
 def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:

@@ -28,7 +28,8 @@ from lamina.training.recipe import Recipe
 
 BY_RECIPE = (
     "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup_fraction",
-    "label_smoothing", "flip", "translate_px", "cutout_px", "start_size_fraction", "normalization", "freeze",
+    "label_smoothing", "flip", "translate_px", "cutout_px", "start_size_fraction", "normalization", "head",
+    "initial_fraction",
 )  # fmt: skip
 
 
@@ -39,13 +40,13 @@ class RecipeFields(Given):
     shown = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
     flags: ClassVar = {
-        **dict.fromkeys(("epochs", "batch_size", "lanes", "freeze", "patience", "seed"), arg(metavar="N")),
+        **dict.fromkeys(("epochs", "batch_size", "lanes", "patience", "seed"), arg(metavar="N")),
         **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
         **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
         **dict.fromkeys(
             (
                 "momentum", "warmup_fraction", "label_smoothing", "dropout", "crop_from_fraction", "jitter_fraction",
-                "start_size_fraction", "ema_decay",
+                "start_size_fraction", "ema_decay", "initial_fraction",
             ),
             arg(metavar="FRACTION"),
         ),

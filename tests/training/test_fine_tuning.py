@@ -1,0 +1,288 @@
+"""All layers are trained from a fitted head, batch norms keep their statistics, and the mean with the start is kept."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lamina.data import Images
+from lamina.errors import RecipeError
+from lamina.nets import Flatten, Net, Output
+from lamina.training.average import MeanWithStart, build_average
+from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
+from lamina.training.features import FOLDED_IMAGES, predict_logits
+from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe, overlay
+
+RECIPE = Recipe(
+    epochs=2, batch_size=5, optimizer="adamw", lr=1e-2, weight_decay=0.1, schedule="cosine", head="fitted",
+    initial_fraction=0.3, precision="fp32",
+)  # fmt: skip
+HEAD = {"body.classifier.weight", "body.classifier.bias"}
+
+
+def make_images(count: int = 12) -> Images:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Images(pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train")
+
+
+def make_module(name: str = "test_efficientnet") -> nn.Module:
+    """A small net of timm, with batch-norm statistics as a training leaves them."""
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3)
+    for buffer_name, buffer in module.named_buffers():
+        if buffer_name.endswith("running_mean"):
+            buffer.normal_(std=0.1)
+        if buffer_name.endswith("running_var"):
+            buffer.uniform_(0.5, 2)
+    return module
+
+
+def start(recipe: Recipe = RECIPE, images: Images | None = None) -> Training:
+    return Training(make_module(), images or make_images(), recipe, device="cpu", steps_per_record=1)
+
+
+def finish(training: Training) -> Training:
+    for _ in training:
+        pass
+    return training
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+
+
+def part(training: Training, name: str) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint, such as the live or the initial ones."""
+    tensors = training.checkpoint().tensors
+    return {key.removeprefix(f"{name}."): value.clone() for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
+def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, tensor in one.items() if not torch.equal(tensor, other[name])}
+
+
+CHANGES = [
+    {},
+    {"initial_fraction": 0.0},
+    {"initial_fraction": 0.0, "ema_decay": 0.5},
+    {"flip": "random", "crop_from_fraction": 0.5},
+    {"optimizer": "muon", "gradient_clip": 1.0},
+    {"optimizer": "sgd", "lanes": 2},
+    {"precision": "bf16"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_the_head_is_fitted_before_the_first_step_and_then_all_layers_learn(changes):
+    training = start(dataclasses.replace(RECIPE, **changes))
+    before, kinds = weights(training), []
+    for event in training:
+        kinds.append(type(event))
+        if isinstance(event, HeadFit):
+            fitted = weights(training)
+            assert changed(before, fitted) - HEAD == set()
+    assert kinds[:2] == [FeatureProgress, HeadFit]
+    assert kinds.count(HeadFit) == 1
+    assert set(kinds[2:]) == {Step, Epoch}
+    learned = {f"body.{name}" for name, _ in make_module().named_parameters()}
+    after = weights(training)
+    assert changed(before, after) == learned
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_batch_norms_keep_their_statistics(changes):
+    training = start(dataclasses.replace(RECIPE, **changes))
+    norms = [name for name, module in training.model.named_modules() if isinstance(module, _BatchNorm)]
+    assert norms
+    before = weights(training)
+    statistics = {f"{name}.{buffer}" for name in norms for buffer in ("running_mean", "running_var")}
+    assert statistics <= before.keys()
+    assert not changed(before, weights(finish(training))) & statistics
+
+
+def test_batch_norms_normalize_by_these_statistics_in_training_too():
+    """So a batch of equal images, which has no variance, gets the logits that it gets in evaluation."""
+    images = make_images()
+    equal = dataclasses.replace(images, pixels=np.repeat(images.pixels[:1], len(images), axis=0))
+    recipe = dataclasses.replace(RECIPE, epochs=1, lr=1e-30, weight_decay=0.0, initial_fraction=0.0, lanes=1)
+    training = start(recipe, equal)
+    (epoch,) = (event for event in training if isinstance(event, Epoch))
+    logits = torch.from_numpy(training.predict_logits(equal.pixels))
+    loss = training.model.task.loss(logits, torch.from_numpy(np.array(equal.targets))).item()
+    assert epoch.train_loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_batch_norms_of_other_recipes_learn_their_statistics():
+    training = start(dataclasses.replace(RECIPE, head="random"))
+    before = weights(training)
+    assert any(name.endswith("running_mean") for name in changed(before, weights(finish(training))))
+
+
+@pytest.mark.parametrize("fraction", [0.3, 0.9], ids=str)
+def test_the_model_is_the_mean_of_trained_and_initial_weights(fraction):
+    training, initial = start(dataclasses.replace(RECIPE, initial_fraction=fraction)), None
+    for event in training:
+        if isinstance(event, HeadFit):
+            fitted = part(training, "live")
+        if isinstance(event, Step | Epoch):
+            live, initial = part(training, "live"), part(training, "initial")
+            assert not changed(fitted, initial)  # with the fitted head
+            assert changed(live, initial)
+            for name, tensor in weights(training).items():
+                if tensor.is_floating_point():
+                    exact = (1 - fraction) * live[name].double() + fraction * initial[name].double()
+                    torch.testing.assert_close(tensor.double(), exact, rtol=1e-6, atol=1e-7)
+                else:
+                    assert torch.equal(tensor, live[name])
+            assert not training.model.training
+    assert initial is not None
+
+
+def test_what_is_saved_of_a_training_that_averages_nothing():
+    names = {name.partition(".")[0] for name in start().checkpoint().tensors}
+    assert names == {"live", "initial"}
+    plain = start(dataclasses.replace(RECIPE, initial_fraction=0.0)).checkpoint().tensors
+    assert {name.partition(".")[0] for name in plain} == {"live"}
+
+
+class Masked(nn.Module):
+    """A module with infinities and a counter, in buffers and in weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.weight = nn.Parameter(torch.tensor([1.0, -math.inf, math.inf]))
+        self.register_buffer("mask", torch.tensor([0.0, -math.inf]))
+        self.register_buffer("calls", torch.tensor(3))
+
+    def forward(self, images):
+        return self.linear(images.mean((2, 3)).repeat(1, 2)[:, :4]) + self.weight[0]
+
+
+def test_infinities_stay_and_integers_are_those_of_the_trained_model():
+    images = dataclasses.replace(make_images(), targets=np.arange(12) % 2, target_names=("cat", "dog"))
+    live = build_model(Masked(), images, Recipe())
+    average = MeanWithStart(live, 0.25)
+    average.start()
+    with torch.no_grad():
+        live.body.weight[0] = 5.0
+        live.body.calls += 4
+    found = average.model.body
+    assert found.weight.tolist() == [0.75 * 5 + 0.25 * 1, -math.inf, math.inf]
+    assert found.mask.tolist() == [0.0, -math.inf]
+    assert found.calls.item() == 7
+    assert average.kept["initial"].body.calls.item() == 3
+    assert live.body.weight.tolist() == [5.0, -math.inf, math.inf]
+
+
+def test_a_recipe_has_one_average_or_none():
+    model = build_model(make_module(), make_images(), RECIPE)
+    assert build_average(model, Recipe()) is None
+    with pytest.raises(RecipeError) as rejected:
+        Recipe(ema_decay=0.9, initial_fraction=0.5)
+    assert str(rejected.value) == (
+        "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one way only. Set one of "
+        "them to 0."
+    )
+    with pytest.raises(RecipeError, match=r"^ema_decay is 0\.9 and initial_fraction is 0\.3"):
+        overlay(RECIPE, {"ema_decay": 0.9})
+
+
+def test_random_weights_can_be_averaged_with_the_trained_ones_too():
+    recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision="fp32")
+    training = Training(Net(Flatten(), Output()), make_images(), recipe, device="cpu")
+    initial = part(training, "live")
+    finish(training)
+    live = part(training, "live")
+    for name, tensor in weights(training).items():
+        torch.testing.assert_close(tensor, (live[name] + initial[name]) / 2)
+
+
+@pytest.mark.parametrize("changes", [{}, {"flip": "random"}, {"initial_fraction": 0.0, "ema_decay": 0.5}], ids=str)
+def test_evaluating_the_model_after_each_step_changes_nothing(changes):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    plain, evaluated = finish(start(recipe)), start(recipe)
+    for _ in evaluated:
+        predict_logits(evaluated.model, make_images().pixels)
+        evaluated.predict_logits(make_images(7).pixels)
+    assert not changed(weights(plain), weights(evaluated))
+    assert not changed(plain.checkpoint().tensors, evaluated.checkpoint().tensors)
+
+
+RESUMED = [{}, {"flip": "random", "crop_from_fraction": 0.5}, {"initial_fraction": 0.0}, {"precision": "bf16"}]
+
+
+@pytest.mark.parametrize("changes", RESUMED, ids=str)
+def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(changes, monkeypatch):
+    monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 32 * 32**2)  # 32 images at once
+    recipe = dataclasses.replace(RECIPE, **changes)
+    images = make_images(40)  # two parts of features
+    straight, training = start(recipe, images), start(recipe, images)
+    expected = [event.train_loss for event in straight if isinstance(event, Epoch)]
+    stops, kinds = [copy.deepcopy(training.checkpoint())], [None]
+    for event in training:
+        stops.append(copy.deepcopy(training.checkpoint()))
+        kinds.append(type(event))
+    assert kinds[:5] == [None, FeatureProgress, FeatureProgress, HeadFit, Step]
+    for stop in (0, 1, 2, 3, 4, 5, len(stops) // 2, len(stops) - 2, len(stops) - 1):
+        resumed = start(recipe, images)
+        for weight in resumed.model.parameters():
+            nn.init.normal_(weight)  # what it began with is not needed
+        resumed.restore(stops[stop])
+        events = list(resumed)
+        assert any(isinstance(event, HeadFit) for event in events) == (stop < 4)
+        rest = [event.train_loss for event in events if isinstance(event, Epoch)]
+        assert rest == expected[2 - len(rest) :], stop
+        assert not changed(weights(straight), weights(resumed)), stop
+        assert not changed(straight.checkpoint().tensors, resumed.checkpoint().tensors), stop
+
+
+@pytest.mark.parametrize("kind", [FeatureProgress, HeadFit, Step])
+def test_a_loop_that_is_left_goes_on_in_the_next(kind):
+    straight, training = finish(start()), start()
+    for event in training:
+        if isinstance(event, kind):
+            break
+    finish(training)
+    assert not changed(weights(straight), weights(training))
+
+
+def test_a_return_to_the_start_ends_with_the_same_bits():
+    training = start()
+    checkpoint = copy.deepcopy(training.checkpoint())
+    expected = weights(finish(training))
+    training.restore(checkpoint)
+    assert not changed(weights(finish(training)), expected)
+
+
+def test_two_lanes_fit_the_head_that_one_fits():
+    one, two = (start(dataclasses.replace(RECIPE, lanes=lanes, batch_size=6)) for lanes in (1, 2))
+    for training in (one, two):
+        next(event for event in training if isinstance(event, HeadFit))
+    assert not changed(part(one, "live"), part(two, "live"))
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"])
+def test_many_images_get_the_logits_that_timms_net_gives(name):
+    size = {"img_size": 32} if "vit" in name else {}
+    torch.manual_seed(0)
+    module = timm.create_model(name, num_classes=3, **size)
+    images = make_images(FOLDED_IMAGES)
+    recipe = dataclasses.replace(RECIPE, epochs=1, initial_fraction=0.0)
+    training = finish(Training(module, images, recipe, device="cpu"))
+    with torch.no_grad():
+        planes = torch.from_numpy(images.pixels).permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(module.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        expected = module.eval()((planes - mean) / std)
+    np.testing.assert_allclose(predict_logits(training.model, images.pixels), expected, rtol=1e-3, atol=1e-3)
