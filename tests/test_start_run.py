@@ -43,7 +43,8 @@ def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
     run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
     assert run.record.timm.weights == "packaged"
     assert run.record.recipe == fit_recipe(RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME)
-    assert next(load_run(run.path).iter_train(data=data)).epoch == 1
+    epochs = (event for event in load_run(run.path).iter_train(data=data) if isinstance(event, Epoch))
+    assert next(epochs).epoch == 1
 
 
 def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:

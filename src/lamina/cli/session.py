@@ -25,13 +25,13 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.studies.choice_events import Decision, Seeds, Started
+from lamina.studies.choice_events import Decision, Seeds, Started, Trial
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
 from lamina.training.schedule import can_end_late
 
-IN_TRAINING = (Started, Resumed, FeatureProgress, HeadFit, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
+IN_TRAINING = (Started, Trial, Resumed, FeatureProgress, HeadFit, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
 """After these events, a signal lets the current step finish; after others, it stops the command immediately."""
 
 

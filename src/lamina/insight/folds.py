@@ -22,7 +22,7 @@ from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.device import choose_device
 from lamina.training.features import features
 from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home, fit_recipe
-from lamina.training.head import cross_fit, find_linear_head
+from lamina.training.head import CHOOSING_IMAGES, choose_penalty, cross_fit, find_linear_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.pretrained import RECIPES, TimmNet
@@ -204,7 +204,8 @@ def _predict_by_heads(
     pixels = np.concatenate([each.pixels for each in (images, *others)])
     first, *rest = features(model, pixels, progress).split([len(images), *map(len, others)])
     targets, parts = torch.from_numpy(np.array(images.targets)), torch.from_numpy(folds)
-    fit = cross_fit(first, targets, parts, task)
+    few = torch.linspace(0, len(first) - 1, min(len(first), CHOOSING_IMAGES)).long()
+    fit = cross_fit(first, targets, parts, task, choose_penalty(first[few], targets[few], parts[few], task))
     own = task.probabilities(fit.logits)
     means = [torch.stack([task.probabilities(head.logits(each)) for head in fit.heads]).mean(dim=0) for each in rest]
     return CrossPrediction(own.numpy(), tuple(mean.numpy() for mean in means))

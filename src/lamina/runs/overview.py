@@ -47,10 +47,11 @@ def show_run(folder: RunFolder, record: RunRecord) -> str:
     return card(describe_run(folder, record), table((), rows[1:], texts=2), *metrics, more)
 
 
-def describe_recipe(recipe: Recipe) -> str:
-    """The main settings of a recipe, and all others that differ from their defaults."""
+def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
+    """The main settings of a recipe, and all others that differ from their defaults; no epochs if time decides."""
     always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
-    return ", ".join(f"{name} {value}" for name, value in (always | recipe.changes()).items())
+    shown = always | recipe.changes()
+    return ", ".join(f"{name} {value}" for name, value in shown.items() if name != "epochs" or not is_open)
 
 
 def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:

@@ -19,7 +19,6 @@ from lamina.data import Preparation
 from lamina.errors import RunError, escape
 from lamina.files import damaged
 from lamina.nets import Net, Shape
-from lamina.targets import Score
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
@@ -78,7 +77,6 @@ class Considered:
     epochs: int
     seconds: float  # of the training with evaluations, estimated or measured
     verdict: str  # chosen, or why not
-    score: Score | None = None  # on ``val``, if trained
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,9 @@ from lamina.runs.record import (
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group, check_group
+from lamina.training.packaged import PACKAGES
 from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts, drop_ignored
-from lamina.training.pretrained import TimmNet
+from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
@@ -127,6 +128,7 @@ def start_run(
             "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
+    _check_pretrained(recipe, choice, made)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
     group.wait()  # other processes may have to decode their images first
 
@@ -153,6 +155,18 @@ def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
     name = type(net).__name__
     return NetChoice(name, lambda *_: net, origin=OwnModule("", name))
+
+
+def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -> None:
+    """Raise ``RecipeError`` if the recipe uses the initial weights, but these are random."""
+    origin = choice.origin
+    is_random = isinstance(net, Net) or (isinstance(origin, TimmNet) and origin.weights == NONE)
+    settings = {"head": recipe.head == "fitted", "initial_fraction": recipe.initial_fraction > 0}
+    if is_random and (used := [name for name, is_used in settings.items() if is_used]):
+        raise RecipeError(
+            f"{used[0]} is {getattr(recipe, used[0])!r}, which needs pretrained weights, but {choice.name} has random "
+            f"ones. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out {used[0]}."
+        )
 
 
 def _is_stored(net: Net | nn.Module | None) -> bool:

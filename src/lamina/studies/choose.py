@@ -20,12 +20,12 @@ from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.candidates import CHOSEN, choose_with_fallback, propose, to_considered
-from lamina.studies.choice_events import Comparison, Decision, Started, Trial
+from lamina.studies.choice_events import Comparison, Decision, Started
 from lamina.studies.experiments import Candidate, Deadline, check_seconds
 from lamina.studies.named_net import IterTrain, StartRun, iter_candidate, remove_run
 from lamina.studies.pretrained_candidates import choose_body, trial_seconds, try_from_scratch
 from lamina.training.device import choose_device
-from lamina.training.events import HeadFit
+from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.pretrained import find_all_at_hand
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
@@ -33,10 +33,7 @@ from lamina.values import explain_call
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
 LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
-TRIAL_FRACTION = 0.1
-"""Fraction of the time limit for a trial from scratch beside a pretrained net."""
 WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
-LEAST_TRIAL_SECONDS = 3.0  # a shorter trial would be uninformative
 
 
 @explain_call
@@ -121,18 +118,22 @@ def iter_chosen(
         pretrained_net, considered, remark = _choose_pretrained(dataset, deadline, given, device)
         if remark:
             yield Decision("pretrained", remark)
+    lost: Run | None = None
     if pretrained_net is not None:
-        trial = yield from _iter_pretrained(
+        lost = yield from _iter_pretrained(
             pretrained_net, considered, deadline, given, start=named, train=train, device=device, progress=progress
         )
-        if trial is None or not trial.is_better:
+        if lost is None:
             return
         considered = tuple(replace(one, verdict=WORSE) if one.verdict == CHOSEN else one for one in considered)
     candidate, others = choose_with_fallback(dataset, deadline, given, device)
-    candidate = yield from _prepare(candidate, progress)
+    candidate, decisions = _prepare(candidate, progress)
+    yield from decisions
     recipe = candidate.spend(deadline) if has_limit else candidate.recipe
     considered += tuple(to_considered(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in others)
     yield Comparison(considered)
+    if lost is not None:
+        remove_run(lost.path)
     yield from iter_candidate(
         candidate, recipe, deadline if has_limit else None, start=named, train=train, considered=considered
     )
@@ -148,30 +149,41 @@ def _iter_pretrained(
     train: IterTrain,
     device: str,
     progress: Progress | None,
-) -> Generator[RunEvent, None, Trial | None]:
-    """Train a pretrained net, unless a trial shows that a net from scratch is better; then remove its run."""
+) -> Generator[RunEvent, None, Run | None]:
+    """Train a pretrained net, unless a trial shows that a net from scratch is better; then return the run to remove.
+
+    The events before the trial follow it, so that nothing is printed about a run that is not kept.
+    """
     dataset = candidate.experiment.dataset  # in its own size, because a net from scratch has another one
-    candidate = yield from _prepare(candidate, progress)
-    yield Comparison(considered)
+    candidate, decisions = _prepare(candidate, progress)
+    held: list[RunEvent] = [*decisions, Comparison(considered)]
+    run: Run | None = None
+    is_kept = False
     training = iter_candidate(
         candidate, candidate.spend(deadline), deadline, start=start, train=train, considered=considered
     )
-    run: Run | None = None
-    trial: Trial | None = None
-    with closing(training):
-        for event in training:
-            yield event
-            if isinstance(event, Started):
-                run = event.run
-            if isinstance(event, HeadFit):
-                trial = try_from_scratch(propose(dataset, given)[0], event, trial_seconds(deadline), device)
-                if trial is not None:
-                    yield trial
-                    if trial.is_better:
-                        break
-    if trial is not None and trial.is_better and run is not None:
-        remove_run(run.path)
-    return trial
+    try:
+        with closing(training):
+            for event in training:
+                if is_kept or isinstance(event, FeatureProgress):
+                    yield event
+                    continue
+                held.append(event)
+                if isinstance(event, Started):
+                    run = event.run
+                if isinstance(event, HeadFit):
+                    trial = try_from_scratch(propose(dataset, given)[0], event, trial_seconds(deadline), device)
+                    if trial is not None and trial.is_better:
+                        yield event
+                        yield trial
+                        return run
+                    is_kept = True
+                    yield from (*held, trial) if trial else held
+    except BaseException:
+        if run is not None and not is_kept:
+            remove_run(run.path)
+        raise
+    return None
 
 
 def _choose_pretrained(
@@ -197,14 +209,17 @@ def _choose_pretrained(
     return candidate, considered, ""
 
 
-def _prepare(candidate: Candidate, progress: Progress | None) -> Generator[Decision, None, Candidate]:
+def _prepare(candidate: Candidate, progress: Progress | None) -> tuple[Candidate, list[Decision]]:
+    """The candidate with images of its size, and what was decided about them."""
+    decisions = []
     dataset, side = candidate.experiment.dataset, candidate.side_px
     _, height, width = dataset.train.shape
     if side != min(height, width):
         own = find_own_side(dataset)
         change = f"; size {own} keeps that size" if height == width == own else ""
-        yield Decision("size", f"{side} px", f"the images are {own} px" + (", enlarged" if side > own else change))
+        reason = f"the images are {own} px" + (", enlarged" if side > own else change)
+        decisions.append(Decision("size", f"{side} px", reason))
         dataset = resize_dataset(dataset, side, progress)
     if candidate.changes[1]:
-        yield Decision(*candidate.changes)
-    return replace(candidate, experiment=replace(candidate.experiment, dataset=dataset))
+        decisions.append(Decision(*candidate.changes))
+    return replace(candidate, experiment=replace(candidate.experiment, dataset=dataset)), decisions

@@ -97,7 +97,7 @@ def iter_candidate(
 ) -> Generator[RunEvent, None, Run]:
     """Start a run of a candidate and train it; returns the run."""
     experiment = candidate.experiment
-    yield Decision("recipe", describe_recipe(recipe))
+    yield Decision("recipe", describe_recipe(recipe, is_open=candidate.is_open))
     run = start(experiment.net, experiment.dataset, recipe)
     if considered:
         seconds = round(candidate.total_seconds(recipe), 1)

@@ -65,7 +65,8 @@ def choose_body(
             pace = replace(timed.pace, train_seconds=area * train_seconds, evaluation_seconds=area * evaluation_seconds)
             candidate = replace(candidate, pace=pace)
             recipe = replace(candidate.recipe, epochs=1)
-            spared = (1 - TUNED_FRACTION) * pace.train_seconds * len(dataset.train)
+            tuned_fraction = TUNED_FRACTION if found or side_px != sides[0] else 0.0  # a head alone helps, too
+            spared = (1 - tuned_fraction) * pace.train_seconds * len(dataset.train)
             left = candidate.left_to_train(deadline) - trial_seconds(deadline)
             has_time = candidate.total_seconds(recipe) - spared <= left
             if has_time:

@@ -74,17 +74,17 @@ class MeanWithStart:
     def __init__(self, live: Model, initial_fraction: float) -> None:
         self._mean, self._initial = deepcopy(live), deepcopy(live)
         self.kept = {"initial": self._initial}
-        self._live, self._fraction = live, initial_fraction
+        self._each, self._live, self._fraction = (self._mean, live, self._initial), live, initial_fraction
 
     @property
     @torch.no_grad()
     def model(self) -> Model:
-        tensors = (model.state_dict().values() for model in (self._mean, self._live, self._initial))
-        for mean, live, initial in zip(*tensors, strict=True):
-            if mean.is_floating_point():  # interpolating between two equal infinities yields NaN
-                mean.copy_(torch.where(live == initial, live, live.lerp(initial, self._fraction)))
-            else:
-                mean.copy_(live)
+        """The mean, computed at each access."""
+        for mean, live, initial in zip(*(each.parameters() for each in self._each), strict=True):
+            # Interpolating between two equal infinities yields NaN.
+            mean.copy_(torch.where(live == initial, live, live.lerp(initial, self._fraction)))
+        for mean, live, _ in zip(*(each.buffers() for each in self._each), strict=True):
+            mean.copy_(live)
         return self._mean
 
     def start(self) -> None:

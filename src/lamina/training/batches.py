@@ -92,11 +92,6 @@ class Batches:
     def __len__(self) -> int:
         return len(self._slices)
 
-    @property
-    def are_augmented(self) -> bool:
-        """Whether a custom function augments each batch."""
-        return self._augment is not None
-
     def sample(self, count: int) -> UInt8[Tensor, "b h w c"]:
         return self._pixels[:count].to(self._device)
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from lamina.errors import plural
 from lamina.targets import Score
 
 CauseKind = Literal[
@@ -195,7 +196,8 @@ class Cooldown(Event):
     reason: str
 
     def __str__(self) -> str:
-        return f"epoch {self.epoch}: the learning rate falls to zero over the next {self.steps:,} steps: {self.reason}"
+        steps = plural(self.steps, "step", "steps")
+        return f"epoch {self.epoch}: the learning rate falls to zero over the next {steps}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,8 @@ class HeadFit(Event):
     Attributes:
         images: Number of training images that it was fitted to.
         features: Number of features of an image.
-        penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation.
-        loss: Mean loss of images that the heads of the cross-validation were not fitted to.
+        penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation if possible.
+        loss: Mean loss of images that the heads of the cross-validation were not fitted to; NaN without one.
         accuracy: Fraction of correct predictions for them; ``None`` for regression.
         seconds: Time of features and fits.
         rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
@@ -239,9 +241,10 @@ class HeadFit(Event):
 
     def __str__(self) -> str:
         score = f"loss {self.loss:.3f}" if self.accuracy is None else f"accuracy {100 * self.accuracy:.1f} %"
+        source = "too few images for cross-validation" if math.isnan(self.loss) else f"cross-validation: {score}"
         return (
-            f"head: fitted to {self.features:,} features of {self.images:,} images in {self.seconds:.1f} s "
-            f"(cross-validation: {score}, penalty {self.penalty:g})"
+            f"head: fitted to {self.features:,} features of {plural(self.images, 'image', 'images')} in "
+            f"{self.seconds:.1f} s ({source}, penalty {self.penalty:g})"
         )
 
 

@@ -70,9 +70,19 @@ class Forward:
         if self._recipe.head != "fitted":
             return
         for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
-            if average is not None and isinstance(event, HeadFit):
-                average.start()
+            if isinstance(event, HeadFit):
+                self._share_weights()
+                if average is not None:
+                    average.start()
             yield event
+
+    @torch.no_grad()
+    def _share_weights(self) -> None:
+        """Give all processes the leader's weights, because processors may round a fit differently."""
+        if self._group.size > 1:
+            for weight in self._model.parameters():
+                content = self._group.lead(weight.cpu().numpy().tobytes)
+                weight.copy_(torch.frombuffer(bytearray(content), dtype=weight.dtype).view(weight.shape))
 
     def set_training_mode(self) -> None:
         self._model.train()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.errors import RecipeError
+from lamina.errors import NotFiniteError, RecipeError
 from lamina.training.activations import record_calls
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import find_head, iter_features
@@ -46,9 +47,8 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class CrossFit:
-    """The penalty with the lowest held-out loss, and the heads that were fitted with it, one without each fold."""
+    """Heads of a cross-validation, one fitted without each fold."""
 
-    penalty: float
     heads: tuple[Head, ...]
     logits: Float[Tensor, "n k"]  # of each image, from the head that was fitted without it
 
@@ -59,7 +59,7 @@ def find_linear_head(model: Model) -> str:
     channels, height, width = model.in_shape
     calls = record_calls(model, torch.zeros(2, height, width, channels, dtype=torch.uint8), [path, "body"])
     layer = model.get_submodule(path)
-    is_head = isinstance(layer, nn.Linear) and layer.bias is not None and path in calls and calls[path].input.ndim == 2
+    is_head = type(layer) is nn.Linear and layer.bias is not None and path in calls and calls[path].input.ndim == 2
     if not is_head or not torch.equal(calls[path].output, calls["body"].output):
         raise RecipeError(
             "head is 'fitted', which needs a net whose logits are the output of one linear layer with a bias, but "
@@ -81,24 +81,31 @@ def fit_model_head(
         parts.append(part)
         yield FeatureProgress(sum(map(len, parts)), len(sample))
     found = torch.cat(parts)
+    if not torch.isfinite(found).all():
+        raise NotFiniteError(
+            "The features of the pretrained net contain NaN or infinity, so no head can be fitted to them. Use other "
+            "weights, or precision fp32."
+        )
     targets = torch.from_numpy(sample.targets)
     weights = task.weigh(targets) if recipe.class_weights else None
     few = torch.linspace(0, len(sample) - 1, min(len(sample), CHOOSING_IMAGES)).long()
     folds = deal_folds(sample.kind.strata(sample.targets[few.numpy()]), recipe.seed)
     of_few = None if weights is None else weights[few]
-    chosen = cross_fit(found[few], targets[few], folds, task, of_few)
-    head = fit_head(found, targets, task, chosen.penalty, weights)
+    penalty = choose_penalty(found[few], targets[few], folds, task, of_few)
+    held_out = cross_fit(found[few], targets[few], folds, task, penalty, of_few)
+    head = fit_head(found, targets, task, penalty, weights)
     with torch.no_grad():
         for parameter, value in zip(layer.parameters(), (head.weight, head.bias), strict=True):
             parameter.copy_(value)
-    loss = task.loss(chosen.logits, targets[few], weights=of_few)
-    correct = task.correct(chosen.logits, targets[few])
-    accuracy = None if correct is None else correct.item() / len(few)
+    loss, accuracy = math.nan, None
+    if held_out.heads:
+        loss = task.loss(held_out.logits, targets[few], weights=of_few).item()
+        correct = task.correct(held_out.logits, targets[few])
+        accuracy = None if correct is None else correct.item() / len(few)
     seconds = time.perf_counter() - began
     yield HeadFit(
-        len(sample), found.shape[1], chosen.penalty, loss.item(), accuracy, seconds, rows[few.numpy()],
-        chosen.logits.numpy(),
-    )  # fmt: skip
+        len(sample), found.shape[1], penalty, loss, accuracy, seconds, rows[few.numpy()], held_out.logits.numpy()
+    )
 
 
 def deal_folds(strata: Sequence[object], seed: int, folds: int = FOLDS) -> Int64[Tensor, " n"]:
@@ -110,35 +117,50 @@ def deal_folds(strata: Sequence[object], seed: int, folds: int = FOLDS) -> Int64
     return dealt
 
 
-def cross_fit(
+def choose_penalty(
     features: Float[Tensor, "n d"],
     targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
     weights: Weights | None = None,
-) -> CrossFit:
-    """Choose the penalty by cross-validation over ``folds``, from the largest downwards."""
-    parts = [folds == fold for fold in range(int(folds.max()) + 1)]
-    starts: list[Head | None] = [None] * len(parts)
-    best, lowest, failures = CrossFit(USUAL_PENALTY, (), torch.zeros(len(folds), task.outputs)), float("inf"), 0
-    penalties = PENALTIES if len(folds) >= 2 * len(parts) else (USUAL_PENALTY,)
-    for penalty in penalties:
-        logits, heads = torch.zeros(len(features), task.outputs), []
-        for start, is_held in zip(starts, parts, strict=True):
-            if is_held.all():
-                break
-            own = None if weights is None else weights[~is_held]
-            heads.append(fit_head(features[~is_held], targets[~is_held], task, penalty, own, start))
-            logits[is_held] = heads[-1].logits(features[is_held])
-        starts = [*heads]
-        loss = task.loss(logits, targets, weights=weights).item()
+) -> float:
+    """The penalty with the lowest held-out loss in a cross-validation over ``folds``, from the largest downwards."""
+    if len(folds) < 2 * (int(folds.max()) + 1):
+        return USUAL_PENALTY
+    best, lowest, failures = USUAL_PENALTY, float("inf"), 0
+    starts: Sequence[Head] = ()
+    for penalty in PENALTIES:
+        fit = cross_fit(features, targets, folds, task, penalty, weights, starts)
+        loss, starts = task.loss(fit.logits, targets, weights=weights).item(), fit.heads
         if loss < lowest:
-            best, lowest, failures = CrossFit(penalty, tuple(heads), logits), loss, 0
+            best, lowest, failures = penalty, loss, 0
         else:
             failures += 1
         if failures == PATIENCE:
             break
     return best
+
+
+def cross_fit(
+    features: Float[Tensor, "n d"],
+    targets: Targets,
+    folds: Int64[Tensor, " n"],
+    task: Task,
+    penalty: float,
+    weights: Weights | None = None,
+    starts: Sequence[Head] = (),
+) -> CrossFit:
+    """Fit a head without each fold; ``starts`` only saves steps. Without a second fold, there are no heads."""
+    logits, heads = torch.zeros(len(features), task.outputs), []
+    for fold in range(int(folds.max()) + 1):
+        is_held = folds == fold
+        if is_held.all():
+            break
+        own = None if weights is None else weights[~is_held]
+        start = starts[fold] if starts else None
+        heads.append(fit_head(features[~is_held], targets[~is_held], task, penalty, own, start))
+        logits[is_held] = heads[-1].logits(features[is_held])
+    return CrossFit(tuple(heads), logits)
 
 
 @torch.enable_grad()

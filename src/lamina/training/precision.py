@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lamina.nets.modules import Bfloat16Linear
 from lamina.training.activations import record_calls
@@ -81,6 +81,5 @@ def count_multiply_adds(model: Model) -> int:
     paths = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     calls = record_calls(model, image, paths)
     return sum(
-        call.output.numel() * model.get_submodule(path).get_parameter("weight")[0].numel()
-        for path, call in calls.items()
+        call.output.numel() * cast(Tensor, model.get_submodule(path).weight)[0].numel() for path, call in calls.items()
     )

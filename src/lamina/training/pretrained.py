@@ -145,9 +145,8 @@ def find_cached() -> dict[str, Path]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
-    known = (
-        set(import_timm().list_pretrained()) if names else set()
-    )  # because timm's organization also publishes other nets
+    # timm's organization also publishes nets that timm does not have.
+    known = set(import_timm().list_pretrained()) if names else set()
     files = {name: find_pretrained(name) for name in names if name in known}
     return {name: file for name, file in files.items() if file is not None}
 

@@ -121,13 +121,17 @@ class Recipe:
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """The recipe with the ``given`` fields replaced.
 
-    Changing the optimizer also sets its usual learning rate, unless ``given`` sets that too.
+    Changing the optimizer also sets its usual learning rate, and one average of the weights replaces the other, unless
+    ``given`` sets them too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
     """
     optimizer = given.get("optimizer", recipe.optimizer)
-    usual = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
+    usual: dict[str, Any] = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
+    for average, other in (("ema_decay", "initial_fraction"), ("initial_fraction", "ema_decay")):
+        if given.get(average):
+            usual |= {other: 0.0}
     if SCHEDULES[given.get("schedule", recipe.schedule)].warmup_steps is not None:
         usual |= {"warmup_fraction": 0.0}
     return dataclasses.replace(recipe, **usual | given)
