@@ -28,7 +28,6 @@ from lamina.nets import (
     Residual,
     Whiten,
 )
-from lamina.nets.modules import Bfloat16Linear
 from lamina.training.features import FOLDED_IMAGES, predict_logits
 from lamina.training.folding import fold_batch_norms
 from lamina.training.loop import Training
@@ -118,17 +117,6 @@ class Own(nn.Module):
 @pytest.mark.parametrize("module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"])
 def test_modules_of_a_users_own_are_left_alone(module: nn.Module) -> None:
     assert len(norms(fold_batch_norms(module))) == 1
-
-
-def test_a_layer_that_learns_in_bf16_is_folded_as_it_predicts() -> None:
-    module = build(Net(Flatten(), Linear(9, bias=False), BatchNorm(), ReLU(), Output(2)))
-    images = torch.randn(3, *SHAPE)
-    with torch.no_grad():
-        expected = module(images)
-        module[1].__class__ = Bfloat16Linear
-        folded = fold_batch_norms(module)
-        assert not norms(folded)
-        torch.testing.assert_close(folded(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_norm_without_running_statistics_is_left_alone() -> None:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lamina import Net, Recipe, Training, load_data
-from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU, Residual
 from lamina.training import precision
 from lamina.training.model import build_model
-from lamina.training.precision import Precision, arrange_layers, choose_precision, multiplies_bf16
+from lamina.training.precision import Precision, choose_precision, multiplies_bf16, prepare, uses_autocast
 from lamina.zoo import NAMES, load_net
 
 NET = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Conv2d(16, 3), ReLU(), Flatten(), Output())
@@ -95,33 +95,53 @@ def test_a_training_uses_the_recorded_choice(images):
     assert set(seen) == {torch.bfloat16}
 
 
-def test_a_linear_layer_multiplies_in_bf16_while_it_trains_and_predicts_in_float32(images):
-    model = build_model(ROWS, images, Recipe())
-    twin = copy.deepcopy(model)
-    assert arrange_layers(model, Precision("bf16", "recorded", ("body.3", "body.5"))) is False
-    pixels = sample(images)
-    model.eval(), twin.eval()
-    assert torch.equal(model(pixels), twin(pixels))
-    model.train()
-    kinds = [type(module).__name__ for module in model.body if isinstance(module, nn.Linear)]
+def test_a_linear_layer_multiplies_in_bf16_in_training_steps_only(images):
+    model, choice = build_model(ROWS, images, Recipe()), Precision("bf16", "recorded", ("body.3", "body.5"))
+    before, pixels = model(sample(images)), sample(images)
+    twin = prepare(model, choice)
+    assert not uses_autocast(model, choice)
+    assert torch.equal(model(pixels), before)
+    kinds = [type(module).__name__ for module in twin.body if isinstance(module, nn.Linear)]
     assert kinds == ["Bfloat16Linear", "Linear", "Linear"]
-    rounded, exact = model.body[:2](model.normalize(pixels)), twin.body[:2](twin.normalize(pixels))
+    rounded, exact = twin.body[:2](twin.normalize(pixels)), model.body[:2](model.normalize(pixels))
     assert rounded.dtype == torch.float32
-    weight, inputs = twin.body[1].weight, twin.normalize(pixels).flatten(1)
-    by_hand = inputs.bfloat16().double() @ weight.bfloat16().double().T + twin.body[1].bias.double()
+    weight, inputs = model.body[1].weight, model.normalize(pixels).flatten(1)
+    by_hand = inputs.bfloat16().double() @ weight.bfloat16().double().T + model.body[1].bias.double()
     torch.testing.assert_close(rounded.double(), by_hand, rtol=0.005, atol=0.005)
     assert 1e-5 < (rounded - exact).norm() / exact.norm() < 0.01
 
 
 def test_requested_bf16_is_used_in_every_layer(images):
     model = build_model(ROWS, images, Recipe())
-    arrange_layers(model, choose_precision("bf16", model))
-    assert {type(module).__name__ for module in model.body if isinstance(module, nn.Linear)} == {"Bfloat16Linear"}
+    twin = prepare(model, choose_precision("bf16", model))
+    assert {type(module).__name__ for module in twin.body if isinstance(module, nn.Linear)} == {"Bfloat16Linear"}
 
 
 def test_a_net_with_convolutions_is_trained_within_autocast(model):
-    assert arrange_layers(model, Precision("bf16", "as requested")) is True
-    assert arrange_layers(model, Precision("fp32", "as requested")) is False
+    assert uses_autocast(model, Precision("bf16", "as requested"))
+    assert not uses_autocast(model, Precision("fp32", "as requested"))
+
+
+@pytest.mark.parametrize("kernels", ["off", "auto"])
+def test_the_twin_shares_weights_and_hooks_and_leaves_the_model_as_it_was(monkeypatch, images, kernels):
+    monkeypatch.setenv("LAMINA_KERNELS", kernels)
+    net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Residual(Conv2d(4, 1), BatchNorm()), Flatten(), Output())
+    model = build_model(net, images, Recipe()).train()
+    structure, names = repr(model.body), list(model.state_dict())
+    twin = prepare(model, Precision("fp32", "as requested"))
+    assert repr(model.body) == structure and list(model.state_dict()) == names
+    assert {id(weight) for weight in twin.parameters()} == {id(weight) for weight in model.parameters()}
+    reference, pixels = copy.deepcopy(model), sample(images)
+    for module in (twin, reference):
+        module(pixels).square().sum().backward()
+    torch.testing.assert_close(dict(model.named_buffers()), dict(reference.named_buffers()), rtol=1e-5, atol=1e-6)
+    for weight, expected in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(weight.grad, expected.grad, rtol=1e-3, atol=1e-3)
+    seen = []
+    for module in model.modules():  # also those that a kernel joins
+        module.register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    twin(pixels)
+    assert {"Model", "Sequential", "Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "ResidualSum", "Linear"} <= set(seen)
 
 
 @pytest.mark.slow

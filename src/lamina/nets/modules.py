@@ -140,11 +140,9 @@ class _FlattenTurned(torch.autograd.Function):
 
 
 class Bfloat16Linear(nn.Linear):
-    """A linear layer that multiplies in bf16 in training mode; its inputs and outputs are float32."""
+    """A linear layer that multiplies in bf16; its inputs and outputs are float32."""
 
     def forward(self, x: Float[Tensor, "n f"]) -> Float[Tensor, "n u"]:
-        if not self.training:  # evaluated and saved models are float32
-            return super().forward(x)
         products = functional.linear(x.bfloat16(), self.weight.bfloat16()).float()
         return products if self.bias is None else products + self.bias
 

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
+from lamina.nets.modules import ResidualSum, SameConv2d, Whitening
 from lamina.training.activations import watch
 from lamina.training.model import Model, eval_mode
 
 # Exact types, because a subclass may do more after its multiplication.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
-LINEAR = (nn.Linear, Bfloat16Linear)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 RELATIVE_ERROR = 1e-3
 """Largest allowed change of the logits by ``fold_model``, relative to the largest logit."""
@@ -59,7 +58,7 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
     folded: list[nn.Module] = []
     for layer in row:
         before = folded[-1] if folded else None
-        is_pair = type(layer) in BATCH_NORMS and type(before) in (*CONVOLUTIONS, *LINEAR)
+        is_pair = type(layer) in BATCH_NORMS and type(before) in (*CONVOLUTIONS, nn.Linear)
         if before is not None and is_pair and (weights := _fuse(before, layer)) is not None:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights

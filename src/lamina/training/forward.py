@@ -24,14 +24,14 @@ from lamina.training.group import ALONE, Group
 from lamina.training.head import fit_model_head
 from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
-from lamina.training.precision import Precision, arrange_layers
+from lamina.training.precision import Precision, prepare, uses_autocast
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 
 
 class Forward:
-    """Computes logits and loss of a batch. Prepares the layers of ``model`` for ``precision``."""
+    """Computes logits and loss of a batch, with a twin of ``model`` that is prepared for ``precision``."""
 
     def __init__(
         self,
@@ -45,10 +45,13 @@ class Forward:
         self._model, self._batches, self._recipe, self._group = model, batches, recipe, group
         self.loss = loss
         self._device = model.device
-        self._autocasts = arrange_layers(model, precision)
+        self._autocasts = uses_autocast(model, precision)
+        self._prepared = prepare(model, precision, joins=not recipe.compile)
         # One kernel per batch size, because a dynamic one could round differently depending on the first size.
-        compiles = recipe.compile
-        self._compute: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False) if compiles else model
+        prepared = self._prepared
+        self._compute: Callable[[Tensor], Tensor] = (
+            torch.compile(prepared, dynamic=False) if recipe.compile else prepared
+        )
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
         with self._arithmetic(batch):
@@ -58,7 +61,7 @@ class Forward:
     def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
         """Logits and loss without compilation, so that hooks see every layer."""
         with self._arithmetic(batch):
-            logits: Tensor = self._model(batch.pixels)
+            logits: Tensor = self._prepared(batch.pixels)
         return logits, self.loss(logits, batch)
 
     def predict_logits(self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Set
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from lamina.nets.modules import Bfloat16Linear
+from lamina.kernels.library import Kernels, find_kernels
+from lamina.kernels.norm_act import join_layers
+from lamina.nets.modules import Bfloat16Linear, ResidualSum
 from lamina.training.activations import record_calls
 from lamina.training.device import Choice
 from lamina.training.model import Model
@@ -16,6 +20,7 @@ from lamina.training.model import Model
 # Limits of a net and of a linear layer, below which conversion to bf16 costs what the products save.
 LEAST_MULTIPLY_ADDS = 1_000_000
 LEAST_WEIGHTS = 100_000
+Module = TypeVar("Module", bound=nn.Module)
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "MPS device"}
 
 
@@ -53,14 +58,45 @@ def multiplies_bf16(device: str) -> bool:
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def arrange_layers(model: Model, precision: Precision) -> bool:
-    """Prepare the layers for the number format; returns whether to train with torch's autocast."""
-    if precision.value != "bf16" or not _is_linear(model):
-        return precision.value == "bf16"
-    for name, layer in _find_linear(model).items():
-        if name not in precision.float32_layers:
-            layer.__class__ = Bfloat16Linear
-    return False
+def prepare(model: Model, precision: Precision, *, joins: bool = True) -> Model:
+    """A twin of the model for training steps; it shares all weights and hooks, but may compute layers together.
+
+    Args:
+        model: Model to train, on its device; stays as it is.
+        precision: Number format of products.
+        joins: Whether C functions may compute rows of layers; ``torch.compile`` cannot read them.
+    """
+    layers = _find_linear(model) if precision.value == "bf16" and _is_linear(model) else {}
+    rounded = {layer for name, layer in layers.items() if name not in precision.float32_layers}
+    kernels = find_kernels() if joins and model.device.type == "cpu" else None
+    twin = _copy(model, {"body": _prepare(model.body, rounded, kernels if isinstance(kernels, Kernels) else None)})
+    twin.training = True
+    return twin
+
+
+def uses_autocast(model: Model, precision: Precision) -> bool:
+    """Whether torch's autocast chooses the products that are computed in bf16, rather than ``prepare``."""
+    return precision.value == "bf16" and not _is_linear(model)
+
+
+def _prepare(module: nn.Module, rounded: Set[nn.Module], kernels: Kernels | None) -> nn.Module:
+    if module in rounded:
+        twin = _copy(module, {})
+        twin.__class__ = Bfloat16Linear
+        return twin
+    if type(module) is ResidualSum:
+        return _copy(module, {name: _prepare(row, rounded, kernels) for name, row in module.named_children()})
+    if type(module) is not nn.Sequential:
+        return module
+    layers = dict(enumerate(module)) if kernels is None else dict(join_layers(list(module), kernels))
+    return _copy(module, {str(place): _prepare(layer, rounded, kernels) for place, layer in layers.items()})
+
+
+def _copy(module: Module, children: dict[str, nn.Module]) -> Module:
+    """A module that shares parameters, buffers and hooks with ``module``, but has other children."""
+    twin = copy.copy(module)
+    twin._modules = {**children}
+    return twin
 
 
 def _is_linear(model: Model) -> bool:

@@ -1,0 +1,6 @@
+/* The functions for the compiler's default instruction set. */
+#define LANES 4
+#define NAMED(name) name##_baseline
+#include "vectors.h"
+
+#include "norm_act.inc"
