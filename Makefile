@@ -1,4 +1,5 @@
 # make demo: install lamina, train the article's two nets and compare them.   make test: lint, types and all tests.
+# make kernels: build the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc.
 # make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,18 +7,18 @@ BIN := .venv/bin
 # takes from the others.
 WORKERS := --numprocesses $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)") --dist worksteal
 
-.PHONY: demo test quick coverage lint install clean
+.PHONY: demo test quick coverage lint kernels install clean
 
 demo: .venv/installed
 	$(BIN)/lamina reproduce
 
-test: lint
+test: lint kernels
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
 
-quick: lint
+quick: lint kernels
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not slow" src tests/nets tests/training tests/evaluation tests/data
 
-coverage: .venv/installed-test
+coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest $(WORKERS)
 	$(BIN)/coverage combine --quiet
@@ -29,16 +30,20 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Without a compiler this only warns, and torch computes these layers.
+kernels: .venv/installed-test
+	$(BIN)/python setup.py --quiet build_ext --inplace
+
 install: .venv/installed-test
 
-.venv/installed: pyproject.toml
+.venv/installed: pyproject.toml setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --editable ".[test]"
+	$(BIN)/pip install --quiet --editable ".[test]" setuptools
 	touch $@
 
 clean:
-	rm -rf .venv build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist src/lamina/kernels/*.so .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

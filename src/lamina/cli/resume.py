@@ -8,6 +8,7 @@ from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.train_options import ResumeOptions
 from lamina.cli.session import play, print_group, print_result
 from lamina.cli.terminal import Terminal, read_seconds
+from lamina.runs.overview import describe_arithmetic
 from lamina.runs.stored import share_run
 from lamina.training.device import choose_again
 from lamina.training.group import join_group
@@ -19,7 +20,7 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
         run = share_run(options.run, group)
         print_group(group, run.record.recipe.lanes, terminal)
         run = replace(add_module(run, options.net, terminal), dataset=choose_run_data(run, options.data, terminal))
-        terminal.remark(f"device: {choose_again(run.record.device)}; precision: {run.record.precision}")
+        terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
         events = run.iter_train(
             epochs=options.epochs, save_every_seconds=save_every_seconds,
             rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",

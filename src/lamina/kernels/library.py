@@ -44,12 +44,18 @@ class Kernels:
     norm_act_forward: Any
     norm_act_backward: Any
 
+    def __str__(self) -> str:
+        return self.level
+
 
 @dataclass(frozen=True)
 class NoKernels:
     """Why torch's layers are used."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return f"off ({self.reason})"
 
 
 @cache
@@ -59,7 +65,7 @@ def load_kernels(level: str) -> Kernels | NoKernels:
         return NoKernels(f"{VARIABLE} is off")
     if level not in ("auto", *LEVELS):
         raise LaminaError(
-            f"{VARIABLE} is {level!r}; it must be auto, off, {' or '.join(LEVELS)}. Unset it to use the widest "
+            f"{VARIABLE} is {level!r}; it must be auto, off, baseline, avx2 or avx512. Unset it to use the widest "
             "instruction set of this processor."
         )
     path = next(Path(__file__).parent.glob("native*.so"), None)

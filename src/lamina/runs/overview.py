@@ -8,9 +8,12 @@ from typing import Any, TypeAlias
 
 from lamina.errors import LaminaError, escape
 from lamina.evaluation.reports import Report
+from lamina.kernels.library import find_kernels
 from lamina.markup import card, note, table, wrap
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import RunFolder
+from lamina.training.device import Choice
+from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
@@ -59,7 +62,12 @@ def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
     if has_own_statistics:
         mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
-    return [*lines, f"device: {record.device}; precision: {record.precision}"]
+    return [*lines, describe_arithmetic(record.device, record.precision)]
+
+
+def describe_arithmetic(device: Choice, precision: Precision) -> str:
+    kernels = f"; kernels: {find_kernels()}" if device.value == "cpu" else ""
+    return f"device: {device}; precision: {precision}{kernels}"
 
 
 def _read(folder: RunFolder) -> tuple[Report | None, Rows | None]:
