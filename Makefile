@@ -42,7 +42,7 @@ install: .venv/installed-test
 	touch $@
 
 .venv/installed-test: .venv/installed
-	$(BIN)/pip install --quiet --editable ".[test]" setuptools
+	$(BIN)/pip install --quiet --editable ".[test]"
 	touch $@
 
 clean:
