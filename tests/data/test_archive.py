@@ -128,7 +128,7 @@ def test_each_limit_holds_for_both_kinds(limit, value, fault, image_set, tmp_pat
 
 def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 21)
-    assert len(list_zip(image_set.write_zip(tmp_path / "a.zip"))) == 21
+    assert len(list_zip(image_set.write_zip(tmp_path / "a.zip")).images) == 21
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
         list_zip(tmp_path / "a.zip")
@@ -273,7 +273,7 @@ def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | Non
     """Each image's bytes as lamina reads them and as zipfile does; None where it rejects them."""
     ours: dict[str, bytes | None] = {}
     theirs: dict[str, bytes | None] = {}
-    image_set = list_zip(path)
+    image_set = list_zip(path).images
     with ImageReader() as reader, zipfile.ZipFile(path) as archive:
         for image in image_set:
             try:
@@ -310,7 +310,7 @@ def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
     data[first + 24 : first + 28] = struct.pack("<I", 1000)
     path = tmp_path / "a.zip"
     path.write_bytes(data)
-    (image,) = list_zip(path)
+    (image,) = list_zip(path).images
     tracemalloc.start()
     with ImageReader() as reader, pytest.raises(BadImageError, match="Bad CRC-32"):
         reader.read(image)

@@ -15,13 +15,14 @@ from lamina.data import Dataset, Images, Preparation, Problem, load_data
 from lamina.data.decoding import EncodedImage
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
-from lamina.data.sources.class_folders import arrange, label_of, scan_folder
+from lamina.data.sources.class_folders import Scan, arrange, label_of, scan_folder
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
 
 
-def arrange_paths(*paths: str, label_from: LabelFrom = "folder") -> Listing:
-    return arrange([EncodedImage(path, f"/{path}") for path in paths], Path("pets"), label_from)
+def arrange_paths(*paths: str, label_from: LabelFrom | None = None, splits: tuple[str, ...] = ()) -> Listing:
+    scan = Scan([EncodedImage(path, f"/{path}") for path in paths], [])
+    return arrange(scan, Path("pets"), Preparation(label_from=label_from, splits=splits))
 
 
 def places(listing: Listing) -> list[tuple[str | None, object, str]]:
@@ -109,7 +110,9 @@ LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ 
         (["1.png", "2.png"], f"The images in pets are not in class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
-            f"pets contains test, train and also more. {LAYOUT}",
+            f"pets is ambiguous: it contains test, train and also more. {LAYOUT} If these are splits, use --splits "
+            "train=train test=test (in Python, splits). If the outermost folders are the classes, use --label-from "
+            "folder, if the innermost are, --label-from parent.",
         ),
     ],
 )

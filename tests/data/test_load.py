@@ -119,7 +119,7 @@ def test_fingerprints_stay_the_same(form: str, image_set, tmp_path: Path) -> Non
     }[form]()
     assert load_data(source).fingerprint == FINGERPRINTS[form]
     if form != "shapes":
-        label_from = "parent" if form == "folder" else "folder"
+        label_from = "parent" if form == "folder" else None
         alike = Preparation(task="single-label", label_from=label_from, split_seed=7, resize="pad")
         assert load_data(source, alike).fingerprint == FINGERPRINTS[form]
     for other in (Preparation(size_px=7), Preparation(val_fraction=0.2), Preparation(val_fraction=0.2, split_seed=1)):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.data import Preparation
+from lamina.data import Preparation, Problem
 from lamina.data.decoding import EncodedImage
-from lamina.data.labels import read_targets
+from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -33,7 +33,8 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
         target_names=target_names,
         label_reason="the test",
     )
-    return Reading(*read_targets(listing, Preparation(**options)))
+    preparation = Preparation(**options)
+    return Reading(*read_targets(leave_out_unlabeled(listing, preparation), preparation))
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,10 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
     ("labels", "options", "message"),
     [
         (
-            {"kind": ["a", None, ""]},
+            {"kind": [None, ""]},
             {},
-            "2 images have no value in column 'kind'; the first is 1.png. Complete or remove those rows.",
-        ),
-        (
-            {"age": [1.5, None]},
-            {},
-            "1 image has no value in column 'age'; the first is 1.png. Complete or remove those rows.",
+            "All 2 images have no value in column 'kind'. Choose another column with --label-column (in Python, "
+            "label_columns).",
         ),
         (
             {"age": ["old", "young"]},
@@ -155,8 +152,8 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"tags": ["a|b", None, "a"]},
             {},
-            "1 image has no value in column 'tags'; the first is 1.png. Complete or remove those rows. If an empty "
-            "cell means no label, add --task multi-label (in Python, Preparation(task='multi-label')).",
+            "1 image has no value in column 'tags'; the first is 1.png. If an empty cell means no label, add --task "
+            "multi-label (in Python, Preparation(task='multi-label')). Otherwise, complete or remove those rows.",
         ),
         (
             {"tags": [[], []]},
@@ -169,6 +166,16 @@ def test_values_that_cannot_be_used_say_what_to_do(labels, options, message: str
     with pytest.raises(DataError) as raised:
         read(labels, **options)
     assert str(raised.value) == message
+
+
+def test_an_image_without_a_value_is_left_out_and_named() -> None:
+    images = [EncodedImage(f"{number}.png") for number in range(3)]
+    listing = Listing(images, [None] * 3, {"age": [1.5, None, 2.5], "size": [1, 2, ""]})
+    found = leave_out_unlabeled(listing, Preparation())
+    assert (found.labels, found.images) == ({"age": [1.5], "size": [1]}, images[:1])
+    assert found.problems == [
+        Problem("1.png", "no value in column 'age'"), Problem("2.png", "no value in column 'size'")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")])

@@ -97,7 +97,7 @@ def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_predicted(serve
     lists = b'{"images":[' + b"[]," * 3_300_000 + b"[]]}"
     with server.bounded():
         for image, problem in (
-            (bomb, "more than 50 megapixels"),
+            (bomb, "more than 67 megapixels"),
             (whole[: len(whole) // 2], "truncated"),
             (b"", "empty"),
             (b"\x89PNG\r\n\x1a\n" + bytes(1000), None),

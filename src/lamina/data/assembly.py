@@ -10,7 +10,7 @@ import numpy as np
 from lamina.data.cache import map_pixels, split_images
 from lamina.data.duplicates import list_leaks
 from lamina.data.images import Dataset, Problem, Progress
-from lamina.data.labels import read_targets
+from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
 from lamina.data.splits import OWN_RULE, SPLITS, draw_splits, order_by_split, unite_duplicates
@@ -22,6 +22,8 @@ ENCODING = ("utf-8", "surrogateescape")
 
 def build_dataset(listing: Listing, name: str, preparation: Preparation, folder: Path, progress: Progress) -> Dataset:
     """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
+    if listing.pixels is None:
+        listing = leave_out_unlabeled(listing, preparation)
     names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation)

@@ -16,13 +16,15 @@ import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from lamina.data.formats import FORMATS, HEAD_BYTES, HEIF, RAW, RAW_SUFFIXES, explain_unread, find_format
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
 
-# Pillow's other formats are rare, and some of them (EPS) start other programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 IMAGE_LIMIT_BYTES = 256 * 2**20
-IMAGE_LIMIT_PIXELS = 50_000_000
+IMAGE_LIMIT_PIXELS = 2**26  # 8192×8192; cameras of 50 megapixels take 8192×6144
+# Threads decode larger images in turn, because each may need half a gigabyte.
+LARGE_PIXELS = 2**23
+LARGE_AT_ONCE = threading.BoundedSemaphore(2)
 
 # The transpose for each EXIF orientation.
 TURNS = {
@@ -64,12 +66,18 @@ def decode_and_measure(
     """Decode an image, turn it upright and resize it; return the pixels and the stored height and width."""
     if not data:
         raise BadImageError("empty")
+    head = data[:HEAD_BYTES]
+    if reason := explain_unread(head, ""):
+        raise BadImageError(reason)
+    formats = (HEIF,) if find_format(head) == HEIF else FORMATS
     try:
-        with _named_errors(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > IMAGE_LIMIT_PIXELS:
+        with _named_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
+            pixels = image.width * image.height
+            if pixels > IMAGE_LIMIT_PIXELS:
                 raise Image.DecompressionBombError
-            upright, stored_size_px = _load_upright(image, size, resize)
-            return _fit(upright, size, mode, resize), stored_size_px
+            with LARGE_AT_ONCE if pixels > LARGE_PIXELS else contextlib.nullcontext():
+                upright, stored_size_px = _load_upright(image, size, resize)
+                return _fit(upright, size, mode, resize), stored_size_px
     except UnidentifiedImageError:
         is_tiff = data.startswith((b"II*\0", b"MM\0*"))
         raise BadImageError("an unsupported kind of TIFF" if is_tiff else "not an image") from None
@@ -134,6 +142,8 @@ def read_file(path: Path) -> bytes:
             raise BadImageError("a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file")
         if state.st_size > IMAGE_LIMIT_BYTES:
             raise BadImageError(f"larger than {IMAGE_LIMIT_BYTES // 2**20} MiB")
+        if path.suffix.lower() in RAW_SUFFIXES:
+            raise BadImageError(RAW)
         return path.read_bytes()
     except OSError as error:
         raise BadImageError((error.strerror or str(error)).lower()) from None
@@ -150,7 +160,7 @@ def _named_errors() -> Iterator[None]:
     except (BadImageError, UnidentifiedImageError):
         raise
     except Image.DecompressionBombError:
-        raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS // 1_000_000} megapixels") from None
+        raise BadImageError(f"more than {IMAGE_LIMIT_PIXELS / 1e6:.0f} megapixels") from None
     except Exception as error:  # on damaged bytes, Pillow's parsers raise almost anything
         reason = "truncated" if "truncated" in str(error).lower() else f"damaged: {error}"[:120]
         raise BadImageError(reason) from None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from lamina.data.images import Dataset
-from lamina.data.load import NAMES
+from lamina.data.images import OTHER_FILE, Dataset
+from lamina.data.load import EXAMPLES, NAMES
 from lamina.data.splits import OWN_RULE
+from lamina.errors import name_some
 
 
 def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
@@ -12,7 +13,9 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     counts = ", ".join(f"{len(images):,} {split}" for split, images in dataset.splits.items())
     shape = "×".join(map(str, dataset.train.shape))
     lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
-    return lines if dataset.split_rule == OWN_RULE else [*lines, f"splits: {dataset.split_rule}"]
+    lines += [f"splits: {dataset.split_rule}"] if dataset.split_rule != OWN_RULE else []
+    others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
+    return [*lines, f"not used: {len(others):,} other files: {name_some(others, EXAMPLES)}"] if others else lines
 
 
 def describe_reading(dataset: Dataset) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
-from lamina.data.images import DARK, Dataset, Images, Problem, list_gaps
+from lamina.data.images import DARK, OTHER_FILE, Dataset, Images, Problem, list_gaps
 from lamina.data.splits import SPLITS, Split, find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -165,6 +165,10 @@ def _find_only_class(train: Images) -> list[Finding]:
     return [Finding("class-missing", "error", message, 1)] if is_alone else []
 
 
+_UNUSED: tuple[str, Severity] = ("unused", "note")
+_UNREADABLE: tuple[str, Severity] = ("unreadable", "warning")
+
+
 def _find_unreadable(dataset: Dataset) -> list[Finding]:
     # The text after a colon differs by file, as in "damaged: broken data stream".
     groups: dict[str, list[Problem]] = {}
@@ -173,9 +177,10 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
     found = []
     for reason, problems in sorted(groups.items(), key=lambda group: -len(group[1])):
         count, them = plural(len(problems), "file was", "files were"), "it" if len(problems) == 1 else "them"
-        message = f"{count} left out: {reason}. Repair, replace or remove {them}."
+        remedy = "" if reason == OTHER_FILE else f" Repair, replace or remove {them}."
         sighted = tuple(Sighting(None, problem.path, None) for problem in problems)
-        found.append(Finding("unreadable", "warning", message, len(problems), sighted))
+        kind, severity = _UNUSED if reason == OTHER_FILE else _UNREADABLE
+        found.append(Finding(kind, severity, f"{count} left out: {reason}.{remedy}", len(problems), sighted))
     return found
 
 

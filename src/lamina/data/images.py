@@ -26,12 +26,13 @@ from lamina.values import explain_call
 Progress = Callable[[int, int], None]
 
 DARK = "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been truncated."
+OTHER_FILE = "not an image file"  # a problem's reason, which needs no repair: notes, tables, labels …
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
 
 @dataclass(frozen=True)
 class Problem:
-    """An image that was left out: its path in the source, and the reason in a few words."""
+    """A file that was left out: its path in the source, and the reason in a few words."""
 
     path: str
     reason: str

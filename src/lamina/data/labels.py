@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from lamina.data.images import Problem
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, plural
@@ -22,7 +23,6 @@ _Read: TypeAlias = tuple[Targets, tuple[str, ...]]  # targets, and the names of 
 def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, tuple[str, ...], str]:
     """Return the targets of all images of a source, their names, and a line about their kind and origin."""
     labels = listing.labels
-    _check_complete(listing, preparation)
     task = preparation.task or listing.kind or _find_task(labels, preparation)
     match task:
         case "single-label":
@@ -39,21 +39,30 @@ def read_targets(listing: Listing, preparation: Preparation) -> tuple[Targets, t
     return targets, names, f"{find_kind(task).describe(names)}, from {listing.label_reason}"
 
 
-def _check_complete(listing: Listing, preparation: Preparation) -> None:
-    """Reject empty cells, unless they mean "no label": in lists, or if joined labels were requested."""
+def leave_out_unlabeled(listing: Listing, preparation: Preparation) -> Listing:
+    """Leave out images with an empty cell, unless it means "no label": in lists, or if joined labels were requested."""
+    is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
+    is_alone = len(listing.labels) == 1
+    reasons: dict[int, str] = {}
     for column, values in listing.labels.items():
         gaps = [place for place, value in enumerate(values) if value is None or value == ""]
-        is_list = any(isinstance(value, list) for value in values)
-        is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
-        is_alone = len(listing.labels) == 1
-        if gaps and not is_list and not (is_joined and is_alone):
-            can_be_joined = is_alone and _find_separator({value for value in values if isinstance(value, str)})
-            remedy = "add --task multi-label (in Python, Preparation(task='multi-label'))"
-            hint = f" If an empty cell means no label, {remedy}." if can_be_joined else ""
+        if not gaps or (is_joined and is_alone) or any(isinstance(value, list) for value in values):
+            continue
+        if is_alone and _find_separator({value for value in values if isinstance(value, str)}):
             raise DataError(
                 f"{plural(len(gaps), 'image has', 'images have')} no value in column {column!r}; "
-                f"the first is {listing.images[gaps[0]].name}. Complete or remove those rows.{hint}"
+                f"the first is {listing.images[gaps[0]].name}. If an empty cell means no label, add --task multi-label "
+                "(in Python, Preparation(task='multi-label')). Otherwise, complete or remove those rows."
             )
+        reasons |= dict.fromkeys(gaps, f"no value in column {column!r}")
+    if len(reasons) == len(listing.images):
+        raise DataError(
+            f"All {len(reasons):,} images have {reasons[0]}. Choose another column with --label-column (in Python, "
+            "label_columns)."
+        )
+    kept = [place for place in range(len(listing.images)) if place not in reasons]
+    problems = [Problem(listing.images[place].name, reason) for place, reason in sorted(reasons.items())]
+    return listing.keep(kept, [listing.images[place] for place in kept], problems) if reasons else listing
 
 
 def _find_task(labels: Mapping[str, Sequence[object]], preparation: Preparation) -> KindName:

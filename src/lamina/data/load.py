@@ -16,7 +16,7 @@ from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps
-from lamina.data.images import Dataset, Images, Problem, Progress
+from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
@@ -36,7 +36,8 @@ NAMES = (*PUBLISHED, *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 WHOLE_RULE = "none; lamina evaluates all images"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
-OPTIONS = ("image_column", "label_columns", "split_column", "label_separator", "label_from")
+OPTIONS = ("image_column", "label_columns", "split_column", "label_separator", "label_from", "splits")
+FOLDER_OPTIONS = ("label_from", "splits")
 EXAMPLES = 3  # images listed per finding
 
 
@@ -79,7 +80,7 @@ def load_data(
     dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
         raise DataError(f"{source} has no training images. Add some to train/, or reduce val and test.")
-    messages = [_describe_problems(dataset.problems)] if dataset.problems else []
+    messages = _describe_problems(dataset.problems)
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:
         messages.append(f"{dataset.name}: {' '.join(dataset.conversions)} The targets are {dataset.target_reason}.")
@@ -94,8 +95,8 @@ def load_to_evaluate(
 ) -> Dataset:
     """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
     dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
-    if dataset.problems:
-        warnings.warn(_describe_problems(dataset.problems), LaminaWarning, stacklevel=2)
+    for message in _describe_problems(dataset.problems):
+        warnings.warn(message, LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:
         whole = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
@@ -200,9 +201,12 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
     return ""
 
 
-def _describe_problems(problems: Sequence[Problem]) -> str:
-    named = name_some([f"{problem.path} ({problem.reason})" for problem in problems], EXAMPLES)
-    return f"Left out {plural(len(problems), 'image', 'images')} that could not be read: {named}"
+def _describe_problems(problems: Sequence[Problem]) -> list[str]:
+    """A message about the images that were left out, if any; files that are no images need no warning."""
+    unread = [f"{problem.path} ({problem.reason})" for problem in problems if problem.reason != OTHER_FILE]
+    if not unread:
+        return []
+    return [f"Left out {plural(len(unread), 'image', 'images')} that could not be read: {name_some(unread, EXAMPLES)}"]
 
 
 def _counted(dataset: Dataset) -> list[str]:
@@ -226,9 +230,10 @@ def _read(
     name, key, opened, drawn = _open(source, preparation)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:
-        columns = [field for field in unused if field != "label_from"]
+        columns = [field for field in unused if field not in FOLDER_OPTIONS]
+        others = [field for field in unused if field in FOLDER_OPTIONS]
         users = [f"{name_some(columns)} (for tables only)"] if columns else []
-        users += ["label_from (for folders and archives of images only)"] if "label_from" in unused else []
+        users += [f"{name_some(others)} (for folders and archives of images only)"] if others else []
         raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
 
     def build(folder: Path) -> Dataset:

@@ -33,9 +33,12 @@ class Preparation:
     resize: Resize = "crop"
     """how an image becomes a square: crop scales it to cover the square and keeps the center; pad scales it to fit
     inside and adds black bars; stretch changes its proportions"""
-    label_from: LabelFrom = "folder"
+    label_from: LabelFrom | None = None
     """source of an image's class: folder (its top-level class folder), parent (the folder that contains it) or filename
-    (its file name up to the first digit)"""
+    (its file name up to the first digit) (default: folder, if the names of the folders are not ambiguous)"""
+    splits: Annotated[tuple[str, ...], "a list such as train=Training"] = ()
+    """the top-level folders that are splits, as in train=Training test=Testing; lamina leaves out the others (default:
+    folders with words such as train, val and test in their names)"""
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None

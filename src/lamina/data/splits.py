@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from lamina.data.preparation import Preparation
@@ -15,18 +16,43 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # The names of splits in folders, files, columns and arrays, in lower case.
 SPLIT_WORDS: dict[str, Split] = {
     "train": "train",
+    "training": "train",
     "val": "val",
     "valid": "val",
     "validation": "val",
     "dev": "val",
     "test": "test",
+    "testing": "test",
+    "holdout": "test",
 }
+UNLABELED_WORDS = ("pred", "predict", "prediction", "unlabeled", "unlabelled")
+EVALUATION_WORDS = ("eval", "evaluation")  # test, or val beside a test
+_WORD = re.compile(
+    rf"(?<![a-z])({'|'.join((*SPLIT_WORDS, *UNLABELED_WORDS, *EVALUATION_WORDS))})(?:set|data|images)?(?![a-z])"
+)
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "from the source"
 TEST_FRACTION = 0.2  # drawn if the source has no val or test split
 VAL_FRACTION = 0.1  # drawn if the source has no val
 LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a meaningful score
+
+
+def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
+    """The splits that names stand for, by a word in each, such as ``seg_train`` or ``TestSet``; ``None``: unlabeled."""
+    words = {name: _find_words(name) for name in names}
+    has_test = any("test" in (SPLIT_WORDS.get(word) for word in found) for found in words.values())
+    meanings: dict[str, Split | None] = {
+        **SPLIT_WORDS,
+        **dict.fromkeys(UNLABELED_WORDS),
+        **dict.fromkeys(EVALUATION_WORDS, "val" if has_test else "test"),
+    }
+    meant = {name: {meanings[word] for word in found} for name, found in words.items()}
+    return {name: splits.pop() for name, splits in meant.items() if len(splits) == 1}
+
+
+def _find_words(name: str) -> list[str]:
+    return _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower())
 
 
 def draw_splits(

@@ -25,6 +25,7 @@ class PreparationFields(Given):
         "label_columns": arg(name="label-column", metavar="NAME..."),
         "label_separator": arg(metavar="TEXT"),
         "split_column": arg(metavar="NAME"),
+        "splits": arg(metavar="SPLIT=FOLDER..."),
         "val_fraction": arg(name="val", metavar="FRACTION"),
         "test_fraction": arg(name="test", metavar="FRACTION"),
         "split_seed": arg(metavar="N"),

@@ -7,11 +7,11 @@ import zipfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from lamina.data.decoding import EncodedImage
-from lamina.data.images import Progress
+from lamina.data.decoding import BadImageError, EncodedImage
+from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.cifar import is_batches_archive, list_batches
-from lamina.data.sources.class_folders import arrange, is_hidden, is_image_path
+from lamina.data.sources.class_folders import Scan, arrange, check_image, is_hidden
 from lamina.data.sources.listing import READ_ERRORS, Listing, Source, mark_state, readable
 from lamina.data.sources.members import open_zip, tar_members, zip_members
 from lamina.data.sources.table import HEADER_BYTES, METADATA, SUFFIXES, names_files
@@ -31,40 +31,55 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     def read(folder: Path, _: Progress) -> Listing:
         if not is_zip and is_batches_archive(path):
             return list_batches(path)
-        images = list_zip(path) if is_zip else spool_tar(path, folder / "spool")
-        return arrange(images, path, preparation.label_from)
+        return arrange(list_zip(path) if is_zip else spool_tar(path, folder / "spool"), path, preparation)
 
-    return Source(mark_state(path.stat()), read, ("label_from", "label_separator"))
+    return Source(mark_state(path.stat()), read, ("label_from", "label_separator", "splits"))
 
 
-def list_zip(path: Path) -> list[EncodedImage]:
+def list_zip(path: Path) -> Scan:
     """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or contains a table."""
     images: dict[str, EncodedImage] = {}
+    others: dict[str, str] = {}
     tables: list[str] = []
+
+    def read_head(member: zipfile.ZipInfo) -> bytes:
+        with archive.open(member) as file:
+            return file.read(HEADER_BYTES)
+
     with readable(path), open_zip(path) as archive:
         for name, member in zip_members(archive, path):
-            if is_image_path(name):
-                images[name] = EncodedImage(name, str(path), member.filename, member.file_size)
-            elif _is_table(name, archive.open(member).read(HEADER_BYTES) if _has_header(name) else None):
-                tables.append(name)
+            try:
+                if not is_hidden(name):
+                    check_image(name, lambda member=member: read_head(member))  # type: ignore[misc]
+                    images[name] = EncodedImage(name, str(path), member.filename, member.file_size)
+            except BadImageError as error:
+                others[name] = str(error)
+                if _is_table(name, read_head(member) if _has_header(name) else None):
+                    tables.append(name)
     _reject_tables(path, images, tables)
-    return list(images.values())
+    return Scan(list(images.values()), list(map(Problem, others, others.values())))
 
 
-def spool_tar(path: Path, spool: Path) -> list[EncodedImage]:
+def spool_tar(path: Path, spool: Path) -> Scan:
     """Copy the images of a tar into one file for random access; ``DataError`` as for a zip."""
     images: dict[str, EncodedImage] = {}
+    others: dict[str, str] = {}
     tables: list[str] = []
     with spool.open("wb") as file:
-        for name, data in tar_members(path, lambda name: is_image_path(name) or _has_header(name)):
-            if data is not None and is_image_path(name):
+        for name, data in tar_members(path, lambda name: not is_hidden(name)):
+            if data is None:
+                continue
+            try:
+                check_image(name, lambda data=data: data)  # type: ignore[misc]
                 # If a name occurs twice, as after tar -r, the last one counts.
                 images[name] = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
                 file.write(data)
-            elif _is_table(name, data):
-                tables.append(name)
+            except BadImageError as error:
+                others[name] = str(error)
+                if _is_table(name, data if _has_header(name) else None):
+                    tables.append(name)
     _reject_tables(path, images, tables)
-    return list(images.values())
+    return Scan(list(images.values()), list(map(Problem, others, others.values())))
 
 
 def _has_header(name: str) -> bool:

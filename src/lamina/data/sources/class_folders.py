@@ -6,21 +6,26 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from lamina.data.decoding import BadImageError, EncodedImage
-from lamina.data.images import Problem
+from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
+from lamina.data.images import OTHER_FILE, Problem
 from lamina.data.preparation import LabelFrom, Preparation
+from lamina.data.sources.layouts import LAYOUT, find_layout
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+# Names of folders that are not classes if all images are in them.
+IMAGE_FOLDERS = {"image", "images", "img", "imgs", "jpegimages", "photos"}
 # Separators of words in file names, for a pattern; Windows numbers copies as in "cat (2).jpg".
 SEPARATORS = r" _.(\-"
-LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ folders that contain these."
 
 LABEL_REASONS: dict[LabelFrom, str] = {
     "folder": "the class folders",
@@ -30,11 +35,11 @@ LABEL_REASONS: dict[LabelFrom, str] = {
 
 
 class Scan(NamedTuple):
-    """The images of a folder, and a digest that changes with their paths, sizes and times."""
+    """The images of a folder, the other files, and a digest that changes with their paths, sizes and times."""
 
     images: list[EncodedImage]
     problems: list[Problem]
-    digest: str
+    digest: str = ""
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
@@ -44,18 +49,29 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
     scan = scan_folder(path)
 
     def read(*_: object) -> Listing:
-        return arrange(scan.images, path, preparation.label_from, scan.problems)
+        return arrange(scan, path, preparation)
 
-    return Source(scan.digest, read, ("label_from", "label_separator"))
+    return Source(scan.digest, read, ("label_from", "label_separator", "splits"))
 
 
 def is_image_path(path: str) -> bool:
-    """Whether a path, with ``/`` as separator, names an image that is not hidden."""
-    return path.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(path)
+    """Whether a path, with ``/`` as separator, has the suffix of an image and is not hidden."""
+    return path.lower().endswith(SUFFIXES) and not is_hidden(path)
 
 
 def is_hidden(path: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+    return any(part.startswith(".") or part.lower() in SYSTEM_FILES for part in path.split("/"))
+
+
+def check_image(name: str, read: Callable[[], bytes]) -> None:
+    """Raise ``BadImageError`` unless the file is an image that lamina reads, by its name or by its first bytes."""
+    if name.lower().endswith(SURE_SUFFIXES):  # decoding examines the content, and reports what is not an image
+        return
+    head = read()
+    if reason := explain_unread(head, name):
+        raise BadImageError(reason)
+    if find_format(head) is None:
+        raise BadImageError("not an image" if name.lower().endswith(SUFFIXES) else OTHER_FILE)
 
 
 def scan_folder(root: Path) -> Scan:
@@ -74,14 +90,23 @@ def scan_folder(root: Path) -> Scan:
         try:
             if entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 (never raises)
                 raise BadImageError("a link to a folder, which lamina does not follow")
-            if is_image_path(name):
+            if not is_hidden(entry.name):
                 state = stat_file(entry.path, real_root)
+                check_image(name, partial(read_head, entry.path))
                 digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
                 images.append(EncodedImage(name, entry.path, size_bytes=state.st_size))
         except BadImageError as error:
             problems.append(Problem(name, str(error)))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     return Scan(images, problems, digest.hexdigest())
+
+
+def read_head(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (twice as fast)
+            return file.read(HEAD_BYTES)
+    except OSError as error:
+        raise BadImageError((error.strerror or str(error)).lower()) from None
 
 
 def stat_file(path: str, real_root: Path) -> os.stat_result:
@@ -112,43 +137,44 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
                 yield prefix + entry.name, entry
 
 
-def arrange(
-    images: Sequence[EncodedImage], source: Path, label_from: LabelFrom = "folder", problems: Sequence[Problem] = ()
-) -> Listing:
+def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Listing:
     """Assign splits and classes by the paths of the images; a single folder around all of them is skipped."""
-    if not images:
-        raise DataError(f"No images in {source}. {LAYOUT}")
-    images = _step_in(images)
-    tops = {image.name.split("/")[0] for image in images if "/" in image.name}
-    parts = {top for top in tops if top.lower() in SPLIT_WORDS}
-    least_folders = 1 if label_from == "filename" else 2
-    in_parts = parts == tops and any(image.name.count("/") >= least_folders for image in images)
-    if len(parts) > 1 and not in_parts:
-        others = ", ".join(sorted(tops - parts)) or "no class folders inside them"
-        raise DataError(f"{source} contains {', '.join(sorted(parts))} and also {others}. {LAYOUT}")
+    if not scan.images:
+        raise DataError(f"No images in {source}. {LAYOUT}{_suggest_table(scan, source)}")
+    images = _step_in(scan.images)
+    label_from = preparation.label_from or "folder"
+    hint, paths = _suggest_table(scan, source), [image.name for image in images]
+    layout = find_layout(paths, source, preparation.label_from, preparation.splits, hint)
     fault = "no class in its file name" if label_from == "filename" else "not in a class folder"
-    left_out = list(problems)
+    left_out = list(scan.problems)
     kept: list[EncodedImage] = []
     splits: list[Split | None] = []
     labels: list[object] = []
     for image in sorted(images, key=lambda image: image.name):
-        path_parts = image.name.split("/")
-        split = SPLIT_WORDS[path_parts.pop(0).lower()] if in_parts and len(path_parts) > 1 else None
+        split, path_parts, reason = layout.place(image.name)
         label = label_of(path_parts, label_from)
-        if label is None:
-            left_out.append(Problem(image.name, fault))
+        if reason or label is None:
+            left_out.append(Problem(image.name, reason or fault))
         else:
             kept.append(image)
             splits.append(split)
             labels.append(label)
-    if not kept:
-        if label_from == "filename":
-            raise DataError(
-                f"The images in {source} have no class in their file names. Expected names such as cat_001.jpg."
-            )
-        raise DataError(f"The images in {source} are not in class folders. {LAYOUT}")
+    if not kept and label_from == "filename":
+        raise DataError(
+            f"The images in {source} have no class in their file names. Expected names such as cat_001.jpg."
+        )
+    if not kept or (label_from == "folder" and {str(label).lower() for label in labels} <= IMAGE_FOLDERS):
+        raise DataError(f"The images in {source} are not in class folders. {LAYOUT}{hint}")
     reason = LABEL_REASONS[label_from]
     return Listing(kept, splits, {"class": labels}, left_out, label_reason=reason, kind="single-label")
+
+
+def _suggest_table(scan: Scan, source: Path) -> str:
+    """Where the labels may be instead, if a file in the folder may hold them."""
+    others = sorted(problem.path for problem in scan.problems if problem.reason == OTHER_FILE)
+    if table := next((name for name in others if name.lower().endswith(TABLES)), None):
+        return f" If {table} has the labels, use {source / table}."
+    return ""
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
@@ -163,9 +189,13 @@ def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:
 
 
 def _step_in(images: Sequence[EncodedImage]) -> Sequence[EncodedImage]:
+    """Skip folders around all images, except for those beside them."""
     while True:
-        top = images[0].name.split("/")[0]
-        wrapped = all(image.name.startswith(f"{top}/") and image.name.count("/") > 1 for image in images)
-        if not wrapped or top.lower() in SPLIT_WORDS:
+        tops = {image.name.partition("/")[0] for image in images if "/" in image.name}
+        if len(tops) != 1:
             return images
-        images = [image._replace(name=image.name[len(top) + 1 :]) for image in images]
+        (top,) = tops
+        inside = [image for image in images if "/" in image.name]
+        if top.lower() in SPLIT_WORDS or any(image.name.count("/") == 1 for image in inside):
+            return images
+        images = [image._replace(name=image.name.removeprefix(f"{top}/")) for image in images]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import is_image_path
-from lamina.data.splits import SPLIT_WORDS, Split
+from lamina.data.splits import Split, find_splits
 from lamina.errors import DataError, name_some, suggest
 
 ColumnKind = Literal["text", "number", "truth", "list", "bytes", "other"]
@@ -89,7 +89,8 @@ def read_splits(table: Table, column: str) -> list[Split | None]:
             f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))}; expected train, val or "
             "test. Rename them, or remove those rows."
         )
-    return [None if value is None else SPLIT_WORDS[value.lower()] for value in values]
+    words = find_splits({value for value in values if value is not None})
+    return [words.get(value) for value in values]
 
 
 def _find_image(table: Table) -> str:
@@ -122,7 +123,8 @@ def _find_split(table: Table, image: str) -> str | None:
 
 
 def _unknown_splits(values: Iterable[str | None]) -> list[str]:
-    return sorted({value for value in values if value is not None and value.lower() not in SPLIT_WORDS})
+    given = {value for value in values if value is not None}
+    return sorted(given - {value for value, split in find_splits(given).items() if split})
 
 
 def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:

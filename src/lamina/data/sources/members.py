@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lamina.data.decoding import IMAGE_LIMIT_BYTES
 from lamina.data.sources.listing import readable
@@ -24,7 +25,11 @@ COMPRESSION_RATIO = 200  # a zip bomb exceeds this; images do not
 RATIO_FLOOR_BYTES = 2**20  # smaller members may exceed the ratio
 ARRAY_FLOOR_BYTES = 2**28  # so may smaller arrays: sorted labels compress 1000:1
 
-ENCRYPTED = 0x1  # a flag of a zip's member
+HEADER_BYTES = 2**16  # of a tar's extended header, which holds a long name
+HEADER_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+                tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+
+ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
 
 
@@ -61,13 +66,34 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, zip
         if member.file_size > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * member.compress_size):
             _reject(path, member.orig_filename, f"is compressed more than {COMPRESSION_RATIO}:1")
         if not member.is_dir():
-            yield _normalize(member.filename), member
+            yield _normalize(_decode_name(member)), member
+
+
+def _decode_name(member: zipfile.ZipInfo) -> str:
+    """A member's name: zip on Linux writes UTF-8 without the flag for it, which zipfile reads as cp437."""
+    if member.flag_bits & UTF8:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+class _LimitedInfo(tarfile.TarInfo):
+    """A tar header that is rejected before tarfile reads a name or comment of any length into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in HEADER_TYPES and found.size > HEADER_BYTES:
+            raise ValueError(f"it has a header of {found.size} bytes; at most {HEADER_BYTES} are allowed")
+        return found
 
 
 def tar_members(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
     """The paths of the files of a tar in order, and the bytes of the wanted ones."""
     total_bytes = end_bytes = 0
-    with readable(path), tarfile.open(path) as archive:
+    with readable(path), tarfile.open(path, tarinfo=_LimitedInfo) as archive:
         archive_bytes = path.stat().st_size
         for count, member in enumerate(archive, start=1):
             if not (member.isreg() or member.isdir()) or member.issparse():

@@ -6,8 +6,11 @@ import hashlib
 import os
 import posixpath
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -18,7 +21,7 @@ from lamina.data.sources.class_folders import is_hidden, is_image_path, stat_fil
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
-from lamina.errors import DataError
+from lamina.errors import DataError, name_some
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -73,8 +76,10 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
             columns = columns._replace(split=None)
         listing = _list_rows(table, columns, part)
         if table.kinds[columns.image] != "bytes":
-            listing = _find_images(listing, table, columns, part, digest)
+            listing = _find_images(listing, table, columns, part, digest, preparation)
         listings.append(listing)
+    if path.is_dir():
+        problems = [*problems, *_find_unnamed(path, {image.file for one in listings for image in one.images})]
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     if any(one.target_names != listings[0].target_names for one in listings):
         raise DataError(f"The files of the table {path} name different classes. Download or create it again.")
@@ -110,6 +115,15 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
         target_names=None if plural else table.class_names.get(columns.labels[0]),
         label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
     )
+
+
+def _find_unnamed(folder: Path, named: set[str]) -> list[Problem]:
+    files = [(name, entry) for name, entry in walk_files(folder) if is_image_path(name)]
+    return [
+        Problem(name, "not named in the table")
+        for name, entry in sorted(files, key=itemgetter(0))
+        if entry.path not in named
+    ]
 
 
 def names_files(head: bytes) -> bool:
@@ -178,7 +192,9 @@ def _find_metadata(folder: Path) -> Path | None:
     return None
 
 
-def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b) -> Listing:
+def _find_images(
+    listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b, preparation: Preparation
+) -> Listing:
     """Find the images that the rows of a table name; rows without a usable image become problems."""
     values = table.read(columns.image)
     if url := next((value for value in values if value is not None and URL.match(value)), None):
@@ -186,45 +202,104 @@ def _find_images(listing: Listing, table: Table, columns: Columns, part: _Part, 
             f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which lamina does not "
             "download. Download the images, and put their paths into the table."
         )
-    folder = part.file.parent
-    real_folder = folder.resolve()
-    is_inside = cache(lambda name: Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(real_folder))
-    first_rows: dict[str, int] = {}
-    kept: list[int] = []
+    find, columns_read = _Finder(part.file.parent), (listing.splits, *listing.labels.values())
+    rows: dict[str, list[int]] = {}
     images: list[EncodedImage] = []
     problems: list[Problem] = []
     for row, value in enumerate(values):
         try:
             if value is None:
                 raise BadImageError("names no image")
-            name = value.replace("\\", "/")
-            if name.startswith("/") or re.match("[A-Za-z]:", name):
-                raise BadImageError("an absolute path")
-            name = posixpath.normpath(name)
-            if f"{name}/".startswith("../"):
-                raise BadImageError(OUTSIDE)
-            state = stat_file(f"{folder}/{name}", real_folder)
-            if not is_inside(posixpath.dirname(name)):
-                raise BadImageError(OUTSIDE)
-            first_row = first_rows.setdefault(name, row)
-            if first_row != row:
-                same = all(labels[row] == labels[first_row] for labels in (listing.splits, *listing.labels.values()))
-                raise BadImageError(f"already named in row {first_row + 1}{'' if same else ' with other values'}")
-            digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
-            kept.append(row)
-            images.append(EncodedImage(part.prefix + name, f"{folder}/{name}", size_bytes=state.st_size))
+            name, state = find(value)
+            own = rows.setdefault(name, [row])
+            if own != [row]:
+                if all(labels[row] == labels[own[0]] for labels in columns_read):
+                    raise BadImageError(f"already named in row {own[0] + 1}")
+                own.append(row)
+            else:
+                digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
+                path = f"{part.file.parent}/{name}"
+                images.append(EncodedImage(part.prefix + name, path, size_bytes=state.st_size))
         except BadImageError as error:
             named = f"row {row + 1}" if value is None else part.prefix + value[:NAME_LIMIT]
             problems.append(Problem(named, str(error)))
     if not images:
         raise DataError(
             f"Cannot use any of the {len(values)} images that {part.file} names; the first is {problems[0].path} "
-            f"({problems[0].reason}). Column {columns.image!r} must contain paths relative to {folder}."
+            f"({problems[0].reason}). Column {columns.image!r} must contain paths relative to {part.file.parent}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    found = listing.keep(kept, images, problems)
+    found = listing.keep([first for first, *_ in rows.values()], images, problems)
+    found = _unite_rows(found, listing, list(rows.values()), preparation)
     if columns.split is not None or part.split is not None:
         return found
     # If all images are in folders named after splits, these are their splits.
-    tops = [image.name.partition("/")[0].lower() if "/" in image.name else "" for image in images]
+    tops = [image.name.partition("/")[0].lower() if "/" in image.name else "" for image in found.images]
     return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found
+
+
+class _Finder:
+    """Finds the image that a table names: its path, or else the only file with this name, with or without a suffix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._real_folder = folder, folder.resolve()
+        self._is_inside = cache(
+            lambda name: Path(os.path.realpath(f"{folder}/{name}")).is_relative_to(folder.resolve())
+        )
+
+    def __call__(self, value: str) -> tuple[str, os.stat_result]:
+        name = value.replace("\\", "/")
+        if name.startswith("/") or re.match("[A-Za-z]:", name):
+            raise BadImageError("an absolute path")
+        name = posixpath.normpath(name)
+        if f"{name}/".startswith("../"):
+            raise BadImageError(OUTSIDE)
+        try:
+            state = stat_file(f"{self._folder}/{name}", self._real_folder)
+        except BadImageError:
+            places = self._files.get(name, [])
+            if len(places) > 1:
+                raise BadImageError(f"in several places: {name_some(sorted(places), 2)}") from None
+            if not places:
+                raise
+            (name,) = places
+            state = stat_file(f"{self._folder}/{name}", self._real_folder)
+        if not self._is_inside(posixpath.dirname(name)):
+            raise BadImageError(OUTSIDE)
+        return name, state
+
+    @cached_property
+    def _files(self) -> dict[str, list[str]]:
+        """The paths of the images below the folder, by file name and by file name without suffix."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for path, _ in walk_files(self._folder):
+            if is_image_path(path):
+                file = path.rpartition("/")[2]
+                for key in (file, file.rpartition(".")[0]):
+                    found[key].append(path)
+        return dict(found)
+
+
+def _unite_rows(found: Listing, listing: Listing, rows: Sequence[Sequence[int]], preparation: Preparation) -> Listing:
+    """Unite the rows of one image that differ: they are all its labels, if requested."""
+    differing = [place for place, own in enumerate(rows) if len(own) > 1]
+    if not differing:
+        return found
+    columns = (listing.splits, *listing.labels.values())
+    (name, values), *others = listing.labels.items()
+    is_split = any(len({listing.splits[row] for row in rows[place]}) > 1 for place in differing)
+    if preparation.task == "multi-label" and not others and not is_split:
+        labels = [[values[row] for row in own if values[row] is not None] for own in rows]
+        return replace(found, labels={name: labels})
+    if preparation.task is None or is_split:
+        one, other = rows[differing[0]][:2]
+        shown = next(f"{each[one]} and {each[other]}" for each in columns if each[one] != each[other])
+        more = f"; so do {len(differing) - 1:,} other images" if len(differing) > 1 else ""
+        raise DataError(
+            f"{found.images[differing[0]].name} has several rows with different values, such as {shown}{more}. If "
+            "these are several labels of an image, add --task multi-label (in Python, task='multi-label'). To leave "
+            "out such images, add --task single-label. Otherwise, keep one row for each image."
+        )
+    kept = [place for place, own in enumerate(rows) if len(own) == 1]
+    problems = [Problem(found.images[place].name, "several rows with different values") for place in differing]
+    return found.keep(kept, [found.images[place] for place in kept], problems)

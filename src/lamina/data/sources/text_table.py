@@ -17,6 +17,7 @@ import polars as pl
 from lamina.data.sources.class_folders import is_image_path
 from lamina.data.sources.columns import ColumnKind, Table
 from lamina.data.sources.listing import READ_ERRORS, clean_label, readable
+from lamina.data.sources.members import COMPRESSION_RATIO, RATIO_FLOOR_BYTES
 from lamina.data.sources.parquet import ERRORS, find_kind
 from lamina.errors import DataError
 
@@ -41,7 +42,12 @@ def read_text_table(path: Path) -> Table:
 
 def _read_bytes(path: Path) -> bytes:
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        data = file.read(TEXT_LIMIT_BYTES + 1)
+        most_bytes = max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * path.stat().st_size)
+        data = file.read(min(TEXT_LIMIT_BYTES, most_bytes) + 1)
+    if most_bytes < len(data):
+        raise DataError(
+            f"{path} is rejected: it is compressed more than {COMPRESSION_RATIO}:1. Unpack it and use the table."
+        )
     if len(data) > TEXT_LIMIT_BYTES:
         raise DataError(f"{path} has more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
     return data.removeprefix(codecs.BOM_UTF8)

@@ -1,0 +1,137 @@
+"""Tell splits from classes by the names of folders; refuse names that could be either."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lamina.data.preparation import LabelFrom
+from lamina.data.splits import SPLIT_WORDS, SPLITS, Split, find_splits
+from lamina.errors import DataError, name_some, suggest
+
+LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ folders that contain these."
+NAMED = 3  # folders named in a message
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The splits of the top-level folders; ``None``: images without classes. Without splits, the folders are classes.
+
+    ``inner`` has the folders around all class folders of a split, as ``seg_train/seg_train``; ``is_swapped`` means
+    that the splits are inside the class folders.
+    """
+
+    splits: Mapping[str, Split | None] = field(default_factory=dict)
+    inner: frozenset[str] = frozenset()
+    is_swapped: bool = False
+
+    def place(self, path: str) -> tuple[Split | None, list[str], str]:
+        """The split of an image, its path without the split, and why it is left out, or an empty text."""
+        parts = path.split("/")
+        if self.is_swapped and len(parts) > 2:
+            parts[:2] = parts[1::-1]
+        if not self.splits or len(parts) == 1:
+            return None, parts, ""
+        top, *parts = parts
+        if top not in self.splits:
+            return None, parts, "in a folder that --splits does not name"
+        split = self.splits[top]
+        return split, parts[top in self.inner :], "" if split else "in a folder for images without classes"
+
+
+def find_layout(
+    paths: Sequence[str], source: Path, label_from: LabelFrom | None, given: Sequence[str], hint: str = ""
+) -> Layout:
+    """The layout of a folder with images at these paths; ``DataError`` if it is ambiguous."""
+    subfolders: dict[str, set[str]] = {}
+    for top, *rest in (path.split("/") for path in paths):
+        if rest:
+            subfolders.setdefault(top, set()).update(rest[:1] if len(rest) > 1 else ())
+    if given:
+        return Layout(splits := _read_given(given, subfolders, source), _find_inner(splits, subfolders))
+    splits = find_splits(subfolders)
+    plain = {top for top in subfolders if top.lower() in SPLIT_WORDS}
+    is_deep = any(subfolders.values()) or label_from == "filename"
+    is_divided = bool(splits) and ("train" in splits.values() or len(plain) == len(splits))
+    if is_deep and is_divided and splits.keys() == subfolders.keys():
+        counts = Counter(splits.values())
+        several = [top for top, split in splits.items() if split and counts[split] > 1]
+        if several and label_from != "folder":
+            what = f"its folders {name_some(several, NAMED)} seem to be the same split"
+            raise _ambiguous(source, what, splits)
+        return Layout() if several else Layout(splits, _find_inner(splits, subfolders))
+    if label_from == "folder" or (label_from == "filename" and not {"train"} < set(splits.values())):
+        return Layout()
+    inside = set().union(*subfolders.values())
+    seconds = find_splits(inside)
+    is_nested = len(subfolders) > 1 and seconds.keys() == inside and {"train"} < set(seconds.values())
+    if is_nested and not any(path.count("/") == 1 for path in paths):
+        return Layout(seconds, is_swapped=True)
+    shared = _find_shared(subfolders) if label_from is None else set()
+    others = sorted(subfolders.keys() - splits)
+    is_split = {"train"} < set(splits.values()) or len(plain) > 1 or any(len(subfolders[top]) > 1 for top in plain)
+    if is_split or (shared and splits):
+        beside = f"also {name_some(others, NAMED)}" if others else "no class folders inside them"
+        what = f"it contains {', '.join(sorted(splits))} and {beside}"
+        raise _ambiguous(source, what, {**splits, **dict.fromkeys(others)}, is_deep=is_deep, hint=hint)
+    if shared:
+        tops = [top for top, found in subfolders.items() if len(found & shared) > 1]
+        what = f"its folders {name_some(tops, NAMED)} share the subfolders {name_some(sorted(shared), NAMED)}"
+        raise _ambiguous(source, what, dict.fromkeys(tops))
+    return Layout()
+
+
+def _find_inner(splits: Mapping[str, Split | None], subfolders: Mapping[str, set[str]]) -> frozenset[str]:
+    """The splits with one more folder of the same name, or of the same split, around all their images."""
+    single = {top: next(iter(subfolders[top])) for top in splits if len(subfolders[top]) == 1}
+    return frozenset(
+        top
+        for top, inside in single.items()
+        if inside.lower() == top.lower() or find_splits([inside]).get(inside, "none") == splits[top]
+    )
+
+
+def _find_shared(subfolders: Mapping[str, set[str]]) -> set[str]:
+    """The names of subfolders that are in several folders, if these are most of the subfolders of two folders."""
+    counts = Counter(name for found in subfolders.values() for name in found)
+    shared = {name for name, count in counts.items() if count > 1}
+    alike = [top for top, found in subfolders.items() if len(found & shared) > max(1, len(found) / 2)]
+    return set().union(*(subfolders[top] & shared for top in alike)) if len(alike) > 1 else set()
+
+
+def _read_given(given: Sequence[str], folders: Iterable[str], source: Path) -> dict[str, Split | None]:
+    splits: dict[str, Split | None] = {}
+    for pair in given:
+        split, _, folder = pair.partition("=")
+        found = next((one for one in SPLITS if one == split), None)
+        if found is None or not folder:
+            raise DataError(f"--splits has {pair!r}; expected train, val or test, = and a folder, as in test=Testing.")
+        if folder not in folders:
+            raise DataError(
+                f"{source} has no folder of images {folder!r} for --splits. {suggest(folder, sorted(folders))}"
+            )
+        splits[folder] = found
+    return splits
+
+
+def _ambiguous(
+    source: Path, what: str, folders: Mapping[str, Split | None], *, is_deep: bool = True, hint: str = ""
+) -> DataError:
+    """Name the options that settle it, with the folders whose split is known, and others as train and test."""
+    named = {split: folder for folder, split in reversed(list(folders.items())) if split}
+    free = (folder for folder in folders if folder not in named.values())
+    for split in SPLITS[::2]:
+        named[split] = named.get(split) or next(free, "FOLDER")
+    pairs = [f"{split}={named[split]}" for split in SPLITS if split in named]
+    shown = " ".join(f"'{pair}'" if " " in pair else pair for pair in pairs)
+    if not is_deep:
+        return DataError(
+            f"{source} is ambiguous: {what}. {LAYOUT} If file names begin with the class, use "
+            f"--label-from filename (in Python, label_from='filename').{hint}"
+        )
+    return DataError(
+        f"{source} is ambiguous: {what}. {LAYOUT} If these are splits, use --splits {shown} (in Python, splits). If "
+        f"the outermost folders are the classes, use --label-from folder, if the innermost are, --label-from parent."
+    )

@@ -1,0 +1,298 @@
+"""Data sets laid out as people have them: each is read right, or refused with a message that settles it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lamina.data import Preparation, load_data
+from lamina.data.images import OTHER_FILE
+from lamina.errors import DataError, LaminaWarning
+
+pytestmark = pytest.mark.filterwarnings("ignore::lamina.errors.LaminaWarning")
+
+
+def encode(name: str, kind: str = "PNG") -> bytes:
+    """An image of its own for each name, since lamina keeps identical images in one split."""
+    digest = hashlib.sha256(name.encode()).digest()
+    image = Image.new("RGB", (8, 8))
+    image.putdata([tuple(digest[(3 * place + channel) % 32] for channel in range(3)) for place in range(64)])
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def names(pattern: str, count: int = 2) -> list[str]:
+    """``{train,test}/{cat,dog}/#.png``: every choice, and numbers for ``#``."""
+    choices = re.search(r"\{([^{}]*)\}", pattern)
+    if choices:
+        found = (pattern.replace(choices[0], word, 1) for word in choices[1].split(","))
+        return [name for one in found for name in names(one, count)]
+    return [pattern.replace("#", str(number)) for number in range(1, count + 1)] if "#" in pattern else [pattern]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Files, with the text of those that are no images, and what lamina should make of them."""
+
+    images: str = ""
+    texts: dict[str, str] | None = None
+    splits: str = ""  # train 4, test 4
+    classes: str = ""
+    left_out: int = 0
+    refused: str = ""
+    path: str = ""
+    options: dict[str, object] | None = None
+
+
+CSV = "image,label\n" + "".join(
+    f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names("images/#.png", 8))
+)
+DRAWN = "train 6, test 2"
+CASES: dict[str, Case] = {
+    "class folders": Case("{cat,dog}/{a,b}#.png", splits=DRAWN, classes="cat dog"),
+    "torchvision ImageFolder": Case("{train,val}/{ants,bees}/#.png", splits="train 4, val 4", classes="ants bees"),
+    "Keras cats_and_dogs_filtered": Case(
+        "{train,validation}/{cats,dogs}/cat.#.png", {"vectorize.py": "x"}, "train 4, val 4", "cats dogs", 1
+    ),
+    "Kaggle brain tumor MRI": Case(
+        "{Training,Testing}/{glioma,meningioma,notumor}/Tr_#.png", splits="train 6, test 6",
+        classes="glioma meningioma notumor",
+    ),
+    "Kaggle Intel images": Case(
+        "{seg_train/seg_train,seg_test/seg_test}/{sea,street}/#.png | seg_pred/seg_pred/#.png",
+        splits="train 4, test 4", classes="sea street", left_out=2,
+    ),
+    "Kaggle chest X-ray": Case(
+        "chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}/#.png", splits="train 4, val 4, test 4",
+        classes="NORMAL PNEUMONIA",
+    ),
+    "Kaggle chest X-ray with a copy of itself": Case(
+        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
+        refused="contains test, train and also chest_xray.*--splits train=train test=test",
+    ),
+    "the same, with the splits named": Case(
+        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
+        splits="train 4, test 4", classes="NORMAL PNEUMONIA", left_out=8,
+        options={"splits": ("train=train", "test=test")},
+    ),
+    "Kaggle ASL alphabet": Case(
+        "asl_alphabet_train/asl_alphabet_train/{A,B}/A#.png | asl_alphabet_test/asl_alphabet_test/{A,B}_test.png",
+        splits="train 4", classes="A B", left_out=2, options={"test_fraction": 0.0},
+    ),
+    "Kaggle dogs vs. cats": Case(
+        "train/{cat,dog}.#.png | test1/#.png", refused="no class folders.*--label-from filename"
+    ),
+    "Kaggle dogs vs. cats by file name": Case(
+        "train/{cat,dog}.#.png | test1/#.png", splits="train 4", classes="cat dog", left_out=2,
+        options={"label_from": "filename", "test_fraction": 0.0},
+    ),
+    "Kaggle PlantVillage": Case(
+        "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
+        refused="color, grayscale, segmented share the subfolders Apple___rust, Apple___scab.*--splits train=color",
+    ),
+    "Kaggle PlantVillage, one of them": Case(
+        "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
+        splits="train 4", classes="Apple___rust Apple___scab", left_out=8,
+        options={"splits": ("train=color",), "test_fraction": 0.0},
+    ),
+    "Kaggle COVID-19 radiography with masks": Case(
+        "{COVID,Normal}/{images,masks}/#.png | COVID.metadata.png",
+        refused="COVID, Normal share the subfolders images, masks.*--label-from folder",
+    ),
+    "Kaggle fruits 360": Case(
+        "fruits-360/{Training,Test}/{Apple Red 1,Banana}/#.png | fruits-360/test-multiple_fruits/#.png",
+        refused="Test, test-multiple_fruits seem to be the same split.*--splits train=Training test=Test",
+    ),
+    "Kaggle leaf splits with an unknown name": Case(
+        "{train,extra}/{oak,elm}/#.png", refused="contains train and also extra.*--splits train=train test=extra"
+    ),
+    "holdout": Case("{train,holdout}/{oak,elm}/#.png", splits="train 4, test 4", classes="elm oak"),
+    "prefixes and suffixes": Case(
+        "{2024_TrainSet,2024_ValSet,2024_TestSet}/{oak,elm}/#.png", splits="train 4, val 4, test 4", classes="elm oak"
+    ),
+    "Food-5K": Case("{training,validation,evaluation}/{0,1}/#.png", splits="train 4, val 4, test 4", classes="0 1"),
+    "train, eval and test": Case("{train,eval,test}/{a,b}/#.png", splits="train 4, val 4, test 4", classes="a b"),
+    "two unnamed parts": Case("{part_a,part_b}/{oak,elm}/#.png", refused="part_a, part_b share the subfolders"),
+    "splits inside the classes": Case("{cat,dog}/{train,test}/#.png", splits="train 4, test 4", classes="cat dog"),
+    "MVTec AD, one category": Case(
+        "{train/good,test/good,test/broken,ground_truth/broken}/#.png",
+        refused="contains test, train and also ground_truth",
+    ),
+    "MVTec AD, all categories": Case(
+        "{bottle,cable}/{train/good,test/good,ground_truth/bad}/#.png", refused="bottle, cable share the subfolders"
+    ),
+    "classes with subfolders of their own": Case(
+        "flowers/{rose/red,rose/white,tulip/old}/#.png", splits="train 5, test 1", classes="rose tulip"
+    ),
+    "a class called train": Case("{train,bus,car}/#.png", splits="train 5, test 1", classes="bus car train"),
+    "classes with test in their names": Case(
+        "{stress_test,blood_test,ecg}/#.png", splits="train 5, test 1", classes="blood_test ecg stress_test"
+    ),
+    "Roboflow folder": Case(
+        "{train,valid,test}/{ok,broken}/a_png.rf.#.png", {"README.roboflow.txt": "x"}, "train 4, val 4, test 4",
+        "broken ok", 1,
+    ),
+    "Roboflow multi-label": Case(
+        "{train,valid}/#.png", {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
+        refused=r"not in class folders|no class folders.*_classes\.csv",
+    ),
+    "Roboflow YOLO": Case(
+        "{train,valid}/images/#.png", {"train/labels/1.txt": "0 .5 .5 1 1", "data.yaml": "nc: 1"},
+        refused="are not in class folders",
+    ),
+    "Ultralytics YOLO": Case(
+        "images/{train,val}/#.png", {"labels/train/1.txt": "0 .5 .5 1 1"}, refused="no class folders inside them"
+    ),
+    "COCO": Case(
+        "{train2017,val2017}/#.png", {"annotations/instances_train2017.json": "{}"},
+        refused="no class folders inside them",
+    ),
+    "CVAT ImageNet": Case("{cat,dog}/{a,b}#.png", {"synsets.txt": "cat\ndog\n"}, DRAWN, "cat dog", 1),
+    "Label Studio CSV": Case(
+        "images/{1,2,3,4}.png",
+        {"project-1.csv": "image,id,choice\n" + "".join(f"/data/upload/1/{n}.png,{n},cat\n" for n in range(1, 5))},
+        path="project-1.csv", refused="named like label or class.*--label-column",
+    ),
+    "Google Takeout": Case(
+        "Google Photos/{Cats,Dogs}/IMG_{1,2,3,4}.png",
+        {f"Google Photos/Cats/IMG_{n}.png.json": "{}" for n in (1, 2)} | {"archive_browser.html": "<html>"},
+        DRAWN, "Cats Dogs", 3,
+    ),
+    "MedMNIST as folders": Case("{train,val,test}/{0,1,10}/#.png", splits="train 6, val 6, test 6", classes="0 1 10"),
+    "Hugging Face imagefolder with metadata": Case(
+        "{train,test}/#.png",
+        {f"{split}/metadata.csv": "file_name,label\n1.png,cat\n2.png,dog\n" for split in ("train", "test")},
+        "train 2, test 2", "cat dog",
+    ),
+    "table beside the images": Case(
+        "images/{1,2,3,4,5,6,7,8}.png", {"labels.csv": CSV}, refused=r"labels\.csv has the labels, use .*labels\.csv"
+    ),
+    "table": Case("images/{1,2,3,4,5,6,7,8}.png", {"labels.csv": CSV}, DRAWN, "cat dog", path="labels.csv"),
+    "table with other names of splits": Case(
+        "{1,2,3,4}.png",
+        {"t.csv": "image,label,split\n1.png,cat,Training\n2.png,dog,Training\n3.png,cat,Test\n4.png,dog,Test\n"},
+        "train 2, test 2", "cat dog", path="t.csv",
+    ),
+    "Open Images table, one row per image and label": Case(
+        "#.png", {"t.csv": "image,label\n1.png,cat\n1.png,dog\n2.png,cat\n"}, path="t.csv",
+        refused="1.png has several rows with different values, such as cat and dog.*--task multi-label",
+    ),
+    "Open Images table as labels": Case(
+        "#.png", {"t.csv": "image,label\n1.png,cat\n1.png,dog\n2.png,cat\n"}, splits="train 2", classes="cat dog",
+        path="t.csv", options={"task": "multi-label", "test_fraction": 0.0},
+    ),
+    "table with an empty label": Case(
+        "{1,2,3}.png", {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,\n"}, splits="train 2", classes="cat dog",
+        left_out=1, path="t.csv", options={"test_fraction": 0.0},
+    ),
+    "table with a missing file": Case(
+        "#.png", {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,cat\n"}, splits="train 2", classes="cat dog",
+        left_out=1, path="t.csv", options={"test_fraction": 0.0},
+    ),
+    "Kaggle HAM10000: identifiers": Case(
+        "HAM_part_1/{ISIC_1,ISIC_2}.png | HAM_part_2/{ISIC_3,ISIC_4}.png",
+        {"HAM.csv": "image_id,dx\nISIC_1,nv\nISIC_2,mel\nISIC_3,nv\nISIC_4,mel\n"}, splits="train 4", classes="mel nv",
+        path="HAM.csv",
+        options={"image_column": "image_id", "label_columns": ("dx",), "test_fraction": 0.0},
+    ),
+    "flat folder": Case("#.png", refused="are not in class folders"),
+    "one folder around everything, and a cover": Case(
+        "archive/data/{cat,dog}/{a,b}#.png | cover.png", splits=DRAWN, classes="cat dog", left_out=1
+    ),
+    "files of Windows and macOS": Case(
+        "{cat,dog}/{a,b}#.png", {"cat/Thumbs.db": "x", "dog/desktop.ini": "", ".DS_Store": "x", "__MACOSX/a.png": ""},
+        DRAWN, "cat dog",
+    ),
+}  # fmt: skip
+
+
+def write(case: Case, folder: Path) -> Path:
+    files = {name: encode(name) for pattern in case.images.split(" | ") for name in names(pattern)}
+    files |= {name: text.encode() for name, text in (case.texts or {}).items()}
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / case.path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_layout_is_read_right_or_refused_with_what_settles_it(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    path = write(case, tmp_path / "data")
+    preparation = Preparation(**(case.options or {}))  # type: ignore[arg-type]
+    if case.refused:
+        with pytest.raises(DataError, match=case.refused):
+            load_data(path, preparation)
+        return
+    data = load_data(path, preparation)
+    counts = ", ".join(f"{split} {len(images)}" for split, images in data.splits.items() if len(images))
+    assert (counts, " ".join(data.train.target_names)) == (case.splits, case.classes)
+    assert len(data.problems) == case.left_out
+
+
+def test_a_zip_is_read_as_its_folder(tmp_path: Path) -> None:
+    case = CASES["Kaggle Intel images"]
+    folder = write(case, tmp_path / "data")
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        for path in folder.rglob("*.png"):
+            archive.write(path, f"data/{path.relative_to(folder)}")
+    both = [load_data(path) for path in (folder, tmp_path / "data.zip")]
+    assert both[0].fingerprint == both[1].fingerprint
+    assert Counter(problem.reason for problem in both[1].problems) == {"in a folder for images without classes": 2}
+
+
+FORMATS = {
+    ".jfif": "JPEG", ".jpe": "JPEG", ".JPG": "JPEG", "": "JPEG", ".dat": "PNG", ".png": "WEBP", ".avif": "AVIF",
+    ".jp2": "JPEG2000", ".ppm": "PPM", ".tiff": "TIFF", ".gif": "GIF", ".bmp": "BMP",
+}  # fmt: skip
+OTHERS = {
+    "notes.txt": (b"P1 is not an image", OTHER_FILE),
+    "main.py": (b"import this", OTHER_FILE),
+    "Python": (b"Python is not a PFM", OTHER_FILE),
+    "BMW.csv": (b"BMW,3\nAudi,4\n", OTHER_FILE),
+    "logo.svg": (b"<svg></svg>", "a vector drawing; export it as PNG"),
+    "logo": (b'<?xml version="1.0"?>\n<svg></svg>', "a vector drawing; export it as PNG"),
+    "scan.dcm": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
+    "IM0001": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
+    "IMG_1.DNG": (b"II*\0" + bytes(100), "a raw file of a camera; convert it to JPEG or TIFF"),
+    "IMG_1.MOV": (b"\0\0\0\x14ftypqt  ", "a video; extract its frames as images"),
+    "clip": (b"\0\0\0\x14ftypmp42", "a video; extract its frames as images"),
+    "design.psd": (b"8BPS", "a Photoshop file; export it as JPEG or PNG"),
+    "paper.pdf": (b"%PDF-1.7", "a PDF; export its pages as images"),
+    "broken.jp2": (b"<html>", "not an image"),
+}
+
+
+def test_images_are_found_by_content_and_all_else_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for suffix, kind in FORMATS.items():
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"1{kind}{suffix}").write_bytes(encode(f"{name}{suffix}", kind))
+    for name, (content, _) in OTHERS.items():
+        (tmp_path / "a" / name).write_bytes(content)
+    data = load_data(tmp_path)
+    assert sum(map(len, data.splits.values())) == 2 * len(FORMATS)
+    assert {problem.path: problem.reason for problem in data.problems} == {
+        f"a/{name}": reason for name, (_, reason) in OTHERS.items()
+    }
+
+
+def test_heic_is_read_with_its_extra_and_named_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(encode(name))
+    (tmp_path / "a" / "IMG_1.HEIC").write_bytes(head)
+    (tmp_path / "a" / "IMG_2.jpg").write_bytes(head)  # as some phones send it
+    monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
+    with pytest.warns(LaminaWarning, match=r"Left out 2 images.*pip install 'lamina\[heif\]'"):
+        load_data(tmp_path)
