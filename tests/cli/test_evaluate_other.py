@@ -73,9 +73,47 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     status, report, printed = evaluate_on(other)
     assert (status, report) == (2, None)
     assert printed.splitlines()[-1] == (
-        f"lamina: {other} has labels that are not among the classes of the model (bright, dark): dim. Rename or "
-        "remove them."
+        f"lamina: {other} has labels that are not among the classes of the model (bright, dark): dim. Leave them "
+        "out with --unknown ignore, or give their names with --rename FILE."
     )
+
+
+def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(evaluate_on, tmp_path):
+    other = write_images(tmp_path / "other", 9, seed=5)
+    (other / "dark").rename(other / "Darkk")
+    assert "Darkk (did you mean dark?). Leave them out" in evaluate_on(other)[2]
+    status, report, printed = evaluate_on(other, "--unknown", "ignore")
+    assert (status, report["images"], report["accuracy"]) == (0, 9, 1.0)
+    assert "Left out images of classes that the model does not know: Darkk (9)" in printed
+    (tmp_path / "names.csv").write_text("Darkk,dark\n")
+    status, report, _ = evaluate_on(other, "--rename", str(tmp_path / "names.csv"))
+    assert (status, report["images"], report["accuracy"]) == (0, 18, 1.0)
+    (tmp_path / "names.csv").write_text("Darkk\n")
+    status, _, printed = evaluate_on(other, "--rename", str(tmp_path / "names.csv"))
+    assert (status, "has the line 'Darkk'; expected a class of the data" in printed) == (2, True)
+
+
+def test_training_images_in_a_copy_are_counted(evaluate_on, image_set, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(image_set, tmp_path / "all")
+    for path in (tmp_path / "all").rglob("*.png"):
+        (copy / path.parent.name).mkdir(parents=True, exist_ok=True)
+        path.rename(copy / path.parent.name / f"{path.parent.parent.name}{path.name}")
+    status, report, printed = evaluate_on(copy)
+    assert status == 0
+    assert 0 < report["training_images"] < report["images"]
+    assert f"warning: {report['training_images']} of the {report['images']} images are also among" in printed
+    assert evaluate_on(write_images(tmp_path / "new", 9, seed=5))[1]["training_images"] == 0
+
+
+def test_a_table_is_evaluated_with_its_columns_named(evaluate_on, tmp_path):
+    other = write_images(tmp_path / "other", 5, seed=5)
+    rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
+    (other / "t.csv").write_text("where,what\n" + "\n".join(rows) + "\n")
+    assert evaluate_on(other / "t.csv")[0] == 2
+    columns = ("--image-column", "where", "--label-column", "what")
+    status, report, _ = evaluate_on(other / "t.csv", *columns)
+    assert (status, report["images"], report["accuracy"]) == (0, 10, 1.0)
 
 
 def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):

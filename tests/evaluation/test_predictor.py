@@ -214,9 +214,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*inputs: str) -> list[str]:
-    paths, problems = find_images(inputs)
+    images, problems, _ = find_images(inputs, Path("unpacked"))
     assert problems == []
-    return [str(path) for path in paths]
+    return [str(image) for image in images]
 
 
 def test_a_folder_stands_for_its_images_in_the_order_of_their_paths(photos):

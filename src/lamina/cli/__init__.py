@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import io
 import os
@@ -79,6 +80,16 @@ def main(arguments: list[str] | None = None) -> int:
         # As in `lamina runs | head -1`. Otherwise flushing stdout at exit fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # for closed folders and impossible paths; others are bugs
+        if error.filename is None or error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP):
+            raise
+        named = str(error.filename)
+        print(
+            f"{who}: Cannot use {named[:100]}{'…' * (len(named) > 100)}: {str(error.strerror).lower()}. "
+            "Check the path and its permissions.",
+            file=sys.stderr,
+        )
+        return 2
     return status
 
 

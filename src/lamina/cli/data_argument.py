@@ -10,6 +10,7 @@ from functools import partial
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset, Preparation, find_default_data, load_data, load_to_evaluate
 from lamina.data.description import describe_data, describe_reading
+from lamina.data.load import ClassMatch
 from lamina.errors import LaminaWarning
 
 
@@ -29,11 +30,11 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
 
 
 def choose_other_data(
-    source: str, preparation: Preparation, target_names: tuple[str, ...], terminal: Terminal
+    source: str, preparation: Preparation, target_names: tuple[str, ...], match: ClassMatch, terminal: Terminal
 ) -> Dataset:
     """Load a data set by name or path, to evaluate a model that was trained on another one."""
     with _preparing(terminal) as progress:
-        dataset = load_to_evaluate(source, preparation, target_names, progress=progress)
+        dataset = load_to_evaluate(source, preparation, target_names, match, progress=progress)
     for line in describe_data(dataset, "as requested"):
         terminal.remark(line)
     return dataset

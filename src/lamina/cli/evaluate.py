@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
 from lamina.cli.near_duplicates import report_overlap
 from lamina.cli.options.evaluate_options import EvaluateOptions
 from lamina.cli.terminal import Terminal
+from lamina.data import Images
+from lamina.data.duplicates import digest_rows
+from lamina.data.load import ClassMatch, find_prepared
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
+from lamina.runs.run import Run
 
 
 def run(options: EvaluateOptions, terminal: Terminal) -> int:
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    data, is_own = choose_evaluated_data(run, options.data, predictor, terminal)
+    match = ClassMatch(options.unknown, {} if options.rename is None else read_renamed(options.rename))
+    data, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation, match)
     split = options.split or ("test" if data.test is not None else "val")
     if options.near_duplicates and split == "train":
         raise DataError(
@@ -34,12 +41,12 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     report, logits = evaluate_with_logits(predictor.model, images, views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {} if is_own else report_training_images(run, images, terminal)
     seconds = estimate_seconds(len(images), len(data.train), images.shape)
     is_unasked = options.near_duplicates is None and is_own and split != "train"
     if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
         train = data.train if is_own else choose_run_data(run, None, terminal).train
-        found = report_overlap(predictor.task, logits, images, train, terminal)
+        found |= report_overlap(predictor.task, logits, images, train, terminal)
         if options.near_duplicates and not found["near_duplicates"]:
             terminal.say("", f"no {split} image is a near-duplicate of a training image")
     elif is_unasked:
@@ -49,3 +56,39 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
         )
     terminal.emit("report", run=str(run.path), **report.to_json(), **found)
     return 0
+
+
+def read_renamed(file: Path) -> dict[str, str]:
+    """The pairs of classes in a CSV file."""
+    try:
+        rows = [row for row in csv.reader(file.read_text("utf-8-sig").splitlines()) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"Cannot read {file} for --rename: {error}. Check the path; the text must be UTF-8.") from None
+    if wrong := next((row for row in rows if len(row) != 2), None):
+        raise DataError(
+            f"{file} has the line {','.join(wrong)!r}; expected a class of the data and one of the model, "
+            "as in doggo,dog."
+        )
+    return {name.strip(): renamed.strip() for name, renamed in rows}
+
+
+def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
+    """Report how many images are training images of the run, if these are in the cache; as JSON values."""
+    origin = run.record.data
+    try:
+        own = find_prepared(origin.source, origin.preparation) if origin.source else None
+    except DataError:  # it is gone
+        own = None
+    if own is None or own.fingerprint != origin.fingerprint:
+        terminal.remark("training images: not compared, because those of the run are not in this machine's cache")
+        return {}
+    if own.train.shape != images.shape:  # of a run that trained at another size than it predicts
+        return {}
+    trained = set(digest_rows(own.train.pixels))
+    count = sum(digest in trained for digest in digest_rows(images.pixels))
+    if count:
+        terminal.remark(
+            f"warning: {count:,} of the {len(images):,} images are also among the training images "
+            "(identical pixels), so the score says too little about new images. Evaluate on images that are not."
+        )
+    return {"training_images": count}

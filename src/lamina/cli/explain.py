@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -15,7 +17,8 @@ from lamina.cli.models import choose_images, choose_layer, load_predictor
 from lamina.cli.options.inspect_options import ExplainOptions
 from lamina.cli.output import make_folder, save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
-from lamina.data.decoding import decode_image, read_file
+from lamina.data import Problem
+from lamina.data.decoding import EncodedImage, ImageReader, decode_image, read_file
 from lamina.data.preparation import Resize
 from lamina.data.resizing import seen_box
 from lamina.drawing.attribution_sheet import draw_attributions
@@ -39,12 +42,19 @@ from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
 
+STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them
 Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 
 def run(options: ExplainOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read, but the others are explained."""
-    paths, problems = choose_images(options.images)
+    with TemporaryDirectory(prefix="lamina-") as folder:
+        return _explain_images(options, *choose_images(options.images, Path(folder), terminal), terminal)
+
+
+def _explain_images(
+    options: ExplainOptions, images: Sequence[Path | EncodedImage], problems: Sequence[Problem], terminal: Terminal
+) -> int:
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(
             f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method grad-cam."
@@ -65,9 +75,9 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
         report(problem.path, problem.reason)
     used: set[str] = set()
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        for done, path in enumerate(map(str, paths)):
-            show_progress("explaining", done, len(paths))
-            ((_, pixels, (reason,)),) = decode_ahead([path], model.in_shape, resize)
+        for done, given in enumerate(images):
+            show_progress("explaining", done, len(images))
+            (((path,), pixels, (reason,)),) = decode_ahead([given], model.in_shape, resize)
             if reason is not None:
                 report(path, reason)
                 continue
@@ -77,7 +87,7 @@ def run(options: ExplainOptions, terminal: Terminal) -> int:
             target_name = task.target_names[target]
             predicted = describe(prediction)
             file = _name_file(folder, Path(path), used)
-            image, box = _read_image(Path(path), model, resize)
+            image, box = _read_image(given, model, resize)
             save_sheet(draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file)
             _save_maps(file.with_suffix(".npz"), maps, box)
             terminal.say(f"{path}: {predicted}; {file} shows the evidence for {target_name}")
@@ -142,20 +152,23 @@ def _explain(
 
 def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
     """The file for an image's figure, named after it, with a number if the name is taken."""
-    name, number = f"{image.stem}-explained", 1
+    stem = image.stem.encode("utf-8", "surrogateescape")[:STEM_BYTES].decode("utf-8", "ignore")
+    name, number = f"{stem}-explained", 1
     while name in used:
         number += 1
-        name = f"{image.stem}-explained-{number}"
+        name = f"{stem}-explained-{number}"
     used.add(name)
     return folder / f"{name}.png"
 
 
 def _read_image(
-    path: Path, model: Model, resize: Resize
+    given: Path | EncodedImage, model: Model, resize: Resize
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
     """An image at its original size, and the box that the model sees: left, top, right, bottom in pixels."""
     channels, height, width = model.in_shape
-    image = decode_image(read_file(path), mode="L" if channels == 1 else "RGB")
+    with ImageReader() as reader:
+        data = reader.read(given) if isinstance(given, EncodedImage) else read_file(given)
+    image = decode_image(data, mode="L" if channels == 1 else "RGB")
     return image, seen_box((image.shape[1], image.shape[0]), (height, width), resize)
 
 

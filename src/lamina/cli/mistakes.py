@@ -18,6 +18,7 @@ from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
+from lamina.data.load import ClassMatch
 from lamina.data.splits import Split
 from lamina.errors import escape, name_some, plural
 from lamina.insight.confident_learning import (
@@ -50,7 +51,7 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     """Report label issues, hard classes and images, and outliers."""
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
-    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation)
+    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation, ClassMatch())
     with terminal.progress(QUIET_SECONDS) as show_progress:
 
         def judge(images: Images) -> Judged:

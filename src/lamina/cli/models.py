@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import torch
@@ -12,8 +13,9 @@ from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Problem
-from lamina.data.load import full_source
-from lamina.errors import DataError, NetError
+from lamina.data.decoding import EncodedImage
+from lamina.data.load import EXAMPLES, ClassMatch, full_source
+from lamina.errors import DataError, NetError, name_some, plural
 from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor
 from lamina.nets import Net
@@ -57,17 +59,17 @@ def choose_run_data(run: Run, source: str | None, terminal: Terminal) -> Dataset
 
 
 def choose_evaluated_data(
-    run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given | None = None
+    run: Run, source: str | None, predictor: Predictor, terminal: Terminal, given: Given, match: ClassMatch
 ) -> tuple[Dataset, bool]:
     """Load a data set for a run's model, others as ``given``; the second value says whether it is the run's own."""
-    own, given = run.record.data, given or Given()
+    own = run.record.data
     if source is not None and full_source(source) != own.source and not is_moved_to(run, source, terminal):
         if kept := given.flags_of(KEPT_FIELDS):
             raise DataError(f"{run.path} loads images as it did for training, and draws no splits. Leave out {kept}.")
         task = predictor.task
         preparation = dataclasses.replace(own.preparation, **given)
         preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
-        return choose_other_data(source, preparation, task.target_names, terminal), False
+        return choose_other_data(source, preparation, task.target_names, match, terminal), False
     if given:
         raise DataError(
             f"{run.path} was trained on this data set and loads it in the same way. Leave out {given.flags_of()}."
@@ -92,14 +94,26 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
         return False
 
 
-def choose_images(given: tuple[Path, ...]) -> tuple[list[Path], list[Problem]]:
-    """Find the images to predict, and the arguments that match no image."""
+def choose_images(
+    given: tuple[Path, ...], folder: Path, terminal: Terminal
+) -> tuple[list[Path | EncodedImage], list[Problem]]:
+    """Find the images to predict, and the arguments that match no image; ``-`` reads paths from standard input."""
     if not given:
         raise DataError("No images given. Add image files, folders or patterns after RUN.")
-    paths, problems = find_images(given)
-    if len(paths) <= IMAGES_OF_ONE_THREAD:
+    named: list[str | Path] = []
+    for path in given:
+        if str(path) == "-":
+            text = sys.stdin.read()
+            named += [line for line in (text.split("\0") if "\0" in text else text.splitlines()) if line]
+        else:
+            named.append(path)
+    found = find_images(named, folder)
+    if found.unused:
+        files = plural(len(found.unused), "file is", "files are")
+        terminal.remark(f"not used: {files} not images: {name_some(found.unused, EXAMPLES)}")
+    if len(found.images) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    return paths, problems
+    return found.images, found.problems
 
 
 def choose_layer(model: Model, layer: str) -> str:

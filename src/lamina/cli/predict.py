@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
@@ -16,8 +17,10 @@ from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.use_options import PredictOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import Problem
 from lamina.deploy.exported_model import open_onnx
 from lamina.errors import DataError
+from lamina.evaluation.image_files import ImageLike
 from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
@@ -29,7 +32,13 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 def run(options: PredictOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read, but the others are predicted."""
-    paths, problems = choose_images(options.images)
+    with TemporaryDirectory(prefix="lamina-") as folder:
+        return _predict(options, *choose_images(options.images, Path(folder), terminal), terminal)
+
+
+def _predict(
+    options: PredictOptions, images: Sequence[ImageLike], problems: Sequence[Problem], terminal: Terminal
+) -> int:
     if options.top is not None and options.top < 1:
         raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 3.")
     if options.top is not None and options.coverage is not None:
@@ -51,7 +60,7 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
     with (
         output as write,
         terminal.progress(QUIET_SECONDS) as show_progress,
-        closing(predictor.iter_predict(paths)) as predictions,
+        closing(predictor.iter_predict(images)) as predictions,
     ):
         for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
             terminal.emit(**_to_event(task, prediction, rule))
@@ -59,9 +68,9 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
                 failed += 1
                 terminal.remark(f"lamina: {prediction.name}: {prediction.problem}")
             write(prediction)
-            show_progress("predicting", max(0, done), len(paths))
+            show_progress("predicting", max(0, done), len(images))
     if options.output is not None:
-        terminal.say(f"{options.output}: {len(not_found) + len(paths) - failed:,} of {len(paths):,} images")
+        terminal.say(f"{options.output}: {len(not_found) + len(images) - failed:,} of {len(images):,} images")
     return 2 if failed else 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError, LaminaWarning, check_type, name_some, plural, suggest
+from lamina.errors import DataError, LaminaWarning, check_type, find_nearest, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 from lamina.values import explain_call
 
@@ -90,8 +91,26 @@ def load_data(
     return dataset
 
 
+@dataclass(frozen=True)
+class ClassMatch:
+    """How the classes of other data become the classes of a model, and what happens to classes it does not know."""
+
+    unknown: Literal["error", "ignore"] = "error"
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def place(self, name: str, target_names: tuple[str, ...]) -> int:
+        """The place of a class among the model's; -1 if there is none."""
+        renamed = self.renamed.get(name, name)
+        return target_names.index(renamed) if renamed in target_names else -1
+
+
 def load_to_evaluate(
-    source: str | Path, preparation: Preparation, target_names: tuple[str, ...], *, progress: Progress | None = None
+    source: str | Path,
+    preparation: Preparation,
+    target_names: tuple[str, ...],
+    match: ClassMatch = ClassMatch(),  # immutable
+    *,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
     dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
@@ -102,17 +121,22 @@ def load_to_evaluate(
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
     if dataset.train.kind.name != preparation.task or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL):
         return dataset
-    present = _counted(dataset)
-    if unknown := [name for name in present if name not in target_names]:
-        raise DataError(
-            f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
-            f"{name_some(unknown)}. Rename or remove them."
-        )
+    if unknown := [name for name in _counted(dataset) if match.place(name, target_names) < 0]:
+        if match.unknown == "error":
+            nearest = {name: find_nearest(name, target_names) for name in unknown}
+            named = [f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()]
+            raise DataError(
+                f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
+                f"{name_some(named)}. Leave them out with --unknown ignore, or give their names with --rename FILE."
+            )
+        named = [f"{name} ({_count(dataset, name):,})" for name in unknown]
+        message = f"Left out images of classes that the model does not know: {name_some(named)}"
+        warnings.warn(message, LaminaWarning, stacklevel=2)
     return replace(
         dataset,
-        train=_renumber(dataset.train, target_names),
-        val=dataset.val and _renumber(dataset.val, target_names),
-        test=dataset.test and _renumber(dataset.test, target_names),
+        train=_renumber(dataset.train, target_names, match),
+        val=dataset.val and _renumber(dataset.val, target_names, match),
+        test=dataset.test and _renumber(dataset.test, target_names, match),
     )
 
 
@@ -209,9 +233,12 @@ def _describe_problems(problems: Sequence[Problem]) -> list[str]:
     return [f"Left out {plural(len(unread), 'image', 'images')} that could not be read: {name_some(unread, EXAMPLES)}"]
 
 
+def _count(dataset: Dataset, name: str) -> int:
+    return sum(images.target_counts()[name] for images in dataset.splits.values())
+
+
 def _counted(dataset: Dataset) -> list[str]:
-    counts = [images.target_counts() for images in dataset.splits.values()]
-    return [name for name in dataset.train.target_counts() if any(count[name] for count in counts)]
+    return [name for name in dataset.train.target_counts() if _count(dataset, name)]
 
 
 def find_prepared(source: str | Path, preparation: Preparation = Preparation()) -> Dataset | None:
@@ -275,10 +302,15 @@ def _find_path(source: str | Path) -> Path | None:
     if source == "":
         raise DataError(f"The name of the data set is empty. Use a path, or one of {', '.join(NAMES)}.")
     path = Path(source).expanduser()
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         looks_like_a_name = isinstance(source, str) and len(path.parts) == 1 and not path.suffix
         hint = suggest(str(source), NAMES) if looks_like_a_name else "Check the path."
-        raise DataError(f"No data set, file or folder named {source!s}. {hint}")
+        raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
+    except OSError as error:
+        shown = f"{str(source)[:100]}{'…' * (len(str(source)) > 100)}"
+        raise DataError(f"Cannot read {shown}: {(error.strerror or str(error)).lower()}. Check the path.") from None
     return path
 
 
@@ -292,13 +324,15 @@ def _open_path(path: Path, preparation: Preparation) -> Source:
     )
 
 
-def _renumber(images: Images, target_names: tuple[str, ...]) -> Images:
+def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) -> Images:
     """Reorder targets to the order of ``target_names``; labels that the images lack are absent."""
-    places = [target_names.index(name) if name in target_names else -1 for name in images.target_names]
+    places = [match.place(name, target_names) for name in images.target_names]
     if images.kind is SINGLE_LABEL:
-        return replace(images, targets=np.array(places, np.int64)[images.targets], target_names=target_names)
+        numbers = np.array(places, np.int64)[images.targets]
+        renumbered = replace(images, targets=np.maximum(numbers, 0), target_names=target_names)
+        return renumbered if (numbers >= 0).all() else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
     targets = np.zeros((len(images), len(target_names)), np.bool_)
     for column, place in enumerate(places):
         if place >= 0:
-            targets[:, place] = images.targets[:, column]
+            targets[:, place] |= images.targets[:, column]
     return replace(images, targets=targets, target_names=target_names)

@@ -6,7 +6,10 @@ import glob
 import itertools
 import math
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -19,13 +22,17 @@ from torch import Tensor
 
 from lamina.data import Dataset, Images, Problem
 from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
-from lamina.data.decoding import BadImageError, convert_image, decode_image, read_file
+from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, convert_image, decode_image, read_file
+from lamina.data.formats import SUFFIXES
+from lamina.data.images import OTHER_FILE
 from lamina.data.preparation import Resize
-from lamina.data.sources.class_folders import is_image_path, scan_folder
+from lamina.data.sources.archive import list_zip, spool_tar
+from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
+from lamina.data.sources.table import is_table, list_table
 from lamina.errors import DataError, describe_type
 from lamina.nets import Shape
 
-ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
+ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
 """A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
 
 IMAGES = "paths, bytes, PIL images or arrays"
@@ -42,29 +49,46 @@ class Chunk(NamedTuple):
     reasons: list[str | None]
 
 
-def find_images(inputs: Sequence[str | Path]) -> tuple[list[Path], list[Problem]]:
-    """The image files named by files, folders and patterns, in order and without repetition, and what failed."""
-    found: dict[str, Path] = {}
+class Found(NamedTuple):
+    """The images that inputs name, in order and without repetition, what failed, and files that are no images."""
+
+    images: list[Path | EncodedImage]
+    problems: list[Problem]
+    unused: list[str]
+
+
+def find_images(inputs: Sequence[str | Path], folder: Path) -> Found:
+    """The images named by files, folders, patterns, archives and tables; unpacks tar files into ``folder``."""
+    found: dict[str, Path | EncodedImage] = {}
     problems: list[Problem] = []
     if "" in inputs:
         raise DataError("The path of an image is empty. Pass a file or a folder; . is the current folder.")
-    for given in map(Path, inputs):
-        if given.is_dir():
-            paths, unread = _search_folder(given)
-        elif not given.exists() and glob.has_magic(str(given)):
-            paths, unread = _search_pattern(str(given))
+    images: Sequence[Path | EncodedImage]
+    for number, given in enumerate(map(Path, inputs)):
+        if os.path.isdir(given):  # noqa: PTH112  # before Python 3.12, Path.is_dir raises for a name that is too long
+            images, unread = _search_folder(given)
+        elif not os.path.exists(given) and glob.has_magic(str(given)):  # noqa: PTH110
+            images, unread = _search_pattern(str(given))
         else:
-            paths, unread = [given], []
+            images, unread = _search_file(given, folder / str(number))
         problems += unread
-        for path in paths:
-            found.setdefault(os.path.abspath(path), path)  # noqa: PTH100  # Path.resolve would follow links
-    return list(found.values()), problems
+        for image in images:
+            key = image.name if isinstance(image, EncodedImage) else os.path.abspath(image)  # noqa: PTH100
+            found.setdefault(key, image)  # Path.resolve would follow links
+    unused = [problem.path for problem in problems if problem.reason == OTHER_FILE]
+    return Found(list(found.values()), [problem for problem in problems if problem.reason != OTHER_FILE], unused)
 
 
 def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
     """The images in chunks, decoding the next while the caller uses one; close it if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
-    decode = partial(_decode_some, shape=shape, resize=resize)
+    reader, lock = ImageReader(), threading.Lock()
+
+    def read(image: EncodedImage) -> bytes:
+        with lock:
+            return reader.read(image)
+
+    decode = partial(_decode_some, shape=shape, resize=resize, read=read)
     following, first, waiting = iter(images), 0, None
     pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
     try:
@@ -80,11 +104,12 @@ def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> G
             yield _gather(*waiting, shape)
     finally:
         pool.shutdown(cancel_futures=True)
+        reader.close()
 
 
 def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
     """The images, one by one; the shape distinguishes an array (H, W, C) from gray images (N, H, W)."""
-    if isinstance(images, str | Path | bytes | Image.Image):
+    if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
         array, (channels, height, width) = to_array(images, "images"), shape
@@ -114,17 +139,23 @@ def _gather(
     found = list(itertools.chain.from_iterable(decoded))
     rows = [one for one in found if not isinstance(one, str)]
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-    names = [
-        str(image) if isinstance(image, str | Path) else f"image {place}" for place, image in enumerate(images, first)
-    ]
+    names = [name_image(image, place) for place, image in enumerate(images, first)]
     return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
 
 
-def _decode_some(images: Sequence[ImageLike], shape: Shape, resize: Resize) -> list[UInt8[np.ndarray, "h w c"] | str]:
+def name_image(image: ImageLike, place: int) -> str:
+    if isinstance(image, EncodedImage):
+        return image.name
+    return str(image) if isinstance(image, str | Path) else f"image {place}"
+
+
+def _decode_some(
+    images: Sequence[ImageLike], shape: Shape, resize: Resize, read: Callable[[EncodedImage], bytes]
+) -> list[UInt8[np.ndarray, "h w c"] | str]:
     decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
     for image in images:
         try:
-            decoded.append(_decode(image, shape, resize))
+            decoded.append(_decode(read(image) if isinstance(image, EncodedImage) else image, shape, resize))
         except BadImageError as error:
             decoded.append(str(error))
     return decoded
@@ -169,9 +200,42 @@ def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
 
 def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
     paths: list[Path] = []
+    problems: list[Problem] = []
     for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207  # Path.glob takes no whole path
         if match.is_dir():
-            paths += _search_folder(match)[0]
-        elif is_image_path(match.name):
-            paths.append(match)
-    return paths, [] if paths else [Problem(pattern, "no image matches this pattern")]
+            found, unread = _search_folder(match)
+            paths += found
+            problems += unread
+        elif not is_hidden(match.name):
+            try:
+                check_image(match.name, partial(read_head, str(match)))
+                paths.append(match)
+            except BadImageError as error:
+                problems.append(Problem(str(match), str(error)))
+    return paths, problems if paths or problems else [Problem(pattern, "no image matches this pattern")]
+
+
+def _search_file(path: Path, spool: Path) -> tuple[list[Path | EncodedImage], list[Problem]]:
+    """The image in a file, or the images in an archive or a table."""
+    try:
+        if path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):  # noqa: PTH113
+            return [path], []
+        if is_table(path):
+            scan = list_table(path, spool)
+        elif zipfile.is_zipfile(path):
+            scan = list_zip(path, may_have_tables=True)
+        elif tarfile.is_tarfile(path):
+            scan = spool_tar(path, spool, may_have_tables=True)
+        else:
+            return [path], []
+    except (DataError, OSError) as error:
+        return [], [Problem(str(path), str(error))]
+    problems = [Problem(f"{path}/{problem.path}", problem.reason) for problem in scan.problems]
+    if not scan.images:
+        problems.append(Problem(str(path), "no images in it"))
+    return [
+        image._replace(name=f"{path}/{image.name}")
+        if image.member or image.offset_bytes is not None
+        else Path(image.file)
+        for image in scan.images
+    ], problems

@@ -11,6 +11,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -338,8 +339,8 @@ class Run:
         """Predict images.
 
         Args:
-            images: Paths of images or folders, patterns such as ``photos/*.jpg``, or anything else that
-                :meth:`Predictor.predict` accepts, such as arrays.
+            images: Paths of images, folders, archives or tables, patterns such as ``photos/*.jpg``, or anything else
+                that :meth:`Predictor.predict` accepts, such as arrays.
 
         Returns:
             A table of predictions.
@@ -351,9 +352,10 @@ class Run:
         paths = [one for one in given if isinstance(one, str | Path)]
         if len(paths) < len(given):
             return self.predictor().predict(given)
-        files, problems = find_images(paths)
+        with TemporaryDirectory() as folder:
+            files, problems, _ = find_images(paths, Path(folder))
+            found = self.predictor().predict(files)
         not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
-        found = self.predictor().predict(files)
         found.extend(not_found)
         return found
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from lamina.cli.options import Device, Flag, Json, MovedData, OwnModule, RunFolder, RunsFolder
+from lamina.cli.options.data_options import PreparationFields
+from lamina.cli.parsing import Group
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class EvaluateOptions:
     run: RunFolder
     data: Annotated[str | None, arg(metavar="DATA")] = None
     """another data set; lamina evaluates all of it, unless it is divided into splits (default: the run's data set)"""
+    unknown: Literal["error", "ignore"] = "error"
+    """what to do with images of classes that the model does not know: stop, or leave them out"""
+    rename: Annotated[Path | None, arg(metavar="FILE")] = None
+    """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
     split: Literal["train", "val", "test"] | None = None
     """split to evaluate on (default: test, or val if there is no test)"""
     tta: bool = False
@@ -31,6 +37,9 @@ class EvaluateOptions:
     near_duplicates: bool | None = None
     """search for near-duplicates of training images (default: only in the run's data set, if it takes at most 5
     seconds)"""
+    preparation: Annotated[PreparationFields, Group("data", text="How to load other images and targets.")] = field(
+        default_factory=PreparationFields
+    )
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False

@@ -36,8 +36,8 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     return Source(mark_state(path.stat()), read, ("label_from", "label_separator", "splits"))
 
 
-def list_zip(path: Path) -> Scan:
-    """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or contains a table."""
+def list_zip(path: Path, *, may_have_tables: bool = False) -> Scan:
+    """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or needs its table."""
     images: dict[str, EncodedImage] = {}
     others: dict[str, str] = {}
     tables: list[str] = []
@@ -56,11 +56,12 @@ def list_zip(path: Path) -> Scan:
                 others[name] = str(error)
                 if _is_table(name, read_head(member) if _has_header(name) else None):
                     tables.append(name)
-    _reject_tables(path, images, tables)
+    if not may_have_tables:
+        _reject_tables(path, images, tables)
     return Scan(list(images.values()), list(map(Problem, others, others.values())))
 
 
-def spool_tar(path: Path, spool: Path) -> Scan:
+def spool_tar(path: Path, spool: Path, *, may_have_tables: bool = False) -> Scan:
     """Copy the images of a tar into one file for random access; ``DataError`` as for a zip."""
     images: dict[str, EncodedImage] = {}
     others: dict[str, str] = {}
@@ -78,7 +79,8 @@ def spool_tar(path: Path, spool: Path) -> Scan:
                 others[name] = str(error)
                 if _is_table(name, data if _has_header(name) else None):
                     tables.append(name)
-    _reject_tables(path, images, tables)
+    if not may_have_tables:
+        _reject_tables(path, images, tables)
     return Scan(list(images.values()), list(map(Problem, others, others.values())))
 
 

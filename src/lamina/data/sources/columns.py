@@ -56,7 +56,7 @@ class Columns(NamedTuple):
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
     """Choose the requested columns, otherwise those with a well-known name or the only possible ones."""
-    image = preparation.image_column or _find_image(table)
+    image = preparation.image_column or find_image_column(table)
     _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
     split = preparation.split_column or _find_split(table, image)
     if split is not None:
@@ -93,7 +93,7 @@ def read_splits(table: Table, column: str) -> list[Split | None]:
     return [words.get(value) for value in values]
 
 
-def _find_image(table: Table) -> str:
+def find_image_column(table: Table) -> str:
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
     found = _well_known(usable, IMAGE_NAMES) or [column for column in usable if _holds_images(table, column)]
     if len(found) == 1:

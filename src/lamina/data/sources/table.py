@@ -17,8 +17,8 @@ from typing import NamedTuple
 from lamina.data.decoding import BadImageError, EncodedImage
 from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
-from lamina.data.sources.class_folders import is_hidden, is_image_path, stat_file, walk_files
-from lamina.data.sources.columns import URL, Columns, Table, choose_columns, read_splits
+from lamina.data.sources.class_folders import Scan, is_hidden, is_image_path, stat_file, walk_files
+from lamina.data.sources.columns import URL, Columns, Table, choose_columns, find_image_column, read_splits
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some
@@ -93,6 +93,25 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
     return joined, digest.hexdigest()
 
 
+def is_table(path: Path) -> bool:
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def list_table(path: Path, spool: Path) -> Scan:
+    """List the images of a table without its labels; copies images that it contains into the folder ``spool``."""
+    table, part = _read_table(path), _Part(path)
+    columns = Columns(find_image_column(table), (), None)
+    listing = _list_rows(table, columns, part)
+    if table.kinds[columns.image] == "bytes":
+        from lamina.data.sources.parquet import spool_table
+
+        spool.mkdir()
+        listing = spool_table(listing, spool)
+    else:
+        listing = _find_images(listing, table, columns, part, hashlib.blake2b(), Preparation())
+    return Scan(list(listing.images), list(listing.problems))
+
+
 def _read_table(path: Path) -> Table:
     # polars is slow to import, and a folder without tables does not need it.
     if path.name.lower().endswith(".parquet"):
@@ -112,7 +131,7 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
         [EncodedImage(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)],
         [part.split] * table.rows if columns.split is None else read_splits(table, columns.split),
         {column: table.read(column) for column in columns.labels},
-        target_names=None if plural else table.class_names.get(columns.labels[0]),
+        target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
         label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
     )
 
@@ -133,7 +152,7 @@ def names_files(head: bytes) -> bool:
 
 def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
     if not path.is_dir():
-        return [_Part(path)] if path.name.lower().endswith(SUFFIXES) else [], []
+        return [_Part(path)] if is_table(path) else [], []
     if own := _find_metadata(path):
         return [_Part(own)], []
     entries = sorted(path.iterdir())

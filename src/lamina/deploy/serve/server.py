@@ -22,6 +22,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family)
+    except UnicodeError:
+        raise DataError(f"--host is {host!r}, which is not a valid address. Use --host 127.0.0.1.") from None
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Use another --port.") from error
