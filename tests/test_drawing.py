@@ -265,3 +265,15 @@ def test_figures_are_not_known_to_pyplot():
 
     draw_curves({"mlp": [history(3)]}, ACCURACY)
     assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_letters_come_from_any_installed_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["sans-serif"])
+    stix = get_font(str(Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf"))).get_charmap()
+    dejavu = get_font(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))).get_charmap()
+    letter = chr(min(stix.keys() - dejavu.keys() - set(range(0xE000, 0xF900))))
+    nowhere = "\U0001fadf"
+    assert label(f"a{letter}{nowhere}") == f"a{letter}?"
+    assert len(matplotlib.rcParams["font.family"]) == 2
+    assert font_file("plain").endswith("DejaVuSans.ttf")
+    assert ord(letter) in get_font(font_file(f"a{letter}")).get_charmap()

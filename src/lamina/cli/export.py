@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Literal
 
 from lamina.cli.models import choose_run_data, load_predictor
 from lamina.cli.options.use_options import ExportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data import NAMES
 from lamina.deploy.exported_model import describe_model, export_onnx, export_pt2
 from lamina.deploy.parity import check_parity
 from lamina.errors import DataError
@@ -29,8 +31,13 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
             f"FILE is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
         )
     run, predictor = load_predictor(options.run, options.net, "cpu", terminal)
-    dataset = choose_run_data(run, options.data, terminal)
-    images = dataset.test or dataset.val or dataset.train
+    images = None
+    source = run.record.data.source
+    if options.data is not None or source in NAMES or (source and Path(source).exists()):
+        dataset = choose_run_data(run, options.data, terminal)
+        images = dataset.test or dataset.val or dataset.train
+    else:
+        terminal.remark("data: not found, so the check uses synthetic images (to use others, add --data DATA)")
     with terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
         export = export_onnx if file_format == "onnx" else export_pt2
@@ -43,7 +50,8 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         parity_file.unlink(missing_ok=True)  # of an earlier export
         described = describe_model(predictor.model, predictor.resize)
         write_json(
-            parity_file, {"run": str(run.path), "data": dataset.fingerprint, **asdict(parity_check), **described}
+            parity_file,
+            {"run": str(run.path), "data": run.record.data.fingerprint, **asdict(parity_check), **described},
         )
     terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}", f"numerical parity check: {parity_file}")
     terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(parity_check))

@@ -22,6 +22,8 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     if not 0 <= options.port < 2**16:
         raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
+    if not 1 <= options.max_mb <= 256:
+        raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
@@ -45,7 +47,9 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
         task = asyncio.current_task()
         if task is not None and os.name != "nt":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await serve(names, options.host, options.port, token, options.device, terminal.remark, announce)
+        await serve(
+            names, options.host, options.port, token, options.device, options.max_mb * 10**6, terminal.remark, announce
+        )
 
     names = name_runs(options.runs)
     try:

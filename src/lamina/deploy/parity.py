@@ -54,13 +54,13 @@ class ParityCheck:
         )
 
 
-def check_parity(content: bytes, file_format: Format, model: Model, images: Images) -> ParityCheck:
-    """Compare an exported file with the model on up to 256 ``images``; ``NetError`` if their outputs differ."""
-    some = images.take_evenly(IMAGES)
-    plain = np.stack([np.full(some.pixels.shape[1:], value, np.uint8) for value in (0, 255)])
+def check_parity(content: bytes, file_format: Format, model: Model, images: Images | None) -> ParityCheck:
+    """Compare an exported file with the model on up to 256 images, or on noise; ``NetError`` if outputs differ."""
+    some = _draw_noise(model) if images is None else images.take_evenly(IMAGES).pixels
+    plain = np.stack([np.full(some.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)
     # If there are few images, they are repeated until each batch size occurs.
-    pixels = np.resize(np.concatenate([some.pixels, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
+    pixels = np.resize(np.concatenate([some, plain]), (max(count, sum(BATCHES)), *plain.shape[1:]))
     expected = predict_logits(model, pixels)
     if not np.isfinite(expected).all():
         raise NotFiniteError(
@@ -91,7 +91,7 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
         opset=OPSET if file_format == "onnx" else None,
         sha256=hashlib.sha256(content).hexdigest(),
         images=count,
-        split=images.split,
+        split="synthetic" if images is None else images.split,
         batches=BATCHES,
         largest_difference=difference,
         limit=limit,
@@ -99,6 +99,14 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
         same_predictions=int(same[:count].sum()),
         close_calls=int((~same[:count]).sum()),
     )
+
+
+def _draw_noise(model: Model) -> UInt8[np.ndarray, "n h w c"]:
+    """Noise of several brightnesses and contrasts."""
+    (channels, height, width), random = model.in_shape, np.random.default_rng(0)
+    means, deviations = random.uniform(0, 255, (2, IMAGES // 4, 1, 1, channels))
+    noise = random.normal(means, deviations / 2, (IMAGES // 4, height, width, channels))
+    return noise.clip(0, 255).astype(np.uint8)
 
 
 def _predict_in_batches(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 
-import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from lamina.drawing.style import FAINT_INK, INK
+from lamina.drawing.style import FAINT_INK, INK, font_file
 
 MARGIN_PX, GAP_PX, TEXT_PX = 24, 6, 17
 LEAST_WIDTH_PX = 480  # leaves space for the remarks
@@ -29,9 +27,10 @@ class SheetRow:
 
 def lay_out(rows: Sequence[SheetRow], title: str, remark: str = "", rest: str = "") -> Image.Image:
     """Draw rows of tiles under a title and a wrapped remark; ``rest``, at the bottom, says what is left out."""
-    font, small, title_font = (load_font(round(TEXT_PX * scale)) for scale in (1, 0.8, 1.3))
     tiles = [tile for row in rows for tile in row.tiles]
     texts = [text for row in rows for caption in row.captions for text in caption]
+    written = "".join([title, remark, rest, *texts, *(row.name + row.remark for row in rows)])
+    font, small, title_font = (load_font(round(TEXT_PX * scale), written) for scale in (1, 0.8, 1.3))
     cell_height = max((tile.height for tile in tiles), default=0)
     cell_width = max([0, *(tile.width for tile in tiles), *(ceil(small.getlength(text)) for text in texts)])
     name_width = max(
@@ -82,6 +81,5 @@ def break_rows(tiles: Sequence[Image.Image], captions: Sequence[tuple[str, ...]]
     return [SheetRow(tiles[start : start + columns], captions[start : start + columns]) for start in starts]
 
 
-def load_font(size_px: int) -> ImageFont.FreeTypeFont:
-    """The font that matplotlib ships, which has the letters of many languages."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size_px)
+def load_font(size_px: int, text: str = "") -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_file(text), size_px)

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.font_manager import FontEntry, FontProperties, findfont, fontManager, get_font
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
@@ -52,16 +52,39 @@ def encode_png(figure: Figure | Image.Image) -> bytes:
 
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:
-    """A shortened name for matplotlib: ``?`` for letters that its fonts lack, and escaped ``$``."""
-    fonts = [findfont(FontProperties(family=[family])) for family in matplotlib.rcParams["font.family"]]
+    """A shortened name for matplotlib: ``?`` for letters that no installed font has, and escaped ``$``."""
+    families = matplotlib.rcParams["font.family"]
+    fonts = [findfont(FontProperties(family=[family])) for family in families]
     shown = shorten(name, longest)
-    letters = (letter if any(ord(letter) in _letters(font) for font in fonts) else "?" for letter in shown)
-    return "".join(letters).replace("$", r"\$")
+    missing = {letter for letter in shown if not any(ord(letter) in _letters(font) for font in fonts)}
+    if missing and (font := _find_font(frozenset(map(ord, missing)))):
+        matplotlib.rcParams["font.family"] = [*families, font.name]  # the list of fallbacks for letters
+        missing = {letter for letter in missing if ord(letter) not in _letters(font.fname)}
+    return "".join("?" if letter in missing else letter for letter in shown).replace("$", r"\$")
+
+
+def font_file(text: str) -> str:
+    """A font for images: the one that matplotlib ships, or an installed one that has more of the letters."""
+    shipped = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    missing = frozenset(map(ord, text)) - _letters(shipped)
+    font = _find_font(frozenset(map(ord, text)) - {10}) if missing else None
+    return font.fname if font else shipped
+
+
+@cache
+def _find_font(letters: frozenset[int]) -> FontEntry | None:
+    """The first installed font with most of these letters; ``None`` if none has any."""
+    fonts = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    found = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
+    return found if found and letters & _letters(found.fname) else None
 
 
 @cache
 def _letters(font_file: str) -> frozenset[int]:
-    return frozenset(get_font(font_file).get_charmap())
+    try:
+        return frozenset(get_font(font_file).get_charmap())
+    except (OSError, RuntimeError):  # it was removed, or FreeType cannot read it
+        return frozenset()
 
 
 def limit_fraction(axes: Axes) -> None:

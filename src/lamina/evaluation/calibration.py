@@ -23,6 +23,7 @@ LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
+TIE_MARGIN = 1e-5  # fraction by which predict may round a probability differently, in float32 and seven digits
 REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence thresholds in a report
 
 
@@ -148,7 +149,7 @@ def fit_sets(
     # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels, 2019.
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
-    return float(own[place]) if place < len(own) else None
+    return float(own[place]) * (1 - TIE_MARGIN) if place < len(own) else None
 
 
 def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:

@@ -226,7 +226,10 @@ def measure_strength(values: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.nda
 
 def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
     """The output to explain by default: the most likely class or label, or the first number."""
-    return int(logits.argmax()) if task.kind in (SINGLE_LABEL, MULTI_LABEL) else 0
+    if task.kind not in (SINGLE_LABEL, MULTI_LABEL):
+        return 0
+    # Not from the logits: each label may have its own temperature.
+    return int(task.probabilities(torch.from_numpy(np.array(logits))).argmax())
 
 
 def find_spatial_layer(model: Model) -> str | None:

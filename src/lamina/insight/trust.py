@@ -187,8 +187,10 @@ def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
 def _signed_output(model: Model, logits: Float[Tensor, "n k"], target: int, sign: int) -> Float[Tensor, " n"]:
     if model.task.kind is SINGLE_LABEL:
         return model.task.probabilities(logits)[:, target]
-    signed = sign * logits[:, target]
-    return signed if model.task.kind is REGRESSION else signed.sigmoid()
+    if model.task.kind is REGRESSION:
+        return sign * logits[:, target]
+    probabilities = model.task.probabilities(logits)[:, target]
+    return probabilities if sign > 0 else 1 - probabilities
 
 
 def _decide(

@@ -70,5 +70,7 @@ class ServeOptions:
     """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
     """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other users cannot see)"""
+    max_mb: Annotated[int, arg(metavar="MB")] = 10
+    """largest request in megabytes"""
     device: Device = "auto"
     json: Json = False

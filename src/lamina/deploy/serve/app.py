@@ -14,7 +14,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import REQUEST_IMAGES, RETRY_AFTER, AsciiJson, Held, read_images, refuse
+from lamina.deploy.serve.bodies import (
+    BODY_LIMIT_BYTES,
+    REQUEST_IMAGES,
+    RETRY_AFTER,
+    AsciiJson,
+    Held,
+    read_images,
+    refuse,
+)
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
 from lamina.deploy.serve.security import ASSETS, TASKS
@@ -22,8 +30,8 @@ from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
 
 
-def build_app(worker: Worker, metrics: Metrics) -> Starlette:
-    held = Held()
+def build_app(worker: Worker, metrics: Metrics, limit_bytes: int = BODY_LIMIT_BYTES) -> Starlette:
+    held = Held(limit_bytes)
 
     async def get_api(_: Request) -> Response:
         return AsciiJson(describe_api())
@@ -72,16 +80,19 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
         images, is_list = await read_images(request.headers.get("content-type", ""), body, limit)
         del body  # the images of a list are copies
         try:
-            futures = worker.submit(task, names.index(name), images)
+            futures = worker.submit(task, names.index(name), [image for image in images if image is not None])
         except FullError:
             raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
-        responses = await _wait_for(futures, request)
+        found = iter(await _wait_for(futures, request))
+    bad = {"model": name, "problem": "not base64", "status": 422}
+    responses = [dict(bad) if image is None else next(found) for image in images]
     metrics.count_images(name, task, len(responses))
     statuses = [response.pop("status", 200) for response in responses]
     if is_list:
         return AsciiJson(responses)
-    if statuses[0] in (404, 500):
-        raise HTTPException(statuses[0], responses[0]["problem"])
+    if statuses[0] in (404, 500, 503):
+        headers = RETRY_AFTER if statuses[0] == 503 else None
+        raise HTTPException(statuses[0], responses[0]["problem"], headers)
     return AsciiJson(responses[0], statuses[0])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from lamina.errors import plural
 
 BODY_LIMIT_BYTES = 10 * 10**6
 # A body that is too large is read up to here and dropped: few clients read a response before they have sent everything.
-READ_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
+READ_LIMIT = 4  # times the limit
 HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
 BODY_SECONDS = 15.0
 REQUEST_IMAGES = 64
@@ -40,8 +40,9 @@ def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -
 
 @dataclass
 class Held:
-    """Number of bytes in the bodies of all requests in progress."""
+    """The most bytes in the body of a request, and the number of bytes in all bodies in progress."""
 
+    limit_bytes: int = BODY_LIMIT_BYTES
     size: int = 0
 
     @asynccontextmanager
@@ -51,52 +52,75 @@ class Held:
 
         def hold(size: int) -> None:
             nonlocal own
-            if size > 0 and self.size + size > HELD_LIMIT_BYTES:
+            if size > 0 and self.size + size > max(HELD_LIMIT_BYTES, 2 * self.limit_bytes):
                 raise HTTPException(503, "The server is busy. Try again later.", RETRY_AFTER)
             self.size, own = self.size + size, own + size
 
         try:
-            yield await _read(request, hold)
+            yield await _read(request, hold, self.limit_bytes)
         finally:
             self.size -= own
 
 
-async def _read(request: Request, hold: Callable[[int], None]) -> bytearray:
+async def _read(request: Request, hold: Callable[[int], None], limit_bytes: int) -> bytearray:
     body = bytearray()  # grows in place: joining chunks would need the memory twice
     read = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 read += len(chunk)
-                if read <= BODY_LIMIT_BYTES:
+                if read <= limit_bytes:
                     hold(len(chunk))
                     body += chunk
                 elif body:
                     hold(-len(body))
                     body = bytearray()
-                if read > READ_LIMIT_BYTES:
+                if read > READ_LIMIT * limit_bytes:
                     break
     except TimeoutError:
         raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
     except ClientDisconnect:
         raise HTTPException(400, "The client disconnected before the body was complete.") from None
-    if read > BODY_LIMIT_BYTES:
-        limit = f"{BODY_LIMIT_BYTES // 10**6} MB"
+    if read > limit_bytes:
+        limit = f"{limit_bytes // 10**6} MB"
         raise HTTPException(413, f"The body exceeds {limit}. Send smaller or fewer images.")
     return body
 
 
-async def read_images(content_type: str, body: bytearray, limit: int) -> tuple[Sequence[bytes | bytearray], bool]:
-    """The encoded images in a body (JSON, or the bytes of one image), and whether they are a list."""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+async def read_images(
+    content_type: str, body: bytearray, limit: int
+) -> tuple[Sequence[bytes | bytearray | None], bool]:
+    """The images in a body (JSON, a form's files, or one image), ``None`` for no base64, and whether it is a list."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        files = _parse_form(content_type, body)
+        if len(files) > limit:
+            raise _too_many(limit)
+        return files, len(files) > 1
+    if kind != "application/json":
         return [body], False
     return await asyncio.to_thread(_parse_images, body, limit), True
 
 
-def _parse_images(body: bytearray, limit: int) -> list[bytes]:
-    too_many = HTTPException(
-        413, f"The request has too many images; the limit is {plural(limit, 'image', 'images')}. Send several requests."
-    )
+def _too_many(limit: int) -> HTTPException:
+    images = plural(limit, "image", "images")
+    return HTTPException(413, f"The request has too many images; the limit is {images}. Send several requests.")
+
+
+def _parse_form(content_type: str, body: bytearray) -> list[bytes]:
+    """The files of a form, as ``curl -F image=@cat.jpg`` sends it."""
+    head = Message()
+    head["Content-Type"] = content_type
+    mark = f"--{head.get_boundary()}".encode("ascii", "replace")
+    parts = [part.partition(b"\r\n\r\n") for part in body.split(mark, 2 * REQUEST_IMAGES)[1:]]
+    files = [bytes(data.removesuffix(b"\r\n")) for named, _, data in parts if b"filename=" in named]
+    if not files:
+        raise HTTPException(400, "The form has no file. Send one, as in curl -F image=@cat.jpg.")
+    return files
+
+
+def _parse_images(body: bytearray, limit: int) -> list[bytes | None]:
+    too_many = _too_many(limit)
     if sum(map(body.count, (b",", b"[", b"{"))) > JSON_MARKS:
         raise too_many
     try:
@@ -105,6 +129,13 @@ def _parse_images(body: bytearray, limit: int) -> list[bytes]:
             raise TypeError
         if len(texts) > limit:
             raise too_many
-        return [base64.b64decode(text, validate=True) for text in texts]
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise HTTPException(400, 'Invalid body. Send JSON such as {"images": ["…"]}, each image in base64.') from None
+    return [_decode(text) for text in texts]
+
+
+def _decode(text: object) -> bytes | None:
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -40,6 +41,12 @@ class Served:
         """The run's training images with their features, or why they are not available."""
         return open_training_images(self.run, self.predictor.model)
 
+    @cached_property
+    def weights(self) -> str:
+        """A digest of the weights, which tells apart models that are replaced under the same name."""
+        with self.run.folder.weights_file.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
     def describe(self) -> dict[str, Any]:
         """The run's entry in ``GET /v1/model``."""
         record, task = self.run.record, self.predictor.task
@@ -54,6 +61,7 @@ class Served:
             "parameters": record.parameters,
             "data": record.data.name,
             "score": None if report is None else f"{report.split} {report.score}",
+            "weights": self.weights,
             "calibrated": self.run.calibration is not None,
             "channels": channels,
             "height_px": height,
@@ -83,8 +91,10 @@ def respond(served: Sequence[Served], task: str, model: int, images: Sequence[by
     try:
         if task == "predict":
             found = one.predictor.predict(images)
-            return [format_prediction(one.name, one.predictor, prediction) for prediction in found]
-        return [_look_closer(one, task, image) for image in images]
+            responses = [format_prediction(one.name, one.predictor, prediction) for prediction in found]
+        else:
+            responses = [_look_closer(one, task, image) for image in images]
+        return [each if "problem" in each else {**each, "weights": one.weights} for each in responses]
     except Exception as error:
         if len(images) > 1:
             # The images may come from several clients, and only one of them may be at fault.

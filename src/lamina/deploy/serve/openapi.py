@@ -8,6 +8,7 @@ from lamina.deploy.serve.bodies import REQUEST_IMAGES
 
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
+WEIGHTS: Schema = {"type": "string", "description": "digest of the model's weights"}
 NUMBER: Schema = {"type": "number"}
 WHOLE: Schema = {"type": "integer"}
 TRUTH: Schema = {"type": "boolean"}
@@ -49,6 +50,7 @@ def _describe_schemas() -> Schema:
     similar = _object(id=WHOLE, target=TEXT, similarity=NUMBER, image=PNG)
     prediction = _object(
         model=TEXT,
+        weights=WEIGHTS,
         predicted={"oneOf": predicted, "description": "the class, the labels, or the numbers by name"},
         predictions=_list({"oneOf": [_refer("ClassProbability"), _refer("Number")]}),
     )
@@ -59,8 +61,10 @@ def _describe_schemas() -> Schema:
         "Prediction": prediction,
         "ClassProbability": _object(**{"class": TEXT, "probability": probability}),
         "Number": _object(name=TEXT, value=NUMBER),
-        "Explanation": _object(model=TEXT, target=TEXT, trusted=TRUTH, reason=TEXT, image=PNG, map=PNG),
-        "Similar": _object(model=TEXT, searched=WHOLE, images=_list(similar)),
+        "Explanation": _object(
+            model=TEXT, weights=WEIGHTS, target=TEXT, trusted=TRUTH, reason=TEXT, image=PNG, map=PNG
+        ),
+        "Similar": _object(model=TEXT, weights=WEIGHTS, searched=WHOLE, images=_list(similar)),
         "Model": _object(
             model=TEXT,
             kind={"enum": ["single-label", "multi-label", "binary", "regression"]},
@@ -69,6 +73,7 @@ def _describe_schemas() -> Schema:
             net=TEXT,
             parameters=WHOLE,
             data=TEXT,
+            weights=WEIGHTS,
             score={"type": ["string", "null"]},
             calibrated=TRUTH,
             channels=WHOLE,

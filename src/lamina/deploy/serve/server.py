@@ -42,6 +42,7 @@ async def serve(
     port: int,
     token: str | None,
     device: str,
+    limit_bytes: int,
     remark: Callable[[str], None],
     announce: Callable[[str], None],
 ) -> None:
@@ -53,7 +54,7 @@ async def serve(
             try:
                 # The worker takes seconds to load; meanwhile this process loads the rest.
                 await worker.spawn()
-                server = _build_server(worker, host, port, token)
+                server = _build_server(worker, host, port, token, limit_bytes)
                 loop = await worker.start()
             except OSError as error:
                 raise LaminaError(f"Cannot start the server: {error}. See the output above.") from error
@@ -76,11 +77,11 @@ async def serve(
             await worker.close()
 
 
-def _build_server(worker: Worker, host: str, port: int, token: str | None) -> Server:
+def _build_server(worker: Worker, host: str, port: int, token: str | None, limit_bytes: int) -> Server:
     from lamina.deploy.serve.app import build_app
     from lamina.deploy.serve.metrics import Metrics
     from lamina.deploy.serve.protocol import Server
     from lamina.deploy.serve.security import Guard, find_names
 
     metrics = Metrics()
-    return Server(Guard(build_app(worker, metrics), find_names(host), port, token, metrics))
+    return Server(Guard(build_app(worker, metrics, limit_bytes), find_names(host), port, token, metrics))

@@ -2,7 +2,8 @@ import { ApiError, findModels, send, setToken } from "./api.js";
 import { make, plain, showPrediction, showCloser, showProblem } from "./view.js";
 
 const find = (id) => document.getElementById(id);
-const LIMIT_BYTES = 10_000_000;
+const LIMIT_BYTES = 10_000_000; // larger files are reduced; smaller ones are sent unchanged
+const LONGEST_PX = 2048;
 
 let models = [];
 let newest = 0; // number of the newest image; responses for older images are dropped
@@ -37,17 +38,37 @@ async function connect() {
   find("predictions").replaceChildren(...cards);
 }
 
+// A photo of a good camera is larger than the server accepts, and far larger than any model's input.
+async function reduce(file) {
+  try {
+    const image = await createImageBitmap(file, { imageOrientation: "from-image" });
+    const scale = Math.min(1, LONGEST_PX / Math.max(image.width, image.height));
+    const canvas = new OffscreenCanvas(Math.round(image.width * scale), Math.round(image.height * scale));
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.fillStyle = "white"; // behind transparent pixels
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    return await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
+  } catch {
+    return null;
+  }
+}
+
 async function take(file) {
   if (!file) return showStatus("This is not an image file. Choose an image.");
   await connected;
   if (!models.length) return showStatus("No model is loaded yet. Connect first.");
-  if (file.size > LIMIT_BYTES) return showStatus("The image is larger than 10 MB. Choose a smaller one.");
   const turn = ++newest;
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
     if (turn === newest) showStatus("The file cannot be read. Choose an image."); // a folder, or a deleted file
     return;
+  }
+  if (file.size > LIMIT_BYTES) {
+    file = await reduce(file);
+    if (!file) return showStatus("The image is larger than 10 MB, and this browser cannot reduce it. Choose another one.");
   }
   if (turn !== newest) return;
   for (const card of find("predictions").children) card.hidden = true;
