@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.font_manager import get_font
 from PIL import Image
 
 from lamina.data import Images
 from lamina.drawing.curves import draw_curves
 from lamina.drawing.metric_figures import draw_confusion, draw_labels, draw_reliability, draw_scatter
-from lamina.drawing.style import COLORS, save_figure
+from lamina.drawing.style import COLORS, font_file, label, save_figure
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs

@@ -174,3 +174,17 @@ def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
             pixels = generator.integers(low, low + 100, (*shape, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
+
+
+def test_views_get_temperatures_of_their_own_or_none(tmp_path, capsys):
+    command = ["train", "Flatten(), Output()", "--data", "shapes", "--val", "0.02", "--epochs", "1", "--flip", "random"]
+    assert main([*command, "--runs-dir", str(tmp_path), "--name", "one"]) == 0
+    for words, said, is_calibrated in (
+        ([], "calibration: fitted again to the views of 160 val images", True),
+        (["--split", "val"], "calibration: not applied, because it was fitted to single views", False),
+    ):
+        capsys.readouterr()
+        assert main(["evaluate", str(tmp_path / "one"), "--tta", "--json", *words]) == 0
+        out, printed = capsys.readouterr()
+        assert said in printed
+        assert (json.loads(out)["uncalibrated_error"] is not None) == is_calibrated

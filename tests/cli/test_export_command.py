@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from commands import events, run_lamina, run_process
+from commands import events, run_lamina, run_process, write_images
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
@@ -85,3 +86,15 @@ def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("lamina: Cannot write net.onnx: ")
     assert Path("net.onnx.json").read_text() == "earlier"
+
+
+def test_a_run_is_exported_without_its_data_and_says_so(workplace):
+    write_images(Path("data"), 12)
+    assert run_lamina("train", NET, "--data", "data", "--epochs", "1", "--name", "alone").returncode == 0
+    shutil.rmtree("data")
+    done = run_lamina("export", "runs/alone", "alone.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "data: not found, so the check uses synthetic images" in done.stderr
+    (event,) = events(done.stdout)
+    assert (event["split"], event["images"]) == ("synthetic", 66)
+    assert run_lamina("export", "runs/alone", "alone.onnx", "--data", "data").returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import struct
@@ -341,3 +342,40 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
         "file. Use one of these, or one of cifar10, cifar100, mnist, fashion-mnist, shapes, shapes-attributes, "
         "shapes-pose."
     )
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_tar_with_an_endless_name_is_rejected_before_it_is_read(kind: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    size = 100 * 2**20
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, size
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.tobuf())
+        for _ in range(size // 2**20):
+            file.write(b"a" * 2**20)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"it has a header of 104857600 bytes; at most 65536 are allowed"):
+        spool_tar(path, tmp_path / "spool")
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
+
+
+class _PlainInfo(zipfile.ZipInfo):
+    """A member as zip on Linux writes it: with a name in UTF-8, but without the flag for it."""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+        return self.filename.encode(), self.flag_bits & ~0x800
+
+
+def test_names_in_a_zip_are_utf8_without_its_flag_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a/Grün.png", "b/猫.png"):
+            archive.writestr(_PlainInfo(name), b"x")
+    with zipfile.ZipFile(path) as archive:
+        assert "b/猫.png" not in archive.namelist()
+    images = list_zip(path).images
+    assert [image.name for image in images] == ["a/Grün.png", "b/猫.png"]
+    with ImageReader() as reader:
+        assert [reader.read(image) for image in images] == [b"x", b"x"]

@@ -10,11 +10,14 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from lamina.data import Preparation, load_data
+from lamina.data.decoding import decode_and_measure
 from lamina.data.images import OTHER_FILE
+from lamina.data.splits import find_splits
 from lamina.errors import DataError, LaminaWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::lamina.errors.LaminaWarning")
@@ -296,3 +299,19 @@ def test_heic_is_read_with_its_extra_and_named_without(tmp_path: Path, monkeypat
     monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
     with pytest.warns(LaminaWarning, match=r"Left out 2 images.*pip install 'lamina\[heif\]'"):
         load_data(tmp_path)
+
+
+def test_a_photo_of_an_iphone_is_decoded_upright() -> None:
+    pytest.importorskip("pi_heif")
+    pixels, stored = decode_and_measure(Path(__file__).with_name("phone.heic").read_bytes())
+    assert (pixels.shape, stored) == ((64, 32, 3), (64, 32))
+    assert np.abs(pixels[2, 2].astype(int) - (200, 30, 30)).max() < 4  # red above blue, turned by its EXIF
+    assert np.abs(pixels[-2, 2].astype(int) - (20, 40, 220)).max() < 4
+
+
+@pytest.mark.parametrize("names", [["seg_train", "TrainingSet", "images-train", "train2017", "2_TRAIN"]])
+def test_splits_are_words_in_names(names: list[str]) -> None:
+    assert set(find_splits(names).values()) == {"train"}
+    assert find_splits(["terrain", "constraint", "latest", "contest", "interval", "train_val", "cat"]) == {}
+    assert find_splits(["eval", "train"])["eval"] == "test"
+    assert find_splits(["eval", "test"])["eval"] == "val"

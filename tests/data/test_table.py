@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -415,3 +416,9 @@ def test_a_missing_image_that_appears_changes_the_digest(tmp_path: Path) -> None
     after = scan_table(tmp_path / "pets.csv", DEFAULTS)
     assert (len(before.images), len(after.images)) == (1, 2)
     assert before_state != state_of_table(tmp_path / "pets.csv", DEFAULTS)
+
+
+def test_a_compressed_table_has_a_limit_of_its_ratio(tmp_path: Path) -> None:
+    (tmp_path / "pets.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"1.png,a\n" * 2**20))
+    with pytest.raises(DataError, match=r"pets\.csv\.gz is rejected: it is compressed more than 200:1\. Unpack it"):
+        scan_table(tmp_path / "pets.csv.gz", DEFAULTS)

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from torch import nn
 from torch.nn import functional
 
+from lamina.cli.confidence import ConfidenceRule
 from lamina.errors import RunError
 from lamina.evaluation.calibration import (
     Calibration,
@@ -21,7 +23,11 @@ from lamina.evaluation.calibration import (
     judge_predictions,
     measure_rejection,
 )
+from lamina.evaluation.predictor import make_prediction
 from lamina.evaluation.scores import calibration_error
+from lamina.insight.attribution import choose_target
+from lamina.insight.trust import _signed_output
+from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
@@ -144,3 +150,27 @@ def test_a_set_is_never_empty_and_too_few_images_promise_nothing():
 def test_a_temperature_out_of_range_is_rejected(temperatures):
     with pytest.raises(RunError, match="calibration: temperatures"):
         Calibration("val", 100, temperatures)
+
+
+def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
+    logits = np.tile(np.float32([0.3, 0.2, -1.7]), (50, 1))
+    exact = torch.from_numpy(logits).double().softmax(1).numpy()
+    threshold = fit_sets(exact, np.ones(50, np.int64), 0.9)
+    row = torch.from_numpy(logits).softmax(1)[0].tolist()  # what predict computes, in float32 and seven digits
+    prediction = make_prediction(CLASSES, "one", row)
+    assert ConfidenceRule(threshold=threshold).choose(prediction) == ["a", "b"]
+
+
+def test_the_label_to_explain_is_the_most_probable_one_not_that_of_the_largest_logit() -> None:
+    task = LABELS.with_temperatures((3.0, 0.5, 1.0))
+    logits = np.float32([2.0, 1.5, -1.0])  # probabilities .66, .95 and .27
+    assert (choose_target(LABELS, logits), choose_target(task, logits)) == (0, 1)
+
+
+def test_the_tests_of_a_map_use_calibrated_probabilities() -> None:
+    task = LABELS.with_temperatures((3.0, 0.5, 1.0))
+    model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0, 0, 0), std=(1, 1, 1))
+    logits = torch.tensor([[2.0, 1.5, -1.0]])
+    for target, probability in enumerate(task.probabilities(logits)[0].tolist()):
+        assert _signed_output(model, logits, target, 1).item() == pytest.approx(probability)
+        assert _signed_output(model, logits, target, -1).item() == pytest.approx(1 - probability)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -143,6 +144,37 @@ def test_damaged_images_are_rejected_with_a_reason(server, file):
         assert predicted.values["problem"]
 
 
+def test_a_form_is_predicted_as_its_files(server):
+    def ask(*files: bytes):
+        parts = [
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + file + b"\r\n"
+            for file in files
+        ]
+        field = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\nmine\r\n'
+        body = b"".join([field, *parts, b"--x--\r\n"])
+        return server.ask("/v1/predict", body, Content_Type="multipart/form-data; boundary=x")
+
+    alone = [server.ask("/v1/predict", noise(seed)).values for seed in range(2)]
+    assert ask(noise(0)).values == alone[0]
+    assert [row["predicted"] for row in ask(noise(0), noise(1)).values] == [row["predicted"] for row in alone]
+    assert ask(*[b"x"] * 65).status == 413
+
+
+def test_one_bad_entry_of_a_list_fails_alone_in_its_place(server):
+    good = base64.b64encode(noise()).decode()
+    body = json.dumps({"images": [good, "?", None, good]}).encode()
+    rows = server.ask("/v1/predict", body, Content_Type="application/json").values
+    assert rows[1:3] == [{"model": "shapes", "problem": "not base64"}] * 2
+    assert rows[0] == rows[3] == server.ask("/v1/predict", noise()).values
+
+
+def test_each_answer_names_the_weights(server, runs):
+    digest = hashlib.sha256((runs["shapes"] / "model.safetensors").read_bytes()).hexdigest()[:16]
+    assert server.ask("/v1/predict", noise()).values["weights"] == digest
+    assert server.ask("/v1/explain", noise()).values["weights"] == digest
+    assert server.ask("/v1/model").values["models"][0]["weights"] == digest
+
+
 def test_wrong_requests_say_what_was_expected(server):
     cases = {
         ("/v1/predict?model=shape", noise(), "image/png"): (
@@ -150,7 +182,8 @@ def test_wrong_requests_say_what_was_expected(server):
             "This server has no model 'shape'. Did you mean shapes?",
         ),
         ("/v1/predict", b"[]", "application/json"): (400, 'Invalid body. Send JSON such as {"images": ["…"]}'),
-        ("/v1/predict", b'{"images": ["?"]}', "application/json; charset=utf-8"): (400, "each image in base64"),
+        ("/v1/predict", b'{"images": "?"}', "application/json; charset=utf-8"): (400, "each image in base64"),
+        ("/v1/predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"): (400, "curl -F image=@cat.jpg"),
         ("/v1/predict", b"[" * 500, "application/json"): (400, "Send JSON"),
         ("/v1/predict", b"[" * 100_000, "application/json"): (413, "limit is 64 images"),
         ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (

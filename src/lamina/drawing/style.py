@@ -74,7 +74,8 @@ def font_file(text: str) -> str:
 @cache
 def _find_font(letters: frozenset[int]) -> FontEntry | None:
     """The first installed font with most of these letters; ``None`` if none has any."""
-    fonts = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    # The font of last resort, which matplotlib ships, has a box for each letter of all scripts.
+    fonts = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
     found = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
     return found if found and letters & _letters(found.fname) else None
 

@@ -23,7 +23,7 @@ LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
-TIE_MARGIN = 1e-5  # fraction by which predict may round a probability differently, in float32 and seven digits
+TIE_MARGIN = 1e-6  # fraction by which predict may round a probability differently, in float32 and seven digits
 REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence thresholds in a report
 
 

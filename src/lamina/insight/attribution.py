@@ -229,7 +229,7 @@ def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
     if task.kind not in (SINGLE_LABEL, MULTI_LABEL):
         return 0
     # Not from the logits: each label may have its own temperature.
-    return int(task.probabilities(torch.from_numpy(np.array(logits))).argmax())
+    return int(task.probabilities(torch.from_numpy(np.array(logits)[None])).argmax())
 
 
 def find_spatial_layer(model: Model) -> str | None:

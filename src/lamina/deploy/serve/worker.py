@@ -212,7 +212,7 @@ class Worker:
         if len(batch) == 1:
             reason = f"The worker process {why} on this image."
             name = self.models[batch[0].model]["model"]
-            batch[0].settle({"model": name, "problem": f"{reason} Try again.", "status": 503})
+            batch[0].settle({"model": name, "problem": reason, "status": 503})
             return
         for job in batch:
             job.is_alone = True
