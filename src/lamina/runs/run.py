@@ -339,8 +339,7 @@ class Run:
         """Predict images.
 
         Args:
-            images: Paths of images, folders, archives or tables, patterns such as ``photos/*.jpg``, or anything else
-                that :meth:`Predictor.predict` accepts, such as arrays.
+            images: Paths of images, folders, archives, tables or patterns, or what :meth:`Predictor.predict` accepts.
 
         Returns:
             A table of predictions.
@@ -355,8 +354,7 @@ class Run:
         with TemporaryDirectory() as folder:
             files, problems, _ = find_images(paths, Path(folder))
             found = self.predictor().predict(files)
-        not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
-        found.extend(not_found)
+        found.extend(Prediction(problem.path, problem=problem.reason) for problem in problems)
         return found
 
     def replace_record(self, record: RunRecord) -> Run:
