@@ -55,8 +55,8 @@ def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
     told = run_lamina("data", table)
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1] == (
-        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. Complete or remove those rows. If "
-        "an empty cell means no label, add --task multi-label (in Python, Preparation(task='multi-label'))."
+        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. If an empty cell means no label, "
+        "add --task multi-label (in Python, Preparation(task='multi-label')). Otherwise, complete or remove those rows."
     )
     assert run_lamina("data", table, "--task", "multi-label").returncode == 0
 
@@ -200,3 +200,15 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     assert "\\udcff.png" in printed.stdout
     (found,) = events(run_lamina("data", tmp_path, "--json").stdout)
     assert "a/\udcff.png" in json.dumps(found, ensure_ascii=False)
+
+
+def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
+    images = write_images(tmp_path / "a", 20)
+    command = ("train", "Flatten(), Output()", "--data", images, "--epochs", "1", "--runs-dir", tmp_path, "--name", "r")
+    assert run_lamina(*command).returncode == 0
+    other = write_images(tmp_path / "b", 5, seed=5)
+    rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]
+    (other / "t.csv").write_text("\n".join(["where,what", *rows]) + "\n")
+    columns = ("--image-column", "where", "--label-column", "what")
+    assert run_lamina("data", other / "t.csv", "--with", tmp_path / "r").returncode == 2
+    assert run_lamina("data", other / "t.csv", "--with", tmp_path / "r", *columns).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lamina.data.images import OTHER_FILE, Dataset
 from lamina.data.load import EXAMPLES, NAMES
 from lamina.data.splits import OWN_RULE
-from lamina.errors import name_some
+from lamina.errors import name_some, plural
 
 
 def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
@@ -15,7 +15,11 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
     lines += [f"splits: {dataset.split_rule}"] if dataset.split_rule != OWN_RULE else []
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
-    return [*lines, f"not used: {len(others):,} other files: {name_some(others, EXAMPLES)}"] if others else lines
+    return (
+        [*lines, f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"]
+        if others
+        else lines
+    )
 
 
 def describe_reading(dataset: Dataset) -> list[str]:
