@@ -246,6 +246,12 @@ def test_a_mistyped_run_suggests_one_beside_it(run):
         load_run(run.path.parent / "frist")
 
 
+def test_a_path_that_cannot_be_is_a_run_error(tmp_path):
+    name = "x" * 300
+    with raises(f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."):
+        load_run(name)
+
+
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
     with raises(f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."):
         load_run(tmp_path / "first")

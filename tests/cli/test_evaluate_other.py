@@ -85,6 +85,11 @@ def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(e
     status, report, printed = evaluate_on(other, "--unknown", "ignore")
     assert (status, report["images"], report["accuracy"]) == (0, 9, 1.0)
     assert "Left out images of classes that the model does not know: Darkk (9)" in printed
+    strange = write_images(tmp_path / "strange", 2, seed=5)
+    for name in ("dark", "bright"):
+        (strange / name).rename(strange / f"no {name}")
+    status, _, printed = evaluate_on(strange, "--unknown", "ignore")
+    assert (status, "has labels that are not among the classes" in printed) == (2, True)
     (tmp_path / "names.csv").write_text("Darkk,dark\n")
     status, report, _ = evaluate_on(other, "--rename", str(tmp_path / "names.csv"))
     assert (status, report["images"], report["accuracy"]) == (0, 18, 1.0)
@@ -176,15 +181,12 @@ def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
     return folder
 
 
-def test_views_get_temperatures_of_their_own_or_none(tmp_path, capsys):
+def test_views_are_not_calibrated(tmp_path, capsys):
     command = ["train", "Flatten(), Output()", "--data", "shapes", "--val", "0.02", "--epochs", "1", "--flip", "random"]
     assert main([*command, "--runs-dir", str(tmp_path), "--name", "one"]) == 0
-    for words, said, is_calibrated in (
-        ([], "calibration: fitted again to the views of 160 val images", True),
-        (["--split", "val"], "calibration: not applied, because it was fitted to single views", False),
-    ):
+    for words, is_calibrated in (([], True), (["--tta"], False)):
         capsys.readouterr()
-        assert main(["evaluate", str(tmp_path / "one"), "--tta", "--json", *words]) == 0
+        assert main(["evaluate", str(tmp_path / "one"), "--json", *words]) == 0
         out, printed = capsys.readouterr()
-        assert said in printed
+        assert ("calibration: not applied, because lamina fitted it to single views" in printed) != is_calibrated
         assert (json.loads(out)["uncalibrated_error"] is not None) == is_calibrated

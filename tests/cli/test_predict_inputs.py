@@ -85,7 +85,7 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
     named = {event["image"]: event["reason"] for event in found if event["event"] == "problem"}
     assert named.keys() == {f"{prefix}{image}" for image in problems}
     assert all(reason in named[f"{prefix}{image}"] for image, reason in problems.items())
-    assert (("not used: 1 file is not images" in done.stderr) and unused in done.stderr) == bool(unused)
+    assert (("not used: 1 file: " in done.stderr) and unused in done.stderr) == bool(unused)
     assert done.returncode == (2 if problems else 0)
 
 

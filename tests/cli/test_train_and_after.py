@@ -146,7 +146,7 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
     (folder / "dark" / "7.png").write_bytes(b"no image")
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
-    assert "warning: Left out 1 image that could not be read: dark/7.png" in shown.stderr
+    assert "warning: Left out 1 image: dark/7.png" in shown.stderr
     assert "warning: 1 file was left out: not an image. Repair, replace or remove it.\n" in shown.stdout
     assert "\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stderr

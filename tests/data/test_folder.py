@@ -110,9 +110,9 @@ LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ 
         (["1.png", "2.png"], f"The images in pets are not in class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
-            f"pets is ambiguous: it contains test, train and also more. {LAYOUT} If these are splits, use --splits "
-            "train=train test=test (in Python, splits). If the outermost folders are the classes, use --label-from "
-            "folder, if the innermost are, --label-from parent.",
+            f"pets is ambiguous: it contains test, train and also more. {LAYOUT} To name the splits, use --splits "
+            "train=train test=test (in Python, splits); lamina leaves out the other folders. If the outermost folders "
+            "are the classes, use --label-from folder; if the innermost are, use --label-from parent.",
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     )
     assert len(data.train) == 5
     assert [str(warning.message) for warning in warned] == [
-        "Left out 3 images that could not be read: a/3.png (a link to a file outside the folder), b/loop (a link to a "
+        "Left out 3 images: a/3.png (a link to a file outside the folder), b/loop (a link to a "
         "folder, which lamina does not follow), c (a link to a folder, which lamina does not follow)"
     ]
 

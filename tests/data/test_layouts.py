@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from lamina.data import Preparation, load_data
+from lamina.data.cache import cache_folder
 from lamina.data.decoding import decode_and_measure
-from lamina.data.images import OTHER_FILE
+from lamina.data.images import OTHER_FILE, Problem
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, LaminaWarning
 
@@ -59,6 +60,14 @@ class Case:
 CSV = "image,label\n" + "".join(
     f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names("images/#.png", 8))
 )
+LABEL_STUDIO = "image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time\n" + "".join(
+    f"/data/upload/1/{number}.png,{number},{name},1,{number},2026-01-01,2026-01-01,3.5\n"
+    for number, name in ((1, "cat"), (2, "dog"))
+)
+OPEN_IMAGES = (
+    "ImageID,Source,LabelName,Confidence\n001,verification,/m/01,1\n001,verification,/m/02,1\n"
+    "002,verification,/m/01,1\n"
+)
 DRAWN = "train 6, test 2"
 CASES: dict[str, Case] = {
     "class folders": Case("{cat,dog}/{a,b}#.png", splits=DRAWN, classes="cat dog"),
@@ -80,7 +89,7 @@ CASES: dict[str, Case] = {
     ),
     "Kaggle chest X-ray with a copy of itself": Case(
         "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
-        refused="contains test, train and also chest_xray.*--splits train=train test=test",
+        refused="contains test, train and also chest_xray.*--splits test=test train=train",
     ),
     "the same, with the splits named": Case(
         "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
@@ -100,7 +109,7 @@ CASES: dict[str, Case] = {
     ),
     "Kaggle PlantVillage": Case(
         "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
-        refused="color, grayscale, segmented share the subfolders Apple___rust, Apple___scab.*--splits train=color",
+        refused="color, grayscale, segmented share the subfolders Apple___rust, Apple___scab.*--splits train=FOLDER",
     ),
     "Kaggle PlantVillage, one of them": Case(
         "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
@@ -113,19 +122,26 @@ CASES: dict[str, Case] = {
     ),
     "Kaggle fruits 360": Case(
         "fruits-360/{Training,Test}/{Apple Red 1,Banana}/#.png | fruits-360/test-multiple_fruits/#.png",
-        refused="Test, test-multiple_fruits seem to be the same split.*--splits train=Training test=Test",
+        refused="Test, test-multiple_fruits seem to be the same split.*--splits test=Test train=Training",
     ),
     "Kaggle leaf splits with an unknown name": Case(
-        "{train,extra}/{oak,elm}/#.png", refused="contains train and also extra.*--splits train=train test=extra"
+        "{train,extra}/{oak,elm}/#.png", refused="contains train and also extra.*--splits train=train "
     ),
     "holdout": Case("{train,holdout}/{oak,elm}/#.png", splits="train 4, test 4", classes="elm oak"),
     "prefixes and suffixes": Case(
         "{2024_TrainSet,2024_ValSet,2024_TestSet}/{oak,elm}/#.png", splits="train 4, val 4, test 4", classes="elm oak"
     ),
-    "Food-5K": Case("{training,validation,evaluation}/{0,1}/#.png", splits="train 4, val 4, test 4", classes="0 1"),
+    "Food-5K": Case(
+        "{training,validation,evaluation}/{0,1}/#.png",
+        refused="evaluation, validation seem to be the same split.*--splits val=evaluation train=training",
+    ),
+    "Food-5K, with the splits named": Case(
+        "{training,validation,evaluation}/{0,1}/#.png", splits="train 4, val 4, test 4", classes="0 1",
+        options={"splits": ("train=training", "val=validation", "test=evaluation")},
+    ),
     "train, eval and test": Case("{train,eval,test}/{a,b}/#.png", splits="train 4, val 4, test 4", classes="a b"),
     "two unnamed parts": Case("{part_a,part_b}/{oak,elm}/#.png", refused="part_a, part_b share the subfolders"),
-    "splits inside the classes": Case("{cat,dog}/{train,test}/#.png", splits="train 4, test 4", classes="cat dog"),
+    "splits inside the classes": Case("{cat,dog}/{train,test}/#.png", refused="cat, dog share.*--label-from folder"),
     "MVTec AD, one category": Case(
         "{train/good,test/good,test/broken,ground_truth/broken}/#.png",
         refused="contains test, train and also ground_truth",
@@ -141,12 +157,17 @@ CASES: dict[str, Case] = {
         "{stress_test,blood_test,ecg}/#.png", splits="train 5, test 1", classes="blood_test ecg stress_test"
     ),
     "Roboflow folder": Case(
-        "{train,valid,test}/{ok,broken}/a_png.rf.#.png", {"README.roboflow.txt": "x"}, "train 4, val 4, test 4",
-        "broken ok", 1,
+        "{train,valid,test}/{ok,broken}/a_png.rf.#.png", {"README.roboflow.txt": "x", "README.dataset.txt": "x"},
+        "train 4, val 4, test 4", "broken ok", 2,
     ),
     "Roboflow multi-label": Case(
         "{train,valid}/#.png", {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
         refused=r"not in class folders|no class folders.*_classes\.csv",
+    ),
+    "Roboflow multi-label, its table": Case(
+        "{train,valid}/#.png", {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
+        "train 2", "cat dog", path="train/_classes.csv",
+        options={"label_columns": ("cat", "dog"), "test_fraction": 0.0},
     ),
     "Roboflow YOLO": Case(
         "{train,valid}/images/#.png", {"train/labels/1.txt": "0 .5 .5 1 1", "data.yaml": "nc: 1"},
@@ -159,11 +180,23 @@ CASES: dict[str, Case] = {
         "{train2017,val2017}/#.png", {"annotations/instances_train2017.json": "{}"},
         refused="no class folders inside them",
     ),
-    "CVAT ImageNet": Case("{cat,dog}/{a,b}#.png", {"synsets.txt": "cat\ndog\n"}, DRAWN, "cat dog", 1),
+    "CVAT ImageNet": Case("cat/cat_{1,2,3,4}.png | dog/dog_{1,2,3,4}.png", splits=DRAWN, classes="cat dog"),
+    "CVAT Ultralytics classification": Case(
+        "{train,val}/{cat,dog}/#.png", {"train/labels.json": "{}", "val/labels.json": "{}"}, "train 4, val 4",
+        "cat dog", 2,
+    ),
+    "CVAT for images": Case("images/#.png", {"annotations.xml": "<annotations/>"}, refused="are not in class folders"),
     "Label Studio CSV": Case(
-        "images/{1,2,3,4}.png",
-        {"project-1.csv": "image,id,choice\n" + "".join(f"/data/upload/1/{n}.png,{n},cat\n" for n in range(1, 5))},
-        path="project-1.csv", refused="named like label or class.*--label-column",
+        "#.png", {"project-1.csv": LABEL_STUDIO}, path="project-1.csv",
+        refused="named like label or class.*--label-column",
+    ),
+    "Label Studio CSV, its column named": Case(
+        "#.png", {"project-1.csv": LABEL_STUDIO}, path="project-1.csv", refused="an absolute path.*must contain paths",
+        options={"label_columns": ("choice",)},
+    ),
+    "Label Studio CSV, paths cut to file names": Case(
+        "#.png", {"project-1.csv": LABEL_STUDIO.replace("/data/upload/1/", "")}, "train 2", "cat dog",
+        path="project-1.csv", options={"label_columns": ("choice",), "test_fraction": 0.0},
     ),
     "Google Takeout": Case(
         "Google Photos/{Cats,Dogs}/IMG_{1,2,3,4}.png",
@@ -171,9 +204,20 @@ CASES: dict[str, Case] = {
         DRAWN, "Cats Dogs", 3,
     ),
     "MedMNIST as folders": Case("{train,val,test}/{0,1,10}/#.png", splits="train 6, val 6, test 6", classes="0 1 10"),
+    "Hugging Face imagefolder": Case(
+        "folder/{train,test}/{dog,cat}/#.png", splits="train 4, test 4", classes="cat dog"
+    ),
     "Hugging Face imagefolder with metadata": Case(
         "{train,test}/#.png",
         {f"{split}/metadata.csv": "file_name,label\n1.png,cat\n2.png,dog\n" for split in ("train", "test")},
+        "train 2, test 2", "cat dog",
+    ),
+    "Hugging Face imagefolder with JSON lines": Case(
+        "{train,test}/#.png",
+        {
+            f"{split}/metadata.jsonl": '{"file_name":"1.png","label":"cat"}\n{"file_name":"2.png","label":"dog"}\n'
+            for split in ("train", "test")
+        },
         "train 2, test 2", "cat dog",
     ),
     "table beside the images": Case(
@@ -185,13 +229,20 @@ CASES: dict[str, Case] = {
         {"t.csv": "image,label,split\n1.png,cat,Training\n2.png,dog,Training\n3.png,cat,Test\n4.png,dog,Test\n"},
         "train 2, test 2", "cat dog", path="t.csv",
     ),
-    "Open Images table, one row per image and label": Case(
-        "#.png", {"t.csv": "image,label\n1.png,cat\n1.png,dog\n2.png,cat\n"}, path="t.csv",
-        refused="1.png has several rows with different values, such as cat and dog.*--task multi-label",
+    "Open Images": Case(
+        "00#.png", {"train-annotations-human-imagelabels.csv": OPEN_IMAGES}, refused="--image-column.*are ImageID",
+        path="train-annotations-human-imagelabels.csv",
     ),
-    "Open Images table as labels": Case(
-        "#.png", {"t.csv": "image,label\n1.png,cat\n1.png,dog\n2.png,cat\n"}, splits="train 2", classes="cat dog",
-        path="t.csv", options={"task": "multi-label", "test_fraction": 0.0},
+    "Open Images, columns named": Case(
+        "00#.png", {"t.csv": OPEN_IMAGES}, path="t.csv",
+        options={"image_column": "ImageID", "label_columns": ("LabelName",)},
+        refused="1 image has several rows with different values, such as /m/01 and /m/02 for 001.*--task multi-label",
+    ),
+    "Open Images as labels": Case(
+        "00#.png", {"t.csv": OPEN_IMAGES}, splits="train 2", classes="/m/01 /m/02", path="t.csv",
+        options={
+            "image_column": "ImageID", "label_columns": ("LabelName",), "task": "multi-label", "test_fraction": 0.0
+        },
     ),
     "table with an empty label": Case(
         "{1,2,3}.png", {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,\n"}, splits="train 2", classes="cat dog",
@@ -253,6 +304,19 @@ def test_a_zip_is_read_as_its_folder(tmp_path: Path) -> None:
     assert Counter(problem.reason for problem in both[1].problems) == {"in a folder for images without classes": 2}
 
 
+def test_a_file_that_is_not_used_does_not_decode_the_images_again(tmp_path: Path) -> None:
+    folder = write(CASES["class folders"], tmp_path / "data")
+    load_data(folder)
+    stamps = {file: file.stat().st_mtime_ns for file in cache_folder().rglob("pixels.npy")}
+    (folder / "notes.txt").write_text("new")
+    assert load_data(folder).problems == (Problem("notes.txt", OTHER_FILE),)
+    (folder / "notes.txt").unlink()
+    assert load_data(folder).problems == ()
+    assert {file: file.stat().st_mtime_ns for file in cache_folder().rglob("pixels.npy")} == stamps
+    (folder / "cat" / "new.png").write_bytes(encode("new"))
+    assert sum(map(len, load_data(folder).splits.values())) == 9
+
+
 FORMATS = {
     ".jfif": "JPEG", ".jpe": "JPEG", ".JPG": "JPEG", "": "JPEG", ".dat": "PNG", ".png": "WEBP", ".avif": "AVIF",
     ".jp2": "JPEG2000", ".ppm": "PPM", ".tiff": "TIFF", ".gif": "GIF", ".bmp": "BMP",
@@ -262,14 +326,12 @@ OTHERS = {
     "main.py": (b"import this", OTHER_FILE),
     "Python": (b"Python is not a PFM", OTHER_FILE),
     "BMW.csv": (b"BMW,3\nAudi,4\n", OTHER_FILE),
-    "logo.svg": (b"<svg></svg>", "a vector drawing; export it as PNG"),
-    "logo": (b'<?xml version="1.0"?>\n<svg></svg>', "a vector drawing; export it as PNG"),
+    "logo.svg": (b"<svg></svg>", "an image of a kind that lamina does not read; convert it to PNG"),
     "scan.dcm": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
     "IM0001": (bytes(128) + b"DICM", "a medical image; convert its slices to PNG"),
     "IMG_1.DNG": (b"II*\0" + bytes(100), "a raw file of a camera; convert it to JPEG or TIFF"),
     "IMG_1.MOV": (b"\0\0\0\x14ftypqt  ", "a video; extract its frames as images"),
-    "clip": (b"\0\0\0\x14ftypmp42", "a video; extract its frames as images"),
-    "design.psd": (b"8BPS", "a Photoshop file; export it as JPEG or PNG"),
+    "design.psd": (b"8BPS", "an image of a kind that lamina does not read; convert it to PNG"),
     "paper.pdf": (b"%PDF-1.7", "a PDF; export its pages as images"),
     "broken.jp2": (b"<html>", "not an image"),
 }
@@ -313,5 +375,4 @@ def test_a_photo_of_an_iphone_is_decoded_upright() -> None:
 def test_splits_are_words_in_names(names: list[str]) -> None:
     assert set(find_splits(names).values()) == {"train"}
     assert find_splits(["terrain", "constraint", "latest", "contest", "interval", "train_val", "cat"]) == {}
-    assert find_splits(["eval", "train"])["eval"] == "test"
-    assert find_splits(["eval", "test"])["eval"] == "val"
+    assert find_splits(["eval_2", "seg_pred"]) == {"eval_2": "val", "seg_pred": None}

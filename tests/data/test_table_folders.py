@@ -39,23 +39,21 @@ def scan_text(tmp_path: Path, text: str | bytes, name: str = "pets.csv", prepara
     return scan_table(tmp_path / name, preparation)
 
 
-def test_rows_of_one_image_with_different_labels_are_refused_united_or_left_out(tmp_path: Path) -> None:
+def test_rows_of_one_image_with_different_labels_are_refused_or_united(tmp_path: Path) -> None:
     text = "image,label\n1.png,a\n1.png,b\n1.png,a\n2.png,a\n2.png,a\n"
-    with pytest.raises(DataError, match=r"1\.png has several rows with different values, such as a and b\. If these"):
-        scan_text(tmp_path, text)
+    for task in (None, "single-label"):
+        with pytest.raises(DataError, match=r"1 image has several rows .*, such as a and b for 1\.png\. If these"):
+            scan_text(tmp_path, text, preparation=Preparation(task=task))
     united = scan_text(tmp_path, text, preparation=Preparation(task="multi-label"))
     assert united.labels == {"label": [["a", "b"], ["a"]]}
-    left = scan_text(tmp_path, text, preparation=Preparation(task="single-label"))
-    assert [image.name for image in left.images] == ["2.png"]
     again = ("already named in row 1", "already named in row 4")
     assert united.problems == [Problem("1.png", again[0]), Problem("2.png", again[1])]
-    assert left.problems == [*united.problems, Problem("1.png", "several rows with different values")]
 
 
 def test_images_of_a_folder_that_its_table_does_not_name_are_problems(tmp_path: Path) -> None:
     scan_text(tmp_path, "file_name,label\n1.png,a\n2.png,b\n", "metadata.csv")
     unused = [Problem(f"{number}.png", "not named in the table") for number in range(3, 10)]
-    assert scan_table(tmp_path, DEFAULTS).problems == unused
+    assert open_table(tmp_path, DEFAULTS).unused == unused
 
 
 def test_a_table_may_name_images_in_folders_by_their_file_names(tmp_path: Path) -> None:
@@ -78,9 +76,9 @@ def test_a_folder_of_class_folders_is_no_table_folder(image_set, tmp_path: Path)
 def test_a_split_without_a_table_and_a_file_of_no_split_are_problems(image_set, tmp_path: Path) -> None:
     write_metadata_by_split(image_set, tmp_path / "a")
     (tmp_path / "a" / "test" / "metadata.jsonl").unlink()
-    first, *others = scan_table(tmp_path / "a", DEFAULTS).problems
-    assert first == Problem("test", "no table for its images")
-    assert {problem.reason for problem in others} == {"not named in the table"}
+    assert scan_table(tmp_path / "a", DEFAULTS).problems == [Problem("test", "no table for its images")]
+    unused = open_table(tmp_path / "a", DEFAULTS).unused
+    assert {problem.reason for problem in unused} == {"not named in the table"}
     write_shards(image_set, tmp_path / "b")
     encoded_frame(image_set).write_parquet(tmp_path / "b" / "data" / "extra-00000-of-00001.parquet")
     listing = scan_table(tmp_path / "b", DEFAULTS)

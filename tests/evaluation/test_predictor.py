@@ -214,7 +214,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*inputs: str) -> list[str]:
-    images, problems, _ = find_images(inputs, Path("unpacked"))
+    images, problems = find_images(inputs, Path("unpacked"))
     assert problems == []
     return [str(image) for image in images]
 

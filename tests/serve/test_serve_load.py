@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from served import Server, encode, noise, pack_list, read_all, serving, wait_until
 
+from lamina.cli import main
 from lamina.training.loop import Training
 from small_runs import DATA, NET, RECIPE, begin_run
 
@@ -130,6 +131,16 @@ def test_bodies_of_any_declared_length_are_bounded(server):
                 pass
     assert sent < 100
     assert server.ask("/healthz").status == 200
+
+
+def test_the_largest_request_can_be_set(runs, capsys):
+    with serving(runs["shapes"], "--max-mb", "1") as small:
+        assert small.ask("/v1/predict", bytes(1_000_000)).status == 422
+        refused = small.ask("/v1/predict", bytes(1_000_001))
+    assert refused.status == 413
+    assert refused.values == {"error": "The body exceeds 1 MB. Send smaller or fewer images."}
+    assert main(["serve", str(runs["shapes"]), "--max-mb", "0"]) == 2
+    assert "--max-mb is 0; it must be from 1 to 256. Use --max-mb 10." in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -257,6 +268,16 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
         assert row == lost or row["predicted"] == predicted
     assert hasty.find_worker() != worker
     assert hasty.ask("/readyz").status == 200
+
+
+@pytest.mark.slow
+def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
+    os.kill(hasty.find_worker(), signal.SIGSTOP)
+    lost = hasty.ask("/v1/predict", noise())
+    assert lost.status == 503
+    assert int(lost.headers["retry-after"]) >= 1
+    assert lost.values == {"error": "The worker process took longer than 3 seconds on this image."}
+    assert hasty.ask("/v1/predict", noise()).status == 200
 
 
 @pytest.mark.slow

@@ -81,14 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # for closed folders and impossible paths; others are bugs
-        if error.filename is None or error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP):
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP):
             raise
-        named = str(error.filename)
-        print(
-            f"{who}: Cannot use {named[:100]}{'…' * (len(named) > 100)}: {str(error.strerror).lower()}. "
-            "Check the path and its permissions.",
-            file=sys.stderr,
-        )
+        reason = f"{str(error.filename)[:100]}: {str(error.strerror).lower()}"
+        print(f"{who}: Cannot use {reason}. Check the path and its permissions.", file=sys.stderr)
         return 2
     return status
 

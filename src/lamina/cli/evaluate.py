@@ -15,13 +15,10 @@ from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.load import ClassMatch, find_prepared
 from lamina.errors import DataError
-from lamina.evaluation.calibration import fit_temperatures
 from lamina.evaluation.evaluating import evaluate_with_logits
-from lamina.evaluation.views import ONE_VIEW, View, predict_views, views_of
+from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
-from lamina.training.model import Model
-from lamina.training.task import Task
 
 
 def run(options: EvaluateOptions, terminal: Terminal) -> int:
@@ -41,16 +38,11 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     if options.tta and len(views) == 1:
         terminal.remark("warning: --tta has no effect, because the recipe uses neither flip nor translate_px")
     images = data.splits[split]
-    task = predictor.task
+    model = predictor.model
     if len(views) > 1 and run.calibration is not None:
-        val = data.val if is_own and split != "val" else None
-        task = calibrate_views(predictor.model, val, views)
-        terminal.remark(
-            "calibration: not applied, because it was fitted to single views"
-            if val is None
-            else f"calibration: fitted again to the views of {len(val):,} val images"
-        )
-    report, logits = evaluate_with_logits(predictor.model, images, views, task=task)
+        model.task = model.task.with_temperatures(())
+        terminal.remark("calibration: not applied, because lamina fitted it to single views")
+    report, logits = evaluate_with_logits(model, images, views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {} if is_own else report_training_images(run, images, terminal)
@@ -70,16 +62,8 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     return 0
 
 
-def calibrate_views(model: Model, val: Images | None, views: tuple[View, ...]) -> Task:
-    """The model's task with temperatures for averaged views, which are less overconfident than single ones."""
-    if val is None:
-        return model.task.with_temperatures(())
-    logits, _ = predict_views(model, val.pixels, views)
-    return model.task.with_temperatures(fit_temperatures(model.task, logits, val.targets))
-
-
 def read_renamed(file: Path) -> dict[str, str]:
-    """The pairs of classes in a CSV file."""
+    """The model's class for each class of the data in a CSV file."""
     try:
         rows = [row for row in csv.reader(file.read_text("utf-8-sig").splitlines()) if row]
     except (OSError, ValueError, csv.Error) as error:

@@ -14,6 +14,7 @@ from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Problem
 from lamina.data.decoding import EncodedImage
+from lamina.data.images import OTHER_FILE
 from lamina.data.load import EXAMPLES, ClassMatch, full_source
 from lamina.errors import DataError, NetError, name_some, plural
 from lamina.evaluation.image_files import find_images
@@ -103,17 +104,15 @@ def choose_images(
     named: list[str | Path] = []
     for path in given:
         if str(path) == "-":
-            text = sys.stdin.read()
-            named += [line for line in (text.split("\0") if "\0" in text else text.splitlines()) if line]
+            named += filter(None, sys.stdin.read().splitlines())
         else:
             named.append(path)
-    found = find_images(named, folder)
-    if found.unused:
-        files = plural(len(found.unused), "file is", "files are")
-        terminal.remark(f"not used: {files} not images: {name_some(found.unused, EXAMPLES)}")
-    if len(found.images) <= IMAGES_OF_ONE_THREAD:
+    images, problems = find_images(named, folder)
+    if unused := [problem.path for problem in problems if problem.reason == OTHER_FILE]:
+        terminal.remark(f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}")
+    if len(images) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    return found.images, found.problems
+    return images, [problem for problem in problems if problem.reason != OTHER_FILE]
 
 
 def choose_layer(model: Model, layer: str) -> str:

@@ -15,11 +15,8 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
     lines += [f"splits: {dataset.split_rule}"] if dataset.split_rule != OWN_RULE else []
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
-    return (
-        [*lines, f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"]
-        if others
-        else lines
-    )
+    lines += [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"] if others else []
+    return lines
 
 
 def describe_reading(dataset: Dataset) -> list[str]:

@@ -165,10 +165,6 @@ def _find_only_class(train: Images) -> list[Finding]:
     return [Finding("class-missing", "error", message, 1)] if is_alone else []
 
 
-_UNUSED: tuple[str, Severity] = ("unused", "note")
-_UNREADABLE: tuple[str, Severity] = ("unreadable", "warning")
-
-
 def _find_unreadable(dataset: Dataset) -> list[Finding]:
     # The text after a colon differs by file, as in "damaged: broken data stream".
     groups: dict[str, list[Problem]] = {}
@@ -177,10 +173,13 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
     found = []
     for reason, problems in sorted(groups.items(), key=lambda group: -len(group[1])):
         count, them = plural(len(problems), "file was", "files were"), "it" if len(problems) == 1 else "them"
-        remedy = "" if reason == OTHER_FILE else f" Repair, replace or remove {them}."
         sighted = tuple(Sighting(None, problem.path, None) for problem in problems)
-        kind, severity = _UNUSED if reason == OTHER_FILE else _UNREADABLE
-        found.append(Finding(kind, severity, f"{count} left out: {reason}.{remedy}", len(problems), sighted))
+        message = f"{count} left out: {reason}."
+        if reason == OTHER_FILE:
+            found.append(Finding("unused", "note", message, len(problems), sighted))
+        else:
+            message += f" Repair, replace or remove {them}."
+            found.append(Finding("unreadable", "warning", message, len(problems), sighted))
     return found
 
 

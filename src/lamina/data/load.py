@@ -122,7 +122,7 @@ def load_to_evaluate(
     if dataset.train.kind.name != preparation.task or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL):
         return dataset
     if unknown := [name for name in _counted(dataset) if match.place(name, target_names) < 0]:
-        if match.unknown == "error":
+        if match.unknown == "error" or unknown == _counted(dataset):
             nearest = {name: find_nearest(name, target_names) for name in unknown}
             named = [f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()]
             raise DataError(
@@ -130,7 +130,8 @@ def load_to_evaluate(
                 f"{name_some(named)}. Leave them out with --unknown ignore, or give their names with --rename FILE."
             )
         named = [f"{name} ({_count(dataset, name):,})" for name in unknown]
-        message = f"Left out images of classes that the model does not know: {name_some(named)}"
+        what = "images of classes" if dataset.train.kind is SINGLE_LABEL else "labels"
+        message = f"Left out {what} that the model does not know: {name_some(named)}"
         warnings.warn(message, LaminaWarning, stacklevel=2)
     return replace(
         dataset,
@@ -227,10 +228,8 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 def _describe_problems(problems: Sequence[Problem]) -> list[str]:
     """A message about the images that were left out, if any; files that are no images need no warning."""
-    unread = [f"{problem.path} ({problem.reason})" for problem in problems if problem.reason != OTHER_FILE]
-    if not unread:
-        return []
-    return [f"Left out {plural(len(unread), 'image', 'images')} that could not be read: {name_some(unread, EXAMPLES)}"]
+    named = [f"{problem.path} ({problem.reason})" for problem in problems if problem.reason != OTHER_FILE]
+    return [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"] if named else []
 
 
 def _count(dataset: Dataset, name: str) -> int:
@@ -270,7 +269,8 @@ def _read(
         return dataset
 
     dataset = load_cached(name, key, digest_of(opened.state), build)
-    return replace(dataset, source=full_source(source), preparation=preparation)
+    problems = (*dataset.problems, *opened.unused)
+    return replace(dataset, source=full_source(source), preparation=preparation, problems=problems)
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
@@ -309,8 +309,8 @@ def _find_path(source: str | Path) -> Path | None:
         hint = suggest(str(source), NAMES) if looks_like_a_name else "Check the path."
         raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
     except OSError as error:
-        shown = f"{str(source)[:100]}{'…' * (len(str(source)) > 100)}"
-        raise DataError(f"Cannot read {shown}: {(error.strerror or str(error)).lower()}. Check the path.") from None
+        reason = (error.strerror or str(error)).lower()
+        raise DataError(f"Cannot read {str(source)[:100]}: {reason}. Check the path.") from None
     return path
 
 

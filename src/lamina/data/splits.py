@@ -21,15 +21,14 @@ SPLIT_WORDS: dict[str, Split] = {
     "valid": "val",
     "validation": "val",
     "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
     "holdout": "test",
 }
 UNLABELED_WORDS = ("pred", "predict", "prediction", "unlabeled", "unlabelled")
-EVALUATION_WORDS = ("eval", "evaluation")  # test, or val beside a test
-_WORD = re.compile(
-    rf"(?<![a-z])({'|'.join((*SPLIT_WORDS, *UNLABELED_WORDS, *EVALUATION_WORDS))})(?:set|data|images)?(?![a-z])"
-)
+_WORD = re.compile(rf"(?<![a-z])({'|'.join((*SPLIT_WORDS, *UNLABELED_WORDS))})(?:set|data|images)?(?![a-z])")
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "from the source"
@@ -40,19 +39,9 @@ LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a mea
 
 def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
     """The splits that names stand for, by a word in each, such as ``seg_train`` or ``TestSet``; ``None``: unlabeled."""
-    words = {name: _find_words(name) for name in names}
-    has_test = any("test" in (SPLIT_WORDS.get(word) for word in found) for found in words.values())
-    meanings: dict[str, Split | None] = {
-        **SPLIT_WORDS,
-        **dict.fromkeys(UNLABELED_WORDS),
-        **dict.fromkeys(EVALUATION_WORDS, "val" if has_test else "test"),
-    }
-    meant = {name: {meanings[word] for word in found} for name, found in words.items()}
+    words = {name: _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()) for name in names}
+    meant = {name: {SPLIT_WORDS.get(word) for word in found} for name, found in words.items()}
     return {name: splits.pop() for name, splits in meant.items() if len(splits) == 1}
-
-
-def _find_words(name: str) -> list[str]:
-    return _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower())
 
 
 def draw_splits(

@@ -80,12 +80,10 @@ def evaluate_with_logits(
     views: tuple[View, ...] = ONE_VIEW,
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
-    task: Task | None = None,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
-    """:func:`evaluate`, with the logits; ``task`` may have other temperatures than the model's."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     check_type(images, (Images,), "images", "Images, such as dataset.test", is_optional=False)
-    task = task or model.task
+    task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
     predicted, reviewed = predict_views(model, images.pixels, views, group)

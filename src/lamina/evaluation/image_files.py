@@ -24,7 +24,6 @@ from lamina.data import Dataset, Images, Problem
 from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
 from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, convert_image, decode_image, read_file
 from lamina.data.formats import SUFFIXES
-from lamina.data.images import OTHER_FILE
 from lamina.data.preparation import Resize
 from lamina.data.sources.archive import list_zip, spool_tar
 from lamina.data.sources.class_folders import check_image, is_hidden, read_head, scan_folder
@@ -49,16 +48,11 @@ class Chunk(NamedTuple):
     reasons: list[str | None]
 
 
-class Found(NamedTuple):
-    """The images that inputs name, in order and without repetition, what failed, and files that are no images."""
+def find_images(inputs: Sequence[str | Path], folder: Path) -> tuple[list[Path | EncodedImage], list[Problem]]:
+    """The images in files, folders, patterns, archives and tables, in order and without repetition, and what failed.
 
-    images: list[Path | EncodedImage]
-    problems: list[Problem]
-    unused: list[str]
-
-
-def find_images(inputs: Sequence[str | Path], folder: Path) -> Found:
-    """The images named by files, folders, patterns, archives and tables; unpacks tar files into ``folder``."""
+    It unpacks tar files into ``folder``.
+    """
     found: dict[str, Path | EncodedImage] = {}
     problems: list[Problem] = []
     if "" in inputs:
@@ -75,8 +69,7 @@ def find_images(inputs: Sequence[str | Path], folder: Path) -> Found:
         for image in images:
             key = image.name if isinstance(image, EncodedImage) else os.path.abspath(image)  # noqa: PTH100
             found.setdefault(key, image)  # Path.resolve would follow links
-    unused = [problem.path for problem in problems if problem.reason == OTHER_FILE]
-    return Found(list(found.values()), [problem for problem in problems if problem.reason != OTHER_FILE], unused)
+    return list(found.values()), problems
 
 
 def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
@@ -139,11 +132,11 @@ def _gather(
     found = list(itertools.chain.from_iterable(decoded))
     rows = [one for one in found if not isinstance(one, str)]
     pixels = np.stack(rows) if rows else np.empty((0, height, width, channels), np.uint8)
-    names = [name_image(image, place) for place, image in enumerate(images, first)]
+    names = [_name_image(image, place) for place, image in enumerate(images, first)]
     return Chunk(names, pixels, [one if isinstance(one, str) else None for one in found])
 
 
-def name_image(image: ImageLike, place: int) -> str:
+def _name_image(image: ImageLike, place: int) -> str:
     if isinstance(image, EncodedImage):
         return image.name
     return str(image) if isinstance(image, str | Path) else f"image {place}"
@@ -192,7 +185,7 @@ def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
         listing = scan_folder(folder)
     except DataError as error:
         return [], [Problem(str(folder), str(error))]
-    problems = [Problem(str(folder / problem.path), problem.reason) for problem in listing.problems]
+    problems = [Problem(str(folder / problem.path), problem.reason) for problem in (*listing.problems, *listing.unused)]
     if not listing.images:
         problems.append(Problem(str(folder), "the folder contains no images"))
     return [folder / image.name for image in listing.images], problems

@@ -18,6 +18,7 @@ from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
+from lamina.data.images import OTHER_FILE
 from lamina.data.splits import Split
 from lamina.errors import NetError, RunError, check_type
 from lamina.evaluation.calibration import Calibration
@@ -352,9 +353,10 @@ class Run:
         if len(paths) < len(given):
             return self.predictor().predict(given)
         with TemporaryDirectory() as folder:
-            files, problems, _ = find_images(paths, Path(folder))
+            files, problems = find_images(paths, Path(folder))
             found = self.predictor().predict(files)
-        found.extend(Prediction(problem.path, problem=problem.reason) for problem in problems)
+        failed = [problem for problem in problems if problem.reason != OTHER_FILE]
+        found.extend(Prediction(problem.path, problem=problem.reason) for problem in failed)
         return found
 
     def replace_record(self, record: RunRecord) -> Run:

@@ -67,7 +67,11 @@ def load_run(
     check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
     if path == "":
         raise RunError("path is empty. Give the folder or name of a run.")
-    path = find_run(Path(path), Path(runs_dir))
+    try:
+        path = find_run(Path(path), Path(runs_dir))
+    except OSError as error:  # before Python 3.12 for closed folders, and for a name that is too long
+        reason = (error.strerror or str(error)).lower()
+        raise RunError(f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions.") from None
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
 

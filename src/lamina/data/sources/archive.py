@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tarfile
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from lamina.data.decoding import BadImageError, EncodedImage
@@ -38,47 +39,59 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
 
 def list_zip(path: Path, *, may_have_tables: bool = False) -> Scan:
     """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or needs its table."""
-    images: dict[str, EncodedImage] = {}
-    others: dict[str, str] = {}
-    tables: list[str] = []
 
     def read_head(member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as file:
             return file.read(HEADER_BYTES)
 
     with readable(path), open_zip(path) as archive:
-        for name, member in zip_members(archive, path):
-            try:
-                if not is_hidden(name):
-                    check_image(name, lambda member=member: read_head(member))  # type: ignore[misc]
-                    images[name] = EncodedImage(name, str(path), member.filename, member.file_size)
-            except BadImageError as error:
-                others[name] = str(error)
-                if _is_table(name, read_head(member) if _has_header(name) else None):
-                    tables.append(name)
-    if not may_have_tables:
-        _reject_tables(path, images, tables)
-    return Scan(list(images.values()), list(map(Problem, others, others.values())))
+        members = (
+            (
+                name,
+                partial(read_head, member),
+                partial(EncodedImage, name, str(path), member.filename, member.file_size),
+            )
+            for name, member in zip_members(archive, path)
+            if not is_hidden(name)
+        )
+        return _sort_members(path, members, may_have_tables=may_have_tables)
 
 
 def spool_tar(path: Path, spool: Path, *, may_have_tables: bool = False) -> Scan:
     """Copy the images of a tar into one file for random access; ``DataError`` as for a zip."""
+    with spool.open("wb") as file:
+
+        def copy(name: str, data: bytes) -> EncodedImage:
+            image = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
+            file.write(data)
+            return image
+
+        members = (
+            (name, partial(bytes, data), partial(copy, name, data))
+            for name, data in tar_members(path, lambda name: not is_hidden(name))
+            if data is not None
+        )
+        return _sort_members(path, members, may_have_tables=may_have_tables)
+
+
+def _sort_members(
+    path: Path,
+    members: Iterable[tuple[str, Callable[[], bytes], Callable[[], EncodedImage]]],
+    *,
+    may_have_tables: bool,
+) -> Scan:
+    """Divide the members of an archive, with functions that read their start and list them as images."""
     images: dict[str, EncodedImage] = {}
     others: dict[str, str] = {}
     tables: list[str] = []
-    with spool.open("wb") as file:
-        for name, data in tar_members(path, lambda name: not is_hidden(name)):
-            if data is None:
-                continue
-            try:
-                check_image(name, lambda data=data: data)  # type: ignore[misc]
-                # If a name occurs twice, as after tar -r, the last one counts.
-                images[name] = EncodedImage(name, str(spool), size_bytes=len(data), offset_bytes=file.tell())
-                file.write(data)
-            except BadImageError as error:
-                others[name] = str(error)
-                if _is_table(name, data if _has_header(name) else None):
-                    tables.append(name)
+    for name, read_head, list_image in members:
+        try:
+            check_image(name, read_head)
+            images[name] = list_image()  # if a name occurs twice, as after tar -r, the last one counts
+        except BadImageError as error:
+            others[name] = str(error)
+            if _is_table(name, read_head() if _has_header(name) else None):
+                tables.append(name)
     if not may_have_tables:
         _reject_tables(path, images, tables)
     return Scan(list(images.values()), list(map(Problem, others, others.values())))
@@ -90,7 +103,7 @@ def _has_header(name: str) -> bool:
 
 
 def _is_table(name: str, header: bytes | None) -> bool:
-    return name.lower().endswith(SUFFIXES) and not is_hidden(name) and (header is None or names_files(header))
+    return name.lower().endswith(SUFFIXES) and (header is None or names_files(header))
 
 
 def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -> None:

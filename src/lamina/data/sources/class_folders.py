@@ -35,11 +35,12 @@ LABEL_REASONS: dict[LabelFrom, str] = {
 
 
 class Scan(NamedTuple):
-    """The images of a folder, the other files, and a digest that changes with their paths, sizes and times."""
+    """The images of a folder, a digest that changes with their paths, sizes and times, and the other files."""
 
     images: list[EncodedImage]
     problems: list[Problem]
     digest: str = ""
+    unused: Sequence[Problem] = ()
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
@@ -51,7 +52,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
     def read(*_: object) -> Listing:
         return arrange(scan, path, preparation)
 
-    return Source(scan.digest, read, ("label_from", "label_separator", "splits"))
+    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
 
 
 def is_image_path(path: str) -> bool:
@@ -78,6 +79,7 @@ def scan_folder(root: Path) -> Scan:
     """Find the images below a folder; does not follow links to folders or out of the folder."""
     images: list[EncodedImage] = []
     problems: list[Problem] = []
+    unused: list[Problem] = []
     digest = hashlib.blake2b(digest_size=16)
     try:
         real_root = root.resolve(strict=True)
@@ -96,9 +98,9 @@ def scan_folder(root: Path) -> Scan:
                 digest.update(f"{name}\0{mark_state(state)}\n".encode("utf-8", "surrogateescape"))
                 images.append(EncodedImage(name, entry.path, size_bytes=state.st_size))
         except BadImageError as error:
-            problems.append(Problem(name, str(error)))
+            (unused if str(error) == OTHER_FILE else problems).append(Problem(name, str(error)))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return Scan(images, problems, digest.hexdigest())
+    return Scan(images, problems, digest.hexdigest(), unused)
 
 
 def read_head(path: str) -> bytes:
@@ -139,12 +141,12 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
 
 def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Listing:
     """Assign splits and classes by the paths of the images; a single folder around all of them is skipped."""
+    hint = _suggest_table([*scan.problems, *scan.unused], source)
     if not scan.images:
-        raise DataError(f"No images in {source}. {LAYOUT}{_suggest_table(scan, source)}")
+        raise DataError(f"No images in {source}. {LAYOUT}{hint}")
     images = _step_in(scan.images)
     label_from = preparation.label_from or "folder"
-    hint, paths = _suggest_table(scan, source), [image.name for image in images]
-    layout = find_layout(paths, source, preparation.label_from, preparation.splits, hint)
+    layout = find_layout([image.name for image in images], source, preparation.label_from, preparation.splits, hint)
     fault = "no class in its file name" if label_from == "filename" else "not in a class folder"
     left_out = list(scan.problems)
     kept: list[EncodedImage] = []
@@ -169,12 +171,10 @@ def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) 
     return Listing(kept, splits, {"class": labels}, left_out, label_reason=reason, kind="single-label")
 
 
-def _suggest_table(scan: Scan, source: Path) -> str:
-    """Where the labels may be instead, if a file in the folder may hold them."""
-    others = sorted(problem.path for problem in scan.problems if problem.reason == OTHER_FILE)
-    if table := next((name for name in others if name.lower().endswith(TABLES)), None):
-        return f" If {table} has the labels, use {source / table}."
-    return ""
+def _suggest_table(others: Sequence[Problem], source: Path) -> str:
+    """The table that may have the labels, if the folder contains one."""
+    tables = sorted(other.path for other in others if other.path.lower().endswith(TABLES))
+    return f" If {tables[0]} has the labels, use {source / tables[0]}." if tables else ""
 
 
 def label_of(path_parts: Sequence[str], label_from: LabelFrom) -> str | None:

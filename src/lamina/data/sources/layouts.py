@@ -19,19 +19,15 @@ NAMED = 3  # folders named in a message
 class Layout:
     """The splits of the top-level folders; ``None``: images without classes. Without splits, the folders are classes.
 
-    ``inner`` has the folders around all class folders of a split, as ``seg_train/seg_train``; ``is_swapped`` means
-    that the splits are inside the class folders.
+    ``inner`` has the splits with one more folder around all class folders, as in ``seg_train/seg_train``.
     """
 
     splits: Mapping[str, Split | None] = field(default_factory=dict)
     inner: frozenset[str] = frozenset()
-    is_swapped: bool = False
 
     def place(self, path: str) -> tuple[Split | None, list[str], str]:
         """The split of an image, its path without the split, and why it is left out, or an empty text."""
         parts = path.split("/")
-        if self.is_swapped and len(parts) > 2:
-            parts[:2] = parts[1::-1]
         if not self.splits or len(parts) == 1:
             return None, parts, ""
         top, *parts = parts
@@ -64,22 +60,17 @@ def find_layout(
         return Layout() if several else Layout(splits, _find_inner(splits, subfolders))
     if label_from == "folder" or (label_from == "filename" and not {"train"} < set(splits.values())):
         return Layout()
-    inside = set().union(*subfolders.values())
-    seconds = find_splits(inside)
-    is_nested = len(subfolders) > 1 and seconds.keys() == inside and {"train"} < set(seconds.values())
-    if is_nested and not any(path.count("/") == 1 for path in paths):
-        return Layout(seconds, is_swapped=True)
     shared = _find_shared(subfolders) if label_from is None else set()
     others = sorted(subfolders.keys() - splits)
     is_split = {"train"} < set(splits.values()) or len(plain) > 1 or any(len(subfolders[top]) > 1 for top in plain)
     if is_split or (shared and splits):
         beside = f"also {name_some(others, NAMED)}" if others else "no class folders inside them"
         what = f"it contains {', '.join(sorted(splits))} and {beside}"
-        raise _ambiguous(source, what, {**splits, **dict.fromkeys(others)}, is_deep=is_deep, hint=hint)
+        raise _ambiguous(source, what, splits, is_deep=is_deep, hint=hint)
     if shared:
         tops = [top for top, found in subfolders.items() if len(found & shared) > 1]
         what = f"its folders {name_some(tops, NAMED)} share the subfolders {name_some(sorted(shared), NAMED)}"
-        raise _ambiguous(source, what, dict.fromkeys(tops))
+        raise _ambiguous(source, what, {})
     return Layout()
 
 
@@ -117,14 +108,10 @@ def _read_given(given: Sequence[str], folders: Iterable[str], source: Path) -> d
 
 
 def _ambiguous(
-    source: Path, what: str, folders: Mapping[str, Split | None], *, is_deep: bool = True, hint: str = ""
+    source: Path, what: str, splits: Mapping[str, Split | None], *, is_deep: bool = True, hint: str = ""
 ) -> DataError:
-    """Name the options that settle it, with the folders whose split is known, and others as train and test."""
-    named = {split: folder for folder, split in reversed(list(folders.items())) if split}
-    free = (folder for folder in folders if folder not in named.values())
-    for split in SPLITS[::2]:
-        named[split] = named.get(split) or next(free, "FOLDER")
-    pairs = [f"{split}={named[split]}" for split in SPLITS if split in named]
+    """Name the options that settle it, with the folders whose split is known."""
+    pairs = [f"{split}={folder}" for folder, split in splits.items() if split] or ["train=FOLDER", "test=FOLDER"]
     shown = " ".join(f"'{pair}'" if " " in pair else pair for pair in pairs)
     if not is_deep:
         return DataError(
@@ -132,6 +119,7 @@ def _ambiguous(
             f"--label-from filename (in Python, label_from='filename').{hint}"
         )
     return DataError(
-        f"{source} is ambiguous: {what}. {LAYOUT} If these are splits, use --splits {shown} (in Python, splits). If "
-        f"the outermost folders are the classes, use --label-from folder, if the innermost are, --label-from parent."
+        f"{source} is ambiguous: {what}. {LAYOUT} To name the splits, use --splits {shown} (in Python, splits); lamina "
+        "leaves out the other folders. If the outermost folders are the classes, use --label-from folder; if the "
+        "innermost are, use --label-from parent."
     )

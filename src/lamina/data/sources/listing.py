@@ -73,6 +73,7 @@ class Source:
     state: object
     read: Callable[[Path, Progress], Listing]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
+    unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
 
 
 def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from lamina.data.sources.class_folders import Scan, is_hidden, is_image_path, st
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, find_image_column, read_splits
 from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
-from lamina.errors import DataError, name_some
+from lamina.errors import DataError, name_some, plural
 
 SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -54,7 +53,8 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
         return spool_table(listing, folder)
 
-    return Source(state, read, ("image_column", "label_columns", "label_separator", "split_column"))
+    options = ("image_column", "label_columns", "label_separator", "split_column")
+    return Source(state, read, options, _find_unnamed(path, listing) if path.is_dir() else ())
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
@@ -78,8 +78,6 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         if table.kinds[columns.image] != "bytes":
             listing = _find_images(listing, table, columns, part, digest, preparation)
         listings.append(listing)
-    if path.is_dir():
-        problems = [*problems, *_find_unnamed(path, {image.file for one in listings for image in one.images})]
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     if any(one.target_names != listings[0].target_names for one in listings):
         raise DataError(f"The files of the table {path} name different classes. Download or create it again.")
@@ -136,13 +134,10 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
     )
 
 
-def _find_unnamed(folder: Path, named: set[str]) -> list[Problem]:
-    files = [(name, entry) for name, entry in walk_files(folder) if is_image_path(name)]
-    return [
-        Problem(name, "not named in the table")
-        for name, entry in sorted(files, key=itemgetter(0))
-        if entry.path not in named
-    ]
+def _find_unnamed(folder: Path, listing: Listing) -> list[Problem]:
+    named = {image.file for image in listing.images}
+    names = sorted(name for name, entry in walk_files(folder) if is_image_path(name) and entry.path not in named)
+    return [Problem(name, "not named in the table") for name in names]
 
 
 def names_files(head: bytes) -> bool:
@@ -300,7 +295,7 @@ class _Finder:
 
 
 def _unite_rows(found: Listing, listing: Listing, rows: Sequence[Sequence[int]], preparation: Preparation) -> Listing:
-    """Unite the rows of one image that differ: they are all its labels, if requested."""
+    """Unite the labels in different rows of one image, if the task is multi-label; otherwise ``DataError``."""
     differing = [place for place, own in enumerate(rows) if len(own) > 1]
     if not differing:
         return found
@@ -310,15 +305,10 @@ def _unite_rows(found: Listing, listing: Listing, rows: Sequence[Sequence[int]],
     if preparation.task == "multi-label" and not others and not is_split:
         labels = [[values[row] for row in own if values[row] is not None] for own in rows]
         return replace(found, labels={name: labels})
-    if preparation.task is None or is_split:
-        one, other = rows[differing[0]][:2]
-        shown = next(f"{each[one]} and {each[other]}" for each in columns if each[one] != each[other])
-        more = f"; so do {len(differing) - 1:,} other images" if len(differing) > 1 else ""
-        raise DataError(
-            f"{found.images[differing[0]].name} has several rows with different values, such as {shown}{more}. If "
-            "these are several labels of an image, add --task multi-label (in Python, task='multi-label'). To leave "
-            "out such images, add --task single-label. Otherwise, keep one row for each image."
-        )
-    kept = [place for place, own in enumerate(rows) if len(own) == 1]
-    problems = [Problem(found.images[place].name, "several rows with different values") for place in differing]
-    return found.keep(kept, [found.images[place] for place in kept], problems)
+    one, other = rows[differing[0]][:2]
+    shown = next(f"{each[one]} and {each[other]}" for each in columns if each[one] != each[other])
+    raise DataError(
+        f"{plural(len(differing), 'image has', 'images have')} several rows with different values, such as {shown} for "
+        f"{found.images[differing[0]].name}. If these are several labels of an image, add --task multi-label (in "
+        "Python, task='multi-label'). Otherwise, keep one row for each image."
+    )

@@ -14,15 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import (
-    BODY_LIMIT_BYTES,
-    REQUEST_IMAGES,
-    RETRY_AFTER,
-    AsciiJson,
-    Held,
-    read_images,
-    refuse,
-)
+from lamina.deploy.serve.bodies import REQUEST_IMAGES, RETRY_AFTER, AsciiJson, Held, read_images, refuse
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.openapi import describe_api
 from lamina.deploy.serve.security import ASSETS, TASKS
@@ -30,7 +22,7 @@ from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
 
 
-def build_app(worker: Worker, metrics: Metrics, limit_bytes: int = BODY_LIMIT_BYTES) -> Starlette:
+def build_app(worker: Worker, metrics: Metrics, limit_bytes: int) -> Starlette:
     held = Held(limit_bytes)
 
     async def get_api(_: Request) -> Response:

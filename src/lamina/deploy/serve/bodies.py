@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse
 
 from lamina.errors import plural
 
-BODY_LIMIT_BYTES = 10 * 10**6
 # A body that is too large is read up to here and dropped: few clients read a response before they have sent everything.
 READ_LIMIT = 4  # times the limit
 HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
@@ -42,7 +41,7 @@ def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -
 class Held:
     """The most bytes in the body of a request, and the number of bytes in all bodies in progress."""
 
-    limit_bytes: int = BODY_LIMIT_BYTES
+    limit_bytes: int
     size: int = 0
 
     @asynccontextmanager
