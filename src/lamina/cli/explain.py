@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -48,8 +48,8 @@ Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
 
 def run(options: ExplainOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read, but the others are explained."""
-    with TemporaryDirectory(prefix="lamina-") as folder:
-        return _explain_images(options, *choose_images(options.images, Path(folder), terminal), terminal)
+    with ExitStack() as stack:
+        return _explain_images(options, *choose_images(options.images, stack, terminal), terminal)
 
 
 def _explain_images(

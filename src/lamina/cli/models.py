@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -96,7 +97,7 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
 
 
 def choose_images(
-    given: tuple[Path, ...], folder: Path, terminal: Terminal
+    given: tuple[Path, ...], stack: ExitStack, terminal: Terminal
 ) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """Find the images to predict, and the arguments that match no image; ``-`` reads paths from standard input."""
     if not given:
@@ -107,7 +108,7 @@ def choose_images(
             named += filter(None, sys.stdin.read().splitlines())
         else:
             named.append(path)
-    images, problems = find_images(named, folder)
+    images, problems = find_images(named, stack)
     if unused := [problem.path for problem in problems if problem.reason == OTHER_FILE]:
         terminal.remark(f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}")
     if len(images) <= IMAGES_OF_ONE_THREAD:

@@ -7,9 +7,8 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
@@ -32,19 +31,19 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 def run(options: PredictOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if an image could not be read, but the others are predicted."""
-    with TemporaryDirectory(prefix="lamina-") as folder:
-        return _predict(options, *choose_images(options.images, Path(folder), terminal), terminal)
-
-
-def _predict(
-    options: PredictOptions, images: Sequence[ImageLike], problems: Sequence[Problem], terminal: Terminal
-) -> int:
     if options.top is not None and options.top < 1:
         raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 3.")
     if options.top is not None and options.coverage is not None:
         raise DataError("--coverage and --top both choose the classes to print. Use only one of them.")
     if options.output is not None:
         _check_output(options.output)
+    with ExitStack() as stack:
+        return _predict(options, *choose_images(options.images, stack, terminal), terminal)
+
+
+def _predict(
+    options: PredictOptions, images: Sequence[ImageLike], problems: Sequence[Problem], terminal: Terminal
+) -> int:
     if _is_exported(options.run):
         predictor, rule = _load_file(options), ConfidenceRule(options.confidence_threshold)
         check_confidence(predictor.task, options.confidence_threshold, None)

@@ -11,8 +11,10 @@ import threading
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -48,23 +50,23 @@ class Chunk(NamedTuple):
     reasons: list[str | None]
 
 
-def find_images(inputs: Sequence[str | Path], folder: Path) -> tuple[list[Path | EncodedImage], list[Problem]]:
+def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """The images in files, folders, patterns, archives and tables, in order and without repetition, and what failed.
 
-    It unpacks tar files into ``folder``.
+    It unpacks tar files and tables that contain images into folders that ``stack`` removes.
     """
     found: dict[str, Path | EncodedImage] = {}
     problems: list[Problem] = []
     if "" in inputs:
         raise DataError("The path of an image is empty. Pass a file or a folder; . is the current folder.")
     images: Sequence[Path | EncodedImage]
-    for number, given in enumerate(map(Path, inputs)):
+    for given in map(Path, inputs):
         if os.path.isdir(given):  # noqa: PTH112  # before Python 3.12, Path.is_dir raises for a name that is too long
             images, unread = _search_folder(given)
         elif not os.path.exists(given) and glob.has_magic(str(given)):  # noqa: PTH110
             images, unread = _search_pattern(str(given))
         else:
-            images, unread = _search_file(given, folder / str(number))
+            images, unread = _search_file(given, stack)
         problems += unread
         for image in images:
             key = image.name if isinstance(image, EncodedImage) else os.path.abspath(image)  # noqa: PTH100
@@ -208,17 +210,21 @@ def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
     return paths, problems if paths or problems else [Problem(pattern, "no image matches this pattern")]
 
 
-def _search_file(path: Path, spool: Path) -> tuple[list[Path | EncodedImage], list[Problem]]:
+def _make_folder(stack: ExitStack) -> Path:
+    return Path(stack.enter_context(TemporaryDirectory(prefix="lamina-")))
+
+
+def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """The image in a file, or the images in an archive or a table."""
     try:
         if path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):  # noqa: PTH113
             return [path], []
         if is_table(path):
-            scan = list_table(path, spool)
+            scan = list_table(path, _make_folder(stack))
         elif zipfile.is_zipfile(path):
             scan = list_zip(path, may_have_tables=True)
         elif tarfile.is_tarfile(path):
-            scan = spool_tar(path, spool, may_have_tables=True)
+            scan = spool_tar(path, _make_folder(stack) / "spool", may_have_tables=True)
         else:
             return [path], []
     except (DataError, OSError) as error:

@@ -11,7 +11,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -352,8 +351,8 @@ class Run:
         paths = [one for one in given if isinstance(one, str | Path)]
         if len(paths) < len(given):
             return self.predictor().predict(given)
-        with TemporaryDirectory() as folder:
-            files, problems = find_images(paths, Path(folder))
+        with ExitStack() as stack:
+            files, problems = find_images(paths, stack)
             found = self.predictor().predict(files)
         failed = [problem for problem in problems if problem.reason != OTHER_FILE]
         found.extend(Prediction(problem.path, problem=problem.reason) for problem in failed)

@@ -103,7 +103,6 @@ def list_table(path: Path, spool: Path) -> Scan:
     if table.kinds[columns.image] == "bytes":
         from lamina.data.sources.parquet import spool_table
 
-        spool.mkdir()
         listing = spool_table(listing, spool)
     else:
         listing = _find_images(listing, table, columns, part, hashlib.blake2b(), Preparation())
