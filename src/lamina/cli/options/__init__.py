@@ -12,7 +12,7 @@ Images = Annotated[
     Positional[tuple[Path, ...]],
     arg(
         metavar="IMAGE...",
-        help="image files, folders of images, or quoted patterns such as 'photos/**/*.jpg'",
+        help="image files, folders, archives, tables, or quoted patterns such as 'photos/**/*.jpg'; - reads a list",
         help_behavior_hint="",
     ),
 ]
