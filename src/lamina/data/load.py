@@ -68,7 +68,7 @@ def load_data(
             the cache is not writable.
 
     Warns:
-        LaminaWarning: images were left out, for example because they are damaged; an image is in two splits; a split lacks a
+        LaminaWarning: images were left out; an image is in two splits; a split lacks a
             class; arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process
             is preparing the same set.
 
