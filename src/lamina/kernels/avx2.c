@@ -9,6 +9,7 @@
 #define NAMED(name) name##_avx2
 #include "vectors.h"
 
+#include "gather.inc"
 #include "norm_act.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

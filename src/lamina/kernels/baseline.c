@@ -3,4 +3,5 @@
 #define NAMED(name) name##_baseline
 #include "vectors.h"
 
+#include "gather.inc"
 #include "norm_act.inc"

@@ -35,12 +35,26 @@ class NormActCall(ctypes.Structure):
     ]
 
 
+class GatherCall(ctypes.Structure):
+    """``gather_call`` in native.h."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("parallel",)),
+        *((name, c_int64) for name in ("images", "stored", "height", "width", "channels")),
+        *((name, c_void_p) for name in ("pixels", "indices", "flips", "translations_px", "holes_px")),
+        *((name, c_int64) for name in ("cutout_px",)),
+        *((name, c_void_p) for name in ("scale", "shift", "output")),
+        *((name, c_int32) for name in ("is_bf16", "is_channels_first")),
+    ]
+
+
 @dataclass(frozen=True)
 class Kernels:
     """C functions for one instruction set."""
 
     level: str
     parallel: int  # address of torch's function that divides a loop among its threads
+    gather: Any
     norm_act_forward: Any
     norm_act_backward: Any
 
@@ -81,8 +95,11 @@ def load_kernels(level: str) -> Kernels | NoKernels:
     place = widest if level == "auto" else LEVELS[level]
     if place > widest:
         return NoKernels(f"this processor does not have {level}")
-    functions = (_find_function(library, f"lamina_norm_act_{name}", place) for name in ("forward", "backward"))
-    return Kernels(list(LEVELS)[place], parallel, *functions)
+    gather = _find_function(library, "lamina_gather", place, GatherCall)
+    passes = (
+        _find_function(library, f"lamina_norm_act_{name}", place, NormActCall) for name in ("forward", "backward")
+    )
+    return Kernels(list(LEVELS)[place], parallel, gather, *passes)
 
 
 def find_kernels() -> Kernels | NoKernels:
@@ -90,8 +107,8 @@ def find_kernels() -> Kernels | NoKernels:
     return load_kernels(os.environ.get(VARIABLE) or "auto")
 
 
-def _find_function(library: ctypes.CDLL, table: str, place: int) -> Any:
-    kind = ctypes.CFUNCTYPE(c_int32, POINTER(NormActCall))
+def _find_function(library: ctypes.CDLL, table: str, place: int, call: type[ctypes.Structure]) -> Any:
+    kind = ctypes.CFUNCTYPE(c_int32, POINTER(call))
     return kind((c_void_p * len(LEVELS)).in_dll(library, table)[place] or 0)
 
 

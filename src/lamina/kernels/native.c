@@ -11,8 +11,10 @@
 #define DECLARE(kind, name) extern kind name##_baseline
 #endif
 
+DECLARE(gather_function, lamina_gather);
 DECLARE(norm_act_function, lamina_norm_act_forward);
 DECLARE(norm_act_function, lamina_norm_act_backward);
+EXPORTED gather_function *const lamina_gather[3] = LEVELS(lamina_gather);
 EXPORTED norm_act_function *const lamina_norm_act_forward[3] = LEVELS(lamina_norm_act_forward);
 EXPORTED norm_act_function *const lamina_norm_act_backward[3] = LEVELS(lamina_norm_act_backward);
 

@@ -30,4 +30,23 @@ typedef struct {
 /* Each returns 0, or 1 if there is not enough memory for the sums. */
 typedef int32_t norm_act_function(const norm_act_call *call);
 
+/* Images of a batch, augmented and normalized. ``flips``, ``translations_px`` and ``holes_px`` are of all stored images,
+   or null. */
+typedef struct {
+    parallel_function *parallel;
+    int64_t images, stored, height, width, channels;
+    const uint8_t *pixels;           /* (stored, height, width, channels) */
+    const int64_t *indices;          /* of the images of the batch */
+    const uint8_t *flips;            /* 1: mirror left to right */
+    const int64_t *translations_px;  /* (stored, 2): down and right, less than height and width */
+    const int64_t *holes_px;         /* (stored, 2): row and column of the center of a gray square */
+    int64_t cutout_px;               /* side of the square */
+    const float *scale, *shift;      /* of an image, in the order of the output */
+    void *output;                    /* bf16 or float32 */
+    int32_t is_bf16, is_channels_first;
+} gather_call;
+
+/* Returns 0, 1 if there is not enough memory, or 2 if an index or a translation is out of range. */
+typedef int32_t gather_function(const gather_call *call);
+
 #endif

@@ -30,6 +30,7 @@ INLINE lanes choose(mask is, lanes yes, lanes no) { return (lanes)_mm512_mask_mo
 INLINE lanes fma_lanes(lanes a, lanes b, lanes c) { return (lanes)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 INLINE bit_lanes widen(half_lanes halves) { return (bit_lanes)_mm512_cvtepu16_epi32((__m256i)halves); }
 INLINE half_lanes narrow(bit_lanes bits) { return (half_lanes)_mm512_cvtepi32_epi16((__m512i)bits); }
+INLINE lanes to_numbers(byte_lanes bytes) { return (lanes)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)bytes)); }
 #else
 typedef int_lanes mask;
 INLINE mask is_above(lanes a, lanes b) { return a > b; }
@@ -48,6 +49,10 @@ INLINE half_lanes narrow(bit_lanes bits)
     __m256i packed = _mm256_packus_epi32((__m256i)bits, (__m256i)bits);
     return (half_lanes)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
 }
+INLINE lanes to_numbers(byte_lanes bytes)
+{
+    return (lanes)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_set_epi64x(0, (int64_t)bytes)));
+}
 #else
 INLINE lanes choose(mask is, lanes yes, lanes no)
 {
@@ -56,6 +61,10 @@ INLINE lanes choose(mask is, lanes yes, lanes no)
 INLINE lanes fma_lanes(lanes a, lanes b, lanes c) { return a * b + c; }
 INLINE bit_lanes widen(half_lanes halves) { return __builtin_convertvector(halves, bit_lanes); }
 INLINE half_lanes narrow(bit_lanes bits) { return __builtin_convertvector(bits, half_lanes); }
+INLINE lanes to_numbers(byte_lanes bytes)
+{
+    return __builtin_convertvector(__builtin_convertvector(bytes, int_lanes), lanes);
+}
 #endif
 #endif
 

@@ -64,6 +64,22 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The images of a batch, before they are gathered, augmented and resized."""
+
+    pixels: UInt8[Tensor, "n h w c"]
+    indices: Int64[Tensor, " b"]
+    choices: Choices
+    cutout_px: int
+    size_fraction: float
+    device: torch.device
+
+    def gather(self) -> UInt8[Tensor, "b y x c"]:
+        batch = gather_batch(self.pixels, self.indices, self.choices, self.cutout_px, self.device)
+        return shrink_batch(batch, self.size_fraction)
+
+
 def gather_batch(
     pixels: UInt8[Tensor, "n h w c"],
     indices: Int64[Tensor, " b"],

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
-from lamina.training.augment import augment_batch, draw_choices, gather_batch, shrink_batch
+from lamina.training.augment import Selection, augment_batch, draw_choices
 from lamina.training.group import ALONE, Group
 from lamina.training.parts import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
@@ -33,7 +33,7 @@ class Batch:
     epoch: int
     step: int
     indices: Int64[Tensor, " b"]  # in the training set
-    pixels: UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after a custom augmentation
+    images: Selection | UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after a custom augmentation
     targets: Any  # for the loss, from `Task.prepare` or from a custom augmentation
     labels: (
         Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None
@@ -41,6 +41,11 @@ class Batch:
     weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` without class weights
     lane: int = 0  # index of the lane
     share: Float[Tensor, ""] | None = None  # fraction of the step's images; `None` if there is one lane
+
+    @property
+    def pixels(self) -> UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]:
+        """The pixels, gathered now if they are not yet."""
+        return self.images.gather() if isinstance(self.images, Selection) else self.images
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,17 +114,17 @@ class Batches:
 
         def gather(step: int, lanes: list[slice], lane: int) -> Batch:
             rows, part = self._slices[step], lanes[lane]
-            pixels = gather_batch(self._pixels, order[part], choices, recipe.cutout_px, device)
             indices = order[part].to(device)
-            falls = is_falling(epoch * len(self) + step)
-            pixels = shrink_batch(pixels, size_fraction(recipe, epoch, is_falling=falls))
+            fraction = size_fraction(recipe, epoch, is_falling=is_falling(epoch * len(self) + step))
+            selection = Selection(self._pixels, order[part], choices, recipe.cutout_px, fraction, device)
+            images: Selection | Tensor = selection
             targets = self._targets.index_select(0, indices)
             is_same = self._labels is self._targets  # for classes, so gather once
             labels: Tensor | None = targets if is_same else self._labels.index_select(0, indices)
             weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
-                pixels, changed = augment_batch(self._augment, pixels, targets.clone(), seed)
+                images, changed = augment_batch(self._augment, selection.gather(), targets.clone(), seed)
                 if not is_equal(changed, targets):  # this waits for the GPU
                     labels = None
                     check_unweighted(self._augment, weights)
@@ -127,7 +132,7 @@ class Batches:
             share = None
             if recipe.lanes > 1:
                 share = torch.tensor(len(indices) / (rows.stop - rows.start), device=device)
-            return Batch(epoch, step, indices, pixels, targets, labels, weights, lane, share)
+            return Batch(epoch, step, indices, images, targets, labels, weights, lane, share)
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)

@@ -16,6 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.errors import RecipeError
+from lamina.kernels.library import Kernels, find_kernels
+from lamina.kernels.norm_act import has_hooks
+from lamina.training.augment import Selection
 from lamina.training.average import Average
 from lamina.training.batches import Batch, Batches
 from lamina.training.events import FeatureProgress, HeadFit
@@ -24,7 +27,7 @@ from lamina.training.group import ALONE, Group
 from lamina.training.head import fit_model_head
 from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
-from lamina.training.precision import Precision, prepare, uses_autocast
+from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
@@ -47,6 +50,9 @@ class Forward:
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
         self._prepared = prepare(model, precision, joins=not recipe.compile)
+        kernels = find_kernels()
+        self._kernels = kernels if isinstance(kernels, Kernels) and not recipe.compile else None
+        self._dtype = torch.bfloat16 if rounds_images(self._prepared, autocasts=self._autocasts) else torch.float32
         # One kernel per batch size, because a dynamic one could round differently depending on the first size.
         prepared = self._prepared
         self._compute: Callable[[Tensor], Tensor] = (
@@ -54,15 +60,25 @@ class Forward:
         )
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
-        with self._arithmetic(batch):
-            logits: Tensor = self._compute(batch.pixels)
-            return logits
+        return self._run(self._compute, batch)
 
     def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
         """Logits and loss without compilation, so that hooks see every layer."""
-        with self._arithmetic(batch):
-            logits: Tensor = self._prepared(batch.pixels)
+        logits = self._run(self._prepared, batch)
         return logits, self.loss(logits, batch)
+
+    def _run(self, compute: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, "b k"]:
+        normalized = self._gather(batch)
+        compute, images = (compute, batch.pixels) if normalized is None else (self._prepared.compute, normalized)
+        with self._arithmetic(batch):
+            return compute(images)
+
+    def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
+        """The normalized images, if one kernel may gather, augment and normalize them."""
+        # A hook may be on the model, or on a layer that expects float32.
+        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks([*self._prepared.modules()]):
+            return None
+        return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
     def predict_logits(self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
         """The logits of images in the number format of training, with the model in eval mode."""

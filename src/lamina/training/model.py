@@ -16,11 +16,13 @@ from torch.nn.parameter import is_lazy
 from lamina.data import Images
 from lamina.data.arrays import to_pixels
 from lamina.errors import NetError, RecipeError, check_type, describe_type
+from lamina.kernels.gather import gather_normalized
+from lamina.kernels.library import Kernels
 from lamina.nets import Net, Shape
 from lamina.nets.layers import Dropout
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
-from lamina.training.augment import shrunk_size
+from lamina.training.augment import Selection, shrunk_size
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
@@ -109,7 +111,19 @@ class Model(nn.Module):
             NetError: The images are not a tensor (N, H, W, C) of pixels, or the module returns no tensor.
         """
         self._check_pixels(images)
-        logits = self.body(self.normalize(images))
+        return self.compute(self.normalize(images))
+
+    def gather(self, batch: Selection, dtype: torch.dtype, kernels: Kernels) -> Float[Tensor, "b c h w"] | None:
+        """Gather, augment and normalize images in one pass; ``None`` if the kernel does not support them."""
+        choices, scale = batch.choices, (self._scale, self._shift)
+        if choices.crops is not None or choices.jitters is not None or batch.size_fraction != 1:
+            return None
+        moves = choices.flips, choices.translations_px, choices.holes_px
+        return gather_normalized(batch.pixels, batch.indices, *moves, batch.cutout_px, *scale, dtype, kernels)
+
+    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """The logits of normalized images."""
+        logits = self.body(normalized)
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
             raise NetError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.kernels.norm_act import join_layers
-from lamina.nets.modules import Bfloat16Linear, ResidualSum
+from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
 from lamina.training.activations import record_calls
 from lamina.training.device import Choice
 from lamina.training.model import Model
@@ -72,6 +72,13 @@ def prepare(model: Model, precision: Precision, *, joins: bool = True) -> Model:
     twin = _copy(model, {"body": _prepare(model.body, rounded, kernels if isinstance(kernels, Kernels) else None)})
     twin.training = True
     return twin
+
+
+def rounds_images(twin: Model, *, autocasts: bool) -> bool:
+    """Whether the first product of a twin rounds images to bf16, so that they may be bf16 before."""
+    first = next((layer for layer in twin.body.children() if not isinstance(layer, nn.Flatten)), None)
+    convolves = autocasts and type(first) in (nn.Conv2d, SameConv2d, Whitening)
+    return type(twin.body) is nn.Sequential and (convolves or type(first) is Bfloat16Linear)
 
 
 def uses_autocast(model: Model, precision: Precision) -> bool:
