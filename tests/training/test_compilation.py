@@ -25,6 +25,7 @@ for one, other in zip(*epochs, strict=True):
 for name, weight in plain.model.state_dict().items():
     assert torch.allclose(weight, compiled.model.state_dict()[name], atol=1e-5), name
 assert compiled._forward._compute is not compiled.model
+assert compiled._forward._kernels is None
 print("alike")
 """
 

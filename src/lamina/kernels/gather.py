@@ -27,24 +27,17 @@ def gather_normalized(
 ) -> Float[Tensor, "b c h w"] | None:
     """The images at ``indices`` in float32 or bf16, with the memory layout of ``scale`` and ``shift``.
 
-    ``None`` if torch has to gather them: on other devices, for other dtypes and layouts, and for wrong indices.
+    ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for indices that are
+    out of range.
     """
-    choices = [(flips, torch.bool), (translations_px, torch.int64), (holes_px, torch.int64)]
+    tensors = [one for one in (pixels, indices, flips, translations_px, holes_px) if one is not None]
     count, height, width, channels = pixels.shape
     is_channels_last = scale.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
-    is_supported = (
-        all(
-            one is None or _is_row(one, dtype)
-            for one, dtype in [(pixels, torch.uint8), (indices, torch.int64), *choices]
-        )
-        and all(one is None or len(one) == count for one, _ in choices)
-        and all(one.is_cpu and one.dtype == torch.float32 for one in (scale, shift))
-        and all(one.is_contiguous(memory_format=layout) for one in (scale, shift))
-        and scale.shape == shift.shape == (1, channels, height, width)
-        and len(indices) * height * width * channels > 0
+    is_supported = all(one.is_cpu and one.is_contiguous() for one in tensors) and all(
+        one.is_cpu and one.dtype == torch.float32 and one.is_contiguous(memory_format=layout) for one in (scale, shift)
     )
-    if not is_supported:
+    if not (is_supported and pixels.numel() and indices.numel()):
         return None
     # Strides like those of torch's operators, because they decide how the next layer computes.
     output = torch.empty(len(indices), height, width, channels, dtype=dtype).permute(0, 3, 1, 2)
@@ -75,7 +68,3 @@ def gather_normalized(
     if failure:
         raise MemoryError("not enough memory for the images of a batch")
     return output
-
-
-def _is_row(tensor: Tensor, dtype: torch.dtype) -> bool:
-    return tensor.is_cpu and tensor.dtype == dtype and tensor.is_contiguous()
