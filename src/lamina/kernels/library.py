@@ -39,10 +39,10 @@ class GatherCall(ctypes.Structure):
     """``gather_call`` in native.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("parallel",)),
+        ("parallel", c_void_p),
         *((name, c_int64) for name in ("images", "stored", "height", "width", "channels")),
         *((name, c_void_p) for name in ("pixels", "indices", "flips", "translations_px", "holes_px")),
-        *((name, c_int64) for name in ("cutout_px",)),
+        ("cutout_px", c_int64),
         *((name, c_void_p) for name in ("scale", "shift", "output")),
         *((name, c_int32) for name in ("is_bf16", "is_channels_first")),
     ]

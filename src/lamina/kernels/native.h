@@ -30,8 +30,8 @@ typedef struct {
 /* Each returns 0, or 1 if there is not enough memory for the sums. */
 typedef int32_t norm_act_function(const norm_act_call *call);
 
-/* Images of a batch, augmented and normalized. ``flips``, ``translations_px`` and ``holes_px`` are of all stored images,
-   or null. */
+/* Images of a batch, augmented and normalized. The flips, translations and holes are those of all stored images, or
+   null. */
 typedef struct {
     parallel_function *parallel;
     int64_t images, stored, height, width, channels;
