@@ -77,29 +77,38 @@ def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> tuple[list[Pa
 def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
     """The images in chunks, decoding the next while the caller uses one; close it if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
-    reader, lock = ImageReader(), threading.Lock()
+    if isinstance(images, np.ndarray) and images.shape[1:] == (*shape[1:], shape[0]):
+        for first in range(0, len(images), size):
+            pixels = images[first : first + size]
+            names = [_name_image(image, place) for place, image in enumerate(pixels, first)]
+            yield Chunk(names, pixels, [None] * len(pixels))
+        return
+    lock = threading.Lock()
 
     def read(image: EncodedImage) -> bytes:
         with lock:
             return reader.read(image)
 
     decode = partial(_decode_some, shape=shape, resize=resize, read=read)
-    following, first, waiting = iter(images), 0, None
-    pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
-    try:
-        while chunk := list(itertools.islice(following, size)):
-            parts = [chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)]
-            # Starting a thread takes as long as decoding a few images.
-            are_few = first == 0 and len(chunk) < min(size, THREAD_IMAGES + 1)
-            decoded = (map if are_few else pool.map)(decode, parts)
+    following, waiting = iter(images), None
+    chunk, first = list(itertools.islice(following, size)), 0
+    with ImageReader() as reader:
+        if chunk and len(chunk) < min(size, THREAD_IMAGES + 1):  # a thread starts as slowly as it decodes a few images
+            yield _gather(chunk, first, [decode(chunk)], shape)
+            return
+        pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
+        try:
+            while chunk:
+                parts = [chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)]
+                decoded = pool.map(decode, parts)
+                if waiting is not None:
+                    yield _gather(*waiting, shape)
+                waiting, first = (chunk, first, decoded), first + len(chunk)
+                chunk = list(itertools.islice(following, size))
             if waiting is not None:
                 yield _gather(*waiting, shape)
-            first, waiting = first + len(chunk), (chunk, first, decoded)
-        if waiting is not None:
-            yield _gather(*waiting, shape)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        reader.close()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
@@ -119,7 +128,8 @@ def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterab
                 f"images of shape {array.shape} are ambiguous: one image with channels first, or {channels} gray "
                 f"images. Use images{turn_axes(images, '1, 2, 0')} for one image, or images[..., None] for gray images."
             )
-        return list(to_pixels(images[None] if is_one else images, "images"))
+        pixels = to_pixels(array[None] if is_one else array, "images")
+        return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
     if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
         hint = " Pass their pixels, such as dataset.test.pixels." if isinstance(images, Images | Dataset) else ""
         hint = " Pass a list of its values." if isinstance(images, Mapping) else hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePath
 from typing import TypeAlias, cast, get_args
 
@@ -20,8 +21,9 @@ from lamina.evaluation.image_files import Chunk, ImageLike, decode_ahead, list_i
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
-from lamina.training.features import predict_logits
-from lamina.training.model import Model
+from lamina.training.features import compute_logits, predict_logits
+from lamina.training.folding import FoldedCopy
+from lamina.training.model import Model, split_pixels
 from lamina.training.task import Task
 from lamina.values import explain_arguments, explain_call
 
@@ -125,6 +127,10 @@ class Predictor:
         check_type(self.model, (Model,), "model", "a Model (run.predictor() returns a Predictor)", is_optional=False)
         check_resize(self.resize)
 
+    @cached_property
+    def _folded(self) -> FoldedCopy:
+        return FoldedCopy(self.model)
+
     @property
     def task(self) -> Task:
         """The model's task."""
@@ -208,13 +214,18 @@ class Predictor:
         listed = list_images(images, self.model.in_shape)
         with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
             for chunk in chunks:
-                logits = torch.from_numpy(predict_logits(self.model, chunk.pixels))
-                if not torch.isfinite(logits).all():
+                folded = self._folded.find()
+                logits = (
+                    predict_logits(self.model, chunk.pixels)
+                    if folded is None
+                    else compute_logits(folded, split_pixels(chunk.pixels))
+                )
+                if not np.isfinite(logits).all():
                     raise NotFiniteError(
                         "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, "
                         "or with gradient_clip=1."
                     )
-                yield chunk, self.task.probabilities(logits).numpy()
+                yield chunk, self.task.probabilities(torch.from_numpy(logits)).numpy()
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,18 +62,23 @@ def predict_logits(
     own = group.deal(len(batches))
     with eval_mode(model), torch.inference_mode():
         used = model
-        if len(pixels) >= FOLDED_IMAGES and not has_hooks(model):
+        if len(pixels) >= FOLDED_IMAGES and not has_hooks(model.modules()):
             used = copy.copy(model)
             used._modules = {"body": fold_batch_norms(model.body)}
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
-            logits = [
-                used(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
-                for batch in batches[own.start : own.stop]
-            ]
-    predicted = torch.cat(logits).numpy() if logits else np.empty((0, model.task.outputs), np.float32)
+            predicted = compute_logits(used, batches[own.start : own.stop])
     if group.size == 1:
         return predicted
     return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(-1, model.task.outputs).copy()
+
+
+@torch.inference_mode()
+def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> Float32[np.ndarray, "n k"]:
+    """The logits by the model as it is, whose layers must be in eval mode."""
+    logits = [model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu() for batch in batches]
+    if not logits:
+        return np.empty((0, model.task.outputs), np.float32)
+    return (logits[0] if len(logits) == 1 else torch.cat(logits)).numpy()
 
 
 def find_head(model: Model) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from lamina.training.model import Model, eval_mode
 
 # Exact types, because a subclass may do more after its multiplication.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 RELATIVE_ERROR = 1e-3
 """Largest allowed change of the logits by ``fold_model``, relative to the largest logit."""
@@ -26,10 +28,35 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     return _fold_row(module) if type(module) is nn.Sequential else module
 
 
+class FoldedCopy:
+    """A copy of a model for prediction, which is folded again when the weights have changed."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._layers, self._weights = list(model.modules()), [*model.parameters(), *model.buffers()]
+        # OnnxModel and custom modules may not be copied; timm's bodies are not sequential and have nothing to fold.
+        self._is_foldable = type(model.body) is nn.Sequential and model.net is not None
+        self._versions: list[int] = []
+        self._folded = model
+
+    def find(self) -> Model | None:
+        """The copy, in eval mode; ``None`` if the model has hooks or is not built from a net's layers."""
+        if not self._is_foldable or has_hooks(self._layers):
+            return None
+        versions = [-1 if weight.is_inference() else weight._version for weight in self._weights]
+        if versions != self._versions:
+            # The layers are copied, because their mode may differ, but not the weights.
+            body = copy.deepcopy(self._model.body, {id(weight): weight for weight in self._weights})
+            self._folded, self._versions = copy.copy(self._model), versions
+            self._folded._modules = {"body": fold_batch_norms(body)}
+            self._folded.eval()
+        return self._folded
+
+
 @torch.no_grad()
 def fold_model(model: Model) -> Model:
     """A copy of any model for prediction, with batch norms folded; the model itself if that is impossible."""
-    pairs = {} if has_hooks(model) else _find_pairs(model)
+    pairs = {} if has_hooks(model.modules()) else _find_pairs(model)
     if not pairs:
         return model
     folded = copy.copy(model)
@@ -46,11 +73,11 @@ def fold_model(model: Model) -> Model:
     return folded if bool(error < RELATIVE_ERROR) else model
 
 
-def has_hooks(module: nn.Module) -> bool:
+def has_hooks(layers: Iterable[nn.Module]) -> bool:
     """Whether a forward hook is registered, which would miss the layers that folding replaces."""
     for_all = nn.modules.module
     return bool(for_all._global_forward_hooks or for_all._global_forward_pre_hooks) or any(
-        layer._forward_hooks or layer._forward_pre_hooks for layer in module.modules()
+        layer._forward_hooks or layer._forward_pre_hooks for layer in layers
     )
 
 
@@ -62,6 +89,9 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
         if before is not None and is_pair and (weights := _fuse(before, layer)) is not None:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights
+        elif type(before) in (*CONVOLUTIONS, *LINEAR) and type(layer) in ACTIVATIONS:
+            folded.append(copy.copy(layer))
+            folded[-1].inplace = True  # nothing else reads the products, and a second array costs more than the arithmetic
         else:
             folded.append(fold_batch_norms(layer))
     return nn.Sequential(*folded)

@@ -30,7 +30,7 @@ from lamina.training.task import Regression, Task, task_of
 
 WHITENING_PIXELS = 5000 * 32 * 32  # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
 COUNTED_PIXELS = 1000 * 32 * 32  # at once; each needs eight bytes
-PREDICTED_PIXELS = 500 * 32 * 32  # at once, because activations of large images need more memory
+PREDICTED_PIXELS = 128 * 32 * 32  # at once: activations of more leave the caches, and take half as long again
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
 """Errors that a module may raise for images that it cannot process."""
 FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")  # names in autograd
