@@ -89,7 +89,7 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
         if before is not None and is_pair and (weights := _fuse(before, layer)) is not None:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights
-        elif type(before) in (*CONVOLUTIONS, *LINEAR) and isinstance(layer, ACTIVATIONS):
+        elif type(before) in (*CONVOLUTIONS, nn.Linear) and isinstance(layer, ACTIVATIONS):
             # Nothing else reads the products, and memory for a second array costs more than the arithmetic.
             activation = copy.copy(layer)
             activation.inplace = True
