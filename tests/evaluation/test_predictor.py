@@ -19,9 +19,9 @@ from lamina.data.images import OTHER_FILE
 from lamina.errors import DataError
 from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor, make_prediction
-from lamina.nets import Flatten, Net, Output
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
 from lamina.training.features import predict_logits
-from lamina.training.model import Model, build_model
+from lamina.training.model import Model, build_model, eval_mode
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 SIDE = 6
@@ -200,6 +200,63 @@ def test_values_are_named_by_the_kind_of_target() -> None:
     assert (no.predicted, no.values) == ("no", {"no": 0.75, "yes": 0.25})
     number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
     assert number.predicted == number.values == {"x": 1.234568, "y": -5.0}
+
+
+def normed_model() -> Model:
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE, 3), np.uint8)
+    net = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 1), ReLU()), Flatten(), Dropout(0.5), Output())
+    model = build_model(net, Images.from_arrays(pixels, np.arange(40) % 3), Recipe())
+    with torch.no_grad():
+        model.train()(torch.from_numpy(pixels))  # moves the running statistics from where they began
+    return model
+
+
+def softmax(model: Model, pixels: np.ndarray) -> np.ndarray:
+    with eval_mode(model), torch.no_grad():
+        return model(torch.from_numpy(pixels)).double().softmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_predictions_follow_the_weights_and_leave_the_training_mode_and_the_pixels_alone(count: int) -> None:
+    model, pixels = normed_model(), np.random.default_rng(4).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    predictor, before = Predictor(model), pixels.copy()
+    for change in (None, lambda: model.body[0].weight.mul_(2), lambda: model.body[1].running_mean.add_(0.5)):
+        first = softmax(model, pixels)
+        if change is not None:
+            with torch.no_grad():
+                change()
+            assert np.abs(softmax(model, pixels) - first).max() > 1e-3
+        np.testing.assert_allclose(predictor.probabilities(pixels), softmax(model, pixels), rtol=1e-4, atol=1e-6)
+    assert all(layer.training for layer in model.modules())
+    np.testing.assert_array_equal(pixels, before)
+
+
+def test_a_model_may_be_converted_after_the_first_prediction() -> None:
+    model = normed_model()
+    predictor = Predictor(model)
+    expected = predictor.probabilities(IMAGE)
+    model.double()
+    np.testing.assert_allclose(predictor.probabilities(IMAGE), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_hook_sees_its_layer_also_after_the_first_prediction(index: int) -> None:
+    model, seen = normed_model(), []
+    predictor = Predictor(model)
+    expected = predictor.probabilities(IMAGE)
+    hook = model.body[index].register_forward_hook(lambda module, *_: seen.append(module))
+    np.testing.assert_allclose(predictor.probabilities(IMAGE), expected, rtol=1e-4)
+    hook.remove()
+    predictor.probabilities(IMAGE)
+    assert seen == [model.body[index]]
+
+
+def test_thumbnails_show_the_pixels_that_were_predicted() -> None:
+    pixels = np.full((30, SIDE, SIDE, 3), 200, np.uint8)
+    predictions = Predictor(MODEL).predict(pixels)
+    pixels[:] = 0
+    assert [tile.getextrema() for tile in predictions.tiles] == [((200, 200),) * 3] * 24
 
 
 @pytest.fixture

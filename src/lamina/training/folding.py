@@ -29,28 +29,37 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 class FoldedCopy:
-    """A copy of a model for prediction, which is folded again when the weights have changed."""
+    """A copy of a model for prediction, which is folded again when weights have changed, but not when layers have."""
 
     def __init__(self, model: Model) -> None:
-        self._model = model
-        self._layers, self._weights = list(model.modules()), [*model.parameters(), *model.buffers()]
-        # OnnxModel and custom modules may not be copied; timm's bodies are not sequential and have nothing to fold.
-        self._is_foldable = type(model.body) is nn.Sequential and model.net is not None
-        self._versions: list[int] = []
-        self._folded = model
+        self._model, self._layers = model, list(model.modules())
+        self._fold()
 
     def find(self) -> Model | None:
         """The copy, in eval mode; ``None`` if the model has hooks or is not built from a net's layers."""
-        if not self._is_foldable or has_hooks(self._layers):
+        if self._folded is None or has_hooks(self._layers):
             return None
-        versions = [-1 if weight.is_inference() else weight._version for weight in self._weights]
-        if versions != self._versions:
+        if self._describe_weights() != self._state:
+            self._fold()
+        return self._folded
+
+    def _fold(self) -> None:
+        model = self._model
+        self._folded: Model | None = None
+        self._weights = [*model.parameters(), *model.buffers()]
+        # Custom modules may not allow copies, timm's bodies have nothing to fold, inference tensors have no version.
+        is_built = type(model.body) is nn.Sequential and model.net is not None
+        if is_built and not any(weight.is_inference() for weight in self._weights):
+            self._state = self._describe_weights()
             # The layers are copied, because their mode may differ, but not the weights.
-            body = copy.deepcopy(self._model.body, {id(weight): weight for weight in self._weights})
-            self._folded, self._versions = copy.copy(self._model), versions
+            body = copy.deepcopy(model.body, {id(weight): weight for weight in self._weights})
+            self._folded = copy.copy(model)
             self._folded._modules = {"body": fold_batch_norms(body)}
             self._folded.eval()
-        return self._folded
+
+    def _describe_weights(self) -> tuple[torch.device, torch.dtype, list[int]]:
+        first = self._weights[0]
+        return first.device, first.dtype, [weight._version for weight in self._weights]
 
 
 @torch.no_grad()
