@@ -63,19 +63,12 @@ class Predictions(list[Prediction]):
     """A list of :class:`Prediction` that prints as a table; a notebook shows the first predictions with their images.
 
     Attributes:
-        shown: pixels of the first images, as the model gets them; ``None`` for an image that could not be read.
+        tiles: thumbnails of the first images; ``None`` for an image that could not be read.
     """
 
-    def __init__(
-        self, predictions: Iterable[Prediction] = (), shown: Sequence[UInt8[np.ndarray, "h w c"] | None] = ()
-    ) -> None:
+    def __init__(self, predictions: Iterable[Prediction] = (), tiles: Sequence[Image.Image | None] = ()) -> None:
         super().__init__(predictions)
-        self.shown = list(shown)
-
-    @property
-    def tiles(self) -> list[Image.Image | None]:
-        """Thumbnails of the first images."""
-        return [None if pixels is None else make_tile(pixels, TILE_PX) for pixels in self.shown]
+        self.tiles = list(tiles)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
@@ -86,10 +79,10 @@ class Predictions(list[Prediction]):
 
     def _repr_html_(self) -> str:
         title = f"Predictions({plural(len(self), 'image', 'images')})"
-        if not self.shown:
+        if not self.tiles:
             return card(title, table(("image", "prediction"), self._rows(), texts=2))
         figures = (_show_image(*pair) for pair in zip(self, self.tiles, strict=False))
-        more = len(self) - len(self.shown)
+        more = len(self) - len(self.tiles)
         rest = [note(f"and {more:,} more")] if more > 0 else []
         return card(title, wrap("div", *figures, kind="images"), *rest)
 
@@ -168,7 +161,7 @@ class Predictor:
         found = Predictions()
         for prediction, pixels in self._predict(images):
             if len(found) < SHOWN_IMAGES:
-                found.shown.append(None if pixels is None else pixels.copy())
+                found.tiles.append(None if pixels is None else make_tile(pixels, TILE_PX))
             found.append(prediction)
         return found
 
