@@ -215,11 +215,8 @@ class Predictor:
         with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
             for chunk in chunks:
                 folded = self._folded.find()
-                logits = (
-                    predict_logits(self.model, chunk.pixels)
-                    if folded is None
-                    else compute_logits(folded, split_pixels(chunk.pixels))
-                )
+                parts = split_pixels(chunk.pixels)
+                logits = compute_logits(folded, parts) if folded else predict_logits(self.model, chunk.pixels)
                 if not np.isfinite(logits).all():
                     raise NotFiniteError(
                         "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, "

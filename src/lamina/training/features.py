@@ -76,9 +76,7 @@ def predict_logits(
 def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> Float32[np.ndarray, "n k"]:
     """The logits by the model as it is, whose layers must be in eval mode."""
     logits = [model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu() for batch in batches]
-    if not logits:
-        return np.empty((0, model.task.outputs), np.float32)
-    return (logits[0] if len(logits) == 1 else torch.cat(logits)).numpy()
+    return np.concatenate([np.empty((0, model.task.outputs), np.float32), *(part.numpy() for part in logits)])
 
 
 def find_head(model: Model) -> str:

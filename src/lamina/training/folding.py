@@ -54,12 +54,10 @@ class FoldedCopy:
             # The layers are copied, because their mode may differ, but not the weights.
             body = copy.deepcopy(model.body, {id(weight): weight for weight in self._weights})
             self._folded = copy.copy(model)
-            self._folded._modules = {"body": fold_batch_norms(body)}
-            self._folded.eval()
+            self._folded._modules = {"body": fold_batch_norms(body).eval()}
 
     def _describe_weights(self) -> tuple[torch.device, torch.dtype, list[int]]:
-        first = self._weights[0]
-        return first.device, first.dtype, [weight._version for weight in self._weights]
+        return self._weights[0].device, self._weights[0].dtype, [weight._version for weight in self._weights]
 
 
 @torch.no_grad()
