@@ -34,7 +34,7 @@ from rich.table import Table
 from lamina import Dataset, Images, Preparation, Training, evaluate, load_data, load_net, zoo
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import mean_interval
-from lamina.training.packaged import PACKAGED_NET
+from lamina.training.packaged import PACKAGES
 from lamina.training.pretrained import PACKAGED, RECIPES, open_timm_net
 from lamina.training.randomness import derive_seed, seeded
 
@@ -90,7 +90,7 @@ def train_and_test(how: str, recipe_name: str, data: Dataset, seed: int) -> Row:
     """Train EfficientNet-Lite0 with a recipe, or ``cnn-m`` without one, and evaluate once."""
     if recipe_name:
         recipe = dataclasses.replace(RECIPES[recipe_name], seed=seed)
-        net = open_timm_net(PACKAGED_NET, PACKAGED, print)
+        net = open_timm_net(PACKAGES[0].net, PACKAGED, print)
         with seeded(derive_seed(seed, "weights"), torch.device("cpu")):
             body = net.module(data.train.shape, len(data.train.target_names))
         training = Training(body, data.train, recipe)

@@ -33,7 +33,7 @@ from lamina.insight.confident_learning import (
 )
 from lamina.insight.folds import choose_plans, predict_by
 from lamina.insight.similarity import find_near_duplicates, group_copies
-from lamina.training.pretrained import find_at_hand
+from lamina.training.pretrained import find_all_at_hand
 
 CHANGES = ("translate", "mirror", "jpeg", "colors")
 
@@ -53,7 +53,7 @@ def find_labels(
     clean = take_classes(load_data("cifar10").train, a_class, first, classes)
     noisy = inject_label_errors(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
-    plans = choose_plans(noisy, None if scratch else find_at_hand())
+    plans = choose_plans(noisy, None if scratch else next(iter(find_all_at_hand()), None))
     groups = group_copies(noisy.pixels)
     compared = time.perf_counter() - started
     probabilities = predict_by(plans, noisy, groups=groups).own

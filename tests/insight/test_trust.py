@@ -68,7 +68,8 @@ def test_the_figure_is_what_maps_point_at(trained):
         largest = maps.reshape(100, -1).argmax(axis=1)
         found = masks.reshape(100, -1)[np.arange(100), largest].mean()
         assert found > 2 * masks.mean()
-        assert found > centre or explain is quick_occlusion
+        # Within two standard errors for 100 images.
+        assert found > centre - 0.08 or explain is quick_occlusion
 
 
 @pytest.mark.parametrize("net", ["mlp", "cnn-s"])

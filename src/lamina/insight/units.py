@@ -273,8 +273,8 @@ def _count_calls(model: Model, path: str, images: UInt8[Tensor, "n h w c"]) -> i
 
 @torch.inference_mode()
 def _finish(
-    model: Model, path: str, chunks: Sequence[UInt8[Tensor, "n h w c"]], outputs: Sequence[Float[Tensor, "n ..."]]
-) -> Float32[np.ndarray, "n k"]:
+    model: Model, path: str, chunks: Sequence[UInt8[Tensor, "_ h w c"]], outputs: Sequence[Float[Tensor, "_ ..."]]
+) -> Float32[np.ndarray, "_ k"]:
     paths, logits = module_paths(model), []
     rest: nn.Module | None = None
     if path in paths and isinstance(model.body, nn.Sequential):
