@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import sys
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from built_kernels import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -27,20 +27,6 @@ from lamina.training.task import task_of
 CPU = torch.device("cpu")
 MOVES = Recipe(flip="random", translate_px=3, cutout_px=4)
 LAYOUTS = ["channels last", "channels first"]
-
-
-def load(level: str) -> Kernels:
-    kernels = load_kernels(level)
-    if not isinstance(kernels, Kernels):
-        if "LAMINA_TEST_KERNELS" in os.environ and level == "auto":
-            pytest.fail(kernels.reason)
-        pytest.skip(kernels.reason)
-    return kernels
-
-
-@pytest.fixture
-def kernels() -> Kernels:
-    return load("auto")
 
 
 def make_images(count: int = 40, height: int = 9, width: int = 7, channels: int = 3, seed: int = 0) -> Images:

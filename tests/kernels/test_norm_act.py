@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
 
 import pytest
 import torch
+from built_kernels import load
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lamina.kernels.library import LEVELS, Kernels, load_kernels
+from lamina.kernels.library import LEVELS, Kernels
 from lamina.kernels.norm_act import NormAct, join_layers
 
 FORMATS = {torch.float32: 2e-6, torch.bfloat16: 8e-3}  # with the largest error, relative to the largest value
-
-
-def load(level: str) -> Kernels:
-    kernels = load_kernels(level)
-    if not isinstance(kernels, Kernels):
-        if "LAMINA_TEST_KERNELS" in os.environ and level == "auto":
-            pytest.fail(kernels.reason)
-        pytest.skip(kernels.reason)
-    return kernels
-
-
-@pytest.fixture
-def kernels() -> Kernels:
-    return load("auto")
 
 
 def build(

@@ -52,15 +52,14 @@ def choose_body(
     choices = [choice_of_timm(net) for net in nets]
     timed_px = TIMED_SIDE_PX if asked is None else asked
     timed = fit_candidate(choices[0], "", dataset, given, timed_px).time(device)
-    work = _count_multiply_adds(timed)
+    works = [_count_multiply_adds(fit_candidate(choice, "", dataset, given, timed_px)) for choice in choices]
     found: list[tuple[tuple[int, int, int], Candidate]] = []
     considered: list[Considered] = []
     for rank, choice in enumerate(choices):
-        ratio = _count_multiply_adds(fit_candidate(choice, "", dataset, given, timed_px)) / work
         for side_px in sides:
             candidate = fit_candidate(choice, "", dataset, given, side_px)
             candidate = candidate if given.keys() & ENDS else open_end(candidate)
-            area = ratio * (side_px / timed_px) ** 2
+            area = works[rank] / works[0] * (side_px / timed_px) ** 2
             train_seconds, evaluation_seconds = timed.pace.train_seconds, timed.pace.evaluation_seconds
             pace = replace(timed.pace, train_seconds=area * train_seconds, evaluation_seconds=area * evaluation_seconds)
             candidate = replace(candidate, pace=pace)

@@ -24,7 +24,7 @@ from lamina.training.batches import Batch, Batches
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
-from lamina.training.head import fit_model_head
+from lamina.training.head import find_linear_head, fit_model_head
 from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
@@ -90,16 +90,16 @@ class Forward:
             return
         for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
             if isinstance(event, HeadFit):
-                self._share_weights()
+                self._share_head()
                 if average is not None:
                     average.start()
             yield event
 
     @torch.no_grad()
-    def _share_weights(self) -> None:
-        """Give all processes the leader's weights, because processors may round a fit differently."""
+    def _share_head(self) -> None:
+        """Give all processes the leader's head, because processors may round a fit differently."""
         if self._group.size > 1:
-            for weight in self._model.parameters():
+            for weight in self._model.get_submodule(find_linear_head(self._model)).parameters():
                 content = self._group.lead(weight.cpu().numpy().tobytes)
                 weight.copy_(torch.frombuffer(bytearray(content), dtype=weight.dtype).view(weight.shape))
 
