@@ -18,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lamina import load_run
 from lamina.cli import main as run_command
 from lamina.data import Images
 from lamina.data.sources.drawn import draw_shapes
+from lamina.drawing.style import save_figure
 from lamina.insight.confident_learning import inject_label_errors
 
 IMAGES = Path(__file__).parent / "images"
@@ -48,6 +50,13 @@ def save_image(drawn: str, folder: Path, name: str) -> None:
     # This method keeps rare colors, such as the few blue pixels of a map.
     image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(folder / f"{name}.png", optimize=True)
+
+
+def save_curves(run_name: str, folder: Path, name: str) -> None:
+    """Save the learning curves of a run, with its layers."""
+    drawn = Path(run_name).with_suffix(".png")
+    save_figure(load_run(f"runs/{run_name}").plot(), drawn)
+    save_image(str(drawn), folder, name)
 
 
 def write_folder(images: Images, folder: str, targets: np.ndarray | None = None) -> None:
@@ -86,13 +95,13 @@ def make_images(folder: Path, is_trial: bool) -> None:
     save_image("runs/shapes/inspection/layer-02-whiten-relu.png", folder, "first-filters")
     run(f"lamina inspect runs/shapes --layer 16 --unit {UNIT}")
     save_image(f"runs/shapes/inspection/layer-16-conv2d-relu-unit-{UNIT}.png", folder, "unit")
-    save_image("runs/shapes/curves.png", folder, "layers")
+    save_curves("shapes", folder, "layers")
 
     run(f"lamina train mlp --data {data} --epochs {1 if is_trial else 4} --lr 0.1 --name too-high")
-    save_image("runs/too-high/curves.png", folder, "too-high")
+    save_curves("too-high", folder, "too-high")
 
     run(f"lamina train mlp --data few --lr 0.001 --epochs {2 if is_trial else 20} --name few")
-    save_image("runs/few/curves.png", folder, "overfitting")
+    save_curves("few", folder, "overfitting")
 
     image = sorted(Path("few").rglob("*.png"))[-1]
     run(f"lamina explain runs/shapes {image}")

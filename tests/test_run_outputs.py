@@ -68,7 +68,7 @@ def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, 1000 * pixels.mean((1, 2, 3)))
     run = train(tmp_path, Dataset.from_images(images, test=dataclasses.replace(images, pixels=255 - pixels)))
-    assert (run.path / "scatter.png").exists()
+    assert (run.path / "curves.png").exists()
     with np.load(run.path / "logits.npz") as stored:
         numbers, truth = stored["test_predictions"], stored["test_targets"]
     assert truth.dtype == np.float32

@@ -223,7 +223,6 @@ def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(s
     report = run.evaluate()
     assert report == run.report == evaluate_again(run)
     assert (run.path / "curves.png").exists()
-    assert (run.path / "confusion.png").exists()
     events = load_run(run.path).iter_train(data=DATA)
     assert next(events) == Resumed(steps_done=steps, epochs_done=1, epochs=2)
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [2]

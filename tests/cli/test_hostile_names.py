@@ -65,7 +65,7 @@ def trained(place: Path, cache_of_module: str) -> Path:
     assert "Glyph" not in done.stderr
     assert r"\x1b]0;owned\x07\x1b[31mred" in done.stdout
     assert r"new\nline\tand tab" in done.stdout
-    assert (run / "confusion.png").exists()
+    assert (run / "curves.png").exists()
     return run
 
 

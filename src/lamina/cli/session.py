@@ -144,8 +144,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         terminal.say("", *str(report).split("\n"))
         overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
         terminal.say("")
-        drawings = sorted(file.name for file in run.path.glob("*.png"))
-        terminal.say(f"saved to {run.path}: {', '.join(('model', 'report', *drawings))}")
+        terminal.say(f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report {run.path}")
         _explain_no_calibration(run, dataset, terminal)
     elif stopped_by is None and run.is_finished:
         terminal.say(

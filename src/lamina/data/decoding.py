@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lamina.data.formats import FORMATS, HEAD_BYTES, HEIF, RAW, RAW_SUFFIXES, explain_unread, find_format
+from lamina.data.formats import FORMATS, HEAD_BYTES, HEIF, RAW, RAW_SUFFIXES, explain_unread, is_heif
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
 
@@ -69,7 +69,7 @@ def decode_and_measure(
     head = data[:HEAD_BYTES]
     if reason := explain_unread(head, ""):
         raise BadImageError(reason)
-    formats = (HEIF,) if find_format(head) == HEIF else FORMATS
+    formats = (HEIF,) if is_heif(head) else FORMATS
     try:
         with _named_errors(), Image.open(io.BytesIO(data), formats=formats) as image:
             pixels = image.width * image.height

@@ -30,7 +30,7 @@ NO_HEIF = "HEIC, as iPhones write it; to read it, run pip install 'lamina[heif]'
 
 def find_format(head: bytes) -> str | None:
     """The format of an image that Pillow reads, or ``HEIF``; ``None`` for any other file."""
-    if head[4:8] == b"ftyp" and (head[8:11] in (b"hei", b"hev") or b"heic" in head[8:40]):
+    if is_heif(head):
         return HEIF
     # Pillow accepts any text that starts with BM, P1 or Py.
     if re.match(rb"P(?![1-6]\s+[#\d])|BM(?!.{4}\0\0\0\0)", head, re.DOTALL):
@@ -43,11 +43,15 @@ def find_format(head: bytes) -> str | None:
     return None
 
 
+def is_heif(head: bytes) -> bool:
+    return head[4:8] == b"ftyp" and (head[8:11] in (b"hei", b"hev") or b"heic" in head[8:40])
+
+
 def explain_unread(head: bytes, name: str) -> str | None:
     """Why lamina does not read an image file, and what to do; ``None`` if it reads it, or if it is another file."""
     if head[128:132] == b"DICM":  # often without a suffix
         return MEDICAL
-    if find_format(head) == HEIF and not can_read_heif():
+    if is_heif(head) and not can_read_heif():
         return NO_HEIF
     return next((reason for suffixes, reason in UNREAD.items() if name.lower().endswith(suffixes)), None)
 

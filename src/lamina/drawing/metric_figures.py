@@ -1,4 +1,4 @@
-"""Figures of a report: confusion matrix, reliability diagram, average precision of labels, scatter of numbers."""
+"""Figures of a report: reliability diagram, average precision of labels, scatter of numbers."""
 
 from __future__ import annotations
 
@@ -10,60 +10,15 @@ from matplotlib.lines import Line2D
 from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.calibration import find_bins, judge_predictions
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport
+from lamina.evaluation.reports import LabelReport, NumberReport
 from lamina.evaluation.scores import calibration_error
 from lamina.targets import MULTI_LABEL
 from lamina.text import format_percent
 from lamina.training.task import Task
 
-POINTS_PER_INCH = 72
-LEGIBLE_CLASSES = 25  # with more classes, numbers do not fit into the cells
-MOST_CLASSES = 100
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
 MOST_POINTS = 2000
-
-
-def draw_confusion(report: ClassReport) -> Figure:
-    """Draw a report's confusion matrix; of more than 100 classes, the 100 with the most errors."""
-    counts = np.array(report.confusion)
-    support = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, support, out=np.zeros(counts.shape), where=support > 0)
-    names = [label(scores.name) for scores in report.classes]
-    title = f"{report.split} accuracy {format_percent(report.accuracy)}"
-    if len(names) > MOST_CLASSES:
-        title += f"; of {len(names):,} classes, the {MOST_CLASSES} with the most errors"
-        errors = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
-        chosen = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES])
-        counts, shares = (whole[np.ix_(chosen, chosen)] for whole in (counts, shares))
-        names = [names[place] for place in chosen]
-    is_legible = len(names) <= LEGIBLE_CLASSES
-    side_inches = float(np.clip(0.6 * len(names) + 2.4, 4, 14))
-
-    figure = new_figure(side_inches, side_inches)
-    axes = figure.add_subplot()
-    shades = np.sqrt(shares)  # makes rare errors visible
-    axes.imshow(shades, cmap="Blues", vmin=0, vmax=1)
-    axes.set_title(title, loc="left", color=INK, pad=10)
-    axes.set_xlabel("predicted class", color=INK, labelpad=8)
-    axes.set_ylabel("true class", color=INK, labelpad=8)
-    size = 10 if is_legible else min(10.0, 0.6 * POINTS_PER_INCH * side_inches / len(names))
-    axes.set_xticks(range(len(names)), names, fontsize=size, rotation=45 if is_legible else 90)
-    for tick in axes.get_xticklabels():
-        tick.set(ha="right", va="center", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names, fontsize=size)
-    axes.tick_params(length=0, pad=6)
-    axes.spines[:].set_visible(False)
-    if is_legible:
-        axes.set_xticks(np.arange(len(names) - 1) + 0.5, minor=True)
-        axes.set_yticks(np.arange(len(names) - 1) + 0.5, minor=True)
-        axes.grid(which="minor", color="white", linewidth=2)
-        axes.tick_params(which="minor", length=0)
-        for (row, column), images in np.ndenumerate(counts):
-            color = "white" if shades[row, column] > 0.6 else INK if images else FAINT_INK
-            text = axes.text(column, row, f"{images:,}", ha="center", va="center", color=color, fontsize=9)
-            text.set_in_layout(False)  # the cell has space for it
-    return figure
 
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:

@@ -1,4 +1,4 @@
-"""The final evaluation of a run: report, logits and figures."""
+"""The final evaluation of a run: report, logits and learning curves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lamina.errors import DataError, LaminaWarning, name_some
 from lamina.evaluation.calibration import Calibration, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.reports import Report
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import RunFolder
 from lamina.targets import MULTI_LABEL
@@ -35,7 +35,7 @@ def evaluate_final(
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report | None:
-    """Evaluate on ``test``, else ``val``, and save report, logits and figures; ``None`` if neither can be scored."""
+    """Evaluate on ``test``, else ``val``, and save report, logits and curves; ``None`` if neither can be scored."""
     recorded = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
     if missing := [name for name in recorded if name not in metrics]:
         warnings.warn(
@@ -70,7 +70,7 @@ def evaluate_final(
         folder.save_calibration(calibration)
         folder.save_report(report)
         with folder.writing():
-            _draw(folder, record, report, task, outputs[0])
+            _draw_curves(folder, record, report)
     return report
 
 
@@ -93,19 +93,11 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
     return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
 
 
-def _draw(folder: RunFolder, record: RunRecord, report: Report, task: Task, outputs: Outputs) -> None:
+def _draw_curves(folder: RunFolder, record: RunRecord, report: Report) -> None:
+    """Draw score and loss, which is quick; ``lamina report`` also draws the layers and the figures of the report."""
     from lamina.drawing.curves import draw_curves  # loads matplotlib
-    from lamina.drawing.metric_figures import draw_confusion, draw_labels, draw_reliability, draw_scatter
     from lamina.drawing.style import save_figure
 
-    name, path = record.net_name, folder.path
-    curves = draw_curves({name: [folder.history.epochs()]}, report.score, reports={name: [report]})
-    save_figure(curves, path / "curves.png")
-    if not isinstance(report, NumberReport):
-        save_figure(draw_reliability(task, outputs), path / "reliability.png")
-    if isinstance(report, ClassReport):
-        save_figure(draw_confusion(report), path / "confusion.png")
-    elif isinstance(report, LabelReport):
-        save_figure(draw_labels(report), path / "labels.png")
-    elif isinstance(report, NumberReport):
-        save_figure(draw_scatter(report, outputs), path / "scatter.png")
+    name = record.net_name
+    rows = [{column: row[column] for column in row if column != "layers"} for row in folder.history.epochs()]
+    save_figure(draw_curves({name: [rows]}, report.score, reports={name: [report]}), folder.path / "curves.png")
