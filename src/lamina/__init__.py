@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lamina.runs.start import start_run
     from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
-    from lamina.studies.entry_point import train
+    from lamina.studies.entry_point import cross_validate, train
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.features import predict_logits
@@ -53,7 +53,7 @@ _PACKAGES = {
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
-    "lamina.studies.entry_point": ("train",),
+    "lamina.studies.entry_point": ("cross_validate", "train"),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.features": ("predict_logits",),
@@ -88,6 +88,7 @@ __all__ = [
     "Training",
     "activations",
     "choose",
+    "cross_validate",
     "evaluate",
     "join_group",
     "list_runs",

@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from lamina.data import Dataset, Images
@@ -18,7 +16,6 @@ from lamina.insight.folds import (
     Plan,
     choose_plans,
     cross_predict,
-    draw_folds,
     limit_groups,
     multiply,
     predict_by,
@@ -44,27 +41,6 @@ def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) 
     return Images.from_arrays(pixels, targets)
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=120),
-    st.integers(2, 6),
-    st.integers(0, 99),
-)
-def test_groups_stay_together_and_folds_are_balanced(image_set, folds, seed):
-    strata, groups = [stratum for stratum, _ in image_set], [group for _, group in image_set]
-    found = draw_folds(strata, groups, folds, seed)
-    assert found.tolist() == draw_folds(strata, groups, folds, seed).tolist()
-    for group in set(groups):
-        assert len({fold for fold, own in zip(found.tolist(), groups, strict=True) if own == group}) == 1
-    alone = draw_folds(strata, range(len(strata)), folds, seed)
-    for stratum in set(strata):
-        sizes = np.bincount(alone[np.array(strata) == stratum], minlength=folds)
-        assert sizes.max() - sizes.min() <= 1
-
-
-def test_other_seeds_draw_other_folds():
-    assert draw_folds([0] * 40, range(40), seed=1).tolist() != draw_folds([0] * 40, range(40), seed=2).tolist()
-
-
 def test_labels_without_meaning_are_not_remembered():
     """Noise with random labels: a net that had seen an image would give its label a high probability."""
     random = np.random.default_rng(0)
@@ -75,13 +51,17 @@ def test_labels_without_meaning_are_not_remembered():
 
 
 def test_a_copy_with_another_label_does_not_give_an_image_away():
-    random = np.random.default_rng(1)
-    pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
-    images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
-    together = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu").own.argmax(axis=1)
-    apart = cross_predict(images, net=NET, recipe=MEMORIZING, groups=range(100), device="cpu").own.argmax(axis=1)
-    assert (apart == images.targets).mean() > 0.8
-    assert (together == images.targets).mean() < 0.7
+    """Pairs of copies with random labels, three sets of 50: by chance, 50 % are correct (standard deviation 4 %)."""
+    together, apart = [], []
+    for seed in (1, 2, 3):
+        random = np.random.default_rng(seed)
+        pixels = np.repeat(random.integers(0, 256, (50, 6, 6, 3), dtype=np.uint8), 2, axis=0)
+        images = Images.from_arrays(pixels, np.repeat(random.integers(0, 2, 50), 2))
+        for groups, found in ((None, together), (range(100), apart)):
+            own = cross_predict(images, net=NET, recipe=MEMORIZING, groups=groups, device="cpu").own
+            found.append((own.argmax(axis=1) == images.targets).mean())
+    assert np.mean(apart) > 0.8
+    assert np.mean(together) < 0.62
 
 
 def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():

@@ -26,6 +26,7 @@ from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial
+from lamina.studies.cross_validation import Folds
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -113,7 +114,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
         terminal.emit(**({} if run is None or isinstance(event, Seeds) else {"run": str(run.path)}) | values)
-    if isinstance(event, Epoch | Seeds):
+    if isinstance(event, Epoch | Seeds | Folds):
         terminal.say(*text.split("\n"))
         return
     if isinstance(event, Rewind):

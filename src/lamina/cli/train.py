@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 
@@ -13,13 +14,17 @@ from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.data import Preparation
+from lamina.data import Dataset, Preparation
+from lamina.data.images import Progress
 from lamina.errors import RecipeError
+from lamina.runs.keep import RunEvent
+from lamina.runs.net_names import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
+from lamina.studies.cross_validation import check_folds, iter_folds
 from lamina.studies.experiments import ENDS, Deadline
-from lamina.studies.named_net import fit_experiment, iter_named
+from lamina.studies.named_net import IterTrain, StartRun, fit_experiment, iter_named
 from lamina.studies.seeds import check_seeds, iter_seeds
 from lamina.training.group import Group, join_group
 
@@ -33,33 +38,38 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         preparation = replace(preparation, val_fraction=0.0)
     with join_group() as group:
         _check(options, group)
-        finish = threading.Event() if options.net is None or seconds is not None else None
-        start = partial(
-            start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command, group=group
-        )
+        can_finish = options.folds is None and (options.net is None or seconds is not None)
+        finish = threading.Event() if can_finish else None
+        start = partial(start_run, device=options.device, command=terminal.command, group=group)
         train = partial(
             Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
             on_diagnosis=options.on_diagnosis, group=group, finish=finish,
         )  # fmt: skip
+        limit = DEFAULT_SECONDS if seconds is None else seconds
+        choice = None
         if options.net is None:
-            limit = DEFAULT_SECONDS if seconds is None else seconds
             _print_limit(options, limit, terminal)
-            dataset = choose_data(options.data, preparation, terminal)
         else:
             choice = choose_net(options.net, terminal, options.weights)
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
-            dataset = choose_data(options.data, preparation, terminal)
-            experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
-            for decision in decisions:
-                terminal.remark(str(decision))
+        dataset = choose_data(options.data, preparation, terminal)
+        is_timed = seconds is not None or (options.net is None and "epochs" not in options.given)
+        deadline = Deadline(STARTED, limit) if is_timed else None
         with terminal.progress() as show_progress:
-            if options.net is None:
-                events = iter_chosen(
-                    dataset, Deadline(STARTED, limit), options.given,
-                    pretrained=options.pretrained, start=start, train=train, device=options.device,
-                    name=options.name, progress=partial(show_progress, "preparing images"),
+            train_one = partial(
+                _iter_one, options=options, choice=choice, seconds=limit, train=train,
+                progress=partial(show_progress, "preparing images"),
+            )  # fmt: skip
+            if options.folds is not None:
+                settings = {"net": options.net, "recipe": options.recipe, "given": dict(options.given)}
+                events = iter_folds(
+                    dataset, options.folds, train_one, deadline=deadline, settings=settings, start=start, train=train,
+                    name=options.name, runs_dir=options.runs_dir,
                 )  # fmt: skip
-            elif options.seeds is not None:
+            elif options.seeds is not None and choice is not None:
+                experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
+                for decision in decisions:
+                    terminal.remark(str(decision))
                 events = iter_seeds(
                     choice, dataset, experiment.recipe, seeds=options.seeds, name=options.name,
                     runs_dir=options.runs_dir, device=options.device, command=terminal.command,
@@ -67,20 +77,43 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                     on_diagnosis=options.on_diagnosis, group=group,
                 )  # fmt: skip
             else:
-                deadline = None if seconds is None else Deadline(STARTED, seconds)
-                events = iter_named(
-                    experiment, deadline, start=partial(start, name=options.name), train=train,
-                    device=options.device,
-                    is_open=options.recipe != zoo.PUBLISHED and not options.given.keys() & ENDS,
-                )  # fmt: skip
+                events = train_one(dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name)
             made, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
-        if options.seeds is not None and stopped_by is None:
+        several = options.seeds is not None or options.folds is not None
+        if several and stopped_by is None:
             return 0
         status = print_result(made, stopped_by, terminal)
-        if options.seeds is not None:
-            name, _, _ = made.path.name.rpartition("-seed")
-            terminal.remark(f"lamina: to resume it and train the other seeds, run the command again with --name {name}")
+        if several:
+            name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
+            terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
         return status
+
+
+def _iter_one(
+    dataset: Dataset,
+    deadline: Deadline | None,
+    start: StartRun,
+    name: str | None,
+    *,
+    options: TrainOptions,
+    choice: NetChoice | None,
+    seconds: float,
+    train: IterTrain,
+    progress: Progress,
+) -> Generator[RunEvent, None, None]:
+    """Train one run; ``seconds`` is the time for which lamina chooses a net if there is no deadline."""
+    if choice is None:
+        yield from iter_chosen(
+            dataset, deadline or Deadline(STARTED, seconds), options.given, pretrained=options.pretrained, start=start,
+            train=train, device=options.device, name=name, progress=progress,
+        )  # fmt: skip
+        return
+    experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
+    yield from decisions
+    yield from iter_named(
+        experiment, deadline, start=partial(start, name=name), train=train, device=options.device,
+        is_open=options.recipe != zoo.PUBLISHED and not options.given.keys() & ENDS,
+    )  # fmt: skip
 
 
 def _check(options: TrainOptions, group: Group) -> None:
@@ -90,6 +123,15 @@ def _check(options: TrainOptions, group: Group) -> None:
             "A group of processes needs a NET and cannot use --time, because the processes would measure different "
             "times. Use lamina train NET --epochs N."
         )
+    if options.folds is not None:
+        check_folds(options.folds)
+        others = {"--seeds": options.seeds, "--patience": options.given.get("patience")}
+        if clashing := [flag for flag, value in others.items() if value]:
+            reason = "needs a val split, but --folds trains on it" if clashing[0] == "--patience" else "repeats --folds"
+            raise RecipeError(f"{clashing[0]} cannot be used with --folds, because it {reason}. Leave out one of them.")
+        if group.size > 1 or options.on_diagnosis == "stop":
+            what = "a group of processes" if group.size > 1 else "--on-diagnosis stop"
+            raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
     if options.seeds is not None:
         check_seeds(options.seeds)
         if options.net is None:

@@ -17,6 +17,7 @@ from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps
+from lamina.data.held_out import hold_out
 from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
@@ -113,7 +114,7 @@ def load_to_evaluate(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
-    dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0), progress)
+    dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0, fold=None), progress)
     for message in _describe_problems(dataset.problems):
         warnings.warn(message, LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:
@@ -246,7 +247,8 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
     if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None
     name, key, opened, _ = _open(source, preparation)
-    return find_cached(name, key, digest_of(opened.state))
+    found, held = find_cached(name, key, digest_of(opened.state)), preparation.folds()
+    return hold_out(found, *held) if found and held else found
 
 
 def _read(
@@ -270,7 +272,8 @@ def _read(
 
     dataset = load_cached(name, key, digest_of(opened.state), build)
     problems = (*dataset.problems, *opened.unused)
-    return replace(dataset, source=full_source(source), preparation=preparation, problems=problems)
+    dataset = replace(dataset, source=full_source(source), preparation=preparation, problems=problems)
+    return hold_out(dataset, *held) if (held := preparation.folds()) else dataset
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
@@ -285,7 +288,8 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
         opened = open_shapes(name, preparation) if name in SHAPES else published
     # Published results use all training images of a named set, so no val is drawn from it by default.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
-    return name, digest_of(where, name, sorted(drawn.to_json().items())), opened, drawn
+    values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
+    return name, digest_of(where, name, sorted(values.items())), opened, drawn
 
 
 def _find_path(source: str | Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,9 @@ class Preparation:
     """fraction of the images to set aside as test (default: 0.2 if the source has no val or test split)"""
     split_seed: int = 0
     """random seed for drawing the splits"""
+    fold: str | None = None
+    """use one data set of a cross-validation: 2/5 trains on train and val except for the second of five folds, and
+    tests on this fold; 0/5 trains on all of train and val, and tests on test"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)
@@ -63,11 +67,22 @@ class Preparation:
             raise DataError(
                 "label_separator is empty, but must have at least one character, such as label_separator='|'."
             )
+        self.folds()
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images. "
                 "Their sum must be below 1."
             )
+
+    def folds(self) -> tuple[int, int] | None:
+        """The number of the held-out fold, and of all folds, from ``fold``."""
+        if self.fold is None:
+            return None
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)
+        fold, folds = (int(found[1]), int(found[2])) if found else (0, 0)
+        if folds < 2 or fold > folds:
+            raise DataError(f"fold is {self.fold!r}; expected a fold and the number of folds, such as fold='2/5'.")
+        return fold, folds
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their default."""

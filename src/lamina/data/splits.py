@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -78,6 +78,29 @@ def draw_splits(
     if missing and not drawn and not own - {"train"}:
         return splits, "; ".join(missing)
     return splits, "; ".join([rule, *missing])
+
+
+def deal(strata: Sequence[object], groups: Sequence[Hashable], fractions: Sequence[float], seed: int = 0) -> list[int]:
+    """The part of each image: a group is in one part, and each stratum is in all parts, in proportion to fractions."""
+    members: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for place, group in enumerate(groups):
+        members[group].append(place)
+    totals, parts = Counter(strata), range(len(fractions))
+    filled: list[Counter[object]] = [Counter() for _ in parts]
+    found = [0] * len(groups)
+    # Large groups first, because small ones can make up for the imbalance that they leave.
+    for group in sorted(members, key=lambda group: (-len(members[group]), _digest(seed, str(group)))):
+        own = Counter(strata[place] for place in members[group])
+
+        def fullness(part: int, own: Counter[object] = own) -> tuple[float, float]:
+            shares = (count * filled[part][stratum] / totals[stratum] ** 2 for stratum, count in own.items())
+            return sum(shares) / fractions[part], filled[part].total() / fractions[part]
+
+        chosen = min(parts, key=fullness)
+        filled[chosen] += own
+        for place in members[group]:
+            found[place] = chosen
+    return found
 
 
 def unite_duplicates(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from torch import from_numpy
 
 from lamina.data.images import Images
@@ -37,12 +37,14 @@ class Outputs:
         logits: the logits (N, K), before calibration; for regression, the predicted numbers in the targets' units.
         targets: the targets of the images.
         names: the names of the images.
+        folds: the fold, from 1, whose model did not see the image in training, if a cross-validation computed these.
     """
 
     split: Split
     logits: Float32[np.ndarray, "n k"]
     targets: Targets
     names: tuple[str, ...]
+    folds: Int64[np.ndarray, " n"] | None = None
 
     def __repr__(self) -> str:
         return f"Outputs({self.split}: {name_outputs(self.targets)} {self.logits.shape}, targets, names)"
@@ -78,6 +80,7 @@ def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
             f"{one.split}_targets": one.targets,
             f"{one.split}_names": np.array(one.names, np.str_),
         }
+        arrays |= {} if one.folds is None else {f"{one.split}_folds": one.folds}
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
@@ -91,7 +94,7 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         found = {split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays}
-        if len(arrays) != 3 * len(found):
+        if len(arrays) != 3 * len(found) + sum(one.folds is not None for one in found.values()):
             raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
     except FAILURES as error:
         # NumPy's message would suggest unpickling it.
@@ -102,11 +105,12 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
     targets, names = arrays[f"{split}_targets"], arrays[f"{split}_names"]
-    logits = arrays[f"{split}_{name_outputs(targets)}"]
+    logits, folds = arrays[f"{split}_{name_outputs(targets)}"], arrays.get(f"{split}_folds")
     fits = logits.dtype == np.float32 and logits.ndim == 2 and names.dtype.kind == "U" and names.ndim == 1
+    fits = fits and (folds is None or (folds.dtype == np.int64 and folds.shape == (len(names),)))
     if not fits or not len(logits) == len(targets) == len(names):
         found = ", ".join(f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names))
         raise ValueError(
             f"expected float32 logits, targets and names of the same number of {split} images, got {found}"
         )
-    return Outputs(split, logits, targets, tuple(names.tolist()))
+    return Outputs(split, logits, targets, tuple(names.tolist()), folds)

@@ -15,6 +15,7 @@ from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
+from lamina.data.splits import deal
 from lamina.errors import DataError, RecipeError, check_type, plural
 from lamina.insight.confident_learning import CrossPrediction, check_kind
 from lamina.nets import Net
@@ -74,29 +75,6 @@ def check_dealable(images: Images) -> None:
         )
 
 
-def draw_folds(
-    strata: Sequence[object], groups: Sequence[Hashable], folds: int = FOLDS, seed: int = 0
-) -> Int64[np.ndarray, " n"]:
-    """The fold of each image: the images of a group share a fold, and each stratum is spread over all folds."""
-    members: dict[Hashable, list[int]] = {}
-    for place, group in enumerate(groups):
-        members.setdefault(group, []).append(place)
-    listed = list(members.values())
-    order = np.random.default_rng(seed).permutation(len(listed)).tolist()
-    order.sort(key=lambda place: -len(listed[place]))  # the large ones first, the others in random order
-    total = [0] * folds
-    counts: dict[object, list[int]] = {}
-    found = np.empty(len(groups), np.int64)
-    for group in order:
-        rows = listed[group]
-        own = counts.setdefault(strata[rows[0]], [0] * folds)
-        _, _, fold = min(zip(own, total, range(folds), strict=True))
-        own[fold] += len(rows)
-        total[fold] += len(rows)
-        found[rows] = fold
-    return found
-
-
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
     """The groups, after dividing those that are too large for one fold, and the number of images in these."""
     # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a whole class. lamina
@@ -150,7 +128,7 @@ def cross_predict(
     check_dealable(images)
     limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")
-    folds = draw_folds(images.kind.strata(images.targets), limited, seed=seed)
+    folds = np.array(deal(images.kind.strata(images.targets), limited, [1 / FOLDS] * FOLDS, seed))
     if isinstance(net, TimmNet):
         return _predict_by_heads(images, others, folds, net, recipe, device, progress)
     return _predict_by_nets(images, others, folds, net, recipe, device, progress)

@@ -33,6 +33,8 @@ from lamina.values import fields_to_json, from_json_values
 
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 """Advice for a checkpoint that cannot be used."""
+FOLDS_FILE, WHOLE = "folds.json", "final"
+"""In the folder of a cross-validation: its settings and progress, and the run on all images."""
 
 
 class WriteError(RunError):
@@ -221,6 +223,8 @@ def find_run(path: Path, runs_dir: Path) -> Path:
         known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
         others = suggest(path.name, known) if known else "No runs were found there. Train one with lamina train."
         raise RunError(f"No run named {path.name} in {where}. {others}")
+    if (path / FOLDS_FILE).exists() and (path / WHOLE / "run.json").exists():
+        return path / WHOLE
     if not (path / "run.json").exists():
         raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")
     return path

@@ -1,9 +1,9 @@
-"""``lamina.train``: train a named net, or one that lamina chooses."""
+"""``lamina.train`` and ``cross_validate``: train a named net, or one that lamina chooses."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -20,10 +20,11 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.studies.choice_events import Decision, Started
+from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
+from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
 from lamina.studies.experiments import Deadline, Experiment, check_seconds
-from lamina.studies.named_net import fit_experiment, iter_named
+from lamina.studies.named_net import StartRun, fit_experiment, iter_named
 from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
@@ -76,34 +77,124 @@ def train(
     'test'
     """
     began = time.perf_counter()
+    train_one = _plan(net, recipe, seconds, device)
+    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
+    return _follow(train_one(dataset, _limit(began, net, seconds), start, name), dataset, name, progress)[0]
+
+
+@explain_call
+def cross_validate(
+    data: Dataset | Images | str | Path | None = None,
+    *,
+    folds: int = 5,
+    net: Net | nn.Module | str | None = None,
+    recipe: Recipe | str | None = None,
+    seconds: float | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    progress: bool = True,
+) -> Folds:
+    """Train and evaluate a net on each of several folds, and then train it on all images.
+
+    Each fold is a part of ``train`` and ``val``, and is predicted by a model that was trained on the others. So every
+    image has a prediction by a model that has not seen it. The folds are stratified, and images of a group share a
+    fold. ``test`` is evaluated once, by the last model. Without ``net``, lamina chooses one for each fold from the
+    images of the others. If you call this again with the same ``name``, it skips finished runs.
+
+    Args:
+        data: As for :func:`train`.
+        folds: Number of folds.
+        net: As for :func:`train`.
+        recipe: As for :func:`train`.
+        seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
+        name: Name of the folder of all runs; by default date, number of folds and a number.
+        runs_dir: Folder of that folder; created if necessary.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: Print choices and a line per epoch, and show a progress bar.
+
+    Returns:
+        The reports on the folds, their mean score with its interval, all logits, and the run on all images.
+
+    Warns:
+        LaminaWarning: See :func:`train`.
+
+    Raises:
+        LaminaError: There are too few images or groups for the folds, the folder has other settings, or any error of
+            :func:`train`.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from lamina import Images, Recipe
+    >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    >>> images = Images.from_arrays(x, y)
+    >>> folder = tempfile.mkdtemp()
+    >>> found = cross_validate(images, net="mlp", recipe=Recipe(epochs=1), runs_dir=folder, progress=False)
+    >>> len(found.scores), found.outputs.logits.shape
+    (5, (40, 2))
+    """
+    began = time.perf_counter()
+    train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
+    settings = {"net": net and (net if isinstance(net, str) else repr(net)), "recipe": recipe and str(recipe)}
+    events = iter_folds(
+        dataset, folds, train_one, deadline=_limit(began, net, seconds), settings=settings,
+        start=partial(start_run, device=device), name=name, runs_dir=Path(runs_dir),
+    )  # fmt: skip
+    last = _follow(events, dataset, name, progress)[1]
+    assert isinstance(last, Folds)  # noqa: S101
+    return last
+
+
+def _plan(
+    net: Net | nn.Module | str | None, recipe: Recipe | str | None, seconds: float | None, device: str
+) -> TrainOne:
+    """Check the arguments of :func:`train`, and return a function that trains one run with them."""
     check_seconds(seconds)
     check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").')
-    choice, dataset = None if net is None else choose_net(net), as_dataset(data)
-    start = partial(start_run, runs_dir=runs_dir, device=device)
-    events: Iterable[RunEvent]
-    if choice is None:
-        deadline = Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
-        events = iter_chosen(
-            dataset, deadline, {}, pretrained=True, start=start, train=Run.iter_train, device=device, name=name
-        )
-    else:
-        decisions: list[Decision] = []
+    choice = None if net is None else choose_net(net)
+
+    def train_one(
+        dataset: Dataset, deadline: Deadline | None, start: StartRun, name: str | None
+    ) -> Generator[RunEvent, None, None]:
+        if choice is None:
+            assert deadline is not None  # noqa: S101
+            yield from iter_chosen(
+                dataset, deadline, {}, pretrained=True, start=start, train=Run.iter_train, device=device, name=name
+            )
+            return
         if isinstance(recipe, Recipe):
             experiment = Experiment(choice, recipe, dataset)
         else:
             experiment, decisions = fit_experiment(choice, dataset, recipe, {})
-        trained = iter_named(
+            yield from decisions
+        yield from iter_named(
             experiment,
-            None if seconds is None else Deadline(began, seconds),
+            deadline,
             start=partial(start, name=name),
             train=Run.iter_train,
             device=device,
             most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
             is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe),
         )
-        events = chain(decisions, trained)
+
+    return train_one
+
+
+def _limit(began: float, net: object, seconds: float | None) -> Deadline | None:
+    """The deadline of a training: without a net, there always is one."""
+    if seconds is None and net is not None:
+        return None
+    return Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
+
+
+def _follow(events: Iterable[RunEvent], dataset: Dataset, name: str | None, progress: bool) -> tuple[Run, RunEvent]:
+    """Print the events if ``progress``, until they end; the last run, and the last event."""
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
     shown = show_progress(chain([introduction], events), name=name or "") if progress else events
-    return [event.run for event in shown if isinstance(event, Started)][-1]
+    runs = []
+    for event in shown:
+        if isinstance(event, Started):
+            runs.append(event.run)
+    return runs[-1], event

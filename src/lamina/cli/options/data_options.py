@@ -29,6 +29,7 @@ class PreparationFields(Given):
         "val_fraction": arg(name="val", metavar="FRACTION"),
         "test_fraction": arg(name="test", metavar="FRACTION"),
         "split_seed": arg(metavar="N"),
+        "fold": arg(metavar="K/N"),
     }
 
 

@@ -84,13 +84,16 @@ class TrainOptions:
     recipe: Annotated[str | None, arg(metavar="NAME"), Group("time and recipe")] = None
     """one of NET's recipes, fitted to your data; "article" is used unchanged and without val (default: NET's first
     recipe)"""
-    seeds: Annotated[int | None, arg(metavar="N"), Group("time and recipe")] = None
+    seeds: Annotated[int | None, arg(metavar="N"), Group("time and recipe", is_further=True)] = None
     """train NET N times, with consecutive seeds starting at --seed, and print the mean score with its 95 %
     confidence interval"""
+    folds: Annotated[int | None, arg(metavar="N"), Group("time and recipe")] = None
+    """cross-validate: train N times, each time without one of N parts of the images, which the model then predicts, and
+    once on all; print the mean score with its 95 % confidence interval (for small data sets: 5)"""
     given: Annotated[RecipeFields, Group("time and recipe")] = field(default_factory=RecipeFields)
     name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
-    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on, resumes unfinished
-    runs of that name, and skips finished ones"""
+    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on; --folds makes a
+    folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished runs, and skip finished ones"""
     runs_dir: Annotated[RunsFolder, Group("run", is_further=True)] = Path("runs")
     save_every: Annotated[SaveEvery, Group("run", is_further=True)] = "60s"
     on_nan: Annotated[OnNan, Group("run", is_further=True)] = "stop"

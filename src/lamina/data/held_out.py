@@ -1,0 +1,85 @@
+"""The data sets of a cross-validation: ``train`` and ``val`` together, with one fold held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+
+from lamina.data.duplicates import digest_rows
+from lamina.data.images import Dataset, Images
+from lamina.data.splits import deal
+from lamina.errors import DataError, name_some, plural
+from lamina.targets import BINARY, SINGLE_LABEL
+
+
+def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
+    """Train on ``train`` and ``val`` without a fold, from 1, which becomes ``test``; with 0, on all, and keep ``test``.
+
+    Folds follow from names, targets and groups, not from pixels, so they are the same at every image size. Training
+    images that are identical to one of the fold are left out.
+    """
+    pool = _join(dataset)
+    groups = [f"{split}\0{name}" for split, images in _pooled(dataset) for name in images.names]
+    strata = pool.kind.strata(pool.targets)
+    _check_dealable(pool, groups, folds)
+    parts = np.array(deal(strata, groups, [1 / folds] * folds, dataset.preparation.split_seed))
+    held = np.flatnonzero(parts == fold - 1)
+    kept, left_out = np.flatnonzero(parts != fold - 1), 0
+    if fold:
+        digests = digest_rows(pool.pixels)
+        seen = {digests[row] for row in held.tolist()}
+        unseen = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
+        kept, left_out = unseen, len(kept) - len(unseen)
+    rule = f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
+    rule += f", without {plural(left_out, 'copy', 'copies')} of its images in train" if left_out else ""
+    digest = hashlib.blake2b(f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16)
+    leaks = [replace(leak, twin_split="train") for leak in dataset.leaks if leak.split == "test" and not fold]
+    return replace(
+        dataset,
+        fingerprint=digest.hexdigest(),
+        train=pool.take(kept) if fold else pool,
+        val=None,
+        test=replace(pool.take(held), split="test") if fold else dataset.test,
+        split_rule=f"{rule}; {dataset.split_rule}",
+        leaks=tuple(leaks),
+        preparation=replace(dataset.preparation, fold=f"{fold}/{folds}"),
+    )
+
+
+def _pooled(dataset: Dataset) -> list[tuple[str, Images]]:
+    return [(split, images) for split, images in dataset.splits.items() if split != "test"]
+
+
+def _join(dataset: Dataset) -> Images:
+    """``train`` and ``val`` as one; names that are in both get the name of their split."""
+    train, val = dataset.train, dataset.val
+    if val is None:
+        return train
+    one, other = train.original_sizes_px, val.original_sizes_px
+    names = (*train.names, *val.names)
+    if len(set(names)) < len(names):
+        names = tuple(f"{split}/{name}" for split, images in _pooled(dataset) for name in images.names)
+    return replace(
+        train,
+        pixels=np.concatenate([train.pixels, val.pixels]),
+        targets=np.concatenate([train.targets, val.targets]),
+        names=names,
+        original_sizes_px=None if one is None or other is None else np.concatenate([one, other]),
+    )
+
+
+def _check_dealable(pool: Images, groups: list[str], folds: int) -> None:
+    """Raise ``DataError`` if there are too few images or groups for the folds."""
+    if folds > (count := len(set(groups))):
+        raise DataError(f"{folds} folds need as many images or more, but train and val have {count}. Use fewer folds.")
+    if pool.kind in (SINGLE_LABEL, BINARY):
+        each = Counter(stratum for stratum, _ in {*zip(pool.kind.strata(pool.targets), groups, strict=True)})
+        names = pool.kind.class_names(pool.target_names)
+        if few := [names[int(stratum)] for stratum, count in each.items() if count < 2]:  # type: ignore[call-overload]
+            raise DataError(
+                f"Cross-validation needs at least two images of each class, but there is only one of "
+                f"{name_some(few)}. Add images, or remove the class."
+            )

@@ -1,0 +1,266 @@
+"""Cross-validation: a run for each fold, on the images of the others, and one run on all images."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lamina.data import Dataset
+from lamina.data.held_out import hold_out
+from lamina.errors import RecipeError, RunError, check_type, escape, plural
+from lamina.evaluation.intervals import Interval, t_quantile
+from lamina.evaluation.outputs import Outputs, pack_outputs, unpack_outputs
+from lamina.evaluation.reports import Report
+from lamina.files import lock_folder, parse_object, read_bytes, write_atomically, write_json
+from lamina.runs.keep import RunEvent
+from lamina.runs.run import Run
+from lamina.runs.run_folder import FOLDS_FILE, WHOLE
+from lamina.runs.stored import load_run
+from lamina.studies.choice_events import Decision, Started
+from lamina.studies.experiments import Deadline
+from lamina.studies.named_net import IterTrain, StartRun, remove_run
+from lamina.targets import Score
+from lamina.training.events import Event
+
+TrainOne: TypeAlias = Callable[[Dataset, Deadline | None, StartRun, str | None], Iterable[RunEvent]]
+"""Start a run with that name on a data set, and train it before the deadline."""
+LOGITS = "logits.npz"  # of all folds
+LEAST_SECONDS = 5.0  # of a run under a time limit
+
+
+@dataclass(frozen=True)
+class Fold(Event):
+    """The evaluation of one fold by a model that was trained on the other folds."""
+
+    fold: int
+    run: Path
+    metric: str
+    score: float
+    images: int
+    lower_is_better: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | {"run": str(self.run)}
+
+    def __str__(self) -> str:
+        score = Score(self.metric, self.score, self.lower_is_better)
+        return f"fold {self.fold}: {score} on {plural(self.images, 'image', 'images')} ({escape(str(self.run))})"
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Folds(Event):
+    """The result of a cross-validation.
+
+    Attributes:
+        reports: The report on each fold, by the model that was trained on the other folds.
+        outputs: The logits of these models for all images of ``train`` and ``val``, with targets, names and folds.
+        run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
+    """
+
+    reports: tuple[Report, ...]
+    outputs: Outputs
+    run: Run
+
+    @property
+    def scores(self) -> list[float]:
+        """The score of each fold, such as its accuracy."""
+        return [report.score.value for report in self.reports]
+
+    @property
+    def mean(self) -> float:
+        """The mean score of the folds."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval of the mean (:func:`fold_interval`)."""
+        return fold_interval(self.scores, most=math.inf if self.reports[0].score.lower_is_better else 1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "event": "folds", "scores": self.scores, "mean": self.mean,
+            "interval": [self.interval.low, self.interval.high], "metric": self.reports[0].score.name,
+            "images": len(self.outputs.names), "run": str(self.run.path), "folder": str(self.run.path.parent),
+        }  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"Folds({len(self.reports)} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
+
+    def _describe_mean(self) -> str:
+        score, interval = self.reports[0].score, self.interval
+        ends = [Score("", end, score.lower_is_better) for end in (interval.low, interval.high)]
+        return (
+            f"mean {replace(score, value=self.mean)} (95 % interval {str(ends[0]).strip()} to {str(ends[1]).strip()})"
+        )
+
+    def __str__(self) -> str:
+        count, report = len(self.reports), self.run.report
+        lines = [
+            self._describe_mean(),
+            f"The interval is about training on {count - 1} of {count} parts of such images. It follows from the "
+            "variance between folds by Student's t, increased because models that share training images vary together "
+            "(Nadeau and Bengio, 2003). One data set does not show by how much, so the interval is approximate: no "
+            "unbiased estimate of this variance exists (Bengio and Grandvalet, 2004).",
+            f"model trained on all {len(self.outputs.names):,} images: {escape(str(self.run.path))}",
+        ]
+        return "\n".join([*lines, *([] if report is None else [report.summary_lines()[0]])])
+
+
+def fold_interval(scores: Sequence[float], most: float = 1.0) -> Interval:
+    """The 95 % interval of the mean score of folds, by the corrected t test of Nadeau and Bengio (2003).
+
+    Args:
+        scores: The score of each fold.
+        most: The largest possible score; the smallest is 0.
+
+    Returns:
+        The interval. For k folds, the variance between them counts 1/k + 1/(k - 1) times, rather than 1/k times,
+        because the training sets overlap. The second term is the ratio of held-out images to training images.
+
+    >>> fold_interval([0.8, 0.7, 0.75, 0.85, 0.9])
+    Interval(low=0.652723..., high=0.947276...)
+    """
+    count = len(scores)
+    mean, half_width = statistics.fmean(scores), t_quantile(count - 1) * statistics.stdev(scores)
+    half_width *= math.sqrt(1 / count + 1 / (count - 1))
+    return Interval(max(0.0, mean - half_width), min(most, mean + half_width))
+
+
+def check_folds(folds: int) -> None:
+    check_type(folds, (int,), "folds", "a whole number", is_optional=False)
+    if folds < 2:
+        raise RunError(f"folds is {folds}; it must be at least 2. Use folds=5 (on the command line, --folds 5).")
+
+
+def iter_folds(
+    dataset: Dataset,
+    folds: int,
+    train_one: TrainOne,
+    *,
+    deadline: Deadline | None,
+    settings: Mapping[str, Any],
+    start: Callable[..., Run],
+    train: IterTrain = Run.iter_train,
+    name: str | None,
+    runs_dir: Path,
+) -> Generator[RunEvent, None, None]:
+    """Train and evaluate a run for each fold, then one on all images; skips those that are finished.
+
+    The time that is left is divided by the number of runs that are left. ``settings`` describes what the runs share: an
+    existing folder with other settings is an error.
+    """
+    check_folds(folds)
+    share = None if deadline is None else max(0.0, deadline.seconds_left()) / (folds + 1)
+    if share is not None and share < LEAST_SECONDS:
+        raise RecipeError(
+            f"A cross-validation with {folds} folds trains {folds + 1} runs, and the time limit leaves {share:.1f} s "
+            f"for each. Increase --time (in Python, seconds) by at least {(folds + 1) * (LEAST_SECONDS - share):.0f} s."
+        )
+    part = hold_out(dataset, 1, folds)  # fails before the folder is created
+    path = runs_dir / (name or _name_study(runs_dir, folds))
+    with _open(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
+        yield Decision("folds", f"{folds}, in {path}", "to resume, run the command again with this name")
+        runs: list[Run] = []
+        for fold in range(1, folds + 1):
+            part = part if fold == 1 else hold_out(dataset, fold, folds)
+            share = None if deadline is None else deadline.seconds_left() / (folds + 2 - fold)
+            run = yield from _iter_one(path / f"fold-{fold}", part, share, state, train_one, start, train)
+            if run.report is None:
+                raise RunError(f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images.")
+            runs.append(run)
+            score = run.report.score
+            yield Fold(fold, run.path, score.name, score.value, run.report.images, score.lower_is_better)
+        outputs = _collect(runs)
+        write_atomically(path / LOGITS, pack_outputs([outputs]))
+        share = None if deadline is None else deadline.seconds_left()
+        run = yield from _iter_one(path / WHOLE, hold_out(dataset, 0, folds), share, state, train_one, start, train)
+        yield Folds(tuple(run.report for run in runs if run.report is not None), outputs, run)
+
+
+def load_out_of_fold(run: Path) -> Outputs | None:
+    """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
+    file = run.parent / LOGITS
+    is_whole = run.name == WHOLE and (run.parent / FOLDS_FILE).exists() and file.exists()
+    return unpack_outputs(read_bytes(file), str(file))["train"] if is_whole else None
+
+
+def _iter_one(
+    folder: Path,
+    dataset: Dataset,
+    seconds: float | None,
+    state: dict[str, Any],
+    train_one: TrainOne,
+    start: StartRun,
+    train: IterTrain,
+) -> Generator[RunEvent, None, Run]:
+    """Train a run, or load it if it is finished; an unfinished one is resumed or, under a time limit, repeated."""
+    run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
+    if run is not None and folder.name in state["finished"]:
+        yield Started(run)
+        return run
+    events: Iterable[RunEvent]
+    if run is not None and seconds is None:
+        events = itertools.chain([Started(run)], train(run))
+    else:
+        if run is not None:
+            remove_run(folder)
+        deadline = None if seconds is None else Deadline(time.perf_counter(), seconds)
+        events = train_one(dataset, deadline, partial(start, runs_dir=folder.parent), folder.name)
+    for event in events:
+        yield event
+        if isinstance(event, Started):
+            run = event.run
+    assert run is not None  # noqa: S101
+    state["finished"].append(folder.name)
+    write_json(folder.parent / FOLDS_FILE, state)
+    return run
+
+
+@contextmanager
+def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lock the folder of a cross-validation, and yield its state; ``RunError`` if it has other settings."""
+    file = path / FOLDS_FILE
+    if path.exists() and not file.exists():
+        raise RunError(f"{path} exists, but is not a cross-validation. Choose another name.")
+    path.mkdir(parents=True, exist_ok=True)
+    with lock_folder(path):
+        if not file.exists():
+            write_json(file, {"settings": settings, "finished": []})
+        state = parse_object(read_bytes(file), str(file))
+        stored, settings = state["settings"], json.loads(json.dumps(settings))  # lists instead of tuples
+        changes = [f"{one} is {stored.get(one)}, not {settings.get(one)}" for one in settings | stored
+                   if stored.get(one) != settings.get(one)]  # fmt: skip
+        if changes:
+            raise RunError(
+                f"{path} exists, with other settings: {'; '.join(changes)}. Choose another name, or delete that folder."
+            )
+        yield state
+
+
+def _name_study(runs_dir: Path, folds: int) -> str:
+    names = (f"{datetime.now(UTC):%Y-%m-%d}-folds{folds}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not (runs_dir / name).exists())
+
+
+def _collect(runs: Sequence[Run]) -> Outputs:
+    """The logits of all folds, one after another."""
+    each = [run.outputs["test"] for run in runs]
+    return Outputs(
+        "train",
+        np.concatenate([one.logits for one in each]),
+        np.concatenate([one.targets for one in each]),
+        tuple(name for one in each for name in one.names),
+        np.concatenate([np.full(len(one.names), fold) for fold, one in enumerate(each, start=1)]),
+    )
