@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LONGEST_NAME = 24
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
 
 
 def format_percent(fraction: float | None) -> str:
@@ -27,6 +29,16 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
         return name
     tail = (longest - 1) // 3
     return f"{name[: longest - 1 - tail]}…{name[-tail:]}"
+
+
+def guard(cell: str) -> str:
+    """A text for a table in a file: what a spreadsheet may execute as a formula gets a leading apostrophe."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def unguard(cell: str) -> str:
+    """The text that :func:`guard` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:

@@ -105,7 +105,7 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
         (("--folds", "3", "--seeds", "2"), "--seeds cannot be used with --folds"),
         (("--folds", "3", "--patience", "2"), "--patience cannot be used with --folds"),
         (("--folds", "3", "--on-diagnosis", "stop"), "--folds cannot be used with --on-diagnosis stop"),
-        (("--folds", "31"), "31 folds need"),
+        (("--folds", "31"), "have 24 images, fewer than 31 folds"),
         (("--folds", "9", "--time", "10s"), "trains 10 runs, and the time limit leaves"),
     ],
 )

@@ -59,6 +59,8 @@ def _check(options: DataOptions) -> None:
         raise DataError("--no-pretrained applies to the nets that --labels trains. Add --labels.")
     if options.label_issues is not None and not options.labels and options.run is None:
         raise DataError("--label-issues draws label issues. Add --labels or --with RUN to find them.")
+    if options.groups is not None and (not options.duplicates or options.groups.suffix.lower() != ".csv"):
+        raise DataError("--groups saves near-duplicates as a .csv file. Use --duplicates --groups groups.csv.")
     if options.hard is not None and options.run is None:
         raise DataError("--hard draws images that are hard for the model of a run. Add --with RUN.")
     for flag, count in (("--samples", options.samples), ("--top", options.top)):

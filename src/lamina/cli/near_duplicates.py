@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,10 +11,21 @@ import numpy as np
 from jaxtyping import Float32
 
 from lamina.cli.options.data_options import DataOptions
+from lamina.cli.output import format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
-from lamina.insight.similarity import compute_signatures, find_near_duplicates, find_overlap, measure_isolation, shrink
+from lamina.files import open_atomically
+from lamina.insight.similarity import (
+    Pair,
+    compute_signatures,
+    find_near_duplicates,
+    find_overlap,
+    group_copies,
+    measure_isolation,
+    shrink,
+)
+from lamina.text import guard
 from lamina.training.task import Task
 
 
@@ -62,9 +74,47 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
         values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
     heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
     terminal.tabulate(heads, rows, texts=5, top=options.top)
+    counts = _offer_groups(sights, pixels, pairs, options, terminal)
     terminal.say("outliers (images unlike all others):")
     outliers = show_outliers(sights, isolation, options.top, terminal)
-    terminal.emit("duplicates", pairs=values, outliers=outliers)
+    terminal.emit("duplicates", pairs=values, outliers=outliers, near_train=counts)
+
+
+def _offer_groups(
+    sights: Sequence[Sight],
+    pixels: np.ndarray,
+    pairs: Sequence[Pair],
+    options: DataOptions,
+    terminal: Terminal,
+) -> dict[str, int]:
+    """Say how many held-out images have near-duplicates in ``train``; save all near-duplicates as groups."""
+    near: set[int] = set()
+    for pair in pairs:
+        for row, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            if sights[row].images.split != "train" and sights[other].images.split == "train":
+                near.add(row)
+    counts: dict[str, int] = Counter(sights[row].images.split for row in near)
+    for split, count in counts.items():
+        total = sum(sight.images.split == split for sight in sights)
+        terminal.say(
+            f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which "
+            f"inflates the score on {split}; lamina evaluate RUN prints the score without them"
+        )
+    file = options.groups
+    if file is None:
+        if counts:
+            terminal.say("to keep near-duplicates in one split, save them as groups with --groups groups.csv")
+        return counts
+    groups = group_copies(pixels)
+    sizes = Counter(groups)
+    rows = [(sight.name, sights[group].name) for sight, group in zip(sights, groups, strict=True) if sizes[group] > 1]
+    with writing(file), open_atomically(file) as opened:
+        opened.write(format_csv([("image", "group"), *(map(guard, row) for row in rows)]))
+    of_many = sum(size > 1 for size in sizes.values())
+    terminal.say(
+        f"{file}: {len(rows):,} images in {plural(of_many, 'group', 'groups')}; train with --group-from {file}"
+    )
+    return counts
 
 
 def report_overlap(
@@ -75,5 +125,8 @@ def report_overlap(
         overlap = find_overlap(task, logits, images, train, partial(show_progress, "comparing images"))
     if len(overlap.rows):
         terminal.say("", str(overlap))
+        terminal.remark(
+            "near-duplicates: to keep them in one split, see lamina data DATA --duplicates --groups FILE.csv"
+        )
     score = None if overlap.report is None else overlap.report.score.value
     return {"near_duplicates": len(overlap.rows), "score_without": score}

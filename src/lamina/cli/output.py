@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +26,17 @@ def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator
         raise  # of stdout
     except OSError as error:
         raise DataError(f"Cannot write {file}: {error.strerror or error}. {advice}") from error
+
+
+def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:
+    """Rows of a table; names that are not UTF-8 are escaped, so that the whole file is."""
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # The writer quotes only characters of its own line terminator, and a name may contain \r or \n.
+        csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def make_folder(folder: Path) -> Path:

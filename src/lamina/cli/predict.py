@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +12,7 @@ from typing import Any
 from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
 from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.use_options import PredictOptions
-from lamina.cli.output import writing
+from lamina.cli.output import format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
 from lamina.deploy.exported_model import open_onnx
@@ -23,6 +21,7 @@ from lamina.evaluation.image_files import ImageLike
 from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.text import guard
 from lamina.training.task import Task
 
 SHOWN_CLASSES = 3
@@ -140,15 +139,15 @@ def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callabl
     delimiter = DELIMITERS[file.suffix.lower()]
     with writing(file, "The file is unchanged; use another --output."), open_atomically(file) as opened:
 
-        def write_line(line: str) -> None:
-            # Escape names that are not UTF-8, so that the whole file is.
-            opened.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+        def write(prediction: Prediction) -> None:
+            if delimiter:
+                opened.write(format_csv([_csv_columns(task, prediction, rule)], delimiter))
+            else:
+                opened.write(f"{json.dumps(_to_event(task, prediction, rule))}\n".encode())
 
         if delimiter:
-            write_line(_csv_line(_csv_head(task, rule), delimiter))
-            yield lambda prediction: write_line(_csv_line(_csv_columns(task, prediction, rule), delimiter))
-        else:
-            yield lambda prediction: write_line(json.dumps(_to_event(task, prediction, rule)))
+            opened.write(format_csv([map(guard, _csv_head(task, rule))], delimiter))
+        yield write
 
 
 def _plus_minus(half_width: float | None) -> str:
@@ -172,13 +171,6 @@ def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[
     return event
 
 
-def _csv_line(columns: Sequence[str], delimiter: str) -> str:
-    line = io.StringIO()
-    # The writer quotes only characters of its own line terminator, and a name may contain \r or \n.
-    csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(columns)
-    return line.getvalue().removesuffix("\r\n")
-
-
 def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
     more = ["rejected"] * (rule.limit is not None) + ["set"] * (rule.threshold is not None)
     if task.kind is REGRESSION:
@@ -195,17 +187,18 @@ def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
 
 
 def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> list[str]:
+    name = guard(prediction.name)
     if prediction.problem is not None:
-        return [prediction.name, *[""] * (len(_csv_head(task, rule)) - 2), prediction.problem]
+        return [name, *[""] * (len(_csv_head(task, rule)) - 2), guard(prediction.problem)]
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
-        return [prediction.name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
+        return [name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
     predicted = prediction.predicted
     rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
-    chosen = [";".join(rule.choose(prediction))] if rule.threshold is not None else []
+    chosen = [guard(";".join(rule.choose(prediction)))] if rule.threshold is not None else []
     return [
-        prediction.name,
-        predicted if isinstance(predicted, str) else ";".join(predicted or ()),
+        name,
+        guard(predicted if isinstance(predicted, str) else ";".join(predicted or ())),
         *values,
         *rejected,
         *chosen,

@@ -9,6 +9,7 @@ import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
 from lamina.data.duplicates import list_leaks
+from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
@@ -26,7 +27,12 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         listing = leave_out_unlabeled(listing, preparation)
     names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
-    drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation)
+    groups = tuple(str(group) for group in listing.groups)
+    if preparation.group_from is not None:
+        groups = tuple(find_groups(names, preparation.group_from))
+    if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
+        check_divisible(targets, target_names, groups)
+    drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)
@@ -40,7 +46,8 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     splits = [drawn[order[one.row]] for one in kept]
     if rule != OWN_RULE:
         own = [listing.splits[order[one.row]] for one in kept]
-        splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept])
+        own_groups = [groups[order[one.row]] for one in kept] if groups else ()
+        splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept], own_groups)
     by_split = order_by_split(splits)
     kept, splits = [kept[place] for place in by_split], [splits[place] for place in by_split]
     rows = [one.row for one in kept]
@@ -48,10 +55,11 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         keep_rows(folder / "pixels.npy", rows)
     places = [order[row] for row in rows]
     names, targets = [names[place] for place in places], targets[places]
+    groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
     pixels = map_pixels(folder / "pixels.npy")
     counts = [splits.count(split) for split in SPLITS]
-    train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts)
+    train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts, groups)
     # The fingerprint covers what training sees, not how it was requested, so that it outlives new options.
     how = resize if size_px else "crop"  # images that keep their size are not resized, so "resize" has no effect
     digest = hashlib.blake2b(f"{size_px} {how} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
@@ -59,7 +67,7 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     for one, split, image, target in zip(kept, splits, names, targets, strict=True):
         digest.update(f"\n{split}\0{image}\0{'' if whole else one.content}\0".encode(*ENCODING))
         digest.update(target.tobytes())
-    digest.update(whole.encode())
+    digest.update("\n".join([whole, *groups]).encode(*ENCODING))
     return Dataset(
         name=name,
         fingerprint=digest.hexdigest(),

@@ -137,11 +137,12 @@ def split_images(
     names: tuple[str, ...],
     sizes_px: np.ndarray,
     counts: Sequence[int],
+    groups: tuple[str, ...] = (),
 ) -> tuple[Images, Images | None, Images | None]:
     """Split arrays that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
     starts = list(accumulate(counts, initial=0))
     train, val, test = (
-        Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows])
+        Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows], groups[rows])
         for split, rows in zip(SPLITS, map(slice, starts, starts[1:]), strict=True)
     )
     return train, val if len(val) else None, test if len(test) else None
@@ -167,6 +168,7 @@ def _read(folder: Path, state: str) -> Dataset | None:
         tuple(stored.pop("names")),
         np.load(folder / "sizes.npy", mmap_mode="c"),
         stored.pop("counts"),
+        tuple(stored.pop("groups", ())),
     )
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
@@ -197,6 +199,7 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
         "counts": [len(images or ()) for images in (dataset.train, dataset.val, dataset.test)],
         "target_names": dataset.train.target_names,
         "names": [name for images in splits for name in images.names],
+        "groups": [group for images in splits for group in images.groups],
     }
     stored |= {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.name not in NOT_STORED}
     (folder / "dataset.json").write_text(json.dumps(stored, default=asdict), "utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lamina.data.groups import describe_groups
 from lamina.data.images import OTHER_FILE, Dataset
 from lamina.data.load import EXAMPLES, NAMES
 from lamina.data.splits import OWN_RULE
@@ -14,6 +15,8 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     shape = "×".join(map(str, dataset.train.shape))
     lines = [f"data: {dataset.name}{f' ({reason})' * bool(reason)}: {counts}; {shape}"]
     lines += [f"splits: {dataset.split_rule}"] if dataset.split_rule != OWN_RULE else []
+    groups = [group for images in dataset.splits.values() for group in images.groups]
+    lines += [f"groups: {describe_groups(groups)}"] if groups else []
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
     lines += [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"] if others else []
     return lines

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
 from lamina.data.images import DARK, OTHER_FILE, Dataset, Images, Problem, list_gaps
-from lamina.data.splits import SPLITS, Split, find_leaks
+from lamina.data.splits import LEAKS, SPLITS, Split, find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -86,6 +86,7 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
     train = facts.dataset.train
     found = [
         *_find_leaks(facts),
+        *find_group_leaks(facts.dataset),
         _find_conflicts(facts),
         *_find_only_class(train),
         *find_gaps(facts.dataset),
@@ -130,6 +131,23 @@ def _find_leaks(facts: Facts) -> list[Finding]:
             "Keep each image in one split only."
         )
         found.append(_find_twins(facts, twins, "leak", "error", what))
+    return found
+
+
+def find_group_leaks(dataset: Dataset) -> list[Finding]:
+    """Groups that are in two splits, for each held-out split and an earlier one."""
+    of_split = {split: {*images.groups} for split, images in dataset.splits.items()}
+    found = []
+    for split, earlier in LEAKS:
+        if both := of_split.get(split, set()) & of_split.get(earlier, set()):
+            images, which = dataset.splits[split], name_some(sorted(both))
+            count = sum(group in both for group in images.groups)
+            message = (
+                f"{plural(len(both), 'group is', 'groups are')} in both {split} and {earlier}: {which}. This is about "
+                f"{count:,} of the {len(images):,} images of {split}, and may inflate the score on {split}. Let lamina "
+                "draw the splits, or move each group to one split."
+            )
+            found.append(Finding("group-leak", "error", message, len(both)))
     return found
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from lamina.data.duplicates import digest_rows
+from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
 from lamina.data.splits import deal
-from lamina.errors import DataError, name_some, plural
-from lamina.targets import BINARY, SINGLE_LABEL
+from lamina.errors import DataError, plural
 
 
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
@@ -22,9 +21,12 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     images that are identical to one of the fold are left out.
     """
     pool = _join(dataset)
-    groups = [f"{split}\0{name}" for split, images in _pooled(dataset) for name in images.names]
+    groups = pool.groups or [f"{split}\0{name}" for split, images in _pooled(dataset) for name in images.names]
     strata = pool.kind.strata(pool.targets)
-    _check_dealable(pool, groups, folds)
+    if folds > (count := len(set(groups))):
+        noun = "groups" if pool.groups else "images"
+        raise DataError(f"train and val have {count:,} {noun}, fewer than {folds} folds. Use fewer folds.")
+    check_divisible(pool.targets, pool.target_names, groups if pool.groups else pool.names)
     parts = np.array(deal(strata, groups, [1 / folds] * folds, dataset.preparation.split_seed))
     held = np.flatnonzero(parts == fold - 1)
     kept, left_out = np.flatnonzero(parts != fold - 1), 0
@@ -68,18 +70,5 @@ def _join(dataset: Dataset) -> Images:
         targets=np.concatenate([train.targets, val.targets]),
         names=names,
         original_sizes_px=None if one is None or other is None else np.concatenate([one, other]),
+        groups=(*train.groups, *val.groups),
     )
-
-
-def _check_dealable(pool: Images, groups: list[str], folds: int) -> None:
-    """Raise ``DataError`` if there are too few images or groups for the folds."""
-    if folds > (count := len(set(groups))):
-        raise DataError(f"{folds} folds need as many images or more, but train and val have {count}. Use fewer folds.")
-    if pool.kind in (SINGLE_LABEL, BINARY):
-        each = Counter(stratum for stratum, _ in {*zip(pool.kind.strata(pool.targets), groups, strict=True)})
-        names = pool.kind.class_names(pool.target_names)
-        if few := [names[int(stratum)] for stratum, count in each.items() if count < 2]:  # type: ignore[call-overload]
-            raise DataError(
-                f"Cross-validation needs at least two images of each class, but there is only one of "
-                f"{name_some(few)}. Add images, or remove the class."
-            )

@@ -52,6 +52,7 @@ class Images:
         names: the names of the images, such as their paths in the source.
         split: ``train``, ``val`` or ``test``.
         original_sizes_px: int32 (N, 2), height and width before resizing; ``None`` if unknown.
+        groups: the group of each image, such as its patient; empty if images are not grouped.
 
     Raises:
         DataError: the parts do not match each other.
@@ -67,6 +68,7 @@ class Images:
     names: tuple[str, ...]
     split: Split
     original_sizes_px: Int32[np.ndarray, "n 2"] | None = None
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("pixels", "targets"):
@@ -77,6 +79,8 @@ class Images:
                 "Expected pixels as a uint8 array of four dimensions (N, H, W, C), "
                 f"got {self.pixels.dtype} of shape {self.pixels.shape}."
             )
+        if len(self.groups) not in (0, len(self.names)):
+            raise DataError(f"Expected a group for each of {len(self.names)} images, got {len(self.groups)}.")
         if not len(self.pixels) == len(self.targets) == len(self.names):
             raise DataError(
                 "Expected one target and one name for each image, "
@@ -172,9 +176,12 @@ class Images:
                 f"got {reprlib.repr(given.tolist())}.{hint}"
             )
         rows = given.astype(np.int64)
-        names = tuple(self.names[row] for row in rows)
+        names, groups = (tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups))
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
-        return replace(self, pixels=self.pixels[rows], targets=self.targets[rows], names=names, original_sizes_px=sizes)
+        pixels, targets = self.pixels[rows], self.targets[rows]
+        return replace(
+            self, pixels=pixels, targets=targets, names=names, original_sizes_px=sizes, groups=groups
+        )  # fmt: skip
 
     def take_evenly(self, count: int) -> Images:
         """Return ``count`` evenly spaced images (all if there are fewer), because a set may be sorted by class."""

@@ -43,7 +43,10 @@ def leave_out_unlabeled(listing: Listing, preparation: Preparation) -> Listing:
     """Leave out images with an empty cell, unless it means "no label": in lists, or if joined labels were requested."""
     is_joined = preparation.label_separator is not None or preparation.task == "multi-label"
     is_alone = len(listing.labels) == 1
-    reasons: dict[int, str] = {}
+    groups = enumerate(listing.groups)
+    reasons = {
+        place: f"no value in column {preparation.group_column!r}" for place, group in groups if group in (None, "")
+    }
     for column, values in listing.labels.items():
         gaps = [place for place, value in enumerate(values) if value is None or value == ""]
         if not gaps or (is_joined and is_alone) or any(isinstance(value, list) for value in values):

@@ -16,7 +16,7 @@ from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
-from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps
+from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
 from lamina.data.held_out import hold_out
 from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
@@ -38,7 +38,7 @@ NAMES = (*PUBLISHED, *SHAPES)
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 WHOLE_RULE = "none; lamina evaluates all images"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
-OPTIONS = ("image_column", "label_columns", "split_column", "label_separator", "label_from", "splits")
+OPTIONS = ("image_column", "label_columns", "split_column", "group_column", "label_separator", "label_from", "splits")
 FOLDER_OPTIONS = ("label_from", "splits")
 EXAMPLES = 3  # images listed per finding
 
@@ -86,7 +86,10 @@ def load_data(
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:
         messages.append(f"{dataset.name}: {' '.join(dataset.conversions)} The targets are {dataset.target_reason}.")
-    messages += [f"{dataset.name}: {found.message}" for found in (*find_gaps(dataset), *find_dark(dataset.train))]
+    messages += [
+        f"{dataset.name}: {found.message}"
+        for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
+    ]
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=3)
     return dataset
@@ -289,6 +292,8 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
     # Published results use all training images of a named set, so no val is drawn from it by default.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
     values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
+    if (rule := drawn.group_from or "").endswith(".csv") and Path(rule).is_file():
+        opened = replace(opened, state=(opened.state, Path(rule).read_bytes()))
     return name, digest_of(where, name, sorted(values.items())), opened, drawn
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -57,6 +58,12 @@ class Preparation:
     """fraction of the images to set aside as test (default: 0.2 if the source has no val or test split)"""
     split_seed: int = 0
     """random seed for drawing the splits"""
+    group_column: str | None = None
+    """column of a table with the group of each image, such as its patient; lamina draws no group into two splits"""
+    group_from: str | None = None
+    """source of an image's group, for the same purpose: parent (the name of its folder), stem:_ (its file name up to
+    the last _, or another text), regex:PATTERN (the first pair of parentheses, searched in its path in the data set),
+    or a .csv file with the columns image and group"""
     fold: str | None = None
     """use one data set of a cross-validation: 2/5 trains on train and val except for the second of five folds, and
     tests on this fold; 0/5 trains on all of train and val, and tests on test"""
@@ -68,6 +75,11 @@ class Preparation:
                 "label_separator is empty, but must have at least one character, such as label_separator='|'."
             )
         self.folds()
+        check_rule(self.group_from)
+        if self.group_from and self.group_from.lower().endswith(".csv"):
+            object.__setattr__(self, "group_from", os.path.abspath(self.group_from))  # noqa: PTH100 (also if it is gone)
+        if self.group_column is not None and self.group_from is not None:
+            raise DataError("group_column and group_from both say how images are grouped. Use only one of them.")
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images. "
@@ -89,3 +101,19 @@ class Preparation:
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         changed = {name: value for name, (value, default) in values.items() if value != default}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+
+
+def check_rule(rule: str | None) -> None:
+    """Raise ``DataError`` unless images can be grouped by this rule."""
+    if rule is None or rule == "parent" or rule.lower().endswith(".csv") or re.fullmatch("stem:.+", rule):
+        return
+    expected = "expected parent, stem:_ (or another text), regex:PATTERN, or a .csv file"
+    kind, _, pattern = rule.partition(":")
+    if kind == "regex":
+        try:
+            if re.compile(pattern).groups:
+                return
+        except re.error as error:
+            raise DataError(f"The pattern of {rule!r} is invalid: {error}. Correct it.") from None
+        expected = "the part of the pattern that names the group must be in parentheses, as in regex:(patient[0-9]+)"
+    raise DataError(f"group_from is {rule!r}; {expected}.")

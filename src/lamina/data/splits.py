@@ -45,7 +45,11 @@ def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
 
 
 def draw_splits(
-    names: Sequence[str], strata: Sequence[object], given: Sequence[Split | None], preparation: Preparation
+    names: Sequence[str],
+    strata: Sequence[object],
+    given: Sequence[Split | None],
+    preparation: Preparation,
+    image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
     """The split of each image, and the rule; drawn by digests of names, so that adding an image moves few others."""
     own = {split for split in given if split is not None}
@@ -58,8 +62,15 @@ def draw_splits(
         group.sort(key=lambda place: _digest(preparation.split_seed, names[place]))
     ordered = [groups[stratum] for stratum in sorted(groups, key=str)]
     drawn, missing = [], []
-    for split, fraction, is_requested in _choose_fractions(preparation, own):
-        places = _draw(ordered, splits, fraction)
+    fractions = _choose_fractions(preparation, own)
+    parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
+    if image_groups and fractions:
+        rows, wanted = [place for group in ordered for place in group], [fraction for _, fraction, _ in fractions]
+        own_groups, own_strata = ([each[row] for row in rows] for each in (image_groups, strata))
+        dealt = deal(own_strata, own_groups, [1 - sum(wanted), *wanted], preparation.split_seed)
+        parts = dict(zip(rows, dealt, strict=True))
+    for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
+        places = [row for row in parts if parts[row] == number] if parts else _draw(ordered, splits, fraction)
         least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
         if len(places) >= least:
             for place in places:
@@ -74,7 +85,8 @@ def draw_splits(
             missing.append(
                 f"no {split}, because {100 * fraction:.0f} % of the images is {len(places)}, fewer than {least}"
             )
-    rule = f"{' and '.join(drawn)}, stratified, seed {preparation.split_seed}" if drawn else OWN_RULE
+    how = "stratified, groups kept together" if image_groups else "stratified"
+    rule = f"{' and '.join(drawn)}, {how}, seed {preparation.split_seed}" if drawn else OWN_RULE
     if missing and not drawn and not own - {"train"}:
         return splits, "; ".join(missing)
     return splits, "; ".join([rule, *missing])
@@ -104,15 +116,32 @@ def deal(strata: Sequence[object], groups: Sequence[Hashable], fractions: Sequen
 
 
 def unite_duplicates(
-    splits: Sequence[Split], given: Sequence[Split | None], digests: Sequence[Hashable]
+    splits: Sequence[Split],
+    given: Sequence[Split | None],
+    digests: Sequence[Hashable],
+    groups: Sequence[Hashable] = (),
 ) -> list[Split]:
-    """Move identical images, where their splits were drawn, to the split of the first of them."""
+    """Move identical images with their groups, where splits were drawn, to the split of the first of them."""
+    parents: dict[Hashable, Hashable] = {}
+
+    def find(key: Hashable) -> Hashable:
+        while (parent := parents.setdefault(key, key)) != key:
+            parents[key] = key = parents[parent]
+        return key
+
+    rows = list(zip(splits, given, digests, groups or digests, strict=True))
+    movable = [own in (None, "train") for _, own, _, _ in rows]
+    for (_, _, digest, group), is_movable in zip(rows, movable, strict=True):
+        if is_movable:
+            parents[find(("pixels", digest))] = find(("group", group))
     first: dict[Hashable, Split] = {}
-    rows = list(zip(splits, given, digests, strict=True))
-    for split, own, digest in rows:
-        if own in (None, "train"):
-            first.setdefault(digest, split)
-    return [first[digest] if own in (None, "train") else split for split, own, digest in rows]
+    for (split, _, _, group), is_movable in zip(rows, movable, strict=True):
+        if is_movable:
+            first.setdefault(find(("group", group)), split)
+    return [
+        first[find(("group", group))] if is_movable else split
+        for (split, _, _, group), is_movable in zip(rows, movable, strict=True)
+    ]
 
 
 def order_by_split(splits: Sequence[Split]) -> list[int]:

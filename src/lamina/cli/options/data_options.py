@@ -29,6 +29,8 @@ class PreparationFields(Given):
         "val_fraction": arg(name="val", metavar="FRACTION"),
         "test_fraction": arg(name="test", metavar="FRACTION"),
         "split_seed": arg(metavar="N"),
+        "group_column": arg(metavar="NAME"),
+        "group_from": arg(metavar="RULE"),
         "fold": arg(metavar="K/N"),
     }
 
@@ -51,6 +53,8 @@ class DataOptions:
     """find label issues, hard classes and images, and outliers, with the model of a run"""
     duplicates: Annotated[Flag, Group("check")] = False
     """find near-duplicates: images that were translated, mirrored, recolored or compressed again"""
+    groups: Annotated[Path | None, arg(metavar="FILE"), Group("check", is_further=True)] = None
+    """with --duplicates: save groups of near-duplicates to this .csv file, for --group-from"""
     net: Annotated[OwnModule, Group("check")] = None
     pretrained: Annotated[bool, Group("check")] = True
     """with --labels: use pretrained weights that are already on this machine"""

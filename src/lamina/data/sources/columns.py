@@ -52,6 +52,7 @@ class Columns(NamedTuple):
     image: str
     labels: tuple[str, ...]
     split: str | None
+    group: str | None = None
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
@@ -61,7 +62,9 @@ def choose_columns(table: Table, preparation: Preparation) -> Columns:
     split = preparation.split_column or _find_split(table, image)
     if split is not None:
         _check_kind(table, split, "--split-column", ("text",), "train, val or test in each row")
-    labels = preparation.label_columns or _find_labels(table, {image, split})
+    if (group := preparation.group_column) is not None:
+        _check_kind(table, group, "--group-column", ("text", "number", "truth"), "text or numbers")
+    labels = preparation.label_columns or _find_labels(table, {image, split, group})
     for column in labels:
         _check_kind(table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text")
         if column in (image, split):
@@ -69,7 +72,7 @@ def choose_columns(table: Table, preparation: Preparation) -> Columns:
                 f"Column {column!r} of {table.path} holds the {'images' if column == image else 'splits'}, so it "
                 "cannot be a label column. Choose another with --label-column (in Python, label_columns)."
             )
-    return Columns(image, labels, split)
+    return Columns(image, labels, split, group)
 
 
 def _check_kind(table: Table, column: str, flag: str, kinds: tuple[ColumnKind, ...], expected: str) -> None:

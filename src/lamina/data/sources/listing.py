@@ -53,6 +53,7 @@ class Listing:
     label_reason: str = "the class folders"  # where the labels come from
     kind: KindName | None = None  # if the source determines it
     pixels: Pixels | None = None  # for arrays, whose images have only names
+    groups: Sequence[str | None] = ()  # empty if the source has none
     conversions: Sequence[str] = ()  # for arrays: sentences on how ambiguous values were interpreted
 
     def keep(self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]) -> Listing:
@@ -62,6 +63,7 @@ class Listing:
             images=images,
             splits=[self.splits[row] for row in rows],
             labels={column: [values[row] for row in rows] for column, values in self.labels.items()},
+            groups=[self.groups[row] for row in rows] if self.groups else (),
             problems=[*self.problems, *problems],
         )
 

@@ -18,7 +18,7 @@ from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import Scan, is_hidden, is_image_path, stat_file, walk_files
 from lamina.data.sources.columns import URL, Columns, Table, choose_columns, find_image_column, read_splits
-from lamina.data.sources.listing import Listing, Source, mark_state
+from lamina.data.sources.listing import Listing, Source, clean_label, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some, plural
 
@@ -53,7 +53,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
         return spool_table(listing, folder)
 
-    options = ("image_column", "label_columns", "label_separator", "split_column")
+    options = ("image_column", "label_columns", "label_separator", "split_column", "group_column")
     return Source(state, read, options, _find_unnamed(path, listing) if path.is_dir() else ())
 
 
@@ -87,6 +87,7 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         splits=[split for one in listings for split in one.splits],
         labels={column: [value for one in listings for value in one.labels[column]] for column in listings[0].labels},
         problems=[*problems, *(problem for one in listings for problem in one.problems)],
+        groups=[group for one in listings for group in one.groups],
     )
     return joined, digest.hexdigest()
 
@@ -130,6 +131,9 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
         {column: table.read(column) for column in columns.labels},
         target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
         label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
+        groups=[]
+        if columns.group is None
+        else [None if one is None else str(one) for one in map(clean_label, table.read(columns.group))],
     )
 
 
@@ -215,7 +219,8 @@ def _find_images(
             f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which lamina does not "
             "download. Download the images, and put their paths into the table."
         )
-    find, columns_read = _Finder(part.file.parent), (listing.splits, *listing.labels.values())
+    find, columns_read = _Finder(part.file.parent), [listing.splits, *listing.labels.values()]
+    columns_read += [listing.groups] if listing.groups else []
     rows: dict[str, list[int]] = {}
     images: list[EncodedImage] = []
     problems: list[Problem] = []
@@ -243,7 +248,7 @@ def _find_images(
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     found = listing.keep([first for first, *_ in rows.values()], images, problems)
-    found = _unite_rows(found, listing, list(rows.values()), preparation)
+    found = _unite_rows(found, listing, columns_read, list(rows.values()), preparation)
     if columns.split is not None or part.split is not None:
         return found
     # If all images are in folders named after splits, these are their splits.
@@ -293,14 +298,22 @@ class _Finder:
         return dict(found)
 
 
-def _unite_rows(found: Listing, listing: Listing, rows: Sequence[Sequence[int]], preparation: Preparation) -> Listing:
+def _unite_rows(
+    found: Listing,
+    listing: Listing,
+    columns: Sequence[Sequence[object]],
+    rows: Sequence[Sequence[int]],
+    preparation: Preparation,
+) -> Listing:
     """Unite the labels in different rows of one image, if the task is multi-label; otherwise ``DataError``."""
     differing = [place for place, own in enumerate(rows) if len(own) > 1]
     if not differing:
         return found
-    columns = (listing.splits, *listing.labels.values())
     (name, values), *others = listing.labels.items()
-    is_split = any(len({listing.splits[row] for row in rows[place]}) > 1 for place in differing)
+    fixed = [column for column in columns if column is not values]  # splits and groups
+    is_split = any(
+        column[row] != column[rows[place][0]] for column in fixed for place in differing for row in rows[place]
+    )
     if preparation.task == "multi-label" and not others and not is_split:
         labels = [[values[row] for row in own if values[row] is not None] for own in rows]
         return replace(found, labels={name: labels})

@@ -1,0 +1,86 @@
+"""Groups of images, such as those of one patient, that must not be in two splits."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from lamina.errors import DataError, plural
+from lamina.targets import BINARY, SINGLE_LABEL, Targets, kind_of
+from lamina.text import unguard
+
+
+def find_groups(names: Sequence[str], rule: str) -> list[str]:
+    """The group of each image by a rule (``Preparation.group_from``); ``DataError`` if it does not apply to one."""
+    if rule.lower().endswith(".csv"):
+        return _read_groups(names, Path(rule))
+    kind, _, detail = rule.partition(":")
+    found: list[str | None] = []
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if kind == "parent":
+            found.append(folder.rpartition("/")[2] or None)
+        elif kind == "stem":
+            stem = file.rpartition(".")[0] or file
+            found.append(stem.rpartition(detail)[0] or stem)
+        else:
+            match = re.search(detail, name)
+            found.append(match[1] if match else None)
+    if missing := [name for name, group in zip(names, found, strict=True) if not group]:
+        what = "is in no folder" if kind == "parent" else "does not match"
+        others = f", and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        raise DataError(f"--group-from {rule} (in Python, group_from): {missing[0]} {what}{others}. Change the rule.")
+    return [group for group in found if group]
+
+
+def _read_groups(names: Sequence[str], file: Path) -> list[str]:
+    """The groups in a CSV file; an image that it does not name is a group of its own."""
+    try:
+        rows = list(csv.DictReader(file.read_text("utf-8-sig").splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"Cannot read {file} for --group-from: {reason}. Check the path; it must be UTF-8.") from None
+    if any(not row.get("image") or not row.get("group") for row in rows) or not rows:
+        raise DataError(f"{file} must have the columns image and group, with a value in each row. Complete it.")
+    groups = {unguard(row["image"]): unguard(row["group"]) for row in rows}
+    if unknown := sorted(groups.keys() - {*names}):
+        count = plural(len(unknown), "image that is", "images that are")
+        raise DataError(
+            f"{file} names {count} not in the data set; the first is {unknown[0]}. Use paths in the data set, such as "
+            f"{names[0]}."
+        )
+    return [groups.get(name, name) for name in names]
+
+
+def check_divisible(targets: Targets, target_names: Sequence[str], groups: Sequence[str]) -> None:
+    """Raise ``DataError`` if all images, or all of a class, are in one group: training and testing need two."""
+    remedy = "Change --group-from or --group-column, or draw no splits with --val 0 --test 0."
+    are_single = len(set(groups)) == len(groups)
+    if len(set(groups)) == 1:
+        raise DataError(f"All {len(groups):,} images are in one group, {groups[0]}, so they cannot be split. {remedy}")
+    kind = kind_of(targets)
+    if kind not in (SINGLE_LABEL, BINARY):
+        return
+    names, of_class = kind.class_names(target_names), {*zip(kind.strata(targets), groups, strict=True)}
+    counts = Counter(stratum for stratum, _ in of_class)
+    for stratum, group in sorted(of_class, key=str):
+        if counts[stratum] == 1:
+            name = names[int(stratum)]  # type: ignore[call-overload]
+            if are_single:
+                raise DataError(f"Only one image is {name}, so it cannot be in train and test. Add some of this class.")
+            raise DataError(
+                f"All images of {name} are in one group, {group}, so {name} cannot be in both train and test. Add "
+                f"images of {name} from other groups, or leave out this class. {remedy}"
+            )
+
+
+def describe_groups(groups: Sequence[str]) -> str:
+    """The number of groups and the size of the largest."""
+    ((largest, count),) = Counter(groups).most_common(1)
+    if count == 1:
+        return f"each of the {len(groups):,} images is a group of its own, so grouping has no effect"
+    total = len(set(groups))
+    return f"{plural(total, 'group', 'groups')} of {len(groups):,} images; the largest is {largest} with {count:,}"

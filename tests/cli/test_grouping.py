@@ -1,0 +1,66 @@
+"""Groups on the command line: near-duplicates become groups, and no group is in two splits."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+from commands import events, run_lamina
+from PIL import Image
+
+
+def write_bursts(folder) -> None:
+    """Five shots of each of 24 scenes, which differ by noise, in two classes, with names that say nothing."""
+    random = np.random.default_rng(0)
+    for scene in range(24):
+        coarse = random.integers(40, 216, (4, 4, 3), dtype=np.uint8)
+        pixels = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
+        for shot in range(5):
+            file = folder / "ab"[scene % 2] / f"{(scene * 5 + shot) * 37 % 120:03d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            noisy = (pixels + random.integers(-6, 7, pixels.shape)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(file)
+
+
+def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
+    write_bursts(workplace / "set")
+    done = run_lamina("data", "set", "--duplicates", "--json")
+    (found,) = [one for one in events(done.stdout) if one["event"] == "duplicates"]
+    assert found["near_train"]["test"] == 24  # all of test
+    text = run_lamina("data", "set", "--duplicates", "--groups", "groups.csv").stdout
+    assert "24 of the 24 images of test have near-duplicates in train" in text
+    assert "groups.csv: 120 images in 24 groups; train with --group-from groups.csv" in text
+    rows = list(csv.DictReader((workplace / "groups.csv").read_text().splitlines()))
+    assert len({row["group"] for row in rows}) == 24
+    done = run_lamina("data", "set", "--duplicates", "--group-from", "groups.csv", "--json")
+    (found,) = [one for one in events(done.stdout) if one["event"] == "duplicates"]
+    assert found["near_train"] == {}
+    assert "groups: 24 groups of 120 images; the largest is" in done.stderr
+
+
+def test_groups_need_duplicates_and_a_csv_file(workplace):
+    for options in (("--groups", "groups.csv"), ("--duplicates", "--groups", "groups.txt")):
+        done = run_lamina("data", "shapes", *options)
+        assert (done.returncode, "Use --duplicates --groups groups.csv." in done.stderr) == (2, True)
+
+
+def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplace, monkeypatch):
+    write_bursts(workplace / "set")
+    run_lamina("data", "set", "--duplicates", "--groups", "groups.csv")
+    train = (
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        "set",
+        "--epochs",
+        "1",
+        "--group-from",
+        "groups.csv",
+        "--name",
+        "g",
+    )
+    assert run_lamina(*train).returncode == 0
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
+    done = run_lamina("evaluate", "../runs/g", "--json")
+    assert (done.returncode, events(done.stdout)[-1]["near_duplicates"]) == (0, 0), done.stderr

@@ -1,0 +1,221 @@
+"""Images of a group, such as a patient, are never in two splits that lamina draws."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.model_selection import StratifiedGroupKFold
+
+from lamina import Dataset, LaminaWarning, Preparation, load_data
+from lamina.data.findings import find_group_leaks
+from lamina.data.groups import find_groups
+from lamina.data.held_out import hold_out
+from lamina.data.splits import draw_splits, unite_duplicates
+from lamina.errors import DataError
+
+SIDE_PX = 8
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Path:
+    """30 patients with 1 to 8 images each, of two classes, and a table of them."""
+    random = np.random.default_rng(0)
+    rows = []
+    for patient in range(30):
+        for number in range(random.integers(1, 9)):
+            name = ("benign", "malignant")[int(random.random() < 0.3)]
+            file = tmp_path / "set" / name / f"p{patient:02d}_{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)).save(file)
+            rows.append({"image": f"{name}/{file.name}", "label": name, "patient": f"p{patient:02d}"})
+    polars.DataFrame(rows).write_csv(tmp_path / "set" / "table.csv")
+    return tmp_path / "set"
+
+
+def splits_of(dataset: Dataset) -> dict[str, set[str]]:
+    found = defaultdict(set)
+    for split, images in dataset.splits.items():
+        for name, group in zip(images.names, images.groups, strict=True):
+            assert group in name  # the group is the one of this image
+            found[group].add(split)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("", {"group_from": "stem:_"}),
+        ("", {"group_from": "regex:(p[0-9]+)"}),
+        ("table.csv", {"group_column": "patient"}),
+        ("table.csv", {"group_from": "stem:_"}),
+    ],
+)
+def test_no_group_is_in_two_drawn_splits(patients, source, options):
+    dataset = load_data(patients / source, Preparation(**options))
+    found = splits_of(dataset)
+    assert len(found) == 30
+    assert all(len(splits) == 1 for splits in found.values())
+    assert {"train", "val", "test"} == set.union(*found.values())
+    total = sum(map(len, dataset.splits.values()))
+    assert len(dataset.test) / total == pytest.approx(0.2, abs=0.05)
+    for split, images in dataset.splits.items():
+        assert images.target_counts()["malignant"] / len(images) == pytest.approx(0.3, abs=0.12), split
+    again = load_data(patients / source, Preparation(**options))  # from the cache
+    assert (again.fingerprint, again.test.groups) == (dataset.fingerprint, dataset.test.groups)
+    ungrouped = load_data(patients / source)
+    assert ungrouped.fingerprint != dataset.fingerprint
+    assert ungrouped.test.groups == ()
+    for fold in range(1, 4):
+        part = hold_out(dataset, fold, 3)
+        assert set(part.train.groups).isdisjoint(part.test.groups)
+
+
+def test_a_patient_column_is_no_label(tmp_path):
+    for place in range(20):
+        Image.fromarray(np.full((4, 4), place, np.uint8)).save(tmp_path / f"{place}.png")
+    table = {"image": [f"{p}.png" for p in range(20)], "sick": [p % 2 for p in range(20)], "patient": [*range(10)] * 2}
+    polars.DataFrame(table).write_csv(tmp_path / "t.csv")
+    dataset = load_data(tmp_path / "t.csv", Preparation(group_column="patient", val_fraction=0))
+    assert dataset.train.kind.name == "single-label"
+    assert "'sick'" in dataset.target_reason
+
+
+def test_rows_without_a_group_are_left_out_and_named(patients):
+    table = polars.read_csv(patients / "table.csv").with_row_index()
+    table = table.with_columns(patient=polars.when(polars.col("index") < 2).then(None).otherwise(polars.col("patient")))
+    table.drop("index").write_csv(patients / "gaps.csv")
+    with pytest.warns(LaminaWarning, match="Left out 2 images: .*no value in column 'patient'"):
+        dataset = load_data(patients / "gaps.csv", Preparation(group_column="patient"))
+    assert all(len(splits) == 1 for splits in splits_of(dataset).values())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 30)), min_size=1, max_size=80),
+    st.integers(0, 9),
+)
+def test_groups_and_identical_images_stay_together_whatever_they_are(rows, seed):
+    names = [f"{place}.png" for place in range(len(rows))]
+    strata, groups, digests = ([row[part] for row in rows] for part in range(3))
+    named = [f"g{group}" for group in groups]
+    splits, _ = draw_splits(names, strata, [None] * len(rows), Preparation(split_seed=seed), named)
+    united = unite_duplicates(splits, [None] * len(rows), digests, named)
+    for keys in (named, digests):
+        found = defaultdict(set)
+        for key, split in zip(keys, united, strict=True):
+            found[key].add(split)
+        assert all(len(each) == 1 for each in found.values())
+    if len(set(groups)) > 1:
+        assert "train" in splits
+
+
+def test_the_test_split_is_stratified_as_well_as_by_scikit_learn():
+    """One of five folds as test: mean distance of the class shares from 20 %, over 30 sets of 50 patients."""
+    ours, theirs = [], []
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(50), random.integers(1, 16, 50))
+        targets = random.choice(3, 50, p=[0.6, 0.3, 0.1])[groups]
+        names, totals = [str(place) for place in range(len(groups))], np.bincount(targets, minlength=3)
+        preparation = Preparation(test_fraction=0.2, val_fraction=0.0, split_seed=seed)
+        given_splits = [None] * len(names)
+        drawn, _ = draw_splits(names, targets.tolist(), given_splits, preparation, [str(group) for group in groups])
+        held = np.array(drawn) == "test"
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        _, reference = next(iter(folds.split(groups, targets, groups)))
+        for rows, found in ((np.flatnonzero(held), ours), (reference, theirs)):
+            found.append(np.abs(np.bincount(targets[rows], minlength=3) / totals - 0.2).mean())
+    assert np.mean(ours) <= np.mean(theirs)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "group"),
+    [
+        ("parent", "cat/p1/a.png", "p1"),
+        ("parent", "train/cat/a.png", "cat"),
+        ("stem:_", "cat/p1_left_003.png", "p1_left"),
+        ("stem:_", "cat/p1.png", "p1"),
+        ("stem:--", "p1--3.tar.png", "p1"),
+        ("stem:_", "cat/p1_3", "p1"),
+        ("regex:(p[0-9]+)", "cat/p12_3.png", "p12"),
+        ("regex:^[^/]+/(?:x|y)([0-9])", "cat/y7.png", "7"),
+    ],
+)
+def test_a_rule_finds_the_group_in_a_name(rule, name, group):
+    assert find_groups([name], Preparation(group_from=rule).group_from) == [group]
+
+
+@pytest.mark.parametrize(
+    ("rule", "names", "message"),
+    [
+        ("parent", ["cat/a.png", "b.png", "c.png"], r"b.png is in no folder, and 1 others\. Change the rule"),
+        ("regex:(p[0-9])", ["p1.png", "q1.png"], r"q1.png does not match\. Change"),
+        ("regex:(x)?p", ["p1.png"], "p1.png does not match"),
+    ],
+)
+def test_a_name_that_a_rule_does_not_fit_is_an_error(rule, names, message):
+    with pytest.raises(DataError, match=message):
+        find_groups(names, rule)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("folder", "expected parent, stem:_"),
+        ("stem:", "expected parent, stem:_"),
+        ("regex:p[0-9]", "must be in parentheses"),
+        ("regex:(p", "is invalid: missing"),
+    ],
+)
+def test_what_is_no_rule_is_rejected(rule, message):
+    with pytest.raises(DataError, match=message):
+        Preparation(group_from=rule)
+    with pytest.raises(DataError, match="both say how"):
+        Preparation(group_from="parent", group_column="patient")
+
+
+def test_groups_come_from_a_file_too_and_the_cache_follows_it(patients):
+    names = [name for images in load_data(patients).splits.values() for name in images.names]
+    file = patients.parent / "groups.csv"
+    polars.DataFrame({"image": names, "group": [f"g{place % 7}" for place in range(len(names))]}).write_csv(file)
+    first = load_data(patients, Preparation(group_from=str(file)))
+    assert len({*first.train.groups, *first.val.groups, *first.test.groups}) == 7
+    polars.DataFrame({"image": names[:2], "group": ["a", "a"]}).write_csv(file)
+    second = load_data(patients, Preparation(group_from=str(file)))
+    assert len({*second.train.groups, *second.val.groups, *second.test.groups}) == len(names) - 1
+    file.write_text("image,group\nnope.png,a\n")
+    with pytest.raises(DataError, match=r"names 1 image that is not in the data set; the first is nope\.png"):
+        load_data(patients, Preparation(group_from=str(file)))
+    file.write_text("name,group\nnope.png,a\n")
+    with pytest.raises(DataError, match="must have the columns image and group"):
+        load_data(patients, Preparation(group_from=str(file)))
+
+
+def test_groups_that_cannot_be_split_are_refused_with_what_to_do(patients):
+    with pytest.raises(DataError, match=r"images of benign are in one group, benign, so benign cannot be in both"):
+        load_data(patients, Preparation(group_from="parent"))
+    with pytest.raises(DataError, match=r"in one group, p, so they cannot be split\. Change --group-from"):
+        load_data(patients, Preparation(group_from="regex:(p)[0-9]"))
+    whole = load_data(patients, Preparation(group_from="parent", val_fraction=0.0, test_fraction=0.0))
+    assert set(whole.train.groups) == {"benign", "malignant"}
+
+
+def test_groups_in_two_given_splits_are_reported_and_counted(patients):
+    for split, count in (("train", 25), ("test", 10)):
+        for place in range(count):
+            file = patients.parent / "given" / split / "ab"[place % 2] / f"p{place}_{split}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([count, place]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file)
+    preparation = Preparation(group_from="stem:_", val_fraction=0.0)
+    with pytest.warns(LaminaWarning, match=r"10 groups are in both test and train: p0, p1"):
+        dataset = load_data(patients.parent / "given", preparation)
+    (found,) = find_group_leaks(dataset)
+    assert (found.kind, found.severity, found.count) == ("group-leak", "error", 10)
+    assert "10 of the 10 images of test" in found.message
