@@ -18,16 +18,8 @@ from lamina.drawing.style import COLORS, font_file, label, save_figure
 from lamina.drawing.unit_sheets import draw_probes
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import (
-    Baseline,
-    ClassReport,
-    ClassScores,
-    LabelReport,
-    LabelScores,
-    NumberReport,
-    NumberScores,
-    Score,
-)
+from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Score
+from lamina.evaluation.scores import ClassScores, LabelScores, NumberScores
 from lamina.training.task import SingleLabel
 
 BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
@@ -203,7 +195,7 @@ def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
         (0.75, 0.94, ACCURACY, ["77.5 %", "80 %", "82.5 %"]),
         (0.0, 1.0, ACCURACY, ["0 %", "20 %", "100 %"]),
         (0.991, 0.9925, ACCURACY, ["99.1 %", "99.12 %"]),
-        (2.5, 10.0, Score("mean_absolute_error", 1.0, lower_is_better=True), ["3", "10"]),
+        (2.5, 10.0, Score("mean_absolute_error", 1.0), ["3", "10"]),
     ],
 )
 def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):

@@ -12,6 +12,10 @@ from jaxtyping import Bool, Float32, Int64
 from lamina.errors import DataError, plural, suggest
 
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
+MetricName = Literal[
+    "accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "f1", "mean_average_precision", "average_precision", "auc",
+    "mean_absolute_error", "r2",
+]  # fmt: skip
 Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
 
 SMALLEST_STRATUM = 5  # fewest images in a stratum of numbers, so that a test split of 20 % takes one
@@ -34,9 +38,16 @@ class Kind:
         return self.name != "regression"
 
     @property
-    def score_name(self) -> str:
-        """The report field that holds the main metric."""
-        return {"multi-label": "mean_average_precision", "regression": "mean_absolute_error"}.get(self.name, "accuracy")
+    def metrics(self) -> tuple[MetricName, ...]:
+        """The metrics that may be the score of a report, the default first."""
+        match self.name:
+            case "multi-label":
+                return "mean_average_precision", "macro_f1", "micro_f1", "auc"
+            case "regression":
+                return "mean_absolute_error", "r2"
+            case "binary":
+                return "accuracy", "balanced_accuracy", "macro_f1", "f1", "average_precision", "auc"
+        return "accuracy", "balanced_accuracy", "macro_f1", "mean_average_precision", "auc"
 
     def check(self, targets: Targets, target_names: Sequence[str]) -> None:
         """Raise ``DataError`` unless the targets and their names match."""
@@ -118,13 +129,26 @@ class Kind:
 class Score:
     """The main metric of a report."""
 
-    name: str  # the report field that holds it, such as ``accuracy``
-    value: float  # a fraction from 0 to 1; for regression, an error in the unit of the numbers
-    lower_is_better: bool = False
+    name: str  # one of ``Kind.metrics``, such as ``accuracy``
+    value: float  # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.name == "mean_absolute_error"
+
+    @property
+    def is_fraction(self) -> bool:
+        return self.name not in REGRESSION.metrics
+
+    @property
+    def title(self) -> str:
+        """The metric's name in text."""
+        words = self.name.replace("_", " ")
+        return {"auc": "ROC AUC", "r2": "R²"}.get(self.name, words.replace("f1", "F1"))
 
     def __str__(self) -> str:
-        value = f"{self.value:.4g}" if self.lower_is_better else f"{100 * self.value:.2f} %"
-        return f"{self.name.replace('_', ' ')} {value}"
+        value = f"{100 * self.value:.2f} %" if self.is_fraction else f"{self.value:.4g}"
+        return f"{self.title} {value}"
 
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)  # one class per image: int64 (N,), an index into ``target_names``

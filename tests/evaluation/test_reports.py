@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import Interval
-from lamina.evaluation.reports import (
-    Baseline,
-    ClassReport,
-    ClassScores,
-    LabelReport,
-    LabelScores,
-    NumberReport,
-    NumberScores,
-    QuestionScores,
-    Report,
-)
+from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.scores import ClassScores, LabelScores, NumberScores, QuestionScores
 
 CLASSES = ClassReport(
     split="test",
@@ -32,6 +23,7 @@ CLASSES = ClassReport(
     majority="[red]dog",
     accuracy=0.9975,
     accuracy_interval=Interval(0.9927, 0.9992),
+    score_interval=Interval(0.9927, 0.9992),
     balanced_accuracy=0.49975,
     calibration_error=0.0214,
     classes=(
@@ -167,7 +159,8 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
     )
     assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
         "99.8 % of the images are [red]dog, so accuracy is misleading; the baseline has a balanced accuracy of "
-        "50.0 %. To raise the balanced accuracy, train with class_weights."
+        "50.0 %. To raise the balanced accuracy, train with class_weights; metric balanced_accuracy "
+        "compares by it."
     )
 
 
@@ -234,7 +227,8 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
         (
             {"color": "red"},
             "The report is damaged: report has no field 'color'; its fields are split, images, loss, seconds, "
-            "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, mean_average_precision, micro_f1, "
+            "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, chosen_score, "
+            "score_interval, mean_average_precision, micro_f1, "
             "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
             "Evaluate the model again.",
         ),

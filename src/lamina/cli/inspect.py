@@ -132,7 +132,7 @@ def _show_all(inspection: _Inspection) -> None:
     terminal.tabulate(("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1)
     chart = inspection.folder / "probes.png"
     values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
-    save_sheet(draw_probes(names, values, controls, probed, is_fraction=not score.lower_is_better), chart)
+    save_sheet(draw_probes(names, values, controls, probed, is_fraction=score.is_fraction), chart)
     for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
         terminal.emit(
             "layer", layer=path, name=name_stage(model, path), units=responses[path].strengths.shape[1],
@@ -321,7 +321,7 @@ def _describe_removal(unit: Unit, images: Images) -> str:
 
 def _format(probe: Probe) -> str:
     score = probe.score
-    return f"{score.value:.4g}" if score.lower_is_better else f"{100 * score.value:.1f} %"
+    return f"{100 * score.value:.1f} %" if score.is_fraction else f"{score.value:.4g}"
 
 
 def _slug(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamina.deploy.facts import Facts, collect_facts
-from lamina.evaluation.reports import ClassReport, LabelReport, Report
+from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
 from lamina.text import escape
@@ -83,20 +83,23 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
 
 
 def _collect_metrics(report: Report) -> list[tuple[str, str, float]]:
+    own = report.chosen_score
+    found = [] if own is None else [(own.name, own.title, own.value)]
     match report:
         case ClassReport():
-            return [
+            found += [
                 ("accuracy", "accuracy", report.accuracy),
                 ("balanced_accuracy", "balanced accuracy", report.balanced_accuracy),
                 ("expected_calibration_error", "calibration error", report.calibration_error),
             ]
         case LabelReport():
-            return [
+            found += [
                 ("mean_average_precision", "mean average precision", report.mean_average_precision),
                 ("f1", "micro F1", report.micro_f1),
             ]
-        case _:
-            return [("mae", "mean absolute error", report.score.value)]
+        case NumberReport():
+            found.append(("mae", "mean absolute error", report.mean_absolute_error))
+    return list(dict.fromkeys(found))
 
 
 def _describe_model(run: Run, facts: Facts) -> list[str]:

@@ -18,9 +18,10 @@ from lamina.data import Images
 from lamina.deploy.exported_model import OPSET, Format, open_session
 from lamina.errors import NetError, NotFiniteError
 from lamina.evaluation.calibration import expand_probabilities
-from lamina.targets import REGRESSION, SINGLE_LABEL, Kind
+from lamina.targets import REGRESSION
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
+from lamina.training.task import Task
 
 IMAGES = 256  # at most, evenly spread over the split, in addition to a black and a white image
 BATCHES = (1, 2, 7)  # sizes, in turn, to detect a fixed batch size
@@ -79,7 +80,7 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
     difference, apart = (
         float(np.abs(one - other).max()) for one, other in ((logits, expected), (found, probabilities))
     )
-    same = _find_same_predictions(logits, expected, model.task.kind, limit)
+    same = _find_same_predictions(logits, expected, model.task, limit)
     if not (difference <= limit and apart <= scale):
         raise NetError(
             f"The exported file does not match the run: logits differ by up to {difference:.2g} (limit {limit:.2g}), "
@@ -137,9 +138,9 @@ def _open(content: bytes, file_format: Format) -> Compute:
 
 
 def _find_same_predictions(
-    got: Float32[np.ndarray, "n k"], expected: Float32[np.ndarray, "n k"], kind: Kind, limit: float
+    got: Float32[np.ndarray, "n k"], expected: Float32[np.ndarray, "n k"], task: Task, limit: float
 ) -> Bool[np.ndarray, " n"]:
-    if kind is SINGLE_LABEL:
-        return np.asarray(got.argmax(axis=1) == expected.argmax(axis=1))
-    is_same = np.abs(got - expected) <= limit if kind is REGRESSION else (got > 0) == (expected > 0)
-    return np.asarray(is_same.all(axis=1))
+    if task.kind is REGRESSION:
+        return np.asarray((np.abs(got - expected) <= limit).all(axis=1))
+    one, other = (task.decide(torch.from_numpy(logits)).view(len(logits), -1) for logits in (got, expected))
+    return np.asarray((one == other).all(dim=1))

@@ -109,8 +109,7 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
 
 
 def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
-    logits = evidence.outputs.logits
-    chosen = logits.argmax(axis=1) if evidence.task.kind is SINGLE_LABEL else (logits[:, 0] > 0).astype(np.int64)
+    chosen = evidence.task.decide(torch.from_numpy(evidence.outputs.logits)).flatten().long().numpy()
     truth = np.asarray(evidence.outputs.targets, np.int64)
     order = np.argsort(-evidence.losses, kind="stable")
     keys = (truth * len(report.classes) + chosen)[order]

@@ -82,7 +82,7 @@ def _draw_epochs(
     score_axes = panels[0]
     for net_name, value in claimed.items():
         score_axes.axhline(value, color=colors[net_name], linestyle=":", linewidth=1.5)
-    if not score.lower_is_better:
+    if score.is_fraction:
         limit_fraction(score_axes)
         columns = f"train_{score.name}", f"val_{score.name}"
         if not any(row.get(column) is not None for row in rows for column in columns):
@@ -112,7 +112,7 @@ def _draw_bars(
         }
         bars |= {one.split: one.loss if quantity == "loss" else one.score.value for one in final}
         drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLORS[0])
-        is_fraction = quantity != "loss" and not score.lower_is_better
+        is_fraction = quantity != "loss" and score.is_fraction
         texts = [f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()]
         axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
         axes.invert_yaxis()

@@ -46,7 +46,7 @@ def advise_on_classes(report: ClassReport) -> str:
         return (
             f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "
             f"the baseline has a balanced accuracy of {guessed}. "
-            "To raise the balanced accuracy, train with class_weights."
+            "To raise the balanced accuracy, train with class_weights; metric balanced_accuracy compares by it."
         )
     counts = [sum(column) for column in zip(*report.confusion, strict=True)]
     most = max(counts)

@@ -115,8 +115,8 @@ def judge_predictions(
     if task.kind is MULTI_LABEL:
         return probabilities.flatten(), targets.flatten()
     if task.kind is BINARY:
-        yes = probabilities[:, 0]
-        return torch.maximum(yes, 1 - yes), (yes > 0.5) == targets
+        yes, chosen = probabilities[:, 0], task.decide(logits)[:, 0]
+        return torch.where(chosen, yes, 1 - yes), chosen == targets
     confidence, chosen = probabilities.max(dim=1)
     return confidence, chosen == targets
 

@@ -7,35 +7,44 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
+from torch.nn import functional
 
 from lamina.data import Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, check_type, name_some
 from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
-from lamina.evaluation.intervals import influence_interval, matched_interval, wilson_interval
-from lamina.evaluation.reports import (
-    Baseline,
-    ClassReport,
+from lamina.evaluation.intervals import (
+    ROUNDING,
+    Interval,
+    influence_interval,
+    matched_interval,
+    wilson_interval,
+)
+from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.scores import (
     ClassScores,
-    LabelReport,
     LabelScores,
-    NumberReport,
     NumberScores,
     QuestionScores,
-    Report,
+    average_precision,
+    calibration_error,
+    count_confusion,
+    measure,
 )
-from lamina.evaluation.scores import average_precision, calibration_error, count_confusion, roc_auc
 from lamina.evaluation.views import ONE_VIEW, View, predict_views
+from lamina.targets import MetricName, Score
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 from lamina.values import explain_call
+
+TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
 
 
 @explain_call
@@ -107,16 +116,19 @@ def score_logits(
     shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": custom}
     match task:
         case SingleLabel():
+            chosen, values = logits.argmax(dim=1), task.probabilities(logits)
             majority = int(np.argmax(task.shares))
-            return _report_classes(shared, logits, targets, task.target_names, majority, task.temperatures)
+            return _report_classes(shared, task, logits, chosen, values, targets, task.target_names, majority)
         case Binary():
             # The softmax of the logits 0 and z is the sigmoid of z.
             both = torch.cat([torch.zeros_like(logits), logits], dim=1)
+            chosen, values = task.decide(logits)[:, 0].long(), torch.cat([-logits, logits], dim=1)
             majority = int(task.shares[0] > 0.5)
-            report = _report_classes(shared, both, targets.long(), ("no", "yes"), majority, task.temperatures)
-            precision = average_precision(logits[:, 0], targets)[0] if targets.any() else None
-            auc = roc_auc(logits[:, 0], targets) if targets.any() and not targets.all() else None
-            return replace(report, question=QuestionScores(task.target_names[0], precision, auc))
+            report = _report_classes(shared, task, both, chosen, values, targets.long(), ("no", "yes"), majority)
+            columns = values, values > 0, torch.stack([~targets, targets], dim=1)
+            precision, auc = (measure(name, *columns) for name in ("average_precision", "auc"))
+            values_of = (None if found is None else found.value for found in (precision, auc))
+            return replace(report, question=QuestionScores(task.target_names[0], *values_of))
         case MultiLabel():
             return _report_labels(shared, task, logits, targets)
         case Regression():
@@ -144,43 +156,74 @@ def _measure(
     return found
 
 
+def _compare(
+    split: str, task: Task, values: Tensor, chosen: Tensor, truth: Tensor, constant: Tensor, usual: Tensor
+) -> dict[str, Any]:
+    """The score with its interval, and its gain over a ``constant`` that predicts the ``usual`` classes or labels."""
+    metric = cast(MetricName, task.metric or task.kind.metrics[0])
+    found, plain = (measure(metric, *each, truth) for each in ((values, chosen), (constant, usual)))
+    if found is None or plain is None:
+        raise DataError(
+            f"The {Score(metric, 0.0).title} of the {split} images is undefined, because they all have the same "
+            "target. Evaluate on other images too, or use another metric."
+        )
+    sign = -1 if Score(metric, 0.0).lower_is_better else 1
+    gain, influences = sign * (found.value - plain.value), sign * (found.influences - plain.influences)
+    interval = influence_interval(gain, influences)
+    if metric == "accuracy":
+        hits, usual_hits = (chosen == truth).all(dim=1), (usual == truth).all(dim=1)
+        better, worse = int((hits & ~usual_hits).sum()), int((usual_hits & ~hits).sum())
+        gain, interval = (better - worse) / len(hits), matched_interval(better, worse, len(hits))
+    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:  # only the model's score varies
+        interval = Interval(found.interval.low - plain.value, found.interval.high - plain.value)
+    own = None if metric == task.kind.metrics[0] else Score(metric, found.value)
+    baseline = Baseline(plain.value, gain, interval)
+    return {"chosen_score": own, "score_interval": found.interval, "baseline": baseline}
+
+
 def _report_classes(
     shared: dict[str, Any],
+    task: SingleLabel | Binary,
     logits: Float[Tensor, "n k"],
+    chosen: Int64[Tensor, " n"],
+    values: Float[Tensor, "n k"],
     targets: Int64[Tensor, " n"],
     names: tuple[str, ...],
     majority: int,
-    temperatures: tuple[float, ...],
 ) -> ClassReport:
-    chosen = logits.argmax(dim=1)
     confusion = count_confusion(chosen, targets, len(names))
     is_correct = chosen == targets
-    raw = logits.softmax(dim=1).amax(dim=1)
-    confidence = (logits / temperatures[0]).softmax(dim=1).amax(dim=1) if temperatures else raw
+    temperatures, predicted_rows = task.temperatures, chosen[:, None]
+    raw, confidence = (
+        (logits / temperature).softmax(dim=1).gather(1, predicted_rows)[:, 0]
+        for temperature in (1.0, temperatures[0] if temperatures else 1.0)
+    )
     correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([correct, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
-    # The baseline is correct for the images of the majority class only.
-    shared_hits = int(confusion[majority, majority])
-    better, worse = int(correct.sum()) - shared_hits, int(support[majority]) - shared_hits
-    baseline = Baseline(
-        int(support[majority]) / len(targets),
-        (better - worse) / len(targets),
-        matched_interval(better, worse, len(targets)),
+    one_hot, truth, usual = (
+        functional.one_hot(each, len(names)).bool() for each in (chosen, targets, torch.full_like(targets, majority))
     )
     return ClassReport(
         **shared,
-        baseline=baseline,
+        **_compare(shared["split"], task, values, one_hot, truth, usual.double(), usual),
         majority=names[majority],
         accuracy=int(correct.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(correct.sum()), len(targets)),
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
+        top5_accuracy=_find_top5(logits, targets),
         calibration_error=calibration_error(confidence, is_correct),
         uncalibrated_error=calibration_error(raw, is_correct) if temperatures else None,
         rejections=tuple(measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )
+
+
+def _find_top5(logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> float | None:
+    if logits.shape[1] < TOP5_CLASSES:
+        return None
+    return float((logits.topk(5, dim=1).indices == targets[:, None]).any(dim=1).double().mean())
 
 
 def _report_labels(
@@ -191,32 +234,25 @@ def _report_labels(
             f"None of the {shared['split']} images has a label, so the metrics are undefined. "
             "Evaluate on images of which some have a label."
         )
-    predicted = logits > 0
-    correct, predicted, support = (predicted & targets).sum(dim=0), predicted.sum(dim=0), targets.sum(dim=0)
+    chosen = task.decide(logits)
+    correct, predicted, support = (chosen & targets).sum(dim=0), chosen.sum(dim=0), targets.sum(dim=0)
     counts = torch.stack([correct, predicted, support], dim=1).tolist()
     precisions = [
-        average_precision(scores, truth) if truth.any() else (None, None)
+        average_precision(scores, truth)[0] if truth.any() else None
         for scores, truth in zip(logits.T.contiguous(), targets.T.contiguous(), strict=True)
     ]
     labels = tuple(
         LabelScores(name, precision, *_score(*row))
-        for name, (precision, _), row in zip(task.target_names, precisions, counts, strict=True)
+        for name, precision, row in zip(task.target_names, precisions, counts, strict=True)
     )
-    mean = _mean_of_known([scores.average_precision for scores in labels])
-    # With constant scores, a label's average precision is its share of images, which is a mean, so its influences are
-    # those of a mean.
-    known = targets[:, support > 0].double()
-    constant = known.mean(dim=0)
-    influences = torch.stack([each for _, each in precisions if each is not None], dim=1)
-    gains = (influences - (known - constant) / len(known)).mean(dim=1)
-    gain = mean - float(constant.mean())
-    usual = support.new_tensor(task.shares, dtype=torch.float64) > 0.5
+    shares = logits.new_tensor(task.shares).expand_as(logits)
+    usual = shares[0] > 0.5
     raw, calibrated = (each.flatten() for each in (logits.sigmoid(), task.probabilities(logits)))
     return LabelReport(
         **shared,
-        baseline=Baseline(float(constant.mean()), gain, influence_interval(gain, gains)),
+        **_compare(shared["split"], task, logits, chosen, targets, shares, shares > 0.5),
         baseline_micro_f1=int(2 * support[usual].sum()) / int(usual.sum() * len(targets) + support.sum()),
-        mean_average_precision=mean,
+        mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
         micro_f1=int(2 * correct.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
         calibration_error=calibration_error(calibrated, targets.flatten()),
@@ -229,12 +265,9 @@ def _report_numbers(
     shared: dict[str, Any], task: Regression, predicted: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
 ) -> NumberReport:
     truth = targets.double()
-    errors, baseline_errors = ((each - truth).abs() for each in (predicted, truth.new_tensor(task.medians)))
-    gains = (baseline_errors - errors).mean(dim=1)
-    gain = float(gains.mean())
-    baseline = Baseline(
-        float(baseline_errors.mean()), gain, influence_interval(gain, (gains - gains.mean()) / len(gains))
-    )
+    medians = truth.new_tensor(task.medians).expand_as(truth)
+    errors, baseline_errors = ((each - truth).abs() for each in (predicted, medians))
+    compared = _compare(shared["split"], task, predicted, predicted, truth, medians, medians)
     squares = (predicted - truth).square()
     total = (truth - truth.mean(dim=0)).square().sum(dim=0)
     varies = (truth != truth[0]).any(dim=0).tolist()
@@ -249,7 +282,7 @@ def _report_numbers(
         )
         for place, name in enumerate(task.target_names)
     )
-    return NumberReport(**shared, baseline=baseline, mean_absolute_error=float(errors.mean()), numbers=numbers)
+    return NumberReport(**shared, **compared, mean_absolute_error=float(errors.mean()), numbers=numbers)
 
 
 def _score(correct: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:

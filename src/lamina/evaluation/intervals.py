@@ -7,11 +7,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 LEVEL = 0.95
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
+ROUNDING = 1e-15  # variances below are rounding errors
 MANY_DEGREES = 200  # of freedom, from which an expansion computes t to nine digits
 
 
@@ -33,7 +35,7 @@ class MeanInterval:
     count: int
 
 
-def wilson_interval(correct: int, total: int) -> Interval:
+def wilson_interval(correct: float, total: float) -> Interval:
     """Wilson's 95 % score interval (1927) of ``correct / total``, valid near 0 and 1 and for few images."""
     fraction = correct / total
     center = fraction + Z**2 / (2 * total)
@@ -64,6 +66,33 @@ def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Inter
         return None
     half_width = t_quantile(count - 1) * math.sqrt(float(influences.square().sum()) * count / (count - 1))
     return Interval(value - half_width, value + half_width)
+
+
+def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
+    """The 95 % interval of the mean of some fractions, from their values, influences and numbers of images.
+
+    For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's intervals of the recalls.
+    Each fraction gets Wilson's interval for the number of images at which a proportion has its variance (Korn and
+    Graubard, Survey Methodology 24 (1998), 193-201), or for all its images if it has none. The intervals are combined
+    with their correlations (MOVER: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702).
+    """
+    steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for value, influences, count in fractions:
+        variance, binomial = float(influences.square().sum()), value * (1 - value)
+        varies = min(variance, binomial) > ROUNDING
+        images = binomial / variance if varies else float(count)
+        if count > 1 and not math.isclose(images, count):
+            images *= (Z / t_quantile(count - 1)) ** 2  # the variance is an estimate, not that of a proportion
+        interval = wilson_interval(value * images, images)
+        widths = torch.tensor([value - interval.low, interval.high - value], dtype=torch.float64)
+        if varies:
+            steps += widths[:, None] * influences / math.sqrt(variance)
+        else:
+            squares += widths.square()
+    mean = statistics.fmean(value for value, *_ in fractions)
+    down, up = ((squares + steps.square().sum(dim=1)).sqrt() / len(fractions)).tolist()
+    return Interval(max(mean - down, 0.0), min(mean + up, 1.0))
 
 
 def mean_interval(values: Sequence[float]) -> MeanInterval:

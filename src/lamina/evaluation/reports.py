@@ -12,6 +12,7 @@ from lamina.errors import LaminaError, plural
 from lamina.evaluation.advice import advise, advise_on_classes, find_verdict
 from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
+from lamina.evaluation.scores import ClassScores, LabelScores, NumberScores, QuestionScores
 from lamina.markup import Markup, card, join, matrix, note, short_table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Score
 from lamina.text import escape, format_percent, format_table
@@ -55,6 +56,9 @@ class Report(ABC):
         reviewed_images: number of images whose logits were averaged over the views.
         data_name: name of the data set, if the caller set it.
         data_fingerprint: fingerprint of the data set, if the caller set it.
+        chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind of target.
+        score_interval: the 95 % interval of the score on these images
+            (:func:`~lamina.evaluation.scores.measure` states how); ``None`` if there is none.
     """
 
     split: str
@@ -67,6 +71,8 @@ class Report(ABC):
     reviewed_images: int = 0
     data_name: str | None = None
     data_fingerprint: str | None = None
+    chosen_score: Score | None = None
+    score_interval: Interval | None = None
     _kind: ClassVar[Kind]
 
     @property
@@ -76,8 +82,9 @@ class Report(ABC):
 
     @property
     def score(self) -> Score:
-        """The main metric: accuracy, mean average precision or mean absolute error."""
-        return Score(self.kind.score_name, getattr(self, self.kind.score_name), lower_is_better=self.kind is REGRESSION)
+        """The metric of the recipe; by default accuracy, mean average precision or mean absolute error."""
+        default = self.kind.metrics[0]
+        return self.chosen_score or Score(default, getattr(self, default))
 
     def summary_lines(self) -> list[str]:
         """The metrics as lines of text: the score and the baseline first, custom metrics last."""
@@ -101,7 +108,20 @@ class Report(ABC):
 
     def format_gain(self, gain: float) -> str:
         """A gain in percentage points; for regression, in the unit of the numbers."""
-        return f"{gain:.4g}" if self.score.lower_is_better else f"{100 * gain:.1f} points"
+        return f"{100 * gain:.1f} points" if self.score.is_fraction else f"{gain:.4g}"
+
+    def format_score(self, value: float) -> str:
+        """A value of the score with one decimal; for regression, with four digits."""
+        return format_percent(value) if self.score.is_fraction else f"{value:.4g}"
+
+    def _describe_score(self, mean_of: str = "") -> str:
+        """The score with its interval and the number of images."""
+        words = f"{self.split} {self.score.title} {self.format_score(self.score.value)}{mean_of}"
+        if self.score_interval is None:
+            return f"{words} ({self._format_images()})"
+        low, high = (self.format_score(end) for end in (self.score_interval.low, self.score_interval.high))
+        low = low.removesuffix(" %")
+        return f"{words} (95 % interval {low} to {high}, {self._format_images()})"
 
     def _describe_gain(self) -> str:
         gain, interval = self.baseline.gain, self.baseline.gain_interval
@@ -116,8 +136,10 @@ class Report(ABC):
         return ""
 
     def headline(self) -> dict[str, float]:
-        """The score with the key that it has in a history: ``{"test_accuracy": 0.75}``."""
-        return {f"{self.split}_{self.score.name}": self.score.value}
+        """The default metric and the score, with keys as in a history: ``{"test_accuracy": 0.75}``."""
+        default = self.kind.metrics[0]
+        both = {default: getattr(self, default), self.score.name: self.score.value}
+        return {f"{self.split}_{name}": value for name, value in both.items()}
 
     def __str__(self) -> str:
         lines = [*find_verdict(self), *self.summary_lines(), "", format_table(*self.table())]
@@ -167,26 +189,6 @@ class Report(ABC):
             raise LaminaError(f"The report is damaged: {error}. Evaluate the model again.") from error
 
 
-@dataclass(frozen=True)
-class ClassScores:
-    """The metrics of one class, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images."""
-
-    name: str
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
-@dataclass(frozen=True)
-class QuestionScores:
-    """The metrics of a binary model that need no threshold, as fractions from 0 to 1; ``None`` where undefined."""
-
-    name: str  # of the target
-    average_precision: float | None  # guessing scores the fraction of yes
-    roc_auc: float | None  # guessing scores 0.5
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ClassReport(Report):
     """The report of a single-label or binary model.
@@ -195,6 +197,7 @@ class ClassReport(Report):
         accuracy: the fraction of images with a correct prediction.
         accuracy_interval: its 95 % interval (Wilson).
         balanced_accuracy: the mean recall of the classes.
+        top5_accuracy: the fraction of images whose class is among the five most likely; ``None`` below ten classes.
         calibration_error: mean difference between the probability of the predicted class and the accuracy, over 15
             equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
         uncalibrated_error: the calibration error without the model's temperature; ``None`` if it has no temperature.
@@ -212,6 +215,7 @@ class ClassReport(Report):
     classes: tuple[ClassScores, ...]
     confusion: tuple[tuple[int, ...], ...]
     majority: str
+    top5_accuracy: float | None = None
     uncalibrated_error: float | None = None
     rejections: tuple[Rejection, ...] = ()
     question: QuestionScores | None = None
@@ -232,12 +236,18 @@ class ClassReport(Report):
         return heapq.nlargest(count, errors, key=lambda error: error[2])
 
     def _metric_lines(self) -> list[str]:
-        low, high = 100 * self.accuracy_interval.low, 100 * self.accuracy_interval.high
+        others = {
+            "accuracy": self.accuracy, "top-5 accuracy": self.top5_accuracy, "balanced accuracy": self.balanced_accuracy
+        }  # fmt: skip
+        shown = [
+            f"{name} {format_percent(value)}"
+            for name, value in others.items()
+            if name != self.score.title and value is not None
+        ]
         lines = [
-            f"{self.split} accuracy {format_percent(self.accuracy)} "
-            f"(95 % interval {low:.1f} to {high:.1f} %, {self._format_images()})",
+            self._describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
-            f"balanced accuracy {format_percent(self.balanced_accuracy)}, loss {self.loss:.4f}, "
+            f"{', '.join(shown)}, loss {self.loss:.4f}, "
             f"{_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
         if self.question is not None:
@@ -277,21 +287,6 @@ class ClassReport(Report):
         return format_table(("true class", "predicted", "images", "share of class"), rows, texts=2) if rows else ""
 
 
-@dataclass(frozen=True)
-class LabelScores:
-    """The metrics of one label, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images.
-
-    Precision, recall and F1 use a threshold of 0.5.
-    """
-
-    name: str
-    average_precision: float | None  # over all thresholds; guessing scores the fraction of images with the label
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LabelReport(Report):
     """The report of a multi-label model. The baseline scores each label with its frequency in the training images.
@@ -318,10 +313,14 @@ class LabelReport(Report):
 
     def _metric_lines(self) -> list[str]:
         return [
-            f"{self.split} mean average precision {format_percent(self.mean_average_precision)} "
-            f"({self._format_images()})",
+            self._describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
+            *(
+                []
+                if self.chosen_score is None
+                else [f"mean average precision {format_percent(self.mean_average_precision)}"]
+            ),
             f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, "
             f"loss {self.loss:.4f}, {_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
         ]
@@ -341,17 +340,6 @@ class LabelReport(Report):
         return f"not evaluated, because no {self.split} image has them: {absent}" if absent else ""
 
 
-@dataclass(frozen=True)
-class NumberScores:
-    """The metrics of one predicted number; errors have its unit."""
-
-    name: str
-    mean_absolute_error: float
-    baseline_error: float  # mean absolute error of predicting the median of the training images
-    root_mean_squared_error: float
-    r2: float | None  # coefficient of determination, at most 1; ``None`` if all targets are equal
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class NumberReport(Report):
     """The report of a regression model.
@@ -368,7 +356,7 @@ class NumberReport(Report):
     def _metric_lines(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
-            f"{self.split} mean absolute error {self.mean_absolute_error:.4g}{mean_of} ({self._format_images()})",
+            self._describe_score(mean_of),
             f"{self.describe_baseline()}: {self.baseline.value:.4g}, {self._describe_gain()}",
             f"loss {self.loss:.4f}",
         ]

@@ -54,15 +54,9 @@ def find_confusions(
 
 
 def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
-    """The predictions as text: the most likely class, the labels with a probability above 0.5, or the numbers."""
-    kind, names = task.kind, task.target_names
-    if kind is REGRESSION:
-        found = task.probabilities(torch.from_numpy(logits)).numpy()
-    elif kind is SINGLE_LABEL:
-        found = logits.argmax(axis=1)
-    else:
-        found = logits[:, 0] > 0 if kind is BINARY else logits > 0
-    return tuple(kind.format(one, names) for one in found)
+    """The predictions as text: the class, the labels whose probability is above their threshold, or the numbers."""
+    found = task.decide(torch.from_numpy(logits)).numpy()
+    return tuple(task.kind.format(one, task.target_names) for one in found)
 
 
 def _split_columns(
@@ -73,10 +67,11 @@ def _split_columns(
         yield task.target_names, logits.argmax(axis=1), targets, measure_losses(task, logits, targets)
         return
     columns = targets[:, None] if task.kind is BINARY else targets
-    for name, own, truth in zip(task.target_names, logits.T, columns.T, strict=True):
+    decided = task.decide(torch.from_numpy(logits)).long().numpy()
+    for name, own, chosen, truth in zip(task.target_names, logits.T, decided.T, columns.T, strict=True):
         prefix = "" if task.kind is BINARY else f"{name}: "
         losses = np.logaddexp(0, np.where(truth, -own, own), dtype=np.float64)
-        yield (f"{prefix}no", f"{prefix}yes"), (own > 0).astype(np.int64), truth.astype(np.int64), losses
+        yield (f"{prefix}no", f"{prefix}yes"), chosen, truth.astype(np.int64), losses
 
 
 def _group(rows: Int64[np.ndarray, " m"], keys: Int64[np.ndarray, " m"]) -> list[Int64[np.ndarray, " _"]]:

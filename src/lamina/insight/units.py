@@ -65,7 +65,7 @@ class Removal:
 
     def describe_score(self) -> str:
         change = self.after.value - self.before.value
-        if self.before.lower_is_better:
+        if not self.before.is_fraction:
             return _signed(change, 4)
         return f"{_signed(100 * change, 1)} points"
 

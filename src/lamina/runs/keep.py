@@ -70,10 +70,10 @@ class ValScores:
             if self.lowest is None or row["val_loss"] < self.lowest["val_loss"]:
                 self.lowest = row
 
-    def find_overfitting(self) -> Diagnosis | None:
+    def find_overfitting(self, score_name: str, sign: int) -> Diagnosis | None:
         if self.lowest is None or self.lowest in self.recent:
             return None
-        return find_overfitting([self.lowest, *self.recent])
+        return find_overfitting([self.lowest, *self.recent], score_name, sign)
 
 
 @dataclass
@@ -246,18 +246,17 @@ class Keeper:
         """A diagnosis of overfitting from the scores on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
-        sign = 1 if report.score.lower_is_better else -1
+        score, sign = report.score, 1 if report.score.lower_is_better else -1
         if self._scores is None:
             self._scores = ValScores()
             for row in self.folder.history.epochs():
-                self._scores.add(row, report.score.name, sign)
-        self._scores.add(event.to_json(), report.score.name, sign)
-        overfitting = None if "overfitting" in self._known else self._scores.find_overfitting()
+                self._scores.add(row, score.name, sign)
+        self._scores.add(event.to_json(), score.name, sign)
+        overfitting = None if "overfitting" in self._known else self._scores.find_overfitting(score.name, sign)
         recipe, best = self.training.recipe, self._scores.best_epoch
         reason = ""
         if recipe.patience and not self.training.is_finished and event.epoch - best >= recipe.patience:
-            name = f"{report.split} {report.score.name}".replace("_", " ")
-            reason = f"{name} has not improved since epoch {best} (patience {recipe.patience})"
+            reason = f"{report.split} {score.title} has not improved since epoch {best} (patience {recipe.patience})"
         return dataclasses.asdict(overfitting) if overfitting else None, reason
 
     def _find_known(self) -> set[str]:

@@ -306,8 +306,8 @@ class Run:
         """
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
-        name, kind, report = self.record.net_name, self.record.task.kind, self.report
-        score = Score(kind.score_name, math.nan, not kind.has_classes) if report is None else report.score
+        name, task, report = self.record.net_name, self.record.task, self.report
+        score = Score(task.metric or task.kind.metrics[0], math.nan) if report is None else report.score
         reports = {} if report is None else {name: [report]}
         return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
 

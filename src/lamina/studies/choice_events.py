@@ -115,7 +115,6 @@ class Seed(Event):
         split: Split that was evaluated; ``None`` if there was none.
         metric: Name of the score.
         score: Value of the score, such as an accuracy from 0 to 1.
-        lower_is_better: Whether a lower score is better.
     """
 
     seed: int
@@ -123,14 +122,13 @@ class Seed(Event):
     split: str | None
     metric: str | None
     score: float | None
-    lower_is_better: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"run": str(self.run)}
 
     def format(self, value: float) -> str:
         """A value of this metric as text, with its name."""
-        return str(Score(self.metric or "", value, lower_is_better=self.lower_is_better))
+        return str(Score(self.metric or "", value))
 
     def __str__(self) -> str:
         found = "no score" if self.score is None else f"{self.split} {self.format(self.score)}"
@@ -175,6 +173,7 @@ class Seeds(Event):
         text = f"mean {first.split} {first.format(self.mean)}"
         if self.interval is None:
             return "\n".join([*lines, f"{text} (no interval for a single run)"])
-        unit = "" if first.lower_is_better else " %"
-        low, high = (f"{end:.4g}" if first.lower_is_better else f"{100 * end:.2f}" for end in self.interval)
+        is_fraction = Score(first.metric or "", self.mean).is_fraction
+        unit = " %" if is_fraction else ""
+        low, high = (f"{100 * end:.2f}" if is_fraction else f"{end:.4g}" for end in self.interval)
         return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}{unit}, {len(self.runs)} runs)"])

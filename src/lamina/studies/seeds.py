@@ -184,8 +184,8 @@ def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str, gro
     return replace(run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts)
 
 
-def _read_score(run: Run) -> tuple[str, str, float, bool] | None:
-    """Split, metric, score and whether lower is better, from the report of a finished run."""
+def _read_score(run: Run) -> tuple[str, str, float] | None:
+    """Split, metric and score, from the report of a finished run."""
     if not run.is_finished or (report := run.report) is None:
         return None
-    return report.split, report.score.name, report.score.value, report.score.lower_is_better
+    return report.split, report.score.name, report.score.value

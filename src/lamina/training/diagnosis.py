@@ -282,15 +282,20 @@ RULES: dict[DiagnosisKind, Callable[[Observation], Found | None]] = {
 """In the order in which they are checked, causes first."""
 
 
-def find_overfitting(rows: Sequence[Mapping[str, Any]]) -> Diagnosis | None:
-    """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls."""
+def find_overfitting(
+    rows: Sequence[Mapping[str, Any]], score_name: str = "accuracy", sign: int = -1
+) -> Diagnosis | None:
+    """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls.
+
+    There is none while the score improves; its ``sign`` is -1 if higher is better.
+    """
     known = [row for row in rows if row.get("val_loss") is not None and row.get("train_loss") is not None]
     best = min(known, key=lambda row: row["val_loss"], default=None)
     if best is None or known[-1]["epoch"] <= best["epoch"] or len(known) <= RISES:
         return None
     last, lowest = known[-1], best["val_loss"]
     is_high = all(row["val_loss"] > LIMITS["rise"] * lowest for row in known[-RISES:])
-    is_better = last.get("val_accuracy", 0.0) > best.get("val_accuracy", 0.0)
+    is_better = sign * last.get(f"val_{score_name}", 0.0) < sign * best.get(f"val_{score_name}", 0.0)
     if not is_high or is_better or last["train_loss"] >= best["train_loss"]:
         return None
     return Diagnosis(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -165,7 +166,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
     """A model for the task of ``images``, in eval mode. Draws weights from torch's default generator."""
-    task = task_of(images)
+    task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):

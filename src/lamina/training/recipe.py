@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
+from lamina.targets import Kind, MetricName
 from lamina.training.catalog import OPTIMIZERS, SCHEDULES
 from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments, read_texts
 
@@ -84,6 +85,9 @@ class Recipe:
     with a cross-validated L2 penalty; batch norms then keep their statistics"""
     initial_fraction: Fraction = 0.0
     """fraction of the initial weights in the final ones, which are the mean of initial and trained weights (WiSE-FT)"""
+    metric: MetricName | None = None
+    """metric that is the score: it decides early stopping, the comparison with the baseline and what is printed; by
+    default balanced_accuracy with class_weights, otherwise accuracy, mean_average_precision or mean_absolute_error"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last epoch's weights"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -111,6 +115,17 @@ class Recipe:
         rows = [(name, repr(value), texts.get(name, "")) for name, value in self.changes().items()]
         rest = f"{'all other' if rows else 'all'} fields have their defaults; help(Recipe) explains them"
         return card("Recipe", *([table(("field", "value", ""), rows, texts=3)] if rows else []), note(rest))
+
+    def find_metric(self, kind: Kind) -> MetricName:
+        """The metric that is the score for this kind of target; ``RecipeError`` if the recipe's does not fit."""
+        if self.metric is not None and self.metric not in kind.metrics:
+            raise RecipeError(
+                f"metric is {self.metric}, which does not fit {kind} targets; it must be one of "
+                f"{', '.join(kind.metrics)}. Use metric {kind.metrics[0]}."
+            )
+        if self.metric is None and self.class_weights and "balanced_accuracy" in kind.metrics:
+            return "balanced_accuracy"
+        return self.metric or kind.metrics[0]
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as a dictionary."""

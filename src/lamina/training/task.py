@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -29,6 +29,7 @@ class Task(ABC):
     """The loss and the meaning of logits, with statistics of the training targets for the baseline of a report."""
 
     target_names: tuple[str, ...]  # names of the classes, labels or numbers, or the yes-or-no question
+    metric: str = field(default="", kw_only=True)  # the score of reports, one of ``Kind.metrics``; empty for its first
     kind: ClassVar[Kind]
 
     @property
@@ -63,6 +64,10 @@ class Task(ABC):
     @abstractmethod
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         """Probabilities, calibrated if there are temperatures; for regression, numbers in the units of the targets."""
+
+    @abstractmethod
+    def decide(self, logits: Logits) -> Num[Tensor, "n ..."] | Bool[Tensor, "n k"]:
+        """The predictions: class indices (N,), whether each label applies (N, K), or numbers (N, K)."""
 
     @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
@@ -121,16 +126,24 @@ class SingleLabel(Task):
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).softmax(dim=1)
 
+    def decide(self, logits: Logits) -> Int64[Tensor, " n"]:
+        return logits.argmax(dim=1)
+
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
 @dataclass(frozen=True, repr=False)
 class _SigmoidTask(Task):
-    """A sigmoid and binary cross-entropy for each output; fields as in :class:`SingleLabel`."""
+    """A sigmoid and binary cross-entropy for each output; fields as in :class:`SingleLabel`.
+
+    Attributes:
+        thresholds: Probabilities above which each output is predicted; empty for 0.5.
+    """
 
     shares: tuple[float, ...]
     temperatures: tuple[float, ...] = ()
+    thresholds: tuple[float, ...] = ()
 
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
         return targets.to(dtype).view(len(targets), -1)
@@ -150,6 +163,10 @@ class _SigmoidTask(Task):
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).sigmoid()
+
+    def decide(self, logits: Logits) -> Bool[Tensor, "n k"]:
+        """Whether the probability of each output is above its threshold."""
+        return self.probabilities(logits) > logits.new_tensor(self.thresholds) if self.thresholds else logits > 0
 
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
         """The fraction of correct labels per image, summed over the batch."""
@@ -202,6 +219,9 @@ class Regression(Task):
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return logits * logits.new_tensor(self.standard_deviations) + logits.new_tensor(self.means)
+
+    def decide(self, logits: Logits) -> Float[Tensor, "n k"]:
+        return self.probabilities(logits)
 
     def correct(self, logits: Logits, targets: Targets) -> None:
         """``None``, because accuracy does not apply to regression."""

@@ -1,0 +1,247 @@
+"""``Recipe.metric``: one metric decides early stopping, the baseline, the verdict and what is printed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from lamina import Recipe, load_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, RecipeError
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Report
+from lamina.evaluation.scores import measure
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.targets import BINARY, KINDS, MULTI_LABEL, REGRESSION, SINGLE_LABEL
+from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+
+NAMES = "good parts", "scratch"
+
+
+def images_of(targets: np.ndarray, names=NAMES, split="test") -> Images:
+    pixels = np.zeros((len(targets), 1, 1, 1), np.uint8)
+    return Images(pixels, targets, names, tuple(f"{place}.png" for place in range(len(targets))), split)
+
+
+def report_of(task, logits: np.ndarray, targets: np.ndarray, split="test") -> Report:
+    return score_logits(task, logits.astype(np.float32), images_of(targets, task.target_names, split), 0.0)
+
+
+def test_a_balanced_accuracy_of_94_percent_is_measurably_better_than_the_majority():
+    # 950 good parts, of which the model finds 92.6 %, and 50 with scratches, of which it finds 94.6 %.
+    targets = np.repeat([0, 1], [950, 50])
+    predicted = targets.copy()
+    predicted[:70] = 1
+    predicted[950:953] = 0
+    logits = np.eye(2)[predicted] * 4
+    by_accuracy = report_of(SingleLabel(NAMES, (0.95, 0.05)), logits, targets)
+    assert str(by_accuracy).startswith("The model is worse than the baseline (always good parts).")
+    assert "metric balanced_accuracy" in by_accuracy.advice()
+    report = report_of(SingleLabel(NAMES, (0.95, 0.05), metric="balanced_accuracy"), logits, targets)
+    assert report.score.value == report.balanced_accuracy == sk.balanced_accuracy_score(targets, predicted)
+    assert report.baseline.value == 0.5
+    assert report.baseline.is_beaten
+    lines = str(report).splitlines()
+    assert lines[0].startswith("test balanced accuracy 93.3 % (95 % interval 88.") and "1,000 images)" in lines[0]
+    assert lines[1].startswith("baseline (always good parts): 50.0 %, gain 43.3 points (95 % interval 38.")
+    assert lines[2].startswith("accuracy 92.7 %, loss")
+    assert report.headline() == {"test_accuracy": 0.927, "test_balanced_accuracy": report.balanced_accuracy}
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def imbalanced(split: str, seed: int, images: int = 400) -> Images:
+    """Gray images of which one in twenty is a little brighter at random pixels."""
+    generator = np.random.default_rng(seed)
+    targets = (np.arange(images) % 20 == 0).astype(np.int64)
+    pixels = generator.integers(60, 180, (images, 6, 6, 1)) + 10 * targets[:, None, None, None]
+    return Images(pixels.astype(np.uint8), targets, NAMES, tuple(f"{place}.png" for place in range(images)), split)
+
+
+PARTS = Dataset(
+    name="parts", fingerprint="parts", train=imbalanced("train", 0, 1600), val=imbalanced("val", 1), size_px=6
+)
+NET = Net(Flatten(), Linear(8), ReLU(), Output())
+WEIGHTED = Recipe(epochs=9, batch_size=40, class_weights=True, patience=3, precision="fp32", seed=2)
+
+
+def test_with_class_weights_patience_waits_for_the_balanced_accuracy(tmp_path):
+    runs = {}
+    for metric in (None, "accuracy"):
+        recipe = dataclasses.replace(WEIGHTED, metric=metric)
+        run = start_run(NET, PARTS, recipe, runs_dir=tmp_path, name=f"by-{metric}")
+        for _ in run.iter_train(data=PARTS):
+            pass
+        runs[metric] = load_run(run.path)
+    rows = runs["accuracy"].folder.history.epochs()
+    assert runs["accuracy"].early_end.startswith("val accuracy has not improved since epoch 1 ")
+    balanced = runs[None].folder.history.epochs()
+    assert [row["weights"] for row in rows] == [row["weights"] for row in balanced[: len(rows)]]
+    scores = [row["val_balanced_accuracy"] for row in balanced]
+    assert len(balanced) > len(rows)
+    assert len(rows) == 4
+    assert max(scores) > max(scores[: len(rows)]) + 0.05  # what patience by accuracy would have missed
+    assert all("val_accuracy" in row for row in balanced)
+    if runs[None].early_end is not None:
+        assert runs[None].early_end.startswith("val balanced accuracy has not improved since epoch ")
+    report = runs[None].report
+    assert (report.score.name, report.split) == ("balanced_accuracy", "val")
+    assert report.baseline.is_beaten
+    assert "balanced accuracy" in repr(runs[None])
+    assert runs[None].record.task.metric == "balanced_accuracy"
+    assert runs[None].evaluate(data=PARTS).score == report.score
+
+
+def test_the_default_metric_is_that_of_the_kind_and_of_the_class_weights():
+    found = {kind.name: Recipe().find_metric(kind) for kind in KINDS}
+    assert found == {
+        "single-label": "accuracy", "multi-label": "mean_average_precision", "binary": "accuracy",
+        "regression": "mean_absolute_error",
+    }  # fmt: skip
+    weighted = Recipe(class_weights=True)
+    assert [weighted.find_metric(kind) for kind in (SINGLE_LABEL, BINARY)] == ["balanced_accuracy"] * 2
+    assert weighted.find_metric(MULTI_LABEL) == "mean_average_precision"
+    assert Recipe(class_weights=True, metric="accuracy").find_metric(SINGLE_LABEL) == "accuracy"
+
+
+@pytest.mark.parametrize(("kind", "metric"), [(SINGLE_LABEL, "r2"), (REGRESSION, "accuracy"), (MULTI_LABEL, "f1")])
+def test_a_metric_of_another_kind_is_one_error_that_lists_what_fits(kind, metric):
+    fits = ", ".join(kind.metrics)
+    message = rf"^metric is {metric}, which does not fit {kind} targets; it must be one of {fits}\. Use metric \w+\.$"
+    with pytest.raises(RecipeError, match=message):
+        Recipe(metric=metric).find_metric(kind)
+    with pytest.raises(RecipeError, match="metric must be"):
+        Recipe(metric="precision")
+
+
+def draw_classes(seed: int, images: int, classes: int):
+    generator = np.random.default_rng(seed)
+    targets = np.concatenate([np.arange(classes), generator.integers(0, classes, images)])
+    logits = generator.normal(size=(len(targets), classes)) + 1.5 * np.eye(classes)[targets]
+    return logits.astype(np.float32), targets
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(5, 80), st.integers(3, 6))
+def test_metrics_of_classes_equal_scikit_learns(seed, images, classes):
+    logits, targets = draw_classes(seed, images, classes)
+    names = tuple(f"class {place}" for place in range(classes))
+    softmax = torch.from_numpy(logits).double().softmax(dim=1).numpy()
+    expected = {
+        "accuracy": sk.accuracy_score(targets, logits.argmax(axis=1)),
+        "balanced_accuracy": sk.balanced_accuracy_score(targets, logits.argmax(axis=1)),
+        "macro_f1": sk.f1_score(targets, logits.argmax(axis=1), average="macro"),
+        "mean_average_precision": sk.average_precision_score(np.eye(classes)[targets], softmax, average="macro"),
+        "auc": sk.roc_auc_score(targets, softmax, multi_class="ovr", average="macro"),
+    }
+    assert tuple(expected) == SINGLE_LABEL.metrics
+    shares = tuple(np.bincount(targets) / len(targets))
+    for name, value in expected.items():
+        report = report_of(SingleLabel(names, shares, metric=name), logits, targets)
+        assert report.score.value == pytest.approx(value, abs=1e-9)
+        assert 0 <= report.score_interval.low <= value + 1e-9
+        assert value - 1e-9 <= report.score_interval.high <= 1
+        assert report.baseline.gain == pytest.approx(report.score.value - report.baseline.value)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(5, 80))
+def test_metrics_of_yes_and_no_equal_scikit_learns(seed, images):
+    generator = np.random.default_rng(seed)
+    targets = np.concatenate([[True, False], generator.random(images) < 0.3])
+    logits = np.round(generator.normal(size=len(targets)) + 1.5 * targets, 1)  # some are tied
+    predicted = logits > 0
+    expected = {
+        "accuracy": sk.accuracy_score(targets, predicted),
+        "balanced_accuracy": sk.balanced_accuracy_score(targets, predicted),
+        "macro_f1": sk.f1_score(targets, predicted, average="macro", zero_division=0),
+        "f1": sk.f1_score(targets, predicted, zero_division=0),
+        "average_precision": sk.average_precision_score(targets, logits),
+        "auc": sk.roc_auc_score(targets, logits),
+    }
+    assert tuple(expected) == BINARY.metrics
+    for name, value in expected.items():
+        report = report_of(Binary(("cat?",), (0.3,), metric=name), logits[:, None], targets)
+        assert report.score.value == pytest.approx(value, abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(5, 80))
+def test_metrics_of_labels_and_numbers_equal_scikit_learns(seed, images):
+    generator = np.random.default_rng(seed)
+    targets = np.vstack([[True] * 3, [False] * 3, generator.random((images, 3)) < 0.4])
+    logits = np.round(generator.normal(size=targets.shape) + targets, 1).astype(np.float32)
+    expected = {
+        "mean_average_precision": sk.average_precision_score(targets, logits, average="macro"),
+        "macro_f1": sk.f1_score(targets, logits > 0, average="macro", zero_division=0),
+        "micro_f1": sk.f1_score(targets, logits > 0, average="micro", zero_division=0),
+        "auc": sk.roc_auc_score(targets, logits, average="macro"),
+    }
+    assert tuple(expected) == MULTI_LABEL.metrics
+    for name, value in expected.items():
+        report = report_of(MultiLabel(("a", "b", "c"), (0.4,) * 3, metric=name), logits, targets)
+        assert report.score.value == pytest.approx(value, abs=1e-9)
+    truth = generator.normal(size=(images, 2)).astype(np.float32)
+    predicted = (truth + generator.normal(size=truth.shape)).astype(np.float32)
+    numbers = Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0), metric="r2")
+    report = report_of(numbers, predicted, truth)
+    assert report.score.value == pytest.approx(sk.r2_score(truth, predicted), abs=1e-5)
+    assert str(report.score).startswith("R² ")
+    zeros = np.zeros_like(truth)
+    assert report.baseline.gain == pytest.approx(report.score.value - sk.r2_score(truth, zeros), abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", sorted({name for kind in KINDS for name in kind.metrics}))
+def test_influences_are_the_derivatives_by_the_weight_of_an_image(metric):
+    # An image of weight 2 is an image that occurs twice: finite differences with a thousand copies of all others.
+    generator = np.random.default_rng(3)
+    truth = torch.from_numpy(np.vstack([[True] * 2, [False] * 2, generator.random((14, 2)) < 0.5]))
+    values = torch.from_numpy(generator.normal(size=truth.shape)) + truth
+    chosen = values > 0.5
+    if metric in REGRESSION.metrics:
+        truth = truth.double()
+    found = measure(metric, values, chosen, truth)
+    copies = 1000
+    for row in (0, 1, 5, 9):
+        rows = torch.cat([torch.arange(len(truth)).repeat(copies), torch.tensor([row])])
+        changed = measure(metric, values[rows], chosen[rows], truth[rows])
+        assert (changed.value - found.value) * copies == pytest.approx(float(found.influences[row]), abs=2e-3)
+    assert float(found.influences.sum()) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "auc", "mean_average_precision"])
+def test_intervals_contain_the_expected_score_in_about_95_percent_of_repetitions(metric):
+    # An imbalanced set, on which a balanced accuracy rests on 20 images of one class.
+    generator, shares = np.random.default_rng(0), np.array([180, 60, 20])
+
+    def draw(scale: int = 1):
+        targets = torch.from_numpy(np.repeat(np.arange(3), shares * scale))
+        truth = torch.nn.functional.one_hot(targets, 3).bool()
+        values = torch.from_numpy(generator.normal(size=truth.shape)) + 2.5 * truth
+        return values, torch.nn.functional.one_hot(values.argmax(dim=1), 3).bool(), truth
+
+    expected = measure(metric, *draw(2000)).value
+    intervals = [measure(metric, *draw()).interval for _ in range(300)]
+    covered = sum(one.low <= expected <= one.high for one in intervals) / len(intervals)
+    assert 0.91 <= covered <= 0.99
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "auc", "mean_average_precision"])
+def test_a_perfect_score_on_few_images_has_a_wide_interval(metric):
+    truth = torch.nn.functional.one_hot(torch.tensor([0] * 90 + [1] * 10), 2).bool()
+    found = measure(metric, truth.double(), truth, truth)
+    assert found.value == found.interval.high == 1
+    assert 0.7 < found.interval.low < 0.9
+
+
+def test_a_metric_that_is_undefined_is_an_error_and_not_a_number():
+    with pytest.raises(DataError, match=r"The ROC AUC of the val images is undefined, because they all have the same"):
+        report_of(Binary(("cat?",), (0.5,), metric="auc"), np.ones((4, 1)), np.ones(4, bool), split="val")
+    assert math.isfinite(report_of(Binary(("cat?",), (0.5,)), np.ones((4, 1)), np.ones(4, bool)).score.value)
