@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -141,14 +142,22 @@ class Score:
         return self.name not in REGRESSION.metrics
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest possible value."""
+        return (-math.inf if self.name == "r2" else 0.0), (math.inf if self.lower_is_better else 1.0)
+
+    @property
     def title(self) -> str:
         """The metric's name in text."""
         words = self.name.replace("_", " ")
         return {"auc": "ROC AUC", "r2": "R²"}.get(self.name, words.replace("f1", "F1"))
 
+    def format(self, value: float, decimals: int = 2) -> str:
+        """A value of this metric as text: a percentage, or four digits."""
+        return f"{100 * value:.{decimals}f} %" if self.is_fraction else f"{value:.4g}"
+
     def __str__(self) -> str:
-        value = f"{100 * self.value:.2f} %" if self.is_fraction else f"{self.value:.4g}"
-        return f"{self.title} {value}"
+        return f"{self.title} {self.format(self.value)}"
 
 
 SINGLE_LABEL = Kind("single-label", "int64", 1)  # one class per image: int64 (N,), an index into ``target_names``

@@ -110,16 +110,12 @@ class Report(ABC):
         """A gain in percentage points; for regression, in the unit of the numbers."""
         return f"{100 * gain:.1f} points" if self.score.is_fraction else f"{gain:.4g}"
 
-    def format_score(self, value: float) -> str:
-        """A value of the score with one decimal; for regression, with four digits."""
-        return format_percent(value) if self.score.is_fraction else f"{value:.4g}"
-
     def _describe_score(self, mean_of: str = "") -> str:
         """The score with its interval and the number of images."""
-        words = f"{self.split} {self.score.title} {self.format_score(self.score.value)}{mean_of}"
+        words = f"{self.split} {self.score.title} {self.score.format(self.score.value, 1)}{mean_of}"
         if self.score_interval is None:
             return f"{words} ({self._format_images()})"
-        low, high = (self.format_score(end) for end in (self.score_interval.low, self.score_interval.high))
+        low, high = (self.score.format(end, 1) for end in (self.score_interval.low, self.score_interval.high))
         low = low.removesuffix(" %")
         return f"{words} (95 % interval {low} to {high}, {self._format_images()})"
 

@@ -173,7 +173,6 @@ class Seeds(Event):
         text = f"mean {first.split} {first.format(self.mean)}"
         if self.interval is None:
             return "\n".join([*lines, f"{text} (no interval for a single run)"])
-        is_fraction = Score(first.metric or "", self.mean).is_fraction
-        unit = " %" if is_fraction else ""
-        low, high = (f"{100 * end:.2f}" if is_fraction else f"{end:.4g}" for end in self.interval)
-        return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}{unit}, {len(self.runs)} runs)"])
+        low, high = (Score(first.metric or "", end).format(end) for end in self.interval)
+        low = low.removesuffix(" %")
+        return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}, {len(self.runs)} runs)"])

@@ -49,13 +49,12 @@ class Fold(Event):
     metric: str
     score: float
     images: int
-    lower_is_better: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"run": str(self.run)}
 
     def __str__(self) -> str:
-        score = Score(self.metric, self.score, self.lower_is_better)
+        score = Score(self.metric, self.score)
         return f"fold {self.fold}: {score} on {plural(self.images, 'image', 'images')} ({escape(str(self.run))})"
 
 
@@ -86,7 +85,7 @@ class Folds(Event):
     @property
     def interval(self) -> Interval:
         """The 95 % interval of the mean (:func:`fold_interval`)."""
-        return fold_interval(self.scores, most=math.inf if self.reports[0].score.lower_is_better else 1.0)
+        return fold_interval(self.scores, *self.reports[0].score.bounds)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -100,10 +99,8 @@ class Folds(Event):
 
     def _describe_mean(self) -> str:
         score, interval = self.reports[0].score, self.interval
-        ends = [Score("", end, score.lower_is_better) for end in (interval.low, interval.high)]
-        return (
-            f"mean {replace(score, value=self.mean)} (95 % interval {str(ends[0]).strip()} to {str(ends[1]).strip()})"
-        )
+        low, high = score.format(interval.low), score.format(interval.high)
+        return f"mean {replace(score, value=self.mean)} (95 % interval {low} to {high})"
 
     def __str__(self) -> str:
         count, report = len(self.reports), self.run.report
@@ -118,12 +115,13 @@ class Folds(Event):
         return "\n".join([*lines, *([] if report is None else [report.summary_lines()[0]])])
 
 
-def fold_interval(scores: Sequence[float], most: float = 1.0) -> Interval:
+def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
     """The 95 % interval of the mean score of folds, by the corrected t test of Nadeau and Bengio (2003).
 
     Args:
         scores: The score of each fold.
-        most: The largest possible score; the smallest is 0.
+        least: The smallest possible score.
+        most: The largest possible score.
 
     Returns:
         The interval. For k folds, the variance between them counts 1/k + 1/(k - 1) times, rather than 1/k times,
@@ -135,7 +133,7 @@ def fold_interval(scores: Sequence[float], most: float = 1.0) -> Interval:
     count = len(scores)
     mean, half_width = statistics.fmean(scores), t_quantile(count - 1) * statistics.stdev(scores)
     half_width *= math.sqrt(1 / count + 1 / (count - 1))
-    return Interval(max(0.0, mean - half_width), min(most, mean + half_width))
+    return Interval(max(least, mean - half_width), min(most, mean + half_width))
 
 
 def check_folds(folds: int) -> None:
@@ -181,7 +179,7 @@ def iter_folds(
                 raise RunError(f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images.")
             runs.append(run)
             score = run.report.score
-            yield Fold(fold, run.path, score.name, score.value, run.report.images, score.lower_is_better)
+            yield Fold(fold, run.path, score.name, score.value, run.report.images)
         outputs = _collect(runs)
         write_atomically(path / LOGITS, pack_outputs([outputs]))
         share = None if deadline is None else deadline.seconds_left()
