@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lamina.evaluation.evaluating import evaluate
+from lamina.kernels.library import find_kernels
 from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
 from lamina.runs.start import create_folder
@@ -80,3 +81,11 @@ def test_what_has_changed_since_a_run_is_reported(changes, expected, tmp_path):
     run, _ = start(tmp_path)
     record = dataclasses.replace(run.record, machine=dataclasses.replace(run.record.machine, **changes))
     assert find_changes(record) == expected
+
+
+def test_other_kernels_than_those_of_the_run_are_reported(monkeypatch, tmp_path):
+    run, _ = start(tmp_path)
+    level = find_kernels().level
+    assert run.record.versions["kernels"] == level
+    monkeypatch.setenv("LAMINA_KERNELS", "off")
+    assert find_changes(run.record) == [Difference("versions.kernels", level, "off")] * (level != "off")

@@ -99,11 +99,14 @@ def _explain(
 
     def call(*by_place: object, **by_name: object) -> object:
         try:
-            signature.bind(*by_place, **by_name)
-        except TypeError as mismatch:
-            problem = explain(str(mismatch), owner, signature, by_place, by_name, hint, elsewhere)
-            raise raised(f"{name}: {problem}") from None
-        return made(*by_place, **by_name)
+            return made(*by_place, **by_name)
+        except TypeError:
+            try:  # only now, because it takes longer than a prediction's own calls
+                signature.bind(*by_place, **by_name)
+            except TypeError as mismatch:
+                problem = explain(str(mismatch), owner, signature, by_place, by_name, hint, elsewhere)
+                raise raised(f"{name}: {problem}") from None
+            raise
 
     # Keep the globals of the wrapped function's module: doctest collects by them, and warnings locate by them.
     found: Any = FunctionType(call.__code__, made.__globals__, made.__name__, None, call.__closure__)

@@ -67,6 +67,7 @@ class NoKernels:
     """Why torch's layers are used."""
 
     reason: str
+    level = "off"
 
     def __str__(self) -> str:
         return f"off ({self.reason})"

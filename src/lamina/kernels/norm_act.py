@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ class NormAct(nn.Module):
         )
 
 
-def has_hooks(layers: Sequence[nn.Module] | nn.ModuleList) -> bool:
+def has_hooks(layers: Iterable[nn.Module]) -> bool:
     """Whether a hook watches one of the layers, or all layers of all models."""
     return bool(
         all_modules._global_forward_hooks

@@ -15,7 +15,7 @@ from lamina.training.device import choose_again
 from lamina.values import fields_to_json
 
 ARITHMETIC = (
-    *("versions.lamina", "versions.torch", "versions.timm"),
+    *("versions.lamina", "versions.torch", "versions.timm", "versions.kernels"),
     *("device", "processor", "instructions", "flags", "threads"),
 )
 """Software and hardware that may affect the last bits of the weights."""

@@ -18,6 +18,7 @@ from lamina import __version__
 from lamina.data import Preparation
 from lamina.errors import RunError, escape
 from lamina.files import damaged
+from lamina.kernels.library import find_kernels
 from lamina.nets import Net, Shape
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
@@ -107,7 +108,7 @@ class RunRecord:
     rewind_on_nan: bool  # whether to return to the last checkpoint on NaN or infinity, rather than to stop
     command: tuple[str, ...]  # words of the command line; empty in Python
     created: str  # ISO 8601, UTC
-    versions: dict[str, str]  # of lamina, Python, torch and NumPy, and of timm for its nets
+    versions: dict[str, str]  # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
@@ -134,6 +135,7 @@ def find_versions(*, with_timm: bool) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "kernels": find_kernels().level,
     }
     return versions | {"timm": str(import_timm().__version__)} if with_timm else versions
 

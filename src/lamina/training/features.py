@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from lamina.data.images import Progress
 from lamina.errors import NetError
+from lamina.kernels.norm_act import has_hooks
 from lamina.training.activations import watch
-from lamina.training.folding import fold_batch_norms, fold_model, has_hooks
+from lamina.training.folding import fold_batch_norms, fold_model
 from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
 from lamina.values import explain_call

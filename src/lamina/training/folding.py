@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
 from lamina.nets.modules import ResidualSum, SameConv2d, Whitening
 from lamina.training.activations import watch
 from lamina.training.model import Model, eval_mode
 
 # Exact types, because a subclass may do more after its multiplication.
 CONVOLUTIONS = (nn.Conv2d, SameConv2d, Whitening)
-ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 RELATIVE_ERROR = 1e-3
 """Largest allowed change of the logits by ``fold_model``, relative to the largest logit."""
 
@@ -78,14 +76,6 @@ def fold_model(model: Model) -> Model:
         wanted, found = model(_sample(model)), folded(_sample(model))
     error = (found - wanted).abs().max() / wanted.abs().max()
     return folded if bool(error < RELATIVE_ERROR) else model
-
-
-def has_hooks(layers: Iterable[nn.Module]) -> bool:
-    """Whether a forward hook is registered, which would miss the layers that folding replaces."""
-    for_all = nn.modules.module
-    return bool(for_all._global_forward_hooks or for_all._global_forward_pre_hooks) or any(
-        layer._forward_hooks or layer._forward_pre_hooks for layer in layers
-    )
 
 
 def _fold_row(row: nn.Sequential) -> nn.Sequential:

@@ -49,9 +49,10 @@ class Forward:
         self.loss = loss
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
-        self._prepared = prepare(model, precision, joins=not recipe.compile)
         kernels = find_kernels()
-        self._kernels = kernels if isinstance(kernels, Kernels) and not recipe.compile else None
+        is_usable = self._device.type == "cpu" and not recipe.compile  # which cannot read C functions
+        self._kernels = kernels if is_usable and isinstance(kernels, Kernels) else None
+        self._prepared = prepare(model, precision, self._kernels)
         self._dtype = torch.bfloat16 if rounds_images(self._prepared, autocasts=self._autocasts) else torch.float32
         # One kernel per batch size, because a dynamic one could round differently depending on the first size.
         prepared = self._prepared
@@ -76,7 +77,7 @@ class Forward:
     def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
         """The normalized images, if one kernel may gather, augment and normalize them."""
         # A hook may be on the model, or on a layer that expects float32.
-        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks([*self._prepared.modules()]):
+        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks(self._prepared.modules()):
             return None
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 

@@ -10,7 +10,7 @@ from typing import Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from lamina.kernels.library import Kernels, find_kernels
+from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import join_layers
 from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
 from lamina.training.activations import record_calls
@@ -58,18 +58,17 @@ def multiplies_bf16(device: str) -> bool:
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def prepare(model: Model, precision: Precision, *, joins: bool = True) -> Model:
+def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) -> Model:
     """A twin of the model for training steps; it shares all weights and hooks, but may compute layers together.
 
     Args:
         model: Model to train, on its device; stays as it is.
         precision: Number format of products.
-        joins: Whether C functions may compute rows of layers; ``torch.compile`` cannot read them.
+        kernels: C functions that compute rows of layers; without them, torch computes each layer.
     """
     layers = _find_linear(model) if precision.value == "bf16" and _is_linear(model) else {}
     rounded = {layer for name, layer in layers.items() if name not in precision.float32_layers}
-    kernels = find_kernels() if joins and model.device.type == "cpu" else None
-    twin = _copy(model, {"body": _prepare(model.body, rounded, kernels if isinstance(kernels, Kernels) else None)})
+    twin = _copy(model, {"body": _prepare(model.body, rounded, kernels)})
     twin.training = True
     return twin
 
