@@ -71,7 +71,7 @@ FITTED = Recipe(epochs=2, batch_size=10, head="fitted", initial_fraction=0.5, sc
 def iter_pretrained(runs_dir: Path, *, is_blind: bool, seconds: float = 60.0, **given: object) -> Generator:
     """The events of a pretrained net, beside which a trial from scratch runs."""
     net = NetChoice("own", lambda *_: Features(is_blind=is_blind), {"default": FITTED}, OwnModule("", "own"))
-    candidate = Candidate(Experiment(net, FITTED, bright()), 16, Pace(1e-5, 1e-5), most_epochs=2)
+    candidate = Candidate(Experiment(net, FITTED, bright()), 16, Pace(1e-5, 1e-5))
     return _iter_pretrained(
         candidate, (Considered("own", 16, 2, 1.0, "chosen"),), Deadline(perf_counter(), seconds), given,
         start=partial(start_run, runs_dir=runs_dir, device="cpu", name="mine"), train=Run.iter_train, device="cpu",

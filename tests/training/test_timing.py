@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,3 +103,29 @@ def test_few_images_are_timed_too(images):
         parse_net("Flatten(), Output()"), load_data("shapes").train.take_evenly(images), Recipe(), "cpu"
     )
     assert pace.train_seconds > 0
+
+
+def test_on_a_busy_machine_one_step_and_one_evaluation_are_enough(monkeypatch):
+    """A limit of no time stands for steps that take longer than the limit."""
+    calls: list[bool] = []
+
+    class Counted(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(3 * 32 * 32, 10)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            calls.append(self.training)
+            return self.head(images.flatten(1))
+
+    images = load_data("shapes").train.take_evenly(300)
+    counted = []
+    for most_seconds in (60.0, 0.0):
+        calls.clear()
+        monkeypatch.setattr("lamina.training.timing.MOST_SECONDS", most_seconds)
+        pace = measure_pace(Counted(), images, Recipe(batch_size=100), "cpu")
+        assert pace.train_seconds > 0 < pace.evaluation_seconds
+        counted.append((calls.count(True), calls.count(False)))
+    (steps, evaluations), (steps_if_busy, evaluations_if_busy) = counted
+    assert steps - steps_if_busy == STEPS - 1
+    assert evaluations > evaluations_if_busy

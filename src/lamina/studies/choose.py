@@ -110,7 +110,6 @@ def iter_chosen(
     has_limit = "epochs" not in given
     if not has_limit:
         deadline = replace(deadline, began=time.perf_counter())
-    deadline = deadline.with_reserve()
     named = partial(start, name=name)
     pretrained_net: Candidate | None = None
     considered: tuple[Considered, ...] = ()

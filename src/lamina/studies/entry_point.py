@@ -52,9 +52,9 @@ def train(
             (:func:`~lamina.choose`).
         recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is fitted to the
             images; by default the net's first recipe. Needs ``net``.
-        seconds: Time until the end of the evaluation. Trains as many epochs as fit, but no more than a ``Recipe`` in
-            ``recipe`` has. By default 300 without ``net``, and no limit with it. In measurements, training exceeded it
-            by up to 2.7 s (limit 20 s).
+        seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit with it. Of a
+            ``Recipe``, and of the recipe ``article``, as many epochs are trained as fit; otherwise training ends when
+            the time does. In measurements, it exceeded the time by up to 2.7 s (limit 20 s).
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -175,7 +175,6 @@ def _plan(
             start=partial(start, name=name),
             train=Run.iter_train,
             device=device,
-            most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
             is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe),
         )
 

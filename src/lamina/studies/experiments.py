@@ -22,7 +22,7 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
 ENDING_SECONDS = 2.5  # reserved for drawing figures
-SPARE_FRACTION = 0.04  # fraction of the time limit in reserve, in case the machine gets busier
+SPARE_FRACTION = 0.04  # fraction of the time left that no epoch is planned for, in case the machine gets busier
 LEAST_STEPS = 100
 """A training under a time limit needs this number of steps, or one epoch."""
 ENDS = {"epochs", "schedule", "warmup_fraction"}
@@ -36,11 +36,10 @@ class NoTimeError(RecipeError):
 
 @dataclass(frozen=True)
 class Deadline:
-    """A deadline, ``seconds`` after ``began`` in ``time.perf_counter()``, of which some are a reserve."""
+    """A deadline, ``seconds`` after ``began`` in ``time.perf_counter()``."""
 
     began: float
     seconds: float
-    spare_seconds: float = 0.0
 
     @property
     def at(self) -> float:
@@ -48,9 +47,6 @@ class Deadline:
 
     def seconds_left(self) -> float:
         return self.at - time.perf_counter()
-
-    def with_reserve(self) -> Deadline:
-        return replace(self, spare_seconds=SPARE_FRACTION * self.seconds_left())
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,6 @@ class Candidate:
     pace: Pace = UNTIMED  # zero until timed
     changes: tuple[str, str] = ("", "")  # what the recipe was fitted to, and the changed fields
     can_resize: bool = False  # whether progressive resizing is allowed if time is short
-    most_epochs: int | None = None  # upper limit of epochs
     is_open: bool = False  # whether to train until the time limit, whatever the number of epochs in the recipe
 
     @property
@@ -103,7 +98,7 @@ class Candidate:
 
     def left_to_train(self, deadline: Deadline) -> float:
         """The time left for epochs, without the final evaluation and the reserve."""
-        return deadline.seconds_left() - deadline.spare_seconds - self.ending_seconds()
+        return (1 - SPARE_FRACTION) * deadline.seconds_left() - self.ending_seconds()
 
     def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
         """The recipe with as many epochs as fit, at least one."""
@@ -111,14 +106,15 @@ class Candidate:
         return self.pace.fit(recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left)
 
     def spend(self, deadline: Deadline) -> Recipe:
-        """The recipe with as many epochs as fit and help, with progressive resizing if time is short."""
+        """The recipe with as many epochs as fit, with progressive resizing if time is short.
+
+        Only a training that is open until the time limit has more epochs than its recipe.
+        """
         recipe = self.fit(deadline)
         if self.can_resize and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
             resizing = self.fit(deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION))
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
-        if self.is_open:
-            return recipe
-        return replace(recipe, epochs=min(recipe.epochs, self.most_epochs or recipe.epochs))
+        return recipe if self.is_open else replace(recipe, epochs=min(recipe.epochs, self.recipe.epochs))
 
     def time(self, device: str) -> Candidate:
         """The candidate with its pace, measured in a few steps."""

@@ -64,24 +64,21 @@ def iter_named(
     start: StartRun,
     train: IterTrain,
     device: str,
-    most_epochs: int | None = None,
     is_open: bool = True,
 ) -> Generator[RunEvent, None, None]:
     """Train a named net, with a deadline until then.
 
     ``is_open`` selects a schedule of the learning rate that can end at any time. Otherwise the training has as many
-    epochs as fit, up to ``most_epochs``.
+    epochs of its recipe as fit.
     """
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
-        deadline = deadline.with_reserve()
-        candidate = replace(candidate, most_epochs=most_epochs)
         candidate = (open_end(candidate) if is_open else candidate).time(device)
         check_one_epoch(candidate, deadline)
         recipe = candidate.spend(deadline)
         epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
         epochs = ("about " if candidate.is_open else "") + plural(recipe.epochs, "epoch", "epochs")
-        reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
+        reason = "" if candidate.is_open else f"the recipe has {experiment.recipe.epochs}"
         yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
 

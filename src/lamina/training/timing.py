@@ -25,7 +25,8 @@ from lamina.training.schedule import evaluation_interval, size_fraction
 STEPS, WARM_UP_STEPS = 6, 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
 TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # images; the second number is more precise, for fast nets
-ENOUGH_SECONDS = 0.4  # one step of a slow net is enough
+ENOUGH_SECONDS, MOST_SECONDS = 0.4, 2.0
+"""One step of a slow net is enough; and after the second time, also one that includes the warm-up."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
 SAVING_SECONDS, SAVING_SECONDS_PER_WEIGHT = 0.1, 1e-7  # of a checkpoint
 
@@ -79,11 +80,13 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     ended = []
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())
-        if len(ended) > WARM_UP_STEPS and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS:
+        is_warm = len(ended) > WARM_UP_STEPS
+        if (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS) or ended[-1] - began > MOST_SECONDS:
             break
+    skipped = min(WARM_UP_STEPS, len(ended) - 1)
     sizes = itertools.cycle(min(batch, len(sample) - start) for start in range(0, len(sample), batch))
-    trained = sum(itertools.islice(sizes, WARM_UP_STEPS, len(ended)))
-    train_seconds = (ended[-1] - ended[WARM_UP_STEPS - 1]) / trained
+    trained = sum(itertools.islice(sizes, skipped, len(ended)))
+    train_seconds = (ended[-1] - (ended[skipped - 1] if skipped else began)) / trained
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
     return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began, saving_seconds)
@@ -97,13 +100,13 @@ def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
 
 
 def _time_evaluation(model: Model, images: Images) -> float:
-    """Seconds per image after a warm-up call, from more images if the net is fast."""
+    """Seconds per image, after a warm-up call if it is short, from more images if the net is fast."""
     count, seconds = 0, 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
         sample = images.take_evenly(few)
         began = time.perf_counter()
         predict_logits(model, sample.pixels)
         count, seconds = len(sample), time.perf_counter() - began
-        if seconds > ENOUGH_SECONDS and number:
+        if seconds > (ENOUGH_SECONDS if number else MOST_SECONDS / 2):
             break
     return seconds / count
