@@ -113,17 +113,21 @@ class Kind:
         nouns = {"single-label": ("class", "classes"), "multi-label": ("label", "labels")}
         return f"{self.name}, {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
 
-    def format(self, target: Any, target_names: Sequence[str]) -> str:
-        """Format the target of one image, a row of the targets."""
+    def list_names(self, target: Any, target_names: Sequence[str]) -> list[str]:
+        """The class or labels of one image, or yes or no; for regression, its numbers as text."""
         match self.name:
             case "single-label":
-                return target_names[int(target)]
+                return [target_names[int(target)]]
             case "multi-label":
-                return ", ".join(name for name, has in zip(target_names, target, strict=True) if has) or "none"
+                return [name for name, has in zip(target_names, target, strict=True) if has]
             case "binary":
-                return "yes" if target else "no"
+                return ["yes" if target else "no"]
             case "regression":
-                return ", ".join(f"{number:.6g}" for number in target)
+                return [f"{number:.6g}" for number in target]
+
+    def format(self, target: Any, target_names: Sequence[str]) -> str:
+        """Format the target of one image, a row of the targets."""
+        return ", ".join(self.list_names(target, target_names)) or "none"
 
 
 @dataclass(frozen=True)

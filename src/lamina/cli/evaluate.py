@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from lamina.cli.models import choose_evaluated_data, choose_run_data, load_predictor
 from lamina.cli.near_duplicates import report_overlap
 from lamina.cli.options.evaluate_options import EvaluateOptions
+from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Images
 from lamina.data.duplicates import digest_rows
 from lamina.data.load import ClassMatch, find_prepared
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.predictor import make_prediction
 from lamina.evaluation.views import ONE_VIEW, views_of
+from lamina.files import open_atomically
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
+from lamina.studies.cross_validation import load_out_of_fold
+from lamina.targets import REGRESSION
+from lamina.text import guard
+from lamina.training.task import Task
 
 
 def run(options: EvaluateOptions, terminal: Terminal) -> int:
+    if options.output is not None:
+        check_output(options.output, (".csv",))
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     match = ClassMatch(options.unknown, {} if options.rename is None else read_renamed(options.rename))
     data, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation, match)
@@ -58,8 +72,40 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
             f"near-duplicates of training images: search skipped, because it may take {seconds:.0f} s. To search, "
             "use --near-duplicates."
         )
+    if options.output is not None:
+        fold = run.record.data.preparation.folds() if is_own else None
+        folds = np.full(len(images), fold[0]) if fold and fold[0] and split == "test" else None
+        outputs = [Outputs(split, logits, images.targets, images.names, folds)]
+        if is_own and split != "train" and (others := load_out_of_fold(run.path)):
+            outputs.append(dataclasses.replace(others, logits=others.raw_logits(model.task)))
+        _save_table(options.output, model.task, outputs)
+        terminal.say("", f"{options.output}: {sum(len(one.names) for one in outputs):,} images")
     terminal.emit("report", run=str(run.path), **report.to_json(), **found)
     return 0
+
+
+def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
+    """Write a row for each image; for regression, the targets and predictions have a column for each number."""
+    kind, names = task.kind, task.kind.class_names(task.target_names)
+    heads = ["target", "predicted", *(f"p({name})" for name in names)]
+    if kind is REGRESSION:
+        heads = [f"{what}({name})" for what in ("target", "predicted") for name in task.target_names]
+    with writing(file, "The file is unchanged; use another --output."), open_atomically(file) as opened:
+        opened.write(format_csv([map(guard, ("image", *heads, "split", "fold"))]))
+        for one in outputs:
+            rows = task.probabilities(torch.from_numpy(one.logits)).tolist()
+            folds = [""] * len(rows) if one.folds is None else map(str, one.folds)
+            for name, target, row, fold in zip(one.names, one.targets, rows, folds, strict=True):
+                prediction = make_prediction(task, name, row)
+                values = [f"{value:.7g}" for value in prediction.values.values()]
+                if kind is REGRESSION:
+                    cells = [f"{number:.7g}" for number in target.tolist()]
+                else:
+                    given = kind.list_names(target, task.target_names)
+                    predicted = prediction.predicted
+                    found = (predicted,) if isinstance(predicted, str) else predicted or ()
+                    cells = [guard(";".join(given)), guard(";".join(found))]
+                opened.write(format_csv([[guard(name), *cells, *values, one.split, fold]]))
 
 
 def read_renamed(file: Path) -> dict[str, str]:

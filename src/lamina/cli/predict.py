@@ -12,7 +12,7 @@ from typing import Any
 from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
 from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.use_options import PredictOptions
-from lamina.cli.output import format_csv, writing
+from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
 from lamina.deploy.exported_model import open_onnx
@@ -35,7 +35,7 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
     if options.top is not None and options.coverage is not None:
         raise DataError("--coverage and --top both choose the classes to print. Use only one of them.")
     if options.output is not None:
-        _check_output(options.output)
+        check_output(options.output, DELIMITERS)
     with ExitStack() as stack:
         return _predict(options, *choose_images(options.images, stack, terminal), terminal)
 
@@ -118,19 +118,6 @@ def _open_table(
                     add([prediction.name, describe(prediction, count)])
 
         yield write
-
-
-def _check_output(file: Path) -> None:
-    if file.suffix.lower() not in DELIMITERS:
-        raise DataError(
-            f"--output is {file}; it must end in .csv, .tsv or .jsonl. Use --output {file.with_suffix('.csv')}."
-        )
-    if not file.parent.is_dir():
-        raise DataError(
-            f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
-        )
-    if file.is_dir():
-        raise DataError(f"--output is {file}, which is a folder. Use --output {file / 'predictions.csv'}.")
 
 
 @contextmanager

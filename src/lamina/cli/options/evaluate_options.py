@@ -37,6 +37,9 @@ class EvaluateOptions:
     near_duplicates: bool | None = None
     """search for near-duplicates of training images (default: only in the run's data set, if it takes at most 5
     seconds)"""
+    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    """save a table with a row for each image to this .csv file: target, prediction, probabilities, split and fold; for
+    the model of a cross-validation, also the predictions of its folds"""
     preparation: Annotated[PreparationFields, Group("data", text="How to load other images and targets.")] = field(
         default_factory=PreparationFields
     )
