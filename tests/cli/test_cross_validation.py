@@ -55,6 +55,15 @@ def test_folds_are_trained_and_scored_and_one_model_on_all_images(workplace, ima
     assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # nothing was trained again
 
 
+def test_folds_are_advised_once_where_scores_depend_on_few_images(workplace, image_set):
+    done = run_lamina("train", NET_TEXT, "--data", image_set, "--epochs", "1")
+    advice = "test has only 20 images, so an accuracy on it is uncertain by up to ±22 points; lamina train --folds 5"
+    assert done.stderr.count(advice) == 1
+    assert run_lamina("data", image_set).stderr.count(advice) == 1
+    many = run_lamina("data", "shapes", "--size", "8")
+    assert "--folds" not in many.stdout + many.stderr
+
+
 def test_a_fold_s_run_is_a_run_like_any_other(workplace, image_set):
     train = ("train", NET_TEXT, "--data", image_set, "--folds", "3", "--epochs", "1", "--name", "cv")
     assert run_lamina(*train).returncode == 0
@@ -93,7 +102,7 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
     assert run_lamina(*train, "--folds", "2").returncode == 0
     done = run_lamina(*train, "--folds", "3")
     assert done.returncode == 2
-    assert "runs/cv exists, with other settings: folds is 2, not 3." in done.stderr
+    assert "runs/cv exists, with the settings" in done.stderr
     assert run_lamina(*train[:-1], "single").returncode == 0
     assert "is not a cross-validation" in run_lamina(*train[:-1], "single", "--folds", "3").stderr
 
@@ -138,7 +147,7 @@ def test_in_python_with_numbers(tmp_path):
     assert found.scores == pytest.approx([errors[found.outputs.folds == fold].mean() for fold in (1, 2, 3)], rel=1e-4)
     assert found.run.report is None  # there is no test
     assert found.interval.low >= 0
-    with pytest.raises(LaminaError, match="other settings"):
+    with pytest.raises(LaminaError, match="with the settings"):
         cross_validate(images, folds=3, net="mlp", recipe=recipe, runs_dir=tmp_path, name="n", progress=False)
 
 

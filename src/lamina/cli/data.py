@@ -13,6 +13,7 @@ from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.findings import Finding, Sighting, imbalance
+from lamina.data.held_out import advise_folds
 from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
 from lamina.data.load import EXAMPLES
 from lamina.errors import DataError, plural
@@ -77,6 +78,8 @@ def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None
     with terminal.progress(QUIET_SECONDS) as show_progress:
         inspection = inspect(dataset, partial(show_progress, "inspecting images"))
     _print_summary(dataset, inspection, terminal)
+    if advice := advise_folds(dataset):
+        terminal.remark(f"advice: {advice}")
     sheet = options.contact_sheet
     terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from lamina.cli.output import format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
-from lamina.files import open_atomically
+from lamina.files import write_atomically
 from lamina.insight.similarity import (
     Pair,
     compute_signatures,
@@ -74,46 +75,37 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
         values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
     heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
     terminal.tabulate(heads, rows, texts=5, top=options.top)
-    counts = _offer_groups(sights, pixels, pairs, options, terminal)
+    counts = _offer_groups(sights, pixels, pairs, options.groups, terminal)
     terminal.say("outliers (images unlike all others):")
     outliers = show_outliers(sights, isolation, options.top, terminal)
     terminal.emit("duplicates", pairs=values, outliers=outliers, near_train=counts)
 
 
 def _offer_groups(
-    sights: Sequence[Sight],
-    pixels: np.ndarray,
-    pairs: Sequence[Pair],
-    options: DataOptions,
-    terminal: Terminal,
+    sights: Sequence[Sight], pixels: np.ndarray, pairs: Sequence[Pair], file: Path | None, terminal: Terminal
 ) -> dict[str, int]:
     """Say how many held-out images have near-duplicates in ``train``; save all near-duplicates as groups."""
-    near: set[int] = set()
-    for pair in pairs:
-        for row, other in ((pair.first, pair.second), (pair.second, pair.first)):
-            if sights[row].images.split != "train" and sights[other].images.split == "train":
-                near.add(row)
-    counts: dict[str, int] = Counter(sights[row].images.split for row in near)
+    both = [
+        (sights[row], sights[other]) for first, second, *_ in pairs for row, other in ((first, second), (second, first))
+    ]
+    near = {one for one, other in both if one.images.split != "train" == other.images.split}
+    counts: dict[str, int] = Counter(one.images.split for one in near)
     for split, count in counts.items():
         total = sum(sight.images.split == split for sight in sights)
         terminal.say(
-            f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which "
-            f"inflates the score on {split}; lamina evaluate RUN prints the score without them"
+            f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which inflates the score on "
+            f"{split}; lamina evaluate RUN prints the score without them"
         )
-    file = options.groups
-    if file is None:
-        if counts:
-            terminal.say("to keep near-duplicates in one split, save them as groups with --groups groups.csv")
-        return counts
-    groups = group_copies(pixels)
-    sizes = Counter(groups)
-    rows = [(sight.name, sights[group].name) for sight, group in zip(sights, groups, strict=True) if sizes[group] > 1]
-    with writing(file), open_atomically(file) as opened:
-        opened.write(format_csv([("image", "group"), *(map(guard, row) for row in rows)]))
-    of_many = sum(size > 1 for size in sizes.values())
-    terminal.say(
-        f"{file}: {len(rows):,} images in {plural(of_many, 'group', 'groups')}; train with --group-from {file}"
-    )
+    if file is not None:
+        groups = group_copies(pixels)
+        sizes = Counter(groups)
+        rows = [(one.name, sights[group].name) for one, group in zip(sights, groups, strict=True) if sizes[group] > 1]
+        with writing(file):
+            write_atomically(file, format_csv([("image", "group"), *(map(guard, row) for row in rows)]))
+        several = plural(sum(size > 1 for size in sizes.values()), "group", "groups")
+        terminal.say(f"{file}: {len(rows):,} images in {several}; train with --group-from {file}")
+    elif counts:
+        terminal.say("to keep near-duplicates in one split, save them as groups with --groups groups.csv")
     return counts
 
 

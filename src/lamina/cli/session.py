@@ -17,6 +17,7 @@ from lamina.cli import STARTED
 from lamina.cli.near_duplicates import report_overlap
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
+from lamina.data.held_out import advise_folds
 from lamina.errors import plural
 from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.reports import Report
@@ -147,6 +148,8 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         terminal.say("")
         terminal.say(f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report {run.path}")
         _explain_no_calibration(run, dataset, terminal)
+        if advice := advise_folds(dataset):
+            terminal.remark(f"advice: {advice}")
     elif stopped_by is None and run.is_finished:
         terminal.say(
             f"{dataset.name} has no val or test images with targets, so there is no score; the model is in {run.path}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 
@@ -14,17 +13,15 @@ from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.data import Dataset, Preparation
-from lamina.data.images import Progress
+from lamina.data import Preparation
 from lamina.errors import RecipeError
-from lamina.runs.keep import RunEvent
-from lamina.runs.net_names import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
-from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
+from lamina.studies.choose import DEFAULT_SECONDS
 from lamina.studies.cross_validation import check_folds, iter_folds
-from lamina.studies.experiments import ENDS, Deadline
-from lamina.studies.named_net import IterTrain, StartRun, fit_experiment, iter_named
+from lamina.studies.entry_point import iter_run
+from lamina.studies.experiments import Deadline
+from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import check_seeds, iter_seeds
 from lamina.training.group import Group, join_group
 
@@ -53,12 +50,12 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             choice = choose_net(options.net, terminal, options.weights)
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
         dataset = choose_data(options.data, preparation, terminal)
-        is_timed = seconds is not None or (options.net is None and "epochs" not in options.given)
-        deadline = Deadline(STARTED, limit) if is_timed else None
+        is_timed = seconds is not None or options.net is None
+        deadline = Deadline(STARTED, limit) if is_timed and "epochs" not in options.given else None
         with terminal.progress() as show_progress:
             train_one = partial(
-                _iter_one, options=options, choice=choice, seconds=limit, train=train,
-                progress=partial(show_progress, "preparing images"),
+                iter_run, choice=choice, recipe=options.recipe, given=options.given, pretrained=options.pretrained,
+                train=train, device=options.device, progress=partial(show_progress, "preparing images"),
             )  # fmt: skip
             if options.folds is not None:
                 settings = {"net": options.net, "recipe": options.recipe, "given": dict(options.given)}
@@ -87,33 +84,6 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
             terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
         return status
-
-
-def _iter_one(
-    dataset: Dataset,
-    deadline: Deadline | None,
-    start: StartRun,
-    name: str | None,
-    *,
-    options: TrainOptions,
-    choice: NetChoice | None,
-    seconds: float,
-    train: IterTrain,
-    progress: Progress,
-) -> Generator[RunEvent, None, None]:
-    """Train one run; ``seconds`` is the time for which lamina chooses a net if there is no deadline."""
-    if choice is None:
-        yield from iter_chosen(
-            dataset, deadline or Deadline(STARTED, seconds), options.given, pretrained=options.pretrained, start=start,
-            train=train, device=options.device, name=name, progress=progress,
-        )  # fmt: skip
-        return
-    experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
-    yield from decisions
-    yield from iter_named(
-        experiment, deadline, start=partial(start, name=name), train=train, device=options.device,
-        is_open=options.recipe != zoo.PUBLISHED and not options.given.keys() & ENDS,
-    )  # fmt: skip
 
 
 def _check(options: TrainOptions, group: Group) -> None:

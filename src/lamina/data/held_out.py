@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from lamina.data.groups import check_divisible
 from lamina.data.images import Dataset, Images
 from lamina.data.splits import deal
 from lamina.errors import DataError, plural
+
+FEW_IMAGES = 300  # fewer make a score uncertain by over 5 points
 
 
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
@@ -48,6 +51,19 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         split_rule=f"{rule}; {dataset.split_rule}",
         leaks=tuple(leaks),
         preparation=replace(dataset.preparation, fold=f"{fold}/{folds}"),
+    )
+
+
+def advise_folds(dataset: Dataset) -> str:
+    """A sentence that advises cross-validation if scores depend on few images; otherwise empty."""
+    held = dataset.test or dataset.val
+    if held is None or len(held) >= FEW_IMAGES or dataset.preparation.fold or not held.kind.has_classes:
+        return ""
+    most_points = 98 / math.sqrt(len(held))  # half of the 95 % interval of a fraction of 50 %
+    count = plural(len(held), "image", "images")
+    return (
+        f"{held.split} has only {count}, so an accuracy on it is uncertain by up to ±{most_points:.0f} points; lamina "
+        "train --folds 5 evaluates on all images of train and val"
     )
 
 

@@ -31,31 +31,12 @@ from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Deadline
 from lamina.studies.named_net import IterTrain, StartRun, remove_run
-from lamina.targets import Score
 from lamina.training.events import Event
 
 TrainOne: TypeAlias = Callable[[Dataset, Deadline | None, StartRun, str | None], Iterable[RunEvent]]
 """Start a run with that name on a data set, and train it before the deadline."""
 LOGITS = "logits.npz"  # of all folds
 LEAST_SECONDS = 5.0  # of a run under a time limit
-
-
-@dataclass(frozen=True)
-class Fold(Event):
-    """The evaluation of one fold by a model that was trained on the other folds."""
-
-    fold: int
-    run: Path
-    metric: str
-    score: float
-    images: int
-
-    def to_json(self) -> dict[str, Any]:
-        return super().to_json() | {"run": str(self.run)}
-
-    def __str__(self) -> str:
-        score = Score(self.metric, self.score)
-        return f"fold {self.fold}: {score} on {plural(self.images, 'image', 'images')} ({escape(str(self.run))})"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -116,23 +97,12 @@ class Folds(Event):
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
-    """The 95 % interval of the mean score of folds, by the corrected t test of Nadeau and Bengio (2003).
-
-    Args:
-        scores: The score of each fold.
-        least: The smallest possible score.
-        most: The largest possible score.
-
-    Returns:
-        The interval. For k folds, the variance between them counts 1/k + 1/(k - 1) times, rather than 1/k times,
-        because the training sets overlap. The second term is the ratio of held-out images to training images.
-
-    >>> fold_interval([0.8, 0.7, 0.75, 0.85, 0.9])
-    Interval(low=0.652723..., high=0.947276...)
-    """
+    """The 95 % interval of the mean score of k folds, by the corrected t test of Nadeau and Bengio (2003)."""
+    # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training sets overlap. The
+    # second term is the ratio of held-out images to training images.
     count = len(scores)
-    mean, half_width = statistics.fmean(scores), t_quantile(count - 1) * statistics.stdev(scores)
-    half_width *= math.sqrt(1 / count + 1 / (count - 1))
+    mean, variance = statistics.fmean(scores), statistics.variance(scores) * (1 / count + 1 / (count - 1))
+    half_width = t_quantile(count - 1) * math.sqrt(variance)
     return Interval(max(least, mean - half_width), min(most, mean + half_width))
 
 
@@ -178,8 +148,8 @@ def iter_folds(
             if run.report is None:
                 raise RunError(f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images.")
             runs.append(run)
-            score = run.report.score
-            yield Fold(fold, run.path, score.name, score.value, run.report.images)
+            images = plural(run.report.images, "image", "images")
+            yield Decision(f"fold {fold}", f"{run.report.score} on {images}", str(run.path))
         outputs = _collect(runs)
         write_atomically(path / LOGITS, pack_outputs([outputs]))
         share = None if deadline is None else deadline.seconds_left()
@@ -237,12 +207,10 @@ def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if not file.exists():
             write_json(file, {"settings": settings, "finished": []})
         state = parse_object(read_bytes(file), str(file))
-        stored, settings = state["settings"], json.loads(json.dumps(settings))  # lists instead of tuples
-        changes = [f"{one} is {stored.get(one)}, not {settings.get(one)}" for one in settings | stored
-                   if stored.get(one) != settings.get(one)]  # fmt: skip
-        if changes:
+        given, stored = (json.dumps(one) for one in (settings, state["settings"]))
+        if given != stored:
             raise RunError(
-                f"{path} exists, with other settings: {'; '.join(changes)}. Choose another name, or delete that folder."
+                f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
             )
         yield state
 

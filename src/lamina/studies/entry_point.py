@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from torch import nn
 
 from lamina import zoo
 from lamina.data import Dataset, Images
 from lamina.data.description import describe_data, describe_reading
+from lamina.data.images import Progress
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
+from lamina.runs.net_names import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
 from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
-from lamina.studies.experiments import Deadline, Experiment, check_seconds
-from lamina.studies.named_net import StartRun, fit_experiment, iter_named
+from lamina.studies.experiments import ENDS, Deadline, Experiment, check_seconds
+from lamina.studies.named_net import IterTrain, StartRun, fit_experiment, iter_named
 from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
@@ -97,10 +101,9 @@ def cross_validate(
 ) -> Folds:
     """Train and evaluate a net on each of several folds, and then train it on all images.
 
-    Each fold is a part of ``train`` and ``val``, and is predicted by a model that was trained on the others. So every
-    image has a prediction by a model that has not seen it. The folds are stratified, and images of a group share a
-    fold. ``test`` is evaluated once, by the last model. Without ``net``, lamina chooses one for each fold from the
-    images of the others. If you call this again with the same ``name``, it skips finished runs.
+    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each is predicted by a
+    model that was trained on the others. Without ``net``, lamina chooses one for each run, from its training images.
+    ``test`` is evaluated once, by the last model. A call with the same ``name`` skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -110,8 +113,8 @@ def cross_validate(
         seconds: Time limit for all runs together, by default 300 without ``net``, and none with it.
         name: Name of the folder of all runs; by default date, number of folds and a number.
         runs_dir: Folder of that folder; created if necessary.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: Print choices and a line per epoch, and show a progress bar.
+        device: As for :func:`train`.
+        progress: As for :func:`train`.
 
     Returns:
         The reports on the folds, their mean score with its interval, all logits, and the run on all images.
@@ -120,8 +123,7 @@ def cross_validate(
         LaminaWarning: See :func:`train`.
 
     Raises:
-        LaminaError: There are too few images or groups for the folds, the folder has other settings, or any error of
-            :func:`train`.
+        LaminaError: There are too few images or groups, the folder has other settings, or any error of :func:`train`.
 
     >>> import tempfile
     >>> import numpy as np
@@ -145,6 +147,38 @@ def cross_validate(
     return last
 
 
+def iter_run(
+    dataset: Dataset,
+    deadline: Deadline | None,
+    start: StartRun,
+    name: str | None,
+    *,
+    choice: NetChoice | None,
+    recipe: Recipe | str | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+    pretrained: bool = True,
+    train: IterTrain = Run.iter_train,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Generator[RunEvent, None, None]:
+    """Train one run, of ``choice`` or of a net that lamina chooses before the deadline."""
+    if choice is None:
+        yield from iter_chosen(
+            dataset, deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS), given, pretrained=pretrained,
+            start=start, train=train, device=device, name=name, progress=progress,
+        )  # fmt: skip
+        return
+    if isinstance(recipe, Recipe):
+        experiment = Experiment(choice, recipe, dataset)
+    else:
+        experiment, decisions = fit_experiment(choice, dataset, recipe, given)
+        yield from decisions
+    yield from iter_named(
+        experiment, deadline, start=partial(start, name=name), train=train, device=device,
+        is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe) and not given.keys() & ENDS,
+    )  # fmt: skip
+
+
 def _plan(
     net: Net | nn.Module | str | None, recipe: Recipe | str | None, seconds: float | None, device: str
 ) -> TrainOne:
@@ -153,32 +187,7 @@ def _plan(
     check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
         raise RecipeError('recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").')
-    choice = None if net is None else choose_net(net)
-
-    def train_one(
-        dataset: Dataset, deadline: Deadline | None, start: StartRun, name: str | None
-    ) -> Generator[RunEvent, None, None]:
-        if choice is None:
-            assert deadline is not None  # noqa: S101
-            yield from iter_chosen(
-                dataset, deadline, {}, pretrained=True, start=start, train=Run.iter_train, device=device, name=name
-            )
-            return
-        if isinstance(recipe, Recipe):
-            experiment = Experiment(choice, recipe, dataset)
-        else:
-            experiment, decisions = fit_experiment(choice, dataset, recipe, {})
-            yield from decisions
-        yield from iter_named(
-            experiment,
-            deadline,
-            start=partial(start, name=name),
-            train=Run.iter_train,
-            device=device,
-            is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe),
-        )
-
-    return train_one
+    return partial(iter_run, choice=None if net is None else choose_net(net), recipe=recipe, device=device)
 
 
 def _limit(began: float, net: object, seconds: float | None) -> Deadline | None:
