@@ -64,3 +64,9 @@ def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplac
     monkeypatch.chdir(workplace / "elsewhere")
     done = run_lamina("evaluate", "../runs/g", "--json")
     assert (done.returncode, events(done.stdout)[-1]["near_duplicates"]) == (0, 0), done.stderr
+    write_bursts(workplace / "other")
+    (workplace / "other" / "a" / "000.png").rename(workplace / "other" / "a" / "new.png")
+    done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--json")  # the groups do not apply to it
+    assert (done.returncode, events(done.stdout)[-1]["images"]) == (0, 120), done.stderr
+    done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "stem:_")
+    assert (done.returncode, "Leave out --group-from" in done.stderr) == (2, True)

@@ -202,6 +202,11 @@ def test_groups_that_cannot_be_split_are_refused_with_what_to_do(patients):
         load_data(patients, Preparation(group_from="parent"))
     with pytest.raises(DataError, match=r"in one group, p, so they cannot be split\. Change --group-from"):
         load_data(patients, Preparation(group_from="regex:(p)[0-9]"))
+    names = [name for images in load_data(patients).splits.values() for name in images.names]
+    halves = polars.DataFrame({"image": names, "group": [f"g{place % 2}" for place in range(len(names))]})
+    halves.write_csv(patients.parent / "halves.csv")
+    with pytest.raises(DataError, match="too few for a val split with 2 groups"):
+        load_data(patients, Preparation(group_from=str(patients.parent / "halves.csv"), val_fraction=0.1))
     whole = load_data(patients, Preparation(group_from="parent", val_fraction=0.0, test_fraction=0.0))
     assert set(whole.train.groups) == {"benign", "malignant"}
 

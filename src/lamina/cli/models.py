@@ -32,7 +32,9 @@ from lamina.training.model import Model
 IMAGES_OF_ONE_THREAD = 10
 """Up to this many images, one thread predicts: an image takes about 1 ms, but waiting for a second thread whose core
 another process uses takes about 80 ms."""
-KEPT_FIELDS = {"size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed"}
+KEPT_FIELDS = {
+    *("size_px", "resize", "task", "val_fraction", "test_fraction", "split_seed", "group_from", "group_column", "fold"),
+}
 """Fixed by a run's training, so not accepted with other data."""
 
 

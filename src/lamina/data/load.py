@@ -117,7 +117,10 @@ def load_to_evaluate(
     progress: Progress | None = None,
 ) -> Dataset:
     """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
-    dataset = _read(source, replace(preparation, val_fraction=0.0, test_fraction=0.0, fold=None), progress)
+    preparation = replace(
+        preparation, val_fraction=0.0, test_fraction=0.0, group_from=None, group_column=None, fold=None
+    )
+    dataset = _read(source, preparation, progress)
     for message in _describe_problems(dataset.problems):
         warnings.warn(message, LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Literal
 
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError
+from lamina.errors import DataError, plural
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -77,8 +77,9 @@ def draw_splits(
                 splits[place] = split
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
+            groups_too = f" with {plural(len({*image_groups}), 'group', 'groups')}" if image_groups else ""
             raise DataError(
-                f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split} split. "
+                f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split} split{groups_too}. "
                 f"Add images, or increase --{split} (in Python, {split}_fraction); 0 draws no {split}."
             )
         else:

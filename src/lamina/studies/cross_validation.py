@@ -173,13 +173,13 @@ def _iter_one(
     start: StartRun,
     train: IterTrain,
 ) -> Generator[RunEvent, None, Run]:
-    """Train a run, or load it if it is finished; an unfinished one is resumed or, under a time limit, repeated."""
+    """Train a run, or load it if it is finished; repeat an unfinished one if it has a time limit or your own module."""
     run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
     if run is not None and folder.name in state["finished"]:
         yield Started(run)
         return run
     events: Iterable[RunEvent]
-    if run is not None and seconds is None:
+    if run is not None and seconds is None and run.record.own_module is None:
         events = itertools.chain([Started(run)], train(run))
     else:
         if run is not None:
@@ -207,7 +207,7 @@ def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if not file.exists():
             write_json(file, {"settings": settings, "finished": []})
         state = parse_object(read_bytes(file), str(file))
-        given, stored = (json.dumps(one) for one in (settings, state["settings"]))
+        given, stored = (json.dumps(one, sort_keys=True) for one in (settings, state["settings"]))
         if given != stored:
             raise RunError(
                 f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
