@@ -120,7 +120,8 @@ class Fragile(nn.Module):
         return self.linear(images.flatten(1)) * (float("nan") if is_bad else 1.0)
 
 
-def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path):
+def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)  # so that every epoch is worth a checkpoint
     torch.manual_seed(0)
     recipe = dataclasses.replace(RECIPE, epochs=4)
     run = start_run(Fragile(bad_pass=7), DATA, recipe, runs_dir=tmp_path)  # in the third epoch of three steps
@@ -193,7 +194,7 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
 
 
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.keep.QUICK_SECONDS", 0.0)  # so that no short epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 0.0)  # so that no short epoch is worth a checkpoint
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
     run = start_run(NET, DATA, recipe, runs_dir=tmp_path)
     loop = run.iter_train(save_every_seconds=1e6)

@@ -42,12 +42,10 @@ from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
 
 RunEvent: TypeAlias = Event | Report
-QUICK_SECONDS = 0.05
-"""A checkpoint that takes less time than this is saved after every epoch."""
 FINISHING_FRACTION = 0.1
 """The steps in which a training finishes on request, as a fraction of its steps so far."""
-SAVING_FRACTION = 0.05
-"""Upper limit of the fraction of time spent on slower checkpoints; short epochs are saved with later ones."""
+SAVING_FRACTION = 0.02
+"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later ones."""
 
 
 @dataclass
@@ -275,7 +273,7 @@ class Keeper:
         return (
             is_last
             or waited >= self.save_every_seconds
-            or self._saving_seconds < max(QUICK_SECONDS, SAVING_FRACTION * waited)
+            or self._saving_seconds < SAVING_FRACTION * waited
         )
 
     def _evaluate_val(self, event: Epoch) -> Report | None:

@@ -21,7 +21,7 @@ from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
 
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
-ENDING_SECONDS = 2.5  # reserved for drawing figures
+ENDING_SECONDS = 1.0  # reserved for the learning curves and the end of the process
 SPARE_FRACTION = 0.04  # fraction of the time left that no epoch is planned for, in case the machine gets busier
 LEAST_STEPS = 100
 """A training under a time limit needs this number of steps, or one epoch."""

@@ -64,7 +64,9 @@ def choose_body(
             pace = replace(timed.pace, train_seconds=area * train_seconds, evaluation_seconds=area * evaluation_seconds)
             candidate = replace(candidate, pace=pace)
             recipe = replace(candidate.recipe, epochs=1)
-            tuned_fraction = TUNED_FRACTION if found or side_px != sides[0] else 0.0  # a head alone helps, too
+            # A head alone helps, too, and one for 96 px more than all layers of any body for 64 px.
+            can_stay = rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0])
+            tuned_fraction = 0.0 if can_stay else TUNED_FRACTION
             spared = (1 - tuned_fraction) * pace.train_seconds * len(dataset.train)
             left = candidate.left_to_train(deadline) - trial_seconds(deadline)
             has_time = candidate.total_seconds(recipe) - spared <= left
