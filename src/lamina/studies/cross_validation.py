@@ -130,14 +130,15 @@ def iter_folds(
     existing folder with other settings is an error.
     """
     check_folds(folds)
-    share = None if deadline is None else max(0.0, deadline.seconds_left()) / (folds + 1)
-    if share is not None and share < LEAST_SECONDS:
-        raise RecipeError(
-            f"A cross-validation with {folds} folds trains {folds + 1} runs, and the time limit leaves {share:.1f} s "
-            f"for each. Increase --time (in Python, seconds) by at least {(folds + 1) * (LEAST_SECONDS - share):.0f} s."
-        )
     part = hold_out(dataset, 1, folds)  # fails before the folder is created
     path = runs_dir / (name or _name_study(runs_dir, folds))
+    left = folds + 1 - len(_read_state(path)["finished"])
+    if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
+        raise RecipeError(
+            f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only "
+            f"{max(0.0, deadline.seconds_left()):.1f} s are left for all of them. Increase --time (in Python, seconds) "
+            f"by at least {math.ceil(lacking)} s."
+        )
     with _open(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
         yield Decision("folds", f"{folds}, in {path}", "to resume, run the command again with this name")
         runs: list[Run] = []
@@ -206,13 +207,18 @@ def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     with lock_folder(path):
         if not file.exists():
             write_json(file, {"settings": settings, "finished": []})
-        state = parse_object(read_bytes(file), str(file))
+        state = _read_state(path)
         given, stored = (json.dumps(one, sort_keys=True) for one in (settings, state["settings"]))
         if given != stored:
             raise RunError(
                 f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
             )
         yield state
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    file = path / FOLDS_FILE
+    return parse_object(read_bytes(file), str(file)) if file.exists() else {"finished": []}
 
 
 def _name_study(runs_dir: Path, folds: int) -> str:
