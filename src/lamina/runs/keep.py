@@ -270,11 +270,7 @@ class Keeper:
         """Whether to save after this epoch: yes, unless saving would take too large a fraction of the time."""
         waited = time.perf_counter() - self._saved_at
         is_last = self.training.is_finished or self._early_end is not None
-        return (
-            is_last
-            or waited >= self.save_every_seconds
-            or self._saving_seconds < SAVING_FRACTION * waited
-        )
+        return is_last or waited >= self.save_every_seconds or self._saving_seconds < SAVING_FRACTION * waited
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""

@@ -15,13 +15,16 @@ from lamina.errors import RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.net_names import NetChoice
+from lamina.training.device import choose_device
+from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from lamina.training.timing import STEPS, TIMED_BATCH, Pace, measure_pace
+from lamina.training.timing import STEPS, TIMED_BATCH, TIMED_EVALUATION, Pace, measure_pace, time_evaluation
 
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
-ENDING_SECONDS = 1.0  # reserved for the learning curves and the end of the process
+ENDING_SECONDS = 1.2  # reserved for the learning curves and the end of the process
+EVALUATION_RESERVE = 1.1  # factor of the time of the final evaluation, which is timed with few images
 SPARE_FRACTION = 0.04  # fraction of the time left that no epoch is planned for, in case the machine gets busier
 LEAST_STEPS = 100
 """A training under a time limit needs this number of steps, or one epoch."""
@@ -92,7 +95,8 @@ class Candidate:
         dataset = self.experiment.dataset
         evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
         # Two checkpoints: before the fall and after the last step.
-        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.pace.evaluation_seconds * sum(evaluated)
+        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds
+        seconds += EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(evaluated)
         search = estimate_seconds(evaluated[0], len(dataset.train), self.shape) if evaluated else 0.0
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
@@ -121,6 +125,12 @@ class Candidate:
         images = self.experiment.dataset.train.take_evenly(STEPS * TIMED_BATCH)
         pace = measure_pace(self.make(), resize_images(images, self.side_px), self.recipe, device)
         return replace(self, pace=pace)
+
+    def time_evaluation(self, device: str) -> Candidate:
+        """The candidate with the pace of an evaluation at its image size, measured."""
+        few = resize_images(self.experiment.dataset.train.take_evenly(TIMED_EVALUATION), self.side_px)
+        model = build_model(self.make(), few, self.recipe).to(choose_device(device).value)
+        return replace(self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few)))
 
 
 def open_end(candidate: Candidate) -> Candidate:

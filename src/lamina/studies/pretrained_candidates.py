@@ -34,8 +34,11 @@ MOST_ENLARGEMENT = 4
 TIMED_SIDE_PX = 96
 ENOUGH_PX = 128
 """Up to this side, a larger image is worth more than a larger body, and above it less."""
-TUNED_FRACTION = 0.25
-"""Lower limit of the part of an epoch that trains all layers; with less time, a smaller body or image is better."""
+TUNED_EPOCHS, TUNED_EPOCHS_ABOVE = 0.25, 2.0
+"""Lower limits of the epochs that train all layers, up to ``ENOUGH_PX`` and above it; with less time, a smaller body or
+image is better."""
+LONG_FRACTION = 0.1
+"""The final evaluation is timed at the chosen size if it seems to take this fraction of the time limit."""
 TRIAL_FRACTION, LEAST_TRIAL_SECONDS = 0.1, 2.0
 """Fraction of the time limit for a trial from scratch beside a pretrained net, and its lower limit."""
 MOST_HELD_OUT = 1_000  # images to compare a trial with a fitted head on
@@ -64,10 +67,10 @@ def choose_body(
             pace = replace(timed.pace, train_seconds=area * train_seconds, evaluation_seconds=area * evaluation_seconds)
             candidate = replace(candidate, pace=pace)
             recipe = replace(candidate.recipe, epochs=1)
-            # A head alone helps, too, and one for 96 px more than all layers of any body for 64 px.
-            can_stay = rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0])
-            tuned_fraction = 0.0 if can_stay else TUNED_FRACTION
-            spared = (1 - tuned_fraction) * pace.train_seconds * len(dataset.train)
+            tuned_epochs = TUNED_EPOCHS if side_px <= ENOUGH_PX else TUNED_EPOCHS_ABOVE
+            if rank == 0 and (side_px <= TIMED_SIDE_PX or side_px == sides[0]):
+                tuned_epochs = 0.0  # a head for 96 px is better than all layers of any body for 64 px
+            spared = (1 - tuned_epochs) * pace.train_seconds * len(dataset.train)
             left = candidate.left_to_train(deadline) - trial_seconds(deadline)
             has_time = candidate.total_seconds(recipe) - spared <= left
             if has_time:
@@ -78,6 +81,8 @@ def choose_body(
     if not found:
         return None, tuple(considered)
     chosen = max(found, key=lambda one: one[0])[1]
+    if chosen.side_px != timed_px and chosen.ending_seconds() > LONG_FRACTION * deadline.seconds:
+        chosen = chosen.time_evaluation(device)
     others = [one for one in considered if not is_of(one, chosen)]
     return chosen, (*others, to_considered(chosen, CHOSEN, replace(chosen.recipe, epochs=1)))
 

@@ -89,7 +89,7 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     train_seconds = (ended[-1] - (ended[skipped - 1] if skipped else began)) / trained
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
-    return Pace(train_seconds, _time_evaluation(training.model, images), ended[0] - began, saving_seconds)
+    return Pace(train_seconds, time_evaluation(training.model, images), ended[0] - began, saving_seconds)
 
 
 def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
     return min(recipe.batch_size, lanes * size), lanes
 
 
-def _time_evaluation(model: Model, images: Images) -> float:
+def time_evaluation(model: Model, images: Images) -> float:
     """Seconds per image, after a warm-up call if it is short, from more images if the net is fast."""
     count, seconds = 0, 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
