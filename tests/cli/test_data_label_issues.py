@@ -43,14 +43,14 @@ def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     before = digest_files(mislabelled)
     sheet = tmp_path / "label-issues.png"
-    told = run_process("data", mislabelled, "--labels", "--no-pretrained", "--json", "--label-issues", sheet)
+    told = run_process("data", mislabelled, "--labels", "--no-pretrained", "--json", "--output", sheet)
     assert told.returncode == 0, told.stderr
     (event,) = events(told.stdout)
     assert event.keys() == {"event", "label_issues", "agreement", "injected_recall"}
     assert event["event"] == "labels"
     # How many are listed follows from probabilities, which differ a little between processors and with kernels; the
     # estimate for a single error rounds to 0 or 1.
-    first = {(one["image"], one["given"], one["suggested"]) for one in event["label_issues"][:2]}
+    first = {(one["image"], one["given"], one["likely"]) for one in event["label_issues"][:2]}
     assert first <= {(f"{split}/dark/wrong.png", "dark", "bright") for split in ("train", "test")}
     scores = [one["score"] for one in event["label_issues"]]
     assert scores == sorted(scores, reverse=True)
@@ -235,15 +235,15 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
     [
         (("--labels", "--with", "runs/none"), "Use only one of them."),
         (
-            ("--label-issues", "found.png"),
-            "--label-issues draws label issues. Add --labels or --with RUN to find them.",
+            ("--output", "found.png"),
+            "--output saves label issues. Add --labels or --with RUN to find them.",
         ),
         (
             ("--labels", "--hard", "found.png"),
             "--hard draws images that are hard for the model of a run. Add --with RUN.",
         ),
-        (("--duplicates", "--label-issues", "found.png"), "Add --labels or --with RUN to find them."),
-        (("--labels", "--label-issues", "found.jpg"), "it must end in .png. Use --label-issues found.png."),
+        (("--duplicates", "--output", "found.png"), "Add --labels or --with RUN to find them."),
+        (("--labels", "--output", "found.jpg"), "it must end in .csv or .png. Use --output found.csv."),
         (("--labels", "--device", "mps"), "device is 'mps', but torch does not find one on this machine"),
         (("--labels", "--top", "0"), "must be at least 1"),
         (("--duplicates", "--net", "mine.py"), "Add --with RUN."),

@@ -100,10 +100,12 @@ def test_labels_are_judged_one_by_one():
     targets[2, 1] = True  # wrong: yes instead of no
     targets[8, 1] = False
     images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("wet", "warm"))
-    assert find_label_issues(images, probabilities) == (
-        LabelIssue(2, 1, "warm: yes", "warm: no", 0.9),
-        LabelIssue(8, 1, "warm: no", "warm: yes", 0.9),
-    )
+    found = find_label_issues(images, probabilities)
+    assert [(one.row, one.column, one.given, one.likely, one.score) for one in found] == [
+        (2, 1, "warm: yes", "warm: no", 0.9),
+        (8, 1, "warm: no", "warm: yes", 0.9),
+    ]
+    assert found[0].explain("the model") == "the model: 90.0 % warm: no, 10.0 % warm: yes"
 
 
 def test_binary_targets_are_two_classes():
@@ -111,7 +113,7 @@ def test_binary_targets_are_two_classes():
     probabilities = np.where(targets, 0.8, 0.2)[:, None]
     targets[1] = False
     images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("is it wet?",))
-    assert find_label_issues(images, probabilities) == (LabelIssue(1, 0, "no", "yes", 0.8),)
+    assert find_label_issues(images, probabilities) == (LabelIssue(1, 0, "no", "yes", 1 - 0.8, 0.8),)
 
 
 def agree(probabilities: np.ndarray, targets: np.ndarray):

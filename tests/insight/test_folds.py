@@ -78,7 +78,7 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
     steps: list[tuple[int, int]] = []
     findings = check_labels(Dataset.from_images(train, test=test), predict)
     assert [
-        (label_issue.row, label_issue.given, label_issue.suggested) for label_issue in findings.label_issues["train"]
+        (label_issue.row, label_issue.given, label_issue.likely) for label_issue in findings.label_issues["train"]
     ] == [(4, "1", "0")]
     assert [label_issue.row for label_issue in findings.label_issues["test"]] == [7]
     assert (findings.injected, findings.injected_found) == (2, 2)

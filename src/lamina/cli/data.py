@@ -9,7 +9,7 @@ from typing import Any
 
 from lamina.cli.data_argument import choose_data
 from lamina.cli.options.data_options import DataOptions
-from lamina.cli.output import save_sheet
+from lamina.cli.output import check_issues_file, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
 from lamina.data.findings import Finding, Sighting, imbalance
@@ -58,8 +58,8 @@ def _check(options: DataOptions) -> None:
         raise DataError("--net defines the net of a run, but there is no run. Add --with RUN.")
     if not options.pretrained and not options.labels:
         raise DataError("--no-pretrained applies to the nets that --labels trains. Add --labels.")
-    if options.label_issues is not None and not options.labels and options.run is None:
-        raise DataError("--label-issues draws label issues. Add --labels or --with RUN to find them.")
+    if options.output and not options.labels and options.run is None:
+        raise DataError("--output saves label issues. Add --labels or --with RUN to find them.")
     if options.groups is not None and (not options.duplicates or options.groups.suffix.lower() != ".csv"):
         raise DataError("--groups saves near-duplicates as a .csv file. Use --duplicates --groups groups.csv.")
     if options.hard is not None and options.run is None:
@@ -67,9 +67,9 @@ def _check(options: DataOptions) -> None:
     for flag, count in (("--samples", options.samples), ("--top", options.top)):
         if count < 1:
             raise DataError(f"{flag} is {count}; it must be at least 1. Use {flag} 10.")
-    for flag, file in (
-        ("--contact-sheet", options.contact_sheet), ("--label-issues", options.label_issues), ("--hard", options.hard),
-    ):  # fmt: skip
+    for output in options.output:
+        check_issues_file(output)
+    for flag, file in (("--contact-sheet", options.contact_sheet), ("--hard", options.hard)):
         if file is not None and file.suffix.lower() != ".png":
             raise DataError(f"{flag} is {file}; it must end in .png. Use {flag} {file.with_suffix('.png')}.")
 
@@ -155,6 +155,8 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
     return {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
+        "corrected": dataset.corrected,
+        "excluded": dataset.excluded,
         "shape": dataset.train.shape,
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from lamina.cli.near_duplicates import Sight
 from lamina.cli.options.data_options import DataOptions
-from lamina.cli.output import save_sheet
+from lamina.cli.output import save_sheet, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
+from lamina.data.corrections import COLUMNS, format_rows
 from lamina.data.duplicates import digest_rows
 from lamina.data.load import check_learnable
 from lamina.data.splits import Split
 from lamina.errors import plural
+from lamina.files import write_atomically
 from lamina.insight.confident_learning import Agreement, LabelIssue, check_labels
 from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by
 from lamina.insight.similarity import group_copies
@@ -24,6 +27,10 @@ from lamina.training.pretrained import find_all_at_hand
 
 NEAR_DUPLICATES_IMAGES = 20_000
 """Up to this many images, near-duplicates are kept in the same fold; beyond it, only identical images are."""
+HOW_TO_CORRECT = (
+    "Delete the rows that you disagree with, or write the right labels in the column given, then run lamina train "
+    "--labels-from {file}."
+)
 
 
 def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
@@ -70,6 +77,15 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     )
 
 
+def _write_table(file: Path, found: Sequence[tuple[Sight, LabelIssue]], who: str) -> None:
+    rows = [
+        (sight.name, sight.images.split, one.given, one.likely, f"{one.score:.4f}", one.explain(who), "")
+        for sight, one in found
+    ]
+    with writing(file):
+        write_atomically(file, format_rows([COLUMNS, *rows]))
+
+
 def count_label_issues(images: Images, label_issues: Sequence[LabelIssue], disagreements: int) -> str:
     total = images.targets.size
     return (
@@ -101,16 +117,22 @@ def report_label_issues(
         key=lambda pair: -pair[1].score,
     )
     found = [(Sight(images, one.row), one) for images, one in ordered]
-    rows = [(sight.name, sight.images.split, one.given, one.suggested, f"{one.score:.3f}") for sight, one in found]
-    terminal.tabulate(("image", "split", "given", "suggested", "score"), rows, texts=4, top=options.top)
-    if options.label_issues is not None:
+    rows = [(sight.name, sight.images.split, one.given, one.likely, f"{one.score:.3f}") for sight, one in found]
+    terminal.tabulate(("image", "split", "given", "likely", "score"), rows, texts=4, top=options.top)
+    for file in options.output:
+        if file.suffix.lower() == ".csv":
+            _write_table(file, found, "nets trained on other images" if options.labels else "the model")
+            terminal.remark(
+                f"label issues: {file}. {HOW_TO_CORRECT.format(file=file) if ordered else 'There are none.'}"
+            )
+            continue
         from lamina.drawing.contact_sheet import build_label_issues_sheet
 
         title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely incorrect"
-        save_sheet(build_label_issues_sheet(ordered, title), options.label_issues)
-        terminal.remark(f"images with label issues: {options.label_issues}")
-    elif ordered:
-        terminal.remark("To draw these images, use --label-issues FILE.png.")
+        save_sheet(build_label_issues_sheet(ordered, title), file)
+        terminal.remark(f"images with label issues: {file}")
+    if ordered and not options.output:
+        terminal.remark("To draw these images, use --output FILE.png; to correct their labels, --output FILE.csv.")
     if ordered:
         terminal.remark(
             "Look at each image before you correct its label: some are correct. Do not remove test images, because "
@@ -119,8 +141,7 @@ def report_label_issues(
     terminal.emit(
         "labels",
         label_issues=[
-            sight.to_json() | {"given": one.given, "suggested": one.suggested, "score": one.score}
-            for sight, one in found
+            sight.to_json() | {"given": one.given, "likely": one.likely, "score": one.score} for sight, one in found
         ],
         agreement={split: agreement.value for split, agreement in agreements.items()},
         injected_recall=injected_recall,

@@ -71,7 +71,7 @@ def choose_evaluated_data(
         if kept := given.flags_of(KEPT_FIELDS):
             raise DataError(f"{run.path} loads images as it did for training, and draws no splits. Leave out {kept}.")
         task = predictor.task
-        preparation = dataclasses.replace(own.preparation, **given)
+        preparation = dataclasses.replace(dataclasses.replace(own.preparation, labels_from=(), exclude=None), **given)
         preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
         return choose_other_data(source, preparation, task.target_names, match, terminal), False
     if given:

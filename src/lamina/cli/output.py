@@ -64,6 +64,16 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def check_issues_file(file: Path) -> None:
+    """Check a file of ``--output`` before hours of work; a table that exists may hold corrections by hand."""
+    if file.suffix.lower() not in (".csv", ".png"):
+        raise DataError(f"--output is {file}; it must end in .csv or .png. Use --output {file.with_suffix('.csv')}.")
+    if file.suffix.lower() == ".csv" and file.exists():
+        raise DataError(f"{file} exists, and may contain your corrections. Choose another file, or delete it.")
+    if not file.absolute().parent.is_dir():
+        raise DataError(f"--output is {file}, but there is no folder {file.parent}. Create it.")
+
+
 def save_sheet(sheet: Figure | Image, file: Path) -> None:
     from lamina.drawing.style import save_figure  # loads matplotlib
 

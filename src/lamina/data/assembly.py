@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
+from lamina.data.corrections import Corrections
 from lamina.data.duplicates import list_leaks
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Problem, Progress
@@ -21,7 +22,9 @@ from lamina.targets import kind_of
 ENCODING = ("utf-8", "surrogateescape")
 
 
-def build_dataset(listing: Listing, name: str, preparation: Preparation, folder: Path, progress: Progress) -> Dataset:
+def build_dataset(
+    listing: Listing, name: str, preparation: Preparation, corrections: Corrections, folder: Path, progress: Progress
+) -> Dataset:
     """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
     if listing.pixels is None:
         listing = leave_out_unlabeled(listing, preparation)
@@ -33,6 +36,7 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
         check_divisible(targets, target_names, groups)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
+    corrected = corrections.apply(names, targets, target_names)  # after the splits, which they do not change
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)
@@ -42,7 +46,7 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         order = list(range(len(names)))
         found = store_pixels(listing.pixels, folder, size_px, resize)
     problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
-    kept = [one for one in found if not one.reason]
+    kept = [one for one in found if not one.reason and corrected.are_kept[order[one.row]]]
     splits = [drawn[order[one.row]] for one in kept]
     if rule != OWN_RULE:
         own = [listing.splits[order[one.row]] for one in kept]
@@ -54,7 +58,7 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
     if rows != list(range(len(found))):
         keep_rows(folder / "pixels.npy", rows)
     places = [order[row] for row in rows]
-    names, targets = [names[place] for place in places], targets[places]
+    names, targets = [names[place] for place in places], corrected.targets[places]
     groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
     pixels = map_pixels(folder / "pixels.npy")
@@ -81,4 +85,6 @@ def build_dataset(listing: Listing, name: str, preparation: Preparation, folder:
         target_reason=reason,
         leaks=list_leaks(splits, names, [one.pixel_digest for one in kept]),
         conversions=tuple(listing.conversions),
+        corrected=corrected.labels,
+        excluded=corrected.images,
     )

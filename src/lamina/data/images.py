@@ -229,6 +229,8 @@ class Dataset:
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
+        corrected: the number of labels that ``Preparation.labels_from`` changed.
+        excluded: the number of images that it or ``Preparation.exclude`` left out.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 
@@ -248,6 +250,8 @@ class Dataset:
     target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()
     conversions: tuple[str, ...] = ()
+    corrected: int = 0
+    excluded: int = 0
     source: str = ""
     preparation: Preparation = Preparation()
 

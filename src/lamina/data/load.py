@@ -14,6 +14,7 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
+from lamina.data.corrections import locate_corrections, read_corrections
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
@@ -252,8 +253,9 @@ def find_prepared(source: str | Path, preparation: Preparation = Preparation()) 
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
     if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
         return None
-    name, key, opened, _ = _open(source, preparation)
-    found, held = find_cached(name, key, digest_of(opened.state)), preparation.folds()
+    name, key, opened, drawn = _open(source, preparation)
+    found = find_cached(name, key, digest_of(opened.state, read_corrections(drawn)))
+    held = preparation.folds()
     return hold_out(found, *held) if found and held else found
 
 
@@ -261,7 +263,9 @@ def _read(
     source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
 ) -> Dataset:
     """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
+    preparation = locate_corrections(preparation)
     name, key, opened, drawn = _open(source, preparation)
+    corrections = read_corrections(drawn)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:
         columns = [field for field in unused if field not in FOLDER_OPTIONS]
@@ -272,11 +276,11 @@ def _read(
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
-        dataset = build_dataset(opened.read(folder, show), name, drawn, folder, show)
+        dataset = build_dataset(opened.read(folder, show), name, drawn, corrections, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
-    dataset = load_cached(name, key, digest_of(opened.state), build)
+    dataset = load_cached(name, key, digest_of(opened.state, corrections), build)
     problems = (*dataset.problems, *opened.unused)
     dataset = replace(dataset, source=full_source(source), preparation=preparation, problems=problems)
     return hold_out(dataset, *held) if (held := preparation.folds()) else dataset

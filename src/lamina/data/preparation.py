@@ -67,6 +67,11 @@ class Preparation:
     fold: str | None = None
     """use one data set of a cross-validation: 2/5 trains on train and val except for the second of five folds, and
     tests on this fold; 0/5 trains on all of train and val, and tests on test"""
+    labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
+    """CSV files of corrected labels, as --labels --output writes them: edit the column given, or delete the rows that
+    you disagree with"""
+    exclude: str | None = None
+    """file with the names of images to leave out, one per line"""
 
     def __post_init__(self) -> None:
         check_fields(self, DataError)

@@ -45,10 +45,10 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
 
 
 def build_label_issues_sheet(found: Sequence[tuple[Images, LabelIssue]], title: str) -> Image.Image:
-    """A sheet of the first label issues: under each image the given label, the suggested label, and the score."""
+    """A sheet of the first label issues: under each image the given label, the likely label, and the score."""
     drawn = found[:MOST_LABEL_ISSUES]
     tiles = [make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn]
-    captions = [(shorten(one.given), f"→ {shorten(one.suggested)}", f"{one.score:.2f}") for _, one in drawn]
+    captions = [(shorten(one.given), f"→ {shorten(one.likely)}", f"{one.score:.2f}") for _, one in drawn]
     rest = f"and {len(found) - len(drawn):,} more, not drawn" if len(found) > len(drawn) else ""
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 

@@ -111,13 +111,26 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that is probably incorrect; ``score`` is from 0.5 to 1, as in :class:`SelectedRows`."""
+    """A label that is probably incorrect, with the probabilities of the given and the likely label."""
 
     row: int
     column: int  # of the label for multi-label targets, else 0
     given: str
-    suggested: str
-    score: float
+    likely: str
+    given_probability: float
+    likely_probability: float
+
+    @property
+    def score(self) -> float:
+        """From 0.5 to 1, as in :class:`SelectedRows`."""
+        return round((1 + self.likely_probability - self.given_probability) / 2, 4)
+
+    def explain(self, who: str) -> str:
+        """The reason, as text; ``who`` predicted the probabilities."""
+        return (
+            f"{who}: {100 * self.likely_probability:.1f} % {self.likely}, "
+            f"{100 * self.given_probability:.1f} % {self.given}"
+        )
 
 
 def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[LabelIssue, ...]:
@@ -129,9 +142,10 @@ def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -
         classes = names if kind is SINGLE_LABEL else ("no", "yes")
         prefix = f"{names[column]}: " if kind is MULTI_LABEL else ""
         issues = select_by_confident_learning(columns, given)
-        for row, suggested, score in zip(issues.rows.tolist(), issues.suggested, issues.scores.tolist(), strict=True):
-            own, other = prefix + classes[given[row]], prefix + classes[suggested]
-            label_issues.append(LabelIssue(row, column, own, other, round(score, 4)))
+        for row, likely in zip(issues.rows.tolist(), issues.suggested.tolist(), strict=True):
+            own, other = prefix + classes[given[row]], prefix + classes[likely]
+            values = float(columns[row, given[row]]), float(columns[row, likely])
+            label_issues.append(LabelIssue(row, column, own, other, *values))
     return tuple(sorted(label_issues, key=lambda label_issue: -label_issue.score))
 
 

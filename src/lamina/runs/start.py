@@ -190,7 +190,9 @@ def describe_record(
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
+        data=DataOrigin(
+            dataset.source, dataset.name, dataset.fingerprint, dataset.preparation, dataset.corrected, dataset.excluded
+        ),
         device=prepared.device,
         precision=prepared.precision,
         rewind_on_nan=False,

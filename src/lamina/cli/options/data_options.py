@@ -32,6 +32,8 @@ class PreparationFields(Given):
         "group_column": arg(metavar="NAME"),
         "group_from": arg(metavar="RULE"),
         "fold": arg(metavar="K/N"),
+        "labels_from": arg(metavar="FILE..."),
+        "exclude": arg(metavar="FILE"),
     }
 
 
@@ -47,7 +49,7 @@ class DataOptions:
     """
 
     data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
-    labels: Annotated[Flag, Group("check")] = False
+    labels: Annotated[Flag, arg(aliases=("--label-issues",)), Group("check")] = False
     """find label issues, by training nets with cross-validation"""
     run: Annotated[Path | None, arg(name="with", metavar="RUN"), Group("check")] = None
     """find label issues, hard classes and images, and outliers, with the model of a run"""
@@ -64,8 +66,8 @@ class DataOptions:
     """save a sheet of sample training images of each class to this .png file"""
     samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
-    label_issues: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --labels or --with: save a sheet of the label issues to this .png file"""
+    output: Annotated[tuple[Path, ...], arg(metavar="FILE..."), Group("output")] = ()
+    """with --labels or --with: save the label issues as a table to correct (.csv), a sheet of images (.png) or both"""
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """with --with: save a sheet of the most frequent confusions and of the images with the largest losses to this .png
     file"""
