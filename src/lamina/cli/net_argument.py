@@ -22,6 +22,9 @@ from lamina.training.recipe import Recipe
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
     """Find the net that ``text`` names, as :func:`find_net` does, or execute ``file.py`` or ``file.py:NAME``."""
     is_timm = text.startswith(TIMM)
+    for folder in () if weights is None else (Path(weights), Path(weights).parent):
+        if (folder / "run.json").exists():
+            raise NetError(f"--weights is {weights}, the weights of a run. Use lamina train --start-from {folder}.")
     if weights is not None and not is_timm:
         raise NetError(f"--weights is {weights!r}, but only timm:NAME has pretrained weights. Leave out --weights.")
     if not is_timm and (file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text)):

@@ -10,7 +10,7 @@ from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import check_parts_given, choose_net, find_dataset, make_training
+from lamina.runs.retraining import check_parts_given, choose_net, find_dataset, make_training, read_initial
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.training.events import Epoch, Step
@@ -44,7 +44,8 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
     run = add_module(run, options.net, terminal)
     check_parts_given(run.folder, run.record, run.parts)
     dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
-    training = make_training(run.record, dataset, choose_net(run.folder, run.record, run.module))
+    net, initial = choose_net(run.folder, run.record, run.module), read_initial(run.folder, run.record)
+    training = make_training(run.record, dataset, net, initial=initial)
     rows = []
     is_same = True
     with terminal.progress() as show_progress:

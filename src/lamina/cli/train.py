@@ -12,6 +12,7 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
+from lamina.cli.start_from import load_start, prepare_like, print_comparison
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
@@ -27,31 +28,31 @@ from lamina.training.group import Group, join_group
 
 
 def run(options: TrainOptions, terminal: Terminal) -> int:
-    """Run the command."""
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    preparation = Preparation(**options.preparation)
-    if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
-        preparation = replace(preparation, val_fraction=0.0)
+    preparation = _prepare(options)
     with join_group() as group:
         _check(options, group)
-        can_finish = options.folds is None and (options.net is None or seconds is not None)
-        finish = threading.Event() if can_finish else None
+        finish = threading.Event() if options.folds is None and (options.net is None or seconds is not None) else None
         start = partial(start_run, device=options.device, command=terminal.command, group=group)
         train = partial(
             Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
             on_diagnosis=options.on_diagnosis, group=group, finish=finish,
         )  # fmt: skip
         limit = DEFAULT_SECONDS if seconds is None else seconds
-        choice = None
-        if options.net is None:
+        choice, origin = None, load_start(options, terminal)
+        if origin is not None:
+            start, preparation = partial(start, start_from=origin.run), prepare_like(origin.run, options.preparation)
+        elif options.net is None:
             _print_limit(options, limit, terminal)
         else:
             choice = choose_net(options.net, terminal, options.weights)
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
         dataset = choose_data(options.data, preparation, terminal)
-        is_timed = seconds is not None or options.net is None
-        deadline = Deadline(STARTED, limit) if is_timed and "epochs" not in options.given else None
+        if origin is not None:
+            choice = origin.choose_net(dataset := origin.fit(dataset))
+        is_timed = (seconds is not None or choice is None) and "epochs" not in options.given
+        deadline = Deadline(STARTED, limit) if is_timed else None
         with terminal.progress() as show_progress:
             train_one = partial(
                 iter_run, choice=choice, recipe=options.recipe, given=options.given, pretrained=options.pretrained,
@@ -80,15 +81,29 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         if several and stopped_by is None:
             return 0
         status = print_result(made, stopped_by, terminal)
+        if origin is not None and stopped_by is None:
+            print_comparison(made, origin.run, terminal)
         if several:
             name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
             terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
         return status
 
 
+def _prepare(options: TrainOptions) -> Preparation:
+    preparation = Preparation(**options.preparation)
+    if options.recipe == zoo.PUBLISHED and preparation.val_fraction is None:
+        return replace(preparation, val_fraction=0.0)
+    return preparation
+
+
 def _check(options: TrainOptions, group: Group) -> None:
     """Reject options that exclude each other."""
-    if group.size > 1 and (options.net is None or options.time is not None):
+    if options.start_from is not None and (options.seeds or options.folds or options.weights or options.recipe):
+        raise RecipeError(
+            "--start-from uses the net, weights and recipe of one run. Leave out --seeds, --folds, --weights and "
+            "--recipe. To change settings of the recipe, use their options, as in --epochs 5 --lr 0.01."
+        )
+    if group.size > 1 and ((options.net is None and options.start_from is None) or options.time is not None):
         raise RecipeError(
             "A group of processes needs a NET and cannot use --time, because the processes would measure different "
             "times. Use lamina train NET --epochs N."
@@ -120,7 +135,7 @@ def _check(options: TrainOptions, group: Group) -> None:
         raise RecipeError(
             f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}. Leave out one of them."
         )
-    if options.net is None:
+    if options.net is None and options.start_from is None:
         head = options.given.get("head")
         for name, value in (("recipe", options.recipe), ("weights", options.weights), ("head", head)):
             if value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,7 @@ def build_dataset(
         listing = leave_out_unlabeled(listing, preparation)
     names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
-    groups = tuple(str(group) for group in listing.groups)
-    if preparation.group_from is not None:
-        groups = tuple(find_groups(names, preparation.group_from))
+    groups = _find_groups(listing, names, preparation)
     if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
         check_divisible(targets, target_names, groups)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
@@ -61,20 +60,16 @@ def build_dataset(
     names, targets = [names[place] for place in places], corrected.targets[places]
     groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
-    pixels = map_pixels(folder / "pixels.npy")
     counts = [splits.count(split) for split in SPLITS]
-    train, val, test = split_images(pixels, targets, target_names, tuple(names), sizes_px, counts, groups)
-    # The fingerprint covers what training sees, not how it was requested, so that it outlives new options.
-    how = resize if size_px else "crop"  # images that keep their size are not resized, so "resize" has no effect
-    digest = hashlib.blake2b(f"{size_px} {how} {targets.dtype} {target_names}".encode(*ENCODING), digest_size=16)
+    train, val, test = split_images(
+        map_pixels(folder / "pixels.npy"), targets, target_names, tuple(names), sizes_px, counts, groups
+    )
+    head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"  # without resizing: crop
     whole = (listing.pixels and listing.pixels.content) or ""
-    for one, split, image, target in zip(kept, splits, names, targets, strict=True):
-        digest.update(f"\n{split}\0{image}\0{'' if whole else one.content}\0".encode(*ENCODING))
-        digest.update(target.tobytes())
-    digest.update("\n".join([whole, *groups]).encode(*ENCODING))
+    contents = ["" if whole else one.content for one in kept]
     return Dataset(
         name=name,
-        fingerprint=digest.hexdigest(),
+        fingerprint=_digest(head, zip(splits, names, contents, targets, strict=True), [whole, *groups]),
         train=train,
         val=val,
         test=test,
@@ -88,3 +83,19 @@ def build_dataset(
         corrected=corrected.labels,
         excluded=corrected.images,
     )
+
+
+def _find_groups(listing: Listing, names: Sequence[str], preparation: Preparation) -> tuple[str, ...]:
+    if preparation.group_from is not None:
+        return tuple(find_groups(names, preparation.group_from))
+    return tuple(str(group) for group in listing.groups)
+
+
+def _digest(head: str, images: Iterable[tuple[str, str, str, np.ndarray]], tail: Sequence[str]) -> str:
+    """The fingerprint covers what training sees, not how it was requested, so that it outlives new options."""
+    digest = hashlib.blake2b(head.encode(*ENCODING), digest_size=16)
+    for split, name, content, target in images:
+        digest.update(f"\n{split}\0{name}\0{content}\0".encode(*ENCODING))
+        digest.update(target.tobytes())
+    digest.update("\n".join(tail).encode(*ENCODING))
+    return digest.hexdigest()

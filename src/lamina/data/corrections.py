@@ -101,7 +101,7 @@ def format_rows(rows: Iterable[Sequence[str]]) -> bytes:
 def _read_rows(file: str, option: str) -> list[list[str]]:
     flag = f"--{option.replace('_', '-')}"
     try:
-        text = Path(file).read_text("utf-8-sig")
+        text = Path(file).read_bytes().decode("utf-8-sig")
         first = text.lstrip().partition("\n")[0]
         mark = next((mark for mark in ",;\t" if mark in first), ",")
         read = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))

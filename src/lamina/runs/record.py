@@ -16,7 +16,7 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import RunError, escape
+from lamina.errors import RunError, escape, name_some
 from lamina.files import damaged
 from lamina.kernels.library import find_kernels
 from lamina.nets import Net, Shape
@@ -83,6 +83,20 @@ class Considered:
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """The run whose weights a training started from, and what became of its classes, labels or numbers."""
+
+    run: str  # absolute path
+    weights: str  # digest
+    kept: tuple[str, ...]  # the outputs for these kept their weights
+    new: tuple[str, ...]  # the outputs for these are initialized
+
+    def __str__(self) -> str:
+        kept = name_some(self.kept) or "none"
+        return f"{self.run}; outputs kept: {kept}" + (f"; initialized: {name_some(self.new)}" if self.new else "")
+
+
+@dataclass(frozen=True)
 class LateEnd:
     """The end of a training that is decided while it runs; ``epochs`` is ``None`` until then."""
 
@@ -114,6 +128,7 @@ class RunRecord:
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
+    started_from: StartedFrom | None = None
     late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
 
     @property

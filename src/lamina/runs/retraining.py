@@ -13,6 +13,7 @@ from torch import nn
 from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
 from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, check_type, name_some
+from lamina.files import RESTORE, read_bytes
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.net_names import draw_module
@@ -23,10 +24,11 @@ from lamina.training.device import choose_again
 from lamina.training.forward import misses_compiler
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
+from lamina.training.model import Initial
 from lamina.training.parts import NO_PARTS, Parts, describe_arguments
 from lamina.training.pretrained import TimmNet
 from lamina.training.schedule import extend_recipe
-from lamina.training.tensors import digest_tensors
+from lamina.training.tensors import digest_tensors, unpack_tensors
 
 
 def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | None = None) -> str | Path:
@@ -104,14 +106,15 @@ def make_training(
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
     *,
-    initial_weights: bool = True,
+    initial: Initial | None = None,
+    has_checkpoint: bool = False,
 ) -> Training:
     """Set up the training of a run, before its first step, with the recorded precision and device, if available.
 
-    A module is copied. Without ``initial_weights``, a timm net gets random weights, which a checkpoint replaces.
+    A module is copied. A timm net gets random weights if ``initial`` or a checkpoint replaces them.
     """
     if isinstance(net, TimmNet):
-        make = net.module if initial_weights else net.empty_module
+        make = net.empty_module if has_checkpoint or initial else net.module
         net = draw_module(make, record.recipe.seed, dataset.train.shape, record.task.outputs)
     elif isinstance(net, nn.Module):
         net = deepcopy(net)
@@ -126,10 +129,20 @@ def make_training(
         steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
         group=group,
         parts=parts,
+        initial=initial,
     )
     if record.late_end is not None:
         training.ending.adopt(record.late_end.falls)
     return training
+
+
+def read_initial(folder: RunFolder, record: RunRecord, group: Group = ALONE) -> Initial | None:
+    """The weights that a run starts from, which the leader reads for all; ``None`` if they are drawn."""
+    if record.started_from is None:
+        return None
+    content = group.lead(lambda: read_bytes(folder.initial_file))
+    weights, _ = unpack_tensors(content, str(folder.initial_file), RESTORE)
+    return Initial(weights, record.mean, record.std)
 
 
 def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
@@ -201,7 +214,8 @@ def resume_training(
         net,
         group,
         parts,
-        initial_weights=checkpoint is None,
+        initial=read_initial(folder, record, group),
+        has_checkpoint=checkpoint is not None,
     )
     if checkpoint is None and group.size > 1:  # a custom module may be initialized differently in each process
         content = group.lead(lambda: pack_checkpoint(training.checkpoint()))

@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "state.safetensors"
 
     @property
+    def initial_file(self) -> Path:
+        """The weights to start from, if the run started from those of another run."""
+        return self.path / "initial.safetensors"
+
+    @property
     def before_fall_file(self) -> Path:
         """The checkpoint from which more epochs can be trained than were planned."""
         return self.path / "before-fall.safetensors"

@@ -9,19 +9,19 @@ import secrets
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type, escape
-from lamina.files import sync_folder, write_json
+from lamina.files import sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.net_names import NetChoice, choose_by_images, find_net
 from lamina.runs.record import (
@@ -34,6 +34,8 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
+from lamina.runs.run_folder import RunFolder
+from lamina.runs.starting_point import find_start
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.packaged import PACKAGES
@@ -42,6 +44,7 @@ from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
+from lamina.training.tensors import pack_tensors
 from lamina.values import explain_call
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -56,6 +59,7 @@ def start_run(
     runs_dir: str | Path = "runs",
     name: str | None = None,
     device: str = "auto",
+    start_from: Run | str | Path | None = None,
     command: Sequence[str] = (),
     group: Group = ALONE,
     loss: OwnLoss | None = None,
@@ -78,6 +82,8 @@ def start_run(
         runs_dir: Folder of the runs; created if necessary.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        start_from: A run, its folder or its name: train its net further, from its weights and with its recipe, image
+            size and normalization. The classes may differ; outputs with the same name keep their weights.
         command: Words of the command line, for the record.
         group: Processes that train together (:func:`~lamina.training.group.join_group`), all of which call this. The
             leader creates the folder.
@@ -113,8 +119,12 @@ def start_run(
     check_group(group)
     check_type(recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)")
     parts = Parts(loss, optimizer, augment, schedule, metrics)
+    start = None if start_from is None else find_start(start_from, Path(runs_dir))
     choice = None if net is None else choose_net(net)
     dataset = as_dataset(data)
+    if start is not None:
+        dataset = start.fit(dataset)
+        choice = net if isinstance(net, NetChoice) else start.choose_net(dataset, net)
     check_learnable(dataset)
     choice = choice or choose_net(choose_by_images(dataset))
     train = dataset.train
@@ -128,16 +138,20 @@ def start_run(
             "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
-    _check_pretrained(recipe, choice, made)
+    if start is None:
+        _check_pretrained(recipe, choice, made)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
     group.wait()  # other processes may have to decode their images first
 
     def begin() -> bytes:
         prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
         record = describe_record(prepared, dataset, choice, command, parts)
+        weights = None
+        if start is not None:
+            record, weights = start.carry_weights(record, prepared.model)
         values = record_to_json(record)
         parse_record(dict(values), "run.json")  # fails before the folder is created
-        path = create_folder(Path(runs_dir), record, name, dataset)
+        path = create_folder(Path(runs_dir), record, name, dataset, weights)
         return json.dumps({"path": str(path), "record": values}).encode()
 
     begun = json.loads(group.lead_once(begin))  # torchrun restarts the command if a process was lost
@@ -214,8 +228,14 @@ def _copy(net: AnyNet) -> AnyNet:
         ) from error
 
 
-def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, dataset: Dataset | None = None) -> Path:
-    """Create the folder of a run with ``run.json`` and, if lamina drew splits, ``splits.json``."""
+def create_folder(
+    runs_dir: Path,
+    record: RunRecord,
+    name: str | None = None,
+    dataset: Dataset | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Create the folder of a run with ``run.json``, ``splits.json`` if lamina drew splits, and ``initial`` weights."""
     if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
         raise RunError(
             f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
@@ -231,6 +251,8 @@ def create_folder(runs_dir: Path, record: RunRecord, name: str | None = None, da
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
                 files = {split: list(images.names) for split, images in dataset.splits.items()}
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
+            if initial is not None:
+                write_atomically(RunFolder(beside).initial_file, pack_tensors(initial, {}))
             path = _rename_folder(beside, numbered if name is None else [name], record)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)

@@ -24,6 +24,7 @@ from lamina.runs.net_names import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
+from lamina.runs.starting_point import find_start
 from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
@@ -41,6 +42,7 @@ def train(
     net: Net | nn.Module | str | None = None,
     recipe: Recipe | str | None = None,
     seconds: float | None = None,
+    start_from: Run | str | Path | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
     device: str = "auto",
@@ -59,6 +61,8 @@ def train(
         seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit with it. Of a
             ``Recipe``, and of the recipe ``article``, as many epochs are trained as fit; otherwise training ends when
             the time does. In measurements, it exceeded the time by up to 2.7 s (limit 20 s).
+        start_from: A run, its folder or its name: train its net further, from its weights and with its recipe
+            (:func:`~lamina.start_run`). Pass no ``net``; for your own module, pass ``load_run(path, module=…)``.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -81,9 +85,16 @@ def train(
     'test'
     """
     began = time.perf_counter()
-    train_one = _plan(net, recipe, seconds, device)
-    dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
-    return _follow(train_one(dataset, _limit(began, net, seconds), start, name), dataset, name, progress)[0]
+    start = partial(start_run, runs_dir=runs_dir, device=device)
+    if start_from is None:
+        train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
+    else:
+        origin = find_start(start_from, Path(runs_dir))
+        dataset = origin.fit(as_dataset(data))
+        start, choice = partial(start, start_from=origin.run), origin.choose_net(dataset, net)
+        train_one = _plan(choice, recipe, seconds, device)
+    limit = _limit(began, net or start_from, seconds)
+    return _follow(train_one(dataset, limit, start, name), dataset, name, progress)[0]
 
 
 @explain_call
@@ -180,7 +191,7 @@ def iter_run(
 
 
 def _plan(
-    net: Net | nn.Module | str | None, recipe: Recipe | str | None, seconds: float | None, device: str
+    net: Net | nn.Module | NetChoice | str | None, recipe: Recipe | str | None, seconds: float | None, device: str
 ) -> TrainOne:
     """Check the arguments of :func:`train`, and return a function that trains one run with them."""
     check_seconds(seconds)

@@ -20,7 +20,7 @@ from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
 from lamina.training.lanes import Sums, Tally, build_sums
 from lamina.training.loss import choose_loss
-from lamina.training.model import Model
+from lamina.training.model import Initial, Model
 from lamina.training.optim import set_lr
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
@@ -38,6 +38,7 @@ class Training:
         device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
         group, parts: Processes that train together, and your own loss, optimizer and other functions.
+        initial: Weights to start from, by default drawn.
 
     Attributes:
         recipe, device, precision: The values in use, after ``auto`` was resolved.
@@ -68,9 +69,10 @@ class Training:
         steps_per_record: int = 10,
         group: Group = ALONE,
         parts: Parts = NO_PARTS,
+        initial: Initial | None = None,
     ) -> None:
         check_format(precision, steps_per_record)
-        prepared = prepare_training(net, images, recipe, device, precision, group, parts)
+        prepared = prepare_training(net, images, recipe, device, precision, group, parts, initial)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
@@ -84,6 +86,7 @@ class Training:
         self._doctor = Doctor(self._live, self._forward, images, recipe, self.ending, group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
         self._images, self.steps_done, self.rewinds, self.is_interrupted = images, 0, 0, False
+        self._has_initial = initial is not None
 
     def __repr__(self) -> str:
         steps = f"{self.steps_done:,} of {self.ending.plan.steps or '?'} steps"
@@ -111,7 +114,7 @@ class Training:
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
-            if not self.steps_done:
+            if not (self.steps_done or self._has_initial):  # a head to start from is kept
                 yield from self._forward.fit_head(self._images, self._average)
             while not self.is_finished:
                 yield from self._train_epoch()

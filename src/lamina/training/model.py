@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -164,14 +164,23 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             layer.training = True
 
 
-def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
-    """A model for the task of ``images``, in eval mode. Draws weights from torch's default generator."""
+@dataclass(frozen=True, eq=False)
+class Initial:
+    """Weights to start from, and the normalization that they were trained with."""
+
+    weights: Mapping[str, Tensor] = field(repr=False)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build_model(net: Net | nn.Module, images: Images, recipe: Recipe, initial: Initial | None = None) -> Model:
+    """A model for ``images``, in eval mode, by default with weights drawn from torch's default generator."""
     task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)
     if isinstance(net, Net):
         net = net.check(images.shape, task.outputs, predicts_numbers=isinstance(task, Regression))
-        return _build(net.module(images.shape), net, task, images, recipe)
+        return _build(net.module(images.shape), net, task, images, recipe, initial)
     expected = torch.get_default_dtype()
     for name, weight in net.named_parameters():
         if weight.dtype != expected:
@@ -180,12 +189,18 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe) -> Model:
                 "first."
             )
     _check_state(net)
-    model = _build(net, None, task, images, recipe)
+    model = _build(net, None, task, images, recipe, initial)
     _check_own_module(model, torch.from_numpy(images.take_evenly(2).pixels))
     return model
 
 
-def _build(body: nn.Module, net: Net | None, task: Task, images: Images, recipe: Recipe) -> Model:
+def _build(
+    body: nn.Module, net: Net | None, task: Task, images: Images, recipe: Recipe, initial: Initial | None
+) -> Model:
+    if initial is not None:
+        model = Model(body, net=net, task=task, in_shape=images.shape, mean=initial.mean, std=initial.std)
+        model.load_state_dict(initial.weights)
+        return model
     mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
     model = Model(body, net=net, task=task, in_shape=images.shape, mean=mean, std=std)
     if isinstance(first := next(body.children(), None), Whitening):

@@ -18,7 +18,7 @@ from lamina.training.forward import check_compile
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.head import find_linear_head
 from lamina.training.lanes import check_lanes
-from lamina.training.model import Model, build_model, check_model
+from lamina.training.model import Initial, Model, build_model, check_model
 from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts, check_parts
 from lamina.training.precision import Precision, choose_precision
@@ -47,6 +47,7 @@ def prepare_training(
     precision: Precision | None = None,
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
+    initial: Initial | None = None,
 ) -> Prepared:
     """Check the arguments of training, choose device and number format, and build model and optimizer.
 
@@ -67,7 +68,7 @@ def prepare_training(
     check_images(images, recipe)
     keep_freed_memory()
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
-        model = build_model(net, images, recipe).to(chosen.value)
+        model = build_model(net, images, recipe, initial).to(chosen.value)
     check_model(model, recipe, len(images))
     if recipe.head == "fitted":
         find_linear_head(model)

@@ -1,0 +1,63 @@
+"""``lamina train --start-from RUN --data MORE``: train further on more images, and compare both models."""
+
+from __future__ import annotations
+
+import pytest
+from commands import events, run_lamina, write_images
+
+from lamina import load_run
+
+
+@pytest.fixture
+def first(workplace, image_set):
+    trained = run_lamina("train", "mlp", "--data", image_set, "--epochs", "4", "--name", "first", "--device", "cpu")
+    assert trained.returncode == 0, trained.stderr
+    return workplace / "runs" / "first"
+
+
+def test_more_images_with_a_new_class(first, tmp_path, image_set):
+    more = tmp_path / "more"
+    for split, count, seed in (("train", 40, 8), ("test", 10, 9)):
+        write_images(more / split, count, seed=seed)
+        (more / split / "dark").rename(more / split / "night")
+    words = ("train", "--start-from", first, "--data", more, "--name", "second", "--device", "cpu", "--json")
+    trained = run_lamina(*words)
+    assert trained.returncode == 0, trained.stderr
+    assert "outputs kept: bright; initialized: night" in trained.stderr
+    *_, compared = events(trained.stdout)
+    assert (compared["event"], compared["images"], compared["unknown"], compared["trained"]) == ("compared", 10, 10, 0)
+    assert compared["before"] > 0.8
+    assert compared["interval"]["low"] <= compared["after"] - compared["before"] <= compared["interval"]["high"]
+    again = run_lamina("reproduce", "runs/second")
+    assert again.returncode == 0, again.stderr
+    told = run_lamina("train", "--start-from", "first", "--data", image_set, "--epochs", "2", "--device", "cpu")
+    assert told.returncode == 0, told.stderr
+    assert "on the same 20 test images" in told.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--seeds", "2"), "--start-from uses the net, weights and recipe of one run. Leave out --seeds"),
+        (("mlp",), "--start-from trains the net of runs/first, mlp. Leave out mlp."),
+    ],
+)
+def test_what_a_run_fixes_is_refused(first, image_set, words, message):
+    told = run_lamina("train", *words, "--start-from", "first", "--data", image_set)
+    assert told.returncode == 2
+    assert message in told.stderr
+
+
+@pytest.mark.parametrize("net", ["mlp", "timm:resnet18"])
+def test_the_weights_of_a_run_are_not_an_option_of_timm(first, image_set, net):
+    for weights in (first / "model.safetensors", first):
+        told = run_lamina("train", net, "--weights", weights, "--data", image_set)
+        assert told.returncode == 2
+        assert told.stderr.endswith(f"the weights of a run. Use lamina train --start-from {first}.\n")
+
+
+def test_the_run_before_stays_as_it_is(first, image_set):
+    before = {file: file.read_bytes() for file in first.iterdir() if file.is_file()}
+    assert run_lamina("train", "--start-from", first, "--data", image_set, "--epochs", "1").returncode == 0
+    assert {file: file.read_bytes() for file in first.iterdir() if file.is_file()} == before
+    assert load_run("first").record.started_from is None
