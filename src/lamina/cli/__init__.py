@@ -119,12 +119,13 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
             kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options")
             options = parse_options(kind, name, arguments)
             terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
+            was_enabled = gc.isenabled()
             gc.disable()  # otherwise Python searches torch's modules for garbage, while they load and later
             try:
                 command = import_module(f"lamina.cli.{name}")
             finally:
-                gc.freeze()
-                gc.enable()
+                if was_enabled:
+                    gc.enable()
             status: int = command.run(options, terminal)
             return status
     finally:

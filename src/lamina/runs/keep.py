@@ -40,12 +40,11 @@ from lamina.training.loop import Training
 from lamina.training.parts import OwnMetric
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
+from lamina.training.timing import SAVING_FRACTION
 
 RunEvent: TypeAlias = Event | Report
 FINISHING_FRACTION = 0.1
 """The steps in which a training finishes on request, as a fraction of its steps so far."""
-SAVING_FRACTION = 0.02
-"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later ones."""
 
 
 @dataclass

@@ -59,8 +59,8 @@ def train(
         recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is fitted to the
             images; by default the net's first recipe. Needs ``net``.
         seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit with it. Of a
-            ``Recipe``, and of the recipe ``article``, as many epochs are trained as fit; otherwise training ends when
-            the time does. In measurements, it exceeded the time by up to 2.7 s (limit 20 s).
+            ``Recipe``, as many epochs are trained as fit. In measurements, training exceeded the time by up to 2.7 s
+            (limit 20 s).
         start_from: A run, its folder or its name: train its net further, from its weights and with its recipe
             (:func:`~lamina.start_run`). Pass no ``net``; for your own module, pass ``load_run(path, module=…)``.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
@@ -187,6 +187,7 @@ def iter_run(
     yield from iter_named(
         experiment, deadline, start=partial(start, name=name), train=train, device=device,
         is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe) and not given.keys() & ENDS,
+        most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
     )  # fmt: skip
 
 

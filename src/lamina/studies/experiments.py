@@ -19,7 +19,7 @@ from lamina.training.device import choose_device
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from lamina.training.timing import STEPS, TIMED_BATCH, TIMED_EVALUATION, Pace, measure_pace, time_evaluation
+from lamina.training.timing import EVALUATED_IMAGES, STEPS, TIMED_BATCH, Pace, measure_pace, time_evaluation
 
 START_SIZE_FRACTION = 0.625
 """``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
@@ -90,13 +90,17 @@ class Candidate:
         dataset = self.experiment.dataset
         return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), len(dataset.val or ()))
 
+    def evaluating_seconds(self) -> float:
+        """The time for the logits of test and val."""
+        evaluated = (self.experiment.dataset.test, self.experiment.dataset.val)
+        return EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(len(images or ()) for images in evaluated)
+
     def ending_seconds(self) -> float:
         """The time after the last epoch, for logits of test and val, near-duplicates, figures and saving."""
         dataset = self.experiment.dataset
         evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
         # Two checkpoints: before the fall and after the last step.
-        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds
-        seconds += EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(evaluated)
+        seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
         search = estimate_seconds(evaluated[0], len(dataset.train), self.shape) if evaluated else 0.0
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
@@ -110,15 +114,12 @@ class Candidate:
         return self.pace.fit(recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left)
 
     def spend(self, deadline: Deadline) -> Recipe:
-        """The recipe with as many epochs as fit, with progressive resizing if time is short.
-
-        Only a training that is open until the time limit has more epochs than its recipe.
-        """
+        """The recipe with as many epochs as fit, with progressive resizing if time is short."""
         recipe = self.fit(deadline)
         if self.can_resize and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
             resizing = self.fit(deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION))
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
-        return recipe if self.is_open else replace(recipe, epochs=min(recipe.epochs, self.recipe.epochs))
+        return recipe
 
     def time(self, device: str) -> Candidate:
         """The candidate with its pace, measured in a few steps."""
@@ -128,7 +129,7 @@ class Candidate:
 
     def time_evaluation(self, device: str) -> Candidate:
         """The candidate with the pace of an evaluation at its image size, measured."""
-        few = resize_images(self.experiment.dataset.train.take_evenly(TIMED_EVALUATION), self.side_px)
+        few = resize_images(self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px)
         model = build_model(self.make(), few, self.recipe).to(choose_device(device).value)
         return replace(self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few)))
 

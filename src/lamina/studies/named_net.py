@@ -65,20 +65,22 @@ def iter_named(
     train: IterTrain,
     device: str,
     is_open: bool = True,
+    most_epochs: int | None = None,
 ) -> Generator[RunEvent, None, None]:
     """Train a named net, with a deadline until then.
 
     ``is_open`` selects a schedule of the learning rate that can end at any time. Otherwise the training has as many
-    epochs of its recipe as fit.
+    epochs as fit, at most ``most_epochs``.
     """
     candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
     if deadline is not None:
         candidate = (open_end(candidate) if is_open else candidate).time(device)
         check_one_epoch(candidate, deadline)
         recipe = candidate.spend(deadline)
+        recipe = replace(recipe, epochs=min(recipe.epochs, most_epochs or recipe.epochs))
         epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
         epochs = ("about " if candidate.is_open else "") + plural(recipe.epochs, "epoch", "epochs")
-        reason = "" if candidate.is_open else f"the recipe has {experiment.recipe.epochs}"
+        reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
         yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
 

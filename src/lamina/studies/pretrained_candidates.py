@@ -81,7 +81,8 @@ def choose_body(
     if not found:
         return None, tuple(considered)
     chosen = max(found, key=lambda one: one[0])[1]
-    if chosen.side_px != timed_px and chosen.ending_seconds() > LONG_FRACTION * deadline.seconds:
+    is_timed = chosen.side_px == timed_px and chosen.experiment.net == choices[0]
+    if not is_timed and chosen.evaluating_seconds() > LONG_FRACTION * deadline.seconds:
         chosen = chosen.time_evaluation(device)
     others = [one for one in considered if not is_of(one, chosen)]
     return chosen, (*others, to_considered(chosen, CHOSEN, replace(chosen.recipe, epochs=1)))

@@ -50,7 +50,7 @@ class Forward:
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
         kernels = find_kernels()
-        is_usable = self._device.type == "cpu" and not recipe.compile  # which cannot read C functions
+        is_usable = self._device.type == "cpu" and not recipe.compile  # torch.compile cannot read C functions
         self._kernels = kernels if is_usable and isinstance(kernels, Kernels) else None
         self._prepared = prepare(model, precision, self._kernels)
         self._dtype = torch.bfloat16 if rounds_images(self._prepared, autocasts=self._autocasts) else torch.float32

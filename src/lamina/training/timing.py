@@ -26,9 +26,11 @@ STEPS, WARM_UP_STEPS = 6, 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
 TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # images; the second number is more precise, for fast nets
 ENOUGH_SECONDS, MOST_SECONDS = 0.4, 2.0
-"""One step of a slow net is enough; and after the second time, also one that includes the warm-up."""
+"""One step of a slow net is enough; and after the second time, also the second step, which is not warm yet."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
 SAVING_SECONDS, SAVING_SECONDS_PER_WEIGHT = 0.1, 1e-7  # of a checkpoint
+SAVING_FRACTION = 0.02
+"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later ones."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class Pace:
             sizes = (size_fraction(recipe, epoch, is_falling=epoch >= fall) for epoch in range(recipe.epochs))
             area = statistics.fmean(size**2 for size in sizes)
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
-        epoch = self.train_seconds * images * area + evaluation + self.saving_seconds
-        return self.start_seconds + self.head_seconds(recipe, images) + epoch * recipe.epochs
+        epoch = self.train_seconds * images * area + evaluation
+        saving = min(self.saving_seconds, SAVING_FRACTION * epoch)
+        return self.start_seconds + self.head_seconds(recipe, images) + (epoch + saving) * recipe.epochs
 
     def head_seconds(self, recipe: Recipe, images: int) -> float:
         """Time to compute features and fit a head to them, if the recipe asks for it."""
@@ -60,7 +63,7 @@ class Pace:
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1."""
-        most = max(0, int(seconds / self.saving_seconds)) + 1
+        most = max(0, int(seconds / max(1e-3, self.train_seconds * images / 64))) + 1  # at an eighth of the side
         fitting = bisect_right(
             range(1, most + 1),
             seconds,
@@ -81,12 +84,13 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
     for _ in itertools.islice(training, STEPS):
         ended.append(time.perf_counter())
         is_warm = len(ended) > WARM_UP_STEPS
-        if (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS) or ended[-1] - began > MOST_SECONDS:
+        is_busy = len(ended) > 1 and ended[-1] - began > MOST_SECONDS
+        if is_busy or (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS):
             break
     skipped = min(WARM_UP_STEPS, len(ended) - 1)
     sizes = itertools.cycle(min(batch, len(sample) - start) for start in range(0, len(sample), batch))
     trained = sum(itertools.islice(sizes, skipped, len(ended)))
-    train_seconds = (ended[-1] - (ended[skipped - 1] if skipped else began)) / trained
+    train_seconds = (ended[-1] - ended[skipped - 1]) / trained
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
     return Pace(train_seconds, time_evaluation(training.model, images), ended[0] - began, saving_seconds)

@@ -38,7 +38,7 @@ SaveEvery = Annotated[
     arg(
         metavar="TIME",
         help="time between checkpoints within an epoch (30s, 5m, 1h); lamina also saves after each epoch, unless "
-        "saving takes too long",
+        "checkpoints would take more than 2 % of the time",
     ),
 ]
 ON_NAN = (
