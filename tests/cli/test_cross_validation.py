@@ -104,6 +104,8 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
     done = run_lamina(*train, "--folds", "3")
     assert done.returncode == 2
     assert "runs/cv exists, with the settings" in done.stderr
+    Path("runs/killed").mkdir()  # a kill may leave an empty folder
+    assert run_lamina(*train[:-1], "killed", "--folds", "2").returncode == 0
     assert run_lamina(*train[:-1], "single").returncode == 0
     assert "is not a cross-validation" in run_lamina(*train[:-1], "single", "--folds", "3").stderr
 
@@ -115,6 +117,10 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
         (("--folds", "3", "--seeds", "2"), "--seeds cannot be used with --folds"),
         (("--folds", "3", "--patience", "2"), "--patience cannot be used with --folds"),
         (("--folds", "3", "--on-diagnosis", "stop"), "--folds cannot be used with --on-diagnosis stop"),
+        (("--folds", "3", "--fold", "1/3"), "already has fold 1/3 held out"),
+        (("--folds", "3", "--name", "../cv"), "must be one line without /"),
+        (("--folds", "3", "--name", ""), "must be one line without /"),
+        (("--folds", "3", "--runs-dir", "few/bright/0.png"), "Cannot write a run to few/bright/0.png"),
         (("--folds", "31"), "have 24 images, fewer than 31 folds"),
         (("--folds", "9", "--time", "10s"), "The cross-validation has 10 runs to train, but only"),
     ],
@@ -136,6 +142,8 @@ def test_lamina_chooses_for_each_fold_within_the_time(workplace, image_set):
     assert re.search(r"mean accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
     assert "training on 1 of 2 parts" in done.stdout
     assert done.stderr.count("considered") == 3  # net and size are chosen for each run
+    again = run_process(*train[:-1])
+    assert (again.returncode, "runs/cv exists, with the settings" in again.stderr) == (2, True)  # other initial weights
 
 
 def test_in_python_with_numbers(tmp_path):

@@ -35,7 +35,16 @@ def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     done = run_lamina("data", "set", "--duplicates", "--group-from", "groups.csv", "--json")
     (found,) = [one for one in events(done.stdout) if one["event"] == "duplicates"]
     assert found["near_train"] == {}
-    assert "groups: 24 groups of 120 images; the largest is" in done.stderr
+
+
+def test_a_file_without_groups_is_not_recommended(workplace):
+    random = np.random.default_rng(0)
+    for place in range(12):
+        file = workplace / "set" / "ab"[place % 2] / f"{place}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(file)
+    done = run_lamina("data", "set", "--duplicates", "--groups", "groups.csv")
+    assert "groups.csv: 0 images in 0 groups\n" in done.stdout, done.stderr
 
 
 def test_groups_need_duplicates_and_a_csv_file(workplace):

@@ -125,7 +125,7 @@ def test_pairs_connect_groups():
 def test_identical_images_are_one_group_even_of_one_color():
     pixels, _ = inject(draw_images(30), 4)
     pixels = np.concatenate([pixels, np.full((12, 32, 32, 3), 200, np.uint8), pixels[9:10]])
-    groups = group_copies(pixels)
+    groups = group_copies(pixels, find_near_duplicates(pixels))
     assert groups[:34] == [*range(30), *range(4)]
     assert groups[34:] == [34] * 12 + [9]
 

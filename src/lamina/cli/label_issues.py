@@ -20,7 +20,7 @@ from lamina.errors import plural
 from lamina.files import write_atomically
 from lamina.insight.confident_learning import Agreement, LabelIssue, check_labels
 from lamina.insight.folds import check_dealable, choose_plans, limit_groups, predict_by
-from lamina.insight.similarity import group_copies
+from lamina.insight.similarity import find_near_duplicates, group_copies
 from lamina.text import format_percent
 from lamina.training.device import choose_device
 from lamina.training.pretrained import find_all_at_hand
@@ -50,7 +50,8 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
         if len(train) > NEAR_DUPLICATES_IMAGES:
             groups = digest_rows(train.pixels)
         else:
-            groups = group_copies(train.pixels, partial(show_progress, "comparing images"))
+            pairs = find_near_duplicates(train.pixels, partial(show_progress, "comparing images"))
+            groups = group_copies(train.pixels, pairs)
         groups, divided = limit_groups(train, groups)
         if divided:
             terminal.remark(

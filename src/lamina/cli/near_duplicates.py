@@ -85,11 +85,13 @@ def _offer_groups(
     sights: Sequence[Sight], pixels: np.ndarray, pairs: Sequence[Pair], file: Path | None, terminal: Terminal
 ) -> dict[str, int]:
     """Say how many held-out images have near-duplicates in ``train``; save all near-duplicates as groups."""
-    both = [
-        (sights[row], sights[other]) for first, second, *_ in pairs for row, other in ((first, second), (second, first))
-    ]
-    near = {one for one, other in both if one.images.split != "train" == other.images.split}
-    counts: dict[str, int] = Counter(one.images.split for one in near)
+    near = {
+        row
+        for first, second, *_ in pairs
+        for row, other in ((first, second), (second, first))
+        if sights[row].images.split != "train" == sights[other].images.split
+    }
+    counts: dict[str, int] = Counter(sights[row].images.split for row in near)
     for split, count in counts.items():
         total = sum(sight.images.split == split for sight in sights)
         terminal.say(
@@ -97,13 +99,13 @@ def _offer_groups(
             f"{split}; lamina evaluate RUN prints the score without them"
         )
     if file is not None:
-        groups = group_copies(pixels)
+        groups = group_copies(pixels, pairs)
         sizes = Counter(groups)
         rows = [(one.name, sights[group].name) for one, group in zip(sights, groups, strict=True) if sizes[group] > 1]
         with writing(file):
             write_atomically(file, format_csv([("image", "group"), *(map(guard, row) for row in rows)]))
         several = plural(sum(size > 1 for size in sizes.values()), "group", "groups")
-        terminal.say(f"{file}: {len(rows):,} images in {several}; train with --group-from {file}")
+        terminal.say(f"{file}: {len(rows):,} images in {several}" + f"; train with --group-from {file}" * bool(rows))
     elif counts:
         terminal.say("to keep near-duplicates in one split, save them as groups with --groups groups.csv")
     return counts

@@ -77,7 +77,6 @@ def play(
             for event in _until_stopped(events, received, group):
                 if isinstance(event, Started):
                     runs.append(event.run)
-                if isinstance(event, Started):
                     print_group(group, event.run.record.recipe.lanes, terminal)
                 if isinstance(event, Cooldown) and has_asked:
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")

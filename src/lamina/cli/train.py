@@ -59,7 +59,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 train=train, device=options.device, progress=partial(show_progress, "preparing images"),
             )  # fmt: skip
             if options.folds is not None:
-                settings = {"net": options.net, "recipe": options.recipe, "given": dict(options.given)}
+                shared = ("net", "weights", "pretrained", "recipe")
+                settings = {name: getattr(options, name) for name in shared} | {"given": dict(options.given)}
                 events = iter_folds(
                     dataset, options.folds, train_one, deadline=deadline, settings=settings, start=start, train=train,
                     name=options.name, runs_dir=options.runs_dir,

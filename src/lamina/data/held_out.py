@@ -23,21 +23,23 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
     Folds follow from names, targets and groups, not from pixels, so they are the same at every image size. Training
     images that are identical to one of the fold are left out.
     """
+    if (own := dataset.preparation.fold) is not None:
+        raise DataError(f"{dataset.name} already has fold {own} held out. Leave out --fold (in Python, fold).")
     pool = _join(dataset)
-    groups = pool.groups or [f"{split}\0{name}" for split, images in _pooled(dataset) for name in images.names]
-    strata = pool.kind.strata(pool.targets)
+    groups = pool.groups or pool.names
     if folds > (count := len(set(groups))):
         noun = "groups" if pool.groups else "images"
         raise DataError(f"train and val have {count:,} {noun}, fewer than {folds} folds. Use fewer folds.")
-    check_divisible(pool.targets, pool.target_names, groups if pool.groups else pool.names)
-    parts = np.array(deal(strata, groups, [1 / folds] * folds, dataset.preparation.split_seed))
+    check_divisible(pool.targets, pool.target_names, groups)
+    parts = np.array(deal(pool.kind.strata(pool.targets), groups, [1 / folds] * folds, dataset.preparation.split_seed))
     held = np.flatnonzero(parts == fold - 1)
     kept, left_out = np.flatnonzero(parts != fold - 1), 0
     if fold:
         digests = digest_rows(pool.pixels)
         seen = {digests[row] for row in held.tolist()}
-        unseen = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
-        kept, left_out = unseen, len(kept) - len(unseen)
+        others = len(kept)
+        kept = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
+        left_out = others - len(kept)
     rule = f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
     rule += f", without {plural(left_out, 'copy', 'copies')} of its images in train" if left_out else ""
     digest = hashlib.blake2b(f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16)
@@ -67,10 +69,6 @@ def advise_folds(dataset: Dataset) -> str:
     )
 
 
-def _pooled(dataset: Dataset) -> list[tuple[str, Images]]:
-    return [(split, images) for split, images in dataset.splits.items() if split != "test"]
-
-
 def _join(dataset: Dataset) -> Images:
     """``train`` and ``val`` as one; names that are in both get the name of their split."""
     train, val = dataset.train, dataset.val
@@ -79,7 +77,7 @@ def _join(dataset: Dataset) -> Images:
     one, other = train.original_sizes_px, val.original_sizes_px
     names = (*train.names, *val.names)
     if len(set(names)) < len(names):
-        names = tuple(f"{split}/{name}" for split, images in _pooled(dataset) for name in images.names)
+        names = tuple(f"{images.split}/{name}" for images in (train, val) for name in images.names)
     return replace(
         train,
         pixels=np.concatenate([train.pixels, val.pixels]),

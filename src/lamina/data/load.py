@@ -282,7 +282,8 @@ def _read(
 
     dataset = load_cached(name, key, digest_of(opened.state, corrections), build)
     problems = (*dataset.problems, *opened.unused)
-    dataset = replace(dataset, source=full_source(source), preparation=preparation, problems=problems)
+    whole = replace(preparation, fold=None)
+    dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
     return hold_out(dataset, *held) if (held := preparation.folds()) else dataset
 
 

@@ -130,11 +130,11 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
     return [find(place) for place in range(count)]
 
 
-def group_copies(pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None) -> list[int]:
-    """The group of each image: the first image that near-duplicates connect it with, or itself."""
+def group_copies(pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair]) -> list[int]:
+    """The group of each image: the first image that near-duplicates, in pairs, or identical pixels connect it with."""
     groups = group_duplicates(digest_rows(pixels))
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
-    return group_pairs(len(pixels), [*find_near_duplicates(pixels, progress), *identical])
+    return group_pairs(len(pixels), [*pairs, *identical])
 
 
 def measure_isolation(features: Float[Tensor, "n d"], neighbors: int = 10) -> Float[np.ndarray, " n"]:

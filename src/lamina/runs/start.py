@@ -9,7 +9,8 @@ import secrets
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -236,12 +237,9 @@ def create_folder(
     initial: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Create the folder of a run with ``run.json``, ``splits.json`` if lamina drew splits, and ``initial`` weights."""
-    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
-        raise RunError(
-            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
-        )
+    check_name(name)
     numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
-    try:
+    with making_runs(runs_dir):
         runs_dir.mkdir(parents=True, exist_ok=True)
         # Written under another name and renamed, so that the folder is never incomplete.
         beside = runs_dir / f".{secrets.token_hex(8)}"
@@ -258,12 +256,26 @@ def create_folder(
             shutil.rmtree(beside, ignore_errors=True)
             raise
         sync_folder(runs_dir)
+    return path
+
+
+def check_name(name: str | None) -> None:
+    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
+        raise RunError(
+            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+        )
+
+
+@contextmanager
+def making_runs(runs_dir: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of creating a folder there into a ``RunError`` with advice."""
+    try:
+        yield
     except OSError as error:
         raise RunError(
             f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir (in Python, "
             "runs_dir)."
         ) from error
-    return path
 
 
 def shorten_net_name(name: str) -> str:

@@ -27,6 +27,7 @@ from lamina.files import lock_folder, parse_object, read_bytes, write_atomically
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import FOLDS_FILE, WHOLE
+from lamina.runs.start import check_name, making_runs
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Deadline
@@ -87,10 +88,8 @@ class Folds(Event):
         count, report = len(self.reports), self.run.report
         lines = [
             self._describe_mean(),
-            f"The interval is about training on {count - 1} of {count} parts of such images. It follows from the "
-            "variance between folds by Student's t, increased because models that share training images vary together "
-            "(Nadeau and Bengio, 2003). One data set does not show by how much, so the interval is approximate: no "
-            "unbiased estimate of this variance exists (Bengio and Grandvalet, 2004).",
+            f"The interval is about training on {count - 1} of {count} parts of such images. It is approximate: the "
+            "corrected t test of Nadeau and Bengio (2003), from the variance between folds.",
             f"model trained on all {len(self.outputs.names):,} images: {escape(str(self.run.path))}",
         ]
         return "\n".join([*lines, *([] if report is None else [report.summary_lines()[0]])])
@@ -130,8 +129,9 @@ def iter_folds(
     existing folder with other settings is an error.
     """
     check_folds(folds)
+    check_name(name)
     part = hold_out(dataset, 1, folds)  # fails before the folder is created
-    path = runs_dir / (name or _name_study(runs_dir, folds))
+    path = runs_dir / (_name_study(runs_dir, folds) if name is None else name)
     left = folds + 1 - len(_read_state(path)["finished"])
     if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
         raise RecipeError(
@@ -201,9 +201,10 @@ def _iter_one(
 def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lock the folder of a cross-validation, and yield its state; ``RunError`` if it has other settings."""
     file = path / FOLDS_FILE
-    if path.exists() and not file.exists():
+    if not file.exists() and any(path.glob("[!.]*")):  # a kill may leave an empty folder
         raise RunError(f"{path} exists, but is not a cross-validation. Choose another name.")
-    path.mkdir(parents=True, exist_ok=True)
+    with making_runs(path.parent):
+        path.mkdir(parents=True, exist_ok=True)
     with lock_folder(path):
         if not file.exists():
             write_json(file, {"settings": settings, "finished": []})
