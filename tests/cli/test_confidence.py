@@ -12,6 +12,7 @@ from commands import events, run_lamina
 from scipy.special import softmax
 
 from lamina import load_run
+from lamina.evaluation.intervals import coverage_interval, wilson_interval
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
@@ -44,7 +45,10 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplac
     done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json")
     assert done.returncode == 0, done.stderr
     assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
-    assert "coverage: 80 %, fitted to 800 val images; measured on 2,000 test images: " in done.stderr
+    assert (
+        "coverage: 80 %, fitted to 800 val images, so between 77.2 and 82.7 % of new images (95 % interval); measured on "
+        "2,000 test images: "
+    ) in done.stderr
     for event in events(done.stdout):
         ranked = sorted(event["probabilities"], key=event["probabilities"].get, reverse=True)
         assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
@@ -111,14 +115,24 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     kept = probabilities.max(axis=1) >= limit
     done = run_lamina("predict", trained, image_set / "test", "--confidence-threshold", str(limit), "--coverage", "0.8")
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("confidence threshold: "))
-    expected = 100 * limit, 2000, 100 * kept.mean(), 100 * is_correct[kept].mean(), 100 * is_correct.mean()
+    right, before = (wilson_interval(int(some.sum()), len(some)) for some in (is_correct[kept], is_correct))
+    expected = (
+        *(100 * limit, 2000, 100 * kept.mean()),
+        *(100 * is_correct[kept].mean(), 95, 100 * right.low, 100 * right.high),
+        *(100 * is_correct.mean(), 95, 100 * before.low, 100 * before.high),
+    )
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
     # Of n val images, the ceil(0.8 (n + 1)) with the most probable true class set the limit.
     own = np.sort(held[np.arange(800), val.targets])[::-1]
     sets = probabilities >= own[641 - 1] * (1 - 1e-6)
     sets[np.arange(2000), probabilities.argmax(axis=1)] = True
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("coverage: "))
-    expected = 80, 800, 2000, 100 * sets[np.arange(2000), test.targets].mean(), sets.sum(axis=1).mean()
+    covered = sets[np.arange(2000), test.targets]
+    measured, fitted = wilson_interval(int(covered.sum()), 2000), coverage_interval(0.8, 800)
+    expected = (
+        *(80, 800, 100 * fitted.low, 100 * fitted.high, 95, 2000),
+        *(100 * covered.mean(), 95, 100 * measured.low, 100 * measured.high, sets.sum(axis=1).mean()),
+    )
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
 
 
@@ -133,11 +147,48 @@ def test_numbers_get_intervals(folder, workplace, image_set):
     for event in events(done.stdout):
         assert event["half_widths"] == pytest.approx(dict(zip(names, half_widths.tolist(), strict=True)), rel=1e-4)
     shares = 100 * (apart[1] <= half_widths).mean(axis=0)
-    assert find_numbers(done.stderr)[:5] == pytest.approx([90, 800, 2000, *shares], abs=0.051)
+    numbers = find_numbers(done.stderr)
+    assert [*numbers[:2], *numbers[4:7], numbers[10]] == pytest.approx([90, 800, 95, 2000, *shares], abs=0.051)
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
     assert (
         "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9." in done.stderr
     )
+
+
+def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(folder, workplace, image_set):
+    run = train(folder, "shapes", "few", "--val", "0.0045")
+    done = run_lamina("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "warning: --coverage is 90 %, but val has only 36 images, so as few as 81 % of new images may be covered. For a "
+        "reliable coverage, val needs about 139 images; use a larger --val."
+    ) in done.stderr
+
+
+def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_exported_file(folder, workplace, image_set):
+    pytest.importorskip("onnxscript")
+    run = train(folder, "shapes-attributes", "aimed", "--aim", "recall=0.97")
+    thresholds = {one.name: one for one in load_run(run).calibration.thresholds}
+    assert all(0.97 <= one.found / one.positive for one in thresholds.values())
+    assert run_lamina("export", run, "aimed.onnx").returncode == 0
+    predicted = []
+    for model in (run, "aimed.onnx"):
+        done = run_lamina("predict", model, image_set / "test", "--json")
+        assert done.returncode == 0, done.stderr
+        found = events(done.stdout)
+        for event in found:
+            above = [name for name, value in event["probabilities"].items() if value > thresholds[name].value]
+            assert event["predicted"] == above
+        predicted.append([event["predicted"] for event in found])
+    assert predicted[0] == predicted[1]
+    done = run_lamina("predict", run, image_set / "test", "--cost", "miss=50", "--json")
+    assert done.stderr.count("threshold for miss=50 on val: ") == len(thresholds)
+    assert sum(len(event["predicted"]) for event in events(done.stdout)) >= sum(map(len, predicted[0]))
+    done = run_lamina("predict", "aimed.onnx", image_set / "test", "--aim", "f1")
+    assert "--aim needs predictions for val images, which an exported file does not contain." in done.stderr
+    done = run_lamina("train", NET, "--data", "shapes", "--epochs", "1", "--aim", "f1")
+    assert done.returncode == 2
+    assert "Thresholds for f1 need yes-or-no or multi-label targets, but these are single-label." in done.stderr
 
 
 def test_labels_have_no_sets(folder, workplace, image_set):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,16 +12,20 @@ from lamina.cli.terminal import Terminal
 from lamina.errors import DataError, RunError
 from lamina.evaluation.calibration import (
     choose_sets,
+    choose_thresholds,
+    describe_fraction,
     expand_probabilities,
     fit_intervals,
     fit_sets,
+    images_for_coverage,
     judge_predictions,
-    measure_rejection,
 )
+from lamina.evaluation.intervals import coverage_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction
 from lamina.runs.run import Run
 from lamina.targets import MULTI_LABEL, REGRESSION
+from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
 
@@ -34,13 +38,36 @@ class ConfidenceRule:
     half_widths: tuple[float, ...] = ()
 
     def rejects(self, prediction: Prediction) -> bool:
-        return self.limit is not None and max(prediction.values.values(), default=1.0) < self.limit
+        own = prediction.values.get(prediction.predicted, 1.0) if isinstance(prediction.predicted, str) else 1.0
+        return self.limit is not None and own < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
         """The classes of the prediction set, most likely first; at least one."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
         return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
+
+
+def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
+    """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
+    if (aim := recipe.find_aim(run.task.kind)) is None:
+        return run.task
+    val = _find_val(run, "--cost" if aim.name == "miss" else "--aim")
+    thresholds = choose_thresholds(run.task, val.logits, val.targets, aim)
+    for one in thresholds:
+        terminal.remark(f"threshold for {aim} on val: {one}")
+        if lack := one.find_lack(aim):
+            terminal.remark(f"warning: {lack}")
+    return replace(run.task, thresholds=tuple(one.value for one in thresholds))  # type: ignore[call-arg]
+
+
+def _find_val(run: Run, flag: str) -> Outputs:
+    if "val" not in run.outputs:
+        raise RunError(
+            f"{flag} needs predictions for val images, but {run.path} has none. Train with --val 0.1. If the run has a "
+            f"val split, lamina resume {run.path} computes them."
+        )
+    return run.outputs["val"]
 
 
 def check_confidence(task: Task, limit: float | None, coverage: float | None) -> None:
@@ -75,21 +102,25 @@ def make_confidence_rule(
 
 
 def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: Terminal) -> ConfidenceRule:
-    outputs = run.outputs
-    if "val" not in outputs:
-        raise RunError(
-            f"--coverage needs predictions for val images, but {run.path} has none. Train with --val 0.1. If the run "
-            f"has a val split, lamina resume {run.path} computes them."
-        )
-    val, test = outputs["val"], outputs.get("test")
+    val, test = _find_val(run, "--coverage"), run.outputs.get("test")
+    expected = coverage_interval(coverage, len(val.logits))
     words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} val images"
+    if expected is not None:
+        low, high = 100 * expected.low, 100 * expected.high
+        words += f", so between {low:.1f} and {high:.1f} % of new images (95 % interval)"
+        if len(val.logits) < (needed := images_for_coverage(coverage)):
+            terminal.remark(
+                f"warning: --coverage is {100 * coverage:g} %, but val has only {len(val.logits):,} images, so as few "
+                f"as {low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
+                "images; use a larger --val."
+            )
     if task.kind is REGRESSION:
         half_widths = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
         if not np.isfinite(half_widths).all():
             raise _too_few(len(val.logits), coverage)
         if test is not None:
-            are_inside = (np.abs(test.logits - test.targets) <= half_widths).mean(axis=0)
-            shares = ", ".join(f"{100 * share:.1f} %" for share in are_inside)
+            are_inside = (np.abs(test.logits - test.targets) <= half_widths).sum(axis=0)
+            shares = ", ".join(describe_fraction(int(inside), len(test.logits)) for inside in are_inside)
             words += (
                 f"; measured on {len(test.logits):,} test images: {shares} of the true numbers are in their intervals"
             )
@@ -100,9 +131,9 @@ def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: T
         raise _too_few(len(val.logits), coverage)
     if test is not None:
         sets = choose_sets(_probabilities(task, test), threshold)
-        share = sets[np.arange(len(sets)), _classes(test)].mean()
+        share = describe_fraction(int(sets[np.arange(len(sets)), _classes(test)].sum()), len(sets))
         words += (
-            f"; measured on {len(sets):,} test images: {100 * share:.1f} % of the sets contain the true class, "
+            f"; measured on {len(sets):,} test images: {share} of the sets contain the true class, "
             f"{sets.sum(axis=1).mean():.2f} classes per set on average"
         )
     terminal.remark(words)
@@ -124,11 +155,12 @@ def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -
     one = outputs[split]
     logits, targets = torch.from_numpy(one.logits).double(), torch.from_numpy(one.targets)
     confidence, is_correct = judge_predictions(task, logits, targets)
-    gain = measure_rejection(confidence, is_correct, limit)
-    share = "" if gain.accuracy is None else f" with an accuracy of {100 * gain.accuracy:.1f} %"
+    kept = confidence >= limit
+    accuracy = describe_fraction(int(is_correct[kept].sum()), int(kept.sum()))
     terminal.remark(
-        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images, {100 * gain.coverage:.1f} % "
-        f"are kept{share} (without the threshold: {100 * is_correct.double().mean():.1f} %)"
+        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images, "
+        f"{100 * kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without the threshold: "
+        f"{describe_fraction(int(is_correct.sum()), len(is_correct))}"
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamina.cli.confidence import ConfidenceRule, check_confidence, make_confidence_rule
+from lamina.cli.confidence import ConfidenceRule, check_confidence, choose_task, make_confidence_rule
 from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.use_options import PredictOptions
 from lamina.cli.output import check_output, format_csv, writing
@@ -22,6 +22,7 @@ from lamina.evaluation.predictor import Prediction, Predictor, describe
 from lamina.files import open_atomically
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.text import guard
+from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
 SHOWN_CLASSES = 3
@@ -48,6 +49,7 @@ def _predict(
         check_confidence(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
+        predictor.model.task = choose_task(run, Recipe(aim=options.aim, cost=options.cost), terminal)
         rule = make_confidence_rule(run, predictor.task, options.confidence_threshold, options.coverage, terminal)
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
@@ -81,10 +83,12 @@ def _is_exported(path: Path) -> bool:
 
 
 def _load_file(options: PredictOptions) -> Predictor:
-    if options.coverage is not None:
-        raise DataError(
-            "--coverage needs predictions for val images, which an exported file does not contain. Use the run instead."
-        )
+    for flag in ("coverage", "aim", "cost"):
+        if getattr(options, flag) is not None:
+            raise DataError(
+                f"--{flag} needs predictions for val images, which an exported file does not contain. Use the run "
+                "instead."
+            )
     if options.net is not None:
         raise DataError("An exported file contains its net. Leave out --net.")
     if options.device not in ("auto", "cpu"):

@@ -186,7 +186,10 @@ def _last_on_val(rows: list[dict[str, Any]]) -> dict[str, float]:
 def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> None:
     """If the probabilities are not calibrated, print why."""
     val = dataset.val
-    if run.record.task.kind is REGRESSION or run.calibration is not None:
+    calibration = run.calibration
+    if calibration is not None and calibration.thresholds:
+        terminal.say(f"thresholds chosen on val for {calibration.aim}:", *map(str, calibration.thresholds))
+    if run.record.task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
     reason = "there are no predictions for val"
     if val is None:

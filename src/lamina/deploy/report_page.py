@@ -12,7 +12,7 @@ from lamina.deploy.document import document
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.metric_figures import draw_labels, draw_reliability, draw_scatter
+from lamina.drawing.metric_figures import draw_labels, draw_reliability, draw_scatter, draw_thresholds
 from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
@@ -85,6 +85,8 @@ def _show_results(facts: Facts, report: Report | None, task: Task, outputs: Outp
     if outputs is not None and isinstance(report, NumberReport):
         parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted against true values"))
     elif outputs is not None:
+        if task.cutoffs and (curves := draw_thresholds(task, outputs)) is not None:
+            parts += [wrap("h3", "Thresholds"), chart(encode_png(curves), "precision and recall by threshold")]
         parts.append(wrap("h3", "Calibration"))
         drawn = encode_png(draw_reliability(task, outputs))
         kind = "chart narrow" if isinstance(report, LabelReport) else "chart"

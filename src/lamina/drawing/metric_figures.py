@@ -9,16 +9,18 @@ from matplotlib.lines import Line2D
 
 from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
 from lamina.evaluation.calibration import find_bins, judge_predictions
+from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import LabelReport, NumberReport
 from lamina.evaluation.scores import calibration_error
-from lamina.targets import MULTI_LABEL
+from lamina.targets import BINARY, MULTI_LABEL
 from lamina.text import format_percent
 from lamina.training.task import Task
 
 MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
 MOST_POINTS = 2000
+CURVE_POINTS = 400
 
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
@@ -54,11 +56,58 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
         coverage.set_xlabel("fraction of predictions kept", color=INK)
         coverage.set_xlim(0, 1)
         limit_fraction(coverage)
+    _style_fractions(figure)
+    return figure
+
+
+def _style_fractions(figure: Figure) -> None:
     for each in figure.axes:
         each.xaxis.set_major_formatter(percent_formatter())
         each.yaxis.set_major_formatter(percent_formatter())
         each.grid(color=GRID)
         each.spines[["top", "right"]].set_visible(False)
+
+
+def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
+    """Draw precision against recall for yes or each label (at most 12), and for yes the ROC curve; mark the thresholds.
+
+    The bands are pointwise 95 % intervals of the vertical axis (Wilson). ``None`` if no label has images with and
+    without it.
+    """
+    truth = outputs.targets.reshape(len(outputs.logits), -1)
+    columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_SCATTERS]
+    panels = [(column, is_roc) for column in columns for is_roc in (False, True)[: 1 + (task.kind is BINARY)]]
+    if not panels:
+        return None
+    across = min(len(panels), SCATTERS_A_ROW)
+    figure = new_figure(4.2 * across, 4.2 * -(-len(panels) // across))
+    probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
+    for number, (column, is_roc) in enumerate(panels, start=1):
+        own, is_true, cutoff = probabilities[:, column], truth[:, column], task.cutoffs[column]
+        order = np.argsort(-own, kind="stable")
+        ends = np.flatnonzero(np.diff(own[order], append=-1))  # images with equal probabilities share a threshold
+        ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
+        found, predicted, positive = is_true[order].cumsum()[ends], ends + 1, int(is_true.sum())
+        recall = found / positive
+        across_axis = (predicted - found) / (len(own) - positive) if is_roc else recall
+        wholes = np.full(len(found), positive) if is_roc else predicted
+        bands = [wilson_interval(*pair) for pair in zip(found.tolist(), wholes.tolist(), strict=True)]
+        axes = figure.add_subplot(-(-len(panels) // across), across, number)
+        low, high = [one.low for one in bands], [one.high for one in bands]
+        axes.fill_between(across_axis, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
+        axes.plot(across_axis, found / wholes, color=COLORS[0], clip_on=False)
+        place = int((own[order][ends] > cutoff).sum()) - 1
+        if place >= 0:
+            axes.plot(
+                across_axis[place], (found / wholes)[place], marker="o", color=COLORS[1], linestyle="", clip_on=False,
+                label=f"threshold {100 * cutoff:.3g} %",
+            )  # fmt: skip
+            axes.legend(frameon=False, fontsize=8, loc="lower right" if is_roc else "lower left")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02))
+        axes.set_title(f"{label(task.target_names[column])} on {outputs.split}", loc="left", color=INK, fontsize=10)
+        axes.set_xlabel("false positive rate" if is_roc else "recall", color=INK)
+        axes.set_ylabel("recall (true positive rate)" if is_roc else "precision", color=INK)
+    _style_fractions(figure)
     return figure
 
 

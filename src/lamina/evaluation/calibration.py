@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -14,10 +14,13 @@ from torch import Tensor
 
 from lamina.data.splits import Split
 from lamina.errors import RunError
+from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
+from lamina.text import escape
+from lamina.training.aim import Aim
 from lamina.training.task import Task
-from lamina.values import Range, check_fields
+from lamina.values import Fraction, Range, check_fields
 
 LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
@@ -28,21 +31,70 @@ REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence threshold
 
 
 @dataclass(frozen=True)
+class Threshold:
+    """A label (or the yes-or-no question) is predicted if its probability is above ``value``.
+
+    Attributes:
+        name: the label or question.
+        value: the threshold, from 0 to 1.
+        positive: number of images with the label, among those that the threshold was chosen on.
+        predicted: number of images above the threshold.
+        found: number of images with the label that are above the threshold.
+    """
+
+    name: str
+    value: Fraction
+    positive: int
+    predicted: int
+    found: int
+
+    def __str__(self) -> str:
+        rates = (("recall", self.positive), ("precision", self.predicted))
+        shown = ", ".join(f"{name} {describe_fraction(self.found, count)}" for name, count in rates)
+        return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
+
+    def find_lack(self, aim: Aim) -> str:
+        """Why ``val`` does not support the aim, and what would; empty if it does."""
+        images, what = self.positive, f"images with {escape(self.name)}"
+        needed = LEAST_OF_LABEL
+        if aim.name in ("recall", "precision"):
+            # Fewer images cannot show the aim, even if all of them are correct (Wilson's interval).
+            needed = math.ceil(Z**2 * aim.value / (1 - aim.value))
+        if aim.name == "precision" and self.positive:
+            images, what = self.predicted, f"images predicted as {escape(self.name)}"
+        if images >= needed:
+            return ""
+        return f"val has {images:,} {what}, too few to support {aim}; about {needed:,} are needed"
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The temperatures that divide a model's logits, and the images that they were fitted to.
 
     Attributes:
         split: the split that the images belong to, normally ``val``.
         images: number of images.
-        temperatures: one for all classes, or one per label; above 1 for an overconfident model.
+        temperatures: one for all classes, or one per label; above 1 for an overconfident model; empty for too few
+            images.
+        aim: what the thresholds were chosen for, such as ``recall=0.95``; empty if they are 0.5.
+        thresholds: one per label, for yes-or-no and multi-label models with an aim.
     """
 
     split: Split
     images: Annotated[int, Range(1)]
     temperatures: tuple[Annotated[float, Range(COOLEST, HOTTEST)], ...]
+    aim: str = ""
+    thresholds: tuple[Threshold, ...] = ()
 
     def __post_init__(self) -> None:
         check_fields(self, RunError, "calibration: ")
+
+    def apply(self, task: Task) -> Task:
+        """The task with these temperatures and thresholds."""
+        if not self.thresholds:
+            return task.with_temperatures(self.temperatures)
+        values = tuple(one.value for one in self.thresholds)
+        return replace(task.with_temperatures(self.temperatures), thresholds=values)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -87,6 +139,56 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
         else common
         for place, count in enumerate(counts.tolist())
     )
+
+
+def choose_thresholds(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets, aim: Aim
+) -> tuple[Threshold, ...]:
+    """The decision threshold of each label that achieves the aim on these images.
+
+    With ``recall``, it is the threshold of the highest precision among those that achieve it, and the other way round.
+    Where none does, as without any image with the label, the threshold is 0.5.
+    """
+    probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
+    columns = np.asarray(targets).reshape(len(logits), -1)
+    return tuple(
+        _choose_threshold(name, own, truth, aim)
+        for name, own, truth in zip(task.target_names, probabilities.T, columns.T, strict=True)
+    )
+
+
+def _choose_threshold(
+    name: str, probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], aim: Aim
+) -> Threshold:
+    values, places = np.unique(-probabilities, return_inverse=True)  # from the highest probability
+    predicted = np.concatenate([[0], np.bincount(places).cumsum()])
+    found = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
+    ends = np.concatenate([[1.0], -values, [0.0]])
+    positive = int(truth.sum())
+    match aim.name:
+        case "f1":
+            worth = 2 * found / (predicted + positive + (predicted + positive == 0))
+        case "recall":
+            worth = np.where(found >= aim.value * positive, found / np.maximum(1, predicted), -np.inf)
+        case "precision":
+            worth = np.where((found >= aim.value * predicted) & (found > 0), found, -np.inf)
+        case "miss":
+            worth = -(aim.value * (positive - found) + (predicted - found))
+    # Of equally good thresholds, that with more images found for recall, and with fewer false alarms otherwise.
+    best = len(worth) - 1 - int(worth[::-1].argmax()) if aim.name == "recall" else int(worth.argmax())
+    if not positive or worth[best] == -np.inf:
+        above = probabilities > 0.5
+        return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
+    value = float((ends[best] + ends[best + 1]) / 2)
+    return Threshold(name, value, positive, int(predicted[best]), int(found[best]))
+
+
+def describe_fraction(part: int, whole: int) -> str:
+    """A fraction of images as a percentage with its 95 % interval (Wilson)."""
+    if not whole:
+        return "–"
+    interval = wilson_interval(part, whole)
+    return f"{100 * part / whole:.1f} % (95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
 
 
 def _fit(slope: Callable[[float], float]) -> float:
@@ -157,6 +259,11 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
     chosen = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
+
+
+def images_for_coverage(coverage: float) -> int:
+    """Images for which the fraction that is not covered is, with 95 % probability, at most 1.5 times that asked for."""
+    return math.ceil(4 * Z**2 * coverage / (1 - coverage))  # normal approximation of the distribution of the coverage
 
 
 def fit_intervals(

@@ -38,7 +38,8 @@ class Prediction:
     Attributes:
         name: the image's path; ``image 0``, ``image 1`` … for an image without a path.
         predicted: the most likely class (``no`` or ``yes`` for binary), the labels with a probability above 0.5, or the
-            numbers by name. ``None`` if the image could not be read.
+            numbers by name. ``None`` if the image could not be read. Yes and labels may have other thresholds
+            (``Recipe.aim``).
         values: the probability of each class or label by name; for regression, the numbers by name.
         problem: why the image could not be read; ``None`` if it was read.
     """
@@ -234,7 +235,9 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     if task.kind is REGRESSION:
         predicted = named
     elif task.kind is MULTI_LABEL:
-        predicted = tuple(key for key, value in named.items() if value > 0.5)
+        predicted = tuple(key for key, limit in zip(names, task.cutoffs, strict=True) if named[key] > limit)
+    elif task.kind is BINARY:
+        predicted = "yes" if named["yes"] > task.cutoffs[0] else "no"
     else:
         predicted = max(named, key=named.__getitem__)
     return Prediction(name, predicted, named)

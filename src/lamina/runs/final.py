@@ -13,7 +13,7 @@ from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, name_some
-from lamina.evaluation.calibration import Calibration, fit_temperatures
+from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
@@ -24,6 +24,7 @@ from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric
+from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
 
@@ -54,9 +55,11 @@ def evaluate_final(
             began = time.perf_counter()
             predicted[images.split] = predict_logits(model, images.pixels, group=group), time.perf_counter() - began
     if dataset.val is not None:
-        calibration = calibrate(task, dataset.val, predicted["val"][0])
+        calibration = calibrate(task, dataset.val, predicted["val"][0], record.recipe)
         if calibration is not None:
-            task = task.with_temperatures(calibration.temperatures)
+            task = calibration.apply(task)
+    elif aim := record.recipe.find_aim(task.kind):
+        _warn(f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with --val 0.1")
     for images in (dataset.test, dataset.val):
         if images is None:
             continue
@@ -74,13 +77,25 @@ def evaluate_final(
     return report
 
 
-def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"]) -> Calibration | None:
-    """The temperatures that calibrate probabilities on ``images``; ``None`` if there are too few images."""
+def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"], recipe: Recipe) -> Calibration | None:
+    """Temperatures that calibrate probabilities on ``images``, and thresholds if the recipe has an aim.
+
+    ``None`` if there are too few images and no aim; warns if there are too few images for the aim.
+    """
     has_labels = images.kind is not MULTI_LABEL or images.targets.any()
     if images.kind is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
-    temperatures = fit_temperatures(task, logits, images.targets)
-    return Calibration(images.split, len(images), temperatures) if temperatures else None
+    temperatures, aim = fit_temperatures(task, logits, images.targets), recipe.find_aim(task.kind)
+    if aim is None:
+        return Calibration(images.split, len(images), temperatures) if temperatures else None
+    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, images.targets, aim)
+    for lack in filter(None, (one.find_lack(aim) for one in thresholds)):
+        _warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
+    return Calibration(images.split, len(images), temperatures, str(aim), thresholds)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, LaminaWarning, stacklevel=4)
 
 
 def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Report]) -> Report | None:

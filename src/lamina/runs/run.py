@@ -285,7 +285,7 @@ class Run:
             RunError: ``calibration.json`` is damaged.
         """
         calibration = self.calibration
-        return self.record.task if calibration is None else self.record.task.with_temperatures(calibration.temperatures)
+        return self.record.task if calibration is None else calibration.apply(self.record.task)
 
     @property
     def history(self) -> polars.DataFrame:

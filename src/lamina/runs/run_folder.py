@@ -189,8 +189,10 @@ class RunFolder:
             if task.kind is REGRESSION:
                 raise ValueError("regression has no probabilities, so no temperatures")
             expected = 1 if task.kind is SINGLE_LABEL else task.outputs
-            if len(found.temperatures) != expected:
+            if len(found.temperatures) not in (expected, 0 if found.thresholds else expected):
                 raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
+            if found.thresholds and tuple(one.name for one in found.thresholds) != task.target_names:
+                raise ValueError(f"expected thresholds of {', '.join(task.target_names)}")
         except (ValueError, LaminaError) as error:
             raise damaged(str(file), error, REMEDY) from error
         return found

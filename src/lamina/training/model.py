@@ -175,6 +175,7 @@ class Initial:
 
 def build_model(net: Net | nn.Module, images: Images, recipe: Recipe, initial: Initial | None = None) -> Model:
     """A model for ``images``, in eval mode, by default with weights drawn from torch's default generator."""
+    recipe.find_aim(images.kind)
     task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
         net = _set_dropout(net, recipe.dropout)

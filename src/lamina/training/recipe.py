@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
-from lamina.targets import Kind, MetricName
+from lamina.targets import BINARY, MULTI_LABEL, Kind, MetricName
+from lamina.training.aim import Aim, parse_aim
 from lamina.training.catalog import OPTIMIZERS, SCHEDULES
 from lamina.values import Fraction, Range, check_fields, document_fields, explain_arguments, read_texts
 
@@ -88,6 +89,11 @@ class Recipe:
     metric: MetricName | None = None
     """metric that is the score: it decides early stopping, the comparison with the baseline and what is printed; by
     default balanced_accuracy with class_weights, otherwise accuracy, mean_average_precision or mean_absolute_error"""
+    aim: str | None = None
+    """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1, or for at least this
+    recall or precision, as in recall=0.95; by default, the thresholds are 0.5"""
+    cost: str | None = None
+    """as aim: the lowest cost if a miss costs as much as this number of false alarms, as in miss=10"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last epoch's weights"""
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
@@ -95,6 +101,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self, RecipeError)
+        parse_aim(self.aim, self.cost)
         if self.warmup_fraction and SCHEDULES[self.schedule].warmup_steps is not None:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule} warms up in its first "
@@ -126,6 +133,16 @@ class Recipe:
         if self.metric is None and self.class_weights and "balanced_accuracy" in kind.metrics:
             return "balanced_accuracy"
         return self.metric or kind.metrics[0]
+
+    def find_aim(self, kind: Kind) -> Aim | None:
+        """The aim of the decision thresholds; ``RecipeError`` if this kind of target has none."""
+        aim = parse_aim(self.aim, self.cost)
+        if aim is not None and kind not in (BINARY, MULTI_LABEL):
+            raise RecipeError(
+                f"Thresholds for {aim} need yes-or-no or multi-label targets, but these are {kind}. Leave out "
+                f"{'cost' if aim.name == 'miss' else 'aim'}."
+            )
+        return aim
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as a dictionary."""

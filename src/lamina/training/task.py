@@ -37,6 +37,11 @@ class Task(ABC):
         """Number of logits per image."""
         return len(self.target_names)
 
+    @property
+    def cutoffs(self) -> tuple[float, ...]:
+        """The probability above which each output is predicted; empty unless outputs are yes or no."""
+        return ()
+
     def __repr__(self) -> str:
         return f"Task({self.kind.describe(self.target_names)})"
 
@@ -163,6 +168,10 @@ class _SigmoidTask(Task):
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).sigmoid()
+
+    @property
+    def cutoffs(self) -> tuple[float, ...]:
+        return self.thresholds or (0.5,) * self.outputs
 
     def decide(self, logits: Logits) -> Bool[Tensor, "n k"]:
         """Whether the probability of each output is above its threshold."""

@@ -43,6 +43,8 @@ class RecipeFields(Given):
         **dict.fromkeys(("epochs", "batch_size", "lanes", "patience", "seed"), arg(metavar="N")),
         **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
         **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
+        "aim": arg(metavar="AIM"),
+        "cost": arg(metavar="miss=N"),
         **dict.fromkeys(
             (
                 "momentum", "warmup_fraction", "label_smoothing", "dropout", "crop_from_fraction", "jitter_fraction",

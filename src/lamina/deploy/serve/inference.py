@@ -50,7 +50,7 @@ class Served:
     def describe(self) -> dict[str, Any]:
         """The run's entry in ``GET /v1/model``."""
         record, task = self.run.record, self.predictor.task
-        report = self.run.report
+        report, calibration = self.run.report, self.run.calibration
         channels, height, width = record.in_shape
         return {
             "model": self.name,
@@ -62,7 +62,8 @@ class Served:
             "data": record.data.name,
             "score": None if report is None else f"{report.split} {report.score}",
             "weights": self.weights,
-            "calibrated": self.run.calibration is not None,
+            "calibrated": bool(calibration and calibration.temperatures),
+            "thresholds": dict(zip(task.target_names, task.cutoffs, strict=False)),
             "channels": channels,
             "height_px": height,
             "width_px": width,

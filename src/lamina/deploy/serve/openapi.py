@@ -76,6 +76,7 @@ def _describe_schemas() -> Schema:
             weights=WEIGHTS,
             score={"type": ["string", "null"]},
             calibrated=TRUTH,
+            thresholds={"type": "object", "additionalProperties": NUMBER},
             channels=WHOLE,
             height_px=WHOLE,
             width_px=WHOLE,

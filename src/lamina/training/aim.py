@@ -1,0 +1,40 @@
+"""``Aim``: what the decision thresholds of a yes-or-no or multi-label model are chosen for."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from lamina.errors import RecipeError
+
+EXAMPLES = "f1, recall=0.95 or precision=0.9"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The highest F1, at least a recall or precision, or the lowest cost if a miss costs ``value`` false alarms."""
+
+    name: Literal["f1", "recall", "precision", "miss"]
+    value: float = 1.0
+
+    def __str__(self) -> str:
+        return self.name if self.name == "f1" else f"{self.name}={self.value:g}"
+
+
+def parse_aim(aim: str | None, cost: str | None) -> Aim | None:
+    """The aim of ``aim`` or ``cost``, at most one of which may be set; ``RecipeError`` if it is not an aim."""
+    if aim is not None and cost is not None:
+        raise RecipeError(f"aim is {aim} and cost is {cost}, but thresholds have one aim. Leave out one of them.")
+    if aim == "f1":
+        return Aim("f1")
+    for text, names in ((aim, ("recall", "precision")), (cost, ("miss",))):
+        name, _, number = (text or "").partition("=")
+        with suppress(ValueError):
+            if name in names and 0 < float(number) < (1 if text is aim else float("inf")):
+                return Aim(name, float(number))  # type: ignore[arg-type]
+    if aim is not None:
+        raise RecipeError(f"aim is {aim!r}; it must be f1, or recall or precision between 0 and 1. Use {EXAMPLES}.")
+    if cost is not None:
+        raise RecipeError(f"cost is {cost!r}; it must be the cost of a miss in false alarms, above 0. Use miss=10.")
+    return None

@@ -1,0 +1,208 @@
+"""Thresholds that are chosen on ``val`` for an aim, compared with every possible threshold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from lamina import Recipe, load_run, start_run
+from lamina.data import Dataset, Images
+from lamina.drawing.metric_figures import draw_thresholds
+from lamina.errors import LaminaWarning, RecipeError
+from lamina.evaluation.calibration import choose_thresholds, images_for_coverage
+from lamina.evaluation.intervals import coverage_interval, wilson_interval
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.predictor import make_prediction
+from lamina.nets import Flatten, Net, Output
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.training.aim import Aim, parse_aim
+from lamina.training.task import Binary, MultiLabel, Task
+
+QUESTION = Binary(("scratch?",), (0.3,))
+
+
+def draw(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    truth = np.concatenate([[True, False], generator.random(images) < 0.3])
+    logits = np.round(generator.normal(size=len(truth)) + 2 * truth - 1, 1)  # some are tied
+    return logits.astype(np.float32)[:, None], truth
+
+
+AIMS = [Aim("f1"), Aim("recall", 0.9), Aim("precision", 0.8), Aim("miss", 10.0), Aim("miss", 0.2)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from(AIMS))
+def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
+    logits, truth = draw(seed, images)
+    (chosen,) = choose_thresholds(QUESTION, logits, truth, aim)
+    decided = dataclasses.replace(QUESTION, thresholds=(chosen.value,))
+    found = decide(decided, logits)
+    assert (chosen.positive, chosen.predicted) == (truth.sum(), found.sum())
+    assert chosen.found == (found & truth).sum()
+
+    def score(predicted: np.ndarray) -> float:
+        recall, precision = (f(truth, predicted, zero_division=0) for f in (sk.recall_score, sk.precision_score))
+        match aim.name:
+            case "f1":
+                return sk.f1_score(truth, predicted, zero_division=0)
+            case "recall":
+                return precision if recall >= aim.value else -1
+            case "precision":
+                return recall if precision >= aim.value else -1
+        return -(aim.value * (truth & ~predicted).sum() + (predicted & ~truth).sum())
+
+    others = [score(logits[:, 0] > limit) for limit in (-9, *np.unique(logits))]
+    if max(others) > -1 or aim.name == "miss":
+        assert score(found) == pytest.approx(max(others))
+    else:
+        assert chosen.value == 0.5
+
+
+def decide(task: Task, logits: np.ndarray) -> np.ndarray:
+    rows = task.probabilities(_tensor(logits)).numpy()
+    return np.array([make_prediction(task, "x", row).predicted == "yes" for row in rows.tolist()])
+
+
+def _tensor(values: np.ndarray):
+    import torch
+
+    return torch.from_numpy(values)
+
+
+def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
+    logits, truth = draw(1, 200)
+    both, labels = np.hstack([logits, logits]), np.stack([truth, np.zeros_like(truth)], axis=1)
+    task = MultiLabel(("scratch", "dent"), (0.3, 0.0))
+    scratch, dent = choose_thresholds(task, both, labels, Aim("recall", 0.95))
+    assert scratch.value != 0.5 == dent.value
+    assert dent.find_lack(Aim("f1")) == "val has 0 images with dent, too few to support f1; about 30 are needed"
+    decided = dataclasses.replace(task, thresholds=(scratch.value, 0.9))
+    assert make_prediction(decided, "x", [scratch.value + 0.01, 0.85]).predicted == ("scratch",)
+    assert make_prediction(decided, "x", [scratch.value - 0.01, 0.95]).predicted == ("dent",)
+    assert make_prediction(task, "x", [0.51, 0.85]).predicted == ("scratch", "dent")
+
+
+def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
+    logits, truth = draw(2, 30)
+    (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("recall", 0.95))
+    assert chosen.find_lack(Aim("recall", 0.95)) == (
+        f"val has {truth.sum()} images with scratch?, too few to support recall=0.95; about 73 are needed"
+    )
+    # With 72 images, even all of them found would not show a recall of 95 %; with 73, they would.
+    assert wilson_interval(72, 72).low < 0.95 <= wilson_interval(73, 73).low
+    enough = dataclasses.replace(chosen, positive=73)
+    assert enough.find_lack(Aim("recall", 0.95)) == ""
+
+
+@pytest.mark.parametrize(
+    ("aim", "cost", "message"),
+    [
+        ("recall", None, "aim is 'recall'; it must be f1, or recall or precision between 0 and 1."),
+        ("recall=95", None, "aim is 'recall=95'; it must be"),
+        ("miss=10", None, "aim is 'miss=10'; it must be"),
+        (None, "10", "cost is '10'; it must be the cost of a miss in false alarms, above 0. Use miss=10."),
+        (None, "miss=0", "cost is 'miss=0'; it must be"),
+        (None, "miss=nan", "cost is 'miss=nan'; it must be"),
+        ("f1", "miss=2", "aim is f1 and cost is miss=2, but thresholds have one aim."),
+    ],
+)
+def test_what_is_no_aim_is_rejected(aim, cost, message):
+    with pytest.raises(RecipeError) as raised:
+        Recipe(aim=aim, cost=cost)
+    assert message in str(raised.value)
+
+
+def test_aims_have_one_text_and_fit_only_yes_or_no_and_labels():
+    assert [str(parse_aim(aim, None)) for aim in ("f1", "recall=0.95")] == ["f1", "recall=0.95"]
+    assert str(parse_aim(None, "miss=10")) == "miss=10"
+    assert Recipe().find_aim(SINGLE_LABEL) is None
+    for kind in (SINGLE_LABEL, REGRESSION):
+        with pytest.raises(RecipeError, match=rf"^Thresholds for f1 need yes-or-no .* but these are {kind}\."):
+            Recipe(aim="f1").find_aim(kind)
+    assert Recipe(aim="f1").find_aim(BINARY) == Aim("f1")
+
+
+def gray(split: str, seed: int, images: int = 300) -> Images:
+    generator = np.random.default_rng(seed)
+    targets = generator.random(images) < 0.25
+    pixels = generator.integers(60, 180, (images, 4, 4, 1)) + 25 * targets[:, None, None, None]
+    return Images(pixels.astype(np.uint8), targets, ("scratch?",), tuple(map(str, range(images))), split)
+
+
+def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
+    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0), val=gray("val", 1), test=gray("test", 2),
+                   size_px=4)  # fmt: skip
+    recipe = Recipe(epochs=3, aim="recall=0.9", precision="fp32")
+    run = start_run(Net(Flatten(), Output()), data, recipe, runs_dir=tmp_path)
+    for _ in run.iter_train(data=data):
+        pass
+    run = load_run(run.path)
+    (threshold,) = run.calibration.thresholds
+    val, test = run.outputs["val"], run.outputs["test"]
+    found = run.task.decide(_tensor(val.logits))[:, 0].numpy()
+    assert sk.recall_score(val.targets, found) == threshold.found / threshold.positive >= 0.9
+    predicted = run.task.decide(_tensor(test.logits))[:, 0].numpy()
+    assert run.report.classes[1].recall == pytest.approx(sk.recall_score(test.targets, predicted))
+    assert run.report.accuracy == pytest.approx(sk.accuracy_score(test.targets, predicted))
+    assert (predicted != (test.logits[:, 0] > 0)).any()
+    answers = [one.predicted == "yes" for one in run.predictor(device="cpu").predict(data.test.pixels)]
+    assert answers == predicted.tolist()
+    stored = json.loads((run.path / "calibration.json").read_text())
+    assert (stored["aim"], stored["thresholds"][0]["name"]) == ("recall=0.9", "scratch?")
+    assert Task.from_json(json.loads(json.dumps(run.task.to_json()))) == run.task  # as an exported file stores it
+
+    few = dataclasses.replace(data, val=data.val.take(range(20)))
+    small = start_run(Net(Flatten(), Output()), few, recipe, runs_dir=tmp_path)
+    with pytest.warns(LaminaWarning, match=r"val has \d images with scratch\?, too few to support recall=0.9; about"):
+        for _ in small.iter_train(data=few):
+            pass
+    assert load_run(small.path).calibration.temperatures == ()
+    assert load_run(small.path).predictor(device="cpu").task.cutoffs != (0.5,)
+    none = dataclasses.replace(data, val=None)
+    without = start_run(Net(Flatten(), Output()), none, recipe, runs_dir=tmp_path)
+    with pytest.warns(LaminaWarning, match=r"There is no val split to choose thresholds for recall=0\.9 on"):
+        for _ in without.iter_train(data=none):
+            pass
+
+
+def test_curves_pass_through_the_threshold_and_have_bands():
+    logits, truth = draw(3, 150)
+    task = dataclasses.replace(QUESTION, thresholds=(0.4,))
+    figure = draw_thresholds(task, Outputs("test", logits, truth, tuple(map(str, range(len(truth))))))
+    for axes, is_roc in zip(figure.axes, (False, True), strict=True):
+        line, point = axes.lines
+        predicted = task.decide(_tensor(logits))[:, 0].numpy()
+        recall, precision = sk.recall_score(truth, predicted), sk.precision_score(truth, predicted)
+        false_alarms = (predicted & ~truth).sum() / (~truth).sum()
+        expected = (false_alarms, recall) if is_roc else (recall, precision)
+        assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx(expected)
+        if is_roc:
+            xs, ys = [0, *line.get_xdata()], [0, *line.get_ydata()]
+            assert np.trapezoid(ys, xs) == pytest.approx(sk.roc_auc_score(truth, logits[:, 0]))
+        low, high = axes.collections[0].get_paths()[0].vertices[:, 1].min(), 1.0
+        assert low < min(line.get_ydata()) <= high
+    one_sided = Outputs("test", logits, np.zeros_like(truth), tuple(map(str, range(len(truth)))))
+    assert draw_thresholds(task, one_sided) is None
+
+
+@pytest.mark.parametrize(("coverage", "images"), [(0.9, 10), (0.9, 36), (0.95, 1000), (0.5, 3), (0.99, 20_000)])
+def test_the_coverage_of_sets_lies_between_the_quantiles_of_its_beta_distribution(coverage, images):
+    from scipy.stats import beta
+
+    place = int(np.ceil((images + 1) * coverage))
+    found = coverage_interval(coverage, images)
+    assert (found.low, found.high) == pytest.approx(beta.ppf([0.025, 0.975], place, images + 1 - place), abs=1e-9)
+
+
+def test_few_images_cannot_support_a_coverage():
+    assert coverage_interval(0.9, 8) is None
+    needed = images_for_coverage(0.9)
+    assert needed == 139
+    assert 1 - coverage_interval(0.9, needed).low == pytest.approx(0.15, abs=0.01)
