@@ -15,8 +15,8 @@ from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.drawing.metric_figures import draw_thresholds
 from lamina.errors import LaminaWarning, RecipeError
-from lamina.evaluation.calibration import choose_thresholds, images_for_coverage
-from lamina.evaluation.intervals import coverage_interval, wilson_interval
+from lamina.evaluation.calibration import choose_thresholds
+from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import make_prediction
 from lamina.nets import Flatten, Net, Output
@@ -190,19 +190,3 @@ def test_curves_pass_through_the_threshold_and_have_bands():
         assert low < min(line.get_ydata()) <= high
     one_sided = Outputs("test", logits, np.zeros_like(truth), tuple(map(str, range(len(truth)))))
     assert draw_thresholds(task, one_sided) is None
-
-
-@pytest.mark.parametrize(("coverage", "images"), [(0.9, 10), (0.9, 36), (0.95, 1000), (0.5, 3), (0.99, 20_000)])
-def test_the_coverage_of_sets_lies_between_the_quantiles_of_its_beta_distribution(coverage, images):
-    from scipy.stats import beta
-
-    place = int(np.ceil((images + 1) * coverage))
-    found = coverage_interval(coverage, images)
-    assert (found.low, found.high) == pytest.approx(beta.ppf([0.025, 0.975], place, images + 1 - place), abs=1e-9)
-
-
-def test_few_images_cannot_support_a_coverage():
-    assert coverage_interval(0.9, 8) is None
-    needed = images_for_coverage(0.9)
-    assert needed == 139
-    assert 1 - coverage_interval(0.9, needed).low == pytest.approx(0.15, abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,10 +18,9 @@ from lamina.evaluation.calibration import (
     expand_probabilities,
     fit_intervals,
     fit_sets,
-    images_for_coverage,
     judge_predictions,
 )
-from lamina.evaluation.intervals import coverage_interval
+from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction
 from lamina.runs.run import Run
@@ -103,15 +103,16 @@ def make_confidence_rule(
 
 def _fit(run: Run, task: Task, limit: float | None, coverage: float, terminal: Terminal) -> ConfidenceRule:
     val, test = _find_val(run, "--coverage"), run.outputs.get("test")
-    expected = coverage_interval(coverage, len(val.logits))
     words = f"coverage: {100 * coverage:g} %, fitted to {len(val.logits):,} val images"
-    if expected is not None:
-        low, high = 100 * expected.low, 100 * expected.high
-        words += f", so between {low:.1f} and {high:.1f} % of new images (95 % interval)"
-        if len(val.logits) < (needed := images_for_coverage(coverage)):
+    count, place = len(val.logits), math.ceil((len(val.logits) + 1) * coverage)
+    if place <= count:
+        # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv 1209.2673).
+        low, high = (100 * end for end in vars(wilson_interval(place, count)).values())
+        words += f", so about {low:.1f} to {high:.1f} % of new images (95 % interval)"
+        if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):  # at most 1.5 times as many uncovered
             terminal.remark(
-                f"warning: --coverage is {100 * coverage:g} %, but val has only {len(val.logits):,} images, so as few "
-                f"as {low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
+                f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as few as "
+                f"{low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
                 "images; use a larger --val."
             )
     if task.kind is REGRESSION:

@@ -12,11 +12,11 @@ from lamina.deploy.document import document
 from lamina.deploy.facts import Facts, collect_facts
 from lamina.deploy.report_images import Evidence, show_confusions, show_losses, show_units
 from lamina.drawing.curves import draw_curves
-from lamina.drawing.metric_figures import draw_labels, draw_reliability, draw_scatter, draw_thresholds
+from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
 from lamina.drawing.style import encode_png
 from lamina.errors import LaminaError, plural
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import ClassReport, LabelReport, NumberReport, Report
+from lamina.evaluation.reports import ClassReport, NumberReport, Report
 from lamina.markup import Markup, chart, join, link, table, wrap
 from lamina.nets import summarize
 from lamina.runs.run import Run
@@ -80,17 +80,13 @@ def _show_results(facts: Facts, report: Report | None, task: Task, outputs: Outp
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
     parts += [wrap("p", line) for line in report.summary_lines()[1:]]
     parts.append(table(*report.table()))
-    if isinstance(report, LabelReport) and any(one.average_precision is not None for one in report.labels):
-        parts.append(chart(encode_png(draw_labels(report)), "average precision of each label"))
     if outputs is not None and isinstance(report, NumberReport):
         parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted against true values"))
     elif outputs is not None:
         if task.cutoffs and (curves := draw_thresholds(task, outputs)) is not None:
             parts += [wrap("h3", "Thresholds"), chart(encode_png(curves), "precision and recall by threshold")]
         parts.append(wrap("h3", "Calibration"))
-        drawn = encode_png(draw_reliability(task, outputs))
-        kind = "chart narrow" if isinstance(report, LabelReport) else "chart"
-        parts.append(chart(drawn, "reliability diagram", kind))
+        parts.append(chart(encode_png(draw_reliability(task, outputs)), "reliability diagram", "chart narrow"))
     if isinstance(report, ClassReport) and report.rejections:
         parts.append(wrap("h3", "Confidence threshold"))
         parts.append(wrap("p", "Results if predictions with a lower probability are rejected.", kind="faint"))

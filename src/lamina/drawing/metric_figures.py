@@ -1,36 +1,33 @@
-"""Figures of a report: reliability diagram, average precision of labels, scatter of numbers."""
+"""Figures of a report: reliability diagram, curves of thresholds, scatter of numbers."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, limit_fraction, new_figure, percent_formatter
+from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
 from lamina.evaluation.calibration import find_bins, judge_predictions
 from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
-from lamina.evaluation.reports import LabelReport, NumberReport
+from lamina.evaluation.reports import NumberReport
 from lamina.evaluation.scores import calibration_error
 from lamina.targets import BINARY, MULTI_LABEL
 from lamina.text import format_percent
 from lamina.training.task import Task
 
-MOST_LABELS = 40
 MOST_SCATTERS, SCATTERS_A_ROW = 12, 3
 MOST_POINTS = 2000
 CURVE_POINTS = 400
 
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
-    """Draw a reliability diagram, and for classes the accuracy against the fraction of predictions that is kept."""
+    """Draw a reliability diagram."""
     logits, truth = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
     raw = task.with_temperatures(())
     series = {"calibrated": task, "uncalibrated": raw} if task != raw else {"uncalibrated": raw}
-    has_coverage = task.kind is not MULTI_LABEL
-    figure = new_figure(9.5 if has_coverage else 5, 4.6)
-    axes, *others = figure.subplots(1, 1 + has_coverage, squeeze=False)[0]
+    figure = new_figure(5, 4.6)
+    axes = figure.add_subplot()
     axes.plot((0, 1), (0, 1), color=FAINT_INK, linewidth=1, linestyle=":")
     for number, (name, one) in enumerate(series.items()):
         confidence, is_correct = judge_predictions(one, logits, truth)
@@ -45,17 +42,8 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
     axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("predicted probability", color=INK)
-    axes.set_ylabel("accuracy" if has_coverage else "fraction of images with the label", color=INK)
+    axes.set_ylabel("accuracy" if task.kind is not MULTI_LABEL else "fraction of images with the label", color=INK)
     axes.legend(frameon=False, fontsize=8)
-    for coverage in others:
-        confidence, is_correct = judge_predictions(task, logits, truth)
-        ordered = is_correct[confidence.argsort(descending=True, stable=True)].double()
-        kept = torch.arange(1, len(ordered) + 1)
-        coverage.plot(kept / len(ordered), ordered.cumsum(0) / kept, color=COLORS[0], clip_on=False)
-        coverage.set_title("accuracy without the least confident predictions", loc="left", color=INK)
-        coverage.set_xlabel("fraction of predictions kept", color=INK)
-        coverage.set_xlim(0, 1)
-        limit_fraction(coverage)
     _style_fractions(figure)
     return figure
 
@@ -108,40 +96,6 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
         axes.set_xlabel("false positive rate" if is_roc else "recall", color=INK)
         axes.set_ylabel("recall (true positive rate)" if is_roc else "precision", color=INK)
     _style_fractions(figure)
-    return figure
-
-
-def draw_labels(report: LabelReport) -> Figure:
-    """Draw the average precision of the labels, the lowest first (at most 40), with the baseline."""
-    known = [(scores.average_precision, scores) for scores in report.labels if scores.average_precision is not None]
-    known = sorted(known, key=lambda pair: pair[0])
-    title = f"{report.split} mean average precision {format_percent(report.mean_average_precision)}"
-    if len(known) > MOST_LABELS:
-        title += f"; of {len(known):,} labels, the lowest {MOST_LABELS}"
-    known = known[:MOST_LABELS]
-    places = np.arange(len(known))
-
-    figure = new_figure(8, 0.34 * len(known) + 1.8)
-    axes = figure.add_subplot()
-    axes.barh(places, [average_precision for average_precision, _ in known], height=0.7, color=COLORS[0])
-    guessed = [scores.support / report.images for _, scores in known]
-    axes.vlines(guessed, places - 0.45, places + 0.45, color=COLORS[1], linewidth=2.5)
-    for place, (average_precision, _) in enumerate(known):
-        beside = max(average_precision, guessed[place]) + 0.01
-        axes.text(beside, place, format_percent(average_precision), va="center", color=INK, fontsize=9)
-    axes.set_yticks(places, [label(scores.name) for _, scores in known], fontsize=10)
-    axes.set(xlim=(0, 1.1), ylim=(len(known) - 0.4, -0.6))
-    axes.set_xticks(np.arange(0, 1.01, 0.2))
-    axes.xaxis.set_major_formatter(percent_formatter())
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
-    axes.set_title(title, loc="left", color=INK, pad=10)
-    keys = [
-        Line2D([], [], color=COLORS[0], linewidth=6, label="average precision"),
-        Line2D([], [], color=COLORS[1], linewidth=2.5, label="baseline (label frequency)"),
-    ]
-    figure.legend(handles=keys, loc="outside lower left", ncols=2, frameon=False)
     return figure
 
 

@@ -261,11 +261,6 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
     return chosen
 
 
-def images_for_coverage(coverage: float) -> int:
-    """Images for which the fraction that is not covered is, with 95 % probability, at most 1.5 times that asked for."""
-    return math.ceil(4 * Z**2 * coverage / (1 - coverage))  # normal approximation of the distribution of the coverage
-
-
 def fit_intervals(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:

@@ -116,19 +116,13 @@ def score_logits(
     shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": custom}
     match task:
         case SingleLabel():
-            chosen, values = logits.argmax(dim=1), task.probabilities(logits)
-            majority = int(np.argmax(task.shares))
-            return _report_classes(shared, task, logits, chosen, values, targets, task.target_names, majority)
+            return _report_classes(shared, task, logits, targets)
         case Binary():
-            # The softmax of the logits 0 and z is the sigmoid of z.
-            both = torch.cat([torch.zeros_like(logits), logits], dim=1)
-            chosen, values = task.decide(logits)[:, 0].long(), torch.cat([-logits, logits], dim=1)
-            majority = int(task.shares[0] > 0.5)
-            report = _report_classes(shared, task, both, chosen, values, targets.long(), ("no", "yes"), majority)
-            columns = values, values > 0, torch.stack([~targets, targets], dim=1)
-            precision, auc = (measure(name, *columns) for name in ("average_precision", "auc"))
-            values_of = (None if found is None else found.value for found in (precision, auc))
-            return replace(report, question=QuestionScores(task.target_names[0], *values_of))
+            report = _report_classes(shared, task, logits, targets.long())
+            columns = logits, logits > 0, targets[:, None]
+            found = (measure(name, *columns) for name in ("average_precision", "auc"))
+            values = (None if one is None else one.value for one in found)
+            return replace(report, question=QuestionScores(task.target_names[0], *values))
         case MultiLabel():
             return _report_labels(shared, task, logits, targets)
         case Regression():
@@ -185,18 +179,19 @@ def _report_classes(
     shared: dict[str, Any],
     task: SingleLabel | Binary,
     logits: Float[Tensor, "n k"],
-    chosen: Int64[Tensor, " n"],
-    values: Float[Tensor, "n k"],
     targets: Int64[Tensor, " n"],
-    names: tuple[str, ...],
-    majority: int,
 ) -> ClassReport:
+    names, chosen = task.kind.class_names(task.target_names), task.decide(logits).flatten().long()
+    shares, values = task.shares, task.probabilities(logits)
+    if isinstance(task, Binary):
+        shares, values = (1 - shares[0], shares[0]), torch.cat([-logits, logits], dim=1)
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # their softmax is the sigmoid
+    majority = int(np.argmax(shares))
     confusion = count_confusion(chosen, targets, len(names))
     is_correct = chosen == targets
-    temperatures, predicted_rows = task.temperatures, chosen[:, None]
+    temperature = task.temperatures[0] if task.temperatures else None
     raw, confidence = (
-        (logits / temperature).softmax(dim=1).gather(1, predicted_rows)[:, 0]
-        for temperature in (1.0, temperatures[0] if temperatures else 1.0)
+        (logits / divisor).softmax(dim=1).gather(1, chosen[:, None])[:, 0] for divisor in (1.0, temperature or 1.0)
     )
     correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([correct, predicted, support], axis=1).tolist()
@@ -213,7 +208,7 @@ def _report_classes(
         balanced_accuracy=_mean_of_known([scores.recall for scores in classes]),
         top5_accuracy=_find_top5(logits, targets),
         calibration_error=calibration_error(confidence, is_correct),
-        uncalibrated_error=calibration_error(raw, is_correct) if temperatures else None,
+        uncalibrated_error=calibration_error(raw, is_correct) if temperature else None,
         rejections=tuple(measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),

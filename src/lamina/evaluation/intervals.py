@@ -95,28 +95,6 @@ def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], in
     return Interval(max(mean - down, 0.0), min(mean + up, 1.0))
 
 
-def coverage_interval(coverage: float, images: int) -> Interval | None:
-    """The interval that holds the coverage of new images with 95 % probability, for sets fitted to some images.
-
-    The coverage is distributed as Beta(place, images + 1 - place) (Vovk, 2012, arXiv 1209.2673, proposition 2a), whose
-    distribution function is a tail of the binomial distribution. ``None`` for too few images.
-    """
-    place = math.ceil((images + 1) * coverage)
-    if place > images:
-        return None
-    counts = torch.arange(place, images + 1, dtype=torch.float64)
-    ways = math.lgamma(images + 1) - torch.lgamma(counts + 1) - torch.lgamma(images - counts + 1)
-    ends = []
-    for probability in ((1 - LEVEL) / 2, (1 + LEVEL) / 2):
-        low, high = 0.0, 1.0
-        for _ in range(50):
-            middle = (low + high) / 2
-            tail = (ways + counts * math.log(middle) + (images - counts) * math.log1p(-middle)).exp().sum()
-            low, high = (middle, high) if float(tail) < probability else (low, middle)
-        ends.append(low)
-    return Interval(*ends)
-
-
 def mean_interval(values: Sequence[float]) -> MeanInterval:
     """The mean of values such as the scores of several seeds, with Student's 95 % interval."""
     count = len(values)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from lamina.errors import RecipeError
-
-EXAMPLES = "f1, recall=0.95 or precision=0.9"
 
 
 @dataclass(frozen=True)
@@ -26,15 +24,15 @@ def parse_aim(aim: str | None, cost: str | None) -> Aim | None:
     """The aim of ``aim`` or ``cost``, at most one of which may be set; ``RecipeError`` if it is not an aim."""
     if aim is not None and cost is not None:
         raise RecipeError(f"aim is {aim} and cost is {cost}, but thresholds have one aim. Leave out one of them.")
-    if aim == "f1":
-        return Aim("f1")
-    for text, names in ((aim, ("recall", "precision")), (cost, ("miss",))):
-        name, _, number = (text or "").partition("=")
-        with suppress(ValueError):
-            if name in names and 0 < float(number) < (1 if text is aim else float("inf")):
-                return Aim(name, float(number))  # type: ignore[arg-type]
-    if aim is not None:
-        raise RecipeError(f"aim is {aim!r}; it must be f1, or recall or precision between 0 and 1. Use {EXAMPLES}.")
     if cost is not None:
-        raise RecipeError(f"cost is {cost!r}; it must be the cost of a miss in false alarms, above 0. Use miss=10.")
-    return None
+        number = re.fullmatch(r"miss=(\d*\.?\d+)", cost)
+        if number is None or not float(number[1]):
+            raise RecipeError(f"cost is {cost!r}; it must be the cost of a miss in false alarms, above 0. Use miss=10.")
+        return Aim("miss", float(number[1]))
+    found = re.fullmatch(r"(f1)|(recall|precision)=(0?\.\d*[1-9]\d*)", aim or "f1")
+    if found is None:
+        raise RecipeError(
+            f"aim is {aim!r}; it must be f1, or recall or precision between 0 and 1. Use f1, recall=0.95 or "
+            "precision=0.9."
+        )
+    return None if aim is None else Aim(found[1] or found[2], float(found[3] or 1))  # type: ignore[arg-type]
