@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from lamina import Recipe, load_run, start_run
+from lamina import Recipe, cross_validate, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.drawing.metric_figures import draw_thresholds
 from lamina.errors import LaminaWarning, RecipeError
-from lamina.evaluation.calibration import choose_thresholds
+from lamina.evaluation.calibration import choose_thresholds, fit_temperatures
 from lamina.evaluation.intervals import wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import make_prediction
-from lamina.nets import Flatten, Net, Output
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.aim import Aim, parse_aim
 from lamina.training.task import Binary, MultiLabel, Task
@@ -190,3 +190,18 @@ def test_curves_pass_through_the_threshold_and_have_bands():
         assert low < min(line.get_ydata()) <= high
     one_sided = Outputs("test", logits, np.zeros_like(truth), tuple(map(str, range(len(truth)))))
     assert draw_thresholds(task, one_sided) is None
+
+
+def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_predictions(tmp_path):
+    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 60), test=gray("test", 2), size_px=4)
+    recipe = Recipe(epochs=30, lr=0.02, batch_size=10, aim="f1", precision="fp32")
+    net = Net(Flatten(), Linear(30), ReLU(), Output())
+    found = cross_validate(data, net=net, folds=3, recipe=recipe, runs_dir=tmp_path, progress=False)
+    run, outputs = load_run(found.run.path), found.outputs
+    assert (run.calibration.split, run.calibration.images) == ("train", 60)
+    assert run.calibration.temperatures == fit_temperatures(run.record.task, outputs.logits, outputs.targets)
+    assert run.calibration.temperatures[0] > 1.5  # it has memorized the images
+    assert run.report.calibration_error < run.report.uncalibrated_error
+    raw = run.record.task.with_temperatures(run.calibration.temperatures)
+    assert run.calibration.thresholds == choose_thresholds(raw, outputs.logits, outputs.targets, Aim("f1"))
+    assert load_run(tmp_path / found.run.path.parent.name / "fold-1").calibration is None

@@ -27,7 +27,6 @@ from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.files import open_atomically
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
-from lamina.studies.cross_validation import load_out_of_fold
 from lamina.targets import REGRESSION
 from lamina.text import guard
 from lamina.training.task import Task
@@ -76,7 +75,7 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
         fold = run.record.data.preparation.folds() if is_own else None
         folds = np.full(len(images), fold[0]) if fold and fold[0] and split == "test" else None
         outputs = [Outputs(split, logits, images.targets, images.names, folds)]
-        if is_own and split != "train" and (others := load_out_of_fold(run.path)):
+        if is_own and split != "train" and (others := run.folder.load_out_of_fold(run.record.task)):
             outputs.append(dataclasses.replace(others, logits=others.raw_logits(model.task)))
         _save_table(options.output, model.task, outputs)
         terminal.say("", f"{options.output}: {sum(len(one.names) for one in outputs):,} images")

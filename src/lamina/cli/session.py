@@ -188,7 +188,9 @@ def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> N
     val = dataset.val
     calibration = run.calibration
     if calibration is not None and calibration.thresholds:
-        terminal.say(f"thresholds chosen on val for {calibration.aim}:", *map(str, calibration.thresholds))
+        terminal.say(
+            f"thresholds chosen on {calibration.source} for {calibration.aim}:", *map(str, calibration.thresholds)
+        )
     if run.record.task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
     reason = "there are no predictions for val"

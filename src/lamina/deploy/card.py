@@ -142,12 +142,12 @@ def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]
             "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of such predictions "
             "are correct."
             if calibration is None or not calibration.temperatures
-            else f"The probabilities are calibrated on {calibration.images:,} {calibration.split} images; the "
-            "calibration holds for similar images only."
+            else f"The probabilities are calibrated on {calibration.source}; the calibration "
+            "holds for similar images only."
         )
         if calibration is not None and calibration.thresholds:
             chosen = "; ".join(map(str, calibration.thresholds))
-            limits.append(f"Thresholds chosen on {calibration.split} for {calibration.aim}: {_quote(chosen)}.")
+            limits.append(f"Thresholds chosen on {calibration.source} for {calibration.aim}: {_quote(chosen)}.")
     limits += [f"Diagnosis during training: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
     limits.append("Intended use, risks and biases have not been assessed. The owner of the model should add them here.")
     return [f"- {limit}" for limit in limits]

@@ -26,6 +26,7 @@ LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
+ROUNDING = 1e-9  # of a number of images
 TIE_MARGIN = 1e-6  # fraction by which predict may round a probability differently, in float32 and seven digits
 REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence thresholds in a report
 
@@ -72,7 +73,8 @@ class Calibration:
     """The temperatures that divide a model's logits, and the images that they were fitted to.
 
     Attributes:
-        split: the split that the images belong to, normally ``val``.
+        split: the split that the images belong to: ``val``, or ``train`` for the out-of-fold predictions of a
+            cross-validation.
         images: number of images.
         temperatures: one for all classes, or one per label; above 1 for an overconfident model; empty for too few
             images.
@@ -88,6 +90,12 @@ class Calibration:
 
     def __post_init__(self) -> None:
         check_fields(self, RunError, "calibration: ")
+
+    @property
+    def source(self) -> str:
+        """The images, such as ``800 val images``."""
+        out_of_fold = "out-of-fold predictions of " if self.split == "train" else ""
+        return f"{out_of_fold}{self.images:,} {self.split} images"
 
     def apply(self, task: Task) -> Task:
         """The task with these temperatures and thresholds."""
@@ -169,9 +177,9 @@ def _choose_threshold(
         case "f1":
             worth = 2 * found / (predicted + positive + (predicted + positive == 0))
         case "recall":
-            worth = np.where(found >= aim.value * positive, found / np.maximum(1, predicted), -np.inf)
+            worth = np.where(found >= aim.value * positive - ROUNDING, found / np.maximum(1, predicted), -np.inf)
         case "precision":
-            worth = np.where((found >= aim.value * predicted) & (found > 0), found, -np.inf)
+            worth = np.where((found >= aim.value * predicted - ROUNDING) & (found > 0), found, -np.inf)
         case "miss":
             worth = -(aim.value * (positive - found) + (predicted - found))
     # Of equally good thresholds, that with more images found for recall, and with fewer false alarms otherwise.

@@ -18,8 +18,8 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import RunFolder
-from lamina.targets import MULTI_LABEL
+from lamina.runs.run_folder import FOLDS_FILE, RunFolder
+from lamina.targets import MULTI_LABEL, kind_of
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
@@ -54,11 +54,14 @@ def evaluate_final(
         if images is not None:
             began = time.perf_counter()
             predicted[images.split] = predict_logits(model, images.pixels, group=group), time.perf_counter() - began
-    if dataset.val is not None:
-        calibration = calibrate(task, dataset.val, predicted["val"][0], record.recipe)
+    held_out = folder.load_out_of_fold(task)
+    if held_out is None and dataset.val is not None:
+        held_out = Outputs.collect(task, predicted["val"][0], dataset.val)
+    if held_out is not None:
+        calibration = calibrate(task, held_out, record.recipe)
         if calibration is not None:
             task = calibration.apply(task)
-    elif aim := record.recipe.find_aim(task.kind):
+    elif (aim := record.recipe.find_aim(task.kind)) and not (folder.path.parent / FOLDS_FILE).exists():
         _warn(f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with --val 0.1")
     for images in (dataset.test, dataset.val):
         if images is None:
@@ -77,21 +80,22 @@ def evaluate_final(
     return report
 
 
-def calibrate(task: Task, images: Images, logits: Float32[np.ndarray, "n k"], recipe: Recipe) -> Calibration | None:
-    """Temperatures that calibrate probabilities on ``images``, and thresholds if the recipe has an aim.
+def calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:
+    """Temperatures that calibrate probabilities on ``held_out``, and thresholds if the recipe has an aim.
 
     ``None`` if there are too few images and no aim; warns if there are too few images for the aim.
     """
-    has_labels = images.kind is not MULTI_LABEL or images.targets.any()
-    if images.kind is not task.kind or not has_labels or not np.isfinite(logits).all():
+    logits, targets = held_out.logits, held_out.targets
+    has_labels = task.kind is not MULTI_LABEL or targets.any()
+    if kind_of(targets) is not task.kind or not has_labels or not np.isfinite(logits).all():
         return None
-    temperatures, aim = fit_temperatures(task, logits, images.targets), recipe.find_aim(task.kind)
+    temperatures, aim = fit_temperatures(task, logits, targets), recipe.find_aim(task.kind)
     if aim is None:
-        return Calibration(images.split, len(images), temperatures) if temperatures else None
-    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, images.targets, aim)
+        return Calibration(held_out.split, len(logits), temperatures) if temperatures else None
+    thresholds = choose_thresholds(task.with_temperatures(temperatures), logits, targets, aim)
     for lack in filter(None, (one.find_lack(aim) for one in thresholds)):
         _warn(f"{lack}. Use more images in val (--val, or --folds), or a lower aim")
-    return Calibration(images.split, len(images), temperatures, str(aim), thresholds)
+    return Calibration(held_out.split, len(logits), temperatures, str(aim), thresholds)
 
 
 def _warn(message: str) -> None:

@@ -178,6 +178,11 @@ class RunFolder:
         with self.writing():
             write_atomically(self.path / "logits.npz", pack_outputs(outputs))
 
+    def load_out_of_fold(self, task: Task) -> Outputs | None:
+        """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
+        is_whole = self.path.name == WHOLE and (self.path.parent / FOLDS_FILE).exists()
+        return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
+
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""
         file = self.path / "calibration.json"

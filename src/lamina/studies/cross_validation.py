@@ -21,12 +21,12 @@ from lamina.data import Dataset
 from lamina.data.held_out import hold_out
 from lamina.errors import RecipeError, RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, t_quantile
-from lamina.evaluation.outputs import Outputs, pack_outputs, unpack_outputs
+from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
-from lamina.files import lock_folder, parse_object, read_bytes, write_atomically, write_json
+from lamina.files import lock_folder, parse_object, read_bytes, write_json
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
-from lamina.runs.run_folder import FOLDS_FILE, WHOLE
+from lamina.runs.run_folder import FOLDS_FILE, WHOLE, RunFolder
 from lamina.runs.start import check_name, making_runs
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
@@ -36,7 +36,6 @@ from lamina.training.events import Event
 
 TrainOne: TypeAlias = Callable[[Dataset, Deadline | None, StartRun, str | None], Iterable[RunEvent]]
 """Start a run with that name on a data set, and train it before the deadline."""
-LOGITS = "logits.npz"  # of all folds
 LEAST_SECONDS = 5.0  # of a run under a time limit
 
 
@@ -152,17 +151,10 @@ def iter_folds(
             images = plural(run.report.images, "image", "images")
             yield Decision(f"fold {fold}", f"{run.report.score} on {images}", str(run.path))
         outputs = _collect(runs)
-        write_atomically(path / LOGITS, pack_outputs([outputs]))
+        RunFolder(path).save_outputs([outputs])
         share = None if deadline is None else deadline.seconds_left()
         run = yield from _iter_one(path / WHOLE, hold_out(dataset, 0, folds), share, state, train_one, start, train)
         yield Folds(tuple(run.report for run in runs if run.report is not None), outputs, run)
-
-
-def load_out_of_fold(run: Path) -> Outputs | None:
-    """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
-    file = run.parent / LOGITS
-    is_whole = run.name == WHOLE and (run.parent / FOLDS_FILE).exists() and file.exists()
-    return unpack_outputs(read_bytes(file), str(file))["train"] if is_whole else None
 
 
 def _iter_one(
