@@ -68,7 +68,7 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     if not panels:
         return None
     across = min(len(panels), SCATTERS_A_ROW)
-    figure = new_figure(4.2 * across, 4.2 * -(-len(panels) // across))
+    figure = new_figure(4.0 * across, 4.0 * -(-len(panels) // across))
     probabilities = task.probabilities(torch.from_numpy(outputs.logits).double()).numpy()
     for number, (column, is_roc) in enumerate(panels, start=1):
         own, is_true, cutoff = probabilities[:, column], truth[:, column], task.cutoffs[column]
