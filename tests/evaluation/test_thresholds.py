@@ -82,7 +82,7 @@ def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
     task = MultiLabel(("scratch", "dent"), (0.3, 0.0))
     scratch, dent = choose_thresholds(task, both, labels, Aim("recall", 0.95))
     assert scratch.value != 0.5 == dent.value
-    assert dent.find_lack(Aim("f1")) == "val has 0 images with dent, too few to support f1; about 30 are needed"
+    assert dent.find_lack(Aim("f1")) == "0 images with dent are too few to support f1; about 30 are needed"
     decided = dataclasses.replace(task, thresholds=(scratch.value, 0.9))
     assert make_prediction(decided, "x", [scratch.value + 0.01, 0.85]).predicted == ("scratch",)
     assert make_prediction(decided, "x", [scratch.value - 0.01, 0.95]).predicted == ("dent",)
@@ -93,7 +93,7 @@ def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
     logits, truth = draw(2, 30)
     (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("recall", 0.95))
     assert chosen.find_lack(Aim("recall", 0.95)) == (
-        f"val has {truth.sum()} images with scratch?, too few to support recall=0.95; about 73 are needed"
+        f"{truth.sum()} images with scratch? are too few to support recall=0.95; about 73 are needed"
     )
     # With 72 images, even all of them found would not show a recall of 95 %; with 73, they would.
     assert wilson_interval(72, 72).low < 0.95 <= wilson_interval(73, 73).low
@@ -160,7 +160,7 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
 
     few = dataclasses.replace(data, val=data.val.take(range(20)))
     small = start_run(Net(Flatten(), Output()), few, recipe, runs_dir=tmp_path)
-    with pytest.warns(LaminaWarning, match=r"val has \d images with scratch\?, too few to support recall=0.9; about"):
+    with pytest.warns(LaminaWarning, match=r"\d images with scratch\? are too few to support recall=0.9; about"):
         for _ in small.iter_train(data=few):
             pass
     assert load_run(small.path).calibration.temperatures == ()
@@ -193,12 +193,12 @@ def test_curves_pass_through_the_threshold_and_have_bands():
 
 
 def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_predictions(tmp_path):
-    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 60), test=gray("test", 2), size_px=4)
+    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 200), test=gray("test", 2), size_px=4)
     recipe = Recipe(epochs=30, lr=0.02, batch_size=10, aim="f1", precision="fp32")
     net = Net(Flatten(), Linear(30), ReLU(), Output())
     found = cross_validate(data, net=net, folds=3, recipe=recipe, runs_dir=tmp_path, progress=False)
     run, outputs = load_run(found.run.path), found.outputs
-    assert (run.calibration.split, run.calibration.images) == ("train", 60)
+    assert (run.calibration.split, run.calibration.images) == ("train", 200)
     assert run.calibration.temperatures == fit_temperatures(run.record.task, outputs.logits, outputs.targets)
     assert run.calibration.temperatures[0] > 1.5  # it has memorized the images
     assert run.report.calibration_error < run.report.uncalibrated_error

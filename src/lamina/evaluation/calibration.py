@@ -55,7 +55,7 @@ class Threshold:
         return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
 
     def find_lack(self, aim: Aim) -> str:
-        """Why ``val`` does not support the aim, and what would; empty if it does."""
+        """Why the images do not support the aim, and how many would; empty if they do."""
         images, what = self.positive, f"images with {escape(self.name)}"
         needed = LEAST_OF_LABEL
         if aim.name in ("recall", "precision"):
@@ -65,7 +65,7 @@ class Threshold:
             images, what = self.predicted, f"images predicted as {escape(self.name)}"
         if images >= needed:
             return ""
-        return f"val has {images:,} {what}, too few to support {aim}; about {needed:,} are needed"
+        return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
 
 
 @dataclass(frozen=True)
