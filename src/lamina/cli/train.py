@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from lamina import zoo
 from lamina.cli import STARTED
@@ -59,11 +60,9 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 train=train, device=options.device, progress=partial(show_progress, "preparing images"),
             )  # fmt: skip
             if options.folds is not None:
-                shared = ("net", "weights", "pretrained", "recipe")
-                settings = {name: getattr(options, name) for name in shared} | {"given": dict(options.given)}
                 events = iter_folds(
-                    dataset, options.folds, train_one, deadline=deadline, settings=settings, start=start, train=train,
-                    name=options.name, runs_dir=options.runs_dir,
+                    dataset, options.folds, train_one, deadline=deadline, settings=_find_settings(options), start=start,
+                    train=train, name=options.name, runs_dir=options.runs_dir,
                 )  # fmt: skip
             elif options.seeds is not None and choice is not None:
                 experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
@@ -88,6 +87,12 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
             terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
         return status
+
+
+def _find_settings(options: TrainOptions) -> dict[str, Any]:
+    """The settings that a cross-validation is resumed with."""
+    shared = ("net", "weights", "pretrained", "recipe")
+    return {name: getattr(options, name) for name in shared} | {"given": dict(options.given)}
 
 
 def _prepare(options: TrainOptions) -> Preparation:
