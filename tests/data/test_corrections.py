@@ -105,6 +105,18 @@ def test_drawn_splits_do_not_depend_on_corrections(tmp_path):
     assert after.corrected == sum(before.train.targets[:30] == 0)
 
 
+def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
+    pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8), 2, axis=0)
+    np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(120) // 2 % 2)
+    before = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3))
+    splits = {name: split for split, images in before.splits.items() for name in images.names}
+    first = sorted(splits)[::2]  # of each two copies
+    (tmp_path / "out.txt").write_text("".join(f"{name}\n" for name in first))
+    after = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3, exclude=str(tmp_path / "out.txt")))
+    left = {name: split for split, images in after.splits.items() for name in images.names}
+    assert left == {name: split for name, split in splits.items() if name not in first}
+
+
 def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets, tmp_path):
     plain = load_data(pets)
     first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
@@ -97,7 +99,7 @@ def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
     )
     # With 72 images, even all of them found would not show a recall of 95 %; with 73, they would.
     assert wilson_interval(72, 72).low < 0.95 <= wilson_interval(73, 73).low
-    enough = dataclasses.replace(chosen, positive=73)
+    enough = dataclasses.replace(chosen, positive=73, found=73)
     assert enough.find_lack(Aim("recall", 0.95)) == ""
 
 
@@ -205,3 +207,33 @@ def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_pr
     raw = run.record.task.with_temperatures(run.calibration.temperatures)
     assert run.calibration.thresholds == choose_thresholds(raw, outputs.logits, outputs.targets, Aim("f1"))
     assert load_run(tmp_path / found.run.path.parent.name / "fold-1").calibration is None
+
+
+def test_without_test_images_the_model_of_all_images_is_calibrated_too(tmp_path):
+    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 200), size_px=4)
+    recipe = Recipe(epochs=3, batch_size=10, aim="f1", precision="fp32")
+    found = cross_validate(
+        data, net=Net(Flatten(), Output()), folds=3, recipe=recipe, runs_dir=tmp_path, progress=False
+    )
+    run = load_run(found.run.path)
+    assert run.report is None
+    assert (run.calibration.images, run.calibration.aim, len(run.calibration.thresholds)) == (200, "f1", 1)
+
+
+def test_an_aim_that_no_threshold_reaches_is_named():
+    logits, truth = np.array([[3.0], [2.0], [1.0], [-1.0]], np.float32), np.array([False, True, True, False])
+    (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("precision", 0.9))
+    assert (chosen.value, chosen.predicted, chosen.found) == (0.5, 3, 2)
+    assert chosen.find_lack(Aim("precision", 0.9)) == (
+        "no threshold reaches precision=0.9 for scratch? on these images, so it is 0.5"
+    )
+
+
+@given(value=st.floats(0.01, 0.99), before=st.floats(0.5, 3), after=st.floats(0.5, 3))
+def test_temperatures_change_no_decision(value, before, after):
+    logits = torch.linspace(-30, 30, 601, dtype=torch.float64)[:, None]
+    task = Binary(("yes?",), (0.5,), temperatures=(before,), thresholds=(value,))
+    edge = before * math.log(value / (1 - value))
+    far = (logits[:, 0] - edge).abs() > 0.01  # probabilities near 1 are rounded
+    for other in (task.with_temperatures((after,)), task.with_temperatures(())):
+        assert torch.equal(other.decide(logits)[far], task.decide(logits)[far])

@@ -42,20 +42,23 @@ class ConfidenceRule:
         return self.limit is not None and own < self.limit
 
     def choose(self, prediction: Prediction) -> list[str]:
-        """The classes of the prediction set, most likely first; at least one."""
+        """The classes of the prediction set, most likely first, with the predicted one."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
-        return [name for place, (name, value) in enumerate(ranked) if value >= threshold or place == 0]
+        return [name for name, value in ranked if value >= threshold or name == prediction.predicted]
 
 
 def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
     """The task of a run, with the thresholds for the aim of the ``recipe``, if it has one."""
     if (aim := recipe.find_aim(run.task.kind)) is None:
         return run.task
-    val = _find_val(run, "--cost" if aim.name == "miss" else "--aim")
-    thresholds = choose_thresholds(run.task, val.logits, val.targets, aim)
+    held_out = run.folder.load_out_of_fold(run.record.task)
+    if held_out is None:
+        held_out = _find_val(run, "--cost" if aim.name == "miss" else "--aim")
+    thresholds = choose_thresholds(run.task, held_out.logits, held_out.targets, aim)
+    source = "val" if held_out.split == "val" else "out-of-fold predictions"
     for one in thresholds:
-        terminal.remark(f"threshold for {aim} on val: {one}")
+        terminal.remark(f"threshold for {aim} on {source}: {one}")
         if lack := one.find_lack(aim):
             terminal.remark(f"warning: {lack}")
     return replace(run.task, thresholds=tuple(one.value for one in thresholds))  # type: ignore[call-arg]
@@ -92,7 +95,8 @@ def make_confidence_rule(
     if limit is None and coverage is None:
         return ConfidenceRule()
     check_confidence(task, limit, coverage)
-    if run.calibration is None and task.kind is not REGRESSION:
+    calibration = run.calibration
+    if task.kind is not REGRESSION and not (calibration and calibration.temperatures):
         terminal.remark("warning: the probabilities are not calibrated")
     if limit is not None:
         _report_rejections(run, task, limit, terminal)

@@ -52,7 +52,7 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
         terminal.remark("warning: --tta has no effect, because the recipe uses neither flip nor translate_px")
     images = data.splits[split]
     model = predictor.model
-    if len(views) > 1 and run.calibration is not None:
+    if len(views) > 1 and run.calibration is not None and run.calibration.temperatures:
         model.task = model.task.with_temperatures(())
         terminal.remark("calibration: not applied, because lamina fitted it to single views")
     report, logits = evaluate_with_logits(model, images, views)

@@ -194,7 +194,9 @@ def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> N
     if run.record.task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
     reason = "there are no predictions for val"
-    if val is None:
+    if (held_out := run.folder.load_out_of_fold(run.record.task)) is not None:
+        reason = f"there are {plural(len(held_out.logits), 'image', 'images')}, fewer than {LEAST_IMAGES}"
+    elif val is None:
         reason = "there is no val split. To create one, train with --val 0.1"
     elif len(val) < LEAST_IMAGES:
         reason = f"val has {plural(len(val), 'image', 'images')}, fewer than {LEAST_IMAGES}"

@@ -45,13 +45,14 @@ def build_dataset(
         order = list(range(len(names)))
         found = store_pixels(listing.pixels, folder, size_px, resize)
     problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
-    kept = [one for one in found if not one.reason and corrected.are_kept[order[one.row]]]
+    kept = [one for one in found if not one.reason]
     splits = [drawn[order[one.row]] for one in kept]
     if rule != OWN_RULE:
         own = [listing.splits[order[one.row]] for one in kept]
         own_groups = [groups[order[one.row]] for one in kept] if groups else ()
         splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept], own_groups)
-    by_split = order_by_split(splits)
+    # Excluded images leave last, so that copies of them stay in their split.
+    by_split = [place for place in order_by_split(splits) if corrected.are_kept[order[kept[place].row]]]
     kept, splits = [kept[place] for place in by_split], [splits[place] for place in by_split]
     rows = [one.row for one in kept]
     if rows != list(range(len(found))):

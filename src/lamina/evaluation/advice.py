@@ -38,10 +38,11 @@ def advise(report: Report) -> str:
 
 
 def advise_on_classes(report: ClassReport) -> str:
-    majority, value = escape(report.majority), report.baseline.value
+    majority = escape(report.majority)
+    value = max(scores.support for scores in report.classes) / report.images
     if value == 1:
         return f"All images are {majority}, so the baseline is always correct. Evaluate on other classes too."
-    if value >= MAJORITY_FRACTION:
+    if value >= MAJORITY_FRACTION and report.score.name == "accuracy":
         guessed = format_percent(1 / sum(scores.support > 0 for scores in report.classes))
         return (
             f"{format_percent(value)} of the images are {majority}, so accuracy is misleading; "

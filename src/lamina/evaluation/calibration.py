@@ -20,7 +20,7 @@ from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Target
 from lamina.text import escape
 from lamina.training.aim import Aim
 from lamina.training.task import Task
-from lamina.values import Fraction, Range, check_fields
+from lamina.values import Range, check_fields
 
 LEAST_IMAGES = 50  # to fit a temperature to
 LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a temperature for that label
@@ -44,7 +44,7 @@ class Threshold:
     """
 
     name: str
-    value: Fraction
+    value: Annotated[float, Range(0, 1)]
     positive: int
     predicted: int
     found: int
@@ -55,7 +55,7 @@ class Threshold:
         return f"{escape(self.name)}: above {100 * self.value:.2f} %: {shown}"
 
     def find_lack(self, aim: Aim) -> str:
-        """Why the images do not support the aim, and how many would; empty if they do."""
+        """Why the images do not support the aim, or how many would; empty if they do."""
         images, what = self.positive, f"images with {escape(self.name)}"
         needed = LEAST_OF_LABEL
         if aim.name in ("recall", "precision"):
@@ -63,6 +63,9 @@ class Threshold:
             needed = math.ceil(Z**2 * aim.value / (1 - aim.value))
         if aim.name == "precision" and self.positive:
             images, what = self.predicted, f"images predicted as {escape(self.name)}"
+        reached = {"recall": self.positive, "precision": self.predicted}.get(aim.name, 0)
+        if self.positive and self.found < aim.value * reached - ROUNDING:
+            return f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
         if images >= needed:
             return ""
         return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
@@ -78,7 +81,7 @@ class Calibration:
         images: number of images.
         temperatures: one for all classes, or one per label; above 1 for an overconfident model; empty for too few
             images.
-        aim: what the thresholds were chosen for, such as ``recall=0.95``; empty if they are 0.5.
+        aim: what the thresholds were chosen for, such as ``recall=0.95``; empty without an aim.
         thresholds: one per label, for yes-or-no and multi-label models with an aim.
     """
 
@@ -152,10 +155,10 @@ def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Ta
 def choose_thresholds(
     task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets, aim: Aim
 ) -> tuple[Threshold, ...]:
-    """The decision threshold of each label that achieves the aim on these images.
+    """The decision threshold of each label that achieves the aim on these images, or else 0.5.
 
     With ``recall``, it is the threshold of the highest precision among those that achieve it, and the other way round.
-    Where none does, as without any image with the label, the threshold is 0.5.
+    Without any image with the label, it is 0.5.
     """
     probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
     columns = np.asarray(targets).reshape(len(logits), -1)

@@ -41,7 +41,7 @@ class QuestionScores:
 class LabelScores:
     """The metrics of one label, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images.
 
-    Precision, recall and F1 use a threshold of 0.5.
+    Precision, recall and F1 use the thresholds of the task, by default 0.5.
     """
 
     name: str

@@ -71,9 +71,10 @@ def evaluate_final(
             report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds, metrics=metrics))
         if report is not None:
             outputs.append(Outputs.collect(record.task, logits, images))
+    if group.is_leader and (report is not None or calibration is not None):
+        folder.save_calibration(calibration)
     if report is not None and group.is_leader:
         folder.save_outputs(outputs)
-        folder.save_calibration(calibration)
         folder.save_report(report)
         with folder.writing():
             _draw_curves(folder, record, report)

@@ -270,7 +270,7 @@ class Run:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The temperatures that calibrate probabilities; ``None`` without a ``val`` split to fit them.
+        """Temperatures and thresholds; ``None`` without enough ``val`` images or out-of-fold predictions.
 
         Raises:
             RunError: ``calibration.json`` is damaged.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lamina.data import Dataset
@@ -25,7 +26,8 @@ from lamina.training.features import find_head, predict_logits
 from lamina.training.fit import Home
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
-from lamina.training.task import task_of
+from lamina.training.recipe import overlay
+from lamina.training.task import Binary, task_of
 from lamina.training.tensors import digest_tensors
 
 INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
@@ -50,7 +52,7 @@ class StartingPoint:
         recipe = dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs, initial_fraction=0.0)
         if not is_new:
             lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
-            recipe = dataclasses.replace(recipe, lr=lr, initial_fraction=INITIAL_FRACTION)
+            recipe = overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
         outputs = task_of(dataset.train).outputs
         made = own.empty_module if isinstance(own, TimmNet) else own
         made = made.with_outputs(outputs) if isinstance(made, Net) else made
@@ -146,7 +148,10 @@ def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | 
         return f"no {images.split} image is of a class that the model before knows, and new to it"
     model = start.load_model()
     logits = predict_logits(model, images.pixels[rows]), outputs.raw_logits(task)[rows]
-    predicted = [(one[:, 0] > 0).astype(int) if task.kind is BINARY else one.argmax(axis=1) for one in logits]
+    predicted = [
+        own.decide(torch.from_numpy(one))[:, 0].int().numpy() if isinstance(own, Binary) else one.argmax(axis=1)
+        for own, one in zip((start.task, run.task), logits, strict=True)
+    ]
     truth = [names[int(target)] for target in images.targets[rows]]
     before, after = (
         np.array([of[place] == true for place, true in zip(one.tolist(), truth, strict=True)])

@@ -169,6 +169,17 @@ class _SigmoidTask(Task):
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).sigmoid()
 
+    def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
+        """The task with other temperatures; thresholds change so that they are passed by the same logits."""
+        ones = (1.0,) * self.outputs
+        thresholds = tuple(
+            value if value in (0, 1) else 1 / (1 + (1 / value - 1) ** (before / after))
+            for value, before, after in zip(
+                self.thresholds, self.temperatures or ones, temperatures or ones, strict=False
+            )
+        )
+        return replace(self, temperatures=temperatures, thresholds=thresholds)
+
     @property
     def cutoffs(self) -> tuple[float, ...]:
         return self.thresholds or (0.5,) * self.outputs
