@@ -21,7 +21,7 @@ from lamina.runs.record import RunRecord, StartedFrom
 from lamina.runs.retraining import choose_net
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.targets import BINARY, SINGLE_LABEL
+from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.features import find_head, predict_logits
 from lamina.training.fit import Home
 from lamina.training.model import Model
@@ -66,6 +66,9 @@ class StartingPoint:
         if dataset.train.kind is not task.kind:
             raise DataError(f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
                             f"{dataset.train.kind} ones. Choose the kind with --task, or train a new net.")  # fmt: skip
+        if task.kind is REGRESSION:  # the head's outputs are standardized by other images
+            raise DataError(f"{self.run.path} predicts numbers, whose scale depends on the training images, so its net "
+                            "cannot be trained further on others. Train a new net on all images.")  # fmt: skip
         if dataset.train.shape != shape and shape[1] == shape[2]:
             dataset = resize_dataset(dataset, shape[1])
         if dataset.train.shape != shape:
