@@ -54,7 +54,7 @@ def find_labels(
     noisy = inject_label_errors(clean, error_fraction, seed)
     started, cpu = time.perf_counter(), time.process_time()
     plans = choose_plans(noisy, None if scratch else next(iter(find_all_at_hand()), None))
-    groups = group_copies(noisy.pixels)
+    groups = group_copies(noisy.pixels, find_near_duplicates(noisy.pixels))
     compared = time.perf_counter() - started
     probabilities = predict_by(plans, noisy, groups=groups).own
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu

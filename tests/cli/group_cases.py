@@ -98,7 +98,7 @@ def main() -> None:
         run = start_run(Poisoned(), data, replace(RECIPE, epochs=2), name="poisoned", group=group)
         events = list(run.iter_train(data=data, group=group, rewind_on_nan=True))
         found["rewound"] = next(event.reason for event in events if isinstance(event, Rewind))
-        assert sum(isinstance(event, Epoch) for event in events) == 2
+        assert {event.epoch for event in events if isinstance(event, Epoch)} == {1, 2}
 
         other = shapes.train.take(range(100 + group.rank))
         try:

@@ -230,8 +230,8 @@ class Keeper:
                 self._rows.append(self._early_end.to_json())
         elif new and self.stops_at_diagnosis and not self.training.is_finished:
             self._early_end = EarlyEnd(event.epoch, f"diagnosis {new[0].kind}", new[0].kind)
-        if new or self.training.is_interrupted or self._is_worth_saving():
-            self._try(self._save_all)
+        is_due = new or self.training.is_interrupted or self._is_worth_saving()
+        self._try(self._save_all if is_due else self._append_rows)
         if report is not None:
             yield report
         yield event
@@ -311,9 +311,7 @@ class Keeper:
         began, rows = time.perf_counter(), list(self._rows)
         checkpoint = self.training.checkpoint()  # first, because it rejects NaN and infinity
         try:
-            while self._rows:
-                self.folder.append_row(self._rows[0])
-                del self._rows[0]
+            self._append_rows()
             if with_model:
                 self.folder.save_model(self.training.model)
             self.folder.save_checkpoint(checkpoint)
@@ -325,6 +323,11 @@ class Keeper:
             raise
         self._saved_at = time.perf_counter()
         self._saving_seconds = self._saved_at - began
+
+    def _append_rows(self) -> None:
+        while self._rows:
+            self.folder.append_row(self._rows[0])
+            del self._rows[0]
 
     def _try(self, write: Callable[[], None]) -> None:
         try:
