@@ -161,7 +161,7 @@ def test_other_kinds_and_shapes_are_refused(before, data, error, message, tmp_pa
 
 def test_numbers_have_another_scale_and_are_refused(tmp_path):
     pixels = np.arange(8 * 108, dtype=np.uint8).reshape(8, 6, 6, 3)
-    data = Dataset.from_images(Images.from_arrays(pixels, np.arange(8, dtype=np.float32)))
+    data = Dataset.from_images(Images.from_arrays(pixels, np.linspace(0.1, 0.9, 8, dtype=np.float32)))
     start_run(NET, data, Recipe(epochs=1), runs_dir=tmp_path, name="numbers").train(progress=False)
     with pytest.raises(DataError, match="predicts numbers, whose scale depends on the training images"):
         start_run(data=data, start_from=tmp_path / "numbers", runs_dir=tmp_path)

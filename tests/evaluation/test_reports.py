@@ -165,7 +165,8 @@ def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_an
 
 
 def test_no_model_can_beat_a_baseline_that_is_correct_for_all_images():
-    perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no")
+    matrix = ((YES_NO.images, 0), (0, 0))
+    perfect = dataclasses.replace(YES_NO, accuracy=1.0, majority="no", confusion=matrix)
     assert verdict(perfect, 0.0, -0.3, 0.3) == [
         "The model is not measurably better than the baseline (always no).",
         "All images are no, so the baseline is always correct. Evaluate on other classes too.",

@@ -39,7 +39,7 @@ def advise(report: Report) -> str:
 
 def advise_on_classes(report: ClassReport) -> str:
     majority = escape(report.majority)
-    value = max(scores.support for scores in report.classes) / report.images
+    value = max(map(sum, report.confusion)) / report.images
     if value == 1:
         return f"All images are {majority}, so the baseline is always correct. Evaluate on other classes too."
     if value >= MAJORITY_FRACTION and report.score.name == "accuracy":
