@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +16,11 @@ from jaxtyping import Bool
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, name_some, plural, suggest
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
+from lamina.text import guard, unguard
 
 COLUMNS = ("image", "split", "given", "likely", "score", "reason", "action")
 """The columns of a table of label issues; ``label`` is another name for ``given``."""
 ACTIONS = ("", "correct", "keep", "exclude")
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute, if it is not quoted
 
 
 class Row(NamedTuple):
@@ -94,7 +93,7 @@ def read_corrections(preparation: Preparation) -> Corrections:
 def format_rows(rows: Iterable[Sequence[str]]) -> bytes:
     """A CSV file of text cells, with a mark that makes Excel read UTF-8, and without cells that run as formulas."""
     text = io.StringIO()
-    csv.writer(text).writerows([f"'{cell}" if _FORMULA.match(cell) else cell for cell in row] for row in rows)
+    csv.writer(text).writerows(map(guard, row) for row in rows)
     return text.getvalue().encode("utf-8-sig", "backslashreplace")
 
 
@@ -110,7 +109,7 @@ def _read_rows(file: str, option: str) -> list[list[str]]:
         raise DataError(
             f"Cannot read {file} for {flag} (in Python, {option}): {reason}. Check the path; the text must be UTF-8."
         ) from None
-    rows = [[cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell for cell in row] for row in read]
+    rows = [list(map(unguard, row)) for row in read]
     return [row for row in rows if any(map(str.strip, row))]
 
 

@@ -90,18 +90,22 @@ class Candidate:
         dataset = self.experiment.dataset
         return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), len(dataset.val or ()))
 
+    @property
+    def evaluated(self) -> list[int]:
+        """The numbers of images in test and in val, of those that there are."""
+        dataset = self.experiment.dataset
+        return [len(images) for images in (dataset.test, dataset.val) if images is not None]
+
     def evaluating_seconds(self) -> float:
         """The time for the logits of test and val."""
-        evaluated = (self.experiment.dataset.test, self.experiment.dataset.val)
-        return EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(len(images or ()) for images in evaluated)
+        return EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(self.evaluated)
 
     def ending_seconds(self) -> float:
         """The time after the last epoch, for logits of test and val, near-duplicates, figures and saving."""
-        dataset = self.experiment.dataset
-        evaluated = [len(images) for images in (dataset.test, dataset.val) if images is not None]
         # Two checkpoints: before the fall and after the last step.
         seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
-        search = estimate_seconds(evaluated[0], len(dataset.train), self.shape) if evaluated else 0.0
+        images, evaluated = len(self.experiment.dataset.train), self.evaluated
+        search = estimate_seconds(evaluated[0], images, self.shape) if evaluated else 0.0
         return seconds + (search if search <= UNASKED_SECONDS else 0.0)
 
     def left_to_train(self, deadline: Deadline) -> float:
