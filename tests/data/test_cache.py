@@ -273,7 +273,7 @@ def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cac
 def test_a_whole_cache_is_read_where_nothing_can_be_written(image_set, tmp_path: Path, cache: Path) -> None:
     source = image_set.write_zip(tmp_path / "a.zip")
     load_data(source)
-    (lock,) = (cache / "locks").iterdir()
+    (lock,) = (cache / "locks").glob("a-*")
     lock.unlink()
     lock.mkdir()  # no lock can be taken
     assert len(load_data(source).train) == 12
@@ -288,8 +288,8 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     with pytest.raises(DataError) as raised:
         load_data(image_set.write_zip(tmp_path / "a.zip"))
     assert str(raised.value) == (
-        f"Cannot write to the cache {file}: Not a directory. Free some space there, or set LAMINA_CACHE to another "
-        "folder."
+        f"Cannot write to the cache {file}: Not a directory. Free some space there, for example with lamina data "
+        "--cache-clear, or set LAMINA_CACHE to another folder."
     )
 
 

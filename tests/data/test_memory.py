@@ -34,7 +34,7 @@ def read_memory(what):
     return int(Path("/proc/self/status").read_text().split(what + ":")[1].split()[0]) * 1024
 
 before = read_memory("RssAnon")
-data = load_cached("large", "key", "state", build)
+data = load_cached("large", "key", "state", build, "large")
 loaded = read_memory("RssAnon") - before
 """
 

@@ -247,8 +247,8 @@ def test_a_workers_full_disk_is_an_error_that_says_so(many_images, tmp_path: Pat
         load_data(source, progress=limit_the_workers)
 
     assert str(raised.value) == (
-        f"Cannot write to the cache {cache}: File too large. Free some space there, or set LAMINA_CACHE to another "
-        "folder."
+        f"Cannot write to the cache {cache}: File too large. Free some space there, for example with lamina data "
+        "--cache-clear, or set LAMINA_CACHE to another folder."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
@@ -279,8 +279,8 @@ def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
         load_data(source, Preparation(size_px=5), progress=fill)
 
     assert str(raised.value) == (
-        f"Cannot write to the cache {small_disk}: No space left on device. Free some space there, or set LAMINA_CACHE "
-        "to another folder."
+        f"Cannot write to the cache {small_disk}: No space left on device. Free some space there, for example with "
+        "lamina data --cache-clear, or set LAMINA_CACHE to another folder."
     )
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
 

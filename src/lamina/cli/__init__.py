@@ -32,6 +32,8 @@ GROUPS = {
     "inspect": {
         "inspect": "show what the layers and units of a net have learned",
         "explain": "show which pixels a prediction depends on",
+        "similar": "show the training images that are most similar to an image",
+        "embed": "save the features of images",
         "summary": "list a net's layers, output shapes, parameters and multiply-adds",
     },
 }

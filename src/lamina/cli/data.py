@@ -12,17 +12,22 @@ from lamina.cli.options.data_options import DataOptions
 from lamina.cli.output import check_issues_file, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Preparation
+from lamina.data.cache import cache_folder, find_limit_bytes, format_size, list_cached
 from lamina.data.findings import Finding, Sighting, imbalance
 from lamina.data.held_out import advise_folds
 from lamina.data.inspection import Inspection, SizeSummary, inspect, measure_spread
-from lamina.data.load import EXAMPLES
-from lamina.errors import DataError, plural
+from lamina.data.load import EXAMPLES, full_source
+from lamina.errors import DataError, plural, suggest
 from lamina.targets import REGRESSION
 from lamina.values import fields_to_json
 
 
 def run(options: DataOptions, terminal: Terminal) -> int:
     _check(options)
+    if options.cache or options.cache_clear:
+        return _show_cache(options.data, terminal, is_cleared=options.cache_clear)
+    if options.data is None:
+        raise DataError("No data set given. Add a folder, archive, table or array file, or a name such as cifar10.")
     if options.run is not None:
         from lamina.cli.mistakes import judge_by_run
 
@@ -51,7 +56,35 @@ def run(options: DataOptions, terminal: Terminal) -> int:
     return 0
 
 
+def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> int:
+    """List or remove the decoded copies of a data set, or of all; the exit status is 2 if one cannot be removed."""
+    every = list_cached()
+    copies = [copy for copy in every if data is None or copy.source in (data, full_source(data))]
+    if data is not None and not copies:
+        hint = suggest(data, sorted({copy.source for copy in every})) if every else "It has none at all."
+        raise DataError(f"The cache has no decoded copy of {data}. {hint}")
+    total_bytes = sum(copy.size_bytes for copy in every)
+    limit_bytes = find_limit_bytes(total_bytes)
+    rows: list[tuple[str, ...]] = []
+    values: list[dict[str, Any]] = []
+    for copy in copies[::-1]:
+        state = "" if not is_cleared else "removed" if copy.remove() else "in use or protected"
+        total_bytes -= copy.size_bytes * (state == "removed")
+        images, height, width, *_ = (*copy.shape, 0, 0, 0)
+        size = format_size(copy.size_bytes)
+        rows.append((copy.source, state, copy.last_used, f"{images:,}", f"{height}×{width}", size))
+        values.append(fields_to_json(copy) | {"folder": str(copy.folder), "state": state})
+    terminal.tabulate(("data set", "state", "last used", "images", "height×width", "size"), rows, texts=3)
+    limit = f"limit: {format_size(limit_bytes)} (set another with LAMINA_CACHE_GB)"
+    terminal.say(f"all copies: {format_size(total_bytes)} in {cache_folder()}; {limit}")
+    terminal.emit("cache", folder=str(cache_folder()), bytes=total_bytes, limit_bytes=limit_bytes, copies=values)
+    return 2 if any(one["state"] == "in use or protected" for one in values) else 0
+
+
 def _check(options: DataOptions) -> None:
+    does_more = options.labels or options.duplicates or options.run is not None or options.contact_sheet is not None
+    if does_more and (options.cache or options.cache_clear):
+        raise DataError("--cache and --cache-clear read no images. Leave out the other options.")
     if options.labels and options.run is not None:
         raise DataError("--labels trains new nets, but --with uses the model of a run. Use only one of them.")
     if options.net is not None and options.run is None:

@@ -124,11 +124,7 @@ def read_renamed(file: Path) -> dict[str, str]:
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
     """Report how many images are training images of the run, if these are in the cache; as JSON values."""
     origin = run.record.data
-    try:
-        own = find_prepared(origin.source, origin.preparation) if origin.source else None
-    except DataError:  # it is gone
-        own = None
-    if own is None or own.fingerprint != origin.fingerprint:
+    if (own := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
         terminal.remark("training images: not compared, because those of the run are not in this machine's cache")
         return {}
     if own.train.shape != images.shape:  # of a run that trained at another size than it predicts

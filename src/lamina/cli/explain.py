@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -25,7 +24,7 @@ from lamina.drawing.attribution_sheet import draw_attributions
 from lamina.errors import DataError, NetError, NotFiniteError, suggest
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
-from lamina.files import write_atomically
+from lamina.files import open_atomically
 from lamina.insight.attribution import (
     STEPS,
     TRUST_STEPS,
@@ -173,8 +172,6 @@ def _read_image(
 
 
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:
-    packed = io.BytesIO()
     arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
-    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]  # mypy matches the names with savez's own arguments
-    with writing(file):
-        write_atomically(file, packed.getvalue())
+    with writing(file), open_atomically(file) as opened:
+        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]  # mypy matches the names with its own arguments

@@ -33,7 +33,9 @@ def check_output(file: Path, suffixes: Iterable[str]) -> None:
     if file.suffix.lower() not in suffixes:
         *others, last = suffixes
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise DataError(f"--output is {file}; it must end in {expected}. Use --output {file.with_suffix('.csv')}.")
+        raise DataError(
+            f"--output is {file}; it must end in {expected}. Use --output {file.with_suffix((*others, last)[0])}."
+        )
     if not file.parent.is_dir():
         raise DataError(
             f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."

@@ -112,9 +112,9 @@ def _open_table(
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
                 if kind is REGRESSION:
-                    half_widths = rule.half_widths or (None,) * len(prediction.values)
+                    half_widths = [f" ± {half_width:.3g}" for half_width in rule.half_widths] or [""] * len(heads)
                     numbers = zip(prediction.values.values(), half_widths, strict=True)
-                    add([prediction.name, *(f"{value:.6g}" + _plus_minus(half_width) for value, half_width in numbers)])
+                    add([prediction.name, *(f"{value:.6g}{half_width}" for value, half_width in numbers)])
                 elif rule.rejects(prediction):
                     add([prediction.name, f"rejected ({describe(prediction, 1)})"])
                 else:
@@ -141,10 +141,6 @@ def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callabl
         yield write
 
 
-def _plus_minus(half_width: float | None) -> str:
-    return "" if half_width is None else f" ± {half_width:.3g}"
-
-
 def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
@@ -168,13 +164,8 @@ def _csv_head(task: Task, rule: ConfidenceRule) -> list[str]:
         half_widths = [f"±({name})" for name in task.target_names] if rule.half_widths else []
         return ["image", *task.target_names, *half_widths, "problem"]
     # p(…) keeps a class called "image" or "problem" apart from these columns.
-    return [
-        "image",
-        "predicted",
-        *(f"p({name})" for name in task.kind.class_names(task.target_names)),
-        *more,
-        "problem",
-    ]
+    probabilities = [f"p({name})" for name in task.kind.class_names(task.target_names)]
+    return ["image", "predicted", *probabilities, *more, "problem"]
 
 
 def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> list[str]:
@@ -184,14 +175,7 @@ def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> li
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
         return [name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
-    predicted = prediction.predicted
+    predicted = (prediction.predicted,) if isinstance(prediction.predicted, str) else prediction.predicted or ()
     rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
     chosen = [guard(";".join(rule.choose(prediction)))] if rule.threshold is not None else []
-    return [
-        name,
-        guard(predicted if isinstance(predicted, str) else ";".join(predicted or ())),
-        *values,
-        *rejected,
-        *chosen,
-        "",
-    ]
+    return [name, guard(";".join(predicted)), *values, *rejected, *chosen, ""]

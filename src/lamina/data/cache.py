@@ -4,9 +4,14 @@
                      targets.npy
                      sizes.npy     int32 (N, 2), stored height and width of each image
                      dataset.json  the other fields of the data set, and the state of its source
-                     digest.json   a digest of these files and of samples of the pixels
-<cache>/.<name>-<key>/             under construction, or left by a killed process
-<cache>/locks/<name>-<key>         held during construction
+                     source.txt    the name or path of the data set
+                     digest.json   a digest of these files and of samples of the pixels; its time is the last use
+<cache>/.<name>-<key>/             under construction, being removed, or left by a killed process
+<cache>/locks/<name>-<key>         held during construction and removal
+<cache>/locks/limit                held while a process removes what exceeds the limit
+
+Each mapping of ``pixels.npy`` holds a shared lock on the file, which ends with the array or its process; a copy with
+such a lock is not removed.
 """
 
 from __future__ import annotations
@@ -19,10 +24,11 @@ import os
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,8 +41,11 @@ from jaxtyping import UInt8
 from lamina.data.duplicates import Leak
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
-from lamina.errors import DataError, LaminaWarning
+from lamina.errors import DataError, LaminaWarning, name_some
 from lamina.files import sync_folder
+
+if sys.platform != "win32":  # which does not rename a folder with a mapped file, so needs no locks
+    import fcntl
 
 FORMAT = 10
 WAIT_SECONDS = 2.0
@@ -44,6 +53,7 @@ BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # on Linux, for all processors that torch supports; Python defines it from 3.13 on
 # Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
+ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of paths
 
 
 def cache_folder() -> Path:
@@ -58,18 +68,22 @@ def digest_of(*parts: object) -> str:
 
 def find_cached(name: str, key: str, state: str) -> Dataset | None:
     """The data set in the cache for this state of its source; ``None`` if it is missing or damaged."""
-    with suppress(DataError):
+    with suppress(DataError, FileNotFoundError):  # another process may be removing it
         return _read(_folder_of(name, key), state)
     return None
 
 
-def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset]) -> Dataset:
-    """Load the data set from the cache if it was built from this state of its source; otherwise build it."""
+def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset], source: str) -> Dataset:
+    """Load the data set from the cache if it was built from this state of ``source``; otherwise build it.
+
+    Then removes other copies, with a warning, if the cache exceeds its limit.
+    """
     # Try first without the lock, so that a read-only cache works.
     if found := find_cached(name, key, state):
         return found
     folder = _folder_of(name, key)
     root = folder.parent
+    find_limit_bytes(0)  # a wrong limit must not fail after an hour of decoding
     try:
         with lock_or_wait(root / "locks" / folder.name, name):
             try:
@@ -78,15 +92,100 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
             except DataError as error:
                 warnings.warn(f"{error} Rebuilding it.", LaminaWarning, stacklevel=2)
             _remove_leftovers(root, folder.name)
-            _build(folder, state, build)
+            _build(folder, state, build, source)
+            built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
         raise DataError(
             f"Cannot write to the cache {root}: {error.strerror or error}. "
-            "Free some space there, or set LAMINA_CACHE to another folder."
+            "Free some space there, for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
         ) from error
-    built = _read(folder, state)
     assert built is not None  # noqa: S101
+    _keep_within_limit(root)
     return built
+
+
+@dataclass(frozen=True)
+class CachedCopy:
+    """A decoded copy of a data set; one data set has several for several sizes or other preparations."""
+
+    folder: Path
+    source: str  # the name or path of the data set
+    shape: tuple[int, ...]  # (N, H, W, C); empty if damaged
+    size_bytes: int
+    last_used: str
+
+    def __str__(self) -> str:
+        return f"{self.source} ({format_size(self.size_bytes)}, last used {self.last_used})"
+
+    def remove(self) -> bool:
+        """Remove the copy; ``False`` if a process uses or prepares it, or if this user may not or on a full disk."""
+        root, name = self.folder.parent, self.folder.name
+        with suppress(Timeout, OSError), FileLock(root / "locks" / name, timeout=0):
+            if not _is_mapped(self.folder / "pixels.npy"):
+                shutil.rmtree(root / f".{name}", ignore_errors=True)
+                self.folder.rename(root / f".{name}")  # at once, so that no process reads half a copy
+                shutil.rmtree(root / f".{name}", ignore_errors=True)
+                return True
+        return False
+
+
+def list_cached() -> list[CachedCopy]:
+    """The decoded copies in the cache, the least recently used first."""
+    found = []
+    for digest_file in cache_folder().glob("[!.]*-*/digest.json"):
+        folder, shape = digest_file.parent, tuple[int, ...]()
+        with suppress(FileNotFoundError):  # another process may be removing it
+            with suppress(ValueError), (folder / "pixels.npy").open("rb") as file:
+                shape = read_shape(file)
+            named = (folder / "source.txt").exists()  # not in copies of older versions
+            source = (folder / "source.txt").read_text(**ENCODING) if named else folder.name
+            size_bytes, used = sum(file.stat().st_size for file in folder.iterdir()), digest_file.stat().st_mtime
+            last_used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used))
+            found.append((used, CachedCopy(folder, source, shape, size_bytes, last_used)))
+    return [copy for _, copy in sorted(found, key=lambda pair: pair[0])]
+
+
+def format_size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.3g} MB"
+
+
+def find_limit_bytes(held_bytes: int) -> int:
+    """``LAMINA_CACHE_GB``, by default half of the space that the disk would have without the cache."""
+    given = os.environ.get("LAMINA_CACHE_GB")
+    if given is None:
+        root = next(folder for folder in (cache_folder(), *cache_folder().parents) if folder.is_dir())
+        return (shutil.disk_usage(root).free + held_bytes) // 2
+    if not re.fullmatch(r"\d+(\.\d+)?", given, re.ASCII):
+        expected = "it must be a number of gigabytes, such as 50. Correct or unset it."
+        raise DataError(f"LAMINA_CACHE_GB is {given!r}; {expected}")
+    return round(float(given) * 1e9)
+
+
+def _keep_within_limit(root: Path) -> None:
+    """Remove the least recently used copies while the cache exceeds its limit, with a warning that names them."""
+    removed = []
+    with suppress(OSError), FileLock(root / "locks" / "limit"):  # two processes at once would remove too much
+        copies = list_cached()
+        held_bytes = sum(copy.size_bytes for copy in copies)
+        limit_bytes = find_limit_bytes(held_bytes)
+        for copy in copies:
+            if held_bytes > limit_bytes and copy.remove():
+                held_bytes -= copy.size_bytes
+                removed.append(str(copy))
+    if removed:
+        limit = "The cache exceeded its limit (set another with LAMINA_CACHE_GB)"
+        warnings.warn(f"{limit}. Removed the least recently used copies: {name_some(removed)}", LaminaWarning, 5)
+
+
+def _is_mapped(pixels_file: Path) -> bool:
+    """Whether a process has mapped the images."""
+    if sys.platform != "win32" and pixels_file.exists():
+        with pixels_file.open("rb+" if os.access(pixels_file, os.W_OK) else "rb") as file:  # NFS needs a writable file
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:  # locked, or a disk without locks
+                return True
+    return False
 
 
 def _folder_of(name: str, key: str) -> Path:
@@ -117,16 +216,19 @@ def read_shape(file: BinaryIO) -> tuple[int, ...]:
 
 def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
     """Map the array in a file copy-on-write, because torch warns about read-only arrays."""
-    if sys.platform != "linux":
-        return np.load(path, mmap_mode="c")
     with path.open("rb") as file:
         shape = read_shape(file)
         if not math.prod(shape):
             return np.empty(shape, np.uint8)
-        # np.load makes Linux reserve memory for a copy of all pages, and fails if there is too little.
-        pages = mmap.mmap(
-            file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-        )
+        if sys.platform != "win32":
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_SH)  # the map keeps the file open, and with it the lock
+        if sys.platform == "linux":  # which reserves memory for a copy of all pages, and fails if there is too little
+            pages = mmap.mmap(
+                file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+            )
+        else:
+            pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return np.frombuffer(pages, np.uint8, math.prod(shape), file.tell()).reshape(shape)
 
 
@@ -173,13 +275,16 @@ def _read(folder: Path, state: str) -> Dataset | None:
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
     stored["conversions"] = tuple(stored["conversions"])
+    with suppress(OSError):  # a cache that cannot be written
+        os.utime(folder / "digest.json")
     return Dataset(train=train, val=val, test=test, **stored)
 
 
-def _build(folder: Path, state: str, build: Callable[[Path], Dataset]) -> None:
+def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:
     beside = folder.with_name(f".{folder.name}")
     beside.mkdir()
     try:
+        (beside / "source.txt").write_text(source, **ENCODING)
         _write(beside, build(beside), state)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)

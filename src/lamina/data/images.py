@@ -179,9 +179,7 @@ class Images:
         names, groups = (tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups))
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
         pixels, targets = self.pixels[rows], self.targets[rows]
-        return replace(
-            self, pixels=pixels, targets=targets, names=names, original_sizes_px=sizes, groups=groups
-        )  # fmt: skip
+        return replace(self, pixels=pixels, targets=targets, names=names, original_sizes_px=sizes, groups=groups)
 
     def take_evenly(self, count: int) -> Images:
         """Return ``count`` evenly spaced images (all if there are fewer), because a set may be sorted by class."""

@@ -30,7 +30,7 @@ from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError, LaminaWarning, check_type, find_nearest, name_some, plural, suggest
+from lamina.errors import DataError, LaminaError, LaminaWarning, check_type, find_nearest, name_some, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 from lamina.values import explain_call
 
@@ -100,7 +100,7 @@ def load_data(
 class ClassMatch:
     """How the classes of other data become the classes of a model, and what happens to classes it does not know."""
 
-    unknown: Literal["error", "ignore"] = "error"
+    unknown: Literal["error", "ignore", "keep"] = "error"  # with "keep", the data keeps its own classes
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, name: str, target_names: tuple[str, ...]) -> int:
@@ -127,7 +127,11 @@ def load_to_evaluate(
     if dataset.val is None and dataset.test is None:
         whole = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
-    if dataset.train.kind.name != preparation.task or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL):
+    if (
+        match.unknown == "keep"
+        or dataset.train.kind.name != preparation.task
+        or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL)
+    ):
         return dataset
     if unknown := [name for name in _counted(dataset) if match.place(name, target_names) < 0]:
         if match.unknown == "error" or unknown == _counted(dataset):
@@ -248,15 +252,20 @@ def _counted(dataset: Dataset) -> list[str]:
     return [name for name in dataset.train.target_counts() if _count(dataset, name)]
 
 
-def find_prepared(source: str | Path, preparation: Preparation = Preparation()) -> Dataset | None:
-    """The data set if it is in the cache, otherwise ``None``; never downloads, decodes or writes anything."""
+def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Dataset | None:
+    """The data set if it is in the cache and unchanged, otherwise ``None``; never downloads or decodes anything."""
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
-    if source in ("cifar10", "cifar100") and not is_given and not downloaded_path(str(source)).exists():
+    is_missing = source in ("cifar10", "cifar100") and not is_given and not downloaded_path(source).exists()
+    if is_missing or not source:
         return None
-    name, key, opened, drawn = _open(source, preparation)
-    found = find_cached(name, key, digest_of(opened.state, read_corrections(drawn)))
+    try:
+        name, key, opened, drawn = _open(source, preparation)
+        found = find_cached(name, key, digest_of(opened.state, read_corrections(drawn)))
+    except (LaminaError, OSError):  # it is gone, or this user lacks the permission
+        return None
     held = preparation.folds()
-    return hold_out(found, *held) if found and held else found
+    found = hold_out(found, *held) if found and held else found
+    return found if found and found.fingerprint == fingerprint else None
 
 
 def _read(
@@ -280,7 +289,7 @@ def _read(
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
-    dataset = load_cached(name, key, digest_of(opened.state, corrections), build)
+    dataset = load_cached(name, key, digest_of(opened.state, corrections), build, full_source(source))
     problems = (*dataset.problems, *opened.unused)
     whole = replace(preparation, fold=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)

@@ -247,7 +247,8 @@ def start_array(path: Path, shape: tuple[int, ...]) -> int:
         raise DataError(
             f"The decoded images need {needed_bytes / 1e9:.1f} GB, "
             f"but {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
-            "Use a smaller --size (in Python, size_px), or set LAMINA_CACHE to a folder with more space."
+            "Use a smaller --size (in Python, size_px), remove other copies with lamina data --cache-clear, or set "
+            "LAMINA_CACHE to a folder with more space."
         )
     with path.open("wb") as file:
         offset_bytes = _write_header(file, shape)

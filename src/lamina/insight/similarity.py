@@ -80,6 +80,11 @@ def find_neighbors(
     return likeness, rows
 
 
+def normalize(features: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    """The features with length 1, whose products are cosines; zeros if they overflow."""
+    return functional.normalize(features.float(), dim=1).nan_to_num(0)
+
+
 def find_near_duplicates(
     pixels: UInt8[np.ndarray, "n h w c"],
     progress: Progress | None = None,
@@ -139,7 +144,7 @@ def group_copies(pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair]) ->
 
 def measure_isolation(features: Float[Tensor, "n d"], neighbors: int = 10) -> Float[np.ndarray, " n"]:
     """1 minus the mean cosine with each image's nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
-    unit = functional.normalize(features.float(), dim=1)
+    unit = normalize(features)
     references = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64).long()
     count = min(neighbors, len(references) - 1)
     if count < 1:

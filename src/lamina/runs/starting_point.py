@@ -168,10 +168,5 @@ def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | 
 def _find_trained(run: Run, dataset: Dataset) -> set[str] | None:
     """Digests of the images that a run was trained on; ``None`` if they are not at hand."""
     origin = run.record.data
-    try:
-        own = find_prepared(origin.source, origin.preparation) if origin.source else None
-    except DataError:
-        return None
-    if own is None or own.fingerprint != origin.fingerprint or own.train.shape != dataset.train.shape:
-        return None
-    return set(digest_rows(own.train.pixels))
+    own = find_prepared(origin.source, origin.preparation, origin.fingerprint)
+    return set(digest_rows(own.train.pixels)) if own and own.train.shape == dataset.train.shape else None

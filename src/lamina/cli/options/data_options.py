@@ -43,12 +43,12 @@ class DataOptions:
 
     Prints splits, classes, image sizes and channels, then problems, worst first: the same image in two splits or with
     two labels, unreadable files, duplicates, blank images, missing or tiny classes. The exit status is 0 even if there
-    are problems. --labels, --with and --duplicates run other checks instead.
+    are problems. --labels, --with and --duplicates run other checks instead, and --cache lists decoded copies.
 
     Example: lamina data photos --labels
     """
 
-    data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+    data: Annotated[Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")] = None
     labels: Annotated[Flag, arg(aliases=("--label-issues",)), Group("check")] = False
     """find label issues, by training nets with cross-validation"""
     run: Annotated[Path | None, arg(name="with", metavar="RUN"), Group("check")] = None
@@ -60,6 +60,11 @@ class DataOptions:
     net: Annotated[OwnModule, Group("check")] = None
     pretrained: Annotated[bool, Group("check")] = True
     """with --labels: use pretrained weights that are already on this machine"""
+    cache: Annotated[Flag, Group("cache")] = False
+    """list the decoded copies of DATA, or of all data sets, with size and last use"""
+    cache_clear: Annotated[Flag, Group("cache")] = False
+    """remove the decoded copies of DATA, or of all data sets, that no process uses; lamina itself removes the least
+    recently used ones if all exceed LAMINA_CACHE_GB (default: half of the disk space that is free without them)"""
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """number of rows to print from each list; --json prints all rows, except in the lists of losses and outliers"""
     contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.options import Device, Images, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.options import DATA, Device, Images, Json, MovedData, OwnModule, RunFolder
+from lamina.cli.options.data_options import PreparationFields
+from lamina.cli.parsing import Group
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,44 @@ class ExplainOptions:
     """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class SimilarOptions:
+    """Show the training images that are most similar to an image: the cosine of the inputs of the net's last layer.
+
+    Example: lamina similar runs/pets cat.jpg --output similar.png
+    """
+
+    run: RunFolder
+    images: Images
+    top: Annotated[int, arg(metavar="N")] = 6
+    """number of training images to show for each image"""
+    output: Annotated[Path | None, arg(metavar="FILE")] = None
+    """save a sheet of the images to this .png file"""
+    data: MovedData = None
+    net: OwnModule = None
+    device: Device = "auto"
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Save the inputs of a net's last layer for each image as NumPy arrays: features, names, splits, targets.
+
+    Example: lamina embed photos runs/pets --output features.npz
+    """
+
+    data: Annotated[Positional[str], arg(metavar="DATA", help=DATA)]
+    run: RunFolder
+    output: Annotated[Path, arg(metavar="FILE")]
+    """.npz file to write"""
+    preparation: Annotated[PreparationFields, Group("data", text="How to load other images and targets.")] = field(
+        default_factory=PreparationFields
+    )
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False

@@ -1,27 +1,39 @@
-"""``/v1/explain``: an attribution map of the prediction for an image, with the result of the map's tests."""
+"""``/v1/explain``: an attribution map of a prediction and its tests; ``/v1/similar``: similar training images."""
 
 from __future__ import annotations
 
 import base64
-import io
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+import torch
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
+from torch import Tensor
 
+from lamina.data import Images, thumbnails
+from lamina.data.load import find_prepared
 from lamina.errors import NetError
 from lamina.insight.attribution import STEPS, TRUST_STEPS, choose_target, integrated_gradients, measure_strength
+from lamina.insight.similarity import find_neighbors, normalize
 from lamina.insight.trust import judge
-from lamina.training.features import predict_logits
+from lamina.runs.run import Run
+from lamina.training.features import features, predict_logits
+from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
 # Time limit of the map's tests, which take two to four times as long as the map. With one thread of an EPYC at 224 px:
 # timm's resnet50 12 s + 45 s, efficientnet_lite0 2 s + 6 s. The worker's limit covers both.
 TEST_SECONDS = 30.0
+# Time limit for the features of the training images, computed once per run while other requests wait. If it is too
+# short, a random part is searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
+FEATURES_SECONDS = 5.0
+IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
+SHOWN = 6
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
@@ -65,6 +77,42 @@ def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
 
 
 def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    return base64.b64encode(thumbnails.encode_png(image)).decode()
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Training images with their features, the input of the model's last layer, normalized to length 1."""
+
+    model: Model
+    images: Images
+    rows: list[int]
+    features: Float[Tensor, "n d"]
+
+    def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+        """The images with the largest cosine similarity of the features."""
+        (cosines,), (places,) = find_neighbors(normalize(features(self.model, pixels)), self.features, SHOWN)
+        images, found = self.images, []
+        for similarity, place in zip(cosines.tolist(), places.tolist(), strict=True):
+            row = self.rows[place]
+            target = images.kind.format(images.targets[row], images.target_names)
+            image = encode_png(np.asarray(images.pixels[row]))
+            found.append({"id": row, "target": target, "similarity": round(similarity, 4), "image": image})
+        return {"searched": len(self.rows), "images": found}
+
+
+def open_training_images(run: Run, model: Model) -> TrainingImages | str:
+    """Training images of a run with their features, or why they are not available; decodes and writes nothing."""
+    origin = run.record.data
+    if (dataset := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
+        return "The training images are not in this machine's cache, or have changed. Load them here with lamina data."
+    train, folded = dataset.train, fold_model(model)
+    order = np.random.default_rng(0).permutation(len(train))
+    parts: list[Float[Tensor, "n d"]] = []
+    until, start, size = time.monotonic() + FEATURES_SECONDS, 0, 1
+    while start < len(order) and time.monotonic() < until:
+        parts.append(normalize(features(folded, train.pixels[order[start : start + size]])))
+        start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
+    found = torch.cat(parts)
+    return TrainingImages(folded, train, order[: len(found)].tolist(), found)

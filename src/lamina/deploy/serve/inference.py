@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from lamina.data.preparation import Resize
-from lamina.deploy.serve.explanation import explain_image
-from lamina.deploy.serve.similar import TrainingImages, open_training_images
+from lamina.deploy.serve.explanation import TrainingImages, explain_image, open_training_images
 from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.image_files import decode_ahead

@@ -1,0 +1,70 @@
+"""lamina similar: the training images whose features are most similar to the features of an image."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import cast
+
+import torch
+
+from lamina.cli.models import choose_images, choose_run_data, load_predictor
+from lamina.cli.options.inspect_options import SimilarOptions
+from lamina.cli.output import check_output, save_sheet
+from lamina.cli.terminal import QUIET_SECONDS, Terminal
+from lamina.data.preparation import Resize
+from lamina.data.thumbnails import make_tile
+from lamina.drawing.sheets import SheetRow, lay_out
+from lamina.errors import DataError
+from lamina.evaluation.image_files import decode_ahead
+from lamina.insight.similarity import find_neighbors, normalize
+from lamina.text import shorten
+from lamina.training.features import features
+
+DRAWN_IMAGES, TILE_PX = 200, 96
+
+
+def run(options: SimilarOptions, terminal: Terminal) -> int:
+    """Run the command; the exit status is 2 if an image could not be read, but the others are compared."""
+    if options.top < 1:
+        raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 6.")
+    if options.output is not None:
+        check_output(options.output, (".png",))
+    drawn: list[SheetRow] = []
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        images, problems = choose_images(options.images, stack, terminal)
+        torch.set_num_threads(threads)  # the training images are more than these
+        run, predictor = load_predictor(options.run, options.net, options.device, terminal)
+        train, model = choose_run_data(run, options.data, terminal).train, predictor.model
+        with terminal.progress(QUIET_SECONDS) as show_progress:
+            known = normalize(features(model, train.pixels, partial(show_progress, "embedding training images")))
+        add = stack.enter_context(terminal.table(("image", "training image", "target", "similarity"), texts=3))
+        unread = [(problem.path, problem.reason) for problem in problems]
+        for chunk in stack.enter_context(closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))):
+            cosines, rows = find_neighbors(normalize(features(model, chunk.pixels)), known, options.top)
+            found = zip(chunk.pixels, cosines.tolist(), rows.tolist(), strict=True)
+            for name, reason in zip(chunk.names, chunk.reasons, strict=True):
+                if reason is not None:
+                    unread.append((name, reason))
+                    continue
+                pixels, *nearest = next(found)
+                similar = []
+                for value, row in zip(*nearest, strict=True):
+                    target = train.kind.format(train.targets[row], train.target_names)
+                    add((name, train.names[row], target, f"{value:.3f}"))
+                    similar.append({"image": train.names[row], "target": target, "similarity": round(value, 4)})
+                terminal.emit("similar", image=name, similar=similar)
+                if options.output is not None and len(drawn) < DRAWN_IMAGES:
+                    tiles = [make_tile(each, TILE_PX) for each in (pixels, *train.pixels[nearest[1]])]
+                    captions = [(shorten(one["target"]), f"{one['similarity']:.2f}") for one in similar]
+                    drawn.append(SheetRow(tiles, [("", ""), *captions], shorten(name)))
+    for name, reason in unread:
+        terminal.emit("problem", image=name, reason=reason)
+        terminal.remark(f"lamina: {name}: {reason}")
+    if options.output is not None and drawn:
+        more = len(images) + len(problems) - len(unread) - len(drawn)
+        title = f"images, and training images of {run.path.name} with similar features"
+        save_sheet(lay_out(drawn, title, rest=f"and {more:,} more, not drawn" * (more > 0)), options.output)
+        terminal.remark(f"similar images: {options.output}")
+    return 2 if unread else 0

@@ -1,0 +1,81 @@
+"""lamina data --cache and --cache-clear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import events, run_lamina, write_images
+
+from lamina.data import load_data
+
+
+@pytest.fixture
+def photos(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_images(tmp_path / "photos", 20)
+    write_images(tmp_path / "others", 20, seed=1)
+    for words in (["photos"], ["photos", "--size", "8"], ["others"]):
+        assert run_lamina("data", *words).returncode == 0
+    return tmp_path / "photos"
+
+
+def test_the_list_has_each_copy_and_the_total(photos, cache):
+    (event,) = events(run_lamina("data", "--cache", "--json").stdout)
+    copies = event["copies"]
+    assert [Path(copy["source"]).name for copy in copies] == ["others", "photos", "photos"]  # the last used first
+    assert [(copy["shape"], copy["state"]) for copy in copies] == [
+        ([40, 12, 12, 3], ""), ([40, 8, 8, 3], ""), ([40, 12, 12, 3], ""),
+    ]  # fmt: skip
+    on_disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
+    assert event["bytes"] == sum(copy["size_bytes"] for copy in copies) == on_disk  # the locks are empty
+    assert event["folder"] == str(cache)
+
+    shown = run_lamina("data", "photos", "--cache").stdout.splitlines()
+    assert [line.split("\t")[0] for line in shown[:3]] == ["data set", str(photos), str(photos)]
+    assert shown[2].split("\t")[3:5] == ["40", "12×12"]
+    assert shown[
+        3
+    ] == f"all copies: {event['bytes'] / 1e6:.3g} MB in {cache}; limit: {event['limit_bytes'] / 1e9:,.1f} GB " + (
+        "(set another with LAMINA_CACHE_GB)"
+    )
+
+
+def test_copies_of_one_data_set_are_removed(photos):
+    cleared = run_lamina("data", "photos", "--cache-clear")
+    assert cleared.returncode == 0
+    assert [line.split("\t")[:2] for line in cleared.stdout.splitlines()[1:3]] == [[str(photos), "removed"]] * 2
+    again = run_lamina("data", "photos", "--cache-clear")
+    assert again.returncode == 2
+    others = photos.with_name("others")
+    assert again.stderr == f"lamina: The cache has no decoded copy of photos. Choose from: {others}.\n"
+
+
+def test_a_copy_in_use_is_kept_and_named(photos):
+    held = load_data("photos").train
+    cleared = run_lamina("data", "--cache-clear", "--json")
+    assert cleared.returncode == 2
+    (event,) = events(cleared.stdout)
+    assert [(copy["source"], copy["state"]) for copy in event["copies"]] == [
+        (str(photos), "in use or protected"), (str(photos.with_name("others")), "removed"), (str(photos), "removed"),
+    ]  # fmt: skip
+    (listed,) = events(run_lamina("data", "--cache", "--json").stdout)
+    assert listed["bytes"] == event["bytes"] > 0
+    assert len(held) == 32
+    del held
+    assert run_lamina("data", "photos", "--cache-clear").returncode == 0
+    empty = run_lamina("data", "photos", "--cache")
+    assert empty.stderr == "lamina: The cache has no decoded copy of photos. It has none at all.\n"
+
+
+@pytest.mark.parametrize("words", [["--labels"], ["--duplicates"], ["--with", "runs/a"], ["--contact-sheet", "a.png"]])
+def test_other_work_on_the_data_excludes_it(words, cache):
+    refused = run_lamina("data", "shapes", "--cache", *words)
+    assert refused.returncode == 2
+    assert refused.stderr == "lamina: --cache and --cache-clear read no images. Leave out the other options.\n"
+
+
+def test_without_them_data_is_still_necessary(cache):
+    assert run_lamina("data").stderr == (
+        "lamina: No data set given. Add a folder, archive, table or array file, or a name such as cifar10.\n"
+    )

@@ -1,0 +1,136 @@
+"""lamina similar and lamina embed: nearest training images, and features for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import events, run_lamina, run_process, write_images
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+
+from lamina.data import load_data
+from lamina.runs.stored import load_run
+from lamina.training.activations import watch
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, image_set):
+    folder = tmp_path_factory.mktemp("similar")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        net = "Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(7), ReLU(), Output()"
+        done = run_lamina("train", net, "--data", image_set, "--epochs", "2", "--name", "one")
+        assert done.returncode == 0, done.stderr
+    return folder / "runs/one"
+
+
+def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
+    """The input of the last layer, seen by a hook on the model itself, which nothing folds."""
+    model, found = load_run(run).load_model(), []
+    last = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    with watch(model, [last], lambda _, given, __: found.append(given)), torch.no_grad():
+        model(torch.from_numpy(np.array(pixels)))
+    return found[0].numpy()
+
+
+def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image_set):
+    images = [image_set / "test/dark/0.png", image_set / "train/bright/7.png"]
+    done = run_process("similar", trained, *images, "--top", "3", "--json", "--output", "similar.png")
+    assert done.returncode == 0, done.stderr
+    train = load_data(image_set).train
+    pixels = np.stack([np.asarray(Image.open(image)) for image in images])
+    reference = NearestNeighbors(n_neighbors=3, metric="cosine").fit(compute_features(trained, train.pixels))
+    distances, rows = reference.kneighbors(compute_features(trained, pixels))
+    for event, image, own_distances, own_rows in zip(events(done.stdout), images, distances, rows, strict=True):
+        assert (event["event"], event["image"]) == ("similar", str(image))
+        similarities = [one["similarity"] for one in event["similar"]]
+        assert similarities == pytest.approx(1 - own_distances, abs=2e-3)
+        assert similarities == sorted(similarities, reverse=True)
+        for one, row in zip(event["similar"], own_rows, strict=True):
+            assert one["target"] == train.target_names[train.targets[train.names.index(one["image"])]]
+            assert one["image"] == train.names[row] or one["similarity"] > 0.99  # among many that are almost equal
+    assert events(done.stdout)[1]["similar"][0]["image"] == "train/bright/7.png"
+    with Image.open("similar.png") as sheet:
+        assert sheet.height > 2 * 96
+        assert sheet.width > 4 * 96
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, image_set):
+    (workplace / "text.png").write_text("no image")
+    done = run_lamina("similar", trained, "text.png", "none*.png", image_set / "test/dark/1.png", "--top", "100")
+    assert done.returncode == 2
+    assert "lamina: text.png: not a readable image" in done.stderr or "lamina: text.png: " in done.stderr
+    assert "lamina: none*.png: no image matches this pattern\n" in done.stderr
+    head, *lines = done.stdout.splitlines()
+    assert head == "image\ttraining image\ttarget\tsimilarity"
+    assert len(lines) == len(load_data(image_set).train)  # all, as there are fewer than 100
+    assert {line.split("\t")[0] for line in lines} == {str(image_set / "test/dark/1.png")}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--top", "0"], "--top is 0; it must be at least 1. Use --top 6."),
+        (["--output", "a.csv"], "--output is a.csv; it must end in .png. Use --output a.png."),
+        (["--data", "gone"], "gone"),
+    ],
+)
+def test_wrong_options_are_errors(words, message, trained, workplace, image_set):
+    done = run_lamina("similar", trained, image_set / "test/dark/1.png", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_features_are_saved_with_names_splits_and_targets(trained, workplace, image_set):
+    done = run_process("embed", image_set, trained, "--output", "features.npz", "--json")
+    assert done.returncode == 0, done.stderr
+    data = load_data(image_set)
+    images = sum(map(len, data.splits.values()))
+    assert events(done.stdout)[-1] == {"event": "embedded", "file": "features.npz", "images": images, "features": 7}
+    with np.load("features.npz", allow_pickle=False) as arrays:
+        found = dict(arrays)
+    assert {name: (array.dtype.kind, array.shape) for name, array in found.items()} == {
+        "features": ("f", (images, 7)),
+        "names": ("U", (images,)),
+        "splits": ("U", (images,)),
+        "targets": ("i", (images,)),
+        "target_names": ("U", (2,)),
+    }
+    assert found["features"].dtype == np.float32
+    for split, one in data.splits.items():
+        of_split = found["splits"] == split
+        assert found["names"][of_split].tolist() == list(one.names)
+        np.testing.assert_array_equal(found["targets"][of_split], one.targets)
+        np.testing.assert_allclose(found["features"][of_split], compute_features(trained, one.pixels), atol=1e-4)
+
+
+def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace):
+    folder = write_images(workplace / "others", 3)
+    (folder / "bright").rename(folder / "owl")
+    done = run_lamina("embed", "others", trained, "--output", "features.npz")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "features.npz: 7 features of 6 images\n"
+    with np.load("features.npz") as arrays:
+        assert arrays["target_names"].tolist() == ["dark", "owl"]
+        assert arrays["targets"].tolist() == [0, 0, 0, 1, 1, 1]
+        assert set(arrays["splits"]) == {"test"}
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("features.csv", "--output is features.csv; it must end in .npz. Use --output features.npz."),
+        ("none/features.npz", "but the folder none does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_rejected_first(output, message, trained, workplace):
+    done = run_lamina("embed", "shapes", trained, "--output", output)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+
+
+def test_the_file_is_necessary(trained, workplace):
+    assert run_lamina("embed", "shapes", trained).returncode == 2

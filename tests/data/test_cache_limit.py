@@ -1,0 +1,161 @@
+"""The cache keeps within its limit: the least recently used copies go, never one in use, and never silently."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.data import load_data
+from lamina.data.cache import find_limit_bytes, list_cached
+from lamina.errors import DataError, LaminaWarning
+
+HOLD = """
+import sys
+from lamina.data import load_data
+
+data = load_data(sys.argv[1])
+print(len(data.train), flush=True)
+sys.stdin.read()
+print(int(data.train.pixels.sum()), flush=True)
+"""
+
+
+@pytest.fixture
+def sources(image_set, tmp_path: Path, cache: Path) -> list[Path]:
+    """Four data sets of one size, of which the first three are in the cache, "a" used longest ago."""
+    paths = [image_set.write_zip(tmp_path / f"{name}.zip") for name in "abcd"]
+    for seconds, path in enumerate(paths[:3]):
+        load_data(path)
+        (digest_file,) = cache.glob(f"{path.stem}-*/digest.json")
+        os.utime(digest_file, (1e9 + seconds, 1e9 + seconds))
+    return paths
+
+
+def list_stems() -> list[str]:
+    return [Path(copy.source).stem for copy in list_cached()]
+
+
+def limit_to(copies: float, patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("LAMINA_CACHE_GB", f"{copies * list_cached()[0].size_bytes / 1e9:.12f}")
+
+
+def test_the_copy_used_longest_ago_goes_first_and_is_named(sources, monkeypatch) -> None:
+    load_data(sources[0])  # a use from the cache counts too
+    oldest = list_cached()[0]
+    limit_to(3.5, monkeypatch)
+    with pytest.warns(LaminaWarning) as warned:
+        load_data(sources[3])
+    assert list_stems() == ["c", "a", "d"]
+    (message,) = (str(warning.message) for warning in warned)
+    assert message.startswith(
+        "The cache exceeded its limit (set another with LAMINA_CACHE_GB). Removed the least recently used copies: "
+        f"{sources[1]} ({oldest.size_bytes / 1e6:.3g} MB, last used 2001-09-09 "
+    )
+
+
+def test_within_the_limit_nothing_goes(sources, monkeypatch) -> None:
+    limit_to(4.5, monkeypatch)
+    load_data(sources[3])
+    assert list_stems() == ["a", "b", "c", "d"]
+
+
+def test_a_copy_that_a_process_uses_stays_until_it_ends(sources, monkeypatch) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(sources[0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "12\n"
+    mine = load_data(sources[1]).train.pixels[3:5]  # a part of the array keeps all of it
+    monkeypatch.setenv("LAMINA_CACHE_GB", "0")
+    with pytest.warns(LaminaWarning, match=r"Removed the least recently used copies: \S*c\.zip \("):
+        load_data(sources[3])
+    assert {"a", "b"} <= {*list_stems()} <= {"a", "b", "d"}
+    assert not any(copy.remove() for copy in list_cached()[:2])
+
+    out, _ = process.communicate("")
+    assert int(out) > 0
+    del mine
+    for copy in list_cached():
+        assert copy.remove()
+    assert list_cached() == []
+
+
+def test_a_copy_removed_in_use_would_still_be_whole(sources, image_set, cache) -> None:
+    """The last line of defense, on a disk without locks: the mapped file outlives its name."""
+    if sys.platform == "win32":
+        pytest.skip("Windows keeps mapped files")
+    pixels = load_data(sources[0]).train.pixels
+    for file in cache.glob("a-*/*"):
+        file.unlink()
+    np.testing.assert_array_equal(pixels, image_set.select("train")[0])
+
+
+def test_two_processes_at_once_remove_no_more_than_necessary(sources, image_set, tmp_path, monkeypatch) -> None:
+    limit_to(3.5, monkeypatch)
+    more = [image_set.write_zip(tmp_path / f"{name}.zip") for name in "ef"]
+    code = "import sys; from lamina.data import load_data; load_data(sys.argv[1])"
+    processes = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(source)], stderr=subprocess.PIPE, text=True)
+        for source in more
+    ]
+    assert [process.communicate()[1] for process in processes] == ["", ""]
+    assert list_stems()[0] == "c"
+    assert {*list_stems()} == {"c", "e", "f"}
+
+
+def test_a_copy_that_cannot_be_removed_does_not_keep_the_others(sources, cache, monkeypatch) -> None:
+    (folder,) = cache.glob("a-*")
+    folder.with_name(f".{folder.name}").write_text("in the way")
+    limit_to(2.5, monkeypatch)
+    with pytest.warns(LaminaWarning) as warned:
+        load_data(sources[3])
+    assert list_stems() == ["a", "d"]
+    (message,) = (str(warning.message) for warning in warned)
+    assert message.count(".zip (") == 2
+
+
+def test_without_a_lock_nothing_is_removed_and_the_data_is_loaded(sources, cache, monkeypatch) -> None:
+    """As on a full disk, where no new file can be made."""
+    (cache / "locks" / "limit").unlink()
+    (cache / "locks" / "limit").mkdir()
+    monkeypatch.setenv("LAMINA_CACHE_GB", "0")
+    assert len(load_data(sources[3]).train) == 12
+    assert list_stems() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "inf", "1e3"])
+def test_a_wrong_limit_is_an_error_before_anything_is_decoded(given, sources, monkeypatch) -> None:
+    monkeypatch.setenv("LAMINA_CACHE_GB", given)
+    with pytest.raises(DataError) as raised:
+        load_data(sources[3])
+    assert str(raised.value) == (
+        f"LAMINA_CACHE_GB is '{given}'; it must be a number of gigabytes, such as 50. Correct or unset it."
+    )
+    assert list_stems() == ["a", "b", "c"]
+    load_data(sources[0])  # what is in the cache needs no limit
+
+
+def test_by_default_the_cache_takes_half_of_what_is_free_without_it(cache, monkeypatch) -> None:
+    import shutil
+
+    free = shutil.disk_usage(cache).free
+    assert find_limit_bytes(6 * 10**9) == pytest.approx((free + 6e9) / 2, rel=0.01)
+    monkeypatch.setenv("LAMINA_CACHE_GB", "2.5")
+    assert find_limit_bytes(6 * 10**9) == 2_500_000_000
+
+
+def test_damaged_and_older_copies_are_listed_and_removed(sources, cache) -> None:
+    (folder,) = cache.glob("a-*")
+    (folder / "pixels.npy").write_bytes(b"")
+    (folder / "source.txt").unlink()
+    first = list_cached()[0]
+    assert (first.source, first.shape) == (folder.name, ())
+    assert first.remove()
+    assert not first.remove()
+    with warnings.catch_warnings(action="error"):
+        assert len(load_data(sources[0]).train) == 12
