@@ -83,7 +83,8 @@ def test_names_stay_as_they_are_in_a_table(photos, run):
     [
         ("predictions.xlsx", "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv."),
         ("none/predictions.csv", ", but the folder none does not exist. Create it, or use another folder."),
-        ("folder.csv", ", which is a folder. Use --output folder.csv/predictions.csv."),
+        ("folder.csv", ", which is a folder. Use --output folder.csv/output.csv."),
+        (".", ", which is a folder. Use --output output.csv."),
     ],
 )
 def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(photos, run, capsys, output, message):

@@ -30,18 +30,17 @@ def writing(file: Path, advice: str = "Use another file or folder.") -> Iterator
 
 def check_output(file: Path, suffixes: Iterable[str]) -> None:
     """Check a file of ``--output`` before the work."""
+    *others, last = suffixes
+    first = others[0] if others else last
+    if file.is_dir():
+        raise DataError(f"--output is {file}, which is a folder. Use --output {file / f'output{first}'}.")
     if file.suffix.lower() not in suffixes:
-        *others, last = suffixes
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise DataError(
-            f"--output is {file}; it must end in {expected}. Use --output {file.with_suffix((*others, last)[0])}."
-        )
+        raise DataError(f"--output is {file}; it must end in {expected}. Use --output {file.with_suffix(first)}.")
     if not file.parent.is_dir():
         raise DataError(
             f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
         )
-    if file.is_dir():
-        raise DataError(f"--output is {file}, which is a folder. Use --output {file / 'predictions.csv'}.")
 
 
 def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:

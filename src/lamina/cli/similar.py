@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -58,13 +59,13 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
                 if options.output is not None and len(drawn) < DRAWN_IMAGES:
                     tiles = [make_tile(each, TILE_PX) for each in (pixels, *train.pixels[nearest[1]])]
                     captions = [(shorten(one["target"]), f"{one['similarity']:.2f}") for one in similar]
-                    drawn.append(SheetRow(tiles, [("", ""), *captions], shorten(name)))
+                    drawn.append(SheetRow(tiles, [("", ""), *captions], shorten(Path(name).name)))
     for name, reason in unread:
         terminal.emit("problem", image=name, reason=reason)
         terminal.remark(f"lamina: {name}: {reason}")
     if options.output is not None and drawn:
         more = len(images) + len(problems) - len(unread) - len(drawn)
-        title = f"images, and training images of {run.path.name} with similar features"
+        title = f"the most similar training images of {run.path.name}"
         save_sheet(lay_out(drawn, title, rest=f"and {more:,} more, not drawn" * (more > 0)), options.output)
         terminal.remark(f"similar images: {options.output}")
     return 2 if unread else 0
