@@ -119,6 +119,14 @@ def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace)
         assert set(arrays["splits"]) == {"test"}
 
 
+def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace):
+    done = run_lamina("embed", "shapes-pose", trained, "--output", "features.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load("features.npz") as arrays:
+        assert arrays["targets"].dtype == np.float32
+        assert arrays["targets"].shape == (len(arrays["features"]), 2)
+
+
 @pytest.mark.parametrize(
     ("output", "message"),
     [

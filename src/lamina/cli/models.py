@@ -73,7 +73,8 @@ def choose_evaluated_data(
             raise DataError(f"{run.path} loads images as it did for training, and draws no splits. Leave out {kept}.")
         task = predictor.task
         preparation = dataclasses.replace(dataclasses.replace(own.preparation, labels_from=(), exclude=None), **given)
-        preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=task.kind.name)
+        kind = None if match.unknown == "keep" else task.kind.name
+        preparation = dataclasses.replace(preparation, size_px=predictor.size_px, task=kind)
         return choose_other_data(source, preparation, task.target_names, match, terminal), False
     if given:
         raise DataError(

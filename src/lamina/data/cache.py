@@ -152,7 +152,7 @@ def format_size(size_bytes: int) -> str:
 def find_limit_bytes(held_bytes: int) -> int:
     """``LAMINA_CACHE_GB``, by default half of the space that the disk would have without the cache."""
     given = os.environ.get("LAMINA_CACHE_GB")
-    if given is None:
+    if not given:
         root = next(folder for folder in (cache_folder(), *cache_folder().parents) if folder.is_dir())
         return (shutil.disk_usage(root).free + held_bytes) // 2
     if not re.fullmatch(r"\d+(\.\d+)?", given, re.ASCII):

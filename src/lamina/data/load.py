@@ -71,8 +71,8 @@ def load_data(
 
     Warns:
         LaminaWarning: images were left out; an image is in two splits; a split lacks a
-            class; arrays of an ``.npz`` were converted; a damaged cache is rebuilt; a download starts; another process
-            is preparing the same set.
+            class; arrays of an ``.npz`` were converted; a damaged cache is rebuilt; copies of other sets were removed
+            from a full cache; a download starts; another process is preparing the same set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
