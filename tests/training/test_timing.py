@@ -142,3 +142,23 @@ def test_on_a_busy_machine_two_steps_and_one_evaluation_are_enough(monkeypatch):
     (steps, evaluations), (steps_if_busy, evaluations_if_busy) = counted
     assert steps - steps_if_busy == STEPS - 2
     assert evaluations > evaluations_if_busy
+
+
+class _Disturbed(torch.nn.Linear):
+    """A layer whose fourth step takes a second, as when another program takes the processor."""
+
+    steps = 0
+
+    def forward(self, images):
+        self.steps += self.training
+        if self.training and self.steps == 4:
+            until = time.perf_counter() + 1.0
+            while time.perf_counter() < until:
+                pass
+        return super().forward(images.flatten(1))
+
+
+def test_a_disturbed_step_does_not_make_a_net_look_slow():
+    images = load_data("shapes").train.take_evenly(STEPS * 100)
+    net = _Disturbed(3 * 32 * 32, 10)
+    assert measure_pace(net, images, Recipe(batch_size=100), "cpu").train_seconds < 0.5 / 100
