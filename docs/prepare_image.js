@@ -1,11 +1,12 @@
 // Prepares an image in a browser for a model that `lamina export` wrote as ONNX. With onnxruntime-web as `ort`:
 //
-//   const { names, in_shape, resize } = await (await fetch("pets.onnx.json")).json();
+//   const { names, kind, thresholds, in_shape, resize } = await (await fetch("pets.onnx.json")).json();
 //   const [channels, height, width] = in_shape;
 //   const session = await ort.InferenceSession.create("pets.onnx");
 //   const pixels = await prepare(file, in_shape, resize);
 //   const images = new ort.Tensor("uint8", pixels, [1, height, width, channels]);
-//   const { probabilities } = await session.run({ images });
+//   const { probabilities: { data } } = await session.run({ images });
+//   const predicted = decide(kind, names, data, thresholds);
 //
 // Browsers resize images slightly differently from lamina, so probabilities differ slightly.
 async function prepare(blob, [channels, height, width], resize) {
@@ -27,4 +28,11 @@ async function prepare(blob, [channels, height, width], resize) {
   const gray = (i) => Math.round(0.299 * rgba[i] + 0.587 * rgba[i + 1] + 0.114 * rgba[i + 2]);
   return Uint8Array.from({ length: width * height * channels }, (_, i) =>
     channels === 1 ? gray(4 * i) : rgba[4 * Math.floor(i / 3) + (i % 3)]);
+}
+
+// The class, yes or no, or the labels that lamina predict would print; for regression, undefined.
+function decide(kind, names, probabilities, thresholds) {
+  if (kind === "single-label") return names[probabilities.indexOf(Math.max(...probabilities))];
+  if (kind === "binary") return probabilities[1] > thresholds[0] ? "yes" : "no";
+  if (kind === "multi-label") return names.filter((_, place) => probabilities[place] > thresholds[place]);
 }

@@ -8,10 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from torch import nn
 from torch.nn import functional
 
-from lamina.cli.confidence import ConfidenceRule
+from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
 from lamina.errors import RunError
 from lamina.evaluation.calibration import (
     Calibration,
@@ -21,13 +20,12 @@ from lamina.evaluation.calibration import (
     fit_sets,
     fit_temperatures,
     judge_predictions,
+    keep_favored,
     measure_rejection,
 )
 from lamina.evaluation.predictor import make_prediction
 from lamina.evaluation.scores import calibration_error
 from lamina.insight.attribution import choose_target
-from lamina.insight.trust import _signed_output
-from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 CLASSES = SingleLabel(("a", "b", "c"), (0.4, 0.3, 0.3))
@@ -167,10 +165,17 @@ def test_the_label_to_explain_is_the_most_probable_one_not_that_of_the_largest_l
     assert (choose_target(LABELS, logits), choose_target(task, logits)) == (0, 1)
 
 
-def test_the_tests_of_a_map_use_calibrated_probabilities() -> None:
-    task = LABELS.with_temperatures((3.0, 0.5, 1.0))
-    model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0, 0, 0), std=(1, 1, 1))
-    logits = torch.tensor([[2.0, 1.5, -1.0]])
-    for target, probability in enumerate(task.probabilities(logits)[0].tolist()):
-        assert _signed_output(model, logits, target, 1).item() == pytest.approx(probability)
-        assert _signed_output(model, logits, target, -1).item() == pytest.approx(1 - probability)
+@pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.8, "no"), (0.5, "")])
+def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to_predict(threshold, kept):
+    task = Binary(("scratch?",), (0.3,), thresholds=(threshold,))
+    rule = make_rule(task, 0.9, None)
+    probabilities = np.linspace(0.01, 0.99, 50)
+    logits = torch.from_numpy(np.log(probabilities / (1 - probabilities))).float()[:, None]
+    chosen = task.decide(logits).flatten().long()
+    confidence, is_correct = judge_predictions(task, logits, torch.ones(50, dtype=torch.bool))
+    measured = measure_rejection(keep_favored(task, chosen, confidence), is_correct, 0.9)
+    found = [make_prediction(task, "x", row) for row in task.probabilities(logits).tolist()]
+    for one in found:
+        is_sure = one.values[one.predicted] >= 0.9
+        assert rule.rejects(one) == (one.predicted != kept and not is_sure)
+    assert measured.coverage == pytest.approx(np.mean([not rule.rejects(one) for one in found]))

@@ -78,6 +78,41 @@ def _tensor(values: np.ndarray):
     return torch.from_numpy(values)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-12, 12, width=32), min_size=1, max_size=30), st.floats(0.3, 4), st.booleans())
+def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(values, temperature, is_single):
+    """Its threshold is its own probability, or the next number below."""
+    logits = np.array(values, np.float32)[None] if not is_single else np.array(values[:1], np.float32)[None]
+    names = tuple(map(str, range(logits.shape[1])))
+    task = (Binary if is_single else MultiLabel)(names, (0.5,) * len(names), (temperature,) * len(names))
+    own = task.probabilities(_tensor(logits)).numpy()[0]
+    below = np.nextafter(own, np.float32(0))
+    for limits, is_above in ((own, False), (below, True), (own.astype(float) * (1 + 1e-9), False)):
+        decided = dataclasses.replace(task, thresholds=tuple(limits.astype(float).tolist()))
+        for found in (decided.decide(_tensor(logits)), decided.decide(_tensor(logits.astype(np.float64)))):
+            assert (found.numpy() == is_above).all()
+        predicted = make_prediction(decided, "x", own.tolist()).predicted
+        assert predicted == ((("no", "yes")[is_above]) if is_single else names if is_above else ())
+        assert ((own > np.array(decided.cutoffs)) == is_above).all()  # as the examples of docs/export.md
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from(AIMS), st.sampled_from([1e-7, 3e-7, 1e-6]))
+def test_no_threshold_separates_what_rounding_makes_equal(seed, aim, apart):
+    """Other programs compute probabilities that differ in the last digits."""
+    logits, truth = draw(seed, 30)
+    logits += (apart * np.random.default_rng(seed).integers(0, 9, logits.shape)).astype(np.float32)
+    (chosen,) = choose_thresholds(QUESTION, logits, truth, aim)
+    decided = dataclasses.replace(QUESTION, thresholds=(chosen.value,))
+    own = QUESTION.probabilities(_tensor(logits)).numpy()[:, 0]
+    if chosen.value == 0.5:
+        return
+    assert (own > chosen.value).sum() == chosen.predicted
+    for rounded in (own.astype(np.float32), own * (1 + 2e-7), own * (1 - 2e-7)):
+        found = np.array([make_prediction(decided, "x", [one]).predicted == "yes" for one in rounded.tolist()])
+        assert (found == decided.decide(_tensor(logits))[:, 0].numpy()).all()
+
+
 def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
     logits, truth = draw(1, 200)
     both, labels = np.hstack([logits, logits]), np.stack([truth, np.zeros_like(truth)], axis=1)
@@ -234,6 +269,8 @@ def test_temperatures_change_no_decision(value, before, after):
     logits = torch.linspace(-30, 30, 601, dtype=torch.float64)[:, None]
     task = Binary(("yes?",), (0.5,), temperatures=(before,), thresholds=(value,))
     edge = before * math.log(value / (1 - value))
-    far = (logits[:, 0] - edge).abs() > 0.01  # probabilities near 1 are rounded
+    far = (logits[:, 0] - edge).abs() > 0.01
     for other in (task.with_temperatures((after,)), task.with_temperatures(())):
-        assert torch.equal(other.decide(logits)[far], task.decide(logits)[far])
+        # Probabilities near 1 are rounded.
+        is_apart = (other.probabilities(logits)[:, 0] - other.thresholds[0]).abs() > 1e-7
+        assert torch.equal(other.decide(logits)[far & is_apart], task.decide(logits)[far & is_apart])

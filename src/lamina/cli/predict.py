@@ -9,12 +9,13 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lamina.cli.confidence import ConfidenceRule, check_confidence, choose_task, make_confidence_rule
+from lamina.cli.confidence import choose_task, make_confidence_rule
 from lamina.cli.models import choose_images, load_predictor
 from lamina.cli.options.use_options import PredictOptions
 from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Problem
+from lamina.deploy.confidence_rule import ConfidenceRule, make_rule
 from lamina.deploy.exported_model import open_onnx
 from lamina.errors import DataError
 from lamina.evaluation.image_files import ImageLike
@@ -45,8 +46,8 @@ def _predict(
     options: PredictOptions, images: Sequence[ImageLike], problems: Sequence[Problem], terminal: Terminal
 ) -> int:
     if _is_exported(options.run):
-        predictor, rule = _load_file(options), ConfidenceRule(options.confidence_threshold)
-        check_confidence(predictor.task, options.confidence_threshold, None)
+        predictor = _load_file(options)
+        rule = make_rule(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         predictor.model.task = choose_task(run, Recipe(aim=options.aim, cost=options.cost), terminal)

@@ -52,6 +52,7 @@ def describe_model(model: Model, resize: str) -> dict[str, Any]:
         "task": task.to_json(),
         "kind": task.kind.name,
         "names": list(task.kind.class_names(task.target_names) or task.target_names),
+        "thresholds": list(task.cutoffs),
         "in_shape": list(model.in_shape),
         "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green, blue",
         "resize": resize,

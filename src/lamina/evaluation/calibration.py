@@ -171,10 +171,12 @@ def choose_thresholds(
 def _choose_threshold(
     name: str, probabilities: Float64[np.ndarray, " n"], truth: Bool[np.ndarray, " n"], aim: Aim
 ) -> Threshold:
-    values, places = np.unique(-probabilities, return_inverse=True)  # from the highest probability
+    ranked, places = np.unique(-probabilities, return_inverse=True)  # from the highest probability
+    # Predictions cannot tell apart what rounding makes equal.
+    groups = np.concatenate([[0], (np.diff(ranked) > -TIE_MARGIN * ranked[:-1]).cumsum()])
+    places = groups[places]
     predicted = np.concatenate([[0], np.bincount(places).cumsum()])
     found = np.concatenate([[0], np.bincount(places, truth).cumsum()]).astype(np.int64)
-    ends = np.concatenate([[1.0], -values, [0.0]])
     positive = int(truth.sum())
     match aim.name:
         case "f1":
@@ -188,9 +190,11 @@ def _choose_threshold(
     # Of equally good thresholds, that with more images found for recall, and with fewer false alarms otherwise.
     best = len(worth) - 1 - int(worth[::-1].argmax()) if aim.name == "recall" else int(worth.argmax())
     if not positive or worth[best] == -np.inf:
-        above = probabilities > 0.5
+        above = probabilities.astype(np.float32) > 0.5
         return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
-    value = float((ends[best] + ends[best + 1]) / 2)
+    lowest = -ranked[groups < best][-1] if best else 1.0  # of the images above the threshold
+    highest = -ranked[groups == best][0] if best <= groups[-1] else 0.0  # of the others
+    value = float((lowest + highest) / 2)
     return Threshold(name, value, positive, int(predicted[best]), int(found[best]))
 
 
@@ -232,6 +236,18 @@ def judge_predictions(
         return torch.where(chosen, yes, 1 - yes), chosen == targets
     confidence, chosen = probabilities.max(dim=1)
     return confidence, chosen == targets
+
+
+def find_favored(task: Task) -> int:
+    """The class that a threshold of yes-or-no models other than 0.5 prefers: 1 is yes, 0 is no; otherwise -1."""
+    if task.kind is not BINARY or task.cutoffs[0] == 0.5:
+        return -1
+    return int(task.cutoffs[0] < 0.5)
+
+
+def keep_favored(task: Task, chosen: Int64[Tensor, " n"], confidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The confidences for a confidence threshold: 1 for the favored class, which is never rejected."""
+    return confidence.masked_fill(chosen == find_favored(task), 1.0)
 
 
 def find_bins(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -> list[tuple[float, float, int]]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.errors import DataError, LaminaWarning, NotFiniteError, check_type, name_some
-from lamina.evaluation.calibration import REJECTION_LIMITS, measure_rejection
+from lamina.evaluation.calibration import REJECTION_LIMITS, keep_favored, measure_rejection
 from lamina.evaluation.intervals import (
     ROUNDING,
     Interval,
@@ -193,6 +193,7 @@ def _report_classes(
     raw, confidence = (
         (logits / divisor).softmax(dim=1).gather(1, chosen[:, None])[:, 0] for divisor in (1.0, temperature or 1.0)
     )
+    kept = keep_favored(task, chosen, confidence)
     correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([correct, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
@@ -209,7 +210,7 @@ def _report_classes(
         top5_accuracy=_find_top5(logits, targets),
         calibration_error=calibration_error(confidence, is_correct),
         uncalibrated_error=calibration_error(raw, is_correct) if temperature else None,
-        rejections=tuple(measure_rejection(confidence, is_correct, limit) for limit in REJECTION_LIMITS),
+        rejections=tuple(measure_rejection(kept, is_correct, limit) for limit in REJECTION_LIMITS),
         classes=classes,
         confusion=tuple(map(tuple, confusion.tolist())),
     )

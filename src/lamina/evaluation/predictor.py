@@ -227,7 +227,7 @@ class Predictor:
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
-    """The prediction from an image's row of probabilities or numbers, rounded to seven digits."""
+    """The prediction from an image's row of probabilities or numbers; rounds these to seven digits after deciding."""
     values = (1 - row[0], row[0]) if task.kind is BINARY else row
     names = task.kind.class_names(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
@@ -235,9 +235,9 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     if task.kind is REGRESSION:
         predicted = named
     elif task.kind is MULTI_LABEL:
-        predicted = tuple(key for key, limit in zip(names, task.cutoffs, strict=True) if named[key] > limit)
+        predicted = tuple(key for key, value, limit in zip(names, row, task.cutoffs, strict=True) if value > limit)
     elif task.kind is BINARY:
-        predicted = "yes" if named["yes"] > task.cutoffs[0] else "no"
+        predicted = "yes" if row[0] > task.cutoffs[0] else "no"
     else:
         predicted = max(named, key=named.__getitem__)
     return Prediction(name, predicted, named)

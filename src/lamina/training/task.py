@@ -182,11 +182,13 @@ class _SigmoidTask(Task):
 
     @property
     def cutoffs(self) -> tuple[float, ...]:
-        return self.thresholds or (0.5,) * self.outputs
+        """The thresholds in float32, as the probabilities that are compared with them."""
+        return tuple(np.array(self.thresholds or (0.5,) * self.outputs, np.float32).tolist())
 
     def decide(self, logits: Logits) -> Bool[Tensor, "n k"]:
-        """Whether the probability of each output is above its threshold."""
-        return self.probabilities(logits) > logits.new_tensor(self.thresholds) if self.thresholds else logits > 0
+        """Whether the probability of each output is above its threshold, in float32 as in predictions and exports."""
+        probabilities = self.probabilities(logits.float())
+        return probabilities > probabilities.new_tensor(self.cutoffs)
 
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
         """The fraction of correct labels per image, summed over the batch."""

@@ -1,0 +1,85 @@
+"""``ConfidenceRule``: which predictions are rejected, and the prediction sets or intervals of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from lamina.errors import DataError, RunError
+from lamina.evaluation.calibration import expand_probabilities, find_favored, fit_intervals, fit_sets
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.predictor import Prediction
+from lamina.runs.run import Run
+from lamina.targets import MULTI_LABEL, REGRESSION
+from lamina.training.task import Task
+
+
+@dataclass(frozen=True)
+class ConfidenceRule:
+    """The confidence threshold, the threshold of prediction sets, and the half-widths of prediction intervals.
+
+    ``favored`` is the class, yes or no, that the decision threshold prefers: it is never rejected.
+    """
+
+    limit: float | None = None
+    threshold: float | None = None
+    half_widths: tuple[float, ...] = ()
+    favored: str = ""
+
+    def rejects(self, prediction: Prediction) -> bool:
+        own = prediction.values.get(prediction.predicted, 1.0) if isinstance(prediction.predicted, str) else 1.0
+        return self.limit is not None and own < self.limit and prediction.predicted != self.favored
+
+    def choose(self, prediction: Prediction) -> list[str]:
+        """The classes of the prediction set, most likely first, with the predicted one."""
+        ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
+        threshold = 0.0 if self.threshold is None else self.threshold
+        return [name for name, value in ranked if value >= threshold or name == prediction.predicted]
+
+
+def make_rule(task: Task, limit: float | None, coverage: float | None) -> ConfidenceRule:
+    """The rule for a confidence threshold; ``DataError`` if it or the coverage is out of range, or does not apply."""
+    for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
+        if value is not None and not 0 < value < 1:
+            raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
+        if value is not None and task.kind is MULTI_LABEL:
+            raise DataError(
+                f"The model is multi-label, but {flag} needs exactly one class per image. Leave out {flag}."
+            )
+    if limit is not None and task.kind is REGRESSION:
+        raise DataError(
+            "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9."
+        )
+    return ConfidenceRule(limit, favored={0: "no", 1: "yes"}.get(find_favored(task), ""))
+
+
+def find_val(run: Run, flag: str) -> Outputs:
+    if "val" not in run.outputs:
+        raise RunError(
+            f"{flag} needs predictions for val images, but {run.path} has none. Train with --val 0.1. If the run has a "
+            f"val split, lamina resume {run.path} computes them."
+        )
+    return run.outputs["val"]
+
+
+def fit_coverage(rule: ConfidenceRule, task: Task, val: Outputs, coverage: float) -> ConfidenceRule:
+    """The rule with prediction sets or intervals that hold the truth for this fraction of images."""
+    if task.kind is REGRESSION:
+        half_widths = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
+        if np.isfinite(half_widths).all():
+            return replace(rule, half_widths=tuple(half_widths.tolist()))
+    else:
+        threshold = fit_sets(find_probabilities(task, val), np.asarray(val.targets, np.int64), coverage)
+        if threshold is not None:
+            return replace(rule, threshold=threshold)
+    raise DataError(
+        f"--coverage is {coverage:g}, but val has only {len(val.logits):,} images, too few to fit it. Use a lower "
+        "--coverage, or train with a larger --val."
+    )
+
+
+def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:
+    return expand_probabilities(task, torch.from_numpy(outputs.logits).double()).numpy()
