@@ -11,7 +11,7 @@ from torch.nn import functional
 from lamina import Recipe
 from lamina.data import Images
 from lamina.errors import NetError
-from lamina.training.features import features, find_head, predict_logits, predict_with_features
+from lamina.training.features import MOST_FEATURES, features, find_head, predict_logits, predict_with_features
 from lamina.training.model import Model, build_model
 from lamina.training.task import SingleLabel
 
@@ -44,6 +44,22 @@ def test_features_are_what_the_last_layer_gets_and_logits_what_it_gives():
     assert torch.allclose(features(model, images.pixels), found, atol=1e-6)
     empty = predict_with_features(model, images.pixels[:0])
     assert [len(each) for each in empty] == [0, 0]
+
+
+def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cosines():
+    random = np.random.default_rng(1)
+    bases = random.integers(0, 256, (4, 64, 64, 3))
+    shares = random.dirichlet(np.ones(4), 40)
+    pixels = np.einsum("nb,bhwc->nhwc", shares, bases).astype(np.uint8)
+    images = Images.from_arrays(pixels, np.arange(40) % 3)
+    model = build_model(nn.Sequential(nn.Flatten(), nn.Linear(64 * 64 * 3, 3)), images, Recipe())
+    logits, found = predict_with_features(model, pixels)
+    assert found.shape == (40, MOST_FEATURES)
+    assert np.allclose(logits, predict_logits(model, pixels), atol=1e-5)
+    exact = model.normalize(torch.from_numpy(pixels)).flatten(1)
+    expected, got = (functional.normalize(one) @ functional.normalize(one).T for one in (exact, found))
+    assert (expected - got).abs().max() < 0.08
+    assert torch.equal(predict_with_features(model, pixels[5:9])[1], found[5:9])
 
 
 def test_a_module_without_layers_has_no_features():
