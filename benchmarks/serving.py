@@ -1,4 +1,4 @@
-"""``lamina serve`` on this machine: start, latency, throughput, and memory under load.
+"""``lamina serve`` on this machine: start, latency, throughput, and memory under load; and predictions without it.
 
 The server starts as on the command line, on a free port. Latency is measured with one client that sends images of the
 model's size one after the other on one connection. Throughput is measured with 32 such clients at once in another
@@ -19,6 +19,7 @@ import json as json_format
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,6 +29,8 @@ import tyro
 from PIL import Image
 
 CLIENTS = 32
+COUNTS = (1, 100, 1000)  # images
+TURNS = 5
 
 
 def main(
@@ -43,7 +46,7 @@ def main(
     Args:
         run: folder of the run.
         seconds: duration of the load by 32 clients.
-        images: number of images for the latency, and for the predictor in one process.
+        images: number of images for the latency.
         starts: number of timed starts of the server.
         batch: most images that the server computes at once; by default the server's limit.
         json: file for the results.
@@ -68,8 +71,14 @@ def main(
             succeeded, failed, lasted = loading.get()
         row["growth_bytes"] = resident_bytes(process) - early_bytes
         row["succeeded"], row["failed"], row["images_per_second"] = succeeded, failed, succeeded / lasted
-    row["predictor_images_per_second"] = predict(run, encoded, images)
-    speed, alone = row["images_per_second"], row["predictor_images_per_second"]
+    row["predictor_images_per_second"] = {count: predict(run, encoded, count) for count in COUNTS}
+    row["process_seconds"] = {count: predict_in_process(run, encoded, count) for count in COUNTS}
+    for count in COUNTS:
+        print(
+            f"{count:,} images: Predictor {row['predictor_images_per_second'][count]:,.0f} images/s, "
+            f"lamina predict {row['process_seconds'][count]:.2f} s"
+        )
+    speed, alone = row["images_per_second"], row["predictor_images_per_second"][COUNTS[-1]]
     print(f"{CLIENTS} clients: {speed:,.0f} images/s, {100 * speed / alone:.0f} % of the predictor's {alone:,.0f}")
     print(f"{failed:,} of {succeeded + failed:,} requests failed; memory grew by {row['growth_bytes'] / 2**20:.1f} MiB")
     if json is not None:
@@ -144,15 +153,33 @@ def resident_bytes(process: subprocess.Popen[str]) -> int:
 
 
 def predict(run: Path, encoded: list[bytes], count: int) -> float:
-    """Images per second of the predictor in this process."""
+    """Images per second of the predictor in this process, the median of five calls."""
     from lamina import load_run
 
     predictor = load_run(run).predictor()
     many = [encoded[place % len(encoded)] for place in range(count)]
-    predictor.predict(many[:256])
-    began = time.perf_counter()
-    predictor.predict(many)
-    return count / (time.perf_counter() - began)
+    predictor.predict(encoded)
+    taken = []
+    for _ in range(TURNS):
+        began = time.perf_counter()
+        for _ in range(max(1, 100 // count)):
+            predictor.predict(many)
+        taken.append((time.perf_counter() - began) / max(1, 100 // count))
+    return count / float(np.median(taken))
+
+
+def predict_in_process(run: Path, encoded: list[bytes], count: int) -> float:
+    """Seconds of ``lamina predict`` from its start to its end, the median of five turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        for place in range(count):
+            Path(folder, f"{place}.png").write_bytes(encoded[place % len(encoded)])
+        command = [sys.executable, "-m", "lamina", "predict", str(run.resolve()), folder, "--json"]
+        taken = []
+        for _ in range(TURNS):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
 
 
 if __name__ == "__main__":

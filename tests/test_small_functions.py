@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from lamina.cli.serve import name_runs
 from lamina.cli.terminal import read_seconds
@@ -13,6 +14,7 @@ from lamina.deploy.serve.explanation import paint_map
 from lamina.deploy.serve.metrics import quote
 from lamina.deploy.serve.security import is_loopback
 from lamina.deploy.serve.server import name_host
+from lamina.errors import DataError
 from lamina.markup import show, wrap
 from lamina.training.diagnosis import find_overfitting
 from lamina.training.parts import describe_arguments
@@ -22,6 +24,21 @@ def test_commands_read_times_and_name_runs() -> None:
     assert read_seconds("--save-every", "1.5m") == 90.0
     runs = [Path("runs/a"), Path("old/a"), Path("runs/b")]
     assert name_runs(runs) == {"runs/a": "runs/a", "old/a": "old/a", "b": "runs/b"}
+
+
+def test_a_given_name_stays_whatever_is_added(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("lr=0.1", "runs/lr=0.2"):
+        Path(folder).mkdir(parents=True)
+    pets = Path("pets=runs/a")
+    assert name_runs([pets]) == {"pets": "runs/a"}
+    assert name_runs([Path("old/a"), pets]) == {"a": "old/a", "pets": "runs/a"}
+    assert name_runs([Path("\x1b=x=1"), pets]) == {r"\x1b": "x=1", "pets": "runs/a"}
+    plain = [Path(path) for path in ("lr=0.1", "lr=0.2", "old/lr=0.3", "=a")]
+    assert name_runs(plain) == {"lr=0.1": "lr=0.1", "lr=0.2": "lr=0.2", "lr=0.3": "old/lr=0.3", "=a": "=a"}
+    for other in ("pets=b", "old/pets"):
+        with pytest.raises(DataError, match=r"^runs/a and (b|old/pets) have the same name, pets; names must differ\."):
+            name_runs([pets, Path(other)])
 
 
 def test_text_is_escaped_for_each_format() -> None:

@@ -45,7 +45,7 @@ def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, ima
     predicted = run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
     assert first == f"{image}: {predicted}; {file} shows the evidence for {predicted.split()[0]}"
     assert [line.split(":")[0].strip() for line in lines] == METHODS
-    assert all(line.split(": ")[1] in ("trusted", "not trusted") for line in lines)
+    assert all(": covering the image in the map's order changes the probability from" in line for line in lines)
     with Image.open(file) as sheet:
         assert sheet.width > 500
     with np.load(file.with_suffix(".npz")) as arrays:
@@ -64,12 +64,15 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
     assert unreadable == {"event": "problem", "image": str(workplace / "text.png"), "reason": "not an image"}
     assert [event["method"] for event in found] == METHODS
     for event in found:
-        assert list(event) == ["event", "image", "predicted", "method", "trusted", "file", "target", "reason"]
+        assert list(event) == [
+            "event", "image", "predicted", "method", "file", "target", "correlations", "before", "by_map",
+            "by_random_map", "by_center", "is_against", "is_number",
+        ]  # fmt: skip
         assert event["event"] == "explanation"
         assert event["image"] == str(image)
         assert event["file"] == str(workplace / "out/1-explained.png")
         assert event["target"] == "bright"
-        assert isinstance(event["trusted"], bool)
+        assert 0 <= event["by_map"] <= 1
     folder = workplace / "none"
     nothing = run_lamina("explain", trained, "nosuch.png", workplace / "text.png", "--output", folder)
     assert nothing.returncode == 2

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,9 @@ def wait_until(is_true: Callable[[], bool]) -> None:
     until = time.monotonic() + PATIENCE_SECONDS
     while not is_true():
         assert time.monotonic() < until
+
+
+API = json.loads(files("lamina.deploy.serve").joinpath("page", "openapi.json").read_text("utf-8"))
 
 
 def fits(value: object, schema: dict, document: dict) -> bool:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from served import MARKUP, PATIENCE_SECONDS, encode, fits, noise, read_all, serving, wait_until
+from served import API, MARKUP, PATIENCE_SECONDS, encode, fits, noise, read_all, serving, wait_until
 
 from lamina import load_data, load_run
 from lamina.cli import main
 from lamina.deploy.serve import explanation
-from lamina.deploy.serve.openapi import describe_api
+from lamina.deploy.serve.bodies import REQUEST_IMAGES
 from lamina.deploy.serve.security import PATHS
 from lamina.errors import NetError
 
@@ -91,21 +91,23 @@ def test_the_models_are_described(server, runs):
     assert (second["width_px"], second["height_px"], second["channels"]) == (6, 6, 3)
 
 
-def test_an_explanation_says_whether_it_is_trusted(server):
+def test_an_explanation_says_what_was_measured(server):
     image = encode(load_data("shapes").test.pixels[0])
     given = server.ask("/v1/explain", image).values
     assert given["target"] == server.ask("/v1/predict", image).values["predicted"]
-    assert isinstance(given["trusted"], bool)
-    assert given["reason"]
+    measured = given["faithfulness"]
+    shares = {row["class"]: row["probability"] for row in server.ask("/v1/predict", image).values["predictions"]}
+    assert measured["before"] == pytest.approx(shares[given["target"]], abs=1e-5)
+    assert len(measured["correlations"]) == 3
     for name in ("image", "map"):
         assert base64.b64decode(given[name]).startswith(b"\x89PNG")
 
 
-def test_a_map_whose_tests_would_take_too_long_is_not_trusted(runs, monkeypatch):
-    monkeypatch.setattr(explanation, "TEST_SECONDS", 0.0)
+def test_a_map_whose_faithfulness_would_take_too_long_has_none(runs, monkeypatch):
+    monkeypatch.setattr(explanation, "FAITHFULNESS_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
     given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
-    assert (given["trusted"], given["reason"][:21]) == (False, "it was not tested, be")
+    assert given["faithfulness"] is None
     assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
 
 
@@ -172,7 +174,9 @@ def test_one_bad_entry_of_a_list_fails_alone_in_its_place(server):
 def test_each_answer_names_the_weights(server, runs):
     digest = hashlib.sha256((runs["shapes"] / "model.safetensors").read_bytes()).hexdigest()[:16]
     assert server.ask("/v1/predict", noise()).values["weights"] == digest
-    assert server.ask("/v1/explain", noise()).values["weights"] == digest
+    assert all(row["weights"] == digest for row in server.ask_list([noise(), noise(1)]).values)
+    for task in ("explain", "similar"):
+        assert server.ask(f"/v1/{task}", noise()).values["weights"] == digest
     assert server.ask("/v1/model").values["models"][0]["weights"] == digest
 
 
@@ -208,7 +212,12 @@ def test_wrong_requests_say_what_was_expected(server):
 
 def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_responses(server):
     document = server.ask("/openapi.json").values
-    assert document == describe_api()
+    assert document == API
+    bodies = API["components"]["requestBodies"]
+    images = {
+        name: one["content"]["application/json"]["schema"]["properties"]["images"] for name, one in bodies.items()
+    }
+    assert {name: one["maxItems"] for name, one in images.items()} == {"Images": REQUEST_IMAGES, "Image": 1}
     for path, body, status in (
         ("/v1/predict", noise(), 200),
         ("/v1/predict", [noise(), b""], 200),
@@ -221,11 +230,14 @@ def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_r
         predicted = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
         assert predicted.status == status
         route = document["paths"][path.partition("?")[0]]["get" if body is None else "post"]
-        schema = route["responses"][str(status)]["content"]["application/json"]["schema"]
+        response = route["responses"].get(str(status), route["responses"]["default"])
+        if "$ref" in response:
+            response = API["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        schema = response["content"]["application/json"]["schema"]
         assert fits(predicted.values, schema, document), (path, predicted.values)
         assert not fits({"model": 1}, schema, document)
     assets = {path for path in PATHS if path == "/" or path.endswith((".css", ".js", ".json"))}
-    assert set(describe_api()["paths"]) == set(PATHS) - assets
+    assert set(API["paths"]) == set(PATHS) - assets
 
 
 def test_metrics_count_requests_and_images(server):
@@ -285,13 +297,20 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
             "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
             "Choose another.",
         ),
+        (
+            ["pets=RUN", "pets=none"],
+            "RUN and none have the same name, pets; names must differ. Use another name, as in",
+        ),
+        (["RUN", "--coverage", "1.5"], "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9."),
+        (["RUN", "--coverage", "0.9"], "--coverage needs predictions for val images, but RUN has none. Train with"),
         (["RUN", "--port", "TAKEN"], "Cannot listen on port TAKEN of 127.0.0.1: Address already in use"),
     ],
 )
 def test_what_cannot_be_served_gets_one_message(server, runs, tmp_path, arguments, message):
     given = {"RUN": str(runs["hostile"]), "TAKEN": str(server.port)}
-    words = [sys.executable, "-m", "lamina", "serve", *(given.get(word, word) for word in arguments)]
+    words = [word.replace("RUN", given["RUN"]).replace("TAKEN", given["TAKEN"]) for word in arguments]
+    words = [sys.executable, "-m", "lamina", "serve", *words]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"lamina: {message.replace('TAKEN', given['TAKEN'])}")
+    assert done.stderr.startswith(f"lamina: {message.replace('TAKEN', given['TAKEN']).replace('RUN', given['RUN'])}")
     assert len(done.stderr.splitlines()) == 1

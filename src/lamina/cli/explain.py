@@ -1,9 +1,10 @@
-"""lamina explain: maps of the pixels that a prediction depends on, and tests of their reliability."""
+"""lamina explain: maps of the pixels that a prediction depends on, and how faithful they are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -26,8 +27,8 @@ from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, describe, make_prediction
 from lamina.files import open_atomically
 from lamina.insight.attribution import (
+    CONTROL_STEPS,
     STEPS,
-    TRUST_STEPS,
     choose_target,
     find_spatial_layer,
     grad_cam,
@@ -35,14 +36,14 @@ from lamina.insight.attribution import (
     occlusion,
     window_side_px,
 )
-from lamina.insight.trust import Explain, Trust, judge
+from lamina.insight.faithfulness import Explain, Faithfulness, measure_faithfulness
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
 from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.task import Task
 
 STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them
-Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Trust]]
+Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Faithfulness]]
 
 
 def run(options: ExplainOptions, terminal: Terminal) -> int:
@@ -90,11 +91,11 @@ def _explain_images(
             save_sheet(draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file)
             _save_maps(file.with_suffix(".npz"), maps, box)
             terminal.say(f"{path}: {predicted}; {file} shows the evidence for {target_name}")
-            for name, (_, trust) in maps.items():
-                terminal.say(f"  {name}: {'trusted' if trust.is_trusted else 'not trusted'}: {trust.reason}")
+            for name, (_, measured) in maps.items():
+                terminal.say(f"  {name}: {measured}")
                 terminal.emit(
-                    "explanation", image=path, predicted=prediction.predicted, method=name, trusted=trust.is_trusted,
-                    file=str(file), target=target_name, reason=trust.reason,
+                    "explanation", image=path, predicted=prediction.predicted, method=name, file=str(file),
+                    target=target_name, **asdict(measured),
                 )  # fmt: skip
     return 2 if failed else 0
 
@@ -109,12 +110,12 @@ def _find_output(task: Task, target: str) -> int:
 def _choose_methods(
     model: Model, method: str | None, layer: str | None, terminal: Terminal
 ) -> dict[str, tuple[Explain, Explain]]:
-    """The methods by name, each with a coarser, faster variant for the reliability tests."""
+    """The methods by name, each with a coarser, faster variant for the maps of random weights."""
     channels, height, width = model.in_shape
     side_px = window_side_px(height, width)
     found: dict[str, tuple[Explain, Explain]] = {
         "occlusion": (occlusion, partial(occlusion, stride_px=(side_px, side_px))),
-        "gradients": (partial(integrated_gradients, steps=STEPS), partial(integrated_gradients, steps=TRUST_STEPS)),
+        "gradients": (partial(integrated_gradients, steps=STEPS), partial(integrated_gradients, steps=CONTROL_STEPS)),
     }
     if method is not None and method != "grad-cam":
         return {method: found[method]}
@@ -142,11 +143,11 @@ def _predict(
 
 def _explain(
     model: Model, pixels: UInt8[np.ndarray, "1 h w c"], target: int, explain: Explain, quick: Explain
-) -> tuple[Float32[np.ndarray, "h w"], Trust]:
+) -> tuple[Float32[np.ndarray, "h w"], Faithfulness]:
     targets = np.array([target])
     maps = explain(model, pixels, targets)
-    (trust,) = judge(model, pixels, targets, maps, quick)
-    return maps[0], trust
+    (measured,) = measure_faithfulness(model, pixels, targets, maps, quick)
+    return maps[0], measured
 
 
 def _name_file(folder: Path, image: Path, used: set[str]) -> Path:

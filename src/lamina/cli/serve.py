@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lamina.cli.options.use_options import ServeOptions
 from lamina.cli.terminal import Terminal
-from lamina.deploy.serve.security import TOKEN_VARIABLE, is_loopback
-from lamina.deploy.serve.server import serve
+from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
+from lamina.deploy.serve.server import Settings, serve
+from lamina.deploy.serve.worker import Worker
 from lamina.errors import DataError, escape
 
 
@@ -27,31 +28,34 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
-    token = options.token or os.environ.get(TOKEN_VARIABLE) or None
+    token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
+    token = options.token or token
     if token is None and not is_loopback(options.host):
         raise DataError(
             f"--host is {options.host}, which other machines can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLE} to a secret, or use --token."
+            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
         )
-    if token is not None and not (token.isascii() and token.isprintable() and token == token.strip()):
-        raise DataError(
-            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
-            "Choose another."
-        )
+    for what, secret in (("The token", token), (TOKEN_VARIABLES[1], metrics_token)):
+        if secret is not None and not (secret.isascii() and secret.isprintable() and secret == secret.strip()):
+            raise DataError(
+                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
+                "Choose another."
+            )
+    worker = Worker(name_runs(options.runs), options.device, options.coverage, terminal.remark)
+    settings = Settings(
+        options.host, options.port, token, metrics_token, options.max_mb * 10**6, has_similar=options.similar
+    )
 
     def announce(url: str) -> None:
-        terminal.say(f"serving {', '.join(names)} at {url}; press Ctrl-C to stop")
+        terminal.say(f"serving {', '.join(worker.runs)} at {url}; press Ctrl-C to stop")
         terminal.emit("serving", url=url)
 
     async def serve_until_ended() -> None:
         task = asyncio.current_task()
         if task is not None and os.name != "nt":
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await serve(
-            names, options.host, options.port, token, options.device, options.max_mb * 10**6, terminal.remark, announce
-        )
+        await serve(worker, settings, announce)
 
-    names = name_runs(options.runs)
     try:
         asyncio.run(serve_until_ended())
     except asyncio.CancelledError:
@@ -59,8 +63,27 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     return 0
 
 
-def name_runs(paths: Sequence[Path]) -> dict[str, str]:
-    """Map the names for requests to folders: the folder's name, or its path if the name is not unique."""
-    folders = {path: escape(path.resolve().name) for path in paths}
-    counts = Counter(folders.values())
-    return {name if counts[name] == 1 else escape(str(path)): str(path) for path, name in folders.items()}
+def name_runs(given: Sequence[Path]) -> dict[str, str]:
+    """Map the names for requests to folders: NAME of NAME=RUN; else the folder's name, or its path if not unique."""
+    pairs = [_split_name(path) for path in dict.fromkeys(given)]
+    folders = [escape(path.resolve().name) for _, path in pairs]
+    counts = Counter(folder for (name, _), folder in zip(pairs, folders, strict=True) if not name)
+    runs: dict[str, str] = {}
+    for (name, path), folder in zip(pairs, folders, strict=True):
+        name = name or (folder if counts[folder] == 1 else escape(str(path)))
+        if name in runs:
+            raise DataError(
+                f"{runs[name]} and {path} have the same name, {name}; names must differ. Use another name, as in "
+                f"other={path}."
+            )
+        runs[name] = str(path)
+    return runs
+
+
+def _split_name(path: Path) -> tuple[str, Path]:
+    """The name and the run of NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
+    name, _, run = str(path).partition("=")
+    exists = any(os.path.exists(one) for one in (path, Path("runs", path)))  # noqa: PTH110  # exists() fails on long names
+    if exists or not (name and run) or name != Path(name).name:
+        return "", path
+    return escape(name), Path(run)

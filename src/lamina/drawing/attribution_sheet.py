@@ -1,4 +1,4 @@
-"""A sheet with the attribution maps of one image, and the result of each map's tests."""
+"""A sheet with the attribution maps of one image, and how faithful each map is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from lamina.data.thumbnails import to_pillow
 from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
 from lamina.insight.attribution import measure_strength
-from lamina.insight.trust import Trust
+from lamina.insight.faithfulness import Faithfulness
 
 PANEL_INCHES = 2.7
 LONGEST_SIDE_PX = 600  # of an image on the sheet; larger ones are reduced
@@ -26,12 +26,12 @@ DRAWN_SIDE_PX = 64  # larger maps are averaged in blocks, because single pixels 
 def draw_attributions(
     pixels: UInt8[np.ndarray, "h w c"],
     box: tuple[float, float, float, float],
-    maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Trust]],
+    maps: Mapping[str, tuple[Float32[np.ndarray, "y x"], Faithfulness]],
     name: str,
     predicted: str,
     target: str,
 ) -> Figure:
-    """Draw an image, and for each method its map over ``box`` (in pixels of the image) with the verdict."""
+    """Draw an image, and for each method its map over ``box`` (in pixels of the image) with what was measured."""
     height, width = pixels.shape[:2]
     image = to_pillow(pixels)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
@@ -43,10 +43,10 @@ def draw_attributions(
     left, top, right, bottom = box
     if left > 0 or top > 0:
         original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLORS[1], lw=1.5))
-        _write(original, "frame: the net's input", FAINT_INK, 0)
+        _write(original, "frame: the net's input", FAINT_INK)
     # Without negative values, no pixel is evidence against the target.
     is_signed = any(values.min() < 0 for values, _ in maps.values())
-    for axes, (method, (values, trust)) in zip(panels, maps.items(), strict=True):
+    for axes, (method, (values, measured)) in zip(panels, maps.items(), strict=True):
         _show(axes, pale, (width, height), method)
         values = _average_blocks(values)
         strength, most = measure_strength(values)
@@ -57,10 +57,8 @@ def draw_attributions(
             interpolation=smooth,
         )  # fmt: skip
         axes.set(xlim=(0, width), ylim=(height, 0))
-        verdict, color = ("trusted", COLORS[2]) if trust.is_trusted else ("not trusted", COLORS[1])
-        _write(axes, verdict, color, 0)
         # A no-break space keeps a number and its % on one line.
-        _write(axes, textwrap.fill(trust.reason.replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK, 1)
+        _write(axes, textwrap.fill(str(measured).replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK)
     meaning = "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
     title = f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)} ({meaning})"
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
@@ -85,7 +83,5 @@ def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> 
     axes.set_anchor("NW")
 
 
-def _write(axes: Axes, text: str, color: str, line: int) -> None:
-    axes.annotate(
-        text, (0, 0), (0, -5 - 11 * line), "axes fraction", "offset points", color=color, fontsize=7, va="top",
-    )  # fmt: skip
+def _write(axes: Axes, text: str, color: str) -> None:
+    axes.annotate(text, (0, 0), (0, -5), "axes fraction", "offset points", color=color, fontsize=7, va="top")

@@ -29,8 +29,8 @@ from lamina.training.model import PREDICTED_PIXELS, Model, check_input, eval_mod
 from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
-STEPS, TRUST_STEPS = 32, 12
-"""Steps of integrated gradients in commands and servers: for a map, and for the maps that test it."""
+STEPS, CONTROL_STEPS = 32, 12
+"""Steps of integrated gradients in commands and servers: for a map, and for the maps of random weights."""
 GRADIENT_PIXELS = 100 * 32 * 32  # differentiated at once: a backward pass keeps the outputs of all layers
 
 

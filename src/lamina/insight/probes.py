@@ -17,7 +17,7 @@ from lamina.data import Images
 from lamina.data.images import Progress
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import score_logits
-from lamina.insight.trust import redraw
+from lamina.insight.faithfulness import redraw
 from lamina.nets.modules import Whitening
 from lamina.targets import SINGLE_LABEL, Score
 from lamina.training.activations import activations

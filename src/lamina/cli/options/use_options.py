@@ -67,15 +67,22 @@ class ServeOptions:
     Example: lamina serve runs/pets --port 8080
     """
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")]
-    """paths of runs, or their names in runs/; requests that name no model use the first"""
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")]
+    """paths of runs, or their names in runs/; requests that name no model use the first. NAME is the model's name in
+    requests (default: the folder's name, or its path if several folders have this name)"""
     port: Annotated[int, arg(metavar="N")] = 8000
     """port to listen on; 0 chooses a free one"""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
     """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
-    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other users cannot see)"""
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other users cannot see;
+    LAMINA_METRICS_TOKEN opens only the metrics)"""
     max_mb: Annotated[int, arg(metavar="MB")] = 10
     """largest request in megabytes"""
+    coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
+    """add to each prediction a prediction set that contains the true class for about this fraction of images, such as
+    0.9; for numbers, prediction intervals"""
+    similar: bool = True
+    """show similar training images with their labels, if this machine has them"""
     device: Device = "auto"
     json: Json = False

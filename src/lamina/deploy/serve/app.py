@@ -16,17 +16,14 @@ from starlette.routing import Route
 
 from lamina.deploy.serve.bodies import REQUEST_IMAGES, RETRY_AFTER, AsciiJson, Held, read_images, refuse
 from lamina.deploy.serve.metrics import Metrics
-from lamina.deploy.serve.openapi import describe_api
 from lamina.deploy.serve.security import ASSETS, TASKS
 from lamina.deploy.serve.worker import FullError, Worker
 from lamina.errors import suggest
 
 
-def build_app(worker: Worker, metrics: Metrics, limit_bytes: int) -> Starlette:
+def build_app(worker: Worker, metrics: Metrics, limit_bytes: int, has_similar: bool) -> Starlette:
     held = Held(limit_bytes)
-
-    async def get_api(_: Request) -> Response:
-        return AsciiJson(describe_api())
+    tasks = [task for task in TASKS if has_similar or task != "similar"]
 
     async def get_health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -46,17 +43,17 @@ def build_app(worker: Worker, metrics: Metrics, limit_bytes: int) -> Starlette:
         return PlainTextResponse(metrics.format(gauges), media_type="text/plain; version=0.0.4")
 
     async def get_models(_: Request) -> Response:
-        return AsciiJson({"models": worker.models})
+        limits = {"tasks": tasks, "limit_bytes": limit_bytes, "coverage": worker.coverage}
+        return AsciiJson({"models": worker.models, **limits})
 
     return Starlette(
         routes=[
             *(Route(path, _serve_asset(*asset)) for path, asset in ASSETS.items()),
-            Route("/openapi.json", get_api),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
             Route("/v1/model", get_models),
-            *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in TASKS),
+            *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in tasks),
         ],
         exception_handlers={HTTPException: _handle_error},
     )

@@ -1,10 +1,10 @@
-"""``/v1/explain``: an attribution map of a prediction and its tests; ``/v1/similar``: similar training images."""
+"""``/v1/explain``: an attribution map of a prediction, and how faithful it is; ``/v1/similar``: similar images."""
 
 from __future__ import annotations
 
 import base64
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -17,28 +17,29 @@ from torch import Tensor
 from lamina.data import Images, thumbnails
 from lamina.data.load import find_prepared
 from lamina.errors import NetError
-from lamina.insight.attribution import STEPS, TRUST_STEPS, choose_target, integrated_gradients, measure_strength
+from lamina.insight.attribution import CONTROL_STEPS, STEPS, choose_target, integrated_gradients, measure_strength
+from lamina.insight.faithfulness import measure_faithfulness
 from lamina.insight.similarity import find_neighbors, normalize
-from lamina.insight.trust import judge
 from lamina.runs.run import Run
 from lamina.training.features import features, predict_logits
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
-# Time limit of the map's tests, which take two to four times as long as the map. With one thread of an EPYC at 224 px:
-# timm's resnet50 12 s + 45 s, efficientnet_lite0 2 s + 6 s. The worker's limit covers both.
-TEST_SECONDS = 30.0
-# Time limit for the features of the training images, computed once per run while other requests wait. If it is too
-# short, a random part is searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
-FEATURES_SECONDS = 5.0
+# Time limit of measuring its faithfulness, which takes two to three times as long as the map. The worker's limit covers
+# both.
+FAITHFULNESS_SECONDS = 30.0
+# Time limit of the first request for similar images, while other requests wait. Half of it is for finding the training
+# images in the cache, which continues in a thread. The rest is for their features; if it is too short, a random part is
+# searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
+SIMILAR_SECONDS = 5.0
 IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
 SHOWN = 6
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
 
 
 def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
-    """Integrated gradients of the most likely class or label, or of the first number, and their tests."""
+    """Integrated gradients of the most likely class or label, or of the first number."""
     task = model.task
     target = choose_target(task, predict_logits(model, pixels)[0])
     targets = np.array([target])
@@ -55,14 +56,13 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
         )
     began = time.monotonic()
     maps = integrated_gradients(model, pixels, targets, steps=STEPS)
-    is_trusted, reason = False, "it was not tested, because the tests would take too long on this machine"
-    if 3 * (time.monotonic() - began) < TEST_SECONDS:
-        (trust,) = judge(model, pixels, targets, maps, partial(integrated_gradients, steps=TRUST_STEPS))
-        is_trusted, reason = trust.is_trusted, trust.reason
+    measured = None
+    if 3 * (time.monotonic() - began) < FAITHFULNESS_SECONDS:
+        explain = partial(integrated_gradients, steps=CONTROL_STEPS)
+        (measured,) = measure_faithfulness(model, pixels, targets, maps, explain)
     return {
         "target": task.target_names[target],
-        "trusted": is_trusted,
-        "reason": reason,
+        "faithfulness": None if measured is None else asdict(measured),
         "image": encode_png(pixels[0]),
         "map": encode_png(paint_map(maps[0])),
     }
@@ -102,16 +102,21 @@ class TrainingImages:
         return {"searched": len(self.rows), "images": found}
 
 
-def open_training_images(run: Run, model: Model) -> TrainingImages | str:
-    """Training images of a run with their features, or why they are not available; decodes and writes nothing."""
+def find_training_images(run: Run) -> Images | str:
+    """The training images of a run, or why they are not available; decodes nothing."""
     origin = run.record.data
     if (dataset := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
         return "The training images are not in this machine's cache, or have changed. Load them here with lamina data."
-    train, folded = dataset.train, fold_model(model)
+    return dataset.train
+
+
+def compute_features(model: Model, train: Images, until: float) -> TrainingImages:
+    """The training images with their features, or a random part of them; ``until`` is a time of ``time.monotonic``."""
+    folded = fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []
-    until, start, size = time.monotonic() + FEATURES_SECONDS, 0, 1
-    while start < len(order) and time.monotonic() < until:
+    start, size = 0, 1
+    while start < len(order) and (not parts or time.monotonic() < until):
         parts.append(normalize(features(folded, train.pixels[order[start : start + size]])))
         start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
     found = torch.cat(parts)

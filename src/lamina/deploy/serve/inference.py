@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +18,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from lamina.data import Images
 from lamina.data.preparation import Resize
-from lamina.deploy.serve.explanation import TrainingImages, explain_image, open_training_images
+from lamina.deploy.confidence_rule import ConfidenceRule, find_val, fit_coverage, make_rule
+from lamina.deploy.serve.explanation import (
+    SIMILAR_SECONDS,
+    TrainingImages,
+    compute_features,
+    explain_image,
+    find_training_images,
+)
 from lamina.deploy.serve.worker import pack_values, read_request
 from lamina.errors import LaminaError, RunError
 from lamina.evaluation.image_files import decode_ahead
@@ -34,11 +44,19 @@ class Served:
     name: str
     run: Run
     predictor: Predictor
+    rule: ConfidenceRule  # prediction sets or intervals
+
+    @cached_property
+    def training_images(self) -> Future[Images | str]:
+        """The run's training images, or why they are not available; listing a large data set takes long."""
+        return ThreadPoolExecutor(1).submit(find_training_images, self.run)
 
     @cached_property
     def similar(self) -> TrainingImages | str:
-        """The run's training images with their features, or why they are not available."""
-        return open_training_images(self.run, self.predictor.model)
+        """The run's training images with their features; raises ``TimeoutError`` if they are not found in time."""
+        until = time.monotonic() + SIMILAR_SECONDS
+        found = self.training_images.result(SIMILAR_SECONDS / 2)
+        return found if isinstance(found, str) else compute_features(self.predictor.model, found, until)
 
     @cached_property
     def weights(self) -> str:
@@ -62,6 +80,8 @@ class Served:
             "score": None if report is None else f"{report.split} {report.score}",
             "weights": self.weights,
             "calibrated": bool(calibration and calibration.temperatures),
+            "calibrated_on": calibration.source if calibration else None,
+            "aim": calibration.aim if calibration else "",
             "thresholds": dict(zip(task.target_names, task.cutoffs, strict=False)),
             "channels": channels,
             "height_px": height,
@@ -70,19 +90,27 @@ class Served:
         }
 
 
-def format_prediction(model: str, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
+def format_prediction(one: Served, prediction: Prediction) -> dict[str, Any]:
     """A prediction as a response: classes or labels in decreasing order of probability, numbers in target order."""
     if prediction.problem is not None:
-        return {"model": model, "problem": prediction.problem, "status": 422}
-    task = predictor.task
-    response: dict[str, Any] = {"model": model, "predicted": prediction.predicted}
+        return {"model": one.name, "problem": prediction.problem, "status": 422}
+    task, rule = one.predictor.task, one.rule
+    response: dict[str, Any] = {"model": one.name, "predicted": prediction.predicted}
     if task.kind is REGRESSION:
-        rows = [{"name": name, "value": value} for name, value in prediction.values.items()]
-        return {**response, "predictions": rows}
+        widths = [{"half_width": width} for width in rule.half_widths] or [{}] * task.outputs
+        pairs = zip(prediction.values.items(), widths, strict=True)
+        return {**response, "predictions": [{"name": name, "value": value, **width} for (name, value), width in pairs]}
     if task.kind is BINARY:
         response["question"] = task.target_names[0]
+    if rule.threshold is not None:
+        response["set"] = rule.choose(prediction)
+    names = ("yes",) if task.kind is BINARY else task.target_names
+    limits = {  # rounded as the probabilities are
+        name: {"threshold": float(f"{cutoff:.7g}")} for name, cutoff in zip(names, task.cutoffs, strict=False)
+    }
     ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
-    return {**response, "predictions": [{"class": name, "probability": value} for name, value in ranked]}
+    rows = [{"class": name, "probability": value, **limits.get(name, {})} for name, value in ranked]
+    return {**response, "predictions": rows}
 
 
 def respond(served: Sequence[Served], task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -90,8 +118,8 @@ def respond(served: Sequence[Served], task: str, model: int, images: Sequence[by
     one = served[model]
     try:
         if task == "predict":
-            found = one.predictor.predict(images)
-            responses = [format_prediction(one.name, one.predictor, prediction) for prediction in found]
+            found = one.predictor.iter_predict(images)
+            responses = [format_prediction(one, prediction) for prediction in found]
         else:
             responses = [_look_closer(one, task, image) for image in images]
         return [each if "problem" in each else {**each, "weights": one.weights} for each in responses]
@@ -115,12 +143,17 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     one.predictor.predict(chunk.pixels)  # raises an error if the logits are not finite
     if task == "explain":
         return {"model": one.name, **explain_image(model, chunk.pixels)}
-    if isinstance(one.similar, str):
-        return {"model": one.name, "problem": one.similar, "status": 404}
-    return {"model": one.name, **one.similar.find(chunk.pixels)}
+    try:
+        similar = one.similar
+    except TimeoutError:
+        reason = "lamina is still looking for the training images. Try again later."
+        return {"model": one.name, "problem": reason, "status": 503}
+    if isinstance(similar, str):
+        return {"model": one.name, "problem": similar, "status": 404}
+    return {"model": one.name, **similar.find(chunk.pixels)}
 
 
-def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
+def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> list[Served]:
     """Load the runs and predict once with each, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
@@ -133,7 +166,10 @@ def open_runs(runs: Mapping[str, str], device: str) -> list[Served]:
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        served.append(Served(name, run, predictor))
+        rule = make_rule(predictor.task, None, coverage)
+        if coverage is not None:
+            rule = fit_coverage(rule, predictor.task, find_val(run, "--coverage"), coverage)
+        served.append(Served(name, run, predictor, rule))
     return served
 
 
@@ -145,7 +181,7 @@ def main() -> None:
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     try:
-        served = open_runs(given["runs"], given["device"])
+        served = open_runs(**given)
         first: dict[str, Any] = {"models": [one.describe() for one in served]}
     except LaminaError as error:
         first = {"error": str(error)}

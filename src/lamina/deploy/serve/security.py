@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lamina.deploy.serve.bodies import RETRY_AFTER, AsciiJson, refuse
 from lamina.deploy.serve.metrics import Metrics
 
-TOKEN_VARIABLE = "LAMINA_TOKEN"  # noqa: S105  # name of the variable
+TOKEN_VARIABLES = "LAMINA_TOKEN", "LAMINA_METRICS_TOKEN"  # the second one opens only the metrics
 REQUEST_SECONDS = 90.0  # from a request's head to the end of its response
 # The only files that the server reads: for each path in the URL, a file of this package.
 ASSETS = {
@@ -23,9 +23,10 @@ ASSETS = {
     "/page.js": ("page.js", "text/javascript"),
     "/api.js": ("api.js", "text/javascript"),
     "/view.js": ("view.js", "text/javascript"),
+    "/openapi.json": ("openapi.json", "application/json"),
 }
 TASKS = ("predict", "explain", "similar")
-OPEN_PATHS = (*ASSETS, "/openapi.json", "/healthz", "/readyz")  # need no token: they reveal nothing about the models
+OPEN_PATHS = (*ASSETS, "/healthz", "/readyz")  # need no token: they reveal nothing about the models
 PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS))
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
@@ -73,11 +74,20 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
 class Guard:
     """Passes requests with a valid host (one of ``names``), origin and token to ``app``; adds headers, counts."""
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], port: int, token: str | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        names: Iterable[str],
+        port: int,
+        token: str | None,
+        metrics_token: str | None,
+        metrics: Metrics,
+    ) -> None:
         self._app = app
         self._names = frozenset(names)
         self._port = port
-        self._token = None if token is None else token.encode()
+        self._tokens = [token.encode()] if token else []
+        self._metrics_tokens = [*self._tokens, *([metrics_token.encode()] if metrics_token else [])]
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,9 +134,10 @@ class Guard:
         own = f"{scope['scheme']}://{host}".encode("latin-1")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
             return refuse(403, "Pages from other origins cannot use this server. Open the server's own page.")
-        if self._token is not None and scope["path"] not in OPEN_PATHS:
+        tokens = self._metrics_tokens if scope["path"] == "/metrics" else self._tokens
+        if tokens and scope["path"] not in OPEN_PATHS:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+            if kind.lower() != b"bearer" or not any(hmac.compare_digest(given.strip(), token) for token in tokens):
                 reason = "The token is missing or invalid. Send the header Authorization: Bearer TOKEN."
                 return refuse(401, reason, {"www-authenticate": "Bearer"})
         return None

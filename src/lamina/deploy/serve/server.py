@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina.deploy.serve.worker import Worker
@@ -36,25 +37,27 @@ def name_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def serve(
-    runs: Mapping[str, str],
-    host: str,
-    port: int,
-    token: str | None,
-    device: str,
-    limit_bytes: int,
-    remark: Callable[[str], None],
-    announce: Callable[[str], None],
-) -> None:
+@dataclass(frozen=True)
+class Settings:
+    """Where the server listens, and what it accepts and shows."""
+
+    host: str
+    port: int
+    token: str | None  # that requests must send
+    metrics_token: str | None  # opens only the metrics
+    limit_bytes: int  # of a request
+    has_similar: bool  # whether clients may see training images
+
+
+async def serve(worker: Worker, settings: Settings, announce: Callable[[str], None]) -> None:
     """Serve runs until the task is cancelled; calls ``announce`` with the URL once the server is ready."""
-    with open_socket(host, port) as listening:
-        worker = Worker(runs, device, remark)
+    with open_socket(settings.host, settings.port) as listening:
         try:
             port = listening.getsockname()[1]
             try:
                 # The worker takes seconds to load; meanwhile this process loads the rest.
                 await worker.spawn()
-                server = _build_server(worker, host, port, token, limit_bytes)
+                server = _build_server(worker, settings, port)
                 loop = await worker.start()
             except OSError as error:
                 raise LaminaError(f"Cannot start the server: {error}. See the output above.") from error
@@ -63,7 +66,7 @@ async def serve(
                 while not (server.started or task.done()):
                     await asyncio.sleep(0.001)
                 if server.started:
-                    announce(f"http://{name_host(host)}:{port}/")
+                    announce(f"http://{name_host(settings.host)}:{port}/")
                 done, _ = await asyncio.wait({task, loop}, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
             finally:
@@ -77,11 +80,12 @@ async def serve(
             await worker.close()
 
 
-def _build_server(worker: Worker, host: str, port: int, token: str | None, limit_bytes: int) -> Server:
+def _build_server(worker: Worker, settings: Settings, port: int) -> Server:
     from lamina.deploy.serve.app import build_app
     from lamina.deploy.serve.metrics import Metrics
     from lamina.deploy.serve.protocol import Server
     from lamina.deploy.serve.security import Guard, find_names
 
     metrics = Metrics()
-    return Server(Guard(build_app(worker, metrics, limit_bytes), find_names(host), port, token, metrics))
+    app = build_app(worker, metrics, settings.limit_bytes, settings.has_similar)
+    return Server(Guard(app, find_names(settings.host), port, settings.token, settings.metrics_token, metrics))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from lamina.deploy.serve.security import TOKEN_VARIABLE
+from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.errors import LaminaError, RunError
 
 QUEUE_IMAGES = 128  # further requests are refused
@@ -72,6 +72,7 @@ class Worker:
 
     runs: Mapping[str, str]  # folders by name
     device: str
+    coverage: float | None  # of prediction sets or intervals
     remark: Callable[[str], None]  # called with a message when the process is lost
     models: list[dict[str, Any]] = field(default_factory=list)  # the descriptions of the runs, in their order
     restarts: int = 0
@@ -88,9 +89,9 @@ class Worker:
         return sum(not job.response.done() for job in self._jobs)
 
     async def spawn(self) -> None:
-        given = json.dumps({"runs": self.runs, "device": self.device})
-        # The process that decodes untrusted images does not need the secret.
-        inherited = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+        given = json.dumps({"runs": self.runs, "device": self.device, "coverage": self.coverage})
+        # The process that decodes untrusted images does not need the secrets.
+        inherited = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # import no modules from the current folder

@@ -32,8 +32,9 @@ async function ask(path, options = {}) {
   return values;
 }
 
-export async function findModels() {
-  return (await ask("v1/model")).models;
+// The models, and what the server does with images.
+export function findModels() {
+  return ask("v1/model");
 }
 
 // `task` is predict, explain or similar.

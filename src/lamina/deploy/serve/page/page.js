@@ -2,10 +2,9 @@ import { ApiError, findModels, send, setToken } from "./api.js";
 import { make, plain, showPrediction, showCloser, showProblem } from "./view.js";
 
 const find = (id) => document.getElementById(id);
-const LIMIT_BYTES = 10_000_000; // larger files are reduced; smaller ones are sent unchanged
 const LONGEST_PX = 2048;
 
-let models = [];
+let server = { models: [] }; // what it serves, and its limits
 let newest = 0; // number of the newest image; responses for older images are dropped
 
 function showStatus(text) {
@@ -15,7 +14,7 @@ function showStatus(text) {
 async function connect() {
   const isAnother = !find("access").hidden;
   try {
-    models = await findModels();
+    server = await findModels();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const needsToken = error.status === 401;
@@ -28,6 +27,7 @@ async function connect() {
   }
   find("access").hidden = true;
   showStatus(isAnother ? "Connected." : "");
+  const { models } = server;
   const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
   find("models").textContent = plain(`${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`);
   const cards = models.map((model, place) => {
@@ -58,7 +58,7 @@ async function reduce(file) {
 async function take(file) {
   if (!file) return showStatus("This is not an image file. Choose an image.");
   await connected;
-  if (!models.length) return showStatus("No model is loaded yet. Connect first.");
+  if (!server.models.length) return showStatus("No model is loaded yet. Connect first.");
   const turn = ++newest;
   try {
     await file.slice(0, 1).arrayBuffer();
@@ -66,9 +66,9 @@ async function take(file) {
     if (turn === newest) showStatus("The file cannot be read. Choose an image."); // a folder, or a deleted file
     return;
   }
-  if (file.size > LIMIT_BYTES) {
+  if (file.size > server.limit_bytes) { // smaller ones are sent unchanged
     file = await reduce(file);
-    if (!file) return showStatus("The image is larger than 10 MB, and this browser cannot reduce it. Choose another one.");
+    if (!file) return showStatus(`The image is larger than ${server.limit_bytes / 1e6} MB, and this browser cannot reduce it. Choose another one.`);
   }
   if (turn !== newest) return;
   for (const card of find("predictions").children) card.hidden = true;
@@ -78,7 +78,7 @@ async function take(file) {
   preview.alt = "Your image";
   preview.hidden = false;
   showStatus("Computing …");
-  const results = await Promise.all(models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
+  const results = await Promise.all(server.models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
   if (turn === newest) showStatus(results.join(" "));
 }
 
@@ -86,7 +86,7 @@ async function predict(model, card, file, turn) {
   try {
     const prediction = await send("predict", model.model, file);
     if (turn !== newest) return "";
-    const text = showPrediction(card, model, prediction, (task, button, place) => look(task, model, file, turn, button, place));
+    const text = showPrediction(card, model, prediction, server, (task, button, place) => look(task, model, file, turn, button, place));
     card.hidden = false;
     return `${model.model} predicts ${text}.`;
   } catch (error) {

@@ -3,6 +3,8 @@
 const SHOWN = 5;
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+const LOOKS = [["explain", "Explain this prediction"], ["similar", "Similar training images"]];
+
 // Control characters, line ends, direction marks and surrogates are shown as code points.
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
@@ -21,23 +23,28 @@ function image(base64, alt) {
 }
 
 // Shows a prediction in the card of its model; calls `look` with a task when its button is pressed.
-export function showPrediction(card, model, prediction, look) {
+export function showPrediction(card, model, prediction, { tasks, coverage }, look) {
   const text = describe(prediction);
   const heading = make("h2", { id: `${card.id}-title` }, model.model);
   const line = make("p", { className: "predicted" }, ...(prediction.question ? [`${prediction.question}: `] : []), make("strong", {}, text));
   const parts = [heading, line];
   if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
+  if (prediction.set) parts.push(make("p", {}, `Prediction set: ${prediction.set.join(", ")}`));
+  if (coverage) {
+    const what = prediction.set ? "true class is in its prediction set" : "true number is in its interval (±)";
+    parts.push(make("p", { className: "note" }, `The ${what} for about ${PERCENT.format(coverage)} of images.`));
+  }
   const actions = make("div", { className: "actions" });
-  for (const [task, label] of [["explain", "Explain this prediction"], ["similar", "Similar training images"]]) {
+  const places = [];
+  for (const [task, label] of LOOKS.filter(([task]) => tasks.includes(task))) {
     const place = make("div");
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", () => look(task, button, place));
     actions.append(button);
-    parts.push(place);
+    places.push(place);
   }
-  parts.splice(parts.length - 2, 0, actions);
-  card.replaceChildren(...parts);
+  card.replaceChildren(...parts, actions, ...places);
   return text;
 }
 
@@ -58,43 +65,49 @@ function format(value) {
 
 function tabulate(heads, rows) {
   const names = heads.map((head, place) =>
-    head ? make("th", { scope: "col", className: place === heads.length - 1 ? "number" : "" }, head) : make("td"));
+    head ? make("th", { scope: "col", className: place > 1 || heads.length === 2 && place ? "number" : "" }, head) : make("td"));
   return make("table", {}, make("thead", {}, make("tr", {}, ...names)), make("tbody", {}, ...rows));
 }
 
 function tabulateNumbers(predictions) {
-  const rows = predictions.map(({ name, value }) =>
-    make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, format(value))));
+  const rows = predictions.map(({ name, value, half_width: width }) => {
+    const text = format(value) + (width === undefined ? "" : ` ± ${format(width)}`);
+    return make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, text));
+  });
   return tabulate(["name", "value"], rows);
 }
 
 function tabulateClasses(predictions, model) {
-  const row = ({ class: name, probability }) => {
+  const row = ({ class: name, probability, threshold }) => {
     const fill = make("div");
     fill.style.width = `${100 * probability}%`;
     const bar = make("td", {}, make("div", { className: "bar", ariaHidden: "true" }, fill));
-    return make("tr", {}, make("th", { scope: "row" }, name), bar, make("td", { className: "number" }, PERCENT.format(probability)));
+    const cells = [PERCENT.format(probability)];
+    if (model.aim) cells.push(threshold === undefined ? "" : PERCENT.format(threshold));
+    return make("tr", {}, make("th", { scope: "row" }, name), bar, ...cells.map((text) => make("td", { className: "number" }, text)));
   };
-  const heads = [model.kind === "multi-label" ? "label" : "class", "", "probability"];
+  const heads = [model.kind === "multi-label" ? "label" : "class", "", "probability", ...(model.aim ? ["threshold"] : [])];
   const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
   const rest = predictions.slice(SHOWN);
   if (rest.length) parts.push(make("details", {}, make("summary", {}, `${rest.length} more`), tabulate(heads, rest.map(row))));
-  parts.push(make("p", { className: "note" }, model.calibrated
-    ? "The probabilities are calibrated on val: about 80 % of predictions with a probability of 80 % are correct."
-    : "The probabilities are not calibrated."));
-  return parts;
+  const notes = [model.calibrated
+    ? `The probabilities are calibrated on ${model.calibrated_on}: about 80 % of predictions with a probability of 80 % are correct.`
+    : "The probabilities are not calibrated."];
+  if (model.aim) notes.push(`Predicted is what is above its threshold, chosen for ${model.aim} on ${model.calibrated_on}.`);
+  return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
 }
 
 // Shows an explanation or similar images, and returns a sentence for the status line.
 export function showCloser(place, task, found) {
   if (task === "explain") {
-    const verdict = found.trusted ? "trusted" : "not trusted";
+    const { target, faithfulness } = found;
     const map = make("div", { className: "map" }, image(found.image, "Input of the model"),
-      image(found.map, `Map of the evidence for ${found.target}: ${verdict}`));
-    place.replaceChildren(make("h3", {}, `Evidence for ${found.target}`), map,
-      make("p", { className: "note" }, `Red pixels are evidence for ${found.target}, blue pixels evidence against it. `,
-        make("strong", { className: found.trusted ? "trusted" : "untrusted" }, `The map is ${verdict}`), `: ${found.reason}.`));
-    return `The map of the evidence for ${found.target} is ${verdict}.`;
+      image(found.map, `Map of the evidence for ${target}`));
+    place.replaceChildren(make("h3", {}, `Evidence for ${target}`), map,
+      make("p", { className: "note" }, `Red pixels are evidence for ${target}, blue pixels evidence against it.`),
+      ...(faithfulness ? showFaithfulness(target, faithfulness)
+        : [make("p", { className: "note" }, "How faithful the map is was not measured: that would take too long on this machine.")]));
+    return `Computed the evidence for ${target}.`;
   }
   const items = found.images.map((one) =>
     make("li", {}, make("figure", {}, image(one.image, `Training image ${one.id}`),
@@ -102,4 +115,20 @@ export function showCloser(place, task, found) {
   place.replaceChildren(make("h3", {}, "Similar training images"), make("ul", { className: "similar" }, ...items),
     make("p", { className: "note" }, `The nearest of ${found.searched.toLocaleString("en")} training images, by the input of the model's last layer.`));
   return `Found ${found.images.length} similar training images.`;
+}
+
+function showFaithfulness(target, measured) {
+  const show = (value) => measured.is_number ? value.toFixed(2) : PERCENT.format(value);
+  const rows = [
+    ["nothing", measured.before],
+    [`the ${measured.is_against ? "bluest" : "reddest"} pixels first`, measured.by_map],
+    ["the same shapes at random places", measured.by_random_map],
+    ["from the center outward", measured.by_center],
+  ].map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, show(value))));
+  const what = measured.is_number ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
+  const change = measured.is_against ? "rises" : "falls";
+  const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");
+  return [tabulate(["covered part of the image", what], rows),
+    make("p", { className: "note" }, `Means while the image is covered step by step. If the prediction depends on the marked pixels, the value ${change} more than at random places.`),
+    make("p", { className: "note" }, `Rank correlation with maps of the model with random weights: ${correlations}. Near 1, the map does not depend on what the model has learned.`)];
 }

@@ -1,8 +1,8 @@
-"""Tests of attribution maps: the map must depend on the weights, and the prediction on the pixels that it marks.
+"""How faithful attribution maps are: whether they depend on the weights, and the prediction on the pixels they mark.
 
-The first test redraws the weights (Adebayo et al., arXiv 1810.03292). The second covers the image cell by cell in the
-map's order (after Samek et al., arXiv 1509.06321). Its control moves the map to random places, rather than covering
-random cells: many holes confuse a net more than one covered area.
+The first redraws the weights (Adebayo et al., arXiv 1810.03292). The second covers the image cell by cell in the map's
+order (after Samek et al., arXiv 1509.06321). Its control moves the map to random places, rather than covering random
+cells: many holes confuse a net more than one covered area.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -29,16 +29,6 @@ Explain: TypeAlias = Callable[
 ]
 """An attribution function of a model, images and targets; ``functools.partial`` sets its other arguments."""
 
-MOST_SIMILAR = 0.7
-"""Upper limit of the smallest absolute rank correlation with the maps of redrawn weights. For `cnn-s` on the built-in
-shapes, 95 % of the maps had less than 0.51 with each method (benchmarks/attribution.py)."""
-LEAST_ADVANTAGE = 0.05
-"""Lower limit of the map's advantage over random places, and upper limit of its disadvantage compared
-with the order from the center: differences of the mean probability (or number, in standard deviations) while cells are
-covered."""
-LEAST_GAIN = 2.0
-"""Lower limit of that advantage as a multiple of the redrawn net's. For integrated gradients, 30 images and 12
-untrained nets (three kinds, two targets, two seeds), all had less than 1.9."""
 CASCADE = (0.0, 0.5, 1.0)
 """Fractions of the layers whose weights are redrawn, from the last layer backward; 0 is the last layer only."""
 CELLS = 8  # along the shorter side
@@ -48,32 +38,52 @@ GOLDEN_FRACTION = 0.6180339887498949
 
 
 @dataclass(frozen=True)
-class Trust:
-    """The result of the two tests for one map.
+class Faithfulness:
+    """What was measured for one map. The less the map is worth, the less the values differ from those of its controls.
 
     Attributes:
-        is_trusted: whether the map passes both tests.
-        reason: why, as text.
-        similarity: rank correlation with the maps of redrawn weights (the last layer, half of the layers, all layers).
-        before: probability of the explained output; for regression, the number in standard deviations from the mean.
-        kept: mean of that value while the cells are covered in the map's order.
+        correlations: rank correlations, from -1 to 1, with the maps for redrawn weights (in the last layer, in half of
+            the layers, in all layers); near 1 or -1 if the map does not depend on the weights.
+        before: probability of the explained class or label; for regression, the number in standard deviations from the
+            mean.
+        by_map: mean of that value while the cells are covered in the map's order.
+        by_random_map: the same for the map moved to random places.
+        by_center: the same from the center of the image outward.
+        is_against: whether the model does not predict the label, or predicts a number below the mean. Then the
+            evidence against it is covered first, so that the value rises.
+        is_number: whether the value is a number rather than a probability.
     """
 
-    is_trusted: bool
-    reason: str
-    similarity: tuple[float, ...]
+    correlations: tuple[float, ...]
     before: float
-    kept: float
+    by_map: float
+    by_random_map: float
+    by_center: float
+    is_against: bool
+    is_number: bool
+
+    def __str__(self) -> str:
+        def show(value: float) -> str:
+            return f"{value:.2f}" if self.is_number else f"{100 * value:.0f} %"
+
+        what = "number, in standard deviations from the mean," if self.is_number else "probability"
+        order = "order, evidence against it first," if self.is_against else "order"
+        correlations = ", ".join(f"{value:.2f}" for value in self.correlations)
+        return (
+            f"covering the image in the map's {order} changes the {what} from {show(self.before)} to "
+            f"{show(self.by_map)} on average, covering random places to {show(self.by_random_map)}, covering from the "
+            f"center to {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
+        )
 
 
-def judge(
+def measure_faithfulness(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"],
     targets: Int64[np.ndarray, " n"],
     maps: Float32[np.ndarray, "n h w"],
     explain: Explain,
-) -> tuple[Trust, ...]:
-    """Test attribution maps.
+) -> tuple[Faithfulness, ...]:
+    """Measure how faithful attribution maps are.
 
     Args:
         model: the model that the maps explain.
@@ -83,19 +93,14 @@ def judge(
         explain: the attribution function that computed the maps, or a coarser version of it.
 
     Returns:
-        The result for each map.
+        The measurements for each map.
     """
-    similarities = []
+    correlations = []
     for fraction in CASCADE:
-        redrawn = redraw(model, fraction)
-        redrawn_maps = explain(redrawn, pixels, targets)
-        similarities.append([rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)])
+        redrawn_maps = explain(redraw(model, fraction), pixels, targets)
+        correlations.append([rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)])
     covered = _cover_cells(model, pixels, targets, maps)
-    controls = _cover_cells(redrawn, pixels, targets, redrawn_maps)
-    return tuple(
-        _decide(*parts, is_number=model.task.kind is REGRESSION)
-        for parts in zip(maps, zip(*similarities, strict=True), covered, controls, strict=True)
-    )
+    return tuple(Faithfulness(own, *parts) for own, parts in zip(zip(*correlations, strict=True), covered, strict=True))
 
 
 def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
@@ -120,21 +125,18 @@ def rank_correlation(one: Float[np.ndarray, "*shape"], other: Float[np.ndarray, 
     return float(ranks.prod(axis=0).sum() / spread) if spread else 0.0
 
 
-class _Covered(NamedTuple):
-    """The explained output, and its mean while cells are covered in the order of map, moved map and center."""
-
-    before: float
-    kept: float
-    kept_random: float
-    kept_center: float
-
-
 def _cover_cells(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"],
     targets: Int64[np.ndarray, " n"],
     maps: Float32[np.ndarray, "n h w"],
-) -> list[_Covered]:
+) -> list[tuple[float, float, float, float, bool, bool]]:
+    """The fields of ``Faithfulness`` from ``before`` on, for each image."""
+    task, is_number = model.task, model.task.kind is REGRESSION
+
+    def find_values(logits: Float[Tensor, "m k"], target: int) -> Float[Tensor, " m"]:
+        return (logits if is_number else task.probabilities(logits))[:, target]
+
     cells = _divide(pixels.shape[1], pixels.shape[2])
     count = int(cells.max()) + 1
     sizes = np.bincount(cells.ravel())
@@ -152,9 +154,9 @@ def _cover_cells(
     with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
         logits = model.body(inputs)
         for image, target, values, own in zip(inputs, targets.tolist(), maps, logits, strict=True):
-            # If the model predicts no, or a number below the mean, the evidence for that is negative in the map.
-            is_against = model.task.kind is not SINGLE_LABEL and own[target] < 0
-            sign = -1 if is_against else 1
+            predicted = own[None] > 0 if is_number else task.decide(own[None])
+            is_against = task.kind is not SINGLE_LABEL and not predicted[0, target]
+            sign = -1 if is_against else 1  # the evidence for what the model predicts is negative in the map
             moved = (
                 np.roll(values, move, (0, 1))[::down, ::across]
                 for move, (down, across) in zip(moves, flips, strict=True)
@@ -166,13 +168,13 @@ def _cover_cells(
             masks = (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)].flatten(0, 1).to(image.device)
             kept = torch.cat(
                 [
-                    _signed_output(model, model.body(torch.where(part[:, None], cover, image)), target, sign)
+                    find_values(model.body(torch.where(part[:, None], cover, image)), target)
                     for part in masks.split(max(1, PREDICTED_PIXELS // cells.size))
                 ]
             ).view(len(orders), -1)
             by_map, by_center, *by_random = kept.mean(dim=1).tolist()
-            before = float(_signed_output(model, own[None], target, sign))
-            covered.append(_Covered(before, by_map, float(np.mean(by_random)), by_center))
+            before, by_random_map = find_values(own[None], target).item(), float(np.mean(by_random))
+            covered.append((before, by_map, by_random_map, by_center, is_against, is_number))
     return covered
 
 
@@ -182,49 +184,3 @@ def _divide(height: int, width: int) -> Int64[np.ndarray, "h w"]:
     rows, columns = ((np.arange(size) / side).astype(np.int64) for size in (height, width))
     cells: Int64[np.ndarray, "h w"] = rows[:, None] * (columns[-1] + 1) + columns
     return cells
-
-
-def _signed_output(model: Model, logits: Float[Tensor, "n k"], target: int, sign: int) -> Float[Tensor, " n"]:
-    if model.task.kind is SINGLE_LABEL:
-        return model.task.probabilities(logits)[:, target]
-    if model.task.kind is REGRESSION:
-        return sign * logits[:, target]
-    probabilities = model.task.probabilities(logits)[:, target]
-    return probabilities if sign > 0 else 1 - probabilities
-
-
-def _decide(
-    values: Float32[np.ndarray, "h w"],
-    similarity: tuple[float, ...],
-    covered: _Covered,
-    control: _Covered,
-    *,
-    is_number: bool,
-) -> Trust:
-    def show(value: float) -> str:
-        return f"{value:.2f}" if is_number else f"{100 * value:.0f} %"
-
-    before, kept, kept_random, kept_center = covered
-    what = "number, in standard deviations from the mean," if is_number else "probability"
-    curves = (
-        f"covering the image in the map's order changes the {what} from {show(before)} to {show(kept)} on average, "
-        f"covering random places to {show(kept_random)}, covering from the center to {show(kept_center)}"
-    )
-    advantage, redrawn_advantage = min(before, kept_random) - kept, control.kept_random - control.kept
-    least = min(map(abs, similarity))
-    correlation = f"rank correlation {least:.2f}"
-    is_trusted = False
-    if values.min() == values.max():
-        reason = "the map is constant"
-    elif least >= MOST_SIMILAR:
-        reason = f"the map hardly depends on the weights: with random weights it is similar ({correlation})"
-    elif advantage < LEAST_ADVANTAGE:
-        reason = f"the prediction hardly depends on the marked pixels: {curves}"
-    elif advantage < LEAST_GAIN * redrawn_advantage:
-        reason = f"the prediction depends on the marked pixels no more than it does with random weights: {curves}"
-    elif kept - kept_center > LEAST_ADVANTAGE:
-        reason = f"the center of the image matters more than the marked pixels: {curves}"
-    else:
-        is_trusted = True
-        reason = f"{curves}; with random weights the map differs ({correlation})"
-    return Trust(is_trusted, reason, similarity, before, kept)

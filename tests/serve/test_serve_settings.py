@@ -1,0 +1,135 @@
+"""What the owner of a server chooses: names, prediction sets, similar images; and the thresholds of its runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from served import API, Server, encode, fits, open_page, serving
+
+from lamina import Recipe, load_data, load_run, start_run
+from lamina.cli import main
+from lamina.deploy.confidence_rule import ConfidenceRule
+from lamina.deploy.serve import inference
+from lamina.evaluation.calibration import Calibration, Threshold
+from lamina.evaluation.outputs import Outputs
+from lamina.training.loop import Training
+from small_runs import DATA, NET, RECIPE, begin_run
+
+IMAGES = [encode(np.full((6, 6, 3), level, np.uint8)) for level in (0, 90, 180, 255)]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A yes-or-no run with a low threshold and a regression run, both with predictions for val images."""
+    folder, found = tmp_path_factory.mktemp("parts"), {}
+    rows, random = np.arange(12), np.random.default_rng(5)
+    for name, targets in (("alarm", rows % 2 > 0), ("size", np.stack([rows, -rows], axis=1).astype(np.float32))):
+        names = ("scratch?",) if name == "alarm" else ("width", "height")
+        train = replace(DATA.train, targets=targets, target_names=names)
+        data = replace(DATA, train=train, test=None)
+        run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder)
+        run.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
+        logits = random.normal(size=(200, len(names))).astype(np.float32)
+        truth = random.random(200) < 0.5 if name == "alarm" else logits + random.normal(size=logits.shape)
+        truth = truth if name == "alarm" else truth.astype(np.float32)
+        run.folder.save_outputs([Outputs("val", logits, truth, tuple(map(str, range(200))))])
+        found[name] = run.path
+    limit = load_run(found["alarm"]).predictor(device="cpu").probabilities(DATA.train.pixels[:1]).item()
+    threshold = Threshold("scratch?", limit / 2, 40, 90, 39)
+    calibration = Calibration("train", 100, (1.0,), "recall=0.95", (threshold,))
+    load_run(found["alarm"]).folder.save_calibration(calibration)
+    return found
+
+
+@pytest.fixture(scope="module")
+def chosen(parts: dict[str, Path]) -> Iterator[Server]:
+    with serving(f"parts={parts['alarm']}", parts["size"], "--coverage", "0.8", "--no-similar") as started:
+        yield started
+
+
+def predict(run: Path, image: bytes, folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    (folder / "one.png").write_bytes(image)
+    assert main(["predict", str(run), str(folder / "one.png"), "--json", *words]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_answers_have_prediction_sets_and_use_the_thresholds_of_the_run(chosen, parts, tmp_path, capsys):
+    (threshold,) = load_run(parts["alarm"]).task.cutoffs
+    for image in IMAGES:
+        answer = chosen.ask("/v1/predict?model=parts", image).values
+        assert fits(answer, API["components"]["schemas"]["Prediction"], API)
+        expected = predict(parts["alarm"], image, tmp_path, capsys, "--coverage", "0.8")
+        assert (answer["predicted"], answer["set"]) == (expected["predicted"], expected["set"])
+        rows = {row["class"]: row for row in answer["predictions"]}
+        assert rows["yes"]["threshold"] == pytest.approx(threshold, rel=1e-6)
+        assert "threshold" not in rows["no"]
+        assert answer["predicted"] == ("yes" if rows["yes"]["probability"] > threshold else "no")
+        numbers = chosen.ask("/v1/predict?model=size", image).values
+        assert fits(numbers, API["components"]["schemas"]["Prediction"], API)
+        expected = predict(parts["size"], image, tmp_path, capsys, "--coverage", "0.8")
+        assert {row["name"]: row["half_width"] for row in numbers["predictions"]} == expected["half_widths"]
+
+
+def test_the_server_says_what_it_was_told(chosen):
+    given = chosen.ask("/v1/model").values
+    assert (given["coverage"], given["tasks"], given["limit_bytes"]) == (0.8, ["predict", "explain"], 10_000_000)
+    alarm, size = given["models"]
+    assert [alarm["model"], size["model"]] == ["parts", "size"]
+    assert (alarm["aim"], alarm["calibrated_on"]) == ("recall=0.95", "out-of-fold predictions of 100 train images")
+    assert (size["aim"], size["calibrated_on"]) == ("", None)
+    assert chosen.ask("/v1/similar", IMAGES[0]).status == 404
+
+
+@pytest.mark.slow
+def test_the_page_shows_thresholds_and_intervals_and_no_button_without_a_task(chosen, browser):
+    from playwright.sync_api import expect
+
+    with open_page(browser, chosen.url) as page:
+        page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": IMAGES[0]})
+        alarm, size = (page.get_by_role("region", name=name) for name in ("parts", "size"))
+        expect(alarm).to_contain_text("calibrated on out-of-fold predictions of 100 train images")
+        expect(alarm).to_contain_text("threshold")
+        expect(alarm).to_contain_text("chosen for recall=0.95")
+        expect(alarm).to_contain_text("Prediction set: ")
+        expect(size).to_contain_text(" ± ")
+        expect(page.get_by_role("button", name="Similar training images")).to_have_count(0)
+        expect(page.get_by_role("button", name="Explain this prediction")).to_have_count(2)
+
+
+def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch):
+    for place in range(8):
+        folder = tmp_path / "photos" / ("cat" if place % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (30 * place, 0, 0)).save(folder / f"{place}.png")
+    data = load_data(tmp_path / "photos")
+    run = start_run(NET, data, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
+    for _ in run.iter_train(data=data):
+        pass
+    run = load_run(run.path)
+    served = inference.Served("pets", run, run.predictor(device="cpu"), ConfidenceRule())
+    image = (tmp_path / "photos/cat/1.png").read_bytes()
+    monkeypatch.setattr(inference, "SIMILAR_SECONDS", 0.2)
+    listed, scandir = threading.Event(), os.scandir
+
+    def list_slowly(path):
+        listed.wait()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", list_slowly)
+    began = time.monotonic()
+    (answer,) = inference.respond([served], "similar", 0, [image])
+    assert time.monotonic() - began < 5
+    assert (answer["status"], answer["problem"][:9]) == (503, "lamina is")
+    listed.set()
+    served.training_images.result()
+    (answer,) = inference.respond([served], "similar", 0, [image])
+    assert answer["searched"] == len(data.train)
