@@ -177,14 +177,15 @@ def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
         TimmNet("test_efficientnet.r160_in1k", "none", "").module((3, 6, 6), 3),
         DATA, RECIPE, net_name="mine", origin=OwnModule("mine.py", ""), device="cpu", runs_dir=tmp_path, name="own",
     )  # fmt: skip
-    bare = "import sys; sys.modules['uvicorn'] = None; from lamina.cli import main; sys.exit(main(sys.argv[1:]))"
+    bare = "import sys; sys.modules['{}'] = None; from lamina.cli import main; sys.exit(main(sys.argv[1:]))"
+    lacks = "lamina serve requires {}, which is not installed. Run pip install 'lamina[serve]'"
     for code, message in (
         (
             "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
             f"{own.path} uses a custom module, and lamina never runs code that a run names. "
             "Serve runs of lamina's or timm's nets.",
         ),
-        (bare, "lamina serve requires uvicorn, which is not installed. Run pip install 'lamina[serve]'"),
+        *((bare.format(name), lacks.format(name)) for name in ("uvicorn", "starlette")),
     ):
         words = [sys.executable, "-c", code, "serve", str(own.path), "--port", "0"]
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)

@@ -12,9 +12,6 @@ from pathlib import Path
 
 from lamina.cli.options.use_options import ServeOptions
 from lamina.cli.terminal import Terminal
-from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
-from lamina.deploy.serve.server import Settings, serve
-from lamina.deploy.serve.worker import Worker
 from lamina.errors import DataError, escape
 
 
@@ -28,6 +25,11 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
+    # Not earlier: these need starlette.
+    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
+    from lamina.deploy.serve.server import Settings, serve
+    from lamina.deploy.serve.worker import Worker
+
     token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
     token = options.token or token
     if token is None and not is_loopback(options.host):

@@ -93,7 +93,8 @@ function tabulateClasses(predictions, model) {
   const notes = [model.calibrated
     ? `The probabilities are calibrated on ${model.calibrated_on}: about 80 % of predictions with a probability of 80 % are correct.`
     : "The probabilities are not calibrated."];
-  if (model.aim) notes.push(`Predicted is what is above its threshold, chosen for ${model.aim} on ${model.calibrated_on}.`);
+  const predicted = model.kind === "multi-label" ? "each label" : "yes";
+  if (model.aim) notes.push(`The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.calibrated_on}.`);
   return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
 }
 
@@ -130,5 +131,5 @@ function showFaithfulness(target, measured) {
   const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");
   return [tabulate(["covered part of the image", what], rows),
     make("p", { className: "note" }, `Means while the image is covered step by step. If the prediction depends on the marked pixels, the value ${change} more than at random places.`),
-    make("p", { className: "note" }, `Rank correlation with maps of the model with random weights: ${correlations}. Near 1, the map does not depend on what the model has learned.`)];
+    make("p", { className: "note" }, `Rank correlation with maps of the model with random weights: ${correlations}. Near 1 or -1, the map does not depend on what the model has learned.`)];
 }
