@@ -79,6 +79,15 @@ def test_answers_have_prediction_sets_and_use_the_thresholds_of_the_run(chosen, 
         assert {row["name"]: row["half_width"] for row in numbers["predictions"]} == expected["half_widths"]
 
 
+def test_predict_rejects_no_alarm_and_says_so(parts, tmp_path, capsys):
+    (tmp_path / "one.png").write_bytes(IMAGES[0])
+    assert main(["predict", str(parts["alarm"]), str(tmp_path / "one.png"), "--confidence-threshold", "0.99"]) == 0
+    printed = capsys.readouterr()
+    (threshold,) = load_run(parts["alarm"]).task.cutoffs
+    assert printed.out.splitlines()[1].split("\t")[1].startswith("yes ")
+    assert f"yes is never rejected, because the threshold of {100 * threshold:.2f} % for yes was chosen" in printed.err
+
+
 def test_the_server_says_what_it_was_told(chosen):
     given = chosen.ask("/v1/model").values
     assert (given["coverage"], given["tasks"], given["limit_bytes"]) == (0.8, ["predict", "explain"], 10_000_000)

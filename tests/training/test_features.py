@@ -60,6 +60,7 @@ def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cos
     expected, got = (functional.normalize(one) @ functional.normalize(one).T for one in (exact, found))
     assert (expected - got).abs().max() < 0.08
     assert torch.equal(predict_with_features(model, pixels[5:9])[1], found[5:9])
+    assert torch.allclose(features(model, pixels), exact, atol=1e-6)  # lamina embed saves all
 
 
 def test_a_module_without_layers_has_no_features():

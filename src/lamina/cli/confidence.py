@@ -52,6 +52,9 @@ def make_confidence_rule(
         terminal.remark("warning: the probabilities are not calibrated")
     if limit is not None:
         _report_rejections(run, task, limit, terminal)
+        if rule.favored:
+            why = f"because the threshold of {100 * task.cutoffs[0]:.2f} % for yes was chosen to predict it"
+            terminal.remark(f"{rule.favored} is never rejected, {why}")
     if coverage is None:
         return rule
     val = find_val(run, "--coverage")

@@ -20,7 +20,7 @@ from lamina.errors import DataError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.text import shorten
-from lamina.training.features import features
+from lamina.training.features import predict_with_features
 
 DRAWN_IMAGES, TILE_PX = 200, 96
 
@@ -39,11 +39,12 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
         train, model = choose_run_data(run, options.data, terminal).train, predictor.model
         with terminal.progress(QUIET_SECONDS) as show_progress:
-            known = normalize(features(model, train.pixels, partial(show_progress, "embedding training images")))
+            progress = partial(show_progress, "embedding training images")
+            known = normalize(predict_with_features(model, train.pixels, progress)[1])
         add = stack.enter_context(terminal.table(("image", "training image", "target", "similarity"), texts=3))
         unread = [(problem.path, problem.reason) for problem in problems]
         for chunk in stack.enter_context(closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))):
-            cosines, rows = find_neighbors(normalize(features(model, chunk.pixels)), known, options.top)
+            cosines, rows = find_neighbors(normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top)
             found = zip(chunk.pixels, cosines.tolist(), rows.tolist(), strict=True)
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is not None:

@@ -21,7 +21,7 @@ from lamina.training.model import RESHAPING, Model, check_input, eval_mode, spli
 from lamina.values import explain_call
 
 MOST_FEATURES = 4096
-"""Per image; more are summed in groups, so that memory is bounded for nets without pooling."""
+"""Per image, to compare images by; more are summed in groups, which bounds the memory for nets without pooling."""
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for products with a weight."""
 FOLDED_IMAGES = 100
@@ -130,31 +130,38 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 def features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
 ) -> Float[Tensor, "n d"]:
-    """The input of the model's head for each image, on the CPU; raises ``NetError`` if there is no head.
-
-    Of more than 4,096 features, it returns sums with random signs, which keep cosines up to about 0.02.
-    """
-    return predict_with_features(model, pixels, progress)[1]
+    """The input of the model's head for each image, on the CPU; raises ``NetError`` if there is no head."""
+    return _collect(model, pixels, progress, None)[1]
 
 
 def predict_with_features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
 ) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
+    """Logits, and features to compare images by their cosines.
+
+    Of more than 4,096 features, it returns sums with random signs, which change cosines by about 0.02.
+    """
+    return _collect(model, pixels, progress, MOST_FEATURES)
+
+
+def _collect(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None, most: int | None
+) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
     logits, found = [np.empty((0, model.task.outputs), np.float32)], []
     for own, part in iter_features(model, pixels):
         logits.append(own)
-        found.append(_hash_features(part) if part.shape[1] > MOST_FEATURES else part)
+        found.append(part if most is None or part.shape[1] <= most else _hash_features(part, most))
         if progress is not None:
             progress(sum(map(len, found)), len(pixels))
     return np.concatenate(logits), torch.cat(found) if found else torch.empty(0, 1)
 
 
-def _hash_features(found: Float[Tensor, "b d"]) -> Float[Tensor, "b h"]:
+def _hash_features(found: Float[Tensor, "b d"], size: int) -> Float[Tensor, "b h"]:
     """Random sums of the features, with random signs (Weinberger et al., Feature hashing, 2009)."""
     generator = torch.Generator().manual_seed(0)
-    places = torch.randint(MOST_FEATURES, found.shape[1:], generator=generator)
+    places = torch.randint(size, found.shape[1:], generator=generator)
     signs = torch.randint(2, found.shape[1:], generator=generator) * 2 - 1
-    return found.new_zeros(len(found), MOST_FEATURES).index_add_(1, places, found * signs)
+    return found.new_zeros(len(found), size).index_add_(1, places, found * signs)
 
 
 def iter_features(

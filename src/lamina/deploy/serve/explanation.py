@@ -21,7 +21,7 @@ from lamina.insight.attribution import CONTROL_STEPS, STEPS, choose_target, inte
 from lamina.insight.faithfulness import measure_faithfulness
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.runs.run import Run
-from lamina.training.features import features, predict_logits
+from lamina.training.features import predict_logits, predict_with_features
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
@@ -92,7 +92,9 @@ class TrainingImages:
 
     def find(self, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
         """The images with the largest cosine similarity of the features."""
-        (cosines,), (places,) = find_neighbors(normalize(features(self.model, pixels)), self.features, SHOWN)
+        (cosines,), (places,) = find_neighbors(
+            normalize(predict_with_features(self.model, pixels)[1]), self.features, SHOWN
+        )
         images, found = self.images, []
         for similarity, place in zip(cosines.tolist(), places.tolist(), strict=True):
             row = self.rows[place]
@@ -117,7 +119,8 @@ def compute_features(model: Model, train: Images, until: float) -> TrainingImage
     parts: list[Float[Tensor, "n d"]] = []
     start, size = 0, 1
     while start < len(order) and (not parts or time.monotonic() < until):
-        parts.append(normalize(features(folded, train.pixels[order[start : start + size]])))
+        _, part = predict_with_features(folded, train.pixels[order[start : start + size]])
+        parts.append(normalize(part))
         start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
     found = torch.cat(parts)
     return TrainingImages(folded, train, order[: len(found)].tolist(), found)
