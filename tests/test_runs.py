@@ -82,8 +82,6 @@ def test_a_record_says_what_was_trained_where_and_how(record, training):
         "pets",
         "abc123",
         dataclasses.astuple(Preparation(size_px=6)),
-        0,
-        0,
     )
     assert record.versions["torch"] == torch.__version__
     assert record.machine.threads == torch.get_num_threads()

@@ -6,11 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
+from sklearn.metrics import f1_score
 
 import lamina
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, RunError
+from lamina.errors import DataError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
 from lamina.runs.starting_point import Improvement, compare_with_start
 from lamina.training.events import Epoch
@@ -111,7 +113,81 @@ def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(shared_c
     new = start_run(data=tmp_path / "new.npz", start_from=old, runs_dir=tmp_path / "runs")
     new.train(progress=False)
     improvement = compare_with_start(new, old, new.dataset)
-    assert (improvement.images, improvement.trained) == (30, 10)
+    assert (improvement.images, improvement.trained, improvement.are_all_known) == (30, 10, True)
+    (tmp_path / "old.npz").unlink()
+    gone = compare_with_start(new, old, new.dataset)
+    assert (gone.images, gone.trained, gone.are_all_known) == (40, 0, False)
+    assert "not all of its training images are in this machine's cache" in str(gone)
+
+
+def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
+    for name in ("green", "red"):
+        for place in range(20):
+            pixels = np.random.default_rng([place, len(name)]).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+            file = tmp_path / "more" / name / f"{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    preparation = dataclasses.replace(before.record.data.preparation, resize="pad")
+    record = dataclasses.replace(before.record, data=dataclasses.replace(before.record.data, preparation=preparation))
+    padded = dataclasses.replace(before, record=record)
+    runs = [start_run(data=tmp_path / "more", start_from=padded, runs_dir=tmp_path / "one")]
+    runs += [lamina.train(str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False)]
+    for run in runs:
+        assert run.record.in_shape == (3, 6, 6)
+        assert run.record.data.preparation.resize == "pad"
+        assert run.record.data.preparation.size_px == 6
+
+
+@pytest.mark.parametrize(("field", "value"), [("normalization", "channel"), ("head", "fitted")])
+def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field, value):
+    data, recipe = color_squares(("green", "red"), 40), dataclasses.replace(before.record.recipe, **{field: value})
+    with pytest.raises(RecipeError, match=rf"{field} is '{value}', but .*before was trained with '\w+', which further"):
+        start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
+
+
+def color_labels(names: tuple[str, ...], count: int, seed: int = 0) -> Dataset:
+    """Squares with any of the channels bright, one label for each name."""
+    splits = {}
+    for split in ("train", "test"):
+        random = np.random.default_rng([seed, len(split)])
+        targets = random.random((count, 3)) < 0.5
+        pixels = random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8) + 120 * targets[:, None, None, :]
+        columns = [("red", "green", "blue").index(name) for name in names]
+        splits[split] = Images.from_arrays(pixels.astype(np.uint8), targets[:, columns], names, split=split)
+    return Dataset.from_images(**splits)
+
+
+def test_models_of_labels_are_compared_by_their_metric(tmp_path):
+    recipe = Recipe(epochs=8, batch_size=8, lr=0.05, optimizer="adam", metric="micro_f1")
+    old = start_run(NET, color_labels(("red", "green"), 60), recipe, runs_dir=tmp_path, name="old")
+    old.train(progress=False)
+    data = color_labels(("blue", "green", "red"), 60, seed=1)
+    new = start_run(data=data, start_from=old, runs_dir=tmp_path)
+    new.train(progress=False)
+    improvement = compare_with_start(new, old, data)
+    assert isinstance(improvement, Improvement)
+    truth = data.test.targets[:, [2, 1]]
+    expected = [
+        f1_score(truth, predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0, average="micro")
+        for run, columns in ((old, [0, 1]), (new, [2, 1]))
+    ]
+    assert (improvement.before, improvement.after) == pytest.approx(tuple(expected), abs=1e-9)
+    assert (improvement.metric, improvement.images, improvement.unknown) == ("micro_f1", 60, 0)
+    assert improvement.interval.low <= improvement.after - improvement.before <= improvement.interval.high
+    assert str(improvement).startswith("micro F1 before ")
+
+
+def test_classes_are_compared_by_the_metric_of_the_run(before, tmp_path):
+    data = color_squares(("blue", "red", "green"), 60, seed=1)
+    recipe = dataclasses.replace(before.record.recipe, epochs=2, metric="balanced_accuracy")
+    run = start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
+    run.train(progress=False)
+    improvement = compare_with_start(run, before, data)
+    rows = np.flatnonzero(data.test.targets > 0)
+    predicted = predict_logits(run.load_model(), data.test.pixels[rows]).argmax(axis=1)
+    assert improvement.metric == "balanced_accuracy"
+    recalls = [(predicted == number)[data.test.targets[rows] == number].mean() for number in (1, 2)]
+    assert improvement.after == pytest.approx(np.mean(recalls))
 
 
 def test_a_pretrained_net_keeps_its_head(tmp_path):

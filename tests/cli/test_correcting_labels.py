@@ -38,44 +38,56 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(shapes,
     data, true = shapes
     listed = run_lamina("data", data, "--labels", "--no-pretrained", "--output", "issues.csv", "issues.png")
     assert listed.returncode == 0, listed.stderr
-    assert "Delete the rows that you disagree with" in listed.stderr
+    assert "Write the correct label of an image into the column correct, or exclude" in listed.stderr
     with Path("issues.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] != "test"]
     assert np.mean([row["given"] != true[row["image"]] for row in rows]) > 0.5
     assert "nets trained on other images: " in rows[0]["reason"]
-    correct = [row for row in rows if row["likely"] == true[row["image"]]]  # the others are deleted
+    correct = [row for row in rows if row["likely"] == true[row["image"]]]
+    for row in correct:
+        row["correct"] = row["likely"]  # as a person would who looks at the images; the others stay empty
     with Path("corrected.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(correct)
+        writer.writerows(rows)
     words = ("train", "cnn-s", "--data", data, "--epochs", "8", "--device", "cpu", "--json", "--name")
     assert run_lamina(*words, "before").returncode == 0
     trained = run_lamina(*words, "after", "--labels-from", "corrected.csv")
     assert trained.returncode == 0, trained.stderr
-    assert f"corrections: {len(correct)} labels corrected, 0 images excluded" in trained.stderr
+    counts = f"{len(correct)} labels corrected, 0 images excluded, {len(rows) - len(correct)} rows without a change"
+    assert f"corrections: {counts}, 0 not found" in trained.stderr
     before, after = (load_run(f"runs/{name}") for name in ("before", "after"))
-    assert after.record.data.corrected == len(correct)
     are_correct = [run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets for run in (before, after)]
     better, worse = (int((one & ~other).sum()) for one, other in (are_correct[::-1], are_correct))
     assert matched_interval(better, worse, len(are_correct[0])).low > 0.05
 
 
-def test_a_run_knows_its_corrections_from_any_folder(tmp_path, workplace):
+def test_a_run_contains_its_corrections_and_groups(workplace):
     write_images(workplace / "squares", 30)
-    Path("corrected.csv").write_text("image,label\nbright/3.png,dark\n")
+    Path("corrected.csv").write_text("image,correct\nbright/3.png,dark\n")
+    Path("groups.csv").write_text("image,group\nbright/0.png,a\nbright/1.png,a\n")
     Path("excluded.txt").write_text("bright/4.png\nbright/5.png\n")
     words = ("--data", "squares", "--labels-from", "corrected.csv", "--exclude", "excluded.txt")
-    trained = run_lamina("train", "mlp", *words, "--epochs", "1", "--name", "squares", "--device", "cpu")
+    groups = ("--group-from", "groups.csv")
+    trained = run_lamina("train", "mlp", *words, *groups, "--epochs", "2", "--name", "squares", "--device", "cpu")
     assert trained.returncode == 0, trained.stderr
+    (event,) = events(run_lamina("data", "squares", *words[2:], "--json").stdout)
+    assert (event["corrected"], event["excluded"], event["unchanged"], event["not_found"]) == (1, 2, 0, [])
+    Path("corrected.csv").write_text("image,correct\nbright/7.png,dark\n")
+    Path("excluded.txt").unlink()
+    Path("groups.csv").unlink()
     (workplace / "elsewhere").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace / "elsewhere")
         again = run_lamina("evaluate", workplace / "runs" / "squares")
     assert again.returncode == 0, again.stderr
-    data = load_run("runs/squares").record.data
-    assert (data.corrected, data.excluded) == (1, 2)
-    (event,) = events(run_lamina("data", "squares", *words[2:], "--json").stdout)
-    assert (event["corrected"], event["excluded"]) == (1, 2)
+    assert "has changed" not in again.stderr
+    for command in ("reproduce", "resume"):
+        done = run_lamina(command, "runs/squares")
+        assert done.returncode == 0, done.stderr
+    run_lamina("train", "mlp", "--data", "squares", "--epochs", "1", "--name", "plain", "--device", "cpu")
+    shown = run_lamina("runs", "--diff", "runs/squares", "runs/plain").stdout
+    assert "bright/3.png" in shown
     other = write_images(workplace / "others", 5)
     assert run_lamina("evaluate", "runs/squares", "--data", other).returncode == 0  # the corrections do not apply
 

@@ -37,6 +37,22 @@ def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     assert found["near_train"] == {}
 
 
+def test_groups_that_were_given_stay_in_the_file_of_near_duplicates(workplace):
+    write_bursts(workplace / "set")
+    names = sorted(file.relative_to(workplace / "set").as_posix() for file in (workplace / "set").glob("*/*.png"))
+    with (workplace / "given.csv").open("w") as file:
+        csv.writer(file).writerows(
+            [("image", "group"), *((name, f"g{place // 10}") for place, name in enumerate(names))]
+        )
+    words = ("data", "set", "--val", "0", "--test", "0", "--duplicates", "--group-from", "given.csv")
+    assert run_lamina(*words, "--groups", "both.csv").returncode == 0
+    rows = list(csv.DictReader((workplace / "both.csv").read_text("utf-8-sig").splitlines()))
+    found = {row["image"]: row["group"] for row in rows}
+    assert found.keys() == {*names}
+    for start in range(0, 120, 10):
+        assert len({found[name] for name in names[start : start + 10]}) == 1
+
+
 def test_a_file_without_groups_is_not_recommended(workplace):
     random = np.random.default_rng(0)
     for place in range(12):

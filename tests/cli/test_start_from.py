@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from commands import events, run_lamina, write_images
 
@@ -33,6 +35,24 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
     told = run_lamina("train", "--start-from", "first", "--data", image_set, "--epochs", "2", "--device", "cpu")
     assert told.returncode == 0, told.stderr
     assert "on the same 20 test images" in told.stdout
+    assert ": accuracy before " in told.stdout
+
+
+def test_images_of_the_first_run_of_a_chain_are_known(first, tmp_path, image_set):
+    for seed, name in ((8, "second"), (9, "third")):
+        more = write_images(tmp_path / name / "train", 20, seed=seed).parent
+        write_images(more / "test", 10, seed=seed + 90)
+        if name == "third":
+            for place, file in enumerate(sorted((image_set / "train" / "bright").iterdir())[:4]):
+                shutil.copy(file, more / "test" / "bright" / f"old-{place}.png")
+        before = "first" if name == "second" else "second"
+        words = ("--start-from", before, "--data", more, "--name", name, "--epochs", "1", "--device", "cpu")
+        trained = run_lamina("train", *words)
+        assert trained.returncode == 0, trained.stderr
+    assert "on the same 20 test images; left out: 4 that it was trained on" in trained.stdout
+    told = run_lamina("evaluate", "third")
+    assert "warning: 4 of the 24 images are also among the training images, or of a run that it started" in told.stderr
+    assert len(load_run("third").record.started_from.trained_on) == 2
 
 
 @pytest.mark.parametrize(
@@ -40,6 +60,16 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
     [
         (("--seeds", "2"), "--start-from uses the net, weights and recipe of one run. Leave out --seeds"),
         (("mlp",), "--start-from trains the net of runs/first, mlp. Leave out mlp."),
+        (
+            ("--size", "20"),
+            "--size is 20, but runs/first was trained on images of 12×12 px, which further training keeps.",
+        ),
+        (("--normalization", "channel"), "normalization is 'channel', but runs/first was trained with 'unit', which"),
+        (
+            ("--head", "fitted"),
+            "head is 'fitted', but runs/first was trained with 'random', which further training keeps.",
+        ),
+        (("--no-pretrained",), "--start-from uses the weights of a run, but --no-pretrained asks for none."),
     ],
 )
 def test_what_a_run_fixes_is_refused(first, image_set, words, message):

@@ -1,9 +1,10 @@
-"""Corrected labels and excluded images: every natural edit of the table works, and a contradiction is refused."""
+"""Corrected labels and excluded images: one column says what to change, and what is ambiguous is refused."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from lamina.cli.output import save_table
 from lamina.data import Dataset, Preparation, load_data
-from lamina.data.corrections import COLUMNS, format_rows, read_corrections
-from lamina.errors import DataError
+from lamina.data.corrections import COLUMNS, read_corrections
+from lamina.data.load import find_prepared
+from lamina.errors import DataError, LaminaWarning
 
-HEAD = "image,given,likely,action\n"
+HEAD = "image,given,likely,correct\n"
 
 
 @pytest.fixture
@@ -46,63 +49,104 @@ def label_of(data: Dataset, name: str) -> str:
     return images.target_names[images.targets[images.names.index(name)]]
 
 
-def test_the_likely_labels_are_taken_where_nothing_was_edited(pets):
-    data = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,\ntrain/cat/1.png,cat,=1+1,keep\n")
-    assert (label_of(data, "train/cat/0.png"), label_of(data, "train/cat/1.png")) == ("dog", "cat")
-    assert (data.corrected, data.excluded) == (1, 0)
-
-
-def test_edited_labels_are_taken_and_the_others_of_the_table_stay(pets):
-    rows = ("cat/0.png,=1+1,dog,", "cat/1.png,cat,dog,", "cat/2.png,cat,dog,correct", "dog/0.png,dog,cat,exclude")
+def test_only_the_column_correct_is_read(pets):
+    rows = (
+        "cat/0.png,cat,dog,",  # nothing
+        "cat/1.png,dog,nonsense,=1+1",  # a stale given label and an unknown likely one do not matter
+        "cat/2.png,cat,dog,cat",
+        "cat/3.png,,,dog",
+        "dog/0.png,dog,cat,Exclude",
+    )
     data = load_corrected(pets, HEAD + "".join(f"train/{row}\n" for row in rows))
-    found = [label_of(data, f"train/cat/{number}.png") for number in range(4)]
-    assert found == ["=1+1", "cat", "dog", "cat"]
+    assert [label_of(data, f"train/cat/{number}.png") for number in range(4)] == ["cat", "=1+1", "cat", "dog"]
     assert "train/dog/0.png" not in data.train.names
-    assert (data.corrected, data.excluded) == (2, 1)
+    effect = data.corrections
+    assert (effect.corrected, effect.excluded, effect.unchanged, list(effect.not_found)) == (2, 1, 2, [])
+    assert str(effect) == "2 labels corrected, 1 image excluded, 2 rows without a change, 0 not found"
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_spreadsheet_may_have_saved_the_table(pets, mark):
-    text = f"\ufeffImage{mark}Label\r\ntrain/cat/0.png{mark}dog\r\n{mark}\r\n"
+    text = f"\ufeffImage{mark}Correct\r\ntrain/cat/0.png{mark} dog \r\n{mark}\r\n"
     assert label_of(load_corrected(pets, text), "train/cat/0.png") == "dog"
 
 
 def test_names_and_labels_that_are_formulas_come_back(pets):
-    name = "train/=1+1/0.png"
-    text = format_rows([COLUMNS, (name, "train", "=1+1", "dog", "0.9", "-", "")])
-    cells = next(csv.reader(io.StringIO(text.decode("utf-8-sig").splitlines()[1])))
+    name, file = "train/=1+1/0.png", pets.parent / "saved.csv"
+    save_table(file, [COLUMNS, (name, "train", "=1+1", "dog", "0.9", "-", "dog")])
+    cells = next(csv.reader(io.StringIO(file.read_text("utf-8-sig").splitlines()[1])))
     assert not any(cell.startswith(tuple("=+-@")) for cell in cells)
-    assert label_of(load_corrected(pets, text), name) == "dog"
+    assert label_of(load_corrected(pets, file.read_bytes()), name) == "dog"
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: f"x{text}"), min_size=1))
 def test_any_name_comes_back(tmp_path_factory, names):
     for prefix in ("", "'", "=", "''+"):
         file = tmp_path_factory.mktemp("names") / "table.csv"
-        file.write_bytes(format_rows([("image", "given"), *((prefix + name, "a") for name in names)]))
-        ((_, rows),) = read_corrections(Preparation(labels_from=(str(file),))).tables
-        assert [row.image for row in rows] == [prefix + name for name in names]
+        save_table(file, [("image", "correct"), *((prefix + name, "a") for name in names)])
+        ((_, rows),) = read_corrections(Preparation(labels_from=(str(file),)))
+        assert rows == [(prefix + name, "a") for name in names]
 
 
 def test_excluded_images_are_listed_one_per_line_and_splits_stay(pets):
-    data = load_corrected(pets, "", "train/cat/0.png\n\ntest/dog/1.png\n")
+    data = load_corrected(pets, "", "train/cat/0.png\r\n\ntest/dog/1.png\n")
     assert {"train/cat/0.png", "test/dog/1.png"}.isdisjoint({*data.train.names, *data.test.names})
-    assert (len(data.train), len(data.test), data.excluded) == (11, 5, 2)
+    assert (len(data.train), len(data.test), data.corrections.excluded) == (11, 5, 2)
     whole = load_data(pets).train
     kept = [row for row, name in enumerate(whole.names) if name != "train/cat/0.png"]
     assert np.array_equal(data.train.pixels, whole.pixels[kept])
 
 
+def test_names_of_excluded_images_may_contain_marks_of_csv_files(pets):
+    names = ["a, b.png", "c;d.png", 'e "f".png']
+    for place, name in enumerate(names):
+        (pets / "train" / "cat" / f"{place}.png").rename(pets / "train" / "cat" / name)
+    for lines in (names, ["image", '"train/cat/a, b.png"', '"train/cat/e ""f"".png"']):
+        text = "\n".join(line if "image" in line or "/" in line else f"train/cat/{line}" for line in lines)
+        data = load_corrected(pets, "", text)
+        left = [name for name in data.train.names if "/cat/" in name]
+        assert left == ["train/cat/3.png"] if lines is names else ["train/cat/3.png", "train/cat/c;d.png"]
+
+
+def write_numbers(folder: Path, count: int = 200) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 4, 4), dtype=np.uint8)
+    np.savez(folder / "set.npz", x=pixels, y=np.arange(count) % 2)
+    return folder / "set.npz"
+
+
 def test_drawn_splits_do_not_depend_on_corrections(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (200, 4, 4), dtype=np.uint8)
-    np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(200) % 2)
-    before = load_data(tmp_path / "set.npz")
+    data = write_numbers(tmp_path)
+    before = load_data(data)
     wrong = before.train.names[:30]
-    (tmp_path / "table.csv").write_text("image,label\n" + "".join(f"{name},1\n" for name in wrong))
-    after = load_data(tmp_path / "set.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))
+    (tmp_path / "table.csv").write_text("image,correct\n" + "".join(f"{name},1\n" for name in wrong))
+    after = load_data(data, Preparation(labels_from=(str(tmp_path / "table.csv"),)))
     for split, images in before.splits.items():
         assert after.splits[split].names == images.names
-    assert after.corrected == sum(before.train.targets[:30] == 0)
+    assert after.corrections.corrected == sum(before.train.targets[:30] == 0)
+
+
+def test_zeros_that_a_spreadsheet_removed_are_named(tmp_path):
+    data = write_numbers(tmp_path)
+    for option, text in (
+        ("labels_from", "image,correct\n12,1\n"),
+        ("exclude", "12\n"),
+        ("group_from", "image,group\n12,a\n"),
+    ):
+        file = tmp_path / f"{option}.csv"
+        file.write_text(text)
+        given = {option: (str(file),) if option == "labels_from" else str(file)}
+        with pytest.raises(DataError, match=r"12 \(did you mean 00012\? Spreadsheets remove leading zeros\)"):
+            load_data(data, Preparation(**given))
+
+
+def test_images_that_are_gone_are_named_and_counted_each_time(pets):
+    text = HEAD + "train/cat/0.png,,,dog\ntrain/cat/gone.png,,,dog\n"
+    for _ in range(2):  # the second time from the cache
+        with pytest.warns(
+            LaminaWarning, match=r"Not in the data set, but in its corrections: train/cat/gone\.png\. Use"
+        ):
+            data = load_corrected(pets, text)
+        assert (data.corrections.corrected, list(data.corrections.not_found)) == (1, ["train/cat/gone.png"])
 
 
 def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
@@ -117,29 +161,45 @@ def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
     assert left == {name: split for name, split in splits.items() if name not in first}
 
 
-def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets, tmp_path):
+def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets):
     plain = load_data(pets)
-    first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,\n")
-    second = load_corrected(pets, HEAD + "train/cat/1.png,cat,dog,\n")  # the same file with another content
+    first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\n")
+    second = load_corrected(pets, HEAD + "train/cat/1.png,cat,dog,dog\n")  # the same file with another content
     assert len({plain.fingerprint, first.fingerprint, second.fingerprint}) == 3
     assert label_of(second, "train/cat/0.png") == "cat"
-    assert Path(second.preparation.labels_from[0]).is_absolute()
+
+
+def test_a_preparation_outlives_its_files(pets, monkeypatch):
+    data = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\n", "train/cat/1.png")
+    (pets.parent / "table.csv").write_text(HEAD + "train/cat/2.png,cat,dog,dog\n")
+    (pets.parent / "excluded.txt").unlink()
+    stored = Preparation(
+        **json.loads(json.dumps(data.preparation.to_json())) | {"labels_from": data.preparation.labels_from}
+    )
+    monkeypatch.chdir("/")
+    for again in (load_data(pets, stored), find_prepared(str(pets), stored, data.fingerprint)):
+        assert again.fingerprint == data.fingerprint
+    (pets / "train" / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"^The file of --labels-from names no image of the data set"):
+        load_data(pets, stored)
 
 
 def test_tables_apply_in_turn(pets, tmp_path):
-    for number, (old, new) in enumerate((("cat", "dog"), ("dog", "=1+1"))):
-        (tmp_path / f"{number}.csv").write_text(HEAD + f"train/cat/0.png,{old},{new},\n")
+    for number, label in enumerate(("dog", "=1+1")):
+        (tmp_path / f"{number}.csv").write_text(f"image,correct\ntrain/cat/0.png,{label}\n")
     data = load_data(pets, Preparation(labels_from=(str(tmp_path / "0.csv"), str(tmp_path / "1.csv"))))
     assert label_of(data, "train/cat/0.png") == "=1+1"
+    assert data.corrections.corrected == 1
 
 
 def test_labels_and_yes_or_no_are_corrected(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 4, 4), dtype=np.uint8)
     labels = np.tile([[True, False], [False, True], [True, True], [False, False]], (5, 1))
-    for name, targets, row in (("labels", labels, "label_1: yes,label_1: no"), ("truths", labels[:, 0], "no,yes")):
+    for name, targets, prefix in (("labels", labels, "label_1: "), ("truths", labels[:, 0], "")):
         np.savez(tmp_path / f"{name}.npz", x_train=pixels, y_train=targets)
         plain = load_data(tmp_path / f"{name}.npz")
-        (tmp_path / "table.csv").write_text(f"image,given,likely\n{plain.train.names[1]},{row}\n")
+        label = f"{prefix}{'no' if plain.train.targets[1].flat[-1] else 'yes'}"
+        (tmp_path / "table.csv").write_text(f"image,correct\n{plain.train.names[1]},{label}\n")
         data = load_data(tmp_path / f"{name}.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))
         assert np.argwhere(data.train.targets != plain.train.targets).tolist() == [[1, 1][: targets.ndim]]
 
@@ -147,16 +207,19 @@ def test_labels_and_yes_or_no_are_corrected(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEAD + "train/cat/9.png,cat,dog,\n", "names 1 image that the data set does not have: train/cat/9.png"),
-        (HEAD + "train/cat/0.png,cat,dgo,\n", "has the label 'dgo', which is not in the data set. Did you mean dog?"),
-        (HEAD + "train/cat/0.png,cat,dog,\n" * 2, "has more than one row for train/cat/0.png. Keep one row"),
-        (HEAD, "has no rows, so there is nothing to correct"),
-        ("\n", "has no rows, so there is nothing to correct"),
-        ("name,class\nx,y\n", "has the columns name, class; expected image, given, likely and action"),
-        (HEAD + "train/cat/0.png,cat,dog,delete\n", "has the action 'delete' for train/cat/0.png; it must be"),
-        (HEAD + "train/cat/0.png,dog,dog,keep\n", "has the action keep for train/cat/0.png, but its given label"),
-        (HEAD + "train/cat/0.png,,,\n", "has no label for train/cat/0.png"),
-        (b"image,label\n\xff,cat\n", "the text must be UTF-8"),
+        (HEAD + "train/cat/9.png,,,dog\n", "names no image of the data set; the first of 1 is train/cat/9.png. Use"),
+        (
+            HEAD + "train/cat/0.png,,,dgo\n",
+            "has the label 'dgo' for train/cat/0.png, which is not in the data set. Did",
+        ),
+        (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,cat\n", "has dog and cat for train/cat/0.png. Keep one of"),
+        (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,exclude\n", "has dog and exclude for train/cat/0.png. Keep"),
+        (HEAD + "train/cat/0.png,cat,dog,\n", "has an empty column correct, so it changes nothing. Write the correct"),
+        (HEAD, "has an empty column correct"),
+        ("\n", "has the columns (none); it must have image and correct. Write the correct label of an image"),
+        ("image,given,likely,action\nx,a,b,\n", "has the columns image, given, likely, action; it must have image and"),
+        ("image,correct,Correct\nx,a,b\n", "it must have image and correct"),
+        (b"image,correct\n\xff,cat\n", "the text must be UTF-8 (in Excel: CSV UTF-8)"),
     ],
 )
 def test_what_cannot_be_applied_is_refused(pets, text, message):
@@ -164,6 +227,22 @@ def test_what_cannot_be_applied_is_refused(pets, text, message):
         load_corrected(pets, text)
     assert message in str(raised.value)
     assert str(pets.parent / "table.csv") in str(raised.value)
+
+
+def test_the_same_correction_twice_is_one(pets):
+    data = load_corrected(pets, HEAD + "train/cat/0.png,,,dog\n" * 2 + "train/cat/0.png,cat,dog,\n")
+    assert (label_of(data, "train/cat/0.png"), data.corrections.unchanged) == ("dog", 1)
+
+
+def test_a_class_called_exclude_is_ambiguous(pets):
+    (pets / "train" / "dog").rename(pets / "train" / "exclude")
+    (pets / "test" / "dog").rename(pets / "test" / "exclude")
+    with pytest.raises(
+        DataError, match=r"has exclude for train/cat/0\.png, which is a class and the word to leave out"
+    ):
+        load_corrected(pets, HEAD + "train/cat/0.png,,,exclude\n")
+    data = load_corrected(pets, HEAD + "train/cat/0.png,,,=1+1\n", "train/cat/1.png")
+    assert (data.corrections.corrected, data.corrections.excluded) == (1, 1)
 
 
 def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
@@ -175,6 +254,9 @@ def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
         names = [name for images in load_data(pets).splits.values() for name in images.names]
         load_corrected(pets, "", "\n".join(names))
     np.savez(tmp_path / "set.npz", x=np.zeros((20, 4, 4), np.uint8), y=np.linspace(0, 1, 20))
-    (tmp_path / "table.csv").write_text("image,label\n00000,1\n")
-    with pytest.raises(DataError, match="the targets are numbers"):
+    (tmp_path / "table.csv").write_text("image,correct\n00000,1\n")
+    with pytest.raises(DataError, match="The targets are numbers, which lamina cannot correct"):
         load_data(tmp_path / "set.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))
+    (tmp_path / "table.csv").write_text("image,correct\n00000,exclude\n")
+    data = load_data(tmp_path / "set.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))
+    assert data.corrections.excluded == 1

@@ -193,7 +193,10 @@ def test_groups_come_from_a_file_too_and_the_cache_follows_it(patients):
     with pytest.raises(DataError, match=r"names 1 image that is not in the data set; the first is nope\.png"):
         load_data(patients, Preparation(group_from=str(file)))
     file.write_text("name,group\nnope.png,a\n")
-    with pytest.raises(DataError, match="must have the columns image and group"):
+    with pytest.raises(DataError, match=r"groups\.csv has the columns name, group; it must have image and group\. Cor"):
+        load_data(patients, Preparation(group_from=str(file)))
+    file.write_text("image,group\nbenign/p00_0.png,\n")
+    with pytest.raises(DataError, match=r"groups\.csv must have an image and a group in each row"):
         load_data(patients, Preparation(group_from=str(file)))
 
 

@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, RecipeError
+from lamina.errors import LaminaWarning, RecipeError
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.reports import Report
 from lamina.evaluation.scores import measure
@@ -241,7 +241,42 @@ def test_a_perfect_score_on_few_images_has_a_wide_interval(metric):
     assert 0.7 < found.interval.low < 0.9
 
 
-def test_a_metric_that_is_undefined_is_an_error_and_not_a_number():
-    with pytest.raises(DataError, match=r"The ROC AUC of the val images is undefined, because they all have the same"):
-        report_of(Binary(("cat?",), (0.5,), metric="auc"), np.ones((4, 1)), np.ones(4, bool), split="val")
-    assert math.isfinite(report_of(Binary(("cat?",), (0.5,)), np.ones((4, 1)), np.ones(4, bool)).score.value)
+UNDEFINED = [
+    (Binary(("cat?",), (0.5,), metric="auc"), np.ones((4, 1)), np.ones(4, bool), "ROC AUC", "accuracy"),
+    (Binary(("cat?",), (0.5,), metric="average_precision"), np.ones((4, 1)), np.zeros(4, bool), "average precision",
+     "accuracy"),
+    (SingleLabel(NAMES, (0.5, 0.5), metric="auc"), np.eye(2)[[0, 0, 1]], np.zeros(3, np.int64), "ROC AUC", "accuracy"),
+    (MultiLabel(NAMES, (0.5, 0.5), metric="auc"), np.ones((4, 2)), np.array([[True, False]] * 4), "ROC AUC",
+     "mean average precision"),
+    (Regression(("x",), (0.0,), (0.0,), (1.0,), metric="r2"), np.ones((4, 1)), np.ones((4, 1), np.float32), "R²",
+     "mean absolute error"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "logits", "targets", "title", "instead"), UNDEFINED)
+def test_a_metric_that_is_undefined_is_said_to_be_and_the_rest_is_shown(task, logits, targets, title, instead):
+    report = report_of(task, logits, targets, split="val")
+    first, second, *_ = report.summary_lines()
+    reason = f"all targets of {len(targets)} images are equal"
+    assert first == f"val {title} is undefined, because {reason}; the score is the {instead}"
+    assert second.startswith(f"val {instead} ")
+    assert first in str(report) and first in report._repr_html_()
+    plain = report_of(dataclasses.replace(task, metric=""), logits, targets, split="val")
+    assert dataclasses.replace(report, undefined=None) == plain
+    assert report.headline() == plain.headline()
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
+    assert math.isfinite(report.score.value)
+
+
+def test_val_with_one_class_is_scored_and_patience_follows_the_accuracy(tmp_path):
+    one_class = imbalanced("val", 1).take(range(1, 20))
+    data = dataclasses.replace(PARTS, val=dataclasses.replace(one_class, targets=np.zeros(19, np.int64)))
+    recipe = dataclasses.replace(WEIGHTED, epochs=2, class_weights=False, metric="auc")
+    run = start_run(NET, data, recipe, runs_dir=tmp_path)
+    with pytest.warns(LaminaWarning) as warned:
+        report = run.train(progress=False)
+    said = [str(one.message) for one in warned if "undefined" in str(one.message)]
+    assert said == ["val ROC AUC is undefined, because all targets of 19 images are equal; the score is the accuracy"]
+    assert (report.split, report.score.name, report.undefined) == ("val", "accuracy", "auc")
+    rows = load_run(run.path).folder.history.epochs()
+    assert all(math.isfinite(row["val_accuracy"]) and "val_auc" not in row for row in rows)

@@ -46,7 +46,7 @@ LABELS = LabelReport(
     mean_average_precision=0.75,
     micro_f1=0.5,
     macro_f1=2 / 3,
-    labels=(LabelScores("furry", 0.75, 0.5, 1.0, 2 / 3, 1), LabelScores("winged", None, 0.0, None, 0.0, 0)),
+    labels=(LabelScores("furry", 0.5, 1.0, 2 / 3, 1, 0.75), LabelScores("winged", 0.0, None, 0.0, 0, None)),
 )
 NUMBERS = NumberReport(
     split="test",
@@ -198,7 +198,7 @@ def test_a_report_survives_json_and_has_a_score(report, kind, score):
 
 @given(st.text(), st.none() | st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.integers(0))
 def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
-    labels = (LabelScores(name, fraction, fraction, fraction, fraction, support),) * 2
+    labels = (LabelScores(name, fraction, fraction, fraction, support, fraction),) * 2
     report = dataclasses.replace(LABELS, labels=labels, loss=loss, data_name=name)
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 
@@ -222,21 +222,21 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
         ),
         (
             {"labels": [{"name": "furry", "support": 3}]},
-            "The report is damaged: report.labels[0] lacks the field 'average_precision'; its fields are name, "
-            "average_precision, precision, recall, f1, support. Evaluate the model again.",
+            "The report is damaged: report.labels[0] lacks the field 'precision'; its fields are name, "
+            "precision, recall, f1, support, average_precision. Evaluate the model again.",
         ),
         (
             {"color": "red"},
             "The report is damaged: report has no field 'color'; its fields are split, images, loss, seconds, "
             "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, chosen_score, "
-            "score_interval, mean_average_precision, micro_f1, "
+            "undefined, score_interval, mean_average_precision, micro_f1, "
             "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
             "Evaluate the model again.",
         ),
         (
             {"labels": ["furry"]},
-            "The report is damaged: report.labels[0] must be an object with the fields name, average_precision, "
-            "precision, recall, f1, support, got 'furry'. Evaluate the model again.",
+            "The report is damaged: report.labels[0] must be an object with the fields name, "
+            "precision, recall, f1, support, average_precision, got 'furry'. Evaluate the model again.",
         ),
     ],
 )
@@ -280,5 +280,5 @@ def test_names_are_shown_without_what_a_terminal_or_a_notebook_obeys():
     question = dataclasses.replace(YES_NO, question=QuestionScores("a\nb<i>", 0.5, 0.5))
     assert r"a\nb<i>: average" in str(question)
     assert r"a\nb&lt;i&gt;: average" in question._repr_html_()
-    labels = dataclasses.replace(LABELS, labels=(LabelScores("a\x1bb", None, None, None, None, 0),))
+    labels = dataclasses.replace(LABELS, labels=(LabelScores("a\x1bb", None, None, None, 0, None),))
     assert r"has them: a\x1bb" in str(labels)

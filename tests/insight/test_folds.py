@@ -176,6 +176,29 @@ def test_identical_images_of_a_whole_label_are_divided_too():
     assert limit_groups(images, [0] * 3 + [1] * 3 + [*range(2, 36)])[1] == 0
 
 
+def test_given_groups_are_in_one_fold():
+    """Ten patients, whose images share a background that gives their random label away unless they share a fold."""
+    random = np.random.default_rng(0)
+    patients, labels = np.repeat(np.arange(20), 10), random.permutation(np.arange(20) % 2)
+    backgrounds = random.integers(0, 256, (20, 6, 6, 3))
+    pixels = (backgrounds[patients] + random.integers(-9, 10, (200, 6, 6, 3))).clip(0, 255).astype(np.uint8)
+    images = Images.from_arrays(pixels, labels[patients])
+    grouped = dataclasses.replace(images, groups=tuple(f"patient {one}" for one in patients))
+    apart, together = (cross_predict(one, net=NET, recipe=MEMORIZING, device="cpu").own for one in (images, grouped))
+    assert (apart.argmax(axis=1) == images.targets).mean() > 0.95
+    assert (together.argmax(axis=1) == images.targets).mean() < 0.75
+
+
+def test_groups_too_large_with_their_near_duplicates_are_kept_without_them():
+    images = dataclasses.replace(draw_squares(40), groups=tuple(f"g{row // 4}" for row in range(40)))
+    groups, divided = limit_groups(images, [0] * 40)  # all are near-duplicates
+    assert divided == 40
+    assert [len({groups[row] for row in range(start, start + 4)}) for start in range(0, 40, 4)] == [1] * 10
+    assert len(set(groups)) == 10
+    images = dataclasses.replace(images, groups=("all",) * 40)
+    assert len(set(limit_groups(images, [0] * 40)[0])) == 40
+
+
 @pytest.mark.slow
 def test_features_of_pretrained_weights_serve_too():
     images, others = draw_squares(40, side_px=32), draw_squares(6, seed=1, side_px=32)

@@ -188,8 +188,7 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
     return {
         "data": dataset.name,
         "fingerprint": dataset.fingerprint,
-        "corrected": dataset.corrected,
-        "excluded": dataset.excluded,
+        **fields_to_json(dataset.corrections),
         "shape": dataset.train.shape,
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Images
 from lamina.data.duplicates import digest_rows
-from lamina.data.load import ClassMatch, find_prepared
+from lamina.data.load import ClassMatch
+from lamina.data.option_files import read_rows
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.outputs import Outputs
@@ -27,6 +27,7 @@ from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.files import open_atomically
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
+from lamina.runs.starting_point import find_trained
 from lamina.targets import REGRESSION
 from lamina.text import guard
 from lamina.training.task import Task
@@ -58,7 +59,9 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     report, logits = evaluate_with_logits(model, images, views)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
-    found: dict[str, Any] = {} if is_own else report_training_images(run, images, terminal)
+    found: dict[str, Any] = {}
+    if not is_own or (run.record.started_from and split != "train"):  # leaks of its own data set are known
+        found = report_training_images(run, images, terminal)
     seconds = estimate_seconds(len(images), len(data.train), images.shape)
     is_unasked = options.near_duplicates is None and is_own and split != "train"
     if options.near_duplicates or (is_unasked and seconds <= UNASKED_SECONDS):
@@ -109,10 +112,7 @@ def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
 
 def read_renamed(file: Path) -> dict[str, str]:
     """The model's class for each class of the data in a CSV file."""
-    try:
-        rows = [row for row in csv.reader(file.read_text("utf-8-sig").splitlines()) if row]
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"Cannot read {file} for --rename: {error}. Check the path; the text must be UTF-8.") from None
+    rows = read_rows(str(file), "rename")
     if wrong := next((row for row in rows if len(row) != 2), None):
         raise DataError(
             f"{file} has the line {','.join(wrong)!r}; expected a class of the data and one of the model, "
@@ -122,18 +122,17 @@ def read_renamed(file: Path) -> dict[str, str]:
 
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
-    """Report how many images are training images of the run, if these are in the cache; as JSON values."""
-    origin = run.record.data
-    if (own := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
-        terminal.remark("training images: not compared, because those of the run are not in this machine's cache")
+    """Report how many images a run, or one that it started from, was trained on; as JSON values."""
+    trained, are_all_known = find_trained(run.record, images.shape)
+    if not are_all_known:
+        terminal.remark("training images: not all compared, because some are not in this machine's cache at this size")
+    if not trained:
         return {}
-    if own.train.shape != images.shape:  # of a run that trained at another size than it predicts
-        return {}
-    trained = set(digest_rows(own.train.pixels))
     count = sum(digest in trained for digest in digest_rows(images.pixels))
     if count:
+        since = ", or of a run that it started from" if run.record.started_from else ""
         terminal.remark(
-            f"warning: {count:,} of the {len(images):,} images are also among the training images "
+            f"warning: {count:,} of the {len(images):,} images are also among the training images{since} "
             "(identical pixels), so the score says too little about new images. Evaluate on images that are not."
         )
     return {"training_images": count}

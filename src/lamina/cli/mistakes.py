@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from lamina.cli.label_issues import count_label_issues, report_label_issues, warn_if_weak
+from lamina.cli.label_issues import report_label_issues
 from lamina.cli.models import choose_evaluated_data, load_predictor
 from lamina.cli.near_duplicates import Sight, list_sights, show_outliers
 from lamina.cli.options.data_options import DataOptions
@@ -19,15 +19,8 @@ from lamina.cli.output import save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.data.load import ClassMatch
-from lamina.data.splits import Split
 from lamina.errors import escape, name_some, plural
-from lamina.insight.confident_learning import (
-    Agreement,
-    LabelIssue,
-    count_disagreements,
-    find_label_issues,
-    measure_agreement,
-)
+from lamina.insight.confident_learning import judge_labels
 from lamina.insight.confusions import Confusion, find_confusions, format_predictions, measure_losses
 from lamina.insight.similarity import measure_isolation
 from lamina.targets import SINGLE_LABEL
@@ -60,7 +53,14 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
 
         judged = [judge(images) for images in dataset.splits.values()]
     if task.kind.has_classes:
-        _find_label_issues(dataset, judged, task, is_own, options, terminal)
+        probabilities = [task.probabilities(torch.from_numpy(one.logits)).numpy() for one in judged]
+        findings = judge_labels([one.images for one in judged], probabilities)
+        report_label_issues(dataset, findings, options, terminal)
+        if is_own:
+            terminal.say(
+                "train: the model was trained on these images and may have memorized incorrect labels; --labels avoids "
+                "this"
+            )
     held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
     if not held_out:
         terminal.remark(
@@ -73,25 +73,6 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     sights = list_sights(one.images for one in judged)
     terminal.emit("outliers", outliers=show_outliers(sights, isolation, options.top, terminal))
     return dataset
-
-
-def _find_label_issues(
-    dataset: Dataset, judged: Sequence[Judged], task: Task, is_own: bool, options: DataOptions, terminal: Terminal
-) -> None:
-    label_issues: dict[Split, tuple[LabelIssue, ...]] = {}
-    agreements: dict[Split, Agreement] = {}
-    for images, logits, _ in judged:
-        probabilities = task.probabilities(torch.from_numpy(logits)).numpy()
-        label_issues[images.split] = find_label_issues(images, probabilities)
-        agreements[images.split] = measure_agreement(images, probabilities)
-        terminal.say(count_label_issues(images, label_issues[images.split], count_disagreements(images, probabilities)))
-        warn_if_weak("the model agrees", images.split, agreements[images.split], terminal)
-        if is_own and images.split == "train":
-            terminal.say(
-                "    the model was trained on these images and may have memorized incorrect labels; "
-                "--labels avoids this"
-            )
-    report_label_issues(dataset, label_issues, agreements, None, options, terminal)
 
 
 def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:

@@ -14,7 +14,6 @@ from lamina.cli.net_argument import choose_net
 from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
 from lamina.data import NAMES, Dataset, Problem
-from lamina.data.corrections import read_corrections
 from lamina.data.decoding import EncodedImage
 from lamina.data.images import OTHER_FILE
 from lamina.data.load import EXAMPLES, ClassMatch, full_source
@@ -94,7 +93,6 @@ def is_moved_to(run: Run, source: str, terminal: Terminal) -> bool:
     if {own.source, source} & set(NAMES) or Path(own.source).exists():
         return False
     terminal.remark(f"data: {own.source} no longer exists; checking whether {source} is the same data set")
-    read_corrections(own.preparation)  # without them, no data set would be the same
     try:
         return choose_data(source, own.preparation, terminal, is_again=True).fingerprint == own.fingerprint
     except DataError:

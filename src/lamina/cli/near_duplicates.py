@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from lamina.cli.options.data_options import DataOptions
-from lamina.cli.output import format_csv, writing
+from lamina.cli.output import save_table
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
 from lamina.errors import plural
-from lamina.files import write_atomically
 from lamina.insight.similarity import (
     Pair,
     compute_signatures,
@@ -26,7 +25,6 @@ from lamina.insight.similarity import (
     measure_isolation,
     shrink,
 )
-from lamina.text import guard
 from lamina.training.task import Task
 
 
@@ -99,11 +97,11 @@ def _offer_groups(
             f"{split}; lamina evaluate RUN prints the score without them"
         )
     if file is not None:
-        groups = group_copies(pixels, pairs)
+        given = [images.groups[row] for images, row in sights if images.groups]
+        groups = group_copies(pixels, pairs, given)
         sizes = Counter(groups)
         rows = [(one.name, sights[group].name) for one, group in zip(sights, groups, strict=True) if sizes[group] > 1]
-        with writing(file):
-            write_atomically(file, format_csv([("image", "group"), *(map(guard, row) for row in rows)]))
+        save_table(file, [("image", "group"), *rows])
         several = plural(sum(size > 1 for size in sizes.values()), "group", "groups")
         terminal.say(f"{file}: {len(rows):,} images in {several}" + f"; train with --group-from {file}" * bool(rows))
     elif counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamina.errors import DataError
+from lamina.files import write_atomically
+from lamina.text import guard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +57,12 @@ def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
+def save_table(file: Path, rows: Iterable[Iterable[str]]) -> None:
+    """Save a table for a spreadsheet, with the mark that makes Excel read UTF-8, and without formulas."""
+    with writing(file):
+        write_atomically(file, codecs.BOM_UTF8 + format_csv(map(guard, row) for row in rows))
+
+
 def make_folder(folder: Path) -> Path:
     """Create the folder of ``--output`` if necessary, and check that it is writable."""
     try:
@@ -67,12 +76,9 @@ def make_folder(folder: Path) -> Path:
 
 def check_issues_file(file: Path) -> None:
     """Check a file of ``--output`` before hours of work; a table that exists may hold corrections by hand."""
-    if file.suffix.lower() not in (".csv", ".png"):
-        raise DataError(f"--output is {file}; it must end in .csv or .png. Use --output {file.with_suffix('.csv')}.")
+    check_output(file, (".csv", ".png"))
     if file.suffix.lower() == ".csv" and file.exists():
         raise DataError(f"{file} exists, and may contain your corrections. Choose another file, or delete it.")
-    if not file.absolute().parent.is_dir():
-        raise DataError(f"--output is {file}, but there is no folder {file.parent}. Create it.")
 
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:

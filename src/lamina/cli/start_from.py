@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lamina.cli.models import add_module
 from lamina.cli.options.train_options import TrainOptions
-from lamina.cli.parsing import Given
 from lamina.cli.terminal import Terminal
-from lamina.data import Preparation
 from lamina.errors import RecipeError
 from lamina.runs.run import Run
 from lamina.runs.starting_point import Improvement, StartingPoint, compare_with_start, find_start
@@ -20,18 +16,14 @@ def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | Non
     """The run of ``--start-from``; NET may only be the file of its own module."""
     if options.start_from is None:
         return None
+    if not options.pretrained:
+        raise RecipeError("--start-from uses the weights of a run, but --no-pretrained asks for none. Leave out one.")
     run = load_run(options.start_from, runs_dir=options.runs_dir)
     if options.net is not None and run.record.own_module is None:
         raise RecipeError(f"--start-from trains the net of {run.path}, {run.record.net_name}. Leave out {options.net}.")
-    return find_start(add_module(run, options.net, terminal), options.runs_dir)
-
-
-def prepare_like(run: Run, given: Given) -> Preparation:
-    """A preparation as given, otherwise with a run's image size, resizing and kind of target."""
-    own = run.record
-    like: dict[str, Any] = {"resize": own.data.preparation.resize, "task": own.task.kind.name}
-    like |= {"size_px": own.in_shape[1]} if own.in_shape[1] == own.in_shape[2] else {}
-    return Preparation(**like | given)
+    start = find_start(add_module(run, options.net, terminal), options.runs_dir)
+    start.check_recipe(options.given)
+    return start
 
 
 def print_comparison(made: Run, before: Run, terminal: Terminal) -> None:

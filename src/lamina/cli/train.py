@@ -13,7 +13,7 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
-from lamina.cli.start_from import load_start, prepare_like, print_comparison
+from lamina.cli.start_from import load_start, print_comparison
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
@@ -43,7 +43,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         limit = DEFAULT_SECONDS if seconds is None else seconds
         choice, origin = None, load_start(options, terminal)
         if origin is not None:
-            start, preparation = partial(start, start_from=origin.run), prepare_like(origin.run, options.preparation)
+            start, preparation = partial(start, start_from=origin.run), origin.prepare(options.preparation)
         elif options.net is None:
             _print_limit(options, limit, terminal)
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
-from lamina.data.corrections import Corrections
+from lamina.data.corrections import Table, correct
 from lamina.data.duplicates import list_leaks
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Problem, Progress
@@ -24,7 +24,7 @@ ENCODING = ("utf-8", "surrogateescape")
 
 
 def build_dataset(
-    listing: Listing, name: str, preparation: Preparation, corrections: Corrections, folder: Path, progress: Progress
+    listing: Listing, name: str, preparation: Preparation, corrections: list[Table], folder: Path, progress: Progress
 ) -> Dataset:
     """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
     if listing.pixels is None:
@@ -35,7 +35,7 @@ def build_dataset(
     if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
         check_divisible(targets, target_names, groups)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
-    corrected = corrections.apply(names, targets, target_names)  # after the splits, which they do not change
+    targets, are_kept, effect = correct(corrections, names, targets, target_names)  # does not change the splits
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)
@@ -52,13 +52,13 @@ def build_dataset(
         own_groups = [groups[order[one.row]] for one in kept] if groups else ()
         splits = unite_duplicates(splits, own, [one.pixel_digest for one in kept], own_groups)
     # Excluded images leave last, so that copies of them stay in their split.
-    by_split = [place for place in order_by_split(splits) if corrected.are_kept[order[kept[place].row]]]
+    by_split = [place for place in order_by_split(splits) if are_kept[order[kept[place].row]]]
     kept, splits = [kept[place] for place in by_split], [splits[place] for place in by_split]
     rows = [one.row for one in kept]
     if rows != list(range(len(found))):
         keep_rows(folder / "pixels.npy", rows)
     places = [order[row] for row in rows]
-    names, targets = [names[place] for place in places], corrected.targets[places]
+    names, targets = [names[place] for place in places], targets[places]
     groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
     counts = [splits.count(split) for split in SPLITS]
@@ -81,8 +81,7 @@ def build_dataset(
         target_reason=reason,
         leaks=list_leaks(splits, names, [one.pixel_digest for one in kept]),
         conversions=tuple(listing.conversions),
-        corrected=corrected.labels,
-        excluded=corrected.images,
+        corrections=effect,
     )
 
 

@@ -38,6 +38,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 from jaxtyping import UInt8
 
+from lamina.data.corrections import Effect
 from lamina.data.duplicates import Leak
 from lamina.data.images import Dataset, Images, Problem
 from lamina.data.splits import SPLITS
@@ -275,6 +276,7 @@ def _read(folder: Path, state: str) -> Dataset | None:
     stored["problems"] = tuple(Problem(**problem) for problem in stored["problems"])
     stored["leaks"] = tuple(Leak(**leak) for leak in stored["leaks"])
     stored["conversions"] = tuple(stored["conversions"])
+    stored["corrections"] = Effect(**stored["corrections"])
     with suppress(OSError):  # a cache that cannot be written
         os.utime(folder / "digest.json")
     return Dataset(train=train, val=val, test=test, **stored)

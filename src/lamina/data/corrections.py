@@ -2,201 +2,144 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import NamedTuple
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool
 
+from lamina.data.option_files import describe_unknown, name_file, read_pairs, read_text
 from lamina.data.preparation import Preparation
-from lamina.errors import DataError, name_some, plural, suggest
-from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets, kind_of
-from lamina.text import guard, unguard
+from lamina.errors import DataError, plural, suggest
+from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
+from lamina.text import unguard
 
-COLUMNS = ("image", "split", "given", "likely", "score", "reason", "action")
-"""The columns of a table of label issues; ``label`` is another name for ``given``."""
-ACTIONS = ("", "correct", "keep", "exclude")
-
-
-class Row(NamedTuple):
-    """A row of a table of label issues; ``given`` or ``likely`` is ``None`` if the cell is empty."""
-
-    image: str
-    given: str | None
-    likely: str | None
-    action: str
+COLUMNS = ("image", "split", "given", "likely", "score", "reason", "correct")
+"""The columns of a table of label issues, of which lamina reads ``image`` and ``correct``."""
+EXCLUDE = "exclude"
+ADVICE = f"Write the correct label of an image into the column correct, or {EXCLUDE}; empty cells change nothing."
+Place: TypeAlias = tuple[int, int]  # column and value of a label
+Table: TypeAlias = tuple[str, Sequence[tuple[str, str | None]]]
+"""A file: its name in messages, and its rows: images, each with a label, nothing, or ``None`` to exclude it."""
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """Targets after corrections, the images to keep, and the numbers of corrected labels and excluded images."""
+class Effect:
+    """What corrections changed: labels, images and rows of tables, and the images that the data set does not have."""
 
-    targets: Targets
-    are_kept: Bool[np.ndarray, " n"]
-    labels: int = 0
-    images: int = 0
+    corrected: int = 0
+    excluded: int = 0
+    unchanged: int = 0
+    not_found: Sequence[str] = ()
 
-
-@dataclass(frozen=True)
-class Corrections:
-    """The content of all files, in the order in which they apply."""
-
-    tables: tuple[tuple[str, tuple[Row, ...]], ...] = ()
-    excluded: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-    def apply(self, names: Sequence[str], targets: Targets, target_names: Sequence[str]) -> Corrected:
-        """Correct ``targets``; raises ``DataError`` for unknown images or labels, and for contradictions."""
-        if not (self.tables or self.excluded):
-            return Corrected(targets, np.ones(len(names), np.bool_))
-        rows_of: defaultdict[str, list[int]] = defaultdict(list)
-        for row, name in enumerate(names):
-            rows_of[_encode(name)].append(row)
-        corrected, are_kept = np.array(targets), np.ones(len(names), np.bool_)
-        for file, rows in self.tables:
-            _check_images(file, [row.image for row in rows], rows_of)
-            _correct(file, rows, rows_of, corrected, target_names)
-        excluded = [(file, [row.image for row in rows if row.action == "exclude"]) for file, rows in self.tables]
-        for file, images in (*excluded, *self.excluded):
-            _check_images(file, images, rows_of)
-            are_kept[[row for image in images for row in rows_of[image]]] = False
-        if not are_kept.any():
-            raise DataError(f"All {len(names):,} images are excluded. Leave some of them out of the list.")
-        changed = (corrected != targets).reshape(len(names), -1)[are_kept]
-        return Corrected(corrected, are_kept, int(changed.sum()), int((~are_kept).sum()))
-
-
-def locate_corrections(preparation: Preparation) -> Preparation:
-    """The preparation with absolute paths, so that a run finds the files from any folder."""
-    files, exclude = preparation.labels_from, preparation.exclude
-    return replace(
-        preparation, labels_from=tuple(map(_locate, files)), exclude=None if exclude is None else _locate(exclude)
-    )
-
-
-def read_corrections(preparation: Preparation) -> Corrections:
-    """Read the files of a preparation; raises ``DataError`` if one cannot be used."""
-    tables = tuple((file, tuple(_read_table(file))) for file in preparation.labels_from)
-    if preparation.exclude is None:
-        return Corrections(tables)
-    lines = [row for row in _read_rows(preparation.exclude, "exclude") if row[0]]
-    names = [row[0] for row in lines if row[0].lower() != "image" or row is not lines[0]]
-    if not names:
-        raise DataError(f"{preparation.exclude} names no images; expected one name per line. Leave out --exclude.")
-    return Corrections(tables, ((preparation.exclude, tuple(names)),))
-
-
-def format_rows(rows: Iterable[Sequence[str]]) -> bytes:
-    """A CSV file of text cells, with a mark that makes Excel read UTF-8, and without cells that run as formulas."""
-    text = io.StringIO()
-    csv.writer(text).writerows(map(guard, row) for row in rows)
-    return text.getvalue().encode("utf-8-sig", "backslashreplace")
-
-
-def _read_rows(file: str, option: str) -> list[list[str]]:
-    flag = f"--{option.replace('_', '-')}"
-    try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
-        first = text.lstrip().partition("\n")[0]
-        mark = next((mark for mark in ",;\t" if mark in first), ",")
-        read = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(
-            f"Cannot read {file} for {flag} (in Python, {option}): {reason}. Check the path; the text must be UTF-8."
-        ) from None
-    rows = [list(map(unguard, row)) for row in read]
-    return [row for row in rows if any(map(str.strip, row))]
-
-
-def _read_table(file: str) -> list[Row]:
-    head, *rows = _read_rows(file, "labels_from") or [[]]
-    columns = ["given" if name == "label" else name for name in (cell.strip().lower() for cell in head)]
-    if head and ("image" not in columns or not {"given", "likely"} & set(columns) or len(set(columns)) < len(columns)):
-        raise DataError(
-            f"{file} has the columns {', '.join(head)}; expected image, given, likely and action, as lamina data DATA "
-            "--labels --output FILE.csv writes them, or image and label. Correct the first line."
+    def __str__(self) -> str:
+        return (
+            f"{plural(self.corrected, 'label', 'labels')} corrected, {plural(self.excluded, 'image', 'images')} "
+            f"excluded, {plural(self.unchanged, 'row', 'rows')} without a change, {len(self.not_found):,} not found"
         )
-    if not rows:
-        raise DataError(f"{file} has no rows, so there is nothing to correct. Leave out --labels-from {file}.")
-    found = []
-    for cells in rows:
-        named = dict(zip(columns, cells, strict=False))
-        action = named.get("action", "").strip().lower()
-        if action not in ACTIONS:
+
+
+UNCORRECTED = Effect()
+
+
+def correct(
+    tables: Sequence[Table], names: Sequence[str], targets: Targets, target_names: Sequence[str]
+) -> tuple[Targets, Bool[np.ndarray, " n"], Effect]:
+    """Apply tables in turn; returns the new targets, the images to keep, and the effect.
+
+    Raises ``DataError`` for unknown labels, contradictions, and tables of other images.
+    """
+    corrected, are_kept = np.array(targets), np.ones(len(names), np.bool_)
+    if not tables:
+        return corrected, are_kept, UNCORRECTED
+    rows_of: defaultdict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        rows_of[name.encode("utf-8", "backslashreplace").decode()].append(row)
+    labels, flat = _list_labels(targets, target_names), corrected.reshape(len(names), -1)  # a view
+    unchanged, not_found = 0, list[str]()
+    for file, rows in tables:
+        unchanged += sum(label == "" for _, label in rows)
+        wanted = _find_wanted(file, rows, labels)
+        missing = describe_unknown([image for image in wanted if image not in rows_of], rows_of)
+        if len(missing) == len(wanted):
             raise DataError(
-                f"{file} has the action {action!r} for {named.get('image')}; it must be correct, keep, exclude or "
-                "empty. Change it."
+                f"{file} names no image of the data set; the first of {len(missing):,} is {missing[0]}. Use names as "
+                f"lamina data prints them, such as {names[0]}."
             )
-        given, likely = (named.get(name, "").strip() or None for name in ("given", "likely"))
-        found.append(Row(named.get("image", ""), given, likely, action))
+        not_found += missing
+        for image in wanted.keys() & rows_of.keys():
+            rows_, places = rows_of[image], wanted[image].values()
+            are_kept[rows_] &= None not in places
+            for column, value in filter(None, places):
+                unchanged += bool((flat[rows_, column] == value).all())
+                flat[rows_, column] = value
+    if not are_kept.any():
+        raise DataError(f"All {len(names):,} images are excluded. Leave some of them out of the list.")
+    changed = (corrected != targets).reshape(len(names), -1)[are_kept]
+    return corrected, are_kept, Effect(int(changed.sum()), int((~are_kept).sum()), unchanged, not_found)
+
+
+def read_corrections(preparation: Preparation) -> list[Table]:
+    """Read the files of a preparation; raises ``DataError`` if one cannot be used."""
+    tables = [_read_table(file) for file in preparation.labels_from]
+    if preparation.exclude is None:
+        return tables
+    # Names may contain commas, so this is no CSV file, but a spreadsheet puts such names into quotation marks.
+    lines = [line.removesuffix("\r") for line in read_text(preparation.exclude, "exclude").split("\n")]
+    names = [unguard(line[1:-1].replace('""', '"') if line[0] == line[-1] == '"' else line) for line in lines if line]
+    images = names[1:] if names and names[0].lower() == "image" else names
+    file = name_file(preparation.exclude, "exclude")
+    if not images:
+        raise DataError(f"{file} names no images; expected one name per line. Leave out --exclude.")
+    return [*tables, (file, [(image, None) for image in images])]
+
+
+def _read_table(path: str) -> Table:
+    file = name_file(path, "labels_from")
+    rows = read_pairs(path, "labels_from", "correct", ADVICE)
+    if not any(label for _, label in rows):
+        raise DataError(f"{file} has an empty column correct, so it changes nothing. {ADVICE}")
+    return file, rows
+
+
+def _find_wanted(
+    file: str, rows: Sequence[tuple[str, str | None]], labels: Mapping[str, Place]
+) -> dict[str, dict[str, Place | None]]:
+    """The labels that a table gives each image, with their places; ``None`` excludes the image."""
+    found: defaultdict[str, dict[str, Place | None]] = defaultdict(dict)
+    for image, label in rows:
+        if label is not None and label.lower() == EXCLUDE and label in labels:
+            raise DataError(
+                f"{file} has {label} for {image}, which is a class and the word to leave out an image. Leave out "
+                "images with --exclude FILE, or rename the class."
+            )
+        if label is None or label.lower() == EXCLUDE:
+            found[image][EXCLUDE] = None
+        elif label in labels:
+            found[image][label] = labels[label]
+        elif label:
+            known = suggest(label, labels) if labels else "The targets are numbers, which lamina cannot correct."
+            raise DataError(
+                f"{file} has the label {label!r} for {image}, which is not in the data set. {known} To leave out an "
+                f"image, write {EXCLUDE}."
+            )
+    for image, places in found.items():
+        columns = {place[0] for place in places.values() if place is not None}
+        if 1 < len(places) > len(columns):
+            raise DataError(f"{file} has {' and '.join(places)} for {image}. Keep one of these rows.")
     return found
 
 
-def _check_images(file: str, images: Sequence[str], rows_of: dict[str, list[int]]) -> None:
-    if unknown := [image for image in images if image not in rows_of]:
-        count = plural(len(unknown), "image", "images")
-        raise DataError(
-            f"{file} names {count} that the data set does not have: {name_some(unknown)}. "
-            f"{suggest(unknown[0], list(rows_of)) if len(rows_of) < 10 else ''} Use names as lamina data prints them."
-        )
-
-
-def _correct(
-    file: str, rows: Sequence[Row], rows_of: dict[str, list[int]], targets: Targets, target_names: Sequence[str]
-) -> None:
-    """Correct the targets in place. If no given label was edited, the likely ones are taken."""
-    if kind_of(targets) is REGRESSION:
-        raise DataError(f"{file} corrects classes or labels, but the targets are numbers. Leave out --labels-from.")
-    flat = targets.reshape(len(targets), -1)  # a view
-    read = [[_read_label(text, targets, target_names, file) for text in (row.given, row.likely)] for row in rows]
-
-    def differs(place: int) -> bool:  # whether the given label in the file is not that of the data set
-        label = read[place][0]
-        return label is not None and any(flat[row, label[0]] != label[1] for row in rows_of[rows[place].image])
-
-    edited = [differs(place) for place in range(len(rows))]
-    found: Counter[tuple[str, int]] = Counter()
-    for row, (given, likely), is_edited in zip(rows, read, edited, strict=True):
-        if row.action == "keep" and is_edited:
-            raise DataError(
-                f"{file} has the action keep for {row.image}, but its given label was changed to {row.given!r}. "
-                "Undo the change, or write correct."
-            )
-        is_likely = row.action == "correct" and not is_edited
-        label = likely if likely is not None and (is_likely or not any(edited)) else given
-        if row.action in ("keep", "exclude"):
-            label = given or likely
-        if label is None:
-            raise DataError(f"{file} has no label for {row.image}. Write one in the column given, or delete the row.")
-        found[row.image, label[0]] += 1
-        if row.action in ("", "correct"):
-            flat[rows_of[row.image], label[0]] = label[1]
-    if twice := [image for (image, _), count in found.items() if count > 1]:
-        raise DataError(f"{file} has more than one row for {name_some(twice)}. Keep one row for each label.")
-
-
-def _read_label(text: str | None, targets: Targets, target_names: Sequence[str], file: str) -> tuple[int, int] | None:
-    """The column and value that a label stands for, such as ``dog``, ``yes`` or ``dog: yes``."""
-    if text is None:
-        return None
-    kind, label, answer = kind_of(targets), "", text
-    names = list(target_names) if kind is SINGLE_LABEL else ["no", "yes"]
-    if kind is MULTI_LABEL:
-        label, _, answer = text.rpartition(": ")
-    if answer not in names or (kind is MULTI_LABEL and label not in target_names):
-        known = [f"{name}: {one}" for name in target_names for one in names] if kind is MULTI_LABEL else names
-        raise DataError(f"{file} has the label {text!r}, which is not in the data set. {suggest(text, known)}")
-    return (list(target_names).index(label) if kind is MULTI_LABEL else 0), names.index(answer)
-
-
-def _locate(file: str) -> str:
-    return str(Path(file).expanduser().absolute())
-
-
-def _encode(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+def _list_labels(targets: Targets, target_names: Sequence[str]) -> dict[str, Place]:
+    """The place of each label, such as ``dog``, ``yes`` or ``dog: yes``; none for regression."""
+    kind = kind_of(targets)
+    if kind is SINGLE_LABEL:
+        return {name: (0, number) for number, name in enumerate(target_names)}
+    prefixes = {BINARY: [""], MULTI_LABEL: [f"{name}: " for name in target_names]}.get(kind, [])
+    return {
+        f"{prefix}{word}": (column, value)
+        for column, prefix in enumerate(prefixes)
+        for value, word in enumerate(("no", "yes"))
+    }

@@ -25,9 +25,8 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
 def describe_reading(dataset: Dataset) -> list[str]:
     """Describe how lamina read the targets and sized the images of your own data; one line each."""
     lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
-    if dataset.corrected or dataset.excluded:
-        labels, images = plural(dataset.corrected, "label", "labels"), plural(dataset.excluded, "image", "images")
-        lines.append(f"corrections: {labels} corrected, {images} excluded")
+    is_corrected = dataset.preparation.labels_from or dataset.preparation.exclude
+    lines += [f"corrections: {dataset.corrections}"] if is_corrected else []
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(
             f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because the images differ "

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
+from lamina.data.option_files import describe_unknown, name_file, read_pairs
 from lamina.errors import DataError, plural
 from lamina.targets import BINARY, SINGLE_LABEL, Targets, kind_of
-from lamina.text import unguard
 
 
 def find_groups(names: Sequence[str], rule: str) -> list[str]:
     """The group of each image by a rule (``Preparation.group_from``); ``DataError`` if it does not apply to one."""
-    if rule.lower().endswith(".csv"):
-        return _read_groups(names, Path(rule))
+    if "\n" in rule or rule.lower().endswith(".csv"):
+        return _read_groups(names, rule)
     kind, _, detail = rule.partition(":")
     found: list[str | None] = []
     for name in names:
@@ -36,20 +34,16 @@ def find_groups(names: Sequence[str], rule: str) -> list[str]:
     return [group for group in found if group]
 
 
-def _read_groups(names: Sequence[str], file: Path) -> list[str]:
+def _read_groups(names: Sequence[str], file: str) -> list[str]:
     """The groups in a CSV file; an image that it does not name is a group of its own."""
-    try:
-        rows = list(csv.DictReader(file.read_text("utf-8-sig").splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"Cannot read {file} for --group-from: {reason}. Check the path; it must be UTF-8.") from None
-    if any(not row.get("image") or not row.get("group") for row in rows) or not rows:
-        raise DataError(f"{file} must have the columns image and group, with a value in each row. Complete it.")
-    groups = {unguard(row["image"]): unguard(row["group"]) for row in rows}
-    if unknown := sorted(groups.keys() - {*names}):
+    name, rows = name_file(file, "group_from"), read_pairs(file, "group_from", "group", "Correct the first line.")
+    if not (rows and all(map(all, rows))):
+        raise DataError(f"{name} must have an image and a group in each row, and at least one row. Complete it.")
+    groups = dict(rows)
+    if unknown := describe_unknown(sorted(groups.keys() - {*names}), names):
         count = plural(len(unknown), "image that is", "images that are")
         raise DataError(
-            f"{file} names {count} not in the data set; the first is {unknown[0]}. Use paths in the data set, such as "
+            f"{name} names {count} not in the data set; the first is {unknown[0]}. Use paths in the data set, such as "
             f"{names[0]}."
         )
     return [groups.get(name, name) for name in names]

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, UInt8
 
 from lamina.data.arrays import has_only_0_and_1, to_array, to_pixels, to_targets
+from lamina.data.corrections import UNCORRECTED, Effect
 from lamina.data.duplicates import Leak, describe_leaks, digest_rows, list_leaks
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.splits import SPLITS, Split
@@ -227,8 +228,7 @@ class Dataset:
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
-        corrected: the number of labels that ``Preparation.labels_from`` changed.
-        excluded: the number of images that it or ``Preparation.exclude`` left out.
+        corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 
@@ -248,8 +248,7 @@ class Dataset:
     target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()
     conversions: tuple[str, ...] = ()
-    corrected: int = 0
-    excluded: int = 0
+    corrections: Effect = UNCORRECTED
     source: str = ""
     preparation: Preparation = Preparation()
 

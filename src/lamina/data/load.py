@@ -14,12 +14,13 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
-from lamina.data.corrections import locate_corrections, read_corrections
+from lamina.data.corrections import read_corrections
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
 from lamina.data.held_out import hold_out
 from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
+from lamina.data.option_files import contain_files
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
@@ -91,6 +92,9 @@ def load_data(
         f"{dataset.name}: {found.message}"
         for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
     ]
+    if not_found := dataset.corrections.not_found:
+        named = name_some(not_found, EXAMPLES)
+        messages.append(f"Not in the data set, but in its corrections: {named}. Use names as lamina data prints them.")
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=3)
     return dataset
@@ -153,14 +157,15 @@ def load_to_evaluate(
     )
 
 
-def as_dataset(data: Dataset | Images | str | Path | None) -> Dataset:
+def as_dataset(data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()) -> Dataset:
     """Return ``data`` as a data set: unchanged, made from training images, or loaded; by default the default set."""
     check_type(
         data, (Dataset, Images, str, Path), "data", f"a Dataset, Images, or the name or path of a data set{ARRAYS}"
     )
     if isinstance(data, Images):
         return Dataset.from_images(data)  # which rejects images of another split
-    return data if isinstance(data, Dataset) else load_data(find_default_data()[0] if data is None else data)
+    source = find_default_data()[0] if data is None else data
+    return source if isinstance(source, Dataset) else load_data(source, preparation)
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
@@ -259,8 +264,8 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
     if is_missing or not source:
         return None
     try:
-        name, key, opened, drawn = _open(source, preparation)
-        found = find_cached(name, key, digest_of(opened.state, read_corrections(drawn)))
+        name, key, opened, _ = _open(source, contain_files(preparation))
+        found = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
     held = preparation.folds()
@@ -272,9 +277,9 @@ def _read(
     source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
 ) -> Dataset:
     """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
-    preparation = locate_corrections(preparation)
+    corrections, rule = read_corrections(preparation), preparation.group_from  # first, so that messages name the files
+    preparation = contain_files(preparation)
     name, key, opened, drawn = _open(source, preparation)
-    corrections = read_corrections(drawn)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:
         columns = [field for field in unused if field not in FOLDER_OPTIONS]
@@ -285,11 +290,12 @@ def _read(
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
-        dataset = build_dataset(opened.read(folder, show), name, drawn, corrections, folder, show)
+        given = replace(drawn, group_from=rule)
+        dataset = build_dataset(opened.read(folder, show), name, given, corrections, folder, show)
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
-    dataset = load_cached(name, key, digest_of(opened.state, corrections), build, full_source(source))
+    dataset = load_cached(name, key, digest_of(opened.state), build, full_source(source))
     problems = (*dataset.problems, *opened.unused)
     whole = replace(preparation, fold=None)
     dataset = replace(dataset, source=full_source(source), preparation=whole, problems=problems)
@@ -309,8 +315,6 @@ def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Sourc
     # Published results use all training images of a named set, so no val is drawn from it by default.
     drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
     values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
-    if (rule := drawn.group_from or "").endswith(".csv") and Path(rule).is_file():
-        opened = replace(opened, state=(opened.state, Path(rule).read_bytes()))
     return name, digest_of(where, name, sorted(values.items())), opened, drawn
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -68,8 +67,8 @@ class Preparation:
     """use one data set of a cross-validation: 2/5 trains on train and val except for the second of five folds, and
     tests on this fold; 0/5 trains on all of train and val, and tests on test"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
-    """CSV files of corrected labels, as --labels --output writes them: edit the column given, or delete the rows that
-    you disagree with"""
+    """CSV files of corrections, as --labels --output writes them: the column correct contains the correct label,
+    exclude to leave out the image, or nothing to leave it as it is"""
     exclude: str | None = None
     """file with the names of images to leave out, one per line"""
 
@@ -81,8 +80,6 @@ class Preparation:
             )
         self.folds()
         check_rule(self.group_from)
-        if self.group_from and self.group_from.lower().endswith(".csv"):
-            object.__setattr__(self, "group_from", os.path.abspath(self.group_from))  # noqa: PTH100 (also if it is gone)
         if self.group_column is not None and self.group_from is not None:
             raise DataError("group_column and group_from both say how images are grouped. Use only one of them.")
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
@@ -110,7 +107,8 @@ class Preparation:
 
 def check_rule(rule: str | None) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
-    if rule is None or rule == "parent" or rule.lower().endswith(".csv") or re.fullmatch("stem:.+", rule):
+    is_file = rule is not None and ("\n" in rule or rule.lower().endswith(".csv"))  # or the content of one
+    if rule is None or is_file or rule == "parent" or re.fullmatch("stem:.+", rule):
         return
     expected = "expected parent, stem:_ (or another text), regex:PATTERN, or a .csv file"
     kind, _, pattern = rule.partition(":")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lamina.evaluation.advice import find_verdict
 from lamina.runs.run import Run
+from lamina.text import shorten
 
 NOT_EVALUATED = (
     "The model has not been evaluated: the data set has no val or test images, or training has not finished."
@@ -28,7 +29,8 @@ def collect_facts(run: Run) -> Facts:
     """Collect the facts of a run; ``RunError`` if a file of the run is damaged."""
     record, report, history = run.record, run.report, run.folder.history
     channels, height, width = record.in_shape
-    preparation = ", ".join(f"{name}={value!r}" for name, value in record.data.preparation.to_json().items())
+    given = record.data.preparation.to_json().items()
+    preparation = ", ".join(f"{name}={shorten(repr(value), 80)}" for name, value in given)
     custom = ", ".join(map(": ".join, record.parts.items()))
     done, planned = len(history.epochs()), record.epochs
     of = "epochs" if planned is None else f"of {planned:,} epochs"

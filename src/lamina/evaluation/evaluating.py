@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,9 +29,9 @@ from lamina.evaluation.reports import Baseline, ClassReport, LabelReport, Number
 from lamina.evaluation.scores import (
     ClassScores,
     LabelScores,
+    Measured,
     NumberScores,
     QuestionScores,
-    average_precision,
     calibration_error,
     count_confusion,
     measure,
@@ -45,6 +45,7 @@ from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Ta
 from lamina.values import explain_call
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
+Columns: TypeAlias = tuple[Float[Tensor, "n c"], Shaped[Tensor, "n c"]]
 
 
 @explain_call
@@ -120,8 +121,7 @@ def score_logits(
         case Binary():
             report = _report_classes(shared, task, logits, targets.long())
             columns = logits, logits > 0, targets[:, None]
-            found = (measure(name, *columns) for name in ("average_precision", "auc"))
-            values = (None if one is None else one.value for one in found)
+            values = (_find_value(name, *columns) for name in ("average_precision", "auc"))
             return replace(report, question=QuestionScores(task.target_names[0], *values))
         case MultiLabel():
             return _report_labels(shared, task, logits, targets)
@@ -150,41 +150,61 @@ def _measure(
     return found
 
 
-def _compare(
-    split: str, task: Task, values: Tensor, chosen: Tensor, truth: Tensor, constant: Tensor, usual: Tensor
-) -> dict[str, Any]:
-    """The score with its interval, and its gain over a ``constant`` that predicts the ``usual`` classes or labels."""
-    metric = cast(MetricName, task.metric or task.kind.metrics[0])
-    found, plain = (measure(metric, *each, truth) for each in ((values, chosen), (constant, usual)))
+def to_columns(task: Task, logits: Float[Tensor, "n k"]) -> Columns:
+    """Scores and predictions with a column for each class, label or number, as :func:`measure` expects them."""
+    decided = task.decide(logits)
+    if isinstance(task, SingleLabel | Binary):
+        values = torch.cat([-logits, logits], dim=1) if isinstance(task, Binary) else task.probabilities(logits)
+        return values, to_truth(task, decided.flatten())
+    return decided if isinstance(task, Regression) else logits, decided
+
+
+def to_truth(task: Task, targets: Tensor) -> Shaped[Tensor, "n c"]:
+    """Targets with a column for each class, label or number."""
+    if isinstance(task, SingleLabel | Binary):
+        return functional.one_hot(targets.long(), len(task.kind.class_names(task.target_names))).bool()
+    return targets.double() if isinstance(task, Regression) else targets
+
+
+def measure_gain(
+    metric: MetricName, own: Columns, other: Columns, truth: Shaped[Tensor, "n c"]
+) -> tuple[Measured, Baseline] | None:
+    """A metric of predictions, and their gain over others on the same images; ``None`` if the metric is undefined."""
+    found, plain = (measure(metric, *each, truth) for each in (own, other))
     if found is None or plain is None:
-        raise DataError(
-            f"The {Score(metric, 0.0).title} of the {split} images is undefined, because they all have the same "
-            "target. Evaluate on other images too, or use another metric."
-        )
+        return None
     sign = -1 if Score(metric, 0.0).lower_is_better else 1
     gain, influences = sign * (found.value - plain.value), sign * (found.influences - plain.influences)
     interval = influence_interval(gain, influences)
     if metric == "accuracy":
-        hits, usual_hits = (chosen == truth).all(dim=1), (usual == truth).all(dim=1)
-        better, worse = int((hits & ~usual_hits).sum()), int((usual_hits & ~hits).sum())
+        hits, other_hits = ((chosen == truth).all(dim=1) for _, chosen in (own, other))
+        better, worse = int((hits & ~other_hits).sum()), int((other_hits & ~hits).sum())
         gain, interval = (better - worse) / len(hits), matched_interval(better, worse, len(hits))
-    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:  # only the model's score varies
+    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:  # only one score varies
         interval = Interval(found.interval.low - plain.value, found.interval.high - plain.value)
-    own = None if metric == task.kind.metrics[0] else Score(metric, found.value)
-    baseline = Baseline(plain.value, gain, interval)
-    return {"chosen_score": own, "score_interval": found.interval, "baseline": baseline}
+    return found, Baseline(plain.value, gain, interval)
+
+
+def _compare(task: Task, own: Columns, constant: Columns, truth: Tensor) -> dict[str, Any]:
+    """The score with its interval, and its gain over a constant prediction."""
+    default = task.kind.metrics[0]
+    metric = cast(MetricName, task.metric or default)
+    compared, undefined = measure_gain(metric, own, constant, truth), None
+    if compared is None:
+        metric, undefined, compared = default, metric, measure_gain(default, own, constant, truth)
+    assert compared is not None  # noqa: S101
+    found, baseline = compared
+    score = None if metric == default else Score(metric, found.value)
+    return {"chosen_score": score, "undefined": undefined, "score_interval": found.interval, "baseline": baseline}
 
 
 def _report_classes(
-    shared: dict[str, Any],
-    task: SingleLabel | Binary,
-    logits: Float[Tensor, "n k"],
-    targets: Int64[Tensor, " n"],
+    shared: dict[str, Any], task: SingleLabel | Binary, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]
 ) -> ClassReport:
     names, chosen = task.kind.class_names(task.target_names), task.decide(logits).flatten().long()
-    shares, values = task.shares, task.probabilities(logits)
+    shares, own = task.shares, to_columns(task, logits)
     if isinstance(task, Binary):
-        shares, values = (1 - shares[0], shares[0]), torch.cat([-logits, logits], dim=1)
+        shares = (1 - shares[0], shares[0])
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # their softmax is the sigmoid
     majority = int(np.argmax(shares))
     confusion = count_confusion(chosen, targets, len(names))
@@ -197,12 +217,10 @@ def _report_classes(
     correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([correct, predicted, support], axis=1).tolist()
     classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
-    one_hot, truth, usual = (
-        functional.one_hot(each, len(names)).bool() for each in (chosen, targets, torch.full_like(targets, majority))
-    )
+    truth, usual = (to_truth(task, each) for each in (targets, torch.full_like(targets, majority)))
     return ClassReport(
         **shared,
-        **_compare(shared["split"], task, values, one_hot, truth, usual.double(), usual),
+        **_compare(task, own, (usual.double(), usual), truth),
         majority=names[majority],
         accuracy=int(correct.sum()) / len(targets),
         accuracy_interval=wilson_interval(int(correct.sum()), len(targets)),
@@ -230,15 +248,13 @@ def _report_labels(
             f"None of the {shared['split']} images has a label, so the metrics are undefined. "
             "Evaluate on images of which some have a label."
         )
-    chosen = task.decide(logits)
+    own = _, chosen = to_columns(task, logits)
     correct, predicted, support = (chosen & targets).sum(dim=0), chosen.sum(dim=0), targets.sum(dim=0)
     counts = torch.stack([correct, predicted, support], dim=1).tolist()
-    precisions = [
-        average_precision(scores, truth)[0] if truth.any() else None
-        for scores, truth in zip(logits.T.contiguous(), targets.T.contiguous(), strict=True)
-    ]
+    columns = [slice(column, column + 1) for column in range(targets.shape[1])]
+    precisions = [_find_value("average_precision", logits[:, one], chosen[:, one], targets[:, one]) for one in columns]
     labels = tuple(
-        LabelScores(name, precision, *_score(*row))
+        LabelScores(name, *_score(*row), precision)
         for name, precision, row in zip(task.target_names, precisions, counts, strict=True)
     )
     shares = logits.new_tensor(task.shares).expand_as(logits)
@@ -246,7 +262,7 @@ def _report_labels(
     raw, calibrated = (each.flatten() for each in (logits.sigmoid(), task.probabilities(logits)))
     return LabelReport(
         **shared,
-        **_compare(shared["split"], task, logits, chosen, targets, shares, shares > 0.5),
+        **_compare(task, own, (shares, shares > 0.5), targets),
         baseline_micro_f1=int(2 * support[usual].sum()) / int(usual.sum() * len(targets) + support.sum()),
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
         micro_f1=int(2 * correct.sum()) / int(predicted.sum() + support.sum()),
@@ -263,18 +279,15 @@ def _report_numbers(
     truth = targets.double()
     medians = truth.new_tensor(task.medians).expand_as(truth)
     errors, baseline_errors = ((each - truth).abs() for each in (predicted, medians))
-    compared = _compare(shared["split"], task, predicted, predicted, truth, medians, medians)
+    compared = _compare(task, (predicted, predicted), (medians, medians), truth)
     squares = (predicted - truth).square()
-    total = (truth - truth.mean(dim=0)).square().sum(dim=0)
-    varies = (truth != truth[0]).any(dim=0).tolist()
-    r2 = (1 - squares.sum(dim=0) / total).tolist()
     numbers = tuple(
         NumberScores(
             name=name,
             mean_absolute_error=float(errors[:, place].mean()),
             baseline_error=float(baseline_errors[:, place].mean()),
             root_mean_squared_error=float(squares[:, place].mean().sqrt()),
-            r2=r2[place] if varies[place] else None,
+            r2=_find_value("r2", predicted[:, [place]], predicted[:, [place]], truth[:, [place]]),
         )
         for place, name in enumerate(task.target_names)
     )
@@ -285,6 +298,11 @@ def _score(correct: int, predicted: int, support: int) -> tuple[float | None, fl
     """Precision, recall, F1 (``None`` where undefined) and support, from counts of images."""
     f1 = 2 * correct / (predicted + support) if predicted + support else None
     return correct / predicted if predicted else None, correct / support if support else None, f1, support
+
+
+def _find_value(metric: MetricName, values: Tensor, chosen: Tensor, truth: Tensor) -> float | None:
+    found = measure(metric, values, chosen, truth)
+    return None if found is None else found.value
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float:

@@ -14,7 +14,7 @@ from lamina.evaluation.calibration import Rejection
 from lamina.evaluation.intervals import Interval
 from lamina.evaluation.scores import ClassScores, LabelScores, NumberScores, QuestionScores
 from lamina.markup import Markup, card, join, matrix, note, short_table, wrap
-from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, Score
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Kind, MetricName, Score
 from lamina.text import escape, format_percent, format_table
 from lamina.values import fields_to_json, from_json_values
 
@@ -57,6 +57,8 @@ class Report(ABC):
         data_name: name of the data set, if the caller set it.
         data_fingerprint: fingerprint of the data set, if the caller set it.
         chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind of target.
+        undefined: the recipe's metric if these images leave it undefined, because all have one target; the score is
+            then the default metric.
         score_interval: the 95 % interval of the score on these images
             (:func:`~lamina.evaluation.scores.measure` states how); ``None`` if there is none.
     """
@@ -72,6 +74,7 @@ class Report(ABC):
     data_name: str | None = None
     data_fingerprint: str | None = None
     chosen_score: Score | None = None
+    undefined: MetricName | None = None
     score_interval: Interval | None = None
     _kind: ClassVar[Kind]
 
@@ -87,9 +90,13 @@ class Report(ABC):
         return self.chosen_score or Score(default, getattr(self, default))
 
     def summary_lines(self) -> list[str]:
-        """The metrics as lines of text: the score and the baseline first, custom metrics last."""
-        custom = [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
-        return [*self._metric_lines(), *custom]
+        """The metrics as lines of text: an undefined one, the score and the baseline first, custom metrics last."""
+        lines = self._metric_lines()
+        if self.undefined is not None:
+            reason = f"all targets of {self._format_images()} are equal"
+            title = Score(self.undefined, 0.0).title
+            lines.insert(0, f"{self.split} {title} is undefined, because {reason}; the score is the {self.score.title}")
+        return lines + [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
 
     @abstractmethod
     def _metric_lines(self) -> list[str]: ...
@@ -118,6 +125,15 @@ class Report(ABC):
         low, high = (self.score.format(end, 1) for end in (self.score_interval.low, self.score_interval.high))
         low = low.removesuffix(" %")
         return f"{words} (95 % interval {low} to {high}, {self._format_images()})"
+
+    def _describe_others(self, metrics: Mapping[str, float | None], error: float, uncalibrated: float | None) -> str:
+        """The metrics that are defined, without the score; the loss, and the calibration error."""
+        shown = {name: value for name, value in metrics.items() if name != self.score.title and value is not None}
+        before = "not calibrated" if uncalibrated is None else f"{format_percent(uncalibrated)} before calibration"
+        if uncalibrated is not None and self.split == "val":
+            before += "; the calibration was fitted to these images"
+        others = [f"{name} {format_percent(value)}" for name, value in shown.items()]
+        return ", ".join([*others, f"loss {self.loss:.4f}", f"calibration error {format_percent(error)} ({before})"])
 
     def _describe_gain(self) -> str:
         gain, interval = self.baseline.gain, self.baseline.gain_interval
@@ -232,19 +248,12 @@ class ClassReport(Report):
         return heapq.nlargest(count, errors, key=lambda error: error[2])
 
     def _metric_lines(self) -> list[str]:
-        others = {
-            "accuracy": self.accuracy, "top-5 accuracy": self.top5_accuracy, "balanced accuracy": self.balanced_accuracy
-        }  # fmt: skip
-        shown = [
-            f"{name} {format_percent(value)}"
-            for name, value in others.items()
-            if name != self.score.title and value is not None
-        ]
+        accuracies = {"": self.accuracy, "top-5 ": self.top5_accuracy, "balanced ": self.balanced_accuracy}
+        others = {f"{name}accuracy": value for name, value in accuracies.items()}
         lines = [
             self._describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
-            f"{', '.join(shown)}, loss {self.loss:.4f}, "
-            f"{_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
+            self._describe_others(others, self.calibration_error, self.uncalibrated_error),
         ]
         if self.question is not None:
             lines.append(
@@ -308,17 +317,13 @@ class LabelReport(Report):
     _kind = MULTI_LABEL
 
     def _metric_lines(self) -> list[str]:
+        precision, micro, macro = self.mean_average_precision, self.micro_f1, self.macro_f1
+        others = {"mean average precision": precision, "micro F1": micro, "macro F1": macro}
         return [
             self._describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
-            *(
-                []
-                if self.chosen_score is None
-                else [f"mean average precision {format_percent(self.mean_average_precision)}"]
-            ),
-            f"micro F1 {format_percent(self.micro_f1)}, macro F1 {format_percent(self.macro_f1)}, "
-            f"loss {self.loss:.4f}, {_describe_calibration(self, self.calibration_error, self.uncalibrated_error)}",
+            self._describe_others(others, self.calibration_error, self.uncalibrated_error),
         ]
 
     def describe_baseline(self) -> str:
@@ -366,14 +371,6 @@ class NumberReport(Report):
              f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
         ]  # fmt: skip
         return ("number", "mean absolute error", "baseline error", "RMSE", "R²"), rows
-
-
-def _describe_calibration(report: Report, error: float, uncalibrated: float | None) -> str:
-    before = "not calibrated"
-    if uncalibrated is not None:
-        before = f"{format_percent(uncalibrated)} before calibration"
-        before += "; the calibration was fitted to these images" if report.split == "val" else ""
-    return f"calibration error {format_percent(error)} ({before})"
 
 
 def _format(value: float | None, spec: str) -> str:

@@ -38,18 +38,10 @@ class QuestionScores:
 
 
 @dataclass(frozen=True)
-class LabelScores:
-    """The metrics of one label, as fractions from 0 to 1; ``None`` where undefined. ``support`` counts its images.
+class LabelScores(ClassScores):
+    """The metrics of one label; precision, recall and F1 use the thresholds of the task, by default 0.5."""
 
-    Precision, recall and F1 use the thresholds of the task, by default 0.5.
-    """
-
-    name: str
     average_precision: float | None  # over all thresholds; guessing scores the fraction of images with the label
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    support: int
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ its recall.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -188,17 +188,27 @@ def check_kind(kind: Kind) -> None:
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """The label issues of each split, and the recall for injected label errors."""
+    """The label issues of each split, and the recall for injected label errors, if there were any."""
 
     label_issues: Mapping[Split, tuple[LabelIssue, ...]] = field(repr=False)
     disagreements: Mapping[Split, int]  # labels that are not the most probable class
     agreements: Mapping[Split, Agreement]
-    injected: int  # errors in the training labels of the nets
-    injected_found: int
+    injected: int = 0  # errors in the training labels of the nets
+    injected_found: int = 0
 
     @property
-    def injected_recall(self) -> float:
-        return self.injected_found / self.injected
+    def injected_recall(self) -> float | None:
+        return self.injected_found / self.injected if self.injected else None
+
+
+def judge_labels(splits: Iterable[Images], probabilities: Iterable[Float[np.ndarray, "_ k"]]) -> LabelFindings:
+    """The label issues of splits, from the probabilities of their images."""
+    pairs = list(zip(splits, probabilities, strict=True))
+    return LabelFindings(
+        {images.split: find_label_issues(images, found) for images, found in pairs},
+        {images.split: count_disagreements(images, found) for images, found in pairs},
+        {images.split: measure_agreement(images, found) for images, found in pairs},
+    )
 
 
 def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction]) -> LabelFindings:
@@ -206,18 +216,13 @@ def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]],
     # No net was trained on the image that it predicts, so the probabilities do not depend on the image's label. They
     # serve twice: with the injected errors, to measure the recall, and with the given labels.
     flipped = inject_label_errors(dataset.train, INJECTED_FRACTION, derive_seed(0, "injected"))
-    others = {split: images for split, images in dataset.splits.items() if split != "train"}
-    prediction = predict(flipped, list(others.values()))
-    injected = np.argwhere((flipped.targets != dataset.train.targets).reshape(len(flipped), -1)).tolist()
+    train, *others = dataset.splits.values()
+    prediction = predict(flipped, others)
+    injected = np.argwhere((flipped.targets != train.targets).reshape(len(flipped), -1)).tolist()
     found = {(label_issue.row, label_issue.column) for label_issue in find_label_issues(flipped, prediction.own)}
-    probabilities = {"train": prediction.own, **dict(zip(others, prediction.others, strict=True))}
-    return LabelFindings(
-        {split: find_label_issues(images, probabilities[split]) for split, images in dataset.splits.items()},
-        {split: count_disagreements(images, probabilities[split]) for split, images in dataset.splits.items()},
-        {split: measure_agreement(images, probabilities[split]) for split, images in dataset.splits.items()},
-        len(injected),
-        sum((row, column) in found for row, column in injected),
-    )
+    findings = judge_labels([train, *others], [prediction.own, *prediction.others])
+    injected_found = sum((row, column) in found for row, column in injected)
+    return dataclasses.replace(findings, injected=len(injected), injected_found=injected_found)
 
 
 def inject_label_errors(images: Images, fraction: float, seed: int = 0) -> Images:

@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float32, Int64
 
 from lamina.data import Images
-from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.load import resize_images
 from lamina.data.splits import deal
-from lamina.errors import DataError, RecipeError, check_type, plural
+from lamina.errors import DataError, check_type, plural
 from lamina.insight.confident_learning import CrossPrediction, check_kind
+from lamina.insight.similarity import group_copies
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.device import choose_device
@@ -78,11 +78,12 @@ def check_dealable(images: Images) -> None:
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
     """The groups, after dividing those that are too large for one fold, and the number of images in these."""
     # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a whole class. lamina
-    # divides it into groups of identical images, and those that are still too large into single images.
+    # divides it into the given groups and identical images, and those that are still too large into single images.
     found = list(groups)
     divided = _find_too_large(images, found)
-    for row, digest in zip(divided, digest_rows(images.pixels[divided]), strict=True):
-        found[row] = ("identical", digest)
+    part = images.take(divided)
+    for row, copies in zip(divided, group_copies(part.pixels, (), part.groups), strict=True):
+        found[row] = ("identical", copies)
     for row in _find_too_large(images, found):
         found[row] = ("single", row)
     return found, len(divided)
@@ -126,7 +127,7 @@ def cross_predict(
     check_type(net, (Net, TimmNet), "net", 'a Net, such as load_net("cnn-s")', is_optional=False)
     check_type(recipe, (Recipe,), "recipe", 'a Recipe, such as load_recipe("cnn-s")', is_optional=False)
     check_dealable(images)
-    limited, _ = limit_groups(images, digest_rows(images.pixels) if groups is None else groups)
+    limited, _ = limit_groups(images, group_copies(images.pixels, (), images.groups) if groups is None else groups)
     seed = derive_seed(recipe.seed, "folds")
     folds = np.array(deal(images.kind.strata(images.targets), limited, [1 / FOLDS] * FOLDS, seed))
     if isinstance(net, TimmNet):
@@ -135,14 +136,9 @@ def cross_predict(
 
 
 def _predict_by_nets(
-    images: Images,
-    others: Sequence[Images],
-    folds: Int64[np.ndarray, " n"],
-    net: Net,
-    recipe: Recipe,
-    device: str,
+    images: Images, others: Sequence[Images], folds: Int64[np.ndarray, " n"], net: Net, recipe: Recipe, device: str,
     progress: Progress | None,
-) -> CrossPrediction:
+) -> CrossPrediction:  # fmt: skip
     task = task_of(images)
     own = np.empty((len(images), task.outputs), np.float32)
     sums = [np.zeros((len(each), task.outputs), np.float32) for each in others]
@@ -161,24 +157,13 @@ def _predict_by_nets(
 
 
 def _predict_by_heads(
-    images: Images,
-    others: Sequence[Images],
-    folds: Int64[np.ndarray, " n"],
-    net: TimmNet,
-    recipe: Recipe,
-    device: str,
+    images: Images, others: Sequence[Images], folds: Int64[np.ndarray, " n"], net: TimmNet, recipe: Recipe, device: str,
     progress: Progress | None,
-) -> CrossPrediction:
+) -> CrossPrediction:  # fmt: skip
     task = task_of(images)
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
-    try:
-        find_linear_head(model)
-    except RecipeError as error:
-        raise DataError(
-            f"The head of {net.net_name} is not one linear layer, which label checking needs. "
-            "Use another pretrained net, such as resnet18."
-        ) from error
+    find_linear_head(model)  # rejects a net without one
     pixels = np.concatenate([each.pixels for each in (images, *others)])
     first, *rest = features(model, pixels, progress).split([len(images), *map(len, others)])
     targets, parts = torch.from_numpy(np.array(images.targets)), torch.from_numpy(folds)

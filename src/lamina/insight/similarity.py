@@ -135,9 +135,9 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
     return [find(place) for place in range(count)]
 
 
-def group_copies(pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair]) -> list[int]:
-    """The group of each image: the first image that near-duplicates, in pairs, or identical pixels connect it with."""
-    groups = group_duplicates(digest_rows(pixels))
+def group_copies(pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair], given: Sequence[str] = ()) -> list[int]:
+    """The first image that near-duplicates, identical pixels and ``given`` groups connect each image with."""
+    groups = [*group_duplicates(digest_rows(pixels)), *group_duplicates(given)]
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
     return group_pairs(len(pixels), [*pairs, *identical])
 

@@ -11,6 +11,7 @@ from typing import Any
 from lamina.nets import Net
 from lamina.runs.record import RunRecord, describe_machine, find_versions
 from lamina.runs.run_folder import RunFolder
+from lamina.text import shorten
 from lamina.training.device import choose_again
 from lamina.values import fields_to_json
 
@@ -92,7 +93,8 @@ def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Di
         if one != other and name == "machine.flags":
             one, other = _drop_shared_words(one, other), _drop_shared_words(other, one)
         if one != other:
-            yield Difference(name, one, other)
+            is_long = name.startswith(("data.preparation.", "started_from."))  # these contain whole files
+            yield Difference(name, *((shorten(text, 100) for text in (one, other)) if is_long else (one, other)))
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:

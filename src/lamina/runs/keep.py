@@ -281,6 +281,8 @@ class Keeper:
         report = score_split(self.dataset, val, self._score)
         if report is None:  # it would fail after every epoch, which is no reason to end the training
             self.dataset = dataclasses.replace(self.dataset, val=None)
+        elif report.undefined and self._scores is None:
+            warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
         return report
 
     def _score(self, images: Images) -> Report:

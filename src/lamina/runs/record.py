@@ -28,7 +28,7 @@ from lamina.training.schedule import Fall
 from lamina.training.task import Task
 from lamina.values import fields_to_json, from_json_values
 
-FORMAT = 5  # version of the run folder; increase it with every change of the format
+FORMAT = 6  # version of the run folder; increase it with every change of the format
 COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", "i8mm", "sve")
 """Prefixes of processor flags that may affect the last bits of a sum."""
 
@@ -54,9 +54,7 @@ class DataOrigin:
     source: str
     name: str
     fingerprint: str
-    preparation: Preparation
-    corrected: int = 0  # labels
-    excluded: int = 0  # images
+    preparation: Preparation  # with the content of the files that it named
 
 
 @dataclass(frozen=True)
@@ -87,9 +85,9 @@ class StartedFrom:
     """The run whose weights a training started from, and what became of its classes, labels or numbers."""
 
     run: str  # absolute path
-    weights: str  # digest
     kept: tuple[str, ...]  # the outputs for these kept their weights
     new: tuple[str, ...]  # the outputs for these are initialized
+    trained_on: tuple[DataOrigin, ...]  # data of that run, and of those that it started from
 
     def __str__(self) -> str:
         kept = name_some(self.kept) or "none"

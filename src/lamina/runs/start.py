@@ -122,9 +122,9 @@ def start_run(
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     start = None if start_from is None else find_start(start_from, Path(runs_dir))
     choice = None if net is None else choose_net(net)
-    dataset = as_dataset(data)
+    dataset = as_dataset(data) if start is None else start.load(data)
     if start is not None:
-        dataset = start.fit(dataset)
+        start.check_recipe({} if recipe is None else vars(recipe))
         choice = net if isinstance(net, NetChoice) else start.choose_net(dataset, net)
     check_learnable(dataset)
     choice = choice or choose_net(choose_by_images(dataset))
@@ -205,9 +205,7 @@ def describe_record(
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataOrigin(
-            dataset.source, dataset.name, dataset.fingerprint, dataset.preparation, dataset.corrected, dataset.excluded
-        ),
+        data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
         device=prepared.device,
         precision=prepared.precision,
         rewind_on_nan=False,

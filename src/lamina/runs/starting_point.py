@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lamina.data import Dataset
+from lamina.data import Dataset, Images, Preparation
 from lamina.data.duplicates import digest_rows
-from lamina.data.load import find_prepared, resize_dataset
-from lamina.errors import DataError, RunError, check_type, plural
-from lamina.evaluation.intervals import Interval, matched_interval
-from lamina.nets import Net
+from lamina.data.load import as_dataset, find_prepared, resize_dataset
+from lamina.errors import DataError, RecipeError, RunError, check_type, plural
+from lamina.evaluation.evaluating import measure_gain, to_columns, to_truth
+from lamina.evaluation.intervals import Interval
+from lamina.nets import Net, Shape
 from lamina.runs.net_names import NetChoice
 from lamina.runs.record import RunRecord, StartedFrom
 from lamina.runs.retraining import choose_net
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
+from lamina.targets import REGRESSION, SINGLE_LABEL, MetricName, Score
 from lamina.training.features import find_head, predict_logits
 from lamina.training.fit import Home
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import overlay
-from lamina.training.task import Binary, task_of
-from lamina.training.tensors import digest_tensors
+from lamina.training.task import task_of
 
 INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with the average of the
@@ -59,6 +61,30 @@ class StartingPoint:
         origin = record.timm or record.own_module
         home = Home(len(dataset.train), min(dataset.train.shape[1:]))  # the recipe is used as it is
         return NetChoice(record.net_name, made, {"run": recipe}, origin, home)
+
+    def prepare(self, given: Mapping[str, Any]) -> Preparation:
+        """A preparation as given, otherwise with the run's image size, resizing and kind of target."""
+        own, (_, height, width) = self.run.record, self.model.in_shape
+        if given.get("size_px", height) != height:
+            raise DataError(f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
+                            f"{height}×{width} px, which further training keeps. Leave out --size.")  # fmt: skip
+        like: dict[str, Any] = {"resize": own.data.preparation.resize, "task": own.task.kind.name}
+        like |= {"size_px": height} if height == width else {}
+        return Preparation(**like | dict(given))
+
+    def check_recipe(self, given: Mapping[str, Any]) -> None:
+        """Raise ``RecipeError`` for another normalization or head, which belong to the weights of the run."""
+        for name in ("normalization", "head"):
+            own = getattr(self.run.record.recipe, name)
+            if given.get(name, own) != own:
+                raise RecipeError(
+                    f"{name} is {given[name]!r}, but {self.run.path} was trained with {own!r}, which further training "
+                    f"keeps. Leave out --{name} (in Python, use dataclasses.replace(run.record.recipe, epochs=5))."
+                )
+
+    def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
+        """The data set, read as that of the run; see :meth:`fit`."""
+        return self.fit(as_dataset(data, self.prepare({})))
 
     def fit(self, dataset: Dataset) -> Dataset:
         """The data set with images of the size that the run was trained on; raises ``DataError`` if impossible."""
@@ -95,34 +121,40 @@ class StartingPoint:
             else:
                 weights[name] = found
         new = tuple(name for name in names if name not in known)
-        start = StartedFrom(str(self.run.path.resolve()), digest_tensors(old), tuple(kept), new)
+        before = self.run.record
+        trained_on = (before.data, *(before.started_from.trained_on if before.started_from else ()))
+        start = StartedFrom(str(self.run.path.resolve()), tuple(kept), new, trained_on)
         return dataclasses.replace(record, mean=self.model.mean, std=self.model.std, started_from=start), weights
 
 
 @dataclass(frozen=True)
 class Improvement:
-    """The accuracy of a model before and after further training, on the same images."""
+    """The score of a model before and after further training, on the same images."""
 
     split: str
     images: int
     unknown: int  # images left out because the model before does not know their class
-    trained: int | None  # images left out because the model before was trained on them; ``None`` if that is not known
+    trained: int  # images left out because the model before, or one that it started from, was trained on them
+    are_all_known: bool  # whether all these training images are at hand
+    metric: str
     before: float
     after: float
-    interval: Interval  # of the difference
+    interval: Interval | None  # of the difference
 
     def __str__(self) -> str:
-        low, high = 100 * self.interval.low, 100 * self.interval.high
+        score = Score(self.metric, self.before)
+        before, after = (score.format(value, 1) for value in (self.before, self.after))
         left_out = [f"{self.unknown:,} of classes that the model before does not know"] if self.unknown else []
         left_out += [f"{self.trained:,} that it was trained on"] if self.trained else []
         rest = f"; left out: {' and '.join(left_out)}" if left_out else ""
-        if self.trained is None:
-            rest += "; its training images are not in this machine's cache, so these may include some of them"
-        return (
-            f"before {100 * self.before:.1f} %, after {100 * self.after:.1f} % correct; difference "
-            f"{100 * (self.after - self.before):+.1f} points (95 % interval {low:+.1f} to {high:+.1f}) on the same "
-            f"{plural(self.images, f'{self.split} image', f'{self.split} images')}{rest}"
+        if not self.are_all_known:
+            rest += "; not all of its training images are in this machine's cache, so these may include some of them"
+        text = (
+            f"{score.title} before {before}, after {after}; difference {100 * (self.after - self.before):+.1f} points"
         )
+        if self.interval is not None:
+            text += f" (95 % interval {100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f})"
+        return f"{text} on the same {plural(self.images, f'{self.split} image', f'{self.split} images')}{rest}"
 
 
 def find_start(start_from: Run | str | Path, runs_dir: Path) -> StartingPoint:
@@ -134,39 +166,39 @@ def find_start(start_from: Run | str | Path, runs_dir: Path) -> StartingPoint:
 
 def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | str:
     """Compare a run with the run that it started from on ``test``, else ``val``, or say why that is impossible."""
-    found, task = run.outputs, run.record.task
+    found, task, old = run.outputs, run.task, start.task
     outputs = found.get("test", found.get("val"))
-    if outputs is None or task.kind not in (SINGLE_LABEL, BINARY):
-        return "only trained models that predict classes are compared; use lamina evaluate"
-    images, known = dataset.splits[outputs.split], start.record.task.target_names
-    names = task.target_names if task.kind is SINGLE_LABEL else ("no", "yes")
-    known = known if task.kind is SINGLE_LABEL else names
-    is_known = np.array([names[int(target)] in known for target in images.targets])
-    trained = _find_trained(start, dataset)
-    is_new = np.ones(len(images), np.bool_)
-    if trained:
-        is_new = np.array([digest not in trained for digest in digest_rows(images.pixels)])
+    if outputs is None:
+        return "only trained models are compared; use lamina evaluate"
+    images = dataset.splits[outputs.split]
+    names, known = (one.kind.class_names(one.target_names) for one in (task, old))
+    trained, are_all_known = find_trained(start.record, images.shape)
+    kept = [name for name in names if name in known and {*task.target_names} & {*old.target_names}]
+    places = [[of.index(name) for name in kept] for of in (names, known)]
+    is_known = np.ones(len(images), np.bool_) if task.kind is not SINGLE_LABEL else np.isin(images.targets, places[0])
+    is_new = np.array([digest not in trained for digest in digest_rows(images.pixels)])
     rows = np.flatnonzero(is_known & is_new)
-    if not len(rows):
+    if not (kept and len(rows)):
         return f"no {images.split} image is of a class that the model before knows, and new to it"
-    model = start.load_model()
-    logits = predict_logits(model, images.pixels[rows]), outputs.raw_logits(task)[rows]
-    predicted = [
-        own.decide(torch.from_numpy(one))[:, 0].int().numpy() if isinstance(own, Binary) else one.argmax(axis=1)
-        for own, one in zip((start.task, run.task), logits, strict=True)
-    ]
-    truth = [names[int(target)] for target in images.targets[rows]]
-    before, after = (
-        np.array([of[place] == true for place, true in zip(one.tolist(), truth, strict=True)])
-        for of, one in ((known, predicted[0]), (names, predicted[1]))
+    before, after = predict_logits(start.load_model(), images.pixels[rows]), outputs.raw_logits(task)[rows]
+    both = []
+    for own, logits, columns in ((task, after, places[0]), (old, before, places[1])):
+        values, chosen = to_columns(own, torch.from_numpy(logits).double())
+        both.append((values[:, columns], chosen[:, columns]))
+    truth = to_truth(task, torch.from_numpy(images.targets[rows]))[:, places[0]]
+    metric = cast(MetricName, task.metric or task.kind.metrics[0])
+    compared = measure_gain(metric, both[0], both[1], truth)
+    if compared is None:
+        return f"the {Score(metric, 0.0).title} of these {len(rows):,} {images.split} images is undefined"
+    (score, gain), counts = compared, (int((~is_known).sum()), int((is_known & ~is_new).sum()))
+    return Improvement(
+        images.split, len(rows), *counts, are_all_known, metric, gain.value, score.value, gain.gain_interval
     )
-    interval = matched_interval(int((after & ~before).sum()), int((before & ~after).sum()), len(rows))
-    left_out = int((~is_known).sum()), None if trained is None else int((is_known & ~is_new).sum())
-    return Improvement(images.split, len(rows), *left_out, float(before.mean()), float(after.mean()), interval)
 
 
-def _find_trained(run: Run, dataset: Dataset) -> set[str] | None:
-    """Digests of the images that a run was trained on; ``None`` if they are not at hand."""
-    origin = run.record.data
-    own = find_prepared(origin.source, origin.preparation, origin.fingerprint)
-    return set(digest_rows(own.train.pixels)) if own and own.train.shape == dataset.train.shape else None
+def find_trained(record: RunRecord, shape: Shape) -> tuple[set[str], bool]:
+    """Digests of the training images of a run and of those it started from, and whether these are all at hand."""
+    origins = (record.data, *(record.started_from.trained_on if record.started_from else ()))
+    found = [find_prepared(origin.source, origin.preparation, origin.fingerprint) for origin in origins]
+    known = [own.train for own in found if own is not None and own.train.shape == shape]
+    return {digest for images in known for digest in digest_rows(images.pixels)}, len(known) == len(origins)

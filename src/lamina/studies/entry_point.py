@@ -90,7 +90,7 @@ def train(
         train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
     else:
         origin = find_start(start_from, Path(runs_dir))
-        dataset = origin.fit(as_dataset(data))
+        dataset = origin.load(data)
         start, choice = partial(start, start_from=origin.run), origin.choose_net(dataset, net)
         train_one = _plan(choice, recipe, seconds, device)
     limit = _limit(began, net or start_from, seconds)

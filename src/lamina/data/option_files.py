@@ -1,0 +1,82 @@
+"""The small files that options name, such as tables of corrections, read as any spreadsheet saves them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lamina.data.preparation import Preparation
+from lamina.errors import DataError
+from lamina.text import unguard
+
+
+def contain_files(preparation: Preparation) -> Preparation:
+    """The preparation with the content of the files that it names, so that a run does not depend on them."""
+    labels_from = tuple(read_text(file, "labels_from") for file in preparation.labels_from)
+    exclude, rule = preparation.exclude, preparation.group_from
+    return replace(
+        preparation,
+        labels_from=labels_from,
+        exclude=None if exclude is None else read_text(exclude, "exclude"),
+        group_from=read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule,
+    )
+
+
+def read_text(file: str, option: str) -> str:
+    """The content of a file, which ends with a line break; a text with a line break is the content of a file."""
+    if "\n" in file:
+        return file
+    try:
+        return Path(file).expanduser().read_bytes().decode("utf-8-sig") + "\n"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(
+            f"Cannot read {file} for {_flag(option)} (in Python, {option}): {reason}. Check the path; the text must be "
+            "UTF-8 (in Excel: CSV UTF-8)."
+        ) from None
+
+
+def read_rows(file: str, option: str) -> list[list[str]]:
+    """The cells of a CSV file or of its content, without empty rows; separated by commas, semicolons or tabs."""
+    text = read_text(file, option)
+    first = text.lstrip().partition("\n")[0]
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count)))
+    except csv.Error as error:
+        raise DataError(f"{name_file(file, option)} is not a CSV file: {error}. Save it again as CSV UTF-8.") from None
+    return [list(map(unguard, row)) for row in rows if any(map(str.strip, row))]
+
+
+def read_pairs(file: str, option: str, column: str, advice: str) -> list[tuple[str, str]]:
+    """The images in a CSV file, each with its cell in another column; ``advice`` ends the message if one is missing."""
+    head, *rows = read_rows(file, option) or [[]]
+    columns = [cell.strip().lower() for cell in head]
+    if [columns.count(name) for name in ("image", column)] != [1, 1]:
+        raise DataError(
+            f"{name_file(file, option)} has the columns {', '.join(head) or '(none)'}; it must have image and "
+            f"{column}. {advice}"
+        )
+    named = (dict(zip(columns, row, strict=False)) for row in rows)
+    return [(row.get("image", ""), row.get(column, "").strip()) for row in named]
+
+
+def name_file(file: str, option: str) -> str:
+    """The name of a file in messages; of content, which a run stores, the option."""
+    return f"The file of {_flag(option)}" if "\n" in file else file
+
+
+def describe_unknown(images: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Names that are not in a data set, each with the name that a spreadsheet may have changed."""
+    whole = {name.lstrip("0"): name for name in names}
+    meant = [whole.get(image.lstrip("0")) for image in images]
+    return [
+        f"{image} (did you mean {name}? Spreadsheets remove leading zeros)" if name else image
+        for image, name in zip(images, meant, strict=True)
+    ]
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
