@@ -214,8 +214,11 @@ def test_labels_and_yes_or_no_are_corrected(tmp_path):
         ),
         (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,cat\n", "has dog and cat for train/cat/0.png. Keep one of"),
         (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,exclude\n", "has dog and exclude for train/cat/0.png. Keep"),
-        (HEAD + "train/cat/0.png,cat,dog,\n", "has an empty column correct, so it changes nothing. Write the correct"),
-        (HEAD, "has an empty column correct"),
+        (
+            HEAD + "train/cat/0.png,cat,dog,\n",
+            "has no entry in the column correct, so it changes nothing. Write the correct",
+        ),
+        (HEAD, "has no entry in the column correct"),
         ("\n", "has the columns (none); it must have image and correct. Write the correct label of an image"),
         ("image,given,likely,action\nx,a,b,\n", "has the columns image, given, likely, action; it must have image and"),
         ("image,correct,Correct\nx,a,b\n", "it must have image and correct"),

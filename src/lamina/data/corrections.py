@@ -100,7 +100,7 @@ def _read_table(path: str) -> Table:
     file = name_file(path, "labels_from")
     rows = read_pairs(path, "labels_from", "correct", ADVICE)
     if not any(label for _, label in rows):
-        raise DataError(f"{file} has an empty column correct, so it changes nothing. {ADVICE}")
+        raise DataError(f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}")
     return file, rows
 
 
