@@ -11,7 +11,7 @@ from commands import events, run_lamina, run_process, write_images
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from lamina.data import load_data
+from lamina.data import Preparation, load_data
 from lamina.runs.stored import load_run
 from lamina.training.activations import watch
 
@@ -125,6 +125,19 @@ def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace
     with np.load("features.npz") as arrays:
         assert arrays["targets"].dtype == np.float32
         assert arrays["targets"].shape == (len(arrays["features"]), 2)
+
+
+def test_all_features_are_saved_however_many(workplace, image_set):
+    """Similar images are found by fewer, so that memory is bounded."""
+    words = ("train", "Flatten(), Output()", "--data", image_set, "--size", "40", "--epochs", "1", "--name", "wide")
+    assert run_lamina(*words).returncode == 0
+    done = run_lamina("embed", image_set, "wide", "--output", "features.npz")
+    assert done.returncode == 0, done.stderr
+    data, record = load_data(image_set, Preparation(size_px=40)), load_run("wide").record
+    expected = (data.train.pixels.astype(float) - record.mean) / record.std
+    with np.load("features.npz") as arrays:
+        own = arrays["features"][arrays["splits"] == "train"]
+    np.testing.assert_allclose(np.sort(own), np.sort(expected.reshape(len(expected), -1)), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from lamina.cli.models import choose_evaluated_data, load_predictor
@@ -12,7 +10,7 @@ from lamina.cli.output import check_output, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.load import ClassMatch
 from lamina.files import open_atomically
-from lamina.training.features import features
+from lamina.training.features import iter_features
 
 
 def run(options: EmbedOptions, terminal: Terminal) -> int:
@@ -22,11 +20,12 @@ def run(options: EmbedOptions, terminal: Terminal) -> int:
         run, options.data, predictor, terminal, options.preparation, ClassMatch(unknown="keep")
     )
     splits = [images for images in dataset.splits.values() if len(images)]
+    total, found = sum(map(len, splits)), []
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        found = [
-            features(predictor.model, images.pixels, partial(show_progress, f"embedding {images.split}")).numpy()
-            for images in splits
-        ]
+        for images in splits:
+            for _, part in iter_features(predictor.model, images.pixels):
+                found.append(part.numpy())
+                show_progress("embedding", sum(map(len, found)), total)
     arrays = {
         "features": np.concatenate(found),
         "names": np.array([name for images in splits for name in images.names], np.str_),
@@ -36,7 +35,7 @@ def run(options: EmbedOptions, terminal: Terminal) -> int:
     }
     with writing(options.output), open_atomically(options.output) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    images, size = arrays["features"].shape
-    terminal.say(f"{options.output}: {size:,} features of {images:,} images")
-    terminal.emit("embedded", file=str(options.output), images=images, features=size)
+    size = arrays["features"].shape[1]
+    terminal.say(f"{options.output}: {size:,} features of {total:,} images")
+    terminal.emit("embedded", file=str(options.output), images=total, features=size)
     return 0
