@@ -144,7 +144,7 @@ def test_by_default_the_cache_takes_half_of_what_is_free_without_it(cache, monke
     import shutil
 
     free = shutil.disk_usage(cache).free
-    assert find_limit_bytes(6 * 10**9) == pytest.approx((free + 6e9) / 2, rel=0.01)
+    assert find_limit_bytes(6 * 10**9) == pytest.approx((free + 6e9) / 2, rel=0.1)  # others use the disk, too
     monkeypatch.setenv("LAMINA_CACHE_GB", "2.5")
     assert find_limit_bytes(6 * 10**9) == 2_500_000_000
 
