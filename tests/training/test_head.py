@@ -20,6 +20,7 @@ from lamina.nets import Conv2d, GlobalAvgPool, Net, Output
 from lamina.training import head as head_module
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.head import (
+    FOLDS,
     PATIENCE,
     PENALTIES,
     USUAL_PENALTY,
@@ -186,11 +187,18 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_image(kind):
     assert np.abs(center(found.logits.numpy(), task) - expected).max() < 0.05 * max(1.0, np.abs(expected).max())
 
 
+def deal_plain(strata, seed, folds=FOLDS, groups=()):
+    """The folds of images with these classes and groups."""
+    pixels = np.zeros((len(strata), 1, 1, 1), np.uint8)
+    images = Images.from_arrays(pixels, np.array(strata), [str(number) for number in range(13)])
+    return deal_folds(dataclasses.replace(images, groups=groups), np.arange(len(strata)), seed, folds)
+
+
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_penalty_is_the_one_with_the_lowest_held_out_loss(kind):
     features = draw_features(120)
     task, targets = pose(kind, features)
-    folds = deal_folds([0] * 120, seed=0)
+    folds = deal_plain([0] * 120, 0)
     losses = []
     for penalty in PENALTIES:
         logits = torch.empty(120, task.outputs)
@@ -212,7 +220,7 @@ def test_features_that_tell_the_targets_get_a_small_penalty(kind):
     z = ((features - features.mean(0)) / features.std(0)).numpy()
     targets = torch.from_numpy(np.array(TARGETS[kind](4 * z[:, 9:])))
     task, _ = pose(kind, features)
-    assert choose_penalty(features, targets, deal_folds([0] * 240, seed=0), task) <= 1.0
+    assert choose_penalty(features, targets, deal_plain([0] * 240, 0), task) <= 1.0
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -220,30 +228,41 @@ def test_features_that_do_not_tell_them_get_a_large_one(kind):
     features = draw_features()
     task, targets = pose(kind, features)
     shuffled = targets[torch.from_numpy(np.random.default_rng(5).permutation(len(targets)))]
-    assert choose_penalty(features, shuffled, deal_folds([0] * 240, seed=0), task) >= USUAL_PENALTY
+    assert choose_penalty(features, shuffled, deal_plain([0] * 240, 0), task) >= USUAL_PENALTY
 
 
 def test_class_weights_decide_the_held_out_loss_too():
     features = draw_features()
     task, targets = pose("binary", features)
-    plain = cross_fit(features, targets, deal_folds([0] * 240, 0), task, 30.0)
-    heavy = cross_fit(features, targets, deal_folds([0] * 240, 0), task, 30.0, torch.where(targets, 50.0, 0.02))
+    plain = cross_fit(features, targets, deal_plain([0] * 240, 0), task, 30.0)
+    heavy = cross_fit(features, targets, deal_plain([0] * 240, 0), task, 30.0, torch.where(targets, 50.0, 0.02))
     assert heavy.logits.mean() > plain.logits.mean() + 1  # the positives weigh more
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(0, 5), st.integers(1, 5))
 def test_folds_and_the_strata_within_them_differ_by_one_image_at_most(strata, seed, folds):
-    dealt = deal_folds(strata, seed, folds).tolist()
+    dealt = deal_plain(strata, seed, folds).tolist()
     assert set(dealt) <= set(range(folds))
     for chosen in (set(strata), *({stratum} for stratum in strata)):
         sizes = collections.Counter(fold for fold, stratum in zip(dealt, strata, strict=True) if stratum in chosen)
         counts = [sizes[fold] for fold in range(folds)]
         assert max(counts) - min(counts) <= 1
-    assert deal_folds(strata, seed, folds).tolist() == dealt
+    assert deal_plain(strata, seed, folds).tolist() == dealt
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=60), st.integers(0, 5))
+def test_a_group_is_in_one_fold(images, seed):
+    strata, groups = zip(*images, strict=True)
+    dealt = deal_plain(strata, seed, 3, tuple(map(str, groups))).tolist()
+    found = collections.defaultdict(set)
+    for group, fold in zip(groups, dealt, strict=True):
+        found[group].add(fold)
+    assert all(len(folds) == 1 for folds in found.values())
+    assert set(dealt) <= {0, 1, 2}
 
 
 def test_another_seed_deals_other_folds():
-    assert not torch.equal(deal_folds([0] * 30, 0), deal_folds([0] * 30, 1))
+    assert not torch.equal(deal_plain([0] * 30, 0), deal_plain([0] * 30, 1))
 
 
 class Pixels(nn.Module):

@@ -104,12 +104,16 @@ def try_from_scratch(candidate: Candidate, fit: HeadFit, seconds: float, device:
     """
     began = time.perf_counter()
     train = candidate.experiment.dataset.train
-    folds = deal_folds(train.kind.strata(train.targets[fit.rows]), candidate.recipe.seed)
-    held = np.flatnonzero(folds.numpy() == 0)[:MOST_HELD_OUT]
+    held = np.flatnonzero(deal_folds(train, fit.rows, candidate.recipe.seed).numpy() == 0)[:MOST_HELD_OUT]
     if len(held) < 2:
         return None
     rows = fit.rows[held]
     kept = np.setdiff1d(np.arange(len(train)), rows)
+    if train.groups:
+        unseen = {train.groups[row] for row in rows.tolist()}
+        kept = np.array([row for row in kept.tolist() if train.groups[row] not in unseen], np.int64)
+    if not len(kept):
+        return None
     resize = candidate.experiment.dataset.resize
     images, others = (resize_images(train.take(part), candidate.side_px, resize) for part in (kept, rows))
     try:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lamina.data import Images
+from lamina.data.splits import deal
 from lamina.errors import NotFiniteError, RecipeError
 from lamina.training.activations import record_calls
 from lamina.training.events import FeatureProgress, HeadFit
@@ -89,7 +90,7 @@ def fit_model_head(
     targets = torch.from_numpy(sample.targets)
     weights = task.weigh(targets) if recipe.class_weights else None
     few = torch.linspace(0, len(sample) - 1, min(len(sample), CHOOSING_IMAGES)).long()
-    folds = deal_folds(sample.kind.strata(sample.targets[few.numpy()]), recipe.seed)
+    folds = deal_folds(sample, few.numpy(), recipe.seed)
     of_few = None if weights is None else weights[few]
     penalty = choose_penalty(found[few], targets[few], folds, task, of_few)
     held_out = cross_fit(found[few], targets[few], folds, task, penalty, of_few)
@@ -108,8 +109,11 @@ def fit_model_head(
     )
 
 
-def deal_folds(strata: Sequence[object], seed: int, folds: int = FOLDS) -> Int64[Tensor, " n"]:
-    """The fold of each image, drawn so that each stratum is spread evenly over all folds."""
+def deal_folds(images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS) -> Int64[Tensor, " n"]:
+    """The fold of each of some images: each stratum is spread evenly over all folds, and each group is in one."""
+    strata = images.kind.strata(images.targets[rows])
+    if images.groups:
+        return torch.tensor(deal(strata, [images.groups[row] for row in rows.tolist()], [1 / folds] * folds, seed))
     order = torch.randperm(len(strata), generator=derive_generator(seed, "folds")).tolist()
     order.sort(key=lambda row: str(strata[row]))  # a stable sort, so each stratum stays in random order
     dealt = torch.empty(len(strata), dtype=torch.int64)
