@@ -133,8 +133,8 @@ def test_a_training_image_is_most_like_itself(server):
         missing = server.ask(f"/v1/similar?model={name}", noise())
         assert missing.status == 404
         assert missing.values == {
-            "error": "The training images are not in this machine's cache, or have changed. Load them here with lamina "
-            "data."
+            "error": "The training images are not in the server's cache, or have changed. Load them there with lamina "
+            "similar RUN IMAGE."
         }
     assert server.find_worker() == before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from PIL import Image
 from served import API, Server, encode, fits, open_page, serving
 
 from lamina import Recipe, load_data, load_run, start_run
 from lamina.cli import main
+from lamina.cli.serve import name_runs
+from lamina.data import Preparation
 from lamina.deploy.confidence_rule import ConfidenceRule
 from lamina.deploy.serve import inference
+from lamina.errors import DataError
 from lamina.evaluation.calibration import Calibration, Threshold
 from lamina.evaluation.outputs import Outputs
 from lamina.training.loop import Training
@@ -94,7 +99,11 @@ def test_the_server_says_what_it_was_told(chosen):
     alarm, size = given["models"]
     assert [alarm["model"], size["model"]] == ["parts", "size"]
     assert (alarm["aim"], alarm["calibrated_on"]) == ("recall=0.95", "out-of-fold predictions of 100 train images")
-    assert (size["aim"], size["calibrated_on"]) == ("", None)
+    assert alarm["thresholds_on"] == alarm["calibrated_on"]
+    assert (size["aim"], size["calibrated_on"], size["thresholds_on"]) == ("", None, None)
+    low, high = scipy.stats.beta(161, 40).ppf([0.025, 0.975])  # the coverage of 200 images (Vovk, 2012)
+    assert alarm["coverage_interval"] == size["coverage_interval"] == pytest.approx([low, high], abs=0.005)
+    assert all(fits(model, API["components"]["schemas"]["Model"], API) for model in (alarm, size))
     assert chosen.ask("/v1/similar", IMAGES[0]).status == 404
 
 
@@ -109,6 +118,7 @@ def test_the_page_shows_thresholds_and_intervals_and_no_button_without_a_task(ch
         expect(alarm).to_contain_text("threshold")
         expect(alarm).to_contain_text("chosen for recall=0.95")
         expect(alarm).to_contain_text("Prediction set: ")
+        expect(alarm).to_contain_text("of new images (95 % interval; the aim is 80.0%)")
         expect(size).to_contain_text(" ± ")
         expect(page.get_by_role("button", name="Similar training images")).to_have_count(0)
         expect(page.get_by_role("button", name="Explain this prediction")).to_have_count(2)
@@ -139,6 +149,67 @@ def test_a_data_set_that_takes_long_to_list_delays_nobody(tmp_path, monkeypatch)
     assert time.monotonic() - began < 5
     assert (answer["status"], answer["problem"][:9]) == (503, "lamina is")
     listed.set()
-    served.training_images.result()
+    served.listing.result()
     (answer,) = inference.respond([served], "similar", 0, [image])
     assert answer["searched"] == len(data.train)
+
+
+def test_training_images_that_are_loaded_later_are_found_without_a_restart(tmp_path, monkeypatch):
+    for place in range(20):
+        folder = tmp_path / "photos" / ("cat" if place % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (12 * place, 0, 0)).save(folder / f"{place}.png")
+    data = load_data(tmp_path / "photos", Preparation(size_px=8))
+    run = start_run(NET, data, Recipe(epochs=1, batch_size=2), runs_dir=tmp_path)
+    for _ in run.iter_train(data=data):
+        pass
+    run = load_run(run.path)
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "empty"))
+    served = inference.Served("pets", run, run.predictor(device="cpu"), ConfidenceRule())
+    file = tmp_path / "photos/cat/1.png"
+    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    assert answer["status"] == 404
+    assert answer["problem"].endswith("Load them there with lamina similar RUN IMAGE.")
+    assert main(["similar", str(run.path), str(file)]) == 0  # as the message says
+    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    assert answer["status"] == 404  # not listed again at once
+    monkeypatch.setattr(served, "look_again", 0.0)
+    (answer,) = inference.respond([served], "similar", 0, [file.read_bytes()])
+    assert answer["searched"] == len(data.train)
+
+
+def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(parts, tmp_path):
+    run = load_run(parts["alarm"])
+    few = replace(
+        DATA, train=replace(DATA.train, targets=run.outputs["val"].targets[:12], target_names=("a?",)), test=None
+    )
+    small = begin_run(NET, few, RECIPE, net_name="tiny", name="small", device="cpu", runs_dir=tmp_path)
+    small.folder.save_model(Training(NET, few.train, RECIPE, device="cpu").model)
+    val = run.outputs["val"]
+    small.folder.save_outputs([Outputs("val", val.logits[:12], val.targets[:12], val.names[:12])])
+    aimed = Calibration("val", 12, (), "recall=0.95", (Threshold("a?", 0.4, 6, 6, 6),))
+    small.folder.save_calibration(aimed)
+    labels = replace(DATA.train, targets=np.ones((12, 2), bool), target_names=("wet", "old"))
+    labels.targets[::2] = False
+    data = replace(DATA, train=labels, test=None)
+    several = begin_run(NET, data, RECIPE, net_name="tiny", name="labels", device="cpu", runs_dir=tmp_path)
+    several.folder.save_model(Training(NET, labels, RECIPE, device="cpu").model)
+    paths = {name: str(path) for name, path in {"small": small.path, "labels": several.path}.items()}
+    remarks: list[str] = []
+    served = inference.open_runs(paths, "cpu", 0.8, remarks.append)
+    warned, fitted, without = remarks
+    assert warned.startswith(f"{small.path}: warning: --coverage is 80 %, but val has only 12 images, so as few as")
+    assert fitted.startswith(f"{small.path}: coverage: 80 %, fitted to 12 val images")
+    assert without.startswith(f"{several.path} is multi-label; lamina serves it without prediction sets")
+    first, second = (one.describe() for one in served)
+    assert first["coverage_interval"][0] < 0.7
+    assert second["coverage_interval"] is None
+    assert (first["calibrated"], first["calibrated_on"], first["thresholds_on"]) == (False, None, "12 val images")
+    with pytest.raises(DataError, match=re.escape(f"{small.path}: --coverage is 0.99, but val has only 12 images")):
+        inference.open_runs(paths, "cpu", 0.99, remarks.append)
+
+
+def test_a_name_is_necessary_before_an_equals_sign():
+    with pytest.raises(DataError) as raised:
+        name_runs([Path("=runs/a")])
+    assert str(raised.value) == "NAME is missing before = in =runs/a. Use a name, as in pets=runs/a."

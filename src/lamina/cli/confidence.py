@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from lamina.cli.terminal import Terminal
-from lamina.deploy.confidence_rule import ConfidenceRule, find_probabilities, find_val, fit_coverage, make_rule
+from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, find_val, fit_coverage, make_rule
 from lamina.evaluation.calibration import (
-    choose_sets,
     choose_thresholds,
     describe_fraction,
     judge_predictions,
     keep_favored,
 )
-from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
 from lamina.training.recipe import Recipe
@@ -57,42 +53,10 @@ def make_confidence_rule(
             terminal.remark(f"{rule.favored} is never rejected, {why}")
     if coverage is None:
         return rule
-    val = find_val(run, "--coverage")
-    rule = fit_coverage(rule, task, val, coverage)
-    terminal.remark(_describe_coverage(run, task, rule, len(val.logits), coverage, terminal))
+    rule = fit_coverage(rule, task, find_val(run, "--coverage"), coverage)
+    for line in describe_coverage(run, task, rule, coverage):
+        terminal.remark(line)
     return rule
-
-
-def _describe_coverage(
-    run: Run, task: Task, rule: ConfidenceRule, count: int, coverage: float, terminal: Terminal
-) -> str:
-    """What the coverage was fitted to, and what it is on the test images; warns if ``val`` is small."""
-    place, test = math.ceil((count + 1) * coverage), run.outputs.get("test")
-    # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv 1209.2673).
-    low, high = (100 * end for end in vars(wilson_interval(place, count)).values())
-    if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):  # at most 1.5 times as many uncovered
-        terminal.remark(
-            f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as few as "
-            f"{low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
-            "images; use a larger --val."
-        )
-    words = (
-        f"coverage: {100 * coverage:g} %, fitted to {count:,} val images, so about {low:.1f} to {high:.1f} % of new "
-        "images (95 % interval)"
-    )
-    if test is None:
-        return words
-    words += f"; measured on {len(test.logits):,} test images:"
-    if rule.threshold is None:
-        are_inside = (np.abs(test.logits - test.targets) <= np.array(rule.half_widths)).sum(axis=0)
-        shares = ", ".join(describe_fraction(int(inside), len(test.logits)) for inside in are_inside)
-        return f"{words} {shares} of the true numbers are in their intervals"
-    sets = choose_sets(find_probabilities(task, test), rule.threshold)
-    holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]
-    share = describe_fraction(int(holds_truth.sum()), len(sets))
-    return (
-        f"{words} {share} of the sets contain the true class, {sets.sum(axis=1).mean():.2f} classes per set on average"
-    )
 
 
 def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -> None:

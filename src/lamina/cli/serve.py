@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lamina.cli.options.use_options import ServeOptions
 from lamina.cli.terminal import Terminal
+from lamina.deploy.confidence_rule import check_fraction
 from lamina.errors import DataError, escape
 
 
@@ -22,6 +23,7 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
         raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
     if not 1 <= options.max_mb <= 256:
         raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
+    check_fraction("--coverage", options.coverage)
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
@@ -86,6 +88,8 @@ def _split_name(path: Path) -> tuple[str, Path]:
     """The name and the run of NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
     name, _, run = str(path).partition("=")
     exists = any(os.path.exists(one) for one in (path, Path("runs", path)))  # noqa: PTH110  # exists() fails on long names
+    if run and not name and not exists:
+        raise DataError(f"NAME is missing before = in {path}. Use a name, as in pets={run}.")
     if exists or not (name and run) or name != Path(name).name:
         return "", path
     return escape(name), Path(run)

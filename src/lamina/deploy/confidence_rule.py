@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,15 @@ import torch
 from jaxtyping import Float64
 
 from lamina.errors import DataError, RunError
-from lamina.evaluation.calibration import expand_probabilities, find_favored, fit_intervals, fit_sets
+from lamina.evaluation.calibration import (
+    choose_sets,
+    describe_fraction,
+    expand_probabilities,
+    find_favored,
+    fit_intervals,
+    fit_sets,
+)
+from lamina.evaluation.intervals import Interval, Z, wilson_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import Prediction
 from lamina.runs.run import Run
@@ -28,6 +37,7 @@ class ConfidenceRule:
     threshold: float | None = None
     half_widths: tuple[float, ...] = ()
     favored: str = ""
+    covered: Interval | None = None  # 95 % interval of the fraction of new images that sets or intervals cover
 
     def rejects(self, prediction: Prediction) -> bool:
         own = prediction.values.get(prediction.predicted, 1.0) if isinstance(prediction.predicted, str) else 1.0
@@ -43,8 +53,7 @@ class ConfidenceRule:
 def make_rule(task: Task, limit: float | None, coverage: float | None) -> ConfidenceRule:
     """The rule for a confidence threshold; ``DataError`` if it or the coverage is out of range, or does not apply."""
     for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
-        if value is not None and not 0 < value < 1:
-            raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
+        check_fraction(flag, value)
         if value is not None and task.kind is MULTI_LABEL:
             raise DataError(
                 f"The model is multi-label, but {flag} needs exactly one class per image. Leave out {flag}."
@@ -54,6 +63,11 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
             "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9."
         )
     return ConfidenceRule(limit, favored={0: "no", 1: "yes"}.get(find_favored(task), ""))
+
+
+def check_fraction(flag: str, value: float | None) -> None:
+    if value is not None and not 0 < value < 1:
+        raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
 
 
 def find_val(run: Run, flag: str) -> Outputs:
@@ -67,6 +81,9 @@ def find_val(run: Run, flag: str) -> Outputs:
 
 def fit_coverage(rule: ConfidenceRule, task: Task, val: Outputs, coverage: float) -> ConfidenceRule:
     """The rule with prediction sets or intervals that hold the truth for this fraction of images."""
+    count = len(val.logits)
+    # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv 1209.2673).
+    rule = replace(rule, covered=wilson_interval(min(count, math.ceil((count + 1) * coverage)), count))
     if task.kind is REGRESSION:
         half_widths = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
         if np.isfinite(half_widths).all():
@@ -76,9 +93,38 @@ def fit_coverage(rule: ConfidenceRule, task: Task, val: Outputs, coverage: float
         if threshold is not None:
             return replace(rule, threshold=threshold)
     raise DataError(
-        f"--coverage is {coverage:g}, but val has only {len(val.logits):,} images, too few to fit it. Use a lower "
+        f"--coverage is {coverage:g}, but val has only {count:,} images, too few to fit it. Use a lower "
         "--coverage, or train with a larger --val."
     )
+
+
+def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
+    """What the coverage was fitted to, and what it is on the test images, after a warning if ``val`` is small."""
+    assert rule.covered is not None  # noqa: S101
+    count, test, lines = len(run.outputs["val"].logits), run.outputs.get("test"), []
+    low, high = 100 * rule.covered.low, 100 * rule.covered.high
+    if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):  # at most 1.5 times as many uncovered
+        lines.append(
+            f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as few as "
+            f"{low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
+            "images; use a larger --val."
+        )
+    words = (
+        f"coverage: {100 * coverage:g} %, fitted to {count:,} val images, so about {low:.1f} to {high:.1f} % of new "
+        "images (95 % interval)"
+    )
+    if test is None:
+        return [*lines, words]
+    words += f"; measured on {len(test.logits):,} test images:"
+    if rule.threshold is None:
+        are_inside = (np.abs(test.logits - test.targets) <= np.array(rule.half_widths)).sum(axis=0)
+        shares = ", ".join(describe_fraction(int(inside), len(test.logits)) for inside in are_inside)
+        return [*lines, f"{words} {shares} of the true numbers are in their intervals"]
+    sets = choose_sets(find_probabilities(task, test), rule.threshold)
+    holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]
+    share = describe_fraction(int(holds_truth.sum()), len(sets))
+    per_set = f"{sets.sum(axis=1).mean():.2f} classes per set on average"
+    return [*lines, f"{words} {share} of the sets contain the true class, {per_set}"]
 
 
 def find_probabilities(task: Task, outputs: Outputs) -> Float64[np.ndarray, "n k"]:

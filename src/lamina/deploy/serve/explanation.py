@@ -33,6 +33,7 @@ FAITHFULNESS_SECONDS = 30.0
 # images in the cache, which continues in a thread. The rest is for their features; if it is too short, a random part is
 # searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
 SIMILAR_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 10.0  # between searches for training images that are not in the cache
 IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
 SHOWN = 6
 FOR, AGAINST = (178, 24, 43), (33, 102, 172)  # red and blue
@@ -108,7 +109,10 @@ def find_training_images(run: Run) -> Images | str:
     """The training images of a run, or why they are not available; decodes nothing."""
     origin = run.record.data
     if (dataset := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
-        return "The training images are not in this machine's cache, or have changed. Load them here with lamina data."
+        return (
+            "The training images are not in the server's cache, or have changed. Load them there with "
+            "lamina similar RUN IMAGE."
+        )
     return dataset.train
 
 

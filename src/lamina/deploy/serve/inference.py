@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ import torch
 
 from lamina.data import Images
 from lamina.data.preparation import Resize
-from lamina.deploy.confidence_rule import ConfidenceRule, find_val, fit_coverage, make_rule
+from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, find_val, fit_coverage, make_rule
 from lamina.deploy.serve.explanation import (
+    LOOK_AGAIN_SECONDS,
     SIMILAR_SECONDS,
     TrainingImages,
     compute_features,
@@ -29,12 +30,12 @@ from lamina.deploy.serve.explanation import (
     find_training_images,
 )
 from lamina.deploy.serve.worker import pack_values, read_request
-from lamina.errors import LaminaError, RunError
+from lamina.errors import DataError, LaminaError, RunError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.targets import BINARY, REGRESSION
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 
 
 @dataclass
@@ -45,18 +46,24 @@ class Served:
     run: Run
     predictor: Predictor
     rule: ConfidenceRule  # prediction sets or intervals
+    similar: TrainingImages | str | None = None  # why they are not available, until a time of ``time.monotonic``
+    look_again: float = 0.0
+    listing: Future[Images | str] | None = None  # in progress
 
-    @cached_property
-    def training_images(self) -> Future[Images | str]:
-        """The run's training images, or why they are not available; listing a large data set takes long."""
-        return ThreadPoolExecutor(1).submit(find_training_images, self.run)
+    def find_training_images(self) -> TrainingImages | str:
+        """The run's training images with their features, or why they are not available.
 
-    @cached_property
-    def similar(self) -> TrainingImages | str:
-        """The run's training images with their features; raises ``TimeoutError`` if they are not found in time."""
-        until = time.monotonic() + SIMILAR_SECONDS
-        found = self.training_images.result(SIMILAR_SECONDS / 2)
-        return found if isinstance(found, str) else compute_features(self.predictor.model, found, until)
+        Raises ``TimeoutError`` if they are not found in time: listing a large data set takes long.
+        """
+        began = time.monotonic()
+        if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
+            if self.listing is None:
+                self.listing = ThreadPoolExecutor(1).submit(find_training_images, self.run)
+            found = self.listing.result(SIMILAR_SECONDS / 2)
+            self.listing, self.look_again = None, time.monotonic() + LOOK_AGAIN_SECONDS
+            until = began + SIMILAR_SECONDS
+            self.similar = found if isinstance(found, str) else compute_features(self.predictor.model, found, until)
+        return self.similar
 
     @cached_property
     def weights(self) -> str:
@@ -80,13 +87,15 @@ class Served:
             "score": None if report is None else f"{report.split} {report.score}",
             "weights": self.weights,
             "calibrated": bool(calibration and calibration.temperatures),
-            "calibrated_on": calibration.source if calibration else None,
+            "calibrated_on": calibration.source if calibration and calibration.temperatures else None,
             "aim": calibration.aim if calibration else "",
+            "thresholds_on": calibration.source if calibration and calibration.thresholds else None,
             "thresholds": dict(zip(task.target_names, task.cutoffs, strict=False)),
             "channels": channels,
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
+            "coverage_interval": self.rule.covered and [self.rule.covered.low, self.rule.covered.high],
         }
 
 
@@ -144,7 +153,7 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     if task == "explain":
         return {"model": one.name, **explain_image(model, chunk.pixels)}
     try:
-        similar = one.similar
+        similar = one.find_training_images()
     except TimeoutError:
         reason = "lamina is still looking for the training images. Try again later."
         return {"model": one.name, "problem": reason, "status": 503}
@@ -153,7 +162,9 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     return {"model": one.name, **similar.find(chunk.pixels)}
 
 
-def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> list[Served]:
+def open_runs(
+    runs: Mapping[str, str], device: str, coverage: float | None, remark: Callable[[str], None]
+) -> list[Served]:
     """Load the runs and predict once with each, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
@@ -166,9 +177,16 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        rule = make_rule(predictor.task, None, coverage)
-        if coverage is not None:
-            rule = fit_coverage(rule, predictor.task, find_val(run, "--coverage"), coverage)
+        rule = make_rule(predictor.task, None, None)
+        if coverage is not None and predictor.task.kind is MULTI_LABEL:
+            remark(f"{path} is multi-label; lamina serves it without prediction sets, which --coverage adds to others")
+        elif coverage is not None:
+            try:
+                rule = fit_coverage(rule, predictor.task, find_val(run, "--coverage"), coverage)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
+            for line in describe_coverage(run, predictor.task, rule, coverage):
+                remark(f"{path}: {line}")
         served.append(Served(name, run, predictor, rule))
     return served
 
@@ -181,8 +199,9 @@ def main() -> None:
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     try:
-        served = open_runs(**given)
-        first: dict[str, Any] = {"models": [one.describe() for one in served]}
+        remarks: list[str] = []
+        served = open_runs(**given, remark=remarks.append)
+        first: dict[str, Any] = {"models": [one.describe() for one in served], "remarks": remarks}
     except LaminaError as error:
         first = {"error": str(error)}
     responses.write(pack_values(first))

@@ -73,7 +73,7 @@ class Worker:
     runs: Mapping[str, str]  # folders by name
     device: str
     coverage: float | None  # of prediction sets or intervals
-    remark: Callable[[str], None]  # called with a message when the process is lost
+    remark: Callable[[str], None]  # called with what the process says at its start, and when it is lost
     models: list[dict[str, Any]] = field(default_factory=list)  # the descriptions of the runs, in their order
     restarts: int = 0
     is_ready: bool = False
@@ -107,7 +107,8 @@ class Worker:
 
     async def start(self) -> asyncio.Task[None]:
         """Wait until the process is ready, and return the task that feeds it, which ends only with an error."""
-        await self._greet()
+        for line in await self._greet():
+            self.remark(line)
         self._loop = asyncio.create_task(self._work())
         return self._loop
 
@@ -132,7 +133,8 @@ class Worker:
         for job in self._jobs:
             job.response.cancel()
 
-    async def _greet(self) -> None:
+    async def _greet(self) -> list[str]:
+        """Wait until the process has loaded the runs; returns what is remarkable about them."""
         try:
             async with asyncio.timeout(START_SECONDS):
                 first = await self._read()
@@ -143,6 +145,7 @@ class Worker:
             await self._kill()
             raise RunError(first["error"])
         self.models, self.is_ready = first["models"], True
+        return list(first["remarks"])
 
     async def _work(self) -> None:
         while True:

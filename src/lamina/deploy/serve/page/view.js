@@ -31,9 +31,11 @@ export function showPrediction(card, model, prediction, { tasks, coverage }, loo
   if ("value" in (prediction.predictions[0] ?? {})) parts.push(tabulateNumbers(prediction.predictions));
   else parts.push(...tabulateClasses(prediction.predictions, model));
   if (prediction.set) parts.push(make("p", {}, `Prediction set: ${prediction.set.join(", ")}`));
-  if (coverage) {
+  if (model.coverage_interval) {
     const what = prediction.set ? "true class is in its prediction set" : "true number is in its interval (±)";
-    parts.push(make("p", { className: "note" }, `The ${what} for about ${PERCENT.format(coverage)} of images.`));
+    const [low, high] = model.coverage_interval.map((end) => PERCENT.format(end));
+    parts.push(make("p", { className: "note" },
+      `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${PERCENT.format(coverage)}).`));
   }
   const actions = make("div", { className: "actions" });
   const places = [];
@@ -94,7 +96,7 @@ function tabulateClasses(predictions, model) {
     ? `The probabilities are calibrated on ${model.calibrated_on}: about 80 % of predictions with a probability of 80 % are correct.`
     : "The probabilities are not calibrated."];
   const predicted = model.kind === "multi-label" ? "each label" : "yes";
-  if (model.aim) notes.push(`The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.calibrated_on}.`);
+  if (model.aim) notes.push(`The model predicts ${predicted} above its threshold, chosen for ${model.aim} on ${model.thresholds_on}.`);
   return [...parts, ...notes.map((text) => make("p", { className: "note" }, text))];
 }
 
