@@ -54,7 +54,7 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(shapes,
     assert run_lamina(*words, "before").returncode == 0
     trained = run_lamina(*words, "after", "--labels-from", "corrected.csv")
     assert trained.returncode == 0, trained.stderr
-    counts = f"{len(correct)} labels corrected, 0 images excluded, {len(rows) - len(correct)} rows without a change"
+    counts = f"{len(correct)} labels corrected, 0 images excluded, 0 entries without a change"
     assert f"corrections: {counts}, 0 not found" in trained.stderr
     before, after = (load_run(f"runs/{name}") for name in ("before", "after"))
     are_correct = [run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets for run in (before, after)]

@@ -91,3 +91,21 @@ def test_the_run_before_stays_as_it_is(first, image_set):
     assert run_lamina("train", "--start-from", first, "--data", image_set, "--epochs", "1").returncode == 0
     assert {file: file.read_bytes() for file in first.iterdir() if file.is_file()} == before
     assert load_run("first").record.started_from is None
+
+
+def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
+    file = workplace / "corrected.csv"
+    name = sorted((image_set / "train" / "bright").iterdir())[0].name
+    file.write_text(f"image,correct\ntrain/bright/{name},dark\n")
+    words = ("--data", image_set, "--epochs", "1", "--device", "cpu", "--name")
+    assert run_lamina("train", "mlp", *words, "first", "--labels-from", file).returncode == 0
+    file.unlink()
+    trained = run_lamina("train", "--start-from", "first", *words, "second")
+    assert trained.returncode == 0, trained.stderr
+    first, second = load_run("first"), load_run("second")
+    assert second.record.data.preparation.labels_from == first.record.data.preparation.labels_from != ()
+    assert "1 label corrected" in trained.stderr
+    other = write_images(workplace / "more" / "train", 20, seed=5).parent
+    write_images(other / "test", 10, seed=6)
+    assert run_lamina("train", "--start-from", "first", *words, "third", "--data", other).returncode == 0
+    assert not load_run("third").record.data.preparation.labels_from

@@ -15,9 +15,11 @@ from PIL import Image
 
 from lamina.cli.output import save_table
 from lamina.data import Dataset, Preparation, load_data
-from lamina.data.corrections import COLUMNS, read_corrections
+from lamina.data.cache import list_cached
+from lamina.data.corrections import COLUMNS, contain_files, read_corrections
 from lamina.data.load import find_prepared
 from lamina.errors import DataError, LaminaWarning
+from lamina.text import guard
 
 HEAD = "image,given,likely,correct\n"
 
@@ -61,8 +63,8 @@ def test_only_the_column_correct_is_read(pets):
     assert [label_of(data, f"train/cat/{number}.png") for number in range(4)] == ["cat", "=1+1", "cat", "dog"]
     assert "train/dog/0.png" not in data.train.names
     effect = data.corrections
-    assert (effect.corrected, effect.excluded, effect.unchanged, list(effect.not_found)) == (2, 1, 2, [])
-    assert str(effect) == "2 labels corrected, 1 image excluded, 2 rows without a change, 0 not found"
+    assert (effect.corrected, effect.excluded, effect.unchanged, list(effect.not_found)) == (2, 1, 1, [])
+    assert str(effect) == "2 labels corrected, 1 image excluded, 1 entry without a change, 0 not found"
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -234,7 +236,30 @@ def test_what_cannot_be_applied_is_refused(pets, text, message):
 
 def test_the_same_correction_twice_is_one(pets):
     data = load_corrected(pets, HEAD + "train/cat/0.png,,,dog\n" * 2 + "train/cat/0.png,cat,dog,\n")
-    assert (label_of(data, "train/cat/0.png"), data.corrections.unchanged) == ("dog", 1)
+    assert (label_of(data, "train/cat/0.png"), data.corrections.corrected) == ("dog", 1)
+
+
+def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "own-cache"))
+    first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,dog,\n", "train/cat/2.png\n")
+    other = "image,correct,note\r\ntrain/cat/0.png,dog,looked at\r\n"
+    again = load_corrected(pets, other, '"train/cat/2.png"\r\n')
+    assert again.preparation == first.preparation
+    assert len(list_cached()) == 1
+    assert load_data(pets, first.preparation).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "'=a", "=a", " a "])
+def test_names_are_contained_as_they_are(tmp_path, name):
+    (tmp_path / "list.txt").write_text(contain_files(Preparation(exclude=str(_write(tmp_path, name))))[1].exclude)
+    tables, _ = contain_files(Preparation(exclude=str(tmp_path / "list.txt")))
+    assert [image for _, rows in tables for image, _ in rows] == [name]
+
+
+def _write(folder: Path, name: str) -> Path:
+    """A file of names as a spreadsheet saves it."""
+    (folder / "first.txt").write_text('"' + guard(name).replace('"', '""') + '"\n')
+    return folder / "first.txt"
 
 
 def test_a_class_called_exclude_is_ambiguous(pets):

@@ -165,7 +165,7 @@ def test_the_label_to_explain_is_the_most_probable_one_not_that_of_the_largest_l
     assert (choose_target(LABELS, logits), choose_target(task, logits)) == (0, 1)
 
 
-@pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.8, "no"), (0.5, "")])
+@pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.503, ""), (0.8, ""), (0.5, "")])
 def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to_predict(threshold, kept):
     task = Binary(("scratch?",), (0.3,), thresholds=(threshold,))
     rule = make_rule(task, 0.9, None)

@@ -90,7 +90,9 @@ def report_label_issues(dataset: Dataset, findings: LabelFindings, options: Data
     for file in options.output:
         if file.suffix.lower() == ".csv":
             save_table(file, [COLUMNS, *rows])
-            advice = f"{ADVICE} Then run lamina train --labels-from {file}." if ordered else "There are none."
+            earlier = options.preparation.get("labels_from", ())
+            train = f"lamina train --data {options.data} --labels-from {' '.join(map(str, (*earlier, file)))}"
+            advice = f"{ADVICE} Then run {train}." if ordered else "There are none."
             terminal.remark(f"label issues: {file}. {advice}")
             continue
         from lamina.drawing.contact_sheet import build_label_issues_sheet

@@ -43,7 +43,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         limit = DEFAULT_SECONDS if seconds is None else seconds
         choice, origin = None, load_start(options, terminal)
         if origin is not None:
-            start, preparation = partial(start, start_from=origin.run), origin.prepare(options.preparation)
+            start = partial(start, start_from=origin.run)
+            preparation = origin.prepare(options.preparation, options.data)
         elif options.net is None:
             _print_limit(options, limit, terminal)
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +16,7 @@ from lamina.data.option_files import describe_unknown, name_file, read_pairs, re
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError, plural, suggest
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL, Targets, kind_of
-from lamina.text import unguard
+from lamina.text import guard, unguard
 
 COLUMNS = ("image", "split", "given", "likely", "score", "reason", "correct")
 """The columns of a table of label issues, of which lamina reads ``image`` and ``correct``."""
@@ -22,12 +24,12 @@ EXCLUDE = "exclude"
 ADVICE = f"Write the correct label of an image into the column correct, or {EXCLUDE}; empty cells change nothing."
 Place: TypeAlias = tuple[int, int]  # column and value of a label
 Table: TypeAlias = tuple[str, Sequence[tuple[str, str | None]]]
-"""A file: its name in messages, and its rows: images, each with a label, nothing, or ``None`` to exclude it."""
+"""A file: its name in messages, and its entries: images, each with a label, or ``None`` to exclude it."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What corrections changed: labels, images and rows of tables, and the images that the data set does not have."""
+    """What corrections changed: labels and images; the entries that change nothing; and the images not found."""
 
     corrected: int = 0
     excluded: int = 0
@@ -37,7 +39,8 @@ class Effect:
     def __str__(self) -> str:
         return (
             f"{plural(self.corrected, 'label', 'labels')} corrected, {plural(self.excluded, 'image', 'images')} "
-            f"excluded, {plural(self.unchanged, 'row', 'rows')} without a change, {len(self.not_found):,} not found"
+            f"excluded, {plural(self.unchanged, 'entry', 'entries')} without a change, {len(self.not_found):,} not "
+            "found"
         )
 
 
@@ -60,7 +63,6 @@ def correct(
     labels, flat = _list_labels(targets, target_names), corrected.reshape(len(names), -1)  # a view
     unchanged, not_found = 0, list[str]()
     for file, rows in tables:
-        unchanged += sum(label == "" for _, label in rows)
         wanted = _find_wanted(file, rows, labels)
         missing = describe_unknown([image for image in wanted if image not in rows_of], rows_of)
         if len(missing) == len(wanted):
@@ -81,6 +83,32 @@ def correct(
     return corrected, are_kept, Effect(int(changed.sum()), int((~are_kept).sum()), unchanged, not_found)
 
 
+def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
+    """The corrections of a preparation, and the preparation with what its files say in place of their names.
+
+    So a run does not depend on the files, and columns and rows that change nothing make no other data set.
+    """
+    tables, rule = read_corrections(preparation), preparation.group_from
+    excluded = None if preparation.exclude is None else _format_rows([(image,) for image, _ in tables[-1][1]])
+    contained = replace(
+        preparation,
+        labels_from=tuple(
+            _format_rows([("image", "correct"), *rows]) for _, rows in tables[: len(preparation.labels_from)]
+        ),
+        exclude=excluded,
+        group_from=read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule,
+    )
+    return tables, contained
+
+
+def _format_rows(rows: Sequence[Sequence[str | None]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+        [guard(cell or "") for cell in row] for row in rows
+    )
+    return text.getvalue()
+
+
 def read_corrections(preparation: Preparation) -> list[Table]:
     """Read the files of a preparation; raises ``DataError`` if one cannot be used."""
     tables = [_read_table(file) for file in preparation.labels_from]
@@ -98,8 +126,8 @@ def read_corrections(preparation: Preparation) -> list[Table]:
 
 def _read_table(path: str) -> Table:
     file = name_file(path, "labels_from")
-    rows = read_pairs(path, "labels_from", "correct", ADVICE)
-    if not any(label for _, label in rows):
+    rows = [(image, label) for image, label in read_pairs(path, "labels_from", "correct", ADVICE) if label]
+    if not rows:
         raise DataError(f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}")
     return file, rows
 
@@ -119,7 +147,7 @@ def _find_wanted(
             found[image][EXCLUDE] = None
         elif label in labels:
             found[image][label] = labels[label]
-        elif label:
+        else:
             known = suggest(label, labels) if labels else "The targets are numbers, which lamina cannot correct."
             raise DataError(
                 f"{file} has the label {label!r} for {image}, which is not in the data set. {known} To leave out an "

@@ -14,13 +14,12 @@ import numpy as np
 
 from lamina.data.assembly import build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
-from lamina.data.corrections import read_corrections
+from lamina.data.corrections import contain_files
 from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
 from lamina.data.held_out import hold_out
 from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
-from lamina.data.option_files import contain_files
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
@@ -264,7 +263,7 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
     if is_missing or not source:
         return None
     try:
-        name, key, opened, _ = _open(source, contain_files(preparation))
+        name, key, opened, _ = _open(source, contain_files(preparation)[1])
         found = find_cached(name, key, digest_of(opened.state))
     except (LaminaError, OSError):  # it is gone, or this user lacks the permission
         return None
@@ -277,8 +276,8 @@ def _read(
     source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
 ) -> Dataset:
     """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
-    corrections, rule = read_corrections(preparation), preparation.group_from  # first, so that messages name the files
-    preparation = contain_files(preparation)
+    rule = preparation.group_from  # before it is replaced by its content, so that messages name the file
+    corrections, preparation = contain_files(preparation)
     name, key, opened, drawn = _open(source, preparation)
     unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
     if is_given and unused:

@@ -5,30 +5,18 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from lamina.data.preparation import Preparation
 from lamina.errors import DataError
 from lamina.text import unguard
-
-
-def contain_files(preparation: Preparation) -> Preparation:
-    """The preparation with the content of the files that it names, so that a run does not depend on them."""
-    labels_from = tuple(read_text(file, "labels_from") for file in preparation.labels_from)
-    exclude, rule = preparation.exclude, preparation.group_from
-    return replace(
-        preparation,
-        labels_from=labels_from,
-        exclude=None if exclude is None else read_text(exclude, "exclude"),
-        group_from=read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule,
-    )
 
 
 def read_text(file: str, option: str) -> str:
     """The content of a file, which ends with a line break; a text with a line break is the content of a file."""
     if "\n" in file:
         return file
+    if not file:
+        raise DataError(f"{_flag(option)} is empty; it must name a file. Leave it out, or name one.")
     try:
         return Path(file).expanduser().read_bytes().decode("utf-8-sig") + "\n"
     except (OSError, ValueError) as error:

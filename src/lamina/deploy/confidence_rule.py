@@ -30,7 +30,7 @@ from lamina.training.task import Task
 class ConfidenceRule:
     """The confidence threshold, the threshold of prediction sets, and the half-widths of prediction intervals.
 
-    ``favored`` is the class, yes or no, that the decision threshold prefers: it is never rejected.
+    ``favored`` is yes if the decision threshold is below 0.5, else empty: it is never rejected.
     """
 
     limit: float | None = None
@@ -62,7 +62,7 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
         raise DataError(
             "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9."
         )
-    return ConfidenceRule(limit, favored={0: "no", 1: "yes"}.get(find_favored(task), ""))
+    return ConfidenceRule(limit, favored="yes" if find_favored(task) == 1 else "")
 
 
 def check_fraction(flag: str, value: float | None) -> None:

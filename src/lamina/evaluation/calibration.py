@@ -239,10 +239,8 @@ def judge_predictions(
 
 
 def find_favored(task: Task) -> int:
-    """The class that a threshold of yes-or-no models other than 0.5 prefers: 1 is yes, 0 is no; otherwise -1."""
-    if task.kind is not BINARY or task.cutoffs[0] == 0.5:
-        return -1
-    return int(task.cutoffs[0] < 0.5)
+    """1, the number of yes, if a threshold below 0.5 says yes to images that are more likely no; otherwise -1."""
+    return 1 if task.kind is BINARY and task.cutoffs[0] < 0.5 else -1
 
 
 def keep_favored(task: Task, chosen: Int64[Tensor, " n"], confidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -239,7 +239,7 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     elif task.kind is BINARY:
         predicted = "yes" if row[0] > task.cutoffs[0] else "no"
     else:
-        predicted = max(named, key=named.__getitem__)
+        predicted = names[max(range(len(row)), key=row.__getitem__)]
     return Prediction(name, predicted, named)
 
 

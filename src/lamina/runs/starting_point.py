@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.duplicates import digest_rows
-from lamina.data.load import as_dataset, find_prepared, resize_dataset
+from lamina.data.load import as_dataset, find_prepared, full_source, resize_dataset
 from lamina.errors import DataError, RecipeError, RunError, check_type, plural
 from lamina.evaluation.evaluating import measure_gain, to_columns, to_truth
 from lamina.evaluation.intervals import Interval
@@ -62,15 +62,23 @@ class StartingPoint:
         home = Home(len(dataset.train), min(dataset.train.shape[1:]))  # the recipe is used as it is
         return NetChoice(record.net_name, made, {"run": recipe}, origin, home)
 
-    def prepare(self, given: Mapping[str, Any]) -> Preparation:
-        """A preparation as given, otherwise with the run's image size, resizing and kind of target."""
+    def prepare(self, given: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
+        """A preparation as given, otherwise with the run's image size, resizing and kind of target.
+
+        If ``source`` is the run's own, so are its corrections, groups, columns and splits.
+        """
         own, (_, height, width) = self.run.record, self.model.in_shape
         if given.get("size_px", height) != height:
             raise DataError(f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
                             f"{height}×{width} px, which further training keeps. Leave out --size.")  # fmt: skip
         like: dict[str, Any] = {"resize": own.data.preparation.resize, "task": own.task.kind.name}
         like |= {"size_px": height} if height == width else {}
-        return Preparation(**like | dict(given))
+        if source is None or full_source(source) != own.data.source:
+            return Preparation(**like | dict(given))
+        labels_from = (*own.data.preparation.labels_from, *given.get("labels_from", ()))
+        return dataclasses.replace(
+            own.data.preparation, **like | {"fold": None} | dict(given) | {"labels_from": labels_from}
+        )
 
     def check_recipe(self, given: Mapping[str, Any]) -> None:
         """Raise ``RecipeError`` for another normalization or head, which belong to the weights of the run."""
@@ -84,7 +92,7 @@ class StartingPoint:
 
     def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
         """The data set, read as that of the run; see :meth:`fit`."""
-        return self.fit(as_dataset(data, self.prepare({})))
+        return self.fit(as_dataset(data, self.prepare({}, data if isinstance(data, str | Path) else None)))
 
     def fit(self, dataset: Dataset) -> Dataset:
         """The data set with images of the size that the run was trained on; raises ``DataError`` if impossible."""
