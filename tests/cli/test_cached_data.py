@@ -66,7 +66,9 @@ def test_a_copy_in_use_is_kept_and_named(photos):
     assert empty.stderr == "lamina: The cache has no decoded copy of photos. It has none at all.\n"
 
 
-@pytest.mark.parametrize("words", [["--labels"], ["--duplicates"], ["--with", "runs/a"], ["--contact-sheet", "a.png"]])
+@pytest.mark.parametrize(
+    "words", [["--labels"], ["--duplicates"], ["--with", "runs/a"], ["--contact-sheet", "a.png"], ["--size", "32"]]
+)
 def test_other_work_on_the_data_excludes_it(words, cache):
     refused = run_lamina("data", "shapes", "--cache", *words)
     assert refused.returncode == 2
@@ -77,3 +79,18 @@ def test_without_them_data_is_still_necessary(cache):
     assert run_lamina("data").stderr == (
         "lamina: No data set given. Add a folder, archive, table or array file, or a name such as cifar10.\n"
     )
+
+
+def test_leftovers_are_listed_as_unfinished(photos, cache):
+    (folder,) = cache.glob("others-*")
+    folder.rename(cache / f".{folder.name}")
+    shown = run_lamina("data", "others", "--cache")
+    assert shown.stdout.splitlines()[1].split("\t")[:2] == [str(photos.with_name("others")), "unfinished"]
+    assert run_lamina("data", "others", "--cache-clear").stdout.splitlines()[1].split("\t")[1] == "removed"
+
+
+def test_a_cache_that_is_a_file_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_lamina("data", "--cache", LAMINA_CACHE=str(tmp_path / "file"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"lamina: The cache {tmp_path / 'file'} is a file. Set LAMINA_CACHE to a folder.\n"

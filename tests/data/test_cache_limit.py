@@ -54,9 +54,10 @@ def test_the_copy_used_longest_ago_goes_first_and_is_named(sources, monkeypatch)
     assert list_stems() == ["c", "a", "d"]
     (message,) = (str(warning.message) for warning in warned)
     assert message.startswith(
-        "The cache exceeded its limit (set another with LAMINA_CACHE_GB). Removed the least recently used copies: "
+        "Removed the least recently used copies from the cache: "
         f"{sources[1]} ({oldest.size_bytes / 1e6:.3g} MB, last used 2001-09-09 "
     )
+    assert message.endswith("). Set another limit with LAMINA_CACHE_GB.")
 
 
 def test_within_the_limit_nothing_goes(sources, monkeypatch) -> None:
@@ -71,10 +72,13 @@ def test_a_copy_that_a_process_uses_stays_until_it_ends(sources, monkeypatch) ->
     )
     assert process.stdout.readline() == "12\n"
     mine = load_data(sources[1]).train.pixels[3:5]  # a part of the array keeps all of it
-    monkeypatch.setenv("LAMINA_CACHE_GB", "0")
-    with pytest.warns(LaminaWarning, match=r"Removed the least recently used copies: \S*c\.zip \("):
+    limit_to(1.5, monkeypatch)
+    words = (
+        r"because processes use the other copies\. Removed the least recently used copies from the cache: \S*c\.zip "
+    )
+    with pytest.warns(LaminaWarning, match=words):
         load_data(sources[3])
-    assert {"a", "b"} <= {*list_stems()} <= {"a", "b", "d"}
+    assert list_stems() == ["a", "b", "d"]
     assert not any(copy.remove() for copy in list_cached()[:2])
 
     out, _ = process.communicate("")
@@ -149,7 +153,49 @@ def test_by_default_the_cache_takes_half_of_what_is_free_without_it(cache, monke
     assert find_limit_bytes(6 * 10**9) == 2_500_000_000
 
 
-def test_damaged_and_older_copies_are_listed_and_removed(sources, cache) -> None:
+def test_space_is_made_before_anything_is_decoded(sources, monkeypatch) -> None:
+    """So that the disk never holds more than the limit."""
+    limit_to(3.5, monkeypatch)
+    seen: list[list[str]] = []
+    with pytest.warns(LaminaWarning, match="Removed the least recently used copies"):
+        load_data(sources[3], progress=lambda *_: seen.append(list_stems()))
+    assert sorted(seen[0]) == ["b", "c", "d"]
+
+
+def test_for_a_copy_that_alone_exceeds_the_limit_no_other_is_removed(sources, monkeypatch) -> None:
+    limit_to(0.5, monkeypatch)
+    with pytest.warns(LaminaWarning, match=r"exceeds its limit of \S+ MB, because the new copy alone is larger\. Set"):
+        load_data(sources[3])
+    assert list_stems() == ["a", "b", "c", "d"]
+
+
+def test_a_copy_of_an_earlier_state_of_the_source_makes_space_for_the_next(sources, image_set, monkeypatch) -> None:
+    limit_to(3.5, monkeypatch)
+    os.utime(sources[0], (2e9, 2e9))
+    with warnings.catch_warnings(action="error"):
+        load_data(sources[0])
+    assert list_stems() == ["b", "c", "a"]
+
+
+def test_what_killed_processes_left_is_counted_listed_and_removed(sources, cache) -> None:
+    folders = {path.name[0]: path for path in cache.glob("[a-c]-*")}
+    (folders["a"] / "digest.json").unlink()
+    (folders["b"] / "pixels.npy").unlink()
+    folders["c"].rename(cache / f".{folders['c'].name}")
+    (cache / "own-folder").mkdir()
+    copies = list_cached()
+    assert {(Path(copy.source).stem, copy.state) for copy in copies} == {(name, "unfinished") for name in "abc"}
+    assert all(copy.remove() for copy in copies)
+    assert sorted(path.name for path in cache.iterdir()) == ["locks", "own-folder"]
+
+
+def test_a_name_that_begins_with_a_dot_is_no_leftover(image_set, tmp_path, cache) -> None:
+    load_data(image_set.write_zip(tmp_path / ".hidden.zip"))
+    load_data(image_set.write_zip(tmp_path / "a.zip"))
+    assert sorted(list_stems()) == [".hidden", "a"]
+
+
+def test_damaged_copies_are_listed_and_removed(sources, cache) -> None:
     (folder,) = cache.glob("a-*")
     (folder / "pixels.npy").write_bytes(b"")
     (folder / "source.txt").unlink()

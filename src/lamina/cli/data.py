@@ -68,7 +68,7 @@ def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> in
     rows: list[tuple[str, ...]] = []
     values: list[dict[str, Any]] = []
     for copy in copies[::-1]:
-        state = "" if not is_cleared else "removed" if copy.remove() else "in use or protected"
+        state = copy.state if not is_cleared else "removed" if copy.remove() else "in use or protected"
         total_bytes -= copy.size_bytes * (state == "removed")
         images, height, width, *_ = (*copy.shape, 0, 0, 0)
         size = format_size(copy.size_bytes)
@@ -83,7 +83,7 @@ def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> in
 
 def _check(options: DataOptions) -> None:
     does_more = options.labels or options.duplicates or options.run is not None or options.contact_sheet is not None
-    if does_more and (options.cache or options.cache_clear):
+    if (does_more or options.preparation) and (options.cache or options.cache_clear):
         raise DataError("--cache and --cache-clear read no images. Leave out the other options.")
     if options.labels and options.run is not None:
         raise DataError("--labels trains new nets, but --with uses the model of a run. Use only one of them.")

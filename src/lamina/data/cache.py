@@ -53,6 +53,7 @@ WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # on Linux, for all processors that torch supports; Python defines it from 3.13 on
 # Fields that load_data sets itself, or that are stored as arrays.
+KEY_LETTERS, UNFINISHED = 32, "unfinished"
 NOT_STORED = (*SPLITS, "source", "preparation")
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of paths
 
@@ -77,7 +78,7 @@ def find_cached(name: str, key: str, state: str) -> Dataset | None:
 def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset], source: str) -> Dataset:
     """Load the data set from the cache if it was built from this state of ``source``; otherwise build it.
 
-    Then removes other copies, with a warning, if the cache exceeds its limit.
+    Building removes other copies, with a warning, if the cache would exceed its limit.
     """
     # Try first without the lock, so that a read-only cache works.
     if found := find_cached(name, key, state):
@@ -92,7 +93,10 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
                     return found
             except DataError as error:
                 warnings.warn(f"{error} Rebuilding it.", LaminaWarning, stacklevel=2)
-            _remove_leftovers(root, folder.name)
+            shutil.rmtree(root / f".{folder.name}", ignore_errors=True)
+            for copy in list_cached():
+                if copy.state == UNFINISHED:
+                    copy.remove()
             _build(folder, state, build, source)
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
@@ -101,7 +105,6 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
             "Free some space there, for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
         ) from error
     assert built is not None  # noqa: S101
-    _keep_within_limit(root)
     return built
 
 
@@ -114,35 +117,43 @@ class CachedCopy:
     shape: tuple[int, ...]  # (N, H, W, C); empty if damaged
     size_bytes: int
     last_used: str
+    state: str  # "unfinished" while a process builds it, after that process was killed, or if a file is missing
 
     def __str__(self) -> str:
         return f"{self.source} ({format_size(self.size_bytes)}, last used {self.last_used})"
 
     def remove(self) -> bool:
         """Remove the copy; ``False`` if a process uses or prepares it, or if this user may not or on a full disk."""
-        root, name = self.folder.parent, self.folder.name
+        root, name = self.folder.parent, self.folder.name.removeprefix(".")
+        beside = root / f".{name}"
         with suppress(Timeout, OSError), FileLock(root / "locks" / name, timeout=0):
             if not _is_mapped(self.folder / "pixels.npy"):
-                shutil.rmtree(root / f".{name}", ignore_errors=True)
-                self.folder.rename(root / f".{name}")  # at once, so that no process reads half a copy
-                shutil.rmtree(root / f".{name}", ignore_errors=True)
-                return True
+                if self.folder != beside:
+                    shutil.rmtree(beside, ignore_errors=True)
+                    self.folder.rename(beside)  # at once, so that no process reads half a copy
+                shutil.rmtree(beside, ignore_errors=True)
+                return not self.folder.exists()
         return False
 
 
 def list_cached() -> list[CachedCopy]:
     """The decoded copies in the cache, the least recently used first."""
     found = []
-    for digest_file in cache_folder().glob("[!.]*-*/digest.json"):
-        folder, shape = digest_file.parent, tuple[int, ...]()
+    if cache_folder().is_file():
+        raise DataError(f"The cache {cache_folder()} is a file. Set LAMINA_CACHE to a folder.")
+    for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
+        pixels_file, digest_file, shape = folder / "pixels.npy", folder / "digest.json", tuple[int, ...]()
+        is_whole = not folder.name.startswith(".") and digest_file.exists() and pixels_file.exists()
         with suppress(FileNotFoundError):  # another process may be removing it
-            with suppress(ValueError), (folder / "pixels.npy").open("rb") as file:
+            with suppress(Exception), pixels_file.open("rb") as file:  # numpy raises many kinds for a damaged header
                 shape = read_shape(file)
-            named = (folder / "source.txt").exists()  # not in copies of older versions
-            source = (folder / "source.txt").read_text(**ENCODING) if named else folder.name
-            size_bytes, used = sum(file.stat().st_size for file in folder.iterdir()), digest_file.stat().st_mtime
+            source_file = folder / "source.txt"
+            source = source_file.read_text(**ENCODING) if source_file.exists() else folder.name
+            size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+            used = (digest_file if is_whole else folder).stat().st_mtime
             last_used = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(used))
-            found.append((used, CachedCopy(folder, source, shape, size_bytes, last_used)))
+            state = "" if is_whole else UNFINISHED
+            found.append((used, CachedCopy(folder, source, shape, size_bytes, last_used, state)))
     return [copy for _, copy in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -162,20 +173,27 @@ def find_limit_bytes(held_bytes: int) -> int:
     return round(float(given) * 1e9)
 
 
-def _keep_within_limit(root: Path) -> None:
-    """Remove the least recently used copies while the cache exceeds its limit, with a warning that names them."""
-    removed = []
-    with suppress(OSError), FileLock(root / "locks" / "limit"):  # two processes at once would remove too much
-        copies = list_cached()
+def keep_within_limit(own: Path, own_bytes: int) -> None:
+    """Remove the least recently used copies until a copy under construction fits, with a warning that names them."""
+    removed: list[str] = []
+    message = ""
+    with suppress(OSError), FileLock(own.parent / "locks" / "limit"):  # two processes at once would remove too much
+        copies = [copy for copy in list_cached() if copy.folder != own]
         held_bytes = sum(copy.size_bytes for copy in copies)
-        limit_bytes = find_limit_bytes(held_bytes)
-        for copy in copies:
-            if held_bytes > limit_bytes and copy.remove():
+        limit_bytes = min(find_limit_bytes(held_bytes), held_bytes + shutil.disk_usage(own.parent).free)
+        for copy in copies if own_bytes <= limit_bytes else ():
+            if held_bytes + own_bytes > limit_bytes and copy.remove():
                 held_bytes -= copy.size_bytes
                 removed.append(str(copy))
+        if (
+            held_bytes + own_bytes > limit_bytes and own_bytes <= shutil.disk_usage(own.parent).free
+        ):  # otherwise an error
+            why = "processes use the other copies" if own_bytes <= limit_bytes else "the new copy alone is larger"
+            message = f"The cache exceeds its limit of {format_size(limit_bytes)}, because {why}."
     if removed:
-        limit = "The cache exceeded its limit (set another with LAMINA_CACHE_GB)"
-        warnings.warn(f"{limit}. Removed the least recently used copies: {name_some(removed)}", LaminaWarning, 5)
+        message += f" Removed the least recently used copies from the cache: {name_some(removed)}."
+    if message:
+        warnings.warn(f"{message.strip()} Set another limit with LAMINA_CACHE_GB.", LaminaWarning, stacklevel=2)
 
 
 def _is_mapped(pixels_file: Path) -> bool:
@@ -190,7 +208,7 @@ def _is_mapped(pixels_file: Path) -> bool:
 
 
 def _folder_of(name: str, key: str) -> Path:
-    return cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60]}-{key}"
+    return cache_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:60].lstrip('.')}-{key}"
 
 
 @contextmanager
@@ -285,10 +303,10 @@ def _read(folder: Path, state: str) -> Dataset | None:
 def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:
     beside = folder.with_name(f".{folder.name}")
     beside.mkdir()
+    shutil.rmtree(folder, ignore_errors=True)  # of another state of the source: the disk may not hold both
     try:
         (beside / "source.txt").write_text(source, **ENCODING)
         _write(beside, build(beside), state)
-        shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
         sync_folder(folder.parent)
     except BaseException:
@@ -314,17 +332,6 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
     for file in folder.iterdir():
         with file.open("r+b") as opened:
             os.fsync(opened.fileno())
-
-
-def _remove_leftovers(root: Path, own: str) -> None:
-    """Delete the folders of killed processes; a folder that another process is building is locked."""
-    for beside in root.glob(".*-*/"):
-        with suppress(Timeout):
-            if beside.name[1:] == own:
-                shutil.rmtree(beside)
-            else:
-                with FileLock(root / "locks" / beside.name[1:], timeout=0):
-                    shutil.rmtree(beside)
 
 
 def _digest_some(folder: Path) -> str:

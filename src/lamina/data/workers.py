@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from lamina.data.cache import read_shape
+from lamina.data.cache import keep_within_limit, read_shape
 from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, decode_and_measure, decode_image, fit_pixels
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
@@ -242,17 +242,17 @@ def work() -> None:
 
 def start_array(path: Path, shape: tuple[int, ...]) -> int:
     """Write the header of a .npy file and reserve its rows; return the offset of the first in bytes."""
-    needed_bytes, free_bytes = math.prod(shape), shutil.disk_usage(path.parent).free
-    if needed_bytes > free_bytes:
+    needed_bytes = math.prod(shape)
+    with path.open("wb") as file:  # first, so that other processes count it; the disk allocates nothing yet
+        offset_bytes = _write_header(file, shape)
+        file.truncate(offset_bytes + needed_bytes)
+    keep_within_limit(path.parent, needed_bytes)
+    if needed_bytes > (free_bytes := shutil.disk_usage(path.parent).free):
         raise DataError(
             f"The decoded images need {needed_bytes / 1e9:.1f} GB, "
             f"but {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
-            "Use a smaller --size (in Python, size_px), remove other copies with lamina data --cache-clear, or set "
-            "LAMINA_CACHE to a folder with more space."
+            "Use a smaller --size (in Python, size_px), or set LAMINA_CACHE to a folder with more space."
         )
-    with path.open("wb") as file:
-        offset_bytes = _write_header(file, shape)
-        file.truncate(offset_bytes + needed_bytes)
     return offset_bytes
 
 
