@@ -81,3 +81,31 @@ def test_exports_match_the_model(tmp_path):
     rows = json.loads((tmp_path / "exports.json").read_text())["exports"]
     assert [row["format"] for row in rows] == ["onnx", "pt2"]
     assert all(row["share_of_limit"] <= 1 for row in rows)
+
+
+def test_verdicts_are_simulated_from_stored_runs(tmp_path):
+    train = (
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        "shapes",
+        "--epochs",
+        "1",
+        "--batch-size",
+        "1000",
+        "--lr",
+        "0.001",
+    )
+    trained = subprocess.run(
+        [sys.executable, "-m", "lamina", *train, "--seeds", "4", "--name", "base"],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    runs = sorted((tmp_path / "runs").iterdir())
+    done = run_benchmark("verdicts.py", *runs, "--studies", 60, "--gain", 0.05, "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "rows.json").read_text(encoding="utf-8").splitlines()]
+    claimed = [row for row in rows if row["question"].startswith("equal")]
+    assert [row["seeds"] for row in claimed] == ["4", "8", "16", "4, 8, 16"]
+    assert all(row["low"] <= 0.05 for row in claimed)
+    assert next(row for row in rows if "detected" in row["question"])["high"] >= 0.8

@@ -89,7 +89,7 @@ def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set, limi
     process.wait()
     process.stdout.close()
     first = Path("runs/cv/fold-1/model.safetensors").read_bytes()
-    assert json.loads(Path("runs/cv/folds.json").read_text())["finished"] == ["fold-1"]
+    assert json.loads(Path("runs/cv/study.json").read_text())["finished"] == ["fold-1"]
     done = run_process(*command)
     assert done.returncode == 0, done.stderr
     *rest, last = events(done.stdout)

@@ -19,6 +19,10 @@ GROUPS = {
         "resume": "continue an interrupted run",
         "reproduce": "retrain the first epochs of a run and compare the weights",
     },
+    "study": {
+        "compare": "compare two runs or nets, with an interval and a verdict",
+        "ablate": "measure what each part of a net or recipe is worth",
+    },
     "evaluate": {
         "evaluate": "evaluate a model on test images or another data set",
         "runs": "list runs, or compare two",

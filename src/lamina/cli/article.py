@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from functools import partial
 from statistics import median
 
 from lamina.cli import STARTED
+from lamina.cli.compare import train_study
 from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import ReproduceOptions
-from lamina.cli.session import play
 from lamina.cli.terminal import Terminal
 from lamina.data import Preparation
 from lamina.drawing.curves import draw_curves
@@ -19,10 +17,10 @@ from lamina.drawing.style import save_figure
 from lamina.errors import DataError, RecipeError
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.run import Run
-from lamina.runs.start import start_run
 from lamina.runs.stored import load_run
+from lamina.studies.comparison import choose_folder
 from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import iter_named
+from lamina.studies.study import locate_run
 from lamina.targets import SINGLE_LABEL, Score
 
 CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR-10
@@ -43,22 +41,15 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
         raise DataError(
             f"{dataset.name} has no val or test images to evaluate on. Add a test split, or use --data cifar10."
         )
-    start = partial(start_run, runs_dir=options.runs_dir, device=options.device, command=terminal.command)
-    runs: dict[str, list[Run]] = {name: [] for name in CLAIMED}
-    for seed in range(seeds):
-        for name, done in runs.items():
-            net = choose_net(name, terminal)
-            experiment = Experiment(net, dataclasses.replace(net.recipes["article"], seed=seed), dataset)
-            terminal.say("", f"{name}, seed {seed}")
-            events = iter_named(experiment, None, start=start, train=Run.iter_train, device=options.device)
-            with terminal.progress() as show_progress:
-                made, stopped_by = play(events, terminal, show_progress)
-            if stopped_by is not None:
-                terminal.remark(f"lamina: stopped by {stopped_by.name}; completed runs are in {options.runs_dir}")
-                return 128 + stopped_by
-            done.append(load_run(made.path))
+    nets = {name: choose_net(name, terminal) for name in CLAIMED}
+    experiments = {name: Experiment(net, net.recipes["article"], dataset) for name, net in nets.items()}
+    path = choose_folder(options.runs_dir, None, experiments)
+    if status := train_study(path, experiments, terminal, seeds=seeds, device=options.device):
+        return status
+    names = list(experiments)
+    runs = {name: [load_run(locate_run(path, names, name, seed)) for seed in range(seeds)] for name in names}
     claimed = CLAIMED if dataset.source == "cifar10" else {}
-    drawing = options.runs_dir / "reproduce-curves.png"
+    drawing = path / "curves.png"
     histories = {name: [one.folder.history.epochs() for one in done] for name, done in runs.items()}
     reports = {name: [report for one in done if (report := one.report)] for name, done in runs.items()}
     save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)

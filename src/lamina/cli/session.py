@@ -20,6 +20,7 @@ from lamina.data import Dataset
 from lamina.data.held_out import advise_folds
 from lamina.errors import plural
 from lamina.evaluation.calibration import LEAST_IMAGES
+from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.reports import Report
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.keep import RunEvent
@@ -110,7 +111,7 @@ def _until_stopped(
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
     text = str(event)
-    if not isinstance(event, Decision | Started | Resumed):  # only on stderr
+    if not isinstance(event, Decision | Started | Resumed | PairedComparison):  # only on stderr
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
         terminal.emit(**({} if run is None or isinstance(event, Seeds) else {"run": str(run.path)}) | values)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-LEVEL = 0.95
+ALPHA = 0.05  # significance level
+LEVEL = 1 - ALPHA
 Z = statistics.NormalDist().inv_cdf((1 + LEVEL) / 2)
 ROUNDING = 1e-15  # variances below are rounding errors
 MANY_DEGREES = 200  # of freedom, from which an expansion computes t to nine digits
@@ -48,12 +49,13 @@ def wilson_interval(correct: float, total: float) -> Interval:
     )
 
 
-def matched_interval(better: int, worse: int, total: int) -> Interval:
-    """The 95 % interval of the difference of two accuracies, from the images that one of two models gets correct."""
+def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) -> Interval:
+    """The interval of the difference of two accuracies, from the images that only one of two models gets correct."""
     # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share
-    half_width = Z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    half_width = z * math.sqrt((better_share + worse_share - difference**2) / (total + 2))
     return Interval(max(difference - half_width, -1.0), min(difference + half_width, 1.0))
 
 
@@ -105,10 +107,10 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
     return MeanInterval(mean, mean - half_width, mean + half_width, count)
 
 
-def t_quantile(degrees_of_freedom: int) -> float:
-    """The t for which Student's T lies between -t and t with probability 0.95."""
+def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
+    """The t for which Student's T lies between -t and t with probability ``level``."""
     if degrees_of_freedom >= MANY_DEGREES:  # expansion 26.7.5 of Abramowitz and Stegun
-        z, inverse = Z, 1 / degrees_of_freedom
+        z, inverse = statistics.NormalDist().inv_cdf((1 + level) / 2), 1 / degrees_of_freedom
         terms = (
             (z**3 + z) / 4,
             (5 * z**5 + 16 * z**3 + 3 * z) / 96,
@@ -119,9 +121,14 @@ def t_quantile(degrees_of_freedom: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        is_below = _probability_within(middle, degrees_of_freedom) < LEVEL
+        is_below = _probability_within(middle, degrees_of_freedom) < level
         low, high = (middle, high) if is_below else (low, middle)
     return math.sqrt(degrees_of_freedom) * math.tan(low)
+
+
+def t_p_value(t: float, degrees_of_freedom: int) -> float:
+    """The probability that Student's T lies beyond -t and t."""
+    return max(0.0, 1 - _probability_within(math.atan(abs(t) / math.sqrt(degrees_of_freedom)), degrees_of_freedom))
 
 
 def _probability_within(angle: float, degrees_of_freedom: int) -> float:

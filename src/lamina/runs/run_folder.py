@@ -33,7 +33,7 @@ from lamina.values import fields_to_json, from_json_values
 
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 """Advice for a checkpoint that cannot be used."""
-FOLDS_FILE, WHOLE = "folds.json", "final"
+STUDY_FILE, WHOLE = "study.json", "final"
 """In the folder of a cross-validation: its settings and progress, and the run on all images."""
 
 
@@ -180,7 +180,7 @@ class RunFolder:
 
     def load_out_of_fold(self, task: Task) -> Outputs | None:
         """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
-        is_whole = self.path.name == WHOLE and (self.path.parent / FOLDS_FILE).exists()
+        is_whole = self.path.name == WHOLE and (self.path.parent / STUDY_FILE).exists()
         return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
 
     def read_calibration(self, task: Task) -> Calibration | None:
@@ -235,7 +235,7 @@ def find_run(path: Path, runs_dir: Path) -> Path:
         known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
         others = suggest(path.name, known) if known else "No runs were found there. Train one with lamina train."
         raise RunError(f"No run named {path.name} in {where}. {others}")
-    if (path / FOLDS_FILE).exists() and (path / WHOLE / "run.json").exists():
+    if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
         return path / WHOLE
     if not (path / "run.json").exists():
         raise RunError(f"{path} is not a run, because it has no run.json. Use the folder of a run.")

@@ -12,7 +12,7 @@ from lamina.errors import LaminaError, LaminaWarning, RunError, check_type
 from lamina.nets import Net
 from lamina.runs.processes import check_place, lead_record
 from lamina.runs.run import Run
-from lamina.runs.run_folder import FOLDS_FILE, RunFolder, find_run, resolve_run
+from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run, resolve_run
 from lamina.training.group import Group
 from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
 from lamina.values import explain_call
@@ -117,7 +117,7 @@ def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     tops = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    for path in (one for top in tops for one in (top.iterdir() if (top / FOLDS_FILE).exists() else [top])):
+    for path in (one for top in tops for one in (top.iterdir() if (top / STUDY_FILE).exists() else [top])):
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))

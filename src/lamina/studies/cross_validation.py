@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,15 +20,16 @@ from lamina.errors import RecipeError, RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
-from lamina.files import lock_folder, parse_object, read_bytes, write_json
+from lamina.files import write_json
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
-from lamina.runs.run_folder import FOLDS_FILE, WHOLE, RunFolder
-from lamina.runs.start import check_name, making_runs
+from lamina.runs.run_folder import STUDY_FILE, WHOLE, RunFolder
+from lamina.runs.start import check_name
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Deadline
 from lamina.studies.named_net import IterTrain, StartRun, remove_run
+from lamina.studies.study import name_study, open_study, read_study
 from lamina.training.events import Event
 
 TrainOne: TypeAlias = Callable[[Dataset, Deadline | None, StartRun, str | None], Iterable[RunEvent]]
@@ -130,15 +128,15 @@ def iter_folds(
     check_folds(folds)
     check_name(name)
     part = hold_out(dataset, 1, folds)  # fails before the folder is created
-    path = runs_dir / (_name_study(runs_dir, folds) if name is None else name)
-    left = folds + 1 - len(_read_state(path)["finished"])
+    path = runs_dir / (name_study(runs_dir, f"folds{folds}") if name is None else name)
+    left = folds + 1 - len(read_study(path)["finished"])
     if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
         raise RecipeError(
             f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only "
             f"{max(0.0, deadline.seconds_left()):.1f} s are left for all of them. Increase --time (in Python, seconds) "
             f"by at least {math.ceil(lacking)} s."
         )
-    with _open(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
+    with open_study(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
         yield Decision("folds", f"{folds}, in {path}", "to resume, run the command again with this name")
         runs: list[Run] = []
         for fold in range(1, folds + 1):
@@ -185,38 +183,8 @@ def _iter_one(
             run = event.run
     assert run is not None  # noqa: S101
     state["finished"].append(folder.name)
-    write_json(folder.parent / FOLDS_FILE, state)
+    write_json(folder.parent / STUDY_FILE, state)
     return run
-
-
-@contextmanager
-def _open(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lock the folder of a cross-validation, and yield its state; ``RunError`` if it has other settings."""
-    file = path / FOLDS_FILE
-    if not file.exists() and any(path.glob("[!.]*")):  # a kill may leave an empty folder
-        raise RunError(f"{path} exists, but is not a cross-validation. Choose another name.")
-    with making_runs(path.parent):
-        path.mkdir(parents=True, exist_ok=True)
-    with lock_folder(path):
-        if not file.exists():
-            write_json(file, {"settings": settings, "finished": []})
-        state = _read_state(path)
-        given, stored = (json.dumps(one, sort_keys=True) for one in (settings, state["settings"]))
-        if given != stored:
-            raise RunError(
-                f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
-            )
-        yield state
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    file = path / FOLDS_FILE
-    return parse_object(read_bytes(file), str(file)) if file.exists() else {"finished": []}
-
-
-def _name_study(runs_dir: Path, folds: int) -> str:
-    names = (f"{datetime.now(UTC):%Y-%m-%d}-folds{folds}-{number}" for number in itertools.count(1))
-    return next(name for name in names if not (runs_dir / name).exists())
 
 
 def _collect(runs: Sequence[Run]) -> Outputs:

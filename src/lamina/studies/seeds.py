@@ -27,7 +27,7 @@ from lamina.runs.start import choose_net, describe_record, shorten_net_name, sta
 from lamina.runs.stored import share_run
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import fit_experiment
+from lamina.studies.named_net import IterTrain, fit_experiment
 from lamina.training.group import ALONE, Group
 from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
@@ -111,30 +111,50 @@ def iter_seeds(
     numbers = range(recipe.seed, recipe.seed + seeds)
     # After a restart by torchrun, this returns the first result.
     plan = json.loads(group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode()))
+    train = partial(
+        Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan, on_diagnosis=on_diagnosis,
+        group=group,
+    )  # fmt: skip
     done: list[Seed] = []
     for seed in numbers:
         path, seeded = folder / f"{plan['name']}-seed{seed}", replace(recipe, seed=seed)
-        if seed in plan["begun"]:
-            run = _find_run(path, Experiment(choice, seeded, dataset), parts, device, group)
-        else:
-            yield Decision("recipe", describe_recipe(seeded))
-            run = start_run(
-                choice, dataset, seeded, runs_dir=folder, name=path.name, device=device, command=command, group=group,
-                **vars(parts),
-            )  # fmt: skip
-        yield Started(run)
-        if (score := group.lead_json(partial(_read_score, run))) is None:
-            yield from run.iter_train(
-                save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan, on_diagnosis=on_diagnosis,
-                group=group,
-            )  # fmt: skip
-            score = group.lead_json(partial(_read_score, run))
+        run = yield from iter_run(
+            path, Experiment(choice, seeded, dataset), train=train, device=device, command=command, parts=parts,
+            group=group, is_begun=seed in plan["begun"],
+        )  # fmt: skip
+        score = group.lead_json(partial(_read_score, run))
         done.append(Seed(seed, path, *(score or (None, None, None))))
         yield done[-1]
     known = [one.score for one in done if one.score is not None]
     found = mean_interval(known) if len(known) == len(done) else None
     interval = None if found is None or found.low is None or found.high is None else (found.low, found.high)
     yield Seeds(tuple(done), None if found is None else found.mean, interval)
+
+
+def iter_run(
+    path: Path,
+    experiment: Experiment,
+    *,
+    train: IterTrain,
+    device: str,
+    command: Sequence[str] = (),
+    parts: Parts = NO_PARTS,
+    group: Group = ALONE,
+    is_begun: bool,
+) -> Generator[RunEvent, None, Run]:
+    """Start the run of an experiment in ``path``, or load it if ``is_begun``, and train it unless it is finished."""
+    if is_begun:
+        run = _find_run(path, experiment, parts, device, group)
+    else:
+        yield Decision("recipe", describe_recipe(experiment.recipe))
+        run = start_run(
+            experiment.net, experiment.dataset, experiment.recipe, runs_dir=path.parent, name=path.name, device=device,
+            command=command, group=group, **vars(parts),
+        )  # fmt: skip
+    yield Started(run)
+    if group.lead_json(partial(_read_score, run)) is None:
+        yield from train(run)
+    return run
 
 
 def check_seeds(seeds: int) -> None:

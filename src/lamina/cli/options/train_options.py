@@ -37,7 +37,7 @@ class RecipeFields(Given):
     """Flags for the fields of a recipe."""
 
     kind, error = Recipe, RecipeError
-    shown = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
+    shown: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
     flags: ClassVar = {
         **dict.fromkeys(("epochs", "batch_size", "lanes", "patience", "seed"), arg(metavar="N")),

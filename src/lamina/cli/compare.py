@@ -1,0 +1,89 @@
+"""lamina compare: compare two runs or nets, and say what was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from lamina.cli.data_argument import choose_data
+from lamina.cli.models import choose_run_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options.study_options import CompareOptions
+from lamina.cli.session import play
+from lamina.cli.terminal import Terminal, read_seconds
+from lamina.data import Preparation
+from lamina.errors import RecipeError
+from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.runs.run import Run
+from lamina.studies.comparison import (
+    FIGURE,
+    check_plan,
+    choose_folder,
+    compare_runs,
+    iter_comparisons,
+    name_experiments,
+    read_comparisons,
+)
+from lamina.studies.experiments import Experiment
+from lamina.studies.study import find_experiment, find_run_or_net
+
+
+def run(options: CompareOptions, terminal: Terminal) -> int:
+    """Run the command."""
+    seconds = None if options.time is None else read_seconds("--time", options.time)
+    check_plan(options.seeds, seconds, options.margin)
+    if options.until_decided and (options.seeds or options.time):
+        raise RecipeError("--until-decided sets the number of seeds. Use it without --seeds and --time.")
+    sources = [find_run_or_net(text, options.runs_dir) or text for text in (options.a, options.b)]
+    runs = [one for one in sources if isinstance(one, Run)]
+    is_trained = options.seeds or options.time or options.until_decided or options.a_given or options.b_given
+    loading = options.preparation.flags_of() or ("--data" if options.data else "")
+    if runs and (options.preparation or (loading and not is_trained)):
+        raise RecipeError(f"{loading} does not apply to runs, which know their images. Leave out {loading}.")
+    if len(runs) == 2 and not is_trained:
+        return _print(compare_runs(runs[0], runs[1], options.margin), terminal)
+    if runs:
+        dataset = choose_run_data(runs[0], options.data, terminal)
+    else:
+        dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
+    found = []
+    for source, given in zip(sources, (options.a_given, options.b_given), strict=True):
+        name, experiment, decisions = find_experiment(source, dataset, given, partial(choose_net, terminal=terminal))
+        found.append((name, experiment))
+        for decision in decisions:
+            terminal.remark(f"{name}: {decision}")
+    experiments = name_experiments(found)
+    path = choose_folder(options.runs_dir, options.name, experiments)
+    status = train_study(
+        path, experiments, terminal, seeds=options.seeds, device=options.device, seconds=seconds, margin=options.margin
+    )
+    return status or _print(read_comparisons(path)[0], terminal, path / FIGURE)
+
+
+def _print(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:
+    terminal.say(*str(found).split("\n"), *([] if figure is None else [f"figure: {figure}"]))
+    terminal.emit(**found.to_json())
+    return 0
+
+
+def train_study(
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    terminal: Terminal,
+    *,
+    seeds: int | None,
+    device: str,
+    seconds: float | None = None,
+    margin: float | None = None,
+) -> int:
+    """Train the experiments of a study; returns the exit status."""
+    events = iter_comparisons(
+        path, experiments, seeds=seeds, seconds=seconds, margin=margin, device=device, command=terminal.command
+    )
+    with terminal.progress() as show_progress:
+        _, stopped_by = play(events, terminal, show_progress)
+    if stopped_by is None:
+        return 0
+    terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study {path}, run the command again")
+    return 128 + stopped_by

@@ -1,0 +1,112 @@
+"""Options of the commands that train several experiments: compare, ablate."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from tyro.conf import Positional, arg
+
+from lamina.cli.options import DATA, Device, Flag, Json, RunsFolder
+from lamina.cli.options.data_options import PreparationFields
+from lamina.cli.options.train_options import RecipeFields
+from lamina.cli.parsing import Group
+from lamina.training.recipe import Recipe
+
+
+def _prefix(letter: str) -> dict[str, Any]:
+    plain = {one.name: RecipeFields.flags.get(one.name, arg()) for one in dataclasses.fields(Recipe)}
+    return {name: dataclasses.replace(one, name=f"{letter}-{name}".replace("_", "-")) for name, one in plain.items()}
+
+
+class AFields(RecipeFields):
+    """Flags for the fields of A's recipe."""
+
+    shown: ClassVar = ("epochs", "lr")
+    omitted = ("seed",)  # shared by both
+    flags: ClassVar = _prefix("a")
+
+
+class BFields(AFields):
+    """Flags for the fields of B's recipe."""
+
+    flags: ClassVar = _prefix("b")
+
+
+class SharedFields(RecipeFields):
+    """Flags for the fields of the recipe of the whole net."""
+
+    shown: ClassVar = ("epochs", "batch_size", "lr")
+    omitted = ("seed",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """Options of all studies."""
+
+    data: Annotated[
+        str | None,
+        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)"),
+        Group("data", text="How to load the images and targets."),
+    ] = None
+    seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
+    time: Annotated[
+        str | None, arg(metavar="TIME", help="train as many seeds as fit into this time (30s, 5m, 1h), at least 2")
+    ] = None
+    margin: Annotated[
+        float | None,
+        arg(
+            metavar="VALUE",
+            help="largest difference that counts as equal, such as 0.01 for one percentage point (default: 0.005; for "
+            "regression, 1 % of the reference's score)",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        arg(metavar="NAME", help="name of the study (default: date and number; the same command continues a study)"),
+    ] = None
+    runs_dir: RunsFolder = Path("runs")
+    preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
+    device: Device = "auto"
+    json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(StudyOptions):
+    """Compare two runs, or two nets that are trained with shared seeds, and state what was shown.
+
+    Two runs without --seeds, --until-decided, --time and --a-… or --b-… options are not trained: their stored logits
+    are compared. Otherwise, lamina trains pairs that share the seed, the splits and the order of images.
+
+    Example: lamina compare cnn:best cnn:best --b-dropout 0.5
+    """
+
+    a: Annotated[Positional[str], arg(metavar="A")]
+    """a run, or a net as in lamina train, with a recipe after a colon, such as cnn:best"""
+    b: Annotated[Positional[str], arg(metavar="B")]
+    """the reference, likewise"""
+    until_decided: Flag = False
+    """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the default for nets)"""
+    a_given: Annotated[AFields, Group("recipe of A")] = field(default_factory=AFields)
+    b_given: Annotated[BFields, Group("recipe of B")] = field(default_factory=BFields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateOptions(StudyOptions):
+    """Measure what each part of a net or recipe is worth: remove one at a time, and compare with the whole.
+
+    All trainings of a seed share the splits and the order of images. Tests are adjusted for the number of parts (Holm).
+
+    Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
+    """
+
+    net: Annotated[Positional[str], arg(metavar="NET")]
+    """a net as in lamina train, with a recipe after a colon, such as cnn:best"""
+    without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()
+    """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their defaults, such as
+    flip"""
+    each: Flag = False
+    """reset each setting of the recipe that differs from its default, except epochs"""
+    given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)

@@ -1,0 +1,145 @@
+"""Studies: folders with ``study.json`` and several runs, continued after an interruption."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lamina import zoo
+from lamina.data import Dataset
+from lamina.errors import RunError, find_nearest
+from lamina.files import lock_folder, parse_object, read_bytes, write_json
+from lamina.nets import Net
+from lamina.runs.keep import RunEvent
+from lamina.runs.net_names import TIMM, NetChoice, choice_of_timm
+from lamina.runs.run import Run
+from lamina.runs.run_folder import STUDY_FILE, resolve_run
+from lamina.runs.start import making_runs, shorten_net_name
+from lamina.runs.stored import load_run
+from lamina.studies.choice_events import Decision
+from lamina.studies.experiments import Experiment
+from lamina.studies.named_net import IterTrain, fit_experiment
+from lamina.studies.seeds import iter_run
+from lamina.training.recipe import overlay
+
+LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
+
+
+@contextmanager
+def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Lock the folder of a study, and yield the content of ``study.json``; ``RunError`` if it has other settings."""
+    file = path / STUDY_FILE
+    if not file.exists() and any(path.glob("[!.]*")):  # a kill may leave an empty folder
+        raise RunError(f"{path} exists, but is not a study. Choose another name.")
+    with making_runs(path.parent):
+        path.mkdir(parents=True, exist_ok=True)
+    with lock_folder(path):
+        if not file.exists():
+            write_json(file, {"settings": settings, "finished": []})
+        state = read_study(path)
+        given, stored = (json.dumps(one, sort_keys=True) for one in (settings, state["settings"]))
+        if given != stored:
+            raise RunError(
+                f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
+            )
+        yield state
+
+
+def read_study(path: Path) -> dict[str, Any]:
+    """The content of ``study.json``."""
+    file = path / STUDY_FILE
+    return parse_object(read_bytes(file), str(file)) if file.exists() else {"finished": []}
+
+
+def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
+    """The name of an earlier study with the same ``settings``, or a free one."""
+    for file in sorted(runs_dir.glob(f"*/{STUDY_FILE}")) if settings is not None else ():
+        if read_study(file.parent).get("settings") == settings:
+            return file.parent.name
+    names = (f"{datetime.now(UTC):%Y-%m-%d}-{what}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not (runs_dir / name).exists())
+
+
+def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
+    """The settings of a study: its experiments in order, the last of which is the reference, and their data."""
+    dataset = next(iter(experiments.values())).dataset
+    described = [
+        {"name": name, "net": repr(one.net.net) if isinstance(one.net.net, Net) else one.net.name,
+         "recipe": repr(one.recipe)} for name, one in experiments.items()
+    ]  # fmt: skip
+    return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
+
+
+def iter_seed(
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    seed: int,
+    *,
+    train: IterTrain,
+    device: str,
+    command: Sequence[str],
+) -> Generator[RunEvent, None, list[Run]]:
+    """Train each experiment with one seed, or load its run if it is finished."""
+    runs = []
+    for name, experiment in experiments.items():
+        folder = locate_run(path, list(experiments), name, seed)
+        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+        is_begun = folder.exists()
+        run = yield from iter_run(folder, seeded, train=train, device=device, command=command, is_begun=is_begun)
+        runs.append(run)
+    return runs
+
+
+def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:
+    """The folder of a run in a study of experiments with these names."""
+    shortened = shorten_net_name(name.replace("--", ""))[:LONGEST_FOLDER]
+    return path / f"{names.index(name) + 1}-{shortened}-seed{seed}"
+
+
+def find_run_or_net(text: str, runs_dir: Path) -> Run | None:
+    """The run at a path or with a name, or ``None`` if the text names a net; ``RunError`` if it is neither."""
+    path = resolve_run(Path(text), runs_dir)
+    net, _ = split_recipe(text)
+    if net in zoo.NAMES or net.startswith(TIMM) or "(" in text or ".py" in text:
+        return None
+    if not (path / "run.json").exists():
+        known = [*zoo.NAMES, *sorted(file.parent.name for file in runs_dir.glob("*/run.json"))]
+        nearest = find_nearest(net, known)
+        advice = f"Did you mean {nearest}?" if nearest else "Use a name that lamina runs lists, a net, or layers."
+        raise RunError(f"There is no run or net {text!r}. {advice}")
+    return load_run(path)
+
+
+def split_recipe(text: str) -> tuple[str, str | None]:
+    """Divide ``NET:RECIPE``; layers and Python files have no named recipes."""
+    if "(" in text or ".py" in text:
+        return text, None
+    start = len(TIMM) if text.startswith(TIMM) else 0
+    net, _, recipe = text[start:].partition(":")
+    return text[:start] + net, recipe or None
+
+
+def find_experiment(
+    source: Run | str, dataset: Dataset, given: Mapping[str, Any], choose: Callable[[str], NetChoice]
+) -> tuple[str, Experiment, list[Decision]]:
+    """The experiment of a run, or of ``NET:RECIPE`` as in ``lamina train``, overlaid with ``given``, and its name."""
+    changes = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
+    if isinstance(source, str):
+        net, recipe_name = split_recipe(source)
+        experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
+        return " ".join([source, *changes]), experiment, decisions
+    record = source.record
+    if record.net is None and record.timm is None:
+        raise RunError(
+            f"{source.path} was trained with your own code, which the run does not store. Use its Python file instead, "
+            "as in lamina compare mine.py cnn."
+        )
+    net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
+    recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
+    return " ".join([str(source.path), *changes]), Experiment(net_choice, overlay(recipe, dict(given)), dataset), []
