@@ -140,6 +140,11 @@ def find_experiment(
             f"{source.path} was trained with your own code, which the run does not store. Use its Python file instead, "
             "as in lamina compare mine.py cnn."
         )
+    if record.started_from is not None:
+        raise RunError(
+            f"{source.path} began with the weights of another run, which a study does not repeat. Compare its stored "
+            "logits, without --seeds, --time and settings."
+        )
     net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
     return " ".join([str(source.path), *changes]), Experiment(net_choice, overlay(recipe, dict(given)), dataset), []
