@@ -107,7 +107,7 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
     Path("runs/killed").mkdir()  # a kill may leave an empty folder
     assert run_lamina(*train[:-1], "killed", "--folds", "2").returncode == 0
     assert run_lamina(*train[:-1], "single").returncode == 0
-    assert "is not a cross-validation" in run_lamina(*train[:-1], "single", "--folds", "3").stderr
+    assert "is not a study" in run_lamina(*train[:-1], "single", "--folds", "3").stderr
 
 
 @pytest.mark.parametrize(
