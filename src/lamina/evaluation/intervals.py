@@ -97,13 +97,13 @@ def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], in
     return Interval(max(mean - down, 0.0), min(mean + up, 1.0))
 
 
-def mean_interval(values: Sequence[float]) -> MeanInterval:
-    """The mean of values such as the scores of several seeds, with Student's 95 % interval."""
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> MeanInterval:
+    """The mean of values such as the scores of several seeds, with Student's interval."""
     count = len(values)
     mean = statistics.fmean(values)
     if count == 1:
         return MeanInterval(mean, None, None, count)
-    half_width = t_quantile(count - 1) * statistics.stdev(values) / math.sqrt(count)
+    half_width = t_quantile(count - 1, level) * statistics.stdev(values) / math.sqrt(count)
     return MeanInterval(mean, mean - half_width, mean + half_width, count)
 
 
@@ -124,11 +124,6 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
         is_below = _probability_within(middle, degrees_of_freedom) < level
         low, high = (middle, high) if is_below else (low, middle)
     return math.sqrt(degrees_of_freedom) * math.tan(low)
-
-
-def t_p_value(t: float, degrees_of_freedom: int) -> float:
-    """The probability that Student's T lies beyond -t and t."""
-    return max(0.0, 1 - _probability_within(math.atan(abs(t) / math.sqrt(degrees_of_freedom)), degrees_of_freedom))
 
 
 def _probability_within(angle: float, degrees_of_freedom: int) -> float:

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch.nn.functional import one_hot
 
 from lamina.errors import DataError
-from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_p_value, t_quantile
+from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import measure
 from lamina.targets import MetricName, Score
@@ -23,9 +23,9 @@ from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
 """Significance level at each number of seeds of a study that ends as soon as it is decided; they add up to 0.05
-(Bonferroni's inequality), so at most 5 % of such studies claim a difference where there is none."""
+(Bonferroni's inequality), so at most 5 % of such studies make a false claim."""
 POWER = 0.8  # fraction of studies that detect a difference
-MOST_SEEDS = 1000  # if more are needed, seeds do not help
+MOST_SEEDS = 1000  # larger numbers are not announced
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Effect:
         images: Number of images n.
         seed_variance: Variance of the difference between seeds on these images; 0 for one seed.
         image_variance: Variance of the expected difference between images.
+        limit: Largest possible difference, such as 1 for fractions.
         discordant: For one pair of models, the images that only the first and only the second gets correct, if the
             score is the accuracy.
     """
@@ -47,68 +48,64 @@ class Effect:
     images: int
     seed_variance: float
     image_variance: float
+    limit: float = math.inf
     discordant: tuple[int, int] | None = None
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of the difference for new images and, for several seeds, new seeds."""
-        if self.discordant is not None:
-            return matched_interval(*self.discordant, self.images, level)
-        error, degrees = self._predict(self.seeds)
-        half_width = error and t_quantile(degrees, level) * error
-        return Interval(self.difference - half_width, self.difference + half_width)
+        if self.discordant is None:
+            half_width = self.half_width(level)
+            low, high = self.difference - half_width, self.difference + half_width
+            return Interval(max(low, -self.limit), min(high, self.limit))
+        found = matched_interval(*self.discordant, self.images, level)
+        if mcnemar_p_value(*self.discordant) < 1 - level:
+            return found
+        return Interval(min(found.low, 0.0), max(found.high, 0.0))  # agrees with the exact test
 
-    def p_value(self) -> float:
-        """Two-sided p value of no difference, by Student's t or, for one pair of models, McNemar's exact test."""
-        if self.discordant is not None:
-            return mcnemar_p_value(*self.discordant)
-        error, degrees = self._predict(self.seeds)
-        if not error:
-            return float(self.difference == 0)
-        return t_p_value(self.difference / error, degrees)
+    def half_width(self, level: float, seeds: int | None = None) -> float:
+        """Half the width of the interval, or of that expected with another number of seeds.
+
+        The variances of seeds and of images have their own degrees of freedom, so each gets its own quantile, and the
+        squares add up. The interval is never narrower than that of new seeds or of new images alone. (One quantile for
+        the sum, with Satterthwaite's degrees of freedom, claims too many differences with 2 to 4 seeds.)
+        """
+        seeds = seeds or self.seeds
+        by_seed = t_quantile(max(1, min(seeds, self.seeds) - 1), level) ** 2 * self.seed_variance / seeds
+        return math.sqrt(by_seed + self.image_half_width(level) ** 2)
+
+    def image_half_width(self, level: float = LEVEL) -> float:
+        """Half the width of the interval that would remain with any number of seeds."""
+        return t_quantile(self.images - 1, level) * math.sqrt(self.image_variance / self.images)
 
     def judge(self, margin: float, alpha: float = ALPHA) -> Verdict:
-        """Whether the first is better, worse, or equal within the margin.
+        """Whether the first is better, worse, or equal within the margin, by the interval of level 1 - ``alpha``.
 
-        A difference is claimed if its p value is below ``alpha``. Equality is claimed if two one-sided tests at
-        ``alpha`` reject a difference of the margin, so if the interval of level 1 - 2 ``alpha`` lies within the margin
-        (TOST; Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), 657-680).
+        A difference is claimed if the interval excludes 0, and equality if it lies within the margin. These are two
+        one-sided tests at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987),
+        657-680), so either claim is false with probability at most ``alpha``.
         """
-        if self.p_value() < alpha:
-            return "better" if self.difference > 0 else "worse"
-        inner = self.interval(1 - 2 * alpha)
-        return "equal" if -margin < inner.low and inner.high < margin else "undecided"
+        interval = self.interval(1 - alpha)
+        if interval.low > 0 or interval.high < 0:
+            return "better" if interval.low > 0 else "worse"
+        return "equal" if -margin < interval.low and interval.high < margin else "undecided"
 
-    def seeds_to_detect(self, margin: float) -> int | None:
-        """The number of seeds with which 80 % of studies detect a difference of the margin; ``None`` if none suffices.
+    def seeds_to_detect(self, margin: float, alpha: float = ALPHA) -> int | None:
+        """The number of seeds with which 80 % of studies detect a difference of the margin; ``None`` if over 1,000.
 
-        Both quantiles are Student's, with the degrees of freedom of this study, because the variance between seeds is
-        estimated (Julious and Owen, Statistics in Medicine 25 (2006), 1789-1802).
+        It is larger than the number of this study. Both quantiles have the degrees of freedom of this study, because
+        the variance between seeds is estimated (Julious and Owen, Statistics in Medicine 25 (2006), 1789-1802).
         """
 
         def can_detect(seeds: int) -> bool:
-            error, degrees = self._predict(seeds)
-            return (t_quantile(degrees) + t_quantile(degrees, 2 * POWER - 1)) * error <= margin
+            return self.half_width(1 - alpha, seeds) + self.half_width(2 * POWER - 1, seeds) <= margin
 
-        if self.seeds < 2 or not can_detect(MOST_SEEDS):
+        if not 2 <= self.seeds < MOST_SEEDS or not can_detect(MOST_SEEDS):
             return None
-        return 2 + bisect_left(range(2, MOST_SEEDS + 1), True, key=can_detect)
-
-    def image_half_width(self) -> float:
-        """Half the width of the 95 % interval that would remain with any number of seeds."""
-        return t_quantile(self.images - 1) * math.sqrt(self.image_variance / self.images)
-
-    def _predict(self, seeds: int) -> tuple[float, int]:
-        """Standard error with another number of seeds, and its degrees of freedom.
-
-        The degrees of freedom are Satterthwaite's (Biometrics Bulletin 2 (1946), 110-114), rounded down.
-        """
-        by_seed, by_image = self.seed_variance / seeds, self.image_variance / self.images
-        total = by_seed + by_image
-        spread = by_seed**2 / max(1, self.seeds - 1) + by_image**2 / (self.images - 1)
-        return math.sqrt(total), max(1, int(total**2 / spread)) if spread else 1
+        more = range(self.seeds + 1, MOST_SEEDS + 1)
+        return more[bisect_left(more, True, key=can_detect)]
 
 
-def measure_effect(differences: Float64[np.ndarray, "s n"], *, is_correctness: bool = False) -> Effect:
+def measure_effect(differences: Float64[np.ndarray, "s n"], metric: MetricName = "accuracy") -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
     Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of the images' means,
@@ -116,48 +113,50 @@ def measure_effect(differences: Float64[np.ndarray, "s n"], *, is_correctness: b
     bootstrap, Annals of Applied Statistics 1 (2007), 386-411; Searle et al., Variance Components, 1992, chapter 4).
     Neither part is estimated below the lower limit that the interaction implies.
 
+    For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min, Statistics in
+    Medicine 24 (2005), 729-740). Otherwise, models that predict alike on a few images would have no variance.
+
     Args:
         differences: Score of the first minus score of the second, such as 1, 0 or -1 for an image.
-        is_correctness: Whether the differences are of correct predictions, for McNemar's exact test with one seed.
+        metric: The metric, whose possible values limit the interval. For the accuracy of one pair of models, McNemar's
+            exact test decides.
     """
     seeds, images = differences.shape
     mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
-    if seeds == 1:
-        better, worse = int((differences > 0).sum()), int((differences < 0).sum())
-        return Effect(
-            float(mean), 1, images, 0.0, float(by_image.var(ddof=1)), (better, worse) if is_correctness else None
-        )
-    rest = differences - by_seed[:, None] - by_image + mean
-    interaction = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
-    return Effect(
-        float(mean),
-        seeds,
-        images,
-        max(float(by_seed.var(ddof=1)), interaction / images),
-        max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0),
-    )
+    is_fraction = Score(metric, 0.0).is_fraction
+    limit, added = (1.0, images / (images + 2) ** 2) if is_fraction else (math.inf, 0.0)
+    seed_variance = interaction = 0.0
+    if seeds > 1:
+        rest = differences - by_seed[:, None] - by_image + mean
+        interaction = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1))
+        seed_variance = max(float(by_seed.var(ddof=1)), interaction / images)
+    image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
+    is_one_pair = seeds == 1 and metric == "accuracy"
+    discordant = (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
+    return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
 
 
 def mcnemar_p_value(better: int, worse: int) -> float:
     """Exact two-sided p value of McNemar's test (Psychometrika 12 (1947), 153-157): a binomial test of 1/2."""
-    total = better + worse
-    tail = sum(math.comb(total, count) for count in range(min(better, worse) + 1))
-    return min(1.0, float(2 * tail / 2**total))
+    total, counts = better + worse, torch.arange(min(better, worse) + 1, dtype=torch.float64)
+    logs = math.lgamma(total + 1) - torch.lgamma(counts + 1) - torch.lgamma(total - counts + 1) - total * math.log(2)
+    return min(1.0, 2 * float(logs.exp().sum()))
 
 
-def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
-    """The significance level of each of several tests (Holm, Scandinavian Journal of Statistics 6 (1979), 65-70).
+def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bool]:
+    """Whether each of several effects is not zero (Holm, Scandinavian Journal of Statistics 6 (1979), 65-70).
 
-    With probability 1 - ``alpha``, no true null hypothesis has a p value below its level.
+    With probability 1 - ``alpha``, none of the effects that are zero is claimed.
     """
-    levels, level = [alpha] * len(p_values), alpha
-    is_rejecting = True
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        if is_rejecting:
-            level = alpha / (len(p_values) - rank)
-        levels[place] = level
-        is_rejecting = is_rejecting and p_values[place] < level
-    return levels
+    found = [False] * len(effects)
+    while not all(found):
+        level = 1 - alpha / found.count(False)
+        intervals = [effect.interval(level) for effect in effects]
+        claimed = [one or not each.low <= 0 <= each.high for one, each in zip(found, intervals, strict=True)]
+        if claimed == found:
+            break
+        found = claimed
+    return found
 
 
 def probability_better(differences: Sequence[float]) -> float:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamina.errors import plural
-from lamina.evaluation.intervals import ALPHA
-from lamina.evaluation.paired import Verdict
+from lamina.evaluation.paired import MOST_SEEDS, Verdict
 from lamina.targets import Score
 from lamina.training.events import Event
 
@@ -23,20 +22,17 @@ class PairedComparison(Event):
     a_score: float  # mean over seeds
     b_score: float
     difference: float  # mean over seeds
-    interval: tuple[float, float]  # 95 % interval for new images and, with several seeds, new seeds
-    significance: float  # level of the tests: 0.05, or less if there are several looks or tests; the interval fits it
-    seeds_interval: tuple[float, float] | None  # 95 % interval for new seeds on these images; ``None`` for one seed
-    equality_interval: tuple[float, float]  # lies within the margin if the verdict is ``equal``
+    level: float  # of all intervals: 0.95, or more if there are several looks or comparisons
+    interval: tuple[float, float]  # for new images and, with several seeds, new seeds
+    seeds_interval: tuple[float, float] | None  # for new seeds on these images; ``None`` for one seed
     differences: tuple[float, ...]  # of each seed
     images: int
-    p_value: float  # of no difference
     probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
-    seeds_to_detect: int | None  # the margin, or a larger difference that was found; ``None`` if no number does
-    image_half_width: float  # of the 95 % interval that would remain with any number of seeds
+    seeds_to_detect: int | None  # the margin, or a larger difference that was found; ``None`` if more than 1,000
+    image_half_width: float  # of the interval that would remain with any number of seeds
     verdict: Verdict  # on A
     train_seconds: tuple[float, float] | None = None  # means for A and B
-    equal_time: tuple[float, float, float] | None = None  # seconds of the faster, and the val scores of A and B then
 
     @property
     def seeds(self) -> int:
@@ -44,42 +40,54 @@ class PairedComparison(Event):
         return len(self.differences)
 
     @property
+    def target(self) -> float:
+        """The difference to detect: the margin, or a larger one that was found."""
+        return max(self.margin, abs(self.difference))
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the images alone prevent a verdict: with any number of seeds, the interval contains 0 and a margin."""
+        return self.image_half_width >= self.target
+
+    @property
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
         images, margin = plural(self.images, "image", "images"), self._format(self.margin, unit=True)
-        size = f"{plural(self.seeds, 'seed', 'seeds')}, {images}"
-        size += ", adjusted for several tests" if self.significance < ALPHA else ""
+        level = f"{100 * self.level:.4g} % interval"
+        size = f"{'one pair of models' if self.seeds == 1 else f'{self.seeds} seeds'}, {images}"
         if self.verdict in ("better", "worse"):
-            is_small = abs(self.difference) < self.margin
+            low, high = self.interval if self.verdict == "better" else (-self.interval[1], -self.interval[0])
+            is_small = f", less than the margin of {margin}," if abs(self.difference) < self.margin else ""
+            by_holm = "; significant by Holm's method" if low <= 0 else ""
             text = (
-                f"A is {self.verdict} by {self._format(abs(self.difference), unit=True)}"
-                f"{f', less than the margin of {margin},' if is_small else ''} (95 % interval "
-                f"{self._range(self.interval)}; {size})"
+                f"A is {self.verdict} by {self._format(abs(self.difference), unit=True)}{is_small} "
+                f"({level} {self._range(low, high)}; {size}{by_holm})"
             )
         elif self.verdict == "equal":
-            inner = f"difference {self._format(self.difference)}, 90 % interval {self._range(self.equality_interval)}"
-            text = f"equal within {margin} ({inner}; {size})"
+            text = f"equal within {margin} ({level} {self._range(*self.interval)}; {size})"
         else:
-            text = f"undecided: {self._range(self.interval)} (95 % interval; {size})"
+            text = f"undecided: {self._range(*self.interval, unit=True)} ({level}; {size})"
         if self.seeds == 1:
             return f"{text}; other seeds may differ"
         if self.verdict != "undecided":
             return text
+        target = self._format(self.target, unit=True)
+        if self.is_limited:
+            half_width = self._format(self.image_half_width, unit=True)
+            return f"{text}; more seeds will not help: {images} leave ±{half_width}"
         if self.seeds_to_detect is None:
-            return f"{text}; more seeds will not help: {images} leave ±{self._format(self.image_half_width)}"
-        is_more = self.seeds_to_detect > self.seeds
-        seeds = f"about {self.seeds_to_detect} seeds would" if is_more else f"{self.seeds} seeds usually"
-        return f"{text}; {seeds} detect {self._format(max(self.margin, abs(self.difference)), unit=True)}"
+            return f"{text}; even {MOST_SEEDS:,} seeds would often miss {target}"
+        return f"{text}; about {self.seeds_to_detect} seeds would detect {target}"
 
     def _format(self, value: float, *, unit: bool = False) -> str:
         if not Score(self.metric, value).is_fraction:
-            return f"{value:.3g}".replace("-", "−")
+            return f"{value:z.3g}".replace("-", "−")
         width = self.interval[1] - self.interval[0]
         digits = 2 if self.margin < 0.001 or 0 < width < 0.001 else 1
-        return f"{100 * value:.{digits}f}{' points' * unit}".replace("-", "−")
+        return f"{100 * value:z.{digits}f}{' points' * unit}".replace("-", "−")
 
-    def _range(self, ends: tuple[float, float]) -> str:
-        return " to ".join(map(self._format, ends))
+    def _range(self, low: float, high: float, *, unit: bool = False) -> str:
+        return f"{self._format(low)} to {self._format(high, unit=unit)}"
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {"event": "comparison", "seeds": self.seeds, "words": self.words}
@@ -89,13 +97,9 @@ class PairedComparison(Event):
         lines = [f"A {self.a}: {self.split} {a}", f"B {self.b}: {self.split} {b}", self.words]
         if self.seeds_interval is not None:
             lines.append(
-                f"on these images alone: {self._range(self.seeds_interval)} (95 % interval for new seeds); A is better "
-                f"in {100 * self.probability_better:.0f} % of the pairs"
+                f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
+                f"({100 * self.level:.4g} % interval); A is better in {100 * self.probability_better:.0f} % of the pairs"
             )
         if self.train_seconds is not None:
             lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
-        if self.equal_time is not None:
-            seconds, a_score, b_score = self.equal_time
-            vals = f"A val {Score(self.metric, a_score)}, B val {Score(self.metric, b_score)}"
-            lines.append(f"after {seconds:.1f} s: {vals}")
         return "\n".join(lines)
