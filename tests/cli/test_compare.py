@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,9 +18,11 @@ from commands import events, run_lamina
 from PIL import Image
 
 import lamina
-from lamina import load_run
+from lamina import load_run, start_run
+from lamina.errors import LaminaError, RunError
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
+from lamina.evaluation.paired_comparison import PairedComparison
 from small_runs import DATA, NET, RECIPE
 
 A, B = "Flatten(), Output()", "Flatten(), Linear(4), ReLU(), Output()"
@@ -55,6 +58,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
         assert second.record.recipe.lr == 0.01
     pairs = [[score_images(run.task, run.outputs["test"]) for run in pair] for pair in runs.values()]
     table = np.stack([first - second for first, second in pairs])
+    assert last["level"] == 0.95
     effect, alone = measure_effect(table), mean_interval(table.mean(axis=1).tolist())
     interval = effect.interval()
     assert last["event"] == "comparison"
@@ -64,9 +68,8 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert (last["seeds"], last["images"], last["verdict"]) == (2, 20, effect.judge(0.005))
     assert last["a"] == f"{A} --epochs 1"
     assert last["b"] == f"{B} --epochs 1 --lr 0.01"
-    plan, shared = (line for line in done.stderr.splitlines() if line.startswith(("plan: ", "shared: ")))
+    (plan,) = (line for line in done.stderr.splitlines() if line.startswith("plan: "))
     assert plan.startswith("plan: 2 seeds: about ")
-    assert shared.startswith("shared: splits, order of images, and 0 of 1 initial weight tensors")
     with Image.open("runs/study/differences.png") as figure:
         assert min(figure.size) > 300
 
@@ -78,12 +81,47 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
 
 
 def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(workplace, image_set):
-    done = run_lamina("compare", B, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
+    same = ("compare", B, B, "--data", image_set, *SHORT[:4], "--b-weight-decay", "1e-30", "--seeds", "2")
+    done = run_lamina(*same, "--json")
     assert done.returncode == 0, done.stderr
-    assert "and 2 of 2 initial weight tensors" in done.stderr
-    same = run_lamina("compare", B, B, "--data", image_set, *SHORT[:4], "--b-weight-decay", "1e-30", "--seeds", "2")
-    assert same.returncode == 0, same.stderr
-    assert "equal within 0.5 points (difference 0.0, 90 % interval 0.0 to 0.0; 2 seeds, 20 images)" in same.stdout
+    found = events(done.stdout)[-1]
+    assert found["differences"] == [0, 0]
+    assert found["verdict"] == "undecided"  # 20 images do not show that two nets differ by less than half a point
+    shown = run_lamina(*same)
+    assert "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images); more seeds will not help" in shown.stdout
+
+
+def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image_set):
+    done = run_lamina(
+        "compare", A, A, "--data", image_set, *SHORT[:4], "--b-seed", "100", "--seeds", "2", "--name", "s"
+    )
+    assert done.returncode == 0, done.stderr
+    seeds = {path.name: load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")}
+    assert sorted(seeds.values()) == [0, 1, 100, 101]
+
+
+def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
+    settings = ("--data", "shapes", "--val", "0.1", "--a-epochs", "1", "--b-epochs", "1")
+    done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *settings, "--seeds", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = events(done.stdout)[-1]
+    assert (found["split"], found["images"]) == ("test", 2000)
+    assert set(load_run(next(Path("runs").glob("*/1-*-seed0"))).outputs) == {"val", "test"}
+
+
+def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
+    net = "Flatten(), Linear(8), BatchNorm(), ReLU(), Linear(8), ReLU(), Output()"
+    ablate = ("ablate", net, "--data", image_set, "--epochs", "2", "--optimizer", "sgd", "--lr", "1e18")
+    done = run_lamina(*ablate, "--gradient-clip", "1e-20", "--without", "gradient_clip", "ReLU", "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "warning: gradient_clip None instead of 1e-20 diverged with seed 0" in done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
+    assert rows[1] == ["gradient_clip None instead of 1e-20", "–", "diverged"]
+    assert rows[2][0] == "without ReLU"
+    pair = ("compare", A, B, "--data", image_set, *SHORT[:4], "--b-optimizer", "sgd", "--b-lr", "1e30", "--seeds", "2")
+    nothing = run_lamina(*pair)
+    assert nothing.returncode == 2
+    assert "diverged with seed 0, so there is nothing to compare" in nothing.stderr.splitlines()[-1]
 
 
 def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
@@ -113,9 +151,10 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
     assert done.returncode == 0, done.stderr
     (found,) = events(done.stdout)
     first, second = (score_images(run.task, run.outputs["test"]) for run in map(load_run, pair))
-    effect = measure_effect((first - second)[None], is_correctness=True)
+    effect = measure_effect((first - second)[None])
     assert (found["a"], found["b"], found["seeds"]) == ("runs/first", "runs/second", 1)
-    assert (found["difference"], found["p_value"]) == pytest.approx((effect.difference, effect.p_value()))
+    assert found["difference"] == effect.difference
+    assert found["interval"] == [effect.interval().low, effect.interval().high]
     assert found["words"].endswith("; other seeds may differ")
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
     assert lamina.compare("first", "second").words == found["words"]
@@ -124,63 +163,123 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
 
 
 def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
-    worse = ("--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
-    done = run_lamina("compare", B, B, "--data", image_set, *worse, "--until-decided", "--name", "study")
+    worse = ("compare", B, B, "--data", image_set, "--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
+    done = run_lamina(*worse, "--until-decided", "--name", "study")
     assert done.returncode == 0, done.stderr
-    seeds = json.loads(Path("runs/study/study.json").read_text())["looks"]
-    assert seeds in ([4], [8], [16])
-    assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * seeds[0]
-    more = run_lamina("compare", B, B, "--data", image_set, *worse, "--seeds", "2", "--name", "study")
-    assert f"warning: results are known for {seeds} seeds (choose the number of seeds beforehand)" in more.stderr
+    state = json.loads(Path("runs/study/study.json").read_text())
+    assert state["looks"] in ([4], [4, 8], [4, 8, 16])
+    assert state["is_finished"]
+    assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
+    more = run_lamina(*worse, "--seeds", "2", "--name", "study")
+    known = ", ".join(map(str, state["looks"]))
+    assert f"warning: a result with {known} seeds is known (choose the number of seeds beforehand)" in more.stderr
 
 
-def test_a_study_ends_before_its_time_but_not_before_two_seeds(workplace, image_set):
-    done = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--time", "1s", "--name", "study", "--json")
-    assert done.returncode == 0, done.stderr
-    assert events(done.stdout)[-1]["seeds"] == 2
+def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace, image_set):
+    words = ("compare", A, A, "--data", image_set, *SHORT[:4], "--b-seed", "50", "--margin", "0.9", "--name", "study")
+    early = run_lamina(*words, "--seeds", "2")
+    assert early.returncode == 0, early.stderr
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lamina", *map(str, words), "--until-decided"],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ, text=True,
+    )  # fmt: skip
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
+    assert "warning: a result with 2 seeds is known" in messages
+    state = json.loads(Path("runs/study/study.json").read_text())
+    assert state["looks"] == [2, 4]
+    assert state["plan"] == {"seeds": None, "seconds": None, "margin": 0.9}
 
 
-def test_a_run_stands_for_its_net_and_recipe(pair, image_set):
+def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
+    words = ("compare", A, B, "--data", image_set, *SHORT, "--time", "1s", "--name", "study", "--json")
+    done, again = run_lamina(*words), run_lamina(*words)
+    assert done.returncode == again.returncode == 0, done.stderr
+    assert events(done.stdout)[-1] == events(again.stdout)[-1]
+    assert events(done.stdout)[-1]["seeds"] == 2  # the least
+    assert "plan: " not in again.stderr
+    assert len(list(Path("runs/study").glob("*-seed*"))) == 4
+    other = run_lamina(*words[:-5], "--time", "2s", "--name", "study")
+    assert "warning: a result with 2 seeds is known" in other.stderr
+
+
+def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
     done = run_lamina("compare", "first", "second", "--seeds", "2", "--b-lr", "0.05", "--json")
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)[-1]
     assert (found["a"], found["b"]) == ("runs/first", "runs/second --lr 0.05")
     assert load_run("first").record.net == load_run(next(Path("runs").glob("*/1-*-seed0"))).record.net
+    small = ("train", A, "--data", image_set, "--size", "8", "--epochs", "1", "--name", "small")
+    assert run_lamina(*small).returncode == 0
+    other = run_lamina("compare", "first", "small", "--seeds", "2")
+    assert other.returncode == 2
+    assert "runs/small was trained on other images, or at another size. Name its net instead." in other.stderr
+    study = run_lamina("compare", next(Path("runs").glob("*/study.json")).parent, "first")
+    assert "is a study. Use one of the runs in it, such as runs/" in study.stderr
+
+
+def test_a_run_with_the_name_of_a_net_is_the_run(pair):
+    Path("runs/first").rename("runs/mlp")
+    done = run_lamina("compare", "mlp", "second", "--json")
+    assert done.returncode == 0, done.stderr
+    assert events(done.stdout)[-1]["a"] == "runs/mlp"
+
+
+def test_a_damaged_study_is_skipped(workplace, image_set):
+    Path("runs/damaged").mkdir(parents=True)
+    Path("runs/damaged/study.json").write_text("{")
+    done = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")
+    assert done.returncode == 0, done.stderr
+    assert "It was skipped." in done.stderr
+
+
+def test_an_invalid_device_leaves_no_folder(workplace, image_set):
+    done = run_lamina("compare", A, B, "--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study")
+    assert done.returncode == 2
+    assert not Path("runs/study").exists()
 
 
 def test_parts_are_removed_one_at_a_time(workplace, image_set):
     net = "Conv2d(2, 3), BatchNorm(), ReLU(), Flatten(), Output()"
-    ablate = ("ablate", net, "--data", image_set, "--epochs", "1", "--flip", "random", "--seeds", "2")
-    done = run_lamina(*ablate, "--without", "BatchNorm", "ReLU", "--each", "--json")
+    ablate = ("ablate", net, "--data", image_set, "--epochs", "1", "--flip", "random", "--optimizer", "sgd")
+    ablate += ("--lr", "0.02", "--momentum", "0.5", "--seeds", "2", "--without", "BatchNorm", "ReLU", "--each")
+    done = run_lamina(*ablate, "--json")
     assert done.returncode == 0, done.stderr
     found = [one for one in events(done.stdout) if one["event"] == "comparison"]
-    assert {"without BatchNorm", "without ReLU", "without flip"} <= {one["a"] for one in found}
+    optimizer = "optimizer adam instead of sgd, lr 0.001 instead of 0.02, momentum 0.9 instead of 0.5"
+    names = ["without BatchNorm", "without ReLU", optimizer, "flip off instead of random"]
+    assert [one["a"] for one in found] == names  # not the batch size, which was fitted to the number of images
     assert len({one["b"] for one in found}) == 1
-    assert all(one["significance"] <= 0.05 for one in found)
-    assert min(one["significance"] for one in found) == pytest.approx(0.05 / len(found))
+    assert all(one["level"] == pytest.approx(1 - 0.05 / 4) for one in found)
     settings = json.loads(next(Path("runs").glob("*/study.json")).read_text())["settings"]["experiments"]
     named = {one["name"]: one for one in settings}
     assert named["without BatchNorm"]["net"] == "Net(Conv2d(2, 3), ReLU(), Flatten(), Output())"
-    assert "flip" not in named["without flip"]["recipe"]
-    table = run_lamina(*ablate, "--without", "BatchNorm", "ReLU", "--each")
+    assert "flip" not in named["flip off instead of random"]["recipe"]
+    assert "sgd" not in named[optimizer]["recipe"]
+    table = run_lamina(*ablate)
     assert table.returncode == 0, table.stderr
     rows = [line.split("\t") for line in table.stdout.splitlines() if "\t" in line]
     assert rows[0] == ["A", "score", "compared with the whole"]
-    assert [row[0] for row in rows[1:]] == [one["a"] for one in found]
+    assert [row[0] for row in rows[1:]] == names
+    assert "(98.75 % interval" in rows[1][2]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["compare", "frist", "second"], "There is no run or net 'frist'. Did you mean first?"),
-        (["compare", "first", "second", "--data", "shapes"], "--data does not apply to runs, which know their images."),
-        (["compare", "first", "first"], "runs/first and runs/first are the same run. Compare two runs."),
-        (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change one of them, as in"),
-        (["compare", A, B, "--seeds", "1"], "seeds is 1; a comparison needs at least 2, because one seed does not"),
-        (["compare", A, B, "--seeds", "3", "--time", "1m"], "seeds and a time limit both set the number of trainings."),
+        (
+            ["compare", "first", "second", "--data", "shapes"],
+            "A run stores how its images are loaded. Leave out --data.",
+        ),
+        (["compare", "first", "first"], "A and B share a run: runs/first, runs/first. Compare different runs."),
+        (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
+        (["compare", A, B, "--seeds", "1"], "--seeds is 1; a comparison needs at least 2, because one seed does not"),
+        (["compare", A, B, "--seeds", "3", "--time", "1m"], "--seeds and --time both set the number of trainings."),
         (["compare", A, B, "--seeds", "3", "--until-decided"], "--until-decided sets the number of seeds."),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
-        (["compare", A, B, "--a-seed", "3"], "Unknown option --a-seed."),
+        (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),
+        (["ablate", B, "--without", "epochs"], "All trainings share epochs. Leave it out of --without."),
         (["compare", A, B, "--name", "first"], "runs/first exists, but is not a study. Choose another name."),
         (["compare", "cnn:bets", B], "cnn has no recipe 'bets'. Did you mean best?"),
         (["ablate", B], "There is no part to remove from Flatten(), Linear(4), ReLU(), Output(). Use --without"),
@@ -204,27 +303,85 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     assert run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "s").returncode == 0
     other = run_lamina("compare", A, B, "--data", image_set, *SHORT[:4], "--seeds", "2", "--name", "s")
     assert other.returncode == 2
-    assert "runs/s exists, with the settings {" in other.stderr
+    assert "runs/s exists, with other experiments." in other.stderr
     assert other.stderr.rstrip().endswith("Choose another name, or delete that folder.")
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):
         trained = run_lamina("train", A, "--data", data, "--epochs", "1", "--batch-size", "2000", "--name", name)
         assert trained.returncode == 0, trained.stderr
     done = run_lamina("compare", "first", "shapes")
-    assert (done.returncode, "Compare runs with the same test images." in done.stderr) == (2, True)
+    assert (done.returncode, "Compare runs with the same test images and metric." in done.stderr) == (2, True)
     kinds = run_lamina("compare", "first", "numbers")
-    assert "predicts single-label targets, but runs/numbers regression targets." in kinds.stderr
+    assert "(single-label, accuracy), but" in kinds.stderr
+    assert "(regression, mean_absolute_error). Compare runs with the same test images and metric." in kinds.stderr
 
     Path("runs/second/logits.npz").unlink()
     missing = run_lamina("compare", "first", "second")
     assert missing.stderr.rstrip().endswith(
-        "runs/second has no stored logits, because it was not evaluated. Run lamina resume runs/second."
+        "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina resume runs/second to "
+        "evaluate it."
     )
 
 
-def test_a_python_comparison_accepts_nets_and_recipes(tmp_path):
-    pairs = (NET, RECIPE), (str(NET), replace(RECIPE, lr=0.0))
-    found = lamina.compare(*pairs, DATA, seeds=2, runs_dir=tmp_path, name="study", progress=False)
-    assert (found.seeds, found.images) == (2, 12)
-    assert "lr=0.0" in found.b
-    assert load_run(next(tmp_path.glob("study/2-*-seed1"))).record.recipe == replace(RECIPE, lr=0.0, seed=1)
+def test_a_python_comparison_accepts_runs_of_several_seeds(tmp_path):
+    recipes = (RECIPE, replace(RECIPE, lr=0.0))
+    runs = [[start_run(NET, DATA, replace(one, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)] for one in recipes]
+    for run in itertools.chain(*runs):
+        for _ in run.iter_train():
+            pass
+    found = lamina.compare([str(run.path) for run in runs[0]], runs[1])
+    assert (found.seeds, found.images) == (3, 12)
+    scores = [[run.report.score.value for run in each] for each in runs]
+    assert found.differences == pytest.approx([one - other for one, other in zip(*scores, strict=True)])
+    with pytest.raises(RunError, match=r"a has 2 and b 3 runs\. Compare equal numbers"):
+        lamina.compare(runs[0][:2], runs[1])
+    with pytest.raises(LaminaError, match=r"margin must be a number, such as 0\.005, got str"):
+        lamina.compare(*runs, margin="x")
+
+
+def make_comparison(**changed) -> PairedComparison:
+    values = {
+        "a": "one", "b": "two", "metric": "accuracy", "split": "test", "a_score": 0.8, "b_score": 0.9, "level": 0.95,
+        "difference": -0.1, "interval": (-0.2, -0.04), "seeds_interval": (-0.1, -0.05), "differences": (-0.1, -0.1),
+        "images": 2000, "probability_better": 0.0, "margin": 0.005, "seeds_to_detect": None,
+        "image_half_width": 0.004, "verdict": "worse", "train_seconds": (1.0, 2.0),
+    }  # fmt: skip
+    return PairedComparison(**values | changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, "A is worse by 10.0 points (95 % interval 4.0 to 20.0; 2 seeds, 2,000 images)"),
+        (
+            {"interval": (-0.2, 0.01), "level": 0.9875},
+            "A is worse by 10.0 points (98.75 % interval −1.0 to 20.0; 2 seeds, 2,000 images; significant by Holm's "
+            "method)",
+        ),
+        (
+            {"verdict": "equal", "difference": 0.001, "interval": (-0.0001, 0.002)},
+            "equal within 0.5 points (95 % interval 0.0 to 0.2; 2 seeds, 2,000 images)",
+        ),
+        (
+            {"verdict": "undecided", "interval": (-0.2, 0.01), "seeds_to_detect": 24},
+            "undecided: −20.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); about 24 seeds would detect 10.0 "
+            "points",
+        ),
+        (
+            {"verdict": "undecided", "difference": 0.0, "image_half_width": 0.009, "interval": (-0.02, 0.01)},
+            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); more seeds will not help: 2,000 "
+            "images leave ±0.9 points",
+        ),
+        (
+            {"verdict": "undecided", "difference": 0.0, "interval": (-0.02, 0.01)},
+            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); even 1,000 seeds would often miss "
+            "0.5 points",
+        ),
+        (
+            {"verdict": "undecided", "differences": (-0.1,), "interval": (-0.02, 0.01)},
+            "undecided: −2.0 to 1.0 points (95 % interval; one pair of models, 2,000 images); other seeds may differ",
+        ),
+    ],
+)
+def test_the_words_of_each_verdict(changed, words):
+    assert make_comparison(**changed).words == words

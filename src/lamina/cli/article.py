@@ -6,7 +6,7 @@ import time
 from statistics import median
 
 from lamina.cli import STARTED
-from lamina.cli.compare import train_study
+from lamina.cli.compare import print_comparison, train_study
 from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import ReproduceOptions
@@ -18,9 +18,9 @@ from lamina.errors import DataError, RecipeError
 from lamina.evaluation.intervals import mean_interval
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.studies.comparison import choose_folder
+from lamina.studies.comparison import FIGURE, Plan, plan_study, read_comparisons
 from lamina.studies.experiments import Experiment
-from lamina.studies.study import locate_run
+from lamina.studies.study import locate_run, name_study, read_study
 from lamina.targets import SINGLE_LABEL, Score
 
 CLAIMED = {"mlp": 0.4996, "cnn": 0.7552}  # the article's test accuracy on CIFAR-10
@@ -43,8 +43,10 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
         )
     nets = {name: choose_net(name, terminal) for name in CLAIMED}
     experiments = {name: Experiment(net, net.recipes["article"], dataset) for name, net in nets.items()}
-    path = choose_folder(options.runs_dir, None, experiments)
-    if status := train_study(path, experiments, terminal, seeds=seeds, device=options.device):
+    path, experiments = plan_study(options.runs_dir, None, list(experiments.items()))
+    if read_study(path).get("is_finished"):  # measure again
+        path = options.runs_dir / name_study(options.runs_dir, "study")
+    if status := train_study(path, experiments, Plan(seeds), options.device, terminal):
         return status
     names = list(experiments)
     runs = {name: [load_run(locate_run(path, names, name, seed)) for seed in range(seeds)] for name in names}
@@ -59,7 +61,8 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
     terminal.tabulate(heads, rows)
     if not claimed:
         terminal.say(f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}.")
-    terminal.say(f"learning curves: {drawing}")
+    terminal.say(f"learning curves: {drawing}", "")
+    print_comparison(read_comparisons(path)[0], terminal, path / FIGURE)
     terminal.emit("done", curves=str(drawing), seconds=time.perf_counter() - STARTED)
     return 0
 

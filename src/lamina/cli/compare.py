@@ -9,78 +9,67 @@ from pathlib import Path
 from lamina.cli.data_argument import choose_data
 from lamina.cli.models import choose_run_data
 from lamina.cli.net_argument import choose_net
-from lamina.cli.options.study_options import CompareOptions
+from lamina.cli.options.study_options import CompareOptions, StudyOptions
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
 from lamina.errors import RecipeError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
-from lamina.studies.comparison import (
-    FIGURE,
-    check_plan,
-    choose_folder,
-    compare_runs,
-    iter_comparisons,
-    name_experiments,
-    read_comparisons,
-)
+from lamina.studies.comparison import FIGURE, Plan, compare, iter_comparisons, plan_study, read_comparisons
 from lamina.studies.experiments import Experiment
 from lamina.studies.study import find_experiment, find_run_or_net
 
 
 def run(options: CompareOptions, terminal: Terminal) -> int:
     """Run the command."""
-    seconds = None if options.time is None else read_seconds("--time", options.time)
-    check_plan(options.seeds, seconds, options.margin)
+    plan = read_plan(options)
     if options.until_decided and (options.seeds or options.time):
         raise RecipeError("--until-decided sets the number of seeds. Use it without --seeds and --time.")
-    sources = [find_run_or_net(text, options.runs_dir) or text for text in (options.a, options.b)]
+    sources = [find_run_or_net(text, options.runs_dir) for text in (options.a, options.b)]
     runs = [one for one in sources if isinstance(one, Run)]
     is_trained = options.seeds or options.time or options.until_decided or options.a_given or options.b_given
     loading = options.preparation.flags_of() or ("--data" if options.data else "")
     if runs and (options.preparation or (loading and not is_trained)):
-        raise RecipeError(f"{loading} does not apply to runs, which know their images. Leave out {loading}.")
+        raise RecipeError(f"A run stores how its images are loaded. Leave out {loading}.")
     if len(runs) == 2 and not is_trained:
-        return _print(compare_runs(runs[0], runs[1], options.margin), terminal)
+        return print_comparison(compare(runs[0], runs[1], margin=options.margin), terminal)
     if runs:
         dataset = choose_run_data(runs[0], options.data, terminal)
     else:
         dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
-    found = []
+    named = []
     for source, given in zip(sources, (options.a_given, options.b_given), strict=True):
         name, experiment, decisions = find_experiment(source, dataset, given, partial(choose_net, terminal=terminal))
-        found.append((name, experiment))
+        named.append((name, experiment))
         for decision in decisions:
             terminal.remark(f"{name}: {decision}")
-    experiments = name_experiments(found)
-    path = choose_folder(options.runs_dir, options.name, experiments)
-    status = train_study(
-        path, experiments, terminal, seeds=options.seeds, device=options.device, seconds=seconds, margin=options.margin
-    )
-    return status or _print(read_comparisons(path)[0], terminal, path / FIGURE)
+    path, experiments = plan_study(options.runs_dir, options.name, named)
+    status = train_study(path, experiments, plan, options.device, terminal)
+    return status or print_comparison(read_comparisons(path)[0], terminal, path / FIGURE)
 
 
-def _print(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:
+def read_plan(options: StudyOptions) -> Plan:
+    if options.seeds is not None and options.time is not None:
+        raise RecipeError("--seeds and --time both set the number of trainings. Use only one of them.")
+    if options.seeds is not None and options.seeds < 2:
+        raise RecipeError(
+            f"--seeds is {options.seeds}; a comparison needs at least 2, because one seed does not show how much seeds "
+            "differ. Use --seeds 4."
+        )
+    seconds = None if options.time is None else read_seconds("--time", options.time)
+    return Plan(options.seeds, seconds, options.margin)
+
+
+def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:
     terminal.say(*str(found).split("\n"), *([] if figure is None else [f"figure: {figure}"]))
     terminal.emit(**found.to_json())
     return 0
 
 
-def train_study(
-    path: Path,
-    experiments: Mapping[str, Experiment],
-    terminal: Terminal,
-    *,
-    seeds: int | None,
-    device: str,
-    seconds: float | None = None,
-    margin: float | None = None,
-) -> int:
+def train_study(path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, terminal: Terminal) -> int:
     """Train the experiments of a study; returns the exit status."""
-    events = iter_comparisons(
-        path, experiments, seeds=seeds, seconds=seconds, margin=margin, device=device, command=terminal.command
-    )
+    events = iter_comparisons(path, experiments, plan, device, terminal.command)
     with terminal.progress() as show_progress:
         _, stopped_by = play(events, terminal, show_progress)
     if stopped_by is None:

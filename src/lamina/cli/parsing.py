@@ -42,14 +42,13 @@ class Group:
 
 
 class Given(dict[str, Any]):
-    """The values that were typed for the fields of the dataclass ``kind``; its fields have flags."""
+    """The values that were typed for the fields of the dataclass ``kind``; each of its fields has a flag."""
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
     shown: ClassVar[tuple[str, ...]]  # by ``--help``; ``--help-all`` shows all fields
     defaults: ClassVar[Mapping[str, str]] = {}  # where they are not the dataclass's
     flags: ClassVar[Mapping[str, Any]] = {}  # ``tyro.conf.arg`` for some fields
-    omitted: ClassVar[tuple[str, ...]] = ()  # fields without a flag
 
     @classmethod
     def check(cls, **values: Any) -> Given:
@@ -193,7 +192,7 @@ def _list_given(kind: type[Given]) -> list[StructFieldSpec]:
     """List the fields of ``kind.kind`` for tyro, none of them typed."""
     types, texts = get_type_hints(kind.kind, include_extras=True), read_texts(kind.kind)
     found = []
-    for field in (one for one in dataclasses.fields(kind.kind) if one.name not in kind.omitted):
+    for field in dataclasses.fields(kind.kind):
         default = kind.defaults.get(field.name, "" if _is_unset(field.default) else field.default)
         hint = "" if default == "" else f"(default: {default})"
         notes = (tyro.conf.arg(help_behavior_hint=hint), kind.flags.get(field.name))

@@ -30,26 +30,15 @@ MOST_SEEDS = 1000  # larger numbers are not announced
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean difference of two experiments, positive if the first is better, and its uncertainty.
+    """The mean difference of two experiments, positive if the first is better, and its uncertainty."""
 
-    Attributes:
-        difference: Mean over seeds and images.
-        seeds: Number of pairs S.
-        images: Number of images n.
-        seed_variance: Variance of the difference between seeds on these images; 0 for one seed.
-        image_variance: Variance of the expected difference between images.
-        limit: Largest possible difference, such as 1 for fractions.
-        discordant: For one pair of models, the images that only the first and only the second gets correct, if the
-            score is the accuracy.
-    """
-
-    difference: float
-    seeds: int
-    images: int
-    seed_variance: float
-    image_variance: float
-    limit: float = math.inf
-    discordant: tuple[int, int] | None = None
+    difference: float  # mean over seeds and images
+    seeds: int  # number of pairs S
+    images: int  # number of images n
+    seed_variance: float  # of the difference between seeds on these images; 0 for one seed
+    image_variance: float  # of the expected difference between images
+    limit: float = math.inf  # largest possible difference
+    discordant: tuple[int, int] | None = None  # images that only one of a single pair of models gets correct
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of the difference for new images and, for several seeds, new seeds."""
@@ -65,8 +54,7 @@ class Effect:
     def half_width(self, level: float, seeds: int | None = None) -> float:
         """Half the width of the interval, or of that expected with another number of seeds.
 
-        The variances of seeds and of images have their own degrees of freedom, so each gets its own quantile, and the
-        squares add up. The interval is never narrower than that of new seeds or of new images alone. (One quantile for
+        The variances of seeds and of images have their own degrees of freedom, so each gets its own quantile. (One for
         the sum, with Satterthwaite's degrees of freedom, claims too many differences with 2 to 4 seeds.)
         """
         seeds = seeds or self.seeds
@@ -80,9 +68,8 @@ class Effect:
     def judge(self, margin: float, alpha: float = ALPHA) -> Verdict:
         """Whether the first is better, worse, or equal within the margin, by the interval of level 1 - ``alpha``.
 
-        A difference is claimed if the interval excludes 0, and equality if it lies within the margin. These are two
-        one-sided tests at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987),
-        657-680), so either claim is false with probability at most ``alpha``.
+        A difference is claimed if the interval excludes 0, equality if it lies within the margin: two one-sided tests
+        at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), 657-680).
         """
         interval = self.interval(1 - alpha)
         if interval.low > 0 or interval.high < 0:

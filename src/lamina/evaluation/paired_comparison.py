@@ -32,7 +32,7 @@ class PairedComparison(Event):
     seeds_to_detect: int | None  # the margin, or a larger difference that was found; ``None`` if more than 1,000
     image_half_width: float  # of the interval that would remain with any number of seeds
     verdict: Verdict  # on A
-    train_seconds: tuple[float, float] | None = None  # means for A and B
+    train_seconds: tuple[float, float]  # means for A and B
 
     @property
     def seeds(self) -> int:
@@ -46,38 +46,40 @@ class PairedComparison(Event):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the images alone prevent a verdict: with any number of seeds, the interval contains 0 and a margin."""
+        """Whether the images alone prevent a verdict, with any number of seeds."""
         return self.image_half_width >= self.target
 
     @property
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
         images, margin = plural(self.images, "image", "images"), self._format(self.margin, unit=True)
-        level = f"{100 * self.level:.4g} % interval"
         size = f"{'one pair of models' if self.seeds == 1 else f'{self.seeds} seeds'}, {images}"
         if self.verdict in ("better", "worse"):
             low, high = self.interval if self.verdict == "better" else (-self.interval[1], -self.interval[0])
             is_small = f", less than the margin of {margin}," if abs(self.difference) < self.margin else ""
             by_holm = "; significant by Holm's method" if low <= 0 else ""
-            text = (
-                f"A is {self.verdict} by {self._format(abs(self.difference), unit=True)}{is_small} "
-                f"({level} {self._range(low, high)}; {size}{by_holm})"
-            )
+            difference = f"{self._format(abs(self.difference), unit=True)}{is_small}"
+            text = f"A is {self.verdict} by {difference} ({self._level} {self._range(low, high)}; {size}{by_holm})"
         elif self.verdict == "equal":
-            text = f"equal within {margin} ({level} {self._range(*self.interval)}; {size})"
+            text = f"equal within {margin} ({self._level} {self._range(*self.interval)}; {size})"
         else:
-            text = f"undecided: {self._range(*self.interval, unit=True)} ({level}; {size})"
+            text = f"undecided: {self._range(*self.interval, unit=True)} ({self._level}; {size}){self._advice(images)}"
+        return f"{text}; other seeds may differ" if self.seeds == 1 else text
+
+    def _advice(self, images: str) -> str:
+        """What more seeds would do."""
+        target, left = (self._format(value, unit=True) for value in (self.target, self.image_half_width))
         if self.seeds == 1:
-            return f"{text}; other seeds may differ"
-        if self.verdict != "undecided":
-            return text
-        target = self._format(self.target, unit=True)
+            return ""
         if self.is_limited:
-            half_width = self._format(self.image_half_width, unit=True)
-            return f"{text}; more seeds will not help: {images} leave ±{half_width}"
+            return f"; more seeds will not help: {images} leave ±{left}"
         if self.seeds_to_detect is None:
-            return f"{text}; even {MOST_SEEDS:,} seeds would often miss {target}"
-        return f"{text}; about {self.seeds_to_detect} seeds would detect {target}"
+            return f"; even {MOST_SEEDS:,} seeds would often miss {target}"
+        return f"; about {self.seeds_to_detect} seeds would detect {target}"
+
+    @property
+    def _level(self) -> str:
+        return f"{100 * self.level:.4g} % interval"
 
     def _format(self, value: float, *, unit: bool = False) -> str:
         if not Score(self.metric, value).is_fraction:
@@ -98,8 +100,6 @@ class PairedComparison(Event):
         if self.seeds_interval is not None:
             lines.append(
                 f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
-                f"({100 * self.level:.4g} % interval); A is better in {100 * self.probability_better:.0f} % of the pairs"
+                f"({self._level}); A is better in {100 * self.probability_better:.0f} % of the pairs"
             )
-        if self.train_seconds is not None:
-            lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
-        return "\n".join(lines)
+        return "\n".join([*lines, "training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds)])

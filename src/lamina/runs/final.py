@@ -18,7 +18,7 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import STUDY_FILE, RunFolder
+from lamina.runs.run_folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
 from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
@@ -61,7 +61,7 @@ def evaluate_final(
         calibration = calibrate(task, held_out, record.recipe)
         if calibration is not None:
             task = calibration.apply(task)
-    elif (aim := record.recipe.find_aim(task.kind)) and not (folder.path.parent / STUDY_FILE).exists():
+    elif (aim := record.recipe.find_aim(task.kind)) and not folder.is_of_folds():
         _warn(f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with --val 0.1")
     for images in (dataset.test, dataset.val):
         if images is None:

@@ -180,8 +180,12 @@ class RunFolder:
 
     def load_out_of_fold(self, task: Task) -> Outputs | None:
         """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
-        is_whole = self.path.name == WHOLE and (self.path.parent / STUDY_FILE).exists()
+        is_whole = self.path.name == WHOLE and self.is_of_folds()
         return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
+
+    def is_of_folds(self) -> bool:
+        """Whether the run belongs to a cross-validation."""
+        return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith(("fold-", WHOLE))
 
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from lamina import nets
-from lamina.errors import NetError, RecipeError, suggest
+from lamina import nets, zoo
+from lamina.errors import NetError, RecipeError, find_nearest
 from lamina.nets import Layer, Net
 from lamina.studies.experiments import Experiment
 from lamina.training.recipe import Recipe, overlay
@@ -16,42 +16,49 @@ from lamina.training.task import task_of
 KEPT = ("epochs", "seed", "lanes", "precision", "compile", "patience", "metric")
 """Settings that are no parts: how long, where and how exactly to train, and the score."""
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in KEPT}
+LAYERS = {
+    one.__name__: one for one in vars(nets).values() if isinstance(one, type) and Layer in one.__mro__[1:]
+}  # fmt: skip
+COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so they are reset together
 
 
-def remove_parts(
-    name: str, whole: Experiment, without: Sequence[str], *, each: bool = False
-) -> list[tuple[str, Experiment]]:
-    """The experiment without each part, by name, and the whole last.
+def find_settings(whole: Experiment, recipe_name: str | None, given: Container[str]) -> list[str]:
+    """Settings that differ from their defaults in the recipe before it was fitted to the images, or are ``given``."""
+    own = zoo.choose_recipe(whole.net.name, whole.net.recipes, recipe_name).changes()
+    found = [one for one in whole.recipe.changes() if one in DEFAULTS and (one in own or one in given)]
+    return [one for one in found if one not in COUPLED[1:] or "optimizer" not in found]
 
-    Args:
-        name: Name of the whole experiment.
-        whole: The experiment.
-        without: Classes of layers, which are removed, and settings of the recipe, which get their defaults.
-        each: Whether to add every setting that differs from its default, except epochs.
-    """
-    parts = list(dict.fromkeys([*without, *(field for field in whole.recipe.changes() if each and field in DEFAULTS)]))
+
+def remove_parts(name: str, whole: Experiment, parts: Sequence[str]) -> list[tuple[str, Experiment]]:
+    """The experiment without each part, which is a class of layers or a setting of the recipe, and the whole last."""
     if not parts:
         raise RecipeError(f"There is no part to remove from {name}. Use --without BatchNorm or --each.")
-    return [*((f"without {part}", _remove(part, whole)) for part in parts), (name, whole)]
+    fields = [part.replace("-", "_") for part in dict.fromkeys(parts)]
+    return [*(_reset(one, whole) if one in DEFAULTS else _remove(one, whole) for one in fields), (name, whole)]
 
 
-def _remove(part: str, whole: Experiment) -> Experiment:
-    field = part.replace("-", "_")
-    if field in DEFAULTS:
-        if getattr(whole.recipe, field) == DEFAULTS[field]:
-            raise RecipeError(f"{part} has its default already, {DEFAULTS[field]}. Leave it out of --without.")
-        metric = whole.recipe.find_metric(whole.dataset.train.kind)  # class weights may have chosen it
-        changed = {field: DEFAULTS[field]} | ({"metric": metric} if field == "class_weights" else {})
-        return replace(whole, recipe=overlay(whole.recipe, changed))
+def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
+    recipe = whole.recipe
+    if getattr(recipe, field) == DEFAULTS[field]:
+        raise RecipeError(f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without.")
+    changed = {one: DEFAULTS[one] for one in (COUPLED if field == "optimizer" else (field,)) if one in recipe.changes()}
+    name = ", ".join(f"{one} {value} instead of {getattr(recipe, one)}" for one, value in changed.items())
+    if field == "class_weights":  # they may have chosen the metric
+        changed["metric"] = recipe.find_metric(whole.dataset.train.kind)
+    return name, replace(whole, recipe=overlay(recipe, changed))
+
+
+def _remove(part: str, whole: Experiment) -> tuple[str, Experiment]:
     net, train = whole.net.net, whole.dataset.train
-    kinds = {kind.__name__: kind for kind in vars(nets).values() if isinstance(kind, type) and issubclass(kind, Layer)}
-    del kinds[Layer.__name__]
-    if part not in kinds:
-        raise NetError(f"{part!r} is neither a layer nor a setting of the recipe. {suggest(part, [*kinds, *DEFAULTS])}")
+    if part in KEPT:
+        raise RecipeError(f"All trainings share {part}. Leave it out of --without.")
+    if part not in LAYERS:
+        nearest = find_nearest(part, [*LAYERS, *DEFAULTS]) or "a layer such as BatchNorm, or a setting such as flip"
+        raise NetError(f"{part!r} is neither a layer nor a setting of the recipe. Did you mean {nearest}?")
     if not isinstance(net, Net):
         raise NetError(f"{whole.net.name} is not a lamina net, so its layers cannot be removed. Remove only settings.")
-    rest = net.without(kinds[part])
+    rest = net.without(LAYERS[part])
     if rest == net:
         raise NetError(f"{whole.net.name} has no {part}. Leave it out of --without.")
     rest.check(train.shape, task_of(train).outputs)
-    return replace(whole, net=replace(whole.net, net=rest))
+    return f"without {part}", replace(whole, net=replace(whole.net, net=rest))

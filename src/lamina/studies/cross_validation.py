@@ -129,7 +129,7 @@ def iter_folds(
     check_name(name)
     part = hold_out(dataset, 1, folds)  # fails before the folder is created
     path = runs_dir / (name_study(runs_dir, f"folds{folds}") if name is None else name)
-    left = folds + 1 - len(read_study(path)["finished"])
+    left = folds + 1 - len(read_study(path).get("finished", ()))
     if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
         raise RecipeError(
             f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only "
@@ -166,7 +166,7 @@ def _iter_one(
 ) -> Generator[RunEvent, None, Run]:
     """Train a run, or load it if it is finished; repeat an unfinished one if it has a time limit or your own module."""
     run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
-    if run is not None and folder.name in state["finished"]:
+    if run is not None and folder.name in state.get("finished", ()):
         yield Started(run)
         return run
     events: Iterable[RunEvent]
@@ -182,7 +182,7 @@ def _iter_one(
         if isinstance(event, Started):
             run = event.run
     assert run is not None  # noqa: S101
-    state["finished"].append(folder.name)
+    state.setdefault("finished", []).append(folder.name)
     write_json(folder.parent / STUDY_FILE, state)
     return run
 

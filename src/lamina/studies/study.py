@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from lamina import zoo
 from lamina.data import Dataset
-from lamina.errors import RunError, find_nearest
+from lamina.errors import LaminaWarning, RunError, find_nearest
 from lamina.files import lock_folder, parse_object, read_bytes, write_json
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
@@ -41,27 +42,31 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, An
         path.mkdir(parents=True, exist_ok=True)
     with lock_folder(path):
         if not file.exists():
-            write_json(file, {"settings": settings, "finished": []})
+            write_json(file, {"settings": settings})
         state = read_study(path)
-        given, stored = (json.dumps(one, sort_keys=True) for one in (settings, state["settings"]))
-        if given != stored:
+        given, stored = json.loads(json.dumps(settings)), state["settings"]
+        if changed := [key for key in given | stored if given.get(key) != stored.get(key)]:
             raise RunError(
-                f"{path} exists, with the settings {stored}, not {given}. Choose another name, or delete that folder."
+                f"{path} exists, with other {' and '.join(changed)}. Choose another name, or delete that folder."
             )
         yield state
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """The content of ``study.json``."""
+    """The content of ``study.json``, empty for a new study."""
     file = path / STUDY_FILE
-    return parse_object(read_bytes(file), str(file)) if file.exists() else {"finished": []}
+    return parse_object(read_bytes(file), str(file)) if file.exists() else {}
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The name of an earlier study with the same ``settings``, or a free one."""
-    for file in sorted(runs_dir.glob(f"*/{STUDY_FILE}")) if settings is not None else ():
-        if read_study(file.parent).get("settings") == settings:
-            return file.parent.name
+    """The name of the latest study with the same ``settings``, or a free one."""
+    files = list(runs_dir.glob(f"*/{STUDY_FILE}")) if settings is not None else []
+    for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
+        try:
+            if read_study(file.parent).get("settings") == settings:
+                return file.parent.name
+        except RunError as error:
+            warnings.warn(f"{error} It was skipped.", LaminaWarning, stacklevel=2)
     names = (f"{datetime.now(UTC):%Y-%m-%d}-{what}-{number}" for number in itertools.count(1))
     return next(name for name in names if not (runs_dir / name).exists())
 
@@ -69,10 +74,10 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
     """The settings of a study: its experiments in order, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
+    nets = {name: one.net.net if isinstance(one.net.net, Net) else one.net.name for name, one in experiments.items()}
     described = [
-        {"name": name, "net": repr(one.net.net) if isinstance(one.net.net, Net) else one.net.name,
-         "recipe": repr(one.recipe)} for name, one in experiments.items()
-    ]  # fmt: skip
+        {"name": name, "net": str(nets[name]), "recipe": repr(one.recipe)} for name, one in experiments.items()
+    ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
@@ -81,15 +86,16 @@ def iter_seed(
     experiments: Mapping[str, Experiment],
     seed: int,
     *,
-    train: IterTrain,
+    only: str | None = None,
+    train: IterTrain = Run.iter_train,
     device: str,
-    command: Sequence[str],
+    command: Sequence[str] = (),
 ) -> Generator[RunEvent, None, list[Run]]:
-    """Train each experiment with one seed, or load its run if it is finished."""
+    """Train each experiment, or ``only`` one, or load its run if it is finished; adds ``seed`` to its recipe's."""
     runs = []
-    for name, experiment in experiments.items():
-        folder = locate_run(path, list(experiments), name, seed)
-        seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+    for name in experiments if only is None else [only]:
+        folder, recipe = locate_run(path, list(experiments), name, seed), experiments[name].recipe
+        seeded = replace(experiments[name], recipe=replace(recipe, seed=recipe.seed + seed))
         is_begun = folder.exists()
         run = yield from iter_run(folder, seeded, train=train, device=device, command=command, is_begun=is_begun)
         runs.append(run)
@@ -102,18 +108,20 @@ def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:
     return path / f"{names.index(name) + 1}-{shortened}-seed{seed}"
 
 
-def find_run_or_net(text: str, runs_dir: Path) -> Run | None:
-    """The run at a path or with a name, or ``None`` if the text names a net; ``RunError`` if it is neither."""
-    path = resolve_run(Path(text), runs_dir)
-    net, _ = split_recipe(text)
-    if net in zoo.NAMES or net.startswith(TIMM) or "(" in text or ".py" in text:
-        return None
-    if not (path / "run.json").exists():
-        known = [*zoo.NAMES, *sorted(file.parent.name for file in runs_dir.glob("*/run.json"))]
-        nearest = find_nearest(net, known)
-        advice = f"Did you mean {nearest}?" if nearest else "Use a name that lamina runs lists, a net, or layers."
-        raise RunError(f"There is no run or net {text!r}. {advice}")
-    return load_run(path)
+def find_run_or_net(text: str, runs_dir: Path) -> Run | str:
+    """The run at a path or with a name, or else the text of a net; ``RunError`` if it is neither."""
+    if "(" in text or ".py" in text:
+        return text
+    path, net = resolve_run(Path(text), runs_dir), split_recipe(text)[0]
+    if (path / "run.json").exists():
+        return load_run(path)
+    if net in zoo.NAMES or net.startswith(TIMM):
+        return text
+    if studies := [one for one in (path, runs_dir / text) if (one / STUDY_FILE).exists()]:
+        raise RunError(f"{studies[0]} is a study. Use one of the runs in it, such as {next(studies[0].glob('*/'))}.")
+    nearest = find_nearest(net, [*zoo.NAMES, *(file.parent.name for file in runs_dir.glob("*/run.json"))])
+    advice = f"Did you mean {nearest}?" if nearest else "Use a name that lamina runs lists, a net, or layers."
+    raise RunError(f"There is no run or net {text!r}. {advice}")
 
 
 def split_recipe(text: str) -> tuple[str, str | None]:
@@ -135,16 +143,13 @@ def find_experiment(
         experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
         return " ".join([source, *changes]), experiment, decisions
     record = source.record
-    if record.net is None and record.timm is None:
+    if (record.net is None and record.timm is None) or record.started_from is not None:
         raise RunError(
-            f"{source.path} was trained with your own code, which the run does not store. Use its Python file instead, "
-            "as in lamina compare mine.py cnn."
+            f"{source.path} was trained with your own code, or began with the weights of another run, which a study "
+            "does not repeat. Name its net instead, such as mine.py."
         )
-    if record.started_from is not None:
-        raise RunError(
-            f"{source.path} began with the weights of another run, which a study does not repeat. Compare its stored "
-            "logits, without --seeds, --time and settings."
-        )
+    if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
+        raise RunError(f"{source.path} was trained on other images, or at another size. Name its net instead.")
     net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
     return " ".join([str(source.path), *changes]), Experiment(net_choice, overlay(recipe, dict(given)), dataset), []

@@ -25,7 +25,6 @@ class AFields(RecipeFields):
     """Flags for the fields of A's recipe."""
 
     shown: ClassVar = ("epochs", "lr")
-    omitted = ("seed",)  # shared by both
     flags: ClassVar = _prefix("a")
 
 
@@ -39,7 +38,6 @@ class SharedFields(RecipeFields):
     """Flags for the fields of the recipe of the whole net."""
 
     shown: ClassVar = ("epochs", "batch_size", "lr")
-    omitted = ("seed",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,21 +50,13 @@ class StudyOptions:
         Group("data", text="How to load the images and targets."),
     ] = None
     seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
-    time: Annotated[
-        str | None, arg(metavar="TIME", help="train as many seeds as fit into this time (30s, 5m, 1h), at least 2")
-    ] = None
-    margin: Annotated[
-        float | None,
-        arg(
-            metavar="VALUE",
-            help="largest difference that counts as equal, such as 0.01 for one percentage point (default: 0.005; for "
-            "regression, 1 % of the reference's score)",
-        ),
-    ] = None
-    name: Annotated[
-        str | None,
-        arg(metavar="NAME", help="name of the study (default: date and number; the same command continues a study)"),
-    ] = None
+    time: Annotated[str | None, arg(metavar="TIME")] = None
+    """train as many seeds as fit into this time (30s, 5m, 1h), at least 2"""
+    margin: Annotated[float | None, arg(metavar="VALUE")] = None
+    """largest difference that counts as equal, such as 0.01 for one percentage point (default: 0.005; for regression,
+    1 % of the reference's score)"""
+    name: Annotated[str | None, arg(metavar="NAME")] = None
+    """name of the study (default: date and number; the same command continues a study)"""
     runs_dir: RunsFolder = Path("runs")
     preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
     device: Device = "auto"
@@ -86,7 +76,7 @@ class CompareOptions(StudyOptions):
     a: Annotated[Positional[str], arg(metavar="A")]
     """a run, or a net as in lamina train, with a recipe after a colon, such as cnn:best"""
     b: Annotated[Positional[str], arg(metavar="B")]
-    """the reference, likewise"""
+    """the reference: a run, or a net with a recipe"""
     until_decided: Flag = False
     """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the default for nets)"""
     a_given: Annotated[AFields, Group("recipe of A")] = field(default_factory=AFields)
@@ -95,9 +85,9 @@ class CompareOptions(StudyOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AblateOptions(StudyOptions):
-    """Measure what each part of a net or recipe is worth: remove one at a time, and compare with the whole.
+    """Measure how each part of a net or recipe changes the score: remove one at a time, and compare with the whole.
 
-    All trainings of a seed share the splits and the order of images. Tests are adjusted for the number of parts (Holm).
+    All trainings of a seed share the splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
     """
@@ -108,5 +98,5 @@ class AblateOptions(StudyOptions):
     """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their defaults, such as
     flip"""
     each: Flag = False
-    """reset each setting of the recipe that differs from its default, except epochs"""
+    """reset each setting of the recipe that differs from its default, except epochs; lr and momentum with optimizer"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
