@@ -103,7 +103,7 @@ def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
     assert run_lamina(*train, "--folds", "2").returncode == 0
     done = run_lamina(*train, "--folds", "3")
     assert done.returncode == 2
-    assert "runs/cv exists, with the settings" in done.stderr
+    assert "runs/cv exists, with other folds." in done.stderr
     Path("runs/killed").mkdir()  # a kill may leave an empty folder
     assert run_lamina(*train[:-1], "killed", "--folds", "2").returncode == 0
     assert run_lamina(*train[:-1], "single").returncode == 0
@@ -143,7 +143,10 @@ def test_lamina_chooses_for_each_fold_within_the_time(workplace, image_set):
     assert "training on 1 of 2 parts" in done.stdout
     assert done.stderr.count("considered") == 3  # net and size are chosen for each run
     again = run_process(*train[:-1])
-    assert (again.returncode, "runs/cv exists, with the settings" in again.stderr) == (2, True)  # other initial weights
+    assert (again.returncode, "runs/cv exists, with other pretrained." in again.stderr) == (
+        2,
+        True,
+    )  # other initial weights
 
 
 def test_in_python_with_numbers(tmp_path):
@@ -156,7 +159,7 @@ def test_in_python_with_numbers(tmp_path):
     assert found.scores == pytest.approx([errors[found.outputs.folds == fold].mean() for fold in (1, 2, 3)], rel=1e-4)
     assert found.run.report is None  # there is no test
     assert found.interval.low >= 0
-    with pytest.raises(LaminaError, match="with the settings"):
+    with pytest.raises(LaminaError, match=r"exists, with other net\."):
         cross_validate(images, folds=3, net="mlp", recipe=recipe, runs_dir=tmp_path, name="n", progress=False)
 
 

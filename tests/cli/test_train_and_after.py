@@ -155,7 +155,8 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
 def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_set):
     shown = run_lamina("reproduce", "--data", image_set, "--seeds", "2", "--json")
     assert shown.returncode == 0, shown.stderr
-    *_, mlp, cnn, done = events(shown.stdout)
+    *_, mlp, cnn, compared, done = events(shown.stdout)
+    assert (compared["a"], compared["b"], compared["seeds"]) == ("mlp", "cnn", 2)
     assert [(event["net"], len(event["runs"])) for event in (mlp, cnn)] == [("mlp", 2), ("cnn", 2)]
     for event in (mlp, cnn):
         first, second = event["test_accuracies"]
@@ -165,6 +166,9 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_
     assert re.fullmatch(r"runs/\d{4}-\d\d-\d\d-study-1/curves.png", done["curves"])
     with Image.open(done["curves"]) as curves:
         assert min(curves.size) > 300
+    again = run_lamina("reproduce", "--data", image_set, "--seeds", "2")  # measures again
+    assert "study-2/curves.png" in again.stdout
+    assert again.stdout.count("epoch 1/") == 4
 
 
 def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):

@@ -21,7 +21,7 @@ GROUPS = {
     },
     "study": {
         "compare": "compare two runs or nets, with an interval and a verdict",
-        "ablate": "measure what each part of a net or recipe is worth",
+        "ablate": "measure how each part of a net or recipe changes the score",
     },
     "evaluate": {
         "evaluate": "evaluate a model on test images or another data set",

@@ -1,4 +1,4 @@
-"""lamina ablate: measure how much each part of a net or recipe changes the score."""
+"""lamina ablate: measure how each part of a net or recipe changes the score."""
 
 from __future__ import annotations
 

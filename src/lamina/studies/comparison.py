@@ -70,16 +70,14 @@ def compare(
     b: Run | str | Path | Sequence[Run | str | Path],
     *,
     margin: float | None = None,
-    runs_dir: str | Path = "runs",
 ) -> PairedComparison:
     """Compare two runs, or runs of two experiments with the same seeds, by their stored predictions.
 
     Args:
-        a: A run, or its path or name; or several runs with different seeds, as :func:`~lamina.iter_seeds` trains them.
+        a: A run, its path, or its name in ``runs``; or several runs with different seeds.
         b: The reference: a run, or as many runs as in ``a``, in the same order of seeds.
         margin: Largest difference that counts as equal, as a fraction; by default 0.005. For regression, in the unit of
             the numbers; by default 1 % of the score of ``b``.
-        runs_dir: Folder of runs that are given by name.
 
     Returns:
         Difference, intervals and verdict; ``print`` it for the words.
@@ -88,18 +86,21 @@ def compare(
         LaminaError: There is no such run, a run is not evaluated, or the runs differ in their number or test images.
 
     >>> import tempfile
-    >>> from lamina import Recipe, iter_seeds
-    >>> folder = tempfile.mkdtemp()
-    >>> for net in ("mlp", "Flatten(), Output()"):
-    ...     *_, _ = iter_seeds(net, "shapes", Recipe(epochs=1), seeds=2, name=net[:3], runs_dir=folder)
-    >>> found = compare(["mlp-seed0", "mlp-seed1"], ["Fla-seed0", "Fla-seed1"], runs_dir=folder)
+    >>> from lamina import Recipe
+    >>> from lamina.studies.seeds import iter_seeds
+    >>> folder, recipe = tempfile.mkdtemp(), Recipe(epochs=1)
+    >>> *_, mlp = iter_seeds("mlp", "shapes", recipe, seeds=2, name="mlp", runs_dir=folder)
+    >>> *_, linear = iter_seeds("Flatten(), Output()", "shapes", recipe, seeds=2, name="linear", runs_dir=folder)
+    >>> found = compare([one.run for one in mlp.runs], [one.run for one in linear.runs])
     >>> found.seeds, found.images, found.metric
     (2, 2000, 'accuracy')
     """
     check_type(margin, (Real,), "margin", "a number, such as 0.005")
     plan = Plan(margin=margin)
+    for one in (a, b):
+        check_type(one, (Run, str, Path, Sequence), "a or b", "a run, its path, or several of them", is_optional=False)
     first, second = (
-        [one if isinstance(one, Run) else load_run(one, runs_dir=runs_dir) for one in each]
+        [one if isinstance(one, Run) else load_run(one) for one in each]
         for each in ([one] if isinstance(one, Run | str | Path) else one for one in (a, b))
     )
     if len(first) != len(second) or not first:
