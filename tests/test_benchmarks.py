@@ -84,22 +84,9 @@ def test_exports_match_the_model(tmp_path):
 
 
 def test_verdicts_are_simulated_from_stored_runs(tmp_path):
-    words = [
-        "--data",
-        "shapes",
-        "--epochs",
-        "1",
-        "--batch-size",
-        "1000",
-        "--lr",
-        "0.001",
-        "--seeds",
-        "8",
-        "--name",
-        "base",
-    ]
+    words = ("--data", "shapes", "--epochs", "1", "--batch-size", "1000", "--lr", "0.001", "--seeds", "8")
     trained = subprocess.run(
-        [sys.executable, "-m", "lamina", "train", "Flatten(), Output()", *words],
+        [sys.executable, "-m", "lamina", "train", "Flatten(), Output()", *words, "--name", "base"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr

@@ -374,8 +374,8 @@ def make_comparison(**changed) -> PairedComparison:
         ),
         (
             {"verdict": "undecided", "difference": 0.0, "interval": (-0.02, 0.01)},
-            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); even 1,000 seeds would often miss "
-            "0.5 points",
+            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); perhaps more than 1,000 seeds are "
+            "needed to detect 0.5 points",
         ),
         (
             {"verdict": "undecided", "differences": (-0.1,), "interval": (-0.02, 0.01)},

@@ -74,7 +74,7 @@ class PairedComparison(Event):
         if self.is_limited:
             return f"; more seeds will not help: {images} leave ±{left}"
         if self.seeds_to_detect is None:
-            return f"; even {MOST_SEEDS:,} seeds would often miss {target}"
+            return f"; perhaps more than {MOST_SEEDS:,} seeds are needed to detect {target}"
         return f"; about {self.seeds_to_detect} seeds would detect {target}"
 
     @property

@@ -50,13 +50,18 @@ class StudyOptions:
         Group("data", text="How to load the images and targets."),
     ] = None
     seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
-    time: Annotated[str | None, arg(metavar="TIME")] = None
-    """train as many seeds as fit into this time (30s, 5m, 1h), at least 2"""
-    margin: Annotated[float | None, arg(metavar="VALUE")] = None
-    """largest difference that counts as equal, such as 0.01 for one percentage point (default: 0.005; for regression,
-    1 % of the reference's score)"""
-    name: Annotated[str | None, arg(metavar="NAME")] = None
-    """name of the study (default: date and number; the same command continues a study)"""
+    time: Annotated[str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")] = None
+    margin: Annotated[
+        float | None,
+        arg(
+            metavar="VALUE",
+            help="largest difference that counts as equal (default: 0.005; regression: 1 % of the score)",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        arg(metavar="NAME", help="name of the study (default: date and number; the same command continues a study)"),
+    ] = None
     runs_dir: RunsFolder = Path("runs")
     preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
     device: Device = "auto"
