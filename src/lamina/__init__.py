@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lamina.runs.start import start_run
     from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
-    from lamina.studies.comparison import compare
     from lamina.studies.entry_point import cross_validate, train
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
@@ -54,7 +53,6 @@ _PACKAGES = {
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
-    "lamina.studies.comparison": ("compare",),
     "lamina.studies.entry_point": ("cross_validate", "train"),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
@@ -90,7 +88,6 @@ __all__ = [
     "Training",
     "activations",
     "choose",
-    "compare",
     "cross_validate",
     "evaluate",
     "join_group",

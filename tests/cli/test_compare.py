@@ -17,12 +17,12 @@ import pytest
 from commands import events, run_lamina
 from PIL import Image
 
-import lamina
 from lamina import load_run, start_run
-from lamina.errors import LaminaError, RunError
+from lamina.errors import RunError
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.studies.comparison import judge_runs
 from small_runs import DATA, NET, RECIPE
 
 A, B = "Flatten(), Output()", "Flatten(), Linear(4), ReLU(), Output()"
@@ -157,8 +157,7 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
     assert found["interval"] == [effect.interval().low, effect.interval().high]
     assert found["words"].endswith("; other seeds may differ")
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
-    assert lamina.compare("first", "second").words == found["words"]
-    swapped = lamina.compare("runs/second", load_run("runs/first"))
+    (swapped,) = judge_runs({name: [load_run(name)] for name in pair[::-1]})
     assert swapped.difference == -effect.difference
 
 
@@ -272,7 +271,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
             ["compare", "first", "second", "--data", "shapes"],
             "A run stores how its images are loaded. Leave out --data.",
         ),
-        (["compare", "first", "first"], "A and B share a run: runs/first, runs/first. Compare different runs."),
+        (["compare", "first", "first"], "first and first are the same run. Compare two runs."),
         (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
         (["compare", A, B, "--seeds", "1"], "--seeds is 1; a comparison needs at least 2, because one seed does not"),
         (["compare", A, B, "--seeds", "3", "--time", "1m"], "--seeds and --time both set the number of trainings."),
@@ -323,20 +322,19 @@ def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refuse
     )
 
 
-def test_a_python_comparison_accepts_runs_of_several_seeds(tmp_path):
+def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     recipes = (RECIPE, replace(RECIPE, lr=0.0))
     runs = [[start_run(NET, DATA, replace(one, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)] for one in recipes]
     for run in itertools.chain(*runs):
         for _ in run.iter_train():
             pass
-    found = lamina.compare([str(run.path) for run in runs[0]], runs[1])
+    (found,) = judge_runs({"one": runs[0], "other": runs[1]})
     assert (found.seeds, found.images) == (3, 12)
     scores = [[run.report.score.value for run in each] for each in runs]
     assert found.differences == pytest.approx([one - other for one, other in zip(*scores, strict=True)])
-    with pytest.raises(RunError, match=r"a has 2 and b 3 runs\. Compare equal numbers"):
-        lamina.compare(runs[0][:2], runs[1])
-    with pytest.raises(LaminaError, match=r"margin must be a number, such as 0\.005, got str"):
-        lamina.compare(*runs, margin="x")
+    numbers = r"The numbers of runs are \{'one': 2, 'other': 3\}\. Compare at least two experiments with equal numbers"
+    with pytest.raises(RunError, match=numbers):
+        judge_runs({"one": runs[0][:2], "other": runs[1]})
 
 
 def make_comparison(**changed) -> PairedComparison:

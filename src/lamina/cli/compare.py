@@ -13,10 +13,10 @@ from lamina.cli.options.study_options import CompareOptions, StudyOptions
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
-from lamina.studies.comparison import FIGURE, Plan, compare, iter_comparisons, plan_study, read_comparisons
+from lamina.studies.comparison import FIGURE, Plan, iter_comparisons, judge_runs, plan_study, read_comparisons
 from lamina.studies.experiments import Experiment
 from lamina.studies.study import find_experiment, find_run_or_net
 
@@ -33,7 +33,9 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
     if runs and (options.preparation or (loading and not is_trained)):
         raise RecipeError(f"A run stores how its images are loaded. Leave out {loading}.")
     if len(runs) == 2 and not is_trained:
-        return print_comparison(compare(runs[0], runs[1], margin=options.margin), terminal)
+        if runs[0].path.resolve() == runs[1].path.resolve():
+            raise RunError(f"{options.a} and {options.b} are the same run. Compare two runs.")
+        return print_comparison(judge_runs({str(run.path): [run] for run in runs}, plan.margin)[0], terminal)
     if runs:
         dataset = choose_run_data(runs[0], options.data, terminal)
     else:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from jaxtyping import Float64
 
 from lamina.drawing.difference_figure import draw_differences
 from lamina.drawing.style import save_figure
-from lamina.errors import DataError, NotFiniteError, RecipeError, RunError, check_type
+from lamina.errors import DataError, NotFiniteError, RecipeError, RunError
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import (
@@ -34,13 +33,12 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import check_name
-from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Candidate, Experiment
 from lamina.studies.study import describe_experiments, iter_seed, name_study, open_study, read_study
 from lamina.targets import Score
 from lamina.training.device import choose_device
-from lamina.values import explain_call, from_json_values
+from lamina.values import from_json_values
 
 POINTS, NUMBERS = 0.005, 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
@@ -62,53 +60,6 @@ class Plan:
     @property
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
-
-
-@explain_call
-def compare(
-    a: Run | str | Path | Sequence[Run | str | Path],
-    b: Run | str | Path | Sequence[Run | str | Path],
-    *,
-    margin: float | None = None,
-) -> PairedComparison:
-    """Compare two runs, or runs of two experiments with the same seeds, by their stored predictions.
-
-    Args:
-        a: A run, its path, or its name in ``runs``; or several runs with different seeds.
-        b: The reference: a run, or as many runs as in ``a``, in the same order of seeds.
-        margin: Largest difference that counts as equal, as a fraction; by default 0.005. For regression, in the unit of
-            the numbers; by default 1 % of the score of ``b``.
-
-    Returns:
-        Difference, intervals and verdict; ``print`` it for the words.
-
-    Raises:
-        LaminaError: There is no such run, a run is not evaluated, or the runs differ in their number or test images.
-
-    >>> import tempfile
-    >>> from lamina import Recipe
-    >>> from lamina.studies.seeds import iter_seeds
-    >>> folder, recipe = tempfile.mkdtemp(), Recipe(epochs=1)
-    >>> *_, mlp = iter_seeds("mlp", "shapes", recipe, seeds=2, name="mlp", runs_dir=folder)
-    >>> *_, linear = iter_seeds("Flatten(), Output()", "shapes", recipe, seeds=2, name="linear", runs_dir=folder)
-    >>> found = compare([one.run for one in mlp.runs], [one.run for one in linear.runs])
-    >>> found.seeds, found.images, found.metric
-    (2, 2000, 'accuracy')
-    """
-    check_type(margin, (Real,), "margin", "a number, such as 0.005")
-    plan = Plan(margin=margin)
-    for one in (a, b):
-        check_type(one, (Run, str, Path, Sequence), "a or b", "a run, its path, or several of them", is_optional=False)
-    first, second = (
-        [one if isinstance(one, Run) else load_run(one) for one in each]
-        for each in ([one] if isinstance(one, Run | str | Path) else one for one in (a, b))
-    )
-    if len(first) != len(second) or not first:
-        raise RunError(f"a has {len(first)} and b {len(second)} runs. Compare equal numbers of runs, in pairs.")
-    names = [str(each[0].path) + f" and {len(each) - 1} more" * (len(each) > 1) for each in (first, second)]
-    if {run.path.resolve() for run in first} & {run.path.resolve() for run in second}:
-        raise RunError(f"A and B share a run: {', '.join(names)}. Compare different runs.")
-    return judge_runs(dict(zip(names, (first, second), strict=True)), plan.margin, ALPHA)[0]
 
 
 def plan_study(
@@ -214,11 +165,34 @@ def _train_seed(
             del runs[name]
 
 
-def judge_runs(runs: Mapping[str, Sequence[Run]], margin: float | None, alpha: float) -> list[PairedComparison]:
-    """Compare each experiment with the last, by runs with the same seeds.
+def judge_runs(
+    runs: Mapping[str, Sequence[Run]], margin: float | None = None, alpha: float = ALPHA
+) -> list[PairedComparison]:
+    """Compare runs of several experiments with the runs of the last one, by their stored predictions.
 
     Several comparisons are adjusted: differences by Holm's method, equality and intervals by Bonferroni's.
+
+    Args:
+        runs: For each experiment, its runs, in the same order of seeds.
+        margin: Largest difference that counts as equal, as a fraction; by default 0.005. For regression, in the unit of
+            the numbers; by default 1 % of the score of the last experiment.
+        alpha: Significance level of all comparisons together.
+
+    Raises:
+        LaminaError: The numbers of runs, the test images or the metrics differ, or a run was not evaluated.
+
+    >>> import tempfile
+    >>> from lamina import Recipe, train
+    >>> folder, nets = tempfile.mkdtemp(), ("mlp", "Flatten(), Output()")
+    >>> runs = [train("shapes", net=net, recipe=Recipe(epochs=1), runs_dir=folder, progress=False) for net in nets]
+    >>> (found,) = judge_runs({"mlp": runs[:1], "linear": runs[1:]})
+    >>> found.seeds, found.images, found.metric
+    (1, 2000, 'accuracy')
     """
+    if len(numbers := {name: len(each) for name, each in runs.items()}) < 2 or len(set(numbers.values())) > 1:
+        raise RunError(
+            f"The numbers of runs are {numbers}. Compare at least two experiments with equal numbers of runs."
+        )
     *names, reference = runs
     base_run = runs[reference][0]
     scores = {name: np.stack([_score_run(run, base_run) for run in each]) for name, each in runs.items()}
