@@ -232,6 +232,13 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
     assert "It was skipped." in done.stderr
 
 
+def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
+    words = ("--data", "shapes-attributes", "--a-epochs", "1", "--b-epochs", "1", "--a-aim", "f1", "--seeds", "2")
+    done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *words)
+    assert done.returncode == 0, done.stderr
+    assert "There is no val split to choose thresholds for" in done.stderr
+
+
 def test_an_invalid_device_leaves_no_folder(workplace, image_set):
     done = run_lamina("compare", A, B, "--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study")
     assert done.returncode == 2

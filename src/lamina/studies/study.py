@@ -143,13 +143,10 @@ def find_experiment(
         experiment, decisions = fit_experiment(choose(net), dataset, recipe_name, given)
         return " ".join([source, *changes]), experiment, decisions
     record = source.record
-    if (record.net is None and record.timm is None) or record.started_from is not None:
-        raise RunError(
-            f"{source.path} was trained with your own code, or began with the weights of another run, which a study "
-            "does not repeat. Name its net instead, such as mine.py."
-        )
     if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
         raise RunError(f"{source.path} was trained on other images, or at another size. Name its net instead.")
+    if (record.net is None and record.timm is None) or record.started_from is not None:
+        raise RunError(f"A study cannot repeat {source.path}: its code or first weights are not stored. Name its net.")
     net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
     return " ".join([str(source.path), *changes]), Experiment(net_choice, overlay(recipe, dict(given)), dataset), []
