@@ -64,7 +64,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert last["event"] == "comparison"
     assert last["difference"] == pytest.approx(effect.difference)
     assert last["interval"] == pytest.approx([interval.low, interval.high])
-    assert last["seeds_interval"] == pytest.approx([alone.low, alone.high])
+    assert last["seeds_interval"] == pytest.approx([max(alone.low, -1), min(alone.high, 1)])
     assert (last["seeds"], last["images"], last["verdict"]) == (2, 20, effect.judge(0.005))
     assert last["a"] == f"{A} --epochs 1"
     assert last["b"] == f"{B} --epochs 1 --lr 0.01"
@@ -335,6 +335,10 @@ def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     for run in itertools.chain(*runs):
         for _ in run.iter_train():
             pass
+    (wide,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=1e-6)
+    assert wide.seeds_interval == wide.interval == (-1, 1)  # not beyond the possible range
+    (last,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=0.025)
+    assert wide.image_half_width == last.image_half_width  # an early look does not end a study that a later one decides
     (found,) = judge_runs({"one": runs[0], "other": runs[1]})
     assert (found.seeds, found.images) == (3, 12)
     scores = [[run.report.score.value for run in each] for each in runs]

@@ -44,12 +44,14 @@ class Effect:
         """The interval of the difference for new images and, for several seeds, new seeds."""
         if self.discordant is None:
             half_width = self.half_width(level)
-            low, high = self.difference - half_width, self.difference + half_width
-            return Interval(max(low, -self.limit), min(high, self.limit))
+            return self.clip(self.difference - half_width, self.difference + half_width)
         found = matched_interval(*self.discordant, self.images, level)
         if mcnemar_p_value(*self.discordant) < 1 - level:
             return found
         return Interval(min(found.low, 0.0), max(found.high, 0.0))  # agrees with the exact test
+
+    def clip(self, low: float, high: float) -> Interval:
+        return Interval(max(low, -self.limit), min(high, self.limit))
 
     def half_width(self, level: float, seeds: int | None = None) -> float:
         """Half the width of the interval, or of that expected with another number of seeds.

@@ -30,7 +30,7 @@ class PairedComparison(Event):
     probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
     seeds_to_detect: int | None  # the margin, or a larger difference that was found; ``None`` if more than 1,000
-    image_half_width: float  # of the interval that would remain with any number of seeds
+    image_half_width: float  # of the interval that would remain with any number of seeds, at the last look
     verdict: Verdict  # on A
     train_seconds: tuple[float, float]  # means for A and B
 

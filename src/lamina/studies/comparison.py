@@ -201,20 +201,22 @@ def judge_runs(
     sign, level = -1 if score.lower_is_better else 1, 1 - alpha / len(names)
     tables = [sign * (scores[name] - scores[reference]) for name in names]
     effects = [measure_effect(table, metric) for table in tables]
+    last_look = 1 - max(alpha, *LOOKS.values()) / len(names)  # a later look has a narrower interval
     limit = margin or (POINTS if score.is_fraction else NUMBERS * abs(base))
     found = []
     for name, table, effect, is_different in zip(names, tables, effects, find_differences(effects, alpha), strict=True):
         differences, verdict = tuple(table.mean(axis=1).tolist()), effect.judge(limit, 1 - level)
         if is_different:
             verdict = "better" if effect.difference > 0 else "worse"
+        _, low, high, _ = astuple(mean_interval(differences, level))
         found.append(
             PairedComparison(
                 name, reference, metric, split, float(scores[name].mean()), base, effect.difference, level,
                 astuple(effect.interval(level)), differences=differences, images=effect.images, margin=limit,
-                seeds_interval=astuple(mean_interval(differences, level))[1:3] if len(differences) > 1 else None,
+                seeds_interval=None if low is None else astuple(effect.clip(low, high)),
                 probability_better=probability_better(differences), verdict=verdict,
                 seeds_to_detect=effect.seeds_to_detect(max(limit, abs(effect.difference)), 1 - level),
-                image_half_width=effect.image_half_width(level),
+                image_half_width=effect.image_half_width(last_look),
                 train_seconds=(_mean_seconds(runs[name]), _mean_seconds(runs[reference])),
             )
         )  # fmt: skip
