@@ -70,6 +70,14 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, 
     assert {line.split("\t")[0] for line in lines} == {str(image_set / "test/dark/1.png")}
 
 
+def test_images_of_other_data_are_not_called_training_images(trained, workplace, image_set):
+    write_images(workplace / "others", 20, seed=5)
+    done = run_lamina("similar", trained, image_set / "test/dark/1.png", "--data", "others", "--top", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "image\timage of others\ttarget\tsimilarity"
+    assert "warning: others is not, or no longer, the data set that the run was trained on\n" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -37,11 +37,14 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         images, problems = choose_images(options.images, stack, terminal)
         torch.set_num_threads(threads)  # the training images are more than these
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        train, model = choose_run_data(run, options.data, terminal).train, predictor.model
+        dataset, model = choose_run_data(run, options.data, terminal), predictor.model
+        train, what = dataset.train, "training image"
+        if dataset.fingerprint != run.record.data.fingerprint:
+            what = f"image of {dataset.name}"
+            terminal.remark(f"warning: {dataset.name} is not, or no longer, the data set that the run was trained on")
         with terminal.progress(QUIET_SECONDS) as show_progress:
-            progress = partial(show_progress, "embedding training images")
-            known = normalize(predict_with_features(model, train.pixels, progress)[1])
-        add = stack.enter_context(terminal.table(("image", "training image", "target", "similarity"), texts=3))
+            known = normalize(predict_with_features(model, train.pixels, partial(show_progress, "embedding"))[1])
+        add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
         unread = [(problem.path, problem.reason) for problem in problems]
         for chunk in stack.enter_context(closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))):
             cosines, rows = find_neighbors(normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top)
@@ -66,7 +69,7 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         terminal.remark(f"lamina: {name}: {reason}")
     if options.output is not None and drawn:
         more = len(images) + len(problems) - len(unread) - len(drawn)
-        title = f"the most similar training images of {run.path.name}"
+        title = f"the most similar {what.replace('image', 'images', 1)} by the features of {run.path.name}"
         save_sheet(lay_out(drawn, title, rest=f"and {more:,} more, not drawn" * (more > 0)), options.output)
         terminal.remark(f"similar images: {options.output}")
     return 2 if unread else 0

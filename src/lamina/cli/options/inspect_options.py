@@ -37,7 +37,7 @@ class InspectOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Show which pixels a prediction depends on, as a map over the image, and test whether the map is reliable.
+    """Show which pixels a prediction depends on, as a map over the image, and measure how faithful the map is.
 
     Example: lamina explain runs/pets cat.jpg
     """
@@ -79,6 +79,8 @@ class SimilarOptions:
 @dataclass(frozen=True)
 class EmbedOptions:
     """Save the inputs of a net's last layer for each image as NumPy arrays: features, names, splits, targets.
+
+    DATA needs classes, labels or numbers, as for training; they need not be those of the run.
 
     Example: lamina embed photos runs/pets --output features.npz
     """
