@@ -95,7 +95,7 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
         ),
         (
             ("--coverage", "0.9999"),
-            "--coverage is 0.9999, but val has only 800 images, too few to fit it. "
+            "--coverage is 0.9999, but RUN has only 800 val images, too few to fit it. "
             "Use a lower --coverage, or train with a larger --val.",
         ),
     ],
@@ -103,7 +103,7 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
 def test_doubts_that_cannot_be_had_are_said(words, message, trained, workplace, image_set):
     done = run_lamina("predict", trained, image_set / "test/dark/0.png", *words)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"lamina: {message}"
+    assert done.stderr.splitlines()[-1] == f"lamina: {message}".replace("RUN", str(trained))
 
 
 def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, workplace, image_set):

@@ -195,9 +195,8 @@ def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(parts, tmp_pat
     several = begin_run(NET, data, RECIPE, net_name="tiny", name="labels", device="cpu", runs_dir=tmp_path)
     several.folder.save_model(Training(NET, labels, RECIPE, device="cpu").model)
     paths = {name: str(path) for name, path in {"small": small.path, "labels": several.path}.items()}
-    remarks: list[str] = []
-    served = inference.open_runs(paths, "cpu", 0.8, remarks.append)
-    warned, fitted, without = remarks
+    served = inference.open_runs(paths, "cpu", 0.8)
+    (warned, fitted), (without,) = (one.remarks for one in served)
     assert warned.startswith(f"{small.path}: warning: --coverage is 80 %, but val has only 12 images, so as few as")
     assert fitted.startswith(f"{small.path}: coverage: 80 %, fitted to 12 val images")
     assert without.startswith(f"{several.path} is multi-label; lamina serves it without prediction sets")
@@ -205,8 +204,8 @@ def test_a_run_without_a_coverage_is_named_and_others_keep_theirs(parts, tmp_pat
     assert first["coverage_interval"][0] < 0.7
     assert second["coverage_interval"] is None
     assert (first["calibrated"], first["calibrated_on"], first["thresholds_on"]) == (False, None, "12 val images")
-    with pytest.raises(DataError, match=re.escape(f"{small.path}: --coverage is 0.99, but val has only 12 images")):
-        inference.open_runs(paths, "cpu", 0.99, remarks.append)
+    with pytest.raises(DataError, match=re.escape(f"--coverage is 0.99, but {small.path} has only 12 val images")):
+        inference.open_runs(paths, "cpu", 0.99)
 
 
 def test_a_name_is_necessary_before_an_equals_sign():

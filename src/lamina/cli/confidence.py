@@ -53,7 +53,7 @@ def make_confidence_rule(
             terminal.remark(f"{rule.favored} is never rejected, {why}")
     if coverage is None:
         return rule
-    rule = fit_coverage(rule, task, find_val(run, "--coverage"), coverage)
+    rule = fit_coverage(rule, task, run, coverage)
     for line in describe_coverage(run, task, rule, coverage):
         terminal.remark(line)
     return rule

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lamina.cli.options.use_options import ServeOptions
 from lamina.cli.terminal import Terminal
-from lamina.deploy.confidence_rule import check_fraction
 from lamina.errors import DataError, escape
 
 
@@ -23,7 +22,6 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
         raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
     if not 1 <= options.max_mb <= 256:
         raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
-    check_fraction("--coverage", options.coverage)
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")

@@ -175,8 +175,7 @@ def find_limit_bytes(held_bytes: int) -> int:
 
 def keep_within_limit(own: Path, own_bytes: int) -> None:
     """Remove the least recently used copies until a copy under construction fits, with a warning that names them."""
-    removed: list[str] = []
-    message = ""
+    removed, message = list[str](), ""
     with suppress(OSError), FileLock(own.parent / "locks" / "limit"):  # two processes at once would remove too much
         copies = [copy for copy in list_cached() if copy.folder != own]
         held_bytes = sum(copy.size_bytes for copy in copies)

@@ -53,7 +53,8 @@ class ConfidenceRule:
 def make_rule(task: Task, limit: float | None, coverage: float | None) -> ConfidenceRule:
     """The rule for a confidence threshold; ``DataError`` if it or the coverage is out of range, or does not apply."""
     for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
-        check_fraction(flag, value)
+        if value is not None and not 0 < value < 1:
+            raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
         if value is not None and task.kind is MULTI_LABEL:
             raise DataError(
                 f"The model is multi-label, but {flag} needs exactly one class per image. Leave out {flag}."
@@ -65,11 +66,6 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
     return ConfidenceRule(limit, favored="yes" if find_favored(task) == 1 else "")
 
 
-def check_fraction(flag: str, value: float | None) -> None:
-    if value is not None and not 0 < value < 1:
-        raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
-
-
 def find_val(run: Run, flag: str) -> Outputs:
     if "val" not in run.outputs:
         raise RunError(
@@ -79,8 +75,9 @@ def find_val(run: Run, flag: str) -> Outputs:
     return run.outputs["val"]
 
 
-def fit_coverage(rule: ConfidenceRule, task: Task, val: Outputs, coverage: float) -> ConfidenceRule:
+def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) -> ConfidenceRule:
     """The rule with prediction sets or intervals that hold the truth for this fraction of images."""
+    val = find_val(run, "--coverage")
     count = len(val.logits)
     # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv 1209.2673).
     rule = replace(rule, covered=wilson_interval(min(count, math.ceil((count + 1) * coverage)), count))
@@ -93,16 +90,15 @@ def fit_coverage(rule: ConfidenceRule, task: Task, val: Outputs, coverage: float
         if threshold is not None:
             return replace(rule, threshold=threshold)
     raise DataError(
-        f"--coverage is {coverage:g}, but val has only {count:,} images, too few to fit it. Use a lower "
+        f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to fit it. Use a lower "
         "--coverage, or train with a larger --val."
     )
 
 
 def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
     """What the coverage was fitted to, and what it is on the test images, after a warning if ``val`` is small."""
-    assert rule.covered is not None  # noqa: S101
     count, test, lines = len(run.outputs["val"].logits), run.outputs.get("test"), []
-    low, high = 100 * rule.covered.low, 100 * rule.covered.high
+    low, high = (100 * end for end in vars(rule.covered).values())
     if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):  # at most 1.5 times as many uncovered
         lines.append(
             f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as few as "

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ import torch
 
 from lamina.data import Images
 from lamina.data.preparation import Resize
-from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, find_val, fit_coverage, make_rule
+from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, fit_coverage, make_rule
 from lamina.deploy.serve.explanation import (
     LOOK_AGAIN_SECONDS,
     SIMILAR_SECONDS,
@@ -30,7 +30,7 @@ from lamina.deploy.serve.explanation import (
     find_training_images,
 )
 from lamina.deploy.serve.worker import pack_values, read_request
-from lamina.errors import DataError, LaminaError, RunError
+from lamina.errors import LaminaError, RunError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Prediction, Predictor
 from lamina.runs.run import Run
@@ -46,15 +46,13 @@ class Served:
     run: Run
     predictor: Predictor
     rule: ConfidenceRule  # prediction sets or intervals
+    remarks: Sequence[str] = ()  # about them
     similar: TrainingImages | str | None = None  # why they are not available, until a time of ``time.monotonic``
     look_again: float = 0.0
     listing: Future[Images | str] | None = None  # in progress
 
     def find_training_images(self) -> TrainingImages | str:
-        """The run's training images with their features, or why they are not available.
-
-        Raises ``TimeoutError`` if they are not found in time: listing a large data set takes long.
-        """
+        """The training images with their features, or why there are none; ``TimeoutError`` if listing them takes long."""
         began = time.monotonic()
         if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
             if self.listing is None:
@@ -162,9 +160,7 @@ def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     return {"model": one.name, **similar.find(chunk.pixels)}
 
 
-def open_runs(
-    runs: Mapping[str, str], device: str, coverage: float | None, remark: Callable[[str], None]
-) -> list[Served]:
+def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> list[Served]:
     """Load the runs and predict once with each, so that the first request does not wait."""
     served = []
     for name, path in runs.items():
@@ -177,17 +173,14 @@ def open_runs(
         predictor = run.predictor(device=device)
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
-        rule = make_rule(predictor.task, None, None)
-        if coverage is not None and predictor.task.kind is MULTI_LABEL:
-            remark(f"{path} is multi-label; lamina serves it without prediction sets, which --coverage adds to others")
+        has_sets = coverage is not None and predictor.task.kind is not MULTI_LABEL
+        one = Served(name, run, predictor, make_rule(predictor.task, None, coverage if has_sets else None))
+        if coverage is not None and has_sets:
+            one.rule = fit_coverage(one.rule, predictor.task, run, coverage)
+            one.remarks = [f"{path}: {line}" for line in describe_coverage(run, predictor.task, one.rule, coverage)]
         elif coverage is not None:
-            try:
-                rule = fit_coverage(rule, predictor.task, find_val(run, "--coverage"), coverage)
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from None
-            for line in describe_coverage(run, predictor.task, rule, coverage):
-                remark(f"{path}: {line}")
-        served.append(Served(name, run, predictor, rule))
+            one.remarks = [f"{path} is multi-label; lamina serves it without prediction sets, but others with them"]
+        served.append(one)
     return served
 
 
@@ -199,8 +192,8 @@ def main() -> None:
     # The server needs a core too: on two cores, a second thread would only wait.
     torch.set_num_threads(max(1, torch.get_num_threads() - 1))
     try:
-        remarks: list[str] = []
-        served = open_runs(**given, remark=remarks.append)
+        served = open_runs(**given)
+        remarks = [line for one in served for line in one.remarks]
         first: dict[str, Any] = {"models": [one.describe() for one in served], "remarks": remarks}
     except LaminaError as error:
         first = {"error": str(error)}
