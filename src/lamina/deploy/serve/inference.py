@@ -52,7 +52,7 @@ class Served:
     listing: Future[Images | str] | None = None  # in progress
 
     def find_training_images(self) -> TrainingImages | str:
-        """The training images with their features, or why there are none; ``TimeoutError`` if listing them takes long."""
+        """The training images with their features, or why there are none; ``TimeoutError`` if listing takes long."""
         began = time.monotonic()
         if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
             if self.listing is None:
