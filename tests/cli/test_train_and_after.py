@@ -223,6 +223,14 @@ def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path
     assert "test_accuracy" in result
 
 
+def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
+    for split, count in (("train", 30), ("val", 10)):
+        write_images(tmp_path / "halves" / split, count)
+    done = run_lamina("train", "mlp", "--data", tmp_path / "halves", "--epochs", "2", "--name", "first", "--json")
+    assert done.returncode == 0, done.stderr
+    assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
+
+
 def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(workplace, tmp_path):
     folder = write_images(tmp_path / "mine", 60)
     for words, counts in {

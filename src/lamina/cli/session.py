@@ -164,8 +164,8 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         kind=record.task.kind.name,
         epochs_done=done,
         epochs=planned,
-        **_last_on_val(rows),
-        **({} if report is None else report.headline() | {"baseline": dataclasses.asdict(report.baseline)}),
+        **_last_on_val(rows) | ({} if report is None else report.headline()),  # both have the score on val without test
+        **({} if report is None else {"baseline": dataclasses.asdict(report.baseline)}),
         **overlap,
         stopped_by=stopped_by and stopped_by.name,
         train_seconds=sum(times),
