@@ -34,8 +34,10 @@ def test_a_given_name_stays_whatever_is_added(tmp_path, monkeypatch) -> None:
     assert name_runs([pets]) == {"pets": "runs/a"}
     assert name_runs([Path("old/a"), pets]) == {"a": "old/a", "pets": "runs/a"}
     assert name_runs([Path("\x1b=x=1"), pets]) == {r"\x1b": "x=1", "pets": "runs/a"}
-    plain = [Path(path) for path in ("lr=0.1", "lr=0.2", "old/lr=0.3", "=a")]
-    assert name_runs(plain) == {"lr=0.1": "lr=0.1", "lr=0.2": "lr=0.2", "lr=0.3": "old/lr=0.3", "=a": "=a"}
+    plain = [Path(path) for path in ("lr=0.1", "lr=0.2", "old/lr=0.3")]
+    assert name_runs(plain) == {"lr=0.1": "lr=0.1", "lr=0.2": "lr=0.2", "lr=0.3": "old/lr=0.3"}
+    with pytest.raises(DataError, match="NAME is missing before ="):
+        name_runs([Path("=a")])
     for other in ("pets=b", "old/pets"):
         with pytest.raises(DataError, match=r"^runs/a and (b|old/pets) have the same name, pets; names must differ\."):
             name_runs([pets, Path(other)])
