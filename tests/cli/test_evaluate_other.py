@@ -40,7 +40,7 @@ def test_all_images_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_pa
     status, report, printed = evaluate_on(write_images(tmp_path / "other", 15, seed=5))
     assert (status, report["images"], report["split"], report["accuracy"]) == (0, 30, "test", 1.0)
     assert "data: other (as requested): 30 test; 3×12×12\n" in printed
-    assert "splits: none; lamina evaluates all images\n" in printed
+    assert "splits: none; all images are test\n" in printed
 
 
 def test_the_splits_that_a_folder_has_are_kept(evaluate_on, tmp_path):

@@ -36,7 +36,7 @@ def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
     trained = run_from_now(8, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json")
     assert trained.returncode == 0, trained.stderr
     printed = events(trained.stdout)
-    assert re.search(r"time: \d+ s → about \d+ epochs? of", trained.stderr)
+    assert re.search(r"time: \d+ s → about [\d,]+ epochs? of", trained.stderr)
     epochs = [event for event in printed if event["event"] == "epoch"]
     assert [event["epoch"] for event in epochs] == list(range(1, len(epochs) + 1))
     assert [event["event"] for event in printed].count("cooldown") == 1
@@ -166,7 +166,7 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     done, planned = result["epochs_done"], result["epochs"]
     assert ended["reason"] == f"time limit reached after {done} of {planned} epochs"
     command = f"lamina resume runs/slow --net {workplace / 'mine.py'}"
-    assert f"\nepochs: trained {done} of {planned}; to train the rest, run {command}\n" in trained.stderr
+    assert f"\nepochs: trained {done:,} of {planned:,}; to train the rest, run {command}\n" in trained.stderr
     assert result["test_accuracy"] >= 0
     assert load_run("runs/slow").report.split == "test"
 

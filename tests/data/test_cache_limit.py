@@ -100,7 +100,7 @@ def test_a_copy_removed_in_use_would_still_be_whole(sources, image_set, cache) -
 
 
 def test_two_processes_at_once_remove_no_more_than_necessary(sources, image_set, tmp_path, monkeypatch) -> None:
-    limit_to(3.5, monkeypatch)
+    limit_to(3.3, monkeypatch)  # of such small copies, a quarter is not pixels, and not counted while decoding
     more = [image_set.write_zip(tmp_path / f"{name}.zip") for name in "ef"]
     code = "import sys; from lamina.data import load_data; load_data(sys.argv[1])"
     processes = [

@@ -92,7 +92,7 @@ def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image)
     assert card.locator(".similar img").evaluate_all("images => images.every(image => image.naturalWidth === 32)")
     other = page.get_by_role("region", name="hostile")
     other.get_by_role("button", name="Similar training images").click()
-    expect(other).to_contain_text("The training images are not in this machine's cache")
+    expect(other).to_contain_text("The training images are not in the server's cache")
 
 
 def test_the_keyboard_is_enough(page, image):

@@ -52,8 +52,8 @@ FORMAT = 10
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
 MAP_NORESERVE = 0x4000  # on Linux, for all processors that torch supports; Python defines it from 3.13 on
-# Fields that load_data sets itself, or that are stored as arrays.
 KEY_LETTERS, UNFINISHED = 32, "unfinished"
+# Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
 ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # of paths
 
@@ -179,14 +179,14 @@ def keep_within_limit(own: Path, own_bytes: int) -> None:
     with suppress(OSError), FileLock(own.parent / "locks" / "limit"):  # two processes at once would remove too much
         copies = [copy for copy in list_cached() if copy.folder != own]
         held_bytes = sum(copy.size_bytes for copy in copies)
-        limit_bytes = min(find_limit_bytes(held_bytes), held_bytes + shutil.disk_usage(own.parent).free)
+        free_bytes = shutil.disk_usage(own.parent).free
+        limit_bytes = min(find_limit_bytes(held_bytes), held_bytes + free_bytes)
         for copy in copies if own_bytes <= limit_bytes else ():
             if held_bytes + own_bytes > limit_bytes and copy.remove():
                 held_bytes -= copy.size_bytes
                 removed.append(str(copy))
-        if (
-            held_bytes + own_bytes > limit_bytes and own_bytes <= shutil.disk_usage(own.parent).free
-        ):  # otherwise an error
+        # Without room on the disk, decoding fails with an error of its own.
+        if held_bytes + own_bytes > limit_bytes and own_bytes <= shutil.disk_usage(own.parent).free:
             why = "processes use the other copies" if own_bytes <= limit_bytes else "the new copy alone is larger"
             message = f"The cache exceeds its limit of {format_size(limit_bytes)}, because {why}."
     if removed:

@@ -37,7 +37,7 @@ from lamina.values import explain_call
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may contain a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
-WHOLE_RULE = "none; lamina evaluates all images"
+WHOLE_RULE = "none; all images are test"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
 OPTIONS = ("image_column", "label_columns", "split_column", "group_column", "label_separator", "label_from", "splits")
 FOLDER_OPTIONS = ("label_from", "splits")
