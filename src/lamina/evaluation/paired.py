@@ -11,14 +11,14 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import torch
 from jaxtyping import Float64
-from torch.nn.functional import one_hot
 
 from lamina.errors import DataError
+from lamina.evaluation.evaluating import to_columns, to_truth
 from lamina.evaluation.intervals import ALPHA, LEVEL, Interval, matched_interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.scores import measure
 from lamina.targets import MetricName, Score
-from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
+from lamina.training.task import Regression, Task
 
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
@@ -163,22 +163,13 @@ def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
         DataError: The metric is undefined, because all images have the same target.
     """
     logits, targets = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
-    match task:
-        case SingleLabel():
-            values = task.probabilities(logits)
-            chosen, truth = (one_hot(each, task.outputs).bool() for each in (logits.argmax(dim=1), targets))
-        case Binary():
-            yes, values = task.decide(logits)[:, 0], torch.cat([-logits, logits], dim=1)
-            chosen, truth = (torch.stack([~each, each], dim=1) for each in (yes, targets))
-        case MultiLabel():
-            values, chosen, truth = logits, task.decide(logits), targets
-        case _:
-            values, chosen, truth = logits, logits, targets.double()
+    # The outputs of a regression are numbers already, not logits.
+    columns = (logits, logits) if isinstance(task, Regression) else to_columns(task, logits)
     metric = find_metric(task)
-    found = measure(metric, values, chosen, truth)
+    found = measure(metric, *columns, to_truth(task, targets))
     if found is None:
         raise DataError(f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add images.")
-    return np.round((found.value + len(truth) * found.influences).numpy(), 12)
+    return np.round((found.value + len(logits) * found.influences).numpy(), 12)
 
 
 def find_metric(task: Task) -> MetricName:

@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from lamina.drawing.difference_figure import draw_differences
-from lamina.drawing.style import save_figure
 from lamina.errors import DataError, NotFiniteError, RecipeError, RunError
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
@@ -116,10 +114,17 @@ def iter_comparisons(
             results = [one.to_json() for one in judged]
             state |= {"plan": asdict(plan), "is_finished": is_last, "looks": looks, "results": results}
             write_json(path / STUDY_FILE, state)  # before anybody sees the result
-            save_figure(draw_differences(judged), path / FIGURE)
+            _draw(judged, path / FIGURE)
             if is_last:
                 return
             yield from judged
+
+
+def _draw(judged: Sequence[PairedComparison], file: Path) -> None:
+    from lamina.drawing.difference_figure import draw_differences  # loads matplotlib
+    from lamina.drawing.style import save_figure
+
+    save_figure(draw_differences(judged), file)
 
 
 def read_comparisons(path: Path) -> list[PairedComparison]:
