@@ -20,12 +20,13 @@ def run(options: EmbedOptions, terminal: Terminal) -> int:
         run, options.data, predictor, terminal, options.preparation, ClassMatch(unknown="keep")
     )
     splits = [images for images in dataset.splits.values() if len(images)]
-    total, found = sum(map(len, splits)), []
+    total, done, found = sum(map(len, splits)), 0, []
     with terminal.progress(QUIET_SECONDS) as show_progress:
         for images in splits:
             for _, part in iter_features(predictor.model, images.pixels):
                 found.append(part.numpy())
-                show_progress("embedding", sum(map(len, found)), total)
+                done += len(part)
+                show_progress("embedding", done, total)
     arrays = {
         "features": np.concatenate(found),
         "names": np.array([name for images in splits for name in images.names], np.str_),

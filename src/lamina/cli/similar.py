@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from lamina.cli.models import choose_images, choose_run_data, load_predictor
 from lamina.cli.options.inspect_options import SimilarOptions
@@ -15,7 +18,6 @@ from lamina.cli.output import check_output, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import make_tile
-from lamina.drawing.sheets import SheetRow, lay_out
 from lamina.errors import DataError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.insight.similarity import find_neighbors, normalize
@@ -23,6 +25,8 @@ from lamina.text import shorten
 from lamina.training.features import predict_with_features
 
 DRAWN_IMAGES, TILE_PX = 200, 96
+Drawn: TypeAlias = tuple[str, Sequence[UInt8[np.ndarray, "h w c"]], Sequence[tuple[str, str]]]
+"""The name of an image, it and the images similar to it, and the captions of these."""
 
 
 def run(options: SimilarOptions, terminal: Terminal) -> int:
@@ -31,7 +35,7 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 6.")
     if options.output is not None:
         check_output(options.output, (".png",))
-    drawn: list[SheetRow] = []
+    drawn: list[Drawn] = []
     threads = torch.get_num_threads()
     with ExitStack() as stack:
         images, problems = choose_images(options.images, stack, terminal)
@@ -61,15 +65,24 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
                     similar.append({"image": train.names[row], "target": target, "similarity": round(value, 4)})
                 terminal.emit("similar", image=name, similar=similar)
                 if options.output is not None and len(drawn) < DRAWN_IMAGES:
-                    tiles = [make_tile(each, TILE_PX) for each in (pixels, *train.pixels[nearest[1]])]
                     captions = [(shorten(one["target"]), f"{one['similarity']:.2f}") for one in similar]
-                    drawn.append(SheetRow(tiles, [("", ""), *captions], shorten(Path(name).name)))
+                    drawn.append((Path(name).name, [pixels, *train.pixels[nearest[1]]], captions))
     for name, reason in unread:
         terminal.emit("problem", image=name, reason=reason)
         terminal.remark(f"lamina: {name}: {reason}")
     if options.output is not None and drawn:
         more = len(images) + len(problems) - len(unread) - len(drawn)
         title = f"the most similar {what.replace('image', 'images', 1)} by the features of {run.path.name}"
-        save_sheet(lay_out(drawn, title, rest=f"and {more:,} more, not drawn" * (more > 0)), options.output)
+        _save_drawn(drawn, title, f"and {more:,} more, not drawn" * (more > 0), options.output)
         terminal.remark(f"similar images: {options.output}")
     return 2 if unread else 0
+
+
+def _save_drawn(drawn: Sequence[Drawn], title: str, rest: str, file: Path) -> None:
+    from lamina.drawing.sheets import SheetRow, lay_out  # loads matplotlib
+
+    rows = [
+        SheetRow([make_tile(each, TILE_PX) for each in images], [("", ""), *captions], shorten(name))
+        for name, images, captions in drawn
+    ]
+    save_sheet(lay_out(rows, title, rest=rest), file)
