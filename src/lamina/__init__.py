@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
     from lamina.studies.entry_point import cross_validate, train
+    from lamina.studies.tuning import Study, tune
     from lamina.training.activations import activations
     from lamina.training.events import Diagnosis, Epoch, Step
     from lamina.training.features import predict_logits
@@ -54,6 +55,7 @@ _PACKAGES = {
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
     "lamina.studies.entry_point": ("cross_validate", "train"),
+    "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.activations": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
     "lamina.training.features": ("predict_logits",),
@@ -84,6 +86,7 @@ __all__ = [
     "Report",
     "Run",
     "Step",
+    "Study",
     "Task",
     "Training",
     "activations",
@@ -102,6 +105,7 @@ __all__ = [
     "start_run",
     "summarize",
     "train",
+    "tune",
 ]
 
 

@@ -17,6 +17,15 @@ LONGEST_NAME = 24
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a cell begins that a spreadsheet may execute
 
 
+def hide_password(text: str) -> str:
+    """A URL without its password.
+
+    >>> hide_password("postgresql://me:secret@host/studies")
+    'postgresql://me:***@host/studies'
+    """
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text))
+
+
 def format_percent(fraction: float | None) -> str:
     """Format a fraction as a percentage with one decimal; ``None`` as a dash."""
     return "–" if fraction is None else f"{100 * fraction:.1f} %"

@@ -22,6 +22,7 @@ GROUPS = {
     "study": {
         "compare": "compare two runs or nets, with an interval and a verdict",
         "ablate": "measure how each part of a net or recipe changes the score",
+        "tune": "search the settings of a recipe, or the sizes of a net",
     },
     "evaluate": {
         "evaluate": "evaluate a model on test images or another data set",

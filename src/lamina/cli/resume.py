@@ -27,5 +27,5 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
             on_diagnosis=options.on_diagnosis, group=group,
         )  # fmt: skip
         with terminal.progress() as show_progress:
-            run, stopped_by = play(events, terminal, show_progress, run=run, group=group)
+            (*_, run), stopped_by = play(events, terminal, show_progress, run=run, group=group)
         return print_result(run, stopped_by, terminal)

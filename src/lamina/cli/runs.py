@@ -9,6 +9,10 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
+from lamina.studies.trials import Trials, list_trials
+from lamina.studies.tuning import find_trials
+from lamina.studies.tuning_events import describe_values
+from lamina.targets import Score
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
@@ -16,6 +20,9 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
     if options.diff is not None:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
+        return 0
+    if options.study is not None:
+        _show_trials(find_trials(options.study, None, options.runs_dir), terminal)
         return 0
     rows, (runs, damaged) = [], find_runs(options.runs_dir)
     problems = [(each.path, each.problem) for each in damaged]
@@ -49,6 +56,17 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         **({} if report is None else report.headline()),
     )
     return summarize_run(run.folder, record, report, history)
+
+
+def _show_trials(trials: Trials, terminal: Terminal) -> None:
+    score, rows = Score(trials.settings["metric"], 0.0), []
+    for row in list_trials(trials):
+        terminal.emit("trial", **row)
+        known = "" if row["score"] is None else score.format(row["score"])
+        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        state = row["error"] or row["state"].replace("pruned", "stopped")
+        rows.append((str(row["trial"]), describe_values(row["values"]), state, known, str(row["epoch"] or ""), took))
+    terminal.tabulate(("trial", "values", "state", f"val {score.title}", "epoch", "seconds"), rows, texts=3)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

@@ -29,6 +29,7 @@ from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial
 from lamina.studies.cross_validation import Folds
+from lamina.studies.tuning_events import Tuned
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -55,10 +56,12 @@ def play(
     run: Run | None = None,
     finish: threading.Event | None = None,
     group: Group = ALONE,
-) -> tuple[Run, signal.Signals | None]:
-    """Print events until they end or a signal arrives; return their run and the signal.
+    is_brief: bool = False,
+) -> tuple[list[Run], signal.Signals | None]:
+    """Print events until they end or a signal arrives; return their runs and the signal.
 
-    If the learning rate of the training can fall at any time, the first Ctrl-C sets ``finish`` instead.
+    If the learning rate of the training can fall at any time, the first Ctrl-C sets ``finish`` instead. With
+    ``is_brief``, nothing is printed about a single run.
     """
     event: RunEvent | None = None
     runs = [] if run is None else [run]
@@ -86,11 +89,11 @@ def play(
                 elif isinstance(event, FeatureProgress):
                     show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
-                    _print_event(event, runs[-1] if runs else None, terminal)
+                    _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise
-    return runs[-1], received[0] if received else None
+    return runs, received[0] if received else None
 
 
 def _until_stopped(
@@ -109,13 +112,16 @@ def _until_stopped(
             return
 
 
-def _print_event(event: Any, run: Run | None, terminal: Terminal) -> None:
+def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: bool) -> None:
     text = str(event)
     if not isinstance(event, Decision | Started | Resumed | PairedComparison):  # only on stderr
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
-        terminal.emit(**({} if run is None or isinstance(event, Seeds) else {"run": str(run.path)}) | values)
-    if isinstance(event, Epoch | Seeds | Folds):
+        terminal.emit(**({} if run is None or isinstance(event, Seeds | Tuned) else {"run": str(run.path)}) | values)
+    is_recipe = isinstance(event, Decision) and event.what == "recipe"
+    if is_brief and (is_recipe or isinstance(event, Started | Resumed | Epoch | Diagnosis)):
+        return
+    if isinstance(event, Epoch | Seeds | Folds | Tuned):
         terminal.say(*text.split("\n"))
         return
     if isinstance(event, Rewind):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lamina.errors import RecipeError
-from lamina.text import build_table, escape, make_bar
+from lamina.text import build_table, escape, hide_password, make_bar
 
 QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish sooner
 
@@ -49,7 +49,7 @@ class Terminal:
 
     def __init__(self, *, as_json: bool = False, command: Sequence[str] = (), is_quiet: bool = False) -> None:
         self.as_json = as_json
-        self.command = tuple(command)
+        self.command = tuple(map(hide_password, command))
         self.is_quiet = is_quiet
         self._err = PlainConsole(stderr=True)
         # On one screen, a shared console keeps text and progress bar apart.

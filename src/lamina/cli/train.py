@@ -77,7 +77,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 )  # fmt: skip
             else:
                 events = train_one(dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name)
-            made, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
+            (*_, made), stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         several = options.seeds is not None or options.folds is not None
         if several and stopped_by is None:
             return 0

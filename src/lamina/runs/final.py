@@ -50,7 +50,8 @@ def evaluate_final(
     calibration: Calibration | None = None
     task = record.task
     predicted: dict[str, tuple[Float32[np.ndarray, "n k"], float]] = {}
-    for images in (dataset.test, dataset.val):
+    test = None if folder.is_trial() else dataset.test
+    for images in (test, dataset.val):
         if images is not None:
             began = time.perf_counter()
             predicted[images.split] = predict_logits(model, images.pixels, group=group), time.perf_counter() - began
@@ -63,7 +64,7 @@ def evaluate_final(
             task = calibration.apply(task)
     elif (aim := record.recipe.find_aim(task.kind)) and not folder.is_of_folds():
         _warn(f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with --val 0.1")
-    for images in (dataset.test, dataset.val):
+    for images in (test, dataset.val):
         if images is None:
             continue
         logits, seconds = predicted[images.split]

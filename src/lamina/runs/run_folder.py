@@ -187,6 +187,10 @@ class RunFolder:
         """Whether the run belongs to a cross-validation."""
         return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith(("fold-", WHOLE))
 
+    def is_trial(self) -> bool:
+        """Whether the run belongs to a search, which never reads ``test``."""
+        return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith("trial-")
+
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""
         file = self.path / "calibration.json"

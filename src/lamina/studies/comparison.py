@@ -6,7 +6,6 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import check_name
 from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Candidate, Experiment
+from lamina.studies.experiments import Experiment, time_experiment
 from lamina.studies.study import describe_experiments, iter_seed, name_study, open_study, read_study
 from lamina.targets import Score
 from lamina.training.device import choose_device
@@ -138,11 +137,7 @@ def _announce(
     path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str
 ) -> Generator[Decision, None, float]:
     """The plan with its time; returns the estimated time of one seed."""
-    each = dict.fromkeys(experiments, 0.0)
-    for name, one in experiments.items():
-        with suppress(NotFiniteError):  # the training will report it
-            side = Candidate(one, min(one.dataset.train.shape[1:])).time(device)
-            each[name] = side.total_seconds() + side.ending_seconds()
+    each = {name: time_experiment(one, device) for name, one in experiments.items()}
     one_seed, begun = sum(each.values()), len(list(path.glob("*-seed*"))) / len(experiments)
     if plan.seconds is not None:
         text = f"as many seeds as fit into {plan.seconds:.0f} s, at least 2"

@@ -11,7 +11,7 @@ from torch import nn
 
 from lamina.data import Dataset
 from lamina.data.load import resize_images
-from lamina.errors import RecipeError, check_type
+from lamina.errors import NotFiniteError, RecipeError, check_type
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.nets import Net, Shape
 from lamina.runs.net_names import NetChoice
@@ -137,6 +137,15 @@ class Candidate:
         few = resize_images(self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px)
         model = build_model(self.make(), few, self.recipe).to(choose_device(device).value)
         return replace(self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few)))
+
+
+def time_experiment(experiment: Experiment, device: str) -> float:
+    """The estimated seconds of a whole run, measured in a few steps; 0 if they diverge, which the run will report."""
+    try:
+        timed = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
+    except NotFiniteError:
+        return 0.0
+    return timed.total_seconds() + timed.ending_seconds()
 
 
 def open_end(candidate: Candidate) -> Candidate:

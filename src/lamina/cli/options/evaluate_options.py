@@ -50,14 +50,16 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs in a folder, oldest first, or compare two runs.
+    """List the runs in a folder, oldest first, or the trials of lamina tune, or compare two runs.
 
     Example: lamina runs --diff pets pets-2
     """
 
-    diff: Annotated[tuple[Path, Path] | None, arg(metavar="RUN RUN")] = None
+    diff: Annotated[tuple[Path, Path] | None, arg(metavar="A B")] = None
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions, processor, threads,
     precision and results"""
+    study: Annotated[str | None, arg(metavar="DIR")] = None
+    """list the trials of a study of lamina tune: its folder, its name in --runs-dir, or the URL of its database"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 

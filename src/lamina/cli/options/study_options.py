@@ -41,22 +41,13 @@ class SharedFields(RecipeFields):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyOptions:
+class SharedOptions:
     """Options of all studies."""
 
     data: Annotated[
         str | None,
         arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)"),
         Group("data", text="How to load the images and targets."),
-    ] = None
-    seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
-    time: Annotated[str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")] = None
-    margin: Annotated[
-        float | None,
-        arg(
-            metavar="VALUE",
-            help="largest difference that counts as equal (default: 0.005; regression: 1 % of the score)",
-        ),
     ] = None
     name: Annotated[
         str | None,
@@ -66,6 +57,21 @@ class StudyOptions:
     preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
     device: Device = "auto"
     json: Json = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions(SharedOptions):
+    """Options of the studies that compare experiments."""
+
+    seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
+    time: Annotated[str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")] = None
+    margin: Annotated[
+        float | None,
+        arg(
+            metavar="VALUE",
+            help="largest difference that counts as equal (default: 0.005; regression: 1 % of the score)",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,4 +110,38 @@ class AblateOptions(StudyOptions):
     flip"""
     each: Flag = False
     """reset each setting of the recipe that differs from its default, except epochs; lr and momentum with optimizer"""
+    given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions(SharedOptions):
+    """Search the settings of a recipe, or the sizes of a net, that score best on val.
+
+    lamina trains the best five and the recipe itself with five other seeds, evaluates the winner on test, once, and
+    compares it with the recipe. Ranges: lr=1e-4..1e-1:log (logarithmic), dropout=0..0.5,
+    batch_size=50,100,200 (these values).
+
+    Example: lamina tune cnn-s:quick --over lr=0.01..0.2:log batch_size=250,500 --time 30m
+    """
+
+    net: Annotated[Positional[str | None], arg(metavar="NET")] = None
+    """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may contain names of sizes"""
+    over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
+    """settings of the recipe to search"""
+    net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
+    """sizes in the layers of NET to search, as in "Flatten(), Linear(width), ReLU(), Output()" --net-over
+    width=32..256"""
+    trials: Annotated[int | None, arg(metavar="N", help="number of trials of all workers (default: 30)")] = None
+    time: Annotated[
+        str | None,
+        arg(
+            metavar="TIME",
+            help="time limit (30s, 5m, 1h) in place of --trials: half for the search, half for the finals",
+        ),
+    ] = None
+    storage: Annotated[str | None, arg(metavar="URL")] = None
+    """database that several machines share, as in postgresql://USER:PASSWORD@HOST/DATABASE (default: a file in the
+    study's folder, for the processes of one machine)"""
+    join: Annotated[str | None, arg(metavar="STUDY")] = None
+    """train trials of this study, which another process leads: its folder, or the URL of its database"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)

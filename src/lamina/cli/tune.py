@@ -1,0 +1,73 @@
+"""lamina tune: search the settings of a recipe, or the sizes of a net."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from lamina.cli.data_argument import choose_data
+from lamina.cli.net_argument import choose_net
+from lamina.cli.options.study_options import TuneOptions
+from lamina.cli.session import play
+from lamina.cli.terminal import Terminal, read_seconds
+from lamina.data import Preparation
+from lamina.errors import RecipeError
+from lamina.studies.search import Search
+from lamina.studies.study import split_recipe
+from lamina.studies.tuning import find_trials, iter_joined, iter_tuning, plan_tuning
+from lamina.text import hide_password
+
+VAL_FRACTION = 0.1  # drawn if the source has no val split
+
+
+def run(options: TuneOptions, terminal: Terminal) -> int:
+    """Run the command."""
+    choose = partial(choose_net, terminal=terminal)
+    if options.join is not None:
+        fixed = (options.net, options.over, options.net_over, options.trials, options.time, options.storage)
+        if any(fixed) or options.given or options.preparation:
+            raise RecipeError(
+                "--join continues a study that knows its net, ranges and settings. Leave out all but --data, --name, "
+                "--runs-dir and --device."
+            )
+        trials = find_trials(options.join, options.name, options.runs_dir)
+        events = iter_joined(trials, options.data, choose, options.device, terminal.command)
+        again = f"lamina tune --join {hide_password(options.join)}"
+    else:
+        if options.net is None:
+            raise RecipeError("There is no net to tune. Use lamina tune NET --over lr=1e-4..1e-1:log.")
+        over, net_over = _split("--over", options.over), _split("--net-over", options.net_over)
+        seconds = None if options.time is None else read_seconds("--time", options.time)
+        preparation = Preparation(**options.preparation)
+        dataset = choose_data(options.data, preparation, terminal)
+        if dataset.val is None and preparation.val_fraction is None:
+            terminal.remark(f"val: {VAL_FRACTION:.0%} of the training images, to compare trials (--val)")
+            preparation = replace(preparation, val_fraction=VAL_FRACTION)
+            dataset = choose_data(options.data, preparation, terminal, is_again=True)
+        search = Search(
+            *split_recipe(options.net), options.given, over, net_over, dataset, choose, options.device, terminal.command
+        )
+        path = plan_tuning(search, options.runs_dir, options.name, options.trials, seconds)
+        events = iter_tuning(path, search, options.storage, options.trials, seconds)
+        again = "the command"
+    with terminal.progress() as show_progress:
+        _, stopped_by = play(events, terminal, show_progress, is_brief=True)
+    if stopped_by is None:
+        return 0
+    terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study, run {again} again")
+    return 128 + stopped_by
+
+
+def _split(flag: str, texts: tuple[str, ...]) -> Mapping[str, str]:
+    """Ranges by name, from ``NAME=RANGE``."""
+    found: dict[str, str] = {}
+    for text in texts:
+        if "=" not in text:
+            raise RecipeError(f"{flag} {text!r} has no range. Use {flag} {text}=LOW..HIGH or {text}=A,B,C.")
+        name, _, ranged = text.partition("=")
+        name = name.replace("-", "_")
+        if name in found:
+            raise RecipeError(f"{flag} has two ranges for {name}, {found[name]} and {ranged}. Leave out one of them.")
+        found[name] = ranged
+    return found

@@ -1,0 +1,193 @@
+"""The search of a tuning: what is tried, and the trials of one worker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lamina.data import Dataset
+from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
+from lamina.evaluation.paired import score_images
+from lamina.nets import Net
+from lamina.runs.keep import RunEvent
+from lamina.runs.net_names import NetChoice
+from lamina.runs.run import Run
+from lamina.runs.stored import load_run
+from lamina.studies.choice_events import Decision
+from lamina.studies.experiments import Experiment
+from lamina.studies.named_net import fit_experiment
+from lamina.studies.seeds import iter_run
+from lamina.studies.space import Span, draw_values, insert_sizes, parse_settings, parse_sizes
+from lamina.studies.trials import TrialLostError, Trials, import_optuna, wait
+from lamina.studies.tuning_events import Tried
+from lamina.targets import Score
+from lamina.training.events import Epoch
+from lamina.training.recipe import overlay
+from lamina.training.setup import prepare_training
+from lamina.training.task import task_of
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched: a net and a recipe, the ranges of their values, and the images."""
+
+    net: str | Callable[[Any], Net]  # name or layers, also with names of sizes, or a function from an Optuna trial
+    recipe: str | None  # name; ``None`` for the first of the net
+    given: Mapping[str, Any]  # settings of the recipe that are not searched
+    over: Mapping[str, str]  # ranges of settings
+    net_over: Mapping[str, str]  # ranges of sizes
+    dataset: Dataset
+    choose: Callable[[Any], NetChoice]  # finds a net by name
+    device: str = "auto"
+    command: Sequence[str] = ()  # that was typed
+
+    def check(self) -> None:
+        """Raise ``LaminaError`` if there is nothing to search, or no ``val`` to compare on."""
+        if not (self.over or self.net_over or callable(self.net)):
+            raise RecipeError("There is nothing to search. Name settings and their ranges, as in lr=1e-4..1e-1:log.")
+        if self.dataset.val is None:
+            raise DataError(f"{self.dataset.name} has no val split to compare trials on. Draw one with --val 0.1.")
+        for others, how in ((self.given, "given and searched"), (self.net_over, "a setting and a size")):
+            if twice := sorted(self.over.keys() & others.keys()):
+                raise RecipeError(f"{twice[0]} is both {how}. Leave out or rename one of them.")
+        if isinstance(self.net, str):
+            parse_sizes(self.net_over, self.net)
+        elif self.net_over:
+            raise RecipeError("net_over names sizes in layers, but net is a function. Draw the sizes in the function.")
+        example, images = self.example(), self.dataset.train
+        for name, one in parse_settings(self.over).items():
+            for value in (one.low, one.high) if isinstance(one, Span) else one:  # which the net may not be able to use
+                recipe = overlay(example.recipe, {name: value})
+                net = example.net.make(recipe.seed, images.shape, task_of(images).outputs)
+                prepare_training(net, images, recipe, self.device)
+
+    @property
+    def base(self) -> Experiment | None:
+        """The experiment without searched values; ``None`` if its net depends on them."""
+        return self._fit(self.net) if isinstance(self.net, str) and not self.net_over else None
+
+    def make(self, trial: Any) -> Experiment:
+        """The experiment of a trial of Optuna, which draws its values."""
+        if isinstance(self.net, str):
+            net: Any = insert_sizes(self.net, draw_values(trial, parse_sizes(self.net_over, self.net)))
+        else:
+            net = self.net(trial)
+        experiment = self._fit(net)
+        return replace(experiment, recipe=overlay(experiment.recipe, draw_values(trial, parse_settings(self.over))))
+
+    def _fit(self, net: Any) -> Experiment:
+        """An experiment without ``test``, which no trial reads."""
+        untested = replace(self.dataset, test=None)
+        experiment, _ = fit_experiment(self.choose(net), untested, self.recipe, self.given)
+        # One metric for all trials, also if class weights are searched.
+        metric = experiment.recipe.find_metric(self.dataset.train.kind)
+        return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric}))
+
+    def example(self) -> Experiment:
+        """The experiment without searched values, or with the first random ones."""
+        optuna = import_optuna()
+        return self.base or self.make(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+
+    def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
+        """Train a run of an experiment, or continue it."""
+        return iter_run(
+            folder, experiment, train=Run.iter_train, device=self.device, command=self.command,
+            is_begun=(folder / "run.json").exists(),
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings of the study, from which another worker makes the same search."""
+        example = self.example().recipe
+        ranges = {"over": dict(self.over), "net_over": dict(self.net_over), "given": dict(self.given)}
+        data = {"data": self.dataset.source, "fingerprint": self.dataset.fingerprint}
+        return {
+            "net": self.net if isinstance(self.net, str) else None, "recipe": self.recipe, **ranges, **data,
+            "preparation": self.dataset.preparation.to_json(), "metric": example.metric, "seed": example.seed,
+            "epochs": None if "epochs" in self.over else example.epochs,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        net = self.net if isinstance(self.net, str) else getattr(self.net, "__name__", "net")
+        ranges = ", ".join(f"{name} {text}" for name, text in {**self.over, **self.net_over}.items())
+        return f"{':'.join(filter(None, (net, self.recipe)))}, {ranges or 'sizes of the net'}"
+
+
+def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> Generator[RunEvent, None, None]:
+    """Train trials until the limits of the study are reached; the leader then waits for the other workers' trials."""
+    is_waiting = False
+    while True:
+        if is_leader:
+            yield from wait(trials.recover)
+        stored, known = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
+        limits = stored.get("limits", {})  # empty while the leader starts
+        is_over = "finals" in stored or time.time() >= (limits.get("until") or math.inf)
+        states = Counter(one.state.name for one in known)
+        if states["WAITING"] or not (is_over or len(known) >= (limits.get("trials") or math.inf)):
+            try:
+                yield (yield from _iter_trial(search, trials))
+            except TrialLostError:
+                yield Decision("warning", "another worker continues this trial", "this one was not heard of")
+        elif not (is_leader and states["RUNNING"]):
+            return
+        else:
+            if not is_waiting:
+                others = plural(states["RUNNING"], "trial", "trials")
+                yield Decision("waiting", f"for {others} of other workers", "Ctrl-C stops it")
+            is_waiting = True
+            time.sleep(1.0)
+
+
+def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, Tried]:
+    """Train one trial, or continue the run of a worker that was lost."""
+    metric = trials.settings["metric"]
+    score: float | None = None
+    error: str | None = None
+    trial = yield from wait(trials.take)
+    folder = trials.folder / f"trial-{trial.number}"
+    with trials.holding(trial):
+        try:
+            experiment = yield from wait(lambda: search.make(trial))
+            with closing(search.iter_run(folder, experiment)) as events:
+                end = yield from _iter_until_stopped(events, trials, trial, metric)
+            score = score_on_val(load_run(folder)) if end == FINISHED else None
+            state = "PRUNED" if score is None else "COMPLETE"
+        except NotFiniteError as diverged:  # the worst score, so that the sampler avoids these values
+            end = error = f"diverged: {diverged}"
+            state = "COMPLETE"
+            score = Score(metric, 0.0).bounds[Score(metric, 0.0).lower_is_better]
+        except (NetError, RecipeError, DataError) as failed:  # a net, settings or a metric that do not fit the images
+            end = error = f"failed: {failed}"
+            state = "FAIL"
+        values = yield from wait(lambda: trials.tell(trial, score, state, error))
+    found = None if score is None or error is not None else Score(metric, score)
+    return Tried(trial.number, values, found, end, str(folder), *(yield from wait(trials.find_progress)))
+
+
+def _iter_until_stopped(
+    events: Iterable[RunEvent], trials: Trials, trial: Any, metric: str
+) -> Generator[RunEvent, None, str]:
+    """The events of a trial until successive halving stops it; returns how it ended."""
+    for event in events:
+        yield event
+        if not isinstance(event, Epoch) or event.score is None or event.score.name != metric:
+            continue
+        epoch, score = event.epoch, event.score.value
+        if (yield from wait(lambda: trials.report(trial, epoch, score))):  # noqa: B023 is called at once
+            return f"stopped after epoch {epoch}, among the worse"
+    return FINISHED
+
+
+def score_on_val(run: Run) -> float:
+    """The score of a run's final weights on ``val``, also if ``test`` has been evaluated since."""
+    score = float(score_images(run.task, run.outputs["val"]).mean())
+    if not math.isfinite(score):
+        raise NotFiniteError(f"The score on val is {score}.")
+    return score

@@ -1,0 +1,110 @@
+"""Search spaces: the values that a tuning tries for each setting, written as on the command line."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from lamina.errors import NetError, RecipeError, suggest
+from lamina.training.recipe import Recipe
+
+FIXED = ("seed", "patience", "metric", "aim", "cost", "lanes", "precision", "compile")
+"""Settings that are not searched: chance, the score, and how exactly to compute."""
+TUNED = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in FIXED}
+
+
+@dataclass(frozen=True)
+class Span:
+    """All numbers from ``low`` to ``high``, on a linear or logarithmic scale."""
+
+    low: float
+    high: float
+    is_whole: bool
+    is_log: bool = False
+
+
+Range: TypeAlias = Span | tuple[Any, ...]
+"""A span of numbers, or the values to choose from."""
+
+
+def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
+    """Parse ``1e-4..1e-1:log``, ``32..256`` or ``50,100,200``; without ``is_whole``, whole ends give whole numbers."""
+    expected = f"Use a range, as in {name}=0.001..0.1:log, or values, as in {name}=50,100,200."
+    if (found := re.fullmatch(r"(.+)\.\.([^:]+)(:log)?", text)) is None:
+        values = tuple(map(_read_value, text.split(",")))
+        if len(set(values)) < 2:
+            raise RecipeError(f"{name} has only one value to try, {text!r}. {expected}")
+        return values
+    ends = [_read_value(end) for end in found.groups()[:2]]
+    if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
+        raise RecipeError(f"The range of {name} is {text!r}, whose ends are not both numbers. {expected}")
+    low, high = ends
+    are_whole = all(isinstance(end, int) for end in ends)
+    if is_whole and not are_whole:
+        raise RecipeError(f"The range of {name} is {text!r}, but {name} takes whole numbers. {expected}")
+    if not low < high:
+        raise RecipeError(f"The range of {name} is {text!r}; it must rise. Use {name}={high}..{low}.")
+    if found[3] and low <= 0:
+        raise RecipeError(f"The range of {name} is {text!r}; a logarithmic range must begin above 0. {expected}")
+    return Span(low, high, are_whole if is_whole is None else is_whole, bool(found[3]))
+
+
+def _read_value(text: str) -> Any:
+    """A number, ``True`` or ``False``, or the text itself."""
+    text = text.strip()
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, int | float) else text
+
+
+def parse_settings(texts: Mapping[str, str]) -> dict[str, Range]:
+    """The range of each setting of a recipe."""
+    found = {}
+    for given, text in texts.items():
+        name = given.replace("-", "_")
+        if name not in TUNED:
+            reason = "cannot be tuned" if name in FIXED else "is not a setting of a recipe"
+            raise RecipeError(f"{given} {reason}. {suggest(name, TUNED)}")
+        is_whole = isinstance(TUNED[name], int) and not isinstance(TUNED[name], bool)
+        found[name] = parse_range(name, text, is_whole=is_whole)
+    return found
+
+
+def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
+    """The range of each name that stands for a number in the layers ``net``."""
+    if texts and "(" not in net:
+        raise NetError(
+            f"The net {net} has no sizes to search. Write its layers, with a name in place of each size, as in "
+            f'lamina tune "Flatten(), Linear(width), ReLU(), Output()" --net-over width=32..256.'
+        )
+    for name in texts:
+        if not re.search(rf"\b{re.escape(name)}\b(?!\s*[(=])", net):
+            raise NetError(f"{name} does not stand for a number in the layers {net}. Write it in place of one.")
+    return {name: parse_range(name, text) for name, text in texts.items()}
+
+
+def insert_sizes(net: str, sizes: Mapping[str, Any]) -> str:
+    """The layers with numbers in place of names."""
+    for name, size in sizes.items():
+        net = re.sub(rf"\b{re.escape(name)}\b(?!\s*[(=])", str(size), net)
+    return net
+
+
+def draw_values(trial: Any, ranges: Mapping[str, Range]) -> dict[str, Any]:
+    """Ask a trial of Optuna for a value of each setting."""
+    values = {}
+    for name, one in ranges.items():
+        if not isinstance(one, Span):
+            values[name] = trial.suggest_categorical(name, one)
+        elif one.is_whole:
+            values[name] = trial.suggest_int(name, int(one.low), int(one.high), log=one.is_log)
+        else:
+            values[name] = trial.suggest_float(name, float(one.low), float(one.high), log=one.is_log)
+    return values

@@ -1,0 +1,278 @@
+"""Trials in a database, which the workers of a tuning share: Optuna's storage, heartbeats and pruner."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+import statistics
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lamina.errors import RunError, name_some
+from lamina.studies.choice_events import Decision
+from lamina.targets import Score
+from lamina.text import hide_password
+from lamina.training.randomness import derive_seed
+
+Result = TypeVar("Result")
+
+HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
+"""A trial whose worker has not been heard of for longer than the latter is taken up by another worker."""
+OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
+LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
+DATABASE = "study.db"
+REDUCTION = 3  # successive halving: a third of the trials goes on
+
+
+class TrialLostError(Exception):
+    """Another worker has taken up the trial, because this one was silent for too long."""
+
+
+def import_optuna() -> Any:
+    """Import Optuna; ``RunError`` if it is not installed."""
+    try:
+        import optuna
+    except ImportError as error:
+        raise RunError("lamina tune needs Optuna. Run pip install 'lamina[tune]'.") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one study in a database. Methods raise Optuna's errors; generators call them by :func:`wait`."""
+
+    study: Any  # Optuna's
+    settings: Mapping[str, Any]  # of the search
+    folder: Path  # of the runs of this worker
+    worker: str = field(default_factory=lambda: secrets.token_hex(4))  # stored with the trials that it trains
+
+    def read(self, *states: str) -> list[Any]:
+        """All trials, or those in these states of Optuna."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [one for one in trials if not states or one.state.name in states]
+
+    def rank(self, state: str) -> list[Any]:
+        """The trials in a state of Optuna, best first; of those that were stopped, first those with most epochs."""
+        sign, is_stopped = 1 if self.study.direction.name == "MINIMIZE" else -1, state == "PRUNED"
+        known = [one for one in self.read(state) if one.value is not None and "error" not in one.user_attrs]
+        return sorted(known, key=lambda one: (-one.last_step if is_stopped else 0, sign * one.value))
+
+    def find_progress(self) -> tuple[int, Score | None, float]:
+        """How many trials have ended, the best score so far, and about how many seconds the search still takes."""
+        limits, finished = self.study.user_attrs["limits"], self.rank("COMPLETE")
+        took = [one.duration.total_seconds() for one in self.read("COMPLETE", "PRUNED", "FAIL")]
+        if limits["trials"] is None:
+            left = max(0.0, limits["until"] - time.time())
+        else:
+            left = max(0, limits["trials"] - len(took)) * statistics.fmean(took) / (1 + len(self.read("RUNNING")))
+        return len(took), Score(self.settings["metric"], finished[0].value) if finished else None, left
+
+    def take(self) -> Any:
+        """Take a trial that was given back, or a new one."""
+        from optuna.samplers import TPESampler
+
+        with _ignore_warnings():
+            trial = self.study.ask()
+        self._mark(trial._trial_id, self.worker)
+        # Seeded by the number of the trial, so that no two workers draw the same values.
+        seed = derive_seed(self.settings["seed"], f"trial {trial.number}") % 2**32
+        self.study.sampler = TPESampler(seed=seed, constant_liar=True)
+        return trial
+
+    @contextmanager
+    def holding(self, trial: Any) -> Iterator[None]:
+        """Tell the database regularly that this worker lives; an error in the block gives the trial back."""
+        is_over, storage = threading.Event(), self.study._storage
+
+        def beat() -> None:
+            while not is_over.wait(HEARTBEAT_SECONDS):
+                with suppress(*_find_outages()):
+                    storage.record_heartbeat(trial._trial_id)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        except BaseException:
+            with suppress(*_find_outages(), TrialLostError):  # otherwise its silence tells the leader
+                self._check(trial)
+                _offer(storage, trial._trial_id)
+            raise
+        finally:
+            is_over.set()
+            thread.join(timeout=1)  # while the database is down, it may wait for a connection
+
+    def recover(self) -> None:
+        """Offer the trials of silent workers again; only the leader calls this."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        storage, study = self.study._storage, self.study._study_id
+        with suppress(UpdateFinishedTrialError):
+            for one in self.read("RUNNING"):
+                if "worker" not in one.user_attrs:  # perhaps lost before its first heartbeat: its time begins now
+                    self._mark(one._trial_id, "")
+            if before := storage._get_stale_trial_ids(study):
+                time.sleep(2 * HEARTBEAT_SECONDS)  # perhaps the database was down: live workers are heard of by then
+                for row in set(before) & set(storage._get_stale_trial_ids(study)):
+                    storage.set_trial_user_attr(row, "worker", "")  # a worker that was only asleep has lost it
+                    _offer(storage, row)
+
+    def report(self, trial: Any, epoch: int, score: float) -> bool:
+        """Store the score of an epoch; returns whether successive halving stops the trial here."""
+        self._check(trial)
+        with _ignore_warnings():  # a trial that starts again reports its epochs again
+            trial.report(score, epoch)
+        epochs = self.settings["epochs"]
+        return epochs is not None and 2 * epoch <= epochs and bool(trial.should_prune())
+
+    def tell(self, trial: Any, score: float | None, state: str, error: str | None = None) -> Mapping[str, Any]:
+        """Store the end of a trial; returns its values."""
+        from optuna.trial import TrialState
+
+        self._check(trial)
+        if error is not None:
+            trial.set_user_attr("error", error)
+        return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
+
+    def _check(self, trial: Any) -> None:
+        if self.study._storage.get_trial(trial._trial_id).user_attrs.get("worker") != self.worker:
+            raise TrialLostError
+
+    def _mark(self, row: int, worker: str) -> None:
+        self.study._storage.record_heartbeat(row)
+        self.study._storage.set_trial_user_attr(row, "worker", worker)
+
+
+def list_trials(trials: Trials) -> list[dict[str, Any]]:
+    """The rows of a table of trials, with the last known scores."""
+    rows = []
+    for one in trials.read():
+        took = None if one.duration is None else one.duration.total_seconds()
+        known = one.intermediate_values.get(one.last_step) if one.value is None else one.value
+        rows.append(
+            {"trial": one.number, "state": one.state.name.lower(), "score": known, "epoch": one.last_step,
+             "seconds": took, "error": one.user_attrs.get("error"), "values": one.params}
+        )  # fmt: skip
+    return rows
+
+
+def _offer(storage: Any, row: int) -> None:
+    from optuna.trial import TrialState
+
+    storage.set_trial_state_values(row, state=TrialState.WAITING)
+
+
+def wait(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
+    """Call, again and again while the database is down; an event before the first pause lets a signal end it."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    began, pause = time.monotonic(), 0.5
+    while True:
+        try:
+            return call()
+        except UpdateFinishedTrialError as error:
+            raise TrialLostError from error
+        except _find_outages() as error:
+            if time.monotonic() - began > OUTAGE_SECONDS:
+                raise RunError(
+                    f"The database of the study has been unreachable for {OUTAGE_SECONDS / 60:.0f} minutes "
+                    f"({_explain(error)}). Start it, and run the command again; nothing is lost."
+                ) from error
+            if pause == 0.5:
+                yield Decision("waiting", f"for the database of the study ({_explain(error)})", "Ctrl-C ends it")
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _find_outages() -> tuple[type[Exception], ...]:
+    """The errors of a database that cannot be reached."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    return OperationalError, InterfaceError, StorageInternalError
+
+
+def _explain(error: BaseException) -> str:
+    return hide_password(str(error.__cause__ or error).strip().split("\n")[0])
+
+
+@contextmanager
+def _ignore_warnings() -> Iterator[None]:
+    """Optuna warns about heartbeats outside of its own loop, and about what it calls experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def connect(url: str | None, folder: Path) -> Any:
+    """Open the database at ``url``, or SQLite in the study's folder; ``RunError`` if that fails."""
+    optuna = import_optuna()
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
+    # A new connection for each transaction, so that none is left open, or found dead after the server has restarted.
+    options: dict[str, Any] = {"poolclass": NullPool}
+    if url is None:
+        file = folder.resolve() / DATABASE
+        options["creator"] = lambda: sqlite3.connect(file, timeout=60)  # a URL cannot contain all names of files
+    elif not url.startswith("sqlite"):
+        options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # s, ms
+    try:
+        with _ignore_warnings():
+            return optuna.storages.RDBStorage(
+                "sqlite://" if url is None else re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),
+                engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
+            )  # fmt: skip
+    except ArgumentError:
+        raise RunError(
+            f"storage is {url!r}, which is not the URL of a database. Use postgresql://USER:PASSWORD@HOST/DATABASE."
+        ) from None
+    except ImportError as error:
+        raise RunError(f"{error} For PostgreSQL, run pip install 'lamina[tune]'.") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        where = folder / DATABASE if url is None else hide_password(url)
+        raise RunError(f"Cannot open the database {where}: {_explain(error)}.") from None
+
+
+def create_study(storage: Any, name: str, settings: Mapping[str, Any], leader: str) -> None:
+    """Create a study, unless ``leader`` has created it before; ``RunError`` if another study has this name."""
+    optuna = import_optuna()
+    direction = "minimize" if Score(settings["metric"], 0.0).lower_is_better else "maximize"
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    if study.user_attrs.get("leader", leader) == leader:
+        study.set_user_attr("leader", leader)
+        study.set_user_attr("settings", settings)
+    else:
+        raise RunError(
+            f"The database already contains the study {name}, which another folder leads. Join it with lamina tune "
+            "--join, or choose another name."
+        )
+
+
+def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
+    """Open a study in a database; without a name, its only one. ``RunError`` if there is none."""
+    optuna = import_optuna()
+    known = sorted(one.study_name for one in storage.get_all_studies())
+    name = known[0] if name is None and len(known) == 1 else name
+    if name not in known:
+        names = f"these studies: {name_some(known)}" if known else "no study"
+        raise RunError(
+            f"The database contains {names}. Choose one with --name, or start one with lamina tune NET --over … "
+            f"--storage URL."
+        )
+    study = optuna.load_study(study_name=name, storage=storage)
+    if (settings := study.user_attrs.get("settings")) is None:
+        raise RunError(
+            f"lamina tune did not start the study {name}, or is about to. Try again, or choose another name."
+        )
+    least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))  # epochs before trials are compared, then thrice
+    study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=REDUCTION)
+    return Trials(study, settings, folder / study.study_name)

@@ -1,0 +1,263 @@
+"""Tuning: search settings of a recipe or sizes of a net on ``val``, alone or with other workers."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina.data import Dataset, Images, Preparation, load_data
+from lamina.data.load import as_dataset
+from lamina.errors import RecipeError, RunError, check_type
+from lamina.files import write_json
+from lamina.markup import card
+from lamina.nets import Net
+from lamina.runs.keep import RunEvent
+from lamina.runs.progress import show_progress
+from lamina.runs.run_folder import STUDY_FILE
+from lamina.runs.start import check_name, choose_net, making_runs
+from lamina.studies import finals
+from lamina.studies.choice_events import Decision
+from lamina.studies.experiments import check_seconds, time_experiment
+from lamina.studies.finals import count_trainings, iter_finals, plan_finals, read_final
+from lamina.studies.search import Search, iter_search
+from lamina.studies.study import name_study, open_study
+from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
+from lamina.studies.tuning_events import Tried, Tuned, format_minutes
+from lamina.text import hide_password
+from lamina.values import explain_call
+
+if TYPE_CHECKING:
+    import polars
+
+DEFAULT_TRIALS = 30
+FIGURE = "trials.png"
+LEAST_FOR_IMPORTANCES = 10  # finished trials
+
+
+@dataclass(frozen=True)
+class Study:
+    """A tuning: its trials and its result.
+
+    Attributes:
+        path: Folder of the study.
+        storage: URL of its database; ``None`` for SQLite in the folder.
+    """
+
+    path: Path | str
+    storage: str | None = None
+
+    @property
+    def result(self) -> Tuned | None:
+        """The result; ``None`` before the end."""
+        return read_final(Path(self.path))
+
+    @property
+    def trials(self) -> polars.DataFrame:
+        """One row per trial: ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``, and its values.
+
+        Raises:
+            RunError: The folder contains no study, or its database cannot be reached.
+        """
+        import polars
+
+        folder = Path(self.path).resolve()
+        rows = list_trials(find_trials(self.storage or str(folder), folder.name, folder.parent))
+        return polars.DataFrame([row | row["values"] for row in rows], infer_schema_length=None).drop("values")
+
+    def __str__(self) -> str:
+        return f"{self.path}: no result yet" if self.result is None else str(self.result)
+
+    def _repr_html_(self) -> str:
+        return card(f"{self.path}: no result yet") if self.result is None else self.result._repr_html_()
+
+
+@explain_call
+def tune(
+    net: str | Callable[[Any], Net],
+    data: Dataset | Images | str | Path | None = None,
+    *,
+    over: Mapping[str, str] | None = None,
+    net_over: Mapping[str, str] | None = None,
+    recipe: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    trials: int | None = None,
+    seconds: float | None = None,
+    storage: str | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    progress: bool = True,
+) -> Study:
+    """Search the settings of a recipe, or the sizes of a net, that score best on ``val``.
+
+    Args:
+        net: A net by name or layers, which may contain names of sizes; or a function from a trial of Optuna to a net.
+        data: As for :func:`~lamina.train`; it needs a ``val`` split.
+        over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size": "50,100,200"}``.
+        net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
+        recipe: Name of the net's recipe; by default its first.
+        given: Other settings of the recipe.
+        trials: Number of trials of all workers, at least 2; by default 30.
+        seconds: Time limit in place of a number of trials. The finals take at most half of it.
+        storage: URL of a PostgreSQL database that several machines share; by default SQLite in the study's folder.
+        name: Name of the study. By default, an interrupted study of the same search is continued.
+        runs_dir: Folder of the study.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: Print a line per epoch and trial, and show a progress bar.
+
+    Returns:
+        The study, with its trials and its result; ``print`` it.
+
+    Raises:
+        LaminaError: The search or an argument is invalid, or any error of :func:`~lamina.train`.
+
+    Source: TPE by Optuna (Bergstra et al., NeurIPS 2011; Akiba et al., KDD 2019), with asynchronous successive halving
+    (Li et al., MLSys 2020).
+    """
+    check_type(over, (Mapping,), "over", 'a dictionary, such as {"lr": "1e-4..1e-1:log"}')
+    check_type(net_over, (Mapping,), "net_over", 'a dictionary, such as {"width": "32..256"}')
+    for setting, text in {**(over or {}), **(net_over or {})}.items():
+        check_type(text, (str,), f"the range of {setting}", 'text, such as "0.01..0.1" or "50,100"', is_optional=False)
+    check_type(storage, (str,), "storage", "the URL of a database")
+    check_type(name, (str,), "name", "text")
+    net = str(net) if isinstance(net, Net) else net
+    search = Search(net, recipe, given or {}, over or {}, net_over or {}, as_dataset(data), choose_net, device)
+    path = plan_tuning(search, Path(runs_dir), name, trials, seconds)
+    events = iter_tuning(path, search, storage, trials, seconds)
+    for _ in show_progress(events, name=path.name) if progress else events:
+        pass
+    return Study(path, storage)
+
+
+def plan_tuning(search: Search, runs_dir: Path, name: str | None, trials: int | None, seconds: float | None) -> Path:
+    """Check the arguments of a tuning; returns its folder."""
+    check_name(name)
+    check_seconds(seconds)
+    check_type(trials, (int,), "trials", "a whole number")
+    if trials is not None and seconds is not None:
+        raise RecipeError("trials and a time limit both end the search. Use only one of them.")
+    if trials is not None and trials < 2:
+        raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
+    search.check()
+    return runs_dir / (name or name_study(runs_dir, "tune", search.to_json()))
+
+
+def iter_tuning(
+    path: Path, search: Search, storage: str | None, most: int | None, seconds: float | None
+) -> Generator[RunEvent, None, None]:
+    """Lead a study in ``path``: search with all workers that join, then train the best again and evaluate it once."""
+    settings = search.to_json()
+    most = most or (DEFAULT_TRIALS if seconds is None else None)
+    if (known := read_final(path)) is not None:
+        with open_study(path, settings):
+            pass
+        if most is not None and most > known.trials:
+            raise RunError(f"{path} has ended with {known.trials} trials, not {most}. Choose another name.")
+        yield known
+        return
+    expected = time_experiment(search.example(), search.device)
+    needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
+    if seconds is not None and seconds < needed and not (path / STUDY_FILE).exists():
+        raise RecipeError(
+            f"The time limit is {seconds:.0f} s, but a training takes about {expected:.1f} s, and the shortest search "
+            f"with its finals {needed:.0f} s. Use --time {math.ceil(needed)}s, fewer epochs, or a smaller net."
+        )
+    database = None if storage is None else connect(storage, path)  # fails before the folder is created
+    place = None if storage is None else hide_password(storage)
+    with open_study(path, settings) as state:
+        if state.setdefault("storage", place) != place:
+            raise RunError(f"{path} has its trials in {state['storage'] or DATABASE}, not {place or DATABASE}.")
+        leader = state.setdefault("leader", secrets.token_hex(8))
+        write_json(path / STUDY_FILE, state)
+        database = database or connect(None, path)
+        create_study(database, path.name, settings, leader)
+        longest = (most or 0) + count_trainings(*finals.PLANS[0])
+        how = f"{most} trials, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
+        how = how if seconds is None else f"as many trials as fit into {seconds:.0f} s, with finals"
+        yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
+        hint = "with its password; " if place != storage else ""
+        yield Decision("join", f"lamina tune --join {place or path}", f"{hint}on other machines, or for other cores")
+        yield from _lead(search, open_trials(database, path.name, path.parent), most, seconds, expected)
+
+
+def _lead(
+    search: Search, trials: Trials, most: int | None, seconds: float | None, expected: float
+) -> Generator[RunEvent, None, None]:
+    """Search until the limit, draw the trials, and train the finals."""
+    stored = yield from wait(lambda: trials.study.user_attrs)
+    began = time.time() - stored.get("used_seconds", 0.0)
+    # A trial that begins later would not end within the half of the time that the search has.
+    limits = {"trials": most, "until": None if seconds is None else began + seconds / 2 - expected}
+    yield from wait(lambda: trials.study.set_user_attr("limits", limits))
+    for event in iter_search(search, trials, is_leader=True):
+        yield event
+        if isinstance(event, Tried):
+            yield from wait(lambda: trials.study.set_user_attr("used_seconds", time.time() - began))
+    took = [one.duration.total_seconds() for one in (yield from wait(lambda: trials.read("COMPLETE")))]
+    each = max(expected, sum(took) / max(1, len(took)))
+    left = None if seconds is None else began + seconds - time.time()
+    count, seeds = stored.get("finals") or plan_finals(each, left)
+    yield from wait(lambda: trials.study.set_user_attr("finals", [count, seeds]))
+    most = count_trainings(count, seeds)
+    how = f"at most {most} trainings, {format_minutes(most * each)}"
+    yield Decision("finals", f"{count} trials and the recipe, each with {seeds} new seeds", how)
+    with suppress(OSError):
+        yield from wait(lambda: draw_study(trials))
+    yield from iter_finals(search, trials, count, seeds)
+
+
+def draw_study(trials: Trials) -> None:
+    """Draw the trials that were trained to the end and, if they are enough, how much each value matters."""
+    from lamina.drawing.style import save_figure  # loads matplotlib
+    from lamina.drawing.trial_figure import draw_trials
+
+    finished, metric = len(trials.rank("COMPLETE")), trials.settings["metric"]
+    if finished:
+        save_figure(draw_trials(trials.study, metric), trials.folder / FIGURE)
+    if finished >= LEAST_FOR_IMPORTANCES:
+        save_figure(draw_trials(trials.study, metric, is_by_value=True), trials.folder / "importances.png")
+
+
+def iter_joined(
+    trials: Trials, data: str | None, choose: Callable[[Any], Any], device: str, command: Sequence[str]
+) -> Generator[RunEvent, None, None]:
+    """Train trials of a study that another process leads, until it is closed."""
+    settings = trials.settings
+    source = data or settings["data"]
+    if settings["net"] is None or not source:
+        raise RunError(
+            "The leader searches a Python function or uses arrays in memory, so other processes cannot join."
+        )
+    dataset = load_data(source, Preparation(**settings["preparation"]))
+    if dataset.fingerprint != settings["fingerprint"]:
+        raise RunError(
+            f"{source} has other images than the study (fingerprint {dataset.fingerprint}, not "
+            f"{settings['fingerprint']}). Pass the same images with --data."
+        )
+    net, recipe, given, over, net_over = (settings[key] for key in ("net", "recipe", "given", "over", "net_over"))
+    search = Search(net, recipe, given, over, net_over, dataset, choose, device, command)
+    with making_runs(trials.folder.parent):
+        trials.folder.mkdir(parents=True, exist_ok=True)
+    if not (file := trials.folder / STUDY_FILE).exists():  # its runs are trials, which do not read test
+        write_json(file, {"settings": settings})
+    yield Decision("study", f"{trials.study.study_name}: {search}; in {trials.folder}")
+    yield from iter_search(search, trials)
+
+
+def find_trials(text: str, name: str | None, runs_dir: Path) -> Trials:
+    """The trials of the study that ``text`` names: the URL of its database, its folder, or a name in ``runs_dir``."""
+    if "://" in text:
+        return open_trials(connect(text, runs_dir), name, runs_dir)
+    for path in (Path(text), runs_dir / text):
+        if (path / DATABASE).exists():
+            path = path.resolve()
+            return open_trials(connect(None, path), path.name, path.parent)
+        if (path / STUDY_FILE).exists():
+            raise RunError(f"{path} contains no trials. If they are in another database, pass its URL, postgresql://….")
+    raise RunError(f"There is no study {text}. Pass its folder, or the URL of its database.")

@@ -1,0 +1,400 @@
+"""``lamina tune``: the search, its honesty, workers that are killed, and PostgreSQL."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import warnings
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from commands import events, run_lamina
+from PIL import Image
+
+from lamina import LaminaError, Study, load_run, tune
+from lamina.data import Dataset, Images
+from lamina.errors import LaminaWarning, RunError
+from lamina.files import lock_folder
+from lamina.nets import Conv2d, Flatten, Linear, Net, Output, ReLU
+from lamina.runs.start import choose_net
+from lamina.studies import finals
+from lamina.studies.choice_events import Decision
+from lamina.studies.finals import count_trainings, iter_finals, plan_finals
+from lamina.studies.search import Search, iter_search
+from lamina.studies.space import Span, insert_sizes, parse_range, parse_sizes
+from lamina.studies.trials import Trials, connect, create_study, open_trials
+from lamina.studies.tuning_events import Tried
+from lamina.text import hide_password
+from lamina.training.events import Epoch
+
+NET = "Flatten(), Linear(4), ReLU(), Output()"
+SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8", "--epochs", "2")
+
+
+def words(image_set, *more):
+    return ["tune", NET, "--data", str(image_set), *SEARCH, "--name", "study", "--json", *more]
+
+
+@pytest.fixture
+def data():
+    x, y = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    return Dataset.from_images(Images.from_arrays(x[:40], y), val=Images.from_arrays(x[40:], y, split="val"))
+
+
+@pytest.fixture
+def few_finals(monkeypatch):
+    monkeypatch.setattr(finals, "PLANS", ((2, 2),))
+
+
+def open_search(folder, data, **more) -> tuple[Search, Trials]:
+    """A search of two trials, without leader."""
+    given = {"epochs": 2, **more}
+    search = Search(NET, None, given, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = connect(None, folder)
+    create_study(storage, folder.name, search.to_json(), "leader")
+    trials = open_trials(storage, folder.name, folder.parent)
+    trials.study.set_user_attr("limits", {"trials": 2, "until": None})
+    return search, trials
+
+
+def make_stale(folder: Path) -> None:
+    """As if no worker had been heard of for an hour."""
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        database.execute("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')")
+
+
+def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, image_set, few_finals):
+    done = run_lamina(*words(image_set, "--trials", "2"))
+    assert done.returncode == 0, done.stderr
+    found = events(done.stdout)
+    last = found[-1]
+    assert (last["event"], last["trials"]) == ("study", 2)
+    tried = [one for one in found if one["event"] == "tried"]
+    assert {one["trial"] for one in tried} == {0, 1}
+    for one in tried:
+        run = load_run(one["run"])
+        assert one["values"] == {"lr": run.record.recipe.lr, "batch_size": run.record.recipe.batch_size}
+        assert "test" not in run.outputs
+    winner = last["winner"]
+    assert last["best"] == winner["values"]
+    named = winner["name"].replace(" ", "-") if winner["values"] else "Flatten-Linear-4-ReLU-Output"
+    runs = [load_run(path) for path in sorted(Path("runs/study").glob(f"final-{named}-seed*"))]
+    assert [run.record.recipe.seed for run in runs] == [1, 2]
+    assert last["test"] == pytest.approx(np.mean([run.report.score.value for run in runs]))
+    assert all(run.report.split == "test" for run in runs)
+    accuracy = [float((one.logits.argmax(1) == one.targets).mean()) for one in (run.outputs["val"] for run in runs)]
+    assert winner["scores"] == pytest.approx(accuracy)
+    assert last["val"] == pytest.approx(np.mean(accuracy))
+    assert last["luck"] == (pytest.approx(winner["search_score"] - np.mean(accuracy)) if winner["values"] else None)
+    assert all(np.mean(one["scores"]) <= np.mean(accuracy) for one in last["finalists"])
+    for path in Path("runs/study").glob("final-trial-*"):
+        assert ("test" in load_run(path).outputs) == path.name.startswith(f"final-{named}-")
+    assert (last["comparison"] is None) == (not winner["values"])
+    with Image.open("runs/study/trials.png") as figure:
+        assert min(figure.size) > 300
+    again = run_lamina(*words(image_set, "--trials", "2"))
+    assert (again.returncode, events(again.stdout)) == (0, [last]), again.stderr
+    frame = Study("runs/study").trials
+    assert frame.columns[:5] == ["trial", "state", "score", "epoch", "seconds"]
+    joined = run_lamina("tune", "--join", "runs/study", "--json")
+    assert (joined.returncode, joined.stdout) == (0, ""), joined.stderr
+    more = run_lamina(*words(image_set, "--trials", "3"))
+    assert (more.returncode, "has ended with 2 trials" in more.stderr) == (2, True), more.stderr
+
+
+def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(workplace, image_set, few_finals):
+    call = words(image_set, "--trials", "4", "--epochs", "9")
+    done = run_lamina(*call)
+    assert done.returncode == 0, done.stderr
+    found = events(done.stdout)
+    tried = [one for one in found if one["event"] == "tried"]
+    stopped = [one for one in tried if one["end"].startswith("stopped after epoch")]
+    assert stopped
+    assert {one["end"].split(",")[0] for one in stopped} <= {f"stopped after epoch {epoch}" for epoch in (1, 2, 3, 4)}
+    finished = {one["trial"] for one in tried if one["end"] == "finished"}
+    assert len(finished) >= 2
+    path = next(one["run"] for one in stopped if one["trial"] not in finished)
+    assert 0 < len(load_run(path).folder.history.epochs()) < 9
+    resumed = run_lamina("resume", path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert load_run(path).report.split == "val"
+    assert "test" not in load_run(path).outputs
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [(9, [1, 3]), (18, [2, 6]), (20, [2, 6]), (30, [3, 9]), (3, [1]), (1, [])]
+)
+def test_trials_are_compared_after_a_ninth_and_a_third_of_the_epochs(tmp_path, data, epochs, rungs):
+    search, trials = open_search(tmp_path / "study", data, epochs=epochs)
+    for worse in (0.9, 0.5):  # from this score, the trial falls behind the first one at its last rung
+        found = []
+        trial = trials.take()
+        search.make(trial)
+        for epoch in range(1, epochs + 1):
+            if trials.report(trial, epoch, 0.9 if worse == 0.9 or epoch < max(rungs, default=0) else worse):
+                found.append(epoch)
+                break
+        trials.tell(trial, 0.9, "COMPLETE")
+    assert found == rungs[-1:]
+    rung_attrs = [key for key in trials.read()[1].system_attrs if key.startswith("completed_rung")]
+    assert len(rung_attrs) == len(rungs)
+
+
+def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, image_set, few_finals):
+    call = words(image_set, "--trials", "2", "--epochs", "6")
+    cut = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("tune_quickly.py")), *call], stdout=subprocess.PIPE, text=True
+    )
+    for line in cut.stdout:
+        if '"epoch": 3' in line:
+            cut.send_signal(signal.SIGINT)
+            break
+    cut.communicate()
+    assert cut.returncode == 130
+    before = len(load_run("runs/study/trial-0").folder.history.epochs())
+    assert before >= 3
+    again = run_lamina(*call)
+    assert again.returncode == 0, again.stderr
+    found = events(again.stdout)
+    assert next(one for one in found if one["event"] == "epoch")["epoch"] == before + 1
+    tried = [one["trial"] for one in found if one["event"] == "tried"]
+    assert (len(set(tried)), tried[0]) == (2, 0)
+
+
+def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, monkeypatch):
+    search, trials = open_search(tmp_path / "study", data)
+    others = replace(trials, folder=tmp_path / "elsewhere" / "study", worker="other")
+    others.folder.mkdir(parents=True)
+    seen = []
+    for event in iter_search(search, trials):
+        if isinstance(event, Epoch) and not any(isinstance(one, Epoch) for one in seen):
+            make_stale(trials.folder)
+            monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 0)  # its own next one is in ten seconds
+            trials.recover()
+            assert others.take().number == 0
+        seen.append(event)
+    assert any(isinstance(one, Decision) and "another worker" in one.value for one in seen)
+    assert [one.trial for one in seen if isinstance(one, Tried)] == [1]
+    assert [one.state.name for one in trials.read()] == ["RUNNING", "COMPLETE"]
+
+
+def test_only_a_silent_worker_loses_its_trial(tmp_path, data, monkeypatch):
+    monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 1)
+    search, trials = open_search(tmp_path / "study", data)
+    leader = replace(trials, worker="leader")
+    trial = trials.take()
+    search.make(trial)
+    with trials.holding(trial):
+        make_stale(trials.folder)
+        leader.recover()  # it is heard of again after the outage
+        assert trials.read("RUNNING")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trials.study.ask()  # lost before its first heartbeat
+    leader.recover()
+    assert len(trials.read("RUNNING")) == 2
+    make_stale(trials.folder)
+    leader.recover()
+    assert [one.params for one in trials.read("WAITING")] == [trial.params, {}]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_stopped_worker_gives_its_trial_back(tmp_path, data, error):
+    _, trials = open_search(tmp_path / "study", data)
+    trial = trials.take()
+    with pytest.raises(error), trials.holding(trial):
+        raise error
+    assert [one.state.name for one in trials.read()] == ["WAITING"]
+    assert trials.take().number == 0
+
+
+def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    (trials.folder / "trial-0").mkdir(parents=True)
+    with lock_folder(trials.folder / "trial-0"), pytest.raises(RunError):
+        list(iter_search(search, trials))
+    assert [one.state.name for one in trials.read()] == ["WAITING"]
+
+    def net(trial):
+        return Net(Flatten(), Linear(trial.suggest_int("width", 1, 2)), Conv2d(4, kernel_size=3), Output())
+
+    search = replace(search, net=net)
+    shutil.rmtree(trials.folder / "trial-0")
+    tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+    assert len(tried) == 2
+    assert all(one.end.startswith("failed: ") for one in tried)
+    with pytest.raises(RunError, match=r"No trial was trained to its last epoch.*failed: "):
+        list(iter_finals(search, trials, 2, 2))
+
+
+def test_an_undefined_metric_fails_the_trial_with_its_reason(tmp_path, data):
+    one_class = Images.from_arrays(data.val.pixels[::2], np.zeros(20, dtype=bool), split="val")
+    train = Images.from_arrays(data.train.pixels, data.train.targets.astype(bool))
+    with pytest.warns(LaminaWarning, match="no images of yes"):
+        binary = Dataset.from_images(train, val=one_class)
+    search, trials = open_search(tmp_path / "study", binary, metric="auc")
+    with pytest.warns(LaminaWarning, match="ROC AUC is undefined"):
+        tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+    assert len(tried) == 2
+    assert all("failed: The ROC AUC of the val images is undefined" in one.end for one in tried)
+    assert [one.state.name for one in trials.read()] == ["FAIL", "FAIL"]
+
+
+def test_values_that_diverge_get_the_worst_score(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data, optimizer="sgd")
+    search = replace(search, over={"lr": "1e20..1e30:log"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+    assert len(tried) == 2
+    assert all(one.score is None and one.end.startswith("diverged: ") for one in tried)
+    assert [one.value for one in trials.read("COMPLETE")] == [0.0, 0.0]
+    assert trials.rank("COMPLETE") == []
+
+
+def test_two_leaders_cannot_share_a_study(workplace, image_set, tmp_path, data):
+    _, trials = open_search(tmp_path / "study", data)
+    with pytest.raises(RunError, match="which another folder leads"):
+        create_study(trials.study._storage, "study", {"metric": "accuracy"}, "another")
+    optuna.create_study(storage=f"sqlite:///{tmp_path}/study/study.db", study_name="foreign")
+    done = run_lamina("tune", "--join", f"sqlite:///{tmp_path}/study/study.db", "--name", "foreign")
+    assert (done.returncode, "did not start the study foreign" in done.stderr) == (2, True), done.stderr
+
+
+def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
+    done = run_lamina(
+        "tune", "Flatten(), Linear(width), ReLU(), Output()", "--data", image_set, "--net-over", "width=2..6",
+        "--epochs", "1", "--trials", "2", "--name", "a?{b}", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    last = events(done.stdout)[-1]
+    assert last["comparison"] is None
+    assert not list(Path("runs/a?{b}").glob("trial-*/nothing"))
+    for one in (one for one in events(done.stdout) if one["event"] == "tried"):
+        assert load_run(one["run"]).record.net[1].out_features == one["values"]["width"]
+
+
+def test_a_short_time_limit_is_refused(workplace, image_set):
+    refused = run_lamina(*words(image_set, "--time", "0.01s"))
+    assert refused.returncode == 2
+    assert "the shortest search with its finals" in refused.stderr
+    assert not Path("runs").exists()
+
+
+def test_no_worker_begins_a_trial_after_the_time_limit(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    trials.study.set_user_attr("limits", {"trials": None, "until": time.time() - 1})
+    assert list(iter_search(search, trials)) == []
+
+
+def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
+    def net(trial):
+        if trial.suggest_categorical("is_deep", [True, False]):
+            return Net(Flatten(), Linear(trial.suggest_int("width", 2, 8)), ReLU(), Output())
+        return Net(Flatten(), Output())
+
+    study = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    assert study.result.winner.values.keys() in ({"is_deep"}, {"is_deep", "width"})
+    assert study.result.test_scores == ()
+    assert study.result.comparison is None  # val has chosen the winner
+    assert "no test split" in str(study)
+    assert len(study.trials) == 4
+    with pytest.raises(LaminaError, match="no val split"):
+        tune(net, data.train, trials=2, runs_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"over": "lr=0.1..0.2"}, "over"),
+        ({"over": {"lr": (0.1, 0.2)}}, "the range of lr"),
+        ({"over": {"lr": "0.1..0.2"}, "storage": 5}, "storage"),
+        ({"over": {"lr": "0.1..0.2"}, "name": 5}, "name"),
+    ],
+)
+def test_wrong_arguments_in_python(tmp_path, data, given, message):
+    with pytest.raises(LaminaError, match=message):
+        tune("mlp", data, **given, runs_dir=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("tune", NET), "There is nothing to search."),
+        (("tune", NET, "--over", "lr"), "--over 'lr' has no range."),
+        (("tune", NET, "--over", "lr=0.1..0.2", "lr=0.1..0.3"), "two ranges for lr"),
+        (("tune", NET, "--over", "batch-size=4,8", "--batch-size", "4"), "batch_size is both given and searched."),
+        (("tune", NET, "--over", "lr=0.1..0.2", "--lr", "0.1"), "lr is both given and searched."),
+        (("tune", NET, "--over", "lr=0.1..0.2", "--trials", "1"), "a search needs at least 2"),
+        (("tune", NET, "--over", "lr=0.1..0.2", "--trials", "4", "--time", "1m"), "Use only one of them."),
+        (("tune", "--join", "nothing"), "There is no study nothing."),
+        (("tune", "--join", "nothing", "--epochs", "3"), "--join continues a study"),
+        (("tune", NET, "--over", "lr=0.1..0.2", "--storage", "nonsense"), "which is not the URL of a database"),
+        (("tune",), "There is no net to tune."),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message, capsys):
+    data = () if given[1:2] == ("--join",) or len(given) == 1 else ("--data", str(image_set))
+    done = run_lamina(*given, *data)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"lr": "0.1..0.01"}, "it must rise. Use lr=0.01..0.1."),
+        ({"lr": "0..0.1:log"}, "a logarithmic range must begin above 0"),
+        ({"batch_size": "1.5..3"}, "batch_size takes whole numbers"),
+        ({"seed": "1..3"}, "seed cannot be tuned."),
+        ({"larning": "1..3"}, "larning is not a setting of a recipe."),
+        ({"lr": "0.1"}, "lr has only one value to try"),
+        ({"momentum": "0..3"}, "momentum"),
+        ({"dropout": "0,0.5"}, "Dropout"),  # the net has no such layer
+        ({"translate_px": "1,8"}, "translate_px"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(data, over, message):
+    search = Search(NET, None, {}, over, {}, data, choose_net, "cpu")
+    with pytest.raises(LaminaError, match=re.escape(message)):
+        search.check()
+
+
+def test_invalid_sizes_are_refused():
+    with pytest.raises(LaminaError, match="The net mlp has no sizes"):
+        parse_sizes({"width": "2..4"}, "mlp")
+    with pytest.raises(LaminaError, match="width does not stand for a number"):
+        parse_sizes({"width": "2..4"}, NET)
+
+
+def test_passwords_are_hidden():
+    assert hide_password("--storage=postgresql://me:a@b/c@host/db") == "--storage=postgresql://me:***@host/db"
+    assert hide_password("postgresql://host/db?user=a&password=b&x=1") == "postgresql://host/db?user=a&password=***&x=1"
+
+
+def test_ranges_are_parsed():
+    assert parse_range("lr", "1e-4..1e-1:log") == Span(1e-4, 1e-1, False, True)
+    assert parse_range("epochs", "2..9", is_whole=True) == Span(2, 9, True)
+    assert parse_range("class_weights", "true,false") == (True, False)
+    assert parse_range("flip", "off, random") == ("off", "random")
+    assert insert_sizes("Conv2d(size, kernel_size=size), Linear(size)", {"size": 3}) == (
+        "Conv2d(3, kernel_size=3), Linear(3)"
+    )
+
+
+def test_the_finals_fit_into_the_time_left():
+    assert plan_finals(10, None) == (5, 5)
+    for seconds in (60, 200, 400, 1000, 4000):
+        plan = plan_finals(10, seconds)
+        assert count_trainings(*plan) * 10 <= seconds or plan == (2, 3)
