@@ -29,10 +29,9 @@ from lamina.runs.start import choose_net
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision
 from lamina.studies.finals import count_trainings, iter_finals, plan_finals
-from lamina.studies.search import Search, iter_search
+from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.space import Span, insert_sizes, parse_range, parse_sizes
 from lamina.studies.trials import Trials, connect, create_study, open_trials
-from lamina.studies.tuning_events import Tried
 from lamina.text import hide_password
 from lamina.training.events import Epoch
 

@@ -9,9 +9,9 @@ from lamina.runs.differences import compare_runs
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
+from lamina.studies.search import describe_values
 from lamina.studies.trials import Trials, list_trials
 from lamina.studies.tuning import find_trials
-from lamina.studies.tuning_events import describe_values
 from lamina.targets import Score
 
 

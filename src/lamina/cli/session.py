@@ -29,7 +29,7 @@ from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial
 from lamina.studies.cross_validation import Folds
-from lamina.studies.tuning_events import Tuned
+from lamina.studies.finals import Tuned
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset
-from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
+from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, escape, plural
 from lamina.evaluation.paired import score_images
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
@@ -25,9 +25,8 @@ from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.studies.space import Span, draw_values, insert_sizes, parse_settings, parse_sizes
 from lamina.studies.trials import TrialLostError, Trials, import_optuna, wait
-from lamina.studies.tuning_events import Tried
 from lamina.targets import Score
-from lamina.training.events import Epoch
+from lamina.training.events import Epoch, Event
 from lamina.training.recipe import overlay
 from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
@@ -120,6 +119,27 @@ class Search:
         return f"{':'.join(filter(None, (net, self.recipe)))}, {ranges or 'sizes of the net'}"
 
 
+@dataclass(frozen=True)
+class Tried(Event):
+    """The end of a trial, and the progress of the search, without the finals."""
+
+    trial: int
+    values: Mapping[str, Any]
+    score: Score | None  # after its last epoch
+    end: str
+    run: str
+    done: int  # trials that have ended
+    best: Score | None
+    seconds_left: float
+
+    def __str__(self) -> str:
+        score = "" if self.score is None else f"val {self.score}, "
+        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end} ({escape(self.run)})"
+        best = "" if self.best is None else f", best {self.best.format(self.best.value)}"
+        left = f", {format_minutes(self.seconds_left)} left" if self.seconds_left else ""
+        return f"{text}; {plural(self.done, 'trial', 'trials')} done{best}{left}"
+
+
 def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> Generator[RunEvent, None, None]:
     """Train trials until the limits of the study are reached; the leader then waits for the other workers' trials."""
     is_waiting = False
@@ -191,3 +211,14 @@ def score_on_val(run: Run) -> float:
     if not math.isfinite(score):
         raise NotFiniteError(f"The score on val is {score}.")
     return score
+
+
+def format_minutes(seconds: float) -> str:
+    """``about 2.5 min``, or seconds if they are fewer than 60."""
+    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.{seconds < 600:d}f} min"
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """``lr 0.0312, batch_size 100``; numbers have three digits."""
+    shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values())
+    return ", ".join(f"{name} {value}" for name, value in zip(values, shown, strict=True))

@@ -24,11 +24,10 @@ from lamina.runs.start import check_name, choose_net, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import check_seconds, time_experiment
-from lamina.studies.finals import count_trainings, iter_finals, plan_finals, read_final
-from lamina.studies.search import Search, iter_search
+from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, read_final
+from lamina.studies.search import Search, Tried, format_minutes, iter_search
 from lamina.studies.study import name_study, open_study
 from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
-from lamina.studies.tuning_events import Tried, Tuned, format_minutes
 from lamina.text import hide_password
 from lamina.values import explain_call
 
