@@ -324,3 +324,18 @@ def test_the_articles_mlp_learns_real_images(cifar10, workplace):
     assert result["data"] == "cifar10"
     assert not any("test" in name for name in epoch)
     assert result["test_accuracy"] > 0.4
+
+
+@pytest.mark.usefixtures("workplace")
+def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
+    words = ["train", "Flatten(), Output()", "--data", "shapes", "--epochs", "2"]
+    assert main([*words, "--json", "--progress", "--name", "more"]) == 0
+    more = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main([*words, "--json", "--name", "plain"]) == 0
+    plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    added = [event for event in more if event["event"] in ("step", "progress")]
+    assert [event["event"] for event in plain] == [event["event"] for event in more if event not in added]
+    step = next(event for event in added if event["event"] == "step")
+    assert (step["epoch"], step["step"], step["steps"]) == (1, 1, 200)
+    assert main([*words, "--progress"]) == 2
+    assert "--progress adds events to --json. Add --json" in capsys.readouterr().err

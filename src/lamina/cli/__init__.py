@@ -15,6 +15,7 @@ STARTED = time.perf_counter()  # before anything large is imported
 GROUPS = {
     "data": {"data": "show what a data set contains, and find label issues and duplicates"},
     "train": {
+        "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
         "resume": "continue an interrupted run",
         "reproduce": "retrain the first epochs of a run and compare the weights",
@@ -113,6 +114,7 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     from lamina.cli.parsing import parse_options
     from lamina.cli.terminal import Terminal
+    from lamina.errors import LaminaError
 
     name, *arguments = words
     group = next(group for group, commands in GROUPS.items() if name in commands)
@@ -125,7 +127,12 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
         with warnings.catch_warnings():
             kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options")
             options = parse_options(kind, name, arguments)
-            terminal = Terminal(as_json=options.json, command=("lamina", *words), is_quiet=is_quiet)
+            has_progress = getattr(options, "progress", False)
+            if has_progress and not options.json:
+                raise LaminaError("--progress adds events to --json. Add --json, or leave out --progress.")
+            terminal = Terminal(
+                as_json=options.json, emits_progress=has_progress, command=("lamina", *words), is_quiet=is_quiet
+            )
             was_enabled = gc.isenabled()
             gc.disable()  # otherwise Python searches torch's modules for garbage, while they load and later
             try:

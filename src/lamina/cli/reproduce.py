@@ -40,6 +40,11 @@ def _check_options(options: ReproduceOptions) -> None:
 
 def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) -> int:
     run = load_run(path, runs_dir=options.runs_dir)
+    if (origin := run.record.branched_from) is not None:
+        raise RunError(
+            f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first epochs are those of "
+            f"that run. Reproduce them with lamina reproduce {origin.run}"
+        )
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
     check_parts_given(run.folder, run.record, run.parts)

@@ -85,6 +85,7 @@ def play(
                 if isinstance(event, Cooldown) and has_asked:
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
+                    terminal.emit_progress(run=str(runs[-1].path), **event.to_json())
                     show_progress(f"epoch {event.epoch}", event.step, event.steps)
                 elif isinstance(event, FeatureProgress):
                     show_progress("features", event.done, event.images)

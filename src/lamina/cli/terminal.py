@@ -17,6 +17,7 @@ from rich.text import Text
 from lamina.errors import RecipeError
 from lamina.text import build_table, escape, hide_password, make_bar
 
+EMIT_SECONDS = 0.5  # least time between two events of progress, of which there would be thousands
 QUIET_SECONDS = 2.0  # delay of the progress bar in commands that usually finish sooner
 
 
@@ -42,15 +43,24 @@ class PlainConsole(Console):
 class Terminal:
     """The output of a command: results on stdout; remarks, warnings and progress on stderr.
 
-    With ``as_json``, stdout contains only JSON objects, one per line. ``command`` is what the user typed. ``is_quiet``
-    suppresses all output, for all but one process of a group. Text is escaped, so that names from data can neither
-    break lines nor send control sequences to the terminal.
+    With ``as_json``, stdout contains only JSON objects, one per line; ``emits_progress`` adds steps and progress.
+    ``command`` is what the user typed. ``is_quiet`` suppresses all output, for all but one process of a group. Text is
+    escaped, so that names from data can neither break lines nor send control sequences to the terminal.
     """
 
-    def __init__(self, *, as_json: bool = False, command: Sequence[str] = (), is_quiet: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        emits_progress: bool = False,
+        command: Sequence[str] = (),
+        is_quiet: bool = False,
+    ) -> None:
         self.as_json = as_json
+        self.emits_progress = emits_progress
         self.command = tuple(map(hide_password, command))
         self.is_quiet = is_quiet
+        self._next_emit = 0.0
         self._err = PlainConsole(stderr=True)
         # On one screen, a shared console keeps text and progress bar apart.
         share_screen = sys.stdout.isatty() and self._err.is_terminal
@@ -75,6 +85,12 @@ class Terminal:
         """Print a JSON object if ``--json`` was given."""
         if self.as_json and not self.is_quiet:
             print(json.dumps({"event": event, **values}), flush=True)
+
+    def emit_progress(self, event: str, **values: Any) -> None:
+        """As :meth:`emit`, if ``--progress`` was given, at most twice a second."""
+        if self.emits_progress and time.perf_counter() >= self._next_emit:
+            self._next_emit = time.perf_counter() + EMIT_SECONDS
+            self.emit(event, **values)
 
     def tabulate(
         self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, top: int | None = None
@@ -115,6 +131,7 @@ class Terminal:
 
         def show(what: str, done: int, total: int) -> None:
             if time.perf_counter() >= shown_from:
+                self.emit_progress("progress", what=what, done=done, total=total)
                 bar.update(task, description=what, completed=done, total=total, visible=True)
 
         with bar:

@@ -77,7 +77,10 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                 )  # fmt: skip
             else:
                 events = train_one(dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name)
-            (*_, made), stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
+            runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
+        if stopped_by is not None and not runs:  # while the training was prepared
+            return 128 + stopped_by
+        made = runs[-1]
         several = options.seeds is not None or options.folds is not None
         if several and stopped_by is None:
             return 0

@@ -20,7 +20,7 @@ from lamina.errors import plural
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, Report
-from lamina.insight.confusions import find_confusions, format_predictions, measure_losses
+from lamina.insight.confusions import find_cells, find_confusions, format_predictions, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
 from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, table, wrap
@@ -109,16 +109,9 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
 
 
 def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
-    chosen = evidence.task.decide(torch.from_numpy(evidence.outputs.logits)).flatten().long().numpy()
-    truth = np.asarray(evidence.outputs.targets, np.int64)
-    order = np.argsort(-evidence.losses, kind="stable")
-    keys = (truth * len(report.classes) + chosen)[order]
-    found = {}
-    for key in np.unique(keys).tolist():
-        row, column = divmod(key, len(report.classes))
-        names = report.classes[row].name, report.classes[column].name
-        found[row, column] = _Cell(*names, order[keys == key], is_correct=row == column)
-    return found
+    ((_, cells),) = find_cells(evidence.task, evidence.outputs.logits, evidence.outputs.targets)
+    names = [scores.name for scores in report.classes]
+    return {(row, column): _Cell(names[row], names[column], own, row == column) for (row, column), own in cells.items()}
 
 
 def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:

@@ -53,6 +53,20 @@ def find_confusions(
     return _rank(classes), _rank(pairs)
 
 
+def find_cells(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
+) -> list[tuple[tuple[str, ...], dict[tuple[int, int], Int64[np.ndarray, " m"]]]]:
+    """For the classes, or each label: the names, and the rows by true and predicted class, largest loss first."""
+    found: list[tuple[tuple[str, ...], dict[tuple[int, int], Int64[np.ndarray, " m"]]]] = []
+    if task.kind is REGRESSION:
+        return found
+    for names, predicted, truth, losses in _split_columns(task, logits, targets):
+        order = np.argsort(-losses, kind="stable")
+        keys = truth * len(names) + predicted
+        found.append((names, {divmod(int(keys[rows[0]]), len(names)): rows for rows in _group(order, keys[order])}))
+    return found
+
+
 def format_predictions(task: Task, logits: Float32[np.ndarray, "n k"]) -> tuple[str, ...]:
     """The predictions as text: the class, the labels whose probability is above their threshold, or the numbers."""
     found = task.decide(torch.from_numpy(logits)).numpy()

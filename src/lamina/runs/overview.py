@@ -63,6 +63,7 @@ def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
         mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
     lines += [escape(f"start: {record.started_from}")] if record.started_from else []
+    lines += [escape(f"branch of {record.branched_from}")] if record.branched_from else []
     return [*lines, describe_arithmetic(record.device, record.precision)]
 
 

@@ -95,6 +95,17 @@ class StartedFrom:
 
 
 @dataclass(frozen=True)
+class BranchedFrom:
+    """The run whose checkpoint a run continues from, and the number of epochs before that checkpoint."""
+
+    run: str  # absolute path
+    epoch: float
+
+    def __str__(self) -> str:
+        return f"{self.run} after epoch {self.epoch:g}"
+
+
+@dataclass(frozen=True)
 class LateEnd:
     """The end of a training that is decided while it runs; ``epochs`` is ``None`` until then."""
 
@@ -127,6 +138,7 @@ class RunRecord:
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
     parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
     started_from: StartedFrom | None = None
+    branched_from: BranchedFrom | None = None
     late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
 
     @property

@@ -197,7 +197,7 @@ def judge_runs(
     base_run = runs[reference][0]
     scores = {name: np.stack([_score_run(run, base_run) for run in each]) for name, each in runs.items()}
     metric, base = find_metric(base_run.record.task), float(scores[reference].mean())
-    score, split = Score(metric, base), _find_outputs(base_run).split
+    score, split = Score(metric, base), find_outputs(base_run).split
     sign, level = -1 if score.lower_is_better else 1, 1 - alpha / len(names)
     tables = [sign * (scores[name] - scores[reference]) for name in names]
     effects = [measure_effect(table, metric) for table in tables]
@@ -227,7 +227,8 @@ def _mean_seconds(runs: Sequence[Run]) -> float:
     return statistics.fmean(sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs()) for run in runs)
 
 
-def _find_outputs(run: Run) -> Outputs:
+def find_outputs(run: Run) -> Outputs:
+    """The stored logits of the images that a run was last evaluated on."""
     found = run.outputs.get("test", run.outputs.get("val"))
     if found is None or len(found.names) < 2:
         raise RunError(
@@ -239,7 +240,7 @@ def _find_outputs(run: Run) -> Outputs:
 
 def _score_run(run: Run, other: Run) -> Float64[np.ndarray, " n"]:
     """The scores of a run's images, if they are those of another run."""
-    outputs, others = _find_outputs(run), _find_outputs(other)
+    outputs, others = find_outputs(run), find_outputs(other)
     first, second = ((one.record.task.kind.name, find_metric(one.record.task)) for one in (run, other))
     is_same = outputs.names == others.names and np.array_equal(outputs.targets, others.targets)
     if first != second or not is_same:

@@ -81,7 +81,7 @@ class Ending:
         """
         begun = tuple(fall for fall in falls if fall.start <= step)
         self.plan = Plan(begun[-1].end, begun) if begun else self._planned
-        if self.can_move and not begun and self.plan.is_falling(step + 1):
+        if self.can_move and not begun and self.plan.is_falling(step):
             self.plan = OPEN.fall_from(step, max(self.count_fall_steps(step), (self.plan.steps or 0) - step))
 
     def _check(self) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from lamina.cli.options import DATA, Device, Flag, Json, OwnModule
+from lamina.cli.options import DATA, Device, Flag, Json, OwnModule, Progress
 from lamina.cli.parsing import Given, Group
 from lamina.data.preparation import Preparation
 from lamina.errors import DataError
@@ -76,6 +76,7 @@ class DataOptions:
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """with --with: save a sheet of the most frequent confusions and of the images with the largest losses to this .png
     file"""
+    progress: Annotated[Progress, Group("output", is_further=True)] = False
     json: Annotated[Json, Group("output")] = False
     preparation: Annotated[PreparationFields, Group("data", text="How to load the images and targets.")] = field(
         default_factory=PreparationFields

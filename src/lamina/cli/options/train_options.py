@@ -17,6 +17,7 @@ from lamina.cli.options import (
     OnDiagnosis,
     OnNan,
     OwnModule,
+    Progress,
     RunFolder,
     RunsFolder,
     SaveEvery,
@@ -105,6 +106,7 @@ class TrainOptions:
     on_diagnosis: Annotated[OnDiagnosis, Group("run", is_further=True)] = "continue"
     preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
     device: Device = "auto"
+    progress: Annotated[Progress, Group("run", is_further=True)] = False
     json: Json = False
 
 
@@ -126,6 +128,7 @@ class ResumeOptions:
     on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
+    progress: Progress = False
     json: Json = False
 
 
@@ -151,4 +154,28 @@ class ReproduceOptions:
     """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
     device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
     runs_dir: RunsFolder = Path("runs")
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class StudioOptions:
+    """Build, train, look inside and compare in the browser. Ctrl-C stops the studio and saves what is in training.
+
+    Everything that the page does is a lamina command, and every result an ordinary run. Only programs on this machine
+    can connect, unless you give another --host and a --token.
+
+    Example: lamina studio --data photos
+    """
+
+    data: Annotated[Path, arg(metavar="FOLDER")] = Path()
+    """folder whose data sets the page may use, besides the built-in ones; new classes are saved there"""
+    port: Annotated[int, arg(metavar="N")] = 8100
+    """port to listen on; 0 chooses a free one"""
+    browser: bool = True
+    """open the page in the browser"""
+    runs_dir: RunsFolder = Path("runs")
+    host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
+    """address to listen on; other addresses than this machine's own require a token"""
+    token: Annotated[str | None, arg(metavar="TOKEN")] = None
+    """secret that the page asks for (default: the environment variable LAMINA_TOKEN)"""
     json: Json = False

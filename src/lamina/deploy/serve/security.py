@@ -42,7 +42,6 @@ HEADERS = {
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",
 }
-ENCODED_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 def is_loopback(host: str) -> bool:
@@ -82,6 +81,8 @@ class Guard:
         token: str | None,
         metrics_token: str | None,
         metrics: Metrics,
+        open_paths: Iterable[str] = OPEN_PATHS,
+        headers: Mapping[str, str] = HEADERS,
     ) -> None:
         self._app = app
         self._names = frozenset(names)
@@ -89,6 +90,8 @@ class Guard:
         self._tokens = [token.encode()] if token else []
         self._metrics_tokens = [*self._tokens, *([metrics_token.encode()] if metrics_token else [])]
         self._metrics = metrics
+        self._open_paths = frozenset(open_paths)  # need no token
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -99,7 +102,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *ENCODED_HEADERS]
+                message["headers"] = [*message.get("headers", ()), *self._headers]
                 if status >= 400 and scope["method"] not in ("GET", "HEAD"):
                     # Do not read the rest of the body.
                     message["headers"].append((b"connection", b"close"))
@@ -135,7 +138,7 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
             return refuse(403, "Pages from other origins cannot use this server. Open the server's own page.")
         tokens = self._metrics_tokens if scope["path"] == "/metrics" else self._tokens
-        if tokens and scope["path"] not in OPEN_PATHS:
+        if tokens and scope["path"] not in self._open_paths:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
             if kind.lower() != b"bearer" or not any(hmac.compare_digest(given.strip(), token) for token in tokens):
                 reason = "The token is missing or invalid. Send the header Authorization: Bearer TOKEN."

@@ -1,0 +1,65 @@
+"""lamina studio: build, train, look inside and compare in the browser."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+import webbrowser
+from importlib.util import find_spec
+
+from lamina.cli.options.train_options import StudioOptions
+from lamina.cli.terminal import Terminal
+from lamina.errors import DataError
+
+
+def run(options: StudioOptions, terminal: Terminal) -> int:
+    """Run the command."""
+    if not 0 <= options.port < 2**16:
+        raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8100.")
+    if not options.data.is_dir():
+        raise DataError(
+            f"--data is {options.data}, which is not a folder. Use the folder that contains your data sets."
+        )
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise DataError(f"lamina studio requires {name}, which is not installed. Run pip install 'lamina[serve]'")
+    # Not earlier: these need starlette.
+    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
+    from lamina.deploy.studio.opening import Place, open_studio
+
+    token = options.token or os.environ.get(TOKEN_VARIABLES[0]) or None
+    if token is None and not is_loopback(options.host):
+        raise DataError(
+            f"--host is {options.host}, which other machines can reach, but there is no token. "
+            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
+        )
+
+    def announce(url: str) -> None:
+        terminal.say(f"lamina studio: {url}; press Ctrl-C to stop")
+        terminal.remark(f"data: {options.data.resolve()}; runs: {options.runs_dir.resolve()}")
+        terminal.emit("studio", url=url)
+        if options.browser:
+            webbrowser.open(url)
+
+    received: list[int] = []
+
+    async def open_until_ended() -> list[str]:
+        task = asyncio.current_task()
+
+        def end(number: int) -> None:
+            received.append(number)
+            if task is not None:
+                task.cancel()
+
+        if os.name != "nt":
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, end, number)
+        place = Place(options.host, options.port, token, options.data, options.runs_dir)
+        return await open_studio(place, announce)
+
+    for name in asyncio.run(open_until_ended()):
+        resume = f"lamina resume {shlex.quote(str(options.runs_dir / name))}"
+        terminal.remark(f"lamina: {name} is saved; to continue it, press Continue in the studio, or run {resume}")
+    return 128 + received[0] if received else 0

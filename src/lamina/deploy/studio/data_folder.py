@@ -1,0 +1,127 @@
+"""The data sets that the studio may use: the built-in ones, and those under the folder that the command allows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lamina.data import NAMES
+from lamina.data.corrections import ADVICE
+from lamina.data.option_files import read_pairs
+from lamina.data.sources.downloads import PUBLISHED, downloaded_path
+from lamina.errors import DataError
+from lamina.files import write_atomically
+from lamina.text import guard
+
+FILES = (".zip", ".tar", ".tgz", ".gz", ".npz", ".csv", ".tsv", ".parquet", ".jsonl")
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic")
+MOST_LISTED = 200
+CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The folder whose data sets the studio may use; ``runs_dir`` is none of them."""
+
+    path: Path
+    runs_dir: Path
+
+    def list_sources(self) -> list[dict[str, str | int]]:
+        """Name and source of each data set, the built-in ones last; the folder itself if its subfolders are classes."""
+        children = [path for path in self._list() if path != self.runs_dir.resolve()]
+        found = [self.path] if self._is_own() else [path for path in children if _is_data(path)]
+        own: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in found[:MOST_LISTED]]
+        built_in: list[dict[str, str | int]] = [
+            {"name": name, "source": name} for name in NAMES if name not in PUBLISHED
+        ]
+        built_in += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
+        return [*own, *built_in]
+
+    def check(self, source: str) -> str:
+        """The source, if the studio may use it; ``DataError`` otherwise."""
+        if source in NAMES:
+            return source
+        path = Path(source).resolve()
+        if not (Path(source).is_absolute() and path.is_relative_to(self.path)):
+            raise DataError(
+                f"{source[:100]} is not in {self.path}, the folder that the studio may read. Choose a data set from "
+                "the list, or start lamina studio with --data FOLDER."
+            )
+        return str(path)
+
+    def find_corrections(self, source: str) -> Path:
+        """The table of the labels that were corrected in the studio; it need not exist."""
+        path = Path(self.check(source))
+        beside = path.parent if source not in NAMES and path != self.path else self.runs_dir
+        return beside / f"{path.name}{CORRECTIONS}"
+
+    def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
+        """Add labels by image (or ``exclude``; empty: none) to this table; returns all. ``None`` deletes the table."""
+        file, text = self.find_corrections(source), io.StringIO()
+        kept = dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
+        given = (choices or {}).items()
+        kept |= {image.encode("utf-8", "backslashreplace").decode(): label for image, label in given}
+        kept = {image: label for image, label in kept.items() if label and choices is not None}
+        rows = [("image", "correct"), *kept.items()]
+        csv.writer(text, lineterminator="\n").writerows(map(guard, row) for row in rows)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, text.getvalue()) if kept else file.unlink(missing_ok=True)
+        except OSError as error:
+            raise DataError(f"Cannot write {file}: {error.strerror or error}. Free some space; try again.") from None
+        return kept
+
+    def check_new(self, name: str) -> Path:
+        """The folder for new data sets; ``DataError`` if a set of this name would not be one there."""
+        if self._is_own() or self.path / name.strip() == self.runs_dir.resolve():
+            reason = f"The studio cannot make {name} in {self.path}, whose folders are classes or runs"
+            raise DataError(f"{reason}. Use another name, or start lamina studio with another --data.")
+        return self.path
+
+    def _is_own(self) -> bool:
+        return _has_classes(self.path) and not self.runs_dir.resolve().is_relative_to(self.path)
+
+    def _list(self) -> list[Path]:
+        try:
+            return sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"Cannot read {self.path}: {reason}. Start lamina studio with another --data.") from error
+
+
+def _find_download_mb(name: str) -> int:
+    """The size of what has to be downloaded first; 0 if the data set is on this machine."""
+    is_at_hand = downloaded_path(name).exists() or (name == "cifar10" and os.environ.get("LAMINA_CIFAR10"))
+    return 0 if is_at_hand else PUBLISHED[name].size_mb
+
+
+def _is_data(path: Path) -> bool:
+    name = path.name.lower()
+    return (
+        name.endswith(FILES) and not name.endswith(CORRECTIONS)
+        if path.is_file()
+        else _has_classes(path) or _has_splits(path)
+    )
+
+
+def _has_splits(path: Path) -> bool:
+    return any(_has_classes(path / split) for split in ("train", "Train", "training"))
+
+
+def _has_classes(path: Path) -> bool:
+    """Whether a folder has a subfolder with an image, looking at few entries."""
+    try:
+        with os.scandir(path) as entries:
+            folders = [entry.path for entry, _ in zip(entries, range(50), strict=False) if entry.is_dir()]
+        return any(_has_image(folder) for folder in folders)
+    except OSError:
+        return False
+
+
+def _has_image(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(IMAGES) for entry, _ in zip(entries, range(50), strict=False))

@@ -1,0 +1,100 @@
+"""What the page shows of a data set, and how long each layer takes on this machine, as JSON values.
+
+These functions run in the torch process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from lamina.data import Dataset, Preparation, load_data
+from lamina.deploy.serve.explanation import encode_png
+from lamina.errors import NetError
+from lamina.nets import parse_net
+from lamina.nets.costs import summarize_layers
+from lamina.targets import REGRESSION
+from lamina.training.task import task_of
+
+SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
+TIMED_IMAGES, TURNS = 64, 3
+MOST_VALUES, MOST_MULTIPLY_ADDS = 10**8, 10**9  # of a net whose layers are timed: about a gigabyte and 20 s
+
+
+@lru_cache(maxsize=4)
+def load_source(source: str, size_px: int | None = None, val: str | None = None, corrections: str = "") -> Dataset:
+    """A data set as ``lamina train`` loads it, with the content of a table of corrections; its problems are known."""
+    with warnings.catch_warnings(action="ignore"):
+        fraction = None if val is None else float(val)
+        tables = (corrections,) if corrections else ()
+        return load_data(source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
+
+
+def preview_data(source: str, size_px: int | None, val: str | None, corrections: str) -> dict[str, Any]:
+    """The shape and the outputs that a net needs, and some training images of each class."""
+    dataset = load_source(source, size_px, val, corrections)
+    images = dataset.train
+    groups: list[dict[str, Any]] = []
+    counts = images.target_counts()
+    if images.kind is REGRESSION or images.targets.ndim > 1:
+        rows = list(range(min(len(images), SHOWN_CLASSES * SHOWN_IMAGES // 2)))
+        groups.append({"name": "some training images", "count": len(images), "rows": rows})
+    else:
+        names = images.kind.class_names(images.target_names)
+        for place, name in enumerate(names[:SHOWN_CLASSES]):
+            rows = np.flatnonzero(images.targets == place)[:SHOWN_IMAGES].tolist()
+            groups.append({"name": name, "count": int(np.sum(images.targets == place)), "rows": rows})
+    return {
+        "source": source,
+        "name": dataset.name,
+        "shape": list(images.shape),
+        "outputs": task_of(images).outputs,
+        "kind": images.kind.name,
+        "classes": len(counts),
+        "target_names": list(images.target_names),
+        "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
+        "split_rule": dataset.split_rule,
+        "images": {split: len(own) for split, own in dataset.splits.items()},
+        "groups": [
+            {**group, "images": [{"row": row, "png": encode_png(images.pixels[row])} for row in group["rows"]]}
+            for group in groups
+        ],
+    }
+
+
+def draw_images(source: str, size_px: int | None, val: str | None, corrections: str, sights: Any) -> list[str]:
+    """The images with these splits and names, as PNG."""
+    splits = load_source(source, size_px, val, corrections).splits
+    return [encode_png(splits[split].pixels[splits[split].names.index(name)]) for split, name in sights]
+
+
+def time_layers(layers: str, source: str, size_px: int | None, val: str | None, corrections: str) -> list[float]:
+    """Milliseconds of each layer, forward and backward, for 64 images of the data set on one core, after a warmup."""
+    images = load_source(source, size_px, val, corrections).train
+    net = parse_net(layers).check(images.shape, task_of(images).outputs)
+    summary = summarize_layers(net.layers, images.shape)
+    outputs = TIMED_IMAGES * sum(math.prod(row.out_shape) for row in summary.rows)
+    if summary.parameters + outputs > MOST_VALUES or summary.multiply_adds > MOST_MULTIPLY_ADDS:
+        raise NetError("The net is too large to measure its layers while it is edited.")
+    modules = net.module(images.shape)
+    rows = np.resize(np.arange(len(images)), TIMED_IMAGES)
+    x = torch.from_numpy(images.pixels[rows]).permute(0, 3, 1, 2).float().div(255)
+    x = x.contiguous(memory_format=torch.channels_last)
+    found = []
+    for module in modules:
+        times = []
+        for _ in range(TURNS + 1):
+            given = x.detach().requires_grad_()
+            began = time.perf_counter()
+            y = module(given)
+            y.backward(torch.ones_like(y))
+            times.append(time.perf_counter() - began)
+        found.append(round(1000 * min(times[1:]), 3))
+        x = y.detach()
+    return found

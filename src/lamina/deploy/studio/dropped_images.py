@@ -1,0 +1,102 @@
+"""Images that the page sends, from files or a webcam, saved as a folder of class folders.
+
+These functions run in the torch process. Only pixels are stored, so nothing else that a file contains reaches the disk.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lamina.data.decoding import BadImageError, decode_image, read_file
+from lamina.data.resizing import FILTER, REDUCING_GAP
+from lamina.data.sources.class_folders import is_hidden
+from lamina.data.splits import find_splits
+from lamina.data.thumbnails import encode_png, make_tile
+from lamina.deploy.serve import explanation
+from lamina.errors import DataError, escape
+from lamina.files import write_atomically
+
+SHORTER_PX = 512  # at most, of a stored image
+THUMBNAIL_PX = 56
+NAME_LETTERS = 60
+LISTED = 60  # images of a class
+MARK = ".made-by-lamina-studio"  # file in each set; the studio changes no other folders
+WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)  # no names there
+
+
+def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
+    """Store the pixels of an encoded image as the next PNG of a class; returns what the page shows of both."""
+    own, place = _find_places(folder, set_name, class_name)
+    try:
+        image = Image.fromarray(decode_image(data))
+    except BadImageError as error:
+        raise DataError(f"not saved: {error}.") from None
+    if (scale := SHORTER_PX / min(image.size)) < 1:
+        size = round(scale * image.width), round(scale * image.height)
+        image = image.resize(size, FILTER, reducing_gap=REDUCING_GAP)
+    try:
+        own.mkdir(exist_ok=True)
+        (own / MARK).touch()
+        place.mkdir(exist_ok=True)
+        numbers = _list_numbers(place)
+        file = place / f"{max(numbers, default=0) + 1:04}.png"
+        write_atomically(file, encode_png(image))
+    except OSError as error:
+        raise DataError(f"Cannot write to {own}: {error.strerror or error}. Free some space; try again.") from None
+    return {"source": str(own), "file": file.name, "count": len(numbers) + 1, "png": _draw(image)}
+
+
+def list_images(folder: Path, set_name: str) -> dict[str, Any]:
+    """The classes of a set that the studio made, with their last images, the oldest first; none if there is no set."""
+    own, _ = _find_places(folder, set_name)
+    places = [path for path in sorted(own.iterdir()) if path.is_dir() and not path.is_symlink()] if own.exists() else []
+    classes = []
+    for place in places:
+        numbers = sorted(_list_numbers(place))
+        files = [place / f"{number:04}.png" for number in numbers[-LISTED:]]
+        images = [{"file": file.name, "png": _draw(Image.fromarray(decode_image(read_file(file))))} for file in files]
+        classes.append({"name": place.name, "count": len(numbers), "images": images})
+    return {"source": str(own), "classes": classes}
+
+
+def _draw(image: Image.Image) -> str:
+    return explanation.encode_png(np.asarray(make_tile(np.asarray(image), THUMBNAIL_PX)))
+
+
+def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int:
+    """Delete an image of a set that the studio made; returns how many are left in its class."""
+    place = _find_places(folder, set_name, class_name)[1]
+    if not re.fullmatch(r"\d{4,9}\.png", file):
+        raise DataError(f"{class_name} has no image {file[:100]!r}. Reload the page.")
+    (place / file).unlink(missing_ok=True)
+    return len(_list_numbers(place))
+
+
+def _list_numbers(place: Path) -> list[int]:
+    return [int(path.stem) for path in place.glob("*.png") if re.fullmatch(r"\d{4,9}", path.stem)]
+
+
+def _find_places(folder: Path, set_name: str, class_name: str | None = None) -> tuple[Path, Path]:
+    """The folders of a set and of a class in it; ``DataError`` for names and folders that the studio must not use."""
+    own = folder / _check_name(set_name, "set")
+    place = own if class_name is None else own / _check_name(class_name, "class")
+    is_own = (own / MARK).is_file() and not (own.is_symlink() or place.is_symlink())
+    if (own.exists() and not is_own) or (place.exists() and not place.is_dir()):
+        raise DataError(f"{own} exists already and was not made here, so it stays as it is. Use another name.")
+    return own, place
+
+
+def _check_name(name: str, what: str) -> str:
+    """The name, in the form in which equal letters have equal codes."""
+    name = unicodedata.normalize("NFC", name.strip())
+    is_reserved = is_hidden(name) or find_splits([name]) or WINDOWS.fullmatch(name) or escape(name) != name
+    if is_reserved or not 0 < len(name) <= NAME_LETTERS:
+        rule = f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as train or con"
+        raise DataError(f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another name.")
+    return name

@@ -1,0 +1,213 @@
+"""Jobs: lamina commands in processes of their own. Trainings wait for each other; the others start at once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lamina.deploy.serve.security import TOKEN_VARIABLES
+from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.torch_process import TorchProcess
+from lamina.errors import LaminaError
+
+State = Literal["queued", "running", "done", "stopped", "failed"]
+CHECKPOINTS = "checkpoints"  # folder in a run, with the checkpoint of each epoch, to branch from
+KEPT_BYTES = 2 * 10**9  # of the checkpoints of a run; beyond it, every second one is removed
+WITH_PROGRESS = ("train", "resume", "data")
+LINE_BYTES = 64 * 2**20
+SHOWN_IMAGES = 20  # of a finding about data; the command lists all
+EVALUATION_SECONDS = 600.0
+END_SECONDS = 60.0  # for a training to save itself when the studio ends
+
+
+@dataclass(eq=False)
+class Job:
+    """A command, without the word ``lamina``, and what became of it."""
+
+    number: int
+    words: tuple[str, ...]
+    run: str = ""  # name of the run that it trains
+    state: State = "queued"
+    problem: str = ""
+    first: int = 0  # number of its first event
+    began: float = 0.0  # when it started to run, in seconds since 1970
+    is_stopping: bool = False
+    is_finishing: bool = False  # evaluate the model even if the training has to be stopped for that
+    process: Process | None = field(default=None, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        command = shlex.join(["lamina", *self.words])
+        shown = ("number", "run", "state", "problem", "began", "is_finishing")
+        return {"event": "job", "command": command} | {name: getattr(self, name) for name in shown}
+
+
+@dataclass(eq=False)
+class Jobs:
+    """All jobs of the studio; their events go to ``log``."""
+
+    runs_dir: Path
+    log: EventLog
+    torch: TorchProcess
+    jobs: list[Job] = field(default_factory=list)
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one training at a time, in order of arrival
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def start(self, words: Sequence[str], run: str = "", *, is_training: bool = False) -> Job:
+        """Start a command, or queue it if it trains."""
+        job = Job(next(self._numbers), tuple(words), run)
+        self.jobs.append(job)
+        job.first = self._announce(job)
+        task = asyncio.create_task(self._train(job) if is_training else self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    def find_active(self, run: object, number: object = None) -> Job | None:
+        """The job in progress that trains a run, or that has a number."""
+        active = (job for job in self.jobs if job.state in ("queued", "running"))
+        return next((job for job in active if job.number == number or (run and job.run == run)), None)
+
+    def stop(self, job: Job, *, is_finishing: bool = False) -> None:
+        """Ask a command to save and end; with ``is_finishing``, to let the learning rate fall and to evaluate first."""
+        job.is_finishing, job.is_stopping = is_finishing, True
+        if job.state == "queued":
+            job.state = "stopped"
+        elif job.process is not None:
+            with suppress(ProcessLookupError):
+                job.process.send_signal(signal.SIGINT if is_finishing else signal.SIGTERM)
+        self._announce(job)
+
+    async def close(self) -> list[str]:
+        """Stop all commands; returns the runs that were in training, which can be resumed."""
+        active = [job for job in self.jobs if job.state in ("queued", "running")]
+        for job in active:
+            self.stop(job)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
+        return [job.run for job in active if job.run and (self.runs_dir / job.run / "run.json").exists()]
+
+    async def _train(self, job: Job) -> None:
+        async with self._turn:
+            await self._run(job)
+            # Only the schedule trapezoid can end early with a fall of the learning rate and an evaluation.
+            if job.is_finishing and job.state == "stopped" and (self.runs_dir / job.run / "run.json").exists():
+                await self._evaluate(job)
+
+    async def _evaluate(self, job: Job) -> None:
+        job.state = "running"
+        self._announce(job)
+        try:
+            path = self.runs_dir / job.run
+            result = await self.torch.call("run_views.evaluate_run", path, seconds=EVALUATION_SECONDS)
+            self.log.add(result | {"event": "result", "job": job.number, "run": job.run})
+            job.state = "done"
+        except LaminaError as error:
+            job.state, job.problem = "failed", str(error)
+        self._announce(job)
+
+    async def _run(self, job: Job) -> None:
+        if job.state != "queued":
+            return
+        try:
+            status, last = await self._execute(job)
+        except Exception as error:  # the studio goes on
+            if job.process is not None:
+                job.process.kill()
+            job.state, job.problem = "failed", f"The command could not be run: {error}."
+        else:
+            if status == 0:
+                job.state, job.problem = "done", ""
+            elif job.is_stopping:
+                job.state, job.problem = "stopped", ""
+            else:
+                job.state = "failed"
+                is_saved = job.run and (self.runs_dir / job.run / "run.json").exists()
+                saved = " The run is saved up to its last checkpoint." if is_saved else f" {last}"
+                job.problem = job.problem or f"The process ended with status {status}.{saved}"
+        job.process = None
+        self._announce(job)
+
+    async def _execute(self, job: Job) -> tuple[int, str]:
+        """Run the command and pass on its events; returns its exit status and its last line on stderr."""
+        job.process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # import no modules from the current folder
+            *("-m", "lamina", *job.words, "--json", *["--progress"] * (job.words[0] in WITH_PROGRESS)),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=LINE_BYTES,
+            start_new_session=True,  # Ctrl-C reaches only the studio, which then stops its commands
+            env={name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES},
+        )
+        if job.is_stopping:  # while the process was created
+            process.terminate()
+        job.state, job.began = "running", time.time()
+        self._announce(job)
+        _, last = await asyncio.gather(self._read_events(job, process), self._read_remarks(job, process))
+        return await process.wait(), last
+
+    async def _read_events(self, job: Job, process: Process) -> None:
+        assert process.stdout is not None  # noqa: S101
+        async for line in process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # a process that was killed leaves half a line
+            if not isinstance(event, dict) or "event" not in event:
+                continue
+            if event["event"] == "epoch" and job.run:
+                await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
+            for finding in event.get("findings", ()):
+                finding |= {name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")}
+            event.pop("duplicates", None)
+            self.log.add(event | {"job": job.number, "run": job.run})
+
+    async def _read_remarks(self, job: Job, process: Process) -> str:
+        """Pass on the lines on stderr; returns the last one, the reason if the process crashed."""
+        text = ""
+        assert process.stderr is not None  # noqa: S101
+        async for line in process.stderr:
+            text = line.decode(errors="replace").rstrip()
+            if text.startswith("lamina: "):
+                job.problem = text.removeprefix("lamina: ")
+            if text:
+                self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
+        return text
+
+    def _announce(self, job: Job) -> int:
+        return self.log.add(job.to_json())
+
+
+def keep_checkpoint(run: Path) -> None:
+    """Keep the current checkpoint of a run. A link suffices, because each new checkpoint is a new file."""
+    folder, current = run / CHECKPOINTS, run / "state.safetensors"
+    with suppress(OSError):  # no training fails for lack of space here
+        kept = folder / f"{current.stat().st_mtime_ns}.safetensors"
+        if kept.exists():
+            return
+        folder.mkdir(exist_ok=True)
+        try:
+            os.link(current, kept)
+        except FileNotFoundError:
+            return
+        except OSError:  # a file system without links
+            shutil.copyfile(current, kept)
+        files = sorted(folder.iterdir())
+        if sum(file.stat().st_size for file in files) > KEPT_BYTES:
+            for file in files[1:-1:2]:
+                file.unlink()

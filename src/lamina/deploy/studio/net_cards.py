@@ -1,0 +1,126 @@
+"""The net as cards: one for each layer, with its arguments, shape and costs, and the error that it causes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lamina import zoo
+from lamina.errors import NetError
+from lamina.nets import Net, Shape, parse_net
+from lamina.nets.construction import KINDS
+from lamina.nets.layer import Layer
+from lamina.nets.layers import Residual
+from lamina.nets.window import Field
+
+
+def list_layers() -> list[dict[str, str]]:
+    """The layers that can be added, with the first sentence of their documentation and an example."""
+    examples = {"Conv2d": "Conv2d(32, 3, padding='same')", "Linear": "Linear(100)", "Dropout": "Dropout(0.5)"}
+    examples |= {"MaxPool2d": "MaxPool2d(2)", "AvgPool2d": "AvgPool2d(2)"}
+    examples["Residual"] = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
+    return [
+        {"name": name, "text": examples.get(name, f"{name}()"), "meaning": " ".join(_first_sentence(layer).split())}
+        for name, layer in KINDS.items()
+    ]
+
+
+def _first_sentence(layer: Any) -> str:
+    return (inspect.getdoc(layer) or "").partition(".\n")[0].partition("\n\n")[0]
+
+
+def list_presets() -> list[dict[str, Any]]:
+    """The nets of the zoo with their layers and the names and changed fields of their recipes."""
+    return [
+        {
+            "name": name,
+            "text": format_layers(zoo.load_net(name)),
+            "recipes": {recipe: own.changes() for recipe, own in zoo.load_recipes(name).items()},
+        }
+        for name in zoo.NAMES
+    ]
+
+
+def format_layers(net: Net) -> str:
+    """The layers as Python, one on each line."""
+    return ",\n".join(map(repr, net))
+
+
+def write_layer(card: Mapping[str, Any]) -> str:
+    """The Python of an edited card: the texts of its arguments by name, or the text of the whole layer."""
+    if "arguments" not in card:
+        return str(card["text"])
+    arguments = ", ".join(f"{name}={text}" for name, text in card["arguments"].items() if str(text).strip())
+    return f"{card['name']}({arguments})"
+
+
+def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) -> dict[str, Any]:
+    """The cards of layers written in Python, with costs for images of ``shape``, and the first error with its card."""
+    cards: list[dict[str, Any]] = []
+    parsed: list[Layer] = []
+    problem: str | None = None
+    at: Shape | None = shape
+    field: Field | None = Field()
+    for place, text in enumerate(layers):
+        card: dict[str, Any] = {"text": text}
+        cards.append(card)
+        try:
+            found = parse_net(text)
+            if len(found) != 1:
+                raise NetError(f"expected one layer, got {len(found)}. Add each layer as a card of its own.")
+            layer = found[0]
+            parsed.append(layer)
+            card |= {"text": repr(layer), "name": type(layer).__name__, "arguments": _list_arguments(layer)}
+            if at is None or problem:
+                continue
+            (layer,) = parsed[-1:] if outputs is None else Net(layer).with_outputs(outputs)
+            out_shape = layer.out_shape(at)
+            field = layer.receptive_field(field, at)
+            card |= {
+                "shape": list(out_shape),
+                "parameters": layer.parameter_count(at),
+                "multiply_adds": layer.multiply_adds(at),
+                "field": str(field or "whole image"),
+            }
+            at = out_shape
+        except NetError as error:
+            problem = problem or _name_place(card, place, len(layers), str(error))
+    net = Net(*parsed) if len(parsed) == len(cards) else None
+    if net is not None and not problem and shape is not None and outputs is not None:
+        try:
+            net.check(shape, outputs)
+        except NetError as error:
+            problem = str(error)
+            if cards:
+                cards[-1]["problem"] = problem
+    if not cards:
+        problem = "The net has no layers. Add one, such as Output()."
+    return {
+        "cards": cards,
+        "problem": problem,
+        "text": ",\n".join(card["text"] for card in cards),
+        "parameters": sum(card.get("parameters", 0) for card in cards),
+        "multiply_adds": sum(card.get("multiply_adds", 0) for card in cards),
+    }
+
+
+def split_text(text: str) -> list[str]:
+    """The layers in Python text, each as its own text; ``NetError`` if the text is not a list of layers."""
+    return [repr(layer) for layer in parse_net(text)]
+
+
+def _name_place(card: dict[str, Any], place: int, layers: int, message: str) -> str:
+    card["problem"] = message
+    return f"layer {place + 1} of {layers}, {message}"
+
+
+def _list_arguments(layer: Layer) -> list[dict[str, str]] | None:
+    """The arguments as Python texts, the defaults for the page to show; ``None`` for a layer that contains others."""
+    if isinstance(layer, Residual):
+        return None
+    found = []
+    for name, parameter in inspect.signature(type(layer)).parameters.items():
+        default = "" if parameter.default is parameter.empty else repr(parameter.default)
+        found.append({"name": name, "value": repr(getattr(layer, name)), "default": default})
+    return found

@@ -1,0 +1,86 @@
+// A closer look at one image: the prediction, the outputs of the layers, the evidence, the nearest training images.
+
+import { ask } from "./api.js";
+import { count, make, percent, picture, tabulate } from "./elements.js";
+import { drawLayers } from "./inside.js";
+
+// Shows that something is being computed, and then it, or the problem; the last call for a place counts.
+export async function settle(place, text, promise, draw) {
+  const told = make("p", { className: "note", ariaLive: "polite" }); // only this line is read aloud
+  place.pending = promise;
+  place.replaceChildren(told, make("progress", { ariaLabel: text }));
+  told.textContent = text;
+  let shown;
+  try {
+    shown = draw(await promise);
+  } catch (error) {
+    shown = [make("p", { className: "problem", role: "alert" }, error.message)];
+  }
+  if (place.pending === promise) place.replaceChildren(...shown);
+}
+
+// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an image.
+export function gallery(run, { split, problem, images }, describe) {
+  const show = (one) => {
+    const lines = make("span", {}, ...describe(one).map((line) => make("span", {}, line.replaceAll(" %", "\u00a0%"))));
+    const file = make("span", { className: "note" }, one.name.split("/").at(-1));
+    if (!one.png) return make("li", { className: "tile" }, lines, file);
+    const open = () => openImage(run, split, one.row, one.name);
+    return make("li", {}, make("button", { type: "button", className: "tile", on: { click: open } }, picture(one.png, "", "pixels"), lines, file));
+  };
+  return [problem ? make("p", { className: "problem" }, problem) : "", make("ul", { className: "gallery" }, ...images.map(show))];
+}
+
+export function openImage(run, split, row, name) {
+  document.querySelector("dialog")?.close();
+  const place = make("div");
+  const title = make("h3", { id: "closer-title" }, `${name} (${split})`);
+  const dialog = make("dialog", { attributes: { "aria-labelledby": "closer-title" }, on: { close: () => dialog.remove() } },
+    make("div", { className: "row" }, title, make("button", { type: "button", on: { click: () => dialog.close() } }, "Close")), place);
+  document.body.append(dialog);
+  dialog.showModal();
+  const request = (action) => ask(action, { run: run.name, split, row });
+  const parts = [make("div"), make("div"), make("div")];
+  place.append(...parts);
+  settle(parts[0], "Computing the layers …", request("look"), showInside);
+  settle(parts[1], "Computing which pixels the prediction depends on …", request("explain"), showEvidence);
+  settle(parts[2], "Searching the training images …", request("similar"), (found) => showSimilar(run, found));
+}
+
+export function showInside({ image, predicted, values, target, kind, filters, layers }) {
+  const rows = values.map(([name, value]) => {
+    const bar = make("div", { className: "bar" });
+    bar.style.width = `${kind === "regression" ? 0 : 100 * value}%`;
+    return [name, kind === "regression" ? Number(value.toPrecision(5)).toString() : make("div", { className: "share" }, bar, make("span", {}, percent(value)))];
+  });
+  return [
+    make("p", {}, "Prediction: ", make("strong", {}, predicted), target === null ? "" : `; target: ${target}`),
+    make("div", { className: "looks" },
+      make("div", { className: "look" }, make("h4", {}, "input of the net"), picture(image, "the image as the net receives it", "pixels large")),
+      make("div", { className: "look" }, tabulate([kind === "regression" ? "number" : kind === "multi-label" ? "label" : "class",
+        kind === "regression" ? "predicted" : "probability"], rows)),
+      ...drawLayers(filters, layers)),
+  ];
+}
+
+export function showEvidence({ target, image, map, faithfulness: measured }) {
+  const format = (value) => (measured.is_number ? value.toFixed(2) : percent(value));
+  const what = measured?.is_number ? `${target} (in standard deviations from the mean)` : `the probability of ${target}`;
+  return [
+    make("h4", {}, `Evidence for ${target}`),
+    make("div", { className: "looks" },
+      make("div", { className: "map" }, picture(image, "the image", "pixels large"), picture(map, `map of the evidence for ${target}`, "pixels large")),
+      make("div", { className: "note words" }, make("p", {}, `Red pixels are evidence for ${target}, blue ones against it (integrated gradients).`),
+        measured ? make("p", {}, `Check: while the ${measured.is_against ? "bluest" : "reddest"} pixels are covered step by step, ${what} `
+          + `is ${format(measured.by_map)} on average, `
+          + `and ${format(measured.by_random_map)} if the same shapes are covered at random places; uncovered, it is ${format(measured.before)}.`) : null)),
+  ];
+}
+
+export function showSimilar(run, { searched, images }) {
+  const tiles = images.map(({ id, target, similarity, image }) => ({ row: id, name: `image ${id}`, png: image, target, similarity }));
+  return [
+    make("h4", {}, `Nearest of ${count(searched)} training images`),
+    ...gallery(run, { split: "train", images: tiles }, ({ target, similarity }) => [target, `similarity ${similarity.toFixed(2)}`]),
+  ];
+}

@@ -1,0 +1,116 @@
+// The data set: which one, what is in it, and its problems.
+
+import { ask, StudioError } from "./api.js";
+import { count, fill, find, make, picture } from "./elements.js";
+import { announce, chosen, listen, state } from "./shared.js";
+
+const WORDS = { error: "Error", warning: "Warning", note: "Note" };
+const WAIT_MS = 300; // after the last change, because arrow keys pass other data sets
+let inspecting = {}; // number of the job, and what it loads
+let timer = 0;
+
+export function startData() {
+  showSources();
+  find("source").addEventListener("change", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => use(find("source").value), WAIT_MS);
+  });
+  for (const id of ["size", "val"]) find(id).addEventListener("change", () => choose(find("source").value));
+  listen("event", receive);
+  listen("sources", (source) => {
+    showSources(source);
+    use(source);
+  });
+  listen("start", () => use(find("source").value));
+}
+
+// Published sets have no val split, which the curves need; for others, lamina draws one.
+export function use(source) {
+  find("source").value = source;
+  find("val").value = source.includes("/") || source.includes("\\") ? "" : "0.1";
+  const download = state.data.find((one) => one.source === source)?.download;
+  if (!download) return choose(source);
+  chosen.source = source;
+  const get = make("button", { type: "button", on: { click: () => choose(source) } }, `Download ${download} MB`);
+  find("data-view").replaceChildren(make("p", {}, `${source} is not on this machine yet.`), get);
+  announce("preview", (chosen.preview = null));
+}
+
+function showSources(source) {
+  fill(find("source"), state.data.map(({ name, source: own }) => [own, name]), source);
+}
+
+// How the data set is loaded, for the studio's commands.
+export function describeSource() {
+  const size = Number.parseInt(find("size").value, 10);
+  return { source: chosen.source, size_px: Number.isNaN(size) ? null : size, val: find("val").value.trim() };
+}
+
+export async function choose(source) {
+  if (!source) return;
+  chosen.source = source;
+  chosen.preview = null;
+  find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${nameOf(source)} …`));
+  try {
+    if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
+    const given = describeSource();
+    inspecting = { given };
+    const { number } = await ask("inspect", given);
+    if (inspecting.given === given) inspecting.number = number;
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function nameOf(source) {
+  return state.data.find((one) => one.source === source)?.name ?? source;
+}
+
+async function receive(event) {
+  if (!inspecting.number || ![event.job, event.number].includes(inspecting.number)) return;
+  if (event.event === "progress") {
+    find("data-view").replaceChildren(make("p", { className: "note" }, `${event.what} ${count(event.done)} of ${count(event.total)}`),
+      make("progress", { max: event.total, value: event.done, ariaLabel: event.what }));
+  }
+  if (event.event === "job" && event.state === "failed") fail(new StudioError(422, event.problem));
+  if (event.event !== "data") return;
+  try {
+    const { given } = inspecting;
+    const preview = await ask("preview", given);
+    if (given !== inspecting.given) return; // other data were chosen meanwhile
+    chosen.preview = preview;
+    show(preview, event.findings);
+    announce("preview", preview);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function fail(error) {
+  find("data-view").replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
+  announce("preview", null);
+}
+
+function show(preview, findings) {
+  const { images, shape, kind, classes, groups } = preview;
+  const splits = Object.entries(images).map(([split, size]) => `${count(size)} ${split}`).join(", ");
+  const [channels, height, width] = shape;
+  const facts = `${splits}; ${height}×${width} px, ${channels === 1 ? "gray" : "color"}; ${kind}, ${classes} ${kind === "regression" ? "numbers" : "classes"}`;
+  const sheet = groups.map(({ name, count: size, images: shown }) => make("li", {},
+    make("div", { className: "tiles" }, ...shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`))),
+    make("span", {}, name, " ", make("span", { className: "note" }, count(size)))));
+  const more = classes > groups.length && groups.length > 1 ? make("p", { className: "note" }, `and ${classes - groups.length} more classes`) : null;
+  find("data-view").replaceChildren(make("p", {}, facts), make("p", { className: "note" }, `Splits: ${preview.split_rule}`),
+    make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet), more ?? "", showFindings(findings));
+}
+
+function showFindings(findings) {
+  if (!findings.length) return make("p", { className: "good" }, "No problems found.");
+  const items = findings.map(({ severity, message, images }) => make("li", { className: severity },
+    make("strong", {}, `${WORDS[severity]}: `), message,
+    images.length ? make("details", {}, make("summary", {}, "Which images"),
+      make("ul", {}, ...images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name)))) : null));
+  const worst = findings[0].severity;
+  return make("details", { open: worst === "error" }, make("summary", {}, `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`),
+    make("ul", { className: "findings" }, ...items));
+}

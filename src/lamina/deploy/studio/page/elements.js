@@ -1,0 +1,81 @@
+// Elements of the page. Names from files and data sets become text, never markup.
+
+// Control characters, line ends, direction marks and surrogates are shown as code points.
+const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+
+export function plain(text) {
+  return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+// An element with properties and children; texts are escaped, and `null` children are left out.
+export function make(name, properties = {}, ...children) {
+  const { data = {}, on = {}, attributes = {}, ...own } = properties;
+  const element = Object.assign(document.createElement(name), own);
+  Object.assign(element.dataset, data);
+  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined)
+    .map((child) => (child instanceof Node ? child : plain(child))));
+  return element;
+}
+
+// Replaces the content of a place. Focus and open details stay with the elements that have the same key.
+export function redraw(place, ...children) {
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const open = [...place.querySelectorAll("details[open][data-key]")].map((one) => one.dataset.key);
+  place.replaceChildren(...children);
+  for (const key of open) findKey(place, key)?.setAttribute("open", "");
+  if (focused) findKey(place, focused)?.focus();
+}
+
+export function findKey(place, key) {
+  return place.querySelector(`[data-key="${CSS.escape(key)}"]`);
+}
+
+export function find(id) {
+  return document.getElementById(id);
+}
+
+export function picture(png, alt, className = "") {
+  return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
+}
+
+// Shows a problem where it arose, or hides it if there is none.
+export function tell(place, problem) {
+  place.textContent = problem ? plain(problem) : "";
+  place.hidden = !problem;
+}
+
+// Options of a select: [value, text] pairs, the chosen one kept if it is still there.
+export function fill(select, pairs, chosen = select.value) {
+  select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
+  if (pairs.some(([value]) => value === chosen)) select.value = chosen;
+}
+
+export function tabulate(heads, rows, caption = "") {
+  const cell = (value, place) => (value instanceof Node ? make("td", {}, value)
+    : make(place ? "td" : "th", { className: place ? "number" : "", ...(place ? {} : { scope: "row" }) }, value));
+  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") }, make("table", {},
+    caption ? make("caption", { className: "quiet" }, caption) : null,
+    make("thead", {}, make("tr", {}, ...heads.map((head, place) => make("th", { scope: "col", className: place ? "number" : "" }, head)))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell))))));
+}
+
+// Rounds as Python does, so that a number is the same everywhere.
+export function percent(value) {
+  return `${(100 * value).toFixed(1)} %`;
+}
+
+export function count(value) {
+  return Math.round(value).toLocaleString("en");
+}
+
+export function short(value) {
+  const size = Math.abs(value);
+  return size >= 1e9 ? `${(value / 1e9).toFixed(1)} G` : size >= 1e6 ? `${(value / 1e6).toFixed(1)} M` : size >= 1e4 ? `${(value / 1e3).toFixed(0)} k` : count(value);
+}
+
+export function duration(seconds) {
+  if (seconds < 90) return `${Math.max(0, Math.round(seconds))} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}

@@ -1,0 +1,113 @@
+// Label issues: labels that are likely incorrect, to keep, change or leave out by clicking.
+
+import { ask } from "./api.js";
+import { choose, describeSource } from "./data.js";
+import { count, find, make, percent, picture, tell } from "./elements.js";
+import { chosen, isActive, listen, state } from "./shared.js";
+
+const SHOWN_ISSUES = 50; // of all; another check finds the next ones
+let checking = null; // number of the job
+let given = null; // the data set that is checked
+let issues = null; // what was found, until all is done
+
+const tellProblem = (error) => tell(find("labels-problem"), error?.message);
+const press = (text, act, more = {}) => make("button", { type: "button", ...more, on: { click: (event) => act(event).catch(tellProblem) } }, text);
+const bar = make("progress", { ariaLabel: "check of the labels" });
+const working = make("div", { className: "row" }, bar, press("Stop the check", () => ask("stop", { number: checking })));
+
+export function startLabels() {
+  find("check-labels").addEventListener("click", () => check().catch(tellProblem));
+  find("undo").addEventListener("click", () => undo().catch(tellProblem));
+  listen("preview", (preview) => {
+    showCorrections(preview?.corrections);
+    draw().catch(tellProblem);
+  });
+  listen("event", (event) => receive(event).catch(tellProblem));
+  // The page may have been loaded again during a check.
+  const job = [...state.jobs.values()].findLast((one) => isActive(one) && one.command.endsWith(" --labels"));
+  const isOf = ({ source }) => [source, `'${source}'`].some((word) => job?.command.startsWith(`lamina data ${word} `));
+  const source = state.data.find(isOf)?.source;
+  if (!source) return;
+  const read = (name) => job.command.match(` --${name}=([\\d.]+)`)?.[1] ?? "";
+  given = { source, size_px: Number(read("size")) || null, val: read("val") };
+  checking = job.number;
+}
+
+async function check() {
+  tellProblem(null);
+  const about = describeSource();
+  const job = await ask("inspect", { ...about, labels: true });
+  state.jobs.set(job.number, job);
+  [given, checking, issues] = [about, job.number, null];
+  await draw();
+}
+
+// Shows the check, or what it found, below the data set that it is about.
+async function draw() {
+  const job = state.jobs.get(checking);
+  find("check-labels").disabled = isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
+  const isOther = given?.source !== chosen.source;
+  if (isActive(job)) {
+    show((isOther ? `${given.source}: ` : "") + (job.state === "queued" ? "The check of the labels waits for the training before it."
+      : "Checking the labels, with several trainings on parts of the images."), working);
+  } else if (isOther || !issues || !chosen.preview) show("");
+  else await showIssues();
+}
+
+function show(text, ...more) {
+  const place = find("label-issues");
+  if (place.firstElementChild.textContent !== text) place.firstElementChild.textContent = text;
+  if (place.lastElementChild !== more.at(-1)) place.replaceChildren(place.firstElementChild, ...more);
+}
+
+async function receive(event) {
+  if (!checking || ![event.job, event.number].includes(checking)) return;
+  if (event.event === "labels") issues = event.label_issues;
+  if (event.event === "progress") Object.assign(bar, { max: event.total, value: event.done, title: event.what });
+  if (event.event !== "job") return;
+  state.jobs.set(event.number, event);
+  tellProblem({ message: event.problem });
+  await draw();
+}
+
+async function showIssues() {
+  if (!issues.length) return show("No label is likely incorrect.");
+  const shown = issues.slice(0, SHOWN_ISSUES);
+  const images = await ask("images", { ...given, images: shown.map(({ split, image }) => [split, image]) });
+  const are = issues.length === 1 ? "label is" : "labels are";
+  show(`${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
+    make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" }, ...shown.map((issue, place) => showIssue(issue, images[place]))),
+    press("Done", reload));
+}
+
+function showIssue({ image, split, given: label, likely, score }, png) {
+  const others = make("select", { ariaLabel: `Class of ${image}` },
+    ...chosen.preview.target_names.map((name) => make("option", { value: name, selected: name === likely }, name)));
+  const apply = async (button, choice) => {
+    const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
+    for (const one of button.parentElement.querySelectorAll("button")) one.ariaPressed = String(one === button);
+    showCorrections(Object.keys(all).length);
+  };
+  const button = (text, read) => press(text, ({ target }) => apply(target, read()),
+    { className: "small", ariaPressed: "false", ariaLabel: `${text}: ${image}` });
+  const details = make("span", { className: "note" }, ` (${percent(score)}; ${image}, ${split})`);
+  return make("li", {}, picture(png, `${image}, labeled ${label}`, "pixels"), make("div", {},
+    make("p", {}, `labeled ${label}, likely `, make("strong", {}, likely), details),
+    make("div", { className: "row" }, button("Keep", () => ""), button("Change to", () => others.value), others, button("Leave out", () => "exclude"))));
+}
+
+function showCorrections(size) {
+  find("corrections").textContent = size ? `${count(size)} ${size === 1 ? "correction" : "corrections"}, which trainings use` : "";
+  find("undo").hidden = !size;
+}
+
+async function undo() {
+  await ask("correct", { source: chosen.source, choices: null });
+  await reload();
+}
+
+async function reload() {
+  issues = null;
+  find("check-labels").focus();
+  await choose(chosen.source);
+}

@@ -1,0 +1,174 @@
+// New classes: images from files, folders or the webcam, saved by the studio as a folder of class folders.
+
+import { ask, post } from "./api.js";
+import { count, find, make, picture, tell } from "./elements.js";
+import { announce, state } from "./shared.js";
+
+const LIMIT_BYTES = 32e6;
+const FEW_IMAGES = 20; // of a class
+const BURST_MS = 200; // from image to image
+let source = null; // the set, once it has an image
+let camera = null;
+
+const tellProblem = (error) => tell(find("making-problem"), error?.message);
+
+export function startMaking() {
+  find("make").addEventListener("click", () => openMaking(find("making").hidden));
+  find("add-class").addEventListener("click", () => addClass().querySelector("input").focus());
+  find("use-images").addEventListener("click", () => useImages().catch(tellProblem));
+  find("set-name").addEventListener("change", () => restart().catch(tellProblem));
+  // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
+  document.addEventListener("dragover", (event) => {
+    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "none";
+  });
+}
+
+// Begins a set with a name that no data set has.
+function proposeName() {
+  const names = ["my-images", ...state.data.map((_, place) => `my-images-${place + 2}`)];
+  find("set-name").value = names.find((name) => state.data.every((one) => one.name !== name));
+  restart().catch(tellProblem);
+}
+
+export function openMaking(isOpen) {
+  find("making").hidden = !isOpen;
+  find("make").setAttribute("aria-expanded", String(isOpen));
+  find("made").textContent = "";
+  if (isOpen && !find("set-name").value) proposeName();
+  if (isOpen) return find("set-name").focus();
+  for (const track of camera?.getTracks() ?? []) track.stop();
+  camera = null;
+  find("camera").hidden = true;
+}
+
+// Shows the classes and images of a set that was made before, and room for at least two classes.
+async function restart() {
+  const name = find("set-name").value;
+  source = null;
+  tellProblem(null);
+  find("classes").replaceChildren();
+  find("use-images").disabled = true;
+  const found = await ask("set", { set: name });
+  if (name !== find("set-name").value) return;
+  for (const { name: own, count: size, images } of found.classes) {
+    const row = addClass();
+    row.querySelector(".name").value = own;
+    for (const image of images) showImage(row, { ...image, source: found.source, count: size });
+    showCount(row, images.length);
+  }
+  while (find("classes").children.length < 2) addClass();
+}
+
+async function useImages() {
+  state.data = (await ask("state")).data;
+  const rows = [...find("classes").children].filter((row) => Number(row.dataset.count));
+  announce("sources", source);
+  openMaking(false);
+  const classes = rows.map((row) => `${row.querySelector(".name").value} (${row.dataset.count})`);
+  find("made").textContent = `${find("set-name").value} is chosen, with ${classes.join(", ")}. Next: choose a net, or “Choose for me”; then Train.`;
+  find("source").focus();
+}
+
+function addClass() {
+  const row = find("class-row").content.firstElementChild.cloneNode(true);
+  row.querySelector("legend").textContent = `Class ${find("classes").children.length + 1}`;
+  const files = row.querySelector("[type=file]");
+  files.addEventListener("change", () => save(row, [...files.files]).then(() => { files.value = ""; }));
+  row.addEventListener("dragover", (event) => event.preventDefault());
+  row.addEventListener("drop", (event) => {
+    event.preventDefault();
+    const found = [...event.dataTransfer.items].filter(({ kind }) => kind === "file").map((item) => {
+      const entry = item.webkitGetAsEntry();
+      return entry?.isDirectory ? listFiles(entry) : item.getAsFile();
+    });
+    Promise.all(found).then((files) => save(row, files.flat())).catch(tellProblem);
+  });
+  saveWhileHeld(row, row.querySelector("button"));
+  find("classes").append(row);
+  return row;
+}
+
+// The files in a folder that was dropped, without hidden ones.
+async function listFiles(entry) {
+  if (entry.name.startsWith(".")) return [];
+  if (entry.isFile) return [await new Promise((done, fail) => entry.file(done, fail))];
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const some = await new Promise((done, fail) => reader.readEntries(done, fail)); // a hundred at most
+    if (!some.length) return (await Promise.all(found.map(listFiles))).flat();
+    found.push(...some);
+  }
+}
+
+// Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
+async function save(row, files) {
+  const refused = [];
+  for (const [place, file] of files.entries()) {
+    if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
+    await saveImage(row, file).catch((error) => refused.push(`${file.name}: ${error.message}`));
+  }
+  showCount(row);
+  const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
+  tellProblem(refused.length ? { message: refused[0] + more } : null);
+  return !refused.length;
+}
+
+async function saveImage(row, file) {
+  if (file.size > LIMIT_BYTES) throw new Error("larger than 32 MB. Use a smaller image.");
+  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
+  showImage(row, await post("save-image", await file.arrayBuffer(), names));
+}
+
+function showImage(row, saved) {
+  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
+  source = saved.source;
+  row.dataset.count = saved.count;
+  row.querySelector(".name").readOnly = true; // it names the folder
+  find("use-images").disabled = false;
+  const remove = async () => {
+    row.dataset.count = await ask("remove-image", { ...names, file: saved.file });
+    (item.nextElementSibling ?? item.previousElementSibling ?? row).querySelector("button").focus();
+    item.remove();
+    showCount(row);
+  };
+  const item = make("li", {}, picture(saved.png, saved.file), make("button", { type: "button", className: "small",
+    ariaLabel: `Remove ${saved.file} of ${names.class}`, on: { click: () => remove().catch(tellProblem) } }, "×"));
+  row.querySelector("ul").prepend(item);
+}
+
+function showCount(row, shown = Infinity) {
+  const size = Number(row.dataset.count ?? 0);
+  row.querySelector(".note").textContent = `${count(size)} ${size === 1 ? "image" : "images"}`
+    + (size > shown ? `, the last ${shown} shown` : size < FEW_IMAGES ? `; add more, at least ${FEW_IMAGES}` : "");
+}
+
+// While the button is held, by pointer or key, the images of the webcam are saved.
+function saveWhileHeld(row, button) {
+  const video = find("camera");
+  let isHeld = false;
+  const hold = async ({ key }) => {
+    if (isHeld || ![undefined, " ", "Enter"].includes(key)) return;
+    isHeld = true;
+    try {
+      camera ??= await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+      Object.assign(video, { srcObject: camera, hidden: false });
+      await video.play();
+    } catch (error) {
+      isHeld = false;
+      tellProblem({ message: `The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.` });
+    }
+    while (isHeld && camera) {
+      const wait = new Promise((done) => setTimeout(done, BURST_MS));
+      const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
+      canvas.getContext("2d").drawImage(video, 0, 0);
+      const blob = await new Promise((done) => canvas.toBlob(done));
+      isHeld = await save(row, [new File([blob], "webcam image")]) && isHeld;
+      await wait;
+    }
+  };
+  for (const begin of ["pointerdown", "keydown"]) button.addEventListener(begin, hold);
+  for (const end of ["pointerup", "pointerleave", "keyup", "blur"]) button.addEventListener(end, () => { isHeld = false; });
+}

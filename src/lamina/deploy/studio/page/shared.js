@@ -1,0 +1,25 @@
+// What the parts of the page share: the state that the studio sent, the choices made on the page, and who must know.
+
+export const state = { presets: [], layers: [], fields: [], data: [], runs: [], jobs: new Map() };
+
+// The data set, the net and the selected run, as the page shows them now.
+export const chosen = { source: "", preview: null, net: { text: "", preset: "", problem: null }, run: null };
+
+const listeners = new EventTarget();
+
+export function announce(name, detail) {
+  listeners.dispatchEvent(new CustomEvent(name, { detail }));
+}
+
+export function listen(name, react) {
+  listeners.addEventListener(name, (event) => react(event.detail));
+}
+
+// The newest job that trains a run; it may have ended.
+export function findJob(run) {
+  return [...state.jobs.values()].filter((job) => job.run === run).at(-1);
+}
+
+export function isActive(job) {
+  return Boolean(job) && ["queued", "running"].includes(job.state);
+}

@@ -1,0 +1,50 @@
+// The tabs about the selected run. Each part draws itself when it is chosen, or when the run changes.
+
+import * as compare from "./compare.js";
+import * as look from "./look.js";
+import * as take from "./take.js";
+import * as attempt from "./try.js";
+import { find, make } from "./elements.js";
+import { chosen, listen } from "./shared.js";
+
+const PARTS = { look, compare, try: attempt, take };
+let open = "look";
+
+export function startTabs() {
+  const tabs = [...document.querySelectorAll('[role="tab"]')];
+  for (const [place, tab] of tabs.entries()) {
+    tab.addEventListener("click", () => show(tab.id.slice(4)));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      const next = tabs[(place + step + tabs.length) % tabs.length];
+      show(next.id.slice(4));
+      next.focus();
+    });
+  }
+  listen("run", () => show(open));
+  listen("compared", () => open === "compare" && show(open));
+  show(open);
+}
+
+export async function show(name) {
+  open = name;
+  for (const tab of document.querySelectorAll('[role="tab"]')) {
+    const isOpen = tab.id === `tab-${name}`;
+    tab.setAttribute("aria-selected", String(isOpen));
+    tab.tabIndex = isOpen ? 0 : -1;
+  }
+  const panel = find("panel");
+  panel.setAttribute("aria-labelledby", `tab-${name}`);
+  if (!chosen.run) {
+    panel.replaceChildren(make("p", { className: "note" }, "Train a net, or select a run, to look inside it."));
+    return;
+  }
+  const place = make("div");
+  panel.replaceChildren(place);
+  try {
+    await PARTS[name].show(place, chosen.run);
+  } catch (error) {
+    place.replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
+  }
+}

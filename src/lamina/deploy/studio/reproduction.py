@@ -1,0 +1,83 @@
+"""The command and the Python that repeat a run without the studio."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from lamina.deploy.studio.jobs import CHECKPOINTS
+from lamina.deploy.studio.run_views import count_steps, list_checkpoints
+from lamina.errors import LaminaError
+from lamina.nets.construction import KINDS
+from lamina.runs.record import BranchedFrom, RunRecord
+from lamina.runs.stored import load_run
+
+PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
+
+
+def describe_reproduction(path: Path) -> dict[str, Any]:
+    """A command and Python that train the run again, empty if there is none; and in what they may differ."""
+    run = load_run(path)
+    record, python, remarks = run.record, "", []
+    try:
+        python = write_python(record)
+    except LaminaError as error:
+        remarks.append(str(error))
+    if record.branched_from is not None:
+        remarks.append("This is a branch: only Python continues from its checkpoint again, not the command line.")
+    if record.late_end is not None:
+        done = len(run.folder.history.epochs())
+        text = f"A time limit or Finish now ended the training after epoch {done}. The command may end at another one."
+        remarks.append(text + f" The Python trains all {record.recipe.epochs} epochs of the recipe." * bool(python))
+    elif not run.is_finished:
+        done, planned = len(run.folder.history.epochs()), record.epochs
+        remarks.append(f"The run has trained {done} of {planned} epochs. What follows trains all {planned}.")
+    if record.considered:
+        text = "lamina chose the net by measurement. The command may choose another"
+        remarks.append(text + ("; the Python does not." if python else "."))
+    return {"command": write_command(record.command), "python": python, "remarks": remarks}
+
+
+def write_command(words: Sequence[str]) -> str:
+    """The command of a run, for a new run."""
+    kept, following = [], iter(words)
+    for word in following:
+        if word in PLACES:
+            next(following, None)
+        elif word not in ("--json", "--progress") and not word.startswith(tuple(f"{place}=" for place in PLACES)):
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def write_python(record: RunRecord) -> str:
+    """Python that trains the net on the same data with the same recipe, or continues from the same checkpoint."""
+    if record.net is None:
+        raise LaminaError("The run does not contain its net as layers, so there is no Python to copy.")
+    layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
+    head = f"import lamina\nfrom lamina.nets import {layers}\n"
+    written = "".join(f"    {layer!r},\n" for layer in record.net)
+    net = f"net = Net(\n{written})\nrecipe = lamina.{record.recipe!r}\n"
+    if record.branched_from is not None:
+        checkpoint = find_checkpoint(record.branched_from)
+        return (
+            f"from pathlib import Path\n\n{head}from lamina.runs.branching import branch_run\n\n{net}"
+            f"origin = lamina.load_run({record.branched_from.run!r})\n"
+            f"run = branch_run(origin, Path({str(checkpoint)!r}), recipe=recipe, net=net)\nrun.train()\n"
+        )
+    preparation = record.data.preparation
+    defaults = {field.name: field.default for field in fields(preparation)}
+    own = [f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]]
+    data = f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
+    return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\nrun.train()\n"
+
+
+def find_checkpoint(origin: BranchedFrom) -> Path:
+    run = load_run(origin.run)
+    for one in list_checkpoints(run):
+        if abs(one["steps"] / count_steps(run) - origin.epoch) < 0.001:
+            kept = run.path / CHECKPOINTS / str(one["file"])
+            return kept if kept.exists() else run.path / str(one["file"])
+    raise LaminaError(f"{origin} is gone, so there is no Python that continues from it.")

@@ -1,0 +1,192 @@
+"""What the page shows of runs, as JSON values. These functions run in the torch process."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+from safetensors import safe_open
+
+from lamina.deploy.serve.explanation import encode_png
+from lamina.deploy.studio.jobs import CHECKPOINTS
+from lamina.deploy.studio.net_cards import format_layers
+from lamina.errors import LaminaError, RunError
+from lamina.evaluation.reports import Report
+from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
+from lamina.nets import parse_net
+from lamina.runs.branching import branch_run
+from lamina.runs.retraining import find_dataset
+from lamina.runs.run import Run
+from lamina.runs.stored import find_runs, load_run
+from lamina.training.activations import activations
+from lamina.training.model import Model
+from lamina.training.tensors import METADATA
+
+FILTERS = UNITS = 16  # shown
+ROW = 8  # tiles side by side
+
+
+def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
+    """All runs, the newest first, with what each came from."""
+    runs, damaged = find_runs(runs_dir)
+    found = []
+    for run in runs[::-1]:
+        try:
+            found.append(_summarize(run))
+        except LaminaError as error:
+            found.append({"name": run.path.name, "problem": str(error)})
+    return found + [{"name": one.path.name, "problem": one.problem} for one in damaged]
+
+
+def _summarize(run: Run) -> dict[str, Any]:
+    record, report = run.record, run.report
+    origin = record.branched_from or record.started_from
+    is_here = origin is not None and Path(origin.run).parent == run.path.resolve().parent
+    return {
+        "name": run.path.name,
+        "net": record.net_name,
+        "data": record.data.name,
+        "score": None if report is None else _describe_score(report),
+        "epochs": len(run.folder.history.epochs()),
+        "planned": record.epochs,
+        "is_finished": run.is_finished,
+        "parent": Path(origin.run).name if origin is not None and is_here else None,
+        "parent_epoch": None if record.branched_from is None else record.branched_from.epoch,
+        "created": record.created,
+    }
+
+
+def _describe_score(report: Report) -> str:
+    score, interval = report.score, report.score_interval
+    text = f"{report.split} {score.title} {score.format(score.value, 1)}"
+    if interval is None:
+        return text
+    low, high = (score.format(end, 1) for end in (interval.low, interval.high))
+    return f"{text} (95 % interval {low.removesuffix(' %')} to {high})"
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """A run with its history, net, recipe, checkpoints, and how to repeat it."""
+    run = load_run(path)
+    record, report = run.record, run.report
+    return _summarize(run) | {
+        "source": record.data.source,
+        "shape": list(record.in_shape),
+        "classes": list(record.task.target_names),
+        "text": None if record.net is None else format_layers(record.net),
+        "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
+        "rows": run.folder.history.epochs(),
+        "report": None if report is None else str(report),
+        "checkpoints": list_checkpoints(run),
+        "steps_per_epoch": count_steps(run),
+        "folder": str(path.resolve()),
+    }
+
+
+def count_steps(run: Run) -> int:
+    """The steps of an epoch, or 1 if the data set is not at hand."""
+    try:
+        images = len(find_dataset(run.folder, run.record, None).train)
+    except LaminaError:
+        return 1
+    return -(-images // run.record.recipe.batch_size)
+
+
+def list_checkpoints(run: Run) -> list[dict[str, Any]]:
+    """The checkpoints to branch from, the last one first, with their number of steps."""
+    kept = sorted((run.path / CHECKPOINTS).glob("*.safetensors")) if (run.path / CHECKPOINTS).is_dir() else []
+    found: dict[int, str] = {}
+    for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
+        if file.exists():
+            found.setdefault(_read_steps(file), file.name)  # a training replaces the last file
+    return [{"steps": steps, "file": file} for steps, file in sorted(found.items(), reverse=True) if steps]
+
+
+def _read_steps(file: Path) -> int:
+    with safe_open(file, framework="np") as opened:
+        stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+    return int(json.loads(stored.get("values", "{}")).get("steps_done", 0))
+
+
+def make_branch(
+    path: Path, file: str, steps: int, given: dict[str, str], layers: str, name: str, runs_dir: Path
+) -> str:
+    """Create a branch of a run from the checkpoint in ``file`` after ``steps``; returns the name of the new run."""
+    run = load_run(path)
+    if {"file": file, "steps": steps} not in list_checkpoints(run):
+        raise RunError(f"{path.name} no longer has this checkpoint. Choose one from the list again.")
+    checkpoint = path / file if (path / file).exists() else path / CHECKPOINTS / file
+    recipe = replace(run.record.recipe, **read_fields(given))
+    net = parse_net(layers) if layers and run.record.net is not None else None
+    if net is not None and run.record.net is not None:
+        net = net.with_outputs(run.record.task.outputs)
+        net = None if net == run.record.net.with_outputs(run.record.task.outputs) else net
+    return branch_run(run, checkpoint, recipe=recipe, net=net, name=name or None, runs_dir=runs_dir).path.name
+
+
+def read_fields(given: dict[str, str]) -> dict[str, Any]:
+    """The fields of a recipe from their texts, such as ``0.01``, ``None`` or ``adam``."""
+    found = {}
+    for name, text in given.items():
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+def evaluate_run(path: Path) -> dict[str, Any]:
+    """Evaluate and save the model of a run that was stopped; returns the main numbers of its report."""
+    report = load_run(path).evaluate()
+    return {} if report is None else report.headline()
+
+
+def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
+    """An image, the first filters, and the outputs of some units of each layer but the last."""
+    layers = [place for place in choose_layers(model) if place]
+    outputs = activations(model, pixels, layers)
+    filters = read_filters(model, layers[0]) if layers else None
+    return {
+        "image": encode_png(pixels[0]),
+        "filters": None if filters is None else draw_tiles(_color(filters[:FILTERS])),
+        "layers": [
+            {"name": name_stage(model, place), **_draw_units(outputs[place][0].float().numpy())}
+            for place in layers[:-1]
+        ],
+    }
+
+
+def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x c"]:
+    """Filters as images: gray is zero, the largest weight of a filter is black or white."""
+    limit = np.abs(filters).max(axis=(1, 2, 3), keepdims=True) + 1e-12
+    shown: UInt8[np.ndarray, "u y x c"] = (
+        np.rint(127.5 + 127.5 * filters / limit).astype(np.uint8).transpose(0, 2, 3, 1)
+    )
+    return shown if shown.shape[3] in (1, 3) else shown[..., :1]
+
+
+def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
+    """The outputs of the first units: a picture for each map, or a bar for each number."""
+    units = output[:UNITS]
+    if output.ndim == 1:
+        return {"values": [round(float(value), 4) for value in output[: 4 * UNITS]]}
+    limit = max(float(np.abs(units).max()), 1e-12)
+    shown = np.rint(255 * np.clip(np.abs(units) / limit, 0, 1)).astype(np.uint8)[..., None]
+    return {"maps": draw_tiles(shown), "units": len(output)}
+
+
+def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> dict[str, Any]:
+    """Pictures of one size side by side, in rows, as one PNG."""
+    count, height, width, channels = tiles.shape
+    columns = min(most_columns, count)
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * (height + 1), columns * (width + 1), channels), np.uint8)
+    for place, tile in enumerate(tiles):
+        y, x = place // columns * (height + 1), place % columns * (width + 1)
+        sheet[y : y + height, x : x + width] = tile
+    return {"png": encode_png(sheet), "columns": columns, "rows": rows}

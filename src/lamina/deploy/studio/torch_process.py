@@ -1,0 +1,104 @@
+"""The process that computes for the page: the only one of the studio, besides its commands, that loads torch."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+import traceback
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field
+from importlib import import_module
+from multiprocessing import get_context
+from typing import Any, TypeAlias
+
+from lamina.errors import LaminaError
+
+Outcome: TypeAlias = tuple[bool, Any]
+"""Whether a call succeeded, and its value or the message of its error."""
+NICENESS = 5  # the training comes first
+
+
+class ComputingError(LaminaError):
+    """The process ended, or took too long; it is started again for the next call."""
+
+
+@dataclass(eq=False)
+class TorchProcess:
+    """One process that runs functions in turn. If it dies or takes too long, the next call starts another one."""
+
+    _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    async def call(self, name: str, *arguments: Any, seconds: float = 60.0) -> Any:
+        """Call ``module.function`` of this package there, by name, because to import it here would load torch.
+
+        Raises ``LaminaError`` if the function does, takes too long, or ends the process.
+        """
+        async with self._turn:  # the time counts from here, not while another call is in progress
+            return await self._call(name, arguments, seconds)
+
+    async def _call(self, name: str, arguments: tuple[Any, ...], seconds: float) -> Any:
+        if self._pool is None:
+            parent = os.getpid()
+            self._pool = ProcessPoolExecutor(
+                1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(parent,)
+            )
+        pool = self._pool
+        try:
+            future: Future[Outcome] = pool.submit(_run, name, arguments)
+            async with asyncio.timeout(seconds):
+                is_done, value = await asyncio.wrap_future(future)
+        except TimeoutError:
+            self._end(pool)
+            raise ComputingError(f"This took longer than {seconds:.0f} seconds and was stopped. Try again.") from None
+        except BrokenProcessPool:
+            self._end(pool)
+            raise ComputingError("The process that computes this was lost. It starts again: try again.") from None
+        if not is_done:
+            raise LaminaError(value)
+        return value
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._end(self._pool)
+
+    def _end(self, pool: ProcessPoolExecutor) -> None:
+        if self._pool is pool:
+            self._pool = None
+        for process in list((pool._processes or {}).values()):  # Python 3.14 has kill_workers()
+            with suppress(ProcessLookupError):
+                process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _prepare(parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the studio, which then ends this
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the studio was killed, which could not end it."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
+
+
+def _run(name: str, arguments: tuple[Any, ...]) -> Outcome:
+    try:
+        module, _, function = name.partition(".")
+        return True, getattr(import_module(f"{__package__}.{module}"), function)(*arguments)
+    except LaminaError as error:
+        return False, str(error)
+    except Exception:  # a bug; the studio goes on
+        traceback.print_exc()
+        return False, "An unexpected error occurred; the terminal of the studio shows it."

@@ -1,0 +1,142 @@
+"""Branches: a new run that continues from a checkpoint of another one, with the same or another recipe and net."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lamina.data import Dataset
+from lamina.errors import RecipeError, RunError
+from lamina.files import read_bytes, write_atomically
+from lamina.nets import Net
+from lamina.runs.record import BranchedFrom, RunRecord
+from lamina.runs.retraining import choose_net, find_dataset, make_training, read_initial
+from lamina.runs.run import Run
+from lamina.runs.run_folder import RunFolder
+from lamina.runs.start import create_folder
+from lamina.training.checkpoint import Checkpoint
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from lamina.values import explain_call
+
+
+@explain_call
+def branch_run(
+    run: Run,
+    checkpoint: Path | None = None,
+    *,
+    recipe: Recipe | None = None,
+    net: Net | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+) -> Run:
+    """Create a run that continues from a checkpoint of another one. ``run.train()`` trains it.
+
+    With the same recipe and net, it continues to the same weights as the other run, to the last bit. With another
+    optimizer, the state of the optimizer starts anew; with another batch size, the epoch must be complete.
+
+    Args:
+        run: The run to branch from, which stays as it is.
+        checkpoint: File of the checkpoint; by default the run's last one.
+        recipe: Another recipe; by default the run's.
+        net: Another net whose weights have the same names and shapes, such as one with another dropout probability.
+        name: Name of the new run; by default date, net and a number.
+        runs_dir: Folder of the new run.
+
+    Returns:
+        The new run, with the history up to the checkpoint.
+
+    Raises:
+        LaminaError: The checkpoint is missing or damaged, does not fit the net, is beyond the epochs of the recipe, or
+            any error of :meth:`Run.train` before its first step.
+
+    >>> import tempfile
+    >>> from lamina import Epoch, Net, start_run
+    >>> from lamina.nets import Flatten, Output
+    >>> folder = tempfile.mkdtemp()
+    >>> run = start_run(Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=folder)
+    >>> events = run.iter_train()
+    >>> next(event.epoch for event in events if isinstance(event, Epoch))  # one of two epochs
+    1
+    >>> events.close()
+    >>> branch = branch_run(run, recipe=Recipe(epochs=2, lr=0.01), runs_dir=folder)
+    >>> branch.train(progress=False).split, branch.history["lr"].to_list()
+    ('test', [0.001, 0.01])
+    """
+    stored = run.folder.read_checkpoint(checkpoint)
+    if stored is None:
+        raise RunError(f"{run.path} has no checkpoint yet. Train it for at least one epoch.")
+    old, dataset = run.record, find_dataset(run.folder, run.record, run.dataset)
+    is_same = recipe in (None, old.recipe) and net in (None, old.net)
+    record = dataclasses.replace(
+        old,
+        recipe=recipe or old.recipe,
+        net=net or old.net,
+        command=(),
+        created=datetime.now(UTC).isoformat(timespec="microseconds"),
+        considered=(),
+        late_end=old.late_end if is_same else None,
+    )
+    training = _make(run, record, dataset)
+    if not is_same:
+        stored = fit_checkpoint(stored, _make(run, old, dataset), training)
+    try:
+        training.restore(stored)
+    except RunError as error:
+        raise RunError(
+            f"The net does not fit the weights of {run.path}: {error}. Change only settings without weights, such as "
+            "the probability of Dropout."
+        ) from error
+    if training.recipe.epochs <= training.epochs_done and record.late_end is None and not is_same:
+        done = training.epochs_done
+        raise RecipeError(f"epochs is {record.recipe.epochs}, but the checkpoint is after epoch {done}. Use a number "
+                          f"above {done}, or an earlier checkpoint.")  # fmt: skip
+    epoch = training.steps_done / training.steps_per_epoch
+    record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), round(epoch, 3)))
+    path = create_folder(Path(runs_dir), record, name, dataset)
+    folder = RunFolder(path)
+    for kept, copy in ((run.folder.initial_file, folder.initial_file), (run.folder.history.file, folder.history.file)):
+        if kept.exists():
+            write_atomically(copy, read_bytes(kept))
+    folder.history.trim(training.epochs_done, training.rewinds)
+    folder.save_checkpoint(stored)
+    return dataclasses.replace(run, path=path, record=record, dataset=dataset)
+
+
+def _make(run: Run, record: RunRecord, dataset: Dataset) -> Training:
+    net = choose_net(run.folder, record, run.module)
+    initial = read_initial(run.folder, record)
+    return make_training(record, dataset, net, parts=run.parts, initial=initial, has_checkpoint=True)
+
+
+def fit_checkpoint(checkpoint: Checkpoint, old: Training, new: Training) -> Checkpoint:
+    """A checkpoint of ``old`` as the one from which ``new``, with another recipe, continues."""
+    standing, tensors = checkpoint.standing, dict(checkpoint.tensors)
+    before, after = old.recipe, new.recipe
+    moves_end = (before.epochs, before.schedule, before.batch_size) != (after.epochs, after.schedule, after.batch_size)
+    if moves_end and standing.is_falling:
+        raise RecipeError("epochs, schedule and batch_size cannot be changed here, because the learning rate has begun "
+                          "to fall for the end of the training. Branch from an earlier checkpoint.")  # fmt: skip
+    epochs_done, rest = divmod(standing.steps_done, old.steps_per_epoch)
+    if rest and new.steps_per_epoch != old.steps_per_epoch:
+        raise RecipeError("batch_size can only be changed after a complete epoch, but this checkpoint is within one. "
+                          "Branch from another checkpoint.")  # fmt: skip
+    fresh = new.checkpoint()
+    groups = {name: numbers for name, numbers in fresh.standing.optimizer.items() if name.isdigit()}
+    weights = {name: numbers for name, numbers in standing.optimizer.items() if not name.isdigit()}
+    if before.optimizer != after.optimizer:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+        weights = {}
+    averaged = {name for name in fresh.tensors if name.startswith("averaged.")}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("averaged.") or name in averaged}
+    for name in averaged - tensors.keys():
+        tensors[name] = tensors[name.replace("averaged.", "live.", 1)]
+    standing = dataclasses.replace(
+        standing,
+        steps_done=epochs_done * new.steps_per_epoch + rest,
+        rewinds=0 if before.lr != after.lr else standing.rewinds,
+        optimizer=groups | weights,
+        falls=() if moves_end else standing.falls,
+    )
+    return Checkpoint(tensors, standing)

@@ -1,0 +1,268 @@
+"""Images that the page sends: only pixels are stored, and only in folders that the studio made."""
+
+from __future__ import annotations
+
+import errno
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+
+from lamina import load_data
+from lamina.data import Preparation
+from lamina.data.decoding import decode_image, read_file
+from lamina.deploy.studio import dropped_images
+from lamina.deploy.studio.data_folder import DataFolder
+from lamina.deploy.studio.dropped_images import LISTED, MARK, list_images, remove_image, save_image
+from lamina.errors import DataError, LaminaError
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+
+
+def encode(pixels: np.ndarray, format_: str = "PNG", **options) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format_, **options)
+    return encoded.getvalue()
+
+
+def noise(height: int = 5, width: int = 9) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def make_bomb(side_px: int) -> bytes:
+    """A PNG of a gigabyte of zeros in a few bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", side_px, side_px, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def list_files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_stored_pixels_are_those_of_the_image(tmp_path):
+    pixels = noise()
+    saved = save_image(tmp_path, "pets", "cat", encode(pixels))
+    assert (saved["file"], saved["count"], saved["source"]) == ("0001.png", 1, str(tmp_path / "pets"))
+    np.testing.assert_array_equal(decode_image(read_file(tmp_path / "pets/cat/0001.png")), pixels)
+    tags = Image.Exif()
+    tags[ExifTags.Base.Orientation], tags[ExifTags.Base.ImageDescription] = 6, "a secret place"
+    photo = encode(noise(40, 30), "JPEG", exif=tags)
+    assert save_image(tmp_path, "pets", "cat", photo)["file"] == "0002.png"
+    stored = read_file(tmp_path / "pets/cat/0002.png")
+    np.testing.assert_array_equal(decode_image(stored), decode_image(photo))  # upright
+    assert decode_image(stored).shape == (30, 40, 3)
+    assert b"secret" not in stored
+    assert save_image(tmp_path, "pets", "dog", encode(pixels))["count"] == 1
+
+
+@pytest.mark.parametrize(("height", "width", "stored"), [(1500, 1000, (768, 512)), (400, 4000, (400, 4000))])
+def test_the_shorter_side_has_at_most_512_pixels(tmp_path, height, width, stored):
+    save_image(tmp_path, "pets", "cat", encode(noise(height, width), "BMP"))
+    assert decode_image(read_file(tmp_path / "pets/cat/0001.png")).shape[:2] == stored
+
+
+def test_a_polyglot_loses_its_markup(tmp_path):
+    polyglot = encode(noise(), "GIF", comment=b"<script>alert(1)</script>") + b"<html><script>alert(2)</script>"
+    save_image(tmp_path, "pets", "cat", polyglot)
+    stored = read_file(tmp_path / "pets/cat/0001.png")
+    assert b"script" not in stored
+    np.testing.assert_array_equal(decode_image(stored), decode_image(polyglot))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"Dear diary", "not an image"),
+        (SVG, "not an image"),
+        (b"GIF89a<html><script>alert(1)</script>", "not an image"),
+        (encode(noise(60, 60), "JPEG")[:500], "truncated"),
+        (make_bomb(30_000), "more than 67 megapixels"),
+        (make_bomb(8_000), "truncated|damaged"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_one_sentence_and_the_next_one_is_saved(tmp_path, data, reason):
+    with pytest.raises(DataError, match=f"^not saved: .*({reason}).*\\.$"):
+        save_image(tmp_path, "pets", "cat", data)
+    assert list_files(tmp_path) == []
+    assert save_image(tmp_path, "pets", "cat", encode(noise()))["count"] == 1
+
+
+HOSTILE = (
+    *("", " ", ".", "..", ".hidden", "a/b", "..\\b", "/etc", "a\0b", "a\nb", "a\u202eb", "\ud800", "C:", "x" * 61),
+    *("con", "LPT1.txt", "dot.", "Thumbs.db", "__MACOSX", "train", "Test", "validation"),
+)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_refused(tmp_path, name):
+    for names in ((name, "cat"), ("pets", name)):
+        with pytest.raises(DataError, match="Use another name"):
+            save_image(tmp_path, *names, encode(noise()))
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_no_names_lead_out_of_the_folder(tmp_path_factory, set_name, class_name):
+    folder = tmp_path_factory.mktemp("names")
+    before = {path for path in folder.parent.rglob("*") if not path.is_relative_to(folder)}
+    try:
+        source = Path(save_image(folder, set_name, class_name, encode(noise()))["source"])
+    except DataError:
+        assert list(folder.iterdir()) == []
+    else:
+        assert source.parent == folder
+        (place,) = (path for path in source.iterdir() if path.is_dir())
+        assert list_files(folder) == sorted([f"{source.name}/{MARK}", f"{source.name}/{place.name}/0001.png"])
+    assert {path for path in folder.parent.rglob("*") if not path.is_relative_to(folder)} == before
+
+
+def test_equal_letters_are_one_class(tmp_path):
+    save_image(tmp_path, "pets", "caf\u00e9", encode(noise()))
+    assert save_image(tmp_path, "pets", " cafe\u0301", encode(noise()))["count"] == 2
+
+
+def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    (tmp_path / "photos/cat/0001.png").write_bytes(encode(noise()))
+    (tmp_path / "file").touch()
+    save_image(tmp_path, "pets", "cat", encode(noise()))
+    (tmp_path / "link").symlink_to(tmp_path / "pets")
+    (tmp_path / "pets/out").symlink_to(tmp_path / "photos/cat")
+    before = list_files(tmp_path)
+    for names in (("photos", "cat"), ("photos", "new"), ("file", "cat"), ("link", "cat"), ("pets", "out")):
+        with pytest.raises(DataError, match="was not made here, so it stays as it is"):
+            save_image(tmp_path, *names, encode(noise()))
+        with pytest.raises(DataError, match="was not made here"):
+            remove_image(tmp_path, *names, "0001.png")
+    assert list_files(tmp_path) == before
+    for name in (f"../../{before[0]}", MARK, "0001.PNG", "1.png", "../cat/0001.png"):
+        with pytest.raises(DataError, match="has no image"):
+            remove_image(tmp_path, "pets", "cat", name)
+    assert list_files(tmp_path) == before
+
+
+def test_an_image_is_removed_and_its_number_used_only_once_while_later_ones_are_there(tmp_path):
+    for _ in range(3):
+        save_image(tmp_path, "pets", "cat", encode(noise()))
+    assert remove_image(tmp_path, "pets", "cat", "0002.png") == 2
+    assert remove_image(tmp_path, "pets", "cat", "0002.png") == 2  # twice, as two pages might
+    assert save_image(tmp_path, "pets", "cat", encode(noise()))["file"] == "0004.png"
+
+
+def test_a_set_is_listed_to_be_changed_and_others_are_refused(tmp_path):
+    assert list_images(tmp_path, "pets")["classes"] == []
+    saved = [save_image(tmp_path, "pets", "dog", encode(noise())) for _ in range(LISTED + 1)]
+    save_image(tmp_path, "pets", "cat", encode(noise(9, 5)))
+    found = list_images(tmp_path, "pets")
+    assert found["source"] == saved[0]["source"]
+    assert [(one["name"], one["count"], len(one["images"])) for one in found["classes"]] == [
+        ("cat", 1, 1),
+        ("dog", LISTED + 1, LISTED),
+    ]
+    assert found["classes"][1]["images"] == [{name: one[name] for name in ("file", "png")} for one in saved[1:]]
+    (tmp_path / "photos/cat").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "pets")
+    for name in ("photos", "link"):
+        with pytest.raises(DataError, match="was not made here"):
+            list_images(tmp_path, name)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path, monkeypatch):
+    save_image(tmp_path, "pets", "cat", encode(noise()))
+    before = list_files(tmp_path)
+
+    def fill(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dropped_images, "write_atomically", fill)
+        with pytest.raises(DataError, match=r"No space left on device. Free some space"):
+            save_image(tmp_path, "pets", "cat", encode(noise()))
+    assert list_files(tmp_path) == before
+    assert save_image(tmp_path, "pets", "cat", encode(noise()))["count"] == 2
+
+
+def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
+    for name in ("cat", "dog"):
+        for width in range(20):
+            save_image(tmp_path, "pets", name, encode(noise(5, 4 + width + 20 * (name == "dog"))))
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    assert {"name": "pets", "source": str(tmp_path / "pets")} in folder.list_sources()
+    data = load_data(tmp_path / "pets")
+    assert data.train.target_names == ("cat", "dog")
+    assert sum(map(len, data.splits.values())) == 40
+
+
+def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
+    save_image(tmp_path, "pets", "cat", encode(noise()))
+    with pytest.raises(DataError, match="start lamina studio with another --data"):
+        DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
+    with pytest.raises(DataError, match="Use another name"):
+        DataFolder(tmp_path, tmp_path / "runs").check_new("runs ")
+    assert DataFolder(tmp_path, tmp_path / "runs").check_new("more") == tmp_path
+
+
+def test_corrections_are_read_back_by_lamina(tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        for row in range(20):
+            save_image(tmp_path, "pets", name, encode(np.full((8, 8, 3), 100 * number + row, np.uint8)))
+    folder, source = DataFolder(tmp_path, tmp_path / "runs"), str(tmp_path / "pets")
+    assert folder.correct(source, {}) == {}
+    folder.correct(source, {"cat/0001.png": "dog", "cat/0002.png": "exclude", "dog/0003.png": "cat"})
+    assert folder.correct(source, {"dog/0003.png": ""}) == {"cat/0001.png": "dog", "cat/0002.png": "exclude"}
+    file = tmp_path / "pets-corrections.csv"
+    assert folder.find_corrections(source) == file
+    assert all("corrections" not in one["name"] for one in folder.list_sources())
+    data = load_data(source, Preparation(labels_from=(str(file),)))
+    assert (data.corrections.corrected, data.corrections.excluded, data.corrections.not_found) == (1, 1, [])
+    words = ["train", "Flatten(), Output()", f"--data={source}", f"--labels-from={file}", "--epochs=1", "--device=cpu"]
+    trained = subprocess.run(
+        [sys.executable, "-m", "lamina", *words, f"--runs-dir={tmp_path / 'runs'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "1 label corrected, 1 image excluded" in trained.stderr
+    assert folder.correct(source, {"cat/0001.png": "", "cat/0002.png": ""}) == {}
+    assert not file.exists()
+    folder.correct(source, {"cat/0001.png": "dog"})
+    assert folder.correct(source, None) == {}
+    assert not file.exists()
+
+
+def test_names_that_a_spreadsheet_would_execute_or_that_are_not_utf_8_come_back(tmp_path):
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    folder.correct("shapes", {"=1+1.png": "@home", 'a,"b".png': "x", "caf\udce9.png": "y"})
+    assert folder.find_corrections("shapes") == tmp_path / "runs/shapes-corrections.csv"
+    kept = folder.correct("shapes", {})
+    assert kept == {"=1+1.png": "@home", 'a,"b".png': "x", "caf\\udce9.png": "y"}
+    assert "'=1+1.png,'@home" in (tmp_path / "runs/shapes-corrections.csv").read_text()
+
+
+def test_a_full_disk_keeps_the_earlier_corrections(tmp_path, monkeypatch):
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    folder.correct("shapes", {"a": "star"})
+
+    def fill(path: Path, data: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lamina.deploy.studio.data_folder.write_atomically", fill)
+    with pytest.raises(LaminaError, match="No space left on device"):
+        folder.correct("shapes", {"b": "star"})
+    monkeypatch.undo()
+    assert folder.correct("shapes", {"c": "star"}) == {"a": "star", "c": "star"}

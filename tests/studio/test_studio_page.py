@@ -1,0 +1,206 @@
+"""The studio in Chromium: what a person does there, and what a crash or a closed page must not lose."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from opened import SMALL, Studio, opening, use_net, wait_for
+from playwright.sync_api import Browser, Page, expect
+from served import open_page
+
+from lamina import load_run
+from lamina.cli import main
+
+pytestmark = pytest.mark.slow
+
+EPOCH = re.compile(r"epoch \d+/\d+")
+DONE = re.compile(r"done: test accuracy \d+\.\d+ %")
+
+
+def train(page: Page, epochs: int, name: str = "") -> None:
+    page.get_by_label("epochs", exact=True).fill(str(epochs))
+    if name:
+        page.locator("#recipe details summary").click()
+        page.get_by_label("name of the run").fill(name)
+        page.locator("#recipe details summary").click()
+    page.get_by_role("button", name="Train", exact=True).click()
+
+
+def digests(studio: Studio, name: str) -> list[str]:
+    return [row["weights"] for row in load_run(studio.folder / "runs" / name).folder.history.epochs()]
+
+
+def test_cards_and_python_are_two_views_of_one_net(page: Page):
+    python, layers = page.get_by_role("textbox", name="Python", exact=True), page.get_by_role("list", name="Layers")
+    cards = layers.locator("> li")
+    use_net(page, "Flatten(), Linear(50), ReLU(), Output()")
+    expect(cards.nth(1)).to_contain_text("154 k par.")
+    page.get_by_label("New layer").select_option("Dropout")
+    page.get_by_role("button", name="Add layer").click()
+    expect(python).to_have_value("Flatten(),\nLinear(50),\nReLU(),\nDropout(),\nOutput()")
+    page.get_by_role("button", name="Move up layer 4, Dropout").press("Enter")
+    expect(python).to_have_value("Flatten(),\nLinear(50),\nDropout(),\nReLU(),\nOutput()")
+    expect(page.get_by_role("button", name="Move up layer 3, Dropout")).to_be_focused()
+    page.keyboard.press("Enter")  # the focus stays with the card that moves
+    expect(python).to_have_value("Flatten(),\nDropout(),\nLinear(50),\nReLU(),\nOutput()")
+    page.get_by_role("button", name="Move down layer 2, Dropout").press("Enter")
+    expect(python).to_have_value("Flatten(),\nLinear(50),\nDropout(),\nReLU(),\nOutput()")
+    cards.nth(1).get_by_label("out_features").fill("20")
+    cards.nth(1).get_by_label("out_features").press("Tab")
+    expect(python).to_have_value(re.compile(r"Linear\(20\)"))
+    page.get_by_role("button", name="Remove layer 1, Flatten").click()
+    expect(cards.first.locator(".problem")).to_contain_text("Linear(20): expected a vector (F,), got (3, 32, 32)")
+    expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+    python.fill("Flatten(), Linear(")
+    expect(page.locator("#net-problem")).to_contain_text("the layers are not valid Python")
+    expect(cards).to_have_count(4)  # the last valid net
+    python.fill("__import__('os').system('true'), Output()")
+    expect(page.locator("#net-problem")).to_contain_text("expected a layer, got: __import__('os').system('true')")
+
+
+def test_a_run_trains_pauses_continues_and_ends_as_an_undisturbed_one(page: Page, studio: Studio, monkeypatch):
+    use_net(page)
+    status = page.get_by_role("status")
+    train(page, 30, "seen")
+    expect(status).to_have_text(EPOCH)
+    page.get_by_role("button", name="Pause").click()
+    expect(status).to_have_text(re.compile(r"paused at epoch \d+/30"))
+    page.get_by_role("button", name="Continue").click()
+    expect(status).to_have_text(EPOCH)
+    page.reload()  # closing the page stops nothing, and opening it shows the training
+    expect(status).to_have_text(re.compile(r"(epoch \d+/30|done)"))
+    expect(status).to_have_text(DONE)
+    expect(page.get_by_role("list", name="Runs")).to_contain_text("seen")
+    monkeypatch.chdir(studio.folder)
+    words = ["--data", "shapes", "--val", "0.1", "--epochs", "30", "--name", "alone"]
+    assert main(["train", SMALL, *words]) == 0
+    assert digests(studio, "seen") == digests(studio, "alone")
+
+
+def test_a_killed_process_loses_nothing(page: Page, studio: Studio):
+    use_net(page)
+    train(page, 40, "killed")
+    history = studio.folder / "runs" / "killed" / "history.jsonl"
+    wait_for(lambda: history.exists() and len(history.read_text().splitlines()) > 2)
+    os.kill(studio.find_child("train"), signal.SIGKILL)
+    expect(page.locator("#training-problem")).to_contain_text("The process ended with status -9. The run is saved")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("status")).to_have_text(DONE)
+    whole = studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "40"}, name="whole")
+    assert whole["run"] == "whole"
+    wait_for(lambda: [one for one in studio.act("runs") if one["name"] == "whole" and one["score"]])
+    assert digests(studio, "killed") == digests(studio, "whole")
+
+
+def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: Studio):
+    use_net(page)
+    train(page, 12, "parent")
+    expect(page.get_by_role("status")).to_have_text(DONE)
+    checkpoint = page.get_by_label("From", exact=True)
+    expect(checkpoint).to_be_enabled()
+    earlier = checkpoint.locator("option", has_text=re.compile(r"epoch [1-9](\.\d+)?$"))
+    checkpoint.select_option(label=earlier.first.inner_text())
+    page.get_by_label("epochs", exact=True).fill("")
+    page.get_by_role("button", name="Branch").click()
+    expect(page.get_by_role("list", name="Runs").locator("ul")).to_contain_text("from parent after epoch")
+    (branch,) = [one["name"] for one in studio.act("runs") if one.get("parent") == "parent"]
+    expect(page.get_by_role("status")).to_contain_text(f"; {branch}")
+    assert digests(studio, branch) == digests(studio, "parent")
+    expect(page.locator("#curves .u-legend").first).to_contain_text("parent: train")
+
+
+def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio: Studio):
+    studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "5000"}, name="long")
+
+    def find_checkpoints() -> list[dict]:
+        found = studio.act("run", run="long")
+        return found["checkpoints"] if isinstance(found, dict) else []
+
+    wait_for(lambda: len(find_checkpoints()) > 2)
+    chosen = find_checkpoints()[-1]
+    wait_for(lambda: len(find_checkpoints()) > 4)
+    made = studio.act("branch", run="long", **chosen)["run"]
+    run = studio.act("run", run=made)
+    assert run["parent_epoch"] == chosen["steps"] / run["steps_per_epoch"]
+    assert "no longer has this checkpoint" in studio.act("branch", run="long", file=chosen["file"], steps=1)
+
+
+def test_a_training_can_be_stopped_at_any_moment(studio: Studio):
+    for number, is_finishing in enumerate((False, True)):
+        job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name=f"early-{number}")
+        assert isinstance(studio.act("stop", number=job["number"], is_finishing=is_finishing), dict)
+        wait_for(lambda: all(one["state"] in ("stopped", "done") for one in studio.act("state")["jobs"]))
+
+
+def test_finish_now_evaluates_whatever_the_schedule_is(page: Page, studio: Studio):
+    use_net(page)
+    page.get_by_label("schedule").select_option("cosine")
+    train(page, 5000)
+    expect(page.get_by_role("status")).to_have_text(EPOCH)
+    page.get_by_role("button", name="Finish now").click()
+    expect(page.get_by_role("status")).to_have_text(DONE)
+
+
+def test_two_pages_show_the_same_training_and_a_second_one_waits(page: Page, studio: Studio, browser: Browser):
+    use_net(page)
+    train(page, 400, "one")
+    expect(page.get_by_role("status")).to_have_text(EPOCH)
+    with open_page(browser, studio.url) as other:
+        expect(other.get_by_role("status")).to_have_text(EPOCH)
+        job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "1"}, name="two")
+        assert job["state"] == "queued"
+        other.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("status")).to_have_text(re.compile("paused at epoch"))
+        expect(other.get_by_role("list", name="Runs")).to_contain_text("two")
+
+
+def test_a_problem_is_one_sentence_where_it_arose_and_the_page_goes_on(page: Page, studio: Studio):
+    use_net(page)
+    page.get_by_label("lr", exact=True).fill("fast")
+    train(page, 2)
+    expect(page.locator("#training-problem")).to_contain_text("--lr is 'fast'; it must be a number")
+    page.get_by_label("lr", exact=True).fill("1e30")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.locator("#training-problem")).to_contain_text("NaN or infinity")
+    page.get_by_label("lr", exact=True).fill("")
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.get_by_role("status")).to_have_text(DONE)
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible_in_both_sizes_and_schemes(page: Page, scheme, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    assert Axe().run(page).response["violations"] == []
+    use_net(page, "Flatten(), Linear(9), Output()")
+    page.get_by_role("button", name="Remove layer 1, Flatten").click()
+    expect(page.locator("#net-problem")).to_be_visible()
+    assert Axe().run(page).response["violations"] == []
+    use_net(page)
+    train(page, 2)
+    expect(page.get_by_role("status")).to_have_text(DONE)
+    expect(page.locator("#live")).to_contain_text("Inside the net, now")
+    for tab in ("Look", "Compare", "Try", "Take away"):
+        page.get_by_role("tab", name=tab).click()
+        assert Axe().run(page).response["violations"] == [], tab
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_studio_that_ends_saves_the_training_and_continues_it_when_it_opens_again(tmp_path, browser: Browser):
+    with opening(tmp_path) as studio:
+        studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
+        wait_for(lambda: (tmp_path / "runs" / "long" / "history.jsonl").exists())
+        studio.process.send_signal(signal.SIGINT)
+        assert studio.process.wait(60) == 128 + signal.SIGINT
+    done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
+    assert done > 0
+    with opening(tmp_path) as studio, open_page(browser, studio.url) as page:
+        page.get_by_role("button", name="long").click()
+        page.get_by_role("button", name="Continue").click()
+        expect(page.get_by_role("status")).to_have_text(re.compile(r"epoch \d+/5000"))
+        wait_for(lambda: len(load_run(tmp_path / "runs" / "long").folder.history.epochs()) > done)
