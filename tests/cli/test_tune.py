@@ -60,7 +60,7 @@ def open_search(folder, data, **more) -> tuple[Search, Trials]:
     search = Search(NET, None, given, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     storage = connect(None, folder)
-    create_study(storage, folder.name, search.to_json(), "leader")
+    create_study(storage, folder.name, search.to_json(), str(folder))
     trials = open_trials(storage, folder.name, folder.parent)
     trials.study.set_user_attr("limits", {"trials": 2, "until": None})
     return search, trials
@@ -112,7 +112,7 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, im
 
 
 def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(workplace, image_set, few_finals):
-    call = words(image_set, "--trials", "4", "--epochs", "9")
+    call = [one.replace("lr=1e-4", "lr=1e-7") for one in words(image_set, "--trials", "6", "--epochs", "9")]
     done = run_lamina(*call)
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)
@@ -140,7 +140,8 @@ def test_trials_are_compared_after_a_ninth_and_a_third_of_the_epochs(tmp_path, d
         trial = trials.take()
         search.make(trial)
         for epoch in range(1, epochs + 1):
-            if trials.report(trial, epoch, 0.9 if worse == 0.9 or epoch < max(rungs, default=0) else worse):
+            score = 0.9 if worse == 0.9 or epoch < max(rungs, default=0) else worse
+            if trials.report(trial, epoch, score):
                 found.append(epoch)
                 break
         trials.tell(trial, 0.9, "COMPLETE")
@@ -278,7 +279,6 @@ def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
     assert done.returncode == 0, done.stderr
     last = events(done.stdout)[-1]
     assert last["comparison"] is None
-    assert not list(Path("runs/a?{b}").glob("trial-*/nothing"))
     for one in (one for one in events(done.stdout) if one["event"] == "tried"):
         assert load_run(one["run"]).record.net[1].out_features == one["values"]["width"]
 
@@ -342,7 +342,7 @@ def test_wrong_arguments_in_python(tmp_path, data, given, message):
         (("tune",), "There is no net to tune."),
     ],
 )
-def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message, capsys):
+def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message):
     data = () if given[1:2] == ("--join",) or len(given) == 1 else ("--data", str(image_set))
     done = run_lamina(*given, *data)
     assert done.returncode == 2, done.stderr

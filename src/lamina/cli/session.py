@@ -27,7 +27,7 @@ from lamina.runs.keep import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.studies.choice_events import Decision, Seeds, Started, Trial
+from lamina.studies.choice_events import Decision, Seeds, Started, Trial, is_about_run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import Tuned
 from lamina.targets import REGRESSION
@@ -119,8 +119,7 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
         terminal.emit(**({} if run is None or isinstance(event, Seeds | Tuned) else {"run": str(run.path)}) | values)
-    is_recipe = isinstance(event, Decision) and event.what == "recipe"
-    if is_brief and (is_recipe or isinstance(event, Started | Resumed | Epoch | Diagnosis)):
+    if is_brief and is_about_run(event):
         return
     if isinstance(event, Epoch | Seeds | Folds | Tuned):
         terminal.say(*text.split("\n"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 from lamina.cli.data_argument import choose_data
@@ -15,10 +15,8 @@ from lamina.data import Preparation
 from lamina.errors import RecipeError
 from lamina.studies.search import Search
 from lamina.studies.study import split_recipe
-from lamina.studies.tuning import find_trials, iter_joined, iter_tuning, plan_tuning
+from lamina.studies.tuning import draw_val, find_trials, iter_joined, iter_tuning, plan_tuning
 from lamina.text import hide_password
-
-VAL_FRACTION = 0.1  # drawn if the source has no val split
 
 
 def run(options: TuneOptions, terminal: Terminal) -> int:
@@ -33,18 +31,16 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
             )
         trials = find_trials(options.join, options.name, options.runs_dir)
         events = iter_joined(trials, options.data, choose, options.device, terminal.command)
-        again = f"lamina tune --join {hide_password(options.join)}"
+        again = f"lamina tune --join {shlex.quote(hide_password(options.join))}"
     else:
+        over, net_over = _split("--over", options.over), _split("--net-over", options.net_over)
         if options.net is None:
             raise RecipeError("There is no net to tune. Use lamina tune NET --over lr=1e-4..1e-1:log.")
-        over, net_over = _split("--over", options.over), _split("--net-over", options.net_over)
         seconds = None if options.time is None else read_seconds("--time", options.time)
-        preparation = Preparation(**options.preparation)
-        dataset = choose_data(options.data, preparation, terminal)
-        if dataset.val is None and preparation.val_fraction is None:
-            terminal.remark(f"val: {VAL_FRACTION:.0%} of the training images, to compare trials (--val)")
-            preparation = replace(preparation, val_fraction=VAL_FRACTION)
-            dataset = choose_data(options.data, preparation, terminal, is_again=True)
+        found = choose_data(options.data, Preparation(**options.preparation), terminal)
+        dataset = draw_val(found)
+        if dataset is not found:
+            terminal.remark("val: a tenth of the training images, to compare trials (--val)")
         search = Search(
             *split_recipe(options.net), options.given, over, net_over, dataset, choose, options.device, terminal.command
         )
@@ -64,7 +60,10 @@ def _split(flag: str, texts: tuple[str, ...]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         if "=" not in text:
-            raise RecipeError(f"{flag} {text!r} has no range. Use {flag} {text}=LOW..HIGH or {text}=A,B,C.")
+            raise RecipeError(
+                f"{flag} {text!r} has no range. Use {flag} {text}=LOW..HIGH or {text}=A,B,C. If it is the net, put it "
+                f"before {flag}."
+            )
         name, _, ranged = text.partition("=")
         name = name.replace("-", "_")
         if name in found:

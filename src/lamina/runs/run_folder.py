@@ -33,7 +33,7 @@ from lamina.values import fields_to_json, from_json_values
 
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 """Advice for a checkpoint that cannot be used."""
-STUDY_FILE, WHOLE = "study.json", "final"
+STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
 """In the folder of a cross-validation: its settings and progress, and the run on all images."""
 
 
@@ -188,8 +188,10 @@ class RunFolder:
         return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith(("fold-", WHOLE))
 
     def is_trial(self) -> bool:
-        """Whether the run belongs to a search, which never reads ``test``."""
-        return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith("trial-")
+        """Whether the run belongs to a search, which never reads ``test``, or to finals without a winner yet."""
+        study, kind = self.path.parent, self.path.name.partition("-")[0]
+        is_open = kind == "trial" or (kind == "final" and not (study / WINNER_FILE).exists())
+        return is_open and (study / STUDY_FILE).exists()
 
     def read_calibration(self, task: Task) -> Calibration | None:
         """The temperatures; raises ``RunError`` if they do not fit the task."""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import escape
+from lamina.evaluation.reports import Report
 from lamina.runs.overview import describe_start
 from lamina.runs.record import Considered
 from lamina.runs.run import Run
 from lamina.targets import Score
 from lamina.text import format_table
-from lamina.training.events import Event
+from lamina.training.events import Diagnosis, Epoch, Event, Resumed
 from lamina.training.pretrained import native_side_px
 
 
@@ -176,3 +177,9 @@ class Seeds(Event):
         low, high = (Score(first.metric or "", end).format(end) for end in self.interval)
         low = low.removesuffix(" %")
         return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}, {len(self.runs)} runs)"])
+
+
+def is_about_run(event: object) -> bool:
+    """Whether an event with a line of its own is about a single run, and not about a study."""
+    is_recipe = isinstance(event, Decision) and event.what == "recipe"
+    return is_recipe or isinstance(event, Started | Resumed | Epoch | Diagnosis | Report)

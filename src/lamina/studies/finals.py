@@ -15,6 +15,7 @@ from lamina.files import damaged, parse_object, read_bytes, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
+from lamina.runs.run_folder import WINNER_FILE
 from lamina.runs.start import shorten_net_name
 from lamina.studies.choice_events import Decision
 from lamina.studies.comparison import judge_runs
@@ -120,7 +121,7 @@ class Tuned(Event):
             lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
         else:
             luck = f"{100 * self.luck:.2f} points" if score.is_fraction else f"{self.luck:.4g}"
-            lines.append(f"luck in the search: {luck}, its score there minus its mean with new seeds")
+            lines.append(f"luck in the search: {luck}, by which it scored better there than on average with new seeds")
         if self.test_mean is None:
             lines.append("no test split, so no score on images that no choice has seen; draw one with --test 0.2")
         else:
@@ -138,9 +139,9 @@ def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
     return next(fitting, PLANS[-1])
 
 
-def count_trainings(finalists: int, seeds: int) -> int:
+def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> float:
     """The most trainings that the finals take: the ends of stopped trials, and seeds of finalists and of the recipe."""
-    return finalists + (finalists + 1) * seeds
+    return finalists + (finalists + has_base) * seeds
 
 
 def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Generator[RunEvent, None, None]:
@@ -149,22 +150,27 @@ def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Gener
     runs: dict[str, list[Run]] = {}
     found: list[Finalist] = []
     chosen = yield from _choose_finalists(search, trials, count)
-    if search.base is not None:
-        chosen[":".join(filter(None, (str(search.net), search.recipe)))] = search.base, {}, None
-    for name, (experiment, values, searched) in chosen.items():
-        runs[name] = []
+    if search.base is not None:  # first, because it also wins if another is only equal
+        name = ":".join(filter(None, (str(search.net), search.recipe)))
+        chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
+    for one, experiment in chosen:
+        runs[one.name] = []
         try:
             for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):  # the search has another
-                folder = trials.folder / f"final-{shorten_net_name(name)[:40]}-seed{seed}"
+                folder = trials.folder / f"final-{shorten_net_name(one.name)[:40]}-seed{seed}"
                 seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
-                runs[name].append((yield from search.iter_run(folder, seeded)))
-            found.append(Finalist(name, values, searched, tuple(map(score_on_val, runs[name]))))
+                runs[one.name].append((yield from search.iter_run(folder, seeded)))
+                one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
+                done, score = sum(map(len, runs.values())), Score(metric, one.scores[-1])
+                yield Decision("final", f"{one.name}, seed {seed}: val {score}", f"{done} of {len(chosen) * seeds}")
+            found.append(one)
         except NotFiniteError as error:
-            yield Decision("warning", f"{name} diverged, and is left out", str(error))
+            yield Decision("warning", f"{one.name} diverged, and is left out", str(error))
     if not found:
         raise RunError("All finalists diverged, so there is no result. Search other ranges.")
     sign = 1 if Score(metric, 0.0).lower_is_better else -1
-    found.sort(key=lambda one: (sign * one.mean, one.name))
+    found.sort(key=lambda one: sign * one.mean)
+    write_json(trials.folder / WINNER_FILE, {"winner": found[0].name})
     best, base = found[0], next((one for one in found if one.search_score is None), None)
     tested: list[float] = []
     compared = None
@@ -181,20 +187,20 @@ def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Gener
 
 def _choose_finalists(
     search: Search, trials: Trials, count: int
-) -> Generator[RunEvent, None, dict[str, tuple[Experiment, dict[str, Any], float | None]]]:
-    """The best trials with different values: experiment, values and score by name; finishes those that were stopped."""
-    chosen: dict[str, tuple[Experiment, dict[str, Any], float | None]] = {}
+) -> Generator[RunEvent, None, list[tuple[Finalist, Experiment]]]:
+    """The best trials, without scores of other seeds; finishes those that were stopped."""
+    chosen: list[tuple[Finalist, Experiment]] = []
     ranked = yield from wait(lambda: [*trials.rank("COMPLETE"), *trials.rank("PRUNED")])
     for one in ranked:
-        if len(chosen) == count or any(one.params == values for _, values, _ in chosen.values()):
-            continue
+        if len(chosen) == count:
+            break
         experiment, score = search.make(import_optuna().trial.FixedTrial(one.params)), one.value
         if one.state.name == "PRUNED":
             try:
                 score = score_on_val((yield from search.iter_run(trials.folder / f"trial-{one.number}", experiment)))
             except NotFiniteError:
                 continue
-        chosen[f"trial {one.number}"] = experiment, one.params, score
+        chosen.append((Finalist(f"trial {one.number}", one.params, score, ()), experiment))
     if not chosen:
         known = yield from wait(trials.read)
         errors = [one.user_attrs["error"] for one in known if "error" in one.user_attrs]

@@ -23,10 +23,11 @@ from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
-from lamina.studies.space import Span, draw_values, insert_sizes, parse_settings, parse_sizes
+from lamina.studies.space import Range, Span, insert_sizes, parse_settings, parse_sizes, to_distribution
 from lamina.studies.trials import TrialLostError, Trials, import_optuna, wait
 from lamina.targets import Score
 from lamina.training.events import Epoch, Event
+from lamina.training.parts import describe_part
 from lamina.training.recipe import overlay
 from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
@@ -53,7 +54,8 @@ class Search:
         if not (self.over or self.net_over or callable(self.net)):
             raise RecipeError("There is nothing to search. Name settings and their ranges, as in lr=1e-4..1e-1:log.")
         if self.dataset.val is None:
-            raise DataError(f"{self.dataset.name} has no val split to compare trials on. Draw one with --val 0.1.")
+            how = "--val 0.1 (in Python, Preparation(val_fraction=0.1))"
+            raise DataError(f"{self.dataset.name} has no val split to compare trials on. Draw one with {how}.")
         for others, how in ((self.given, "given and searched"), (self.net_over, "a setting and a size")):
             if twice := sorted(self.over.keys() & others.keys()):
                 raise RecipeError(f"{twice[0]} is both {how}. Leave out or rename one of them.")
@@ -64,7 +66,7 @@ class Search:
         example, images = self.example(), self.dataset.train
         for name, one in parse_settings(self.over).items():
             for value in (one.low, one.high) if isinstance(one, Span) else one:  # which the net may not be able to use
-                recipe = overlay(example.recipe, {name: value})
+                recipe = overlay(example.recipe, {**self.given, name: value})
                 net = example.net.make(recipe.seed, images.shape, task_of(images).outputs)
                 prepare_training(net, images, recipe, self.device)
 
@@ -74,13 +76,23 @@ class Search:
         return self._fit(self.net) if isinstance(self.net, str) and not self.net_over else None
 
     def make(self, trial: Any) -> Experiment:
-        """The experiment of a trial of Optuna, which draws its values."""
-        if isinstance(self.net, str):
-            net: Any = insert_sizes(self.net, draw_values(trial, parse_sizes(self.net_over, self.net)))
-        else:
-            net = self.net(trial)
-        experiment = self._fit(net)
-        return replace(experiment, recipe=overlay(experiment.recipe, draw_values(trial, parse_settings(self.over))))
+        """The experiment of a trial of Optuna. Given settings win over what follows from the values of the trial."""
+        drawn = {name: trial._suggest(name, to_distribution(one)) for name, one in self.ranges.items()}
+        sizes = {name: drawn.pop(name) for name in self.net_over}
+        experiment = self._fit(insert_sizes(self.net, sizes) if isinstance(self.net, str) else self.net(trial))
+        return replace(experiment, recipe=overlay(experiment.recipe, {**self.given, **drawn}))
+
+    @property
+    def ranges(self) -> dict[str, Range]:
+        """The ranges of settings and sizes, without those that a function draws from."""
+        sizes = parse_sizes(self.net_over, self.net) if isinstance(self.net, str) else {}
+        return {**sizes, **parse_settings(self.over)}
+
+    @property
+    def most_trials(self) -> float:
+        """The number of different values that can be tried."""
+        counts = (one.count if isinstance(one, Span) else len(one) for one in self.ranges.values())
+        return math.inf if callable(self.net) else math.prod(counts)
 
     def _fit(self, net: Any) -> Experiment:
         """An experiment without ``test``, which no trial reads."""
@@ -108,8 +120,9 @@ class Search:
         ranges = {"over": dict(self.over), "net_over": dict(self.net_over), "given": dict(self.given)}
         data = {"data": self.dataset.source, "fingerprint": self.dataset.fingerprint}
         return {
-            "net": self.net if isinstance(self.net, str) else None, "recipe": self.recipe, **ranges, **data,
-            "preparation": self.dataset.preparation.to_json(), "metric": example.metric, "seed": example.seed,
+            "net": self.net if isinstance(self.net, str) else None,
+            "function": describe_part(self.net) if callable(self.net) else None, "recipe": self.recipe, **ranges,
+            **data, "preparation": self.dataset.preparation.to_json(), "metric": example.metric, "seed": example.seed,
             "epochs": None if "epochs" in self.over else example.epochs,
         }  # fmt: skip
 
@@ -148,19 +161,19 @@ def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> G
             yield from wait(trials.recover)
         stored, known = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
         limits = stored.get("limits", {})  # empty while the leader starts
-        is_over = "finals" in stored or time.time() >= (limits.get("until") or math.inf)
+        is_over = not limits or "finals" in stored or time.time() >= (limits.get("until") or math.inf)
         states = Counter(one.state.name for one in known)
-        if states["WAITING"] or not (is_over or len(known) >= (limits.get("trials") or math.inf)):
+        if (limits and states["WAITING"]) or not (is_over or len(known) >= (limits.get("trials") or math.inf)):
             try:
                 yield (yield from _iter_trial(search, trials))
             except TrialLostError:
                 yield Decision("warning", "another worker continues this trial", "this one was not heard of")
-        elif not (is_leader and states["RUNNING"]):
+        elif limits and not (is_leader and states["RUNNING"]):
             return
         else:
             if not is_waiting:
-                others = plural(states["RUNNING"], "trial", "trials")
-                yield Decision("waiting", f"for {others} of other workers", "Ctrl-C stops it")
+                others = f"{plural(states['RUNNING'], 'trial', 'trials')} of other workers" if limits else "the leader"
+                yield Decision("waiting", f"for {others}", "Ctrl-C stops it")
             is_waiting = True
             time.sleep(1.0)
 
@@ -174,7 +187,9 @@ def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, Tri
     folder = trials.folder / f"trial-{trial.number}"
     with trials.holding(trial):
         try:
+            yield from wait(lambda: trials.propose(trial, search.ranges))
             experiment = yield from wait(lambda: search.make(trial))
+            yield from wait(lambda: trials.check_new(trial))
             with closing(search.iter_run(folder, experiment)) as events:
                 end = yield from _iter_until_stopped(events, trials, trial, metric)
             score = score_on_val(load_run(folder)) if end == FINISHED else None

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from jaxtyping import Float32
+from torch import Tensor
+
 from lamina.errors import NetError, RecipeError, suggest
 from lamina.training.recipe import Recipe
 
@@ -26,6 +29,10 @@ class Span:
     high: float
     is_whole: bool
     is_log: bool = False
+
+    @property
+    def count(self) -> float:
+        return self.high - self.low + 1 if self.is_whole else math.inf
 
 
 Range: TypeAlias = Span | tuple[Any, ...]
@@ -97,14 +104,24 @@ def insert_sizes(net: str, sizes: Mapping[str, Any]) -> str:
     return net
 
 
-def draw_values(trial: Any, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """Ask a trial of Optuna for a value of each setting."""
-    values = {}
-    for name, one in ranges.items():
-        if not isinstance(one, Span):
-            values[name] = trial.suggest_categorical(name, one)
-        elif one.is_whole:
-            values[name] = trial.suggest_int(name, int(one.low), int(one.high), log=one.is_log)
+def to_distribution(one: Range) -> Any:
+    """The range as Optuna knows it."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(one, Span):
+        return CategoricalDistribution(one)
+    kind: Any = IntDistribution if one.is_whole else FloatDistribution
+    return kind(one.low, one.high, log=one.is_log)
+
+
+def find_values(ranges: Mapping[str, Range], point: Float32[Tensor, "1 n"]) -> dict[str, Any]:
+    """The values at a point in the unit cube, in which all listed values have equal shares."""
+    values: dict[str, Any] = {}
+    for (name, one), fraction in zip(ranges.items(), point.flatten().tolist(), strict=False):
+        if isinstance(one, Span):
+            low, high = one.low, one.high + one.is_whole
+            value = low * (high / low) ** fraction if one.is_log else low + fraction * (high - low)
+            values[name] = int(value) if one.is_whole else min(value, one.high)
         else:
-            values[name] = trial.suggest_float(name, float(one.low), float(one.high), log=one.is_log)
+            values[name] = one[int(fraction * len(one))]
     return values

@@ -12,11 +12,15 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lamina.errors import RunError, name_some
+import torch
+
+from lamina.errors import RecipeError, RunError, name_some
 from lamina.studies.choice_events import Decision
+from lamina.studies.space import Range, find_values, to_distribution
 from lamina.targets import Score
 from lamina.text import hide_password
 from lamina.training.randomness import derive_seed
@@ -28,6 +32,8 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
 DATABASE = "study.db"
+FIRST = 10  # trials with evenly spread values, before the sampler proposes any
+MOST_DRAWS = 1000  # of values, until no other trial has them
 REDUCTION = 3  # successive halving: a third of the trials goes on
 
 
@@ -77,15 +83,35 @@ class Trials:
 
     def take(self) -> Any:
         """Take a trial that was given back, or a new one."""
-        from optuna.samplers import TPESampler
-
         with _ignore_warnings():
             trial = self.study.ask()
         self._mark(trial._trial_id, self.worker)
+        return trial
+
+    def propose(self, trial: Any, ranges: Mapping[str, Range]) -> None:
+        """Choose values for a trial that no other has: at first evenly spread (Sobol), later by TPE."""
+        from optuna.samplers import PartialFixedSampler, TPESampler
+
         # Seeded by the number of the trial, so that no two workers draw the same values.
         seed = derive_seed(self.settings["seed"], f"trial {trial.number}") % 2**32
-        self.study.sampler = TPESampler(seed=seed, constant_liar=True)
-        return trial
+        tpe = TPESampler(seed=seed, n_startup_trials=FIRST, constant_liar=True)
+        points = torch.quasirandom.SobolEngine(max(1, len(ranges)), scramble=True, seed=self.settings["seed"])
+        points.fast_forward(trial.number)
+        values, others = find_values(ranges, points.draw()), [one.params for one in self.read()]
+        if len(self.read("COMPLETE", "PRUNED")) >= FIRST:
+            ask = partial(tpe.sample_independent, self.study, self.study._storage.get_trial(trial._trial_id))
+            values = {name: ask(name, to_distribution(one)) for name, one in ranges.items()}
+        for _ in range(MOST_DRAWS):
+            if values in others:
+                values = find_values(ranges, points.draw())
+        with _ignore_warnings():
+            self.study.sampler = PartialFixedSampler(values, tpe)
+
+    def check_new(self, trial: Any) -> None:
+        """Raise ``RecipeError`` if an earlier trial has the same values."""
+        for one in self.read():
+            if one.number < trial.number and one.params == trial.params:
+                raise RecipeError(f"trial {one.number} has the same values.")
 
     @contextmanager
     def holding(self, trial: Any) -> Iterator[None]:
@@ -263,11 +289,9 @@ def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
     known = sorted(one.study_name for one in storage.get_all_studies())
     name = known[0] if name is None and len(known) == 1 else name
     if name not in known:
-        names = f"these studies: {name_some(known)}" if known else "no study"
-        raise RunError(
-            f"The database contains {names}. Choose one with --name, or start one with lamina tune NET --over … "
-            f"--storage URL."
-        )
+        several = f"these studies: {name_some(known)}. Choose one with --name."
+        none = "no study. Start one with lamina tune NET --over … --storage URL."
+        raise RunError(f"The database contains {several if known else none}")
     study = optuna.load_study(study_name=name, storage=storage)
     if (settings := study.user_attrs.get("settings")) is None:
         raise RunError(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import secrets
+import shlex
+import statistics
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.data import Dataset, Images, Preparation, load_data
 from lamina.data.load import as_dataset
-from lamina.errors import RecipeError, RunError, check_type
+from lamina.errors import LaminaWarning, RecipeError, RunError, check_type, plural
 from lamina.files import write_json
 from lamina.markup import card
 from lamina.nets import Net
@@ -22,11 +25,11 @@ from lamina.runs.progress import show_progress
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import check_name, choose_net, making_runs
 from lamina.studies import finals
-from lamina.studies.choice_events import Decision
+from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import check_seconds, time_experiment
 from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, read_final
 from lamina.studies.search import Search, Tried, format_minutes, iter_search
-from lamina.studies.study import name_study, open_study
+from lamina.studies.study import name_study, open_study, read_study
 from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
 from lamina.text import hide_password
 from lamina.values import explain_call
@@ -97,7 +100,7 @@ def tune(
 
     Args:
         net: A net by name or layers, which may contain names of sizes; or a function from a trial of Optuna to a net.
-        data: As for :func:`~lamina.train`; it needs a ``val`` split.
+        data: As for :func:`~lamina.train`; a tenth of ``train`` becomes ``val``, unless there is one.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size": "50,100,200"}``.
         net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
         recipe: Name of the net's recipe; by default its first.
@@ -108,7 +111,7 @@ def tune(
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        progress: Print a line per epoch and trial, and show a progress bar.
+        progress: Print a line per trial, and show a progress bar.
 
     Returns:
         The study, with its trials and its result; ``print`` it.
@@ -126,12 +129,22 @@ def tune(
     check_type(storage, (str,), "storage", "the URL of a database")
     check_type(name, (str,), "name", "text")
     net = str(net) if isinstance(net, Net) else net
-    search = Search(net, recipe, given or {}, over or {}, net_over or {}, as_dataset(data), choose_net, device)
+    dataset = as_dataset(data) if isinstance(data, Dataset | Images) else draw_val(as_dataset(data))
+    search = Search(net, recipe, given or {}, over or {}, net_over or {}, dataset, choose_net, device)
     path = plan_tuning(search, Path(runs_dir), name, trials, seconds)
     events = iter_tuning(path, search, storage, trials, seconds)
-    for _ in show_progress(events, name=path.name) if progress else events:
+    shown = (event for event in events if not is_about_run(event))
+    for _ in show_progress(shown, name=path.name) if progress else events:
         pass
     return Study(path, storage)
+
+
+def draw_val(dataset: Dataset) -> Dataset:
+    """The loaded data set, if necessary with a tenth of ``train`` as ``val``."""
+    if dataset.val is not None or dataset.preparation.val_fraction is not None:
+        return dataset
+    with warnings.catch_warnings(action="ignore", category=LaminaWarning):  # they were printed
+        return load_data(dataset.source, replace(dataset.preparation, val_fraction=0.1))
 
 
 def plan_tuning(search: Search, runs_dir: Path, name: str | None, trials: int | None, seconds: float | None) -> Path:
@@ -144,7 +157,7 @@ def plan_tuning(search: Search, runs_dir: Path, name: str | None, trials: int | 
     if trials is not None and trials < 2:
         raise RecipeError(f"trials is {trials}; a search needs at least 2. Use 30.")
     search.check()
-    return runs_dir / (name or name_study(runs_dir, "tune", search.to_json()))
+    return runs_dir / (name or name_study(runs_dir, "tune", None if callable(search.net) else search.to_json()))
 
 
 def iter_tuning(
@@ -152,12 +165,12 @@ def iter_tuning(
 ) -> Generator[RunEvent, None, None]:
     """Lead a study in ``path``: search with all workers that join, then train the best again and evaluate it once."""
     settings = search.to_json()
-    most = most or (DEFAULT_TRIALS if seconds is None else None)
+    limit = min(most or (DEFAULT_TRIALS if seconds is None else math.inf), search.most_trials)
     if (known := read_final(path)) is not None:
         with open_study(path, settings):
             pass
-        if most is not None and most > known.trials:
-            raise RunError(f"{path} has ended with {known.trials} trials, not {most}. Choose another name.")
+        if seconds is None and limit > known.trials:
+            raise RunError(f"{path} has ended with {known.trials} trials, not {limit}. Choose another name.")
         yield known
         return
     expected = time_experiment(search.example(), search.device)
@@ -172,17 +185,25 @@ def iter_tuning(
     with open_study(path, settings) as state:
         if state.setdefault("storage", place) != place:
             raise RunError(f"{path} has its trials in {state['storage'] or DATABASE}, not {place or DATABASE}.")
+        if "joined" in state:
+            raise RunError(f"{path} has trials of a study that another folder leads. Join it, or choose another name.")
         leader = state.setdefault("leader", secrets.token_hex(8))
         write_json(path / STUDY_FILE, state)
         database = database or connect(None, path)
         create_study(database, path.name, settings, leader)
-        longest = (most or 0) + count_trainings(*finals.PLANS[0])
-        how = f"{most} trials, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
+        trials = open_trials(database, path.name, path.parent)
+        if "finals" in trials.study.user_attrs and seconds is None and limit > (ended := len(trials.read())):
+            raise RunError(f"The search of {path} has ended with {ended} trials, not {limit}. Use --trials {ended}.")
+        best, seeds = finals.PLANS[0]
+        longest = limit + count_trainings(min(best, limit), seeds, search.base is not None)
+        every = "all values: " if limit == search.most_trials else ""
+        how = f"{every}{limit} trials, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
         how = how if seconds is None else f"as many trials as fit into {seconds:.0f} s, with finals"
         yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
         hint = "with its password; " if place != storage else ""
-        yield Decision("join", f"lamina tune --join {place or path}", f"{hint}on other machines, or for other cores")
-        yield from _lead(search, open_trials(database, path.name, path.parent), most, seconds, expected)
+        where = f"{hint}{'on other machines, or ' if place else ''}for other cores"
+        yield Decision("join", f"lamina tune --join {place or shlex.quote(str(path))}", where)
+        yield from _lead(search, trials, None if limit == math.inf else int(limit), seconds, expected)
 
 
 def _lead(
@@ -198,14 +219,17 @@ def _lead(
         yield event
         if isinstance(event, Tried):
             yield from wait(lambda: trials.study.set_user_attr("used_seconds", time.time() - began))
-    took = [one.duration.total_seconds() for one in (yield from wait(lambda: trials.read("COMPLETE")))]
-    each = max(expected, sum(took) / max(1, len(took)))
+    ranked = yield from wait(lambda: [*trials.rank("COMPLETE"), *trials.rank("PRUNED")])
+    took = [one.duration.total_seconds() for one in ranked if one.state.name == "COMPLETE"]
+    each, has_base = statistics.median(took) if took else expected, search.base is not None
     left = None if seconds is None else began + seconds - time.time()
     count, seeds = stored.get("finals") or plan_finals(each, left)
+    count = min(count, len(ranked))
     yield from wait(lambda: trials.study.set_user_attr("finals", [count, seeds]))
-    most = count_trainings(count, seeds)
-    how = f"at most {most} trainings, {format_minutes(most * each)}"
-    yield Decision("finals", f"{count} trials and the recipe, each with {seeds} new seeds", how)
+    longest = count_trainings(count, seeds, has_base)
+    how = f"at most {longest} trainings, {format_minutes(longest * each)}"
+    rivals = plural(count, "trial", "trials") + (" and the recipe" if has_base else "")
+    yield Decision("finals", f"{rivals}, each with {seeds} new seeds", how)
     with suppress(OSError):
         yield from wait(lambda: draw_study(trials))
     yield from iter_finals(search, trials, count, seeds)
@@ -241,10 +265,14 @@ def iter_joined(
         )
     net, recipe, given, over, net_over = (settings[key] for key in ("net", "recipe", "given", "over", "net_over"))
     search = Search(net, recipe, given, over, net_over, dataset, choose, device, command)
+    leader = trials.study.user_attrs["leader"]
     with making_runs(trials.folder.parent):
         trials.folder.mkdir(parents=True, exist_ok=True)
-    if not (file := trials.folder / STUDY_FILE).exists():  # its runs are trials, which do not read test
-        write_json(file, {"settings": settings})
+    known = read_study(trials.folder)
+    if known and (known["settings"] != settings or leader not in (known.get("leader"), known.get("joined"))):
+        raise RunError(f"{trials.folder} contains another study. Choose another folder for runs with --runs-dir.")
+    if not known:  # study.json also says that the runs are trials, which do not read test
+        write_json(trials.folder / STUDY_FILE, {"settings": settings, "joined": leader})
     yield Decision("study", f"{trials.study.study_name}: {search}; in {trials.folder}")
     yield from iter_search(search, trials)
 

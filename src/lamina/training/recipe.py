@@ -159,11 +159,13 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
     """
-    optimizer = given.get("optimizer", recipe.optimizer)
+    optimizer, schedule = given.get("optimizer", recipe.optimizer), given.get("schedule", recipe.schedule)
+    if optimizer not in OPTIMIZERS or schedule not in SCHEDULES:
+        return dataclasses.replace(recipe, **given)  # which refuses them
     usual: dict[str, Any] = {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
     for average, other in (("ema_decay", "initial_fraction"), ("initial_fraction", "ema_decay")):
         if given.get(average):
             usual |= {other: 0.0}
-    if SCHEDULES[given.get("schedule", recipe.schedule)].warmup_steps is not None:
+    if SCHEDULES[schedule].warmup_steps is not None:
         usual |= {"warmup_fraction": 0.0}
     return dataclasses.replace(recipe, **usual | given)

@@ -60,6 +60,7 @@ class RunsOptions:
     precision and results"""
     study: Annotated[str | None, arg(metavar="DIR")] = None
     """list the trials of a study of lamina tune: its folder, its name in --runs-dir, or the URL of its database"""
+    name: Annotated[str | None, arg(metavar="NAME", help="name of the study, if its database has several")] = None
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 

@@ -1,0 +1,234 @@
+"""``lamina tune``: which values are tried, that given ones are kept, and that no study takes over another's trials."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import events, run_lamina
+from optuna.trial import FixedTrial
+from test_tune import NET, open_search
+
+from lamina import LaminaError, Preparation, load_data, load_run, tune
+from lamina.data import Dataset, Images
+from lamina.errors import RunError
+from lamina.nets import Flatten, Linear, Net, Output
+from lamina.runs.start import choose_net
+from lamina.studies import finals
+from lamina.studies.search import Search, Tried
+from lamina.studies.space import find_values, parse_settings, parse_sizes
+from lamina.studies.trials import connect, create_study
+from lamina.studies.tuning import iter_joined
+
+TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
+
+
+@pytest.fixture
+def data():
+    x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(20) % 2
+    return Dataset.from_images(Images.from_arrays(x[:20], y), val=Images.from_arrays(x[20:], y, split="val"))
+
+
+@pytest.fixture(autouse=True)
+def few_finals(monkeypatch):
+    monkeypatch.setattr(finals, "PLANS", ((2, 2),))
+
+
+def draw(trials, search, count: int) -> list[dict]:
+    """The values of so many trials, which end with the same score without training."""
+    found = []
+    for _ in range(count):
+        trial = trials.take()
+        trials.propose(trial, search.ranges)
+        search.make(trial)
+        trials.check_new(trial)
+        found.append(dict(trials.tell(trial, 0.5, "COMPLETE")))
+    return found
+
+
+def test_two_functions_never_share_a_study(tmp_path, data):
+    def narrow(trial):
+        return Net(Flatten(), Linear(trial.suggest_int("width", 2, 9)), Output())
+
+    def wide(trial):
+        return Net(Flatten(), Linear(trial.suggest_int("units", 20, 90)), Output())
+
+    more = {"given": {"epochs": 1}, "trials": 2, "runs_dir": tmp_path, "progress": False}
+    studies = [tune(net, data, **more) for net in (narrow, wide)]
+    assert studies[0].path != studies[1].path
+    assert [list(study.result.winner.values) for study in studies] == [["width"], ["units"]]
+    with pytest.raises(RunError, match="with other function"):
+        tune(narrow, data, name=studies[1].path.name, **more)
+    again = tune(wide, data, name=studies[1].path.name, **more)
+    assert again.result == studies[1].result
+
+
+def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
+    def net(trial):
+        return Net(Flatten(), Linear(2 + trial.suggest_int("more", 0, 1)), Output())
+
+    study = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    rows = study.trials.to_dicts()
+    assert Counter(row["state"] for row in rows) == {"complete": 2, "fail": 2}
+    assert all("has the same values" in row["error"] for row in rows if row["state"] == "fail")
+
+
+@pytest.mark.parametrize(
+    ("given", "over", "drawn"),
+    [
+        ({"lr": 0.0123}, {"optimizer": "adam,sgd,muon"}, {"optimizer": "sgd"}),
+        ({"ema_decay": 0.0, "initial_fraction": 0.2}, {"lr": "0.1..0.2"}, {"lr": 0.15}),
+        ({"warmup_fraction": 0.2}, {"schedule": "constant,cosine"}, {"schedule": "cosine"}),
+    ],
+)
+def test_given_settings_win_over_what_follows_from_drawn_ones(data, given, over, drawn):
+    search = Search(NET, None, given, over, {}, data, choose_net, "cpu")
+    search.check()
+    recipe = search.make(FixedTrial(drawn)).recipe
+    for name, value in {**given, **drawn}.items():
+        assert getattr(recipe, name) == value
+
+
+def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data):
+    search = Search(NET, None, {}, {"optimizer": "adam,sgd"}, {}, data, choose_net, "cpu")
+    assert search.make(FixedTrial({"optimizer": "sgd"})).recipe.lr == 0.05
+
+
+@pytest.mark.parametrize(("over", "name"), [("adam,foo", "optimizer"), ("constant,one_cycle", "schedule")])
+def test_unknown_names_in_a_range_are_refused(data, over, name):
+    with pytest.raises(LaminaError, match=f"{name}.*(foo|one_cycle)"):
+        Search(NET, None, {}, {name: over}, {}, data, choose_net, "cpu").check()
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
+    search, trials = open_search(tmp_path / "study", data, seed=seed)
+    search = replace(
+        search, over={"lr": "1e-4..1:log", "batch_size": "50,100", "momentum": "0.1..0.9", "epochs": "1..4"}
+    )
+    values = draw(trials, search, 8)
+    assert Counter(one["batch_size"] for one in values) == {50: 4, 100: 4}
+    assert sorted(math.floor(math.log10(one["lr"])) for one in values) == [-4, -4, -3, -3, -2, -2, -1, -1]
+    assert Counter(one["epochs"] for one in values) == {1: 2, 2: 2, 3: 2, 4: 2}
+    assert sorted(int((one["momentum"] - 0.1) / 0.1) for one in values) == list(range(8))
+    others, again = open_search(tmp_path / "again", data, seed=seed)
+    assert draw(again, replace(others, over=search.over), 8) == values
+
+
+def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"})
+    assert search.most_trials == 27
+    assert len({tuple(one.items()) for one in draw(trials, search, 27)}) == 27
+    with pytest.raises(LaminaError, match="has the same values"):
+        draw(trials, search, 1)
+
+
+def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
+    study = tune(NET, data, over={"batch_size": "5,10"}, given={"epochs": 1}, runs_dir=tmp_path, name="study")
+    assert study.trials["batch_size"].sort().to_list() == [5, 10]
+    printed = capsys.readouterr().out
+    assert "all values: 2 trials, then finals: at most 10 trainings" in printed
+    assert "finals: 2 trials and the recipe, each with 2 new seeds (at most 8 trainings" in printed
+    assert re.search(r"^final: trial \d, seed 2: val accuracy .* % \(6 of 6\)$", printed, re.MULTILINE)
+
+
+def test_values_at_a_point():
+    ranges = {
+        **parse_settings({"lr": "0.01..1:log", "batch_size": "50,100"}),
+        **parse_sizes({"n": "1..3"}, "Linear(n)"),
+    }
+    assert find_values(ranges, torch.tensor([[0.5, 0.49, 0.99]])) == {
+        "lr": pytest.approx(0.1),
+        "batch_size": 50,
+        "n": 3,
+    }
+    assert find_values(ranges, torch.tensor([[0.0, 0.5, 0.0]])) == {"lr": 0.01, "batch_size": 100, "n": 1}
+
+
+def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
+    monkeypatch.setattr(finals, "PLANS", ((1, 2),))
+    block = re.search(r"^```python\n(.*?)^```", TUNING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    assert "trials=20" in block
+    names: dict = {}
+    exec(block.replace("trials=20", 'trials=2, given={"epochs": 1, "batch_size": 1000}, progress=False'), names)
+    study = names["study"]
+    assert study.result.test_mean is not None
+    assert load_run(study.path / "trial-0").record.data.preparation.val_fraction == 0.1
+
+
+def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
+    found = load_data(image_set, Preparation(val_fraction=0.2))
+    studies = [open_search(tmp_path / name / "study", found, seed=seed)[1] for seed, name in enumerate("ab")]
+    joined = replace(studies[0], folder=tmp_path / "c" / "study")
+    assert sum(isinstance(event, Tried) for event in iter_joined(joined, None, choose_net, "cpu", ())) == 2
+    list(iter_joined(joined, None, choose_net, "cpu", ()))  # the same study again
+    before = sorted(joined.folder.iterdir())
+    for other in studies[1], replace(studies[1], settings=joined.settings):
+        with pytest.raises(RunError, match=r"contains another study\..*--runs-dir"):
+            list(iter_joined(replace(other, folder=joined.folder), None, choose_net, "cpu", ()))
+    assert sorted(joined.folder.iterdir()) == before
+    with pytest.raises(RunError, match="that another folder leads"):
+        tune(
+            NET, found, given={"epochs": 2, "seed": 0}, over={"lr": "0.001..0.1:log"}, name="study", trials=2,
+            runs_dir=tmp_path / "c",
+        )  # fmt: skip
+
+
+def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
+    open_search(tmp_path / "study", data)
+    url = f"sqlite:///{tmp_path}/study/study.db"
+    create_study(connect(url, tmp_path), "other", {"metric": "accuracy", "epochs": 1}, "leader")
+    several = run_lamina("runs", "--study", url)
+    assert (several.returncode, "these studies: other, study. Choose one with --name." in several.stderr) == (2, True)
+    assert run_lamina("runs", "--study", url, "--name", "study").returncode == 0
+
+
+def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):
+    call = [
+        "tune",
+        NET,
+        "--data",
+        str(image_set),
+        "--over",
+        "lr=0.01..0.1",
+        "--epochs",
+        "1",
+        "--name",
+        "study",
+        "--json",
+    ]
+    done = run_lamina(*call, "--trials", "2")
+    assert done.returncode == 0, done.stderr
+    assert events(done.stdout)[-1]["trials"] == 2
+    for name in ("final.json", "winner.json"):  # as if the finals were stopped
+        Path("runs/study", name).unlink()
+    more = run_lamina(*call, "--trials", "3")
+    assert (more.returncode, "has ended with 2 trials, not 3. Use --trials 2." in more.stderr) == (2, True), more.stderr
+    final = next(Path("runs/study").glob("final-trial-*-seed1"))
+    (final / "report.json").unlink()
+    resumed = run_lamina("resume", str(final))
+    assert resumed.returncode == 0, resumed.stderr
+    assert load_run(final).report.split == "val"  # no final reads test before val has chosen
+    again = run_lamina(*call, "--trials", "2")
+    assert again.returncode == 0, again.stderr
+    assert events(again.stdout)[-1] == events(done.stdout)[-1]
+
+
+def test_a_net_after_the_ranges_is_explained(workplace, image_set):
+    done = run_lamina("tune", "--over", "lr=0.01..0.1", "mlp", "--data", image_set)
+    assert (done.returncode, "put it before --over" in done.stderr) == (2, True), done.stderr
+
+
+def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
+    study = tune(NET, data, over={"lr": "0.1..0.2"}, given={"epochs": 1}, trials=2, runs_dir=tmp_path / "a b")
+    printed = capsys.readouterr().out
+    assert not re.search(r"^(epoch|net|device|recipe|run|diagnosis)\b", printed, re.MULTILINE), printed
+    assert printed.endswith(f"{study}\n")
+    assert f"lamina tune --join '{study.path}' (for other cores)" in printed
