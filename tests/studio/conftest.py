@@ -22,8 +22,9 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """The page with ``shapes``, once everything is loaded."""
     with open_page(browser, studio.url) as opened:
-        opened.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
+        # Other tests may keep all cores busy.
+        opened.set_default_timeout(120_000)
+        expect.set_options(timeout=120_000)
         opened.get_by_role("combobox", name="Data").select_option("shapes")
         expect(opened.locator("#data-view")).to_contain_text("7,200 train, 800 val, 2,000 test")
         yield opened
