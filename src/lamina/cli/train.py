@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from dataclasses import replace
 from functools import partial
@@ -80,17 +81,22 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
-        made = runs[-1]
-        several = options.seeds is not None or options.folds is not None
-        if several and stopped_by is None:
-            return 0
-        status = print_result(made, stopped_by, terminal)
-        if origin is not None and stopped_by is None:
-            print_comparison(made, origin.run, terminal)
-        if several:
-            name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
-            terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
-        return status
+        return _print_end(options, runs[-1], origin and origin.run, stopped_by, terminal)
+
+
+def _print_end(
+    options: TrainOptions, made: Run, origin: Run | None, stopped_by: signal.Signals | None, terminal: Terminal
+) -> int:
+    several = options.seeds is not None or options.folds is not None
+    if several and stopped_by is None:
+        return 0
+    status = print_result(made, stopped_by, terminal)
+    if origin is not None and stopped_by is None:
+        print_comparison(made, origin, terminal)
+    if several:
+        name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
+        terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
+    return status
 
 
 def _find_settings(options: TrainOptions) -> dict[str, Any]:
