@@ -81,7 +81,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
-        return _print_end(options, runs[-1], origin and origin.run, stopped_by, terminal)
+        before = None if origin is None else origin.run
+        return _print_end(options, runs[-1], before, stopped_by, terminal)
 
 
 def _print_end(
