@@ -186,8 +186,11 @@ def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
     url = f"sqlite:///{tmp_path}/study/study.db"
     create_study(connect(url, tmp_path), "other", {"metric": "accuracy", "epochs": 1}, "leader")
     several = run_lamina("runs", "--study", url)
-    assert (several.returncode, "these studies: other, study. Choose one with --name." in several.stderr) == (2, True)
-    assert run_lamina("runs", "--study", url, "--name", "study").returncode == 0
+    assert (
+        several.returncode,
+        "these studies: other, study. Choose one with --name; for lamina runs, with URL#NAME." in several.stderr,
+    ) == (2, True)
+    assert run_lamina("runs", "--study", f"{url}#study").returncode == 0
 
 
 def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):

@@ -22,7 +22,8 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         _show_differences(first, second, terminal)
         return 0
     if options.study is not None:
-        _show_trials(find_trials(options.study, options.name, options.runs_dir), terminal)
+        place, _, name = options.study.partition("#") if "://" in options.study else (options.study, "", "")
+        _show_trials(find_trials(place, name or None, options.runs_dir), terminal)
         return 0
     rows, (runs, damaged) = [], find_runs(options.runs_dir)
     problems = [(each.path, each.problem) for each in damaged]

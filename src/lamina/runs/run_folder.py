@@ -185,12 +185,13 @@ class RunFolder:
 
     def is_of_folds(self) -> bool:
         """Whether the run belongs to a cross-validation."""
-        return (self.path.parent / STUDY_FILE).exists() and self.path.name.startswith(("fold-", WHOLE))
+        is_named = self.path.name == WHOLE or self.path.name.startswith("fold-")
+        return is_named and (self.path.parent / STUDY_FILE).exists()
 
     def is_trial(self) -> bool:
         """Whether the run belongs to a search, which never reads ``test``, or to finals without a winner yet."""
-        study, kind = self.path.parent, self.path.name.partition("-")[0]
-        is_open = kind == "trial" or (kind == "final" and not (study / WINNER_FILE).exists())
+        study, name = self.path.parent, self.path.name
+        is_open = name.startswith("trial-") or (name.startswith("final-") and not (study / WINNER_FILE).exists())
         return is_open and (study / STUDY_FILE).exists()
 
     def read_calibration(self, task: Task) -> Calibration | None:

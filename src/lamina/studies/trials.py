@@ -289,7 +289,7 @@ def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
     known = sorted(one.study_name for one in storage.get_all_studies())
     name = known[0] if name is None and len(known) == 1 else name
     if name not in known:
-        several = f"these studies: {name_some(known)}. Choose one with --name."
+        several = f"these studies: {name_some(known)}. Choose one with --name; for lamina runs, with URL#NAME."
         none = "no study. Start one with lamina tune NET --over … --storage URL."
         raise RunError(f"The database contains {several if known else none}")
     study = optuna.load_study(study_name=name, storage=storage)

@@ -59,8 +59,8 @@ class RunsOptions:
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions, processor, threads,
     precision and results"""
     study: Annotated[str | None, arg(metavar="DIR")] = None
-    """list the trials of a study of lamina tune: its folder, its name in --runs-dir, or the URL of its database"""
-    name: Annotated[str | None, arg(metavar="NAME", help="name of the study, if its database has several")] = None
+    """list the trials of a study of lamina tune: its folder, its name in --runs-dir, or the URL of its database
+    (URL#NAME, if it has several)"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 
