@@ -126,20 +126,21 @@ def read_memory(process: int) -> float:
 def count_events(studio: tuple[str, int], minutes: float) -> dict[str, Any]:
     """Events that a client received, and those whose numbers are missing."""
     act(studio, "train", net=TINY, source="shapes", fields={"epochs": "1000000"}, name="long")
-    first = last = None
+    first, last, mark = None, 0, ""
     received, until = 0, time.monotonic() + 60 * minutes
     while time.monotonic() < until:
-        request = urllib.request.Request(f"{studio[0]}api/events", headers={"Last-Event-ID": str(last or 0)})
+        request = urllib.request.Request(f"{studio[0]}api/events", headers={"Last-Event-ID": mark} if mark else {})
         with urllib.request.urlopen(request) as response:
             for line in response:
                 if line.startswith(b"id: "):
-                    last = int(line[4:])
+                    mark = line[4:].decode().strip()
+                    last = int(mark.partition("-")[2])
                     first = first or last
                     received += 1
                 if time.monotonic() > until:
                     break
     act(studio, "stop", run="long")
-    return {"events": received, "events_lost": (last or 0) - (first or 1) + 1 - received}
+    return {"events": received, "events_lost": last - (first or 1) + 1 - received}
 
 
 if __name__ == "__main__":
