@@ -6,11 +6,13 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from opened import SMALL, Studio, opening, use_net, wait_for
-from playwright.sync_api import Browser, Page, expect
-from served import open_page
+from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, FilePayload, Page, expect
+from served import encode, open_page
 
 from lamina import load_run
 from lamina.cli import main
@@ -204,3 +206,42 @@ def test_a_studio_that_ends_saves_the_training_and_continues_it_when_it_opens_ag
         page.get_by_role("button", name="Continue").click()
         expect(page.get_by_role("status")).to_have_text(re.compile(r"epoch \d+/5000"))
         wait_for(lambda: len(load_run(tmp_path / "runs" / "long").folder.history.epochs()) > done)
+
+
+def draw(kind: str, number: int) -> FilePayload:
+    """A picture of one class, as a file that is dropped or chosen."""
+    rng = np.random.default_rng(number)
+    image = Image.new("RGB", (48, 48), tuple(rng.integers(150, 256, 3).tolist()))
+    pen, (x, y) = ImageDraw.Draw(image), rng.integers(2, 22, 2).tolist()
+    (pen.ellipse if kind == "round" else pen.rectangle)((x, y, x + 22, y + 22), tuple(rng.integers(0, 120, 3).tolist()))
+    return {"name": f"{number}.png", "mimeType": "image/png", "buffer": encode(np.asarray(image))}
+
+
+def test_classes_made_from_files_train_a_net_that_is_tried_and_taken_away(page: Page, studio: Studio):
+    page.get_by_role("button", name="New classes …").click()
+    classes = page.locator("#making fieldset")
+    expect(classes).to_have_count(2)
+    svg: FilePayload = {
+        "name": "x.svg",
+        "mimeType": "image/svg+xml",
+        "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    }
+    for place, kind in enumerate(("round", "square")):
+        classes.nth(place).get_by_role("textbox").fill(kind)
+        files = [draw(kind, number) for number in range(30)]
+        classes.nth(place).locator("input[type=file]").set_input_files([*files, svg])
+        expect(classes.nth(place)).to_contain_text("30 images")
+    expect(page.locator("#making")).to_contain_text("x.svg")  # refused by name; the others were kept
+    page.get_by_role("button", name="Use these images").click()
+    expect(page.locator("#data-view")).to_contain_text("single-label, 2 classes")
+    assert len(list((studio.folder / "my-images").glob("*/*.png"))) == 60
+    use_net(page)
+    train(page, 3, "mine")
+    expect(page.get_by_role("status")).to_have_text(DONE)
+    page.get_by_role("tab", name="Try").click()
+    page.locator("#panel input[type=file]").first.set_input_files(draw("round", 99))
+    expect(page.locator("#panel")).to_contain_text(re.compile(r"(round|square)[^%]*\d+\.\d %"))
+    page.get_by_role("tab", name="Take away").click()
+    expect(page.locator("#panel")).to_contain_text("lamina train")
+    page.get_by_role("button", name="Make report.html").click()
+    wait_for(lambda: (studio.folder / "runs" / "mine" / "report.html").exists())
