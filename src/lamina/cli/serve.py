@@ -22,27 +22,11 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
         raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
     if not 1 <= options.max_mb <= 256:
         raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
-    for name in ("starlette", "uvicorn"):
-        if find_spec(name) is None:
-            raise DataError(f"lamina serve requires {name}, which is not installed. Run pip install 'lamina[serve]'")
-    # Not earlier: these need starlette.
-    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
-    from lamina.deploy.serve.server import Settings, serve
+    check_installed("serve")
+    from lamina.deploy.serve.server import Settings, serve  # not earlier: it needs starlette
     from lamina.deploy.serve.worker import Worker
 
-    token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
-    token = options.token or token
-    if token is None and not is_loopback(options.host):
-        raise DataError(
-            f"--host is {options.host}, which other machines can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
-        )
-    for what, secret in (("The token", token), (TOKEN_VARIABLES[1], metrics_token)):
-        if secret is not None and not (secret.isascii() and secret.isprintable() and secret == secret.strip()):
-            raise DataError(
-                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
-                "Choose another."
-            )
+    token, metrics_token = read_tokens(options.host, options.token)
     worker = Worker(name_runs(options.runs), options.device, options.coverage, terminal.remark)
     settings = Settings(
         options.host, options.port, token, metrics_token, options.max_mb * 10**6, has_similar=options.similar
@@ -63,6 +47,35 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
     return 0
+
+
+def check_installed(command: str) -> None:
+    """Raise ``DataError`` unless the packages of a server are installed."""
+    for name in ("starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise DataError(
+                f"lamina {command} requires {name}, which is not installed. Run pip install 'lamina[serve]'"
+            )
+
+
+def read_tokens(host: str, given: str | None) -> tuple[str | None, str | None]:
+    """The token, given or of the environment, and that of the metrics; ``DataError`` if they cannot be used."""
+    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
+
+    token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
+    token = given or token
+    if token is None and not is_loopback(host):
+        raise DataError(
+            f"--host is {host}, which other machines can reach, but there is no token. "
+            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
+        )
+    for what, secret in (("The token", token), (TOKEN_VARIABLES[1], metrics_token)):
+        if secret is not None and not (secret.isascii() and secret.isprintable() and secret == secret.strip()):
+            raise DataError(
+                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
+                "Choose another."
+            )
+    return token, metrics_token
 
 
 def name_runs(given: Sequence[Path]) -> dict[str, str]:

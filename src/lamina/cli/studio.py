@@ -7,9 +7,9 @@ import os
 import shlex
 import signal
 import webbrowser
-from importlib.util import find_spec
 
 from lamina.cli.options.train_options import StudioOptions
+from lamina.cli.serve import check_installed, read_tokens
 from lamina.cli.terminal import Terminal
 from lamina.errors import DataError
 
@@ -22,19 +22,10 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
         raise DataError(
             f"--data is {options.data}, which is not a folder. Use the folder that contains your data sets."
         )
-    for name in ("starlette", "uvicorn"):
-        if find_spec(name) is None:
-            raise DataError(f"lamina studio requires {name}, which is not installed. Run pip install 'lamina[serve]'")
-    # Not earlier: these need starlette.
-    from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
-    from lamina.deploy.studio.opening import Place, open_studio
+    check_installed("studio")
+    from lamina.deploy.studio.opening import Place, open_studio  # not earlier: it needs starlette
 
-    token = options.token or os.environ.get(TOKEN_VARIABLES[0]) or None
-    if token is None and not is_loopback(options.host):
-        raise DataError(
-            f"--host is {options.host}, which other machines can reach, but there is no token. "
-            f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
-        )
+    token, _ = read_tokens(options.host, options.token)
 
     def announce(url: str) -> None:
         terminal.say(f"lamina studio: {url}; press Ctrl-C to stop")

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from lamina import __version__, zoo
+from lamina import zoo
 from lamina.deploy.serve.bodies import AsciiJson, Held, refuse
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import EventLog
@@ -77,9 +77,6 @@ async def get_state(studio: Studio, _: Values) -> Values:
     runs = await studio.torch.call("run_views.list_runs", studio.runs_dir)
     active = [job for job in studio.jobs.jobs if job.state in ("queued", "running")]
     return {
-        "version": __version__,
-        "data_folder": str(studio.data.path),
-        "runs_folder": str(studio.runs_dir),
         "data": studio.data.list_sources(),
         "presets": list_presets(),
         "layers": list_layers(),
