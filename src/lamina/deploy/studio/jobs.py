@@ -42,7 +42,6 @@ class Job:
     run: str = ""  # name of the run that it trains
     state: State = "queued"
     problem: str = ""
-    first: int = 0  # number of its first event
     began: float = 0.0  # when it started to run, in seconds since 1970
     is_stopping: bool = False
     is_finishing: bool = False  # evaluate the model even if the training has to be stopped for that
@@ -70,7 +69,7 @@ class Jobs:
         """Start a command, or queue it if it trains."""
         job = Job(next(self._numbers), tuple(words), run)
         self.jobs.append(job)
-        job.first = self._announce(job)
+        self._announce(job)
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -189,8 +188,8 @@ class Jobs:
                 self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})
         return text
 
-    def _announce(self, job: Job) -> int:
-        return self.log.add(job.to_json())
+    def _announce(self, job: Job) -> None:
+        self.log.add(job.to_json())
 
 
 def keep_checkpoint(run: Path) -> None:

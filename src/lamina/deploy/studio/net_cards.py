@@ -36,7 +36,10 @@ def list_presets() -> list[dict[str, Any]]:
         {
             "name": name,
             "text": format_layers(zoo.load_net(name)),
-            "recipes": {recipe: own.changes() for recipe, own in zoo.load_recipes(name).items()},
+            "recipes": {
+                recipe: {field: str(value) for field, value in own.changes().items()}
+                for recipe, own in zoo.load_recipes(name).items()
+            },
         }
         for name in zoo.NAMES
     ]

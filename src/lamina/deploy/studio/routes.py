@@ -75,7 +75,6 @@ class Studio:
 async def get_state(studio: Studio, _: Values) -> Values:
     """Everything that the page needs to start, or to start again."""
     runs = await studio.torch.call("run_views.list_runs", studio.runs_dir)
-    active = [job for job in studio.jobs.jobs if job.state in ("queued", "running")]
     return {
         "data": studio.data.list_sources(),
         "presets": list_presets(),
@@ -83,23 +82,23 @@ async def get_state(studio: Studio, _: Values) -> Values:
         "fields": list_fields(),
         "jobs": [job.to_json() for job in studio.jobs.jobs],
         "runs": runs,
-        # The page replays the training in progress from its first event on.
-        "after": studio.log.mark(min([studio.log.last, *(job.first - 1 for job in active)])),
+        "after": studio.log.mark(studio.log.last),
     }
 
 
 def list_fields() -> list[Values]:
-    """The main fields of a recipe, with text, default and choices."""
+    """The fields of a recipe, with text, default and choices; the main ones first."""
     texts, types = read_texts(Recipe), get_type_hints(Recipe)
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     return [
         {
             "name": name,
+            "is_main": name in MAIN_FIELDS,
             "text": texts.get(name, ""),
             "default": str(defaults[name]),
             "choices": ["False", "True"] if types[name] is bool else _find_choices(types[name]),
         }
-        for name in MAIN_FIELDS
+        for name in dict.fromkeys((*MAIN_FIELDS, *defaults))
     ]
 
 
@@ -243,6 +242,10 @@ async def get_run(studio: Studio, given: Values) -> Any:
     return await studio.torch.call("run_views.describe_run", studio.find_run(given["run"]))
 
 
+async def get_checkpoints(studio: Studio, given: Values) -> Any:
+    return await studio.torch.call("run_views.find_checkpoints", studio.find_run(given["run"]))
+
+
 async def get_runs(studio: Studio, _: Values) -> Any:
     return await studio.torch.call("run_views.list_runs", studio.runs_dir)
 
@@ -292,6 +295,7 @@ ACTIONS: dict[str, Action] = {
     "branch": branch,
     "run": get_run,
     "runs": get_runs,
+    "checkpoints": get_checkpoints,
     "report": compute("results.show_report"),
     "cell": compute(
         "results.show_cell", lambda given: [int(given[name]) for name in ("problem", "truth", "predicted")]

@@ -76,6 +76,8 @@ def describe_run(path: Path) -> dict[str, Any]:
     record, report = run.record, run.report
     return _summarize(run) | {
         "source": record.data.source,
+        "size_px": record.data.preparation.size_px,
+        "val": record.data.preparation.val_fraction,
         "shape": list(record.in_shape),
         "classes": list(record.task.target_names),
         "text": None if record.net is None else format_layers(record.net),
@@ -95,6 +97,11 @@ def count_steps(run: Run) -> int:
     except LaminaError:
         return 1
     return -(-images // run.record.recipe.batch_size)
+
+
+def find_checkpoints(path: Path) -> list[dict[str, Any]]:
+    """As ``list_checkpoints``, for the folder of a run in training."""
+    return list_checkpoints(load_run(path))
 
 
 def list_checkpoints(run: Run) -> list[dict[str, Any]]:

@@ -4,25 +4,27 @@ import { fill, find, make } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 export function startRecipe() {
-  buildForm();
+  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
+  const limit = "training ends within this time; the learning rate falls at the end";
+  find("recipe").replaceChildren(
+    make("div", { className: "fields" },
+      make("label", {}, "recipe", make("select", { id: "recipe-name", title: "a recipe that suits the net", on: { change: showDefaults } })),
+      make("label", {}, "time limit", make("input", { id: "time", title: limit })),
+      ...main.map(makeField)),
+    make("details", {}, make("summary", {}, "More settings"), make("div", { id: "more-fields", className: "fields" },
+      make("label", {}, "name of the run", make("input", { id: "run-name", title: "and of its folder", placeholder: "date, net and a number" })),
+      ...more.map(makeField))),
+    make("p", { id: "explained", className: "note" }));
+  find("recipe").addEventListener("focusin", ({ target }) => { find("explained").textContent = target.title; });
+  fill(find("recipe-name"), [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [name, name]));
   listen("net", showRecipes);
 }
 
-function buildForm() {
-  const field = ({ name, text, choices }) => {
-    const own = { id: `field-${name}`, title: text, data: { field: name } };
-    const input = choices.length ? make("select", own, make("option", { value: "" }, "from the recipe"), ...choices.map((one) => make("option", { value: one }, one)))
-      : make("input", { ...own, spellcheck: false, autocomplete: "off" });
-    return make("label", { title: text }, name.replaceAll("_", " "), input);
-  };
-  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5)];
-  find("recipe").replaceChildren(
-    make("div", { className: "fields" },
-      make("label", {}, "recipe", make("select", { id: "recipe-name", on: { change: showDefaults } })),
-      make("label", { title: "the training ends in time, with a fall of the learning rate" }, "time limit", make("input", { id: "time", placeholder: "none, or 60s, 5m" })),
-      ...main.map(field)),
-    make("details", { className: "more" }, make("summary", {}, "More settings"), make("div", { className: "fields" }, ...more.map(field),
-      make("label", {}, "name of the run", make("input", { id: "run-name", placeholder: "date, net and a number" })))));
+function makeField({ name, text, choices }) {
+  const own = { id: `field-${name}`, title: text };
+  return make("label", {}, name.replaceAll("_", " "), choices.length
+    ? make("select", own, ...["", ...choices].map((value) => make("option", { value }, value)))
+    : make("input", { ...own, spellcheck: false, autocomplete: "off" }));
 }
 
 function findRecipe() {
@@ -32,18 +34,21 @@ function findRecipe() {
 
 function showRecipes() {
   const preset = state.presets.find(({ name }) => name === chosen.net.preset);
-  fill(find("recipe-name"), preset ? Object.keys(preset.recipes).map((name) => [name, name]) : [["", chosen.net.isChosen ? "chosen by lamina" : "default"]]);
+  const usual = [["", chosen.net.isChosen ? "chosen by lamina" : "default"]];
+  fill(find("recipe-name"), preset ? Object.keys(preset.recipes).map((name) => [name, name]) : usual);
   showDefaults();
 }
 
-// The recipe's values stand in the empty fields; lamina fits some of them to the number of images.
+// What applies to a field that is empty; lamina fits some of these values to the number of images.
+function findDefault({ name, default: usual }) {
+  return chosen.net.isChosen ? "chosen" : findRecipe()[name] ?? usual;
+}
+
 function showDefaults() {
-  const recipe = findRecipe();
-  for (const { name, default: usual } of state.fields) {
-    const input = find(`field-${name}`);
-    const value = chosen.net.isChosen ? "chosen" : String(recipe[name] ?? usual);
-    if (input instanceof HTMLSelectElement) input.options[0].textContent = value;
-    else input.placeholder = value;
+  for (const field of state.fields) {
+    const input = find(`field-${field.name}`), value = findDefault(field);
+    if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (from the recipe)`;
+    else if (input) input.placeholder = value;
   }
   find("time").placeholder = chosen.net.isChosen ? "5m" : "none, or 60s, 5m";
   announce("recipe");
@@ -51,20 +56,26 @@ function showDefaults() {
 
 // The fields of the recipe that were given, by name.
 export function readFields() {
-  const given = {};
-  for (const { name } of state.fields) {
-    const value = find(`field-${name}`).value.trim();
-    if (value) given[name] = value;
-  }
-  return given;
+  const found = state.fields.map(({ name }) => [name, find(`field-${name}`)?.value.trim()]);
+  return Object.fromEntries(found.filter(([, value]) => value));
 }
 
-// Fills fields of the form, as a lesson or a diagnosis suggests.
+// Fills fields of the form, which gets those that it does not have.
 export function setFields(given) {
   for (const [name, value] of Object.entries(given)) {
+    const field = state.fields.find((one) => one.name === name);
+    if (field && value && !find(`field-${name}`)) find("more-fields").append(makeField(field));
     const input = find(`field-${name}`);
-    if (!input) continue; // a setting that the form does not have
+    if (!input) continue;
     input.value = value;
     if (value) input.closest("details")?.setAttribute("open", "");
   }
+  showDefaults();
+}
+
+// Fills the form with the recipe of a run. The main fields are all filled, because lamina fits empty ones to the data.
+export function useRecipe(recipe) {
+  const read = (field) => (field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "");
+  const values = state.fields.map((field) => [field.name, read(field)]);
+  setFields(Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])));
 }
