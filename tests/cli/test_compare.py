@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import events, run_lamina
 from PIL import Image
 
-from lamina import load_run, start_run
+from lamina import Recipe, load_run, start_run
 from lamina.errors import RunError
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
@@ -73,6 +74,12 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     with Image.open("runs/study/differences.png") as figure:
         assert min(figure.size) > 300
 
+    page = run_lamina("report", "study")
+    assert (page.returncode, page.stdout.split(" (")[0]) == (0, "report: runs/study/report.html"), page.stderr
+    content = Path("runs/study/report.html").read_text()
+    assert (last["words"] in content, content.count("data:image/png")) == (True, 1)
+    assert "2-Flatten-Output-epochs-1-lr-0.01-seed1" in content
+
     again = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")  # finds the study without its name
     assert again.returncode == 0, again.stderr
     assert "epoch 1/1" not in again.stdout
@@ -101,12 +108,40 @@ def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image
 
 
 def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
-    settings = ("--data", "shapes", "--val", "0.1", "--a-epochs", "1", "--b-epochs", "1")
+    settings = ("--data", "shapes", "--val", "0.1", "--a-epochs", "3", "--b-epochs", "2")
     done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *settings, "--seeds", "2", "--json")
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)[-1]
     assert (found["split"], found["images"]) == ("test", 2000)
     assert set(load_run(next(Path("runs").glob("*/1-*-seed0"))).outputs) == {"val", "test"}
+    curves = [
+        [read_curve(path) for path in sorted(Path("runs").glob(f"*/{number}-*-seed?"))]
+        for number in (1, 2)
+    ]  # fmt: skip
+    every = [curve for each in curves for curve in each]
+    score, *seconds = found["val_reached"]
+    assert score == min(max(known for _, known in curve) for curve in every)
+    first = [[next(time for time, known in curve if known >= score) for curve in each] for each in curves]
+    assert seconds == pytest.approx(np.mean(first, axis=1))
+    end, *scores = found["val_at_equal_seconds"]
+    assert end == min(curve[-1][0] for curve in every)
+    assert scores == pytest.approx([np.mean([interpolate(curve, end) for curve in each]) for each in curves])
+
+
+def read_curve(path: Path) -> list[tuple[float, float]]:
+    """Seconds of training and accuracy on val after each epoch."""
+    seconds, curve = 0.0, []
+    for row in load_run(path).folder.history.epochs():
+        seconds += row["train_seconds"]
+        curve.append((seconds, row["val_accuracy"]))
+    return curve
+
+
+def interpolate(curve: list[tuple[float, float]], at: float) -> float:
+    for (before, low), (after, high) in itertools.pairwise(curve):
+        if before <= at <= after:
+            return low + (high - low) * (at - before) / (after - before)
+    return curve[0][1] if at < curve[0][0] else curve[-1][1]
 
 
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
@@ -141,7 +176,7 @@ def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
     assert again.returncode == 0, again.stderr
     results = [events(done.stdout)[-1] for done in (straight, again)]
     for result in results:
-        del result["train_seconds"]
+        del result["train_seconds"], result["val_reached"], result["val_at_equal_seconds"]
     assert results[0] == results[1]
     assert len([one for one in events(again.stdout) if one["event"] == "epoch"]) < 6
 
@@ -394,3 +429,23 @@ def make_comparison(**changed) -> PairedComparison:
 )
 def test_the_words_of_each_verdict(changed, words):
     assert make_comparison(**changed).words == words
+
+
+def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
+    named = run_lamina("compare", *pair, "--name", "study")
+    assert (named.returncode, "Leave out --name and --device." in named.stderr) == (2, True), named.stderr
+    shutil.copytree(Path(image_set) / "train", "flat")
+    call = ("compare", A, B, "--data", "flat", "--val", "0", "--test", "0", *SHORT, "--seeds", "2")
+    unscored = run_lamina(*call)
+    assert (unscored.returncode, "no val or test split to compare on" in unscored.stderr) == (2, True), unscored.stderr
+    assert not list(Path("runs").glob("*/1-*"))
+
+
+def test_a_run_with_its_own_loss_is_not_repeated_with_another(workplace, image_set):
+    def own(logits, targets):
+        return torch.nn.functional.multi_margin_loss(logits, targets)
+
+    run = start_run(B, image_set, Recipe(epochs=1), loss=own, name="own")
+    run.train(progress=False)
+    done = run_lamina("compare", run.path, A, "--seeds", "2")
+    assert (done.returncode, "A study cannot repeat" in done.stderr) == (2, True), done.stderr

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
 from commands import events, run_lamina
@@ -17,13 +19,15 @@ from test_tune import NET, open_search
 
 from lamina import LaminaError, Preparation, load_data, load_run, tune
 from lamina.data import Dataset, Images
+from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.start import choose_net
 from lamina.studies import finals
-from lamina.studies.search import Search, Tried
+from lamina.studies.finals import iter_finals, rank_finalists
+from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.space import find_values, parse_settings, parse_sizes
-from lamina.studies.trials import connect, create_study
+from lamina.studies.trials import connect, create_study, open_trials
 from lamina.studies.tuning import iter_joined
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
@@ -69,13 +73,58 @@ def test_two_functions_never_share_a_study(tmp_path, data):
     assert again.result == studies[1].result
 
 
+@pytest.mark.parametrize("made", [torch.nn.Flatten(), None])
+def test_a_function_must_return_layers(tmp_path, data, made):
+    with pytest.raises(LaminaError, match=f"The function returned {type(made).__name__}, not a Net"):
+        tune(lambda trial: made, data, given={"epochs": 1}, trials=2, runs_dir=tmp_path, progress=False)
+    with pytest.raises(LaminaError, match="net is a module, Flatten, which would start with the same weights"):
+        tune(torch.nn.Flatten(), data, over={"lr": "0.1..0.2"}, runs_dir=tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_without_a_score_can_be_continued(tmp_path, data):
+    more = {"given": {"epochs": 1, "optimizer": "sgd"}, "runs_dir": tmp_path, "name": "study", "progress": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # overflow
+        with pytest.raises(LaminaError, match=r"No trial has a score.*The last trial diverged: "):
+            tune(NET, data, over={"lr": "1e-4..1e30:log"}, trials=2, **more)
+        study = tune(NET, data, over={"lr": "1e-4..1e30:log"}, trials=12, **more)
+    assert study.result.trials == 12
+
+
+def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon,adamw"})
+    before = draw(trials, search, 10)
+    again = replace(search), open_trials(connect(None, trials.folder), "study", tmp_path)
+    after = draw(again[1], again[0], 2)
+    assert len({tuple(one.items()) for one in before + after}) == 12
+
+
+def test_a_trial_that_ends_late_changes_no_finalist(tmp_path, data):
+    search, trials = open_search(tmp_path / "study", data)
+    list(iter_search(search, trials))
+    chosen = [rank_finalists(trials), 2, 2]
+    trials.study.set_user_attr("finals", chosen)
+    late = trials.take()
+    trials.propose(late, search.ranges)
+    list(search.iter_run(trials.folder / f"trial-{late.number}", search.make(late)))
+    trials.tell(late, 1.0, "COMPLETE")
+    *_, tuned = iter_finals(search, trials, *chosen)
+    assert {one.name for one in tuned.finalists} <= {"trial 0", "trial 1", str(search.net)}
+    assert list(iter_search(search, trials)) == []
+
+
 def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     def net(trial):
         return Net(Flatten(), Linear(2 + trial.suggest_int("more", 0, 1)), Output())
 
     study = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
     rows = study.trials.to_dicts()
-    assert Counter(row["state"] for row in rows) == {"complete": 2, "fail": 2}
+    states = Counter(row["state"] for row in rows)
+    assert (states["complete"], states.total()) == (2, 2 + states["fail"])
+    assert 10 <= states["fail"] <= 20  # ten in a row end the search
+    assert study.result.trials == 2
     assert all("has the same values" in row["error"] for row in rows if row["state"] == "fail")
 
 
@@ -134,7 +183,8 @@ def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
     study = tune(NET, data, over={"batch_size": "5,10"}, given={"epochs": 1}, runs_dir=tmp_path, name="study")
     assert study.trials["batch_size"].sort().to_list() == [5, 10]
     printed = capsys.readouterr().out
-    assert "all values: 2 trials, then finals: at most 10 trainings" in printed
+    assert "2 trials, which are all values, then finals: at most 10 trainings" in printed
+    assert "settings: epochs 1, batch_size 16, optimizer adam" in printed
     assert "finals: 2 trials and the recipe, each with 2 new seeds (at most 8 trainings" in printed
     assert re.search(r"^final: trial \d, seed 2: val accuracy .* % \(6 of 6\)$", printed, re.MULTILINE)
 
@@ -188,7 +238,7 @@ def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
     several = run_lamina("runs", "--study", url)
     assert (
         several.returncode,
-        "these studies: other, study. Choose one with --name; for lamina runs, with URL#NAME." in several.stderr,
+        "these studies: other, study. Choose one by URL#NAME." in several.stderr,
     ) == (2, True)
     assert run_lamina("runs", "--study", f"{url}#study").returncode == 0
 
@@ -235,3 +285,35 @@ def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
     assert not re.search(r"^(epoch|net|device|recipe|run|diagnosis)\b", printed, re.MULTILINE), printed
     assert printed.endswith(f"{study}\n")
     assert f"lamina tune --join '{study.path}' (for other cores)" in printed
+
+
+def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
+    study = optuna.create_study(direction="maximize")
+    for number, (state, lr) in enumerate([("COMPLETE", 0.1), ("PRUNED", 0.01), ("COMPLETE", 0.001), ("FAIL", 0.2)]):
+        trial = study.ask()
+        trial.suggest_float("lr", lr, lr * 1.001, log=True)
+        trial.suggest_categorical("flip", ["off", "random"])
+        trial.report(0.3, 1)
+        study.tell(trial, number / 10 if state == "COMPLETE" else None, optuna.trial.TrialState[state])
+    diverged = study.ask()
+    diverged.set_user_attr("error", "diverged")
+    study.tell(diverged, 0.0)
+    axes = draw_trials(study.get_trials(), "accuracy").axes[0]
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
+    heights = [line.get_ydata() for line in lines]
+    assert [float(one[0]) for one in heights] == pytest.approx([0.5, 1, 0], abs=0.01)  # on a logarithmic axis
+    assert np.isnan(heights[0][2])  # it was stopped, and has no score
+    assert [float(one[2]) for one in heights[1:]] == [0, 1]  # the best is drawn last, over the others
+    texts = [text.get_text() for text in axes.texts]
+    assert {"0.1", "0.001", "off", "random", "0.0 %", "20.0 %"} <= set(texts)
+    assert axes.get_title(loc="left").startswith("2 trials trained to the end (dark is best), 1 stopped")
+
+
+def test_importances_are_found_and_drawn():
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    study.optimize(lambda trial: trial.suggest_float("lr", 0, 1) + 0.01 * trial.suggest_float("dropout", 0, 1), 40)
+    found = find_importances(study)
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["lr"] > 0.8
+    axes = draw_importances(found).axes[0]
+    assert [text.get_text() for text in axes.texts] == [f" {100 * found[name]:.0f} %" for name in ("dropout", "lr")]

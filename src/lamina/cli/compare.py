@@ -33,6 +33,8 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
     if runs and (options.preparation or (loading and not is_trained)):
         raise RecipeError(f"A run stores how its images are loaded. Leave out {loading}.")
     if len(runs) == 2 and not is_trained:
+        if options.name is not None or options.device != "auto":
+            raise RecipeError("Two runs are compared by their stored predictions. Leave out --name and --device.")
         if runs[0].path.resolve() == runs[1].path.resolve():
             raise RunError(f"{options.a} and {options.b} are the same run. Compare two runs.")
         return print_comparison(judge_runs({str(run.path): [run] for run in runs}, plan.margin)[0], terminal)

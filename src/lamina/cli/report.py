@@ -10,6 +10,7 @@ from lamina.cli.output import writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Dataset
 from lamina.deploy.card import build_card
+from lamina.deploy.study_page import build_study_page, is_study
 from lamina.errors import DataError, LaminaError, RunError
 from lamina.files import write_atomically
 from lamina.runs.run import Run
@@ -18,6 +19,12 @@ from lamina.training.model import Model
 
 
 def run(options: ReportOptions, terminal: Terminal) -> int:
+    """Run the command."""
+    study = next((path for path in (options.run, Path("runs") / options.run) if is_study(path)), None)
+    if study is not None:
+        if options.card or options.data or options.net:
+            raise RunError(f"{study} is a study, which has only a report page. Leave out --card, --data and --net.")
+        return _write(options.file or study / "report.html", build_study_page(study), "page", terminal)
     run = load_run(options.run)
     if options.card:
         file = options.file or run.path / "README.md"
@@ -29,14 +36,19 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
         file = options.file or run.path / "report.html"
         dataset = _find_data(run, options.data, terminal)
         text = build_report_page(run, dataset, _find_model(run, options.net, terminal))
+    status = _write(file, text, "card" if options.card else "page", terminal)
+    if options.card:
+        terminal.remark('The license is "unknown" and the intended use is empty. Complete both by hand.')
+    return status
+
+
+def _write(file: Path, text: str, what: str, terminal: Terminal) -> int:
     with writing(file):
         write_atomically(file, text)
     size = len(text.encode())
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-    terminal.say(f"{'model card' if options.card else 'report'}: {file} ({shown})")
-    if options.card:
-        terminal.remark('The license is "unknown" and the intended use is empty. Complete both by hand.')
-    terminal.emit("card" if options.card else "page", file=str(file), bytes=size)
+    terminal.say(f"{'model card' if what == 'card' else 'report'}: {file} ({shown})")
+    terminal.emit(what, file=str(file), bytes=size)
     return 0
 
 

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from lamina.cli.options.evaluate_options import RunsOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import LaminaError
+from lamina.errors import LaminaError, RunError
 from lamina.runs.differences import compare_runs
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
-from lamina.studies.search import describe_values
+from lamina.studies.search import tabulate_trials
 from lamina.studies.trials import Trials, list_trials
 from lamina.studies.tuning import find_trials
-from lamina.targets import Score
 
 
 def run(options: RunsOptions, terminal: Terminal) -> int:
     """Run the command; damaged runs are listed with the reason."""
+    if options.diff is not None and options.study is not None:
+        raise RunError("--diff and --study list different things. Leave out one of them.")
     if options.diff is not None:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
     if options.study is not None:
-        place, _, name = options.study.partition("#") if "://" in options.study else (options.study, "", "")
-        _show_trials(find_trials(place, name or None, options.runs_dir), terminal)
+        _show_trials(find_trials(options.study, options.runs_dir), terminal)
         return 0
     rows, (runs, damaged) = [], find_runs(options.runs_dir)
     problems = [(each.path, each.problem) for each in damaged]
@@ -60,14 +60,10 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
 
 
 def _show_trials(trials: Trials, terminal: Terminal) -> None:
-    score, rows = Score(trials.settings["metric"], 0.0), []
-    for row in list_trials(trials):
+    rows = list_trials(trials)
+    for row in rows:
         terminal.emit("trial", **row)
-        known = "" if row["score"] is None else score.format(row["score"])
-        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        state = row["error"] or row["state"].replace("pruned", "stopped")
-        rows.append((str(row["trial"]), describe_values(row["values"]), state, known, str(row["epoch"] or ""), took))
-    terminal.tabulate(("trial", "values", "state", f"val {score.title}", "epoch", "seconds"), rows, texts=3)
+    terminal.tabulate(*tabulate_trials(rows, trials.settings["metric"]), texts=3)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

@@ -23,13 +23,21 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
     """Run the command."""
     choose = partial(choose_net, terminal=terminal)
     if options.join is not None:
-        fixed = (options.net, options.over, options.net_over, options.trials, options.time, options.storage)
+        fixed = (
+            options.net,
+            options.over,
+            options.net_over,
+            options.trials,
+            options.time,
+            options.storage,
+            options.name,
+        )
         if any(fixed) or options.given or options.preparation:
             raise RecipeError(
-                "--join continues a study that knows its net, ranges and settings. Leave out all but --data, --name, "
-                "--runs-dir and --device."
+                "--join continues a study that knows its net, ranges and settings. Leave out all but --data, "
+                "--runs-dir and --device; of several studies in a database, choose one by URL#NAME."
             )
-        trials = find_trials(options.join, options.name, options.runs_dir)
+        trials = find_trials(options.join, options.runs_dir)
         events = iter_joined(trials, options.data, choose, options.device, terminal.command)
         again = f"lamina tune --join {shlex.quote(hide_password(options.join))}"
     else:
@@ -59,10 +67,10 @@ def _split(flag: str, texts: tuple[str, ...]) -> Mapping[str, str]:
     """Ranges by name, from ``NAME=RANGE``."""
     found: dict[str, str] = {}
     for text in texts:
-        if "=" not in text:
+        if "=" not in text or text.startswith("="):
             raise RecipeError(
-                f"{flag} {text!r} has no range. Use {flag} {text}=LOW..HIGH or {text}=A,B,C. If it is the net, put it "
-                f"before {flag}."
+                f"{flag} {text!r} is not a name with a range. Use {flag} NAME=LOW..HIGH or NAME=A,B,C. If it is the "
+                f"net, put it before {flag}."
             )
         name, _, ranged = text.partition("=")
         name = name.replace("-", "_")

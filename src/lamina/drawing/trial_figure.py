@@ -1,34 +1,120 @@
-"""The trials of a tuning, drawn by Optuna: parallel coordinates, and how much each value matters."""
+"""The trials of a tuning: their values and scores as parallel coordinates, and how much each value matters."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from matplotlib import pyplot
+import matplotlib
+import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
 from lamina.targets import Score
 
+LONGEST_VALUE = 12  # characters
+COLOR_MAP = "viridis_r"  # dark is best; its palest tenth is left out, because it is hardly visible on white
+TICKS = 5
 
-def draw_trials(study: Any, metric: str, *, is_by_value: bool = False) -> Figure:
-    """Draw a line for each trial that was trained to the end, from its score to its values.
 
-    ``is_by_value`` draws instead how much each value matters; the bars add up to 1 (PED-ANOVA; Watanabe et al., IJCAI
-    2023).
+@dataclass(frozen=True)
+class Column:
+    """A vertical axis: the heights of the trials on it, from 0 to 1 (NaN for no value), and its ticks."""
+
+    name: str
+    heights: Sequence[float]
+    ticks: Sequence[tuple[float, str]]
+
+
+def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
+    """Draw a line for each trial of Optuna through its values to its score on ``val``.
+
+    Trials that were stopped are thin and gray, and end before the score; trials that failed are left out.
     """
-    from optuna.importance import PedAnovaImportanceEvaluator
-    from optuna.visualization import matplotlib
-
-    axes: Any
-    title = f"val {Score(metric, 0.0).title}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls its figures experimental
-        if is_by_value:
-            evaluator = PedAnovaImportanceEvaluator()
-            axes = matplotlib.plot_param_importances(study, evaluator=evaluator, target_name=title)
-        else:
-            axes = matplotlib.plot_parallel_coordinate(study, target_name=title)
-    figure: Figure = axes.figure
-    pyplot.close(figure)
+    score = Score(metric, 0.0)
+    kept = [one for one in trials if one.state.name in ("COMPLETE", "PRUNED") and "error" not in one.user_attrs]
+    finished = [one.value if one.state.name == "COMPLETE" else np.nan for one in kept]
+    scores = _spread(f"val {score.title}", finished, is_log=False, show=lambda value: score.format(value, 1))
+    columns = [*(_place(name, kept) for name in dict.fromkeys(name for one in kept for name in one.params)), scores]
+    figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
+    axes, colors = figure.add_subplot(), matplotlib.colormaps[COLOR_MAP]
+    quality = Normalize(-0.1, 1)
+    heights = np.array([column.heights for column in columns])
+    best_last = sorted(range(len(kept)), key=lambda at: -1.0 if np.isnan(finished[at]) else _rank(scores, at, score))
+    for at in best_last:
+        is_stopped = np.isnan(finished[at])
+        color, width = (FAINT_INK, 0.5) if is_stopped else (colors(quality(_rank(scores, at, score))), 1.6)
+        axes.plot(range(len(columns)), heights[:, at], color=color, linewidth=width, alpha=0.6 if is_stopped else 0.9)
+    for place, column in enumerate(columns):
+        axes.axvline(place, color=INK, linewidth=0.8)
+        for height, text in column.ticks:
+            axes.annotate(
+                text, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
+            )  # fmt: skip
+    axes.set_xticks(range(len(columns)), [label(column.name) for column in columns])
+    axes.set_xlim(-0.1, len(columns) - 0.5)
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    done = sum(not np.isnan(one) for one in finished)
+    about = f"{done} trials trained to the end (dark is best), {len(kept) - done} stopped earlier (gray)"
+    axes.set_title(about, loc="left", color=INK, fontsize=10)
     return figure
+
+
+def draw_importances(importances: Mapping[str, float]) -> Figure:
+    """Draw a bar for each value: the share of the differences in score that follows from it."""
+    figure = new_figure(7, 1 + 0.45 * len(importances))
+    axes, names = figure.add_subplot(), sorted(importances, key=lambda name: importances[name])
+    axes.barh(range(len(names)), [100 * importances[name] for name in names], color=COLORS[0])
+    for row, name in enumerate(names):
+        axes.text(100 * importances[name], row, f" {100 * importances[name]:.0f} %", va="center", color=INK)
+    axes.set_yticks(range(len(names)), [label(name) for name in names])
+    axes.set_title("how much each value matters", loc="left", color=INK)
+    axes.set_xlim(0, 110)
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def find_importances(study: Any) -> dict[str, float]:
+    """The importance of each value of an Optuna study; they add up to 1.
+
+    Source: PED-ANOVA, Watanabe et al., IJCAI 2023.
+    """
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls it experimental
+        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+
+
+def _place(name: str, trials: Sequence[Any]) -> Column:
+    """The axis of a value, which a function may not have drawn in all trials."""
+    values = [one.params.get(name) for one in trials]
+    kind = next(one.distributions[name] for one in trials if name in one.params)
+    if not hasattr(kind, "choices"):
+        numbers = [np.nan if value is None else float(value) for value in values]
+        return _spread(name, numbers, is_log=kind.log, show=lambda value: f"{value:.3g}")
+    choices, most = kind.choices, max(1, len(kind.choices) - 1)
+    ticks = [(at / most, label(str(choice), LONGEST_VALUE)) for at, choice in enumerate(choices)]
+    return Column(name, [np.nan if value is None else choices.index(value) / most for value in values], ticks)
+
+
+def _spread(name: str, numbers: Sequence[float], *, is_log: bool, show: Any) -> Column:
+    """The axis of numbers, from the smallest to the largest that occurs."""
+    known = np.log(numbers) if is_log else np.array(numbers)
+    low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
+    wide = high - low or 1.0
+    marks = np.linspace(low, high, TICKS)
+    ticks = {show(np.exp(mark) if is_log else mark): float((mark - low) / wide) for mark in marks}
+    return Column(name, list((known - low) / wide), [(height, text) for text, height in ticks.items()])
+
+
+def _rank(scores: Column, at: int, score: Score) -> float:
+    """How good a score is among all, from 0 to 1."""
+    return 1 - scores.heights[at] if score.lower_is_better else scores.heights[at]

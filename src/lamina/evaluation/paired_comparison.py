@@ -33,6 +33,8 @@ class PairedComparison(Event):
     image_half_width: float  # of the interval that would remain with any number of seeds, at the last look
     verdict: Verdict  # on A
     train_seconds: tuple[float, float]  # means for A and B
+    val_reached: tuple[float, float, float] | None = None  # score on val that all runs reach; mean seconds of A and B
+    val_at_equal_seconds: tuple[float, float, float] | None = None  # seconds; mean scores on val of A and B
 
     @property
     def seeds(self) -> int:
@@ -102,4 +104,10 @@ class PairedComparison(Event):
                 f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
                 f"({self._level}); A is better in {100 * self.probability_better:.0f} % of the pairs"
             )
-        return "\n".join([*lines, "training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds)])
+        lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
+        if self.val_reached is not None and self.val_at_equal_seconds is not None:
+            score, (reached, *took), (seconds, *scores) = a, self.val_reached, self.val_at_equal_seconds
+            title, common = f"val {score.title}", score.format(reached)
+            lines.append("to {} {}, which all runs reach: A {:.1f} s, B {:.1f} s".format(title, common, *took))
+            lines.append("{} after {:.1f} s: A {}, B {}".format(title, seconds, *map(score.format, scores)))
+        return "\n".join(lines)

@@ -6,9 +6,10 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -70,6 +71,9 @@ def plan_study(
                 f"{one} and {other} are the same net with the same recipe. Change the recipe of B, as in --b-lr 0.03; "
                 "to compare seeds with others, as in --b-seed 1000."
             )
+    dataset = named[0][1].dataset
+    if dataset.val is None and dataset.test is None:
+        raise DataError(f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1.")
     metrics = {each: one.recipe.find_metric(one.dataset.train.kind) for each, one in named}
     if len(set(metrics.values())) > 1:
         scored = ", ".join(f"{each} by {metric}" for each, metric in metrics.items())
@@ -88,19 +92,21 @@ def iter_comparisons(
     began, slowest, last = time.perf_counter(), 0.0, max(LOOKS) if plan.is_sequential else plan.seeds
     choose_device(device)  # fails before the folder is created
     with open_study(path, describe_experiments(experiments)) as state:
-        looks, is_repeated = state.get("looks", []), state.get("plan") == asdict(plan)
+        looks, known_plan, diverged = state.get("looks", []), state.get("plan", {}), state.get("diverged", [])
+        is_repeated = known_plan == asdict(plan)
         if is_repeated and state["is_finished"]:
             last = looks[-1]  # loads the runs
         else:
             slowest = yield from _announce(path, experiments, plan, device)
-        if looks and not is_repeated:
+        if looks and known_plan | {"margin": None} != asdict(replace(plan, margin=None)):
             known = f"a result with {', '.join(map(str, looks))} seeds is known"
             yield Decision("warning", known, "choose the number of seeds beforehand")
-        runs: dict[str, list[Run]] = {name: [] for name in experiments}
+        runs: dict[str, list[Run]] = {name: [] for name in experiments if name not in diverged}
         for count in itertools.count(1):
             seed_began = time.perf_counter()
             train = partial(iter_seed, path, experiments, count - 1, device=device, command=command)
             yield from _train_seed(runs, train, count - 1)
+            state["diverged"] = [name for name in experiments if name not in runs]
             slowest = max(slowest, time.perf_counter() - seed_began)
             is_last = count == last
             if last is None and plan.seconds is not None and count >= 2:
@@ -128,8 +134,8 @@ def _draw(judged: Sequence[PairedComparison], file: Path) -> None:
 
 def read_comparisons(path: Path) -> list[PairedComparison]:
     """The results of a study."""
-    derived = ("event", "words", "seeds")
-    stored = [{key: one[key] for key in one if key not in derived} for one in read_study(path).get("results", [])]
+    names = [field.name for field in fields(PairedComparison)]
+    stored = [{key: one[key] for key in names if key in one} for one in read_study(path).get("results", [])]
     return [from_json_values(PairedComparison, one, str(path / STUDY_FILE)) for one in stored]
 
 
@@ -217,14 +223,33 @@ def judge_runs(
                 probability_better=probability_better(differences), verdict=verdict,
                 seeds_to_detect=effect.seeds_to_detect(max(limit, abs(effect.difference)), 1 - level),
                 image_half_width=effect.image_half_width(last_look),
-                train_seconds=(_mean_seconds(runs[name]), _mean_seconds(runs[reference])),
+                **_compare_times(runs[name], runs[reference], score),
             )
         )  # fmt: skip
     return found
 
 
-def _mean_seconds(runs: Sequence[Run]) -> float:
-    return statistics.fmean(sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs()) for run in runs)
+def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> dict[str, Any]:
+    """The seconds of training, to a score on ``val`` that all runs reach, and the scores on ``val`` at equal time."""
+    curves = [[_read_curve(run, f"val_{score.name}") for run in each] for each in (runs, others)]
+    found: dict[str, Any] = {"train_seconds": tuple(statistics.fmean(one[2] for one in each) for each in curves)}
+    every = [one for each in curves for one in each]
+    if not all(len(scores) for _, scores, _ in every):
+        return found
+    sign, end = -1 if score.lower_is_better else 1, min(seconds for _, _, seconds in every)
+    common = min(float((sign * scores).max()) for _, scores, _ in every)
+    took = [statistics.fmean(times[np.argmax(sign * scores >= common)] for times, scores, _ in each) for each in curves]
+    at_end = [statistics.fmean(np.interp(end, times, scores) for times, scores, _ in each) for each in curves]
+    return found | {"val_reached": (sign * common, *took), "val_at_equal_seconds": (end, *at_end)}
+
+
+def _read_curve(run: Run, name: str) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"], float]:
+    """The seconds of training before each evaluation on ``val``, the scores there, and all seconds of training."""
+    rows = run.folder.history.epochs()
+    ends = [*itertools.accumulate((row["train_seconds"] or 0.0 for row in rows), initial=0.0)]
+    known = [(end, row[name]) for end, row in zip(ends[1:], rows, strict=True) if row.get(name) is not None]
+    times, scores = np.array(known, np.float64).reshape(-1, 2).T
+    return times, scores, ends[-1]
 
 
 def find_outputs(run: Run) -> Outputs:

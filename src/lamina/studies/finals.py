@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from lamina.runs.start import shorten_net_name
 from lamina.studies.choice_events import Decision
 from lamina.studies.comparison import judge_runs
 from lamina.studies.experiments import Experiment
-from lamina.studies.search import Search, describe_values, score_on_val
-from lamina.studies.trials import Trials, import_optuna, wait
+from lamina.studies.search import Search, describe_values, format_minutes, score_on_val
+from lamina.studies.trials import Trials, find_new, import_optuna, wait
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
@@ -52,10 +53,6 @@ class Finalist:
     def mean(self) -> float:
         """The mean of the scores with the other seeds."""
         return statistics.fmean(self.scores)
-
-
-DERIVED = ("event", "best", "val", "test", "luck")
-"""Keys of the JSON object of :class:`Tuned` that are not its fields."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +97,14 @@ class Tuned(Event):
         }  # fmt: skip
 
     def __str__(self) -> str:
-        return "\n".join([format_table(*self._table(), texts=2), *self._lines()])
+        return "\n".join([format_table(*self.table(), texts=2), *self.summary_lines()])
 
     def _repr_html_(self) -> str:
-        return card(f"Study {self.study}", table(*self._table(), texts=2), *(wrap("p", one) for one in self._lines()))
+        lines = (wrap("p", one) for one in self.summary_lines())
+        return card(f"Study {self.study}", table(*self.table(), texts=2), *lines)
 
-    def _table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The headings and rows of the table of finalists."""
         format_score = Score(self.metric, 0.0).format
         searched = ("" if one.search_score is None else format_score(one.search_score) for one in self.finalists)
         rows = [
@@ -114,14 +113,16 @@ class Tuned(Event):
         ]
         return ("finalist", "values", "val, search", f"val, mean of {len(self.winner.scores)} seeds"), rows
 
-    def _lines(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
+        """The winner, its luck, its score on ``test`` and the comparison with the recipe, in words."""
         score, winner = Score(self.metric, 0.0), self.winner
         lines = [f"best: {winner.name}: {describe_values(winner.values)}"]
         if self.luck is None:
             lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
         else:
-            luck = f"{100 * self.luck:.2f} points" if score.is_fraction else f"{self.luck:.4g}"
-            lines.append(f"luck in the search: {luck}, by which it scored better there than on average with new seeds")
+            luck = f"{abs(100 * self.luck):.2f} points" if score.is_fraction else f"{abs(self.luck):.4g}"
+            how = "worse" if self.luck < 0 else "better"
+            lines.append(f"luck: {luck} {how} in the search than on average with new seeds")
         if self.test_mean is None:
             lines.append("no test split, so no score on images that no choice has seen; draw one with --test 0.2")
         else:
@@ -144,15 +145,28 @@ def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> floa
     return finalists + (finalists + has_base) * seeds
 
 
-def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Generator[RunEvent, None, None]:
+def rank_finalists(trials: Trials) -> list[int]:
+    """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
+    ranked = [one.number for state in ("COMPLETE", "PRUNED") for one in trials.rank(state)]
+    if not ranked:
+        errors = [one.user_attrs["error"] for one in trials.read() if "error" in one.user_attrs]
+        known = f" The last trial {errors[-1]}" if errors else ""
+        raise RunError(f"No trial has a score, so there is no result. Search other ranges, or allow more time.{known}")
+    return ranked
+
+
+def iter_finals(
+    search: Search, trials: Trials, ranked: Sequence[int], count: int, seeds: int
+) -> Generator[RunEvent, None, None]:
     """Train the best trials and the recipe itself with other seeds, and write ``final.json``."""
     metric, known = trials.settings["metric"], (yield from wait(trials.read))
     runs: dict[str, list[Run]] = {}
     found: list[Finalist] = []
-    chosen = yield from _choose_finalists(search, trials, count)
+    chosen = yield from _choose_finalists(search, trials, [known[number] for number in ranked], count)
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
+    began = time.perf_counter()
     for one, experiment in chosen:
         runs[one.name] = []
         try:
@@ -161,8 +175,10 @@ def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Gener
                 seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
                 runs[one.name].append((yield from search.iter_run(folder, seeded)))
                 one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
-                done, score = sum(map(len, runs.values())), Score(metric, one.scores[-1])
-                yield Decision("final", f"{one.name}, seed {seed}: val {score}", f"{done} of {len(chosen) * seeds}")
+                done, score, every = sum(map(len, runs.values())), Score(metric, one.scores[-1]), len(chosen) * seeds
+                left = (time.perf_counter() - began) / done * (every - done)
+                more = f", {format_minutes(left)} left" if left else ""
+                yield Decision("final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}")
             found.append(one)
         except NotFiniteError as error:
             yield Decision("warning", f"{one.name} diverged, and is left out", str(error))
@@ -180,17 +196,16 @@ def iter_finals(search: Search, trials: Trials, count: int, seeds: int) -> Gener
             tested += [one.score.value for one in reports if one is not None and name == best.name]
         if base is not None and base is not best:
             compared = judge_runs({one.name: runs[one.name] for one in (best, base)}, None, ALPHA)[0]
-    tuned = Tuned(str(trials.folder), len(known), metric, tuple(found), best, compared, tuple(tested))
+    tuned = Tuned(str(trials.folder), len(find_new(known)), metric, tuple(found), best, compared, tuple(tested))
     write_json(trials.folder / FINAL, tuned.to_json())
     yield tuned
 
 
 def _choose_finalists(
-    search: Search, trials: Trials, count: int
+    search: Search, trials: Trials, ranked: Sequence[Any], count: int
 ) -> Generator[RunEvent, None, list[tuple[Finalist, Experiment]]]:
     """The best trials, without scores of other seeds; finishes those that were stopped."""
     chosen: list[tuple[Finalist, Experiment]] = []
-    ranked = yield from wait(lambda: [*trials.rank("COMPLETE"), *trials.rank("PRUNED")])
     for one in ranked:
         if len(chosen) == count:
             break
@@ -201,13 +216,6 @@ def _choose_finalists(
             except NotFiniteError:
                 continue
         chosen.append((Finalist(f"trial {one.number}", one.params, score, ()), experiment))
-    if not chosen:
-        known = yield from wait(trials.read)
-        errors = [one.user_attrs["error"] for one in known if "error" in one.user_attrs]
-        raise RunError(
-            f"No trial was trained to its last epoch, so there is no result. Allow more time or trials."
-            f"{f' The last one {errors[-1]}' if errors else ''}"
-        )
     return chosen
 
 
@@ -218,6 +226,8 @@ def read_final(path: Path) -> Tuned | None:
         return None
     stored = parse_object(read_bytes(file), str(file))
     try:
-        return from_json_values(Tuned, {key: stored[key] for key in stored if key not in DERIVED}, "final")
+        return from_json_values(Tuned, {one.name: stored[one.name] for one in fields(Tuned)}, "final")
+    except KeyError as error:
+        raise damaged(str(file), f"{error} is missing") from error
     except ValueError as error:
         raise damaged(str(file), error) from error

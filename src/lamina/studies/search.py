@@ -8,15 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset
 from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, escape, plural
 from lamina.evaluation.paired import score_images
+from lamina.files import read_bytes
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
 from lamina.runs.net_names import NetChoice
+from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
@@ -24,7 +28,7 @@ from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.studies.space import Range, Span, insert_sizes, parse_settings, parse_sizes, to_distribution
-from lamina.studies.trials import TrialLostError, Trials, import_optuna, wait
+from lamina.studies.trials import MOST_REPEATS, TrialLostError, Trials, find_new, import_optuna, wait
 from lamina.targets import Score
 from lamina.training.events import Epoch, Event
 from lamina.training.parts import describe_part
@@ -59,30 +63,29 @@ class Search:
         for others, how in ((self.given, "given and searched"), (self.net_over, "a setting and a size")):
             if twice := sorted(self.over.keys() & others.keys()):
                 raise RecipeError(f"{twice[0]} is both {how}. Leave out or rename one of them.")
-        if isinstance(self.net, str):
-            parse_sizes(self.net_over, self.net)
-        elif self.net_over:
+        if self.net_over and not isinstance(self.net, str):
             raise RecipeError("net_over names sizes in layers, but net is a function. Draw the sizes in the function.")
-        example, images = self.example(), self.dataset.train
-        for name, one in parse_settings(self.over).items():
+        experiment, images = self.example[0], self.dataset.train
+        for name in self.over:
+            one = self.ranges[name]
             for value in (one.low, one.high) if isinstance(one, Span) else one:  # which the net may not be able to use
-                recipe = overlay(example.recipe, {**self.given, name: value})
-                net = example.net.make(recipe.seed, images.shape, task_of(images).outputs)
+                recipe = overlay(experiment.recipe, {**self.given, name: value})
+                net = experiment.net.make(recipe.seed, images.shape, task_of(images).outputs)
                 prepare_training(net, images, recipe, self.device)
 
     @property
     def base(self) -> Experiment | None:
         """The experiment without searched values; ``None`` if its net depends on them."""
-        return self._fit(self.net) if isinstance(self.net, str) and not self.net_over else None
+        return self.example[0] if isinstance(self.net, str) and not self.net_over else None
 
     def make(self, trial: Any) -> Experiment:
         """The experiment of a trial of Optuna. Given settings win over what follows from the values of the trial."""
         drawn = {name: trial._suggest(name, to_distribution(one)) for name, one in self.ranges.items()}
         sizes = {name: drawn.pop(name) for name in self.net_over}
-        experiment = self._fit(insert_sizes(self.net, sizes) if isinstance(self.net, str) else self.net(trial))
+        experiment = self.base or self._fit(trial, sizes)[0]
         return replace(experiment, recipe=overlay(experiment.recipe, {**self.given, **drawn}))
 
-    @property
+    @cached_property
     def ranges(self) -> dict[str, Range]:
         """The ranges of settings and sizes, without those that a function draws from."""
         sizes = parse_sizes(self.net_over, self.net) if isinstance(self.net, str) else {}
@@ -94,18 +97,27 @@ class Search:
         counts = (one.count if isinstance(one, Span) else len(one) for one in self.ranges.values())
         return math.inf if callable(self.net) else math.prod(counts)
 
-    def _fit(self, net: Any) -> Experiment:
+    @cached_property
+    def example(self) -> tuple[Experiment, list[Decision]]:
+        """The experiment with the first sizes and the settings that are not searched, and how its recipe was fitted."""
+        optuna = import_optuna()
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+        sizes = {name: trial._suggest(name, to_distribution(self.ranges[name])) for name in self.net_over}
+        return self._fit(trial, sizes)
+
+    def _fit(self, trial: Any, sizes: Mapping[str, Any]) -> tuple[Experiment, list[Decision]]:
         """An experiment without ``test``, which no trial reads."""
+        net: Any = insert_sizes(self.net, sizes) if isinstance(self.net, str) else self.net(trial)
+        if not isinstance(net, str | Net):
+            raise NetError(
+                f"The function returned {type(net).__name__}, not a Net. Return Net(…), whose first weights follow "
+                "from the seed of each run."
+            )
         untested = replace(self.dataset, test=None)
-        experiment, _ = fit_experiment(self.choose(net), untested, self.recipe, self.given)
+        experiment, decisions = fit_experiment(self.choose(net), untested, self.recipe, self.given)
         # One metric for all trials, also if class weights are searched.
         metric = experiment.recipe.find_metric(self.dataset.train.kind)
-        return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric}))
-
-    def example(self) -> Experiment:
-        """The experiment without searched values, or with the first random ones."""
-        optuna = import_optuna()
-        return self.base or self.make(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+        return replace(experiment, recipe=overlay(experiment.recipe, {"metric": metric})), decisions
 
     def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
         """Train a run of an experiment, or continue it."""
@@ -116,12 +128,14 @@ class Search:
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, from which another worker makes the same search."""
-        example = self.example().recipe
+        origin, example = self.example[0].net.origin, self.example[0].recipe
+        file = Path(origin.file) if isinstance(origin, OwnModule) and origin.file else None
         ranges = {"over": dict(self.over), "net_over": dict(self.net_over), "given": dict(self.given)}
         data = {"data": self.dataset.source, "fingerprint": self.dataset.fingerprint}
         return {
             "net": self.net if isinstance(self.net, str) else None,
-            "function": describe_part(self.net) if callable(self.net) else None, "recipe": self.recipe, **ranges,
+            "function": describe_part(self.net) if callable(self.net) else None,
+            "file": file and sha256(read_bytes(file)).hexdigest(), "recipe": self.recipe, **ranges,
             **data, "preparation": self.dataset.preparation.to_json(), "metric": example.metric, "seed": example.seed,
             "epochs": None if "epochs" in self.over else example.epochs,
         }  # fmt: skip
@@ -129,7 +143,7 @@ class Search:
     def __str__(self) -> str:
         net = self.net if isinstance(self.net, str) else getattr(self.net, "__name__", "net")
         ranges = ", ".join(f"{name} {text}" for name, text in {**self.over, **self.net_over}.items())
-        return f"{':'.join(filter(None, (net, self.recipe)))}, {ranges or 'sizes of the net'}"
+        return f"{':'.join(filter(None, (net, self.recipe)))}, {ranges or 'values that the function draws'}"
 
 
 @dataclass(frozen=True)
@@ -161,19 +175,23 @@ def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> G
             yield from wait(trials.recover)
         stored, known = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
         limits = stored.get("limits", {})  # empty while the leader starts
-        is_over = not limits or "finals" in stored or time.time() >= (limits.get("until") or math.inf)
-        states = Counter(one.state.name for one in known)
-        if (limits and states["WAITING"]) or not (is_over or len(known) >= (limits.get("trials") or math.inf)):
+        states, ended = Counter(one.state.name for one in known), find_new(known)
+        has_new = len(known) < MOST_REPEATS or bool(find_new(known[-MOST_REPEATS:]))
+        is_over = not limits or not has_new or time.time() >= (limits.get("until") or math.inf)
+        if "finals" not in stored and (
+            (limits and states["WAITING"]) or not (is_over or len(ended) >= (limits.get("trials") or math.inf))
+        ):
             try:
                 yield (yield from _iter_trial(search, trials))
             except TrialLostError:
-                yield Decision("warning", "another worker continues this trial", "this one was not heard of")
+                yield Decision("warning", "another process continues this trial", "this one was silent for too long")
         elif limits and not (is_leader and states["RUNNING"]):
             return
         else:
             if not is_waiting:
-                others = f"{plural(states['RUNNING'], 'trial', 'trials')} of other workers" if limits else "the leader"
-                yield Decision("waiting", f"for {others}", "Ctrl-C stops it")
+                running = plural(states["RUNNING"], "trial", "trials")
+                others = f"{running} of other processes" if limits else "the leader"
+                yield Decision("waiting", f"for {others}", "if one was lost, for a minute; Ctrl-C stops it")
             is_waiting = True
             time.sleep(1.0)
 
@@ -215,8 +233,9 @@ def _iter_until_stopped(
         if not isinstance(event, Epoch) or event.score is None or event.score.name != metric:
             continue
         epoch, score = event.epoch, event.score.value
-        if (yield from wait(lambda: trials.report(trial, epoch, score))):  # noqa: B023 is called at once
-            return f"stopped after epoch {epoch}, among the worse"
+        yield from wait(lambda: trials.report(trial, epoch, score))  # noqa: B023 is called at once
+        if (yield from wait(lambda: trials.is_worse(trial, epoch))):  # noqa: B023
+            return f"stopped after epoch {epoch}, not among the best third"
     return FINISHED
 
 
@@ -237,3 +256,14 @@ def describe_values(values: Mapping[str, Any]) -> str:
     """``lr 0.0312, batch_size 100``; numbers have three digits."""
     shown = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in values.values())
     return ", ".join(f"{name} {value}" for name, value in zip(values, shown, strict=True))
+
+
+def tabulate_trials(rows: Iterable[Mapping[str, Any]], metric: str) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """The headings and rows of the table of trials, from :func:`~lamina.studies.trials.list_trials`."""
+    score, lines = Score(metric, 0.0), []
+    for row in rows:
+        known = "" if row["score"] is None else score.format(row["score"])
+        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        state = row["error"] or row["state"].replace("pruned", "stopped")
+        lines.append((str(row["trial"]), describe_values(row["values"]), state, known, str(row["epoch"] or ""), took))
+    return ("trial", "values", "state", f"val {score.title}", "epoch", "seconds"), lines

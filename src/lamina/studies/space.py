@@ -18,6 +18,8 @@ from lamina.training.recipe import Recipe
 
 FIXED = ("seed", "patience", "metric", "aim", "cost", "lanes", "precision", "compile")
 """Settings that are not searched: chance, the score, and how exactly to compute."""
+COLUMNS = ("trial", "state", "score", "epoch", "seconds", "error", "values")
+"""Names of the table of trials, which a size cannot have."""
 TUNED = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in FIXED}
 
 
@@ -41,10 +43,12 @@ Range: TypeAlias = Span | tuple[Any, ...]
 
 def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
     """Parse ``1e-4..1e-1:log``, ``32..256`` or ``50,100,200``; without ``is_whole``, whole ends give whole numbers."""
-    expected = f"Use a range, as in {name}=0.001..0.1:log, or values, as in {name}=50,100,200."
+    expected = f"Use a range, as in {name}=LOW..HIGH or {name}=LOW..HIGH:log, or values, as in {name}=A,B,C."
     if (found := re.fullmatch(r"(.+)\.\.([^:]+)(:log)?", text)) is None:
-        values = tuple(map(_read_value, text.split(",")))
-        if len(set(values)) < 2:
+        if ".." in text or ":" in text:
+            raise RecipeError(f"The range of {name} is {text!r}, which has another form. {expected}")
+        values = tuple(dict.fromkeys(map(_read_value, text.split(","))))
+        if len(values) < 2:
             raise RecipeError(f"{name} has only one value to try, {text!r}. {expected}")
         return values
     ends = [_read_value(end) for end in found.groups()[:2]]
@@ -74,11 +78,10 @@ def _read_value(text: str) -> Any:
 def parse_settings(texts: Mapping[str, str]) -> dict[str, Range]:
     """The range of each setting of a recipe."""
     found = {}
-    for given, text in texts.items():
-        name = given.replace("-", "_")
+    for name, text in texts.items():
         if name not in TUNED:
             reason = "cannot be tuned" if name in FIXED else "is not a setting of a recipe"
-            raise RecipeError(f"{given} {reason}. {suggest(name, TUNED)}")
+            raise RecipeError(f"{name} {reason}. {suggest(name, TUNED)}")
         is_whole = isinstance(TUNED[name], int) and not isinstance(TUNED[name], bool)
         found[name] = parse_range(name, text, is_whole=is_whole)
     return found
@@ -92,6 +95,8 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
             f'lamina tune "Flatten(), Linear(width), ReLU(), Output()" --net-over width=32..256.'
         )
     for name in texts:
+        if name in COLUMNS:
+            raise NetError(f"{name} is a column of the table of trials. Use another name for the size.")
         if not re.search(rf"\b{re.escape(name)}\b(?!\s*[(=])", net):
             raise NetError(f"{name} does not stand for a number in the layers {net}. Write it in place of one.")
     return {name: parse_range(name, text) for name, text in texts.items()}

@@ -29,6 +29,7 @@ from lamina.studies.named_net import IterTrain, fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.training.recipe import overlay
 
+OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 
@@ -145,7 +146,8 @@ def find_experiment(
     record = source.record
     if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
         raise RunError(f"{source.path} was trained on other images, or at another size. Name its net instead.")
-    if (record.net is None and record.timm is None) or record.started_from is not None:
+    is_stored = (record.net is not None or record.timm is not None) and not OWN_CODE & record.parts.keys()
+    if not is_stored or record.started_from is not None or record.branched_from is not None:
         raise RunError(f"A study cannot repeat {source.path}: its code or first weights are not stored. Name its net.")
     net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)

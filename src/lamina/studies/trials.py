@@ -9,10 +9,9 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +33,7 @@ LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
 DATABASE = "study.db"
 FIRST = 10  # trials with evenly spread values, before the sampler proposes any
 MOST_DRAWS = 1000  # of values, until no other trial has them
+MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
 REDUCTION = 3  # successive halving: a third of the trials goes on
 
 
@@ -74,7 +74,7 @@ class Trials:
     def find_progress(self) -> tuple[int, Score | None, float]:
         """How many trials have ended, the best score so far, and about how many seconds the search still takes."""
         limits, finished = self.study.user_attrs["limits"], self.rank("COMPLETE")
-        took = [one.duration.total_seconds() for one in self.read("COMPLETE", "PRUNED", "FAIL")]
+        took = [one.duration.total_seconds() for one in find_new(self.read("COMPLETE", "PRUNED", "FAIL"))]
         if limits["trials"] is None:
             left = max(0.0, limits["until"] - time.time())
         else:
@@ -94,16 +94,17 @@ class Trials:
 
         # Seeded by the number of the trial, so that no two workers draw the same values.
         seed = derive_seed(self.settings["seed"], f"trial {trial.number}") % 2**32
-        tpe = TPESampler(seed=seed, n_startup_trials=FIRST, constant_liar=True)
-        points = torch.quasirandom.SobolEngine(max(1, len(ranges)), scramble=True, seed=self.settings["seed"])
-        points.fast_forward(trial.number)
-        values, others = find_values(ranges, points.draw()), [one.params for one in self.read()]
-        if len(self.read("COMPLETE", "PRUNED")) >= FIRST:
-            ask = partial(tpe.sample_independent, self.study, self.study._storage.get_trial(trial._trial_id))
-            values = {name: ask(name, to_distribution(one)) for name, one in ranges.items()}
-        for _ in range(MOST_DRAWS):
-            if values in others:
-                values = find_values(ranges, points.draw())
+        tpe, values = TPESampler(seed=seed, n_startup_trials=FIRST, constant_liar=True), {}
+        if ranges:  # a function draws its values itself
+            points = torch.quasirandom.SobolEngine(len(ranges), scramble=True, seed=self.settings["seed"])
+            points.fast_forward(trial.number)
+            space = {name: to_distribution(one) for name, one in ranges.items()}
+            # Empty until so many trials have ended.
+            values = tpe.sample_relative(self.study, self.study._storage.get_trial(trial._trial_id), space)
+            values, others = values or find_values(ranges, points.draw()), [one.params for one in self.read()]
+            for _ in range(MOST_DRAWS):
+                if values in others:
+                    values = find_values(ranges, points.draw())
         with _ignore_warnings():
             self.study.sampler = PartialFixedSampler(values, tpe)
 
@@ -111,6 +112,7 @@ class Trials:
         """Raise ``RecipeError`` if an earlier trial has the same values."""
         for one in self.read():
             if one.number < trial.number and one.params == trial.params:
+                trial.set_user_attr("repeats", one.number)
                 raise RecipeError(f"trial {one.number} has the same values.")
 
     @contextmanager
@@ -136,6 +138,15 @@ class Trials:
             is_over.set()
             thread.join(timeout=1)  # while the database is down, it may wait for a connection
 
+    @contextmanager
+    def timing(self, began: float) -> Iterator[None]:
+        """Store the seconds since ``began``, also if a signal ends the block."""
+        try:
+            yield
+        finally:
+            with suppress(*_find_outages()):
+                self.study.set_user_attr("used_seconds", time.time() - began)
+
     def recover(self) -> None:
         """Offer the trials of silent workers again; only the leader calls this."""
         from optuna.exceptions import UpdateFinishedTrialError
@@ -151,11 +162,14 @@ class Trials:
                     storage.set_trial_user_attr(row, "worker", "")  # a worker that was only asleep has lost it
                     _offer(storage, row)
 
-    def report(self, trial: Any, epoch: int, score: float) -> bool:
-        """Store the score of an epoch; returns whether successive halving stops the trial here."""
+    def report(self, trial: Any, epoch: int, score: float) -> None:
+        """Store the score of an epoch."""
         self._check(trial)
         with _ignore_warnings():  # a trial that starts again reports its epochs again
             trial.report(score, epoch)
+
+    def is_worse(self, trial: Any, epoch: int) -> bool:
+        """Whether successive halving stops the trial after this epoch."""
         epochs = self.settings["epochs"]
         return epochs is not None and 2 * epoch <= epochs and bool(trial.should_prune())
 
@@ -164,7 +178,8 @@ class Trials:
         from optuna.trial import TrialState
 
         self._check(trial)
-        if error is not None:
+        is_told = self.study._storage.get_trial(trial._trial_id).state.is_finished()  # before the connection was lost
+        if error is not None and not is_told:
             trial.set_user_attr("error", error)
         return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
 
@@ -175,6 +190,11 @@ class Trials:
     def _mark(self, row: int, worker: str) -> None:
         self.study._storage.record_heartbeat(row)
         self.study._storage.set_trial_user_attr(row, "worker", worker)
+
+
+def find_new(trials: Sequence[Any]) -> list[Any]:
+    """The trials that do not repeat the values of others."""
+    return [one for one in trials if "repeats" not in one.user_attrs]
 
 
 def list_trials(trials: Trials) -> list[dict[str, Any]]:
@@ -246,6 +266,8 @@ def connect(url: str | None, folder: Path) -> Any:
 
     # A new connection for each transaction, so that none is left open, or found dead after the server has restarted.
     options: dict[str, Any] = {"poolclass": NullPool}
+    if url is not None and not url.startswith(("postgres", "sqlite")):
+        raise _refuse(url)
     if url is None:
         file = folder.resolve() / DATABASE
         options["creator"] = lambda: sqlite3.connect(file, timeout=60)  # a URL cannot contain all names of files
@@ -258,14 +280,19 @@ def connect(url: str | None, folder: Path) -> Any:
                 engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
             )  # fmt: skip
     except ArgumentError:
-        raise RunError(
-            f"storage is {url!r}, which is not the URL of a database. Use postgresql://USER:PASSWORD@HOST/DATABASE."
-        ) from None
+        raise _refuse(url) from None
     except ImportError as error:
         raise RunError(f"{error} For PostgreSQL, run pip install 'lamina[tune]'.") from None
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         where = folder / DATABASE if url is None else hide_password(url)
         raise RunError(f"Cannot open the database {where}: {_explain(error)}.") from None
+
+
+def _refuse(url: str | None) -> RunError:
+    return RunError(
+        f"storage is {hide_password(str(url))!r}, which is not the URL of a PostgreSQL database. Use "
+        "postgresql://USER:PASSWORD@HOST/DATABASE."
+    )
 
 
 def create_study(storage: Any, name: str, settings: Mapping[str, Any], leader: str) -> None:
@@ -289,13 +316,14 @@ def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
     known = sorted(one.study_name for one in storage.get_all_studies())
     name = known[0] if name is None and len(known) == 1 else name
     if name not in known:
-        several = f"these studies: {name_some(known)}. Choose one with --name; for lamina runs, with URL#NAME."
+        several = f"these studies: {name_some(known)}. Choose one by URL#NAME."
         none = "no study. Start one with lamina tune NET --over … --storage URL."
         raise RunError(f"The database contains {several if known else none}")
     study = optuna.load_study(study_name=name, storage=storage)
     if (settings := study.user_attrs.get("settings")) is None:
         raise RunError(
-            f"lamina tune did not start the study {name}, or is about to. Try again, or choose another name."
+            f"The study {name} has no settings. If lamina tune is starting it at this moment, try again; otherwise it "
+            "is of another program."
         )
     least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))  # epochs before trials are compared, then thrice
     study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=REDUCTION)

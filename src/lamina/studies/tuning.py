@@ -14,23 +14,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from lamina.data import Dataset, Images, Preparation, load_data
 from lamina.data.load import as_dataset
-from lamina.errors import LaminaWarning, RecipeError, RunError, check_type, plural
+from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError, check_type, plural
 from lamina.files import write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
+from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import check_name, choose_net, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import check_seconds, time_experiment
-from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, read_final
+from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, rank_finalists, read_final
 from lamina.studies.search import Search, Tried, format_minutes, iter_search
 from lamina.studies.study import name_study, open_study, read_study
-from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
+from lamina.studies.trials import DATABASE, Trials, connect, create_study, find_new, list_trials, open_trials, wait
 from lamina.text import hide_password
 from lamina.values import explain_call
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     import polars
 
 DEFAULT_TRIALS = 30
-FIGURE = "trials.png"
+FIGURE, IMPORTANCES = "trials.png", "importances.png"
 LEAST_FOR_IMPORTANCES = 10  # finished trials
 
 
@@ -69,7 +72,7 @@ class Study:
         import polars
 
         folder = Path(self.path).resolve()
-        rows = list_trials(find_trials(self.storage or str(folder), folder.name, folder.parent))
+        rows = list_trials(find_trials(f"{self.storage}#{folder.name}" if self.storage else str(folder), folder.parent))
         return polars.DataFrame([row | row["values"] for row in rows], infer_schema_length=None).drop("values")
 
     def __str__(self) -> str:
@@ -100,13 +103,14 @@ def tune(
 
     Args:
         net: A net by name or layers, which may contain names of sizes; or a function from a trial of Optuna to a net.
-        data: As for :func:`~lamina.train`; a tenth of ``train`` becomes ``val``, unless there is one.
+        data: As for :func:`~lamina.train`, with a ``val`` split; of a name or a path, lamina takes a tenth of ``train``
+            as ``val`` if there is none.
         over: Ranges of settings of the recipe, such as ``{"lr": "1e-4..1e-1:log", "batch_size": "50,100,200"}``.
         net_over: Ranges of the sizes in ``net``, such as ``{"width": "32..256"}``.
         recipe: Name of the net's recipe; by default its first.
         given: Other settings of the recipe.
         trials: Number of trials of all workers, at least 2; by default 30.
-        seconds: Time limit in place of a number of trials. The finals take at most half of it.
+        seconds: Time limit in place of a number of trials. At least half of it is for the search.
         storage: URL of a PostgreSQL database that several machines share; by default SQLite in the study's folder.
         name: Name of the study. By default, an interrupted study of the same search is continued.
         runs_dir: Folder of the study.
@@ -128,6 +132,12 @@ def tune(
         check_type(text, (str,), f"the range of {setting}", 'text, such as "0.01..0.1" or "50,100"', is_optional=False)
     check_type(storage, (str,), "storage", "the URL of a database")
     check_type(name, (str,), "name", "text")
+    check_type(recipe, (str,), "recipe", "the name of a recipe; single settings belong into given")
+    if isinstance(net, nn.Module):
+        raise NetError(
+            f"net is a module, {type(net).__name__}, which would start with the same weights in each run. Pass layers, "
+            "or a function that returns a Net."
+        )
     net = str(net) if isinstance(net, Net) else net
     dataset = as_dataset(data) if isinstance(data, Dataset | Images) else draw_val(as_dataset(data))
     search = Search(net, recipe, given or {}, over or {}, net_over or {}, dataset, choose_net, device)
@@ -143,6 +153,8 @@ def draw_val(dataset: Dataset) -> Dataset:
     """The loaded data set, if necessary with a tenth of ``train`` as ``val``."""
     if dataset.val is not None or dataset.preparation.val_fraction is not None:
         return dataset
+    if dataset.preparation.fold is not None:
+        raise DataError("A fold has no val split to compare trials on. Leave out fold.")
     with warnings.catch_warnings(action="ignore", category=LaminaWarning):  # they were printed
         return load_data(dataset.source, replace(dataset.preparation, val_fraction=0.1))
 
@@ -173,7 +185,8 @@ def iter_tuning(
             raise RunError(f"{path} has ended with {known.trials} trials, not {limit}. Choose another name.")
         yield known
         return
-    expected = time_experiment(search.example(), search.device)
+    example, decisions = search.example
+    expected = time_experiment(example, search.device)
     needed = 2 * count_trainings(*finals.PLANS[-1]) * expected
     if seconds is not None and seconds < needed and not (path / STUDY_FILE).exists():
         raise RecipeError(
@@ -184,24 +197,32 @@ def iter_tuning(
     place = None if storage is None else hide_password(storage)
     with open_study(path, settings) as state:
         if state.setdefault("storage", place) != place:
-            raise RunError(f"{path} has its trials in {state['storage'] or DATABASE}, not {place or DATABASE}.")
+            known = state["storage"]
+            how = f"Use --storage {known}" if known else "Leave out --storage"
+            raise RunError(f"{path} has its trials in {known or DATABASE}. {how}, or choose another name.")
         if "joined" in state:
             raise RunError(f"{path} has trials of a study that another folder leads. Join it, or choose another name.")
         leader = state.setdefault("leader", secrets.token_hex(8))
         write_json(path / STUDY_FILE, state)
         database = database or connect(None, path)
-        create_study(database, path.name, settings, leader)
-        trials = open_trials(database, path.name, path.parent)
-        if "finals" in trials.study.user_attrs and seconds is None and limit > (ended := len(trials.read())):
+        yield from wait(lambda: create_study(database, path.name, settings, leader))
+        trials = yield from wait(lambda: open_trials(database, path.name, path.parent))
+        stored, known_trials = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
+        if "finals" in stored and seconds is None and limit > (ended := len(find_new(known_trials))):
             raise RunError(f"The search of {path} has ended with {ended} trials, not {limit}. Use --trials {ended}.")
         best, seeds = finals.PLANS[0]
         longest = limit + count_trainings(min(best, limit), seeds, search.base is not None)
-        every = "all values: " if limit == search.most_trials else ""
-        how = f"{every}{limit} trials, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
+        every = ", which are all values" if limit == search.most_trials else ""
+        how = f"{limit} trials{every}, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
         how = how if seconds is None else f"as many trials as fit into {seconds:.0f} s, with finals"
+        yield from (
+            *decisions,
+            Decision("settings", describe_recipe(example.recipe), "of the recipe, except for what is searched"),
+        )
         yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
         hint = "with its password; " if place != storage else ""
-        where = f"{hint}{'on other machines, or ' if place else ''}for other cores"
+        is_shared = place is not None and not place.startswith("sqlite")
+        where = f"{hint}{'on other machines, or ' if is_shared else ''}for other cores"
         yield Decision("join", f"lamina tune --join {place or shlex.quote(str(path))}", where)
         yield from _lead(search, trials, None if limit == math.inf else int(limit), seconds, expected)
 
@@ -212,39 +233,44 @@ def _lead(
     """Search until the limit, draw the trials, and train the finals."""
     stored = yield from wait(lambda: trials.study.user_attrs)
     began = time.time() - stored.get("used_seconds", 0.0)
-    # A trial that begins later would not end within the half of the time that the search has.
-    limits = {"trials": most, "until": None if seconds is None else began + seconds / 2 - expected}
+    limits: dict[str, Any] = {"trials": most, "until": None}
+    if seconds is not None:  # a trial that begins later would end in the time of the finals
+        finals_seconds = min(seconds / 2, count_trainings(*finals.PLANS[0]) * expected)
+        limits["until"] = began + seconds - finals_seconds - expected
     yield from wait(lambda: trials.study.set_user_attr("limits", limits))
-    for event in iter_search(search, trials, is_leader=True):
-        yield event
-        if isinstance(event, Tried):
-            yield from wait(lambda: trials.study.set_user_attr("used_seconds", time.time() - began))
-    ranked = yield from wait(lambda: [*trials.rank("COMPLETE"), *trials.rank("PRUNED")])
-    took = [one.duration.total_seconds() for one in ranked if one.state.name == "COMPLETE"]
+    with trials.timing(began):
+        for event in iter_search(search, trials, is_leader=True):
+            yield event
+            if isinstance(event, Tried):  # in case of a kill
+                yield from wait(lambda: trials.study.set_user_attr("used_seconds", time.time() - began))
+    took = [one.duration.total_seconds() for one in (yield from wait(lambda: trials.rank("COMPLETE")))]
     each, has_base = statistics.median(took) if took else expected, search.base is not None
-    left = None if seconds is None else began + seconds - time.time()
-    count, seeds = stored.get("finals") or plan_finals(each, left)
-    count = min(count, len(ranked))
-    yield from wait(lambda: trials.study.set_user_attr("finals", [count, seeds]))
+    if "finals" in stored:  # they were interrupted
+        ranked, count, seeds = stored["finals"]
+    else:
+        ranked = yield from wait(lambda: rank_finalists(trials))
+        count, seeds = plan_finals(each, None if seconds is None else began + seconds - time.time())
+        count = min(count, len(ranked))
+        yield from wait(lambda: trials.study.set_user_attr("finals", [ranked, count, seeds]))
     longest = count_trainings(count, seeds, has_base)
     how = f"at most {longest} trainings, {format_minutes(longest * each)}"
     rivals = plural(count, "trial", "trials") + (" and the recipe" if has_base else "")
     yield Decision("finals", f"{rivals}, each with {seeds} new seeds", how)
     with suppress(OSError):
         yield from wait(lambda: draw_study(trials))
-    yield from iter_finals(search, trials, count, seeds)
+    yield from iter_finals(search, trials, ranked, count, seeds)
 
 
 def draw_study(trials: Trials) -> None:
-    """Draw the trials that were trained to the end and, if they are enough, how much each value matters."""
+    """Draw the trials and, if enough were trained to the end, how much each value matters."""
     from lamina.drawing.style import save_figure  # loads matplotlib
-    from lamina.drawing.trial_figure import draw_trials
+    from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
 
-    finished, metric = len(trials.rank("COMPLETE")), trials.settings["metric"]
+    finished = len(trials.rank("COMPLETE"))
     if finished:
-        save_figure(draw_trials(trials.study, metric), trials.folder / FIGURE)
+        save_figure(draw_trials(trials.read(), trials.settings["metric"]), trials.folder / FIGURE)
     if finished >= LEAST_FOR_IMPORTANCES:
-        save_figure(draw_trials(trials.study, metric, is_by_value=True), trials.folder / "importances.png")
+        save_figure(draw_importances(find_importances(trials.study)), trials.folder / IMPORTANCES)
 
 
 def iter_joined(
@@ -255,7 +281,8 @@ def iter_joined(
     source = data or settings["data"]
     if settings["net"] is None or not source:
         raise RunError(
-            "The leader searches a Python function or uses arrays in memory, so other processes cannot join."
+            "The leader searches a Python function or uses arrays in memory, so other processes cannot join. Let it "
+            "use layers with names of sizes, and a path of images."
         )
     dataset = load_data(source, Preparation(**settings["preparation"]))
     if dataset.fingerprint != settings["fingerprint"]:
@@ -265,7 +292,9 @@ def iter_joined(
         )
     net, recipe, given, over, net_over = (settings[key] for key in ("net", "recipe", "given", "over", "net_over"))
     search = Search(net, recipe, given, over, net_over, dataset, choose, device, command)
-    leader = trials.study.user_attrs["leader"]
+    if search.to_json()["file"] != settings["file"]:
+        raise RunError(f"{net} differs from the file that the leader uses. Copy it from there.")
+    leader = (yield from wait(lambda: trials.study.user_attrs))["leader"]
     with making_runs(trials.folder.parent):
         trials.folder.mkdir(parents=True, exist_ok=True)
     known = read_study(trials.folder)
@@ -275,12 +304,14 @@ def iter_joined(
         write_json(trials.folder / STUDY_FILE, {"settings": settings, "joined": leader})
     yield Decision("study", f"{trials.study.study_name}: {search}; in {trials.folder}")
     yield from iter_search(search, trials)
+    yield Decision("ended", "the search", "the process that leads it trains the finals")
 
 
-def find_trials(text: str, name: str | None, runs_dir: Path) -> Trials:
-    """The trials of the study that ``text`` names: the URL of its database, its folder, or a name in ``runs_dir``."""
+def find_trials(text: str, runs_dir: Path) -> Trials:
+    """The trials of a study: the URL of its database (``URL#NAME`` if it has several), its folder, or its name."""
     if "://" in text:
-        return open_trials(connect(text, runs_dir), name, runs_dir)
+        url, _, name = text.partition("#")
+        return open_trials(connect(url, runs_dir), name or None, runs_dir)
     for path in (Path(text), runs_dir / text):
         if (path / DATABASE).exists():
             path = path.resolve()

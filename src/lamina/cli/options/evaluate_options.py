@@ -67,7 +67,7 @@ class RunsOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write a self-contained HTML report about a run: scores, images, problems, and how to reproduce it.
+    """Write a self-contained HTML report about a run or a study: scores, images, problems, and how to reproduce it.
 
     Example: lamina report runs/pets
     """

@@ -136,7 +136,7 @@ class TuneOptions(SharedOptions):
         str | None,
         arg(
             metavar="TIME",
-            help="time limit (30s, 5m, 1h) in place of --trials: half for the search, half for the finals",
+            help="time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the rest for the finals",
         ),
     ] = None
     storage: Annotated[str | None, arg(metavar="URL")] = None

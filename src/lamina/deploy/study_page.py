@@ -1,0 +1,78 @@
+"""The report page of a study: one self-contained HTML file with its result, figures, trials and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lamina.deploy.document import document
+from lamina.files import read_bytes
+from lamina.markup import Markup, chart, join, link, table, wrap
+from lamina.runs.run_folder import STUDY_FILE, WHOLE
+from lamina.runs.stored import find_runs
+from lamina.studies import comparison, tuning
+from lamina.studies.finals import read_final
+from lamina.studies.search import describe_values, tabulate_trials
+from lamina.studies.study import read_study
+from lamina.studies.trials import DATABASE, list_trials
+
+FIGURES = {
+    comparison.FIGURE: "difference of each experiment, with its intervals",
+    tuning.FIGURE: "values and scores of the trials",
+    tuning.IMPORTANCES: "how much each value matters",
+}
+
+
+def is_study(path: Path) -> bool:
+    return (path / STUDY_FILE).exists()
+
+
+def build_study_page(path: Path) -> str:
+    """The report page of a comparison, an ablation, a tuning or a cross-validation, as self-contained HTML."""
+    state = read_study(path)
+    pictures = (chart(read_bytes(path / file), what) for file, what in FIGURES.items() if (path / file).exists())
+    sections = {
+        "result": ("Result", _show_result(path, state)),
+        "figures": ("Figures", join(pictures)),
+        "runs": ("Trials", _show_trials(path)) if (path / DATABASE).exists() else ("Runs", _show_runs(path)),
+        "settings": ("Settings", _show_settings(state["settings"])),
+    }
+    shown = {name: section for name, section in sections.items() if section[1]}
+    return document(
+        f"{path.name}: lamina study",
+        wrap("header", wrap("h1", path.name), wrap("p", f"A study by lamina, in {path}.", kind="faint")),
+        wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
+        wrap("main", *(wrap("section", wrap("h2", title), body, name=at) for at, (title, body) in shown.items())),
+    )
+
+
+def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
+    if (tuned := read_final(path)) is not None:
+        return join([table(*tuned.table(), texts=2), *(wrap("p", line) for line in tuned.summary_lines())])
+    parts = []
+    for one in comparison.read_comparisons(path):
+        first, second, verdict, *others = str(one).split("\n")
+        parts += [wrap("p", verdict, kind="headline"), *(wrap("p", line) for line in (first, second, *others))]
+    if not state.get("is_finished", WHOLE in state.get("finished", ())):
+        parts.insert(0, wrap("p", "This study has not ended. The same command continues it.", kind="warning"))
+    return join(parts)
+
+
+def _show_trials(path: Path) -> Markup:
+    trials = tuning.find_trials(str(path), path.parent)
+    return table(*tabulate_trials(list_trials(trials), trials.settings["metric"]), texts=3)
+
+
+def _show_runs(path: Path) -> Markup:
+    runs, _ = find_runs(path)
+    rows = [(run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}") for run in runs]
+    return table(("run", "score"), rows, texts=2) if rows else Markup("")
+
+
+def _show_settings(settings: Mapping[str, Any]) -> Markup:
+    experiments = settings.get("experiments", [])
+    parts = [table(("experiment", "net", "recipe"), [tuple(one.values()) for one in experiments], texts=3)]
+    named = [(name, value) for name, value in settings.items() if name != "experiments" and value]
+    rows = [(name, describe_values(value) if isinstance(value, Mapping) else str(value)) for name, value in named]
+    return join([*(parts if experiments else []), table(("setting", "value"), rows, texts=2)])
