@@ -61,9 +61,11 @@ class Studio(Server):
 
 
 @contextlib.contextmanager
-def opening(folder: Path, *arguments: str, **environment: str) -> Iterator[Studio]:
-    """A studio in ``folder`` that is ready."""
-    words = [sys.executable, "-m", "lamina", "studio", "--port", "0", "--no-browser", "--json", *arguments]
+def opening(folder: Path, *arguments: str, first: str = "", **environment: str) -> Iterator[Studio]:
+    """A studio in ``folder`` that is ready; its process runs the Python ``first``."""
+    start = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
+    program = ["-c", start] if first else ["-m", "lamina"]
+    words = [sys.executable, *program, "studio", "--port", "0", "--no-browser", "--json", *arguments]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     with subprocess.Popen(
         words,
@@ -81,6 +83,21 @@ def opening(folder: Path, *arguments: str, **environment: str) -> Iterator[Studi
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def wait_for_end(studio: Studio, number: int) -> dict[str, Any]:
+    """A job once it has ended."""
+
+    def find() -> dict[str, Any] | None:
+        (job,) = (one for one in studio.act("state")["jobs"] if one["number"] == number)
+        return job if job["state"] in ("done", "stopped", "failed") else None
+
+    return wait_for(find)
+
+
+def wait_for_epochs(studio: Studio, run: str, epochs: int = 1) -> None:
+    file = studio.folder / "runs" / run / "history.jsonl"
+    wait_for(lambda: file.exists() and len(file.read_text().splitlines()) >= epochs)
 
 
 def wait_for(find: Callable[[], Any]) -> Any:

@@ -50,16 +50,16 @@ export async function download(run, file) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Calls `receive` with each event after number `after`, for as long as the page is open. The studio ends the stream
+// Calls `receive` with each event after the mark `after`, for as long as the page is open. The studio ends the stream
 // from time to time, and the next one continues after the last event, so that none is lost.
 export async function follow(after, receive, tellConnected) {
   let last = after;
   for (;;) {
     try {
-      const response = await send("api/events", { headers: { "Last-Event-ID": String(last) } });
+      const response = await send("api/events", { headers: { "Last-Event-ID": last } });
       tellConnected(true);
-      for await (const [number, event] of readEvents(response.body)) {
-        if (number !== null) last = number;
+      for await (const [mark, event] of readEvents(response.body)) {
+        last = mark;
         receive(event);
       }
     } catch {
@@ -80,7 +80,7 @@ async function* readEvents(body) {
     text = blocks.pop();
     for (const block of blocks) {
       const lines = Object.fromEntries(block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]));
-      if (lines.data) yield [lines.id ? Number(lines.id) : null, JSON.parse(lines.data)];
+      if (lines.data) yield [lines.id, JSON.parse(lines.data)];
     }
   }
 }
