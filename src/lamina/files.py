@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from lamina.errors import RunError
+from lamina.errors import RunError, escape
 
 RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
 
@@ -58,6 +58,14 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_atomically(path, json.dumps(values, indent=2) + "\n")
+
+
+def check_name(name: str | None) -> None:
+    """Raise ``RunError`` if a run cannot have this name; ``None`` stands for a name that lamina chooses."""
+    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
+        raise RunError(
+            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+        )
 
 
 def read_bytes(file: Path) -> bytes:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
-from opened import SMALL, opening, wait_for
-from served import noise
+from opened import SMALL, opening, wait_for, wait_for_end, wait_for_epochs
+from served import encode, noise
 
+from lamina import Recipe, train
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import CHECKPOINTS, keep_checkpoint
@@ -53,7 +59,12 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
-    assert "lacks a value" in studio.act("train")
+    assert studio.act("train") == "The request lacks source. Reload the page."
+    assert "shape is 'wide'; it must be a list" in studio.act("net", text=SMALL, shape="wide")
+    assert "must be a whole number" in studio.act("cell", run="x", problem=1.5, truth=True, predicted=0)
+    assert "a is 1; it must be a text" in studio.act("correct", source="shapes", choices={"a": 1})
+    assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
+    assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
     assert "is not in" in studio.act("train", net=SMALL, source=str(studio.folder / ".." / "x"), fields={})
     assert "There is no run '../../etc' in runs" in studio.act("run", run="../../etc")
@@ -77,10 +88,107 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
     ended = wait_for(lambda: next((one for one in studio.act("state")["jobs"] if one["state"] == "failed"), None))
     assert ended["number"] == job["number"]
     assert "--epochs is '1 --json'" in ended["problem"]
-    studio.act("train", net="mlp", source="shapes", fields={"epochs": "1"}, name="../up")
-    studio.act("train", net="mlp", source="shapes", time="--help")
-    wait_for(lambda: sum(one["state"] == "failed" for one in studio.act("state")["jobs"]) == 3)
-    assert not (studio.folder / "up").exists()
+    job = studio.act("train", net="mlp", source="shapes", time="--help")
+    assert wait_for_end(studio, job["number"])["state"] == "failed"
+
+
+def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
+    outside = train("shapes", net="mlp", recipe=Recipe(epochs=1), name="a", runs_dir=studio.folder, progress=False).path
+    shutil.copytree(outside, studio.folder / "runs" / "here")
+    before = read_files(studio.folder)
+    for name in (str(outside), "../a", "..", ".hidden", "a/b", "a\\b", "a\nb"):
+        assert "name must be one line without /" in studio.act("train", net="mlp", source="shapes", name=name)
+        assert "name must be one line without /" in studio.act("branch", run="here", file="x", steps=1, name=name)
+        for action in ("run", "resume", "report", "branch", "repeat"):
+            assert "There is no run" in studio.act(action, run=name, file="", steps=1), (action, name)
+    assert "There is already a run here" in studio.act("train", net="mlp", source="shapes", name="here")
+    assert read_files(studio.folder) == before
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="b")
+    assert "There is already a run b" in studio.act("train", net="mlp", source="shapes", name="b")
+    names = [studio.act("train", net=SMALL, source="shapes")["run"] for _ in range(2)]
+    assert names == ["net-1", "net-2"]  # other than lamina train chooses while they wait
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])
+def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, schedule):
+    fields = {"epochs": "5000", "schedule": schedule}
+    job = studio.act("train", net=SMALL, source="shapes", fields=fields, name="run")
+    wait_for_epochs(studio, "run")
+    for _ in range(2):  # from two pages
+        assert studio.act("stop", run="run", is_finishing=True)["is_finishing"]
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    run = studio.act("run", run="run")
+    assert run["score"].startswith("test accuracy") and run["epochs"] < 5000
+    assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
+    again = studio.act("resume", run="run")  # trains the rest, or evaluates
+    if schedule == "cosine":
+        wait_for_epochs(studio, "run", run["epochs"] + 1)
+        studio.act("stop", run="run", is_finishing=True)
+    assert wait_for_end(studio, again["number"])["state"] == "done"
+
+
+def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="full")
+    wait_for_epochs(studio, "full")
+    child = studio.find_child("train")
+    resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
+    studio.act("stop", run="full")
+    ended = wait_for_end(studio, job["number"])
+    assert ended["state"] == "failed" and "The last checkpoint is intact. Free disk space" in ended["problem"]
+
+
+def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="killed")
+    wait_for_epochs(studio, "killed", 5)
+    os.kill(child := studio.find_child("train"), signal.SIGSTOP)
+    studio.act("stop", run="killed", is_finishing=True)
+    os.kill(child, signal.SIGKILL)
+    ended = wait_for_end(studio, job["number"])
+    assert (ended["state"], studio.act("run", run="killed")["score"]) == ("failed", None)
+    assert ended["problem"].startswith("The process ended with status -9. The run is saved up to its last checkpoint")
+
+
+def test_a_preview_shows_images_and_classes_that_were_added(studio):
+    rng = np.random.default_rng(0)
+
+    def add(name: str, images: int) -> None:
+        for _ in range(images):
+            image, query = encode(rng.integers(0, 256, (8, 8, 3), np.uint8)), f"set=pets&class={name}"
+            reply = studio.ask(f"/api/save-image?{query}", image, Content_Type="application/octet-stream")
+            assert reply.status == 200
+
+    def preview() -> tuple[int, int, int]:
+        found = studio.act("preview", source=str(studio.folder / "pets"), val="0.1")
+        return found["outputs"], found["classes"], sum(found["images"].values())
+
+    add("cat", 20)
+    add("dog", 20)
+    assert preview() == (2, 2, 40)
+    add("cow", 20)
+    add("dog", 5)
+    assert preview() == (3, 3, 65)
+
+
+def test_the_runs_of_a_study_can_be_opened(studio):
+    words = ["train", "Flatten(), Output()", "--data=shapes", "--folds=2", "--epochs=1", "--name=study"]
+    subprocess.run([sys.executable, "-m", "lamina", *words], cwd=studio.folder, check=True, capture_output=True)
+    names = [one["name"] for one in studio.act("runs")]
+    assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
+    for name in names:
+        assert studio.act("run", run=name)["name"] == name
+        assert studio.act("repeat", run=name)["command"].startswith("lamina train")
+    assert "lines" in studio.act("report", run="study/fold-1")
+    compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
+    assert list(compared["differences"]) == ["study/fold-2"]
+    assert "There is no run 'study'" in studio.act("run", run="study")
+    (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
+    made = studio.act("branch", run="study/final", **checkpoint, fields={"epochs": "2"})
+    wait_for_end(studio, made["number"])
+    assert studio.act("run", run=made["run"])["parent"] == "study/final"
 
 
 def test_a_process_that_is_killed_is_replaced(studio):
@@ -105,6 +213,8 @@ def test_the_events_of_a_job_arrive_once_each_and_in_order(studio):
 def test_a_page_that_missed_too_much_is_told_so_once():
     async def first(mark: str) -> bytes:
         stream = log.stream(mark)
+        assert await anext(stream) == b": open\n\n"
+        log.add({"event": "step", "step": 0})
         found = await anext(stream)
         await stream.aclose()
         return found
@@ -120,6 +230,23 @@ def test_a_page_that_missed_too_much_is_told_so_once():
         assert b'"lost"' in await first(f"other-{log.last}")  # of a studio that was started again
 
     log = EventLog()
+    asyncio.run(check())
+
+
+def test_events_that_arrive_while_a_page_reads_slowly_are_sent_at_once():
+    async def check() -> None:
+        log = EventLog()
+        for number in range(3):
+            log.add({"event": "step", "step": number})
+        stream = log.stream(log.mark(0))
+        found = [await anext(stream) for _ in range(3)]  # open, and two of three
+        log.add({"event": "job"})  # while the connection takes no more
+        found += [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
+        assert [text.decode().split("\n")[0].rpartition("-")[2] for text in found[1:]] == ["1", "2", "3", "4"]
+        for number in range(KEPT_EVENTS + 1):
+            log.add({"event": "step", "step": number})
+        assert b'"lost"' in await asyncio.wait_for(anext(stream), 10)
+
     asyncio.run(check())
 
 

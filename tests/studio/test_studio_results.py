@@ -167,7 +167,7 @@ def test_disagreements_of_numbers_go_by_the_error(runs):
 
 
 def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
-    found = results.compare_with(runs["single"].path, [runs["linear"].path])
+    found = results.compare_with(runs["single"].path.parent, "single", ["linear"])
     (judged,) = found["judged"]
     scores = [np.mean(run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets)
               for run in (runs["linear"], runs["single"])]  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):
-    found = results.compare_with(runs["single"].path, [runs["numbers"].path])
+    found = results.compare_with(runs["single"].path.parent, "single", ["numbers"])
     assert "Compare runs with the same test images and metric" in found["problems"][0] and not found["judged"]
 
 
@@ -192,7 +192,9 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     found = results.show_report(run.path)
     assert "If it is paused, press Continue, or run lamina resume" in found["missing"]
     assert found["layers"] == [["body.1", "2 Output"]]
-    compared = results.compare_with(runs["single"].path, [runs["linear"].path, run.path])
+    for name in ("single", "linear"):
+        (tmp_path / name).symlink_to(runs[name].path)
+    compared = results.compare_with(tmp_path, "single", ["linear", "paused"])
     assert compared["problems"] == ["paused has not been evaluated yet; only its settings are compared."]
     assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"]["paused"]
 
@@ -257,7 +259,7 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
         assert status == 422 and values["error"].startswith("This file cannot be used")
     assert post("look", encode((40, 30)))[0] == 200
     assert post("look", bytes(32_000_001))[0] == 413
-    assert "The request lacks a value" in studio.act("look", run="single", image="/etc/passwd")
+    assert "The request lacks split" in studio.act("look", run="single", image="/etc/passwd")
     assert "no run" in studio.act("report", run="../single")
     for query in ("run=single&file=run.json", "run=single&file=..%2Fsingle%2Frun.json", "run=..&file=report.html", ""):
         assert studio.ask(f"/api/file?{query}").status == 404
@@ -270,7 +272,7 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
     page.symlink_to("/etc/passwd")
     assert studio.ask("/api/file?run=single&file=report.html").status == 404
     page.unlink()
-    assert studio.act("make", run="single", file="run.json").startswith("The request lacks a value")
+    assert studio.act("make", run="single", file="run.json").startswith("The studio cannot make 'run.json'")
 
 
 def test_a_command_is_repeated_without_the_place_of_the_run():

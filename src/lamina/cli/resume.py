@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 from lamina.cli.models import add_module, choose_run_data
@@ -21,11 +22,12 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
         print_group(group, run.record.recipe.lanes, terminal)
         run = replace(add_module(run, options.net, terminal), dataset=choose_run_data(run, options.data, terminal))
         terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
+        finish = threading.Event() if options.progress and group.size == 1 else None
         events = run.iter_train(
             epochs=options.epochs, save_every_seconds=save_every_seconds,
             rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
-            on_diagnosis=options.on_diagnosis, group=group,
+            on_diagnosis=options.on_diagnosis, group=group, finish=finish,
         )  # fmt: skip
         with terminal.progress() as show_progress:
-            (*_, run), stopped_by = play(events, terminal, show_progress, run=run, group=group)
+            (*_, run), stopped_by = play(events, terminal, show_progress, run=run, finish=finish, group=group)
         return print_result(run, stopped_by, terminal)

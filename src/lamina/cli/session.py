@@ -60,8 +60,8 @@ def play(
 ) -> tuple[list[Run], signal.Signals | None]:
     """Print events until they end or a signal arrives; return their runs and the signal.
 
-    If the learning rate of the training can fall at any time, the first Ctrl-C sets ``finish`` instead. With
-    ``is_brief``, nothing is printed about a single run.
+    If the learning rate of the training can fall at any time, or a program follows it (``--progress``), the first
+    Ctrl-C sets ``finish`` instead. With ``is_brief``, nothing is printed about a single run.
     """
     event: RunEvent | None = None
     runs = [] if run is None else [run]
@@ -69,8 +69,9 @@ def play(
 
     def ask_to_finish() -> bool:
         nonlocal has_asked
-        is_late = isinstance(event, IN_TRAINING) and bool(runs) and can_end_late(runs[-1].record.recipe)
-        if finish is None or has_asked or not is_late:
+        is_late = isinstance(event, IN_TRAINING) and bool(runs)
+        can_finish = is_late and (terminal.emits_progress or can_end_late(runs[-1].record.recipe))
+        if finish is None or has_asked or not can_finish:
             return False
         has_asked = True
         finish.set()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import signal
+import threading
 import webbrowser
 
 from lamina.cli.options.train_options import StudioOptions
@@ -23,16 +24,19 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
             f"--data is {options.data}, which is not a folder. Use the folder that contains your data sets."
         )
     check_installed("studio")
-    from lamina.deploy.studio.opening import Place, open_studio  # not earlier: it needs starlette
+    from lamina.deploy.studio.data_folder import DataFolder
+    from lamina.deploy.studio.opening import open_studio  # not earlier: it needs starlette
 
     token, _ = read_tokens(options.host, options.token)
+    data = DataFolder(options.data.resolve(), options.runs_dir)
 
     def announce(url: str) -> None:
         terminal.say(f"lamina studio: {url}; press Ctrl-C to stop")
-        terminal.remark(f"data: {options.data.resolve()}; runs: {options.runs_dir.resolve()}")
+        terminal.remark(f"data: {data.path}; runs: {data.runs_dir.resolve()}")
         terminal.emit("studio", url=url)
         if options.browser:
-            webbrowser.open(url)
+            # A browser of the terminal waits for the page, which the studio must be able to send.
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     received: list[int] = []
 
@@ -40,15 +44,15 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
         task = asyncio.current_task()
 
         def end(number: int) -> None:
-            received.append(number)
-            if task is not None:
+            if task is not None and not received:  # a second one must not interrupt the saving
                 task.cancel()
+            received.append(number)
+            terminal.remark("lamina: stopping, and saving what is in training")
 
         if os.name != "nt":
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
-        place = Place(options.host, options.port, token, options.data, options.runs_dir)
-        return await open_studio(place, announce)
+        return await open_studio(data, options.host, options.port, token, announce)
 
     for name in asyncio.run(open_until_ended()):
         resume = f"lamina resume {shlex.quote(str(options.runs_dir / name))}"

@@ -35,7 +35,9 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
     preparation = _prepare(options)
     with join_group() as group:
         _check(options, group)
-        finish = threading.Event() if options.folds is None and (options.net is None or seconds is not None) else None
+        can_finish = options.net is None or seconds is not None or options.progress
+        is_alone = options.folds is None and options.seeds is None and group.size == 1
+        finish = threading.Event() if can_finish and is_alone else None
         start = partial(start_run, device=options.device, command=terminal.command, group=group)
         train = partial(
             Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",

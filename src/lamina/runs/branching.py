@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
-from lamina.files import read_bytes, write_atomically
+from lamina.files import read_bytes
 from lamina.nets import Net
 from lamina.runs.record import BranchedFrom, RunRecord
 from lamina.runs.retraining import choose_net, find_dataset, make_training, read_initial
 from lamina.runs.run import Run
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.run_folder import pack_checkpoint
 from lamina.runs.start import create_folder
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.loop import Training
@@ -94,14 +94,13 @@ def branch_run(
                           f"above {done}, or an earlier checkpoint.")  # fmt: skip
     epoch = training.steps_done / training.steps_per_epoch
     record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), round(epoch, 3)))
-    path = create_folder(Path(runs_dir), record, name, dataset)
-    folder = RunFolder(path)
-    for kept, copy in ((run.folder.initial_file, folder.initial_file), (run.folder.history.file, folder.history.file)):
-        if kept.exists():
-            write_atomically(copy, read_bytes(kept))
-    folder.history.trim(training.epochs_done, training.rewinds)
-    folder.save_checkpoint(stored)
-    return dataclasses.replace(run, path=path, record=record, dataset=dataset)
+    kept = [file for file in (run.folder.initial_file, run.folder.history.file) if file.exists()]
+    files = {file.name: read_bytes(file) for file in kept} | {run.folder.checkpoint_file.name: pack_checkpoint(stored)}
+    branch = dataclasses.replace(
+        run, path=create_folder(Path(runs_dir), record, name, dataset, files), record=record, dataset=dataset
+    )
+    branch.folder.history.trim(training.epochs_done, training.rewinds)
+    return branch
 
 
 def _make(run: Run, record: RunRecord, dataset: Dataset) -> Training:

@@ -165,8 +165,9 @@ class Keeper:
         training, limit = self.training, self.limit
         if training.is_finished or self._early_end:
             return
+        is_asked = self.finish is not None and self.finish.is_set()
         if training.ending.can_move and self.group.size == 1:
-            if self.finish is not None and self.finish.is_set():
+            if self.finish is not None and is_asked:
                 self.finish.clear()
                 steps = max(1, round(FINISHING_FRACTION * training.steps_done))
                 yield self._start_fall(event.epoch, steps, "finishing on request")
@@ -178,10 +179,10 @@ class Keeper:
                 if is_first:
                     yield fall
             return
-        if limit is not None and self.group.any(limit.is_over):
+        if is_asked or (limit is not None and self.group.any(limit.is_over)):
             of = "" if training.ending.epochs is None else f" of {training.ending.epochs}"
-            reason = f"time limit reached after {training.epochs_done}{of} epochs"
-            self._early_end = EarlyEnd(training.epochs_done, reason)
+            why = "finished on request" if is_asked else "time limit reached"
+            self._early_end = EarlyEnd(training.epochs_done, f"{why} after {training.epochs_done}{of} epochs")
 
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self.training.ending.start_fall(self.training.steps_done, steps)

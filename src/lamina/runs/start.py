@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lamina.data import Dataset, Images
 from lamina.data.load import as_dataset, check_learnable
 from lamina.data.splits import OWN_RULE
-from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type, escape
-from lamina.files import sync_folder, write_atomically, write_json
+from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
+from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.net_names import NetChoice, choose_by_images, find_net
 from lamina.runs.record import (
@@ -35,7 +35,6 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
-from lamina.runs.run_folder import RunFolder
 from lamina.runs.starting_point import find_start
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group, check_group
@@ -45,7 +44,6 @@ from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
-from lamina.training.tensors import pack_tensors
 from lamina.values import explain_call
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -147,12 +145,12 @@ def start_run(
     def begin() -> bytes:
         prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
         record = describe_record(prepared, dataset, choice, command, parts)
-        weights = None
+        files: dict[str, bytes] = {}
         if start is not None:
-            record, weights = start.carry_weights(record, prepared.model)
+            record, files = start.carry_weights(record, prepared.model)
         values = record_to_json(record)
         parse_record(dict(values), "run.json")  # fails before the folder is created
-        path = create_folder(Path(runs_dir), record, name, dataset, weights)
+        path = create_folder(Path(runs_dir), record, name, dataset, files)
         return json.dumps({"path": str(path), "record": values}).encode()
 
     begun = json.loads(group.lead_once(begin))  # torchrun restarts the command if a process was lost
@@ -232,9 +230,9 @@ def create_folder(
     record: RunRecord,
     name: str | None = None,
     dataset: Dataset | None = None,
-    initial: Mapping[str, Tensor] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Create the folder of a run with ``run.json``, ``splits.json`` if lamina drew splits, and ``initial`` weights."""
+    """Create the folder of a run with ``run.json``, ``splits.json`` if lamina drew splits, and more files by name."""
     check_name(name)
     numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
     with making_runs(runs_dir):
@@ -245,23 +243,16 @@ def create_folder(
         try:
             write_json(beside / "run.json", record_to_json(record))
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
-                files = {split: list(images.names) for split, images in dataset.splits.items()}
-                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": files})
-            if initial is not None:
-                write_atomically(RunFolder(beside).initial_file, pack_tensors(initial, {}))
+                names = {split: list(images.names) for split, images in dataset.splits.items()}
+                write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": names})
+            for file, content in (files or {}).items():
+                write_atomically(beside / file, content)
             path = _rename_folder(beside, numbered if name is None else [name], record)
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
         sync_folder(runs_dir)
     return path
-
-
-def check_name(name: str | None) -> None:
-    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
-        raise RunError(
-            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
-        )
 
 
 @contextmanager

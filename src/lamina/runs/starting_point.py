@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lamina.data import Dataset, Images, Preparation
 from lamina.data.duplicates import digest_rows
@@ -31,6 +30,7 @@ from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import overlay
 from lamina.training.task import task_of
+from lamina.training.tensors import pack_tensors
 
 INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
 """A net that is trained further on new images alone forgets others (docs/your-images.md): less with the average of the
@@ -112,8 +112,8 @@ class StartingPoint:
             )
         return dataset
 
-    def carry_weights(self, record: RunRecord, fresh: Model) -> tuple[RunRecord, dict[str, Tensor]]:
-        """The record and the weights of a new run: those of ``fresh`` only for outputs that the run does not have."""
+    def carry_weights(self, record: RunRecord, fresh: Model) -> tuple[RunRecord, dict[str, bytes]]:
+        """The record of a new run, and the file of its weights: of ``fresh`` only for outputs that the run lacks."""
         old, weights, head = self.model.state_dict(), dict(fresh.state_dict()), find_head(fresh)
         names, known = fresh.task.target_names, self.model.task.target_names
         kept = [name for name in names if name in known]
@@ -132,7 +132,8 @@ class StartingPoint:
         before = self.run.record
         trained_on = (before.data, *(before.started_from.trained_on if before.started_from else ()))
         start = StartedFrom(str(self.run.path.resolve()), tuple(kept), new, trained_on)
-        return dataclasses.replace(record, mean=self.model.mean, std=self.model.std, started_from=start), weights
+        record = dataclasses.replace(record, mean=self.model.mean, std=self.model.std, started_from=start)
+        return record, {self.run.folder.initial_file.name: pack_tensors(weights, {})}
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ from lamina.evaluation.paired import (
     score_images,
 )
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import write_json
+from lamina.files import check_name, write_json
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.start import check_name
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment, time_experiment
 from lamina.studies.study import describe_experiments, iter_seed, name_study, open_study, read_study

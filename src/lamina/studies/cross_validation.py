@@ -20,11 +20,10 @@ from lamina.errors import RecipeError, RunError, check_type, escape, plural
 from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
-from lamina.files import write_json
+from lamina.files import check_name, write_json
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE, WHOLE, RunFolder
-from lamina.runs.start import check_name
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Started
 from lamina.studies.experiments import Deadline

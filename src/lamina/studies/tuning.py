@@ -19,14 +19,14 @@ from torch import nn
 from lamina.data import Dataset, Images, Preparation, load_data
 from lamina.data.load import as_dataset
 from lamina.errors import DataError, LaminaWarning, NetError, RecipeError, RunError, check_type, plural
-from lamina.files import write_json
+from lamina.files import check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
 from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.run_folder import STUDY_FILE
-from lamina.runs.start import check_name, choose_net, making_runs
+from lamina.runs.start import choose_net, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import check_seconds, time_experiment

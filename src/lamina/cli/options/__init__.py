@@ -33,7 +33,13 @@ RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains th
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
 Json = Annotated[Flag, arg(help="print one JSON object per line on stdout, and everything else on stderr")]
-Progress = Annotated[Flag, arg(help="with --json: also print steps and progress, at most twice a second")]
+Progress = Annotated[
+    Flag,
+    arg(
+        help="with --json: also print steps and progress, at most twice a second; the first Ctrl-C in a training then "
+        "ends it early, with an evaluation"
+    ),
+]
 SaveEvery = Annotated[
     str,
     arg(

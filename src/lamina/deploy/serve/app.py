@@ -48,14 +48,14 @@ def build_app(worker: Worker, metrics: Metrics, limit_bytes: int, has_similar: b
 
     return Starlette(
         routes=[
-            *(Route(path, _serve_asset(*asset)) for path, asset in ASSETS.items()),
+            *(Route(path, serve_asset("lamina.deploy.serve", *asset)) for path, asset in ASSETS.items()),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
             Route("/v1/model", get_models),
             *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in tasks),
         ],
-        exception_handlers={HTTPException: _handle_error},
+        exception_handlers={HTTPException: handle_error},
     )
 
 
@@ -85,8 +85,9 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
     return AsciiJson(responses[0], statuses[0])
 
 
-def _serve_asset(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
-    content = files("lamina.deploy.serve").joinpath("page", name).read_bytes()
+def serve_asset(package: str, name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that sends a file of a package's page."""
+    content = files(package).joinpath("page", name).read_bytes()
 
     async def respond(_: Request) -> Response:
         return Response(content, media_type=media_type)
@@ -114,7 +115,7 @@ async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: 
         noticing.cancel()
 
 
-async def _handle_error(_: Request, error: Exception) -> Response:
+async def handle_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     return refuse(error.status_code, error.detail, error.headers)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,23 +61,30 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
                 loop = await worker.start()
             except OSError as error:
                 raise LaminaError(f"Cannot start the server: {error}. See the output above.") from error
-            task = asyncio.create_task(server.serve([listening]))
-            try:
-                while not (server.started or task.done()):
-                    await asyncio.sleep(0.001)
+            async with running(server, listening) as task:
                 if server.started:
                     announce(f"http://{name_host(settings.host)}:{port}/")
                 done, _ = await asyncio.wait({task, loop}, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
-            finally:
-                server.should_exit = True
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({task}, timeout=END_SECONDS)
-                    for request in server.server_state.tasks:
-                        request.cancel()  # uvicorn would too, but would log an error
-                    await task
         finally:
             await worker.close()
+
+
+@asynccontextmanager
+async def running(server: Server, listening: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve during the block, which begins when the server has started or failed; then wait for open requests."""
+    task = asyncio.create_task(server.serve([listening]))
+    try:
+        while not (server.started or task.done()):
+            await asyncio.sleep(0.001)
+        yield task
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=END_SECONDS)
+            for request in server.server_state.tasks:
+                request.cancel()  # uvicorn would too, but would log an error
+            await task
 
 
 def _build_server(worker: Worker, settings: Settings, port: int) -> Server:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,29 @@ import torch
 
 from lamina.data import Dataset, Preparation, load_data
 from lamina.deploy.serve.explanation import encode_png
-from lamina.errors import NetError
-from lamina.nets import parse_net
+from lamina.errors import DataError, NetError
+from lamina.nets import Shape, parse_net
 from lamina.nets.costs import summarize_layers
 from lamina.targets import REGRESSION
 from lamina.training.task import task_of
 
 SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
 TIMED_IMAGES, TURNS = 64, 3
-MOST_VALUES, MOST_MULTIPLY_ADDS = 10**8, 10**9  # of a net whose layers are timed: about a gigabyte and 20 s
+MOST_VALUES, MOST_MULTIPLY_ADDS = 10**8, 64 * 10**8  # for all images whose layers are timed: a gigabyte, seconds
 
 
-@lru_cache(maxsize=4)
-def load_source(source: str, size_px: int | None = None, val: str | None = None, corrections: str = "") -> Dataset:
-    """A data set as ``lamina train`` loads it, with the content of a table of corrections; its problems are known."""
-    with warnings.catch_warnings(action="ignore"):
+def load_source(source: str, size_px: int | None, val: str | None, corrections: str | None) -> Dataset:
+    """A data set as ``lamina train`` loads it, with a table of corrections; its problems are known."""
+    try:
         fraction = None if val is None else float(val)
+    except ValueError:
+        raise DataError(f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1.") from None
+    with warnings.catch_warnings(action="ignore"):
         tables = (corrections,) if corrections else ()
         return load_data(source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
 
 
-def preview_data(source: str, size_px: int | None, val: str | None, corrections: str) -> dict[str, Any]:
+def preview_data(source: str, size_px: int | None, val: str | None, corrections: str | None) -> dict[str, Any]:
     """The shape and the outputs that a net needs, and some training images of each class."""
     dataset = load_source(source, size_px, val, corrections)
     images = dataset.train
@@ -68,26 +69,26 @@ def preview_data(source: str, size_px: int | None, val: str | None, corrections:
     }
 
 
-def draw_images(source: str, size_px: int | None, val: str | None, corrections: str, sights: Any) -> list[str]:
+def draw_images(source: str, size_px: int | None, val: str | None, corrections: str | None, sights: Any) -> list[str]:
     """The images with these splits and names, as PNG."""
     splits = load_source(source, size_px, val, corrections).splits
     return [encode_png(splits[split].pixels[splits[split].names.index(name)]) for split, name in sights]
 
 
-def time_layers(layers: str, source: str, size_px: int | None, val: str | None, corrections: str) -> list[float]:
-    """Milliseconds of each layer, forward and backward, for 64 images of the data set on one core, after a warmup."""
-    images = load_source(source, size_px, val, corrections).train
-    net = parse_net(layers).check(images.shape, task_of(images).outputs)
-    summary = summarize_layers(net.layers, images.shape)
-    outputs = TIMED_IMAGES * sum(math.prod(row.out_shape) for row in summary.rows)
-    if summary.parameters + outputs > MOST_VALUES or summary.multiply_adds > MOST_MULTIPLY_ADDS:
+def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
+    """Milliseconds of each layer for 64 images, forward and backward, on one core, after a warmup.
+
+    Large nets get fewer images, and their times are scaled.
+    """
+    net = parse_net(layers).check(shape, outputs)
+    summary = summarize_layers(net.layers, shape)
+    values = summary.parameters + sum(math.prod(row.out_shape) for row in summary.rows)
+    images = min(TIMED_IMAGES, MOST_MULTIPLY_ADDS // max(1, summary.multiply_adds), MOST_VALUES // values)
+    if not images:
         raise NetError("The net is too large to measure its layers while it is edited.")
-    modules = net.module(images.shape)
-    rows = np.resize(np.arange(len(images)), TIMED_IMAGES)
-    x = torch.from_numpy(images.pixels[rows]).permute(0, 3, 1, 2).float().div(255)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = torch.randn(images, *shape).contiguous(memory_format=torch.channels_last)
     found = []
-    for module in modules:
+    for module in net.module(shape):
         times = []
         for _ in range(TURNS + 1):
             given = x.detach().requires_grad_()
@@ -95,6 +96,6 @@ def time_layers(layers: str, source: str, size_px: int | None, val: str | None, 
             y = module(given)
             y.backward(torch.ones_like(y))
             times.append(time.perf_counter() - began)
-        found.append(round(1000 * min(times[1:]), 3))
+        found.append(round(1000 * min(times[1:]) * TIMED_IMAGES / images, 3))
         x = y.detach()
     return found

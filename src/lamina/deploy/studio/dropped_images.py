@@ -17,8 +17,8 @@ from lamina.data.decoding import BadImageError, decode_image, read_file
 from lamina.data.resizing import FILTER, REDUCING_GAP
 from lamina.data.sources.class_folders import is_hidden
 from lamina.data.splits import find_splits
-from lamina.data.thumbnails import encode_png, make_tile
-from lamina.deploy.serve import explanation
+from lamina.data.thumbnails import encode_png
+from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
 from lamina.files import write_atomically
 
@@ -49,7 +49,12 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         write_atomically(file, encode_png(image))
     except OSError as error:
         raise DataError(f"Cannot write to {own}: {error.strerror or error}. Free some space; try again.") from None
-    return {"source": str(own), "file": file.name, "count": len(numbers) + 1, "png": _draw(image)}
+    return {
+        "source": str(own),
+        "file": file.name,
+        "count": len(numbers) + 1,
+        "png": draw_thumbnail(np.asarray(image), THUMBNAIL_PX),
+    }
 
 
 def list_images(folder: Path, set_name: str) -> dict[str, Any]:
@@ -60,13 +65,10 @@ def list_images(folder: Path, set_name: str) -> dict[str, Any]:
     for place in places:
         numbers = sorted(_list_numbers(place))
         files = [place / f"{number:04}.png" for number in numbers[-LISTED:]]
-        images = [{"file": file.name, "png": _draw(Image.fromarray(decode_image(read_file(file))))} for file in files]
+        pngs = [draw_thumbnail(decode_image(read_file(file)), THUMBNAIL_PX) for file in files]
+        images = [{"file": file.name, "png": png} for file, png in zip(files, pngs, strict=True)]
         classes.append({"name": place.name, "count": len(numbers), "images": images})
     return {"source": str(own), "classes": classes}
-
-
-def _draw(image: Image.Image) -> str:
-    return explanation.encode_png(np.asarray(make_tile(np.asarray(image), THUMBNAIL_PX)))
 
 
 def remove_image(folder: Path, set_name: str, class_name: str, file: str) -> int:

@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -20,16 +19,17 @@ from typing import Any, Literal
 
 from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.deploy.studio.event_log import EventLog
-from lamina.deploy.studio.torch_process import TorchProcess
-from lamina.errors import LaminaError
+from lamina.errors import RunError
+from lamina.files import write_atomically
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 CHECKPOINTS = "checkpoints"  # folder in a run, with the checkpoint of each epoch, to branch from
-KEPT_BYTES = 2 * 10**9  # of the checkpoints of a run; beyond it, every second one is removed
+KEPT_BYTES, KEPT_FILES = 2 * 10**9, 50  # of the checkpoints of a run; beyond them, every second one is removed
 WITH_PROGRESS = ("train", "resume", "data")
 LINE_BYTES = 64 * 2**20
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
-EVALUATION_SECONDS = 600.0
+NICENESS = 5  # of all commands but trainings
+STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit status on request
 END_SECONDS = 60.0  # for a training to save itself when the studio ends
 
 
@@ -40,12 +40,17 @@ class Job:
     number: int
     words: tuple[str, ...]
     run: str = ""  # name of the run that it trains
+    is_training: bool = False
     state: State = "queued"
     problem: str = ""
     began: float = 0.0  # when it started to run, in seconds since 1970
     is_stopping: bool = False
-    is_finishing: bool = False  # evaluate the model even if the training has to be stopped for that
+    is_finishing: bool = False
     process: Process | None = field(default=None, repr=False)
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ("queued", "running")
 
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
@@ -59,15 +64,17 @@ class Jobs:
 
     runs_dir: Path
     log: EventLog
-    torch: TorchProcess
     jobs: list[Job] = field(default_factory=list)
+    is_closing: bool = False
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one training at a time, in order of arrival
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def start(self, words: Sequence[str], run: str = "", *, is_training: bool = False) -> Job:
         """Start a command, or queue it if it trains."""
-        job = Job(next(self._numbers), tuple(words), run)
+        if self.is_closing:
+            raise RunError("The studio is ending in its terminal. Start lamina studio again.")
+        job = Job(next(self._numbers), tuple(words), run, is_training)
         self.jobs.append(job)
         self._announce(job)
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
@@ -77,11 +84,13 @@ class Jobs:
 
     def find_active(self, run: object, number: object = None) -> Job | None:
         """The job in progress that trains a run, or that has a number."""
-        active = (job for job in self.jobs if job.state in ("queued", "running"))
+        active = (job for job in self.jobs if job.is_active)
         return next((job for job in active if job.number == number or (run and job.run == run)), None)
 
     def stop(self, job: Job, *, is_finishing: bool = False) -> None:
         """Ask a command to save and end; with ``is_finishing``, to let the learning rate fall and to evaluate first."""
+        if is_finishing and job.is_finishing:  # a second request would stop it
+            return
         job.is_finishing, job.is_stopping = is_finishing, True
         if job.state == "queued":
             job.state = "stopped"
@@ -92,7 +101,8 @@ class Jobs:
 
     async def close(self) -> list[str]:
         """Stop all commands; returns the runs that were in training, which can be resumed."""
-        active = [job for job in self.jobs if job.state in ("queued", "running")]
+        self.is_closing = True
+        active = [job for job in self.jobs if job.is_active]
         for job in active:
             self.stop(job)
         if self._tasks:
@@ -102,21 +112,6 @@ class Jobs:
     async def _train(self, job: Job) -> None:
         async with self._turn:
             await self._run(job)
-            # Only the schedule trapezoid can end early with a fall of the learning rate and an evaluation.
-            if job.is_finishing and job.state == "stopped" and (self.runs_dir / job.run / "run.json").exists():
-                await self._evaluate(job)
-
-    async def _evaluate(self, job: Job) -> None:
-        job.state = "running"
-        self._announce(job)
-        try:
-            path = self.runs_dir / job.run
-            result = await self.torch.call("run_views.evaluate_run", path, seconds=EVALUATION_SECONDS)
-            self.log.add(result | {"event": "result", "job": job.number, "run": job.run})
-            job.state = "done"
-        except LaminaError as error:
-            job.state, job.problem = "failed", str(error)
-        self._announce(job)
 
     async def _run(self, job: Job) -> None:
         if job.state != "queued":
@@ -125,24 +120,27 @@ class Jobs:
             status, last = await self._execute(job)
         except Exception as error:  # the studio goes on
             if job.process is not None:
-                job.process.kill()
-            job.state, job.problem = "failed", f"The command could not be run: {error}."
+                with suppress(ProcessLookupError):
+                    job.process.kill()
+            job.state, job.problem = "failed", f"The command could not be run: {error}. Try again."
         else:
             if status == 0:
                 job.state, job.problem = "done", ""
-            elif job.is_stopping:
+            elif job.is_stopping and status in STOPPED:
                 job.state, job.problem = "stopped", ""
             else:
                 job.state = "failed"
                 is_saved = job.run and (self.runs_dir / job.run / "run.json").exists()
-                saved = " The run is saved up to its last checkpoint." if is_saved else f" {last}"
-                job.problem = job.problem or f"The process ended with status {status}.{saved}"
+                saved = "The run is saved up to its last checkpoint; press Continue." if is_saved else last
+                if status != 2 or not job.problem:  # 2: an error, whose message is the last remark
+                    job.problem = f"The process ended with status {status}. {saved}"
         job.process = None
         self._announce(job)
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command and pass on its events; returns its exit status and its last line on stderr."""
         job.process = process = await asyncio.create_subprocess_exec(
+            *(() if job.is_training or os.name == "nt" else ("nice", "-n", str(NICENESS))),
             sys.executable,
             "-P",  # import no modules from the current folder
             *("-m", "lamina", *job.words, "--json", *["--progress"] * (job.words[0] in WITH_PROGRESS)),
@@ -205,8 +203,8 @@ def keep_checkpoint(run: Path) -> None:
         except FileNotFoundError:
             return
         except OSError:  # a file system without links
-            shutil.copyfile(current, kept)
-        files = sorted(folder.iterdir())
-        if sum(file.stat().st_size for file in files) > KEPT_BYTES:
+            write_atomically(kept, current.read_bytes())
+        files = sorted(folder.glob("*.safetensors"))
+        if len(files) > KEPT_FILES or sum(file.stat().st_size for file in files) > KEPT_BYTES:
             for file in files[1:-1:2]:
                 file.unlink()

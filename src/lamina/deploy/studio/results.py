@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 
-from lamina.data import Dataset, thumbnails
+from lamina.data import Dataset
 from lamina.data.preparation import Resize
 from lamina.deploy.serve.explanation import SIMILAR_SECONDS, TrainingImages, compute_features, explain_image
-from lamina.deploy.studio.run_views import draw_inside, draw_tiles
+from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.advice import find_verdict
 from lamina.evaluation.image_files import decode_ahead
@@ -29,7 +28,7 @@ from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.units import inspect_units, measure_responses, rank_units
 from lamina.runs.differences import compare_records
-from lamina.runs.record import resume_command
+from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
@@ -56,10 +55,9 @@ class Opened:
     def task(self) -> Task:
         return self.predictor.task
 
-    @cached_property
+    @property
     def dataset(self) -> Dataset:
-        with warnings.catch_warnings(action="ignore"):  # the training has already shown them
-            return find_dataset(self.run.folder, self.run.record, None)
+        return _load_dataset(self.run.path, self.run.record.data)
 
     @cached_property
     def training_images(self) -> TrainingImages:
@@ -76,6 +74,13 @@ def open_run(path: Path) -> Opened:
 def _open(path: Path, _: tuple[int, ...]) -> Opened:
     run = load_run(path)
     return Opened(run, run.predictor(device="cpu"))
+
+
+@lru_cache(maxsize=4)
+def _load_dataset(path: Path, _: DataOrigin) -> Dataset:
+    run = load_run(path)
+    with warnings.catch_warnings(action="ignore"):  # the training has already shown them
+        return find_dataset(run.folder, run.record, None)
 
 
 def show_report(path: Path) -> dict[str, Any]:
@@ -110,7 +115,7 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     outputs = find_outputs(opened.run)
     problems = find_cells(opened.task, outputs.logits, outputs.targets)
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
-        raise DataError("There are no such images now. Reload the page.")
+        raise DataError("There are no such images, because the run was evaluated again. Reload the page.")
     return show_tiles(opened, outputs, problems[problem][1][truth, predicted][:TILES])
 
 
@@ -123,7 +128,7 @@ def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) 
         problem = f"The images are not shown. {error}"
     shown = []
     for row, (target, predicted) in zip(rows.tolist(), describe_rows(task, outputs, rows), strict=True):
-        png = None if images is None else _draw_thumbnail(images.pixels[row])
+        png = None if images is None else draw_thumbnail(images.pixels[row], TILE_PX)
         shown.append({"row": row, "name": outputs.names[row], "target": target, "predicted": predicted, "png": png})
     return {"split": outputs.split, "problem": problem, "images": shown}
 
@@ -137,10 +142,6 @@ def describe_rows(task: Task, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -
     targets = [task.kind.format(outputs.targets[row], task.target_names) for row in rows]
     values = task.probabilities(torch.from_numpy(outputs.logits[rows])).tolist()
     return list(zip(targets, (describe(make_prediction(task, "", own)) for own in values), strict=True))
-
-
-def _draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"]) -> str:
-    return base64.b64encode(thumbnails.encode_png(thumbnails.make_tile(np.asarray(pixels), TILE_PX))).decode()
 
 
 def show_units(path: Path, layer: str) -> dict[str, Any]:
@@ -203,18 +204,25 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
     return np.asarray(images.pixels[row : row + 1]), images.kind.format(images.targets[row], images.target_names)
 
 
-def compare_with(path: Path, others: Sequence[Path]) -> dict[str, Any]:
+def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How other runs differ from a run, score on its test images, and disagree with it; or why they cannot."""
-    base = open_run(path)
-    differences = {other.name: compare_records(base.run.record, load_run(other).record) for other in others}
-    runs = {other.name: open_run(other) for other in others if (other / "report.json").exists()}
-    left_out = [other.name for other in others if other.name not in runs]
-    problems = [f"{name} has not been evaluated yet; only its settings are compared." for name in left_out]
+    record = load_run(runs_dir / name).record
+    differences = {other: compare_records(record, load_run(runs_dir / other).record) for other in others}
+    runs, problems = dict[str, Opened](), list[str]()
+    for one in (*others, name):
+        if not (runs_dir / one / "report.json").exists():
+            problems.append(f"{one} has not been evaluated yet; only its settings are compared.")
+            continue
+        try:
+            runs[one] = open_run(runs_dir / one)
+        except LaminaError as error:
+            problems.append(str(error))
     judged, disagreements = [], {}
     try:
-        if runs:
-            judged = judge_runs({name: [one.run] for name, one in (runs | {path.name: base}).items()})
-        disagreements = {name: show_disagreements(one, base) for name, one in runs.items()}
+        if name in runs and len(runs) > 1:
+            judged = judge_runs({one: [opened.run] for one, opened in runs.items()})
+            base = runs.pop(name)
+            disagreements = {one: show_disagreements(opened, base) for one, opened in runs.items()}
     except LaminaError as error:
         problems.append(str(error))
     return {

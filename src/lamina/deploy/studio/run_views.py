@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
+import math
+from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
+from lamina.data import thumbnails
 from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.jobs import CHECKPOINTS
 from lamina.deploy.studio.net_cards import format_layers
@@ -20,7 +25,6 @@ from lamina.evaluation.reports import Report
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.nets import parse_net
 from lamina.runs.branching import branch_run
-from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.training.activations import activations
@@ -37,27 +41,31 @@ def list_runs(runs_dir: Path) -> list[dict[str, Any]]:
     found = []
     for run in runs[::-1]:
         try:
-            found.append(_summarize(run))
+            found.append(_summarize(run, runs_dir))
         except LaminaError as error:
-            found.append({"name": run.path.name, "problem": str(error)})
-    return found + [{"name": one.path.name, "problem": one.problem} for one in damaged]
+            found.append({"name": _name(run.path, runs_dir), "problem": str(error)})
+    return found + [{"name": _name(one.path, runs_dir), "problem": one.problem} for one in damaged]
 
 
-def _summarize(run: Run) -> dict[str, Any]:
+def _name(path: Path, runs_dir: Path) -> str:
+    """The name of a run in the folder of the runs, such as ``first`` or ``study/fold-1``."""
+    return path.relative_to(runs_dir).as_posix()
+
+
+def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     record, report = run.record, run.report
-    origin = record.branched_from or record.started_from
-    is_here = origin is not None and Path(origin.run).parent == run.path.resolve().parent
+    origin, here = record.branched_from or record.started_from, runs_dir.resolve()
+    is_here = origin is not None and Path(origin.run).is_relative_to(here)
     return {
-        "name": run.path.name,
+        "name": _name(run.path, runs_dir),
         "net": record.net_name,
         "data": record.data.name,
         "score": None if report is None else _describe_score(report),
         "epochs": len(run.folder.history.epochs()),
         "planned": record.epochs,
         "is_finished": run.is_finished,
-        "parent": Path(origin.run).name if origin is not None and is_here else None,
+        "parent": _name(Path(origin.run), here) if origin is not None and is_here else None,
         "parent_epoch": None if record.branched_from is None else record.branched_from.epoch,
-        "created": record.created,
     }
 
 
@@ -70,33 +78,29 @@ def _describe_score(report: Report) -> str:
     return f"{text} (95 % interval {low.removesuffix(' %')} to {high})"
 
 
-def describe_run(path: Path) -> dict[str, Any]:
-    """A run with its history, net, recipe, checkpoints, and how to repeat it."""
-    run = load_run(path)
+def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
+    """A run with its history, net, recipe and checkpoints."""
+    run = load_run(runs_dir / name)
     record, report = run.record, run.report
-    return _summarize(run) | {
+    return _summarize(run, runs_dir) | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
         "val": record.data.preparation.val_fraction,
-        "shape": list(record.in_shape),
-        "classes": list(record.task.target_names),
         "text": None if record.net is None else format_layers(record.net),
         "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
         "rows": run.folder.history.epochs(),
         "report": None if report is None else str(report),
         "checkpoints": list_checkpoints(run),
         "steps_per_epoch": count_steps(run),
-        "folder": str(path.resolve()),
+        "folder": str(run.path.resolve()),
     }
 
 
-def count_steps(run: Run) -> int:
-    """The steps of an epoch, or 1 if the data set is not at hand."""
-    try:
-        images = len(find_dataset(run.folder, run.record, None).train)
-    except LaminaError:
-        return 1
-    return -(-images // run.record.recipe.batch_size)
+def count_steps(run: Run) -> int | None:
+    """The steps of an epoch, from the history; ``None`` before the first epoch has ended."""
+    rows = run.folder.history.epochs()
+    images = [round(row["images_per_second"] * row["train_seconds"]) for row in rows[:1]]
+    return math.ceil(images[0] / run.record.recipe.batch_size) if images else None
 
 
 def find_checkpoints(path: Path) -> list[dict[str, Any]]:
@@ -105,23 +109,29 @@ def find_checkpoints(path: Path) -> list[dict[str, Any]]:
 
 
 def list_checkpoints(run: Run) -> list[dict[str, Any]]:
-    """The checkpoints to branch from, the last one first, with their number of steps."""
-    kept = sorted((run.path / CHECKPOINTS).glob("*.safetensors")) if (run.path / CHECKPOINTS).is_dir() else []
+    """The checkpoints to branch from, the last one first, with their number of steps; none in the first epoch."""
     found: dict[int, str] = {}
-    for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
-        if file.exists():
-            found.setdefault(_read_steps(file), file.name)  # a training replaces the last file
+    if count_steps(run) is not None:
+        kept = sorted((run.path / CHECKPOINTS).glob("*.safetensors"))
+        for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
+            with suppress(OSError):  # removed, because there are too many
+                found.setdefault(_read_steps(file, file.stat().st_mtime_ns), file.name)  # a training replaces the last
     return [{"steps": steps, "file": file} for steps, file in sorted(found.items(), reverse=True) if steps]
 
 
-def _read_steps(file: Path) -> int:
-    with safe_open(file, framework="np") as opened:
-        stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
-    return int(json.loads(stored.get("values", "{}")).get("steps_done", 0))
+@lru_cache(maxsize=1000)
+def _read_steps(file: Path, _: int) -> int:
+    """The number of steps before a checkpoint, which was written at a given time; 0 if it is damaged."""
+    try:
+        with safe_open(file, framework="np") as opened:
+            stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+        return int(json.loads(stored.get("values", "{}")).get("steps_done", 0))
+    except (SafetensorError, ValueError):
+        return 0
 
 
 def make_branch(
-    path: Path, file: str, steps: int, given: dict[str, str], layers: str, name: str, runs_dir: Path
+    path: Path, file: str, steps: int, given: dict[str, str], layers: str, name: str | None, runs_dir: Path
 ) -> str:
     """Create a branch of a run from the checkpoint in ``file`` after ``steps``; returns the name of the new run."""
     run = load_run(path)
@@ -133,7 +143,7 @@ def make_branch(
     if net is not None and run.record.net is not None:
         net = net.with_outputs(run.record.task.outputs)
         net = None if net == run.record.net.with_outputs(run.record.task.outputs) else net
-    return branch_run(run, checkpoint, recipe=recipe, net=net, name=name or None, runs_dir=runs_dir).path.name
+    return branch_run(run, checkpoint, recipe=recipe, net=net, name=name, runs_dir=runs_dir).path.name
 
 
 def read_fields(given: dict[str, str]) -> dict[str, Any]:
@@ -145,12 +155,6 @@ def read_fields(given: dict[str, str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = text
     return found
-
-
-def evaluate_run(path: Path) -> dict[str, Any]:
-    """Evaluate and save the model of a run that was stopped; returns the main numbers of its report."""
-    report = load_run(path).evaluate()
-    return {} if report is None else report.headline()
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def _color(filters: Float32[np.ndarray, "u c y x"]) -> UInt8[np.ndarray, "u y x 
 
 
 def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
-    """The outputs of the first units: a picture for each map, or a bar for each number."""
+    """The outputs of the first units: an image for each map, or a bar for each number."""
     units = output[:UNITS]
     if output.ndim == 1:
         return {"values": [round(float(value), 4) for value in output[: 4 * UNITS]]}
@@ -187,8 +191,12 @@ def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
     return {"maps": draw_tiles(shown), "units": len(output)}
 
 
+def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
+    return base64.b64encode(thumbnails.encode_png(thumbnails.make_tile(np.asarray(pixels), side_px))).decode()
+
+
 def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> dict[str, Any]:
-    """Pictures of one size side by side, in rows, as one PNG."""
+    """Images of one size side by side, in rows, as one PNG."""
     count, height, width, channels = tiles.shape
     columns = min(most_columns, count)
     rows = -(-count // columns)

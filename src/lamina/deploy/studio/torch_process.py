@@ -14,17 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from multiprocessing import get_context
-from typing import Any, TypeAlias
+from typing import Any
 
 from lamina.errors import LaminaError
 
-Outcome: TypeAlias = tuple[bool, Any]
-"""Whether a call succeeded, and its value or the message of its error."""
 NICENESS = 5  # the training comes first
-
-
-class ComputingError(LaminaError):
-    """The process ended, or took too long; it is started again for the next call."""
+WAIT_SECONDS, COMPUTE_SECONDS = 60.0, 80.0  # for other calls; for a map of a slow net and how faithful it is
 
 
 @dataclass(eq=False)
@@ -33,16 +28,28 @@ class TorchProcess:
 
     _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    _newest: dict[str, object] = field(default_factory=dict, repr=False)  # by function
 
-    async def call(self, name: str, *arguments: Any, seconds: float = 60.0) -> Any:
+    async def call(self, name: str, *arguments: Any, is_outdated_by_next: bool = False) -> Any:
         """Call ``module.function`` of this package there, by name, because to import it here would load torch.
 
-        Raises ``LaminaError`` if the function does, takes too long, or ends the process.
+        Raises ``LaminaError`` if the function does, takes too long, or ends the process, if the call waits too long for
+        others, or if ``is_outdated_by_next`` and the function was called again meanwhile.
         """
-        async with self._turn:  # the time counts from here, not while another call is in progress
-            return await self._call(name, arguments, seconds)
+        own = self._newest[name] = object()
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise LaminaError("The studio is busy with other results. Try again in a minute.") from None
+        if is_outdated_by_next and self._newest[name] is not own:
+            self._turn.release()
+            raise LaminaError("A newer request replaces this one.")
+        task = asyncio.create_task(self._call(name, arguments))
+        task.add_done_callback(lambda _: self._turn.release())  # even if the client has left: the process is busy
+        return await asyncio.shield(task)
 
-    async def _call(self, name: str, arguments: tuple[Any, ...], seconds: float) -> Any:
+    async def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
         if self._pool is None:
             parent = os.getpid()
             self._pool = ProcessPoolExecutor(
@@ -50,15 +57,15 @@ class TorchProcess:
             )
         pool = self._pool
         try:
-            future: Future[Outcome] = pool.submit(_run, name, arguments)
-            async with asyncio.timeout(seconds):
+            future: Future[tuple[bool, Any]] = pool.submit(_run, name, arguments)
+            async with asyncio.timeout(COMPUTE_SECONDS):
                 is_done, value = await asyncio.wrap_future(future)
         except TimeoutError:
             self._end(pool)
-            raise ComputingError(f"This took longer than {seconds:.0f} seconds and was stopped. Try again.") from None
+            raise LaminaError(f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped.") from None
         except BrokenProcessPool:
             self._end(pool)
-            raise ComputingError("The process that computes this was lost. It starts again: try again.") from None
+            raise LaminaError("The process that computes this was lost. It starts again: try again.") from None
         if not is_done:
             raise LaminaError(value)
         return value
@@ -93,7 +100,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run(name: str, arguments: tuple[Any, ...]) -> Outcome:
+def _run(name: str, arguments: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Whether a call succeeded, and its value or the message of its error."""
     try:
         module, _, function = name.partition(".")
         return True, getattr(import_module(f"{__package__}.{module}"), function)(*arguments)

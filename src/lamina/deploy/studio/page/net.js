@@ -1,7 +1,6 @@
 // The net: cards and Python are two views of one value, which the studio parses.
 
 import { ask } from "./api.js";
-import { describeSource } from "./data.js";
 import { fill, find, findKey, make, redraw, short, tell } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
@@ -83,7 +82,7 @@ async function measure(own) {
   if (own !== asked) return; // somebody goes on editing
   let times;
   try {
-    times = await ask("times", { text: chosen.net.text, ...describeSource() });
+    times = await ask("times", { text: chosen.net.text, shape: chosen.preview.shape, outputs: chosen.preview.outputs });
   } catch {
     return; // the cards are complete without them
   }

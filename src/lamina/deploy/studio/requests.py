@@ -1,0 +1,75 @@
+"""The values in requests, checked by their names, and the fields of a recipe that the page shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from lamina.errors import RunError, suggest
+from lamina.training.recipe import Recipe
+from lamina.values import read_texts
+
+LONGEST_TEXT = 20_000  # characters
+MAIN_FIELDS = (
+    *("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing", "dropout", "flip"),
+    *("translate_px", "cutout_px", "gradient_clip", "class_weights", "patience", "seed"),
+)
+KINDS: dict[type, tuple[str, ...]] = {
+    str: ("class", "file", "layer", "name", "net", "recipe", "run", "set", "source", "split", "text", "time", "val"),
+    int: ("number", "outputs", "predicted", "problem", "row", "size_px", "steps", "truth"),
+    list: ("cards", "images", "others", "shape"),
+    dict: ("choices", "fields"),
+}
+"""The types of the values in requests, by name."""
+KIND_NAMES: dict[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+class Values(dict[str, Any]):
+    """The values of a request, of the types in ``KINDS``."""
+
+    def __missing__(self, name: str) -> Any:
+        raise RunError(f"The request lacks {name}. Reload the page.")
+
+
+def check_values(values: object) -> Values:
+    """The values of a request that are not ``None``; ``RunError`` unless they have the types of their names."""
+    if not isinstance(values, dict):
+        raise RunError("The request is not an object. Reload the page.")
+    given = Values((name, value) for name, value in values.items() if value is not None)
+    for kind, names in KINDS.items():
+        for name in given.keys() & names:
+            if not isinstance(given[name], kind) or isinstance(given[name], bool):
+                raise RunError(f"{name} is {given[name]!r:.60}; it must be {KIND_NAMES[kind]}. Reload the page.")
+            for part, text in given[name].items() if kind is dict else [(name, given[name])] * (kind is str):
+                if not isinstance(text, str) or "\0" in text or len(text) > LONGEST_TEXT:
+                    raise RunError(f"{part} is {text!r:.60}; it must be a text. Change it, or leave it out.")
+    return given
+
+
+def check_fields(given: Values) -> dict[str, str]:
+    """The fields of a recipe that were given, as texts by name."""
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    for name in (texts := given.get("fields", {})):
+        if name not in known:
+            raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
+    return dict(texts)
+
+
+def list_fields() -> list[dict[str, Any]]:
+    """The fields of a recipe, with text, default and choices; the main ones first."""
+    texts, types = read_texts(Recipe), get_type_hints(Recipe)
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    return [
+        {
+            "name": name,
+            "is_main": name in MAIN_FIELDS,
+            "text": texts.get(name, ""),
+            "default": str(defaults[name]),
+            "choices": ["False", "True"] if types[name] is bool else _find_choices(types[name]),
+        }
+        for name in dict.fromkeys((*MAIN_FIELDS, *defaults))
+    ]
+
+
+def _find_choices(kind: Any) -> list[str]:
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
