@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -155,9 +156,99 @@ def test_two_pages_show_the_same_training_and_a_second_one_waits(page: Page, stu
         expect(other.get_by_role("status")).to_have_text(EPOCH)
         job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "1"}, name="two")
         assert job["state"] == "queued"
-        other.get_by_role("button", name="Stop").click()
+        other.get_by_role("list", name="Runs").get_by_role("button", name="two waiting").click()
+        other.get_by_role("button", name="Cancel", exact=True).click()
+        expect(other.get_by_role("status")).to_have_text("two was stopped before it started")
+        expect(page.get_by_role("list", name="Runs")).not_to_contain_text("two")
+        other.get_by_role("list", name="Runs").get_by_role("button", name="one running").click()
+        other.get_by_role("button", name="Pause", exact=True).click()
         expect(page.get_by_role("status")).to_have_text(re.compile("paused at epoch"))
-        expect(other.get_by_role("list", name="Runs")).to_contain_text("two")
+
+
+def find_run(studio: Studio, name: str) -> dict:
+    return wait_for(lambda: next((one for one in studio.act("runs") if name in one["name"] and one["score"]), None))
+
+
+def test_what_was_typed_last_is_trained_and_only_once(page: Page, studio: Studio):
+    page.get_by_label("epochs", exact=True).fill("1")
+    page.get_by_role("textbox", name="Python", exact=True).fill(SMALL)
+    page.evaluate("document.querySelector('#train').click(); document.querySelector('#train').click()")
+    expect(page.get_by_role("status")).to_have_text(DONE)
+    (trained,) = studio.act("runs")
+    assert studio.act("run", run=trained["name"])["text"].replace("\n", " ").startswith(SMALL.partition("Output")[0])
+
+
+def test_a_reload_keeps_what_was_chosen(page: Page, studio: Studio):
+    python = page.get_by_role("textbox", name="Python", exact=True)
+    python.fill("Flatten(), Linear(")
+    page.get_by_label("lr", exact=True).fill("0.01")
+    page.reload()
+    expect(page.locator("#net-problem")).to_contain_text("the layers are not valid Python")
+    expect(python).to_have_value("Flatten(), Linear(")
+    expect(page.get_by_label("lr", exact=True)).to_have_value("0.01")
+    page.get_by_label("Start from").select_option("Choose for me")
+    page.reload()
+    expect(page.locator("#net-chosen")).to_be_visible()
+    page.get_by_role("button", name="Train", exact=True).click()
+    expect(page.get_by_role("list", name="Runs")).to_contain_text("chosen-1")
+
+
+def test_a_page_without_storage_works(page: Page):
+    page.add_init_script(
+        "Object.defineProperty(window, 'sessionStorage', {get() { throw new DOMException('denied'); }})"
+    )
+    page.reload()
+    expect(page.locator("#data-view")).to_contain_text("7,200 train, 800 val, 2,000 test")
+    page.get_by_role("button", name="Lessons").click()
+    expect(page.locator("#station-title")).to_have_text("A linear net")
+
+
+def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio):
+    fields = {"epochs": "1", "optimizer": "sgd", "momentum": "0.8", "batch_size": "300"}
+    studio.act("train", net="mlp", source="shapes", val="0.2", recipe="article", fields=fields, name="first")
+    recipe = studio.act("run", run=find_run(studio, "first")["name"])["recipe"]
+    page.get_by_label("time limit").fill("1m")
+    page.get_by_role("list", name="Runs").get_by_role("button").first.click()
+    page.get_by_role("button", name="Edit its net and recipe").click()
+    expect(page.get_by_label("momentum")).to_have_value("0.8")  # which the form has only now
+    expect(page.get_by_label("time limit")).to_have_value("")
+    page.get_by_role("button", name="Train", exact=True).click()
+    again = studio.act("run", run=find_run(studio, "net-1")["name"])
+    assert (again["recipe"], again["val"]) == (recipe, 0.2)
+
+
+def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Studio):
+    use_net(page)
+    train(page, 5000, "long")
+    checkpoint, branch = page.get_by_label("From", exact=True), page.get_by_role("button", name="Branch", exact=True)
+    expect(checkpoint.locator("option").nth(2)).to_be_attached()
+    expect(checkpoint).to_have_value(checkpoint.locator("option").first.get_attribute("value") or "")
+    chosen = checkpoint.locator("option").nth(1).get_attribute("value") or ""
+    checkpoint.select_option(chosen)
+    page.get_by_label("lr", exact=True).focus()
+    count = checkpoint.locator("option").count()
+    expect(checkpoint.locator("option").nth(count)).to_be_attached()
+    expect(checkpoint).to_have_value(chosen)
+    (studio.folder / "runs" / "long" / "checkpoints" / json.loads(chosen)["file"]).unlink()
+    expect(page.locator("#branch-problem")).to_contain_text("is no longer saved")
+    expect(branch).to_be_disabled()
+
+
+def test_a_run_counts_for_the_station_with_its_settings(page: Page, studio: Studio):
+    kept = {
+        "at": 4,
+        "isOpen": True,
+        "answers": {"3": {"choice": 1, "since": 0, "value": 0.7, "run": "x"}, "4": {"choice": 1, "since": 0}},
+    }
+    page.evaluate("text => { sessionStorage.lessons = text; }", json.dumps(kept))
+    page.reload()
+    page.locator("#set-up").click()
+    expect(page.get_by_label("lr", exact=True)).to_have_value("0.003")
+    page.get_by_role("button", name="Train", exact=True).click()
+    page.get_by_role("button", name="Finish now").click()
+    expect(page.locator("#answer")).to_contain_text("Your net confused")
+    page.get_by_role("button", name="Station 4 of 6").click()
+    expect(page.locator("#answer")).not_to_contain_text("This net got")
 
 
 def test_a_problem_is_one_sentence_where_it_arose_and_the_page_goes_on(page: Page, studio: Studio):
@@ -186,10 +277,19 @@ def test_the_page_is_accessible_in_both_sizes_and_schemes(page: Page, scheme, wi
     use_net(page)
     train(page, 2)
     expect(page.get_by_role("status")).to_have_text(DONE)
-    expect(page.locator("#live")).to_contain_text("Inside the net, now")
+    page.locator("#live").scroll_into_view_if_needed()
+    expect(page.locator("#live")).to_contain_text("filters of the first layer")
     for tab in ("Look", "Compare", "Try", "Take away"):
         page.get_by_role("tab", name=tab).click()
         assert Axe().run(page).response["violations"] == [], tab
+    page.get_by_role("tab", name="Look").click()
+    page.locator("#panel .gallery button").first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Prediction")
+    assert Axe().run(page).response["violations"] == []
+    page.get_by_role("button", name="Close").click()
+    for part in ("Lessons", "New classes …"):
+        page.get_by_role("button", name=part).click()
+    assert Axe().run(page).response["violations"] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -66,6 +66,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "is_finished": run.is_finished,
         "parent": _name(Path(origin.run), here) if origin is not None and is_here else None,
         "parent_epoch": None if record.branched_from is None else record.branched_from.epoch,
+        "created": record.created,
     }
 
 

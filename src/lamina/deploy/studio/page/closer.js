@@ -39,12 +39,17 @@ export function openImage(run, split, row, name) {
     make("div", { className: "row" }, title, make("button", { type: "button", on: { click: () => dialog.close() } }, "Close")), place);
   document.body.append(dialog);
   dialog.showModal();
-  const request = (action) => ask(action, { run: run.name, split, row });
-  const parts = [make("div"), make("div"), make("div")];
-  place.append(...parts);
-  settle(parts[0], "Computing the layers …", request("look"), showInside);
-  settle(parts[1], "Computing which pixels the prediction depends on …", request("explain"), showEvidence);
-  settle(parts[2], "Searching the training images …", request("similar"), (found) => showSimilar(run, found));
+  const send = (action) => ask(action, { run: run.name, split, row });
+  settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(run, send)]);
+}
+
+// Buttons for what takes longer, about the image that `send` sends, and the places of its results.
+export function offerMore(run, send) {
+  const offer = (text, action, draw, place = make("div")) => [make("button", { type: "button",
+    on: { click: () => settle(place, `${text} …`, send(action), draw) } }, text), place];
+  const [evidence, similar] = [offer("What the prediction depends on", "explain", showEvidence),
+    offer("Similar images", "similar", (found) => showSimilar(run, found))];
+  return [make("div", { className: "row" }, evidence[0], similar[0]), evidence[1], similar[1]];
 }
 
 export function showInside({ image, predicted, values, target, kind, filters, layers }) {
@@ -63,7 +68,7 @@ export function showInside({ image, predicted, values, target, kind, filters, la
   ];
 }
 
-export function showEvidence({ target, image, map, faithfulness: measured }) {
+function showEvidence({ target, image, map, faithfulness: measured }) {
   const format = (value) => (measured.is_number ? value.toFixed(2) : percent(value));
   const what = measured?.is_number ? `${target} (in standard deviations from the mean)` : `the probability of ${target}`;
   return [
@@ -77,7 +82,7 @@ export function showEvidence({ target, image, map, faithfulness: measured }) {
   ];
 }
 
-export function showSimilar(run, { searched, images }) {
+function showSimilar(run, { searched, images }) {
   const tiles = images.map(({ id, target, similarity, image }) => ({ row: id, name: `image ${id}`, png: image, target, similarity }));
   return [
     make("h4", {}, `Nearest of ${count(searched)} training images`),

@@ -2,30 +2,19 @@
 
 import { ask } from "./api.js";
 import { gallery, settle } from "./closer.js";
-import { Curves, listSeries } from "./curves.js";
 import { count, make, tabulate } from "./elements.js";
 import { listCompared } from "./runs.js";
 import { state } from "./shared.js";
 
-const figures = make("div");
-const loss = new Curves(figures, "Loss of the compared runs", (value) => value?.toPrecision(3) ?? "");
-const score = new Curves(figures, "Score of the compared runs");
-
 export async function show(place, run) {
-  const others = listCompared().filter((name) => name !== run.name);
+  const others = listCompared(run);
   if (!others.length) {
     place.replaceChildren(make("p", { className: "note" }, `Tick other runs in the list to compare them with ${run.name}.`));
     return;
   }
   const results = make("div");
-  const found = ask("compare", { run: run.name, others });
-  settle(results, "Comparing the predictions on the test images …", found, (one) => showComparison(run, one));
-  for (const curves of [loss, score]) curves.show([]); // not those of the last comparison
-  place.replaceChildren(figures, results);
-  const series = listSeries([run, ...await Promise.all(others.map((name) => ask("run", { run: name })))]);
-  score.format = series.format;
-  loss.show(series.loss);
-  score.show(series.score);
+  place.replaceChildren(make("p", { className: "note" }, "Their curves are under Training."), results);
+  await settle(results, "Comparing the predictions on the test images …", ask("compare", { run: run.name, others }), (found) => showComparison(run, found));
 }
 
 // Name, net and score of a run, so that one knows which it is.
@@ -49,7 +38,7 @@ function showVerdicts(run, judged) {
   const all = judged.length < 2 ? "" : ` These are ${Number((100 * level).toFixed(1))} % intervals, so that all ${judged.length} hold with 95 % confidence.`;
   return [make("h3", {}, `On the same ${count(images)} ${split} images: ${metric.replaceAll("_", " ")}`),
     ...judged.map((one) => make("p", {}, `A = ${title(one.a)}; B = ${title(run.name)}. `, make("strong", {}, one.words), ".")),
-    make("p", { className: "note" }, `An interval contains the difference that many more images would show, with the confidence that it names.${all}`)];
+    make("p", { className: "note" }, `With 95 % confidence, the interval contains the difference on many more images.${all}`)];
 }
 
 function showDifferences(run, name, rows) {
@@ -60,7 +49,7 @@ function showDifferences(run, name, rows) {
 }
 
 function showGroup(run, name, verb, { better, count: size, ...shown }) {
-  const who = { a: `Only ${name} is ${verb}`, b: `Only ${run.name} is ${verb}`, "": "Both are wrong, differently" }[better];
+  const who = { a: `Only ${name} is ${verb}`, b: `Only ${run.name} is ${verb}`, "": "Both are wrong, with different predictions" }[better];
   const most = size > shown.images.length ? `, the ${shown.images.length} with the largest difference` : "";
   const describe = (one) => [`target ${one.target}`, `${name}: ${one.predicted}`, `${run.name}: ${one.other}`];
   return [make("details", { open: true }, make("summary", {}, `${who}: ${count(size)} ${size === 1 ? "image" : "images"}${most}`),

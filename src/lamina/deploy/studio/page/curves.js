@@ -4,7 +4,7 @@
 
 import { make, percent, tabulate } from "./elements.js";
 
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"]; // 3:1 on light and dark
 const HEIGHT_PX = 190;
 
 export class Curves {
@@ -33,6 +33,7 @@ export class Curves {
     this.drawing.setAttribute("aria-label", this.describe());
     if (isSame) this.plot.setData(align(shown));
     else this.rebuild();
+    if (!isSame) this.table.replaceChildren(this.table.firstChild);
     if (this.table.open) this.fillTable();
   }
 
@@ -41,10 +42,15 @@ export class Curves {
     return `${this.title}: ${ends.join("; ")}`;
   }
 
+  // Adds the rows of new epochs, so that the focus and the scrolling stay.
   fillTable() {
-    const [x, ...columns] = align(this.series.filter(({ isThin }) => !isThin));
+    const shown = this.series.filter(({ isThin }) => !isThin);
+    const [x, ...columns] = align(shown);
     const rows = x.map((epoch, place) => [String(Number(epoch.toFixed(2))), ...columns.map((column) => (column[place] == null ? "" : this.format(column[place])))]);
-    this.table.replaceChildren(this.table.firstChild, tabulate(["epoch", ...this.series.filter(({ isThin }) => !isThin).map(({ label }) => label)], rows, this.title));
+    const body = this.table.querySelector("tbody"), isShorter = body?.rows.length > rows.length;
+    const added = tabulate(["epoch", ...shown.map(({ label }) => label)], isShorter ? rows : rows.slice(body?.rows.length ?? 0), this.title);
+    if (body && !isShorter) body.append(...added.querySelectorAll("tbody tr"));
+    else this.table.replaceChildren(this.table.firstChild, added);
   }
 
   rebuild() {
@@ -85,7 +91,7 @@ export function listSeries(runs) {
   const loss = [], score = [];
   let metric = "";
   for (const [place, { name, rows = [] }] of runs.entries()) {
-    const add = (list, text, key, isDashed, color = 0) => list.push({ label: runs.length > 1 ? `${name}: ${text}${isDashed ? " (dashed)" : ""}` : text, color: runs.length > 1 ? place : color,
+    const add = (list, text, key, isDashed, color = 0) => list.push({ label: `${runs.length > 1 ? `${name}: ` : ""}${text}${isDashed ? " (dashed)" : ""}`, color: runs.length > 1 ? place : color,
       isDashed, points: rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]) });
     add(loss, "train", "train_loss", false);
     add(loss, "val", "val_loss", true, 1);

@@ -13,27 +13,39 @@ export function startData() {
   showSources();
   find("source").addEventListener("change", () => {
     clearTimeout(timer);
+    forget();
     timer = setTimeout(() => use(find("source").value), WAIT_MS);
   });
-  for (const id of ["size", "val"]) find(id).addEventListener("change", () => choose(find("source").value));
+  for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
   listen("event", receive);
   listen("sources", (source) => {
     showSources(source);
     use(source);
   });
   listen("start", () => use(find("source").value));
+  listen("lost", () => chosen.preview || use(chosen.source));
+}
+
+// Until the data set is read, nothing can be trained on it.
+function forget() {
+  inspecting.given = null;
+  announce("preview", (chosen.preview = null));
 }
 
 // Published sets have no val split, which the curves need; for others, lamina draws one.
+function findVal(source) {
+  return source.includes("/") || source.includes("\\") ? "" : "0.1";
+}
+
 export function use(source) {
   find("source").value = source;
-  find("val").value = source.includes("/") || source.includes("\\") ? "" : "0.1";
+  find("val").placeholder = findVal(source) || "as lamina chooses";
   const download = state.data.find((one) => one.source === source)?.download;
   if (!download) return choose(source);
   chosen.source = source;
   const get = make("button", { type: "button", on: { click: () => choose(source) } }, `Download ${download} MB`);
   find("data-view").replaceChildren(make("p", {}, `${source} is not on this machine yet.`), get);
-  announce("preview", (chosen.preview = null));
+  forget();
 }
 
 function showSources(source) {
@@ -42,14 +54,14 @@ function showSources(source) {
 
 // How the data set is loaded, for the studio's commands.
 export function describeSource() {
-  const size = Number.parseInt(find("size").value, 10);
-  return { source: chosen.source, size_px: Number.isNaN(size) ? null : size, val: find("val").value.trim() };
+  const size = find("size").value.trim(); // if it is no number, lamina says so
+  return { source: chosen.source, size_px: Number(size) || size || null, val: find("val").value.trim() || findVal(chosen.source) };
 }
 
 export async function choose(source) {
   if (!source) return;
   chosen.source = source;
-  chosen.preview = null;
+  forget();
   find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${nameOf(source)} …`));
   try {
     if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
@@ -67,7 +79,7 @@ function nameOf(source) {
 }
 
 async function receive(event) {
-  if (!inspecting.number || ![event.job, event.number].includes(inspecting.number)) return;
+  if (!inspecting.number || !inspecting.given || ![event.job, event.number].includes(inspecting.number)) return;
   if (event.event === "progress") {
     find("data-view").replaceChildren(make("p", { className: "note" }, `${event.what} ${count(event.done)} of ${count(event.total)}`),
       make("progress", { max: event.total, value: event.done, ariaLabel: event.what }));

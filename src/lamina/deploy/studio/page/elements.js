@@ -19,13 +19,16 @@ export function make(name, properties = {}, ...children) {
   return element;
 }
 
-// Replaces the content of a place. Focus and open details stay with the elements that have the same key.
+// Replaces the content of a place. Focus, what is being typed and open details stay with the elements of the same key.
 export function redraw(place, ...children) {
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const before = place.contains(document.activeElement) ? document.activeElement : null;
   const open = [...place.querySelectorAll("details[open][data-key]")].map((one) => one.dataset.key);
   place.replaceChildren(...children);
   for (const key of open) findKey(place, key)?.setAttribute("open", "");
-  if (focused) findKey(place, focused)?.focus();
+  const after = before?.dataset.key && findKey(place, before.dataset.key);
+  if (!after) return;
+  if (before.matches("[type=text], textarea") && before.value !== before.defaultValue) after.value = before.value;
+  after.focus();
 }
 
 export function findKey(place, key) {
@@ -46,6 +49,12 @@ export function tell(place, problem) {
   place.hidden = !problem;
 }
 
+// Does something, and shows its problem where it arose.
+export async function attempt(id, act) {
+  tell(find(id), null);
+  await act().catch((error) => tell(find(id), error.message));
+}
+
 // Options of a select: [value, text] pairs, the chosen one kept if it is still there.
 export function fill(select, pairs, chosen = select.value) {
   select.replaceChildren(...pairs.map(([value, text]) => make("option", { value }, text)));
@@ -56,14 +65,15 @@ export function tabulate(heads, rows, caption = "") {
   const cell = (value, place) => (value instanceof Node ? make("td", {}, value)
     : make(place ? "td" : "th", { className: place ? "number" : "", ...(place ? {} : { scope: "row" }) }, value));
   return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") }, make("table", {},
-    caption ? make("caption", { className: "quiet" }, caption) : null,
+    caption ? make("caption", { className: "note" }, caption) : null,
     make("thead", {}, make("tr", {}, ...heads.map((head, place) => make("th", { scope: "col", className: place ? "number" : "" }, head)))),
     make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell))))));
 }
 
-// Rounds as Python does, so that a number is the same everywhere.
+// Rounds a tie, such as 12.25, to the even digit, as Python does, so that a number is the same everywhere.
 export function percent(value) {
-  return `${(100 * value).toFixed(1)} %`;
+  const percents = 100 * value;
+  return `${(percents % 1 === 0.25 ? percents - 0.01 : percents).toFixed(1)} %`;
 }
 
 export function count(value) {

@@ -1,36 +1,54 @@
-// Inside the net while it trains: filters, outputs of units, and statistics of the layers.
+// Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again and again.
 
 import { ask } from "./api.js";
 import { find, make, percent, picture, redraw, tabulate } from "./elements.js";
-import { chosen } from "./shared.js";
+import { chosen, findJob, isActive } from "./shared.js";
 
-const LOOK_MS = 2000; // least time between two looks at the weights
-let looking = { run: null, at: 0, row: 0, timer: 0 };
+const LOOK_MS = 2000, REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
+let looking = { run: "", rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
+let isSeen = false;
 
-// Shows filters and outputs of units with the weights that were saved last, at most every two seconds.
+export function startInside() {
+  find("live").addEventListener("toggle", () => look(chosen.run));
+  new IntersectionObserver(([{ isIntersecting }]) => {
+    isSeen = isIntersecting;
+    look(chosen.run);
+  }, { rootMargin: "50%" }).observe(find("live"));
+}
+
+// Shows the weights that were saved last, if they are new and the panel is open and in view.
 export function look(run) {
-  if (!run?.rows?.length || document.hidden) return;
+  if (!run) return;
+  const live = find("live"), isTraining = isActive(findJob(run.name));
+  live.hidden = !run.rows.length;
+  find("live-title").textContent = `Inside the net${isTraining ? ", now" : ""}`;
+  if (looking.run !== run.name) {
+    Object.assign(looking, { run: run.name, rows: -1, next: 0 });
+    live.lastElementChild.replaceChildren();
+  }
   clearTimeout(looking.timer);
-  const wait = Math.max(0, looking.run === run.name ? looking.at + LOOK_MS - performance.now() : 0);
+  if (!isSeen || !live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
   looking.timer = setTimeout(async () => {
-    looking = { ...looking, run: run.name, at: performance.now() };
+    const began = performance.now();
+    Object.assign(looking, { rows: run.rows.length, isBusy: true });
     try {
       const found = await ask("look", { run: run.name, split: "", row: looking.row });
-      if (chosen.run?.name === run.name) showLook(run, found);
-    } catch {
-      // The weights are saved after the first epochs; the next epoch looks again.
+      if (chosen.run.name === run.name) showLook(run, found);
+    } catch (error) { // the weights are saved after the first epochs; the next epoch looks again
+      if (!isTraining) live.lastElementChild.textContent = error.message;
     }
-  }, wait);
+    const end = performance.now();
+    Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
+    look(chosen.run);
+  }, looking.next - performance.now());
 }
 
 function showLook(run, { image, target, filters, layers }) {
   const again = make("button", { type: "button", className: "small", data: { key: "again" }, on: { click: () => {
-    looking.row += 1;
-    looking.at = 0;
-    look(run);
+    Object.assign(looking, { row: looking.row + 1, rows: -1, next: 0 });
+    look(chosen.run);
   } } }, "Another image");
-  redraw(find("live"),
-    make("h3", {}, "Inside the net, now"),
+  redraw(find("live").lastElementChild,
     make("div", { className: "looks" },
       part("an image", picture(image, `image of ${target}`, "pixels one"), make("span", { className: "note" }, target, " ", again)),
       ...drawLayers(filters, layers.slice(0, 5))),

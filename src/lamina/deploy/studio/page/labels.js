@@ -3,12 +3,13 @@
 import { ask } from "./api.js";
 import { choose, describeSource } from "./data.js";
 import { count, find, make, percent, picture, tell } from "./elements.js";
-import { chosen, isActive, listen, state } from "./shared.js";
+import { chosen, isActive, listen, load, save, state } from "./shared.js";
 
 const SHOWN_ISSUES = 50; // of all; another check finds the next ones
 let checking = null; // number of the job
 let given = null; // the data set that is checked
 let issues = null; // what was found, until all is done
+let choices = {}; // the button that was pressed for each image, and its class
 
 const tellProblem = (error) => tell(find("labels-problem"), error?.message);
 const press = (text, act, more = {}) => make("button", { type: "button", ...more, on: { click: (event) => act(event).catch(tellProblem) } }, text);
@@ -24,13 +25,8 @@ export function startLabels() {
   });
   listen("event", (event) => receive(event).catch(tellProblem));
   // The page may have been loaded again during a check.
-  const job = [...state.jobs.values()].findLast((one) => isActive(one) && one.command.endsWith(" --labels"));
-  const isOf = ({ source }) => [source, `'${source}'`].some((word) => job?.command.startsWith(`lamina data ${word} `));
-  const source = state.data.find(isOf)?.source;
-  if (!source) return;
-  const read = (name) => job.command.match(` --${name}=([\\d.]+)`)?.[1] ?? "";
-  given = { source, size_px: Number(read("size")) || null, val: read("val") };
-  checking = job.number;
+  const kept = load("labels"), job = state.jobs.get(kept.checking);
+  if (isActive(job) && job.command === kept.command) ({ given, checking } = kept);
 }
 
 async function check() {
@@ -38,7 +34,8 @@ async function check() {
   const about = describeSource();
   const job = await ask("inspect", { ...about, labels: true });
   state.jobs.set(job.number, job);
-  [given, checking, issues] = [about, job.number, null];
+  [given, checking, issues, choices] = [about, job.number, null, {}];
+  save("labels", { given, checking, command: job.command });
   await draw();
 }
 
@@ -49,7 +46,7 @@ async function draw() {
   const isOther = given?.source !== chosen.source;
   if (isActive(job)) {
     show((isOther ? `${given.source}: ` : "") + (job.state === "queued" ? "The check of the labels waits for the training before it."
-      : "Checking the labels, with several trainings on parts of the images."), working);
+      : "Checking the labels by training several nets on parts of the images."), working);
   } else if (isOther || !issues || !chosen.preview) show("");
   else await showIssues();
 }
@@ -82,14 +79,15 @@ async function showIssues() {
 
 function showIssue({ image, split, given: label, likely, score }, png) {
   const others = make("select", { ariaLabel: `Class of ${image}` },
-    ...chosen.preview.target_names.map((name) => make("option", { value: name, selected: name === likely }, name)));
-  const apply = async (button, choice) => {
+    ...chosen.preview.target_names.map((name) => make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name)));
+  const apply = async (button, text, choice) => {
     const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
+    choices[image] = { text, other: others.value };
     for (const one of button.parentElement.querySelectorAll("button")) one.ariaPressed = String(one === button);
     showCorrections(Object.keys(all).length);
   };
-  const button = (text, read) => press(text, ({ target }) => apply(target, read()),
-    { className: "small", ariaPressed: "false", ariaLabel: `${text}: ${image}` });
+  const button = (text, read) => press(text, ({ target }) => apply(target, text, read()),
+    { className: "small", ariaPressed: String(choices[image]?.text === text), ariaLabel: `${text}: ${image}` });
   const details = make("span", { className: "note" }, ` (${percent(score)}; ${image}, ${split})`);
   return make("li", {}, picture(png, `${image}, labeled ${label}`, "pixels"), make("div", {},
     make("p", {}, `labeled ${label}, likely `, make("strong", {}, likely), details),
@@ -97,7 +95,7 @@ function showIssue({ image, split, given: label, likely, score }, png) {
 }
 
 function showCorrections(size) {
-  find("corrections").textContent = size ? `${count(size)} ${size === 1 ? "correction" : "corrections"}, which trainings use` : "";
+  find("corrections").textContent = size ? `${count(size)} ${size === 1 ? "correction applies" : "corrections apply"} to all trainings` : "";
   find("undo").hidden = !size;
 }
 

@@ -6,36 +6,35 @@ import { find, make, percent, tell } from "./elements.js";
 import { openMaking } from "./making.js";
 import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
-import { chosen, listen, state } from "./shared.js";
+import { chosen, listen, load, save, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
 import { show } from "./tabs.js";
 
 const KEPT = "lessons"; // in the storage of this tab
 const tellProblem = (error) => tell(find("lessons-problem"), error?.message);
-let kept = { at: 0, isOpen: false, answers: {} };
+const kept = { at: 0, isOpen: false, answers: {} };
 
 export function startLessons() {
-  kept = JSON.parse(sessionStorage.getItem(KEPT)) ?? kept;
+  Object.assign(kept, load(KEPT));
   find("lessons-button").addEventListener("click", () => open(find("lessons").hidden));
   find("set-up").addEventListener("click", () => setUp(STATIONS[kept.at].setup).catch(tellProblem));
   find("back").addEventListener("click", () => go(kept.at - 1));
   find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
-  listen("event", (event) => event.event === "result" && receive(event).catch(tellProblem));
+  listen("event", (event) => event.event === "job" && event.run && event.state === "done" && count(event.run).catch(tellProblem));
   if (kept.isOpen) open(true);
 }
 
-function save(change) {
-  Object.assign(kept, change);
-  sessionStorage.setItem(KEPT, JSON.stringify(kept));
+function keep(change) {
+  save(KEPT, Object.assign(kept, change));
 }
 
 function saveAnswer(answer, at = kept.at) {
-  save({ answers: { ...kept.answers, [at]: answer } });
+  keep({ answers: { ...kept.answers, [at]: answer } });
   showAnswer();
 }
 
 function open(isOpen) {
-  save({ isOpen });
+  keep({ isOpen });
   find("lessons").hidden = !isOpen;
   find("lessons-button").setAttribute("aria-expanded", String(isOpen));
   if (isOpen) go(kept.at);
@@ -43,14 +42,15 @@ function open(isOpen) {
 }
 
 function go(at) {
-  save({ at });
-  const { title, text, change, question, choices, see } = STATIONS[at];
+  keep({ at });
+  const { title, text, change, setup, question, choices, see } = STATIONS[at];
+  const fields = Object.entries(setup.fields).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
   find("station-title").textContent = title;
   find("station-text").replaceChildren(...text.map((one) => make("p", {}, one)));
-  find("station-change").textContent = change;
+  find("station-change").textContent = change + (fields.length ? ` Recipe: ${fields.join(", ")}.` : "");
   find("question").textContent = question;
   find("choices").replaceChildren(...choices.map(([one], place) => make("label", {}, make("input", { type: "radio", name: "choice",
-    on: { change: () => saveAnswer({ choice: place, after: Math.max(0, ...state.jobs.keys()) }) } }), one)));
+    on: { change: () => saveAnswer({ choice: place, since: Date.now() }) } }), one)));
   find("sights").replaceChildren(...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}`,
     on: { click: () => id.startsWith("tab-") && show(id.slice(4)) } }, name), `: ${sight}`)));
   find("back").disabled = !at;
@@ -66,26 +66,28 @@ function go(at) {
 async function setUp({ net, preset, fields, time = "" }) {
   tellProblem(null);
   setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
-  for (const id of ["size", "run-name"]) find(id).value = "";
-  find("time").value = time;
+  const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
+  for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
   if (preset) openMaking(true);
-  else if (chosen.source !== "shapes" || chosen.preview?.shape[1] !== 32 || find("val").value !== "0.1") await use("shapes");
+  else if (!isLoaded) await use("shapes");
   return preset ? usePreset(preset) : useText(net);
 }
 
-// A result counts if its run began after the prediction, and trained what the station is about.
-async function receive({ run: path, job, data, test_accuracy: accuracy }) {
-  const run = path.split(/[/\\]/).at(-1);
-  const { text, report } = await ask("run", { run });
-  const layers = text?.replaceAll("\n", " ").replace(/Output\(.*\)$/u, "Output()");
-  const fits = (net) => (net ? data === "shapes" && layers === net : data !== "shapes");
+// A run counts if it began after the prediction, and trained what a station or its second experiment is about.
+async function count(name) {
+  const run = await ask("run", { run: name });
+  if (!run.score?.includes("%")) return;
+  const layers = run.text?.replaceAll("\n", " ").replace(/Output\(.*\)$/u, "Output()");
+  const fits = ({ net, fields }) => (net ? run.data === "shapes" && layers === net : run.data !== "shapes")
+    && Object.entries(fields).every(([field, value]) => Number(run.recipe[field]) === Number(value));
   for (const [at, { setup, second, choices }] of STATIONS.entries()) {
     const answer = kept.answers[at];
-    if (!answer || job <= answer.after) continue;
+    if (!answer || Date.parse(run.created) < answer.since) continue;
     const isSecond = answer.value !== undefined;
-    if (isSecond ? !second || answer.second || !fits(second.net) : !fits(setup.net)) continue;
-    saveAnswer({ ...answer, ...(isSecond ? { second: { run, value: accuracy } }
-      : { run, value: choices[0].length === 1 ? findConfused(report) : accuracy }) }, at);
+    if (isSecond ? answer.second || !second || !fits({ ...setup, net: second.net }) : !fits(setup)) continue;
+    const value = Number(run.score.match(/([\d.]+) %/u)[1]) / 100;
+    saveAnswer({ ...answer, ...(isSecond ? { second: { run: name, value } }
+      : { run: name, value: choices[0].length === 1 ? findConfused(run.report) : value }) }, at);
     if (at === kept.at) find("lessons").scrollTop = find("question").parentElement.offsetTop;
     return;
   }
@@ -118,7 +120,7 @@ function showAnswer() {
   }
   if (value === undefined) {
     const next = choice === undefined ? ["Choose one. When your run has ended, its result appears here."]
-      : ["Your prediction is kept. Now press ", make("a", { href: "#train" }, "Train"), " (after a pause: Continue). Other nets or data do not count here."];
+      : ["Your prediction is kept. Now press ", make("a", { href: "#train" }, "Train"), " (after a pause: Continue). Other data, nets or settings do not count here."];
     return find("answer").replaceChildren(make("p", {}, ...next));
   }
   const isTrue = ([text, from, to]) => (to === undefined ? text === value : from <= value && value < to);

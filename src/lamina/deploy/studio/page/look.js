@@ -10,7 +10,7 @@ const MOST_PAIRS = 40;
 
 export async function show(place, run) {
   if (!run.checkpoints?.length && !run.report && !run.rows?.length) {
-    place.replaceChildren(make("p", { className: "note" }, `${run.name} has not trained an epoch yet. Its results appear here when it is done.`));
+    place.replaceChildren(make("p", { className: "note" }, `The results of ${run.name} appear here when its training has ended.`));
     return;
   }
   await settle(place, "Reading the results …", ask("report", { run: run.name }), (found) =>
@@ -40,8 +40,8 @@ function showConfusions(run, confusions) {
   const place = make("div");
   const choose = (problem, names, [truth, predicted, size], text = count(size)) => {
     const title = truth === predicted ? `${names[truth]}, predicted correctly` : `${names[truth]}, predicted as ${names[predicted]}`;
-    const label = `${count(size)} images: ${title}`;
-    const order = (found) => `${found.images.length < size ? `The ${found.images.length} with the` : "The"} largest loss first.`;
+    const label = `${count(size)} ${size === 1 ? "image" : "images"}: ${title}`;
+    const order = (found) => (found.images.length < size ? `The ${found.images.length} images with the largest losses.` : "The largest loss first.");
     const open = async () => {
       await settle(place, `Reading ${title} …`, ask("cell", { run: run.name, problem, truth, predicted }), (found) => [make("h4", {}, label),
         make("p", { className: "note" }, order(found)), ...gallery(run, found, pair)]);
@@ -53,7 +53,7 @@ function showConfusions(run, confusions) {
   const [names, cells] = confusions[0];
   const table = confusions.length > 1 ? listLabels(confusions, choose)
     : (names.length <= MOST_CLASSES ? drawMatrix : listPairs)(names, cells, (cell) => choose(0, names, cell));
-  const text = "Choose a number to see the images; arrow keys move between numbers. Darker: a larger part of the true class or of all images.";
+  const text = "Choose a number to see the images; arrow keys move between numbers. The stronger the color, the larger the part of the true class or of all images.";
   return [make("h3", {}, "What it confuses"), make("p", { className: "note" }, text), walk(table), place];
 }
 
@@ -117,15 +117,16 @@ function showUnits(run, layers) {
   const select = make("select", { id: "unit-layer" });
   const place = make("div");
   fill(select, layers);
-  const draw = ({ shown, units, searched, field }) => [
-    make("p", { className: "note" }, `${shown.length} of ${count(units)} units of ${layers.find(([path]) => path === select.value)[1]}, and the patches of `
+  const draw = (name) => ({ shown, units, searched, field }) => [
+    make("p", { className: "note" }, `${shown.length} of ${count(units)} units of ${name}, and the patches of `
       + `${count(searched)} training images that excite each most. A unit sees ${field}. `
       + "Below: the class that its response separates best, with the area under the ROC curve."),
     make("ul", { className: "gallery" }, ...shown.map(([number, best, patches]) => make("li", { className: "tile" },
       patches ? sheet(patches, `patches that excite unit ${number}`) : make("span", {}, "constant response"),
       make("strong", {}, `unit ${number}`), make("span", {}, best)))),
   ];
-  const start = () => settle(place, "Searching training images for the patches …", ask("units", { run: run.name, layer: select.value }), draw);
+  const start = () => settle(place, "Searching training images for the patches …", ask("units", { run: run.name, layer: select.value }),
+    draw(layers.find(([path]) => path === select.value)[1]));
   return make("section", { className: "plain" }, make("h3", {}, "What its units respond to"), make("div", { className: "row" },
     make("label", { htmlFor: "unit-layer" }, "Layer"), select, make("button", { type: "button", on: { click: start } }, "Show patches")), place);
 }

@@ -3,74 +3,75 @@
 import { ask, follow, setToken } from "./api.js";
 import { startData } from "./data.js";
 import { find } from "./elements.js";
+import { startInside } from "./inside.js";
 import { startLabels } from "./labels.js";
 import { startLessons } from "./lessons.js";
 import { startMaking } from "./making.js";
-import { startNet, usePreset, useText } from "./net.js";
-import { readFields, setFields, startRecipe } from "./recipe.js";
+import { startNet } from "./net.js";
+import { setFields, startRecipe } from "./recipe.js";
 import { select, startRuns } from "./runs.js";
-import { announce, chosen, isActive, state } from "./shared.js";
+import { announce, chosen, load, save, state } from "./shared.js";
 import { startTabs } from "./tabs.js";
 import { startTraining } from "./training.js";
+
+let before = ""; // text of the status, while the studio cannot be reached
+const KEPT = "#columns :is(input, select, textarea)[id]:not(#making *)"; // what outlives a reload
 
 async function start() {
   let given;
   try {
     given = await ask("state");
   } catch (error) {
-    find("access").hidden = error.status !== 401;
-    find("status").textContent = error.status === 401 ? "This studio asks for a token." : error.message;
-    if (error.status !== 401) setTimeout(start, 2000);
+    const isRefused = error.status === 401;
+    find("access").hidden = !isRefused;
+    find("status").textContent = !isRefused ? error.message : find("token").value ? "This token is wrong." : "This studio asks for a token.";
+    if (!isRefused) setTimeout(start, 2000);
     return;
   }
   find("access").hidden = true;
-  Object.assign(state, given, { jobs: new Map(given.jobs.map((job) => [job.number, job])) });
+  know(given);
   find("status").textContent = "Ready: choose data and a net, and press Train. New here? Open the lessons.";
-  startRecipe();
-  startTraining();
-  startRuns();
+  for (const begin of [startRecipe, startTraining, startInside, startRuns, startMaking, startLabels, startData, startNet]) begin();
+  const { values = {}, run, tab, compared } = load("page");
+  restore(values);
+  Object.assign(chosen, { tab: tab ?? "look", compared: new Set(compared) });
   startTabs();
-  startMaking();
-  startLabels();
-  startData();
-  startNet();
-  const active = given.jobs.findLast((job) => job.run && isActive(job)) ?? given.jobs.findLast((job) => job.run);
-  const first = active?.run ?? null;
-  restoreForm();
-  follow(given.after, receive, tellConnected);
+  announce("start");
+  startLessons();
+  const trained = given.jobs.filter((job) => job.run);
+  const isKnown = [...given.runs, ...trained.map((job) => ({ name: job.run }))].some(({ name }) => name === run);
+  const first = isKnown ? run : (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
   if (first) await select(first);
-  startLessons(); // last, because a browser may refuse the storage that they need
+  addEventListener("pagehide", () => save("page", { run: chosen.run?.name, tab: chosen.tab, compared: [...chosen.compared],
+    values: Object.fromEntries([...document.querySelectorAll(KEPT)].map(({ id, value }) => [id, value])) }));
+  follow(given.after, (event) => receive(event).catch(() => null), tellConnected); // lost again: the next stream says so
+}
+
+function know(given) {
+  Object.assign(state, given, { jobs: new Map(given.jobs.map((job) => [job.number, job])) });
 }
 
 async function receive(event) {
-  if (event.event !== "lost") {
-    announce("event", event);
-    return;
+  if (event.event !== "lost") return announce("event", event);
+  know(await ask("state")); // of a studio that was started again, or after a long time without it
+  announce("lost");
+}
+
+function restore(values) {
+  for (const [id, value] of Object.entries(values)) {
+    const input = find(id);
+    const isGone = input instanceof HTMLSelectElement && ![...input.options].some((one) => one.value === value);
+    if (id.startsWith("field-")) setFields({ [id.slice(6)]: value });
+    else if (input && !isGone) input.value = value;
   }
-  const { jobs, runs } = await ask("state"); // of a studio that was started again, or after a long time without it
-  Object.assign(state, { runs, jobs: new Map(jobs.map((job) => [job.number, job])) });
-  if (chosen.run) await select(chosen.run.name, true);
 }
 
-// The form survives a reload of the page.
-function restoreForm() {
-  const kept = JSON.parse(sessionStorage.getItem("form") ?? "{}");
-  if (state.data.some(({ source }) => source === kept.source)) find("source").value = kept.source;
-  announce("start");
-  if (kept.isChosen) usePreset("choose");
-  else if (kept.text) useText(kept.text);
-  if (kept.fields) setFields(kept.fields);
-  find("time").value = kept.time ?? "";
-  addEventListener("pagehide", () => sessionStorage.setItem("form", JSON.stringify({ source: chosen.source,
-    text: find("python").value, isChosen: chosen.net.isChosen, fields: readFields(), time: find("time").value })));
-}
-
-function tellConnected(isConnected) {
+function tellConnected(isConnected, status) {
+  if (status === 401) find("access").hidden = false; // the studio was started again, with another token
   if (document.body.classList.contains("lost") === !isConnected) return;
   document.body.classList.toggle("lost", !isConnected);
-  if (isConnected) announce("run", chosen.run ?? undefined);
-  find("status").textContent = isConnected ? find("status").textContent
-    : "The studio cannot be reached; trying again. Is it still running in its terminal?";
+  if (!isConnected) before = find("status").textContent;
+  find("status").textContent = isConnected ? before : "The studio cannot be reached; trying again. Is it still running in its terminal?";
 }
 
 find("access").addEventListener("submit", (event) => {

@@ -1,14 +1,15 @@
 // New classes: images from files, folders or the webcam, saved by the studio as a folder of class folders.
 
 import { ask, post } from "./api.js";
+import { startCamera, stopCamera, takeImage } from "./camera.js";
 import { count, find, make, picture, tell } from "./elements.js";
 import { announce, state } from "./shared.js";
 
 const LIMIT_BYTES = 32e6;
 const FEW_IMAGES = 20; // of a class
 const BURST_MS = 200; // from image to image
+const SHOWN_IMAGES = 60; // of a class, as the studio sends
 let source = null; // the set, once it has an image
-let camera = null;
 
 const tellProblem = (error) => tell(find("making-problem"), error?.message);
 
@@ -38,9 +39,7 @@ export function openMaking(isOpen) {
   find("made").textContent = "";
   if (isOpen && !find("set-name").value) proposeName();
   if (isOpen) return find("set-name").focus();
-  for (const track of camera?.getTracks() ?? []) track.stop();
-  camera = null;
-  find("camera").hidden = true;
+  stopCamera(find("camera"));
 }
 
 // Shows the classes and images of a set that was made before, and room for at least two classes.
@@ -56,7 +55,7 @@ async function restart() {
     const row = addClass();
     row.querySelector(".name").value = own;
     for (const image of images) showImage(row, { ...image, source: found.source, count: size });
-    showCount(row, images.length);
+    showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
 }
@@ -137,10 +136,11 @@ function showImage(row, saved) {
   const item = make("li", {}, picture(saved.png, saved.file), make("button", { type: "button", className: "small",
     ariaLabel: `Remove ${saved.file} of ${names.class}`, on: { click: () => remove().catch(tellProblem) } }, "×"));
   row.querySelector("ul").prepend(item);
+  row.querySelector("ul").children[SHOWN_IMAGES]?.remove();
 }
 
-function showCount(row, shown = Infinity) {
-  const size = Number(row.dataset.count ?? 0);
+function showCount(row) {
+  const size = Number(row.dataset.count ?? 0), shown = row.querySelector("ul").children.length;
   row.querySelector(".note").textContent = `${count(size)} ${size === 1 ? "image" : "images"}`
     + (size > shown ? `, the last ${shown} shown` : size < FEW_IMAGES ? `; add more, at least ${FEW_IMAGES}` : "");
 }
@@ -148,26 +148,23 @@ function showCount(row, shown = Infinity) {
 // While the button is held, by pointer or key, the images of the webcam are saved.
 function saveWhileHeld(row, button) {
   const video = find("camera");
-  let isHeld = false;
+  let isHeld = false, isSaving = false;
   const hold = async ({ key }) => {
     if (isHeld || ![undefined, " ", "Enter"].includes(key)) return;
     isHeld = true;
+    if (isSaving) return; // the loop goes on
+    isSaving = true;
     try {
-      camera ??= await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
-      Object.assign(video, { srcObject: camera, hidden: false });
-      await video.play();
+      if (!video.srcObject) await startCamera(video, { width: 640, height: 480 });
+      while (isHeld && video.srcObject) {
+        const wait = new Promise((done) => setTimeout(done, BURST_MS));
+        isHeld = await save(row, [new File([await takeImage(video, "image/png")], "webcam image")]) && isHeld;
+        await wait;
+      }
     } catch (error) {
-      isHeld = false;
-      tellProblem({ message: `The webcam cannot be used: ${error.message}. Allow it in the browser, or choose files.` });
+      tellProblem(error);
     }
-    while (isHeld && camera) {
-      const wait = new Promise((done) => setTimeout(done, BURST_MS));
-      const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
-      canvas.getContext("2d").drawImage(video, 0, 0);
-      const blob = await new Promise((done) => canvas.toBlob(done));
-      isHeld = await save(row, [new File([blob], "webcam image")]) && isHeld;
-      await wait;
-    }
+    isHeld = isSaving = false;
   };
   for (const begin of ["pointerdown", "keydown"]) button.addEventListener(begin, hold);
   for (const end of ["pointerup", "pointerleave", "keyup", "blur"]) button.addEventListener(end, () => { isHeld = false; });

@@ -2,12 +2,15 @@
 
 import { ask } from "./api.js";
 import { fill, find, findKey, make, redraw, short, tell } from "./elements.js";
-import { announce, chosen, listen, state } from "./shared.js";
+import { announce, chosen, isActive, listen, state } from "./shared.js";
 
 const CHOOSE = "choose";
 const WAIT_MS = 250; // after the last key
 let cards = [];
+let at = null; // place of the card that had the focus last
 let asked = 0; // number of the last request, whose response counts
+let measured = 0; // number of the request whose layers were timed
+let reading = null; // the last request, until its response is shown
 let timer = 0;
 
 export function startNet() {
@@ -17,40 +20,66 @@ export function startNet() {
   fill(find("kind"), state.layers.map(({ name }) => [name, name]).sort(), "Conv2d");
   find("kind").addEventListener("change", explainKind);
   find("add").addEventListener("click", add);
+  find("layers").addEventListener("focusin", ({ target }) => { at = Number(target.closest(".card").dataset.place); });
   find("python").addEventListener("input", () => {
     clearTimeout(timer);
     asked += 1; // a response on its way must not replace what is typed
-    timer = setTimeout(() => read({ text: find("python").value }, true), WAIT_MS);
+    timer = setTimeout(readTyped, WAIT_MS);
   });
-  listen("preview", () => chosen.net.isChosen || read({ text: find("python").value }));
+  listen("preview", (preview) => preview && !chosen.net.isChosen && read({ text: find("python").value }, document.activeElement === find("python")));
+  listen("start", () => (find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset()));
+  listen("run", () => measure(asked)); // a training may have ended
   explainKind();
-  usePreset();
 }
 
 function explainKind() {
-  find("kind").title = state.layers.find(({ name }) => name === find("kind").value).meaning;
+  find("kind-note").textContent = state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "");
 }
 
 export function usePreset(given) {
   if (typeof given === "string") find("preset").value = given;
   const name = find("preset").value;
   if (!name) return useText(find("python").value);
-  const isChosen = name === CHOOSE;
-  find("net-editor").hidden = isChosen;
-  find("net-chosen").hidden = !isChosen;
-  chosen.net = { ...chosen.net, preset: isChosen ? "" : name, isChosen, problem: null };
-  if (isChosen) announce("net", chosen.net);
-  else return read({ text: state.presets.find((one) => one.name === name).text });
+  if (name !== CHOOSE) return useText(state.presets.find((one) => one.name === name).text);
+  clearTimeout(timer);
+  [timer, asked] = [0, asked + 1]; // whatever was typed before
+  showEditor(false);
+  chosen.net = { ...chosen.net, preset: "", isChosen: true, problem: null };
+  announce("net", chosen.net);
 }
 
 export function useText(text) {
-  find("net-editor").hidden = false;
-  find("net-chosen").hidden = true;
+  showEditor(true);
+  find("python").value = text;
   return read({ text });
 }
 
+function showEditor(isShown) {
+  find("net-editor").hidden = !isShown;
+  find("net-chosen").hidden = isShown;
+}
+
+function readTyped() {
+  return read({ text: find("python").value }, true);
+}
+
+// Waits until `chosen.net` is what was typed or clicked last.
+export async function settleNet() {
+  if (timer) readTyped();
+  while (reading) await reading;
+}
+
+function read(given, isTyped = false) {
+  clearTimeout(timer);
+  timer = 0;
+  if (given.text !== undefined) at = null;
+  const own = show(given, isTyped).finally(() => { if (reading === own) reading = null; });
+  reading = own;
+  return own;
+}
+
 // Asks for the cards of a net and shows them; while somebody types, the text stays as it is.
-async function read(given, isTyped = false) {
+async function show(given, isTyped) {
   const own = ++asked;
   const { shape = null, outputs = null } = chosen.preview ?? {};
   let found;
@@ -65,33 +94,36 @@ async function read(given, isTyped = false) {
   if (found.cards !== null) {
     cards = found.cards;
     if (!isTyped) find("python").value = found.text;
-    showCards();
+    redraw(find("layers"), ...cards.map(showCard));
     find("net-total").textContent = chosen.preview && !found.problem
-      ? `${cards.length} layers, ${short(found.parameters)} parameters, ${short(found.multiply_adds)} multiply-adds for an image` : "";
+      ? `${cards.length} layers, ${short(found.parameters)} parameters, ${short(found.multiply_adds)} multiply-adds per image.` : "";
   }
   const text = found.text ?? find("python").value;
   const preset = state.presets.find((one) => one.text === text);
   chosen.net = { text, preset: preset?.name ?? "", isChosen: false, problem: found.problem };
   find("preset").value = preset?.name ?? "";
   announce("net", chosen.net);
-  if (!found.problem && chosen.preview) measure(own);
+  measure(own);
 }
 
+// Times the layers when nobody edits them, and nothing else computes.
 async function measure(own) {
   await new Promise((resolve) => setTimeout(resolve, 2 * WAIT_MS));
-  if (own !== asked) return; // somebody goes on editing
+  const isBusy = [...state.jobs.values()].some(isActive);
+  if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy) return;
+  measured = own;
   let times;
   try {
     times = await ask("times", { text: chosen.net.text, shape: chosen.preview.shape, outputs: chosen.preview.outputs });
-  } catch {
-    return; // the cards are complete without them
+  } catch (error) {
+    if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
+    return;
   }
   if (own !== asked) return;
   const slowest = Math.max(...times);
   for (const [place, item] of [...find("layers").children].entries()) {
     const bar = item.querySelector(".time");
     bar.textContent = `${times[place].toFixed(times[place] < 1 ? 2 : 1)} ms`;
-    bar.title = "forward and backward, 64 images, one core of this machine";
     bar.style.setProperty("--part", `${Math.round(100 * times[place] / slowest)}%`);
   }
 }
@@ -104,10 +136,13 @@ async function change(edit, key) {
   if (key) (findKey(find("layers"), key) ?? find("add")).focus();
 }
 
-function add() {
+// Adds a layer after the card that had the focus last, or before the output.
+async function add() {
   const { text } = state.layers.find(({ name }) => name === find("kind").value);
-  const place = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
-  change((all) => all.splice(place, 0, { text }));
+  const last = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
+  const place = at === null ? last : Math.min(at + 1, last);
+  await change((all) => all.splice(place, 0, { text }));
+  find("layers").children[place]?.querySelector("input, textarea, button").focus();
 }
 
 function move(from, to) {
@@ -115,19 +150,13 @@ function move(from, to) {
   change((all) => all.splice(to, 0, ...all.splice(from, 1)), `${from < to ? "down" : "up"}-${to}`);
 }
 
-function showCards() {
-  redraw(find("layers"), ...cards.map(showCard));
-}
-
 function showCard(card, place) {
   const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
+  // While a response is on its way, the cards are those before it.
   const button = (text, name, key, act) => make("button", { type: "button", className: "small", ariaLabel: `${name} ${label}`,
-    title: name, data: { key: `${key}-${place}` }, on: { click: act } }, text);
-  const size = card.shape ? card.shape.join("×") : "";
-  const costs = card.shape ? [make("span", { title: "output shape" }, size),
-    make("span", { title: "parameters" }, card.parameters ? `${short(card.parameters)} par.` : ""),
-    make("span", { title: "multiply-adds for an image" }, card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : ""),
-    make("span", { title: "receptive field: the part of the image that a unit sees" }, card.field ?? "")] : [];
+    title: name, data: { key: `${key}-${place}` }, on: { click: () => reading ?? act() } }, text);
+  const costs = card.shape ? [card.shape.join("×"), card.parameters ? `${short(card.parameters)} par.` : "",
+    card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : "", card.field ?? ""] : [];
   const item = make("li", { className: card.problem ? "card wrong" : "card", draggable: true, data: { place: String(place) } },
     make("div", { className: "head" },
       make("strong", {}, card.name ?? card.text),
@@ -136,7 +165,7 @@ function showCard(card, place) {
         button("↑", "Move up", "up", () => move(place, place - 1)),
         button("↓", "Move down", "down", () => move(place, place + 1)),
         button("×", "Remove", "remove", () => change((all) => all.splice(place, 1), `remove-${Math.min(place, cards.length - 1)}`)))),
-    make("div", { className: "costs" }, ...costs),
+    make("div", { className: "costs" }, ...costs.map((text) => make("span", {}, text))),
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null);
   item.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-layer", String(place)));
@@ -153,12 +182,15 @@ function showCard(card, place) {
 
 // Inputs for the required and changed arguments; the others under "more".
 function showArguments(card, place, label) {
-  const edit = (apply) => change((all) => { all[place] = apply(all[place]); });
+  const edit = async (apply) => {
+    await settleNet(); // of an edited card, the arguments come with the response
+    change((all) => { all[place] = apply(all[place]); });
+  };
   if (!card.arguments) {
-    return make("textarea", { value: card.text, rows: 2, spellcheck: false, data: { key: `text-${place}` }, ariaLabel: `Text of ${label}`,
+    return make("textarea", { defaultValue: card.text, rows: 2, spellcheck: false, data: { key: `text-${place}` }, ariaLabel: `Text of ${label}`,
       on: { change: (event) => edit(() => ({ text: event.target.value })) } });
   }
-  const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { value, placeholder: usual, spellcheck: false,
+  const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { defaultValue: value, placeholder: usual, spellcheck: false,
     data: { key: `${name}-${place}` }, size: Math.max(4, value.length),
     on: { change: (event) => edit((old) => ({ name: old.name, arguments: Object.fromEntries(old.arguments
       .map((one) => [one.name, one.name === name ? event.target.value : one.value])

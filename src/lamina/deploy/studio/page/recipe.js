@@ -47,7 +47,7 @@ function findDefault({ name, default: usual }) {
 function showDefaults() {
   for (const field of state.fields) {
     const input = find(`field-${field.name}`), value = findDefault(field);
-    if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (from the recipe)`;
+    if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (recipe)`;
     else if (input) input.placeholder = value;
   }
   find("time").placeholder = chosen.net.isChosen ? "5m" : "none, or 60s, 5m";

@@ -2,73 +2,85 @@
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
-import { find, fill, make, redraw, tell } from "./elements.js";
-import { useText } from "./net.js";
-import { readFields, setFields } from "./recipe.js";
+import { attempt, find, fill, make, redraw, tell } from "./elements.js";
+import { settleNet, useText } from "./net.js";
+import { readFields, useRecipe } from "./recipe.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
 const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
-const compared = new Set();
-let asked = 0; // number of the last selection, which counts
+let selected = null; // name of the run that was selected last, also while it is being read
+let picked = ""; // the checkpoint that a person has chosen
 let refreshed = 0;
+const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
 export function startRuns() {
-  find("branch").addEventListener("click", branch);
-  find("edit").addEventListener("click", edit);
+  find("branch").addEventListener("click", () => attempt("branch-problem", branch));
+  find("edit").addEventListener("click", () => edit().catch(tellProblem));
+  find("checkpoint").addEventListener("change", () => {
+    picked = find("checkpoint").value;
+    tell(find("branch-problem"), null);
+    showCheckpoints(chosen.run);
+  });
   listen("epoch", refreshCheckpoints);
   listen("runs-changed", refresh);
-  listen("run", showCheckpoints);
+  listen("lost", () => selected && reload(selected));
   showTree();
 }
 
-export function listCompared() {
-  return [...compared].filter((name) => state.runs.some((run) => run.name === name));
+// The runs that are ticked, besides this one.
+export function listCompared({ name: own }) {
+  return [...chosen.compared].filter((name) => name !== own && state.runs.some((run) => run.name === name));
+}
+
+// Reads the runs whose curves are shown with those of a run: its parent, and the ticked ones.
+async function readOthers(run) {
+  const names = new Set([run.parent ?? [], ...listCompared(run)].flat());
+  run.others = (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
 }
 
 async function refresh() {
-  try {
-    state.runs = await ask("runs");
-    showTree();
-  } catch (error) {
-    tell(find("runs-problem"), error.message);
-  }
+  state.runs = await ask("runs").catch(tellProblem) ?? state.runs;
+  showTree();
 }
 
 async function refreshCheckpoints(run) {
-  if (performance.now() - refreshed < REFRESH_MS) return;
+  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint")) return;
   refreshed = performance.now();
-  const found = await ask("run", { run: run.name }).catch(() => null);
-  if (!found || chosen.run?.name !== run.name) return;
-  Object.assign(chosen.run, { checkpoints: found.checkpoints, steps_per_epoch: found.steps_per_epoch });
+  const checkpoints = await ask("checkpoints", { run: run.name }).catch(() => null);
+  if (!checkpoints || chosen.run?.name !== run.name) return;
+  Object.assign(chosen.run, { checkpoints });
   showCheckpoints(chosen.run);
 }
 
-// Selects a run and reads its files; a run that has just started may have none yet.
-export async function select(name, isFresh = false) {
-  const before = chosen.run, own = ++asked;
-  if (before?.name === name && !isFresh) return;
-  tell(find("runs-problem"), null);
+export async function select(name) {
+  selected = name;
+  picked = "";
+  for (const id of ["runs-problem", "branch-problem"]) tell(find(id), null);
+  showTree();
+  await reload(name);
+}
+
+// Reads a run, unless another one was selected meanwhile; a run that has just started may have no folder yet.
+export async function reload(name) {
   await refresh();
-  let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
-  try { // a run that has just started may have no folder yet
-    if (state.runs.some((one) => one.name === name)) run = await ask("run", { run: name });
-  } catch (error) {
-    tell(find("runs-problem"), error.message);
-  }
-  if (before?.name === name) {
-    run.steps = before.steps;
-    run.isAsked = before.isAsked;
-    if (isActive(findJob(name)) && before.rows.length > run.rows.length) run.rows = before.rows;
-  }
-  if (run.parent) run.others = [await ask("run", { run: run.parent }).catch(() => null)].filter(Boolean);
-  if (own !== asked) return; // another one was selected meanwhile
+  const isHere = state.runs.some((one) => one.name === name);
+  const run = isHere && await ask("run", { run: name }).catch(tellProblem)
+    || { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
+  await readOthers(run);
+  if (name !== selected) return;
+  const before = chosen.run?.name === name ? chosen.run : {};
+  run.steps = before.steps ?? [];
+  if (isActive(findJob(name)) && before.rows?.length > run.rows.length) run.rows = before.rows;
   chosen.run = run;
   showTree();
+  showCheckpoints(run);
   announce("run", run);
 }
 
 function showTree() {
-  const byParent = Map.groupBy(state.runs, (run) => (state.runs.some(({ name }) => name === run.parent) ? run.parent : null));
+  const waiting = [...state.jobs.values()].filter((job) => job.run && isActive(job) && state.runs.every(({ name }) => name !== job.run));
+  const runs = [...waiting.map((job) => ({ name: job.run })), ...state.runs];
+  const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
   const branchOf = (parent) => (byParent.get(parent) ?? []).map((run) => make("li", {}, showRow(run),
     byParent.has(run.name) ? make("ul", {}, ...branchOf(run.name)) : null));
   const rows = branchOf(null);
@@ -80,44 +92,46 @@ function showRow(run) {
   const job = findJob(run.name);
   const progress = isActive(job) ? job.state === "queued" ? "waiting" : "running" : run.is_finished ? "" : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
   const from = run.parent ? ` from ${run.parent}${run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`}` : "";
+  const note = run.net ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}` : "";
   return make("div", { className: "run-row" },
-    make("input", { type: "checkbox", checked: compared.has(run.name), ariaLabel: `compare ${run.name}`, title: "compare",
+    make("input", { type: "checkbox", checked: chosen.compared.has(run.name), disabled: !run.net, ariaLabel: `compare ${run.name}`, title: "compare",
       data: { key: `compare ${run.name}` }, on: { change: (event) => {
-        compared[event.target.checked ? "add" : "delete"](run.name);
-        announce("compared");
+        chosen.compared[event.target.checked ? "add" : "delete"](run.name);
+        if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
       } } }),
-    make("button", { type: "button", className: "run", ariaPressed: String(chosen.run?.name === run.name),
-      data: { key: run.name }, on: { click: () => select(run.name) } },
-      make("strong", {}, run.name), make("span", {}, run.score ?? progress),
-      make("span", { className: "note" }, `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}`)));
+    make("button", { type: "button", className: "run", ariaPressed: String(selected === run.name),
+      data: { key: run.name }, on: { click: () => selected === run.name || select(run.name) } },
+      make("strong", {}, run.name), make("span", {}, run.score ?? progress), make("span", { className: "note" }, note)));
 }
 
+// Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced by another.
 function showCheckpoints(run) {
-  const perEpoch = run?.steps_per_epoch ?? 1;
-  const found = (run?.checkpoints ?? []).map((one) => [JSON.stringify(one), `epoch ${Number((one.steps / perEpoch).toFixed(2))}`]);
-  fill(find("checkpoint"), found);
-  find("checkpoint").disabled = find("branch").disabled = !found.length;
-  find("edit").disabled = !run?.text;
+  const perEpoch = run.steps_per_epoch ?? 1;
+  const found = run.checkpoints.map((one) => [JSON.stringify(one), `epoch ${Number((one.steps / perEpoch).toFixed(2))}`]);
+  const isGone = picked && found.every(([value]) => value !== picked);
+  fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
+  if (isGone) tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
+  find("checkpoint").disabled = !found.length;
+  find("branch").disabled = !find("checkpoint").value;
+  find("edit").disabled = !run.text;
 }
 
-// Shows the selected run's net and recipe above, and its data if they are in the list.
+// Shows the selected run's data, net and recipe above.
 async function edit() {
-  const { text, recipe, source } = chosen.run;
-  if (state.data.some((one) => one.source === source)) await use(source);
+  const { text, recipe, source, name, size_px: size, val } = chosen.run;
+  const isKnown = state.data.some((one) => one.source === source);
+  for (const [id, value] of Object.entries({ time: "", size: size ?? "", val: val ?? "" })) find(id).value = value;
+  tell(find("runs-problem"), isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`);
+  if (isKnown) await use(source);
   await useText(text);
-  // The fields that are as usual stay empty, and show it.
-  setFields(Object.fromEntries(state.fields.map(({ name, default: usual }) => [name, recipe[name] === usual ? "" : recipe[name]])));
-  find("net").scrollIntoView({ block: "start" });
+  useRecipe(recipe);
+  find("net-title").focus();
 }
 
 async function branch() {
-  tell(find("branch-problem"), null);
-  try {
-    const net = find("with-net").checked ? chosen.net.text : "";
-    const job = await ask("branch", { run: chosen.run.name, ...JSON.parse(find("checkpoint").value), fields: readFields(), net });
-    await select(job.run, true);
-    find("training").scrollIntoView({ block: "start" });
-  } catch (error) {
-    tell(find("branch-problem"), error.message);
-  }
+  await settleNet();
+  const net = find("with-net").checked ? chosen.net.text : "";
+  const job = await ask("branch", { run: chosen.run.name, ...JSON.parse(find("checkpoint").value), fields: readFields(), net });
+  await select(job.run);
+  find("training-title").focus();
 }

@@ -2,8 +2,8 @@
 
 export const state = { presets: [], layers: [], fields: [], data: [], runs: [], jobs: new Map() };
 
-// The data set, the net and the selected run, as the page shows them now.
-export const chosen = { source: "", preview: null, net: { text: "", preset: "", problem: null }, run: null };
+// The data set, the net, the selected run and its tab, and the runs to compare, as the page shows them now.
+export const chosen = { source: "", preview: null, net: { text: "", preset: "", problem: null }, run: null, tab: "look", compared: new Set() };
 
 const listeners = new EventTarget();
 
@@ -22,4 +22,21 @@ export function findJob(run) {
 
 export function isActive(job) {
   return Boolean(job) && ["queued", "running"].includes(job.state);
+}
+
+// What outlives a reload of the page, unless the browser refuses to keep it.
+export function load(key) {
+  try {
+    return JSON.parse(sessionStorage.getItem(key)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+export function save(key, value) {
+  try {
+    sessionStorage.setItem(key, JSON.stringify(value));
+  } catch {
+    // The page works without it.
+  }
 }

@@ -8,7 +8,6 @@ import { find, make } from "./elements.js";
 import { chosen, listen } from "./shared.js";
 
 const PARTS = { look, compare, try: attempt, take };
-let open = "look";
 
 export function startTabs() {
   const tabs = [...document.querySelectorAll('[role="tab"]')];
@@ -17,18 +16,16 @@ export function startTabs() {
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      const next = tabs[(place + step + tabs.length) % tabs.length];
-      show(next.id.slice(4));
-      next.focus();
+      tabs[(place + step + tabs.length) % tabs.length].focus(); // Enter opens it, because some take long
     });
   }
-  listen("run", () => show(open));
-  listen("compared", () => open === "compare" && show(open));
-  show(open);
+  listen("run", () => show(chosen.tab));
+  listen("compared", () => chosen.tab === "compare" && show(chosen.tab));
+  show(chosen.tab);
 }
 
 export async function show(name) {
-  open = name;
+  chosen.tab = name;
   for (const tab of document.querySelectorAll('[role="tab"]')) {
     const isOpen = tab.id === `tab-${name}`;
     tab.setAttribute("aria-selected", String(isOpen));

@@ -24,13 +24,14 @@ export async function show(place, run) {
   const code = (title, text) => (text ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0 }, text), copyButton(text, title)] : []);
   const files = make("div");
   const { command, python, remarks } = await ask("repeat", { run: run.name });
-  const same = "This trains a new run with the same weights, to the last bit on the same type of processor and with the same torch.";
+  if (!place.isConnected) return; // another run or tab was opened meanwhile
+  const same = "This trains a new run with the same weights: bit-identical on the same processor type and torch version.";
   place.replaceChildren(...[remarks.length ? null : make("p", { className: "note" }, same),
     ...remarks.map((remark) => make("p", { className: "diagnosis" }, remark)), ...code("a command", command), ...code("Python", python),
     make("h3", {}, "Files"), make("p", {}, "Folder of the run: ", make("code", {}, run.folder ?? "")), files].filter(Boolean));
   draw = async () => {
-    const known = await ask("files", { run: run.name });
-    if (files.isConnected) files.replaceChildren(...Object.keys(FILES).map((file) => showFile(run, file, known[file])));
+    const known = files.isConnected && await ask("files", { run: run.name }).catch(() => null);
+    if (known) files.replaceChildren(...Object.keys(FILES).map((file) => showFile(run, file, known[file])));
   };
   await draw();
 }

@@ -3,78 +3,68 @@
 import { ask } from "./api.js";
 import { Curves, listSeries } from "./curves.js";
 import { describeSource } from "./data.js";
-import { count, duration, find, make, percent, redraw, tell } from "./elements.js";
+import { attempt, count, duration, find, make, percent, redraw, tell } from "./elements.js";
 import { look } from "./inside.js";
+import { settleNet } from "./net.js";
 import { readFields, setFields } from "./recipe.js";
-import { select } from "./runs.js";
+import { reload, select } from "./runs.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
-// What a diagnosis suggests, as changes of fields that one click applies.
-const REMEDIES = {
-  "learning-rate-too-high": (recipe) => ({ lr: String(recipe.lr / 3) }),
-  "learning-rate-too-low": (recipe) => ({ lr: String(recipe.lr * 3) }),
-  "exploding-gradients": () => ({ gradient_clip: "1" }),
-  "dying-relu": (recipe) => ({ lr: String(recipe.lr / 3) }),
-  oscillation: (recipe) => ({ lr: String(recipe.lr / 3) }),
-  overfitting: (recipe) => ({ weight_decay: String(Math.max(0.01, 2 * recipe.weight_decay)), label_smoothing: "0.1" }),
-};
-const SAY_MS = 3000; // least time between two texts of the status, which a screen reader speaks
+const SAY_MS = 10_000; // least time between two texts of the status, which a screen reader speaks
+const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u; // of a setting, in the advice of a diagnosis; a switch has no value
 let loss, score;
 let said = { at: 0, timer: 0 };
 let isDrawing = false; // at the next frame
-let steps = []; // losses of single steps of the training that is shown
+let isStarting = false; // a training, which is asked for
 
 export function startTraining() {
   loss = new Curves(find("curves"), "Loss", (value) => (value == null ? "" : value.toPrecision(3)));
   score = new Curves(find("curves"), "Score");
   find("train").addEventListener("click", train);
   find("pause").addEventListener("click", () => act("stop"));
-  find("stop").addEventListener("click", () => act("stop"));
   find("continue").addEventListener("click", () => act("resume"));
   find("finish").addEventListener("click", () => act("stop", { is_finishing: true }));
   listen("recipe", update);
   listen("preview", update);
   listen("event", receive);
   listen("run", showRun);
+  listen("compared", draw);
   update();
 }
 
 async function train() {
-  tell(find("training-problem"), null);
-  const { text, preset, isChosen } = chosen.net;
-  const recipe = find("recipe-name").value;
-  const given = { ...describeSource(), net: isChosen ? "" : preset || text, recipe: preset ? recipe : "", fields: readFields(),
-    time: find("time").value.trim(), name: find("run-name").value.trim() };
-  try {
-    const job = await ask("train", given);
+  isStarting = true;
+  update();
+  await attempt("training-problem", async () => {
+    await settleNet();
+    if (chosen.net.problem) return;
+    const { text, preset, isChosen } = chosen.net;
+    const job = await ask("train", { ...describeSource(), net: isChosen ? "" : preset || text, fields: readFields(),
+      recipe: preset ? find("recipe-name").value : "", time: find("time").value.trim(), name: find("run-name").value.trim() });
     find("run-name").value = "";
-    await select(job.run, true);
-  } catch (error) {
-    tell(find("training-problem"), error.message);
-  }
+    await select(job.run);
+  });
+  isStarting = false;
+  update();
 }
 
-async function act(action, more = {}) {
-  tell(find("training-problem"), null);
-  try {
-    await ask(action, { run: chosen.run.name, ...more });
-  } catch (error) {
-    tell(find("training-problem"), error.message);
-  }
+function act(action, more = {}) {
+  return attempt("training-problem", () => ask(action, { run: chosen.run.name, ...more }));
 }
 
 function update() {
   const run = chosen.run;
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
-  find("train").disabled = Boolean(chosen.net.problem) || !chosen.preview;
-  find("pause").disabled = !isTraining || job.state !== "running";
-  find("stop").disabled = !isTraining;
-  find("finish").disabled = !isTraining || job.is_finishing || job.state !== "running" || !steps.length;
+  find("train").disabled = isStarting || Boolean(chosen.net.problem) || !chosen.preview;
+  find("pause").disabled = !isTraining;
+  find("pause").textContent = job?.state === "queued" ? "Cancel" : "Pause";
+  find("finish").disabled = !isTraining || job.is_finishing || job.state !== "running" || !(run.rows.length || run.steps.length);
   find("continue").disabled = !run || isTraining || run.is_finished || !run.net;
   find("train").classList.toggle("primary", !isTraining && find("continue").disabled);
   find("continue").classList.toggle("primary", !find("continue").disabled);
-  if (!isTraining) find("progress").hidden = true;
+  find("progress").hidden = job?.state !== "running";
+  find("after").hidden = !run?.score || isTraining;
 }
 
 // Says at once what is new; of the texts that only count on, the last one every few seconds.
@@ -91,16 +81,14 @@ function sayStatus(text, isNew = false) {
 
 // Shows the selected run; while it trains, events complete it.
 function showRun(run) {
-  steps = run?.steps ?? [];
-  const job = run && findJob(run.name);
+  const job = findJob(run.name);
   tell(find("training-problem"), job?.state === "failed" ? job.problem : null);
+  find("progress").firstElementChild.removeAttribute("value"); // until the next event
+  find("pace").textContent = "";
   draw();
   showDiagnoses();
-  if (run) {
-    sayStatus(describe(run), true);
-    if (run.rows.length) look(run);
-    else find("live").replaceChildren();
-  }
+  sayStatus(describe(run), true);
+  look(run);
   update();
 }
 
@@ -108,13 +96,20 @@ function describe(run) {
   const job = findJob(run.name);
   if (job?.state === "queued") return `${run.name} waits for the training before it`;
   const done = run.rows.length;
-  const at = `epoch ${done}/${run.planned ?? "?"}`;
+  const at = `epoch ${done}/${run.planned ?? estimateEpochs(run, job)}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
   if (isActive(job)) return done && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net) return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
   if (run.score) return `done: ${run.score}; ${run.name}`;
-  return run.is_finished ? `done: ${run.name} has no score` : `paused at ${at}; Continue goes on exactly there`;
+  return run.is_finished ? `done: ${run.name} has no score` : `paused at ${at}; Continue resumes exactly there`;
+}
+
+// As many epochs as a time limit allows at the pace so far.
+function estimateEpochs(run, job) {
+  const limit = readLimit(job), done = run.rows.length;
+  if (!limit || !done || !isActive(job)) return "?";
+  return Math.max(done, Math.round((done * limit) / (Date.now() / 1000 - job.began)));
 }
 
 function scoreOf(row) {
@@ -126,10 +121,8 @@ function scoreOf(row) {
 function timeLeft(run, job) {
   const limit = readLimit(job);
   if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
-  const recent = run.rows.slice(-3);
-  if (!recent.length || !run.planned) return "";
-  const seconds = recent.reduce((sum, row) => sum + row.train_seconds, 0) / recent.length;
-  return `, about ${duration(seconds * (run.planned - run.rows.length))} left`;
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds;
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - run.rows.length))} left` : "";
 }
 
 // The time limit of a training in seconds, from its command.
@@ -142,44 +135,43 @@ function receive(event) {
   const run = chosen.run;
   if (event.event === "job") {
     state.jobs.set(event.number, event);
-    if (run && event.run === run.name) {
-      if (isActive(event)) {
-        find("progress").hidden = false;
-        sayStatus(describe(run), true);
-      } else if (event.state !== "queued") select(run.name, true);
-    } else if (event.run && !isActive(event)) announce("runs-changed");
+    if (run && event.run === run.name && !isActive(event)) reload(run.name);
+    else if (event.run) announce("runs-changed");
+    if (run && event.run === run.name && isActive(event)) sayStatus(describe(run), true);
     update();
   }
   if (!run || event.run !== run.name) return;
-  if (event.event === "remark" && !run.rows?.length && isActive(findJob(run.name))) find("pace").textContent = event.text;
+  if (["step", "epoch"].includes(event.event) && !run.net && !run.isAsked) {
+    run.isAsked = true;
+    reload(run.name); // it has a folder now, which says how many epochs there will be
+  }
+  if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress") showProgress(event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
   if (event.event === "step") receiveStep(event, run);
   if (event.event === "epoch") receiveEpoch(event, run);
 }
 
 function receiveStep(event, run) {
-  steps.push([event.epoch - 1 + event.step / event.steps, event.loss]);
-  run.steps = steps;
+  run.steps.push([event.epoch - 1 + event.step / event.steps, event.loss]);
   showProgress(findPart(run, event.epoch - 1 + event.step / event.steps), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
-  if (!run.planned && !run.isAsked) { // the run has a folder now, which says how many epochs there will be
-    run.isAsked = true;
-    select(run.name, true);
-  } else if (!run.rows.length) sayStatus(describe(run));
+  if (!run.rows.length) sayStatus(describe(run));
   draw();
   update();
 }
 
 function receiveEpoch(event, run) {
+  const now = performance.now() / 1000;
+  if (run.seen) run.pace = ((run.pace ?? now - run.seen) + now - run.seen) / 2; // with evaluation and saving
+  run.seen = now;
   run.rows = [...run.rows.filter((row) => row.epoch < event.epoch), event];
   run.planned = event.epochs ?? run.planned;
   showProgress(findPart(run, event.epoch),
     `${count(event.images_per_second)} images/s, learning rate ${Number(event.lr.toPrecision(3))}`);
-  sayStatus(describe(run));
+  sayStatus(describe(run), run.rows.length === 1);
   draw();
   showDiagnoses();
   update();
   look(run);
-  if (!state.runs.some(({ name }) => name === run.name)) announce("runs-changed");
   announce("epoch", run);
 }
 
@@ -190,7 +182,6 @@ function findPart(run, epochs) {
 }
 
 function showProgress(part, text) {
-  find("progress").hidden = false;
   find("progress").firstElementChild.value = Math.min(1, part);
   find("pace").textContent = text;
 }
@@ -200,13 +191,15 @@ function draw() {
   isDrawing = true;
 }
 
-// The curves of the selected run, over those of the run that it came from.
+// The curves of the selected run, and of those that it came from or is compared with, in the order of the list.
 function drawNow() {
   isDrawing = false;
-  const shown = chosen.run ? [chosen.run, ...(chosen.run.others ?? [])] : [];
+  const run = chosen.run, places = state.runs.map(({ name }) => name);
+  if (!run) return;
+  const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
-  const label = shown.length > 1 ? `${chosen.run.name}: train, single steps` : "train, single steps";
-  if (steps.length) series.loss.unshift({ label, color: 0, isThin: true, points: thin(steps) });
+  const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
+  if (run.steps.length) series.loss.unshift({ label, color: shown.indexOf(run), isThin: true, points: thin(run.steps) });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
@@ -218,16 +211,16 @@ function thin(points) {
 }
 
 function showDiagnoses() {
-  const found = (chosen.run?.rows ?? []).flatMap((row) => row.diagnoses ?? []);
+  const found = chosen.run.rows.flatMap((row) => row.diagnoses ?? []);
   redraw(find("diagnoses"), ...found.slice(-3).map((one) => {
-    const remedy = REMEDIES[one.kind];
+    const [, name, value = "True"] = one.advice.match(CHANGE) ?? [];
     const apply = () => {
-      setFields(remedy(Object.fromEntries(["lr", "weight_decay"].map((name) => [name, Number(chosen.run.recipe[name])]))));
+      setFields({ [name]: value });
       find("train").focus();
     };
     return make("div", { className: "diagnosis" },
       make("p", {}, make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `), `${one.finding} ${one.advice}`),
-      remedy && chosen.run.recipe ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Put this into the recipe") : null);
+      state.fields.some((field) => field.name === name)
+        ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Apply to the recipe") : null);
   }));
 }
-
