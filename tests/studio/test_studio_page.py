@@ -210,7 +210,7 @@ def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio
     page.get_by_label("time limit").fill("1m")
     page.get_by_role("list", name="Runs").get_by_role("button").first.click()
     page.get_by_role("button", name="Edit its net and recipe").click()
-    expect(page.get_by_label("momentum")).to_have_value("0.8")  # which the form has only now
+    expect(page.locator("#field-momentum")).to_have_value("0.8")  # which the form has only now
     expect(page.get_by_label("time limit")).to_have_value("")
     page.get_by_role("button", name="Train", exact=True).click()
     again = studio.act("run", run=find_run(studio, "net-1")["name"])

@@ -12,7 +12,7 @@ export function startRecipe() {
       make("label", {}, "time limit", make("input", { id: "time", title: limit })),
       ...main.map(makeField)),
     make("details", {}, make("summary", {}, "More settings"), make("div", { id: "more-fields", className: "fields" },
-      make("label", {}, "name of the run", make("input", { id: "run-name", title: "and of its folder", placeholder: "date, net and a number" })),
+      make("label", {}, "name of the run", make("input", { id: "run-name", title: "and of its folder", placeholder: "net and a number" })),
       ...more.map(makeField))),
     make("p", { id: "explained", className: "note" }));
   find("recipe").addEventListener("focusin", ({ target }) => { find("explained").textContent = target.title; });
