@@ -1,6 +1,7 @@
-"""``lamina tune`` beside random search without halving in the same time, and beside the recipe itself.
+"""``lamina tune`` beside random search without halving, and beside the recipe itself.
 
-Both train their best trials again with new seeds; the best mean on val decides. Verdicts on the test images follow.
+Random search trains as many epochs as the trials of the tuning, so other programs on the machine change nothing. Both
+train their best trials again with new seeds; the best mean on val decides. Verdicts on the test images follow.
 
     python benchmarks/tuning.py --minutes 30 --json tuning.json
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,11 @@ from lamina.studies.search import score_on_val
 OVER = {"lr": "0.01..0.3:log", "momentum": "0.3..0.95", "label_smoothing": "0..0.3"}
 
 
-def search_randomly(dataset: Dataset, base: Recipe, seconds: float, best: int, seeds: range) -> tuple[int, list[Run]]:
-    """The number of trials in half of the time, and the runs with new seeds of the values with the best mean on val."""
+def search_randomly(dataset: Dataset, base: Recipe, epochs: int, best: int, seeds: range) -> tuple[int, list[Run]]:
+    """The number of trials with so many epochs, and the runs with new seeds of the values with the best mean on val."""
     begin = partial(train, replace(dataset, test=None), net="cnn-s", runs_dir=mkdtemp(prefix="tuning-"), progress=False)
-    generator, began, tried = np.random.default_rng(0), time.perf_counter(), []
-    while len(tried) < best or time.perf_counter() - began < seconds / 2:
+    generator, tried = np.random.default_rng(0), []
+    for _ in range(max(best, round(epochs / base.epochs))):
         lr, momentum, smooth = generator.random(3)
         recipe = replace(base, seed=0, lr=0.01 * 30**lr, momentum=0.3 + 0.65 * momentum, label_smoothing=0.3 * smooth)
         tried.append((score_on_val(begin(recipe=recipe)), recipe))
@@ -50,7 +50,7 @@ def main(
     Args:
         data: images with a test split.
         images: training images; half as many others are val.
-        minutes: time of each search with its finals.
+        minutes: time of the tuning with its finals.
         json_file: file to write the rows to, one JSON object per line.
     """
     loaded, folder = load_data(data), Path(mkdtemp(prefix="tuning-"))
@@ -62,14 +62,16 @@ def main(
     seeds, found = range(1, 1 + len(finalists[0].scores)), next(one for one in finalists if one.values)
     places = found.name.replace(" ", "-"), "cnn-s-quick"
     tuned, base = ([load_run(folder / f"tpe/final-{one}-seed{seed}") for seed in seeds] for one in places)
-    number, random = search_randomly(dataset, base[0].record.recipe, 60 * minutes, len(finalists) - 1, seeds)
+    epochs, best = int(study.trials["epoch"].sum()), sum(bool(one.values) for one in finalists)
+    number, random = search_randomly(dataset, base[0].record.recipe, epochs, best, seeds)
     rows = []
     for name, trials, runs in (("TPE", study.result.trials, tuned), ("random", number, random), ("recipe", 0, base)):
         reports, val = [run.evaluate(data=dataset) for run in runs], statistics.fmean(map(score_on_val, runs))
         test, recipe = statistics.fmean(one.score.value for one in reports), runs[0].record.recipe
         rows.append({"search": name, "trials": trials, "val": val, "test": test, "seeds": len(runs)})
         print(rows[-1] | {setting: getattr(recipe, setting) for setting in OVER})
-    for one in judge_runs({"TPE": tuned, "random": random, "recipe": base}):
+    pairs = {"TPE": tuned, "random": random}
+    for one in [*judge_runs(pairs | {"recipe": base}), *judge_runs(pairs)]:
         print(f"{one.a} compared with {one.b} on {one.split}: {one.words}")
         rows.append(one.to_json())
     if json_file is not None:

@@ -141,7 +141,7 @@ def interpolate(curve: list[tuple[float, float]], at: float) -> float:
     for (before, low), (after, high) in itertools.pairwise(curve):
         if before <= at <= after:
             return low + (high - low) * (at - before) / (after - before)
-    return curve[0][1] if at < curve[0][0] else curve[-1][1]
+    return curve[-1][1]
 
 
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):

@@ -368,7 +368,7 @@ def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message
         ({"larning": "1..3"}, "larning is not a setting of a recipe."),
         ({"lr": "0.1"}, "lr has only one value to try"),
         ({"batch_size": "50,50"}, "batch_size has only one value to try"),
-        ({"lr": "0.1..1e-3:Log"}, "has another form. Use a range, as in lr=LOW..HIGH or lr=LOW..HIGH:log"),
+        ({"lr": "0.1..1e-3:Log"}, "is neither a range nor a list. Use a range, as in lr=LOW..HIGH or lr=LOW..HIGH:log"),
         ({"lr": "0.1..0.2,0.5"}, "whose ends are not both numbers"),
         ({"batch-size": "50,100"}, "batch-size is not a setting of a recipe. Did you mean batch_size?"),
         ({"momentum": "0..3"}, "momentum"),

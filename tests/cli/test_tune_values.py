@@ -24,10 +24,9 @@ from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.start import choose_net
 from lamina.studies import finals
-from lamina.studies.finals import iter_finals, rank_finalists
-from lamina.studies.search import Search, Tried, iter_search
+from lamina.studies.search import Search, Tried
 from lamina.studies.space import find_values, parse_settings, parse_sizes
-from lamina.studies.trials import connect, create_study, open_trials
+from lamina.studies.trials import RepeatedError, connect, create_study, open_trials
 from lamina.studies.tuning import iter_joined
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
@@ -101,18 +100,20 @@ def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
     assert len({tuple(one.items()) for one in before + after}) == 12
 
 
-def test_a_trial_that_ends_late_changes_no_finalist(tmp_path, data):
+def test_the_progress_is_known_before_a_new_trial_has_ended(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
-    list(iter_search(search, trials))
-    chosen = [rank_finalists(trials), 2, 2]
-    trials.study.set_user_attr("finals", chosen)
-    late = trials.take()
-    trials.propose(late, search.ranges)
-    list(search.iter_run(trials.folder / f"trial-{late.number}", search.make(late)))
-    trials.tell(late, 1.0, "COMPLETE")
-    *_, tuned = iter_finals(search, trials, *chosen)
-    assert {one.name for one in tuned.finalists} <= {"trial 0", "trial 1", str(search.net)}
-    assert list(iter_search(search, trials)) == []
+    search = replace(search, over={"batch_size": "4,8"})
+    first, second = trials.take(), trials.take()
+    for trial in (first, second):
+        trials.propose(trial, search.ranges)
+        search.make(trial)
+    third = trials.take()
+    trials.propose(third, search.ranges)
+    search.make(third)
+    with pytest.raises(RepeatedError):
+        trials.check_new(third)
+    trials.tell(third, None, "FAIL", "not trained")
+    assert trials.find_progress() == (0, None, 0.0)
 
 
 def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
@@ -125,6 +126,8 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     assert (states["complete"], states.total()) == (2, 2 + states["fail"])
     assert 10 <= states["fail"] <= 20  # ten in a row end the search
     assert study.result.trials == 2
+    again = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    assert again.result == study.result
     assert all("has the same values" in row["error"] for row in rows if row["state"] == "fail")
 
 
@@ -175,7 +178,7 @@ def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
     search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"})
     assert search.most_trials == 27
     assert len({tuple(one.items()) for one in draw(trials, search, 27)}) == 27
-    with pytest.raises(LaminaError, match="has the same values"):
+    with pytest.raises(RepeatedError, match="has the same values"):
         draw(trials, search, 1)
 
 
@@ -269,9 +272,14 @@ def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set
     resumed = run_lamina("resume", str(final))
     assert resumed.returncode == 0, resumed.stderr
     assert load_run(final).report.split == "val"  # no final reads test before val has chosen
+    trials = open_trials(connect(None, Path("runs/study")), "study", Path("runs"))
+    late = trials.take()  # of a worker that began it just before the finals
+    trials.propose(late, parse_settings({"lr": "0.01..0.1"}))
+    late.suggest_float("lr", 0.01, 0.1)
+    trials.tell(late, 1.0, "COMPLETE")
     again = run_lamina(*call, "--trials", "2")
     assert again.returncode == 0, again.stderr
-    assert events(again.stdout)[-1] == events(done.stdout)[-1]
+    assert events(again.stdout)[-1] | {"trials": 2} == events(done.stdout)[-1]
 
 
 def test_a_net_after_the_ranges_is_explained(workplace, image_set):
@@ -305,7 +313,7 @@ def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
     assert np.isnan(heights[0][2])  # it was stopped, and has no score
     assert [float(one[2]) for one in heights[1:]] == [0, 1]  # the best is drawn last, over the others
     texts = [text.get_text() for text in axes.texts]
-    assert {"0.1", "0.001", "off", "random", "0.0 %", "20.0 %"} <= set(texts)
+    assert {"0.1", "0.001", "off", "random", "0.00 %", "20.00 %"} <= set(texts)
     assert axes.get_title(loc="left").startswith("2 trials trained to the end (dark is best), 1 stopped")
 
 

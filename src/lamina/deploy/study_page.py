@@ -9,7 +9,7 @@ from typing import Any
 from lamina.deploy.document import document
 from lamina.files import read_bytes
 from lamina.markup import Markup, chart, join, link, table, wrap
-from lamina.runs.run_folder import STUDY_FILE, WHOLE
+from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
@@ -25,11 +25,12 @@ FIGURES = {
 
 
 def is_study(path: Path) -> bool:
-    return (path / STUDY_FILE).exists()
+    """Whether a folder contains a comparison, an ablation or a tuning; a cross-validation has its model's report."""
+    return (path / STUDY_FILE).exists() and "folds" not in read_study(path)["settings"]
 
 
 def build_study_page(path: Path) -> str:
-    """The report page of a comparison, an ablation, a tuning or a cross-validation, as self-contained HTML."""
+    """The report page of a comparison, an ablation or a tuning, as self-contained HTML."""
     state = read_study(path)
     pictures = (chart(read_bytes(path / file), what) for file, what in FIGURES.items() if (path / file).exists())
     sections = {
@@ -54,7 +55,10 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
     for one in comparison.read_comparisons(path):
         first, second, verdict, *others = str(one).split("\n")
         parts += [wrap("p", verdict, kind="headline"), *(wrap("p", line) for line in (first, second, *others))]
-    if not state.get("is_finished", WHOLE in state.get("finished", ())):
+    parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
+    if "joined" in state:
+        parts.append(wrap("p", "Another process leads this study, and has its result.", kind="warning"))
+    elif not state.get("is_finished", False):
         parts.insert(0, wrap("p", "This study has not ended. The same command continues it.", kind="warning"))
     return join(parts)
 
@@ -65,14 +69,15 @@ def _show_trials(path: Path) -> Markup:
 
 
 def _show_runs(path: Path) -> Markup:
-    runs, _ = find_runs(path)
+    runs, damaged = find_runs(path)
     rows = [(run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}") for run in runs]
+    rows += [(one.path.name, one.problem) for one in damaged]
     return table(("run", "score"), rows, texts=2) if rows else Markup("")
 
 
 def _show_settings(settings: Mapping[str, Any]) -> Markup:
     experiments = settings.get("experiments", [])
     parts = [table(("experiment", "net", "recipe"), [tuple(one.values()) for one in experiments], texts=3)]
-    named = [(name, value) for name, value in settings.items() if name != "experiments" and value]
+    named = [(name, value) for name, value in settings.items() if name != "experiments" and value not in (None, {})]
     rows = [(name, describe_values(value) if isinstance(value, Mapping) else str(value)) for name, value in named]
     return join([*(parts if experiments else []), table(("setting", "value"), rows, texts=2)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ TICKS = 5
 class Column:
     """A vertical axis: the heights of the trials on it, from 0 to 1 (NaN for no value), and its ticks."""
 
-    name: str
     heights: Sequence[float]
     ticks: Sequence[tuple[float, str]]
 
@@ -37,8 +36,8 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
     score = Score(metric, 0.0)
     kept = [one for one in trials if one.state.name in ("COMPLETE", "PRUNED") and "error" not in one.user_attrs]
     finished = [one.value if one.state.name == "COMPLETE" else np.nan for one in kept]
-    scores = _spread(f"val {score.title}", finished, is_log=False, show=lambda value: score.format(value, 1))
-    columns = [*(_place(name, kept) for name in dict.fromkeys(name for one in kept for name in one.params)), scores]
+    scores, names = _spread(finished, score.format), list(dict.fromkeys(name for one in kept for name in one.params))
+    columns = [*(_place(name, kept) for name in names), scores]
     figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
     axes, colors = figure.add_subplot(), matplotlib.colormaps[COLOR_MAP]
     quality = Normalize(-0.1, 1)
@@ -55,7 +54,7 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
                 text, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )  # fmt: skip
-    axes.set_xticks(range(len(columns)), [label(column.name) for column in columns])
+    axes.set_xticks(range(len(columns)), [*map(label, names), f"val {score.title}"])
     axes.set_xlim(-0.1, len(columns) - 0.5)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -67,14 +66,14 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
 
 
 def draw_importances(importances: Mapping[str, float]) -> Figure:
-    """Draw a bar for each value: the share of the differences in score that follows from it."""
+    """Draw a bar for each value: how much it distinguishes the best trials from the others."""
     figure = new_figure(7, 1 + 0.45 * len(importances))
     axes, names = figure.add_subplot(), sorted(importances, key=lambda name: importances[name])
     axes.barh(range(len(names)), [100 * importances[name] for name in names], color=COLORS[0])
     for row, name in enumerate(names):
         axes.text(100 * importances[name], row, f" {100 * importances[name]:.0f} %", va="center", color=INK)
     axes.set_yticks(range(len(names)), [label(name) for name in names])
-    axes.set_title("how much each value matters", loc="left", color=INK)
+    axes.set_title("what distinguishes the best quarter of the trials", loc="left", color=INK)
     axes.set_xlim(0, 110)
     axes.set_xticks([])
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -90,29 +89,35 @@ def find_importances(study: Any) -> dict[str, float]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna calls it experimental
-        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)
+        return dict(get_param_importances(study, evaluator=evaluator))
 
 
 def _place(name: str, trials: Sequence[Any]) -> Column:
     """The axis of a value, which a function may not have drawn in all trials."""
-    values = [one.params.get(name) for one in trials]
     kind = next(one.distributions[name] for one in trials if name in one.params)
-    if not hasattr(kind, "choices"):
-        numbers = [np.nan if value is None else float(value) for value in values]
-        return _spread(name, numbers, is_log=kind.log, show=lambda value: f"{value:.3g}")
-    choices, most = kind.choices, max(1, len(kind.choices) - 1)
-    ticks = [(at / most, label(str(choice), LONGEST_VALUE)) for at, choice in enumerate(choices)]
-    return Column(name, [np.nan if value is None else choices.index(value) / most for value in values], ticks)
+    choices, most = getattr(kind, "choices", ()), len(getattr(kind, "choices", ())) - 1
+    if not choices:
+        numbers = [one.params.get(name, np.nan) for one in trials]
+        show = "{:.0f}" if isinstance(kind.low, int) else "{:.3g}"
+        return _spread(numbers, show.format, is_log=kind.log, is_whole=isinstance(kind.low, int))
+    heights = [choices.index(one.params[name]) / most if name in one.params else np.nan for one in trials]
+    return Column(heights, [(at / most, label(str(choice), LONGEST_VALUE)) for at, choice in enumerate(choices)])
 
 
-def _spread(name: str, numbers: Sequence[float], *, is_log: bool, show: Any) -> Column:
+def _spread(
+    numbers: Sequence[float], show: Callable[[float], str], *, is_log: bool = False, is_whole: bool = False
+) -> Column:
     """The axis of numbers, from the smallest to the largest that occurs."""
-    known = np.log(numbers) if is_log else np.array(numbers)
+    known = np.log(numbers) if is_log else np.array(numbers, np.float64)
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.0, 1.0)
-    wide = high - low or 1.0
     marks = np.linspace(low, high, TICKS)
-    ticks = {show(np.exp(mark) if is_log else mark): float((mark - low) / wide) for mark in marks}
-    return Column(name, list((known - low) / wide), [(height, text) for text, height in ticks.items()])
+    shown = np.exp(marks) if is_log else marks
+    if is_whole:
+        shown = np.unique(np.rint(shown))
+        marks = np.log(shown) if is_log else shown
+    wide = high - low or 1.0
+    return Column(list((known - low) / wide), [*zip((marks - low) / wide, map(show, shown), strict=True)])
 
 
 def _rank(scores: Column, at: int, score: Score) -> float:

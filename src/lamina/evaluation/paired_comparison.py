@@ -108,6 +108,6 @@ class PairedComparison(Event):
         if self.val_reached is not None and self.val_at_equal_seconds is not None:
             score, (reached, *took), (seconds, *scores) = a, self.val_reached, self.val_at_equal_seconds
             title, common = f"val {score.title}", score.format(reached)
-            lines.append("to {} {}, which all runs reach: A {:.1f} s, B {:.1f} s".format(title, common, *took))
+            lines.append("time to {} {} (all runs reach it): A {:.1f} s, B {:.1f} s".format(title, common, *took))
             lines.append("{} after {:.1f} s: A {}, B {}".format(title, seconds, *map(score.format, scores)))
         return "\n".join(lines)

@@ -34,7 +34,7 @@ from lamina.values import fields_to_json, from_json_values
 NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 """Advice for a checkpoint that cannot be used."""
 STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
-"""In the folder of a cross-validation: its settings and progress, and the run on all images."""
+"""In the folder of a study: its settings and progress; of a tuning, its winner; of a cross-validation, its last run."""
 
 
 class WriteError(RunError):

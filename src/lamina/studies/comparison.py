@@ -233,9 +233,11 @@ def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> 
     curves = [[_read_curve(run, f"val_{score.name}") for run in each] for each in (runs, others)]
     found: dict[str, Any] = {"train_seconds": tuple(statistics.fmean(one[2] for one in each) for each in curves)}
     every = [one for each in curves for one in each]
-    if not all(len(scores) for _, scores, _ in every):
-        return found
-    sign, end = -1 if score.lower_is_better else 1, min(seconds for _, _, seconds in every)
+    places = {(one.record.data, one.record.device) for one in (*runs, *others)}
+    end = min(seconds for _, _, seconds in every)
+    if len(places) > 1 or not all(len(times) and times[0] <= end for times, _, _ in every):
+        return found  # other val images or another machine, or no score by then
+    sign = -1 if score.lower_is_better else 1
     common = min(float((sign * scores).max()) for _, scores, _ in every)
     took = [statistics.fmean(times[np.argmax(sign * scores >= common)] for times, scores, _ in each) for each in curves]
     at_end = [statistics.fmean(np.interp(end, times, scores) for times, scores, _ in each) for each in curves]

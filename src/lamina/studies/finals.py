@@ -149,7 +149,7 @@ def rank_finalists(trials: Trials) -> list[int]:
     """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
     ranked = [one.number for state in ("COMPLETE", "PRUNED") for one in trials.rank(state)]
     if not ranked:
-        errors = [one.user_attrs["error"] for one in trials.read() if "error" in one.user_attrs]
+        errors = [one.user_attrs["error"] for one in find_new(trials.read()) if "error" in one.user_attrs]
         known = f" The last trial {errors[-1]}" if errors else ""
         raise RunError(f"No trial has a score, so there is no result. Search other ranges, or allow more time.{known}")
     return ranked
@@ -166,17 +166,18 @@ def iter_finals(
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
-    began = time.perf_counter()
+    began, trained = time.perf_counter(), 0
     for one, experiment in chosen:
         runs[one.name] = []
         try:
             for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):  # the search has another
                 folder = trials.folder / f"final-{shorten_net_name(one.name)[:40]}-seed{seed}"
                 seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
+                trained += not (folder / "report.json").exists()
                 runs[one.name].append((yield from search.iter_run(folder, seeded)))
                 one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
                 done, score, every = sum(map(len, runs.values())), Score(metric, one.scores[-1]), len(chosen) * seeds
-                left = (time.perf_counter() - began) / done * (every - done)
+                left = (time.perf_counter() - began) / max(1, trained) * (every - done)
                 more = f", {format_minutes(left)} left" if left else ""
                 yield Decision("final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}")
             found.append(one)

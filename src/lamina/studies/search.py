@@ -28,7 +28,7 @@ from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.studies.space import Range, Span, insert_sizes, parse_settings, parse_sizes, to_distribution
-from lamina.studies.trials import MOST_REPEATS, TrialLostError, Trials, find_new, import_optuna, wait
+from lamina.studies.trials import MOST_REPEATS, RepeatedError, TrialLostError, Trials, find_new, import_optuna, wait
 from lamina.targets import Score
 from lamina.training.events import Epoch, Event
 from lamina.training.parts import describe_part
@@ -36,7 +36,7 @@ from lamina.training.recipe import overlay
 from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
 
-FINISHED = "finished"
+FINISHED, REPEATED = "finished", "not trained"
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,15 @@ class Tried(Event):
     values: Mapping[str, Any]
     score: Score | None  # after its last epoch
     end: str
-    run: str
+    run: str  # empty if the values of an earlier trial were not trained again
     done: int  # trials that have ended
     best: Score | None
     seconds_left: float
 
     def __str__(self) -> str:
         score = "" if self.score is None else f"val {self.score}, "
-        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end} ({escape(self.run)})"
+        run = f" ({escape(self.run)})" if self.run else ""
+        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end}{run}"
         best = "" if self.best is None else f", best {self.best.format(self.best.value)}"
         left = f", {format_minutes(self.seconds_left)} left" if self.seconds_left else ""
         return f"{text}; {plural(self.done, 'trial', 'trials')} done{best}{left}"
@@ -169,20 +170,22 @@ class Tried(Event):
 
 def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> Generator[RunEvent, None, None]:
     """Train trials until the limits of the study are reached; the leader then waits for the other workers' trials."""
-    is_waiting = False
+    is_waiting, repeats = False, 0
     while True:
         if is_leader:
             yield from wait(trials.recover)
         stored, known = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
         limits = stored.get("limits", {})  # empty while the leader starts
         states, ended = Counter(one.state.name for one in known), find_new(known)
-        has_new = len(known) < MOST_REPEATS or bool(find_new(known[-MOST_REPEATS:]))
-        is_over = not limits or not has_new or time.time() >= (limits.get("until") or math.inf)
+        is_over = not limits or repeats >= MOST_REPEATS or time.time() >= (limits.get("until") or math.inf)
         if "finals" not in stored and (
             (limits and states["WAITING"]) or not (is_over or len(ended) >= (limits.get("trials") or math.inf))
         ):
             try:
-                yield (yield from _iter_trial(search, trials))
+                yield (tried := (yield from _iter_trial(search, trials)))
+                repeats = repeats + 1 if tried.end.startswith(REPEATED) else 0
+                if repeats == MOST_REPEATS:
+                    yield Decision("search", "ended", f"{MOST_REPEATS} trials in a row had the values of earlier ones")
             except TrialLostError:
                 yield Decision("warning", "another process continues this trial", "this one was silent for too long")
         elif limits and not (is_leader and states["RUNNING"]):
@@ -216,12 +219,16 @@ def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, Tri
             end = error = f"diverged: {diverged}"
             state = "COMPLETE"
             score = Score(metric, 0.0).bounds[Score(metric, 0.0).lower_is_better]
+        except RepeatedError as repeated:
+            end = error = f"{REPEATED}: {repeated}"
+            state = "FAIL"
         except (NetError, RecipeError, DataError) as failed:  # a net, settings or a metric that do not fit the images
             end = error = f"failed: {failed}"
             state = "FAIL"
         values = yield from wait(lambda: trials.tell(trial, score, state, error))
     found = None if score is None or error is not None else Score(metric, score)
-    return Tried(trial.number, values, found, end, str(folder), *(yield from wait(trials.find_progress)))
+    path = str(folder) if folder.exists() else ""
+    return Tried(trial.number, values, found, end, path, *(yield from wait(trials.find_progress)))
 
 
 def _iter_until_stopped(

@@ -46,7 +46,7 @@ def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
     expected = f"Use a range, as in {name}=LOW..HIGH or {name}=LOW..HIGH:log, or values, as in {name}=A,B,C."
     if (found := re.fullmatch(r"(.+)\.\.([^:]+)(:log)?", text)) is None:
         if ".." in text or ":" in text:
-            raise RecipeError(f"The range of {name} is {text!r}, which has another form. {expected}")
+            raise RecipeError(f"The range of {name} is {text!r}, which is neither a range nor a list. {expected}")
         values = tuple(dict.fromkeys(map(_read_value, text.split(","))))
         if len(values) < 2:
             raise RecipeError(f"{name} has only one value to try, {text!r}. {expected}")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from lamina.errors import RecipeError, RunError, name_some
+from lamina.errors import RunError, name_some
 from lamina.studies.choice_events import Decision
 from lamina.studies.space import Range, find_values, to_distribution
 from lamina.targets import Score
@@ -39,6 +39,10 @@ REDUCTION = 3  # successive halving: a third of the trials goes on
 
 class TrialLostError(Exception):
     """Another worker has taken up the trial, because this one was silent for too long."""
+
+
+class RepeatedError(Exception):
+    """Another trial has the same values."""
 
 
 def import_optuna() -> Any:
@@ -78,7 +82,8 @@ class Trials:
         if limits["trials"] is None:
             left = max(0.0, limits["until"] - time.time())
         else:
-            left = max(0, limits["trials"] - len(took)) * statistics.fmean(took) / (1 + len(self.read("RUNNING")))
+            each = statistics.fmean(took) if took else 0.0
+            left = max(0, limits["trials"] - len(took)) * each / (1 + len(self.read("RUNNING")))
         return len(took), Score(self.settings["metric"], finished[0].value) if finished else None, left
 
     def take(self) -> Any:
@@ -109,11 +114,11 @@ class Trials:
             self.study.sampler = PartialFixedSampler(values, tpe)
 
     def check_new(self, trial: Any) -> None:
-        """Raise ``RecipeError`` if an earlier trial has the same values."""
+        """Raise ``RepeatedError`` if an earlier trial has the same values."""
         for one in self.read():
             if one.number < trial.number and one.params == trial.params:
                 trial.set_user_attr("repeats", one.number)
-                raise RecipeError(f"trial {one.number} has the same values.")
+                raise RepeatedError(f"trial {one.number} has the same values")
 
     @contextmanager
     def holding(self, trial: Any) -> Iterator[None]:
@@ -198,9 +203,15 @@ def find_new(trials: Sequence[Any]) -> list[Any]:
 
 
 def list_trials(trials: Trials) -> list[dict[str, Any]]:
-    """The rows of a table of trials, with the last known scores."""
+    """The rows of a table of trials, with the last known scores; ``RunError`` if the database is down."""
     rows = []
-    for one in trials.read():
+    try:
+        found = trials.read()
+    except _find_outages() as error:
+        raise RunError(
+            f"The database of the study cannot be reached ({_explain(error)}). Start it, and try again."
+        ) from error
+    for one in found:
         took = None if one.duration is None else one.duration.total_seconds()
         known = one.intermediate_values.get(one.last_step) if one.value is None else one.value
         rows.append(

@@ -9,7 +9,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +31,9 @@ from lamina.studies.choice_events import Decision, is_about_run
 from lamina.studies.experiments import check_seconds, time_experiment
 from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, rank_finalists, read_final
 from lamina.studies.search import Search, Tried, format_minutes, iter_search
+from lamina.studies.space import COLUMNS
 from lamina.studies.study import name_study, open_study, read_study
-from lamina.studies.trials import DATABASE, Trials, connect, create_study, find_new, list_trials, open_trials, wait
+from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
 from lamina.text import hide_password
 from lamina.values import explain_call
 
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 DEFAULT_TRIALS = 30
 FIGURE, IMPORTANCES = "trials.png", "importances.png"
-LEAST_FOR_IMPORTANCES = 10  # finished trials
+LEAST_FOR_IMPORTANCES = 20  # finished trials
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Study:
 
     @property
     def trials(self) -> polars.DataFrame:
-        """One row per trial: ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``, and its values.
+        """One row per trial: ``trial``, ``state``, ``score`` (on ``val``), ``epoch``, ``seconds``, ``error``, values.
 
         Raises:
             RunError: The folder contains no study, or its database cannot be reached.
@@ -72,8 +73,10 @@ class Study:
         import polars
 
         folder = Path(self.path).resolve()
-        rows = list_trials(find_trials(f"{self.storage}#{folder.name}" if self.storage else str(folder), folder.parent))
-        return polars.DataFrame([row | row["values"] for row in rows], infer_schema_length=None).drop("values")
+        rows = list_trials(find_trials(self.storage or str(folder), folder.parent, self.storage and folder.name))
+        for row in rows:
+            row |= {f"{key}_value" if key in COLUMNS else key: value for key, value in row.pop("values").items()}
+        return polars.DataFrame(rows, infer_schema_length=None)
 
     def __str__(self) -> str:
         return f"{self.path}: no result yet" if self.result is None else str(self.result)
@@ -132,7 +135,7 @@ def tune(
         check_type(text, (str,), f"the range of {setting}", 'text, such as "0.01..0.1" or "50,100"', is_optional=False)
     check_type(storage, (str,), "storage", "the URL of a database")
     check_type(name, (str,), "name", "text")
-    check_type(recipe, (str,), "recipe", "the name of a recipe; single settings belong into given")
+    check_type(recipe, (str,), "recipe", "the name of a recipe; single settings go into given")
     if isinstance(net, nn.Module):
         raise NetError(
             f"net is a module, {type(net).__name__}, which would start with the same weights in each run. Pass layers, "
@@ -179,10 +182,9 @@ def iter_tuning(
     settings = search.to_json()
     limit = min(most or (DEFAULT_TRIALS if seconds is None else math.inf), search.most_trials)
     if (known := read_final(path)) is not None:
-        with open_study(path, settings):
-            pass
-        if seconds is None and limit > known.trials:
-            raise RunError(f"{path} has ended with {known.trials} trials, not {limit}. Choose another name.")
+        with open_study(path, settings) as state:
+            if seconds is None and limit > (state["limit"] or known.trials):
+                raise RunError(f"{path} has ended with {known.trials} trials, not {limit}. Choose another name.")
         yield known
         return
     example, decisions = search.example
@@ -207,8 +209,9 @@ def iter_tuning(
         database = database or connect(None, path)
         yield from wait(lambda: create_study(database, path.name, settings, leader))
         trials = yield from wait(lambda: open_trials(database, path.name, path.parent))
-        stored, known_trials = (yield from wait(lambda: trials.study.user_attrs)), (yield from wait(trials.read))
-        if "finals" in stored and seconds is None and limit > (ended := len(find_new(known_trials))):
+        if "finals" not in (yield from wait(lambda: trials.study.user_attrs)):
+            write_json(path / STUDY_FILE, state | {"limit": None if limit == math.inf else limit})
+        elif seconds is None and limit > (ended := state["limit"] or len((yield from wait(trials.read)))):
             raise RunError(f"The search of {path} has ended with {ended} trials, not {limit}. Use --trials {ended}.")
         best, seeds = finals.PLANS[0]
         longest = limit + count_trainings(min(best, limit), seeds, search.base is not None)
@@ -233,32 +236,51 @@ def _lead(
     """Search until the limit, draw the trials, and train the finals."""
     stored = yield from wait(lambda: trials.study.user_attrs)
     began = time.time() - stored.get("used_seconds", 0.0)
-    limits: dict[str, Any] = {"trials": most, "until": None}
-    if seconds is not None:  # a trial that begins later would end in the time of the finals
-        finals_seconds = min(seconds / 2, count_trainings(*finals.PLANS[0]) * expected)
-        limits["until"] = began + seconds - finals_seconds - expected
-    yield from wait(lambda: trials.study.set_user_attr("limits", limits))
-    with trials.timing(began):
-        for event in iter_search(search, trials, is_leader=True):
-            yield event
-            if isinstance(event, Tried):  # in case of a kill
-                yield from wait(lambda: trials.study.set_user_attr("used_seconds", time.time() - began))
-    took = [one.duration.total_seconds() for one in (yield from wait(lambda: trials.rank("COMPLETE")))]
-    each, has_base = statistics.median(took) if took else expected, search.base is not None
     if "finals" in stored:  # they were interrupted
         ranked, count, seeds = stored["finals"]
     else:
+        yield from _lead_search(search, trials, most, seconds, expected, began)
         ranked = yield from wait(lambda: rank_finalists(trials))
-        count, seeds = plan_finals(each, None if seconds is None else began + seconds - time.time())
+        expected = yield from wait(lambda: _measure(trials, expected))
+        count, seeds = plan_finals(expected, None if seconds is None else began + seconds - time.time())
         count = min(count, len(ranked))
         yield from wait(lambda: trials.study.set_user_attr("finals", [ranked, count, seeds]))
-    longest = count_trainings(count, seeds, has_base)
-    how = f"at most {longest} trainings, {format_minutes(longest * each)}"
-    rivals = plural(count, "trial", "trials") + (" and the recipe" if has_base else "")
+    longest = count_trainings(count, seeds, search.base is not None)
+    how = f"at most {longest} trainings, {format_minutes(longest * expected)}"
+    rivals = plural(count, "trial", "trials") + (" and the recipe" if search.base is not None else "")
     yield Decision("finals", f"{rivals}, each with {seeds} new seeds", how)
-    with suppress(OSError):
+    try:
         yield from wait(lambda: draw_study(trials))
+    except Exception as error:  # of Optuna, matplotlib or the disk
+        yield Decision("warning", "the figures of the trials could not be drawn", str(error))
     yield from iter_finals(search, trials, ranked, count, seeds)
+
+
+def _lead_search(
+    search: Search, trials: Trials, most: int | None, seconds: float | None, expected: float, began: float
+) -> Generator[RunEvent, None, None]:
+    """Search until the limits, which all workers read, and which follow the time that trials take."""
+
+    def limit() -> None:
+        until, each = None, _measure(trials, expected)
+        if seconds is not None:  # a trial that begins later would end in the time of the finals
+            kept = min(seconds / 2, count_trainings(*finals.PLANS[0]) * each) if each else seconds / 2
+            until = began + seconds - kept - each
+        trials.study.set_user_attr("limits", {"trials": most, "until": until})
+        trials.study.set_user_attr("used_seconds", time.time() - began)
+
+    yield from wait(limit)
+    with trials.timing(began):
+        for event in iter_search(search, trials, is_leader=True):
+            yield event
+            if isinstance(event, Tried):
+                yield from wait(limit)
+
+
+def _measure(trials: Trials, expected: float) -> float:
+    """The median seconds of the trials that were trained to the end."""
+    took = [one.duration.total_seconds() for one in trials.rank("COMPLETE")]
+    return statistics.median(took) if took else expected
 
 
 def draw_study(trials: Trials) -> None:
@@ -307,11 +329,14 @@ def iter_joined(
     yield Decision("ended", "the search", "the process that leads it trains the finals")
 
 
-def find_trials(text: str, runs_dir: Path) -> Trials:
+def find_trials(text: str, runs_dir: Path, name: str | None = None) -> Trials:
     """The trials of a study: the URL of its database (``URL#NAME`` if it has several), its folder, or its name."""
     if "://" in text:
-        url, _, name = text.partition("#")
-        return open_trials(connect(url, runs_dir), name or None, runs_dir)
+        if name is None and "#" in text.rpartition("/")[2]:  # one before that is a part of a password
+            text, _, name = text.rpartition("#")
+        if text.startswith(SQLITE) and not Path(text.removeprefix(SQLITE)).exists():
+            raise RunError(f"There is no database {text}. Correct the path.")  # SQLite would create it
+        return open_trials(connect(text, runs_dir), name, runs_dir)
     for path in (Path(text), runs_dir / text):
         if (path / DATABASE).exists():
             path = path.resolve()

@@ -1,4 +1,4 @@
-"""Options of the commands that train several experiments: compare, ablate."""
+"""Options of the commands that train several experiments: compare, ablate and tune."""
 
 from __future__ import annotations
 
