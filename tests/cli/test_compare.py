@@ -78,7 +78,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert (page.returncode, page.stdout.split(" (")[0]) == (0, "report: runs/study/report.html"), page.stderr
     content = Path("runs/study/report.html").read_text()
     assert (last["words"] in content, content.count("data:image/png")) == (True, 1)
-    assert "2-Flatten-Output-epochs-1-lr-0.01-seed1" in content
+    assert "1-Flatten-Output-epochs-1-seed1" in content
 
     again = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")  # finds the study without its name
     assert again.returncode == 0, again.stderr
@@ -119,12 +119,15 @@ def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
         for number in (1, 2)
     ]  # fmt: skip
     every = [curve for each in curves for curve in each]
+    if any(curve[0][0] > curves_end(every) for curve in every):  # on a busy machine, one may have no score by then
+        assert (found["val_reached"], found["val_at_equal_seconds"]) == (None, None)
+        return
     score, *seconds = found["val_reached"]
     assert score == min(max(known for _, known in curve) for curve in every)
     first = [[next(time for time, known in curve if known >= score) for curve in each] for each in curves]
     assert seconds == pytest.approx(np.mean(first, axis=1))
     end, *scores = found["val_at_equal_seconds"]
-    assert end == min(curve[-1][0] for curve in every)
+    assert end == curves_end(every)
     assert scores == pytest.approx([np.mean([interpolate(curve, end) for curve in each]) for each in curves])
 
 
@@ -135,6 +138,10 @@ def read_curve(path: Path) -> list[tuple[float, float]]:
         seconds += row["train_seconds"]
         curve.append((seconds, row["val_accuracy"]))
     return curve
+
+
+def curves_end(curves: list[list[tuple[float, float]]]) -> float:
+    return min(curve[-1][0] for curve in curves)
 
 
 def interpolate(curve: list[tuple[float, float]], at: float) -> float:
