@@ -13,7 +13,7 @@ from lamina.errors import LaminaError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.branching import branch_run
 from lamina.runs.overview import describe_start
-from small_runs import DATA, begin_run
+from small_runs import DATA, begin_run, full_disk
 
 NET = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Dropout(0.2), Output())
 RECIPE = Recipe(epochs=4, batch_size=4, lr=0.01, optimizer="adam")
@@ -116,6 +116,20 @@ def test_what_cannot_be_branched_is_refused_with_the_reason(tmp_path):
         branch_run(run, kept, runs_dir=tmp_path)
     with pytest.raises(LaminaError, match="already exists"):
         branch_run(run, name="first", runs_dir=tmp_path)
+
+
+def test_a_branch_on_a_full_disk_leaves_nothing_behind(tmp_path):
+    run = dataclasses.replace(begin(tmp_path), dataset=DATA)
+    train_until(run, 2)
+    before = sorted(tmp_path.rglob("*"))
+    room = run.folder.checkpoint_file.stat().st_size - 100  # all other files fit
+    with (
+        full_disk(room),
+        pytest.raises(LaminaError, match=r"^Cannot write a run to .*: File too large\. Choose another"),
+    ):
+        branch_run(run, name="branch", runs_dir=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert digests(branch_run(run, name="branch", runs_dir=tmp_path)) == digests(run)
 
 
 def test_the_end_cannot_be_moved_once_the_learning_rate_falls(tmp_path):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import hashlib
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,12 +22,14 @@ import pytest
 from opened import SMALL, opening, wait_for, wait_for_end, wait_for_epochs
 from served import encode, noise
 
-from lamina import Recipe, train
+from lamina import Recipe, load_run, train
 from lamina.deploy.studio.data_folder import DataFolder
+from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
-from lamina.deploy.studio.jobs import CHECKPOINTS, keep_checkpoint
+from lamina.deploy.studio.jobs import CHECKPOINTS, NICENESS, keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
-from lamina.errors import DataError
+from lamina.deploy.studio.torch_process import TorchProcess
+from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
 
@@ -60,9 +66,9 @@ def test_another_address_requires_a_token(tmp_path, capsys):
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
     assert studio.act("train") == "The request lacks source. Reload the page."
-    assert "shape is 'wide'; it must be a list" in studio.act("net", text=SMALL, shape="wide")
-    assert "must be a whole number" in studio.act("cell", run="x", problem=1.5, truth=True, predicted=0)
-    assert "a is 1; it must be a text" in studio.act("correct", source="shapes", choices={"a": 1})
+    assert studio.act("net", text=SMALL, shape="wide").startswith("shape is 'wide', which cannot be used. Change it")
+    assert ", which cannot be used" in studio.act("cell", run="x", problem=1.5, truth=True, predicted=0)
+    assert "choices is {'a': 1}, which cannot be used" in studio.act("correct", source="shapes", choices={"a": 1})
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
@@ -72,8 +78,8 @@ def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert "not valid Python" in studio.act("net", text="Linear(")["problem"]
     assert studio.ask("/api/net", b'"' + b"x" * 2_000_000 + b'"').status == 413
     assert studio.ask("/api/net", b"[" * 200_000).status == 400
-    assert "name is ['x']; it must be a text" in studio.act("train", net="mlp", source="shapes", name=["x"])
-    assert "it must be a text" in studio.act("train", net="mlp", source="shapes", fields={"epochs": "1\0"})
+    assert "name is ['x'], which cannot be used" in studio.act("train", net="mlp", source="shapes", name=["x"])
+    assert "which cannot be used" in studio.act("train", net="mlp", source="shapes", fields={"epochs": "1\0"})
 
 
 def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
@@ -191,6 +197,90 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert studio.act("run", run=made["run"])["parent"] == "study/final"
 
 
+def test_bodies_that_wait_for_the_process_are_counted(studio):
+    assert studio.act("runs") == []
+    os.kill(child := studio.find_child("--multiprocessing-fork"), signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+
+        def save(number: int) -> int:
+            head = {"Content_Type": "application/octet-stream"}
+            try:
+                return studio.ask(f"/api/save-image?set=pets&class=cat{number}", bytes(31_000_000), **head).status
+            except ConnectionError:  # the server does not read the rest
+                return 503
+
+        waiting = [threads.submit(save, number) for number in range(3)]
+        refused = next(as_completed(waiting)).result()
+        os.kill(child, signal.SIGCONT)
+        assert refused == 503  # of three with 93 MB; the others are no images
+        assert sorted(one.result() for one in waiting) == [422, 422, 503]
+
+
+def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
+    async def check() -> None:
+        process = TorchProcess()
+        try:
+            times = "data_views.time_layers", SMALL, (3, 32, 32), 10
+            assert len(await process.call(*times)) == 5
+            (child,) = multiprocessing.active_children()
+            os.kill(child.pid, signal.SIGSTOP)
+            left = asyncio.create_task(process.call("run_views.list_runs", Path("none")))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            left.cancel()
+            monkeypatch.setattr("lamina.deploy.studio.torch_process.WAIT_SECONDS", 0.01)
+            with pytest.raises(LaminaError, match="The studio is busy with other results"):
+                await process.call(*times)
+            monkeypatch.undo()
+            later = [asyncio.create_task(process.call(*times, is_outdated_by_next=True)) for _ in range(3)]
+            await asyncio.sleep(0)
+            os.kill(child.pid, signal.SIGCONT)
+            *outdated, newest = await asyncio.gather(*later, return_exceptions=True)
+            assert [str(one) for one in outdated] == ["A newer request replaces this one."] * 2
+            assert len(newest) == 5 and multiprocessing.active_children() == [child]
+        finally:
+            process.close()
+
+    asyncio.run(check())
+
+
+def test_the_layers_of_large_nets_are_timed_with_fewer_images():
+    small = time_layers("Flatten(), Output()", (3, 8, 8), 10)
+    large = time_layers("Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2)  # 6e8 for each
+    assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
+    with pytest.raises(LaminaError, match="too large to measure"):
+        time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
+
+
+def test_commands_that_answer_the_page_give_way_to_trainings(studio):
+    def find_niceness(word: str) -> int | None:
+        with contextlib.suppress(LookupError, ProcessLookupError):
+            return os.getpriority(os.PRIO_PROCESS, studio.find_child(word))
+
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="run")
+    assert wait_for(lambda: find_niceness("train") == os.getpriority(os.PRIO_PROCESS, 0))
+    studio.act("inspect", source="shapes")
+    assert wait_for(lambda: find_niceness("data") == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    assert "not timed while a net trains" in studio.act("times", text=SMALL, shape=[3, 32, 32], outputs=10)
+
+
+def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhile(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
+        wait_for_epochs(studio, "long", 2)
+        child = studio.find_child("train")
+        os.kill(child, signal.SIGSTOP)
+        studio.process.send_signal(signal.SIGINT)
+        wait_for(lambda: studio.act("train", net=SMALL, source="shapes").startswith("The studio is ending"))
+        studio.process.send_signal(signal.SIGINT)
+        studio.process.send_signal(signal.SIGTERM)
+        assert studio.act("runs")[0]["name"] == "long"  # it still responds
+        os.kill(child, signal.SIGCONT)
+        assert studio.process.wait(60) == 128 + signal.SIGINT
+    done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
+    assert done >= 2 and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
+
+
 def test_a_process_that_is_killed_is_replaced(studio):
     assert studio.act("runs") == []
     os.kill(studio.find_child("--multiprocessing-fork"), signal.SIGKILL)
@@ -296,6 +386,7 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["digits.npz", "pets", "seen"]
+    assert listed[-1] == "texts (no class folders found)"  # lamina data says more
     assert DataFolder(tmp_path / "pets", Path("runs")).list_sources()[0]["name"] == "pets"
     assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
     outside = tmp_path.parent / "outside"
@@ -306,6 +397,54 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     for source in ("/etc", str(tmp_path / ".." / "x"), "pets", str(tmp_path / "link")):
         with pytest.raises(DataError, match="Choose a data set from the list"):
             folder.check(source)
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])
+def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
+    photos = tmp_path / "photos"
+    for name in (*names, "runs/x"):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.png").write_bytes(noise())
+    folder = DataFolder(photos, photos / "runs")
+    listed = [one["name"] for one in folder.list_sources()]
+    assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
+    with pytest.raises(DataError, match="start lamina studio with another --data"):
+        folder.check_new("more")  # would be a class
+    (tmp_path / "test_plans").mkdir()
+    outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
+    assert outer[: outer.index("shapes")] == ["photos"]
+
+
+def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
+    for name in ("pets/cat/1.png", "pets/dog/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise())
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "cat":  # the tests may run as root, which may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert DataFolder(tmp_path, tmp_path / "runs").list_sources()[0]["name"] == "pets"
+
+
+def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
+    (tmp_path / "pets").mkdir()
+    folder, source, file = (
+        DataFolder(tmp_path, tmp_path / "runs"),
+        str(tmp_path / "pets"),
+        tmp_path / "pets-corrections.csv",
+    )
+    table = "image,split,given,likely,score,reason,correct\n1.png,train,cat,dog,0.9,,dog\n"
+    file.write_text(table)
+    for choices in ({"2.png": "cat"}, None):
+        with pytest.raises(DataError, match="has other columns than image and correct, so the studio did not make it"):
+            folder.correct(source, choices)
+    assert file.read_text() == table
+    file.write_text("\ufeffimage;correct\r\n1.png;dog\r\n", "utf-8")  # saved by Excel
+    assert folder.correct(source, {"2.png": "cat"}) == {"1.png": "dog", "2.png": "cat"}
 
 
 def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
@@ -320,6 +459,20 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
     kept = sorted((tmp_path / CHECKPOINTS).iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
+    monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_FILES", 3)
+    (tmp_path / CHECKPOINTS / "notes.txt").touch()
+    keep_checkpoint(tmp_path)
+    (tmp_path / "state.safetensors").rename(tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "state.safetensors")
+    os.utime(tmp_path / "state.safetensors", ns=(9, 9))
+    monkeypatch.setattr(os, "link", refuse_link)
+    keep_checkpoint(tmp_path)
+    kept = sorted((tmp_path / CHECKPOINTS).glob("*.safetensors"))
+    assert [int(file.stem) for file in kept] == [0, 4, 9]
+
+
+def refuse_link(*_: object) -> None:
+    raise OSError(errno.EPERM, "a file system without links")
 
 
 def test_the_charting_library_is_the_one_that_is_named():

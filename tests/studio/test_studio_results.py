@@ -6,17 +6,19 @@ import dataclasses
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
 from opened import Studio
 from PIL import Image
 
-from lamina import Preparation, Recipe, load_data, load_run, train
+from lamina import Preparation, Recipe, load_data, load_run, start_run, train
 from lamina.data import Images
-from lamina.deploy.studio import reproduction, results
+from lamina.deploy.studio import reproduction, results, run_views
 from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.branching import branch_run
@@ -199,6 +201,38 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"]["paused"]
 
 
+@pytest.mark.parametrize("damaged", ["single", "linear"])
+def test_a_run_whose_weights_are_lost_is_a_sentence_of_a_comparison(runs, tmp_path, damaged):
+    for name in ("single", "linear", "third"):
+        shutil.copytree(runs["single" if name == "single" else "linear"].path, tmp_path / name)
+    weights = tmp_path / damaged / "model.safetensors"
+    weights.unlink() if damaged == "single" else weights.write_bytes(b"{")
+    found = results.compare_with(tmp_path, "single", ["linear", "third"])
+    assert list(found["differences"]) == ["linear", "third"] and len(found["problems"]) == 1
+    assert str(weights) in found["problems"][0]
+    assert [one["a"] for one in found["judged"]] == (["third"] if damaged == "linear" else [])
+
+
+def test_a_run_is_loaded_again_after_each_epoch_but_not_its_data(runs):
+    path = runs["labels"].path
+    first = results.open_run(path)
+    dataset = first.dataset
+    os.utime(path / "model.safetensors", ns=(1, 1))
+    assert results.open_run(path) is not first and results.open_run(path).dataset is dataset
+
+
+def test_the_checkpoints_of_a_run_whose_data_are_gone_have_the_right_epochs(runs):
+    run = runs["binary"]
+    checkpoints = run_views.describe_run(run.path.parent, "binary")["checkpoints"]
+    assert [(one["epoch"], one["steps"]) for one in checkpoints] == [(1, 1)]  # of 12 images in batches of 100
+    single = run_views.describe_run(run.path.parent, "single")["checkpoints"]
+    assert [(one["epoch"], one["steps"]) for one in single] == [(1, 72)]  # 7,200 images in batches of 100
+    damaged = run.path / "checkpoints" / "1.safetensors"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"half a file")
+    assert run_views.list_checkpoints(run.path) == checkpoints
+
+
 def test_a_closer_look_at_an_image_of_the_data_and_at_the_same_image_as_a_file(runs):
     run, images = runs["single"], load_data("shapes").test
     found = results.look_at(run.path, ("test", 5))
@@ -259,7 +293,7 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
         assert status == 422 and values["error"].startswith("This file cannot be used")
     assert post("look", encode((40, 30)))[0] == 200
     assert post("look", bytes(32_000_001))[0] == 413
-    assert "The request lacks split" in studio.act("look", run="single", image="/etc/passwd")
+    assert "image is '/etc/passwd', which cannot be used" in studio.act("look", run="single", image="/etc/passwd")
     assert "no run" in studio.act("report", run="../single")
     for query in ("run=single&file=run.json", "run=single&file=..%2Fsingle%2Frun.json", "run=..&file=report.html", ""):
         assert studio.ask(f"/api/file?{query}").status == 404
@@ -278,6 +312,22 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
 def test_a_command_is_repeated_without_the_place_of_the_run():
     words = ("lamina", "train", "mlp", "--name", "one", "--epochs=2", "--runs-dir=runs", "--data=a b", "--json")
     assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
+
+
+def test_what_cannot_be_repeated_is_said(runs, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("image,correct\ntrain/0.png,star\n")
+    data = load_data("shapes", Preparation(val_fraction=0.1))
+    more = {"start_from": runs["linear"], "command": ("lamina", "train", f"--labels-from={table}")}
+    further = start_run(data=data, recipe=Recipe(epochs=1), runs_dir=tmp_path, name="further", **more)
+    described = reproduction.describe_reproduction(further.path)
+    assert described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
+    assert f"The training used the weights of {runs['linear'].path}" in described["remarks"][0]
+    assert described["remarks"][1] == f"The command reads {table} again, which may have changed."
+    own = start_run(LINEAR, data, RECIPE, runs_dir=tmp_path, name="own", loss=torch.nn.functional.cross_entropy)
+    assert "The training used your own functions" in reproduction.describe_reproduction(own.path)["remarks"][0]
+    gone = reproduction.describe_reproduction(runs["binary"].path)
+    assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
 
 
 def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from lamina.data import NAMES
 from lamina.data.corrections import ADVICE
-from lamina.data.option_files import read_pairs
+from lamina.data.option_files import read_pairs, read_rows
 from lamina.data.sources.downloads import PUBLISHED, downloaded_path
+from lamina.data.splits import find_splits
 from lamina.errors import DataError
 from lamina.files import write_atomically
 from lamina.text import guard
@@ -31,15 +32,15 @@ class DataFolder:
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, str | int]]:
-        """Name and source of each data set, the built-in ones last; the folder itself if its subfolders are classes."""
+        """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
         children = [path for path in self._list() if path != self.runs_dir.resolve()]
-        found = [self.path] if self._is_own() else [path for path in children if _is_data(path)]
-        own: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in found[:MOST_LISTED]]
-        built_in: list[dict[str, str | int]] = [
-            {"name": name, "source": name} for name in NAMES if name not in PUBLISHED
-        ]
-        built_in += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
-        return [*own, *built_in]
+        own = [self.path] if self._is_own() else list(filter(_is_data, children))[:MOST_LISTED]
+        others = [] if self._is_own() else [path for path in children if path.is_dir() and path not in own]
+        found: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in own]
+        found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
+        found += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
+        reason = "no class folders found"
+        return found + [{"name": f"{path.name} ({reason})", "source": str(path)} for path in others[:MOST_LISTED]]
 
     def check(self, source: str) -> str:
         """The source, if the studio may use it; ``DataError`` otherwise."""
@@ -62,6 +63,11 @@ class DataFolder:
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image (or ``exclude``; empty: none) to this table; returns all. ``None`` deletes the table."""
         file, text = self.find_corrections(source), io.StringIO()
+        if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
+            raise DataError(
+                f"{file} has other columns than image and correct, so the studio did not make it. To correct labels "
+                "here, move it to another folder."
+            )
         kept = dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
         given = (choices or {}).items()
         kept |= {image.encode("utf-8", "backslashreplace").decode(): label for image, label in given}
@@ -83,7 +89,10 @@ class DataFolder:
         return self.path
 
     def _is_own(self) -> bool:
-        return _has_classes(self.path) and not self.runs_dir.resolve().is_relative_to(self.path)
+        """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
+        folders = [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
+        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
+        return are_splits or (len(folders) > 1 and all(map(_has_image, folders)))
 
     def _list(self) -> list[Path]:
         try:
@@ -108,20 +117,26 @@ def _is_data(path: Path) -> bool:
     )
 
 
-def _has_splits(path: Path) -> bool:
-    return any(_has_classes(path / split) for split in ("train", "Train", "training"))
+def _has_splits(path: Path | str) -> bool:
+    return any(_has_classes(folder) for folder in _list_folders(path) if find_splits([Path(folder).name]))
 
 
-def _has_classes(path: Path) -> bool:
-    """Whether a folder has a subfolder with an image, looking at few entries."""
+def _has_classes(path: Path | str) -> bool:
+    return any(map(_has_image, _list_folders(path)))
+
+
+def _has_image(path: Path | str) -> bool:
+    return any(file.lower().endswith(IMAGES) for file in _list_some(path))
+
+
+def _list_folders(path: Path | str) -> list[str]:
+    return [one for one in _list_some(path) if os.path.isdir(one)]  # noqa: PTH112 (never raises)
+
+
+def _list_some(path: Path | str) -> list[str]:
+    """Some entries of a folder; none if it cannot be read."""
     try:
         with os.scandir(path) as entries:
-            folders = [entry.path for entry, _ in zip(entries, range(50), strict=False) if entry.is_dir()]
-        return any(_has_image(folder) for folder in folders)
+            return [entry.path for entry, _ in zip(entries, range(50), strict=False)]
     except OSError:
-        return False
-
-
-def _has_image(folder: str) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.lower().endswith(IMAGES) for entry, _ in zip(entries, range(50), strict=False))
+        return []

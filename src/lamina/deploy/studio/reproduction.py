@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.studio.jobs import CHECKPOINTS
-from lamina.deploy.studio.run_views import count_steps, list_checkpoints
+from lamina.deploy.studio.results import load_dataset
+from lamina.deploy.studio.run_views import find_file, list_checkpoints
 from lamina.errors import LaminaError
 from lamina.nets.construction import KINDS
 from lamina.runs.record import BranchedFrom, RunRecord
@@ -23,9 +23,14 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
+        load_dataset(path, record.data)
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))
+    for word in record.command:
+        if (file := Path(word.rpartition("=")[2])).is_file() and str(file) != record.data.source:
+            text = f"The command reads {file} again, which may have changed"
+            remarks.append(text + ("; the Python contains what the training read." if python else "."))
     if record.branched_from is not None:
         remarks.append("This is a branch: only Python continues from its checkpoint again, not the command line.")
     if record.late_end is not None:
@@ -56,6 +61,10 @@ def write_python(record: RunRecord) -> str:
     """Python that trains the net on the same data with the same recipe, or continues from the same checkpoint."""
     if record.net is None:
         raise LaminaError("The run does not contain its net as layers, so there is no Python to copy.")
+    if record.started_from is not None or record.parts:
+        origin = "your own functions" if record.started_from is None else f"the weights of {record.started_from.run}"
+        raise LaminaError(f"The training used {origin}, so there is no Python to copy.")
+    train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
     layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
@@ -65,19 +74,17 @@ def write_python(record: RunRecord) -> str:
         return (
             f"from pathlib import Path\n\n{head}from lamina.runs.branching import branch_run\n\n{net}"
             f"origin = lamina.load_run({record.branched_from.run!r})\n"
-            f"run = branch_run(origin, Path({str(checkpoint)!r}), recipe=recipe, net=net)\nrun.train()\n"
+            f"run = branch_run(origin, Path({str(checkpoint)!r}), recipe=recipe, net=net)\n{train}"
         )
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
     own = [f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]]
     data = f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
-    return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\nrun.train()\n"
+    return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\n{train}"
 
 
 def find_checkpoint(origin: BranchedFrom) -> Path:
-    run = load_run(origin.run)
-    for one in list_checkpoints(run):
-        if abs(one["steps"] / count_steps(run) - origin.epoch) < 0.001:
-            kept = run.path / CHECKPOINTS / str(one["file"])
-            return kept if kept.exists() else run.path / str(one["file"])
+    for one in list_checkpoints(Path(origin.run)):
+        if abs(one["epoch"] - origin.epoch) < 0.001:
+            return find_file(Path(origin.run), one["file"])
     raise LaminaError(f"{origin} is gone, so there is no Python that continues from it.")

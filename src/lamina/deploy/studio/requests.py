@@ -19,9 +19,9 @@ KINDS: dict[type, tuple[str, ...]] = {
     int: ("number", "outputs", "predicted", "problem", "row", "size_px", "steps", "truth"),
     list: ("cards", "images", "others", "shape"),
     dict: ("choices", "fields"),
+    bytes: ("image",),
 }
 """The types of the values in requests, by name."""
-KIND_NAMES: dict[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 class Values(dict[str, Any]):
@@ -38,11 +38,11 @@ def check_values(values: object) -> Values:
     given = Values((name, value) for name, value in values.items() if value is not None)
     for kind, names in KINDS.items():
         for name in given.keys() & names:
-            if not isinstance(given[name], kind) or isinstance(given[name], bool):
-                raise RunError(f"{name} is {given[name]!r:.60}; it must be {KIND_NAMES[kind]}. Reload the page.")
-            for part, text in given[name].items() if kind is dict else [(name, given[name])] * (kind is str):
-                if not isinstance(text, str) or "\0" in text or len(text) > LONGEST_TEXT:
-                    raise RunError(f"{part} is {text!r:.60}; it must be a text. Change it, or leave it out.")
+            value = given[name]
+            texts = value.values() if isinstance(value, dict) else [value] if kind is str else []
+            are_texts = all(isinstance(text, str) and "\0" not in text and len(text) <= LONGEST_TEXT for text in texts)
+            if not isinstance(value, kind) or isinstance(value, bool) or not are_texts:
+                raise RunError(f"{name} is {value!r:.60}, which cannot be used. Change it, or leave it out.")
     return given
 
 
@@ -65,11 +65,8 @@ def list_fields() -> list[dict[str, Any]]:
             "is_main": name in MAIN_FIELDS,
             "text": texts.get(name, ""),
             "default": str(defaults[name]),
-            "choices": ["False", "True"] if types[name] is bool else _find_choices(types[name]),
+            "choices": list(get_args(kind)) if get_origin(kind) is Literal else [],
         }
         for name in dict.fromkeys((*MAIN_FIELDS, *defaults))
+        for kind in [Literal["False", "True"] if types[name] is bool else types[name]]
     ]
-
-
-def _find_choices(kind: Any) -> list[str]:
-    return list(get_args(kind)) if get_origin(kind) is Literal else []

@@ -57,7 +57,7 @@ class Opened:
 
     @property
     def dataset(self) -> Dataset:
-        return _load_dataset(self.run.path, self.run.record.data)
+        return load_dataset(self.run.path, self.run.record.data)
 
     @cached_property
     def training_images(self) -> TrainingImages:
@@ -77,7 +77,8 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 
 
 @lru_cache(maxsize=4)
-def _load_dataset(path: Path, _: DataOrigin) -> Dataset:
+def load_dataset(path: Path, _: DataOrigin) -> Dataset:
+    """The data of a run, which must not have changed; loaded again only if the run has other data."""
     run = load_run(path)
     with warnings.catch_warnings(action="ignore"):  # the training has already shown them
         return find_dataset(run.folder, run.record, None)

@@ -35,7 +35,6 @@ MADE_FILES = "report.html", "model.onnx"  # in the folder of a run, made and dow
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 Action: TypeAlias = Callable[["Studio", Values], Awaitable[Any]]
-Reading: TypeAlias = Callable[["Studio", Values], Sequence[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,26 +46,22 @@ class Studio:
     quick: TorchProcess
     slow: TorchProcess  # for what may take long, so that the page need not wait for it
 
-    @property
-    def runs_dir(self) -> Path:
-        return self.data.runs_dir
-
     def find_run(self, name: str) -> Path:
         """The folder of a run, by its name in the folder of the runs, such as ``first`` or ``study/fold-1``."""
         parts = name.split("/")
         is_below = len(parts) < 3 and all(part and not part.startswith(".") for part in parts) and "\\" not in name
-        if is_below and (self.runs_dir / name / "run.json").is_file():
-            return self.runs_dir / name
-        known = sorted(file.parent.name for file in self.runs_dir.glob("*/run.json"))
+        if is_below and (self.data.runs_dir / name / "run.json").is_file():
+            return self.data.runs_dir / name
+        known = sorted(file.parent.name for file in self.data.runs_dir.glob("*/run.json"))
         others = suggest(name[:100], known) if known else "Train one."
-        raise RunError(f"There is no run {name[:100]!r} in {self.runs_dir}. {others}")
+        raise RunError(f"There is no run {name[:100]!r} in {self.data.runs_dir}. {others}")
 
     def choose_name(self, given: str, first: str) -> str:
         """The name of a new run: the given one if it is free, or ``first`` and the first free number."""
         taken = {job.run for job in self.jobs.jobs if job.is_active}
 
         def is_free(name: str) -> bool:
-            return name not in taken and not (self.runs_dir / name).exists()
+            return name not in taken and not (self.data.runs_dir / name).exists()
 
         if not given:  # unlike names of lamina train, it begins with no date, so that neither takes the other's
             return next(filter(is_free, (f"{first}-{number}" for number in itertools.count(1))))
@@ -79,7 +74,7 @@ class Studio:
 async def get_state(studio: Studio, _: Values) -> dict[str, Any]:
     """Everything that the page needs to start, or to start again."""
     after = studio.jobs.log.mark(studio.jobs.log.last)  # before the runs, which take a while to list
-    runs = await studio.quick.call("run_views.list_runs", studio.runs_dir)
+    runs = await studio.quick.call("run_views.list_runs", studio.data.runs_dir)
     return {
         "data": await asyncio.to_thread(studio.data.list_sources),
         "presets": list_presets(),
@@ -145,15 +140,14 @@ async def train(studio: Studio, given: Values) -> dict[str, Any]:
         flag = name.replace("_", "-")
         words.append(f"--{'no-' * (text == 'False')}{flag}" if text in ("True", "False") else f"--{flag}={text}")
     run = studio.choose_name(given.get("name", ""), "chosen" if not net else net if net in zoo.NAMES else "net")
-    words += [f"--name={run}", f"--runs-dir={studio.runs_dir}"]
+    words += [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
     return studio.jobs.start(words, run, is_training=True).to_json()
 
 
 async def resume(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina resume`` for a run that is not in training."""
-    path, name = studio.find_run(given["run"]), given["run"]
-    job = studio.jobs.find_active(name) or studio.jobs.start(["resume", str(path)], name, is_training=True)
-    return job.to_json()
+    words = "resume", str(studio.find_run(given["run"]))
+    return (studio.jobs.find_active(given["run"]) or studio.jobs.start(words, given["run"], is_training=True)).to_json()
 
 
 async def stop(studio: Studio, given: Values) -> dict[str, Any]:
@@ -172,55 +166,34 @@ async def branch(studio: Studio, given: Values) -> Any:
     place = "run_views.make_branch", path, given["file"], given["steps"], fields, given.get("net", ""), name
 
     async def make() -> dict[str, Any]:
-        made = await studio.slow.call(*place, studio.runs_dir)
-        return studio.jobs.start(["resume", str(studio.runs_dir / made)], made, is_training=True).to_json()
+        made = await studio.slow.call(*place, studio.data.runs_dir)
+        return studio.jobs.start(["resume", str(studio.data.runs_dir / made)], made, is_training=True).to_json()
 
     return await asyncio.shield(make())  # no branch without its training, even if the client leaves
 
 
-def compute(function: str, reading: Reading, *, is_quick: bool = False) -> Action:
-    """An action that calls a function of a torch process with what ``reading`` finds in a request."""
+READ: dict[str, Callable[[Studio, Values], Sequence[Any]]] = {
+    "folder": lambda studio, _: [studio.data.path],
+    "new folder": lambda studio, given: [studio.data.check_new(given["set"])],
+    "data": _describe,
+    "runs folder": lambda studio, _: [studio.data.runs_dir],
+    "run": lambda studio, given: [studio.find_run(given["run"])],
+    "run name": lambda studio, given: [studio.find_run(given["run"]) and given["run"]],
+    "others": lambda studio, given: [[name for name in given["others"] if studio.find_run(str(name))]],
+    # The uploaded bytes, or the place of an image in the data of the run.
+    "sight": lambda _, given: [given["image"] if "image" in given else (given["split"], given["row"])],
+}
+"""The arguments of functions that are more than values of a request."""
+
+
+def compute(function: str, *names: str, is_quick: bool = False) -> Action:
+    """An action that calls a function of a torch process with arguments of these names."""
 
     async def act(studio: Studio, given: Values) -> Any:
-        return await (studio.quick if is_quick else studio.slow).call(function, *reading(studio, given))
+        arguments = [READ[name](studio, given) if name in READ else [given[name]] for name in names]
+        return await (studio.quick if is_quick else studio.slow).call(function, *itertools.chain(*arguments))
 
     return act
-
-
-def read(*names: str) -> Reading:
-    """What reads the folder of the run, and the values with these names."""
-    return lambda studio, given: [studio.find_run(given["run"]), *(given[name] for name in names)]
-
-
-def read_name(studio: Studio, given: Values) -> Sequence[Any]:
-    return [studio.runs_dir, studio.find_run(given["run"]) and given["run"]]
-
-
-def read_image(studio: Studio, given: Values) -> Sequence[Any]:
-    """The run, and the uploaded bytes or the place of an image in the data of the run."""
-    image = given.get("image")
-    place = image if isinstance(image, bytes) else (given["split"], given["row"])
-    return [studio.find_run(given["run"]), place]
-
-
-def read_others(studio: Studio, given: Values) -> Sequence[Any]:
-    return [*read_name(studio, given), [studio.find_run(str(name)) and str(name) for name in given["others"]]]
-
-
-def read_images(studio: Studio, given: Values) -> Sequence[Any]:
-    return [*_describe(studio, given), given["images"]]
-
-
-def read_set(studio: Studio, given: Values) -> Sequence[Any]:
-    return [studio.data.path, given["set"]]
-
-
-def read_made(studio: Studio, given: Values) -> Sequence[Any]:
-    return [studio.data.path, given["set"], given["class"], given["file"]]
-
-
-def read_new(studio: Studio, given: Values) -> Sequence[Any]:
-    return [studio.data.check_new(given["set"]), given["set"], given["class"], given["image"]]
 
 
 async def make_file(studio: Studio, given: Values) -> dict[str, Any]:
@@ -243,29 +216,29 @@ ACTIONS: dict[str, Action] = {
     "net": get_net,
     "times": time_net,
     "inspect": inspect_data,
-    "preview": compute("data_views.preview_data", _describe, is_quick=True),
+    "preview": compute("data_views.preview_data", "data", is_quick=True),
     "train": train,
     "resume": resume,
     "stop": stop,
     "branch": branch,
-    "run": compute("run_views.describe_run", read_name, is_quick=True),
-    "checkpoints": compute("run_views.find_checkpoints", read(), is_quick=True),
-    "runs": compute("run_views.list_runs", lambda studio, _: [studio.runs_dir], is_quick=True),
-    "report": compute("results.show_report", read()),
-    "cell": compute("results.show_cell", read("problem", "truth", "predicted")),
-    "units": compute("results.show_units", read("layer")),
-    "look": compute("results.look_at", read_image),
-    "explain": compute("results.explain", read_image),
-    "similar": compute("results.find_similar", read_image),
-    "compare": compute("results.compare_with", read_others),
-    "repeat": compute("reproduction.describe_reproduction", read()),
+    "run": compute("run_views.describe_run", "runs folder", "run name", is_quick=True),
+    "runs": compute("run_views.list_runs", "runs folder", is_quick=True),
+    "checkpoints": compute("run_views.list_checkpoints", "run", is_quick=True),
+    "report": compute("results.show_report", "run"),
+    "cell": compute("results.show_cell", "run", "problem", "truth", "predicted"),
+    "units": compute("results.show_units", "run", "layer"),
+    "look": compute("results.look_at", "run", "sight"),
+    "explain": compute("results.explain", "run", "sight"),
+    "similar": compute("results.find_similar", "run", "sight"),
+    "compare": compute("results.compare_with", "runs folder", "run name", "others"),
+    "repeat": compute("reproduction.describe_reproduction", "run"),
     "make": make_file,
     "files": list_files,
-    "images": compute("data_views.draw_images", read_images, is_quick=True),
+    "images": compute("data_views.draw_images", "data", "images", is_quick=True),
     "correct": correct_labels,
-    "save-image": compute("dropped_images.save_image", read_new, is_quick=True),
-    "remove-image": compute("dropped_images.remove_image", read_made, is_quick=True),
-    "set": compute("dropped_images.list_images", read_set, is_quick=True),
+    "save-image": compute("dropped_images.save_image", "new folder", "set", "class", "image", is_quick=True),
+    "remove-image": compute("dropped_images.remove_image", "folder", "set", "class", "file", is_quick=True),
+    "set": compute("dropped_images.list_images", "folder", "set", is_quick=True),
 }
 """What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values in the query."""
 

@@ -91,7 +91,7 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
         "rows": run.folder.history.epochs(),
         "report": None if report is None else str(report),
-        "checkpoints": list_checkpoints(run),
+        "checkpoints": list_checkpoints(run.path),
         "steps_per_epoch": count_steps(run),
         "folder": str(run.path.resolve()),
     }
@@ -104,20 +104,21 @@ def count_steps(run: Run) -> int | None:
     return math.ceil(images[0] / run.record.recipe.batch_size) if images else None
 
 
-def find_checkpoints(path: Path) -> list[dict[str, Any]]:
-    """As ``list_checkpoints``, for the folder of a run in training."""
-    return list_checkpoints(load_run(path))
+def list_checkpoints(path: Path) -> list[dict[str, Any]]:
+    """The checkpoints of a run to branch from, the last one first; none in the first epoch."""
+    run, found = load_run(path), dict[int, str]()
+    if (per_epoch := count_steps(run)) is None:
+        return []
+    kept = sorted((path / CHECKPOINTS).glob("*.safetensors"))
+    for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
+        with suppress(OSError):  # removed, because there are too many
+            found.setdefault(_read_steps(file, file.stat().st_mtime_ns), file.name)  # a training replaces the last
+    steps = sorted(filter(None, found), reverse=True)
+    return [{"steps": one, "epoch": round(one / per_epoch, 3), "file": found[one]} for one in steps]
 
 
-def list_checkpoints(run: Run) -> list[dict[str, Any]]:
-    """The checkpoints to branch from, the last one first, with their number of steps; none in the first epoch."""
-    found: dict[int, str] = {}
-    if count_steps(run) is not None:
-        kept = sorted((run.path / CHECKPOINTS).glob("*.safetensors"))
-        for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
-            with suppress(OSError):  # removed, because there are too many
-                found.setdefault(_read_steps(file, file.stat().st_mtime_ns), file.name)  # a training replaces the last
-    return [{"steps": steps, "file": file} for steps, file in sorted(found.items(), reverse=True) if steps]
+def find_file(path: Path, file: str) -> Path:
+    return path / file if (path / file).exists() else path / CHECKPOINTS / file
 
 
 @lru_cache(maxsize=1000)
@@ -136,15 +137,14 @@ def make_branch(
 ) -> str:
     """Create a branch of a run from the checkpoint in ``file`` after ``steps``; returns the name of the new run."""
     run = load_run(path)
-    if {"file": file, "steps": steps} not in list_checkpoints(run):
+    if not any((one["file"], one["steps"]) == (file, steps) for one in list_checkpoints(path)):
         raise RunError(f"{path.name} no longer has this checkpoint. Choose one from the list again.")
-    checkpoint = path / file if (path / file).exists() else path / CHECKPOINTS / file
     recipe = replace(run.record.recipe, **read_fields(given))
     net = parse_net(layers) if layers and run.record.net is not None else None
     if net is not None and run.record.net is not None:
         net = net.with_outputs(run.record.task.outputs)
         net = None if net == run.record.net.with_outputs(run.record.task.outputs) else net
-    return branch_run(run, checkpoint, recipe=recipe, net=net, name=name, runs_dir=runs_dir).path.name
+    return branch_run(run, find_file(path, file), recipe=recipe, net=net, name=name, runs_dir=runs_dir).path.name
 
 
 def read_fields(given: dict[str, str]) -> dict[str, Any]:
