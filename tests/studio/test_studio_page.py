@@ -128,7 +128,7 @@ def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio: Studi
     wait_for(lambda: len(find_checkpoints()) > 4)
     made = studio.act("branch", run="long", **chosen)["run"]
     run = studio.act("run", run=made)
-    assert run["parent_epoch"] == chosen["steps"] / run["steps_per_epoch"]
+    assert run["parent_epoch"] == chosen["epoch"]
     assert "no longer has this checkpoint" in studio.act("branch", run="long", file=chosen["file"], steps=1)
 
 

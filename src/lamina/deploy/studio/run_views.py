@@ -92,23 +92,18 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "rows": run.folder.history.epochs(),
         "report": None if report is None else str(report),
         "checkpoints": list_checkpoints(run.path),
-        "steps_per_epoch": count_steps(run),
         "folder": str(run.path.resolve()),
     }
-
-
-def count_steps(run: Run) -> int | None:
-    """The steps of an epoch, from the history; ``None`` before the first epoch has ended."""
-    rows = run.folder.history.epochs()
-    images = [round(row["images_per_second"] * row["train_seconds"]) for row in rows[:1]]
-    return math.ceil(images[0] / run.record.recipe.batch_size) if images else None
 
 
 def list_checkpoints(path: Path) -> list[dict[str, Any]]:
     """The checkpoints of a run to branch from, the last one first; none in the first epoch."""
     run, found = load_run(path), dict[int, str]()
-    if (per_epoch := count_steps(run)) is None:
+    rows = run.folder.history.epochs()
+    if not rows:
         return []
+    images = round(rows[0]["images_per_second"] * rows[0]["train_seconds"])
+    per_epoch = math.ceil(images / run.record.recipe.batch_size)
     kept = sorted((path / CHECKPOINTS).glob("*.safetensors"))
     for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
         with suppress(OSError):  # removed, because there are too many

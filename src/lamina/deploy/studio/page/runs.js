@@ -106,8 +106,7 @@ function showRow(run) {
 
 // Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced by another.
 function showCheckpoints(run) {
-  const perEpoch = run.steps_per_epoch ?? 1;
-  const found = run.checkpoints.map((one) => [JSON.stringify(one), `epoch ${Number((one.steps / perEpoch).toFixed(2))}`]);
+  const found = run.checkpoints.map((one) => [JSON.stringify(one), `epoch ${Number(one.epoch.toFixed(2))}`]);
   const isGone = picked && found.every(([value]) => value !== picked);
   fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
   if (isGone) tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
