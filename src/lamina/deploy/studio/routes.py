@@ -21,6 +21,7 @@ from starlette.routing import Route
 from lamina import zoo
 from lamina.deploy.serve.app import handle_error, serve_asset
 from lamina.deploy.serve.bodies import AsciiJson, Held, refuse
+from lamina.deploy.serve.security import ASSETS
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
@@ -32,6 +33,7 @@ from lamina.files import check_name
 REQUEST_BYTES, IMAGE_BYTES = 1_000_000, 32_000_000
 IMAGE_TYPE = "application/octet-stream"
 MADE_FILES = "report.html", "model.onnx"  # in the folder of a run, made and downloaded on request
+SHARED = "/view.js"  # with the page of lamina serve
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 Action: TypeAlias = Callable[["Studio", Values], Awaitable[Any]]
@@ -247,7 +249,8 @@ def list_assets() -> dict[str, tuple[str, str]]:
     """For each path in the URL, a file of the page and its type: the only files that the server reads by request."""
     names = sorted(file.name for file in files(__package__).joinpath("page").iterdir())
     served = {name: (name, TYPES[name.rpartition(".")[2]]) for name in names if name.rpartition(".")[2] in TYPES}
-    return {"/": served["index.html"]} | {f"/{name}": asset for name, asset in served.items()}
+    shared = {SHARED: ASSETS[SHARED]}
+    return {"/": served["index.html"]} | {f"/{name}": asset for name, asset in served.items()} | shared
 
 
 def build_studio(studio: Studio) -> Starlette:
@@ -282,7 +285,10 @@ def build_studio(studio: Studio) -> Starlette:
 
     return Starlette(
         routes=[
-            *(Route(path, serve_asset(str(__package__), *asset)) for path, asset in list_assets().items()),
+            *(
+                Route(path, serve_asset("lamina.deploy.serve" if path == SHARED else str(__package__), *asset))
+                for path, asset in list_assets().items()
+            ),
             Route("/api/events", stream),
             Route("/api/file", send_file),
             Route("/api/{name}", act, methods=["POST"]),

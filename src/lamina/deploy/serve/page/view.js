@@ -1,4 +1,4 @@
-// The page's content. Names from models and data sets become text, never markup.
+// The page's content, of which the studio uses a part. Names from models and data sets become text, never markup.
 
 const SHOWN = 5;
 const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
@@ -9,17 +9,23 @@ const LOOKS = [["explain", "Explain this prediction"], ["similar", "Similar trai
 const UNSAFE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
 
 export function plain(text) {
-  return text.replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+// An element with properties and children; `null` children are left out.
 export function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children.map((child) => (typeof child === "string" ? plain(child) : child)));
+  const { data = {}, on = {}, attributes = {}, ...own } = properties;
+  const element = Object.assign(document.createElement(name), own);
+  Object.assign(element.dataset, data);
+  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined)
+    .map((child) => (child instanceof Node ? child : plain(child))));
   return element;
 }
 
-function image(base64, alt) {
-  return make("img", { src: `data:image/png;base64,${base64}`, alt: plain(alt) });
+export function picture(png, alt, className = "") {
+  return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
 }
 
 // Shows a prediction in the card of its model; calls `look` with a task when its button is pressed.
@@ -104,8 +110,8 @@ function tabulateClasses(predictions, model) {
 export function showCloser(place, task, found) {
   if (task === "explain") {
     const { target, faithfulness } = found;
-    const map = make("div", { className: "map" }, image(found.image, "Input of the model"),
-      image(found.map, `Map of the evidence for ${target}`));
+    const map = make("div", { className: "map" }, picture(found.image, "Input of the model"),
+      picture(found.map, `Map of the evidence for ${target}`));
     place.replaceChildren(make("h3", {}, `Evidence for ${target}`), map,
       make("p", { className: "note" }, `Red pixels are evidence for ${target}, blue pixels evidence against it.`),
       ...(faithfulness ? showFaithfulness(target, faithfulness)
@@ -113,7 +119,7 @@ export function showCloser(place, task, found) {
     return `Computed the evidence for ${target}.`;
   }
   const items = found.images.map((one) =>
-    make("li", {}, make("figure", {}, image(one.image, `Training image ${one.id}`),
+    make("li", {}, make("figure", {}, picture(one.image, `Training image ${one.id}`),
       make("figcaption", {}, one.target, make("br"), make("span", { className: "note" }, `similarity ${one.similarity.toFixed(2)}`)))));
   place.replaceChildren(make("h3", {}, "Similar training images"), make("ul", { className: "similar" }, ...items),
     make("p", { className: "note" }, `The nearest of ${found.searched.toLocaleString("en")} training images, by the input of the model's last layer.`));

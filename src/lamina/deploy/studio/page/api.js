@@ -62,8 +62,8 @@ export async function follow(after, receive, tellConnected) {
         last = mark;
         receive(event);
       }
-    } catch {
-      tellConnected(false);
+    } catch (error) {
+      tellConnected(false, error.status);
       await new Promise((resolve) => setTimeout(resolve, 1000));
     }
   }

@@ -1,8 +1,9 @@
-// A closer look at one image: the prediction, the outputs of the layers, the evidence, the nearest training images.
+// A closer look at one image: the prediction, the outputs of the layers, and more on request.
 
 import { ask } from "./api.js";
-import { count, make, percent, picture, tabulate } from "./elements.js";
+import { make, percent, picture, tabulate } from "./elements.js";
 import { drawLayers } from "./inside.js";
+import { showCloser } from "./view.js";
 
 // Shows that something is being computed, and then it, or the problem; the last call for a place counts.
 export async function settle(place, text, promise, draw) {
@@ -40,16 +41,17 @@ export function openImage(run, split, row, name) {
   document.body.append(dialog);
   dialog.showModal();
   const send = (action) => ask(action, { run: run.name, split, row });
-  settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(run, send)]);
+  settle(place, "Computing the layers …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
 }
 
 // Buttons for what takes longer, about the image that `send` sends, and the places of its results.
-export function offerMore(run, send) {
-  const offer = (text, action, draw, place = make("div")) => [make("button", { type: "button",
-    on: { click: () => settle(place, `${text} …`, send(action), draw) } }, text), place];
-  const [evidence, similar] = [offer("What the prediction depends on", "explain", showEvidence),
-    offer("Similar images", "similar", (found) => showSimilar(run, found))];
-  return [make("div", { className: "row" }, evidence[0], similar[0]), evidence[1], similar[1]];
+export function offerMore(send) {
+  const offers = [["What the prediction depends on", "explain"], ["Similar training images", "similar"]].map(([text, action]) => {
+    const place = make("div"), drawn = make("div");
+    const draw = (found) => showCloser(drawn, action, found) && [drawn];
+    return [make("button", { type: "button", on: { click: () => settle(place, `${text} …`, send(action), draw) } }, text), place];
+  });
+  return [make("div", { className: "row" }, ...offers.map(([button]) => button)), ...offers.map(([, place]) => place)];
 }
 
 export function showInside({ image, predicted, values, target, kind, filters, layers }) {
@@ -65,27 +67,5 @@ export function showInside({ image, predicted, values, target, kind, filters, la
       make("div", { className: "look" }, tabulate([kind === "regression" ? "number" : kind === "multi-label" ? "label" : "class",
         kind === "regression" ? "predicted" : "probability"], rows)),
       ...drawLayers(filters, layers)),
-  ];
-}
-
-function showEvidence({ target, image, map, faithfulness: measured }) {
-  const format = (value) => (measured.is_number ? value.toFixed(2) : percent(value));
-  const what = measured?.is_number ? `${target} (in standard deviations from the mean)` : `the probability of ${target}`;
-  return [
-    make("h4", {}, `Evidence for ${target}`),
-    make("div", { className: "looks" },
-      make("div", { className: "map" }, picture(image, "the image", "pixels large"), picture(map, `map of the evidence for ${target}`, "pixels large")),
-      make("div", { className: "note words" }, make("p", {}, `Red pixels are evidence for ${target}, blue ones against it (integrated gradients).`),
-        measured ? make("p", {}, `Check: while the ${measured.is_against ? "bluest" : "reddest"} pixels are covered step by step, ${what} `
-          + `is ${format(measured.by_map)} on average, `
-          + `and ${format(measured.by_random_map)} if the same shapes are covered at random places; uncovered, it is ${format(measured.before)}.`) : null)),
-  ];
-}
-
-function showSimilar(run, { searched, images }) {
-  const tiles = images.map(({ id, target, similarity, image }) => ({ row: id, name: `image ${id}`, png: image, target, similarity }));
-  return [
-    make("h4", {}, `Nearest of ${count(searched)} training images`),
-    ...gallery(run, { split: "train", images: tiles }, ({ target, similarity }) => [target, `similarity ${similarity.toFixed(2)}`]),
   ];
 }

@@ -56,8 +56,7 @@ export class Curves {
   rebuild() {
     if (!this.series.length) return;
     this.plot?.destroy();
-    const style = getComputedStyle(document.documentElement);
-    const [ink, line] = ["--faint", "--line"].map((name) => style.getPropertyValue(name).trim());
+    const { color: ink, borderTopColor: line } = getComputedStyle(this.drawing);
     const axis = { stroke: ink, grid: { stroke: line, width: 0.5 }, ticks: { stroke: line, width: 0.5 }, font: "12px system-ui" };
     this.plot = new uPlot({
       width: this.drawing.clientWidth || 320,

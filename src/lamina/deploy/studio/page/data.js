@@ -10,7 +10,8 @@ let inspecting = {}; // number of the job, and what it loads
 let timer = 0;
 
 export function startData() {
-  showSources();
+  const list = (source) => fill(find("source"), state.data.map(({ name, source: own }) => [own, name]), source);
+  list();
   find("source").addEventListener("change", () => {
     clearTimeout(timer);
     forget();
@@ -19,7 +20,7 @@ export function startData() {
   for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
   listen("event", receive);
   listen("sources", (source) => {
-    showSources(source);
+    list(source);
     use(source);
   });
   listen("start", () => use(find("source").value));
@@ -48,10 +49,6 @@ export function use(source) {
   forget();
 }
 
-function showSources(source) {
-  fill(find("source"), state.data.map(({ name, source: own }) => [own, name]), source);
-}
-
 // How the data set is loaded, for the studio's commands.
 export function describeSource() {
   const size = find("size").value.trim(); // if it is no number, lamina says so
@@ -62,7 +59,7 @@ export async function choose(source) {
   if (!source) return;
   chosen.source = source;
   forget();
-  find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${nameOf(source)} …`));
+  find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
   try {
     if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
     const given = describeSource();
@@ -72,10 +69,6 @@ export async function choose(source) {
   } catch (error) {
     fail(error);
   }
-}
-
-function nameOf(source) {
-  return state.data.find((one) => one.source === source)?.name ?? source;
 }
 
 async function receive(event) {

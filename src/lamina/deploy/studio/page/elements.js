@@ -1,23 +1,8 @@
-// Elements of the page. Names from files and data sets become text, never markup.
+// Elements of the page.
 
-// Control characters, line ends, direction marks and surrogates are shown as code points.
-const UNSAFE = /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]/gu;
+import { make, picture, plain } from "./view.js"; // of the page of lamina serve
 
-export function plain(text) {
-  return String(text).replace(UNSAFE, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
-}
-
-// An element with properties and children; texts are escaped, and `null` children are left out.
-export function make(name, properties = {}, ...children) {
-  const { data = {}, on = {}, attributes = {}, ...own } = properties;
-  const element = Object.assign(document.createElement(name), own);
-  Object.assign(element.dataset, data);
-  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value);
-  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined)
-    .map((child) => (child instanceof Node ? child : plain(child))));
-  return element;
-}
+export { make, picture };
 
 // Replaces the content of a place. Focus, what is being typed and open details stay with the elements of the same key.
 export function redraw(place, ...children) {
@@ -39,10 +24,6 @@ export function find(id) {
   return document.getElementById(id);
 }
 
-export function picture(png, alt, className = "") {
-  return make("img", { src: `data:image/png;base64,${png}`, alt: plain(alt), className });
-}
-
 // Shows a problem where it arose, or hides it if there is none.
 export function tell(place, problem) {
   place.textContent = problem ? plain(problem) : "";
@@ -50,9 +31,9 @@ export function tell(place, problem) {
 }
 
 // Does something, and shows its problem where it arose.
-export async function attempt(id, act) {
-  tell(find(id), null);
-  await act().catch((error) => tell(find(id), error.message));
+export async function attempt(place, act) {
+  tell(place, null);
+  await act().catch((error) => tell(place, error.message));
 }
 
 // Options of a select: [value, text] pairs, the chosen one kept if it is still there.

@@ -6,17 +6,10 @@ import { chosen, findJob, isActive } from "./shared.js";
 
 const LOOK_MS = 2000, REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
 let looking = { run: "", rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
-let isSeen = false;
 
-export function startInside() {
-  find("live").addEventListener("toggle", () => look(chosen.run));
-  new IntersectionObserver(([{ isIntersecting }]) => {
-    isSeen = isIntersecting;
-    look(chosen.run);
-  }, { rootMargin: "50%" }).observe(find("live"));
-}
+find("live").addEventListener("toggle", () => look(chosen.run));
 
-// Shows the weights that were saved last, if they are new and the panel is open and in view.
+// Shows the weights that were saved last, if they are new and the panel is open.
 export function look(run) {
   if (!run) return;
   const live = find("live"), isTraining = isActive(findJob(run.name));
@@ -27,7 +20,7 @@ export function look(run) {
     live.lastElementChild.replaceChildren();
   }
   clearTimeout(looking.timer);
-  if (!isSeen || !live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
+  if (!live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
   looking.timer = setTimeout(async () => {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });
@@ -35,7 +28,7 @@ export function look(run) {
       const found = await ask("look", { run: run.name, split: "", row: looking.row });
       if (chosen.run.name === run.name) showLook(run, found);
     } catch (error) { // the weights are saved after the first epochs; the next epoch looks again
-      if (!isTraining) live.lastElementChild.textContent = error.message;
+      if (!isTraining && chosen.run.name === run.name) live.lastElementChild.textContent = error.message;
     }
     const end = performance.now();
     Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
-import { find, make, percent, tell } from "./elements.js";
+import { attempt, find, make, percent, tell } from "./elements.js";
 import { openMaking } from "./making.js";
 import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
@@ -11,16 +11,15 @@ import { STATIONS } from "./stations.js";
 import { show } from "./tabs.js";
 
 const KEPT = "lessons"; // in the storage of this tab
-const tellProblem = (error) => tell(find("lessons-problem"), error?.message);
 const kept = { at: 0, isOpen: false, answers: {} };
 
 export function startLessons() {
   Object.assign(kept, load(KEPT));
   find("lessons-button").addEventListener("click", () => open(find("lessons").hidden));
-  find("set-up").addEventListener("click", () => setUp(STATIONS[kept.at].setup).catch(tellProblem));
+  find("set-up").addEventListener("click", () => attempt(find("lessons-problem"), () => setUp(STATIONS[kept.at].setup)));
   find("back").addEventListener("click", () => go(kept.at - 1));
   find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
-  listen("event", (event) => event.event === "job" && event.run && event.state === "done" && count(event.run).catch(tellProblem));
+  listen("event", (event) => event.event === "job" && event.run && event.state === "done" && attempt(find("lessons-problem"), () => count(event.run)));
   if (kept.isOpen) open(true);
 }
 
@@ -55,7 +54,7 @@ function go(at) {
     on: { click: () => id.startsWith("tab-") && show(id.slice(4)) } }, name), `: ${sight}`)));
   find("back").disabled = !at;
   find("next").textContent = at + 1 < STATIONS.length ? "Next" : "Close";
-  tellProblem(null);
+  tell(find("lessons-problem"), null);
   showAnswer();
   find("lessons").scrollTop = 0;
   find("station-title").focus({ preventScroll: true });
@@ -64,7 +63,6 @@ function go(at) {
 
 // All other fields of the recipe become empty.
 async function setUp({ net, preset, fields, time = "" }) {
-  tellProblem(null);
   setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
   const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
   for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
@@ -129,7 +127,7 @@ function showAnswer() {
   const name = (own) => make("span", { className: "note" }, `(${own})`);
   find("answer").replaceChildren(make("p", {}, make("strong", {}, `${result}; ${verdict}. `), name(run)), make("p", {}, answer));
   if (!second) return;
-  const prepare = () => setUp({ ...setup, net: second.net }).catch(tellProblem);
+  const prepare = () => attempt(find("lessons-problem"), () => setUp({ ...setup, net: second.net }));
   find("answer").append(make("p", {}, `${second.task} `, make("button", { type: "button", className: "small", on: { click: prepare } }, "Set this up")),
     ...(other ? [make("p", {}, make("strong", {}, `This net got ${percent(other.value)}. `), name(other.run)), make("p", {}, second.answer)] : []));
 }

@@ -127,6 +127,6 @@ function showUnits(run, layers) {
   ];
   const start = () => settle(place, "Searching training images for the patches …", ask("units", { run: run.name, layer: select.value }),
     draw(layers.find(([path]) => path === select.value)[1]));
-  return make("section", { className: "plain" }, make("h3", {}, "What its units respond to"), make("div", { className: "row" },
+  return make("div", {}, make("h3", {}, "What its units respond to"), make("div", { className: "row" },
     make("label", { htmlFor: "unit-layer" }, "Layer"), select, make("button", { type: "button", on: { click: start } }, "Show patches")), place);
 }

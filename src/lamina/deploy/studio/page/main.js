@@ -3,7 +3,6 @@
 import { ask, follow, setToken } from "./api.js";
 import { startData } from "./data.js";
 import { find } from "./elements.js";
-import { startInside } from "./inside.js";
 import { startLabels } from "./labels.js";
 import { startLessons } from "./lessons.js";
 import { startMaking } from "./making.js";
@@ -31,7 +30,7 @@ async function start() {
   find("access").hidden = true;
   know(given);
   find("status").textContent = "Ready: choose data and a net, and press Train. New here? Open the lessons.";
-  for (const begin of [startRecipe, startTraining, startInside, startRuns, startMaking, startLabels, startData, startNet]) begin();
+  for (const begin of [startRecipe, startTraining, startRuns, startMaking, startLabels, startData, startNet]) begin();
   const { values = {}, run, tab, compared } = load("page");
   restore(values);
   Object.assign(chosen, { tab: tab ?? "look", compared: new Set(compared) });
@@ -67,7 +66,7 @@ function restore(values) {
 }
 
 function tellConnected(isConnected, status) {
-  if (status === 401) find("access").hidden = false; // the studio was started again, with another token
+  find("access").hidden = status !== 401; // the studio was started again, with another token
   if (document.body.classList.contains("lost") === !isConnected) return;
   document.body.classList.toggle("lost", !isConnected);
   if (!isConnected) before = find("status").textContent;
@@ -77,6 +76,6 @@ function tellConnected(isConnected, status) {
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
   setToken(find("token").value);
-  start();
+  if (!state.fields.length) start();
 });
 start();

@@ -26,18 +26,11 @@ export function startMaking() {
   });
 }
 
-// Begins a set with a name that no data set has.
-function proposeName() {
-  const names = ["my-images", ...state.data.map((_, place) => `my-images-${place + 2}`)];
-  find("set-name").value = names.find((name) => state.data.every((one) => one.name !== name));
-  restart().catch(tellProblem);
-}
-
 export function openMaking(isOpen) {
   find("making").hidden = !isOpen;
   find("make").setAttribute("aria-expanded", String(isOpen));
   find("made").textContent = "";
-  if (isOpen && !find("set-name").value) proposeName();
+  if (isOpen && !find("classes").firstChild) restart().catch(tellProblem);
   if (isOpen) return find("set-name").focus();
   stopCamera(find("camera"));
 }
@@ -78,28 +71,11 @@ function addClass() {
   row.addEventListener("dragover", (event) => event.preventDefault());
   row.addEventListener("drop", (event) => {
     event.preventDefault();
-    const found = [...event.dataTransfer.items].filter(({ kind }) => kind === "file").map((item) => {
-      const entry = item.webkitGetAsEntry();
-      return entry?.isDirectory ? listFiles(entry) : item.getAsFile();
-    });
-    Promise.all(found).then((files) => save(row, files.flat())).catch(tellProblem);
+    save(row, [...event.dataTransfer.files]);
   });
   saveWhileHeld(row, row.querySelector("button"));
   find("classes").append(row);
   return row;
-}
-
-// The files in a folder that was dropped, without hidden ones.
-async function listFiles(entry) {
-  if (entry.name.startsWith(".")) return [];
-  if (entry.isFile) return [await new Promise((done, fail) => entry.file(done, fail))];
-  const reader = entry.createReader();
-  const found = [];
-  for (;;) {
-    const some = await new Promise((done, fail) => reader.readEntries(done, fail)); // a hundred at most
-    if (!some.length) return (await Promise.all(found.map(listFiles))).flat();
-    found.push(...some);
-  }
 }
 
 // Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
@@ -117,12 +93,15 @@ async function save(row, files) {
 
 async function saveImage(row, file) {
   if (file.size > LIMIT_BYTES) throw new Error("larger than 32 MB. Use a smaller image.");
-  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
-  showImage(row, await post("save-image", await file.arrayBuffer(), names));
+  showImage(row, await post("save-image", await file.arrayBuffer(), nameClass(row)));
+}
+
+function nameClass(row) {
+  return { set: find("set-name").value, class: row.querySelector(".name").value };
 }
 
 function showImage(row, saved) {
-  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
+  const names = nameClass(row);
   source = saved.source;
   row.dataset.count = saved.count;
   row.querySelector(".name").readOnly = true; // it names the folder

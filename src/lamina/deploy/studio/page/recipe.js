@@ -27,21 +27,18 @@ function makeField({ name, text, choices }) {
     : make("input", { ...own, spellcheck: false, autocomplete: "off" }));
 }
 
-function findRecipe() {
-  const preset = state.presets.find(({ name }) => name === chosen.net.preset);
-  return preset?.recipes[find("recipe-name").value] ?? {};
+function listRecipes() {
+  return state.presets.find(({ name }) => name === chosen.net.preset)?.recipes ?? { "": {} };
 }
 
 function showRecipes() {
-  const preset = state.presets.find(({ name }) => name === chosen.net.preset);
-  const usual = [["", chosen.net.isChosen ? "chosen by lamina" : "default"]];
-  fill(find("recipe-name"), preset ? Object.keys(preset.recipes).map((name) => [name, name]) : usual);
+  fill(find("recipe-name"), Object.keys(listRecipes()).map((name) => [name, name || (chosen.net.isChosen ? "chosen by lamina" : "default")]));
   showDefaults();
 }
 
 // What applies to a field that is empty; lamina fits some of these values to the number of images.
 function findDefault({ name, default: usual }) {
-  return chosen.net.isChosen ? "chosen" : findRecipe()[name] ?? usual;
+  return chosen.net.isChosen ? "chosen" : listRecipes()[find("recipe-name").value]?.[name] ?? usual;
 }
 
 function showDefaults() {

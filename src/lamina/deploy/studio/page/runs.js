@@ -14,7 +14,7 @@ let refreshed = 0;
 const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
 export function startRuns() {
-  find("branch").addEventListener("click", () => attempt("branch-problem", branch));
+  find("branch").addEventListener("click", () => attempt(find("branch-problem"), branch));
   find("edit").addEventListener("click", () => edit().catch(tellProblem));
   find("checkpoint").addEventListener("change", () => {
     picked = find("checkpoint").value;

@@ -1,7 +1,7 @@
 // Take away: how to repeat the run without the studio, and files to download.
 
 import { ask, download } from "./api.js";
-import { count, make, tell } from "./elements.js";
+import { attempt, count, make, tell } from "./elements.js";
 import { isActive, listen, state } from "./shared.js";
 
 const FILES = {
@@ -21,7 +21,7 @@ listen("event", (event) => {
 });
 
 export async function show(place, run) {
-  const code = (title, text) => (text ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0 }, text), copyButton(text, title)] : []);
+  const code = (title, text) => (text ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)] : []);
   const files = make("div");
   const { command, python, remarks } = await ask("repeat", { run: run.name });
   if (!place.isConnected) return; // another run or tab was opened meanwhile
@@ -39,12 +39,8 @@ export async function show(place, run) {
 function copyButton(text, title) {
   const told = make("span", { className: "note", ariaLive: "polite" });
   const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      told.textContent = "Copied.";
-    } catch {
-      told.textContent = "The browser does not allow copying here. Select the text and press Ctrl+C.";
-    }
+    told.textContent = await navigator.clipboard.writeText(text).then(() => "Copied.",
+      () => "The browser does not allow copying here. Select the text and press Ctrl+C.");
   };
   return make("p", { className: "row" }, make("button", { type: "button", on: { click: copy } }, `Copy ${title.replace("a ", "the ")}`), told);
 }
@@ -55,17 +51,13 @@ function showFile(run, file, bytes) {
   const isWorking = isActive(state.jobs.get(one?.number));
   const problem = make("p", { className: "problem", role: "alert", hidden: true });
   tell(problem, isWorking ? null : one?.problem);
-  const start = async () => {
-    try {
-      const job = await ask("make", { run: run.name, file });
-      state.jobs.set(job.number, job);
-      made.set(`${run.name} ${file}`, { number: job.number });
-      draw();
-    } catch (error) {
-      tell(problem, error.message);
-    }
-  };
-  const save = () => download(run.name, file).catch((error) => tell(problem, error.message));
+  const start = () => attempt(problem, async () => {
+    const job = await ask("make", { run: run.name, file });
+    state.jobs.set(job.number, job);
+    made.set(`${run.name} ${file}`, { number: job.number });
+    draw();
+  });
+  const save = () => attempt(problem, () => download(run.name, file));
   const button = (label, click, disabled = false) => make("button", { type: "button", disabled, on: { click } }, label);
   return make("div", { className: "file" }, make("h4", {}, name), make("p", { className: "note" }, text),
     make("p", { className: "row" }, button(bytes ? `Make ${file} again` : `Make ${file}`, start, isWorking || !run.rows?.length),

@@ -12,9 +12,9 @@ import { announce, chosen, findJob, isActive, listen, state } from "./shared.js"
 
 const SAY_MS = 10_000; // least time between two texts of the status, which a screen reader speaks
 const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u; // of a setting, in the advice of a diagnosis; a switch has no value
+const MOST_STEPS = 800; // whose losses are drawn
 let loss, score;
 let said = { at: 0, timer: 0 };
-let isDrawing = false; // at the next frame
 let isStarting = false; // a training, which is asked for
 
 export function startTraining() {
@@ -35,7 +35,7 @@ export function startTraining() {
 async function train() {
   isStarting = true;
   update();
-  await attempt("training-problem", async () => {
+  await attempt(find("training-problem"), async () => {
     await settleNet();
     if (chosen.net.problem) return;
     const { text, preset, isChosen } = chosen.net;
@@ -49,7 +49,7 @@ async function train() {
 }
 
 function act(action, more = {}) {
-  return attempt("training-problem", () => ask(action, { run: chosen.run.name, ...more }));
+  return attempt(find("training-problem"), () => ask(action, { run: chosen.run.name, ...more }));
 }
 
 function update() {
@@ -61,8 +61,9 @@ function update() {
   find("pause").textContent = job?.state === "queued" ? "Cancel" : "Pause";
   find("finish").disabled = !isTraining || job.is_finishing || job.state !== "running" || !(run.rows.length || run.steps.length);
   find("continue").disabled = !run || isTraining || run.is_finished || !run.net;
-  find("train").classList.toggle("primary", !isTraining && find("continue").disabled);
-  find("continue").classList.toggle("primary", !find("continue").disabled);
+  const isPaused = !find("continue").disabled && !run.score;
+  find("train").classList.toggle("primary", !isTraining && !isPaused);
+  find("continue").classList.toggle("primary", isPaused);
   find("progress").hidden = job?.state !== "running";
   find("after").hidden = !run?.score || isTraining;
 }
@@ -141,22 +142,22 @@ function receive(event) {
     update();
   }
   if (!run || event.run !== run.name) return;
-  if (["step", "epoch"].includes(event.event) && !run.net && !run.isAsked) {
-    run.isAsked = true;
-    reload(run.name); // it has a folder now, which says how many epochs there will be
-  }
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress") showProgress(event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
-  if (event.event === "step") receiveStep(event, run);
-  if (event.event === "epoch") receiveEpoch(event, run);
+  if (!["step", "epoch"].includes(event.event)) return;
+  if (!run.net && !run.isAsked) reload(run.name); // it has a folder now, which says how many epochs there will be
+  run.isAsked = true;
+  (event.event === "step" ? receiveStep : receiveEpoch)(event, run);
+  draw();
+  update();
 }
 
 function receiveStep(event, run) {
-  run.steps.push([event.epoch - 1 + event.step / event.steps, event.loss]);
-  showProgress(findPart(run, event.epoch - 1 + event.step / event.steps), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
+  const at = event.epoch - 1 + event.step / event.steps;
+  run.steps.push([at, event.loss]);
+  if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
+  showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
   if (!run.rows.length) sayStatus(describe(run));
-  draw();
-  update();
 }
 
 function receiveEpoch(event, run) {
@@ -168,9 +169,7 @@ function receiveEpoch(event, run) {
   showProgress(findPart(run, event.epoch),
     `${count(event.images_per_second)} images/s, learning rate ${Number(event.lr.toPrecision(3))}`);
   sayStatus(describe(run), run.rows.length === 1);
-  draw();
   showDiagnoses();
-  update();
   look(run);
   announce("epoch", run);
 }
@@ -186,28 +185,16 @@ function showProgress(part, text) {
   find("pace").textContent = text;
 }
 
-function draw() {
-  if (!isDrawing) requestAnimationFrame(drawNow);
-  isDrawing = true;
-}
-
 // The curves of the selected run, and of those that it came from or is compared with, in the order of the list.
-function drawNow() {
-  isDrawing = false;
+function draw() {
   const run = chosen.run, places = state.runs.map(({ name }) => name);
-  if (!run) return;
   const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
-  if (run.steps.length) series.loss.unshift({ label, color: shown.indexOf(run), isThin: true, points: thin(run.steps) });
+  if (run.steps.length) series.loss.unshift({ label, color: shown.indexOf(run), isThin: true, points: run.steps });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
-}
-
-function thin(points) {
-  const step = Math.ceil(points.length / 400);
-  return points.filter((_, place) => place % step === 0);
 }
 
 function showDiagnoses() {

@@ -3,7 +3,7 @@
 import { post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
 import { offerMore, settle, showInside } from "./closer.js";
-import { make, tell } from "./elements.js";
+import { attempt, make, tell } from "./elements.js";
 
 const FRAME_MS = 500;
 const FRAME_PX = 320;
@@ -31,22 +31,11 @@ export async function show(place, run) {
 
   function take(given) {
     stop();
-    clear();
+    for (const part of [inside, more]) part.replaceChildren();
     tell(problem, given ? null : "That was not a file. Drop an image file, such as a JPEG or PNG.");
     if (!given) return;
     image = given;
-    settle(inside, "Predicting …", send("look"), (found) => {
-      offer();
-      return showInside(found);
-    });
-  }
-
-  function clear() {
-    for (const part of [inside, more]) part.replaceChildren();
-  }
-
-  function offer() {
-    if (!more.firstChild) more.append(...offerMore(run, send));
+    settle(inside, "Predicting …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
   }
 
   function stop() {
@@ -55,29 +44,23 @@ export async function show(place, run) {
   }
 
   async function start() {
-    tell(problem, null);
     camera.disabled = true;
-    await startCamera(video, { width: FRAME_PX }).catch((error) => tell(problem, error.message));
+    await attempt(problem, () => startCamera(video, { width: FRAME_PX }));
     camera.disabled = false;
     if (video.hidden) return;
-    clear();
+    for (const part of [inside, more]) part.replaceChildren();
     camera.textContent = "Stop the camera";
     while (!video.hidden) {
       const until = performance.now() + FRAME_MS;
       if (!place.isConnected) stop();
-      else if (!document.hidden) await predictFrame();
+      else if (!document.hidden) await attempt(problem, predictFrame);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, until - performance.now())));
     }
   }
 
   async function predictFrame() {
     image = await takeImage(video, "image/jpeg");
-    try {
-      inside.replaceChildren(...showInside(await send("look")));
-      tell(problem, null);
-      offer();
-    } catch (error) {
-      tell(problem, error.message);
-    }
+    inside.replaceChildren(...showInside(await send("look")));
+    if (!more.firstChild) more.append(...offerMore(send));
   }
 }
