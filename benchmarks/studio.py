@@ -2,8 +2,9 @@
 
 The page is opened in Chromium (Debian's package). First paint is what the browser reports, from the request on. The
 cost of an open page is the time of the same training with a visible page, divided by that without a page, as the median
-of alternating turns. Events are counted by a client that reconnects as the page does, for ``--minutes``. Memory is the
-resident memory of the studio and its torch process after the first and after the last of ``--trainings``.
+of alternating turns; nothing else asks the studio meanwhile. For ``--minutes``, a client that reconnects counts the
+events by their numbers, and an open page how often it was told that it lost some. Memory is the resident memory of the
+studio and its two torch processes after the first and after the last of ``--trainings``.
 
     python benchmarks/studio.py --turns 5 --trainings 100 --minutes 60 --json studio.json
 """
@@ -91,10 +92,24 @@ def open_page(studio: tuple[str, int]) -> dict[str, Any]:
 
 def train(studio: tuple[str, int], net: str, epochs: int) -> float:
     """Seconds of the epochs of a training."""
-    name = act(studio, "train", net=net, source="shapes", val="0.1", fields={"epochs": str(epochs)})["run"]
-    while not any(one["name"] == name and one.get("score") for one in act(studio, "runs")):
-        time.sleep(0.5)
-    return sum(row["train_seconds"] for row in act(studio, "run", run=name)["rows"])
+    after = act(studio, "state")["after"]
+    job = act(studio, "train", net=net, source="shapes", val="0.1", fields={"epochs": str(epochs)})
+    for _, event in follow(studio, after):
+        if event["event"] == "job" and event["number"] == job["number"] and event["state"] == "done":
+            break
+    return sum(row["train_seconds"] for row in act(studio, "run", run=job["run"])["rows"])
+
+
+def follow(studio: tuple[str, int], mark: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events after a mark, each with its own; reconnects when a stream ends."""
+    while True:
+        request = urllib.request.Request(f"{studio[0]}api/events", headers={"Last-Event-ID": mark})
+        with urllib.request.urlopen(request) as response:
+            for line in response:
+                if line.startswith(b"id: "):
+                    mark = line[4:].decode().strip()
+                elif line.startswith(b"data: "):
+                    yield mark, json_format.loads(line[6:])
 
 
 def measure_cost(studio: tuple[str, int], turns: int, epochs: int) -> dict[str, Any]:
@@ -124,23 +139,20 @@ def read_memory(process: int) -> float:
 
 
 def count_events(studio: tuple[str, int], minutes: float) -> dict[str, Any]:
-    """Events that a client received, and those whose numbers are missing."""
-    act(studio, "train", net=TINY, source="shapes", fields={"epochs": "1000000"}, name="long")
-    first, last, mark = None, 0, ""
-    received, until = 0, time.monotonic() + 60 * minutes
-    while time.monotonic() < until:
-        request = urllib.request.Request(f"{studio[0]}api/events", headers={"Last-Event-ID": mark} if mark else {})
-        with urllib.request.urlopen(request) as response:
-            for line in response:
-                if line.startswith(b"id: "):
-                    mark = line[4:].decode().strip()
-                    last = int(mark.partition("-")[2])
-                    first = first or last
-                    received += 1
-                if time.monotonic() > until:
-                    break
+    """Events that a client received, those whose numbers are missing, and what an open page was told to have lost."""
+    after = act(studio, "state")["after"]
+    first, numbers, asked, until = int(after.partition("-")[2]) + 1, set[int](), [], time.monotonic() + 60 * minutes
+    with showing(studio) as page:
+        page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+        act(studio, "train", net=TINY, source="shapes", fields={"epochs": "1000000"}, name="long")
+        for mark, _ in follow(studio, after):
+            numbers.add(int(mark.partition("-")[2]))
+            if time.monotonic() > until:
+                break
+        page.evaluate("0")  # receives the requests
     act(studio, "stop", run="long")
-    return {"events": received, "events_lost": last - (first or 1) + 1 - received}
+    lost = max(numbers) - first + 1 - len(numbers)
+    return {"events": len(numbers), "events_lost": lost, "page_lost": asked.count("state")}
 
 
 if __name__ == "__main__":

@@ -54,6 +54,17 @@ def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
             assert studio.ask(path, b"{}" if "api" in path else None, **bearer).status == 404
 
 
+def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
+    browser = tmp_path / "browser.py"
+    browser.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "body = urllib.request.urlopen(sys.argv[1]).read()\n"
+        "pathlib.Path(__file__).with_name('seen').write_bytes(body)\n"
+    )
+    with opening(tmp_path, "--browser", BROWSER=f"{sys.executable} {browser} %s"):
+        wait_for((tmp_path / "seen").exists)
+
+
 def test_another_address_requires_a_token(tmp_path, capsys):
     from lamina.cli import main
 
