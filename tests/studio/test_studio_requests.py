@@ -22,7 +22,7 @@ import pytest
 from opened import SMALL, opening, wait_for, wait_for_end, wait_for_epochs
 from served import encode, noise
 
-from lamina import Recipe, load_run, train
+from lamina import Preparation, Recipe, load_data, load_run, train
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
@@ -197,7 +197,8 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
     for name in names:
         assert studio.act("run", run=name)["name"] == name
-        assert studio.act("repeat", run=name)["command"].startswith("lamina train")
+        repeated = studio.act("repeat", run=name)
+        assert repeated["command"].startswith("lamina train") and "part of a study" in repeated["remarks"][0]
     assert "lines" in studio.act("report", run="study/fold-1")
     compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
     assert list(compared["differences"]) == ["study/fold-2"]
@@ -413,14 +414,17 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
 @pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])
 def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
     photos = tmp_path / "photos"
-    for name in (*names, "runs/x"):
+    for number, name in enumerate((*names, "runs/x")):
         (photos / name).mkdir(parents=True)
-        (photos / name / "1.png").write_bytes(noise())
+        (photos / name / "1.png").write_bytes(noise(number))
     folder = DataFolder(photos, photos / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
     with pytest.raises(DataError, match="start lamina studio with another --data"):
         folder.check_new("more")  # would be a class
+    (photos / "runs" / "x" / "run.json").touch()
+    data = load_data(photos, Preparation(val_fraction=0.0))
+    assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
     (tmp_path / "test_plans").mkdir()
     outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
     assert outer[: outer.index("shapes")] == ["photos"]

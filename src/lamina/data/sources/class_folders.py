@@ -20,6 +20,7 @@ from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
+RESULTS = "run.json", "study.json"
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 # Names of folders that are not classes if all images are in them.
@@ -129,14 +130,17 @@ def stat_file(path: str, real_root: Path) -> os.stat_result:
 
 
 def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
-    """The files below a folder, with ``/`` as separator; skips hidden folders and links to folders."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if not is_hidden(entry.name):
-                    yield from walk_files(entry.path, f"{prefix}{entry.name}/")
-            else:
-                yield prefix + entry.name, entry
+    """The files below a folder, with ``/`` as separator; skips hidden folders, links to folders, runs and studies."""
+    with os.scandir(folder) as scanned:
+        entries = list(scanned)
+    if any(entry.name in RESULTS for entry in entries):  # their figures are no data
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if not is_hidden(entry.name):
+                yield from walk_files(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield prefix + entry.name, entry
 
 
 def arrange(scan: Scan, source: Path, preparation: Preparation = Preparation()) -> Listing:

@@ -13,6 +13,7 @@ from lamina.deploy.studio.run_views import find_file, list_checkpoints
 from lamina.errors import LaminaError
 from lamina.nets.construction import KINDS
 from lamina.runs.record import BranchedFrom, RunRecord
+from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import load_run
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
@@ -31,6 +32,8 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         if (file := Path(word.rpartition("=")[2])).is_file() and str(file) != record.data.source:
             text = f"The command reads {file} again, which may have changed"
             remarks.append(text + ("; the Python contains what the training read." if python else "."))
+    if (path.parent / STUDY_FILE).exists():
+        remarks.append("The run is part of a study, which the command repeats as a whole.")
     if record.branched_from is not None:
         remarks.append("This is a branch: only Python continues from its checkpoint again, not the command line.")
     if record.late_end is not None:
