@@ -234,6 +234,37 @@ def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Stu
     expect(branch).to_be_disabled()
 
 
+def test_the_page_asks_for_little_while_a_run_trains(page: Page, studio: Studio):
+    use_net(page)
+    train(page, 5000, "long")
+    page.locator("#live-title").click()  # closes the panel
+    expect(page.locator("#live")).not_to_have_attribute("open", "")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    history = studio.folder / "runs" / "long" / "history.jsonl"
+    last = len(history.read_text().splitlines()) + 40
+    wait_for(lambda: len(history.read_text().splitlines()) > last)
+    expect(page.get_by_role("status")).to_have_text(EPOCH)
+    assert set(asked) <= {"checkpoints", "events"}
+
+
+def test_likely_label_issues_can_be_corrected(page: Page, studio: Studio):
+    for number in range(60):
+        kind = "round" if number % 2 else "square"
+        folder = studio.folder / "swapped" / (kind if number > 3 else "square" if kind == "round" else "round")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(draw(kind, number)["buffer"])
+    page.reload()
+    page.get_by_role("combobox", name="Data").select_option("swapped")
+    page.get_by_role("button", name="Check the labels").click()
+    issues = page.get_by_role("list", name="Labels that are likely incorrect").locator("> li")
+    expect(issues.first).to_be_visible()
+    assert Axe().run(page).response["violations"] == []
+    issues.first.get_by_role("button", name="Leave out").click()
+    expect(page.locator("#corrections")).to_have_text("1 correction applies to all trainings")
+    expect(issues.first.get_by_role("button", name="Leave out")).to_have_attribute("aria-pressed", "true")
+
+
 def test_a_run_counts_for_the_station_with_its_settings(page: Page, studio: Studio):
     kept = {
         "at": 4,

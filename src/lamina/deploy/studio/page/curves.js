@@ -68,7 +68,7 @@ export class Curves {
       series: [{ label: "epoch", value: (_, value) => (value == null ? "" : String(Number(value.toFixed(2)))) },
         ...this.series.map(({ label, color, isDashed, isThin }) => ({
           label,
-          stroke: isThin ? `${COLORS[color % COLORS.length]}66` : COLORS[color % COLORS.length],
+          stroke: isThin ? `${COLORS[color % COLORS.length]}99` : COLORS[color % COLORS.length],
           width: isThin ? 1 : 2,
           dash: isDashed ? [6, 4] : undefined,
           points: { show: !isThin, size: 5 },

@@ -66,11 +66,13 @@ function restore(values) {
 }
 
 function tellConnected(isConnected, status) {
+  const isLost = document.body.classList.toggle("lost", !isConnected), shown = find("status");
   find("access").hidden = status !== 401; // the studio was started again, with another token
-  if (document.body.classList.contains("lost") === !isConnected) return;
-  document.body.classList.toggle("lost", !isConnected);
-  if (!isConnected) before = find("status").textContent;
-  find("status").textContent = isConnected ? before : "The studio cannot be reached; trying again. Is it still running in its terminal?";
+  if (isLost && !before) before = shown.textContent;
+  const text = !isLost ? before || shown.textContent : status === 401 ? "This studio asks for a token."
+    : "The studio cannot be reached; trying again. Is it still running in its terminal?";
+  if (!isLost) before = "";
+  if (shown.textContent !== text) shown.textContent = text;
 }
 
 find("access").addEventListener("submit", (event) => {

@@ -33,7 +33,7 @@ export function startNet() {
 }
 
 function explainKind() {
-  find("kind-note").textContent = state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "");
+  find("kind-note").textContent = state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "") + ".";
 }
 
 export function usePreset(given) {
