@@ -46,7 +46,7 @@ export function openImage(run, split, row, name) {
 
 // Buttons for what takes longer, about the image that `send` sends, and the places of its results.
 export function offerMore(send) {
-  const offers = [["What the prediction depends on", "explain"], ["Similar training images", "similar"]].map(([text, action]) => {
+  const offers = [["What the prediction depends on", "explain"], ["Similar images", "similar"]].map(([text, action]) => {
     const place = make("div"), drawn = make("div");
     const draw = (found) => showCloser(drawn, action, found) && [drawn];
     return [make("button", { type: "button", on: { click: () => settle(place, `${text} …`, send(action), draw) } }, text), place];
