@@ -113,6 +113,7 @@ function showCheckpoints(run) {
   find("checkpoint").disabled = !found.length;
   find("branch").disabled = !find("checkpoint").value;
   find("edit").disabled = !run.text;
+  find("edit").title = run.text || !run.net ? "" : "Its net does not consist of lamina's layers.";
 }
 
 // Shows the selected run's data, net and recipe above.
