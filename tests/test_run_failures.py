@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -145,13 +146,17 @@ def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path,
     assert [row["rewind"] for row in rows if row["event"] == "rewind"] == [1]
 
 
-def test_a_time_limit_ends_within_an_epoch_evaluates_and_can_be_resumed(tmp_path):
+@pytest.mark.parametrize("reason", ["time limit reached", "finished on request"])
+def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tmp_path, reason):
     straight = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path, name="limited")
-    first, ended, report = run.iter_train(until=time.perf_counter())
+    finish = threading.Event()
+    finish.set()
+    limit = {"until": time.perf_counter()} if reason.startswith("time") else {"finish": finish}
+    first, ended, report = run.iter_train(**limit)
     assert (type(first), first.step) == (Step, 1)
-    assert ended == EarlyEnd(0, "time limit reached after 0 of 2 epochs")
+    assert ended == EarlyEnd(0, f"{reason} after 0 of 2 epochs")
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
     assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
     assert "Training ended after 0 of 2 epochs." in collect_facts(run).about  # on the report page and the card

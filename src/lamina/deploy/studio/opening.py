@@ -26,14 +26,14 @@ async def open_studio(
     """
     studio = Studio(data, Jobs(data.runs_dir, EventLog()), TorchProcess(), TorchProcess())
     headers = {**HEADERS, "Permissions-Policy": "camera=(self), geolocation=(), microphone=()"}
-    with open_socket(host, port) as listening:
+    unfinished: list[str] = []
+    with open_socket(host, port) as listening, suppress(asyncio.CancelledError):
         port = listening.getsockname()[1]
         guard = Guard(build_studio(studio), find_names(host), port, token, None, Metrics(), list_assets(), headers)
         async with running(Server(guard), listening) as task:
             try:
                 announce(f"http://{name_host(host)}:{port}/")
-                with suppress(asyncio.CancelledError):
-                    await asyncio.shield(task)
+                await asyncio.shield(task)
             finally:
                 unfinished = await studio.jobs.close()
                 studio.quick.close()
