@@ -20,8 +20,8 @@ from lamina import load_data
 from lamina.data import Preparation
 from lamina.data.decoding import decode_image, read_file
 from lamina.deploy.studio import dropped_images
-from lamina.deploy.studio.data_folder import DataFolder
-from lamina.deploy.studio.dropped_images import LISTED, MARK, list_images, remove_image, save_image
+from lamina.deploy.studio.data_folder import MARK, DataFolder
+from lamina.deploy.studio.dropped_images import LISTED, list_images, remove_image, save_image
 from lamina.errors import DataError, LaminaError
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'

@@ -21,6 +21,7 @@ from lamina.text import guard
 FILES = (".zip", ".tar", ".tgz", ".gz", ".npz", ".csv", ".tsv", ".parquet", ".jsonl")
 IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic")
 MOST_LISTED = 200
+MARK = ".made-by-lamina-studio"  # file in each set that is made on the page; the studio changes no other folders
 CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
 
 
@@ -92,7 +93,8 @@ class DataFolder:
         """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
         folders = [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
         are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
-        return are_splits or (len(folders) > 1 and all(map(_has_image, folders)))
+        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
+        return are_classes or are_splits
 
     def _list(self) -> list[Path]:
         try:

@@ -18,6 +18,7 @@ from lamina.data.resizing import FILTER, REDUCING_GAP
 from lamina.data.sources.class_folders import is_hidden
 from lamina.data.splits import find_splits
 from lamina.data.thumbnails import encode_png
+from lamina.deploy.studio.data_folder import MARK
 from lamina.deploy.studio.run_views import draw_thumbnail
 from lamina.errors import DataError, escape
 from lamina.files import write_atomically
@@ -26,7 +27,6 @@ SHORTER_PX = 512  # at most, of a stored image
 THUMBNAIL_PX = 56
 NAME_LETTERS = 60
 LISTED = 60  # images of a class
-MARK = ".made-by-lamina-studio"  # file in each set; the studio changes no other folders
 WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)  # no names there
 
 
