@@ -23,16 +23,8 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
     """Run the command."""
     choose = partial(choose_net, terminal=terminal)
     if options.join is not None:
-        fixed = (
-            options.net,
-            options.over,
-            options.net_over,
-            options.trials,
-            options.time,
-            options.storage,
-            options.name,
-        )
-        if any(fixed) or options.given or options.preparation:
+        known = (options.net, options.over, options.net_over, options.trials, options.time, options.storage)
+        if any(known) or options.name or options.given or options.preparation:
             raise RecipeError(
                 "--join continues a study that knows its net, ranges and settings. Leave out all but --data, "
                 "--runs-dir and --device; of several studies in a database, choose one by URL#NAME."
