@@ -158,6 +158,18 @@ def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
     assert ended["state"] == "failed" and "The last checkpoint is intact. Free disk space" in ended["problem"]
 
 
+def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="paused")
+    wait_for_epochs(studio, "paused", 3)
+    os.kill(child := studio.find_child("train"), signal.SIGSTOP)  # in a slow step
+    studio.act("stop", run="paused")
+    assert not studio.act("stop", run="paused", is_finishing=True)["is_finishing"]
+    os.kill(child, signal.SIGCONT)
+    assert wait_for_end(studio, job["number"])["state"] == "stopped"
+    saved = max(one["epoch"] for one in studio.act("run", run="paused")["checkpoints"])
+    assert saved >= studio.act("run", run="paused")["epochs"]  # no step is lost
+
+
 def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
     job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="killed")
     wait_for_epochs(studio, "killed", 5)
@@ -422,12 +434,25 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
     with pytest.raises(DataError, match="start lamina studio with another --data"):
         folder.check_new("more")  # would be a class
-    (photos / "runs" / "x" / "run.json").touch()
+    for name in ("run.json", ".lock"):
+        (photos / "runs" / "x" / name).touch()
+    (photos / names[0] / "run.json").touch()  # of another program: no image of a class is lost
     data = load_data(photos, Preparation(val_fraction=0.0))
     assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
     (tmp_path / "test_plans").mkdir()
     outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
     assert outer[: outer.index("shapes")] == ["photos"]
+
+
+def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise())
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    listed = [one["name"] for one in folder.list_sources()]
+    assert listed[: listed.index("shapes")] == [tmp_path.name, "raw"]
+    with pytest.raises(DataError, match="is itself a data set"):
+        folder.check_new("more")
 
 
 def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from opened import Studio
 from PIL import Image
 
 from lamina import Preparation, Recipe, load_data, load_run, start_run, train
+from lamina.cli import main
 from lamina.data import Images
 from lamina.deploy.studio import reproduction, results, run_views
 from lamina.errors import LaminaError
@@ -328,6 +329,20 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     assert "The training used your own functions" in reproduction.describe_reproduction(own.path)["remarks"][0]
     gone = reproduction.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
+
+
+def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), len(name), np.uint8)).save(tmp_path / "pets" / name)
+    net = "Flatten(), " + "Linear(8), BatchNorm(), ReLU(), Dropout(0.5), " * 8 + "Output()"
+    words = ["train", net, "--data", str(tmp_path / "pets"), "--val", "0", "--test", "0", "--epochs", "1"]
+    assert main([*words, "--name", "run", "--runs-dir", str(tmp_path)]) == 0
+    found = reproduction.describe_reproduction(tmp_path / "run")
+    assert (found["remarks"], "Dropout" in found["python"]) == ([], True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pets" / "b" / "3.png")
+    changed = reproduction.describe_reproduction(tmp_path / "run")
+    assert (changed["python"], len(changed["remarks"])) == ("", 1)
 
 
 def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):

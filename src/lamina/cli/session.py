@@ -65,11 +65,11 @@ def play(
     """
     event: RunEvent | None = None
     runs = [] if run is None else [run]
-    has_asked = False
+    has_asked = is_told = False
 
     def ask_to_finish() -> bool:
         nonlocal has_asked
-        is_late = isinstance(event, IN_TRAINING) and bool(runs)
+        is_late = isinstance(event, Step | Epoch | Diagnosis | Rewind | Cooldown) and bool(runs)
         can_finish = is_late and (terminal.emits_progress or can_end_late(runs[-1].record.recipe))
         if finish is None or has_asked or not can_finish:
             return False
@@ -83,7 +83,8 @@ def play(
                 if isinstance(event, Started):
                     runs.append(event.run)
                     print_group(group, event.run.record.recipe.lanes, terminal)
-                if isinstance(event, Cooldown) and has_asked:
+                if has_asked and not is_told:
+                    is_told = True
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
                 if isinstance(event, Step):
                     terminal.emit_progress(run=str(runs[-1].path), **event.to_json())

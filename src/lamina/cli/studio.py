@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
 import threading
 import webbrowser
@@ -54,7 +53,6 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
         return await open_studio(data, options.host, options.port, token, announce)
 
-    for name in asyncio.run(open_until_ended()):
-        resume = f"lamina resume {shlex.quote(str(options.runs_dir / name))}"
-        terminal.remark(f"lamina: {name} is saved; to continue it, press Continue in the studio, or run {resume}")
+    for end in asyncio.run(open_until_ended()):
+        terminal.remark(f"lamina: {end}")
     return 128 + received[0] if received else 0

@@ -165,7 +165,7 @@ class Keeper:
         training, limit = self.training, self.limit
         if training.is_finished or self._early_end:
             return
-        is_asked = self.finish is not None and self.finish.is_set()
+        is_asked = self.finish is not None and self.finish.is_set() and self.group.size == 1
         if training.ending.can_move and self.group.size == 1:
             if self.finish is not None and is_asked:
                 self.finish.clear()

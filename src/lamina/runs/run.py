@@ -156,9 +156,10 @@ class Run:
             epochs: New total number of epochs; needs the schedule ``trapezoid``, or ``constant`` without warmup.
             until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate falls in time.
             is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's epochs.
-            finish: Setting this event ends training; with ``trapezoid``, after a short fall of the learning rate.
+            finish: Setting this event ends the training of a single process; with ``trapezoid``, after a short fall of
+                the learning rate.
             save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a checkpoint, unless epochs
-                are so short that saving would take over 5 % of the time.
+                are so short that saving would take over 2 % of the time.
             rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning rate, up to 3 times.
                 By default as recorded in the run, at first ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.

@@ -36,8 +36,8 @@ Json = Annotated[Flag, arg(help="print one JSON object per line on stdout, and e
 Progress = Annotated[
     Flag,
     arg(
-        help="with --json: also print steps and progress, at most twice a second; the first Ctrl-C in a training then "
-        "ends it early, with an evaluation"
+        help="with --json: also print steps and progress, at most twice a second; the first Ctrl-C then ends a single "
+        "training of one process early, with an evaluation"
     ),
 ]
 SaveEvery = Annotated[

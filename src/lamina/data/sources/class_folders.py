@@ -20,7 +20,7 @@ from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
-RESULTS = "run.json", "study.json"
+RESULTS = {"run.json", ".lock"}, {"study.json", ".lock"}  # files by which folders of runs and studies are recognized
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 # Names of folders that are not classes if all images are in them.
@@ -133,7 +133,7 @@ def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.D
     """The files below a folder, with ``/`` as separator; skips hidden folders, links to folders, runs and studies."""
     with os.scandir(folder) as scanned:
         entries = list(scanned)
-    if any(entry.name in RESULTS for entry in entries):  # their figures are no data
+    if prefix and any(files <= {entry.name for entry in entries} for files in RESULTS):  # their figures are no data
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

@@ -34,9 +34,9 @@ class DataFolder:
 
     def list_sources(self) -> list[dict[str, str | int]]:
         """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
-        children = [path for path in self._list() if path != self.runs_dir.resolve()]
-        own = [self.path] if self._is_own() else list(filter(_is_data, children))[:MOST_LISTED]
-        others = [] if self._is_own() else [path for path in children if path.is_dir() and path not in own]
+        children, is_own = [path for path in self._list() if path != self.runs_dir.resolve()], self._is_own()
+        own = [*[self.path] * is_own, *filter(_is_data, [] if self._has_splits() else children)][:MOST_LISTED]
+        others = [path for path in children if path.is_dir() and path not in own and not is_own]
         found: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in own]
         found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
         found += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
@@ -85,16 +85,22 @@ class DataFolder:
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if a set of this name would not be one there."""
         if self._is_own() or self.path / name.strip() == self.runs_dir.resolve():
-            reason = f"The studio cannot make {name} in {self.path}, whose folders are classes or runs"
+            reason = f"{self.path} is itself a data set, or the folder of the runs; {name} would become a part of it"
             raise DataError(f"{reason}. Use another name, or start lamina studio with another --data.")
         return self.path
 
     def _is_own(self) -> bool:
-        """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
-        folders = [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
-        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
-        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
-        return are_classes or are_splits
+        """Whether the folder is a data set itself: most of its folders but the runs are classes, or all are splits."""
+        classes = sum(map(_has_image, folders := self._list_folders()))
+        is_divided = classes > 1 and 2 * classes >= len(folders)
+        return is_divided or self._has_splits() or (self.path / MARK).exists()
+
+    def _has_splits(self) -> bool:
+        folders = self._list_folders()
+        return len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
+
+    def _list_folders(self) -> list[Path]:
+        return [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
 
     def _list(self) -> list[Path]:
         try:

@@ -82,7 +82,7 @@ def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
     """
     net = parse_net(layers).check(shape, outputs)
     summary = summarize_layers(net.layers, shape)
-    values = summary.parameters + sum(math.prod(row.out_shape) for row in summary.rows)
+    values = summary.parameters + 2 * math.prod(shape) + sum(math.prod(row.out_shape) for row in summary.rows)
     images = min(TIMED_IMAGES, MOST_MULTIPLY_ADDS // max(1, summary.multiply_adds), MOST_VALUES // values)
     if not images:
         raise NetError("The net is too large to measure its layers while it is edited.")

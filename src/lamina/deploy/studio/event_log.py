@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+MOST_DIGITS = 20  # of the number of an event
 KEPT_EVENTS = 20_000  # two hours of steps; a page that has missed more reads the runs instead
 # A stream ends before the server's limit for requests, and the page asks again for what came after its last event.
 STREAM_SECONDS = 60.0
@@ -42,7 +43,7 @@ class EventLog:
         """The events after a mark as server-sent events; ``lost`` in place of those that are no longer kept."""
         until = time.monotonic() + STREAM_SECONDS
         name, _, text = mark.partition("-")
-        after = int(text) if text.isdecimal() and name == self.name else -1
+        after = int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
         yield b": open\n\n"
         while (left := until - time.monotonic()) > 0:
             if not self.last - len(self._events) <= after <= self.last:

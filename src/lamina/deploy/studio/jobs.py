@@ -89,7 +89,7 @@ class Jobs:
 
     def stop(self, job: Job, *, is_finishing: bool = False) -> None:
         """Ask a command to save and end; with ``is_finishing``, to let the learning rate fall and to evaluate first."""
-        if is_finishing and job.is_finishing:  # a second request would stop it
+        if is_finishing and job.is_stopping:  # a second signal would end it before it has saved
             return
         job.is_finishing, job.is_stopping = is_finishing, True
         if job.state == "queued":
@@ -100,14 +100,22 @@ class Jobs:
         self._announce(job)
 
     async def close(self) -> list[str]:
-        """Stop all commands; returns the runs that were in training, which can be resumed."""
+        """Stop all commands; returns what became of the trainings among them, in sentences."""
         self.is_closing = True
         active = [job for job in self.jobs if job.is_active]
         for job in active:
             self.stop(job)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_SECONDS)
-        return [job.run for job in active if job.run and (self.runs_dir / job.run / "run.json").exists()]
+        return [self._describe_end(job) for job in active if job.run]
+
+    def _describe_end(self, job: Job) -> str:
+        resume = f"press Continue in the studio, or run lamina resume {shlex.quote(str(self.runs_dir / job.run))}"
+        if job.is_active:
+            return f"{job.run} is still being saved by its own process; when that has ended, {resume}"
+        if not (self.runs_dir / job.run / "run.json").exists():
+            return f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.words])}"
+        return f"{job.run}: {job.problem}" if job.problem else f"{job.run} is saved; to continue it, {resume}"
 
     async def _train(self, job: Job) -> None:
         async with self._turn:
@@ -180,7 +188,7 @@ class Jobs:
         assert process.stderr is not None  # noqa: S101
         async for line in process.stderr:
             text = line.decode(errors="replace").rstrip()
-            if text.startswith("lamina: "):
+            if text.startswith("lamina: ") and not job.is_finishing:  # otherwise it only says so
                 job.problem = text.removeprefix("lamina: ")
             if text:
                 self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})

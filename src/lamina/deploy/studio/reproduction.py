@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.studio.results import load_dataset
 from lamina.deploy.studio.run_views import find_file, list_checkpoints
 from lamina.errors import LaminaError
 from lamina.nets.construction import KINDS
 from lamina.runs.record import BranchedFrom, RunRecord
+from lamina.runs.retraining import find_dataset
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import load_run
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
+FILES = "--labels-from", "--exclude", "--group-from"  # options that may name files, besides the data
 
 
 def describe_reproduction(path: Path) -> dict[str, Any]:
@@ -24,12 +28,15 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
-        load_dataset(path, record.data)
+        with warnings.catch_warnings(action="ignore"):  # the training has already shown them
+            find_dataset(run.folder, record, None)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))
-    for word in record.command:
-        if (file := Path(word.rpartition("=")[2])).is_file() and str(file) != record.data.source:
+    for option, word in itertools.pairwise(["", *record.command]):
+        name, _, value = word.partition("=")
+        file = value if name in FILES else word if option in FILES else ""
+        if os.path.isfile(file):  # noqa: PTH113 (of any text)
             text = f"The command reads {file} again, which may have changed"
             remarks.append(text + ("; the Python contains what the training read." if python else "."))
     if (path.parent / STUDY_FILE).exists():

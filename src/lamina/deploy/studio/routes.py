@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Studio:
         """The folder of a run, by its name in the folder of the runs, such as ``first`` or ``study/fold-1``."""
         parts = name.split("/")
         is_below = len(parts) < 3 and all(part and not part.startswith(".") for part in parts) and "\\" not in name
-        if is_below and (self.data.runs_dir / name / "run.json").is_file():
+        if is_below and os.path.isfile(self.data.runs_dir / name / "run.json"):  # noqa: PTH113 (also if it is too long)
             return self.data.runs_dir / name
         known = sorted(file.parent.name for file in self.data.runs_dir.glob("*/run.json"))
         others = suggest(name[:100], known) if known else "Train one."

@@ -19,7 +19,7 @@ from typing import Any
 from lamina.errors import LaminaError
 
 NICENESS = 5  # the training comes first
-WAIT_SECONDS, COMPUTE_SECONDS = 60.0, 80.0  # for other calls; for a map of a slow net and how faithful it is
+WAIT_SECONDS, COMPUTE_SECONDS = 25.0, 60.0  # for other calls, and to compute: together less than a request may take
 
 
 @dataclass(eq=False)
