@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from opened import SMALL, Studio, opening, use_net, wait_for
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, FilePayload, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 from served import encode, open_page
 
 from lamina import load_run
@@ -63,6 +63,23 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page):
     expect(cards).to_have_count(4)  # the last valid net
     python.fill("__import__('os').system('true'), Output()")
     expect(page.locator("#net-problem")).to_contain_text("expected a layer, got: __import__('os').system('true')")
+
+
+def test_what_was_typed_or_clicked_last_in_the_net_is_not_lost(page: Page):
+    python, layers = page.get_by_role("textbox", name="Python", exact=True), page.get_by_role("list", name="Layers")
+    use_net(page)
+    python.fill("Flatten(), Linear(50), Output()")
+    page.evaluate("document.querySelector('#add').click()")  # sooner than the text is read
+    expect(python).to_have_value("Flatten(),\nLinear(50),\nConv2d(32, 3, padding='same'),\nOutput()")
+    expect(layers.locator("> li").nth(2).get_by_label("out_channels")).to_be_focused()
+    layers.locator("> li").nth(1).get_by_label("out_features").fill("20")
+    page.get_by_role("button", name="Move down layer 2, Linear").hover()
+    page.mouse.down()
+    page.wait_for_timeout(300)  # as long as a finger takes
+    page.mouse.up()
+    expect(python).to_have_value("Flatten(),\nConv2d(32, 3, padding='same'),\nLinear(20),\nOutput()")
+    page.evaluate("for (const key of ['up-2', 'remove-1']) document.querySelector(`[data-key=${key}]`).click()")
+    expect(python).to_have_value("Flatten(),\nLinear(20),\nOutput()")
 
 
 def test_a_run_trains_pauses_continues_and_ends_as_an_undisturbed_one(page: Page, studio: Studio, monkeypatch):
@@ -143,9 +160,72 @@ def test_finish_now_evaluates_whatever_the_schedule_is(page: Page, studio: Studi
     use_net(page)
     page.get_by_label("schedule").select_option("cosine")
     train(page, 5000)
-    expect(page.get_by_role("status")).to_have_text(EPOCH)
-    page.get_by_role("button", name="Finish now").click()
+    status = page.get_by_role("status")
+    expect(status).to_have_text(EPOCH)
+    page.get_by_role("button", name="Pause").click()
+    expect(status).to_have_text(re.compile("paused at epoch"))
+    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Finish now").click()  # as soon as the page allows it
+    expect(status).to_have_text(DONE)
+
+
+def test_a_training_with_a_time_limit_counts_its_epochs(page: Page, studio: Studio):
+    use_net(page)
+    page.get_by_label("time limit").fill("20s")
+    page.evaluate(
+        """() => {
+            window.told = [];
+            const status = document.querySelector('#status');
+            new MutationObserver(() => told.push(status.textContent)).observe(status, {childList: true});
+        }"""
+    )
+    page.get_by_role("button", name="Train", exact=True).click()
     expect(page.get_by_role("status")).to_have_text(DONE)
+    told = [text for text in page.evaluate("told") if text.startswith("epoch")]
+    assert [text for text in told if re.match(r"epoch [1-9]\d*/\d+, val .* of 20 s left", text)]
+    assert not [text for text in told[:-1] if "evaluating" in text]
+
+
+def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: Studio):
+    for name, lr in (("slow", "1e-5"), ("quick", "0.01")):
+        studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "2", "lr": lr}, name=name)
+        find_run(studio, name)
+    runs, figure = page.get_by_role("list", name="Runs"), page.locator("#curves figure").first
+    cells = figure.locator("tbody td")
+    runs.get_by_role("button", name="slow").click()
+    figure.locator("summary").click()
+    expect(cells).to_have_count(4)
+    before = cells.all_inner_texts()
+    edit, branch = (page.get_by_role("button", name=name) for name in ("Edit its net and recipe", "Branch"))
+    expect(branch).to_be_enabled()
+    held: list[Route] = []
+    page.route("**/api/run", lambda route: held.append(route), times=1)
+    runs.get_by_role("button", name="quick").click()
+    expect(branch).to_be_disabled()
+    expect(edit).to_be_disabled()
+    wait_for(lambda: held or page.wait_for_timeout(50))
+    assert held[0].request.post_data_json == {"run": "quick"}
+    held[0].fulfill(status=500, json={"error": "busy"})
+    expect(page.locator("#runs-problem")).to_have_text("busy")
+    assert cells.all_inner_texts() == before  # the page tries again
+    expect(branch).to_be_enabled()
+    expect(page.locator("#runs-problem")).to_be_hidden()
+    rows = studio.act("run", run="quick")["rows"]
+    assert cells.all_inner_texts() == [f"{row[key]:.3g}" for row in rows for key in ("val_loss", "train_loss")]
+    assert cells.all_inner_texts() != before
+    page.evaluate("document.querySelector('#branch').click(); document.querySelector('#branch').click()")
+    expect(page.get_by_role("status")).to_contain_text("done: ")
+    expect(page.get_by_role("button", name="Branch", exact=True)).to_be_enabled()
+    assert [one["parent"] for one in studio.act("runs")].count("quick") == 1
+
+
+def test_a_training_that_fails_before_it_has_a_folder_is_listed_with_its_problem(page: Page, studio: Studio):
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
+    studio.act("train", net=SMALL, source="shapes", fields={"lr": "fast"}, name="wrong")
+    runs = page.get_by_role("list", name="Runs")
+    runs.get_by_role("button", name="long").click()
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(runs).to_contain_text("wrong: --lr is 'fast'; it must be a number")
 
 
 def test_two_pages_show_the_same_training_and_a_second_one_waits(page: Page, studio: Studio, browser: Browser):
@@ -179,6 +259,35 @@ def test_what_was_typed_last_is_trained_and_only_once(page: Page, studio: Studio
 
 
 def test_a_reload_keeps_what_was_chosen(page: Page, studio: Studio):
+    for name in ("one", "two"):
+        studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "1"}, name=name)
+        find_run(studio, name)
+    for number in range(40):
+        folder = studio.folder / "photos" / ("round" if number % 2 else "square")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(draw(folder.name, number)["buffer"])
+    page.reload()
+    runs = page.get_by_role("list", name="Runs")
+    runs.get_by_role("button", name="one").click()
+    runs.get_by_role("checkbox", name="compare two").check()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#recipe-name").select_option("best")
+    page.get_by_label("New layer").select_option("Dropout")
+    page.get_by_text("How to load it").click()
+    for label, value in (("Image size", "16"), ("Fraction of train", "0.2")):
+        page.get_by_label(label).fill(value)
+    page.get_by_role("combobox", name="Data").select_option("photos")
+    page.reload()
+    expect(page.get_by_role("combobox", name="Data").locator("option:checked")).to_have_text("photos")
+    expect(page.locator("#data-view")).to_contain_text("16×16 px")
+    expect(page.get_by_label("Image size")).to_have_value("16")
+    expect(page.get_by_label("Fraction of train")).to_have_value("0.2")
+    expect(page.locator("#recipe-name")).to_have_value("best")
+    expect(page.locator("#kind-note")).to_contain_text("with probability p")
+    expect(runs.get_by_role("button", name="one")).to_have_attribute("aria-pressed", "true")
+    expect(runs.get_by_role("checkbox", name="compare two")).to_be_checked()
+    expect(page.get_by_role("tab", name="Compare")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#panel")).to_contain_text("On the same")
     python = page.get_by_role("textbox", name="Python", exact=True)
     python.fill("Flatten(), Linear(")
     page.get_by_label("lr", exact=True).fill("0.01")
@@ -215,6 +324,18 @@ def test_a_run_is_trained_again_with_all_its_settings(page: Page, studio: Studio
     page.get_by_role("button", name="Train", exact=True).click()
     again = studio.act("run", run=find_run(studio, "net-1")["name"])
     assert (again["recipe"], again["val"]) == (recipe, 0.2)
+
+
+def test_a_run_of_another_recipe_than_the_one_in_the_list_is_trained_again(page: Page, studio: Studio):
+    studio.act("train", net="cnn", source="shapes", val="0.1", recipe="article", fields={"epochs": "1"}, name="first")
+    recipe = studio.act("run", run=find_run(studio, "first")["name"])["recipe"]
+    page.locator("#recipe-name").select_option("best")
+    page.get_by_role("list", name="Runs").get_by_role("button").first.click()
+    page.get_by_role("button", name="Edit its net and recipe").click()
+    expect(page.locator("#recipe-name option:checked")).to_have_text("default")  # a run's net is no preset
+    expect(page.get_by_label("epochs", exact=True)).to_have_value("1")
+    page.get_by_role("button", name="Train", exact=True).click()
+    assert studio.act("run", run=find_run(studio, "net-1")["name"])["recipe"] == recipe
 
 
 def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Studio):

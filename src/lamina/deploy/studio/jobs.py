@@ -54,7 +54,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
-        shown = ("number", "run", "state", "problem", "began", "is_finishing")
+        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing")
         return {"event": "job", "command": command} | {name: getattr(self, name) for name in shown}
 
 
@@ -66,7 +66,8 @@ class Jobs:
     log: EventLog
     jobs: list[Job] = field(default_factory=list)
     is_closing: bool = False
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    # Microseconds, so that a page does not take the jobs of a studio that was started again for its own.
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(time.time_ns() // 1000))
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one training at a time, in order of arrival
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 

@@ -42,15 +42,19 @@ export class Curves {
     return `${this.title}: ${ends.join("; ")}`;
   }
 
-  // Adds the rows of new epochs, so that the focus and the scrolling stay.
+  // Changes only what differs, so that the focus and the scrolling stay.
   fillTable() {
     const shown = this.series.filter(({ isThin }) => !isThin);
     const [x, ...columns] = align(shown);
     const rows = x.map((epoch, place) => [String(Number(epoch.toFixed(2))), ...columns.map((column) => (column[place] == null ? "" : this.format(column[place])))]);
-    const body = this.table.querySelector("tbody"), isShorter = body?.rows.length > rows.length;
-    const added = tabulate(["epoch", ...shown.map(({ label }) => label)], isShorter ? rows : rows.slice(body?.rows.length ?? 0), this.title);
-    if (body && !isShorter) body.append(...added.querySelectorAll("tbody tr"));
-    else this.table.replaceChildren(this.table.firstChild, added);
+    const body = this.table.querySelector("tbody"), known = [...body?.rows ?? []];
+    const added = tabulate(["epoch", ...shown.map(({ label }) => label)], rows.slice(known.length), this.title);
+    if (!body) return this.table.append(added);
+    for (const row of known.splice(rows.length)) row.remove();
+    for (const [place, { cells }] of known.entries()) {
+      for (const [column, cell] of [...cells].entries()) if (cell.textContent !== rows[place][column]) cell.textContent = rows[place][column];
+    }
+    body.append(...added.querySelectorAll("tbody tr"));
   }
 
   rebuild() {

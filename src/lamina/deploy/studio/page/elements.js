@@ -26,7 +26,8 @@ export function find(id) {
 
 // Shows a problem where it arose, or hides it if there is none.
 export function tell(place, problem) {
-  place.textContent = problem ? plain(problem) : "";
+  const text = problem ? plain(problem) : "";
+  if (place.textContent !== text) place.textContent = text; // else a screen reader would speak it again
   place.hidden = !problem;
 }
 

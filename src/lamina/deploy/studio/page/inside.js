@@ -5,9 +5,10 @@ import { find, make, percent, picture, redraw, tabulate } from "./elements.js";
 import { chosen, findJob, isActive } from "./shared.js";
 
 const LOOK_MS = 2000, REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
-let looking = { run: "", rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
+let looking = { run: "", isTraining: false, rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
 
 find("live").addEventListener("toggle", () => look(chosen.run));
+document.addEventListener("visibilitychange", () => look(chosen.run));
 
 // Shows the weights that were saved last, if they are new and the panel is open.
 export function look(run) {
@@ -15,12 +16,11 @@ export function look(run) {
   const live = find("live"), isTraining = isActive(findJob(run.name));
   live.hidden = !run.rows.length;
   find("live-title").textContent = `Inside the net${isTraining ? ", now" : ""}`;
-  if (looking.run !== run.name) {
-    Object.assign(looking, { run: run.name, rows: -1, next: 0 });
-    live.lastElementChild.replaceChildren();
-  }
+  if (looking.run !== run.name) live.lastElementChild.replaceChildren();
+  if (looking.run !== run.name || looking.isTraining !== isTraining) Object.assign(looking, { run: run.name, isTraining, rows: -1 });
   clearTimeout(looking.timer);
   if (!live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
+  const rest = isTraining && looking.rows >= 0 ? looking.next - performance.now() : 0; // only the next epochs wait
   looking.timer = setTimeout(async () => {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });
@@ -33,12 +33,12 @@ export function look(run) {
     const end = performance.now();
     Object.assign(looking, { next: end + Math.max(LOOK_MS, REST * (end - began)), isBusy: false });
     look(chosen.run);
-  }, looking.next - performance.now());
+  }, rest);
 }
 
 function showLook(run, { image, target, filters, layers }) {
   const again = make("button", { type: "button", className: "small", data: { key: "again" }, on: { click: () => {
-    Object.assign(looking, { row: looking.row + 1, rows: -1, next: 0 });
+    Object.assign(looking, { row: looking.row + 1, rows: -1 });
     look(chosen.run);
   } } }, "Another image");
   redraw(find("live").lastElementChild,

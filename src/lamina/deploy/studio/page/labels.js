@@ -24,9 +24,9 @@ export function startLabels() {
     draw().catch(tellProblem);
   });
   listen("event", (event) => receive(event).catch(tellProblem));
-  // The page may have been loaded again during a check.
-  const kept = load("labels"), job = state.jobs.get(kept.checking);
-  if (isActive(job) && job.command === kept.command) ({ given, checking } = kept);
+  listen("lost", () => draw().catch(tellProblem)); // in a studio that was started again, no check runs
+  const kept = load("labels"); // the page may have been loaded again during a check
+  if (isActive(state.jobs.get(kept.checking))) ({ given, checking } = kept);
 }
 
 async function check() {
@@ -35,7 +35,7 @@ async function check() {
   const job = await ask("inspect", { ...about, labels: true });
   state.jobs.set(job.number, job);
   [given, checking, issues, choices] = [about, job.number, null, {}];
-  save("labels", { given, checking, command: job.command });
+  save("labels", { given, checking });
   await draw();
 }
 

@@ -8,7 +8,6 @@ import { usePreset, useText } from "./net.js";
 import { setFields } from "./recipe.js";
 import { chosen, listen, load, save, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
-import { show } from "./tabs.js";
 
 const KEPT = "lessons"; // in the storage of this tab
 const kept = { at: 0, isOpen: false, answers: {} };
@@ -19,8 +18,15 @@ export function startLessons() {
   find("set-up").addEventListener("click", () => attempt(find("lessons-problem"), () => setUp(STATIONS[kept.at].setup)));
   find("back").addEventListener("click", () => go(kept.at - 1));
   find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
-  listen("event", (event) => event.event === "job" && event.run && event.state === "done" && attempt(find("lessons-problem"), () => count(event.run)));
+  listen("event", countJob);
+  const countAll = () => state.jobs.forEach(countJob); // that ended while the page was closed, or without the studio
+  listen("lost", countAll);
+  countAll();
   if (kept.isOpen) open(true);
+}
+
+function countJob({ event, run, state: end }) {
+  if (event === "job" && run && end === "done" && Object.keys(kept.answers).length) attempt(find("lessons-problem"), () => count(run));
 }
 
 function keep(change) {
@@ -50,8 +56,7 @@ function go(at) {
   find("question").textContent = question;
   find("choices").replaceChildren(...choices.map(([one], place) => make("label", {}, make("input", { type: "radio", name: "choice",
     on: { change: () => saveAnswer({ choice: place, since: Date.now() }) } }), one)));
-  find("sights").replaceChildren(...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}`,
-    on: { click: () => id.startsWith("tab-") && show(id.slice(4)) } }, name), `: ${sight}`)));
+  find("sights").replaceChildren(...see.map(([name, id, sight]) => make("li", {}, make("a", { href: `#${id}` }, name), `: ${sight}`)));
   find("back").disabled = !at;
   find("next").textContent = at + 1 < STATIONS.length ? "Next" : "Close";
   tell(find("lessons-problem"), null);

@@ -11,7 +11,7 @@ import { setFields, startRecipe } from "./recipe.js";
 import { select, startRuns } from "./runs.js";
 import { announce, chosen, load, save, state } from "./shared.js";
 import { startTabs } from "./tabs.js";
-import { startTraining } from "./training.js";
+import { sayStatus, startTraining } from "./training.js";
 
 let before = ""; // text of the status, while the studio cannot be reached
 const KEPT = "#columns :is(input, select, textarea)[id]:not(#making *)"; // what outlives a reload
@@ -23,13 +23,13 @@ async function start() {
   } catch (error) {
     const isRefused = error.status === 401;
     find("access").hidden = !isRefused;
-    find("status").textContent = !isRefused ? error.message : find("token").value ? "This token is wrong." : "This studio asks for a token.";
+    sayStatus(!isRefused ? error.message : find("token").value ? "This token is wrong." : "This studio asks for a token.", true);
     if (!isRefused) setTimeout(start, 2000);
     return;
   }
   find("access").hidden = true;
   know(given);
-  find("status").textContent = "Ready: choose data and a net, and press Train. New here? Open the lessons.";
+  sayStatus("Ready: choose data and a net, and press Train. New here? Open the lessons.", true);
   for (const begin of [startRecipe, startTraining, startRuns, startMaking, startLabels, startData, startNet]) begin();
   const { values = {}, run, tab, compared } = load("page");
   restore(values);
@@ -40,20 +40,24 @@ async function start() {
   const trained = given.jobs.filter((job) => job.run);
   const isKnown = [...given.runs, ...trained.map((job) => ({ name: job.run }))].some(({ name }) => name === run);
   const first = isKnown ? run : (trained.find((job) => job.state === "running") ?? trained.at(-1))?.run;
-  if (first) await select(first);
-  addEventListener("pagehide", () => save("page", { run: chosen.run?.name, tab: chosen.tab, compared: [...chosen.compared],
+  addEventListener("pagehide", () => save("page", { run: chosen.name, tab: chosen.tab, compared: [...chosen.compared],
     values: Object.fromEntries([...document.querySelectorAll(KEPT)].map(({ id, value }) => [id, value])) }));
-  follow(given.after, (event) => receive(event).catch(() => null), tellConnected); // lost again: the next stream says so
+  if (first) await select(first);
+  follow(given.after, (event) => (event.event === "lost" ? recover() : announce("event", event)), tellConnected);
 }
 
 function know(given) {
   Object.assign(state, given, { jobs: new Map(given.jobs.map((job) => [job.number, job])) });
 }
 
-async function receive(event) {
-  if (event.event !== "lost") return announce("event", event);
-  know(await ask("state")); // of a studio that was started again, or after a long time without it
-  announce("lost");
+// Reads the state of a studio that was started again, or after a long time without it.
+async function recover() {
+  try {
+    know(await ask("state"));
+    announce("lost");
+  } catch {
+    setTimeout(recover, 2000);
+  }
 }
 
 function restore(values) {
@@ -72,7 +76,7 @@ function tellConnected(isConnected, status) {
   const text = !isLost ? before || shown.textContent : status === 401 ? "This studio asks for a token."
     : "The studio cannot be reached; trying again. Is it still running in its terminal?";
   if (!isLost) before = "";
-  if (shown.textContent !== text) shown.textContent = text;
+  if (shown.textContent !== text) sayStatus(text, true);
 }
 
 find("access").addEventListener("submit", (event) => {

@@ -10,7 +10,7 @@ let cards = [];
 let at = null; // place of the card that had the focus last
 let asked = 0; // number of the last request, whose response counts
 let measured = 0; // number of the request whose layers were timed
-let reading = null; // the last request, until its response is shown
+let reading = Promise.resolve(); // until what was typed and clicked so far is shown
 let timer = 0;
 
 export function startNet() {
@@ -27,9 +27,9 @@ export function startNet() {
     timer = setTimeout(readTyped, WAIT_MS);
   });
   listen("preview", (preview) => preview && !chosen.net.isChosen && read({ text: find("python").value }, document.activeElement === find("python")));
+  listen("start", explainKind);
   listen("start", () => (find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset()));
   listen("run", () => measure(asked)); // a training may have ended
-  explainKind();
 }
 
 function explainKind() {
@@ -64,22 +64,21 @@ function readTyped() {
 }
 
 // Waits until `chosen.net` is what was typed or clicked last.
-export async function settleNet() {
+export function settleNet() {
   if (timer) readTyped();
-  while (reading) await reading;
+  return reading;
 }
 
 function read(given, isTyped = false) {
   clearTimeout(timer);
   timer = 0;
   if (given.text !== undefined) at = null;
-  const own = show(given, isTyped).finally(() => { if (reading === own) reading = null; });
-  reading = own;
-  return own;
+  reading = Promise.all([reading, show(given, isTyped)]);
+  return reading;
 }
 
 // Asks for the cards of a net and shows them; while somebody types, the text stays as it is.
-async function show(given, isTyped) {
+async function show(given, isTyped, edited = null) {
   const own = ++asked;
   const { shape = null, outputs = null } = chosen.preview ?? {};
   let found;
@@ -92,6 +91,7 @@ async function show(given, isTyped) {
   tell(find("net-problem"), found.problem);
   find("python").setAttribute("aria-invalid", String(Boolean(found.problem)));
   if (found.cards !== null) {
+    for (const [place, card] of (edited ?? cards).entries()) if (edited || card.text === found.cards[place]?.text) (card.before ?? card).next = found.cards[place];
     cards = found.cards;
     if (!isTyped) find("python").value = found.text;
     redraw(find("layers"), ...cards.map(showCard));
@@ -128,33 +128,50 @@ async function measure(own) {
   }
 }
 
-// Edits the cards, and moves the focus to the element with a key.
-async function change(edit, key) {
-  edit(cards);
-  // Only an edited card has its arguments by name.
-  await read({ cards: cards.map((card) => (Array.isArray(card.arguments) ? { text: card.text } : card)) });
-  if (key) (findKey(find("layers"), key) ?? find("add")).focus();
+// Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the place of this one. The
+// element with the key that it returns gets the focus.
+function change(card, edit) {
+  reading = settleNet().then(async () => {
+    while (card?.next) card = card.next; // of the last response
+    const all = [...cards], place = all.indexOf(card);
+    if (card && place < 0) return; // it was removed
+    const key = edit(all, place);
+    await show({ cards: all.map(({ text, name, values }) => (values ? { name, arguments: values } : { text })) }, false, all);
+    if (key) (findKey(find("layers"), key) ?? find("add")).focus();
+  });
+  return reading;
 }
 
 // Adds a layer after the card that had the focus last, or before the output.
 async function add() {
-  const { text } = state.layers.find(({ name }) => name === find("kind").value);
-  const last = cards.at(-1)?.name === "Output" ? cards.length - 1 : cards.length;
-  const place = at === null ? last : Math.min(at + 1, last);
-  await change((all) => all.splice(place, 0, { text }));
-  find("layers").children[place]?.querySelector("input, textarea, button").focus();
+  const { text } = state.layers.find(({ name }) => name === find("kind").value), added = { text };
+  await change(null, (all) => {
+    const last = all.at(-1)?.name === "Output" ? all.length - 1 : all.length;
+    all.splice(at === null ? last : Math.min(at + 1, last), 0, added);
+  });
+  const item = find("layers").children[cards.indexOf(added.next)];
+  (item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button"))?.focus();
 }
 
-function move(from, to) {
-  if (to < 0 || to >= cards.length || from === to) return;
-  change((all) => all.splice(to, 0, ...all.splice(from, 1)), `${from < to ? "down" : "up"}-${to}`);
+function move(card, step) {
+  change(card, (all, from) => {
+    const to = Math.max(0, Math.min(from + step, all.length - 1));
+    all.splice(to, 0, ...all.splice(from, 1));
+    return `${step > 0 ? "down" : "up"}-${to}`;
+  });
+}
+
+function remove(card) {
+  change(card, (all, place) => {
+    all.splice(place, 1);
+    return `remove-${Math.min(place, all.length - 1)}`;
+  });
 }
 
 function showCard(card, place) {
   const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
-  // While a response is on its way, the cards are those before it.
   const button = (text, name, key, act) => make("button", { type: "button", className: "small", ariaLabel: `${name} ${label}`,
-    title: name, data: { key: `${key}-${place}` }, on: { click: () => reading ?? act() } }, text);
+    title: name, data: { key: `${key}-${place}` }, on: { click: act } }, text);
   const costs = card.shape ? [card.shape.join("×"), card.parameters ? `${short(card.parameters)} par.` : "",
     card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : "", card.field ?? ""] : [];
   const item = make("li", { className: card.problem ? "card wrong" : "card", draggable: true, data: { place: String(place) } },
@@ -162,9 +179,9 @@ function showCard(card, place) {
       make("strong", {}, card.name ?? card.text),
       make("span", { className: "time" }),
       make("span", { className: "tools" },
-        button("↑", "Move up", "up", () => move(place, place - 1)),
-        button("↓", "Move down", "down", () => move(place, place + 1)),
-        button("×", "Remove", "remove", () => change((all) => all.splice(place, 1), `remove-${Math.min(place, cards.length - 1)}`)))),
+        button("↑", "Move up", "up", () => move(card, -1)),
+        button("↓", "Move down", "down", () => move(card, 1)),
+        button("×", "Remove", "remove", () => remove(card)))),
     make("div", { className: "costs" }, ...costs.map((text) => make("span", {}, text))),
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null);
@@ -174,7 +191,7 @@ function showCard(card, place) {
     const from = event.dataTransfer.getData("text/x-layer");
     if (from !== "") {
       event.preventDefault();
-      move(Number(from), place);
+      if (from !== String(place)) move(cards[from], place - from);
     }
   });
   return item;
@@ -183,8 +200,8 @@ function showCard(card, place) {
 // Inputs for the required and changed arguments; the others under "more".
 function showArguments(card, place, label) {
   const edit = async (apply) => {
-    await settleNet(); // of an edited card, the arguments come with the response
-    change((all) => { all[place] = apply(all[place]); });
+    while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
+    change(card, (all, own) => { all[own] = { ...apply(all[own]), before: all[own] }; });
   };
   if (!card.arguments) {
     return make("textarea", { defaultValue: card.text, rows: 2, spellcheck: false, data: { key: `text-${place}` }, ariaLabel: `Text of ${label}`,
@@ -192,7 +209,7 @@ function showArguments(card, place, label) {
   }
   const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { defaultValue: value, placeholder: usual, spellcheck: false,
     data: { key: `${name}-${place}` }, size: Math.max(4, value.length),
-    on: { change: (event) => edit((old) => ({ name: old.name, arguments: Object.fromEntries(old.arguments
+    on: { change: (event) => edit((old) => ({ name: old.name, values: Object.fromEntries(old.arguments
       .map((one) => [one.name, one.name === name ? event.target.value : one.value])
       .filter(([own, text]) => text !== old.arguments.find((one) => one.name === own).default)) })) } }));
   const [main, more] = [(one) => one.default === "" || one.value !== one.default, (one) => one.default !== "" && one.value === one.default]

@@ -8,9 +8,10 @@ import { readFields, useRecipe } from "./recipe.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
 const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
-let selected = null; // name of the run that was selected last, also while it is being read
 let picked = ""; // the checkpoint that a person has chosen
 let refreshed = 0;
+let retry = 0; // timer, if the selected run could not be read
+let isBranching = false; // a branch, which is asked for
 const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
 export function startRuns() {
@@ -23,7 +24,7 @@ export function startRuns() {
   });
   listen("epoch", refreshCheckpoints);
   listen("runs-changed", refresh);
-  listen("lost", () => selected && reload(selected));
+  listen("lost", () => chosen.name && reload(chosen.name));
   showTree();
 }
 
@@ -47,27 +48,37 @@ async function refreshCheckpoints(run) {
   if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint")) return;
   refreshed = performance.now();
   const checkpoints = await ask("checkpoints", { run: run.name }).catch(() => null);
-  if (!checkpoints || chosen.run?.name !== run.name) return;
+  if (!checkpoints || chosen.run.name !== run.name) return;
   Object.assign(chosen.run, { checkpoints });
   showCheckpoints(chosen.run);
 }
 
 export async function select(name) {
-  selected = name;
+  chosen.name = name;
   picked = "";
   for (const id of ["runs-problem", "branch-problem"]) tell(find(id), null);
   showTree();
+  update();
+  announce("select");
   await reload(name);
 }
 
 // Reads a run, unless another one was selected meanwhile; a run that has just started may have no folder yet.
-export async function reload(name) {
+export async function reload(name, isRetry = false) {
   await refresh();
   const isHere = state.runs.some((one) => one.name === name);
-  const run = isHere && await ask("run", { run: name }).catch(tellProblem)
-    || { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
+  let run = { name, rows: [], planned: null, is_finished: false, score: null, checkpoints: [] };
+  try {
+    if (isHere) run = await ask("run", { run: name });
+  } catch (error) {
+    clearTimeout(retry);
+    retry = setTimeout(() => name === chosen.name && reload(name, true), REFRESH_MS);
+    if (name === chosen.name) tellProblem(error);
+    return;
+  }
   await readOthers(run);
-  if (name !== selected) return;
+  if (name !== chosen.name) return;
+  if (isRetry) tell(find("runs-problem"), null);
   const before = chosen.run?.name === name ? chosen.run : {};
   run.steps = before.steps ?? [];
   if (isActive(findJob(name)) && before.rows?.length > run.rows.length) run.rows = before.rows;
@@ -78,8 +89,9 @@ export async function reload(name) {
 }
 
 function showTree() {
-  const waiting = [...state.jobs.values()].filter((job) => job.run && isActive(job) && state.runs.every(({ name }) => name !== job.run));
-  const runs = [...waiting.map((job) => ({ name: job.run })), ...state.runs];
+  const isShown = (job) => isActive(job) || job.state === "failed" && findJob(job.run) === job;
+  const others = [...state.jobs.values()].filter((job) => job.run && isShown(job) && state.runs.every(({ name }) => name !== job.run));
+  const runs = [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
   const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
   const branchOf = (parent) => (byParent.get(parent) ?? []).map((run) => make("li", {}, showRow(run),
     byParent.has(run.name) ? make("ul", {}, ...branchOf(run.name)) : null));
@@ -99,8 +111,8 @@ function showRow(run) {
         chosen.compared[event.target.checked ? "add" : "delete"](run.name);
         if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
       } } }),
-    make("button", { type: "button", className: "run", ariaPressed: String(selected === run.name),
-      data: { key: run.name }, on: { click: () => selected === run.name || select(run.name) } },
+    make("button", { type: "button", className: "run", ariaPressed: String(chosen.name === run.name),
+      data: { key: run.name }, on: { click: () => chosen.name === run.name || select(run.name) } },
       make("strong", {}, run.name), make("span", {}, run.score ?? progress), make("span", { className: "note" }, note)));
 }
 
@@ -110,10 +122,17 @@ function showCheckpoints(run) {
   const isGone = picked && found.every(([value]) => value !== picked);
   fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
   if (isGone) tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
-  find("checkpoint").disabled = !found.length;
-  find("branch").disabled = !find("checkpoint").value;
-  find("edit").disabled = !run.text;
-  find("edit").title = run.text || !run.net ? "" : "Its net does not consist of lamina's layers.";
+  update();
+}
+
+// Nothing is done to the run that is shown while another one, already selected, is being read.
+function update() {
+  const run = chosen.run?.name === chosen.name ? chosen.run : null;
+  find("checkpoint").disabled = !run?.checkpoints.length;
+  find("branch").disabled = isBranching || !run || !find("checkpoint").value;
+  find("branch").textContent = isBranching ? "Branching …" : "Branch";
+  find("edit").disabled = !run?.text;
+  find("edit").title = run?.text || !run?.net ? "" : "Its net does not consist of lamina's layers.";
 }
 
 // Shows the selected run's data, net and recipe above.
@@ -129,9 +148,16 @@ async function edit() {
 }
 
 async function branch() {
-  await settleNet();
-  const net = find("with-net").checked ? chosen.net.text : "";
-  const job = await ask("branch", { run: chosen.run.name, ...JSON.parse(find("checkpoint").value), fields: readFields(), net });
-  await select(job.run);
-  find("training-title").focus();
+  const given = { run: chosen.run.name, ...JSON.parse(find("checkpoint").value), fields: readFields() };
+  isBranching = true;
+  update();
+  try {
+    await settleNet();
+    const { run } = await ask("branch", { ...given, net: find("with-net").checked ? chosen.net.text : "" });
+    await select(run);
+    find("training-title").focus();
+  } finally {
+    isBranching = false;
+    update();
+  }
 }

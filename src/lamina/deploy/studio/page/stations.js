@@ -38,7 +38,7 @@ export const STATIONS = [
     setup: { net: "Flatten(), Linear(128), ReLU(), Output()", fields: { ...RECIPE, lr: "0.001" } },
     question: "This net has 13 times as many parameters. What test accuracy will it get?", choices: RANGES,
     answer: "Our six runs got 24.2 to 26.7 %.",
-    second: { task: "Now remove the card ReLU and train again.", net: "Flatten(), Linear(128), Output()",
+    second: { task: "Now remove the ReLU card and train again.", net: "Flatten(), Linear(128), Output()",
       answer: "Our six runs without ReLU got 13.4 to 14.0 %, like the linear net." },
     see: [CURVES, LAYERS, RUNS],
   }, {
@@ -47,7 +47,7 @@ export const STATIONS = [
       + "output is large where the image resembles the filter. So a net that learns a corner in one place finds it everywhere.",
       "Conv2d(16, 3, stride=2, padding='same') has 16 filters. They move by 2 pixels, so the output has half the height and width. In a stack, each layer "
         + "sees more of the image: on the cards, the receptive field grows from 3×3 to 15×15 pixels."],
-    change: "Before Flatten, add three of them, with 16, 32 and 64 filters, each followed by ReLU. Replace Linear(128) by Linear(64).",
+    change: "Before Flatten, add three of them, with 16, 32 and 64 filters, each followed by ReLU. Replace Linear(128) with Linear(64).",
     setup: { net: PLAIN, fields: { ...RECIPE, lr: "0.003" } },
     question: "This net has less than a quarter of the MLP’s parameters. What test accuracy will it get?", choices: RANGES,
     answer: "Our six runs got 61.7 to 70.4 %. More parameters are not always better: what matters is that the layers suit images. The filters are few, but "
@@ -56,13 +56,13 @@ export const STATIONS = [
   }, {
     title: "Batch norm and dropout",
     text: ["BatchNorm subtracts each channel’s mean over the batch and divides by its standard deviation, then scales and shifts by learned numbers. This "
-      + "allows larger learning rates. For predictions, it uses running averages of the training.",
+      + "allows larger learning rates. For predictions, it uses running averages from training.",
       "Dropout(0.5) sets a random half of its inputs to 0 in each step and doubles the rest, so that no unit can rely on a single other unit. Predictions do not use it."],
     change: "Add BatchNorm before each ReLU, and Dropout(0.5) before Output. With this lr, the net of station 3 got only 9.6 to 46.5 %.",
     setup: { net: NORMALIZED.replace("Output()", "Dropout(0.5), Output()"), fields: { ...RECIPE, lr: "0.01" } },
     question: "What test accuracy will the net get with both?", choices: RANGES,
     answer: "Our six runs got 66.8 to 75.8 %. Train accuracy was below val, because it is measured with dropout on.",
-    second: { task: "Now remove the card Dropout and train again.", net: NORMALIZED,
+    second: { task: "Now remove the Dropout card and train again.", net: NORMALIZED,
       answer: "Our six runs got 75.9 to 81.6 % on test, and 89 to 92 % on train. Batch norm helped. Dropout closed the gap between train and val, but "
         + "within 8 epochs it did not improve the test accuracy." },
     see: [CURVES, RUNS, INSIDE],

@@ -19,6 +19,7 @@ export function startTabs() {
       tabs[(place + step + tabs.length) % tabs.length].focus(); // Enter opens it, because some take long
     });
   }
+  document.addEventListener("click", ({ target }) => target.matches('a[href^="#tab-"]') && show(target.hash.slice(5)));
   listen("run", () => show(chosen.tab));
   listen("compared", () => chosen.tab === "compare" && show(chosen.tab));
   show(chosen.tab);

@@ -20,6 +20,8 @@ listen("event", (event) => {
   }
 });
 
+listen("lost", () => draw());
+
 export async function show(place, run) {
   const code = (title, text) => (text ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)] : []);
   const files = make("div");

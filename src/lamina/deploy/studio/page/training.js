@@ -10,11 +10,13 @@ import { readFields, setFields } from "./recipe.js";
 import { reload, select } from "./runs.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
-const SAY_MS = 10_000; // least time between two texts of the status, which a screen reader speaks
+const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
 const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u; // of a setting, in the advice of a diagnosis; a switch has no value
 const MOST_STEPS = 800; // whose losses are drawn
 let loss, score;
 let said = { at: 0, timer: 0 };
+let stepped = 0; // number of the job whose steps were seen last
+let frame = 0; // in which the curves will be drawn
 let isStarting = false; // a training, which is asked for
 
 export function startTraining() {
@@ -28,6 +30,7 @@ export function startTraining() {
   listen("preview", update);
   listen("event", receive);
   listen("run", showRun);
+  listen("select", update);
   listen("compared", draw);
   update();
 }
@@ -53,13 +56,13 @@ function act(action, more = {}) {
 }
 
 function update() {
-  const run = chosen.run;
+  const run = chosen.run?.name === chosen.name ? chosen.run : null; // not while another one is being read
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
   find("train").disabled = isStarting || Boolean(chosen.net.problem) || !chosen.preview;
-  find("pause").disabled = !isTraining;
+  find("pause").disabled = !isTraining || (job.is_stopping && !job.is_finishing);
   find("pause").textContent = job?.state === "queued" ? "Cancel" : "Pause";
-  find("finish").disabled = !isTraining || job.is_finishing || job.state !== "running" || !(run.rows.length || run.steps.length);
+  find("finish").disabled = !isTraining || job.is_stopping || job.number !== stepped; // before the first step, it would only pause
   find("continue").disabled = !run || isTraining || run.is_finished || !run.net;
   const isPaused = !find("continue").disabled && !run.score;
   find("train").classList.toggle("primary", !isTraining && !isPaused);
@@ -68,16 +71,14 @@ function update() {
   find("after").hidden = !run?.score || isTraining;
 }
 
-// Says at once what is new; of the texts that only count on, the last one every few seconds.
-function sayStatus(text, isNew = false) {
-  clearTimeout(said.timer);
-  const wait = isNew ? 0 : said.at + SAY_MS - performance.now();
-  if (wait > 0) {
-    said.timer = setTimeout(() => sayStatus(text), wait);
-    return;
-  }
-  said.at = performance.now();
+// Shows a text. A screen reader says what is new at once; of the texts that only count on, the last every few seconds.
+export function sayStatus(text, isNew = false) {
   if (find("status").textContent !== text) find("status").textContent = text;
+  clearTimeout(said.timer);
+  said.timer = setTimeout(() => {
+    said.at = performance.now();
+    find("spoken").textContent = text;
+  }, isNew ? 0 : said.at + SAY_MS - performance.now());
 }
 
 // Shows the selected run; while it trains, events complete it.
@@ -99,7 +100,8 @@ function describe(run) {
   const done = run.rows.length;
   const at = `epoch ${done}/${run.planned ?? estimateEpochs(run, job)}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
-  if (isActive(job)) return done && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
+  if (isActive(job) && job.is_stopping) return `${at}, pausing …`;
+  if (isActive(job)) return run.planned && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net) return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
   if (run.score) return `done: ${run.score}; ${run.name}`;
@@ -141,14 +143,16 @@ function receive(event) {
     if (run && event.run === run.name && isActive(event)) sayStatus(describe(run), true);
     update();
   }
+  const isStep = ["step", "epoch"].includes(event.event);
+  if (isStep) stepped = event.job;
   if (!run || event.run !== run.name) return;
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress") showProgress(event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
-  if (!["step", "epoch"].includes(event.event)) return;
+  if (!isStep) return;
   if (!run.net && !run.isAsked) reload(run.name); // it has a folder now, which says how many epochs there will be
   run.isAsked = true;
   (event.event === "step" ? receiveStep : receiveEpoch)(event, run);
-  draw();
+  frame ||= requestAnimationFrame(draw);
   update();
 }
 
@@ -187,6 +191,7 @@ function showProgress(part, text) {
 
 // The curves of the selected run, and of those that it came from or is compared with, in the order of the list.
 function draw() {
+  frame = 0;
   const run = chosen.run, places = state.runs.map(({ name }) => name);
   const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);

@@ -59,8 +59,12 @@ export async function show(place, run) {
   }
 
   async function predictFrame() {
-    image = await takeImage(video, "image/jpeg");
-    inside.replaceChildren(...showInside(await send("look")));
+    const frame = await takeImage(video, "image/jpeg");
+    if (video.hidden) return; // a file was chosen meanwhile
+    image = frame;
+    const found = await send("look");
+    if (video.hidden) return;
+    inside.replaceChildren(...showInside(found));
     if (!more.firstChild) more.append(...offerMore(send));
   }
 }
