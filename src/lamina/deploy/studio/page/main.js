@@ -2,7 +2,7 @@
 
 import { ask, follow, setToken } from "./api.js";
 import { startData } from "./data.js";
-import { find } from "./elements.js";
+import { find, tell } from "./elements.js";
 import { startLabels } from "./labels.js";
 import { startLessons } from "./lessons.js";
 import { startMaking } from "./making.js";
@@ -13,7 +13,6 @@ import { announce, chosen, load, save, state } from "./shared.js";
 import { startTabs } from "./tabs.js";
 import { sayStatus, startTraining } from "./training.js";
 
-let before = ""; // text of the status, while the studio cannot be reached
 const KEPT = "#columns :is(input, select, textarea)[id]:not(#making *)"; // what outlives a reload
 
 async function start() {
@@ -51,13 +50,8 @@ function know(given) {
 }
 
 // Reads the state of a studio that was started again, or after a long time without it.
-async function recover() {
-  try {
-    know(await ask("state"));
-    announce("lost");
-  } catch {
-    setTimeout(recover, 2000);
-  }
+function recover() {
+  ask("state").then((given) => announce("lost", know(given)), () => setTimeout(recover, 2000));
 }
 
 function restore(values) {
@@ -70,13 +64,9 @@ function restore(values) {
 }
 
 function tellConnected(isConnected, status) {
-  const isLost = document.body.classList.toggle("lost", !isConnected), shown = find("status");
   find("access").hidden = status !== 401; // the studio was started again, with another token
-  if (isLost && !before) before = shown.textContent;
-  const text = !isLost ? before || shown.textContent : status === 401 ? "This studio asks for a token."
-    : "The studio cannot be reached; trying again. Is it still running in its terminal?";
-  if (!isLost) before = "";
-  if (shown.textContent !== text) sayStatus(text, true);
+  tell(find("lost"), isConnected ? null : status === 401 ? "This studio asks for a token."
+    : "The studio cannot be reached; trying again. Is it still running in its terminal?");
 }
 
 find("access").addEventListener("submit", (event) => {

@@ -161,13 +161,6 @@ function move(card, step) {
   });
 }
 
-function remove(card) {
-  change(card, (all, place) => {
-    all.splice(place, 1);
-    return `remove-${Math.min(place, all.length - 1)}`;
-  });
-}
-
 function showCard(card, place) {
   const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
   const button = (text, name, key, act) => make("button", { type: "button", className: "small", ariaLabel: `${name} ${label}`,
@@ -181,7 +174,7 @@ function showCard(card, place) {
       make("span", { className: "tools" },
         button("↑", "Move up", "up", () => move(card, -1)),
         button("↓", "Move down", "down", () => move(card, 1)),
-        button("×", "Remove", "remove", () => remove(card)))),
+        button("×", "Remove", "remove", () => change(card, (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`)))),
     make("div", { className: "costs" }, ...costs.map((text) => make("span", {}, text))),
     showArguments(card, place, label),
     card.problem ? make("p", { className: "problem" }, card.problem) : null);

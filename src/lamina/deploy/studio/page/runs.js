@@ -10,7 +10,6 @@ import { announce, chosen, findJob, isActive, listen, state } from "./shared.js"
 const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
 let picked = ""; // the checkpoint that a person has chosen
 let refreshed = 0;
-let retry = 0; // timer, if the selected run could not be read
 let isBranching = false; // a branch, which is asked for
 const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
@@ -71,8 +70,7 @@ export async function reload(name, isRetry = false) {
   try {
     if (isHere) run = await ask("run", { run: name });
   } catch (error) {
-    clearTimeout(retry);
-    retry = setTimeout(() => name === chosen.name && reload(name, true), REFRESH_MS);
+    setTimeout(() => name === chosen.name && reload(name, true), REFRESH_MS);
     if (name === chosen.name) tellProblem(error);
     return;
   }
@@ -89,8 +87,8 @@ export async function reload(name, isRetry = false) {
 }
 
 function showTree() {
-  const isShown = (job) => isActive(job) || job.state === "failed" && findJob(job.run) === job;
-  const others = [...state.jobs.values()].filter((job) => job.run && isShown(job) && state.runs.every(({ name }) => name !== job.run));
+  const others = [...state.jobs.values()].filter((job) => job.run && findJob(job.run) === job
+    && (isActive(job) || job.state === "failed") && state.runs.every(({ name }) => name !== job.run));
   const runs = [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
   const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
   const branchOf = (parent) => (byParent.get(parent) ?? []).map((run) => make("li", {}, showRow(run),

@@ -11,6 +11,7 @@ const FILES = {
 const made = new Map(); // for each run and file, its job and what it printed
 let draw = () => {};
 
+listen("lost", () => draw());
 listen("event", (event) => {
   for (const one of made.values()) {
     if (event.job !== one.number && event.number !== one.number) continue;
@@ -19,8 +20,6 @@ listen("event", (event) => {
     draw();
   }
 });
-
-listen("lost", () => draw());
 
 export async function show(place, run) {
   const code = (title, text) => (text ? [make("h3", {}, `As ${title}`), make("pre", { tabIndex: 0, textContent: text }), copyButton(text, title)] : []);
