@@ -450,9 +450,9 @@ def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path
         (tmp_path / name).write_bytes(noise())
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
-    assert listed[: listed.index("shapes")] == [tmp_path.name, "raw"]
-    with pytest.raises(DataError, match="is itself a data set"):
-        folder.check_new("more")
+    assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
+    assert listed[-1] == "dog (no class folders found)"
+    assert folder.check_new("more") == tmp_path
 
 
 def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):

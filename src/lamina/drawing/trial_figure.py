@@ -96,7 +96,8 @@ def find_importances(study: Any) -> dict[str, float]:
 def _place(name: str, trials: Sequence[Any]) -> Column:
     """The axis of a value, which a function may not have drawn in all trials."""
     kind = next(one.distributions[name] for one in trials if name in one.params)
-    choices, most = getattr(kind, "choices", ()), len(getattr(kind, "choices", ())) - 1
+    choices = getattr(kind, "choices", ())
+    most = max(1, len(choices) - 1)
     if not choices:
         numbers = [one.params.get(name, np.nan) for one in trials]
         show = "{:.0f}" if isinstance(kind.low, int) else "{:.3g}"

@@ -233,7 +233,8 @@ def _compare_times(runs: Sequence[Run], others: Sequence[Run], score: Score) -> 
     curves = [[_read_curve(run, f"val_{score.name}") for run in each] for each in (runs, others)]
     found: dict[str, Any] = {"train_seconds": tuple(statistics.fmean(one[2] for one in each) for each in curves)}
     every = [one for each in curves for one in each]
-    places = {(one.record.data, one.record.device) for one in (*runs, *others)}
+    records = [one.record for one in (*runs, *others)]
+    places = {(one.data.fingerprint, one.data.preparation, one.device.value, one.machine) for one in records}
     end = min(seconds for _, _, seconds in every)
     if len(places) > 1 or not all(len(times) and times[0] <= end for times, _, _ in every):
         return found  # other val images or another machine, or no score by then

@@ -183,7 +183,7 @@ def iter_tuning(
     limit = min(most or (DEFAULT_TRIALS if seconds is None else math.inf), search.most_trials)
     if (known := read_final(path)) is not None:
         with open_study(path, settings) as state:
-            if seconds is None and limit > (state["limit"] or known.trials):
+            if seconds is None and limit > (state.get("limit") or known.trials):
                 raise RunError(f"{path} has ended with {known.trials} trials, not {limit}. Choose another name.")
         yield known
         return
@@ -210,8 +210,8 @@ def iter_tuning(
         yield from wait(lambda: create_study(database, path.name, settings, leader))
         trials = yield from wait(lambda: open_trials(database, path.name, path.parent))
         if "finals" not in (yield from wait(lambda: trials.study.user_attrs)):
-            write_json(path / STUDY_FILE, state | {"limit": None if limit == math.inf else limit})
-        elif seconds is None and limit > (ended := state["limit"] or len((yield from wait(trials.read)))):
+            write_json(path / STUDY_FILE, state | {"limit": None if seconds is not None else limit})
+        elif seconds is None and limit > (ended := state.get("limit") or len((yield from wait(trials.read)))):
             raise RunError(f"The search of {path} has ended with {ended} trials, not {limit}. Use --trials {ended}.")
         best, seeds = finals.PLANS[0]
         longest = limit + count_trainings(min(best, limit), seeds, search.base is not None)
@@ -334,7 +334,7 @@ def find_trials(text: str, runs_dir: Path, name: str | None = None) -> Trials:
     if "://" in text:
         if name is None and "#" in text.rpartition("/")[2]:  # one before that is a part of a password
             text, _, name = text.rpartition("#")
-        if text.startswith(SQLITE) and not Path(text.removeprefix(SQLITE)).exists():
+        if text.startswith(SQLITE) and not Path(text.removeprefix(SQLITE).partition("?")[0]).exists():
             raise RunError(f"There is no database {text}. Correct the path.")  # SQLite would create it
         return open_trials(connect(text, runs_dir), name, runs_dir)
     for path in (Path(text), runs_dir / text):

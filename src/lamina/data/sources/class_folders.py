@@ -20,7 +20,11 @@ from lamina.data.sources.listing import Listing, Source, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError
 
-RESULTS = {"run.json", ".lock"}, {"study.json", ".lock"}  # files by which folders of runs and studies are recognized
+RESULTS = (
+    *({"run.json", one} for one in (".lock", "history.jsonl")),
+    *({"study.json", one} for one in (".lock", "differences.png", "study.db")),
+)
+"""Files by which the folders of runs and studies are recognized, also if they were copied without hidden files."""
 SYSTEM_FILES = ("__macosx", "thumbs.db", "desktop.ini")
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 # Names of folders that are not classes if all images are in them.

@@ -34,9 +34,11 @@ class DataFolder:
 
     def list_sources(self) -> list[dict[str, str | int]]:
         """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
-        children, is_own = [path for path in self._list() if path != self.runs_dir.resolve()], self._is_own()
-        own = [*[self.path] * is_own, *filter(_is_data, [] if self._has_splits() else children)][:MOST_LISTED]
-        others = [path for path in children if path.is_dir() and path not in own and not is_own]
+        children = [path for path in self._list() if path != self.runs_dir.resolve()]
+        own = [self.path] if self._is_own() else list(filter(_is_data, children))[:MOST_LISTED]
+        others = [] if self._is_own() else [path for path in children if path.is_dir() and path not in own]
+        if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
+            own.append(self.path)
         found: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in own]
         found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
         found += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
@@ -90,17 +92,11 @@ class DataFolder:
         return self.path
 
     def _is_own(self) -> bool:
-        """Whether the folder is a data set itself: most of its folders but the runs are classes, or all are splits."""
-        classes = sum(map(_has_image, folders := self._list_folders()))
-        is_divided = classes > 1 and 2 * classes >= len(folders)
-        return is_divided or self._has_splits() or (self.path / MARK).exists()
-
-    def _has_splits(self) -> bool:
-        folders = self._list_folders()
-        return len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
-
-    def _list_folders(self) -> list[Path]:
-        return [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
+        """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
+        folders = [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
+        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
+        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
+        return are_classes or are_splits
 
     def _list(self) -> list[Path]:
         try:

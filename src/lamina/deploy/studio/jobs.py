@@ -189,7 +189,7 @@ class Jobs:
         assert process.stderr is not None  # noqa: S101
         async for line in process.stderr:
             text = line.decode(errors="replace").rstrip()
-            if text.startswith("lamina: ") and not job.is_finishing:  # otherwise it only says so
+            if text.startswith("lamina: ") and not text.startswith("lamina: finishing early"):
                 job.problem = text.removeprefix("lamina: ")
             if text:
                 self.log.add({"event": "remark", "text": text, "job": job.number, "run": job.run})

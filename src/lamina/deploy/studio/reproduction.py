@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shlex
 import warnings
@@ -33,9 +32,11 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))
-    for option, word in itertools.pairwise(["", *record.command]):
+    option = ""
+    for word in record.command:
         name, _, value = word.partition("=")
-        file = value if name in FILES else word if option in FILES else ""
+        file = value if name in FILES else word if option in FILES or word.endswith(".py") else ""
+        option = name if name.startswith("--") else option
         if os.path.isfile(file):  # noqa: PTH113 (of any text)
             text = f"The command reads {file} again, which may have changed"
             remarks.append(text + ("; the Python contains what the training read." if python else "."))

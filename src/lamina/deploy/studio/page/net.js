@@ -12,6 +12,7 @@ let asked = 0; // number of the last request, whose response counts
 let measured = 0; // number of the request whose layers were timed
 let reading = Promise.resolve(); // until what was typed and clicked so far is shown
 let timer = 0;
+let typed = 0; // number of the last text or preset
 
 export function startNet() {
   const presets = state.presets.map(({ name }) => [name, name]);
@@ -42,7 +43,7 @@ export function usePreset(given) {
   if (!name) return useText(find("python").value);
   if (name !== CHOOSE) return useText(state.presets.find((one) => one.name === name).text);
   clearTimeout(timer);
-  [timer, asked] = [0, asked + 1]; // whatever was typed before
+  [timer, asked, typed] = [0, asked + 1, typed + 1]; // whatever was typed before
   showEditor(false);
   chosen.net = { ...chosen.net, preset: "", isChosen: true, problem: null };
   announce("net", chosen.net);
@@ -51,6 +52,7 @@ export function usePreset(given) {
 export function useText(text) {
   showEditor(true);
   find("python").value = text;
+  typed += 1;
   return read({ text });
 }
 
@@ -60,6 +62,7 @@ function showEditor(isShown) {
 }
 
 function readTyped() {
+  typed += 1;
   return read({ text: find("python").value }, true);
 }
 
@@ -131,14 +134,16 @@ async function measure(own) {
 // Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the place of this one. The
 // element with the key that it returns gets the focus.
 function change(card, edit) {
-  reading = settleNet().then(async () => {
+  const before = settleNet(), own = typed;
+  reading = before.then(async () => {
+    if (own !== typed) return; // another text or preset was chosen meanwhile
     while (card?.next) card = card.next; // of the last response
     const all = [...cards], place = all.indexOf(card);
     if (card && place < 0) return; // it was removed
     const key = edit(all, place);
     await show({ cards: all.map(({ text, name, values }) => (values ? { name, arguments: values } : { text })) }, false, all);
     if (key) (findKey(find("layers"), key) ?? find("add")).focus();
-  });
+  }).catch((error) => tell(find("net-problem"), error.message)); // the next edit still works
   return reading;
 }
 
@@ -194,7 +199,7 @@ function showCard(card, place) {
 function showArguments(card, place, label) {
   const edit = async (apply) => {
     while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
-    change(card, (all, own) => { all[own] = { ...apply(all[own]), before: all[own] }; });
+    change(card, (all, own) => { all[own] = { ...(apply(all[own]) ?? all[own]), before: all[own] }; });
   };
   if (!card.arguments) {
     return make("textarea", { defaultValue: card.text, rows: 2, spellcheck: false, data: { key: `text-${place}` }, ariaLabel: `Text of ${label}`,
@@ -202,7 +207,7 @@ function showArguments(card, place, label) {
   }
   const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { defaultValue: value, placeholder: usual, spellcheck: false,
     data: { key: `${name}-${place}` }, size: Math.max(4, value.length),
-    on: { change: (event) => edit((old) => ({ name: old.name, values: Object.fromEntries(old.arguments
+    on: { change: (event) => edit((old) => old.arguments && ({ name: old.name, values: Object.fromEntries(old.arguments
       .map((one) => [one.name, one.name === name ? event.target.value : one.value])
       .filter(([own, text]) => text !== old.arguments.find((one) => one.name === own).default)) })) } }));
   const [main, more] = [(one) => one.default === "" || one.value !== one.default, (one) => one.default !== "" && one.value === one.default]
