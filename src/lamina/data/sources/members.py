@@ -82,12 +82,10 @@ def _decode_name(member: zipfile.ZipInfo) -> str:
 class _LimitedInfo(tarfile.TarInfo):
     """A tar header that is rejected before tarfile reads a name or comment of any length into memory."""
 
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in HEADER_TYPES and found.size > HEADER_BYTES:
-            raise ValueError(f"it has a header of {found.size} bytes; at most {HEADER_BYTES} are allowed")
-        return found
+    def _proc_member(self, archive: tarfile.TarFile) -> Any:  # frombuf is not called by all patched versions of Python
+        if self.type in HEADER_TYPES and self.size > HEADER_BYTES:
+            raise ValueError(f"it has a header of {self.size} bytes; at most {HEADER_BYTES} are allowed")
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def tar_members(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes | None]]:
