@@ -88,3 +88,12 @@ def test_what_cannot_be_written_gets_one_message(trained, workplace, words, mess
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"lamina: {message}"
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_with_a_study_of_another_program_is_no_study(workplace):
+    (workplace / "scans").mkdir()
+    (workplace / "scans" / "study.json").write_text('{"patient": 1}')
+    done = run_lamina("report", "scans")
+    assert done.returncode == 2
+    assert "scans is not a run" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -22,7 +22,8 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
     """Run the command."""
     places = options.run, Path("runs") / options.run
     found = (path for path in places if (path / "run.json").exists() or is_study(path))
-    if (study := next(found, options.run)) is not None and is_study(study):
+    study = next(found, options.run)
+    if is_study(study):
         if options.card or options.data or options.net:
             raise RunError(f"{study} is a study, which has only a report page. Leave out --card, --data and --net.")
         return _write(options.file or study / "report.html", build_study_page(study), "page", terminal)

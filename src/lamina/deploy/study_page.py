@@ -9,7 +9,6 @@ from typing import Any
 from lamina.deploy.document import document
 from lamina.files import read_bytes
 from lamina.markup import Markup, chart, join, link, table, wrap
-from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
@@ -20,13 +19,14 @@ from lamina.studies.trials import DATABASE, list_trials
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
     tuning.FIGURE: "values and scores of the trials",
-    tuning.IMPORTANCES: "how much each value matters",
+    tuning.IMPORTANCES: "which values distinguish the best trials",
 }
 
 
 def is_study(path: Path) -> bool:
     """Whether a folder contains a comparison, an ablation or a tuning; a cross-validation has its model's report."""
-    return (path / STUDY_FILE).exists() and "folds" not in read_study(path)["settings"]
+    settings = read_study(path).get("settings")  # none if another program wrote the file, or there is none
+    return settings is not None and "folds" not in settings
 
 
 def build_study_page(path: Path) -> str:

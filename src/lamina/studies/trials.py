@@ -108,8 +108,9 @@ class Trials:
             values = tpe.sample_relative(self.study, self.study._storage.get_trial(trial._trial_id), space)
             values, others = values or find_values(ranges, points.draw()), [one.params for one in self.read()]
             for _ in range(MOST_DRAWS):
-                if values in others:
-                    values = find_values(ranges, points.draw())
+                if values not in others:
+                    break
+                values = find_values(ranges, points.draw())
         with _ignore_warnings():
             self.study.sampler = PartialFixedSampler(values, tpe)
 

@@ -218,10 +218,8 @@ def iter_tuning(
         every = ", which are all values" if limit == search.most_trials else ""
         how = f"{limit} trials{every}, then finals: at most {longest} trainings, {format_minutes(longest * expected)}"
         how = how if seconds is None else f"as many trials as fit into {seconds:.0f} s, with finals"
-        yield from (
-            *decisions,
-            Decision("settings", describe_recipe(example.recipe), "of the recipe, except for what is searched"),
-        )
+        yield from decisions
+        yield Decision("settings", describe_recipe(example.recipe), "of the recipe, except for what is searched")
         yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
         hint = "with its password; " if place != storage else ""
         is_shared = place is not None and not place.startswith("sqlite")
