@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 
 import pytest
 
@@ -12,6 +11,7 @@ from lamina.cli import main
 from lamina.errors import LaminaError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.branching import branch_run
+from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
 from lamina.runs.overview import describe_start
 from small_runs import DATA, begin_run, full_disk
 
@@ -24,14 +24,14 @@ def begin(tmp_path, recipe=RECIPE, name="first"):
 
 
 def train_until(run, epoch):
-    """Train up to an epoch, and keep the checkpoint that was saved there."""
+    """Train up to an epoch, and keep the checkpoint that was saved there; returns its file."""
     events = run.iter_train(data=DATA, save_every_seconds=0)
     for event in events:
         if isinstance(event, Epoch) and event.epoch == epoch:
             break
     events.close()
-    kept = run.path / f"after-{epoch}.safetensors"
-    shutil.copyfile(run.folder.checkpoint_file, kept)
+    keep_checkpoint(run.path)
+    (kept,) = (run.path / "checkpoints").iterdir()
     return kept
 
 
@@ -46,10 +46,10 @@ def test_a_branch_with_the_same_recipe_reaches_the_same_weights(tmp_path, more):
     whole = begin(tmp_path, recipe, "whole")
     whole.train(data=DATA, progress=False)
     run = begin(tmp_path, recipe)
-    kept = train_until(run, 2)
+    train_until(run, 2)
     run.train(data=DATA, progress=False)
     assert digests(run) == digests(whole)
-    branch = branch_run(dataclasses.replace(run, dataset=DATA), kept, name="branch", runs_dir=tmp_path)
+    branch = branch_run(dataclasses.replace(run, dataset=DATA), 2, name="branch", runs_dir=tmp_path)
     assert digests(branch) == digests(whole)[:2]
     branch.train(data=DATA, progress=False)
     assert digests(branch) == digests(whole)
@@ -70,10 +70,10 @@ def test_a_branch_with_the_same_recipe_reaches_the_same_weights(tmp_path, more):
 )
 def test_a_branch_with_another_recipe_starts_from_the_weights_and_differs_afterwards(tmp_path, change):
     run = dataclasses.replace(begin(tmp_path), dataset=DATA)
-    kept = train_until(run, 2)
+    train_until(run, 2)
     run.train(data=DATA, progress=False)
     recipe = dataclasses.replace(RECIPE, **change)
-    branch = branch_run(run, kept, recipe=recipe, name="branch", runs_dir=tmp_path)
+    branch = branch_run(run, 2, recipe=recipe, name="branch", runs_dir=tmp_path)
     branch.train(data=DATA, progress=False)
     assert digests(branch)[:2] == digests(run)[:2]
     assert (digests(branch)[2] == digests(run)[2]) == ("epochs" in change)  # the learning rate is constant
@@ -110,12 +110,17 @@ def test_what_cannot_be_branched_is_refused_with_the_reason(tmp_path):
         branch_run(run, runs_dir=tmp_path)
     kept = train_until(run, 2)
     with pytest.raises(LaminaError, match=r"epochs is 2, but the checkpoint is after epoch 2\. Use a number above 2"):
-        branch_run(run, kept, recipe=dataclasses.replace(RECIPE, epochs=2), runs_dir=tmp_path)
-    kept.write_bytes(kept.read_bytes()[:-9])
-    with pytest.raises(LaminaError, match="damaged"):
-        branch_run(run, kept, runs_dir=tmp_path)
+        branch_run(run, 2, recipe=dataclasses.replace(RECIPE, epochs=2), runs_dir=tmp_path)
+    with pytest.raises(LaminaError, match=r"has no checkpoint after epoch 1\. Choose from 2\."):
+        branch_run(run, 1, runs_dir=tmp_path)
     with pytest.raises(LaminaError, match="already exists"):
         branch_run(run, name="first", runs_dir=tmp_path)
+    for file in (kept, run.folder.checkpoint_file):  # the kept one is a link to it
+        file.write_bytes(run.folder.checkpoint_file.read_bytes()[:-9])
+    with pytest.raises(LaminaError, match=r"has no checkpoint after epoch 2\. It has no others\."):
+        branch_run(run, 2, runs_dir=tmp_path)
+    with pytest.raises(LaminaError, match="damaged"):
+        branch_run(run, runs_dir=tmp_path)
 
 
 def test_a_branch_on_a_full_disk_leaves_nothing_behind(tmp_path):
@@ -138,8 +143,9 @@ def test_the_end_cannot_be_moved_once_the_learning_rate_falls(tmp_path):
     run.train(data=DATA, progress=False)
     with pytest.raises(LaminaError, match=r"the learning rate has begun to fall .* Branch from an earlier checkpoint"):
         branch_run(run, recipe=dataclasses.replace(recipe, epochs=9), runs_dir=tmp_path)
+    before_fall = min(list_checkpoints(run))
     longer = branch_run(
-        run, run.folder.before_fall_file, recipe=dataclasses.replace(recipe, epochs=9), name="longer", runs_dir=tmp_path
+        run, before_fall, recipe=dataclasses.replace(recipe, epochs=9), name="longer", runs_dir=tmp_path
     )
     longer.train(data=DATA, progress=False)
     assert len(longer.folder.history.epochs()) == 9

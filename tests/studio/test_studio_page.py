@@ -17,6 +17,7 @@ from served import encode, open_page
 
 from lamina import load_run
 from lamina.cli import main
+from lamina.runs.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.slow
 
@@ -136,17 +137,17 @@ def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: St
 def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio: Studio):
     studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "5000"}, name="long")
 
-    def find_checkpoints() -> list[dict]:
+    def find_checkpoints() -> list[float]:
         found = studio.act("run", run="long")
         return found["checkpoints"] if isinstance(found, dict) else []
 
     wait_for(lambda: len(find_checkpoints()) > 2)
     chosen = find_checkpoints()[-1]
     wait_for(lambda: len(find_checkpoints()) > 4)
-    made = studio.act("branch", run="long", **chosen)["run"]
+    made = studio.act("branch", run="long", epoch=chosen)["run"]
     run = studio.act("run", run=made)
-    assert run["parent_epoch"] == chosen["epoch"]
-    assert "no longer has this checkpoint" in studio.act("branch", run="long", file=chosen["file"], steps=1)
+    assert run["parent_epoch"] == chosen
+    assert "has no checkpoint after epoch 0.5" in studio.act("branch", run="long", epoch=0.5)
 
 
 def test_a_training_can_be_stopped_at_any_moment(studio: Studio):
@@ -350,7 +351,7 @@ def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Stu
     count = checkpoint.locator("option").count()
     expect(checkpoint.locator("option").nth(count)).to_be_attached()
     expect(checkpoint).to_have_value(chosen)
-    (studio.folder / "runs" / "long" / "checkpoints" / json.loads(chosen)["file"]).unlink()
+    list_checkpoints(load_run(studio.folder / "runs" / "long"))[float(chosen)].unlink()
     expect(page.locator("#branch-problem")).to_contain_text("is no longer saved")
     expect(branch).to_be_disabled()
 

@@ -26,12 +26,13 @@ from lamina import Preparation, Recipe, load_data, load_run, train
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
-from lamina.deploy.studio.jobs import CHECKPOINTS, NICENESS, keep_checkpoint
+from lamina.deploy.studio.jobs import NICENESS
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
+from lamina.runs.checkpoints import keep_checkpoint, kept_folder
 
 PAGE = files("lamina.deploy.studio").joinpath("page")
 
@@ -115,7 +116,7 @@ def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
     before = read_files(studio.folder)
     for name in (str(outside), "../a", "..", ".hidden", "a/b", "a\\b", "a\nb"):
         assert "name must be one line without /" in studio.act("train", net="mlp", source="shapes", name=name)
-        assert "name must be one line without /" in studio.act("branch", run="here", file="x", steps=1, name=name)
+        assert "name must be one line without /" in studio.act("branch", run="here", epoch=1, name=name)
         for action in ("run", "resume", "report", "branch", "repeat"):
             assert "There is no run" in studio.act(action, run=name, file="", steps=1), (action, name)
     assert "There is already a run here" in studio.act("train", net="mlp", source="shapes", name="here")
@@ -166,7 +167,7 @@ def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio
     assert not studio.act("stop", run="paused", is_finishing=True)["is_finishing"]
     os.kill(child, signal.SIGCONT)
     assert wait_for_end(studio, job["number"])["state"] == "stopped"
-    saved = max(one["epoch"] for one in studio.act("run", run="paused")["checkpoints"])
+    saved = max(studio.act("run", run="paused")["checkpoints"])
     assert saved >= studio.act("run", run="paused")["epochs"]  # no step is lost
 
 
@@ -216,7 +217,7 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert list(compared["differences"]) == ["study/fold-2"]
     assert "There is no run 'study'" in studio.act("run", run="study")
     (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
-    made = studio.act("branch", run="study/final", **checkpoint, fields={"epochs": "2"})
+    made = studio.act("branch", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
     wait_for_end(studio, made["number"])
     assert studio.act("run", run=made["run"])["parent"] == "study/final"
 
@@ -488,7 +489,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
 
 
 def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_BYTES", 450)
+    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_BYTES", 450)
     for epoch in range(6):
         beside = tmp_path / "new"
         beside.write_bytes(bytes([epoch]) * 100)
@@ -496,18 +497,18 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
         os.utime(tmp_path / "state.safetensors", ns=(epoch, epoch))
         keep_checkpoint(tmp_path)
         keep_checkpoint(tmp_path)
-    kept = sorted((tmp_path / CHECKPOINTS).iterdir(), key=lambda file: int(file.stem))
+    kept = sorted((kept_folder(tmp_path)).iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
-    monkeypatch.setattr("lamina.deploy.studio.jobs.KEPT_FILES", 3)
-    (tmp_path / CHECKPOINTS / "notes.txt").touch()
+    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_FILES", 3)
+    (kept_folder(tmp_path) / "notes.txt").touch()
     keep_checkpoint(tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / "new")
     (tmp_path / "new").rename(tmp_path / "state.safetensors")
     os.utime(tmp_path / "state.safetensors", ns=(9, 9))
     monkeypatch.setattr(os, "link", refuse_link)
     keep_checkpoint(tmp_path)
-    kept = sorted((tmp_path / CHECKPOINTS).glob("*.safetensors"))
+    kept = sorted((kept_folder(tmp_path)).glob("*.safetensors"))
     assert [int(file.stem) for file in kept] == [0, 4, 9]
 
 

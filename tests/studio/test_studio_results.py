@@ -23,6 +23,7 @@ from lamina.deploy.studio import reproduction, results, run_views
 from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.branching import branch_run
+from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
 from lamina.runs.run import Run
 from small_runs import DATA, begin_run
 
@@ -225,13 +226,13 @@ def test_a_run_is_loaded_again_after_each_epoch_but_not_its_data(runs):
 def test_the_checkpoints_of_a_run_whose_data_are_gone_have_the_right_epochs(runs):
     run = runs["binary"]
     checkpoints = run_views.describe_run(run.path.parent, "binary")["checkpoints"]
-    assert [(one["epoch"], one["steps"]) for one in checkpoints] == [(1, 1)]  # of 12 images in batches of 100
+    assert checkpoints == [1]  # a step of 12 images in batches of 100
     single = run_views.describe_run(run.path.parent, "single")["checkpoints"]
-    assert [(one["epoch"], one["steps"]) for one in single] == [(1, 72)]  # 7,200 images in batches of 100
+    assert single == [1]  # 72 steps of 100 images
     damaged = run.path / "checkpoints" / "1.safetensors"
     damaged.parent.mkdir()
     damaged.write_bytes(b"half a file")
-    assert run_views.list_checkpoints(run.path) == checkpoints
+    assert run_views.list_epochs(run.path) == checkpoints
 
 
 def test_a_closer_look_at_an_image_of_the_data_and_at_the_same_image_as_a_file(runs):
@@ -352,22 +353,20 @@ def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
     events = run.iter_train()
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
-    kept = run.path / "checkpoints"
-    kept.mkdir()
-    os.link(run.folder.checkpoint_file, kept / "1.safetensors")
+    keep_checkpoint(run.path)
     run.train(progress=False)
     changed = dataclasses.replace(recipe, lr=0.001)
-    branch = branch_run(run, kept / "1.safetensors", recipe=changed, name="branch", runs_dir=tmp_path / "runs")
+    branch = branch_run(run, 1, recipe=changed, name="branch", runs_dir=tmp_path / "runs")
     branch.train(progress=False)
     for one in (run, branch):
         described = reproduction.describe_reproduction(one.path)
-        assert described["command"] == "" and len(described["remarks"]) == (one == branch)
+        assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
         folder.mkdir()
         subprocess.run([sys.executable, "-c", described["python"]], cwd=folder, check=True, capture_output=True)
         (again,) = (folder / "runs").iterdir()
         assert load_run(again).folder.history.epochs()[-1]["weights"] == one.folder.history.epochs()[-1]["weights"]
-    for file in (kept / "1.safetensors", run.folder.checkpoint_file):
+    for file in list_checkpoints(run).values():
         file.unlink()
     described = reproduction.describe_reproduction(branch.path)
-    assert described["python"] == "" and "after epoch 1 is gone" in described["remarks"][0]
+    assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]

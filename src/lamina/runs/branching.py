@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lamina.data import Dataset
 from lamina.errors import RecipeError, RunError
 from lamina.files import read_bytes
 from lamina.nets import Net
+from lamina.runs.checkpoints import find_checkpoint
 from lamina.runs.record import BranchedFrom, RunRecord
 from lamina.runs.retraining import choose_net, find_dataset, make_training, read_initial
 from lamina.runs.run import Run
@@ -24,12 +26,13 @@ from lamina.values import explain_call
 @explain_call
 def branch_run(
     run: Run,
-    checkpoint: Path | None = None,
+    epoch: float | None = None,
     *,
     recipe: Recipe | None = None,
     net: Net | None = None,
     name: str | None = None,
     runs_dir: str | Path = "runs",
+    command: Sequence[str] = (),
 ) -> Run:
     """Create a run that continues from a checkpoint of another one. ``run.train()`` trains it.
 
@@ -38,11 +41,13 @@ def branch_run(
 
     Args:
         run: The run to branch from, which stays as it is.
-        checkpoint: File of the checkpoint; by default the run's last one.
+        epoch: Number of epochs before the checkpoint to continue from; by default the last checkpoint. Other than the
+            last, a run keeps checkpoints in the studio, and before the learning rate falls at the end.
         recipe: Another recipe; by default the run's.
         net: Another net whose weights have the same names and shapes, such as one with another dropout probability.
         name: Name of the new run; by default date, net and a number.
         runs_dir: Folder of the new run.
+        command: Recorded as the command that created the run.
 
     Returns:
         The new run, with the history up to the checkpoint.
@@ -64,7 +69,7 @@ def branch_run(
     >>> branch.train(progress=False).split, branch.history["lr"].to_list()
     ('test', [0.001, 0.01])
     """
-    stored = run.folder.read_checkpoint(checkpoint)
+    stored = run.folder.read_checkpoint(None if epoch is None else find_checkpoint(run, epoch))
     if stored is None:
         raise RunError(f"{run.path} has no checkpoint yet. Train it for at least one epoch.")
     old, dataset = run.record, find_dataset(run.folder, run.record, run.dataset)
@@ -73,7 +78,7 @@ def branch_run(
         old,
         recipe=recipe or old.recipe,
         net=net or old.net,
-        command=(),
+        command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         considered=(),
         late_end=old.late_end if is_same else None,
@@ -92,8 +97,8 @@ def branch_run(
         done = training.epochs_done
         raise RecipeError(f"epochs is {record.recipe.epochs}, but the checkpoint is after epoch {done}. Use a number "
                           f"above {done}, or an earlier checkpoint.")  # fmt: skip
-    epoch = training.steps_done / training.steps_per_epoch
-    record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), round(epoch, 3)))
+    begin = round(training.steps_done / training.steps_per_epoch, 3)
+    record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), begin))
     kept = [file for file in (run.folder.initial_file, run.folder.history.file) if file.exists()]
     files = {file.name: read_bytes(file) for file in kept} | {run.folder.checkpoint_file.name: pack_checkpoint(stored)}
     branch = dataclasses.replace(

@@ -1,8 +1,8 @@
-"""Options of the commands that train: train, resume, reproduce."""
+"""Options of the commands that train: train, resume, branch, reproduce, studio."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -54,6 +54,12 @@ class RecipeFields(Given):
             arg(metavar="FRACTION"),
         ),
     }  # fmt: skip
+
+
+class BranchFields(RecipeFields):
+    """Flags for the fields of a recipe that a branch may change."""
+
+    defaults: ClassVar = dict.fromkeys((field.name for field in fields(Recipe)), "as in the run")
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,30 @@ class ResumeOptions:
     data: MovedData = None
     net: OwnModule = None
     progress: Progress = False
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class BranchOptions:
+    """Continue from a checkpoint of a run as a new run, with another recipe.
+
+    With the same recipe, the branch reaches the same weights as the run, to the last bit. The run stays as it is.
+
+    Example: lamina branch runs/pets --from-epoch 3 --lr 0.001
+    """
+
+    run: RunFolder
+    from_epoch: Annotated[float | None, arg(metavar="N")] = None
+    """number of epochs before the checkpoint (default: the last checkpoint); the studio keeps those of all epochs"""
+    net: Annotated[str | None, arg(metavar="NET")] = None
+    """layers whose weights have the same names and shapes, such as another dropout probability; for a net of your own,
+    its file.py[:NAME]"""
+    given: Annotated[BranchFields, Group("recipe")] = field(default_factory=BranchFields)
+    name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
+    """name of the new run (default: date, net and a number)"""
+    runs_dir: Annotated[RunsFolder, Group("run")] = Path("runs")
+    data: Annotated[MovedData, Group("run")] = None
+    progress: Annotated[Progress, Group("run")] = False
     json: Json = False
 
 

@@ -20,11 +20,9 @@ from typing import Any, Literal
 from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.deploy.studio.event_log import EventLog
 from lamina.errors import RunError
-from lamina.files import write_atomically
+from lamina.runs.checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
-CHECKPOINTS = "checkpoints"  # folder in a run, with the checkpoint of each epoch, to branch from
-KEPT_BYTES, KEPT_FILES = 2 * 10**9, 50  # of the checkpoints of a run; beyond them, every second one is removed
 WITH_PROGRESS = ("train", "resume", "data")
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
@@ -197,23 +195,3 @@ class Jobs:
 
     def _announce(self, job: Job) -> None:
         self.log.add(job.to_json())
-
-
-def keep_checkpoint(run: Path) -> None:
-    """Keep the current checkpoint of a run. A link suffices, because each new checkpoint is a new file."""
-    folder, current = run / CHECKPOINTS, run / "state.safetensors"
-    with suppress(OSError):  # no training fails for lack of space here
-        kept = folder / f"{current.stat().st_mtime_ns}.safetensors"
-        if kept.exists():
-            return
-        folder.mkdir(exist_ok=True)
-        try:
-            os.link(current, kept)
-        except FileNotFoundError:
-            return
-        except OSError:  # a file system without links
-            write_atomically(kept, current.read_bytes())
-        files = sorted(folder.glob("*.safetensors"))
-        if len(files) > KEPT_FILES or sum(file.stat().st_size for file in files) > KEPT_BYTES:
-            for file in files[1:-1:2]:
-                file.unlink()

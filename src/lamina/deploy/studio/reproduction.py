@@ -10,10 +10,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from lamina.deploy.studio.run_views import find_file, list_checkpoints
 from lamina.errors import LaminaError
 from lamina.nets.construction import KINDS
-from lamina.runs.record import BranchedFrom, RunRecord
+from lamina.runs.checkpoints import find_checkpoint
+from lamina.runs.record import RunRecord
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import load_run
@@ -42,8 +42,6 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
             remarks.append(text + ("; the Python contains what the training read." if python else "."))
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
-    if record.branched_from is not None:
-        remarks.append("This is a branch: only Python continues from its checkpoint again, not the command line.")
     if record.late_end is not None:
         done = len(run.folder.history.epochs())
         text = f"A time limit or Finish now ended the training after epoch {done}. The command may end at another one."
@@ -81,21 +79,14 @@ def write_python(record: RunRecord) -> str:
     written = "".join(f"    {layer!r},\n" for layer in record.net)
     net = f"net = Net(\n{written})\nrecipe = lamina.{record.recipe!r}\n"
     if record.branched_from is not None:
-        checkpoint = find_checkpoint(record.branched_from)
+        run, epoch = record.branched_from.run, record.branched_from.epoch
+        find_checkpoint(load_run(run), epoch)  # raises an error if it is gone
         return (
-            f"from pathlib import Path\n\n{head}from lamina.runs.branching import branch_run\n\n{net}"
-            f"origin = lamina.load_run({record.branched_from.run!r})\n"
-            f"run = branch_run(origin, Path({str(checkpoint)!r}), recipe=recipe, net=net)\n{train}"
+            f"{head}from lamina.runs.branching import branch_run\n\n{net}"
+            f"run = branch_run(lamina.load_run({run!r}), {epoch:g}, recipe=recipe, net=net)\n{train}"
         )
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
     own = [f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]]
     data = f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
     return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\n{train}"
-
-
-def find_checkpoint(origin: BranchedFrom) -> Path:
-    for one in list_checkpoints(Path(origin.run)):
-        if abs(one["epoch"] - origin.epoch) < 0.001:
-            return find_file(Path(origin.run), one["file"])
-    raise LaminaError(f"{origin} is gone, so there is no Python that continues from it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from lamina.errors import RunError, suggest
@@ -14,9 +15,10 @@ MAIN_FIELDS = (
     *("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing", "dropout", "flip"),
     *("translate_px", "cutout_px", "gradient_clip", "class_weights", "patience", "seed"),
 )
-KINDS: dict[type, tuple[str, ...]] = {
+KINDS: dict[type | UnionType, tuple[str, ...]] = {
     str: ("class", "file", "layer", "name", "net", "recipe", "run", "set", "source", "split", "text", "time", "val"),
-    int: ("number", "outputs", "predicted", "problem", "row", "size_px", "steps", "truth"),
+    int | float: ("epoch",),
+    int: ("number", "outputs", "predicted", "problem", "row", "size_px", "truth"),
     list: ("cards", "images", "others", "shape"),
     dict: ("choices", "fields"),
     bytes: ("image",),
@@ -53,6 +55,15 @@ def check_fields(given: Values) -> dict[str, str]:
         if name not in known:
             raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
     return dict(texts)
+
+
+def write_options(texts: dict[str, str]) -> list[str]:
+    """The options of the command line for the fields of a recipe."""
+    flags = {name: name.replace("_", "-") for name in texts}
+    return [
+        f"--{'no-' * (text == 'False')}{flags[name]}" if text in ("True", "False") else f"--{flags[name]}={text}"
+        for name, text in texts.items()
+    ]
 
 
 def list_fields() -> list[dict[str, Any]]:

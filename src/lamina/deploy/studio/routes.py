@@ -26,7 +26,7 @@ from lamina.deploy.serve.security import ASSETS
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
-from lamina.deploy.studio.requests import Values, check_fields, check_values, list_fields
+from lamina.deploy.studio.requests import Values, check_fields, check_values, list_fields, write_options
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
@@ -139,9 +139,7 @@ async def train(studio: Studio, given: Values) -> dict[str, Any]:
     words = ["train", *([net] if net else []), f"--data={studio.data.check(given['source'])}", *_load(studio, given)]
     words += [f"--recipe={given['recipe']}"] if net and given.get("recipe") else []
     words += [f"--time={given['time']}"] if given.get("time") else []
-    for name, text in check_fields(given).items():
-        flag = name.replace("_", "-")
-        words.append(f"--{'no-' * (text == 'False')}{flag}" if text in ("True", "False") else f"--{flag}={text}")
+    words += write_options(check_fields(given))
     run = studio.choose_name(given.get("name", ""), "chosen" if not net else net if net in zoo.NAMES else "net")
     words += [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
     return studio.jobs.start(words, run, is_training=True).to_json()
@@ -166,10 +164,13 @@ async def branch(studio: Studio, given: Values) -> Any:
     """Create a branch of a run and train it."""
     path, fields = studio.find_run(given["run"]), check_fields(given)
     name = studio.choose_name(given["name"], "") if given.get("name") else None
-    place = "run_views.make_branch", path, given["file"], given["steps"], fields, given.get("net", ""), name
+    epoch, net = given["epoch"], given.get("net", "")
+    words = ["lamina", "branch", str(path), f"--from-epoch={epoch}", *write_options(fields)]
+    words += [f"--net={', '.join(split_text(net))}"] if net else []
+    place = "run_views.make_branch", path, epoch, fields, net, name
 
     async def make() -> dict[str, Any]:
-        made = await studio.slow.call(*place, studio.data.runs_dir)
+        made = await studio.slow.call(*place, studio.data.runs_dir, words)
         return studio.jobs.start(["resume", str(studio.data.runs_dir / made)], made, is_training=True).to_json()
 
     return await asyncio.shield(make())  # no branch without its training, even if the client leaves
@@ -226,7 +227,7 @@ ACTIONS: dict[str, Action] = {
     "branch": branch,
     "run": compute("run_views.describe_run", "runs folder", "run name", is_quick=True),
     "runs": compute("run_views.list_runs", "runs folder", is_quick=True),
-    "checkpoints": compute("run_views.list_checkpoints", "run", is_quick=True),
+    "checkpoints": compute("run_views.list_epochs", "run", is_quick=True),
     "report": compute("results.show_report", "run"),
     "cell": compute("results.show_cell", "run", "problem", "truth", "predicted"),
     "units": compute("results.show_units", "run", "layer"),

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import ast
 import base64
-import json
-import math
-from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from safetensors import SafetensorError, safe_open
 
 from lamina.data import thumbnails
 from lamina.deploy.serve.explanation import encode_png
-from lamina.deploy.studio.jobs import CHECKPOINTS
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.errors import LaminaError, RunError
+from lamina.errors import LaminaError
 from lamina.evaluation.reports import Report
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.nets import parse_net
 from lamina.runs.branching import branch_run
+from lamina.runs.checkpoints import list_checkpoints
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.training.activations import activations
 from lamina.training.model import Model
-from lamina.training.tensors import METADATA
 
 FILTERS = UNITS = 16  # shown
 ROW = 8  # tiles side by side
@@ -91,55 +85,27 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
         "rows": run.folder.history.epochs(),
         "report": None if report is None else str(report),
-        "checkpoints": list_checkpoints(run.path),
+        "checkpoints": list(list_checkpoints(run)),
         "folder": str(run.path.resolve()),
     }
 
 
-def list_checkpoints(path: Path) -> list[dict[str, Any]]:
-    """The checkpoints of a run to branch from, the last one first; none in the first epoch."""
-    run, found = load_run(path), dict[int, str]()
-    rows = run.folder.history.epochs()
-    if not rows:
-        return []
-    images = round(rows[0]["images_per_second"] * rows[0]["train_seconds"])
-    per_epoch = math.ceil(images / run.record.recipe.batch_size)
-    kept = sorted((path / CHECKPOINTS).glob("*.safetensors"))
-    for file in [*kept, run.folder.before_fall_file, run.folder.checkpoint_file]:
-        with suppress(OSError):  # removed, because there are too many
-            found.setdefault(_read_steps(file, file.stat().st_mtime_ns), file.name)  # a training replaces the last
-    steps = sorted(filter(None, found), reverse=True)
-    return [{"steps": one, "epoch": round(one / per_epoch, 3), "file": found[one]} for one in steps]
-
-
-def find_file(path: Path, file: str) -> Path:
-    return path / file if (path / file).exists() else path / CHECKPOINTS / file
-
-
-@lru_cache(maxsize=1000)
-def _read_steps(file: Path, _: int) -> int:
-    """The number of steps before a checkpoint, which was written at a given time; 0 if it is damaged."""
-    try:
-        with safe_open(file, framework="np") as opened:
-            stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
-        return int(json.loads(stored.get("values", "{}")).get("steps_done", 0))
-    except (SafetensorError, ValueError):
-        return 0
+def list_epochs(path: Path) -> list[float]:
+    """The numbers of epochs after which a run can branch, the last one first."""
+    return list(list_checkpoints(load_run(path)))
 
 
 def make_branch(
-    path: Path, file: str, steps: int, given: dict[str, str], layers: str, name: str | None, runs_dir: Path
+    path: Path, epoch: float, given: dict[str, str], layers: str, name: str | None, runs_dir: Path, command: list[str]
 ) -> str:
-    """Create a branch of a run from the checkpoint in ``file`` after ``steps``; returns the name of the new run."""
+    """Create a branch of a run from the checkpoint after ``epoch``; returns the name of the new run."""
     run = load_run(path)
-    if not any((one["file"], one["steps"]) == (file, steps) for one in list_checkpoints(path)):
-        raise RunError(f"{path.name} no longer has this checkpoint. Choose one from the list again.")
     recipe = replace(run.record.recipe, **read_fields(given))
     net = parse_net(layers) if layers and run.record.net is not None else None
     if net is not None and run.record.net is not None:
         net = net.with_outputs(run.record.task.outputs)
         net = None if net == run.record.net.with_outputs(run.record.task.outputs) else net
-    return branch_run(run, find_file(path, file), recipe=recipe, net=net, name=name, runs_dir=runs_dir).path.name
+    return branch_run(run, epoch, recipe=recipe, net=net, name=name, runs_dir=runs_dir, command=command).path.name
 
 
 def read_fields(given: dict[str, str]) -> dict[str, Any]:

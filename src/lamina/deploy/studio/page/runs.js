@@ -116,7 +116,7 @@ function showRow(run) {
 
 // Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced by another.
 function showCheckpoints(run) {
-  const found = run.checkpoints.map((one) => [JSON.stringify(one), `epoch ${Number(one.epoch.toFixed(2))}`]);
+  const found = run.checkpoints.map((epoch) => [String(epoch), `epoch ${Number(epoch.toFixed(2))}`]);
   const isGone = picked && found.every(([value]) => value !== picked);
   fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
   if (isGone) tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
@@ -146,7 +146,7 @@ async function edit() {
 }
 
 async function branch() {
-  const given = { run: chosen.run.name, ...JSON.parse(find("checkpoint").value), fields: readFields() };
+  const given = { run: chosen.run.name, epoch: Number(find("checkpoint").value), fields: readFields() };
   isBranching = true;
   update();
   try {
