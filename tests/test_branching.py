@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -149,3 +150,28 @@ def test_the_end_cannot_be_moved_once_the_learning_rate_falls(tmp_path):
     )
     longer.train(data=DATA, progress=False)
     assert len(longer.folder.history.epochs()) == 9
+
+
+def test_a_branch_ends_after_its_own_epochs_if_the_learning_rate_would_have_begun_to_fall(tmp_path):
+    recipe = dataclasses.replace(RECIPE, schedule="trapezoid", epochs=60)
+    run = dataclasses.replace(begin(tmp_path, recipe), dataset=DATA)
+    finish = threading.Event()
+    for event in run.iter_train(data=DATA, save_every_seconds=0, finish=finish):
+        if isinstance(event, Epoch):
+            keep_checkpoint(run.path)
+            if event.epoch == 15:
+                finish.set()
+    run = dataclasses.replace(load_run(run.path), dataset=DATA)
+    ended = run.record.epochs
+    assert 16 < ended < 60
+    shorter = branch_run(run, 15, recipe=dataclasses.replace(recipe, epochs=17), name="shorter", runs_dir=tmp_path)
+    shorter.train(data=DATA, progress=False)
+    rows = shorter.folder.history.epochs()
+    assert len(rows) == 17 and rows[-1]["lr"] < rows[14]["lr"]
+    assert load_run(shorter.path).is_finished
+    falling = 16
+    slower = branch_run(run, falling, recipe=dataclasses.replace(recipe, lr=1e-5), name="slower", runs_dir=tmp_path)
+    slower.train(data=DATA, progress=False)
+    assert len(slower.folder.history.epochs()) == ended and load_run(slower.path).is_finished
+    with pytest.raises(LaminaError, match="or an earlier checkpoint"):
+        branch_run(run, recipe=dataclasses.replace(recipe, lr=1e-5), runs_dir=tmp_path)

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from lamina.errors import RunError, escape
 
+METADATA = "lamina"  # entry of safetensors files, with their plain values
 RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
 
 
@@ -91,6 +92,10 @@ def damaged(what: str, why: object, remedy: str = RESTORE) -> RunError:
     return RunError(f"{what} is damaged: {str(why).rstrip('.')}. {remedy}")
 
 
+class LockedError(RunError):
+    """Another process or thread trains the run in a folder."""
+
+
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other processes from training the run in a folder during the block; a crash releases the lock."""
@@ -115,7 +120,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
                     "this process",
                     "Wait for the other thread, or finish or close() the open iterator of run.iter_train().",
                 )
-        raise RunError(f"{folder} is being trained by {process}. {remedy}") from error
+        raise LockedError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:
         raise RunError(
             f"Cannot write to {folder}: {error.strerror}. Training needs a writable folder; check its permissions."

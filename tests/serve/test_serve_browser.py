@@ -61,7 +61,7 @@ def test_a_dropped_or_pasted_image_gets_the_prediction_of_lamina_predict(page, r
         expect(card.locator(".predicted")).to_have_text(expected["predicted"])
         row = card.get_by_role("row").nth(1)
         expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
-        expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f}%")
+        expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f} %")
         expect(page.get_by_role("status")).to_contain_text(f"shapes predicts {expected['predicted']}.")
         expect(page.get_by_alt_text("Your image")).to_be_visible()
         page.reload()

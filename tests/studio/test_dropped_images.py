@@ -210,7 +210,7 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
 
 def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
     save_image(tmp_path, "pets", "cat", encode(noise()))
-    with pytest.raises(DataError, match="start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start lamina studio with another --data"):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):
         DataFolder(tmp_path, tmp_path / "runs").check_new("runs ")
@@ -251,7 +251,7 @@ def test_names_that_a_spreadsheet_would_execute_or_that_are_not_utf_8_come_back(
     assert folder.find_corrections("shapes") == tmp_path / "runs/shapes-corrections.csv"
     kept = folder.correct("shapes", {})
     assert kept == {"=1+1.png": "@home", 'a,"b".png': "x", "caf\\udce9.png": "y"}
-    assert "'=1+1.png,'@home" in (tmp_path / "runs/shapes-corrections.csv").read_text()
+    assert '"\'=1+1.png","\'@home"' in (tmp_path / "runs/shapes-corrections.csv").read_text()
 
 
 def test_a_full_disk_keeps_the_earlier_corrections(tmp_path, monkeypatch):

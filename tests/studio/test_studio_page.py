@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -370,21 +371,92 @@ def test_the_page_asks_for_little_while_a_run_trains(page: Page, studio: Studio)
     assert set(asked) <= {"checkpoints", "events"}
 
 
-def test_likely_label_issues_can_be_corrected(page: Page, studio: Studio):
+def write_swapped(folder: Path) -> None:
+    """Images of two classes, of which four are in the wrong folder."""
     for number in range(60):
         kind = "round" if number % 2 else "square"
-        folder = studio.folder / "swapped" / (kind if number > 3 else "square" if kind == "round" else "round")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.png").write_bytes(draw(kind, number)["buffer"])
+        label = kind if number > 3 else "square" if kind == "round" else "round"
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / f"{number}.png").write_bytes(draw(kind, number)["buffer"])
+
+
+def show_one_issue_at_a_time(route: Route):
+    script = route.fetch()
+    route.fulfill(response=script, body=script.text().replace("SHOWN_ISSUES = 50", "SHOWN_ISSUES = 1"))
+
+
+def test_likely_label_issues_can_be_corrected(page: Page, studio: Studio):
+    write_swapped(studio.folder / "swapped")
+    page.route("**/labels.js", show_one_issue_at_a_time)
     page.reload()
     page.get_by_role("combobox", name="Data").select_option("swapped")
     page.get_by_role("button", name="Check the labels").click()
     issues = page.get_by_role("list", name="Labels that are likely incorrect").locator("> li")
-    expect(issues.first).to_be_visible()
+    expect(issues).to_have_count(1)
+    page.get_by_role("button", name="Show more").click()
+    expect(issues).to_have_count(2)
+    expect(issues.nth(1).get_by_role("button", name="Keep")).to_be_focused()
     assert Axe().run(page).response["violations"] == []
     issues.first.get_by_role("button", name="Leave out").click()
     expect(page.locator("#corrections")).to_have_text("1 correction applies to all trainings")
     expect(issues.first.get_by_role("button", name="Leave out")).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_issues_that_a_check_found_come_back_after_a_reload_and_images_that_were_left_out_are_still_shown(
+    page: Page, studio: Studio
+):
+    write_swapped(studio.folder / "swapped")
+    (source,) = [one["source"] for one in studio.act("state")["data"] if one["source"].endswith("swapped")]
+    number = studio.act("inspect", source=source, labels=True)["number"]
+
+    def find_issues() -> list[dict]:
+        return next(one["found"] for one in studio.act("state")["jobs"] if one["number"] == number) or []
+
+    wait_for(find_issues)
+    first = find_issues()[0]
+    studio.act("correct", source=source, choices={first["image"]: "exclude"})
+    page.reload()
+    page.get_by_role("combobox", name="Data").select_option("swapped")
+    issues = page.get_by_role("list", name="Labels that are likely incorrect").locator("> li")
+    expect(issues.first).to_contain_text(first["image"])
+    page.get_by_role("button", name="Done").click()
+    expect(issues).to_have_count(0)
+
+
+def test_corrections_that_no_longer_fit_the_data_can_be_undone(page: Page, studio: Studio):
+    studio.act("correct", source="shapes", choices={"train/00000": "no class"})
+    page.reload()
+    expect(page.locator("#data-view")).to_contain_text("'no class'")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#data-view")).to_contain_text("single-label, 10 classes")
+
+
+def test_diagnoses_appear_while_the_net_trains(page: Page):
+    use_net(page)
+    page.get_by_label("lr", exact=True).fill("1e-7")
+    train(page, 5000)
+    expect(page.locator("#diagnoses")).to_contain_text("learning rate too low")
+    expect(page.get_by_role("status")).to_have_text(EPOCH)
+
+
+def test_the_images_of_a_dropped_folder_are_saved_as_a_class(page: Page, studio: Studio):
+    folder = studio.folder / "mine" / "inner"
+    folder.mkdir(parents=True)
+    for number in range(3):
+        (folder.parent if number else folder).joinpath(f"{number}.png").write_bytes(draw("round", number)["buffer"])
+    (folder / ".hidden").write_text("no image")
+    page.get_by_role("button", name="New classes …").click()
+    place = page.locator("#making fieldset").first
+    place.get_by_role("textbox").fill("round")
+    box = place.bounding_box()
+    assert box is not None
+    dragged = {"items": [], "files": [str(folder.parent)], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        at = {"x": box["x"] + 20, "y": box["y"] + box["height"] - 20}
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": dragged, **at})
+    expect(place).to_contain_text("3 images")
+    assert len(list((studio.folder / "my-images" / "round").glob("*.png"))) == 3
 
 
 def test_a_run_counts_for_the_station_with_its_settings(page: Page, studio: Studio):

@@ -26,13 +26,14 @@ from lamina import Preparation, Recipe, load_data, load_run, train
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
-from lamina.deploy.studio.jobs import NICENESS
-from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
+from lamina.deploy.studio.jobs import NICENESS, Jobs
+from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
 from lamina.runs.checkpoints import keep_checkpoint, kept_folder
+from lamina.runs.stored import find_runs
 
 PAGE = files("lamina.deploy.studio").joinpath("page")
 
@@ -64,6 +65,11 @@ def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
     )
     with opening(tmp_path, "--browser", BROWSER=f"{sys.executable} {browser} %s"):
         wait_for((tmp_path / "seen").exists)
+
+
+def test_the_process_that_serves_the_page_does_not_load_torch():
+    code = "import sys, lamina.deploy.studio.opening; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_another_address_requires_a_token(tmp_path, capsys):
@@ -257,12 +263,8 @@ def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
             with pytest.raises(LaminaError, match="The studio is busy with other results"):
                 await process.call(*times)
             monkeypatch.undo()
-            later = [asyncio.create_task(process.call(*times, is_outdated_by_next=True)) for _ in range(3)]
-            await asyncio.sleep(0)
             os.kill(child.pid, signal.SIGCONT)
-            *outdated, newest = await asyncio.gather(*later, return_exceptions=True)
-            assert [str(one) for one in outdated] == ["A newer request replaces this one."] * 2
-            assert len(newest) == 5 and multiprocessing.active_children() == [child]
+            assert len(await process.call(*times)) == 5 and multiprocessing.active_children() == [child]
         finally:
             process.close()
 
@@ -384,8 +386,8 @@ def test_every_layer_can_be_added_and_edited(layer):
     assert card["name"] == layer["name"]
     assert layer["meaning"]
     if card["arguments"] is not None:
-        arguments = {one["name"]: one["value"] for one in card["arguments"]}
-        assert repr(parse_net(write_layer({"name": card["name"], "arguments": arguments}))[0]) == card["text"]
+        arguments = ", ".join(f"{one['name']}={one['value']}" for one in card["arguments"])
+        assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
 
 
 def test_an_error_is_at_the_card_that_causes_it():
@@ -424,6 +426,14 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
             folder.check(source)
 
 
+def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
+    first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
+    assert first.reserve("net-1")
+    assert not second.reserve("net-1")
+    assert second.reserve("net-2")
+    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
+
+
 @pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])
 def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
     photos = tmp_path / "photos"
@@ -433,7 +443,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     folder = DataFolder(photos, photos / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
-    with pytest.raises(DataError, match="start lamina studio with another --data"):
+    with pytest.raises(DataError, match="Start lamina studio with another --data"):
         folder.check_new("more")  # would be a class
     for name in ("run.json", ".lock"):
         (photos / "runs" / "x" / name).touch()

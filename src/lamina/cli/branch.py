@@ -22,7 +22,7 @@ def run(options: BranchOptions, terminal: Terminal) -> int:
     if options.net is None or origin.record.net is None:
         origin = add_module(origin, options.net, terminal)
     else:
-        net = parse_net(options.net).with_outputs(origin.record.task.outputs)
+        net = parse_net(options.net)
     branch = branch_run(
         replace(origin, dataset=choose_run_data(origin, options.data, terminal)), options.from_epoch,
         recipe=replace(origin.record.recipe, **options.given), net=net, name=options.name, runs_dir=options.runs_dir,
@@ -30,7 +30,7 @@ def run(options: BranchOptions, terminal: Terminal) -> int:
     )  # fmt: skip
     for line in (f"recipe: {describe_recipe(branch.record.recipe)}", *str(Started(branch)).split("\n")):
         terminal.remark(line)
-    finish = threading.Event()
+    finish = threading.Event() if options.progress else None  # as for lamina resume
     with terminal.progress() as show_progress:
         events = branch.iter_train(finish=finish)
         (*_, branch), stopped_by = play(events, terminal, show_progress, run=branch, finish=finish)

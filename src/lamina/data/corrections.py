@@ -89,11 +89,11 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     So a run does not depend on the files, and columns and rows that change nothing make no other data set.
     """
     tables, rule = read_corrections(preparation), preparation.group_from
-    excluded = None if preparation.exclude is None else _format_rows([(image,) for image, _ in tables[-1][1]])
+    excluded = None if preparation.exclude is None else format_rows([(image,) for image, _ in tables[-1][1]])
     contained = replace(
         preparation,
         labels_from=tuple(
-            _format_rows([("image", "correct"), *rows]) for _, rows in tables[: len(preparation.labels_from)]
+            format_rows([("image", "correct"), *rows]) for _, rows in tables[: len(preparation.labels_from)]
         ),
         exclude=excluded,
         group_from=read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule,
@@ -101,7 +101,8 @@ def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
     return tables, contained
 
 
-def _format_rows(rows: Sequence[Sequence[str | None]]) -> str:
+def format_rows(rows: Sequence[Sequence[str | None]]) -> str:
+    """A table as ``labels_from`` reads it."""
     text = io.StringIO()
     csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
         [guard(cell or "") for cell in row] for row in rows

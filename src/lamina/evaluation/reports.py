@@ -117,7 +117,7 @@ class Report(ABC):
         """A gain in percentage points; for regression, in the unit of the numbers."""
         return f"{100 * gain:.1f} points" if self.score.is_fraction else f"{gain:.4g}"
 
-    def _describe_score(self, mean_of: str = "") -> str:
+    def describe_score(self, mean_of: str = "") -> str:
         """The score with its interval and the number of images."""
         words = f"{self.split} {self.score.title} {self.score.format(self.score.value, 1)}{mean_of}"
         if self.score_interval is None:
@@ -251,7 +251,7 @@ class ClassReport(Report):
         accuracies = {"": self.accuracy, "top-5 ": self.top5_accuracy, "balanced ": self.balanced_accuracy}
         others = {f"{name}accuracy": value for name, value in accuracies.items()}
         lines = [
-            self._describe_score(),
+            self.describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
             self._describe_others(others, self.calibration_error, self.uncalibrated_error),
         ]
@@ -320,7 +320,7 @@ class LabelReport(Report):
         precision, micro, macro = self.mean_average_precision, self.micro_f1, self.macro_f1
         others = {"mean average precision": precision, "micro F1": micro, "macro F1": macro}
         return [
-            self._describe_score(),
+            self.describe_score(),
             f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
             f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
             self._describe_others(others, self.calibration_error, self.uncalibrated_error),
@@ -357,7 +357,7 @@ class NumberReport(Report):
     def _metric_lines(self) -> list[str]:
         mean_of = f", the mean of {len(self.numbers)} numbers" if len(self.numbers) > 1 else ""
         return [
-            self._describe_score(mean_of),
+            self.describe_score(mean_of),
             f"{self.describe_baseline()}: {self.baseline.value:.4g}, {self._describe_gain()}",
             f"loss {self.loss:.4f}",
         ]

@@ -20,6 +20,7 @@ from lamina.runs.start import create_folder
 from lamina.training.checkpoint import Checkpoint
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import Fall
 from lamina.values import explain_call
 
 
@@ -41,8 +42,8 @@ def branch_run(
 
     Args:
         run: The run to branch from, which stays as it is.
-        epoch: Number of epochs before the checkpoint to continue from; by default the last checkpoint. Other than the
-            last, a run keeps checkpoints in the studio, and before the learning rate falls at the end.
+        epoch: Number of epochs before the checkpoint to continue from; by default the last checkpoint. Besides it,
+            a run has the checkpoint before the fall of the learning rate, and those that the studio kept.
         recipe: Another recipe; by default the run's.
         net: Another net whose weights have the same names and shapes, such as one with another dropout probability.
         name: Name of the new run; by default date, net and a number.
@@ -73,15 +74,16 @@ def branch_run(
     if stored is None:
         raise RunError(f"{run.path} has no checkpoint yet. Train it for at least one epoch.")
     old, dataset = run.record, find_dataset(run.folder, run.record, run.dataset)
-    is_same = recipe in (None, old.recipe) and net in (None, old.net)
+    net = old.net if net is None else net.with_outputs(old.task.outputs)
+    is_same = recipe in (None, old.recipe) and net == old.net
     record = dataclasses.replace(
         old,
         recipe=recipe or old.recipe,
-        net=net or old.net,
+        net=net,
         command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),
         considered=(),
-        late_end=old.late_end if is_same else None,
+        late_end=old.late_end if is_same or stored.standing.is_falling else None,
     )
     training = _make(run, record, dataset)
     if not is_same:
@@ -93,9 +95,10 @@ def branch_run(
             f"The net does not fit the weights of {run.path}: {error}. Change only settings without weights, such as "
             "the probability of Dropout."
         ) from error
-    if training.recipe.epochs <= training.epochs_done and record.late_end is None and not is_same:
-        done = training.epochs_done
-        raise RecipeError(f"epochs is {record.recipe.epochs}, but the checkpoint is after epoch {done}. Use a number "
+    done = training.epochs_done
+    is_over = training.recipe.epochs <= done if record.late_end is None else training.is_finished
+    if is_over and not is_same:
+        raise RecipeError(f"epochs is {record.epochs}, but the checkpoint is after epoch {done}. Use a number "
                           f"above {done}, or an earlier checkpoint.")  # fmt: skip
     begin = round(training.steps_done / training.steps_per_epoch, 3)
     record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), begin))
@@ -136,11 +139,16 @@ def fit_checkpoint(checkpoint: Checkpoint, old: Training, new: Training) -> Chec
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("averaged.") or name in averaged}
     for name in averaged - tensors.keys():
         tensors[name] = tensors[name.replace("averaged.", "live.", 1)]
+    steps_done, plan, falls = epochs_done * new.steps_per_epoch + rest, new.ending.plan, standing.falls
+    if moves_end:
+        falls = ()
+        if plan.steps is not None and plan.is_falling(steps_done) and steps_done < plan.steps:
+            falls = (Fall(steps_done, plan.steps),)  # it would have begun by now, so it begins here
     standing = dataclasses.replace(
         standing,
-        steps_done=epochs_done * new.steps_per_epoch + rest,
+        steps_done=steps_done,
         rewinds=0 if before.lr != after.lr else standing.rewinds,
         optimizer=groups | weights,
-        falls=() if moves_end else standing.falls,
+        falls=falls,
     )
     return Checkpoint(tensors, standing)

@@ -8,13 +8,15 @@ import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 
 from lamina.errors import RunError
-from lamina.files import write_atomically
-from lamina.runs.run import Run
-from lamina.training.tensors import METADATA
+from lamina.files import METADATA, write_atomically
+
+if TYPE_CHECKING:  # the studio's web process, which does not load torch, keeps checkpoints
+    from lamina.runs.run import Run
 
 KEPT_BYTES, KEPT_FILES = 2 * 10**9, 50  # of the checkpoints of a run; beyond them, every second one is removed
 
@@ -42,8 +44,8 @@ def list_checkpoints(run: Run) -> dict[float, Path]:
 def find_checkpoint(run: Run, epoch: float) -> Path:
     found = list_checkpoints(run)
     if epoch not in found:
-        choice = f"Choose from {', '.join(f'{one:g}' for one in sorted(found))}." if found else "It has no others."
-        raise RunError(f"{run.path} has no checkpoint after epoch {epoch:g}. {choice}")
+        choice = f"Choose from {', '.join(f'{one:.10g}' for one in sorted(found))}." if found else "It has no others."
+        raise RunError(f"{run.path} has no checkpoint after epoch {epoch:.10g}. {choice}")
     return found[epoch]
 
 
@@ -68,8 +70,6 @@ def keep_checkpoint(run: Path) -> None:
         folder.mkdir(exist_ok=True)
         try:
             os.link(current, kept)
-        except FileNotFoundError:
-            return
         except OSError:  # a file system without links
             write_atomically(kept, current.read_bytes())
         files = sorted(folder.glob("*.safetensors"))

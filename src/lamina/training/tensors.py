@@ -12,9 +12,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from lamina.files import damaged, parse_object
-
-METADATA = "lamina"
+from lamina.files import METADATA, damaged, parse_object
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ ASSETS = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
-    "/api.js": ("api.js", "text/javascript"),
+    "/request.js": ("request.js", "text/javascript"),
     "/view.js": ("view.js", "text/javascript"),
     "/openapi.json": ("openapi.json", "application/json"),
 }

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamina.data import NAMES
-from lamina.data.corrections import ADVICE
+from lamina.data.corrections import ADVICE, format_rows
+from lamina.data.formats import SUFFIXES
 from lamina.data.option_files import read_pairs, read_rows
 from lamina.data.sources.downloads import PUBLISHED, downloaded_path
+from lamina.data.sources.table import SUFFIXES as TABLES
 from lamina.data.splits import find_splits
 from lamina.errors import DataError
 from lamina.files import write_atomically
-from lamina.text import guard
 
-FILES = (".zip", ".tar", ".tgz", ".gz", ".npz", ".csv", ".tsv", ".parquet", ".jsonl")
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic")
+FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
 MOST_LISTED = 200
 MARK = ".made-by-lamina-studio"  # file in each set that is made on the page; the studio changes no other folders
 CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
@@ -65,7 +63,7 @@ class DataFolder:
 
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
         """Add labels by image (or ``exclude``; empty: none) to this table; returns all. ``None`` deletes the table."""
-        file, text = self.find_corrections(source), io.StringIO()
+        file = self.find_corrections(source)
         if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
             raise DataError(
                 f"{file} has other columns than image and correct, so the studio did not make it. To correct labels "
@@ -75,20 +73,21 @@ class DataFolder:
         given = (choices or {}).items()
         kept |= {image.encode("utf-8", "backslashreplace").decode(): label for image, label in given}
         kept = {image: label for image, label in kept.items() if label and choices is not None}
-        rows = [("image", "correct"), *kept.items()]
-        csv.writer(text, lineterminator="\n").writerows(map(guard, row) for row in rows)
+        table = format_rows([("image", "correct"), *kept.items()])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, text.getvalue()) if kept else file.unlink(missing_ok=True)
+            write_atomically(file, table) if kept else file.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"Cannot write {file}: {error.strerror or error}. Free some space; try again.") from None
         return kept
 
     def check_new(self, name: str) -> Path:
         """The folder for new data sets; ``DataError`` if a set of this name would not be one there."""
-        if self._is_own() or self.path / name.strip() == self.runs_dir.resolve():
-            reason = f"{self.path} is itself a data set, or the folder of the runs; {name} would become a part of it"
-            raise DataError(f"{reason}. Use another name, or start lamina studio with another --data.")
+        if self.path / name.strip() == self.runs_dir.resolve():
+            raise DataError(f"{name} is the folder of the runs. Use another name.")
+        if self._is_own():
+            reason = f"{self.path} is itself a data set, of which {name} would become a class"
+            raise DataError(f"{reason}. Start lamina studio with another --data.")
         return self.path
 
     def _is_own(self) -> bool:
@@ -122,23 +121,19 @@ def _is_data(path: Path) -> bool:
 
 
 def _has_splits(path: Path | str) -> bool:
-    return any(_has_classes(folder) for folder in _list_folders(path) if find_splits([Path(folder).name]))
+    return any(find_splits([Path(one).name]) and _has_classes(one) for one in _list_some(path))
 
 
 def _has_classes(path: Path | str) -> bool:
-    return any(map(_has_image, _list_folders(path)))
+    return any(map(_has_image, _list_some(path)))
 
 
 def _has_image(path: Path | str) -> bool:
-    return any(file.lower().endswith(IMAGES) for file in _list_some(path))
-
-
-def _list_folders(path: Path | str) -> list[str]:
-    return [one for one in _list_some(path) if os.path.isdir(one)]  # noqa: PTH112 (never raises)
+    return any(one.lower().endswith(SUFFIXES) for one in _list_some(path))
 
 
 def _list_some(path: Path | str) -> list[str]:
-    """Some entries of a folder; none if it cannot be read."""
+    """Some entries of a folder; none of a file, or if it cannot be read."""
     try:
         with os.scandir(path) as entries:
             return [entry.path for entry, _ in zip(entries, range(50), strict=False)]

@@ -10,7 +10,6 @@ import time
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
 
 from lamina.data import Dataset, Preparation, load_data
@@ -18,7 +17,7 @@ from lamina.deploy.serve.explanation import encode_png
 from lamina.errors import DataError, NetError
 from lamina.nets import Shape, parse_net
 from lamina.nets.costs import summarize_layers
-from lamina.targets import REGRESSION
+from lamina.targets import BINARY, SINGLE_LABEL
 from lamina.training.task import task_of
 
 SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
@@ -41,38 +40,32 @@ def preview_data(source: str, size_px: int | None, val: str | None, corrections:
     """The shape and the outputs that a net needs, and some training images of each class."""
     dataset = load_source(source, size_px, val, corrections)
     images = dataset.train
-    groups: list[dict[str, Any]] = []
-    counts = images.target_counts()
-    if images.kind is REGRESSION or images.targets.ndim > 1:
-        rows = list(range(min(len(images), SHOWN_CLASSES * SHOWN_IMAGES // 2)))
-        groups.append({"name": "some training images", "count": len(images), "rows": rows})
-    else:
-        names = images.kind.class_names(images.target_names)
-        for place, name in enumerate(names[:SHOWN_CLASSES]):
-            rows = np.flatnonzero(images.targets == place)[:SHOWN_IMAGES].tolist()
-            groups.append({"name": name, "count": int(np.sum(images.targets == place)), "rows": rows})
+    samples, counts = images.choose_samples(SHOWN_IMAGES), images.target_counts()
     return {
-        "source": source,
-        "name": dataset.name,
         "shape": list(images.shape),
         "outputs": task_of(images).outputs,
         "kind": images.kind.name,
-        "classes": len(counts),
-        "target_names": list(images.target_names),
+        "classes": len(samples),
+        "labels": list(samples) if images.kind in (SINGLE_LABEL, BINARY) else [],  # that a correction may give
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
         "images": {split: len(own) for split, own in dataset.splits.items()},
         "groups": [
-            {**group, "images": [{"row": row, "png": encode_png(images.pixels[row])} for row in group["rows"]]}
-            for group in groups
+            {
+                "name": name,
+                "count": counts.get(name, len(images)),
+                "images": [{"row": row, "png": encode_png(images.pixels[row])} for row in rows],
+            }
+            for name, rows in list(samples.items())[:SHOWN_CLASSES]
         ],
     }
 
 
-def draw_images(source: str, size_px: int | None, val: str | None, corrections: str | None, sights: Any) -> list[str]:
-    """The images with these splits and names, as PNG."""
-    splits = load_source(source, size_px, val, corrections).splits
-    return [encode_png(splits[split].pixels[splits[split].names.index(name)]) for split, name in sights]
+def draw_images(source: str, size_px: int | None, val: str | None, _: str | None, names: list[str]) -> list[str]:
+    """The images with these names, as PNG; corrections may have excluded them, or moved them to another split."""
+    splits = load_source(source, size_px, val, None).splits.values()
+    places = {name: (images, row) for images in splits for row, name in enumerate(images.names)}
+    return [encode_png(images.pixels[row]) for images, row in map(places.__getitem__, names)]
 
 
 def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:

@@ -23,6 +23,7 @@ from lamina.errors import RunError
 from lamina.runs.checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
+LABELS = "--labels-from="
 WITH_PROGRESS = ("train", "resume", "data")
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
@@ -45,6 +46,8 @@ class Job:
     is_stopping: bool = False
     is_finishing: bool = False
     process: Process | None = field(default=None, repr=False)
+    about: dict[str, Any] | None = None  # the data set whose labels it checks
+    found: list[dict[str, Any]] | None = field(default=None, repr=False)  # label issues
 
     @property
     def is_active(self) -> bool:
@@ -52,7 +55,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
-        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing")
+        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "about", "found")
         return {"event": "job", "command": command} | {name: getattr(self, name) for name in shown}
 
 
@@ -69,17 +72,35 @@ class Jobs:
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one training at a time, in order of arrival
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    def start(self, words: Sequence[str], run: str = "", *, is_training: bool = False) -> Job:
+    def start(
+        self, words: Sequence[str], run: str = "", *, is_training: bool = False, about: dict[str, Any] | None = None
+    ) -> Job:
         """Start a command, or queue it if it trains."""
         if self.is_closing:
             raise RunError("The studio is ending in its terminal. Start lamina studio again.")
-        job = Job(next(self._numbers), tuple(words), run, is_training)
+        job = Job(next(self._numbers), tuple(words), run, is_training, about=about)
         self.jobs.append(job)
         self._announce(job)
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if run:
+            task.add_done_callback(lambda _: self._release(run))
         return job
+
+    def reserve(self, run: str) -> bool:
+        """Mark a name as taken until its training ends; ``False`` if another studio has marked it."""
+        try:
+            (self.runs_dir / f".{run}").mkdir(parents=True)
+        except FileExistsError:
+            return False
+        except OSError:
+            return True  # the training says why it cannot write there
+        return True
+
+    def _release(self, run: str) -> None:
+        with suppress(OSError):  # never marked
+            (self.runs_dir / f".{run}").rmdir()
 
     def find_active(self, run: object, number: object = None) -> Job | None:
         """The job in progress that trains a run, or that has a number."""
@@ -146,11 +167,13 @@ class Jobs:
 
     async def _execute(self, job: Job) -> tuple[int, str]:
         """Run the command and pass on its events; returns its exit status and its last line on stderr."""
+        # Corrections that were undone while the command waited no longer apply.
+        words = [one for one in job.words if not one.startswith(LABELS) or Path(one.removeprefix(LABELS)).is_file()]
         job.process = process = await asyncio.create_subprocess_exec(
             *(() if job.is_training or os.name == "nt" else ("nice", "-n", str(NICENESS))),
             sys.executable,
             "-P",  # import no modules from the current folder
-            *("-m", "lamina", *job.words, "--json", *["--progress"] * (job.words[0] in WITH_PROGRESS)),
+            *("-m", "lamina", *words, "--json", *["--progress"] * (job.words[0] in WITH_PROGRESS)),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -176,6 +199,9 @@ class Jobs:
                 continue
             if event["event"] == "epoch" and job.run:
                 await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
+            if event["event"] == "labels":
+                job.found = event["label_issues"]  # for pages that open later
+                continue
             for finding in event.get("findings", ()):
                 finding |= {name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")}
             event.pop("duplicates", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lamina import zoo
@@ -50,14 +50,6 @@ def format_layers(net: Net) -> str:
     return ",\n".join(map(repr, net))
 
 
-def write_layer(card: Mapping[str, Any]) -> str:
-    """The Python of an edited card: the texts of its arguments by name, or the text of the whole layer."""
-    if "arguments" not in card:
-        return str(card["text"])
-    arguments = ", ".join(f"{name}={text}" for name, text in card["arguments"].items() if str(text).strip())
-    return f"{card['name']}({arguments})"
-
-
 def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) -> dict[str, Any]:
     """The cards of layers written in Python, with costs for images of ``shape``, and the first error with its card."""
     cards: list[dict[str, Any]] = []
@@ -88,17 +80,15 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
             }
             at = out_shape
         except NetError as error:
-            problem = problem or _name_place(card, place, len(layers), str(error))
-    net = Net(*parsed) if len(parsed) == len(cards) else None
-    if net is not None and not problem and shape is not None and outputs is not None:
-        try:
-            net.check(shape, outputs)
-        except NetError as error:
-            problem = str(error)
-            if cards:
-                cards[-1]["problem"] = problem
+            card["problem"] = str(error)
+            problem = problem or f"layer {place + 1} of {len(layers)}, {error}"
     if not cards:
         problem = "The net has no layers. Add one, such as Output()."
+    elif shape is not None and outputs is not None and not problem:
+        try:
+            Net(*parsed).check(shape, outputs)
+        except NetError as error:
+            problem = cards[-1]["problem"] = str(error)
     return {
         "cards": cards,
         "problem": problem,
@@ -111,11 +101,6 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
 def split_text(text: str) -> list[str]:
     """The layers in Python text, each as its own text; ``NetError`` if the text is not a list of layers."""
     return [repr(layer) for layer in parse_net(text)]
-
-
-def _name_place(card: dict[str, Any], place: int, layers: int, message: str) -> str:
-    card["problem"] = message
-    return f"layer {place + 1} of {layers}, {message}"
 
 
 def _list_arguments(layer: Layer) -> list[dict[str, str]] | None:

@@ -83,7 +83,7 @@ def write_python(record: RunRecord) -> str:
         find_checkpoint(load_run(run), epoch)  # raises an error if it is gone
         return (
             f"{head}from lamina.runs.branching import branch_run\n\n{net}"
-            f"run = branch_run(lamina.load_run({run!r}), {epoch:g}, recipe=recipe, net=net)\n{train}"
+            f"run = branch_run(lamina.load_run({run!r}), {epoch}, recipe=recipe, net=net)\n{train}"
         )
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}

@@ -25,7 +25,7 @@ from lamina.deploy.serve.bodies import AsciiJson, Held, refuse
 from lamina.deploy.serve.security import ASSETS
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
-from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text, write_layer
+from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.requests import Values, check_fields, check_values, list_fields, write_options
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import LaminaError, RunError, suggest
@@ -33,8 +33,8 @@ from lamina.files import check_name
 
 REQUEST_BYTES, IMAGE_BYTES = 1_000_000, 32_000_000
 IMAGE_TYPE = "application/octet-stream"
-MADE_FILES = "report.html", "model.onnx"  # in the folder of a run, made and downloaded on request
-SHARED = "/view.js"  # with the page of lamina serve
+MADE_FILES = {"report.html": "report", "model.onnx": "export"}  # in a run, made by these commands, and downloaded
+SHARED = "/request.js", "/view.js"  # with the page of lamina serve
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
 Action: TypeAlias = Callable[["Studio", Values], Awaitable[Any]]
@@ -67,7 +67,8 @@ class Studio:
             return name not in taken and not (self.data.runs_dir / name).exists()
 
         if not given:  # unlike names of lamina train, it begins with no date, so that neither takes the other's
-            return next(filter(is_free, (f"{first}-{number}" for number in itertools.count(1))))
+            names = (f"{first}-{number}" for number in itertools.count(1))
+            return next(name for name in names if is_free(name) and self.jobs.reserve(name))
         check_name(given)
         if not is_free(given):
             raise RunError(f"There is already a run {given}. Use another name, or select the run to continue it.")
@@ -92,7 +93,7 @@ async def get_state(studio: Studio, _: Values) -> dict[str, Any]:
 async def get_net(_: Studio, given: Values) -> dict[str, Any]:
     """The cards of a net, from its Python or from edited cards."""
     try:
-        layers = split_text(given["text"]) if "text" in given else [write_layer(card) for card in given["cards"]]
+        layers = split_text(given["text"]) if "text" in given else list(map(str, given["cards"]))
     except LaminaError as error:
         return {"cards": None, "problem": str(error)}
     shape = tuple(given["shape"]) if "shape" in given else None
@@ -102,15 +103,16 @@ async def get_net(_: Studio, given: Values) -> dict[str, Any]:
 async def time_net(studio: Studio, given: Values) -> Any:
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
-    place = "data_views.time_layers", given["text"], tuple(given["shape"]), given["outputs"]
-    return await studio.slow.call(*place, is_outdated_by_next=True)
+    return await studio.slow.call("data_views.time_layers", given["text"], tuple(given["shape"]), given["outputs"])
 
 
 async def inspect_data(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina data``, whose result is an event."""
     check = ["--labels"] if given.get("labels") else []
     words = ["data", studio.data.check(given["source"]), *_load(studio, given), *check]
-    return studio.jobs.start(words, is_training=bool(check)).to_json()
+    about = {name: given[name] for name in ("source", "size_px", "val") if name in given} if check else None
+    is_corrected = studio.data.find_corrections(given["source"]).exists()  # the page must be able to undo it
+    return studio.jobs.start(words, is_training=bool(check), about=about).to_json() | {"is_corrected": is_corrected}
 
 
 def _load(studio: Studio, given: Values) -> list[str]:
@@ -202,11 +204,10 @@ def compute(function: str, *names: str, is_quick: bool = False) -> Action:
 
 async def make_file(studio: Studio, given: Values) -> dict[str, Any]:
     """Start the command that writes one of the ``MADE_FILES`` of a run."""
-    path = str(studio.find_run(given["run"]))
-    commands = {"report.html": ["report", path], "model.onnx": ["export", path, f"{path}/model.onnx"]}
-    if given["file"] not in commands:
-        raise RunError(f"The studio cannot make {given['file'][:100]!r}. Choose {' or '.join(commands)}.")
-    return studio.jobs.start(commands[given["file"]]).to_json()
+    path, file = studio.find_run(given["run"]), given["file"]
+    if file not in MADE_FILES:
+        raise RunError(f"The studio cannot make {file[:100]!r}. Choose {' or '.join(MADE_FILES)}.")
+    return studio.jobs.start([MADE_FILES[file], str(path), str(path / file)]).to_json()
 
 
 async def list_files(studio: Studio, given: Values) -> dict[str, int]:
@@ -251,7 +252,7 @@ def list_assets() -> dict[str, tuple[str, str]]:
     """For each path in the URL, a file of the page and its type: the only files that the server reads by request."""
     names = sorted(file.name for file in files(__package__).joinpath("page").iterdir())
     served = {name: (name, TYPES[name.rpartition(".")[2]]) for name in names if name.rpartition(".")[2] in TYPES}
-    shared = {SHARED: ASSETS[SHARED]}
+    shared = {path: ASSETS[path] for path in SHARED}
     return {"/": served["index.html"]} | {f"/{name}": asset for name, asset in served.items()} | shared
 
 
@@ -260,7 +261,7 @@ def build_studio(studio: Studio) -> Starlette:
 
     async def stream(request: Request) -> Response:
         log = studio.jobs.log
-        mark = request.headers.get("last-event-id") or request.query_params.get("after") or log.mark(0)
+        mark = request.headers.get("last-event-id") or log.mark(0)
         return StreamingResponse(log.stream(mark), media_type="text/event-stream")
 
     async def send_file(request: Request) -> Response:
@@ -288,7 +289,7 @@ def build_studio(studio: Studio) -> Starlette:
     return Starlette(
         routes=[
             *(
-                Route(path, serve_asset("lamina.deploy.serve" if path == SHARED else str(__package__), *asset))
+                Route(path, serve_asset("lamina.deploy.serve" if path in SHARED else str(__package__), *asset))
                 for path, asset in list_assets().items()
             ),
             Route("/api/events", stream),

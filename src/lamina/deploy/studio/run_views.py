@@ -14,12 +14,12 @@ from jaxtyping import Float32, UInt8
 from lamina.data import thumbnails
 from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.net_cards import format_layers
-from lamina.errors import LaminaError
-from lamina.evaluation.reports import Report
+from lamina.errors import LaminaError, RunError, plural
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.nets import parse_net
 from lamina.runs.branching import branch_run
 from lamina.runs.checkpoints import list_checkpoints
+from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.training.activations import activations
@@ -52,9 +52,9 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     is_here = origin is not None and Path(origin.run).is_relative_to(here)
     return {
         "name": _name(run.path, runs_dir),
-        "net": record.net_name,
+        "net": _name_net(record),
         "data": record.data.name,
-        "score": None if report is None else _describe_score(report),
+        "score": None if report is None else report.describe_score(),
         "epochs": len(run.folder.history.epochs()),
         "planned": record.epochs,
         "is_finished": run.is_finished,
@@ -64,19 +64,16 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     }
 
 
-def _describe_score(report: Report) -> str:
-    score, interval = report.score, report.score_interval
-    text = f"{report.split} {score.title} {score.format(score.value, 1)}"
-    if interval is None:
-        return text
-    low, high = (score.format(end, 1) for end in (interval.low, interval.high))
-    return f"{text} (95 % interval {low.removesuffix(' %')} to {high})"
+def _name_net(record: RunRecord) -> str:
+    if record.net is None or record.net_name != "net":
+        return record.net_name
+    return f"own net of {plural(len(record.net), 'layer', 'layers')} and {record.parameters:,} parameters"
 
 
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
     """A run with its history, net, recipe and checkpoints."""
     run = load_run(runs_dir / name)
-    record, report = run.record, run.report
+    record = run.record
     return _summarize(run, runs_dir) | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
@@ -84,7 +81,6 @@ def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
         "text": None if record.net is None else format_layers(record.net),
         "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
         "rows": run.folder.history.epochs(),
-        "report": None if report is None else str(report),
         "checkpoints": list(list_checkpoints(run)),
         "folder": str(run.path.resolve()),
     }
@@ -101,10 +97,12 @@ def make_branch(
     """Create a branch of a run from the checkpoint after ``epoch``; returns the name of the new run."""
     run = load_run(path)
     recipe = replace(run.record.recipe, **read_fields(given))
-    net = parse_net(layers) if layers and run.record.net is not None else None
-    if net is not None and run.record.net is not None:
-        net = net.with_outputs(run.record.task.outputs)
-        net = None if net == run.record.net.with_outputs(run.record.task.outputs) else net
+    if layers and run.record.net is None:
+        raise RunError(
+            f"The net of {path.name} does not consist of lamina's layers, so it cannot be changed. Untick “with the "
+            "net above”."
+        )
+    net = parse_net(layers) if layers else None
     return branch_run(run, epoch, recipe=recipe, net=net, name=name, runs_dir=runs_dir, command=command).path.name
 
 
@@ -166,4 +164,4 @@ def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> 
     for place, tile in enumerate(tiles):
         y, x = place // columns * (height + 1), place % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
-    return {"png": encode_png(sheet), "columns": columns, "rows": rows}
+    return {"png": encode_png(sheet), "columns": columns}

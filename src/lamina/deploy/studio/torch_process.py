@@ -28,23 +28,18 @@ class TorchProcess:
 
     _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-    _newest: dict[str, object] = field(default_factory=dict, repr=False)  # by function
 
-    async def call(self, name: str, *arguments: Any, is_outdated_by_next: bool = False) -> Any:
+    async def call(self, name: str, *arguments: Any) -> Any:
         """Call ``module.function`` of this package there, by name, because to import it here would load torch.
 
-        Raises ``LaminaError`` if the function does, takes too long, or ends the process, if the call waits too long for
-        others, or if ``is_outdated_by_next`` and the function was called again meanwhile.
+        Raises ``LaminaError`` if the function does, takes too long, or ends the process, or if the call waits too long
+        for others.
         """
-        own = self._newest[name] = object()
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._turn.acquire()
         except TimeoutError:
             raise LaminaError("The studio is busy with other results. Try again in a minute.") from None
-        if is_outdated_by_next and self._newest[name] is not own:
-            self._turn.release()
-            raise LaminaError("A newer request replaces this one.")
         task = asyncio.create_task(self._call(name, arguments))
         task.add_done_callback(lambda _: self._turn.release())  # even if the client has left: the process is busy
         return await asyncio.shield(task)
@@ -62,7 +57,10 @@ class TorchProcess:
                 is_done, value = await asyncio.wrap_future(future)
         except TimeoutError:
             self._end(pool)
-            raise LaminaError(f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped.") from None
+            raise LaminaError(
+                f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped. Try smaller images, or use the "
+                "command line, which has no limit."
+            ) from None
         except BrokenProcessPool:
             self._end(pool)
             raise LaminaError("The process that computes this was lost. It starts again: try again.") from None

@@ -1,4 +1,4 @@
-import { ApiError, findModels, send, setToken } from "./api.js";
+import { post, request, RequestError, setToken } from "./request.js";
 import { make, plain, showPrediction, showCloser, showProblem } from "./view.js";
 
 const find = (id) => document.getElementById(id);
@@ -14,9 +14,9 @@ function showStatus(text) {
 async function connect() {
   const isAnother = !find("access").hidden;
   try {
-    server = await findModels();
+    server = await (await request("v1/model")).json();
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     const needsToken = error.status === 401;
     if (needsToken) find("access").hidden = false;
     find("models").textContent = needsToken ? "This server needs a token." : "";
@@ -84,13 +84,13 @@ async function take(file) {
 
 async function predict(model, card, file, turn) {
   try {
-    const prediction = await send("predict", model.model, file);
+    const prediction = await post("v1/predict", file, { model: model.model });
     if (turn !== newest) return "";
     const text = showPrediction(card, model, prediction, server, (task, button, place) => look(task, model, file, turn, button, place));
     card.hidden = false;
     return `${model.model} predicts ${text}.`;
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     if (turn !== newest) return "";
     showProblem(card, model, error.message);
     card.hidden = false;
@@ -102,10 +102,10 @@ async function look(task, model, file, turn, button, place) {
   button.disabled = true;
   showStatus("Computing …");
   try {
-    const found = await send(task, model.model, file);
+    const found = await post(`v1/${task}`, file, { model: model.model });
     if (turn === newest) showStatus(showCloser(place, task, found));
   } catch (error) {
-    if (!(error instanceof ApiError)) throw error;
+    if (!(error instanceof RequestError)) throw error;
     if (turn !== newest) return;
     place.replaceChildren(make("p", { className: "note" }, error.message));
     showStatus(error.message);
@@ -140,9 +140,7 @@ document.addEventListener("drop", (event) => {
 
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  const token = find("token").value;
-  if (!/^[ -~]+$/.test(token)) return showStatus("The token is invalid: tokens consist of printable ASCII characters.");
-  setToken(token);
+  setToken(find("token").value);
   connected = connect();
 });
 

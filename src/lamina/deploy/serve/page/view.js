@@ -1,8 +1,6 @@
 // The page's content, of which the studio uses a part. Names from models and data sets become text, never markup.
 
 const SHOWN = 5;
-const PERCENT = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
-
 const LOOKS = [["explain", "Explain this prediction"], ["similar", "Similar training images"]];
 
 // Control characters, line ends, direction marks and surrogates are shown as code points.
@@ -39,9 +37,9 @@ export function showPrediction(card, model, prediction, { tasks, coverage }, loo
   if (prediction.set) parts.push(make("p", {}, `Prediction set: ${prediction.set.join(", ")}`));
   if (model.coverage_interval) {
     const what = prediction.set ? "true class is in its prediction set" : "true number is in its interval (±)";
-    const [low, high] = model.coverage_interval.map((end) => PERCENT.format(end));
+    const [low, high] = model.coverage_interval.map(percent);
     parts.push(make("p", { className: "note" },
-      `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${PERCENT.format(coverage)}).`));
+      `The ${what} for ${low} to ${high} of new images (95 % interval; the aim is ${percent(coverage)}).`));
   }
   const actions = make("div", { className: "actions" });
   const places = [];
@@ -71,28 +69,33 @@ function format(value) {
   return Number(value.toPrecision(6)).toString();
 }
 
-function tabulate(heads, rows) {
-  const names = heads.map((head, place) =>
-    head ? make("th", { scope: "col", className: place > 1 || heads.length === 2 && place ? "number" : "" }, head) : make("td"));
-  return make("table", {}, make("thead", {}, make("tr", {}, ...names)), make("tbody", {}, ...rows));
+// Rounds a tie, such as 12.25, to the even digit, as Python does, so that a number is the same everywhere.
+export function percent(value) {
+  const percents = 100 * value;
+  return `${(percents % 1 === 0.25 ? percents - 0.01 : percents).toFixed(1)} %`;
+}
+
+// A table whose first column names the rows. The others contain numbers or elements.
+export function tabulate(heads, rows, caption = "") {
+  const className = (place) => (place ? "number" : "");
+  const head = (text, place) => (text ? make("th", { scope: "col", className: className(place) }, text) : make("td"));
+  const cell = (value, place) => (value instanceof Node ? make("td", {}, value)
+    : make(place ? "td" : "th", { className: className(place), ...(place ? {} : { scope: "row" }) }, value));
+  return make("table", {}, caption ? make("caption", { className: "note" }, caption) : null, make("thead", {}, make("tr", {}, ...heads.map(head))),
+    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
 }
 
 function tabulateNumbers(predictions) {
-  const rows = predictions.map(({ name, value, half_width: width }) => {
-    const text = format(value) + (width === undefined ? "" : ` ± ${format(width)}`);
-    return make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, text));
-  });
-  return tabulate(["name", "value"], rows);
+  return tabulate(["name", "value"], predictions.map(({ name, value, half_width: width }) =>
+    [name, format(value) + (width === undefined ? "" : ` ± ${format(width)}`)]));
 }
 
 function tabulateClasses(predictions, model) {
   const row = ({ class: name, probability, threshold }) => {
     const fill = make("div");
     fill.style.width = `${100 * probability}%`;
-    const bar = make("td", {}, make("div", { className: "bar", ariaHidden: "true" }, fill));
-    const cells = [PERCENT.format(probability)];
-    if (model.aim) cells.push(threshold === undefined ? "" : PERCENT.format(threshold));
-    return make("tr", {}, make("th", { scope: "row" }, name), bar, ...cells.map((text) => make("td", { className: "number" }, text)));
+    const bar = make("div", { className: "bar", ariaHidden: "true" }, fill);
+    return [name, bar, percent(probability), ...(model.aim ? [threshold === undefined ? "" : percent(threshold)] : [])];
   };
   const heads = [model.kind === "multi-label" ? "label" : "class", "", "probability", ...(model.aim ? ["threshold"] : [])];
   const parts = [tabulate(heads, predictions.slice(0, SHOWN).map(row))];
@@ -127,13 +130,13 @@ export function showCloser(place, task, found) {
 }
 
 function showFaithfulness(target, measured) {
-  const show = (value) => measured.is_number ? value.toFixed(2) : PERCENT.format(value);
+  const show = (value) => measured.is_number ? value.toFixed(2) : percent(value);
   const rows = [
     ["nothing", measured.before],
     [`the ${measured.is_against ? "bluest" : "reddest"} pixels first`, measured.by_map],
     ["the same shapes at random places", measured.by_random_map],
     ["from the center outward", measured.by_center],
-  ].map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { className: "number" }, show(value))));
+  ].map(([name, value]) => [name, show(value)]);
   const what = measured.is_number ? `${target} (standard deviations from the mean)` : `probability of ${target}`;
   const change = measured.is_against ? "rises" : "falls";
   const correlations = measured.correlations.map((value) => value.toFixed(2)).join(", ");

@@ -1,50 +1,20 @@
-// What the page asks of the studio, and the stream of events. The token stays in this module's memory.
+// What the page asks of the studio, and the stream of events.
 
-let token = "";
+import { post as postBytes, request } from "./request.js"; // of the page of lamina serve
 
-export class StudioError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-export function setToken(given) {
-  token = given;
-}
-
-function headers(more = {}) {
-  return token ? { ...more, Authorization: `Bearer ${token}` } : more;
-}
-
-async function send(path, options) {
-  let response;
-  try {
-    response = await fetch(path, { cache: "no-store", ...options, headers: headers(options.headers) });
-  } catch {
-    throw new StudioError(0, "The studio cannot be reached. Is it still running in its terminal?");
-  }
-  if (response.ok) return response;
-  const values = await response.json().catch(() => ({}));
-  throw new StudioError(response.status, values.error ?? `The studio responded with status ${response.status}.`);
-}
+export { setToken } from "./request.js";
 
 // The response of an action, such as `ask("train", {...})`.
 export async function ask(name, values = {}) {
-  const response = await send(`api/${name}`, { method: "POST", body: JSON.stringify(values) });
-  return response.json();
+  return (await request(`api/${name}`, { method: "POST", body: JSON.stringify(values) })).json();
 }
 
-// As `ask`, with bytes, such as an image, and values in the address.
-export async function post(name, bytes, values = {}) {
-  const query = new URLSearchParams(values);
-  const response = await send(`api/${name}?${query}`, { method: "POST", body: bytes, headers: { "Content-Type": "application/octet-stream" } });
-  return response.json();
-}
+// As `ask`, with bytes, such as an image.
+export const post = (name, bytes, values) => postBytes(`api/${name}`, bytes, values);
 
 // Saves a file of a run on the visitor's disk; a link could not send the token.
 export async function download(run, file) {
-  const response = await send(`api/file?${new URLSearchParams({ run, file })}`, {});
+  const response = await request(`api/file?${new URLSearchParams({ run, file })}`);
   const url = URL.createObjectURL(await response.blob());
   Object.assign(document.createElement("a"), { href: url, download: `${run}-${file}` }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
@@ -56,7 +26,7 @@ export async function follow(after, receive, tellConnected) {
   let last = after;
   for (;;) {
     try {
-      const response = await send("api/events", { headers: { "Last-Event-ID": last } });
+      const response = await request("api/events", { headers: { "Last-Event-ID": last } });
       tellConnected(true);
       for await (const [mark, event] of readEvents(response.body)) {
         last = mark;

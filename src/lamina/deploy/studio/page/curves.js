@@ -33,7 +33,6 @@ export class Curves {
     this.drawing.setAttribute("aria-label", this.describe());
     if (isSame) this.plot.setData(align(shown));
     else this.rebuild();
-    if (!isSame) this.table.replaceChildren(this.table.firstChild);
     if (this.table.open) this.fillTable();
   }
 
@@ -42,19 +41,13 @@ export class Curves {
     return `${this.title}: ${ends.join("; ")}`;
   }
 
-  // Changes only what differs, so that the focus and the scrolling stay.
   fillTable() {
     const shown = this.series.filter(({ isThin }) => !isThin);
     const [x, ...columns] = align(shown);
     const rows = x.map((epoch, place) => [String(Number(epoch.toFixed(2))), ...columns.map((column) => (column[place] == null ? "" : this.format(column[place])))]);
-    const body = this.table.querySelector("tbody"), known = [...body?.rows ?? []];
-    const added = tabulate(["epoch", ...shown.map(({ label }) => label)], rows.slice(known.length), this.title);
-    if (!body) return this.table.append(added);
-    for (const row of known.splice(rows.length)) row.remove();
-    for (const [place, { cells }] of known.entries()) {
-      for (const [column, cell] of [...cells].entries()) if (cell.textContent !== rows[place][column]) cell.textContent = rows[place][column];
-    }
-    body.append(...added.querySelectorAll("tbody tr"));
+    const made = tabulate(["epoch", ...shown.map(({ label }) => label)], rows, this.title), before = this.table.querySelector(".scroll");
+    if (before) before.replaceChildren(...made.children); // the focus and the scrolling stay
+    else this.table.append(made);
   }
 
   rebuild() {
@@ -85,10 +78,6 @@ export class Curves {
 
 const NUMBERS = /absolute_error|r2$/u; // metrics that are no fractions
 
-export function formatScore(metric, value) {
-  return value == null ? "" : NUMBERS.test(metric) ? value.toPrecision(4) : percent(value);
-}
-
 // The losses and scores of runs over their epochs, for `show`, and the format of the scores.
 export function listSeries(runs) {
   const loss = [], score = [];
@@ -102,7 +91,7 @@ export function listSeries(runs) {
     metric ||= Object.keys(rows.at(-1) ?? {}).find((key) => key.startsWith("val_") && key !== "val_loss") ?? "";
     if (metric) add(score, metric.replaceAll("_", " "), metric, true, 1);
   }
-  return { loss, score, format: (value) => formatScore(metric, value) };
+  return { loss, score, format: (value) => (value == null ? "" : NUMBERS.test(metric) ? value.toPrecision(4) : percent(value)) };
 }
 
 // The points of all series over all their x values, `null` where a series has none.

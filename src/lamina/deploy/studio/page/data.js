@@ -1,6 +1,6 @@
 // The data set: which one, what is in it, and its problems.
 
-import { ask, StudioError } from "./api.js";
+import { ask } from "./api.js";
 import { count, fill, find, make, picture } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
@@ -60,14 +60,16 @@ export async function choose(source) {
   chosen.source = source;
   forget();
   find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
+  if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
+  const given = describeSource();
+  inspecting = { given };
   try {
-    if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
-    const given = describeSource();
-    inspecting = { given };
-    const { number } = await ask("inspect", given);
-    if (inspecting.given === given) inspecting.number = number;
+    const { number, is_corrected: isCorrected } = await ask("inspect", given);
+    if (inspecting.given !== given) return; // other data were chosen meanwhile
+    inspecting.number = number;
+    find("undo").hidden = !isCorrected; // also if the corrections are why it cannot be read
   } catch (error) {
-    fail(error);
+    if (inspecting.given === given) fail(error);
   }
 }
 
@@ -77,23 +79,22 @@ async function receive(event) {
     find("data-view").replaceChildren(make("p", { className: "note" }, `${event.what} ${count(event.done)} of ${count(event.total)}`),
       make("progress", { max: event.total, value: event.done, ariaLabel: event.what }));
   }
-  if (event.event === "job" && event.state === "failed") fail(new StudioError(422, event.problem));
+  if (event.event === "job" && event.state === "failed") fail({ message: event.problem });
   if (event.event !== "data") return;
+  const { given } = inspecting;
   try {
-    const { given } = inspecting;
     const preview = await ask("preview", given);
     if (given !== inspecting.given) return; // other data were chosen meanwhile
     chosen.preview = preview;
     show(preview, event.findings);
     announce("preview", preview);
   } catch (error) {
-    fail(error);
+    if (inspecting.given === given) fail(error);
   }
 }
 
 function fail(error) {
   find("data-view").replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
-  announce("preview", null);
 }
 
 function show(preview, findings) {

@@ -1,8 +1,8 @@
 // Elements of the page.
 
-import { make, picture, plain } from "./view.js"; // of the page of lamina serve
+import { make, percent, picture, plain, tabulate as makeTable } from "./view.js"; // of the page of lamina serve
 
-export { make, picture };
+export { make, percent, picture };
 
 // Replaces the content of a place. Focus, what is being typed and open details stay with the elements of the same key.
 export function redraw(place, ...children) {
@@ -43,19 +43,9 @@ export function fill(select, pairs, chosen = select.value) {
   if (pairs.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+// A table that scrolls sideways.
 export function tabulate(heads, rows, caption = "") {
-  const cell = (value, place) => (value instanceof Node ? make("td", {}, value)
-    : make(place ? "td" : "th", { className: place ? "number" : "", ...(place ? {} : { scope: "row" }) }, value));
-  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") }, make("table", {},
-    caption ? make("caption", { className: "note" }, caption) : null,
-    make("thead", {}, make("tr", {}, ...heads.map((head, place) => make("th", { scope: "col", className: place ? "number" : "" }, head)))),
-    make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell))))));
-}
-
-// Rounds a tie, such as 12.25, to the even digit, as Python does, so that a number is the same everywhere.
-export function percent(value) {
-  const percents = 100 * value;
-  return `${(percents % 1 === 0.25 ? percents - 0.01 : percents).toFixed(1)} %`;
+  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") }, makeTable(heads, rows, caption));
 }
 
 export function count(value) {

@@ -5,7 +5,7 @@ import { choose, describeSource } from "./data.js";
 import { count, find, make, percent, picture, tell } from "./elements.js";
 import { chosen, isActive, listen, load, save, state } from "./shared.js";
 
-const SHOWN_ISSUES = 50; // of all; another check finds the next ones
+const SHOWN_ISSUES = 50; // at a time
 let checking = null; // number of the job
 let given = null; // the data set that is checked
 let issues = null; // what was found, until all is done
@@ -25,8 +25,8 @@ export function startLabels() {
   });
   listen("event", (event) => receive(event).catch(tellProblem));
   listen("lost", () => draw().catch(tellProblem)); // in a studio that was started again, no check runs
-  const kept = load("labels"); // the page may have been loaded again during a check
-  if (isActive(state.jobs.get(kept.checking))) ({ given, checking } = kept);
+  const last = [...state.jobs.values()].findLast(({ about }) => about); // the page may have been closed during a check
+  if (last && last.number !== load("labels").done) [given, checking, issues] = [last.about, last.number, last.found];
 }
 
 async function check() {
@@ -35,14 +35,13 @@ async function check() {
   const job = await ask("inspect", { ...about, labels: true });
   state.jobs.set(job.number, job);
   [given, checking, issues, choices] = [about, job.number, null, {}];
-  save("labels", { given, checking });
   await draw();
 }
 
 // Shows the check, or what it found, below the data set that it is about.
 async function draw() {
   const job = state.jobs.get(checking);
-  find("check-labels").disabled = isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
+  find("check-labels").disabled = isActive(job) || !chosen.preview?.labels.length;
   const isOther = given?.source !== chosen.source;
   if (isActive(job)) {
     show((isOther ? `${given.source}: ` : "") + (job.state === "queued" ? "The check of the labels waits for the training before it."
@@ -59,27 +58,36 @@ function show(text, ...more) {
 
 async function receive(event) {
   if (!checking || ![event.job, event.number].includes(checking)) return;
-  if (event.event === "labels") issues = event.label_issues;
   if (event.event === "progress") Object.assign(bar, { max: event.total, value: event.done, title: event.what });
   if (event.event !== "job") return;
   state.jobs.set(event.number, event);
+  issues = event.found;
   tellProblem({ message: event.problem });
   await draw();
 }
 
 async function showIssues() {
   if (!issues.length) return show("No label is likely incorrect.");
-  const shown = issues.slice(0, SHOWN_ISSUES);
-  const images = await ask("images", { ...given, images: shown.map(({ split, image }) => [split, image]) });
+  const own = issues, list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
+  const add = async () => {
+    const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
+    more.disabled = true; // until they are shown
+    const images = await ask("images", { ...given, images: next.map(({ image }) => image) }).finally(() => { more.disabled = false; });
+    const items = next.map((issue, place) => showIssue(issue, images[place]));
+    list.append(...items);
+    more.hidden = list.children.length === own.length;
+    return items[0];
+  };
+  const more = press("Show more", () => add().then((first) => first.querySelector("button").focus()));
+  await add();
   const are = issues.length === 1 ? "label is" : "labels are";
   show(`${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
-    make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" }, ...shown.map((issue, place) => showIssue(issue, images[place]))),
-    press("Done", reload));
+    list, make("div", { className: "row" }, more, press("Done", reload)));
 }
 
 function showIssue({ image, split, given: label, likely, score }, png) {
   const others = make("select", { ariaLabel: `Class of ${image}` },
-    ...chosen.preview.target_names.map((name) => make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name)));
+    ...chosen.preview.labels.map((name) => make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name)));
   const apply = async (button, text, choice) => {
     const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
     choices[image] = { text, other: others.value };
@@ -105,6 +113,7 @@ async function undo() {
 }
 
 async function reload() {
+  save("labels", { done: checking });
   issues = null;
   find("check-labels").focus();
   await choose(chosen.source);

@@ -90,18 +90,18 @@ async function count(name) {
     if (isSecond ? answer.second || !second || !fits({ ...setup, net: second.net }) : !fits(setup)) continue;
     const value = Number(run.score.match(/([\d.]+) %/u)[1]) / 100;
     saveAnswer({ ...answer, ...(isSecond ? { second: { run: name, value } }
-      : { run: name, value: choices[0].length === 1 ? findConfused(run.report) : value }) }, at);
+      : { run: name, value: choices[0].length === 1 ? await findConfused(name) : value }) }, at);
     if (at === kept.at) find("lessons").scrollTop = find("question").parentElement.offsetTop;
     return;
   }
 }
 
-// The two classes that the report lists with the most confusions of both.
-function findConfused(report) {
-  const sums = {};
-  for (const [, one, other, images] of report.split("true class").at(-1).matchAll(/^(\w+) +(\w+) +(\d+)/gm)) {
-    const pair = [one, other].sort().join(" and ");
-    sums[pair] = (sums[pair] ?? 0) + Number(images);
+// The two classes with the most confusions of both.
+async function findConfused(name) {
+  const [[names, cells]] = (await ask("report", { run: name })).confusions, sums = {};
+  for (const [truth, predicted, images] of cells.filter((cell) => cell[0] !== cell[1])) {
+    const pair = [names[truth], names[predicted]].sort().join(" and ");
+    sums[pair] = (sums[pair] ?? 0) + images;
   }
   return Object.keys(sums).sort((a, b) => sums[b] - sums[a])[0];
 }

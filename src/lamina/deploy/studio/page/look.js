@@ -9,7 +9,7 @@ const MOST_CLASSES = 25; // of a confusion matrix; with more, the most frequent 
 const MOST_PAIRS = 40;
 
 export async function show(place, run) {
-  if (!run.checkpoints?.length && !run.report && !run.rows?.length) {
+  if (!run.rows.length) {
     place.replaceChildren(make("p", { className: "note" }, `The results of ${run.name} appear here when its training has ended.`));
     return;
   }

@@ -71,19 +71,34 @@ function addClass() {
   row.addEventListener("dragover", (event) => event.preventDefault());
   row.addEventListener("drop", (event) => {
     event.preventDefault();
-    save(row, [...event.dataTransfer.files]);
+    readDropped(event.dataTransfer).then((dropped) => save(row, dropped), tellProblem);
   });
   saveWhileHeld(row, row.querySelector("button"));
   find("classes").append(row);
   return row;
 }
 
+// The files that were dropped, also those in folders, without hidden ones.
+async function readDropped({ items }) {
+  const read = async (entry) => {
+    if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
+    const reader = entry.createReader(), inside = [];
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 at once
+      if (!some.length) return Promise.all(inside.map(read));
+      inside.push(...some.filter(({ name }) => !name.startsWith(".")));
+    }
+  };
+  const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean); // before the event ends
+  return (await Promise.all(entries.map(read))).flat(Infinity);
+}
+
 // Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
 async function save(row, files) {
-  const refused = [];
+  const refused = [], names = nameClass(row); // another set may be named meanwhile
   for (const [place, file] of files.entries()) {
     if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
-    await saveImage(row, file).catch((error) => refused.push(`${file.name}: ${error.message}`));
+    await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
   }
   showCount(row);
   const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
@@ -91,9 +106,9 @@ async function save(row, files) {
   return !refused.length;
 }
 
-async function saveImage(row, file) {
+async function saveImage(row, file, names) {
   if (file.size > LIMIT_BYTES) throw new Error("larger than 32 MB. Use a smaller image.");
-  showImage(row, await post("save-image", await file.arrayBuffer(), nameClass(row)));
+  showImage(row, await post("save-image", await file.arrayBuffer(), names));
 }
 
 function nameClass(row) {
@@ -101,6 +116,7 @@ function nameClass(row) {
 }
 
 function showImage(row, saved) {
+  if (!row.isConnected) return; // of another set
   const names = nameClass(row);
   source = saved.source;
   row.dataset.count = saved.count;

@@ -11,6 +11,7 @@ let at = null; // place of the card that had the focus last
 let asked = 0; // number of the last request, whose response counts
 let measured = 0; // number of the request whose layers were timed
 let reading = Promise.resolve(); // until what was typed and clicked so far is shown
+let timing = Promise.resolve(); // one request at a time
 let timer = 0;
 let typed = 0; // number of the last text or preset
 
@@ -115,14 +116,12 @@ async function measure(own) {
   const isBusy = [...state.jobs.values()].some(isActive);
   if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy) return;
   measured = own;
-  let times;
-  try {
-    times = await ask("times", { text: chosen.net.text, shape: chosen.preview.shape, outputs: chosen.preview.outputs });
-  } catch (error) {
+  const given = { text: chosen.net.text, shape: chosen.preview.shape, outputs: chosen.preview.outputs };
+  timing = timing.then(() => own === asked && ask("times", given)).catch((error) => {
     if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
-    return;
-  }
-  if (own !== asked) return;
+  });
+  const times = await timing;
+  if (own !== asked || !times) return;
   const slowest = Math.max(...times);
   for (const [place, item] of [...find("layers").children].entries()) {
     const bar = item.querySelector(".time");
@@ -141,7 +140,7 @@ function change(card, edit) {
     const all = [...cards], place = all.indexOf(card);
     if (card && place < 0) return; // it was removed
     const key = edit(all, place);
-    await show({ cards: all.map(({ text, name, values }) => (values ? { name, arguments: values } : { text })) }, false, all);
+    await show({ cards: all.map(({ text }) => text) }, false, all);
     if (key) (findKey(find("layers"), key) ?? find("add")).focus();
   }).catch((error) => tell(find("net-problem"), error.message)); // the next edit still works
   return reading;
@@ -207,9 +206,9 @@ function showArguments(card, place, label) {
   }
   const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { defaultValue: value, placeholder: usual, spellcheck: false,
     data: { key: `${name}-${place}` }, size: Math.max(4, value.length),
-    on: { change: (event) => edit((old) => old.arguments && ({ name: old.name, values: Object.fromEntries(old.arguments
-      .map((one) => [one.name, one.name === name ? event.target.value : one.value])
-      .filter(([own, text]) => text !== old.arguments.find((one) => one.name === own).default)) })) } }));
+    on: { change: (event) => edit((old) => old.arguments && { text: `${old.name}(${old.arguments
+      .map((one) => ({ ...one, value: one.name === name ? event.target.value.trim() : one.value }))
+      .filter((one) => one.value && one.value !== one.default).map((one) => `${one.name}=${one.value}`).join(", ")})` }) } }));
   const [main, more] = [(one) => one.default === "" || one.value !== one.default, (one) => one.default !== "" && one.value === one.default]
     .map((belongs) => card.arguments.filter(belongs));
   return make("div", { className: "arguments" }, ...main.map(input),

@@ -137,9 +137,13 @@ function update() {
 async function edit() {
   const { text, recipe, source, name, size_px: size, val } = chosen.run;
   const isKnown = state.data.some((one) => one.source === source);
-  for (const [id, value] of Object.entries({ time: "", size: size ?? "", val: val ?? "" })) find(id).value = value;
+  find("time").value = "";
   tell(find("runs-problem"), isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`);
-  if (isKnown) await use(source);
+  if (isKnown) {
+    Object.assign(find("size"), { value: size ?? "" });
+    Object.assign(find("val"), { value: val ?? "" });
+    await use(source);
+  }
   await useText(text);
   useRecipe(recipe);
   find("net-title").focus();

@@ -61,7 +61,7 @@ function showFile(run, file, bytes) {
   const save = () => attempt(problem, () => download(run.name, file));
   const button = (label, click, disabled = false) => make("button", { type: "button", disabled, on: { click } }, label);
   return make("div", { className: "file" }, make("h4", {}, name), make("p", { className: "note" }, text),
-    make("p", { className: "row" }, button(bytes ? `Make ${file} again` : `Make ${file}`, start, isWorking || !run.rows?.length),
+    make("p", { className: "row" }, button(bytes ? `Make ${file} again` : `Make ${file}`, start, isWorking || !run.rows.length),
       bytes && !isWorking ? button(`Download ${file} (${(bytes / 1e6).toFixed(1)} MB)`, save) : null,
       isWorking ? make("progress", { ariaLabel: `making ${file}` }) : null),
     problem, one?.result && !isWorking ? describeParity(one.result) : null);

@@ -148,6 +148,10 @@ function receive(event) {
   if (!run || event.run !== run.name) return;
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress") showProgress(event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
+  if (event.event === "diagnosis") { // of the last epoch, whose event is without it
+    Object.assign(run.rows.at(-1) ?? {}, { diagnoses: [...run.rows.at(-1)?.diagnoses ?? [], event] });
+    showDiagnoses();
+  }
   if (!isStep) return;
   if (!run.net && !run.isAsked) reload(run.name); // it has a folder now, which says how many epochs there will be
   run.isAsked = true;

@@ -18,7 +18,9 @@ export async function show(place, run) {
   const problem = make("p", { className: "problem", role: "alert", hidden: true });
   const [inside, more] = [make("div"), make("div")];
   const video = make("video", { muted: true, playsInline: true, hidden: true, ariaLabel: "Your camera" });
-  const file = make("input", { type: "file", accept: "image/*", id: "try-file", on: { change: () => file.files[0] && take(file.files[0]) } });
+  const file = make("input", { type: "file", accept: "image/*", id: "try-file", on: {
+    click: () => { file.value = ""; }, // choosing the same file again is a change
+    change: () => file.files[0] && take(file.files[0]) } });
   const camera = make("button", { type: "button", on: { click: () => (video.hidden ? start() : stop()) } }, "Use the camera");
   const send = (action) => post(action, image, { run: run.name });
   const drop = make("div", { className: "drop", on: { dragover: (event) => event.preventDefault(), drop: (event) => {
