@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lamina.runs.start import start_run
     from lamina.runs.stored import list_runs, load_run
     from lamina.studies.choose import choose
+    from lamina.studies.comparison import compare
     from lamina.studies.entry_point import cross_validate, train
     from lamina.studies.tuning import Study, tune
     from lamina.training.activations import activations
@@ -54,6 +55,7 @@ _PACKAGES = {
     "lamina.runs.run": ("Run",),
     "lamina.runs.start": ("start_run",),
     "lamina.studies.choose": ("choose",),
+    "lamina.studies.comparison": ("compare",),
     "lamina.studies.entry_point": ("cross_validate", "train"),
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.activations": ("activations",),
@@ -91,6 +93,7 @@ __all__ = [
     "Training",
     "activations",
     "choose",
+    "compare",
     "cross_validate",
     "evaluate",
     "join_group",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lamina.errors import escape as escape  # defined there because errors need it too
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
     from rich.table import Table
 
@@ -74,10 +74,16 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def make_bar(console: Console, *, is_shown: bool) -> Progress:
+def make_bar(console: Console, *, is_shown: bool, above: Callable[[], Table | None] = lambda: None) -> Progress:
+    """A progress bar below the table that ``above`` returns."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(
+    class Bar(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            table = above()
+            return super().get_renderables() if table is None else [table, *super().get_renderables()]
+
+    return Bar(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

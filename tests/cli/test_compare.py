@@ -18,15 +18,26 @@ import torch
 from commands import events, run_lamina
 from PIL import Image
 
-from lamina import Recipe, load_run, start_run
+from lamina import Recipe, compare, load_run, start_run
+from lamina.cli.net_argument import choose_net
+from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
+from lamina.nets import Flatten, Linear, Net, Output
 from lamina.studies.comparison import judge_runs
+from lamina.studies.experiments import Experiment
+from lamina.studies.study import describe_experiments, read_study
 from small_runs import DATA, NET, RECIPE
 
 A, B = "Flatten(), Output()", "Flatten(), Linear(4), ReLU(), Output()"
+MODULE = """
+from torch import nn
+
+def mine():
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, {0}), nn.Linear({0}, 2))
+"""
 SHORT = ("--a-epochs", "1", "--b-epochs", "1", "--b-lr", "0.01")
 
 
@@ -267,11 +278,40 @@ def test_a_run_with_the_name_of_a_net_is_the_run(pair):
 
 
 def test_a_damaged_study_is_skipped(workplace, image_set):
-    Path("runs/damaged").mkdir(parents=True)
-    Path("runs/damaged/study.json").write_text("{")
+    Path("runs/2026-01-01-study-1").mkdir(parents=True)
+    Path("runs/2026-01-01-study-1/study.json").write_text("{")
     done = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")
     assert done.returncode == 0, done.stderr
     assert "It was skipped." in done.stderr
+
+
+def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
+    nets = ("Flatten(), Output()", Net(Flatten(), Linear(4), Output()))
+    given = {"epochs": 1, "batch_size": 10}
+
+    def ask(seeds, **more):
+        return compare(
+            *nets, DATA, a_given=given, b_given=given, seeds=seeds, runs_dir=tmp_path, progress=False, **more
+        )
+
+    named = ask(2, name="named")
+    found = [ask(seeds) for seeds in (3, 2, 2)]
+    assert [len(one.differences) for one in found] == [3, 2, 2]
+    assert found[1] == found[2] and found[1].differences == named.differences
+    assert sorted(path.name[10:] for path in tmp_path.iterdir() if path.is_dir()) == ["", "-study-1"]
+    assert len(read_study(tmp_path / "named")["looks"]) == 1  # a named study is continued only by its name
+    stored = [load_run(path) for path in sorted((tmp_path / "named").glob("*-seed0"))]
+    assert compare(*stored).seeds == 1
+
+
+def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
+    file = tmp_path / "mine.py"
+    described = []
+    for outputs in (3, 4):
+        file.write_text(MODULE.format(outputs))
+        choice = choose_net(str(file), Terminal())
+        described.append(describe_experiments({"mine": Experiment(choice, RECIPE, DATA)}))
+    assert described[0] != described[1]
 
 
 def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
@@ -322,8 +362,8 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         ),
         (["compare", "first", "first"], "first and first are the same run. Compare two runs."),
         (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
-        (["compare", A, B, "--seeds", "1"], "--seeds is 1; a comparison needs at least 2, because one seed does not"),
-        (["compare", A, B, "--seeds", "3", "--time", "1m"], "--seeds and --time both set the number of trainings."),
+        (["compare", A, B, "--seeds", "1"], "seeds is 1; a comparison needs at least 2, because one seed does not"),
+        (["compare", A, B, "--seeds", "3", "--time", "1m"], "seeds and a time limit both set the number of trainings."),
         (["compare", A, B, "--seeds", "3", "--until-decided"], "--until-decided sets the number of seeds."),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
         (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),

@@ -236,14 +236,10 @@ def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
 
 def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
     open_search(tmp_path / "study", data)
-    url = f"sqlite:///{tmp_path}/study/study.db"
-    create_study(connect(url, tmp_path), "other", {"metric": "accuracy", "epochs": 1}, "leader")
-    several = run_lamina("runs", "--study", url)
-    assert (
-        several.returncode,
-        "these studies: other, study. Choose one by URL#NAME." in several.stderr,
-    ) == (2, True)
-    assert run_lamina("runs", "--study", f"{url}#study").returncode == 0
+    storage = connect(None, tmp_path / "study")
+    create_study(storage, "other", {"metric": "accuracy", "epochs": 1}, "leader")
+    with pytest.raises(RunError, match=r"these studies: other, study\. Choose one by URL#NAME\."):
+        open_trials(storage, None, tmp_path)
 
 
 def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):

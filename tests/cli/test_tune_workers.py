@@ -120,11 +120,14 @@ def check_each_trial_once(study: Study, trials: int, least: int) -> None:
 def test_a_second_process_joins_on_the_same_machine(image_set, begin):
     leader = begin("tune", NET, "--data", image_set, *SEARCH, "--trials", "3")
     await_epoch(leader)
-    other = run_lamina("tune", "--join", Path("runs/study").resolve(), "--json", "--runs-dir", "unused")
-    assert other.returncode == 0, other.stderr
+    path = Path("runs/study").resolve()
+    refused = run_lamina("tune", "--join", path, "--runs-dir", "unused")
+    assert (refused.returncode, "Leave out --runs-dir." in refused.stderr) == (2, True), refused.stderr
+    other = begin("tune", "--join", path)  # with the short heartbeats of the leader
+    _, messages = other.communicate()
+    assert other.returncode == 0, messages
     out, err = leader.communicate()
     assert leader.returncode == 0, err
-    assert not Path("unused").exists()
     check_each_trial_once(Study(Path("runs/study")), events(out)[-1]["trials"], 3)
 
 
@@ -156,7 +159,7 @@ def test_four_workers_are_killed_and_the_server_is_down_for_ten_seconds(image_se
     best = study.trials.filter(study.trials["state"] == "complete").sort("score").row(-1, named=True)
     repeated = run_lamina("reproduce", f"runs/study/trial-{best['trial']}")
     assert repeated.returncode == 0, repeated.stderr
-    shown = run_lamina("runs", "--study", server.url, "--json")
+    shown = run_lamina("runs", "--study", f"{server.url}#study", "--json")
     assert [one["trial"] for one in events(shown.stdout)] == list(range(last["trials"])), shown.stderr
     assert "secret" not in err + shown.stderr
     for file in Path("runs").rglob("*.*"):

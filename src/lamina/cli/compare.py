@@ -54,13 +54,6 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
 
 
 def read_plan(options: StudyOptions) -> Plan:
-    if options.seeds is not None and options.time is not None:
-        raise RecipeError("--seeds and --time both set the number of trainings. Use only one of them.")
-    if options.seeds is not None and options.seeds < 2:
-        raise RecipeError(
-            f"--seeds is {options.seeds}; a comparison needs at least 2, because one seed does not show how much seeds "
-            "differ. Use --seeds 4."
-        )
     seconds = None if options.time is None else read_seconds("--time", options.time)
     return Plan(options.seeds, seconds, options.margin)
 
@@ -72,10 +65,10 @@ def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path |
 
 
 def train_study(path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, terminal: Terminal) -> int:
-    """Train the experiments of a study; returns the exit status."""
+    """Train the experiments of a study, with a line for each run; returns the exit status."""
     events = iter_comparisons(path, experiments, plan, device, terminal.command)
     with terminal.progress() as show_progress:
-        _, stopped_by = play(events, terminal, show_progress)
+        _, stopped_by = play(events, terminal, show_progress, is_brief=True)
     if stopped_by is None:
         return 0
     terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study {path}, run the command again")

@@ -10,7 +10,7 @@ from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.studies.search import tabulate_trials
-from lamina.studies.trials import Trials, list_trials
+from lamina.studies.trials import list_trials
 from lamina.studies.tuning import find_trials
 
 
@@ -23,7 +23,11 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         _show_differences(first, second, terminal)
         return 0
     if options.study is not None:
-        _show_trials(find_trials(options.study, options.runs_dir), terminal)
+        trials = find_trials(options.study, options.runs_dir)
+        listed = list_trials(trials)
+        for row in listed:
+            terminal.emit("trial", **row)
+        terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
         return 0
     rows, (runs, damaged) = [], find_runs(options.runs_dir)
     problems = [(each.path, each.problem) for each in damaged]
@@ -57,13 +61,6 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         **({} if report is None else report.headline()),
     )
     return summarize_run(run.folder, record, report, history)
-
-
-def _show_trials(trials: Trials, terminal: Terminal) -> None:
-    rows = list_trials(trials)
-    for row in rows:
-        terminal.emit("trial", **row)
-    terminal.tabulate(*tabulate_trials(rows, trials.settings["metric"]), texts=3)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

@@ -30,6 +30,7 @@ from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial, is_about_run
 from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import Tuned
+from lamina.studies.search import Tried
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
 from lamina.training.group import ALONE, Group
@@ -93,6 +94,8 @@ def play(
                     show_progress("features", event.done, event.images)
                 elif not isinstance(event, Report):
                     _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
+                    if isinstance(event, Tried):
+                        terminal.pin(*event.table(), texts=3)
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise

@@ -30,6 +30,8 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
                 "--runs-dir and --device; of several studies in a database, choose one by URL#NAME."
             )
         trials = find_trials(options.join, options.runs_dir)
+        if options.runs_dir != TuneOptions.runs_dir and trials.folder.parent.resolve() != options.runs_dir.resolve():
+            raise RecipeError(f"{options.join} keeps its runs in its own folder. Leave out --runs-dir.")
         events = iter_joined(trials, options.data, choose, options.device, terminal.command)
         again = f"lamina tune --join {shlex.quote(hide_password(options.join))}"
     else:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lamina.deploy.document import document
-from lamina.files import read_bytes
+from lamina.files import parse_object, read_bytes
 from lamina.markup import Markup, chart, join, link, table, wrap
 from lamina.runs.stored import find_runs
 from lamina.studies import comparison, tuning
 from lamina.studies.finals import read_final
 from lamina.studies.search import describe_values, tabulate_trials
 from lamina.studies.study import read_study
-from lamina.studies.trials import DATABASE, list_trials
 
 FIGURES = {
     comparison.FIGURE: "difference of each experiment, with its intervals",
@@ -36,7 +35,7 @@ def build_study_page(path: Path) -> str:
     sections = {
         "result": ("Result", _show_result(path, state)),
         "figures": ("Figures", join(pictures)),
-        "runs": ("Trials", _show_trials(path)) if (path / DATABASE).exists() else ("Runs", _show_runs(path)),
+        "runs": ("Trials", trials) if (trials := _show_trials(path, state)) else ("Runs", _show_runs(path)),
         "settings": ("Settings", _show_settings(state["settings"])),
     }
     shown = {name: section for name, section in sections.items() if section[1]}
@@ -63,9 +62,12 @@ def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
     return join(parts)
 
 
-def _show_trials(path: Path) -> Markup:
-    trials = tuning.find_trials(str(path), path.parent)
-    return table(*tabulate_trials(list_trials(trials), trials.settings["metric"]), texts=3)
+def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
+    """The trials, as the process that leads the study has stored them last."""
+    if not (file := path / tuning.TABLE).exists():
+        return Markup("")
+    rows = parse_object(read_bytes(file), str(file))["trials"]
+    return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
 
 
 def _show_runs(path: Path) -> Markup:

@@ -9,7 +9,6 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
@@ -40,12 +39,11 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
     columns = [*(_place(name, kept) for name in names), scores]
     figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
     axes, colors = figure.add_subplot(), matplotlib.colormaps[COLOR_MAP]
-    quality = Normalize(-0.1, 1)
     heights = np.array([column.heights for column in columns])
-    best_last = sorted(range(len(kept)), key=lambda at: -1.0 if np.isnan(finished[at]) else _rank(scores, at, score))
-    for at in best_last:
-        is_stopped = np.isnan(finished[at])
-        color, width = (FAINT_INK, 0.5) if is_stopped else (colors(quality(_rank(scores, at, score))), 1.6)
+    ranks = [-1.0 if np.isnan(one) else 1 - one if score.lower_is_better else one for one in scores.heights]
+    for at in np.argsort(ranks):  # the best last, over the others
+        is_stopped = ranks[at] < 0
+        color, width = (FAINT_INK, 0.5) if is_stopped else (colors((ranks[at] + 0.1) / 1.1), 1.6)
         axes.plot(range(len(columns)), heights[:, at], color=color, linewidth=width, alpha=0.6 if is_stopped else 0.9)
     for place, column in enumerate(columns):
         axes.axvline(place, color=INK, linewidth=0.8)
@@ -87,8 +85,7 @@ def find_importances(study: Any) -> dict[str, float]:
     """
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Optuna calls it experimental
+    with warnings.catch_warnings(action="ignore"):  # Optuna calls it experimental
         evaluator = PedAnovaImportanceEvaluator(target_quantile=0.25)
         return dict(get_param_importances(study, evaluator=evaluator))
 
@@ -119,8 +116,3 @@ def _spread(
         marks = np.log(shown) if is_log else shown
     wide = high - low or 1.0
     return Column(list((known - low) / wide), [*zip((marks - low) / wide, map(show, shown), strict=True)])
-
-
-def _rank(scores: Column, at: int, score: Score) -> float:
-    """How good a score is among all, from 0 to 1."""
-    return 1 - scores.heights[at] if score.lower_is_better else scores.heights[at]

@@ -100,9 +100,11 @@ class PairedComparison(Event):
         a, b = (Score(self.metric, score) for score in (self.a_score, self.b_score))
         lines = [f"A {self.a}: {self.split} {a}", f"B {self.b}: {self.split} {b}", self.words]
         if self.seeds_interval is not None:
+            better, equal = sum(one > 0 for one in self.differences), sum(one == 0 for one in self.differences)
+            pairs = f"{better} of {self.seeds} pairs" + (f", equal in {equal}" if equal else "")
             lines.append(
                 f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
-                f"({self._level}); A is better in {100 * self.probability_better:.0f} % of the pairs"
+                f"({self._level}); A is better in {pairs}"
             )
         lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
         if self.val_reached is not None and self.val_at_equal_seconds is not None:

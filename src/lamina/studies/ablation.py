@@ -33,7 +33,7 @@ def remove_parts(name: str, whole: Experiment, parts: Sequence[str]) -> list[tup
     """The experiment without each part, which is a class of layers or a setting of the recipe, and the whole last."""
     if not parts:
         raise RecipeError(f"There is no part to remove from {name}. Use --without BatchNorm or --each.")
-    fields = [part.replace("-", "_") for part in dict.fromkeys(parts)]
+    fields = dict.fromkeys(part.replace("-", "_") for part in parts)
     return [*(_reset(one, whole) if one in DEFAULTS else _remove(one, whole) for one in fields), (name, whole)]
 
 

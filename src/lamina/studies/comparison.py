@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
-from functools import partial
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
-from lamina.errors import DataError, NotFiniteError, RecipeError, RunError
+from lamina.data import Dataset, Images
+from lamina.data.load import as_dataset
+from lamina.errors import DataError, NotFiniteError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import ALPHA, mean_interval
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.paired import (
@@ -27,15 +28,29 @@ from lamina.evaluation.paired import (
 )
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_json
+from lamina.nets import Net
 from lamina.runs.keep import RunEvent
+from lamina.runs.progress import show_progress
+from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE
-from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment, time_experiment
-from lamina.studies.study import describe_experiments, iter_seed, name_study, open_study, read_study
+from lamina.runs.start import choose_net
+from lamina.studies.choice_events import Decision, is_about_run
+from lamina.studies.experiments import Experiment, check_seconds, format_minutes, time_experiment
+from lamina.studies.seeds import iter_run
+from lamina.studies.study import (
+    describe_experiments,
+    find_experiment,
+    find_run_or_net,
+    locate_run,
+    name_study,
+    open_study,
+    parse_event,
+    read_study,
+)
 from lamina.targets import Score
 from lamina.training.device import choose_device
-from lamina.values import from_json_values
+from lamina.values import explain_call
 
 POINTS, NUMBERS = 0.005, 0.01
 """Default margin: half a percentage point; for regression, a fraction of the reference's score."""
@@ -51,12 +66,86 @@ class Plan:
     margin: float | None = None  # of the verdicts
 
     def __post_init__(self) -> None:
+        if self.seeds is not None and self.seconds is not None:
+            raise RecipeError("seeds and a time limit both set the number of trainings. Use only one of them.")
+        check_type(self.seeds, (int,), "seeds", "a whole number")
+        check_seconds(self.seconds)
+        if self.seeds is not None and self.seeds < 2:
+            raise RecipeError(
+                f"seeds is {self.seeds}; a comparison needs at least 2, because one seed does not show how much seeds "
+                "differ. Use 4."
+            )
         if self.margin is not None and not 0 < self.margin < float("inf"):
             raise RecipeError(f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage point.")
 
     @property
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
+
+
+@explain_call
+def compare(
+    a: str | Net | Run,
+    b: str | Net | Run,
+    data: Dataset | Images | str | Path | None = None,
+    *,
+    a_given: Mapping[str, Any] | None = None,
+    b_given: Mapping[str, Any] | None = None,
+    seeds: int | None = None,
+    seconds: float | None = None,
+    margin: float | None = None,
+    name: str | None = None,
+    runs_dir: str | Path = "runs",
+    device: str = "auto",
+    progress: bool = True,
+) -> PairedComparison:
+    """Train pairs of runs of A and B that share their seeds, and compare them; or compare two runs as they are.
+
+    Args:
+        a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by layers or as a value;
+            a path of a run; or a run, whose net and recipe are trained with other seeds.
+        b: The other, the reference.
+        data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
+        a_given: Settings of A's recipe, such as ``{"lr": 0.01}``.
+        b_given: Settings of B's recipe.
+        seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With two runs and no other
+            settings, none is trained: their stored predictions are compared.
+        seconds: Time limit in place of a number of pairs.
+        margin: Smallest difference that matters, by default 0.005 (half a point); for regression, in the unit of the
+            numbers, by default 1 % of B's error.
+        name: Name of the study. By default, an interrupted study of the same experiments is continued.
+        runs_dir: Folder of the study and of runs by name.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        progress: Print a line for each run, and show a progress bar.
+
+    Returns:
+        The comparison; ``print`` it. Differences are positive if A is better.
+
+    Raises:
+        LaminaError: An argument is invalid, A and B are the same, or any error of :func:`~lamina.train`.
+
+    >>> import tempfile
+    >>> from lamina import compare
+    >>> found = compare("Flatten(), Output()", "Flatten(), Linear(4), Output()", "shapes", a_given={"epochs": 1},
+    ...     b_given={"epochs": 1}, seeds=2, runs_dir=tempfile.mkdtemp(), progress=False)
+    >>> found.seeds, found.images
+    (2, 2000)
+    """
+    for one in (a, b):
+        check_type(one, (str, Net, Run), "a or b", "a net by name, by layers or as a Net, or a run", is_optional=False)
+    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
+    sources = [find_run_or_net(str(one), runs_dir) if isinstance(one, str | Net) else one for one in (a, b)]
+    runs = [one for one in sources if isinstance(one, Run)]
+    if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
+        return judge_runs({str(run.path): [run] for run in runs}, margin)[0]
+    dataset = find_dataset(runs[0].folder, runs[0].record, data) if runs else as_dataset(data)
+    given = (a_given or {}, b_given or {})
+    found = [find_experiment(one, dataset, each, choose_net) for one, each in zip(sources, given, strict=True)]
+    path, experiments = plan_study(runs_dir, name, [(title, experiment) for title, experiment, _ in found])
+    events = iter_comparisons(path, experiments, plan, device)
+    for _ in show_progress(itertools.filterfalse(is_about_run, events), name=path.name) if progress else events:
+        pass
+    return read_comparisons(path)[0]
 
 
 def plan_study(
@@ -67,7 +156,8 @@ def plan_study(
     for (one, first), (other, second) in itertools.combinations(named, 2):
         if one == other or (first.net.net, first.recipe) == (second.net.net, second.recipe):
             raise RunError(
-                f"{one} and {other} are the same net with the same recipe. Change the recipe of B, as in --b-lr 0.03; "
+                f"{one} and {other} are the same net with the same recipe. Change the recipe of B, as in --b-lr 0.03 "
+                "(in Python, b_given={'lr': 0.03}); "
                 "to compare seeds with others, as in --b-seed 1000."
             )
     dataset = named[0][1].dataset
@@ -82,29 +172,28 @@ def plan_study(
 
 
 def iter_comparisons(
-    path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, command: Sequence[str]
+    path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, command: Sequence[str] = ()
 ) -> Generator[RunEvent, None, None]:
     """Train experiments with shared seeds in the study ``path``, and compare each with the last, the reference.
 
     Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
     """
-    began, slowest, last = time.perf_counter(), 0.0, max(LOOKS) if plan.is_sequential else plan.seeds
+    began, last = time.perf_counter(), max(LOOKS) if plan.is_sequential else plan.seeds
     choose_device(device)  # fails before the folder is created
     with open_study(path, describe_experiments(experiments)) as state:
         looks, known_plan, diverged = state.get("looks", []), state.get("plan", {}), state.get("diverged", [])
-        is_repeated = known_plan == asdict(plan)
-        if is_repeated and state["is_finished"]:
-            last = looks[-1]  # loads the runs
-        else:
-            slowest = yield from _announce(path, experiments, plan, device)
+        if known_plan == asdict(plan) and state["is_finished"]:
+            yield Decision("study", str(path), "its result")
+            return
+        slowest = yield from _announce(path, experiments, plan, device)
         if looks and known_plan | {"margin": None} != asdict(replace(plan, margin=None)):
             known = f"a result with {', '.join(map(str, looks))} seeds is known"
             yield Decision("warning", known, "choose the number of seeds beforehand")
         runs: dict[str, list[Run]] = {name: [] for name in experiments if name not in diverged}
         for count in itertools.count(1):
             seed_began = time.perf_counter()
-            train = partial(iter_seed, path, experiments, count - 1, device=device, command=command)
-            yield from _train_seed(runs, train, count - 1)
+            goal = next((look for look in LOOKS if look >= count), last) if plan.is_sequential else last
+            yield from _train_seed(path, experiments, runs, count - 1, goal, device, command)
             state["diverged"] = [name for name in experiments if name not in runs]
             slowest = max(slowest, time.perf_counter() - seed_began)
             is_last = count == last
@@ -133,9 +222,7 @@ def _draw(judged: Sequence[PairedComparison], file: Path) -> None:
 
 def read_comparisons(path: Path) -> list[PairedComparison]:
     """The results of a study."""
-    names = [field.name for field in fields(PairedComparison)]
-    stored = [{key: one[key] for key in names if key in one} for one in read_study(path).get("results", [])]
-    return [from_json_values(PairedComparison, one, str(path / STUDY_FILE)) for one in stored]
+    return [parse_event(PairedComparison, one, path / STUDY_FILE) for one in read_study(path).get("results", [])]
 
 
 def _announce(
@@ -156,18 +243,39 @@ def _announce(
 
 
 def _train_seed(
-    runs: dict[str, list[Run]], train: Callable[..., Generator[RunEvent, None, list[Run]]], seed: int
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    runs: dict[str, list[Run]],
+    seed: int,
+    seeds: int | None,
+    device: str,
+    command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
-    """Add a run to each experiment in ``runs``; an experiment that diverges is left out from then on."""
+    """Add a run to each experiment in ``runs``, of ``seeds`` if known; one that diverges is left out from then on."""
     *_, reference = runs
     for name in list(runs):
+        folder, recipe = locate_run(path, list(experiments), name, seed), experiments[name].recipe
+        seeded = replace(experiments[name], recipe=replace(recipe, seed=recipe.seed + seed))
         try:
-            runs[name] += yield from train(only=name)
+            run = yield from iter_run(folder, seeded, device=device, command=command, is_begun=folder.exists())
+            runs[name].append(run)
+            yield _describe_progress(
+                name, run, [one for each in runs.values() for one in each], seeds and seeds * len(runs)
+            )
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(f"{name} diverged with seed {seed}, so there is nothing to compare: {error}") from error
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
+
+
+def _describe_progress(name: str, run: Run, runs: Sequence[Run], planned: int | None) -> Decision:
+    score = "" if run.report is None else f": {run.report.split} {run.report.score}"
+    progress = f"{len(runs)} of {planned}" if planned else f"{len(runs)} so far"
+    if planned and len(runs) < planned:
+        seconds = statistics.fmean(_read_curve(one, "")[2] for one in runs)
+        progress += f", {format_minutes(seconds * (planned - len(runs)))} left"
+    return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)
 
 
 def judge_runs(

@@ -172,3 +172,8 @@ def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
             f"{candidate.ending_seconds():.1f} s, but only {max(0.0, deadline.seconds_left()):.1f} s are left. "
             f"Increase --time (in Python, seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
+
+
+def format_minutes(seconds: float) -> str:
+    """``about 2.5 min``, or seconds if they are fewer than 60."""
+    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.{seconds < 600:d}f} min"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lamina.errors import NotFiniteError, RunError
-from lamina.evaluation.intervals import ALPHA
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import damaged, parse_object, read_bytes, write_json
+from lamina.files import parse_object, read_bytes, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
@@ -20,13 +19,13 @@ from lamina.runs.run_folder import WINNER_FILE
 from lamina.runs.start import shorten_net_name
 from lamina.studies.choice_events import Decision
 from lamina.studies.comparison import judge_runs
-from lamina.studies.experiments import Experiment
-from lamina.studies.search import Search, describe_values, format_minutes, score_on_val
+from lamina.studies.experiments import Experiment, format_minutes
+from lamina.studies.search import Search, describe_values, score_on_val
+from lamina.studies.study import parse_event
 from lamina.studies.trials import Trials, find_new, import_optuna, wait
 from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
-from lamina.values import from_json_values
 
 FINAL = "final.json"
 PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
@@ -116,13 +115,15 @@ class Tuned(Event):
     def summary_lines(self) -> list[str]:
         """The winner, its luck, its score on ``test`` and the comparison with the recipe, in words."""
         score, winner = Score(self.metric, 0.0), self.winner
-        lines = [f"best: {winner.name}: {describe_values(winner.values)}"]
-        if self.luck is None:
-            lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
-        else:
+        lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
+        if self.luck is not None:
             luck = f"{abs(100 * self.luck):.2f} points" if score.is_fraction else f"{abs(self.luck):.4g}"
             how = "worse" if self.luck < 0 else "better"
-            lines.append(f"luck: {luck} {how} in the search than on average with new seeds")
+            lines = [
+                f"best: {winner.name}: {describe_values(winner.values)}",
+                f"luck: {luck} {how} in the search than on average with new seeds",
+            ]
+        lines.append(f"its runs: {Path(self.study) / name_final(winner.name, '*')}")
         if self.test_mean is None:
             lines.append("no test split, so no score on images that no choice has seen; draw one with --test 0.2")
         else:
@@ -132,6 +133,11 @@ class Tuned(Event):
             words = self.comparison.words.replace("A is", "the best is", 1)
             lines.append(f"compared with {self.comparison.b} on {self.comparison.split}: {words}")
         return lines
+
+
+def name_final(finalist: str, seed: object) -> str:
+    """The name of a run of the finals."""
+    return f"final-{shorten_net_name(finalist)[:40]}-seed{seed}"
 
 
 def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
@@ -171,7 +177,7 @@ def iter_finals(
         runs[one.name] = []
         try:
             for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):  # the search has another
-                folder = trials.folder / f"final-{shorten_net_name(one.name)[:40]}-seed{seed}"
+                folder = trials.folder / name_final(one.name, seed)
                 seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
                 trained += not (folder / "report.json").exists()
                 runs[one.name].append((yield from search.iter_run(folder, seeded)))
@@ -189,14 +195,13 @@ def iter_finals(
     found.sort(key=lambda one: sign * one.mean)
     write_json(trials.folder / WINNER_FILE, {"winner": found[0].name})
     best, base = found[0], next((one for one in found if one.search_score is None), None)
+    rivals = {one.name: runs[one.name] for one in (best, base) if one is not None}
     tested: list[float] = []
     compared = None
     if search.dataset.test is not None:  # nothing is chosen any more, so the test images may be read, once
-        for name in dict.fromkeys(one.name for one in (best, base) if one is not None):
-            reports = [run.evaluate(data=search.dataset) for run in runs[name]]
-            tested += [one.score.value for one in reports if one is not None and name == best.name]
-        if base is not None and base is not best:
-            compared = judge_runs({one.name: runs[one.name] for one in (best, base)}, None, ALPHA)[0]
+        reports = {name: [run.evaluate(data=search.dataset) for run in each] for name, each in rivals.items()}
+        tested = [one.score.value for one in reports[best.name] if one is not None]
+        compared = judge_runs(rivals)[0] if len(rivals) == 2 else None
     tuned = Tuned(str(trials.folder), len(find_new(known)), metric, tuple(found), best, compared, tuple(tested))
     write_json(trials.folder / FINAL, tuned.to_json())
     yield tuned
@@ -223,12 +228,4 @@ def _choose_finalists(
 def read_final(path: Path) -> Tuned | None:
     """The result of a tuning that has ended."""
     file = path / FINAL
-    if not file.exists():
-        return None
-    stored = parse_object(read_bytes(file), str(file))
-    try:
-        return from_json_values(Tuned, {one.name: stored[one.name] for one in fields(Tuned)}, "final")
-    except KeyError as error:
-        raise damaged(str(file), f"{error} is missing") from error
-    except ValueError as error:
-        raise damaged(str(file), error) from error
+    return parse_event(Tuned, parse_object(read_bytes(file), str(file)), file) if file.exists() else None

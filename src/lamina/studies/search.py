@@ -9,25 +9,24 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lamina.data import Dataset
-from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, escape, plural
+from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plural
 from lamina.evaluation.paired import score_images
-from lamina.files import read_bytes
+from lamina.files import LockedError
 from lamina.nets import Net
 from lamina.runs.keep import RunEvent
 from lamina.runs.net_names import NetChoice
-from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
-from lamina.studies.experiments import Experiment
+from lamina.studies.experiments import Experiment, format_minutes
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.studies.space import Range, Span, insert_sizes, parse_settings, parse_sizes, to_distribution
+from lamina.studies.study import digest_file
 from lamina.studies.trials import MOST_REPEATS, RepeatedError, TrialLostError, Trials, find_new, import_optuna, wait
 from lamina.targets import Score
 from lamina.training.events import Epoch, Event
@@ -121,21 +120,18 @@ class Search:
 
     def iter_run(self, folder: Path, experiment: Experiment) -> Generator[RunEvent, None, Run]:
         """Train a run of an experiment, or continue it."""
-        return iter_run(
-            folder, experiment, train=Run.iter_train, device=self.device, command=self.command,
-            is_begun=(folder / "run.json").exists(),
-        )  # fmt: skip
+        is_begun = (folder / "run.json").exists()
+        return iter_run(folder, experiment, device=self.device, command=self.command, is_begun=is_begun)
 
     def to_json(self) -> dict[str, Any]:
         """The settings of the study, from which another worker makes the same search."""
-        origin, example = self.example[0].net.origin, self.example[0].recipe
-        file = Path(origin.file) if isinstance(origin, OwnModule) and origin.file else None
+        net, example = self.example[0].net, self.example[0].recipe
         ranges = {"over": dict(self.over), "net_over": dict(self.net_over), "given": dict(self.given)}
         data = {"data": self.dataset.source, "fingerprint": self.dataset.fingerprint}
         return {
             "net": self.net if isinstance(self.net, str) else None,
             "function": describe_part(self.net) if callable(self.net) else None,
-            "file": file and sha256(read_bytes(file)).hexdigest(), "recipe": self.recipe, **ranges,
+            "file": digest_file(net), "recipe": self.recipe, **ranges,
             **data, "preparation": self.dataset.preparation.to_json(), "metric": example.metric, "seed": example.seed,
             "epochs": None if "epochs" in self.over else example.epochs,
         }  # fmt: skip
@@ -158,11 +154,18 @@ class Tried(Event):
     done: int  # trials that have ended
     best: Score | None
     seconds_left: float
+    leading: tuple[Mapping[str, Any], ...] = ()  # rows of the best trials and of those that run
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: value for name, value in super().to_json().items() if name != "leading"}
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """The headings and rows of the best trials, and of those that run."""
+        return tabulate_trials(self.leading, "accuracy" if self.best is None else self.best.name)
 
     def __str__(self) -> str:
         score = "" if self.score is None else f"val {self.score}, "
-        run = f" ({escape(self.run)})" if self.run else ""
-        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end}{run}"
+        text = f"trial {self.trial}: {describe_values(self.values)}: {score}{self.end}"
         best = "" if self.best is None else f", best {self.best.format(self.best.value)}"
         left = f", {format_minutes(self.seconds_left)} left" if self.seconds_left else ""
         return f"{text}; {plural(self.done, 'trial', 'trials')} done{best}{left}"
@@ -183,11 +186,16 @@ def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> G
         ):
             try:
                 yield (tried := (yield from _iter_trial(search, trials)))
-                repeats = repeats + 1 if tried.end.startswith(REPEATED) else 0
+                repeats, is_waiting = repeats + 1 if tried.end.startswith(REPEATED) else 0, False
                 if repeats == MOST_REPEATS:
                     yield Decision("search", "ended", f"{MOST_REPEATS} trials in a row had the values of earlier ones")
             except TrialLostError:
                 yield Decision("warning", "another process continues this trial", "this one was silent for too long")
+            except LockedError as error:  # that process sleeps; this one has given the trial back
+                if not is_waiting:
+                    yield Decision("waiting", "for the process that held this trial before", str(error))
+                is_waiting = True
+                time.sleep(1.0)
         elif limits and not (is_leader and states["RUNNING"]):
             return
         else:
@@ -228,7 +236,8 @@ def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, Tri
         values = yield from wait(lambda: trials.tell(trial, score, state, error))
     found = None if score is None or error is not None else Score(metric, score)
     path = str(folder) if folder.exists() else ""
-    return Tried(trial.number, values, found, end, path, *(yield from wait(trials.find_progress)))
+    progress, leading = (yield from wait(trials.find_progress)), (yield from wait(trials.list_leading))
+    return Tried(trial.number, values, found, end, path, *progress, leading)
 
 
 def _iter_until_stopped(
@@ -240,8 +249,8 @@ def _iter_until_stopped(
         if not isinstance(event, Epoch) or event.score is None or event.score.name != metric:
             continue
         epoch, score = event.epoch, event.score.value
-        yield from wait(lambda: trials.report(trial, epoch, score))  # noqa: B023 is called at once
-        if (yield from wait(lambda: trials.is_worse(trial, epoch))):  # noqa: B023
+        reported = yield from wait(lambda: trials.report(trial, epoch, score))  # noqa: B023 is called at once
+        if (yield from wait(lambda: trials.is_worse(reported, epoch))):  # noqa: B023
             return f"stopped after epoch {epoch}, not among the best third"
     return FINISHED
 
@@ -252,11 +261,6 @@ def score_on_val(run: Run) -> float:
     if not math.isfinite(score):
         raise NotFiniteError(f"The score on val is {score}.")
     return score
-
-
-def format_minutes(seconds: float) -> str:
-    """``about 2.5 min``, or seconds if they are fewer than 60."""
-    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.{seconds < 600:d}f} min"
 
 
 def describe_values(values: Mapping[str, Any]) -> str:

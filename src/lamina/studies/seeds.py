@@ -135,7 +135,7 @@ def iter_run(
     path: Path,
     experiment: Experiment,
     *,
-    train: IterTrain,
+    train: IterTrain = Run.iter_train,
     device: str,
     command: Sequence[str] = (),
     parts: Parts = NO_PARTS,

@@ -18,8 +18,6 @@ from lamina.training.recipe import Recipe
 
 FIXED = ("seed", "patience", "metric", "aim", "cost", "lanes", "precision", "compile")
 """Settings that are not searched: chance, the score, and how exactly to compute."""
-COLUMNS = ("trial", "state", "score", "epoch", "seconds", "error", "values")
-"""Names of the table of trials, which a size cannot have."""
 TUNED = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in FIXED}
 
 
@@ -95,8 +93,6 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
             f'lamina tune "Flatten(), Linear(width), ReLU(), Output()" --net-over width=32..256.'
         )
     for name in texts:
-        if name in COLUMNS:
-            raise NetError(f"{name} is a column of the table of trials. Use another name for the size.")
         if not re.search(rf"\b{re.escape(name)}\b(?!\s*[(=])", net):
             raise NetError(f"{name} does not stand for a number in the layers {net}. Write it in place of one.")
     return {name: parse_range(name, text) for name, text in texts.items()}

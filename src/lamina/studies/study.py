@@ -5,30 +5,33 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lamina import zoo
 from lamina.data import Dataset
 from lamina.errors import LaminaWarning, RunError, find_nearest
-from lamina.files import lock_folder, parse_object, read_bytes, write_json
+from lamina.files import damaged, lock_folder, parse_object, read_bytes, write_json
 from lamina.nets import Net
-from lamina.runs.keep import RunEvent
 from lamina.runs.net_names import TIMM, NetChoice, choice_of_timm
+from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE, resolve_run
 from lamina.runs.start import making_runs, shorten_net_name
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision
 from lamina.studies.experiments import Experiment
-from lamina.studies.named_net import IterTrain, fit_experiment
-from lamina.studies.seeds import iter_run
+from lamina.studies.named_net import fit_experiment
+from lamina.training.events import Event
 from lamina.training.recipe import overlay
+from lamina.values import from_json_values
 
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 OWN_CODE = {"loss", "optimizer", "augment", "schedule"}  # parts of a run that a study cannot repeat
 LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
@@ -36,14 +39,13 @@ LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 @contextmanager
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Lock the folder of a study, and yield the content of ``study.json``; ``RunError`` if it has other settings."""
-    file = path / STUDY_FILE
-    if not file.exists() and any(path.glob("[!.]*")):  # a kill may leave an empty folder
+    if not read_study(path) and any(path.glob("[!.]*")):  # a kill may leave an empty folder
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
         path.mkdir(parents=True, exist_ok=True)
     with lock_folder(path):
-        if not file.exists():
-            write_json(file, {"settings": settings})
+        if not read_study(path):
+            write_json(path / STUDY_FILE, {"settings": settings})
         state = read_study(path)
         given, stored = json.loads(json.dumps(settings)), state["settings"]
         if changed := [key for key in given | stored if given.get(key) != stored.get(key)]:
@@ -54,14 +56,25 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, An
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """The content of ``study.json``, empty for a new study."""
+    """The content of ``study.json``; empty for a new study, or if another program wrote the file."""
     file = path / STUDY_FILE
-    return parse_object(read_bytes(file), str(file)) if file.exists() else {}
+    state = parse_object(read_bytes(file), str(file)) if file.exists() else {}
+    return state if isinstance(state.get("settings"), dict) else {}
+
+
+def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> AnyEvent:
+    """The event that ``to_json`` wrote to a file; ``RunError`` if it is damaged."""
+    try:
+        return from_json_values(
+            kind, {one.name: stored[one.name] for one in fields(kind) if one.name in stored}, "result"
+        )
+    except ValueError as error:
+        raise damaged(str(file), error) from error
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The name of the latest study with the same ``settings``, or a free one."""
-    files = list(runs_dir.glob(f"*/{STUDY_FILE}")) if settings is not None else []
+    """The name of the latest study with the same ``settings`` whose name was not chosen by a person; or a free one."""
+    files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}")) if settings is not None else []
     for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
         try:
             if read_study(file.parent).get("settings") == settings:
@@ -77,30 +90,16 @@ def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any
     dataset = next(iter(experiments.values())).dataset
     nets = {name: one.net.net if isinstance(one.net.net, Net) else one.net.name for name, one in experiments.items()}
     described = [
-        {"name": name, "net": str(nets[name]), "recipe": repr(one.recipe)} for name, one in experiments.items()
+        {"name": name, "net": f"{nets[name]} {digest_file(one.net)}".strip(), "recipe": repr(one.recipe)}
+        for name, one in experiments.items()
     ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
-def iter_seed(
-    path: Path,
-    experiments: Mapping[str, Experiment],
-    seed: int,
-    *,
-    only: str | None = None,
-    train: IterTrain = Run.iter_train,
-    device: str,
-    command: Sequence[str] = (),
-) -> Generator[RunEvent, None, list[Run]]:
-    """Train each experiment, or ``only`` one, or load its run if it is finished; adds ``seed`` to its recipe's."""
-    runs = []
-    for name in experiments if only is None else [only]:
-        folder, recipe = locate_run(path, list(experiments), name, seed), experiments[name].recipe
-        seeded = replace(experiments[name], recipe=replace(recipe, seed=recipe.seed + seed))
-        is_begun = folder.exists()
-        run = yield from iter_run(folder, seeded, train=train, device=device, command=command, is_begun=is_begun)
-        runs.append(run)
-    return runs
+def digest_file(choice: NetChoice) -> str:
+    """The digest of the Python file that defines a net; empty if none does."""
+    file = choice.origin.file if isinstance(choice.origin, OwnModule) else ""
+    return sha256(read_bytes(Path(file))).hexdigest() if file else ""
 
 
 def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:

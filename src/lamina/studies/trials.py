@@ -31,6 +31,7 @@ HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
 DATABASE = "study.db"
+LEADING = 5  # trials in the table of the best
 FIRST = 10  # trials with evenly spread values, before the sampler proposes any
 MOST_DRAWS = 1000  # of values, until no other trial has them
 MOST_REPEATS = 10  # trials in a row that repeat the values of others, until the search ends
@@ -86,9 +87,14 @@ class Trials:
             left = max(0, limits["trials"] - len(took)) * each / (1 + len(self.read("RUNNING")))
         return len(took), Score(self.settings["metric"], finished[0].value) if finished else None, left
 
+    def list_leading(self) -> tuple[dict[str, Any], ...]:
+        """The rows of the best trials so far, and of those that run now."""
+        best = [*self.rank("COMPLETE"), *self.rank("PRUNED")][:LEADING]
+        return tuple(map(_to_row, [*best, *self.read("RUNNING")]))
+
     def take(self) -> Any:
         """Take a trial that was given back, or a new one."""
-        with _ignore_warnings():
+        with warnings.catch_warnings(action="ignore"):  # about heartbeats outside of Optuna's own loop
             trial = self.study.ask()
         self._mark(trial._trial_id, self.worker)
         return trial
@@ -111,7 +117,7 @@ class Trials:
                 if values not in others:
                     break
                 values = find_values(ranges, points.draw())
-        with _ignore_warnings():
+        with warnings.catch_warnings(action="ignore"):  # it is experimental
             self.study.sampler = PartialFixedSampler(values, tpe)
 
     def check_new(self, trial: Any) -> None:
@@ -124,6 +130,8 @@ class Trials:
     @contextmanager
     def holding(self, trial: Any) -> Iterator[None]:
         """Tell the database regularly that this worker lives; an error in the block gives the trial back."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
         is_over, storage = threading.Event(), self.study._storage
 
         def beat() -> None:
@@ -136,7 +144,8 @@ class Trials:
         try:
             yield
         except BaseException:
-            with suppress(*_find_outages(), TrialLostError):  # otherwise its silence tells the leader
+            # Otherwise, its silence tells the leader.
+            with suppress(*_find_outages(), TrialLostError, UpdateFinishedTrialError):
                 self._check(trial)
                 _offer(storage, trial._trial_id)
             raise
@@ -168,16 +177,17 @@ class Trials:
                     storage.set_trial_user_attr(row, "worker", "")  # a worker that was only asleep has lost it
                     _offer(storage, row)
 
-    def report(self, trial: Any, epoch: int, score: float) -> None:
-        """Store the score of an epoch."""
+    def report(self, trial: Any, epoch: int, score: float) -> Any:
+        """Store the score of an epoch; returns the trial with it."""
         self._check(trial)
-        with _ignore_warnings():  # a trial that starts again reports its epochs again
+        with warnings.catch_warnings(action="ignore"):  # a trial that starts again reports its epochs again
             trial.report(score, epoch)
+        return self.study._storage.get_trial(trial._trial_id)
 
     def is_worse(self, trial: Any, epoch: int) -> bool:
-        """Whether successive halving stops the trial after this epoch."""
+        """Whether successive halving stops the trial from :meth:`report` after this epoch; the same if called again."""
         epochs = self.settings["epochs"]
-        return epochs is not None and 2 * epoch <= epochs and bool(trial.should_prune())
+        return epochs is not None and 2 * epoch <= epochs and bool(self.study.pruner.prune(self.study, trial))
 
     def tell(self, trial: Any, score: float | None, state: str, error: str | None = None) -> Mapping[str, Any]:
         """Store the end of a trial; returns its values."""
@@ -187,7 +197,10 @@ class Trials:
         is_told = self.study._storage.get_trial(trial._trial_id).state.is_finished()  # before the connection was lost
         if error is not None and not is_told:
             trial.set_user_attr("error", error)
-        return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
+        try:
+            return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
+        except ValueError as error:  # the leader has put it back into the queue at this moment
+            raise TrialLostError from error
 
     def _check(self, trial: Any) -> None:
         if self.study._storage.get_trial(trial._trial_id).user_attrs.get("worker") != self.worker:
@@ -204,22 +217,19 @@ def find_new(trials: Sequence[Any]) -> list[Any]:
 
 
 def list_trials(trials: Trials) -> list[dict[str, Any]]:
-    """The rows of a table of trials, with the last known scores; ``RunError`` if the database is down."""
-    rows = []
-    try:
-        found = trials.read()
-    except _find_outages() as error:
-        raise RunError(
-            f"The database of the study cannot be reached ({_explain(error)}). Start it, and try again."
-        ) from error
-    for one in found:
-        took = None if one.duration is None else one.duration.total_seconds()
-        known = one.intermediate_values.get(one.last_step) if one.value is None else one.value
-        rows.append(
-            {"trial": one.number, "state": one.state.name.lower(), "score": known, "epoch": one.last_step,
-             "seconds": took, "error": one.user_attrs.get("error"), "values": one.params}
-        )  # fmt: skip
-    return rows
+    """The rows of a table of trials, with the last known scores."""
+    return list(map(_to_row, trials.read()))
+
+
+def _to_row(trial: Any) -> dict[str, Any]:
+    score = trial.intermediate_values.get(trial.last_step) if trial.value is None else trial.value
+    error = trial.user_attrs.get("error")
+    return {
+        "trial": trial.number, "state": trial.state.name.lower(),
+        "score": None if error else score,  # one that diverged has the worst score, perhaps infinity
+        "epoch": trial.last_step, "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+        "error": error, "values": trial.params,
+    }  # fmt: skip
 
 
 def _offer(storage: Any, row: int) -> None:
@@ -262,14 +272,6 @@ def _explain(error: BaseException) -> str:
     return hide_password(str(error.__cause__ or error).strip().split("\n")[0])
 
 
-@contextmanager
-def _ignore_warnings() -> Iterator[None]:
-    """Optuna warns about heartbeats outside of its own loop, and about what it calls experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def connect(url: str | None, folder: Path) -> Any:
     """Open the database at ``url``, or SQLite in the study's folder; ``RunError`` if that fails."""
     optuna = import_optuna()
@@ -278,15 +280,15 @@ def connect(url: str | None, folder: Path) -> Any:
 
     # A new connection for each transaction, so that none is left open, or found dead after the server has restarted.
     options: dict[str, Any] = {"poolclass": NullPool}
-    if url is not None and not url.startswith(("postgres", "sqlite")):
+    if url is not None and not url.startswith("postgres"):
         raise _refuse(url)
     if url is None:
         file = folder.resolve() / DATABASE
         options["creator"] = lambda: sqlite3.connect(file, timeout=60)  # a URL cannot contain all names of files
-    elif not url.startswith("sqlite"):
+    else:
         options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # s, ms
     try:
-        with _ignore_warnings():
+        with warnings.catch_warnings(action="ignore"):
             return optuna.storages.RDBStorage(
                 "sqlite://" if url is None else re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),
                 engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
@@ -312,14 +314,13 @@ def create_study(storage: Any, name: str, settings: Mapping[str, Any], leader: s
     optuna = import_optuna()
     direction = "minimize" if Score(settings["metric"], 0.0).lower_is_better else "maximize"
     study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-    if study.user_attrs.get("leader", leader) == leader:
-        study.set_user_attr("leader", leader)
-        study.set_user_attr("settings", settings)
-    else:
+    if study.user_attrs.get("leader", leader) != leader:
         raise RunError(
             f"The database already contains the study {name}, which another folder leads. Join it with lamina tune "
             "--join, or choose another name."
         )
+    study.set_user_attr("leader", leader)
+    study.set_user_attr("settings", settings)
 
 
 def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:

@@ -9,7 +9,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,9 @@ from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.start import choose_net, making_runs
 from lamina.studies import finals
 from lamina.studies.choice_events import Decision, is_about_run
-from lamina.studies.experiments import check_seconds, time_experiment
+from lamina.studies.experiments import check_seconds, format_minutes, time_experiment
 from lamina.studies.finals import Tuned, count_trainings, iter_finals, plan_finals, rank_finalists, read_final
-from lamina.studies.search import Search, Tried, format_minutes, iter_search
-from lamina.studies.space import COLUMNS
+from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.study import name_study, open_study, read_study
 from lamina.studies.trials import DATABASE, Trials, connect, create_study, list_trials, open_trials, wait
 from lamina.text import hide_password
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     import polars
 
 DEFAULT_TRIALS = 30
-FIGURE, IMPORTANCES = "trials.png", "importances.png"
+FIGURE, IMPORTANCES, TABLE = "trials.png", "importances.png", "trials.json"
 LEAST_FOR_IMPORTANCES = 20  # finished trials
-SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Study:
     """
 
     path: Path | str
-    storage: str | None = None
+    storage: str | None = field(default=None, repr=False)  # it may contain a password
 
     @property
     def result(self) -> Tuned | None:
@@ -73,9 +72,9 @@ class Study:
         import polars
 
         folder = Path(self.path).resolve()
-        rows = list_trials(find_trials(self.storage or str(folder), folder.parent, self.storage and folder.name))
+        rows = list_trials(find_trials(f"{self.storage}#{folder.name}" if self.storage else str(folder), folder.parent))
         for row in rows:
-            row |= {f"{key}_value" if key in COLUMNS else key: value for key, value in row.pop("values").items()}
+            row |= {f"{key}_value" if key in row else key: value for key, value in row.pop("values").items()}
         return polars.DataFrame(rows, infer_schema_length=None)
 
     def __str__(self) -> str:
@@ -222,8 +221,7 @@ def iter_tuning(
         yield Decision("settings", describe_recipe(example.recipe), "of the recipe, except for what is searched")
         yield Decision("search", f"{search}; {how}; in {path}", "to resume, run the command again")
         hint = "with its password; " if place != storage else ""
-        is_shared = place is not None and not place.startswith("sqlite")
-        where = f"{hint}{'on other machines, or ' if is_shared else ''}for other cores"
+        where = f"{hint}{'on other machines, or ' if storage else ''}for other cores"
         yield Decision("join", f"lamina tune --join {place or shlex.quote(str(path))}", where)
         yield from _lead(search, trials, None if limit == math.inf else int(limit), seconds, expected)
 
@@ -266,6 +264,8 @@ def _lead_search(
             until = began + seconds - kept - each
         trials.study.set_user_attr("limits", {"trials": most, "until": until})
         trials.study.set_user_attr("used_seconds", time.time() - began)
+        with suppress(OSError):  # a full disk
+            write_json(trials.folder / TABLE, {"trials": list_trials(trials)})  # for the report page
 
     yield from wait(limit)
     with trials.timing(began):
@@ -286,6 +286,7 @@ def draw_study(trials: Trials) -> None:
     from lamina.drawing.style import save_figure  # loads matplotlib
     from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
 
+    write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
     finished = len(trials.rank("COMPLETE"))
     if finished:
         save_figure(draw_trials(trials.read(), trials.settings["metric"]), trials.folder / FIGURE)
@@ -327,14 +328,13 @@ def iter_joined(
     yield Decision("ended", "the search", "the process that leads it trains the finals")
 
 
-def find_trials(text: str, runs_dir: Path, name: str | None = None) -> Trials:
+def find_trials(text: str, runs_dir: Path) -> Trials:
     """The trials of a study: the URL of its database (``URL#NAME`` if it has several), its folder, or its name."""
     if "://" in text:
-        if name is None and "#" in text.rpartition("/")[2]:  # one before that is a part of a password
+        name = ""
+        if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
             text, _, name = text.rpartition("#")
-        if text.startswith(SQLITE) and not Path(text.removeprefix(SQLITE).partition("?")[0]).exists():
-            raise RunError(f"There is no database {text}. Correct the path.")  # SQLite would create it
-        return open_trials(connect(text, runs_dir), name, runs_dir)
+        return open_trials(connect(text, runs_dir), name or None, runs_dir)
     for path in (Path(text), runs_dir / text):
         if (path / DATABASE).exists():
             path = path.resolve()
