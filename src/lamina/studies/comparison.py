@@ -247,11 +247,11 @@ def _train_seed(
     experiments: Mapping[str, Experiment],
     runs: dict[str, list[Run]],
     seed: int,
-    seeds: int | None,
+    seeds_planned: int | None,
     device: str,
     command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
-    """Add a run to each experiment in ``runs``, of ``seeds`` if known; one that diverges is left out from then on."""
+    """Add a run to each experiment in ``runs``; one that diverges is left out from then on."""
     *_, reference = runs
     for name in list(runs):
         folder, recipe = locate_run(path, list(experiments), name, seed), experiments[name].recipe
@@ -259,9 +259,8 @@ def _train_seed(
         try:
             run = yield from iter_run(folder, seeded, device=device, command=command, is_begun=folder.exists())
             runs[name].append(run)
-            yield _describe_progress(
-                name, run, [one for each in runs.values() for one in each], seeds and seeds * len(runs)
-            )
+            done = [one for each in runs.values() for one in each]
+            yield _describe_progress(name, run, done, seeds_planned and seeds_planned * len(runs))
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
                 raise RunError(f"{name} diverged with seed {seed}, so there is nothing to compare: {error}") from error
@@ -269,12 +268,13 @@ def _train_seed(
             del runs[name]
 
 
-def _describe_progress(name: str, run: Run, runs: Sequence[Run], planned: int | None) -> Decision:
+def _describe_progress(name: str, run: Run, done: Sequence[Run], planned: int | None) -> Decision:
+    """The score of a run, and about how long the rest of those planned takes."""
+    progress = f"{len(done)} of {planned}" if planned else f"{len(done)} so far"
+    if planned and len(done) < planned:
+        seconds = statistics.fmean(_read_curve(one, "")[2] for one in done)
+        progress += f", {format_minutes(seconds * (planned - len(done)))} left"
     score = "" if run.report is None else f": {run.report.split} {run.report.score}"
-    progress = f"{len(runs)} of {planned}" if planned else f"{len(runs)} so far"
-    if planned and len(runs) < planned:
-        seconds = statistics.fmean(_read_curve(one, "")[2] for one in runs)
-        progress += f", {format_minutes(seconds * (planned - len(runs)))} left"
     return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)
 
 
