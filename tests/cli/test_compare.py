@@ -91,11 +91,12 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert (last["words"] in content, content.count("data:image/png")) == (True, 1)
     assert "1-Flatten-Output-epochs-1-seed1" in content
 
-    again = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")  # finds the study without its name
+    again = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
     assert again.returncode == 0, again.stderr
     assert "epoch 1/1" not in again.stdout
     assert last["words"] in again.stdout.splitlines()
-    assert "runs/study/1-Flatten-Output-epochs-1-seed0" in run_lamina("runs").stdout
+    assert "runs/study\t4 runs (lamina runs --study study)" in run_lamina("runs").stdout
+    assert "runs/study/1-Flatten-Output-epochs-1-seed0" in run_lamina("runs", "--study", "study").stdout
 
 
 def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(workplace, image_set):

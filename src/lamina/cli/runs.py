@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 from lamina.cli.options.evaluate_options import RunsOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import LaminaError, RunError
+from lamina.errors import LaminaError, RunError, plural
 from lamina.runs.differences import compare_runs
 from lamina.runs.overview import summarize_run
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.studies.search import tabulate_trials
+from lamina.studies.study import read_study
 from lamina.studies.trials import list_trials
 from lamina.studies.tuning import find_trials
 
@@ -22,30 +26,45 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
-    if options.study is not None:
-        trials = find_trials(options.study, options.runs_dir)
+    folder = options.runs_dir if options.study is None else _find_study(options.study, options.runs_dir)
+    if folder is None:
+        trials = find_trials(str(options.study), options.runs_dir)
         listed = list_trials(trials)
         for row in listed:
             terminal.emit("trial", **row)
         terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
         return 0
-    rows, (runs, damaged) = [], find_runs(options.runs_dir)
+    rows, (runs, damaged) = list[dict[str, str]](), find_runs(folder)
     problems = [(each.path, each.problem) for each in damaged]
+    studies = Counter(each.path.parent for each in runs if each.path.parent != folder)
     for each in runs:
         try:
-            rows.append(_show_run(each, terminal))
+            row = _show_run(each, terminal)
         except LaminaError as error:
             problems.append((each.path, str(error)))
+            continue
+        size, path = studies.pop(each.path.parent, 0), each.path.parent
+        if size:
+            text = f"{plural(size, 'run', 'runs')} (lamina runs --study {path.name})"
+            rows.append(dict.fromkeys(row, "") | {"run": str(path), "net": text})
+        elif path == folder:
+            rows.append(row)
     if rows:
         blank = dict.fromkeys(rows[0], "")
         rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
         terminal.tabulate(tuple(rows[0]), [tuple(row.values()) for row in rows], texts=4)
     elif not problems:
-        terminal.remark(f"There are no runs in {options.runs_dir}. Use lamina train to create one.")
+        terminal.remark(f"There are no runs in {folder}. Use lamina train to create one.")
     for path, problem in problems:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
     return 0
+
+
+def _find_study(text: str, runs_dir: Path) -> Path | None:
+    """The folder of a study whose runs are listed; ``None`` for a tuning, of which the trials are."""
+    found = (path for path in (Path(text), runs_dir / text) if "over" not in read_study(path).get("settings", "over"))
+    return next(found, None)
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:

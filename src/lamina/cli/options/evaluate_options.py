@@ -50,7 +50,7 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class RunsOptions:
-    """List the runs in a folder, oldest first, or the trials of lamina tune, or compare two runs.
+    """List the runs in a folder, oldest first, or those of a study, or compare two runs.
 
     Example: lamina runs --diff pets pets-2
     """
@@ -59,8 +59,8 @@ class RunsOptions:
     """compare two runs, given by path or by name in --runs-dir: recipe, net, data, versions, processor, threads,
     precision and results"""
     study: Annotated[str | None, arg(metavar="DIR")] = None
-    """list the trials of a study of lamina tune: its folder, its name in --runs-dir, or the URL of its database
-    (URL#NAME, if it has several)"""
+    """list the runs of a study, or the trials of lamina tune: its folder, its name in --runs-dir, or the URL of its
+    database (URL#NAME, if it has several)"""
     runs_dir: RunsFolder = Path("runs")
     json: Json = False
 
