@@ -46,7 +46,7 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
     path, experiments = plan_study(options.runs_dir, None, list(experiments.items()))
     if read_study(path).get("is_finished"):  # measure again
         path = options.runs_dir / name_study(options.runs_dir, "study")
-    if status := train_study(path, experiments, Plan(seeds), options.device, terminal):
+    if status := train_study(path, experiments, Plan(seeds), options.device, terminal, is_brief=False):
         return status
     names = list(experiments)
     runs = {name: [load_run(locate_run(path, names, name, seed)) for seed in range(seeds)] for name in names}

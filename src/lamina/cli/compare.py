@@ -55,7 +55,7 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
 
 def read_plan(options: StudyOptions) -> Plan:
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    return Plan(options.seeds, seconds, options.margin)
+    return Plan(options.seeds, seconds, options.margin).check()
 
 
 def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:
@@ -64,11 +64,19 @@ def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path |
     return 0
 
 
-def train_study(path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, terminal: Terminal) -> int:
-    """Train the experiments of a study, with a line for each run; returns the exit status."""
+def train_study(
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    plan: Plan,
+    device: str,
+    terminal: Terminal,
+    *,
+    is_brief: bool = True,
+) -> int:
+    """Train the experiments of a study, without lines for epochs if ``is_brief``; returns the exit status."""
     events = iter_comparisons(path, experiments, plan, device, terminal.command)
     with terminal.progress() as show_progress:
-        _, stopped_by = play(events, terminal, show_progress, is_brief=True)
+        _, stopped_by = play(events, terminal, show_progress, is_brief=is_brief)
     if stopped_by is None:
         return 0
     terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study {path}, run the command again")

@@ -70,13 +70,17 @@ class Plan:
             raise RecipeError("seeds and a time limit both set the number of trainings. Use only one of them.")
         check_type(self.seeds, (int,), "seeds", "a whole number")
         check_seconds(self.seconds)
+        if self.margin is not None and not 0 < self.margin < float("inf"):
+            raise RecipeError(f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage point.")
+
+    def check(self) -> Plan:
+        """The plan; ``RecipeError`` if its seeds cannot show how much seeds differ."""
         if self.seeds is not None and self.seeds < 2:
             raise RecipeError(
                 f"seeds is {self.seeds}; a comparison needs at least 2, because one seed does not show how much seeds "
                 "differ. Use 4."
             )
-        if self.margin is not None and not 0 < self.margin < float("inf"):
-            raise RecipeError(f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage point.")
+        return self
 
     @property
     def is_sequential(self) -> bool:
@@ -133,7 +137,7 @@ def compare(
     """
     for one in (a, b):
         check_type(one, (str, Net, Run), "a or b", "a net by name, by layers or as a Net, or a run", is_optional=False)
-    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
+    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin).check()
     sources = [find_run_or_net(str(one), runs_dir) if isinstance(one, str | Net) else one for one in (a, b)]
     runs = [one for one in sources if isinstance(one, Run)]
     if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
