@@ -61,7 +61,10 @@ def test_maps_are_red_for_and_blue_against_the_prediction() -> None:
 
 
 def test_overfitting_is_a_rising_loss_on_val() -> None:
-    rows = [{"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8} for e in range(1, 7)]
+    rows = [
+        {"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8, "val_accuracy": 0.5 - abs(e - 3) / 8}
+        for e in range(1, 7)
+    ]
     assert find_overfitting(rows[:4]) is None
     found = find_overfitting(rows)
     assert found is not None

@@ -280,16 +280,41 @@ def test_buffers_are_put_back(images):
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
+def overfitting_rows() -> list[dict[str, float]]:
     val = [1.0, 0.8, 0.9, 0.95, 1.0]
-    rows = [{"epoch": epoch, "train_loss": 1 / epoch, "val_loss": loss} for epoch, loss in enumerate(val, start=1)]
+    return [
+        {"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.9, "val_loss": loss, "val_accuracy": 1 - loss / 2}
+        for epoch, loss in enumerate(val, start=1)
+    ]
+
+
+def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
+    rows = overfitting_rows()
     found = find_overfitting(rows)
     assert (found.kind, found.epoch) == ("overfitting", 5)
-    assert "rose from 0.8 after epoch 2 to 1" in found.finding
+    assert "rose from 0.8 after epoch 2 to 1, while the training loss fell to 0.2" in found.finding
+    assert "Try patience 5" in found.advice
     assert find_overfitting(rows[:4]) is None
     assert find_overfitting([row | {"train_loss": 1.0} for row in rows]) is None
     assert find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
     assert find_overfitting([]) is None
+
+
+@pytest.mark.parametrize("change", [
+    {"val_accuracy": 0.98},  # at its best
+    {"train_accuracy": 0.55},  # hardly better than on val
+    {"train_loss": 1.1},  # above the loss on val, because of label smoothing
+])  # fmt: skip
+def test_a_rising_loss_on_val_alone_is_no_overfitting(change):
+    *others, before, last = [row | {"train_loss": 2 * row["train_loss"]} for row in overfitting_rows()]
+    assert find_overfitting([*others, before, last]) is not None
+    assert find_overfitting([*others, before, last | change]) is None
+
+
+def test_overfitting_of_numbers_is_judged_by_loss_and_score():
+    rows = [row | {"train_accuracy": None, "val_mean_absolute_error": row["val_loss"]} for row in overfitting_rows()]
+    assert find_overfitting(rows, "mean_absolute_error", 1) is not None
+    assert find_overfitting([*rows[:4], rows[4] | {"val_mean_absolute_error": 0.7}], "mean_absolute_error", 1) is None
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
@@ -35,6 +36,7 @@ LIMITS = {
     "fitted loss": 0.1,  # loss after overfitting a few images / loss of a guess; chosen here
     "swing": 0.1,  # mean change of the loss between epochs / loss of the constant prediction; chosen here
     "rise": 1.1,  # loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here
+    "accuracy gap": 0.1,  # accuracy in training - accuracy on val, of a net that memorizes; chosen here
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
 """Steps before a net must have learned something, and first steps in which the loss of a healthy net may rise and its
@@ -287,16 +289,19 @@ def find_overfitting(
 ) -> Diagnosis | None:
     """Diagnose overfitting from the rows of epochs: the loss on ``val`` rises while the training loss falls.
 
-    There is none while the score improves; its ``sign`` is -1 if higher is better.
+    There is none while the score improves or is at its best; its ``sign`` is -1 if higher is better.
     """
-    known = [row for row in rows if row.get("val_loss") is not None and row.get("train_loss") is not None]
+    needed = ("val_loss", "train_loss", f"val_{score_name}")
+    known = [row for row in rows if all(row.get(name) is not None for name in needed)]
     best = min(known, key=lambda row: row["val_loss"], default=None)
     if best is None or known[-1]["epoch"] <= best["epoch"] or len(known) <= RISES:
         return None
     last, lowest = known[-1], best["val_loss"]
     is_high = all(row["val_loss"] > LIMITS["rise"] * lowest for row in known[-RISES:])
-    is_better = sign * last.get(f"val_{score_name}", 0.0) < sign * best.get(f"val_{score_name}", 0.0)
-    if not is_high or is_better or last["train_loss"] >= best["train_loss"]:
+    has_fallen = LIMITS["rise"] * last["train_loss"] < best["train_loss"]
+    ranks = [sign * row[f"val_{score_name}"] for row in known]
+    is_better = ranks[-1] < ranks[known.index(best)] or ranks[-1] == min(ranks)
+    if not is_high or not has_fallen or is_better or not _memorizes(last, score_name):
         return None
     return Diagnosis(
         "overfitting",
@@ -305,6 +310,18 @@ def find_overfitting(
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val rose from {lowest:.4g} after epoch {best['epoch']} to {last['val_loss']:.4g}, while the "
         f"training loss fell to {last['train_loss']:.4g}.",
-        f"Probable cause: the net memorizes the training images. Try epochs {best['epoch']}, more augmentation "
-        "(translate_px, cutout_px), or more images.",
+        # Not "Try epochs N": the epoch with the lowest loss is rarely the epoch with the best score.
+        "Probable cause: the net memorizes the training images. Try patience 5, more augmentation (translate_px, "
+        "cutout_px), or more images.",
     )
+
+
+def _memorizes(row: Mapping[str, Any], score_name: str) -> bool:
+    """Whether the net is much better on the training images than on ``val``.
+
+    The loss on ``val`` alone also rises when a net becomes too confident: a few wrong images then raise it, which
+    calibration corrects. Then the accuracies remain close, or label smoothing keeps the training loss the larger one.
+    """
+    is_accuracy = score_name == "accuracy" and row.get("train_accuracy") is not None
+    gap = row["train_accuracy"] - row["val_accuracy"] if is_accuracy else math.inf
+    return bool(row["val_loss"] > row["train_loss"] and gap > LIMITS["accuracy gap"])
