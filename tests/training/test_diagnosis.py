@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -352,6 +353,15 @@ TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
 def test_a_small_net_that_has_not_learned_yet_does_not_blame_the_labels(net, change, images):
     recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=20, **change)
     assert "labels-look-shuffled" not in [found.kind for found in train(net, images, recipe)]
+
+
+def test_the_labels_are_not_blamed_while_a_linear_net_is_better_than_the_baseline():
+    recipe = Recipe(epochs=2, batch_size=40, lr=6.3e-4)
+    training = Training(Net(Flatten(), Output()), load_data("shapes").train, recipe, device="cpu")
+    _, second = [event for event in training if isinstance(event, Epoch)]
+    assert second.train_loss > math.log(10)  # worse than a constant prediction, but its accuracy is better
+    assert second.train_accuracy > 0.13
+    assert second.diagnoses == ()
 
 
 def test_fitting_a_few_images_leaves_the_model_as_it_was(images):

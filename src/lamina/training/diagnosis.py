@@ -219,7 +219,12 @@ def learns_nothing(seen: Observation) -> bool:
     recent = seen.losses[-2:]
     is_long = seen.steps >= LEAST_STEPS and seen.images_seen >= LEAST_SEEN * seen.classes
     is_constant = len(recent) == 2 and all(least <= loss <= most for loss in recent)
-    return is_long and is_constant and seen.kind in (SINGLE_LABEL, BINARY)
+    # In the first epoch every image is new, so memorizing does not raise the accuracy; with shuffled labels it cannot
+    # exceed the baseline's by more than chance. A linear net may exceed it while its loss is still higher.
+    share = seen.baseline_accuracy
+    standard_error = math.sqrt(share * (1 - share) * seen.epoch / seen.images_seen)
+    has_learned = seen.first_accuracy is not None and seen.first_accuracy > share + standard_error
+    return is_long and is_constant and not has_learned and seen.kind in (SINGLE_LABEL, BINARY)
 
 
 def find_shuffled(seen: Observation) -> Found | None:

@@ -53,6 +53,7 @@ class DoctorState:
     found: list[Diagnosis] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     initial_loss: float | None = None
+    first_accuracy: float | None = None
     checks: list[Check] = field(default_factory=list)  # in this epoch, for the weights in `names`
     names: list[str] = field(default_factory=list)
     raised: list[bool] = field(default_factory=list)
@@ -144,6 +145,8 @@ class Doctor:
     def examine(self, epoch: Epoch, lr: float) -> Epoch:
         """The epoch with layer statistics, if due, and new diagnoses; ``lr`` is the peak learning rate."""
         state, model, number = self._state, self._model, epoch.epoch
+        if number == 1:
+            state.first_accuracy = epoch.train_accuracy
         state.losses = [*state.losses, epoch.train_loss][-SWINGS - 1 :]
         checks = [check for check in state.checks if len(check.weights) == len(state.names)]
         state.checks = []
@@ -177,6 +180,8 @@ class Doctor:
             kind=model.task.kind,
             classes=max(2, model.task.outputs),
             images_seen=number * len(self._images),
+            first_accuracy=state.first_accuracy,
+            baseline_accuracy=baseline_accuracy(model.task),
         )
         if number >= state.next_fit and learns_nothing(seen) and not any(map(explains, state.found)):
             seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
@@ -331,6 +336,13 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     if recipe.class_weights:
         logits = torch.zeros_like(logits)  # with class weights, all classes count equally
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
+
+
+def baseline_accuracy(task: Task) -> float:
+    """The accuracy of the best constant class on the training images; 1 for labels and numbers."""
+    if isinstance(task, SingleLabel):
+        return max(task.shares)
+    return max(task.shares[0], 1 - task.shares[0]) if isinstance(task, Binary) else 1.0
 
 
 def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:

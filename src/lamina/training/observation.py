@@ -74,6 +74,8 @@ class Observation:
     kind: Kind
     classes: int
     images_seen: int
+    first_accuracy: float | None = None  # training accuracy of the first epoch, if known
+    baseline_accuracy: float = 1.0  # of the best constant prediction on the training images
     fitted_loss: float | None = None  # after overfitting a few images, if that was tried
 
     @property
