@@ -13,6 +13,8 @@ from PIL import Image
 
 from lamina.data import Dataset, Images, Preparation, Problem, load_data
 from lamina.data.decoding import EncodedImage
+from lamina.data.description import describe_data
+from lamina.data.inspection import inspect
 from lamina.data.load import check_learnable
 from lamina.data.preparation import LabelFrom
 from lamina.data.sources.class_folders import Scan, arrange, label_of, scan_folder
@@ -133,6 +135,27 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
         save_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
     assert [image.name for image in scan_folder(tmp_path).images] == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
+
+
+def test_folders_without_images_are_named(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/.git/1.png"):
+        save_image(tmp_path / name)
+    for folder in ("d", "e/f", "runs/net-1", "notes"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "c" / ".DS_Store").touch()
+    (tmp_path / "notes" / "notes.txt").touch()
+    for name in ("run.json", ".lock"):
+        (tmp_path / "runs" / "net-1" / name).touch()
+    for _ in range(2):  # the second time from the cache
+        data = load_data(tmp_path, Preparation(test_fraction=0.0, val_fraction=0.0))
+        assert data.problems == (
+            Problem("notes/notes.txt", "not an image file"),
+            *(Problem(name, "a folder without images") for name in ("c", "d", "e/f")),
+        )
+    assert describe_data(data)[-1] == "no images, so no class: c, d, e/f"
+    (finding,) = [one for one in inspect(data).findings if one.kind == "empty-folder"]
+    assert finding.message == "3 folders have no images, and lamina makes no class of them. Add images, or remove them."
+    assert [(sighted.split, sighted.name) for sighted in finding.images] == [(None, "c"), (None, "d"), (None, "e/f")]
 
 
 def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lamina.data.groups import describe_groups
-from lamina.data.images import OTHER_FILE, Dataset
+from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Dataset
 from lamina.data.load import EXAMPLES, NAMES
 from lamina.data.splits import OWN_RULE
 from lamina.errors import name_some, plural
@@ -19,6 +19,8 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     lines += [f"groups: {describe_groups(groups)}"] if groups else []
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
     lines += [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"] if others else []
+    empty = [problem.path for problem in dataset.problems if problem.reason == EMPTY_FOLDER]
+    lines += [f"no images, so no class: {name_some(empty, EXAMPLES)}"] if empty else []
     return lines
 
 

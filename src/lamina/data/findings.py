@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from lamina.data.arrays import has_only_0_and_1
-from lamina.data.images import DARK, OTHER_FILE, Dataset, Images, Problem, list_gaps
+from lamina.data.images import DARK, EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, list_gaps
 from lamina.data.splits import LEAKS, SPLITS, Split, find_leaks
 from lamina.errors import name_some, plural
 from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -195,6 +195,10 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
         message = f"{count} left out: {reason}."
         if reason == OTHER_FILE:
             found.append(Finding("unused", "note", message, len(problems), sighted))
+        elif reason == EMPTY_FOLDER:
+            folders = plural(len(problems), "folder has", "folders have")
+            message = f"{folders} no images, and lamina makes no class of {them}. Add images, or remove {them}."
+            found.append(Finding("empty-folder", "warning", message, len(problems), sighted))
         else:
             message += f" Repair, replace or remove {them}."
             found.append(Finding("unreadable", "warning", message, len(problems), sighted))

@@ -27,6 +27,7 @@ from lamina.values import explain_call
 Progress = Callable[[int, int], None]
 
 DARK = "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been truncated."
+EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a class
 OTHER_FILE = "not an image file"  # a problem's reason, which needs no repair: notes, tables, labels …
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 

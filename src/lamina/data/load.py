@@ -19,7 +19,7 @@ from lamina.data.decoding import fit_pixels
 from lamina.data.duplicates import describe_leaks
 from lamina.data.findings import SINGLE_CLASS_REMEDY, find_dark, find_gaps, find_group_leaks
 from lamina.data.held_out import hold_out
-from lamina.data.images import OTHER_FILE, Dataset, Images, Problem, Progress
+from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Dataset, Images, Problem, Progress
 from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
@@ -243,8 +243,9 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 
 def _describe_problems(problems: Sequence[Problem]) -> list[str]:
-    """A message about the images that were left out, if any; files that are no images need no warning."""
-    named = [f"{problem.path} ({problem.reason})" for problem in problems if problem.reason != OTHER_FILE]
+    """A message about the images that were left out, if any; other files and empty folders need no warning."""
+    left_out = [problem for problem in problems if problem.reason not in (OTHER_FILE, EMPTY_FOLDER)]
+    named = [f"{problem.path} ({problem.reason})" for problem in left_out]
     return [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"] if named else []
 
 

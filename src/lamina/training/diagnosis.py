@@ -306,7 +306,12 @@ def find_overfitting(
     has_fallen = LIMITS["rise"] * last["train_loss"] < best["train_loss"]
     ranks = [sign * row[f"val_{score_name}"] for row in known]
     is_better = ranks[-1] < ranks[known.index(best)] or ranks[-1] == min(ranks)
-    if not is_high or not has_fallen or is_better or not _memorizes(last, score_name):
+    # The loss also rises when a net becomes too confident about a few wrong images, which calibration corrects. Then
+    # the accuracies remain close, or label smoothing keeps the training loss above the loss on val.
+    is_accuracy = score_name == "accuracy" and last.get("train_accuracy") is not None
+    gap = last["train_accuracy"] - last["val_accuracy"] if is_accuracy else math.inf
+    memorizes = gap > LIMITS["accuracy gap"] and last["val_loss"] > last["train_loss"]
+    if not is_high or not has_fallen or is_better or not memorizes:
         return None
     return Diagnosis(
         "overfitting",
@@ -319,14 +324,3 @@ def find_overfitting(
         "Probable cause: the net memorizes the training images. Try patience 5, more augmentation (translate_px, "
         "cutout_px), or more images.",
     )
-
-
-def _memorizes(row: Mapping[str, Any], score_name: str) -> bool:
-    """Whether the net is much better on the training images than on ``val``.
-
-    The loss on ``val`` alone also rises when a net becomes too confident: a few wrong images then raise it, which
-    calibration corrects. Then the accuracies remain close, or label smoothing keeps the training loss the larger one.
-    """
-    is_accuracy = score_name == "accuracy" and row.get("train_accuracy") is not None
-    gap = row["train_accuracy"] - row["val_accuracy"] if is_accuracy else math.inf
-    return bool(row["val_loss"] > row["train_loss"] and gap > LIMITS["accuracy gap"])

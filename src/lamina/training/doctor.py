@@ -85,6 +85,7 @@ class Doctor:
         is_known = parts.loss is None and parts.augment is None
         self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
         self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
+        self._baseline_accuracy = max(images.target_counts().values(), default=0) / len(images)
         self._ending = ending
         self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
         self._state = DoctorState()
@@ -181,7 +182,7 @@ class Doctor:
             classes=max(2, model.task.outputs),
             images_seen=number * len(self._images),
             first_accuracy=state.first_accuracy,
-            baseline_accuracy=baseline_accuracy(model.task),
+            baseline_accuracy=self._baseline_accuracy,
         )
         if number >= state.next_fit and learns_nothing(seen) and not any(map(explains, state.found)):
             seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
@@ -336,13 +337,6 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     if recipe.class_weights:
         logits = torch.zeros_like(logits)  # with class weights, all classes count equally
     return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
-
-
-def baseline_accuracy(task: Task) -> float:
-    """The accuracy of the best constant class on the training images; 1 for labels and numbers."""
-    if isinstance(task, SingleLabel):
-        return max(task.shares)
-    return max(task.shares[0], 1 - task.shares[0]) if isinstance(task, Binary) else 1.0
 
 
 def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lamina.data.decoding import BadImageError, EncodedImage
 from lamina.data.formats import HEAD_BYTES, SUFFIXES, SURE_SUFFIXES, explain_unread, find_format
-from lamina.data.images import OTHER_FILE, Problem
+from lamina.data.images import EMPTY_FOLDER, OTHER_FILE, Problem
 from lamina.data.preparation import LabelFrom, Preparation
 from lamina.data.sources.layouts import LAYOUT, find_layout
 from lamina.data.sources.listing import Listing, Source, mark_state
@@ -40,12 +40,13 @@ LABEL_REASONS: dict[LabelFrom, str] = {
 
 
 class Scan(NamedTuple):
-    """The images of a folder, a digest that changes with their paths, sizes and times, and the other files."""
+    """The images of a folder, a digest of their paths, sizes and times, the other files, and the empty folders."""
 
     images: list[EncodedImage]
     problems: list[Problem]
     digest: str = ""
     unused: Sequence[Problem] = ()
+    empty: Sequence[Problem] = ()
 
 
 def open_folder(path: Path, preparation: Preparation) -> Source | None:
@@ -57,7 +58,7 @@ def open_folder(path: Path, preparation: Preparation) -> Source | None:
     def read(*_: object) -> Listing:
         return arrange(scan, path, preparation)
 
-    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), scan.unused)
+    return Source(scan.digest, read, ("label_from", "label_separator", "splits"), [*scan.unused, *scan.empty])
 
 
 def is_image_path(path: str) -> bool:
@@ -85,10 +86,11 @@ def scan_folder(root: Path) -> Scan:
     images: list[EncodedImage] = []
     problems: list[Problem] = []
     unused: list[Problem] = []
+    empty: list[str] = []
     digest = hashlib.blake2b(digest_size=16)
     try:
         real_root = root.resolve(strict=True)
-        entries = sorted(walk_files(root), key=lambda pair: pair[0])
+        entries = sorted(walk_files(root, empty=empty), key=lambda pair: pair[0])
     except OSError as error:
         raise DataError(
             f"Cannot read {root}: {(error.strerror or str(error)).lower()}. Check its permissions."
@@ -105,7 +107,7 @@ def scan_folder(root: Path) -> Scan:
         except BadImageError as error:
             (unused if str(error) == OTHER_FILE else problems).append(Problem(name, str(error)))
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
-    return Scan(images, problems, digest.hexdigest(), unused)
+    return Scan(images, problems, digest.hexdigest(), unused, [Problem(name, EMPTY_FOLDER) for name in sorted(empty)])
 
 
 def read_head(path: str) -> bytes:
@@ -133,16 +135,23 @@ def stat_file(path: str, real_root: Path) -> os.stat_result:
     return state
 
 
-def walk_files(folder: Path | str, prefix: str = "") -> Iterable[tuple[str, os.DirEntry[str]]]:
-    """The files below a folder, with ``/`` as separator; skips hidden folders, links to folders, runs and studies."""
+def walk_files(
+    folder: Path | str, prefix: str = "", empty: list[str] | None = None
+) -> Iterable[tuple[str, os.DirEntry[str]]]:
+    """The files below a folder, with ``/`` as separator; skips hidden folders, links to folders, runs and studies.
+
+    It adds folders that contain nothing, or only hidden files and folders, to ``empty``.
+    """
     with os.scandir(folder) as scanned:
         entries = list(scanned)
     if prefix and any(files <= {entry.name for entry in entries} for files in RESULTS):  # their figures are no data
         return
+    if empty is not None and all(is_hidden(entry.name) for entry in entries):
+        empty.append(prefix.removesuffix("/"))
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             if not is_hidden(entry.name):
-                yield from walk_files(entry.path, f"{prefix}{entry.name}/")
+                yield from walk_files(entry.path, f"{prefix}{entry.name}/", empty)
         else:
             yield prefix + entry.name, entry
 
