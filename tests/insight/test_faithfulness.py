@@ -18,7 +18,7 @@ from torch import nn
 
 from lamina.data import Images, load_data
 from lamina.insight.attribution import integrated_gradients, occlusion
-from lamina.insight.faithfulness import measure_faithfulness, rank_correlation, redraw
+from lamina.insight.faithfulness import Faithfulness, measure_faithfulness, rank_correlation, redraw
 from lamina.training.features import predict_logits
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
@@ -123,6 +123,16 @@ def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained):
         for one in measure_faithfulness(model, pixels, targets, maps, mark_edges):
             assert one.correlations == pytest.approx((sign,) * 3)
             assert str(one).endswith(f"rank correlation with maps of random weights: {', '.join([f'{sign:.2f}'] * 3)}")
+
+
+@pytest.mark.parametrize(
+    ("by_map", "is_against", "is_worse"),
+    [(0.88, False, True), (0.5, False, False), (0.88, True, False), (0.5, True, True)],
+)
+def test_a_map_that_is_no_better_than_random_places_says_so(by_map, is_against, is_worse):
+    one = Faithfulness((0.1, 0.2, 0.3), 0.98, by_map, 0.71, 0.6, is_against, is_number=False)
+    verdict = " (the map is no better than random places: do not rely on it)" if is_worse else ""
+    assert f"covering random places to 71 %{verdict}, covering from the center to 60 %" in str(one)
 
 
 def test_an_empty_map_correlates_with_nothing(trained):

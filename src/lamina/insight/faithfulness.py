@@ -68,11 +68,13 @@ class Faithfulness:
 
         what = "number, in standard deviations from the mean," if self.is_number else "probability"
         order = "order, evidence against it first," if self.is_against else "order"
+        gain = self.by_map - self.by_random_map if self.is_against else self.by_random_map - self.by_map
+        verdict = "" if gain > 0 else " (the map is no better than random places: do not rely on it)"
         correlations = ", ".join(f"{value:.2f}" for value in self.correlations)
         return (
             f"covering the image in the map's {order} changes the {what} from {show(self.before)} to "
-            f"{show(self.by_map)} on average, covering random places to {show(self.by_random_map)}, covering from the "
-            f"center to {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
+            f"{show(self.by_map)} on average, covering random places to {show(self.by_random_map)}{verdict}, covering "
+            f"from the center to {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
         )
 
 
