@@ -34,6 +34,7 @@ REFUSED = os.strerror(errno.ECONNREFUSED)
     ("source", "message"),
     [
         ("shaps", "No data set, file or folder named shaps. Did you mean shapes?"),
+        ("photo", "No data set, file or folder named photo. Did you mean photos?"),
         (
             "zebras",
             "No data set, file or folder named zebras. Choose from: cifar10, cifar100, mnist, fashion-mnist, shapes, "
@@ -48,6 +49,7 @@ def test_an_unknown_source_says_what_to_do(
     source: str | Path, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
     with pytest.raises(DataError) as raised:
         load_data(source)
     assert str(raised.value) == message

@@ -336,7 +336,8 @@ def _find_path(source: str | Path) -> Path | None:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
         looks_like_a_name = isinstance(source, str) and len(path.parts) == 1 and not path.suffix
-        hint = suggest(str(source), NAMES) if looks_like_a_name else "Check the path."
+        nearest = find_nearest(str(source), [*NAMES, *(folder.name for folder in Path().glob("[!.]*/"))])
+        hint = suggest(str(source), [nearest] if nearest else NAMES) if looks_like_a_name else "Check the path."
         raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
