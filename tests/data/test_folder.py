@@ -158,6 +158,14 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
     assert [(sighted.split, sighted.name) for sighted in finding.images] == [(None, "c"), (None, "d"), (None, "e/f")]
 
 
+def test_an_image_in_two_classes_is_counted_also_in_the_cache(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        save_image(tmp_path / name)
+    (tmp_path / "b" / "3.png").write_bytes((tmp_path / "a" / "1.png").read_bytes())
+    for _ in range(2):
+        assert load_data(tmp_path, Preparation(test_fraction=0.0, val_fraction=0.0)).conflicts == 1
+
+
 def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path) -> None:
     root = tmp_path / "set"
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):

@@ -17,7 +17,7 @@ from lamina.cli.session import play, print_result
 from lamina.cli.start_from import load_start, print_comparison
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
-from lamina.errors import RecipeError
+from lamina.errors import RecipeError, RunError, plural
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.studies.choose import DEFAULT_SECONDS
@@ -54,6 +54,10 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             choice = choose_net(options.net, terminal, options.weights)
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
         dataset = choose_data(options.data, preparation, terminal)
+        if dataset.conflicts:
+            count = plural(dataset.conflicts, "image is", "images are")
+            what = "pixel-identical to an image with a different target, so no net can learn both"
+            terminal.remark(f"error: {count} {what}; lamina data {options.data or dataset.name} lists them")
         if origin is not None:
             choice = origin.choose_net(dataset := origin.fit(dataset))
         is_timed = (seconds is not None or choice is None) and "epochs" not in options.given

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from lamina.data.cache import map_pixels, split_images
 from lamina.data.corrections import Table, correct
-from lamina.data.duplicates import list_leaks
+from lamina.data.duplicates import group_duplicates, list_leaks
 from lamina.data.groups import check_divisible, find_groups
 from lamina.data.images import Dataset, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
@@ -61,11 +62,12 @@ def build_dataset(
     names, targets = [names[place] for place in places], targets[places]
     groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
-    counts = [splits.count(split) for split in SPLITS]
+    sizes = [splits.count(split) for split in SPLITS]
     train, val, test = split_images(
-        map_pixels(folder / "pixels.npy"), targets, target_names, tuple(names), sizes_px, counts, groups
+        map_pixels(folder / "pixels.npy"), targets, target_names, tuple(names), sizes_px, sizes, groups
     )
     head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"  # without resizing: crop
+    digests = [one.pixel_digest for one in kept]
     whole = (listing.pixels and listing.pixels.content) or ""
     contents = ["" if whole else one.content for one in kept]
     return Dataset(
@@ -79,7 +81,8 @@ def build_dataset(
         resize=resize,
         split_rule=rule,
         target_reason=reason,
-        leaks=list_leaks(splits, names, [one.pixel_digest for one in kept]),
+        leaks=list_leaks(splits, names, digests),
+        conflicts=sum(len(np.unique(targets[[*group]], axis=0)) > 1 for group in group_duplicates(digests)),
         conversions=tuple(listing.conversions),
         corrections=effect,
     )

@@ -228,6 +228,7 @@ class Dataset:
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
+        conflicts: the number of images that are identical to an image with a different target.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
         corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
@@ -248,6 +249,7 @@ class Dataset:
     split_rule: str = "from the source"
     target_reason: str = "from the source"
     leaks: tuple[Leak, ...] = ()
+    conflicts: int = 0
     conversions: tuple[str, ...] = ()
     corrections: Effect = UNCORRECTED
     source: str = ""
