@@ -190,3 +190,20 @@ def test_views_are_not_calibrated(tmp_path, capsys):
         out, printed = capsys.readouterr()
         assert ("calibration: not applied, because lamina fitted it to single views" in printed) != is_calibrated
         assert (json.loads(out)["uncalibrated_error"] is not None) == is_calibrated
+
+
+@pytest.mark.parametrize("source", ["folder", "table", "shapes"])
+def test_classes_are_compared_before_images_are_decoded(evaluate_on, tmp_path, monkeypatch, source):
+    strange = write_images(tmp_path / "folder", 2, seed=5)
+    (strange / "dark").rename(strange / "no dark")
+    rows = [f"folder/{path.relative_to(strange)},{path.parent.name}" for path in strange.rglob("*.png")]
+    (tmp_path / "table.csv").write_text("image,class\n" + "\n".join(rows) + "\n")
+
+    def fail(*_: object) -> None:
+        raise AssertionError("an image was decoded or drawn")
+
+    monkeypatch.setattr("lamina.data.assembly.decode_images", fail)
+    monkeypatch.setattr("lamina.data.sources.drawn.draw_shapes", fail)
+    given = {"folder": strange, "table": tmp_path / "table.csv", "shapes": Path("shapes")}[source]
+    status, _, printed = evaluate_on(given)
+    assert (status, "has labels that are not among the classes of the model" in printed) == (2, True)

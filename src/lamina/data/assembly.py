@@ -22,10 +22,17 @@ from lamina.data.workers import decode_images, keep_rows, store_pixels
 from lamina.targets import kind_of
 
 ENCODING = ("utf-8", "surrogateescape")
+Check: TypeAlias = Callable[[Sequence[str]], list[str]]  # raises DataError if it rejects some of these classes
 
 
 def build_dataset(
-    listing: Listing, name: str, preparation: Preparation, corrections: list[Table], folder: Path, progress: Progress
+    listing: Listing,
+    name: str,
+    preparation: Preparation,
+    corrections: list[Table],
+    folder: Path,
+    progress: Progress,
+    check: Check | None = None,
 ) -> Dataset:
     """Decode the images of a listing into ``folder/pixels.npy``, one split after another."""
     if listing.pixels is None:
@@ -37,6 +44,9 @@ def build_dataset(
         check_divisible(targets, target_names, groups)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
     targets, are_kept, effect = correct(corrections, names, targets, target_names)  # does not change the splits
+    if check is not None:
+        counts = kind_of(targets).count(targets[are_kept], target_names)
+        check([class_name for class_name, count in counts.items() if count])
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is None:
         order = order_by_split(drawn)

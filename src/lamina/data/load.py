@@ -6,13 +6,13 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from lamina.data.assembly import build_dataset
+from lamina.data.assembly import Check, build_dataset
 from lamina.data.cache import cache_folder, digest_of, find_cached, load_cached
 from lamina.data.corrections import contain_files
 from lamina.data.decoding import fit_pixels
@@ -124,26 +124,17 @@ def load_to_evaluate(
     preparation = replace(
         preparation, val_fraction=0.0, test_fraction=0.0, group_from=None, group_column=None, fold=None
     )
-    dataset = _read(source, preparation, progress)
+    is_matched = match.unknown != "keep" and preparation.task in (SINGLE_LABEL.name, MULTI_LABEL.name)
+    check = partial(_find_unknown, source, target_names, match) if is_matched else None
+    dataset = _read(source, preparation, progress, check=check)
     for message in _describe_problems(dataset.problems):
         warnings.warn(message, LaminaWarning, stacklevel=2)
     if dataset.val is None and dataset.test is None:
         whole = replace(dataset.train, split="test")
         dataset = replace(dataset, train=dataset.train.take([]), test=whole, split_rule=WHOLE_RULE)
-    if (
-        match.unknown == "keep"
-        or dataset.train.kind.name != preparation.task
-        or dataset.train.kind not in (SINGLE_LABEL, MULTI_LABEL)
-    ):
+    if check is None or dataset.train.kind.name != preparation.task:
         return dataset
-    if unknown := [name for name in _counted(dataset) if match.place(name, target_names) < 0]:
-        if match.unknown == "error" or unknown == _counted(dataset):
-            nearest = {name: find_nearest(name, target_names) for name in unknown}
-            named = [f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()]
-            raise DataError(
-                f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
-                f"{name_some(named)}. Leave them out with --unknown ignore, or give their names with --rename FILE."
-            )
+    if unknown := check(_counted(dataset)):
         named = [f"{name} ({_count(dataset, name):,})" for name in unknown]
         what = "images of classes" if dataset.train.kind is SINGLE_LABEL else "labels"
         message = f"Left out {what} that the model does not know: {name_some(named)}"
@@ -154,6 +145,21 @@ def load_to_evaluate(
         val=dataset.val and _renumber(dataset.val, target_names, match),
         test=dataset.test and _renumber(dataset.test, target_names, match),
     )
+
+
+def _find_unknown(
+    source: str | Path, target_names: tuple[str, ...], match: ClassMatch, names: Sequence[str]
+) -> list[str]:
+    """The classes of other data that a model does not know; ``DataError`` unless these may be left out."""
+    unknown = [name for name in names if match.place(name, target_names) < 0]
+    if unknown and (match.unknown == "error" or unknown == list(names)):
+        nearest = {name: find_nearest(name, target_names) for name in unknown}
+        named = [f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()]
+        raise DataError(
+            f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
+            f"{name_some(named)}. Leave them out with --unknown ignore, or give their names with --rename FILE."
+        )
+    return unknown
 
 
 def as_dataset(data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()) -> Dataset:
@@ -274,7 +280,12 @@ def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Da
 
 
 def _read(
-    source: str | Path, preparation: Preparation, progress: Progress | None, *, is_given: bool = False
+    source: str | Path,
+    preparation: Preparation,
+    progress: Progress | None,
+    *,
+    is_given: bool = False,
+    check: Check | None = None,
 ) -> Dataset:
     """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
     rule = preparation.group_from  # before it is replaced by its content, so that messages name the file
@@ -291,7 +302,9 @@ def _read(
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
         given = replace(drawn, group_from=rule)
-        dataset = build_dataset(opened.read(folder, show), name, given, corrections, folder, show)
+        if check is not None:
+            check(opened.target_names)
+        dataset = build_dataset(opened.read(folder, show), name, given, corrections, folder, show, check)
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 

@@ -36,6 +36,11 @@ REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
 }
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
 POSE = ("angle_radians", "size_fraction")
+TARGET_NAMES: dict[ShapesTarget, tuple[str, ...]] = {
+    "shapes": KINDS,
+    "shapes-attributes": ATTRIBUTES,
+    "shapes-pose": POSE,
+}
 
 # Only these figures have an unambiguous angle.
 POSED_KINDS = ("arrow", "crescent", "drop", "heart")
@@ -65,7 +70,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         # Identified by its parameters, not its pixels, which may differ in the last bit between processors.
         return list_images(drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}")
 
-    return Source(DRAWING_VERSION, read)
+    return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,9 +119,8 @@ def draw_shapes(
             targets.append(figures.kind if target == "shapes" else figures.attributes)
         if progress is not None:
             progress(min(start + CHUNK, count), count)
-    target_names = {"shapes": KINDS, "shapes-attributes": ATTRIBUTES, "shapes-pose": POSE}[target]
     names = tuple(f"{split}/{row:05d}" for row in range(count))
-    return Images(pixels, np.concatenate(targets), target_names, names, split)
+    return Images(pixels, np.concatenate(targets), TARGET_NAMES[target], names, split)
 
 
 def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figures:

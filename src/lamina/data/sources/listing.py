@@ -76,6 +76,7 @@ class Source:
     read: Callable[[Path, Progress], Listing]
     options: Sequence[str] = ()  # the source-specific fields of Preparation that it uses
     unused: Sequence[Problem] = ()  # files that are not used, and so do not change the state
+    target_names: Sequence[str] = ()  # if they are known before reading
 
 
 def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:
