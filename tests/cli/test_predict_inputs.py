@@ -96,7 +96,7 @@ def test_long_names_do_not_end_explain(photos: Path, run: Path) -> None:
     assert [event["event"] for event in events(done.stdout)].count("explanation") == 5
 
 
-@pytest.mark.parametrize("command", [["evaluate"], ["predict", "a.png"], ["data"], ["report"]])
+@pytest.mark.parametrize("command", [["evaluate"], ["predict", __file__], ["data"], ["report"]])
 def test_a_path_that_is_too_long_is_a_message(command: list[str]) -> None:
     name, *others = command
     done = run_lamina(name, "x" * 300, *others)

@@ -339,3 +339,29 @@ def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
     assert (step["epoch"], step["step"], step["steps"]) == (1, 1, 200)
     assert main([*words, "--progress"]) == 2
     assert "--progress adds events to --json. Add --json" in capsys.readouterr().err
+
+
+def test_train_names_an_image_with_two_classes(workplace, tmp_path):
+    folder = write_images(tmp_path / "twice", 6)
+    (folder / "dark/9.png").write_bytes((folder / "bright/0.png").read_bytes())
+    done = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "twice")
+    assert done.returncode == 0, done.stderr
+    error = "error: 1 image is pixel-identical to an image with a different target, so no net can learn both; "
+    assert f"{error}lamina data {folder} lists them\n" in done.stderr
+
+
+def test_a_name_that_exists_is_rejected_before_data_are_read(workplace, image_set):
+    train = ("train", NET, "--epochs", "1", "--name", "same", "--data")
+    assert run_lamina(*train, image_set).returncode == 0
+    again = run_lamina(*train, "nowhere")
+    message = "The run runs/same already exists. Use lamina resume runs/same, or another --name."
+    assert (again.returncode, again.stderr.splitlines()[-1]) == (2, f"lamina: {message}")
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "similar"])
+def test_images_are_looked_for_before_the_model_is_loaded(workplace, image_set, command):
+    assert run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "lost").returncode == 0
+    Path("runs/lost/model.safetensors").unlink()
+    done = run_lamina(command, "runs/lost", "none.jpg", "gone/*.png")
+    message = "lamina: none.jpg: no such file or directory, gone/*.png: no image matches this pattern\n"
+    assert (done.returncode, done.stderr) == (2, message)

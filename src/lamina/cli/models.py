@@ -116,7 +116,12 @@ def choose_images(
         terminal.remark(f"not used: {plural(len(unused), 'file', 'files')}: {name_some(unused, EXAMPLES)}")
     if len(images) <= IMAGES_OF_ONE_THREAD:
         torch.set_num_threads(1)
-    return images, [problem for problem in problems if problem.reason != OTHER_FILE]
+    failed = [problem for problem in problems if problem.reason != OTHER_FILE]
+    if failed and not images:  # before the model is loaded
+        for problem in failed:
+            terminal.emit("problem", image=problem.path, reason=problem.reason)
+        raise DataError(name_some([f"{problem.path}: {problem.reason}" for problem in failed]))
+    return images, failed
 
 
 def choose_layer(model: Model, layer: str) -> str:

@@ -140,6 +140,10 @@ def _check(options: TrainOptions, group: Group) -> None:
         if group.size > 1 or options.on_diagnosis == "stop":
             what = "a group of processes" if group.size > 1 else "--on-diagnosis stop"
             raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
+    if options.name is not None and options.seeds is None and options.folds is None and group.size == 1:
+        path = options.runs_dir / options.name
+        if (path / "run.json").exists():  # before any image is read
+            raise RunError(f"The run {path} already exists. Use lamina resume {path}, or another --name.")
     if options.seeds is not None:
         check_seeds(options.seeds)
         if options.net is None:

@@ -227,6 +227,7 @@ def _make_folder(stack: ExitStack) -> Path:
 def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage], list[Problem]]:
     """The image in a file, or the images in an archive or a table."""
     try:
+        path.stat()
         if path.name.lower().endswith(SUFFIXES) or not os.path.isfile(path):  # noqa: PTH113
             return [path], []
         if is_table(path):
@@ -237,8 +238,9 @@ def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage
             scan = spool_tar(path, _make_folder(stack) / "spool", may_have_tables=True)
         else:
             return [path], []
-    except (DataError, OSError) as error:
-        return [], [Problem(str(path), str(error))]
+    except (DataError, OSError, ValueError) as error:
+        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        return [], [Problem(str(path), reason)]
     problems = [Problem(f"{path}/{problem.path}", problem.reason) for problem in scan.problems]
     if not scan.images:
         problems.append(Problem(str(path), "no images in it"))
