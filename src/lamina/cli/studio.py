@@ -46,7 +46,7 @@ def run(options: StudioOptions, terminal: Terminal) -> int:
             if task is not None and not received:  # a second one must not interrupt the saving
                 task.cancel()
             received.append(number)
-            terminal.remark("lamina: stopping, and saving what is in training")
+            terminal.remark("lamina: stopping")
 
         if os.name != "nt":
             for number in (signal.SIGTERM, signal.SIGINT):

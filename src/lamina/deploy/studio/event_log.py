@@ -23,6 +23,7 @@ class EventLog:
     """The last events of all commands, each with a number that counts up."""
 
     last: int = 0
+    is_closed: bool = False
     name: str = field(default_factory=lambda: secrets.token_hex(4))  # tells apart the logs of two studios
     _events: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -35,6 +36,11 @@ class EventLog:
         self._changed = asyncio.Event()
         return self.last
 
+    def close(self) -> None:
+        """End all streams, which the server would otherwise wait for."""
+        self.is_closed = True
+        self._changed.set()
+
     def mark(self, number: int) -> str:
         """The mark of an event, or of a later one if it is not kept until a page has asked for the stream."""
         return f"{self.name}-{max(number, self.last - KEPT_EVENTS * 9 // 10)}"
@@ -45,7 +51,7 @@ class EventLog:
         name, _, text = mark.partition("-")
         after = int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
         yield b": open\n\n"
-        while (left := until - time.monotonic()) > 0:
+        while (left := until - time.monotonic()) > 0 and not self.is_closed:
             if not self.last - len(self._events) <= after <= self.last:
                 after = self.last
                 yield f'id: {self.name}-{after}\ndata: {{"event": "lost"}}\n\n'.encode()

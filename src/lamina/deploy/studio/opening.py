@@ -38,4 +38,5 @@ async def open_studio(
                 unfinished = await studio.jobs.close()
                 studio.quick.close()
                 studio.slow.close()
+                studio.jobs.log.close()
     return unfinished

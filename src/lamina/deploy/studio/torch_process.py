@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -86,6 +87,7 @@ def _prepare(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the studio, which then ends this
     if hasattr(os, "nice"):
         os.nice(NICENESS)
+    warnings.simplefilter("ignore")  # the page and the commands show what matters
     import torch
 
     torch.set_num_threads(1)
