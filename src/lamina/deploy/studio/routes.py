@@ -261,6 +261,8 @@ def build_studio(studio: Studio) -> Starlette:
 
     async def stream(request: Request) -> Response:
         log = studio.jobs.log
+        if log.is_closed:  # a page that asked again at once would do so without end
+            return refuse(503, "The studio is ending in its terminal. Start lamina studio again.")
         mark = request.headers.get("last-event-id") or log.mark(0)
         return StreamingResponse(log.stream(mark), media_type="text/event-stream")
 
