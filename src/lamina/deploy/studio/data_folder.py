@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,10 @@ from lamina.data import NAMES
 from lamina.data.corrections import ADVICE, format_rows
 from lamina.data.formats import SUFFIXES
 from lamina.data.option_files import read_pairs, read_rows
+from lamina.data.sources.class_folders import RESULTS, is_image_path
+from lamina.data.sources.columns import IMAGE_NAMES, LABEL_NAMES, ROW_NAMES, SPLIT_NAMES
 from lamina.data.sources.downloads import PUBLISHED, downloaded_path
+from lamina.data.sources.table import HEADER_BYTES
 from lamina.data.sources.table import SUFFIXES as TABLES
 from lamina.data.splits import find_splits
 from lamina.errors import DataError
@@ -19,29 +25,33 @@ from lamina.files import write_atomically
 
 FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
 MOST_LISTED = 200
+NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
 MARK = ".made-by-lamina-studio"  # file in each set that is made on the page; the studio changes no other folders
 CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The folder whose data sets the studio may use; ``runs_dir`` is none of them."""
+    """The folder whose data sets the studio may use; folders of runs, such as ``runs_dir``, are none."""
 
     path: Path
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, str | int]]:
         """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
-        children = [path for path in self._list() if path != self.runs_dir.resolve()]
+        children = self._list()
         own = [self.path] if self._is_own() else list(filter(_is_data, children))[:MOST_LISTED]
-        others = [] if self._is_own() else [path for path in children if path.is_dir() and path not in own]
+        others = [] if self._is_own() else [path for path in children if path not in own]
+        others = [path for path in others if path.is_dir() or path.name.lower().endswith(TABLES)]
         if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             own.append(self.path)
         found: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in own]
         found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
         found += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
-        reason = "no class folders found"
-        return found + [{"name": f"{path.name} ({reason})", "source": str(path)} for path in others[:MOST_LISTED]]
+        for path in others[:MOST_LISTED]:
+            reason = "no class folders found" if path.is_dir() else "no images with targets found"
+            found.append({"name": f"{path.name} ({reason})", "source": str(path)})
+        return found
 
     def check(self, source: str) -> str:
         """The source, if the studio may use it; ``DataError`` otherwise."""
@@ -92,17 +102,20 @@ class DataFolder:
 
     def _is_own(self) -> bool:
         """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
-        folders = [path for path in self._list() if path.is_dir() and path != self.runs_dir.resolve()]
+        folders = [path for path in self._list() if path.is_dir()]
         are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
         are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
         return are_classes or are_splits
 
     def _list(self) -> list[Path]:
+        """What may be data: neither hidden nor runs nor corrections."""
         try:
-            return sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
+            found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             reason = error.strerror or error
             raise DataError(f"Cannot read {self.path}: {reason}. Start lamina studio with another --data.") from error
+        found = [path for path in found if not path.name.endswith(CORRECTIONS) and path != self.runs_dir.resolve()]
+        return [path for path in found if not _holds_runs(path)]
 
 
 def _find_download_mb(name: str) -> int:
@@ -112,12 +125,34 @@ def _find_download_mb(name: str) -> int:
 
 
 def _is_data(path: Path) -> bool:
-    name = path.name.lower()
-    return (
-        name.endswith(FILES) and not name.endswith(CORRECTIONS)
-        if path.is_file()
-        else _has_classes(path) or _has_splits(path)
-    )
+    if path.is_file():
+        return path.name.lower().endswith(FILES) and _may_have_targets(path)
+    return _has_classes(path) or _has_splits(path)
+
+
+def _may_have_targets(file: Path) -> bool:
+    """Whether the first row of a table names an image and has targets; other files are not read."""
+    if not file.name.lower().endswith((".csv", ".tsv", ".jsonl", ".ndjson")):
+        return True
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            head, first = opened.readline(HEADER_BYTES), opened.readline(HEADER_BYTES)
+        separator = next((mark for mark in "\t;," if mark in head), ",")
+        rows = csv.reader([head, first], delimiter=separator)
+        row = json.loads(head) if head.startswith("{") else dict(zip(*rows, strict=False))
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
+        return True  # lamina data says what is wrong
+    row = {re.sub(r"[ -]", "_", name.strip().lower()): str(value) for name, value in row.items()}
+    has_image = not row.keys().isdisjoint(IMAGE_NAMES) or any(map(is_image_path, row.values()))
+    known = (*IMAGE_NAMES, *SPLIT_NAMES, *ROW_NAMES)
+    others = [value for name, value in row.items() if name not in known and not is_image_path(value)]
+    return has_image and (not row.keys().isdisjoint(LABEL_NAMES) or all(map(NUMBER.fullmatch, others)))
+
+
+def _holds_runs(path: Path) -> bool:
+    """Whether a folder is a run or study, or contains one."""
+    places = path, *map(Path, _list_some(path))
+    return any(all((place / name).exists() for name in names) for place in places for names in RESULTS)
 
 
 def _has_splits(path: Path | str) -> bool:
