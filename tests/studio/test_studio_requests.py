@@ -108,12 +108,20 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
         assert "not valid Python" in said or "expected a layer" in said or "is not a layer" in said
     for name in ("start-from", "runs_dir", "epochs=1 --data"):
         assert "A recipe has no field" in studio.act("train", net="mlp", source="shapes", fields={name: "1"})
-    job = studio.act("train", net="mlp", source="shapes", fields={"epochs": "1 --json"})
-    ended = wait_for(lambda: next((one for one in studio.act("state")["jobs"] if one["state"] == "failed"), None))
-    assert ended["number"] == job["number"]
-    assert "--epochs is '1 --json'" in ended["problem"]
-    job = studio.act("train", net="mlp", source="shapes", time="--help")
-    assert wait_for_end(studio, job["number"])["state"] == "failed"
+    assert "got '1 --json'" in studio.act("train", net="mlp", source="shapes", fields={"epochs": "1 --json"})
+    assert "time limit is '--help'" in studio.act("train", net="mlp", source="shapes", time="--help")
+
+
+def test_values_that_no_training_can_have_start_none(studio):
+    refused = {"epochs": ("0", "abc", "3.5"), "lr": ("fast", "1e999"), "optimizer": ("adm",), "seed": ("(" * 9000,)}
+    for name, texts in refused.items():
+        for text in texts:
+            for action, more in (("train", {"net": SMALL, "source": "shapes"}), ("branch", {"run": "run", "epoch": 1})):
+                (studio.folder / "runs" / "run").mkdir(parents=True, exist_ok=True)
+                (studio.folder / "runs" / "run" / "run.json").touch()
+                assert studio.act(action, fields={name: text}, **more).startswith(f"{name} must be ")
+    assert "must be a number followed by s, m or h" in studio.act("train", net=SMALL, source="shapes", time="1x")
+    assert studio.act("state")["jobs"] == []
 
 
 def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
@@ -223,9 +231,10 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert list(compared["differences"]) == ["study/fold-2"]
     assert "There is no run 'study'" in studio.act("run", run="study")
     (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
-    made = studio.act("branch", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
-    wait_for_end(studio, made["number"])
-    assert studio.act("run", run=made["run"])["parent"] == "study/final"
+    for branch in ("final-from-1", "final-from-1-2"):
+        made = studio.act("branch", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
+        wait_for_end(studio, made["number"])
+        assert made["run"] == branch and studio.act("run", run=branch)["parent"] == "study/final"
 
 
 def test_bodies_that_wait_for_the_process_are_counted(studio):
@@ -306,6 +315,26 @@ def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhil
         assert studio.process.wait(60) == 128 + signal.SIGINT
     done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
     assert done >= 2 and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
+
+
+def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_clean(tmp_path, capfd):
+    for number in range(30):
+        file = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(noise(number) if number else b"no image")
+    with opening(tmp_path) as studio:
+        source = str(tmp_path / "pets")
+        job = studio.act("train", net="Flatten(), Output()", source=source, fields={"epochs": "1"}, name="run")
+        wait_for_end(studio, job["number"])
+        job = studio.act("branch", run="run", epoch=1, fields={"epochs": "2"})  # reads the data in the studio
+        assert wait_for_end(studio, job["number"])["state"] == "done"
+        with studio.connect() as page:
+            page.sendall(f"GET /api/events HTTP/1.1\r\nHost: {studio.host}:{studio.port}\r\n\r\n".encode())
+            assert page.recv(9)
+            studio.process.send_signal(signal.SIGINT)
+            assert studio.process.wait(60) == 128 + signal.SIGINT
+    folders = f"data: {tmp_path}; runs: {tmp_path / 'runs'}"
+    assert capfd.readouterr().err == f"{folders}\nlamina: stopping\n"
 
 
 def test_a_process_that_is_killed_is_replaced(studio):
@@ -424,6 +453,34 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
     for source in ("/etc", str(tmp_path / ".." / "x"), "pets", str(tmp_path / "link")):
         with pytest.raises(DataError, match="Choose a data set from the list"):
             folder.check(source)
+
+
+TABLES = {
+    "labels.csv": "image,label\na.png,cat\n",
+    "poses.tsv": "id\tpicture name\tx\ty\n1\ta.png\t0.5\t-1e3\n",
+    "excel.csv": "\ufeffFile Name;Class\na.png;cat\n",
+    "lines.jsonl": '{"path": "a.png", "tags": ["x"]}\n',
+    "damaged.jsonl": "{\n",
+    "packed.csv.gz": "",
+    "predictions.csv": "image,predicted,p(cat),problem\na.png,cat,0.9,\n",
+    "history.jsonl": '{"event": "epoch", "epoch": 1}\n',
+    "prices.csv": "day,price\n1,2\n",
+    "empty.csv": "",
+}
+
+
+def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_left_out(tmp_path):
+    for name, text in TABLES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    for name in ("pets/cat/1.png", "old/first/run.json", "old/first/.lock", "old/first/curves.png", "one/run.json",
+                 "one/history.jsonl", "study/study.json", "study/.lock", "study/fold-1/curves.png"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(noise())
+    listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
+    good = ["damaged.jsonl", "excel.csv", "labels.csv", "lines.jsonl", "packed.csv.gz", "pets", "poses.tsv"]
+    assert listed[: listed.index("shapes")] == good
+    others = ["empty.csv", "history.jsonl", "predictions.csv", "prices.csv"]
+    assert listed[-4:] == [f"{name} (no images with targets found)" for name in others]
 
 
 def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):

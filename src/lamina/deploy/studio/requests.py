@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from lamina.errors import RunError, suggest
+from lamina.errors import RecipeError, RunError, suggest
 from lamina.training.recipe import Recipe
+from lamina.values import check_values as check_types
 from lamina.values import read_texts
 
 LONGEST_TEXT = 20_000  # characters
+TIME = re.compile(r"(\d+(\.\d+)?[smh])?", re.ASCII)  # as the command line takes it; empty without a limit
 MAIN_FIELDS = (
     *("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing", "dropout", "flip"),
     *("translate_px", "cutout_px", "gradient_clip", "class_weights", "patience", "seed"),
@@ -49,12 +53,26 @@ def check_values(values: object) -> Values:
 
 
 def check_fields(given: Values) -> dict[str, str]:
-    """The fields of a recipe that were given, as texts by name."""
+    """The fields of a recipe that were given, as texts by name, checked as the time limit is."""
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in (texts := given.get("fields", {})):
         if name not in known:
             raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
+    check_types(Recipe, read_fields(texts), RecipeError)
+    if not TIME.fullmatch(time := given.get("time", "")):
+        raise RecipeError(f"The time limit is {time[:100]!r}; it must be a number followed by s, m or h. Use 5m.")
     return dict(texts)
+
+
+def read_fields(given: dict[str, str]) -> dict[str, Any]:
+    """The fields of a recipe from their texts, such as ``0.01``, ``None`` or ``adam``."""
+    found = {}
+    for name, text in given.items():
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found[name] = text
+    return found
 
 
 def write_options(texts: dict[str, str]) -> list[str]:

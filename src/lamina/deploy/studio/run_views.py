@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import base64
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from jaxtyping import Float32, UInt8
 from lamina.data import thumbnails
 from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.net_cards import format_layers
+from lamina.deploy.studio.requests import read_fields
 from lamina.errors import LaminaError, RunError, plural
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.nets import parse_net
@@ -103,18 +104,10 @@ def make_branch(
             "net above”."
         )
     net = parse_net(layers) if layers else None
+    first = f"{path.name}-from-{epoch:g}"
+    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
+    name = name or next(one for one in names if not (runs_dir / one).exists())
     return branch_run(run, epoch, recipe=recipe, net=net, name=name, runs_dir=runs_dir, command=command).path.name
-
-
-def read_fields(given: dict[str, str]) -> dict[str, Any]:
-    """The fields of a recipe from their texts, such as ``0.01``, ``None`` or ``adam``."""
-    found = {}
-    for name, text in given.items():
-        try:
-            found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            found[name] = text
-    return found
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
