@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import re
 import shutil
@@ -67,11 +68,12 @@ def count_cells(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int
     return {(int(row), int(column)): int(count) for (row, column), count in zip(found, counts, strict=True)}
 
 
-def measure_losses(run: Run) -> np.ndarray:
-    """The loss of each test image in float64."""
+def measure_losses(run: Run, is_shown: bool = False) -> np.ndarray:
+    """The loss of each test image in float64, of the shown probabilities if ``is_shown``."""
     outputs = run.outputs["test"]
     logits, targets = outputs.logits.astype(np.float64), outputs.targets
     if run.task.kind.name == "single-label":
+        logits = logits / run.calibration.temperatures[0] if is_shown else logits
         return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets]
     return (((logits - targets) / run.task.standard_deviations) ** 2).mean(axis=1)
 
@@ -120,7 +122,7 @@ def test_a_cell_has_its_images_with_the_largest_loss_first(runs):
 @pytest.mark.parametrize("name", ["single", "numbers"])
 def test_the_largest_losses_come_first(runs, name):
     found = results.show_report(runs[name].path)["largest"]
-    outputs, order = runs[name].outputs["test"], np.argsort(-measure_losses(runs[name]), kind="stable")
+    outputs, order = runs[name].outputs["test"], np.argsort(-measure_losses(runs[name], is_shown=True), kind="stable")
     assert found["are_wrong"] == (name == "single")
     if found["are_wrong"]:
         order = order[(outputs.logits.argmax(axis=1) != outputs.targets)[order]]
@@ -181,6 +183,26 @@ def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
     groups = found["disagreements"]["linear"]
     assert [group["better"] for group in groups] == ["a", "b", ""]
     assert all(one["png"] and one["other"] for group in groups for one in group["images"])
+
+
+def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path):
+    shutil.copytree(runs["linear"].path, tmp_path / "linear")
+    keep_checkpoint(tmp_path / "linear")
+    (epoch,) = run_views.list_epochs(tmp_path / "linear")
+    named = [
+        run_views.make_branch(tmp_path / "linear", epoch, {"epochs": "2"}, "", None, tmp_path, ["lamina"])
+        for _ in range(2)
+    ]
+    assert named == ["linear-from-1", "linear-from-1-2"]
+    file = tmp_path / "linear" / "run.json"
+    late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"late_end": late_end}))
+    load_run(tmp_path / named[0]).train(progress=False)
+    found = results.compare_with(tmp_path, named[0], ["linear"])["differences"]["linear"]
+    texts = {one["what"]: (one["first"], one["second"]) for one in found}
+    assert texts["branched from"] == ("linear after epoch 1", "–")
+    assert texts["epochs trained"] == ("2", "1 (ended early)")
+    assert not [what for what in texts if what.startswith(("branched_from", "late_end"))]
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):

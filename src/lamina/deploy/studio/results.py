@@ -27,7 +27,7 @@ from lamina.evaluation.predictor import Predictor, describe, make_prediction
 from lamina.insight.confusions import find_cells, measure_losses
 from lamina.insight.inspected_layers import choose_layers, name_stage
 from lamina.insight.units import inspect_units, measure_responses, rank_units
-from lamina.runs.differences import compare_records
+from lamina.runs.differences import NONE, Difference, compare_records
 from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
@@ -93,7 +93,9 @@ def show_report(path: Path) -> dict[str, Any]:
         remedy = f"If it is paused, press Continue, or run {resume_command(path, opened.run.record)}."
         return {"layers": layers, "missing": f"{path.name} is evaluated when its training has ended. {remedy}"}
     outputs = find_outputs(opened.run)
-    order = np.argsort(-measure_losses(task, outputs.raw_logits(task), outputs.targets), kind="stable")
+    # As the shown probabilities, the losses are calibrated.
+    logits = outputs.raw_logits(task) / np.float32(getattr(task, "temperatures", None) or 1.0)
+    order = np.argsort(-measure_losses(task, logits, outputs.targets), kind="stable")
     wrong = order[(_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]]
     are_wrong = task.kind is not REGRESSION and len(wrong) > 0
     return {
@@ -207,8 +209,8 @@ def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], s
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
     """How other runs differ from a run, score on its test images, and disagree with it; or why they cannot."""
-    record = load_run(runs_dir / name).record
-    differences = {other: compare_records(record, load_run(runs_dir / other).record) for other in others}
+    run = load_run(runs_dir / name)
+    differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
     runs, problems = dict[str, Opened](), list[str]()
     for one in (*others, name):
         if not (runs_dir / one / "report.json").exists():
@@ -227,11 +229,25 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
     except LaminaError as error:
         problems.append(str(error))
     return {
-        "differences": {name: [vars(one) for one in own] for name, own in differences.items()},
+        "differences": differences,
         "problems": problems,
         "judged": [one.to_json() for one in judged],
         "disagreements": disagreements,
     }
+
+
+def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
+    """The settings that differ between two runs, and in words how their trainings began and ended."""
+    settings = compare_records(run.record, other.record)
+    found = [one for one in settings if not one.what.startswith(("branched_from.", "late_end."))]
+    rows = zip(("branched from", "epochs trained"), _describe_course(run), _describe_course(other), strict=True)
+    return [vars(one) for one in (*found, *(Difference(*row) for row in rows if row[1] != row[2]))]
+
+
+def _describe_course(run: Run) -> tuple[str, str]:
+    origin, done = run.record.branched_from, len(run.folder.history.epochs())
+    start = NONE if origin is None else f"{Path(origin.run).name} after epoch {origin.epoch:g}"
+    return start, f"{done}{'' if run.record.late_end is None else ' (ended early)'}"
 
 
 def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
