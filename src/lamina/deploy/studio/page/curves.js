@@ -28,7 +28,8 @@ export class Curves {
     const shown = series.filter(({ points }) => points.length);
     this.figure.hidden = !shown.length;
     if (!shown.length) return;
-    const isSame = this.plot && shown.length === this.series.length && shown.every((one, place) => one.label === this.series[place].label);
+    const isSame = this.plot && shown.length === this.series.length
+      && shown.every(({ label, color }, place) => label === this.series[place].label && color === this.series[place].color);
     this.series = shown;
     this.drawing.setAttribute("aria-label", this.describe());
     if (isSame) this.plot.setData(align(shown));
@@ -77,13 +78,16 @@ export class Curves {
 }
 
 const NUMBERS = /absolute_error|r2$/u; // metrics that are no fractions
+const colors = new Map(); // of runs, by name; each keeps its color for as long as its curves are shown
 
-// The losses and scores of runs over their epochs, for `show`, and the format of the scores.
+// The losses and scores of runs over their epochs, for `show`, the format of the scores, and the colors of the runs.
 export function listSeries(runs) {
   const loss = [], score = [];
   let metric = "";
-  for (const [place, { name, rows = [] }] of runs.entries()) {
-    const add = (list, text, key, isDashed, color = 0) => list.push({ label: `${runs.length > 1 ? `${name}: ` : ""}${text}${isDashed ? " (dashed)" : ""}`, color: runs.length > 1 ? place : color,
+  for (const name of colors.keys()) if (runs.every((run) => run.name !== name)) colors.delete(name);
+  for (const { name } of runs) if (!colors.has(name)) colors.set(name, Math.max(0, COLORS.findIndex((_, color) => ![...colors.values()].includes(color))));
+  for (const { name, rows = [] } of runs) {
+    const add = (list, text, key, isDashed, color = 0) => list.push({ label: `${runs.length > 1 ? `${name}: ` : ""}${text}${isDashed ? " (dashed)" : ""}`, color: runs.length > 1 ? colors.get(name) : color,
       isDashed, points: rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]) });
     add(loss, "train", "train_loss", false);
     add(loss, "val", "val_loss", true, 1);
@@ -91,7 +95,7 @@ export function listSeries(runs) {
     metric ||= Object.keys(rows.at(-1) ?? {}).find((key) => key.startsWith("val_") && key !== "val_loss") ?? "";
     if (metric) add(score, metric.replaceAll("_", " "), metric, true, 1);
   }
-  return { loss, score, format: (value) => (value == null ? "" : NUMBERS.test(metric) ? value.toPrecision(4) : percent(value)) };
+  return { loss, score, colors, format: (value) => (value == null ? "" : NUMBERS.test(metric) ? value.toPrecision(4) : percent(value)) };
 }
 
 // The points of all series over all their x values, `null` where a series has none.

@@ -200,7 +200,7 @@ function draw() {
   const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
-  if (run.steps.length) series.loss.unshift({ label, color: shown.indexOf(run), isThin: true, points: run.steps });
+  if (run.steps.length) series.loss.unshift({ label, color: shown.length > 1 ? series.colors.get(run.name) : 0, isThin: true, points: run.steps });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
