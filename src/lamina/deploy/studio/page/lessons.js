@@ -10,7 +10,7 @@ import { chosen, listen, load, save, state } from "./shared.js";
 import { STATIONS } from "./stations.js";
 
 const KEPT = "lessons"; // in the storage of this tab
-const kept = { at: 0, isOpen: false, answers: {} };
+const kept = { at: 0, isOpen: false, answers: {}, filled: {} };
 
 export function startLessons() {
   Object.assign(kept, load(KEPT));
@@ -18,6 +18,7 @@ export function startLessons() {
   find("set-up").addEventListener("click", () => attempt(find("lessons-problem"), () => setUp(STATIONS[kept.at].setup)));
   find("back").addEventListener("click", () => go(kept.at - 1));
   find("next").addEventListener("click", () => (kept.at + 1 < STATIONS.length ? go(kept.at + 1) : open(false)));
+  find("preset").addEventListener("change", empty);
   listen("event", countJob);
   const countAll = () => state.jobs.forEach(countJob); // that ended while the page was closed, or without the studio
   listen("lost", countAll);
@@ -71,9 +72,17 @@ async function setUp({ net, preset, fields, time = "" }) {
   setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
   const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
   for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
+  keep({ filled: fields });
   if (preset) openMaking(true);
   else if (!isLoaded) await use("shapes");
   return preset ? usePreset(preset) : useText(net);
+}
+
+// Another preset gets its own recipe: the fields that a station filled in become empty, unless they were changed.
+function empty() {
+  const isKept = ([name, value]) => find(`field-${name}`)?.value === value;
+  setFields(Object.fromEntries(Object.entries(kept.filled).filter(isKept).map(([name]) => [name, ""])));
+  keep({ filled: {} });
 }
 
 // A run counts if it began after the prediction, and trained what a station or its second experiment is about.
