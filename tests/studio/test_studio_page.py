@@ -60,6 +60,7 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page):
     page.get_by_role("button", name="Remove layer 1, Flatten").click()
     expect(cards.first.locator(".problem")).to_contain_text("Linear(20): expected a vector (F,), got (3, 32, 32)")
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
+    expect(page.locator("#train-note")).to_have_text("The net has an error. Correct it to train.")
     python.fill("Flatten(), Linear(")
     expect(page.locator("#net-problem")).to_contain_text("the layers are not valid Python")
     expect(cards).to_have_count(4)  # the last valid net
@@ -131,6 +132,7 @@ def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: St
     expect(page.get_by_role("list", name="Runs").locator("ul")).to_contain_text("from parent after epoch")
     (branch,) = [one["name"] for one in studio.act("runs") if one.get("parent") == "parent"]
     expect(page.get_by_role("status")).to_contain_text(f"; {branch}")
+    assert branch == f"parent-from-{studio.act('run', run=branch)['parent_epoch']:g}"
     assert digests(studio, branch) == digests(studio, "parent")
     expect(page.locator("#curves .u-legend").first).to_contain_text("parent: train")
 
@@ -185,7 +187,50 @@ def test_a_training_with_a_time_limit_counts_its_epochs(page: Page, studio: Stud
     expect(page.get_by_role("status")).to_have_text(DONE)
     told = [text for text in page.evaluate("told") if text.startswith("epoch")]
     assert [text for text in told if re.match(r"epoch [1-9]\d*/\d+, val .* of 20 s left", text)]
+    assert [text for text in told if re.match(r"epoch 1/\?, \d+ s of 20 s left", text)]  # in the first epoch
     assert not [text for text in told[:-1] if "evaluating" in text]
+
+
+def test_the_time_left_counts_down_while_nothing_else_happens(page: Page, studio: Studio):
+    page.get_by_label("Start from").select_option("Choose for me")
+    page.get_by_label("time limit").fill("9m")
+    page.get_by_role("button", name="Train", exact=True).click()
+    child = wait_for(lambda: find_child(studio, "train"))
+    os.kill(child, signal.SIGSTOP)
+    status, seen = page.get_by_role("status"), set()
+    page.evaluate("Date.now = ((now) => () => now() + 470e3)(Date.now)")  # below 90 s, seconds are shown
+    expect(status).to_have_text(re.compile(r"epoch 0/\?, choosing the net, \d+ s of 9 min left"))
+    wait_for(lambda: page.wait_for_timeout(100) or seen.add(status.inner_text()) or len(seen) > 2)
+    os.kill(child, signal.SIGKILL)
+
+
+def find_child(studio: Studio, word: str) -> int | None:
+    try:
+        return studio.find_child(word)
+    except LookupError:
+        return None
+
+
+def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(page: Page, studio: Studio):
+    for name in ("one", "two", "three"):
+        studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "1"}, name=name)
+        find_run(studio, name)
+    runs = page.get_by_role("list", name="Runs")
+    runs.get_by_role("button", name="two").click()
+    runs.get_by_role("checkbox", name="compare one").check()
+
+    def list_colors(names: int) -> set[tuple[str, str]]:
+        series = page.locator("#curves .u-legend .u-series", has_text=":")
+        expect(series).to_have_count(4 * names)  # train and val, in both charts
+        read = (
+            "all => all.map(one => [one.textContent.split(':')[0], one.querySelector('.u-marker').style.borderColor])"
+        )
+        return {tuple(pair) for pair in series.evaluate_all(read)}
+
+    before = list_colors(2)
+    runs.get_by_role("checkbox", name="compare three").check()  # comes first in the list
+    after = list_colors(3)
+    assert len(before) == 2 and len(after) == len({color for _, color in after}) == 3 and before < after
 
 
 def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: Studio):
@@ -223,11 +268,11 @@ def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: St
 
 def test_a_training_that_fails_before_it_has_a_folder_is_listed_with_its_problem(page: Page, studio: Studio):
     studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
-    studio.act("train", net=SMALL, source="shapes", fields={"lr": "fast"}, name="wrong")
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "1"}, time="1m", name="wrong")
     runs = page.get_by_role("list", name="Runs")
     runs.get_by_role("button", name="long").click()
     page.get_by_role("button", name="Pause", exact=True).click()
-    expect(runs).to_contain_text("wrong: --lr is 'fast'; it must be a number")
+    expect(runs).to_contain_text("wrong: --time and --epochs both set the number of epochs")
 
 
 def test_two_pages_show_the_same_training_and_a_second_one_waits(page: Page, studio: Studio, browser: Browser):
@@ -459,6 +504,33 @@ def test_the_images_of_a_dropped_folder_are_saved_as_a_class(page: Page, studio:
     assert len(list((studio.folder / "my-images" / "round").glob("*.png"))) == 3
 
 
+def test_what_a_lesson_filled_in_does_not_stay_for_another_preset(page: Page):
+    page.get_by_role("button", name="Lessons").click()
+    page.locator("#set-up").click()
+    fields = [page.get_by_label(name, exact=True) for name in ("epochs", "batch size", "lr")]
+    for field, value in zip(fields, ("8", "100", "0.001"), strict=True):
+        expect(field).to_have_value(value)
+    fields[2].fill("0.02")
+    page.get_by_label("Start from").select_option("Choose for me")
+    for field, value in zip(fields, ("", "", "0.02"), strict=True):
+        expect(field).to_have_value(value)
+
+
+def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio: Studio):
+    for number in range(40):
+        folder = studio.folder / "photos" / ("round" if number % 2 else "squares_with_a_very_long_name")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(draw(folder.name, number)["buffer"])
+    page.reload()
+    page.get_by_role("combobox", name="Data").select_option("photos")
+    expect(page.locator("#train-note")).to_have_text("Train needs a data set that is loaded.")
+    expect(page.locator("#data-view")).to_contain_text("single-label, 2 classes")
+    expect(page.locator("#train-note")).to_be_hidden()
+    places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"
+    rows = page.locator(".sheet li").evaluate_all(places)
+    assert rows[0] == rows[1] and rows[0][0] + 60 < rows[0][1]
+
+
 def test_a_run_counts_for_the_station_with_its_settings(page: Page, studio: Studio):
     kept = {
         "at": 4,
@@ -480,7 +552,8 @@ def test_a_problem_is_one_sentence_where_it_arose_and_the_page_goes_on(page: Pag
     use_net(page)
     page.get_by_label("lr", exact=True).fill("fast")
     train(page, 2)
-    expect(page.locator("#training-problem")).to_contain_text("--lr is 'fast'; it must be a number")
+    expect(page.locator("#training-problem")).to_contain_text("lr must be a number of at least 0, got 'fast'")
+    assert not any(job["run"] for job in studio.act("state")["jobs"])
     page.get_by_label("lr", exact=True).fill("1e30")
     page.get_by_role("button", name="Train", exact=True).click()
     expect(page.locator("#training-problem")).to_contain_text("NaN or infinity")

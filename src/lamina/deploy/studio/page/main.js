@@ -28,7 +28,7 @@ async function start() {
   }
   find("access").hidden = true;
   know(given);
-  sayStatus("Ready: choose data and a net, and press Train. New here? Open the lessons.", true);
+  sayStatus("Choose data and a net, and press Train. New here? Open the lessons.", true);
   for (const begin of [startRecipe, startTraining, startRuns, startMaking, startLabels, startData, startNet]) begin();
   const { values = {}, run, tab, compared } = load("page");
   restore(values);

@@ -32,6 +32,7 @@ export function startTraining() {
   listen("run", showRun);
   listen("select", update);
   listen("compared", draw);
+  setInterval(countDown, 1000);
   update();
 }
 
@@ -59,7 +60,9 @@ function update() {
   const run = chosen.run?.name === chosen.name ? chosen.run : null; // not while another one is being read
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
-  find("train").disabled = isStarting || Boolean(chosen.net.problem) || !chosen.preview;
+  const reason = chosen.net.problem ? "The net has an error. Correct it to train." : chosen.preview ? null : "Train needs a data set that is loaded.";
+  tell(find("train-note"), reason);
+  find("train").disabled = isStarting || Boolean(reason);
   find("pause").disabled = !isTraining || (job.is_stopping && !job.is_finishing);
   find("pause").textContent = job?.state === "queued" ? "Cancel" : "Pause";
   find("finish").disabled = !isTraining || job.is_stopping || job.number !== stepped; // before the first step, it would only pause
@@ -97,10 +100,11 @@ function showRun(run) {
 function describe(run) {
   const job = findJob(run.name);
   if (job?.state === "queued") return `${run.name} waits for the training before it`;
-  const done = run.rows.length;
-  const at = `epoch ${done}/${run.planned ?? estimateEpochs(run, job)}`;
+  const done = run.rows.length, isInFirst = isActive(job) && !done && run.steps.length > 0;
+  const at = `epoch ${isInFirst ? 1 : done}/${run.planned ?? estimateEpochs(run, job)}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
   if (isActive(job) && job.is_stopping) return `${at}, pausing …`;
+  if (isActive(job) && !done && !isInFirst) return `${at}, ${job.command.startsWith("lamina train --") ? "choosing the net" : "preparing"}${timeLeft(run, job)}`;
   if (isActive(job)) return run.planned && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net) return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
@@ -124,8 +128,17 @@ function scoreOf(row) {
 function timeLeft(run, job) {
   const limit = readLimit(job);
   if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
-  const pace = run.pace ?? run.rows.at(-1)?.train_seconds;
-  return pace && run.planned ? `, about ${duration(pace * (run.planned - run.rows.length))} left` : "";
+  const [[first, , began] = [], [last, , now] = []] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (now - began) / (last - first);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last)))} left` : "";
+}
+
+// Tells the time left by the clock, because long steps have no events.
+function countDown() {
+  const run = chosen.run, job = run && findJob(run.name);
+  if (job?.state !== "running" || !readLimit(job)) return;
+  sayStatus(describe(run));
+  showProgress(findPart(run), find("pace").textContent);
 }
 
 // The time limit of a training in seconds, from its command.
@@ -147,7 +160,7 @@ function receive(event) {
   if (isStep) stepped = event.job;
   if (!run || event.run !== run.name) return;
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
-  if (event.event === "progress") showProgress(event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
+  if (event.event === "progress") showProgress(readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
   if (event.event === "diagnosis") { // of the last epoch, whose event is without it
     Object.assign(run.rows.at(-1) ?? {}, { diagnoses: [...run.rows.at(-1)?.diagnoses ?? [], event] });
     showDiagnoses();
@@ -162,7 +175,7 @@ function receive(event) {
 
 function receiveStep(event, run) {
   const at = event.epoch - 1 + event.step / event.steps;
-  run.steps.push([at, event.loss]);
+  run.steps.push([at, event.loss, performance.now() / 1000]);
   if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
   showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
   if (!run.rows.length) sayStatus(describe(run));
