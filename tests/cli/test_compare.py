@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,9 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert (last["seeds"], last["images"], last["verdict"]) == (2, 20, effect.judge(0.005))
     assert last["a"] == f"{A} --epochs 1"
     assert last["b"] == f"{B} --epochs 1 --lr 0.01"
+    lines = [line for line in done.stderr.splitlines() if line.startswith("trained: ")]
+    assert re.fullmatch(r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)", lines[0])
+    assert [re.findall(r"seed (\d)|(\d of 4)", line) for line in lines][-1] == [("1", ""), ("", "4 of 4")]
     (plan,) = (line for line in done.stderr.splitlines() if line.startswith("plan: "))
     assert plan.startswith("plan: 2 seeds: about ")
     with Image.open("runs/study/differences.png") as figure:
@@ -95,7 +99,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert again.returncode == 0, again.stderr
     assert "epoch 1/1" not in again.stdout
     assert last["words"] in again.stdout.splitlines()
-    assert "runs/study\t4 runs (lamina runs --study study)" in run_lamina("runs").stdout
+    assert "runs/study\t4 runs (lamina runs --study runs/study)" in run_lamina("runs").stdout
     assert "runs/study/1-Flatten-Output-epochs-1-seed0" in run_lamina("runs", "--study", "study").stdout
 
 
@@ -303,6 +307,10 @@ def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     assert len(read_study(tmp_path / "named")["looks"]) == 1  # a named study is continued only by its name
     stored = [load_run(path) for path in sorted((tmp_path / "named").glob("*-seed0"))]
     assert compare(*stored).seeds == 1
+    with pytest.raises(RunError, match="are the same run"):
+        compare(stored[0], stored[0].path)
+    with pytest.raises(RunError, match="Leave out data, name and device"):
+        compare(*stored, name="other")
 
 
 def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
@@ -364,7 +372,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
         (["compare", "first", "first"], "first and first are the same run. Compare two runs."),
         (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
         (["compare", A, B, "--seeds", "1"], "seeds is 1; a comparison needs at least 2, because one seed does not"),
-        (["compare", A, B, "--seeds", "3", "--time", "1m"], "seeds and a time limit both set the number of trainings."),
+        (["compare", A, B, "--seeds", "3", "--time", "1m"], "Seeds and a time limit both set the number of trainings."),
         (["compare", A, B, "--seeds", "3", "--until-decided"], "--until-decided sets the number of seeds."),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
         (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),

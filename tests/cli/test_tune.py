@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
@@ -101,6 +102,10 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, im
     assert run_lamina("report", "study").returncode == 0
     page = Path("runs/study/report.html").read_text()
     assert (page.count("data:image/png"), winner["name"] in page) == (1, True)
+    rows = json.loads(Path("runs/study/trials.json").read_text())["trials"]
+    listed = events(run_lamina("runs", "--study", "study", "--json").stdout)
+    assert [{"event": "trial"} | row for row in rows] == listed
+    assert all(f"{row['values']['lr']:.3g}" in page.partition("<h2>Trials</h2>")[2] for row in rows)
     again = run_lamina(*words(image_set, "--trials", "2"))
     assert (again.returncode, events(again.stdout)) == (0, [last]), again.stderr
     frame = Study("runs/study").trials

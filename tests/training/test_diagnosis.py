@@ -19,7 +19,7 @@ from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPo
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
-from lamina.training.diagnosis import diagnose, find_overfitting
+from lamina.training.diagnosis import diagnose, find_overfitting, learns_nothing
 from lamina.training.doctor import LOSS_STEPS, constant_loss, fit_few, keep_buffers, measure_activity
 from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
@@ -216,6 +216,17 @@ def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagn
     assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_diagnosed else [])
 
 
+@pytest.mark.parametrize(("standard_errors", "has_learned"), [(2, False), (6, True)])
+def test_a_first_accuracy_that_chance_explains_does_not_excuse_shuffled_labels(standard_errors, has_learned):
+    seen = Observation(
+        epoch=2, steps=200, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, activity=None, since={},
+        losses=[2.3, 2.3], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.001, lr_fraction=1.0,
+        kind=SINGLE_LABEL, classes=10, images_seen=4000, baseline_accuracy=0.1,
+        first_accuracy=0.1 + standard_errors * (0.1 * 0.9 / 2000) ** 0.5,
+    )  # fmt: skip
+    assert learns_nothing(seen) is not has_learned
+
+
 @pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
 def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_yet_dead(steps, is_diagnosed):
     activity = Activity(100, {}, {"body.2": 0.7}, {}, predicted_classes=10, classes=10)
@@ -304,10 +315,10 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
 @pytest.mark.parametrize("change", [
     {"val_accuracy": 0.98},  # at its best
     {"train_accuracy": 0.55},  # hardly better than on val
-    {"train_loss": 1.1},  # above the loss on val, because of label smoothing
+    {"train_loss": 1.1},  # has fallen, but is above the loss on val, because of label smoothing
 ])  # fmt: skip
 def test_a_rising_loss_on_val_alone_is_no_overfitting(change):
-    *others, before, last = [row | {"train_loss": 2 * row["train_loss"]} for row in overfitting_rows()]
+    *others, before, last = [row | {"train_loss": 4 * row["train_loss"]} for row in overfitting_rows()]
     assert find_overfitting([*others, before, last]) is not None
     assert find_overfitting([*others, before, last | change]) is None
 

@@ -13,10 +13,18 @@ from lamina.cli.options.study_options import CompareOptions, StudyOptions
 from lamina.cli.session import play
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Preparation
-from lamina.errors import RecipeError, RunError
+from lamina.errors import RecipeError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.runs.run import Run
-from lamina.studies.comparison import FIGURE, Plan, iter_comparisons, judge_runs, plan_study, read_comparisons
+from lamina.studies.comparison import (
+    FIGURE,
+    Plan,
+    check_seeds,
+    compare_stored,
+    iter_comparisons,
+    plan_study,
+    read_comparisons,
+)
 from lamina.studies.experiments import Experiment
 from lamina.studies.study import find_experiment, find_run_or_net
 
@@ -35,9 +43,7 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
     if len(runs) == 2 and not is_trained:
         if options.name is not None or options.device != "auto":
             raise RecipeError("Two runs are compared by their stored predictions. Leave out --name and --device.")
-        if runs[0].path.resolve() == runs[1].path.resolve():
-            raise RunError(f"{options.a} and {options.b} are the same run. Compare two runs.")
-        return print_comparison(judge_runs({str(run.path): [run] for run in runs}, plan.margin)[0], terminal)
+        return print_comparison(compare_stored(runs, plan.margin), terminal)
     if runs:
         dataset = choose_run_data(runs[0], options.data, terminal)
     else:
@@ -55,7 +61,8 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
 
 def read_plan(options: StudyOptions) -> Plan:
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    return Plan(options.seeds, seconds, options.margin).check()
+    check_seeds(options.seeds)
+    return Plan(options.seeds, seconds, options.margin)
 
 
 def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:

@@ -24,7 +24,7 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
         terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
         if run.record.late_end is not None and run.record.epochs is None:
             epochs = options.epochs or run.record.recipe.epochs
-            terminal.remark(f"time: the limit of the command that started this run is over; up to {epochs:,} epochs")
+            terminal.remark(f"time: lamina resume has no time limit; it trains up to {epochs:,} epochs")
         finish = threading.Event() if options.progress and group.size == 1 else None
         events = run.iter_train(
             epochs=options.epochs, save_every_seconds=save_every_seconds,

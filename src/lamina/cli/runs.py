@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -28,27 +29,47 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         return 0
     folder = options.runs_dir if options.study is None else _find_study(options.study, options.runs_dir)
     if folder is None:
-        trials = find_trials(str(options.study), options.runs_dir)
-        listed = list_trials(trials)
-        for row in listed:
-            terminal.emit("trial", **row)
-        terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
-        return 0
-    rows, (runs, damaged) = list[dict[str, str]](), find_runs(folder)
+        _list_trials(str(options.study), options.runs_dir, terminal)
+    else:
+        _list_runs(folder, terminal)
+    return 0
+
+
+def _find_study(text: str, runs_dir: Path) -> Path | None:
+    """The folder of a study whose runs are listed; ``None`` for a tuning, of which the trials are."""
+    for path in (Path(text), runs_dir / text):
+        settings = read_study(path).get("settings")
+        if settings is not None and "over" not in settings:
+            return path
+    return None
+
+
+def _list_trials(study: str, runs_dir: Path, terminal: Terminal) -> None:
+    trials = find_trials(study, runs_dir)
+    listed = list_trials(trials)
+    for row in listed:
+        terminal.emit("trial", **row)
+    terminal.tabulate(*tabulate_trials(listed, trials.settings["metric"]), texts=3)
+
+
+def _list_runs(folder: Path, terminal: Terminal) -> None:
+    """List the runs in a folder, and in one line those of a study in it."""
+    runs, damaged = find_runs(folder)
+    rows: list[dict[str, str]] = []
     problems = [(each.path, each.problem) for each in damaged]
-    studies = Counter(each.path.parent for each in runs if each.path.parent != folder)
+    sizes = Counter(each.path.parent for each in runs)
     for each in runs:
+        place = each.path.parent
         try:
             row = _show_run(each, terminal)
         except LaminaError as error:
             problems.append((each.path, str(error)))
             continue
-        size, path = studies.pop(each.path.parent, 0), each.path.parent
-        if size:
-            text = f"{plural(size, 'run', 'runs')} (lamina runs --study {path.name})"
-            rows.append(dict.fromkeys(row, "") | {"run": str(path), "net": text})
-        elif path == folder:
+        if place == folder:
             rows.append(row)
+        elif sizes[place]:
+            text = f"{plural(sizes.pop(place), 'run', 'runs')} (lamina runs --study {shlex.quote(str(place))})"
+            rows.append(dict.fromkeys(row, "") | {"run": str(place), "net": text})
     if rows:
         blank = dict.fromkeys(rows[0], "")
         rows += [blank | {"run": str(path), "score": "damaged"} for path, _ in problems]
@@ -58,13 +79,6 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
     for path, problem in problems:
         terminal.emit("problem", run=str(path), reason=problem)
         terminal.remark(f"lamina: {problem}")
-    return 0
-
-
-def _find_study(text: str, runs_dir: Path) -> Path | None:
-    """The folder of a study whose runs are listed; ``None`` for a tuning, of which the trials are."""
-    found = (path for path in (Path(text), runs_dir / text) if "over" not in read_study(path).get("settings", "over"))
-    return next(found, None)
 
 
 def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:

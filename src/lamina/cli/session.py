@@ -29,7 +29,7 @@ from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seeds, Started, Trial, is_about_run
 from lamina.studies.cross_validation import Folds
-from lamina.studies.finals import Tuned
+from lamina.studies.finals import FINALS, Tuned
 from lamina.studies.search import Tried
 from lamina.targets import REGRESSION
 from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
@@ -95,7 +95,9 @@ def play(
                 elif not isinstance(event, Report):
                     _print_event(event, runs[-1] if runs else None, terminal, is_brief=is_brief)
                     if isinstance(event, Tried):
-                        terminal.pin(*event.table(), texts=3)
+                        terminal.pin(*event.table, texts=3)
+                    elif isinstance(event, Decision) and event.what == FINALS:
+                        terminal.pin((), ())
         except (KeyboardInterrupt, SystemExit):
             if not (runs and received):
                 raise

@@ -140,5 +140,5 @@ class Terminal:
             yield show
 
     def pin(self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
-        """Keep a table above the progress bar, in place of the one before."""
-        self._pinned = build_table(heads, rows, texts)
+        """Keep a table above the progress bar, in place of the one before; none without rows."""
+        self._pinned = build_table(heads, rows, texts) if rows else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from dataclasses import replace
@@ -57,7 +58,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         if dataset.conflicts:
             count = plural(dataset.conflicts, "image is", "images are")
             what = "pixel-identical to an image with a different target, so no net can learn both"
-            terminal.remark(f"error: {count} {what}; lamina data {options.data or dataset.name} lists them")
+            source = shlex.quote(options.data or dataset.name)
+            terminal.remark(f"warning: {count} {what}; lamina data {source} lists them")
         if origin is not None:
             choice = origin.choose_net(dataset := origin.fit(dataset))
         is_timed = (seconds is not None or choice is None) and "epochs" not in options.given

@@ -20,7 +20,7 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
     lines += [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"] if others else []
     empty = [problem.path for problem in dataset.problems if problem.reason == EMPTY_FOLDER]
-    lines += [f"no images, so no class: {name_some(empty, EXAMPLES)}"] if empty else []
+    lines += [f"folders without images: {name_some(empty, EXAMPLES)}"] if empty else []
     return lines
 
 

@@ -197,7 +197,8 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
             found.append(Finding("unused", "note", message, len(problems), sighted))
         elif reason == EMPTY_FOLDER:
             folders = plural(len(problems), "folder has", "folders have")
-            message = f"{folders} no images, and lamina makes no class of {them}. Add images, or remove {them}."
+            which = "it is no class" if len(problems) == 1 else "they are no classes"
+            message = f"{folders} no images, so {which}. Add images, or remove {them}."
             found.append(Finding("empty-folder", "warning", message, len(problems), sighted))
         else:
             message += f" Repair, replace or remove {them}."

@@ -228,7 +228,8 @@ class Dataset:
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
-        conflicts: the number of images that are identical to an image with a different target.
+        conflicts: the number of groups of identical images with different targets, counted when images are decoded; 0
+            for arrays in memory.
         conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
         corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.

@@ -348,9 +348,10 @@ def _find_path(source: str | Path) -> Path | None:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        looks_like_a_name = isinstance(source, str) and len(path.parts) == 1 and not path.suffix
-        nearest = find_nearest(str(source), [*NAMES, *(folder.name for folder in Path().glob("[!.]*/"))])
-        hint = suggest(str(source), [nearest] if nearest else NAMES) if looks_like_a_name else "Check the path."
+        hint = "Check the path."
+        if isinstance(source, str) and len(path.parts) == 1 and not path.suffix:
+            folders = [folder.name for folder in Path().glob("[!.]*/")]
+            hint = suggest(source, [*NAMES, *folders] if find_nearest(source, folders) else NAMES)
         raise DataError(f"No data set, file or folder named {source!s}. {hint}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

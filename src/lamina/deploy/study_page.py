@@ -31,11 +31,12 @@ def is_study(path: Path) -> bool:
 def build_study_page(path: Path) -> str:
     """The report page of a comparison, an ablation or a tuning, as self-contained HTML."""
     state = read_study(path)
+    trials = _show_trials(path, state)
     pictures = (chart(read_bytes(path / file), what) for file, what in FIGURES.items() if (path / file).exists())
     sections = {
         "result": ("Result", _show_result(path, state)),
         "figures": ("Figures", join(pictures)),
-        "runs": ("Trials", trials) if (trials := _show_trials(path, state)) else ("Runs", _show_runs(path)),
+        "runs": ("Trials", trials) if trials else ("Runs", _show_runs(path)),
         "settings": ("Settings", _show_settings(state["settings"])),
     }
     shown = {name: section for name, section in sections.items() if section[1]}
@@ -66,7 +67,7 @@ def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
     """The trials, as the process that leads the study has stored them last."""
     if not (file := path / tuning.TABLE).exists():
         return Markup("")
-    rows = parse_object(read_bytes(file), str(file))["trials"]
+    rows = parse_object(read_bytes(file), str(file)).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
 
 
@@ -79,7 +80,8 @@ def _show_runs(path: Path) -> Markup:
 
 def _show_settings(settings: Mapping[str, Any]) -> Markup:
     experiments = settings.get("experiments", [])
-    parts = [table(("experiment", "net", "recipe"), [tuple(one.values()) for one in experiments], texts=3)]
+    columns = ("name", "net", "recipe")
+    parts = [table(("experiment", *columns[1:]), [[one[name] for name in columns] for one in experiments], texts=3)]
     named = [(name, value) for name, value in settings.items() if name != "experiments" and value not in (None, {})]
     rows = [(name, describe_values(value) if isinstance(value, Mapping) else str(value)) for name, value in named]
     return join([*(parts if experiments else []), table(("setting", "value"), rows, texts=2)])

@@ -40,10 +40,12 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
     figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
     axes, colors = figure.add_subplot(), matplotlib.colormaps[COLOR_MAP]
     heights = np.array([column.heights for column in columns])
-    ranks = [-1.0 if np.isnan(one) else 1 - one if score.lower_is_better else one for one in scores.heights]
+    ranks = np.array(scores.heights)  # NaN if stopped
+    ranks = np.nan_to_num(1 - ranks if score.lower_is_better else ranks, nan=-1.0)
     for at in np.argsort(ranks):  # the best last, over the others
         is_stopped = ranks[at] < 0
-        color, width = (FAINT_INK, 0.5) if is_stopped else (colors((ranks[at] + 0.1) / 1.1), 1.6)
+        shade = (ranks[at] + 0.1) / 1.1  # the worst is not white
+        color, width = (FAINT_INK, 0.5) if is_stopped else (colors(shade), 1.6)
         axes.plot(range(len(columns)), heights[:, at], color=color, linewidth=width, alpha=0.6 if is_stopped else 0.9)
     for place, column in enumerate(columns):
         axes.axvline(place, color=INK, linewidth=0.8)

@@ -67,30 +67,33 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seconds is not None:
-            raise RecipeError("seeds and a time limit both set the number of trainings. Use only one of them.")
-        check_type(self.seeds, (int,), "seeds", "a whole number")
+            raise RecipeError(
+                "Seeds and a time limit both set the number of trainings. Use only one of --seeds and --time (in "
+                "Python, seeds and seconds)."
+            )
         check_seconds(self.seconds)
         if self.margin is not None and not 0 < self.margin < float("inf"):
             raise RecipeError(f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage point.")
-
-    def check(self) -> Plan:
-        """The plan; ``RecipeError`` if its seeds cannot show how much seeds differ."""
-        if self.seeds is not None and self.seeds < 2:
-            raise RecipeError(
-                f"seeds is {self.seeds}; a comparison needs at least 2, because one seed does not show how much seeds "
-                "differ. Use 4."
-            )
-        return self
 
     @property
     def is_sequential(self) -> bool:
         return self.seeds is None and self.seconds is None
 
 
+def check_seeds(seeds: int | None) -> None:
+    """Raise ``RecipeError`` if so many pairs cannot be compared."""
+    check_type(seeds, (int,), "seeds", "a whole number")
+    if seeds is not None and seeds < 2:
+        raise RecipeError(
+            f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how much seeds differ. "
+            "Use --seeds 4 (in Python, seeds=4)."
+        )
+
+
 @explain_call
 def compare(
-    a: str | Net | Run,
-    b: str | Net | Run,
+    a: str | Path | Net | Run,
+    b: str | Path | Net | Run,
     data: Dataset | Images | str | Path | None = None,
     *,
     a_given: Mapping[str, Any] | None = None,
@@ -103,12 +106,14 @@ def compare(
     device: str = "auto",
     progress: bool = True,
 ) -> PairedComparison:
-    """Train pairs of runs of A and B that share their seeds, and compare them; or compare two runs as they are.
+    """Train pairs of runs of A and B that share their seeds, and compare them; or two runs by their stored predictions.
+
+    The study is a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
 
     Args:
         a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by layers or as a value;
-            a path of a run; or a run, whose net and recipe are trained with other seeds.
-        b: The other, the reference.
+            or a run or its path, whose net and recipe are trained with other seeds.
+        b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         a_given: Settings of A's recipe, such as ``{"lr": 0.01}``.
         b_given: Settings of B's recipe.
@@ -128,6 +133,9 @@ def compare(
     Raises:
         LaminaError: An argument is invalid, A and B are the same, or any error of :func:`~lamina.train`.
 
+    Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar, Psychometrika 12, 1947 (two
+    runs).
+
     >>> import tempfile
     >>> from lamina import compare
     >>> found = compare("Flatten(), Output()", "Flatten(), Linear(4), Output()", "shapes", a_given={"epochs": 1},
@@ -135,21 +143,36 @@ def compare(
     >>> found.seeds, found.images
     (2, 2000)
     """
-    for one in (a, b):
-        check_type(one, (str, Net, Run), "a or b", "a net by name, by layers or as a Net, or a run", is_optional=False)
-    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin).check()
-    sources = [find_run_or_net(str(one), runs_dir) if isinstance(one, str | Net) else one for one in (a, b)]
+    expected = "a net by name, by layers or as a Net, or a run or its path"
+    for one, given in ((a, a_given), (b, b_given)):
+        check_type(one, (str, Path, Net, Run), "a or b", expected, is_optional=False)
+        check_type(given, (Mapping,), "a_given or b_given", 'a dictionary, such as {"lr": 0.01}')
+    check_type(name, (str,), "name", "text")
+    check_seeds(seeds)
+    runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
+    sources = [one if isinstance(one, Run) else find_run_or_net(str(one), runs_dir) for one in (a, b)]
     runs = [one for one in sources if isinstance(one, Run)]
     if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
-        return judge_runs({str(run.path): [run] for run in runs}, margin)[0]
+        if data is not None or name is not None or device != "auto":
+            raise RunError("Two runs are compared by their stored predictions. Leave out data, name and device.")
+        return compare_stored(runs, margin)
     dataset = find_dataset(runs[0].folder, runs[0].record, data) if runs else as_dataset(data)
-    given = (a_given or {}, b_given or {})
-    found = [find_experiment(one, dataset, each, choose_net) for one, each in zip(sources, given, strict=True)]
+    settings = (a_given or {}, b_given or {})
+    found = [find_experiment(one, dataset, each, choose_net) for one, each in zip(sources, settings, strict=True)]
     path, experiments = plan_study(runs_dir, name, [(title, experiment) for title, experiment, _ in found])
-    events = iter_comparisons(path, experiments, plan, device)
+    decisions = [Decision(title, str(one)) for title, _, made in found for one in made]
+    events = itertools.chain(decisions, iter_comparisons(path, experiments, plan, device))
     for _ in show_progress(itertools.filterfalse(is_about_run, events), name=path.name) if progress else events:
         pass
     return read_comparisons(path)[0]
+
+
+def compare_stored(runs: Sequence[Run], margin: float | None) -> PairedComparison:
+    """Compare two runs by their stored predictions."""
+    first, second = runs
+    if first.path.resolve() == second.path.resolve():
+        raise RunError(f"{first.path} and {second.path} are the same run. Compare two runs.")
+    return judge_runs({str(run.path): [run] for run in runs}, margin)[0]
 
 
 def plan_study(
@@ -161,8 +184,7 @@ def plan_study(
         if one == other or (first.net.net, first.recipe) == (second.net.net, second.recipe):
             raise RunError(
                 f"{one} and {other} are the same net with the same recipe. Change the recipe of B, as in --b-lr 0.03 "
-                "(in Python, b_given={'lr': 0.03}); "
-                "to compare seeds with others, as in --b-seed 1000."
+                "(in Python, b_given={'lr': 0.03}). To compare a net with itself with other seeds, use --b-seed 1000."
             )
     dataset = named[0][1].dataset
     if dataset.val is None and dataset.test is None:
@@ -250,16 +272,17 @@ def _train_seed(
     path: Path,
     experiments: Mapping[str, Experiment],
     runs: dict[str, list[Run]],
-    seed: int,
+    place: int,
     seeds_planned: int | None,
     device: str,
     command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
-    """Add a run to each experiment in ``runs``; one that diverges is left out from then on."""
+    """Add a run with the next seed to each experiment in ``runs``; one that diverges is left out from then on."""
     *_, reference = runs
     for name in list(runs):
-        folder, recipe = locate_run(path, list(experiments), name, seed), experiments[name].recipe
-        seeded = replace(experiments[name], recipe=replace(recipe, seed=recipe.seed + seed))
+        folder, recipe = locate_run(path, list(experiments), name, place), experiments[name].recipe
+        seed = recipe.seed + place
+        seeded = replace(experiments[name], recipe=replace(recipe, seed=seed))
         try:
             run = yield from iter_run(folder, seeded, device=device, command=command, is_begun=folder.exists())
             runs[name].append(run)
@@ -276,7 +299,7 @@ def _describe_progress(name: str, run: Run, done: Sequence[Run], planned: int | 
     """The score of a run, and about how long the rest of those planned takes."""
     progress = f"{len(done)} of {planned}" if planned else f"{len(done)} so far"
     if planned and len(done) < planned:
-        seconds = statistics.fmean(_read_curve(one, "")[2] for one in done)
+        seconds = statistics.fmean(_count_seconds(one) for one in done)
         progress += f", {format_minutes(seconds * (planned - len(done)))} left"
     score = "" if run.report is None else f": {run.report.split} {run.report.score}"
     return Decision("trained", f"{name}, seed {run.record.recipe.seed}{score}", progress)
@@ -364,6 +387,10 @@ def _read_curve(run: Run, name: str) -> tuple[Float64[np.ndarray, " n"], Float64
     known = [(end, row[name]) for end, row in zip(ends[1:], rows, strict=True) if row.get(name) is not None]
     times, scores = np.array(known, np.float64).reshape(-1, 2).T
     return times, scores, ends[-1]
+
+
+def _count_seconds(run: Run) -> float:
+    return sum(row["train_seconds"] or 0.0 for row in run.folder.history.epochs())
 
 
 def find_outputs(run: Run) -> Outputs:

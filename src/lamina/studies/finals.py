@@ -27,7 +27,7 @@ from lamina.targets import Score
 from lamina.text import format_table
 from lamina.training.events import Event
 
-FINAL = "final.json"
+FINAL, FINALS = "final.json", "finals"
 PLANS = ((5, 5), (4, 5), (3, 5), (2, 5), (2, 3))
 """Numbers of finalists and of seeds, from the most thorough."""
 
@@ -123,7 +123,7 @@ class Tuned(Event):
                 f"best: {winner.name}: {describe_values(winner.values)}",
                 f"luck: {luck} {how} in the search than on average with new seeds",
             ]
-        lines.append(f"its runs: {Path(self.study) / name_final(winner.name, '*')}")
+        lines.append(f"runs of the best: {Path(self.study) / name_final(winner.name, '*')}")
         if self.test_mean is None:
             lines.append("no test split, so no score on images that no choice has seen; draw one with --test 0.2")
         else:

@@ -27,7 +27,16 @@ from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import iter_run
 from lamina.studies.space import Range, Span, insert_sizes, parse_settings, parse_sizes, to_distribution
 from lamina.studies.study import digest_file
-from lamina.studies.trials import MOST_REPEATS, RepeatedError, TrialLostError, Trials, find_new, import_optuna, wait
+from lamina.studies.trials import (
+    LONGEST_PAUSE_SECONDS,
+    MOST_REPEATS,
+    RepeatedError,
+    TrialLostError,
+    Trials,
+    find_new,
+    import_optuna,
+    wait,
+)
 from lamina.targets import Score
 from lamina.training.events import Epoch, Event
 from lamina.training.parts import describe_part
@@ -154,14 +163,10 @@ class Tried(Event):
     done: int  # trials that have ended
     best: Score | None
     seconds_left: float
-    leading: tuple[Mapping[str, Any], ...] = ()  # rows of the best trials and of those that run
+    table: tuple[Sequence[str], Sequence[Sequence[str]]]  # of the best trials, and of those that others train
 
     def to_json(self) -> dict[str, Any]:
-        return {name: value for name, value in super().to_json().items() if name != "leading"}
-
-    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        """The headings and rows of the best trials, and of those that run."""
-        return tabulate_trials(self.leading, "accuracy" if self.best is None else self.best.name)
+        return {name: value for name, value in super().to_json().items() if name != "table"}
 
     def __str__(self) -> str:
         score = "" if self.score is None else f"val {self.score}, "
@@ -193,9 +198,9 @@ def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> G
                 yield Decision("warning", "another process continues this trial", "this one was silent for too long")
             except LockedError as error:  # that process sleeps; this one has given the trial back
                 if not is_waiting:
-                    yield Decision("waiting", "for the process that held this trial before", str(error))
+                    yield Decision("waiting", "for the process that still trains this trial", str(error))
                 is_waiting = True
-                time.sleep(1.0)
+                time.sleep(LONGEST_PAUSE_SECONDS)
         elif limits and not (is_leader and states["RUNNING"]):
             return
         else:
@@ -237,7 +242,7 @@ def _iter_trial(search: Search, trials: Trials) -> Generator[RunEvent, None, Tri
     found = None if score is None or error is not None else Score(metric, score)
     path = str(folder) if folder.exists() else ""
     progress, leading = (yield from wait(trials.find_progress)), (yield from wait(trials.list_leading))
-    return Tried(trial.number, values, found, end, path, *progress, leading)
+    return Tried(trial.number, values, found, end, path, *progress, tabulate_trials(leading, metric))
 
 
 def _iter_until_stopped(

@@ -73,7 +73,7 @@ def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> 
 
 
 def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = None) -> str:
-    """The name of the latest study with the same ``settings`` whose name was not chosen by a person; or a free one."""
+    """The name of the latest study with the same ``settings`` that lamina named, or a free one."""
     files = list(runs_dir.glob(f"20??-??-??-{what}-*/{STUDY_FILE}")) if settings is not None else []
     for file in sorted(files, key=lambda one: one.stat().st_mtime_ns, reverse=True):
         try:
@@ -90,16 +90,16 @@ def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any
     dataset = next(iter(experiments.values())).dataset
     nets = {name: one.net.net if isinstance(one.net.net, Net) else one.net.name for name, one in experiments.items()}
     described = [
-        {"name": name, "net": f"{nets[name]} {digest_file(one.net)}".strip(), "recipe": repr(one.recipe)}
+        {"name": name, "net": str(nets[name]), "recipe": repr(one.recipe), "file": digest_file(one.net)}
         for name, one in experiments.items()
     ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
 
 
-def digest_file(choice: NetChoice) -> str:
-    """The digest of the Python file that defines a net; empty if none does."""
+def digest_file(choice: NetChoice) -> str | None:
+    """The digest of the Python file that defines a net; ``None`` if none does."""
     file = choice.origin.file if isinstance(choice.origin, OwnModule) else ""
-    return sha256(read_bytes(Path(file))).hexdigest() if file else ""
+    return sha256(read_bytes(Path(file))).hexdigest() if file else None
 
 
 def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:

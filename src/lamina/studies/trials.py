@@ -144,7 +144,7 @@ class Trials:
         try:
             yield
         except BaseException:
-            # Otherwise, its silence tells the leader.
+            # If that fails, the leader notices that the heartbeats stop.
             with suppress(*_find_outages(), TrialLostError, UpdateFinishedTrialError):
                 self._check(trial)
                 _offer(storage, trial._trial_id)
@@ -185,7 +185,7 @@ class Trials:
         return self.study._storage.get_trial(trial._trial_id)
 
     def is_worse(self, trial: Any, epoch: int) -> bool:
-        """Whether successive halving stops the trial from :meth:`report` after this epoch; the same if called again."""
+        """Whether successive halving stops the trial from :meth:`report` after this epoch; it may be asked again."""
         epochs = self.settings["epochs"]
         return epochs is not None and 2 * epoch <= epochs and bool(self.study.pruner.prune(self.study, trial))
 
@@ -199,8 +199,8 @@ class Trials:
             trial.set_user_attr("error", error)
         try:
             return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
-        except ValueError as error:  # the leader has put it back into the queue at this moment
-            raise TrialLostError from error
+        except ValueError as lost:  # the leader has just put the trial back into the queue
+            raise TrialLostError from lost
 
     def _check(self, trial: Any) -> None:
         if self.study._storage.get_trial(trial._trial_id).user_attrs.get("worker") != self.worker:

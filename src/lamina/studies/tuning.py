@@ -72,7 +72,11 @@ class Study:
         import polars
 
         folder = Path(self.path).resolve()
-        rows = list_trials(find_trials(f"{self.storage}#{folder.name}" if self.storage else str(folder), folder.parent))
+        if self.storage is None:
+            trials = find_trials(str(folder), folder.parent)
+        else:
+            trials = open_trials(connect(self.storage, folder), folder.name, folder.parent)
+        rows = list_trials(trials)
         for row in rows:
             row |= {f"{key}_value" if key in row else key: value for key, value in row.pop("values").items()}
         return polars.DataFrame(rows, infer_schema_length=None)
@@ -244,7 +248,8 @@ def _lead(
     longest = count_trainings(count, seeds, search.base is not None)
     how = f"at most {longest} trainings, {format_minutes(longest * expected)}"
     rivals = plural(count, "trial", "trials") + (" and the recipe" if search.base is not None else "")
-    yield Decision("finals", f"{rivals}, each with {seeds} new seeds", how)
+    yield Decision(finals.FINALS, f"{rivals}, each with {seeds} new seeds", how)
+    yield from wait(lambda: store_table(trials))
     try:
         yield from wait(lambda: draw_study(trials))
     except Exception as error:  # of Optuna, matplotlib or the disk
@@ -265,7 +270,7 @@ def _lead_search(
         trials.study.set_user_attr("limits", {"trials": most, "until": until})
         trials.study.set_user_attr("used_seconds", time.time() - began)
         with suppress(OSError):  # a full disk
-            write_json(trials.folder / TABLE, {"trials": list_trials(trials)})  # for the report page
+            store_table(trials)
 
     yield from wait(limit)
     with trials.timing(began):
@@ -281,12 +286,16 @@ def _measure(trials: Trials, expected: float) -> float:
     return statistics.median(took) if took else expected
 
 
+def store_table(trials: Trials) -> None:
+    """Store the trials as a table, which the report page shows."""
+    write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
+
+
 def draw_study(trials: Trials) -> None:
     """Draw the trials and, if enough were trained to the end, how much each value matters."""
     from lamina.drawing.style import save_figure  # loads matplotlib
     from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
 
-    write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
     finished = len(trials.rank("COMPLETE"))
     if finished:
         save_figure(draw_trials(trials.read(), trials.settings["metric"]), trials.folder / FIGURE)
@@ -331,10 +340,10 @@ def iter_joined(
 def find_trials(text: str, runs_dir: Path) -> Trials:
     """The trials of a study: the URL of its database (``URL#NAME`` if it has several), its folder, or its name."""
     if "://" in text:
-        name = ""
+        name: str | None = None
         if "#" in text.rpartition("/")[2]:  # one before that is a part of a password
             text, _, name = text.rpartition("#")
-        return open_trials(connect(text, runs_dir), name or None, runs_dir)
+        return open_trials(connect(text, runs_dir), name, runs_dir)
     for path in (Path(text), runs_dir / text):
         if (path / DATABASE).exists():
             path = path.resolve()

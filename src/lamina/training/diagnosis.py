@@ -36,6 +36,7 @@ LIMITS = {
     "fitted loss": 0.1,  # loss after overfitting a few images / loss of a guess; chosen here
     "swing": 0.1,  # mean change of the loss between epochs / loss of the constant prediction; chosen here
     "rise": 1.1,  # loss on val / lowest loss on val; Prechelt, Early Stopping, 1998; chosen here
+    "chance": 3.0,  # standard errors of an accuracy; shuffled labels exceed them once in about 1,000 trainings
     "accuracy gap": 0.1,  # accuracy in training - accuracy on val, of a net that memorizes; chosen here
 }
 LEAST_STEPS, FIRST_STEPS = 64, 20
@@ -219,11 +220,11 @@ def learns_nothing(seen: Observation) -> bool:
     recent = seen.losses[-2:]
     is_long = seen.steps >= LEAST_STEPS and seen.images_seen >= LEAST_SEEN * seen.classes
     is_constant = len(recent) == 2 and all(least <= loss <= most for loss in recent)
-    # In the first epoch every image is new, so memorizing does not raise the accuracy; with shuffled labels it cannot
-    # exceed the baseline's by more than chance. A linear net may exceed it while its loss is still higher.
-    share = seen.baseline_accuracy
-    standard_error = math.sqrt(share * (1 - share) * seen.epoch / seen.images_seen)
-    has_learned = seen.first_accuracy is not None and seen.first_accuracy > share + standard_error
+    # In the first epoch every image is new, so an accuracy above the baseline's is not memorized. A linear net may have
+    # one while its loss is still higher.
+    share, images = seen.baseline_accuracy, seen.images_seen / seen.epoch
+    limit = share + LIMITS["chance"] * math.sqrt(share * (1 - share) / images)
+    has_learned = seen.first_accuracy is not None and seen.first_accuracy > limit
     return is_long and is_constant and not has_learned and seen.kind in (SINGLE_LABEL, BINARY)
 
 
@@ -320,7 +321,7 @@ def find_overfitting(
         {"val_loss": last["val_loss"], "lowest_val_loss": lowest, "train_loss": last["train_loss"]},
         f"The loss on val rose from {lowest:.4g} after epoch {best['epoch']} to {last['val_loss']:.4g}, while the "
         f"training loss fell to {last['train_loss']:.4g}.",
-        # Not "Try epochs N": the epoch with the lowest loss is rarely the epoch with the best score.
+        # Patience, because the epoch with the lowest loss is rarely the one with the best score.
         "Probable cause: the net memorizes the training images. Try patience 5, more augmentation (translate_px, "
         "cutout_px), or more images.",
     )

@@ -138,7 +138,10 @@ def stat_file(path: str, real_root: Path) -> os.stat_result:
 def walk_files(
     folder: Path | str, prefix: str = "", empty: list[str] | None = None
 ) -> Iterable[tuple[str, os.DirEntry[str]]]:
-    """The files below a folder; skips hidden folders, links, runs and studies, and adds other ``empty`` folders."""
+    """The files below a folder, with ``/`` as separator; skips hidden folders, links to folders, runs and studies.
+
+    Appends folders without files to ``empty``.
+    """
     with os.scandir(folder) as scanned:
         entries = list(scanned)
     if prefix and any(files <= {entry.name for entry in entries} for files in RESULTS):  # their figures are no data

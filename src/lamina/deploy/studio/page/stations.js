@@ -27,8 +27,7 @@ export const STATIONS = [
     question: "Guessing gets 10 % of the test images right. What will this net get?", choices: RANGES,
     answer: "Our six runs got 12.4 to 13.9 %. A template fits only shapes in one place. Train accuracy kept rising and reached 23–24 %, but val "
       + "hardly did: the net memorizes training images and does not generalize.",
-    see: [CURVES, LAYERS,
-      ["Warning", "diagnoses", "labels look shuffled. They are not: a net that cannot fit its images looks the same"]],
+    see: [CURVES, LAYERS],
   }, {
     title: "A hidden layer",
     text: ["A hidden layer computes new numbers from the pixels, and Output uses these. Linear(128) has 128 units. Each has a weight for every one of the "
