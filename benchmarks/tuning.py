@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 
 from lamina import Dataset, Recipe, Run, load_data, load_run, train, tune
-from lamina.studies.comparison import judge_runs
+from lamina.studies.judging import judge_runs
 from lamina.studies.search import score_on_val
 
 OVER = {"lr": "0.01..0.3:log", "momentum": "0.3..0.95", "label_smoothing": "0..0.3"}

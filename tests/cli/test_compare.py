@@ -27,8 +27,8 @@ from lamina.evaluation.intervals import mean_interval
 from lamina.evaluation.paired import measure_effect, score_images
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.nets import Flatten, Linear, Net, Output
-from lamina.studies.comparison import judge_runs
 from lamina.studies.experiments import Experiment
+from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
 from small_runs import DATA, NET, RECIPE
 

@@ -118,7 +118,7 @@ def test_the_page_shows_thresholds_and_intervals_and_no_button_without_a_task(ch
         expect(alarm).to_contain_text("threshold")
         expect(alarm).to_contain_text("chosen for recall=0.95")
         expect(alarm).to_contain_text("Prediction set: ")
-        expect(alarm).to_contain_text("of new images (95 % interval; the aim is 80.0%)")
+        expect(alarm).to_contain_text("of new images (95 % interval; the aim is 80.0 %)")
         expect(size).to_contain_text(" ± ")
         expect(page.get_by_role("button", name="Similar training images")).to_have_count(0)
         expect(page.get_by_role("button", name="Explain this prediction")).to_have_count(2)

@@ -20,12 +20,12 @@ from lamina.studies.comparison import (
     FIGURE,
     Plan,
     check_seeds,
-    compare_stored,
     iter_comparisons,
     plan_study,
     read_comparisons,
 )
 from lamina.studies.experiments import Experiment
+from lamina.studies.judging import compare_stored
 from lamina.studies.study import find_experiment, find_run_or_net
 
 

@@ -17,7 +17,7 @@ from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
 from lamina.cli.start_from import load_start, print_comparison
 from lamina.cli.terminal import Terminal, read_seconds
-from lamina.data import Preparation
+from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
@@ -55,11 +55,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             choice = choose_net(options.net, terminal, options.weights)
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
         dataset = choose_data(options.data, preparation, terminal)
-        if dataset.conflicts:
-            count = plural(dataset.conflicts, "image is", "images are")
-            what = "pixel-identical to an image with a different target, so no net can learn both"
-            source = shlex.quote(options.data or dataset.name)
-            terminal.remark(f"warning: {count} {what}; lamina data {source} lists them")
+        _print_conflicts(dataset, options.data or dataset.name, terminal)
         if origin is not None:
             choice = origin.choose_net(dataset := origin.fit(dataset))
         is_timed = (seconds is not None or choice is None) and "epochs" not in options.given
@@ -91,6 +87,13 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             return 128 + stopped_by
         before = None if origin is None else origin.run
         return _print_end(options, runs[-1], before, stopped_by, terminal)
+
+
+def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
+    if dataset.conflicts:
+        count = plural(dataset.conflicts, "image is", "images are")
+        what = "pixel-identical to an image with a different target, so no net can learn both"
+        terminal.remark(f"warning: {count} {what}; lamina data {shlex.quote(source)} lists them")
 
 
 def _print_end(

@@ -17,9 +17,9 @@ from lamina.data.images import Dataset, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
-from lamina.data.splits import OWN_RULE, SPLITS, draw_splits, order_by_split, unite_duplicates
-from lamina.data.workers import decode_images, keep_rows, store_pixels
-from lamina.targets import kind_of
+from lamina.data.splits import OWN_RULE, SPLITS, Split, draw_splits, order_by_split, unite_duplicates
+from lamina.data.workers import Decoded, decode_images, keep_rows, store_pixels
+from lamina.targets import Targets, kind_of
 
 ENCODING = ("utf-8", "surrogateescape")
 Check: TypeAlias = Callable[[Sequence[str]], list[str]]  # raises DataError if it rejects some of these classes
@@ -39,22 +39,12 @@ def build_dataset(
         listing = leave_out_unlabeled(listing, preparation)
     names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
-    groups = _find_groups(listing, names, preparation)
-    if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
-        check_divisible(targets, target_names, groups)
+    groups = _find_groups(listing, names, targets, target_names, preparation)
     drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
     targets, are_kept, effect = correct(corrections, names, targets, target_names)  # does not change the splits
     if check is not None:
-        counts = kind_of(targets).count(targets[are_kept], target_names)
-        check([class_name for class_name, count in counts.items() if count])
-    size_px, resize = preparation.size_px, preparation.resize
-    if listing.pixels is None:
-        order = order_by_split(drawn)
-        images = [listing.images[place] for place in order]
-        found, size_px = decode_images(images, folder, size_px, resize, progress)
-    else:
-        order = list(range(len(names)))
-        found = store_pixels(listing.pixels, folder, size_px, resize)
+        check([one for one, count in kind_of(targets).count(targets[are_kept], target_names).items() if count])
+    order, found, size_px = _store(listing, drawn, preparation, folder, progress)
     problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
     kept = [one for one in found if not one.reason]
     splits = [drawn[order[one.row]] for one in kept]
@@ -72,7 +62,7 @@ def build_dataset(
     names, targets = [names[place] for place in places], targets[places]
     groups = tuple(groups[place] for place in places) if groups else ()
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
-    sizes = [splits.count(split) for split in SPLITS]
+    sizes, resize = [splits.count(split) for split in SPLITS], preparation.resize
     train, val, test = split_images(
         map_pixels(folder / "pixels.npy"), targets, target_names, tuple(names), sizes_px, sizes, groups
     )
@@ -98,10 +88,26 @@ def build_dataset(
     )
 
 
-def _find_groups(listing: Listing, names: Sequence[str], preparation: Preparation) -> tuple[str, ...]:
-    if preparation.group_from is not None:
-        return tuple(find_groups(names, preparation.group_from))
-    return tuple(str(group) for group in listing.groups)
+def _store(
+    listing: Listing, drawn: Sequence[Split], preparation: Preparation, folder: Path, progress: Progress
+) -> tuple[list[int], list[Decoded], int | None]:
+    """Store the pixels; returns the place of each stored image in the listing, how it was decoded, and the size."""
+    size_px, resize = preparation.size_px, preparation.resize
+    if listing.pixels is not None:
+        return list(range(len(drawn))), store_pixels(listing.pixels, folder, size_px, resize), size_px
+    order = order_by_split(drawn)
+    found, size_px = decode_images([listing.images[place] for place in order], folder, size_px, resize, progress)
+    return order, found, size_px
+
+
+def _find_groups(
+    listing: Listing, names: Sequence[str], targets: Targets, target_names: Sequence[str], preparation: Preparation
+) -> tuple[str, ...]:
+    rule = preparation.group_from
+    groups = tuple(map(str, listing.groups) if rule is None else find_groups(names, rule))
+    if groups and not {"val", "test"} & {*listing.splits} and preparation.test_fraction != 0:
+        check_divisible(targets, target_names, groups)
+    return groups
 
 
 def _digest(head: str, images: Iterable[tuple[str, str, str, np.ndarray]], tail: Sequence[str]) -> str:

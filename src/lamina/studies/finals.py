@@ -18,8 +18,8 @@ from lamina.runs.run import Run
 from lamina.runs.run_folder import WINNER_FILE
 from lamina.runs.start import shorten_net_name
 from lamina.studies.choice_events import Decision
-from lamina.studies.comparison import judge_runs
 from lamina.studies.experiments import Experiment, format_minutes
+from lamina.studies.judging import judge_runs
 from lamina.studies.search import Search, describe_values, score_on_val
 from lamina.studies.study import parse_event
 from lamina.studies.trials import Trials, find_new, import_optuna, wait

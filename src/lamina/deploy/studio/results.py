@@ -32,7 +32,7 @@ from lamina.runs.record import DataOrigin, resume_command
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.studies.comparison import find_outputs, judge_runs
+from lamina.studies.judging import find_outputs, judge_runs
 from lamina.targets import REGRESSION
 from lamina.training.task import Task
 
