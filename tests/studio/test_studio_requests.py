@@ -465,6 +465,8 @@ TABLES = {
     "predictions.csv": "image,predicted,p(cat),problem\na.png,cat,0.9,\n",
     "history.jsonl": '{"event": "epoch", "epoch": 1}\n',
     "prices.csv": "day,price\n1,2\n",
+    "list.csv": "image,split\na.png,train\n",
+    "versions.csv": "image,version\na.png,1.2.3\n",
     "empty.csv": "",
 }
 
@@ -479,8 +481,8 @@ def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_lef
     listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
     good = ["damaged.jsonl", "excel.csv", "labels.csv", "lines.jsonl", "packed.csv.gz", "pets", "poses.tsv"]
     assert listed[: listed.index("shapes")] == good
-    others = ["empty.csv", "history.jsonl", "predictions.csv", "prices.csv"]
-    assert listed[-4:] == [f"{name} (no images with targets found)" for name in others]
+    others = ["empty.csv", "history.jsonl", "list.csv", "predictions.csv", "prices.csv", "versions.csv"]
+    assert listed[-6:] == [f"{name} (no images with targets found)" for name in others]
 
 
 def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):

@@ -25,7 +25,7 @@ from lamina.files import write_atomically
 
 FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
 MOST_LISTED = 200
-NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
+TARGET = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
 MARK = ".made-by-lamina-studio"  # file in each set that is made on the page; the studio changes no other folders
 CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
 
@@ -40,8 +40,9 @@ class DataFolder:
     def list_sources(self) -> list[dict[str, str | int]]:
         """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
         children = self._list()
-        own = [self.path] if self._is_own() else list(filter(_is_data, children))[:MOST_LISTED]
-        others = [] if self._is_own() else [path for path in children if path not in own]
+        is_own = self._is_own(children)
+        own = [self.path] if is_own else list(filter(_is_data, children))[:MOST_LISTED]
+        others = [] if is_own else [path for path in children if path not in own]
         others = [path for path in others if path.is_dir() or path.name.lower().endswith(TABLES)]
         if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             own.append(self.path)
@@ -95,14 +96,14 @@ class DataFolder:
         """The folder for new data sets; ``DataError`` if a set of this name would not be one there."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder of the runs. Use another name.")
-        if self._is_own():
-            reason = f"{self.path} is itself a data set, of which {name} would become a class"
+        if self._is_own(self._list()):
+            reason = f"{self.path} is itself a data set, so {name} would become one of its classes"
             raise DataError(f"{reason}. Start lamina studio with another --data.")
         return self.path
 
-    def _is_own(self) -> bool:
+    def _is_own(self, children: list[Path]) -> bool:
         """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
-        folders = [path for path in self._list() if path.is_dir()]
+        folders = [path for path in children if path.is_dir()]
         are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
         are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
         return are_classes or are_splits
@@ -146,12 +147,13 @@ def _may_have_targets(file: Path) -> bool:
     has_image = not row.keys().isdisjoint(IMAGE_NAMES) or any(map(is_image_path, row.values()))
     known = (*IMAGE_NAMES, *SPLIT_NAMES, *ROW_NAMES)
     others = [value for name, value in row.items() if name not in known and not is_image_path(value)]
-    return has_image and (not row.keys().isdisjoint(LABEL_NAMES) or all(map(NUMBER.fullmatch, others)))
+    has_targets = bool(others) and all(map(TARGET.fullmatch, others))
+    return has_image and (has_targets or not row.keys().isdisjoint(LABEL_NAMES))
 
 
 def _holds_runs(path: Path) -> bool:
     """Whether a folder is a run or study, or contains one."""
-    places = path, *map(Path, _list_some(path))
+    places = (path, *map(Path, _list_some(path, only_folders=True))) if path.is_dir() else ()
     return any(all((place / name).exists() for name in names) for place in places for names in RESULTS)
 
 
@@ -167,10 +169,11 @@ def _has_image(path: Path | str) -> bool:
     return any(one.lower().endswith(SUFFIXES) for one in _list_some(path))
 
 
-def _list_some(path: Path | str) -> list[str]:
+def _list_some(path: Path | str, *, only_folders: bool = False) -> list[str]:
     """Some entries of a folder; none of a file, or if it cannot be read."""
     try:
         with os.scandir(path) as entries:
-            return [entry.path for entry, _ in zip(entries, range(50), strict=False)]
+            some = [entry for entry, _ in zip(entries, range(50), strict=False)]
+            return [entry.path for entry in some if not only_folders or entry.is_dir()]
     except OSError:
         return []

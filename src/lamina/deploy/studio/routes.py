@@ -196,8 +196,11 @@ def compute(function: str, *names: str, is_quick: bool = False) -> Action:
     """An action that calls a function of a torch process with arguments of these names."""
 
     async def act(studio: Studio, given: Values) -> Any:
-        arguments = [READ[name](studio, given) if name in READ else [given[name]] for name in names]
-        return await (studio.quick if is_quick else studio.slow).call(function, *itertools.chain(*arguments))
+        def read(name: str) -> Sequence[Any]:  # in a thread, because it may look into many folders
+            return READ[name](studio, given) if name in READ else [given[name]]
+
+        arguments = [argument for name in names for argument in await asyncio.to_thread(read, name)]
+        return await (studio.quick if is_quick else studio.slow).call(function, *arguments)
 
     return act
 
