@@ -124,6 +124,14 @@ def test_what_cannot_be_branched_is_refused_with_the_reason(tmp_path):
         branch_run(run, runs_dir=tmp_path)
 
 
+def test_a_checkpoint_that_a_training_has_replaced_meanwhile_is_not_taken_for_the_chosen_one(tmp_path, monkeypatch):
+    run = dataclasses.replace(begin(tmp_path), dataset=DATA)
+    train_until(run, 2)
+    monkeypatch.setattr("lamina.runs.branching.find_checkpoint", lambda run, epoch: run.folder.checkpoint_file)
+    with pytest.raises(LaminaError, match=r"no longer has the checkpoint after epoch 1\. Choose again"):
+        branch_run(run, 1, name="branch", runs_dir=tmp_path)
+
+
 def test_a_branch_on_a_full_disk_leaves_nothing_behind(tmp_path):
     run = dataclasses.replace(begin(tmp_path), dataset=DATA)
     train_until(run, 2)
@@ -173,5 +181,5 @@ def test_a_branch_ends_after_its_own_epochs_if_the_learning_rate_would_have_begu
     slower = branch_run(run, falling, recipe=dataclasses.replace(recipe, lr=1e-5), name="slower", runs_dir=tmp_path)
     slower.train(data=DATA, progress=False)
     assert len(slower.folder.history.epochs()) == ended and load_run(slower.path).is_finished
-    with pytest.raises(LaminaError, match="or an earlier checkpoint"):
+    with pytest.raises(LaminaError, match=r"over at this checkpoint\. Branch from an earlier checkpoint"):
         branch_run(run, recipe=dataclasses.replace(recipe, lr=1e-5), runs_dir=tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 from lamina.cli.models import add_module, choose_run_data
 from lamina.cli.options.train_options import BranchOptions
@@ -11,6 +12,7 @@ from lamina.cli.session import play, print_result
 from lamina.cli.terminal import Terminal
 from lamina.nets import parse_net
 from lamina.runs.branching import branch_run
+from lamina.runs.checkpoints import list_checkpoints
 from lamina.runs.overview import describe_recipe
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Started
@@ -18,15 +20,18 @@ from lamina.studies.choice_events import Started
 
 def run(options: BranchOptions, terminal: Terminal) -> int:
     origin = load_run(options.run, runs_dir=options.runs_dir)
-    net = None
-    if options.net is None or origin.record.net is None:
-        origin = add_module(origin, options.net, terminal)
-    else:
-        net = parse_net(options.net)
+    net = None if options.net is None or origin.record.net is None else parse_net(options.net)
+    origin = origin if net else add_module(origin, options.net, terminal)
+    # The recorded command repeats the branch, even if the origin trains further or is looked for in other folders.
+    command = [str(origin.path.resolve()) if Path(word) == options.run else word for word in terminal.command]
+    epoch = options.from_epoch
+    if epoch is None and (checkpoints := list_checkpoints(origin)):
+        epoch = max(checkpoints)
+        command.append(f"--from-epoch={epoch:.10g}")
     branch = branch_run(
-        replace(origin, dataset=choose_run_data(origin, options.data, terminal)), options.from_epoch,
+        replace(origin, dataset=choose_run_data(origin, options.data, terminal)), epoch,
         recipe=replace(origin.record.recipe, **options.given), net=net, name=options.name, runs_dir=options.runs_dir,
-        command=terminal.command,
+        command=command,
     )  # fmt: skip
     for line in (f"recipe: {describe_recipe(branch.record.recipe)}", *str(Started(branch)).split("\n")):
         terminal.remark(line)

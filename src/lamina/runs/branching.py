@@ -42,8 +42,8 @@ def branch_run(
 
     Args:
         run: The run to branch from, which stays as it is.
-        epoch: Number of epochs before the checkpoint to continue from; by default the last checkpoint. Besides it,
-            a run has the checkpoint before the fall of the learning rate, and those that the studio kept.
+        epoch: Continue from the checkpoint after this epoch; by default the last one. Besides it, a run has the
+            checkpoint before the fall of the learning rate, and those that the studio kept.
         recipe: Another recipe; by default the run's.
         net: Another net whose weights have the same names and shapes, such as one with another dropout probability.
         name: Name of the new run; by default date, net and a number.
@@ -97,10 +97,14 @@ def branch_run(
         ) from error
     done = training.epochs_done
     is_over = training.recipe.epochs <= done if record.late_end is None else training.is_finished
+    if is_over and not is_same and record.late_end is not None:
+        raise RecipeError("The training was over at this checkpoint. Branch from an earlier checkpoint.")
     if is_over and not is_same:
         raise RecipeError(f"epochs is {record.epochs}, but the checkpoint is after epoch {done}. Use a number "
                           f"above {done}, or an earlier checkpoint.")  # fmt: skip
     begin = round(training.steps_done / training.steps_per_epoch, 3)
+    if epoch not in (None, begin):  # a training has replaced it meanwhile
+        raise RunError(f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again.")
     record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), begin))
     kept = [file for file in (run.folder.initial_file, run.folder.history.file) if file.exists()]
     files = {file.name: read_bytes(file) for file in kept} | {run.folder.checkpoint_file.name: pack_checkpoint(stored)}

@@ -59,7 +59,7 @@ class RecipeFields(Given):
 class BranchFields(RecipeFields):
     """Flags for the fields of a recipe that a branch may change."""
 
-    defaults: ClassVar = dict.fromkeys((field.name for field in fields(Recipe)), "as in the run")
+    defaults: ClassVar = dict.fromkeys((one.name for one in fields(Recipe)), "as in the run")
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,11 @@ class BranchOptions:
 
     run: RunFolder
     from_epoch: Annotated[float | None, arg(metavar="N")] = None
-    """number of epochs before the checkpoint (default: the last checkpoint); the studio keeps those of all epochs"""
+    """continue from the checkpoint after this epoch (default: the last one); only runs of the studio keep one for each
+    epoch, until they take too much space"""
     net: Annotated[str | None, arg(metavar="NET")] = None
-    """layers whose weights have the same names and shapes, such as another dropout probability; for a net of your own,
-    its file.py[:NAME]"""
+    """layers in Python whose weights have the same names and shapes, such as another dropout probability; for a net of
+    your own, its file.py[:NAME]; names of nets in lamina's zoo are not accepted"""
     given: Annotated[BranchFields, Group("recipe")] = field(default_factory=BranchFields)
     name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
     """name of the new run (default: date, net and a number)"""
