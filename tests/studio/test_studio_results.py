@@ -68,12 +68,12 @@ def count_cells(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int
     return {(int(row), int(column)): int(count) for (row, column), count in zip(found, counts, strict=True)}
 
 
-def measure_losses(run: Run, is_shown: bool = False) -> np.ndarray:
-    """The loss of each test image in float64, of the shown probabilities if ``is_shown``."""
+def measure_losses(run: Run) -> np.ndarray:
+    """The loss of each test image in float64, of the shown probabilities."""
     outputs = run.outputs["test"]
     logits, targets = outputs.logits.astype(np.float64), outputs.targets
     if run.task.kind.name == "single-label":
-        logits = logits / run.calibration.temperatures[0] if is_shown else logits
+        logits = logits / run.calibration.temperatures[0]
         return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets]
     return (((logits - targets) / run.task.standard_deviations) ** 2).mean(axis=1)
 
@@ -122,7 +122,7 @@ def test_a_cell_has_its_images_with_the_largest_loss_first(runs):
 @pytest.mark.parametrize("name", ["single", "numbers"])
 def test_the_largest_losses_come_first(runs, name):
     found = results.show_report(runs[name].path)["largest"]
-    outputs, order = runs[name].outputs["test"], np.argsort(-measure_losses(runs[name], is_shown=True), kind="stable")
+    outputs, order = runs[name].outputs["test"], np.argsort(-measure_losses(runs[name]), kind="stable")
     assert found["are_wrong"] == (name == "single")
     if found["are_wrong"]:
         order = order[(outputs.logits.argmax(axis=1) != outputs.targets)[order]]

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.preparation import Resize
@@ -33,7 +33,7 @@ from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.studies.judging import find_outputs, judge_runs
-from lamina.targets import REGRESSION
+from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
 
 Given: TypeAlias = bytes | tuple[str, int]
@@ -93,9 +93,7 @@ def show_report(path: Path) -> dict[str, Any]:
         remedy = f"If it is paused, press Continue, or run {resume_command(path, opened.run.record)}."
         return {"layers": layers, "missing": f"{path.name} is evaluated when its training has ended. {remedy}"}
     outputs = find_outputs(opened.run)
-    # As the shown probabilities, the losses are calibrated.
-    logits = outputs.raw_logits(task) / np.float32(getattr(task, "temperatures", None) or 1.0)
-    order = np.argsort(-measure_losses(task, logits, outputs.targets), kind="stable")
+    order = np.argsort(-_measure_losses(task, outputs), kind="stable")
     wrong = order[(_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]]
     are_wrong = task.kind is not REGRESSION and len(wrong) > 0
     return {
@@ -119,7 +117,10 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     problems = find_cells(opened.task, outputs.logits, outputs.targets)
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
         raise DataError("There are no such images, because the run was evaluated again. Reload the page.")
-    return show_tiles(opened, outputs, problems[problem][1][truth, predicted][:TILES])
+    rows = problems[problem][1][truth, predicted]
+    if opened.task.kind is SINGLE_LABEL:  # a temperature does not change the order of the losses of one label
+        rows = rows[np.argsort(-_measure_losses(opened.task, outputs)[rows], kind="stable")]
+    return show_tiles(opened, outputs, rows[:TILES])
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
@@ -272,8 +273,7 @@ def find_disagreements(
     both = (task, outputs), (base_task, others)
     a, b = (_decide(*one) for one in both)
     truth = outputs.targets.reshape(a.shape).astype(np.float32)
-    order = np.argsort(-np.abs(np.subtract(*(measure_losses(own, each.raw_logits(own), each.targets)
-                                             for own, each in both))), kind="stable")  # fmt: skip
+    order = np.argsort(-np.abs(np.subtract(*(_measure_losses(*one) for one in both))), kind="stable")
     if task.kind is REGRESSION:
         a_error, b_error = (np.abs(each - truth).mean(axis=1) for each in (a, b))
         masks = {"a": a_error < b_error, "b": b_error < a_error}
@@ -281,6 +281,14 @@ def find_disagreements(
         a_right, b_right = ((each == truth).all(axis=1) for each in (a, b))
         masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & (a != b).any(axis=1)}
     return {better: order[mask[order]] for better, mask in masks.items()}
+def _measure_losses(task: Task, outputs: Outputs) -> Float[np.ndarray, " n"]:
+    """The losses of the shown, calibrated probabilities."""
+    logits = outputs.raw_logits(task)
+    if temperatures := getattr(task, "temperatures", ()):  # regression has none
+        logits = logits / np.array(temperatures, np.float32)
+    return measure_losses(task, logits, outputs.targets)
+
+
 
 
 def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:
