@@ -189,16 +189,12 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     shutil.copytree(runs["linear"].path, tmp_path / "linear")
     keep_checkpoint(tmp_path / "linear")
     (epoch,) = run_views.list_epochs(tmp_path / "linear")
-    named = [
-        run_views.make_branch(tmp_path / "linear", epoch, {"epochs": "2"}, "", None, tmp_path, ["lamina"])
-        for _ in range(2)
-    ]
-    assert named == ["linear-from-1", "linear-from-1-2"]
+    run_views.make_branch(tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"])
     file = tmp_path / "linear" / "run.json"
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
     file.write_text(json.dumps(json.loads(file.read_text()) | {"late_end": late_end}))
-    load_run(tmp_path / named[0]).train(progress=False)
-    found = results.compare_with(tmp_path, named[0], ["linear"])["differences"]["linear"]
+    load_run(tmp_path / "branch").train(progress=False)
+    found = results.compare_with(tmp_path, "branch", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
     assert texts["branched from"] == ("linear after epoch 1", "–")
     assert texts["epochs trained"] == ("2", "1 (ended early)")

@@ -79,26 +79,29 @@ class Jobs:
         if self.is_closing:
             raise RunError("The studio is ending in its terminal. Start lamina studio again.")
         job = Job(next(self._numbers), tuple(words), run, is_training, about=about)
+            self.release(run)
         self.jobs.append(job)
         self._announce(job)
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if run:
-            task.add_done_callback(lambda _: self._release(run))
+            task.add_done_callback(lambda _: self.release(run))
         return job
 
     def reserve(self, run: str) -> bool:
-        """Mark a name as taken until its training ends; ``False`` if another studio has marked it."""
+        """Mark a name as taken until its training ends; ``False`` if another studio has marked it.
+
+        The mark of a studio that was killed stays, so that its name is not used again.
+        """
+        mark = self.runs_dir / f".{run}"
         try:
-            (self.runs_dir / f".{run}").mkdir(parents=True)
-        except FileExistsError:
-            return False
-        except OSError:
-            return True  # the training says why it cannot write there
+            mark.mkdir(parents=True)
+        except OSError:  # if there is no mark, the training says why it cannot write there
+            return not mark.exists()
         return True
 
-    def _release(self, run: str) -> None:
+    def release(self, run: str) -> None:
         with suppress(OSError):  # never marked
             (self.runs_dir / f".{run}").rmdir()
 

@@ -60,17 +60,17 @@ class Studio:
         raise RunError(f"There is no run {name[:100]!r} in {self.data.runs_dir}. {others}")
 
     def choose_name(self, given: str, first: str) -> str:
-        """The name of a new run: the given one if it is free, or ``first`` and the first free number."""
+        """Reserve the name of a new run: the given one if it is free, or ``first`` and the first free number."""
         taken = {job.run for job in self.jobs.jobs if job.is_active}
 
-        def is_free(name: str) -> bool:
-            return name not in taken and not (self.data.runs_dir / name).exists()
+        def reserve(name: str) -> bool:
+            return name not in taken and not (self.data.runs_dir / name).exists() and self.jobs.reserve(name)
 
         if not given:  # unlike names of lamina train, it begins with no date, so that neither takes the other's
             names = (f"{first}-{number}" for number in itertools.count(1))
-            return next(name for name in names if is_free(name) and self.jobs.reserve(name))
+            return next(filter(reserve, names))
         check_name(given)
-        if not is_free(given):
+        if not reserve(given):
             raise RunError(f"There is already a run {given}. Use another name, or select the run to continue it.")
         return given
 
@@ -164,16 +164,18 @@ async def stop(studio: Studio, given: Values) -> dict[str, Any]:
 
 async def branch(studio: Studio, given: Values) -> Any:
     """Create a branch of a run and train it."""
-    path, fields = studio.find_run(given["run"]), check_fields(given)
-    name = studio.choose_name(given["name"], "") if given.get("name") else None
+    path, fields, runs_dir = studio.find_run(given["run"]), check_fields(given), studio.data.runs_dir
     epoch, net = given["epoch"], given.get("net", "")
-    words = ["lamina", "branch", str(path), f"--from-epoch={epoch}", *write_options(fields)]
+    words = ["lamina", "branch", str(path.resolve()), f"--from-epoch={epoch}", *write_options(fields)]
     words += [f"--net={', '.join(split_text(net))}"] if net else []
-    place = "run_views.make_branch", path, epoch, fields, net, name
+    name = studio.choose_name("", f"{path.name}-from-{epoch:g}")
 
     async def make() -> dict[str, Any]:
-        made = await studio.slow.call(*place, studio.data.runs_dir, words)
-        return studio.jobs.start(["resume", str(studio.data.runs_dir / made)], made, is_training=True).to_json()
+        try:
+            await studio.slow.call("run_views.make_branch", path, epoch, fields, net, runs_dir / name, words)
+        finally:
+            studio.jobs.release(name)  # it has a folder now, or no branch was made
+        return studio.jobs.start(["resume", str(runs_dir / name)], name, is_training=True).to_json()
 
     return await asyncio.shield(make())  # no branch without its training, even if the client leaves
 

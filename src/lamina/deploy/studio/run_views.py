@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,10 +91,8 @@ def list_epochs(path: Path) -> list[float]:
     return list(list_checkpoints(load_run(path)))
 
 
-def make_branch(
-    path: Path, epoch: float, given: dict[str, str], layers: str, name: str | None, runs_dir: Path, command: list[str]
-) -> str:
-    """Create a branch of a run from the checkpoint after ``epoch``; returns the name of the new run."""
+def make_branch(path: Path, epoch: float, given: dict[str, str], layers: str, new: Path, command: list[str]) -> None:
+    """Create the run ``new``, a branch of a run from the checkpoint after ``epoch``."""
     run = load_run(path)
     recipe = replace(run.record.recipe, **read_fields(given))
     if layers and run.record.net is None:
@@ -104,10 +101,7 @@ def make_branch(
             "net above”."
         )
     net = parse_net(layers) if layers else None
-    first = f"{path.name}-from-{epoch:g}"
-    names = itertools.chain([first], (f"{first}-{number}" for number in itertools.count(2)))
-    name = name or next(one for one in names if not (runs_dir / one).exists())
-    return branch_run(run, epoch, recipe=recipe, net=net, name=name, runs_dir=runs_dir, command=command).path.name
+    branch_run(run, epoch, recipe=recipe, net=net, name=new.name, runs_dir=new.parent, command=command)
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
