@@ -87,6 +87,7 @@ def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.act("net", text=SMALL, shape="wide").startswith("shape is 'wide', which cannot be used. Change it")
     assert ", which cannot be used" in studio.act("cell", run="x", problem=1.5, truth=True, predicted=0)
     assert "choices is {'a': 1}, which cannot be used" in studio.act("correct", source="shapes", choices={"a": 1})
+    assert "epoch is 1" in studio.act("branch", run="x", epoch=10**400)
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
@@ -113,12 +114,12 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
 
 
 def test_values_that_no_training_can_have_start_none(studio):
+    (studio.folder / "runs" / "run").mkdir(parents=True)
+    (studio.folder / "runs" / "run" / "run.json").touch()
     refused = {"epochs": ("0", "abc", "3.5"), "lr": ("fast", "1e999"), "optimizer": ("adm",), "seed": ("(" * 9000,)}
     for name, texts in refused.items():
         for text in texts:
             for action, more in (("train", {"net": SMALL, "source": "shapes"}), ("branch", {"run": "run", "epoch": 1})):
-                (studio.folder / "runs" / "run").mkdir(parents=True, exist_ok=True)
-                (studio.folder / "runs" / "run" / "run.json").touch()
                 assert studio.act(action, fields={name: text}, **more).startswith(f"{name} must be ")
     assert "must be a number followed by s, m or h" in studio.act("train", net=SMALL, source="shapes", time="1x")
     assert studio.act("state")["jobs"] == []
@@ -489,11 +490,11 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     assert first.reserve("net-1")
     assert not second.reserve("net-1")
     assert second.reserve("net-2")
-    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
     first.release("net-1")
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")  # the training says why it cannot write there
+    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])
@@ -569,7 +570,7 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
         os.utime(tmp_path / "state.safetensors", ns=(epoch, epoch))
         keep_checkpoint(tmp_path)
         keep_checkpoint(tmp_path)
-    kept = sorted((kept_folder(tmp_path)).iterdir(), key=lambda file: int(file.stem))
+    kept = sorted(kept_folder(tmp_path).iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
     monkeypatch.setattr("lamina.runs.checkpoints.KEPT_FILES", 3)
@@ -580,7 +581,7 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
     os.utime(tmp_path / "state.safetensors", ns=(9, 9))
     monkeypatch.setattr(os, "link", refuse_link)
     keep_checkpoint(tmp_path)
-    kept = sorted((kept_folder(tmp_path)).glob("*.safetensors"))
+    kept = sorted(kept_folder(tmp_path).glob("*.safetensors"))
     assert [int(file.stem) for file in kept] == [0, 4, 9]
 
 

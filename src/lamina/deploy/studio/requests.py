@@ -8,13 +8,13 @@ import re
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from lamina import values
 from lamina.errors import RecipeError, RunError, suggest
 from lamina.training.recipe import Recipe
-from lamina.values import check_values as check_types
-from lamina.values import read_texts
 
 LONGEST_TEXT = 20_000  # characters
-TIME = re.compile(r"(\d+(\.\d+)?[smh])?", re.ASCII)  # as the command line takes it; empty without a limit
+LARGEST = 2**53  # whole number that a page can send
+TIME = re.compile(r"\d+(\.\d+)?[smh]", re.ASCII)  # as the command line takes it
 MAIN_FIELDS = (
     *("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing", "dropout", "flip"),
     *("translate_px", "cutout_px", "gradient_clip", "class_weights", "patience", "seed"),
@@ -47,21 +47,26 @@ def check_values(values: object) -> Values:
             value = given[name]
             texts = value.values() if isinstance(value, dict) else [value] if kind is str else []
             are_texts = all(isinstance(text, str) and "\0" not in text and len(text) <= LONGEST_TEXT for text in texts)
-            if not isinstance(value, kind) or isinstance(value, bool) or not are_texts:
+            is_huge = isinstance(value, int) and abs(value) > LARGEST
+            if not isinstance(value, kind) or isinstance(value, bool) or is_huge or not are_texts:
                 raise RunError(f"{name} is {value!r:.60}, which cannot be used. Change it, or leave it out.")
     return given
 
 
 def check_fields(given: Values) -> dict[str, str]:
-    """The fields of a recipe that were given, as texts by name, checked as the time limit is."""
+    """The given fields of a recipe as texts by name; ``RecipeError`` if a training cannot have them."""
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in (texts := given.get("fields", {})):
         if name not in known:
             raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
-    check_types(Recipe, read_fields(texts), RecipeError)
-    if not TIME.fullmatch(time := given.get("time", "")):
-        raise RecipeError(f"The time limit is {time[:100]!r}; it must be a number followed by s, m or h. Use 5m.")
+    values.check_values(Recipe, read_fields(texts), RecipeError)
     return dict(texts)
+
+
+def check_time(text: str) -> str:
+    if not TIME.fullmatch(text):
+        raise RecipeError(f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m.")
+    return text
 
 
 def read_fields(given: dict[str, str]) -> dict[str, Any]:
@@ -77,16 +82,16 @@ def read_fields(given: dict[str, str]) -> dict[str, Any]:
 
 def write_options(texts: dict[str, str]) -> list[str]:
     """The options of the command line for the fields of a recipe."""
-    flags = {name: name.replace("_", "-") for name in texts}
-    return [
-        f"--{'no-' * (text == 'False')}{flags[name]}" if text in ("True", "False") else f"--{flags[name]}={text}"
-        for name, text in texts.items()
-    ]
+    options = []
+    for name, text in texts.items():
+        flag = name.replace("_", "-")
+        options.append(f"--{'no-' * (text == 'False')}{flag}" if text in ("True", "False") else f"--{flag}={text}")
+    return options
 
 
 def list_fields() -> list[dict[str, Any]]:
     """The fields of a recipe, with text, default and choices; the main ones first."""
-    texts, types = read_texts(Recipe), get_type_hints(Recipe)
+    texts, types = values.read_texts(Recipe), get_type_hints(Recipe)
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     return [
         {

@@ -26,7 +26,7 @@ from lamina.deploy.serve.security import ASSETS
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.requests import Values, check_fields, check_values, list_fields, write_options
+from lamina.deploy.studio.requests import Values, check_fields, check_time, check_values, list_fields, write_options
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
@@ -140,7 +140,7 @@ async def train(studio: Studio, given: Values) -> dict[str, Any]:
         net = ", ".join(split_text(net))  # neither an option nor a file, which lamina would execute
     words = ["train", *([net] if net else []), f"--data={studio.data.check(given['source'])}", *_load(studio, given)]
     words += [f"--recipe={given['recipe']}"] if net and given.get("recipe") else []
-    words += [f"--time={given['time']}"] if given.get("time") else []
+    words += [f"--time={check_time(given['time'])}"] if given.get("time") else []
     words += write_options(check_fields(given))
     run = studio.choose_name(given.get("name", ""), "chosen" if not net else net if net in zoo.NAMES else "net")
     words += [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
