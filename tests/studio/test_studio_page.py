@@ -455,7 +455,7 @@ def test_the_issues_that_a_check_found_come_back_after_a_reload_and_images_that_
     number = studio.act("inspect", source=source, labels=True)["number"]
 
     def find_issues() -> list[dict]:
-        return next(one["found"] for one in studio.act("state")["jobs"] if one["number"] == number) or []
+        return next(one["label_issues"] for one in studio.act("state")["jobs"] if one["number"] == number) or []
 
     wait_for(find_issues)
     first = find_issues()[0]
@@ -464,7 +464,16 @@ def test_the_issues_that_a_check_found_come_back_after_a_reload_and_images_that_
     page.get_by_role("combobox", name="Data").select_option("swapped")
     issues = page.get_by_role("list", name="Labels that are likely incorrect").locator("> li")
     expect(issues.first).to_contain_text(first["image"])
+    page.get_by_role("button", name="Undo all corrections").click()
+    expect(page.locator("#corrections")).to_be_empty()
+    expect(issues.first).to_be_visible()  # to decide again
+    (studio.folder / "swapped" / first["image"]).unlink()
+    page.reload()
+    expect(issues.first).to_have_text(f"{first['image']} is no longer in the data set.")
     page.get_by_role("button", name="Done").click()
+    expect(issues).to_have_count(0)
+    page.reload()
+    expect(page.locator("#data-view")).to_contain_text("single-label, 2 classes")
     expect(issues).to_have_count(0)
 
 

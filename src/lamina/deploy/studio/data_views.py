@@ -31,9 +31,8 @@ def load_source(source: str, size_px: int | None, val: str | None, corrections: 
         fraction = None if val is None else float(val)
     except ValueError:
         raise DataError(f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1.") from None
-    with warnings.catch_warnings(action="ignore"):
-        tables = (corrections,) if corrections else ()
-        return load_data(source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
+    tables = (corrections,) if corrections else ()
+    return load_data(source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
 
 
 def preview_data(source: str, size_px: int | None, val: str | None, corrections: str | None) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def preview_data(source: str, size_px: int | None, val: str | None, corrections:
         "outputs": task_of(images).outputs,
         "kind": images.kind.name,
         "classes": len(samples),
-        "labels": list(samples) if images.kind in (SINGLE_LABEL, BINARY) else [],  # that a correction may give
+        "labels": list(samples) if images.kind in (SINGLE_LABEL, BINARY) else [],  # to choose from in a correction
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
         "images": {split: len(own) for split, own in dataset.splits.items()},
@@ -61,11 +60,14 @@ def preview_data(source: str, size_px: int | None, val: str | None, corrections:
     }
 
 
-def draw_images(source: str, size_px: int | None, val: str | None, _: str | None, names: list[str]) -> list[str]:
-    """The images with these names, as PNG; corrections may have excluded them, or moved them to another split."""
-    splits = load_source(source, size_px, val, None).splits.values()
-    places = {name: (images, row) for images in splits for row, name in enumerate(images.names)}
-    return [encode_png(images.pixels[row]) for images, row in map(places.__getitem__, names)]
+def draw_images(source: str, size_px: int | None, val: str | None, names: list[object]) -> list[str | None]:
+    """The images with these names in the uncorrected data, as PNG; ``None`` for those that are no longer there."""
+    found: dict[str, str | None] = dict.fromkeys(map(str, names))
+    for images in load_source(source, size_px, val, None).splits.values():
+        for row, name in enumerate(images.names):
+            if name in found:
+                found[name] = encode_png(images.pixels[row])
+    return [found[str(name)] for name in names]
 
 
 def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:

@@ -46,8 +46,8 @@ class Job:
     is_stopping: bool = False
     is_finishing: bool = False
     process: Process | None = field(default=None, repr=False)
-    about: dict[str, Any] | None = None  # the data set whose labels it checks
-    found: list[dict[str, Any]] | None = field(default=None, repr=False)  # label issues
+    checked: dict[str, Any] | None = None  # the data set whose labels it checks
+    label_issues: list[dict[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def is_active(self) -> bool:
@@ -55,8 +55,10 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
-        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "about", "found")
-        return {"event": "job", "command": command} | {name: getattr(self, name) for name in shown}
+        chooses_net = self.words[0] == "train" and self.words[1].startswith("--")  # instead of NET
+        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "checked", "label_issues")
+        found = {name: getattr(self, name) for name in shown}
+        return {"event": "job", "command": command, "chooses_net": chooses_net} | found
 
 
 @dataclass(eq=False)
@@ -73,13 +75,13 @@ class Jobs:
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def start(
-        self, words: Sequence[str], run: str = "", *, is_training: bool = False, about: dict[str, Any] | None = None
+        self, words: Sequence[str], run: str = "", *, is_training: bool = False, checked: dict[str, Any] | None = None
     ) -> Job:
         """Start a command, or queue it if it trains."""
         if self.is_closing:
-            raise RunError("The studio is ending in its terminal. Start lamina studio again.")
-        job = Job(next(self._numbers), tuple(words), run, is_training, about=about)
             self.release(run)
+            raise RunError("The studio is ending in its terminal. Start lamina studio again.")
+        job = Job(next(self._numbers), tuple(words), run, is_training, checked=checked)
         self.jobs.append(job)
         self._announce(job)
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
@@ -203,7 +205,7 @@ class Jobs:
             if event["event"] == "epoch" and job.run:
                 await asyncio.to_thread(keep_checkpoint, self.runs_dir / job.run)
             if event["event"] == "labels":
-                job.found = event["label_issues"]  # for pages that open later
+                job.label_issues = event["label_issues"]  # for pages that open later
                 continue
             for finding in event.get("findings", ()):
                 finding |= {name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")}

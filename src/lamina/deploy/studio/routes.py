@@ -110,9 +110,9 @@ async def inspect_data(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina data``, whose result is an event."""
     check = ["--labels"] if given.get("labels") else []
     words = ["data", studio.data.check(given["source"]), *_load(studio, given), *check]
-    about = {name: given[name] for name in ("source", "size_px", "val") if name in given} if check else None
+    checked = {name: given[name] for name in ("source", "size_px", "val") if name in given} if check else None
     is_corrected = studio.data.find_corrections(given["source"]).exists()  # the page must be able to undo it
-    return studio.jobs.start(words, is_training=bool(check), about=about).to_json() | {"is_corrected": is_corrected}
+    return studio.jobs.start(words, is_training=bool(check), checked=checked).to_json() | {"is_corrected": is_corrected}
 
 
 def _load(studio: Studio, given: Values) -> list[str]:
@@ -184,6 +184,7 @@ READ: dict[str, Callable[[Studio, Values], Sequence[Any]]] = {
     "folder": lambda studio, _: [studio.data.path],
     "new folder": lambda studio, given: [studio.data.check_new(given["set"])],
     "data": _describe,
+    "uncorrected data": lambda studio, given: _describe(studio, given)[:3],
     "runs folder": lambda studio, _: [studio.data.runs_dir],
     "run": lambda studio, given: [studio.find_run(given["run"])],
     "run name": lambda studio, given: [studio.find_run(given["run"]) and given["run"]],
@@ -244,7 +245,7 @@ ACTIONS: dict[str, Action] = {
     "repeat": compute("reproduction.describe_reproduction", "run"),
     "make": make_file,
     "files": list_files,
-    "images": compute("data_views.draw_images", "data", "images", is_quick=True),
+    "images": compute("data_views.draw_images", "uncorrected data", "images", is_quick=True),
     "correct": correct_labels,
     "save-image": compute("dropped_images.save_image", "new folder", "set", "class", "image", is_quick=True),
     "remove-image": compute("dropped_images.remove_image", "folder", "set", "class", "file", is_quick=True),

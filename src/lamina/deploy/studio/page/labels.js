@@ -25,8 +25,8 @@ export function startLabels() {
   });
   listen("event", (event) => receive(event).catch(tellProblem));
   listen("lost", () => draw().catch(tellProblem)); // in a studio that was started again, no check runs
-  const last = [...state.jobs.values()].findLast(({ about }) => about); // the page may have been closed during a check
-  if (last && last.number !== load("labels").done) [given, checking, issues] = [last.about, last.number, last.found];
+  const last = [...state.jobs.values()].findLast(({ checked }) => checked); // the page may have been closed during a check
+  if (last && last.number !== load("labels").done) [given, checking, issues] = [last.checked, last.number, last.label_issues];
 }
 
 async function check() {
@@ -41,7 +41,7 @@ async function check() {
 // Shows the check, or what it found, below the data set that it is about.
 async function draw() {
   const job = state.jobs.get(checking);
-  find("check-labels").disabled = isActive(job) || !chosen.preview?.labels.length;
+  find("check-labels").disabled = isActive(job) || !chosen.preview || chosen.preview.kind === "regression";
   const isOther = given?.source !== chosen.source;
   if (isActive(job)) {
     show((isOther ? `${given.source}: ` : "") + (job.state === "queued" ? "The check of the labels waits for the training before it."
@@ -61,33 +61,37 @@ async function receive(event) {
   if (event.event === "progress") Object.assign(bar, { max: event.total, value: event.done, title: event.what });
   if (event.event !== "job") return;
   state.jobs.set(event.number, event);
-  issues = event.found;
+  issues = event.label_issues;
   tellProblem({ message: event.problem });
   await draw();
 }
 
 async function showIssues() {
   if (!issues.length) return show("No label is likely incorrect.");
-  const own = issues, list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
+  const own = issues, { labels } = chosen.preview; // other data may be chosen meanwhile
+  const list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
   const add = async () => {
     const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
     more.disabled = true; // until they are shown
     const images = await ask("images", { ...given, images: next.map(({ image }) => image) }).finally(() => { more.disabled = false; });
-    const items = next.map((issue, place) => showIssue(issue, images[place]));
+    const items = next.map((issue, place) => showIssue(issue, images[place], labels));
     list.append(...items);
     more.hidden = list.children.length === own.length;
     return items[0];
   };
-  const more = press("Show more", () => add().then((first) => first.querySelector("button").focus()));
+  const more = press("Show more", () => add().then((first) => first.querySelector("button")?.focus()));
   await add();
+  if (own !== issues || given.source !== chosen.source) return;
   const are = issues.length === 1 ? "label is" : "labels are";
   show(`${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
-    list, make("div", { className: "row" }, more, press("Done", reload)));
+    list, make("div", { className: "row" }, more, press("Done", finish)));
 }
 
-function showIssue({ image, split, given: label, likely, score }, png) {
+// `labels` are the classes to choose from; a multi-label image has none.
+function showIssue({ image, split, given: label, likely, score }, png, labels) {
+  if (!png) return make("li", { className: "note" }, `${image} is no longer in the data set.`);
   const others = make("select", { ariaLabel: `Class of ${image}` },
-    ...chosen.preview.labels.map((name) => make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name)));
+    ...labels.map((name) => make("option", { value: name, selected: name === (choices[image]?.other ?? likely) }, name)));
   const apply = async (button, text, choice) => {
     const all = await ask("correct", { source: given.source, choices: { [image]: choice } });
     choices[image] = { text, other: others.value };
@@ -96,10 +100,11 @@ function showIssue({ image, split, given: label, likely, score }, png) {
   };
   const button = (text, read) => press(text, ({ target }) => apply(target, text, read()),
     { className: "small", ariaPressed: String(choices[image]?.text === text), ariaLabel: `${text}: ${image}` });
+  const change = labels.length ? [button("Change to", () => others.value), others] : [];
   const details = make("span", { className: "note" }, ` (${percent(score)}; ${image}, ${split})`);
   return make("li", {}, picture(png, `${image}, labeled ${label}`, "pixels"), make("div", {},
     make("p", {}, `labeled ${label}, likely `, make("strong", {}, likely), details),
-    make("div", { className: "row" }, button("Keep", () => ""), button("Change to", () => others.value), others, button("Leave out", () => "exclude"))));
+    make("div", { className: "row" }, button("Keep", () => ""), ...change, button("Leave out", () => "exclude"))));
 }
 
 function showCorrections(size) {
@@ -109,10 +114,12 @@ function showCorrections(size) {
 
 async function undo() {
   await ask("correct", { source: chosen.source, choices: null });
-  await reload();
+  if (given?.source === chosen.source) choices = {};
+  find("check-labels").focus();
+  await choose(chosen.source);
 }
 
-async function reload() {
+async function finish() {
   save("labels", { done: checking });
   issues = null;
   find("check-labels").focus();
