@@ -60,7 +60,7 @@ def test_cards_and_python_are_two_views_of_one_net(page: Page):
     page.get_by_role("button", name="Remove layer 1, Flatten").click()
     expect(cards.first.locator(".problem")).to_contain_text("Linear(20): expected a vector (F,), got (3, 32, 32)")
     expect(page.get_by_role("button", name="Train", exact=True)).to_be_disabled()
-    expect(page.locator("#train-note")).to_have_text("The net has an error. Correct it to train.")
+    expect(page.locator("#train-note")).to_have_text("Correct the error in the net to train.")
     python.fill("Flatten(), Linear(")
     expect(page.locator("#net-problem")).to_contain_text("the layers are not valid Python")
     expect(cards).to_have_count(4)  # the last valid net
@@ -532,7 +532,7 @@ def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio
         (folder / f"{number}.png").write_bytes(draw(folder.name, number)["buffer"])
     page.reload()
     page.get_by_role("combobox", name="Data").select_option("photos")
-    expect(page.locator("#train-note")).to_have_text("Train needs a data set that is loaded.")
+    expect(page.locator("#train-note")).to_have_text("Load a data set to train.")
     expect(page.locator("#data-view")).to_contain_text("single-label, 2 classes")
     expect(page.locator("#train-note")).to_be_hidden()
     places = "all => all.map(one => [...one.children].map(part => part.getBoundingClientRect().x))"

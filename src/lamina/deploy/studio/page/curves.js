@@ -1,4 +1,4 @@
-// Curves over epochs. Lines differ in color and in dashes, so that nobody needs the colors.
+// Curves over epochs. Runs differ in color, train and val also in dashes.
 
 /* global uPlot */
 
@@ -46,6 +46,9 @@ export class Curves {
     const shown = this.series.filter(({ isThin }) => !isThin);
     const [x, ...columns] = align(shown);
     const rows = x.map((epoch, place) => [String(Number(epoch.toFixed(2))), ...columns.map((column) => (column[place] == null ? "" : this.format(column[place])))]);
+    const key = JSON.stringify([shown.map(({ label }) => label), rows]);
+    if (key === this.filled) return; // single steps are not in the table
+    this.filled = key;
     const made = tabulate(["epoch", ...shown.map(({ label }) => label)], rows, this.title), before = this.table.querySelector(".scroll");
     if (before) before.replaceChildren(...made.children); // the focus and the scrolling stay
     else this.table.append(made);
@@ -84,11 +87,14 @@ const colors = new Map(); // of runs, by name; each keeps its color for as long 
 export function listSeries(runs) {
   const loss = [], score = [];
   let metric = "";
+  const isMany = runs.length > 1;
   for (const name of colors.keys()) if (runs.every((run) => run.name !== name)) colors.delete(name);
-  for (const { name } of runs) if (!colors.has(name)) colors.set(name, Math.max(0, COLORS.findIndex((_, color) => ![...colors.values()].includes(color))));
   for (const { name, rows = [] } of runs) {
-    const add = (list, text, key, isDashed, color = 0) => list.push({ label: `${runs.length > 1 ? `${name}: ` : ""}${text}${isDashed ? " (dashed)" : ""}`, color: runs.length > 1 ? colors.get(name) : color,
-      isDashed, points: rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]) });
+    const free = COLORS.findIndex((_, color) => ![...colors.values()].includes(color));
+    if (!colors.has(name)) colors.set(name, free < 0 ? colors.size % COLORS.length : free);
+    const own = colors.get(name), begin = isMany ? `${name}: ` : "";
+    const add = (list, text, key, isDashed, color = 0) => list.push({ label: `${begin}${text}${isDashed ? " (dashed)" : ""}`,
+      color: isMany ? own : color, isDashed, points: rows.filter((row) => row[key] != null).map((row) => [row.epoch, row[key]]) });
     add(loss, "train", "train_loss", false);
     add(loss, "val", "val_loss", true, 1);
     add(score, "train accuracy", "train_accuracy", false);

@@ -60,7 +60,7 @@ function update() {
   const run = chosen.run?.name === chosen.name ? chosen.run : null; // not while another one is being read
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
-  const reason = chosen.net.problem ? "The net has an error. Correct it to train." : chosen.preview ? null : "Train needs a data set that is loaded.";
+  const reason = chosen.net.problem ? "Correct the error in the net to train." : chosen.preview ? null : "Load a data set to train.";
   tell(find("train-note"), reason);
   find("train").disabled = isStarting || Boolean(reason);
   find("pause").disabled = !isTraining || (job.is_stopping && !job.is_finishing);
@@ -80,7 +80,7 @@ export function sayStatus(text, isNew = false) {
   clearTimeout(said.timer);
   said.timer = setTimeout(() => {
     said.at = performance.now();
-    find("spoken").textContent = text;
+    if (find("spoken").textContent !== text) find("spoken").textContent = text; // else it would be spoken again
   }, isNew ? 0 : said.at + SAY_MS - performance.now());
 }
 
@@ -100,11 +100,12 @@ function showRun(run) {
 function describe(run) {
   const job = findJob(run.name);
   if (job?.state === "queued") return `${run.name} waits for the training before it`;
-  const done = run.rows.length, isInFirst = isActive(job) && !done && run.steps.length > 0;
-  const at = `epoch ${isInFirst ? 1 : done}/${run.planned ?? estimateEpochs(run, job)}`;
+  const done = run.rows.length, planned = run.planned ?? estimateEpochs(run, job);
+  const hasBegun = isActive(job) && done + run.steps.length > 0; // then the epoch in training is named
+  const at = `epoch ${hasBegun ? Math.min(done + 1, Number(planned) || Infinity) : done}/${planned}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
   if (isActive(job) && job.is_stopping) return `${at}, pausing …`;
-  if (isActive(job) && !done && !isInFirst) return `${at}, ${job.command.startsWith("lamina train --") ? "choosing the net" : "preparing"}${timeLeft(run, job)}`;
+  if (isActive(job) && !hasBegun) return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${timeLeft(run, job)}`;
   if (isActive(job)) return run.planned && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
   if (!run.net) return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
@@ -128,9 +129,9 @@ function scoreOf(row) {
 function timeLeft(run, job) {
   const limit = readLimit(job);
   if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
-  const [[first, , began] = [], [last, , now] = []] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
-  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (now - began) / (last - first);
-  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last)))} left` : "";
+  const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
+  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
 }
 
 // Tells the time left by the clock, because long steps have no events.
@@ -138,7 +139,7 @@ function countDown() {
   const run = chosen.run, job = run && findJob(run.name);
   if (job?.state !== "running" || !readLimit(job)) return;
   sayStatus(describe(run));
-  showProgress(findPart(run), find("pace").textContent);
+  find("progress").firstElementChild.value = findPart(run);
 }
 
 // The time limit of a training in seconds, from its command.
@@ -161,8 +162,10 @@ function receive(event) {
   if (!run || event.run !== run.name) return;
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
   if (event.event === "progress") showProgress(readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
-  if (event.event === "diagnosis") { // of the last epoch, whose event is without it
-    Object.assign(run.rows.at(-1) ?? {}, { diagnoses: [...run.rows.at(-1)?.diagnoses ?? [], event] });
+  const last = run.rows.at(-1);
+  if (event.event === "diagnosis" && last) { // without an epoch yet, it appears when the run is read again
+    const others = (last.diagnoses ?? []).filter(({ finding }) => finding !== event.finding); // else it was read with its epoch
+    last.diagnoses = [...others, event];
     showDiagnoses();
   }
   if (!isStep) return;
@@ -175,7 +178,7 @@ function receive(event) {
 
 function receiveStep(event, run) {
   const at = event.epoch - 1 + event.step / event.steps;
-  run.steps.push([at, event.loss, performance.now() / 1000]);
+  run.steps.push({ at, loss: event.loss, seconds: performance.now() / 1000 });
   if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
   showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
   if (!run.rows.length) sayStatus(describe(run));
@@ -202,7 +205,7 @@ function findPart(run, epochs) {
 }
 
 function showProgress(part, text) {
-  find("progress").firstElementChild.value = Math.min(1, part);
+  find("progress").firstElementChild.value = part;
   find("pace").textContent = text;
 }
 
@@ -213,7 +216,7 @@ function draw() {
   const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
-  if (run.steps.length) series.loss.unshift({ label, color: shown.length > 1 ? series.colors.get(run.name) : 0, isThin: true, points: run.steps });
+  if (run.steps.length) series.loss.unshift({ label, color: shown.length > 1 ? series.colors.get(run.name) : 0, isThin: true, points: run.steps.map((step) => [step.at, step.loss]) });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
