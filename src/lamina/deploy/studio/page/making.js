@@ -46,8 +46,7 @@ async function restart() {
   if (name !== find("set-name").value) return;
   for (const { name: own, count: size, images } of found.classes) {
     const row = addClass();
-    row.querySelector(".name").value = own;
-    for (const image of images) showImage(row, { ...image, source: found.source, count: size });
+    for (const image of images) showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
     showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
@@ -80,7 +79,9 @@ function addClass() {
 
 // The files that were dropped, also those in folders, without hidden ones.
 async function readDropped({ items }) {
-  const read = async (entry) => {
+  const read = (entry) => readInside(entry).catch(() => ({ name: entry.name, problem: "cannot be read. Check its permissions." }));
+  const readInside = async (entry) => {
+    if (entry instanceof File) return entry;
     if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
     const reader = entry.createReader(), inside = [];
     for (;;) {
@@ -89,13 +90,15 @@ async function readDropped({ items }) {
       inside.push(...some.filter(({ name }) => !name.startsWith(".")));
     }
   };
-  const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean); // before the event ends
+  const given = [...items].filter(({ kind }) => kind === "file"); // an image of another page has no entry
+  const entries = given.map((item) => item.webkitGetAsEntry() ?? item.getAsFile()); // before the event ends
   return (await Promise.all(entries.map(read))).flat(Infinity);
 }
 
 // Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
 async function save(row, files) {
-  const refused = [], names = nameClass(row); // another set may be named meanwhile
+  const refused = [];
+  const names = { set: find("set-name").value, class: row.querySelector(".name").value }; // they may change meanwhile
   for (const [place, file] of files.entries()) {
     if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
     await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
@@ -107,20 +110,16 @@ async function save(row, files) {
 }
 
 async function saveImage(row, file, names) {
+  if (file.problem) throw new Error(file.problem);
   if (file.size > LIMIT_BYTES) throw new Error("larger than 32 MB. Use a smaller image.");
-  showImage(row, await post("save-image", await file.arrayBuffer(), names));
+  showImage(row, await post("save-image", await file.arrayBuffer(), names), names);
 }
 
-function nameClass(row) {
-  return { set: find("set-name").value, class: row.querySelector(".name").value };
-}
-
-function showImage(row, saved) {
+function showImage(row, saved, names) {
   if (!row.isConnected) return; // of another set
-  const names = nameClass(row);
   source = saved.source;
   row.dataset.count = saved.count;
-  row.querySelector(".name").readOnly = true; // it names the folder
+  Object.assign(row.querySelector(".name"), { value: names.class, readOnly: true }); // it names the folder
   find("use-images").disabled = false;
   const remove = async () => {
     row.dataset.count = await ask("remove-image", { ...names, file: saved.file });
@@ -151,7 +150,7 @@ function saveWhileHeld(row, button) {
     isSaving = true;
     try {
       if (!video.srcObject) await startCamera(video, { width: 640, height: 480 });
-      while (isHeld && video.srcObject) {
+      while (isHeld && row.isConnected && video.srcObject) {
         const wait = new Promise((done) => setTimeout(done, BURST_MS));
         isHeld = await save(row, [new File([await takeImage(video, "image/png")], "webcam image")]) && isHeld;
         await wait;
