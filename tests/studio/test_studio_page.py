@@ -523,6 +523,11 @@ def test_what_a_lesson_filled_in_does_not_stay_for_another_preset(page: Page):
     page.get_by_label("Start from").select_option("Choose for me")
     for field, value in zip(fields, ("", "", "0.02"), strict=True):
         expect(field).to_have_value(value)
+    page.get_by_role("button", name="Station 6 of 6").click()
+    page.locator("#set-up").click()
+    expect(page.get_by_label("time limit")).to_have_value("30s")
+    page.get_by_label("Start from").select_option("cnn")
+    expect(page.get_by_label("time limit")).to_have_value("")
 
 
 def test_names_of_classes_are_beside_their_images_in_all_rows(page: Page, studio: Studio):

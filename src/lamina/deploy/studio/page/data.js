@@ -65,7 +65,7 @@ export async function choose(source) {
   inspecting = { given };
   try {
     const { number, is_corrected: isCorrected } = await ask("inspect", given);
-    if (inspecting.given !== given) return; // other data were chosen meanwhile
+    if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null); // other data were chosen meanwhile
     inspecting.number = number;
     find("undo").hidden = !isCorrected; // also if the corrections are why it cannot be read
   } catch (error) {

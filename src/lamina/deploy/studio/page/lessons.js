@@ -72,7 +72,7 @@ async function setUp({ net, preset, fields, time = "" }) {
   setFields({ ...Object.fromEntries(state.fields.map(({ name }) => [name, ""])), ...fields });
   const isLoaded = chosen.source === "shapes" && chosen.preview && !find("size").value && !find("val").value;
   for (const [id, value] of Object.entries({ size: "", val: "", "run-name": "", time })) find(id).value = value;
-  keep({ filled: fields });
+  keep({ filled: { ...fields, time } });
   if (preset) openMaking(true);
   else if (!isLoaded) await use("shapes");
   return preset ? usePreset(preset) : useText(net);
@@ -80,8 +80,10 @@ async function setUp({ net, preset, fields, time = "" }) {
 
 // Another preset gets its own recipe: the fields that a station filled in become empty, unless they were changed.
 function empty() {
+  const { time, ...fields } = kept.filled;
   const isKept = ([name, value]) => find(`field-${name}`)?.value === value;
-  setFields(Object.fromEntries(Object.entries(kept.filled).filter(isKept).map(([name]) => [name, ""])));
+  setFields(Object.fromEntries(Object.entries(fields).filter(isKept).map(([name]) => [name, ""])));
+  if (find("time").value === time) find("time").value = "";
   keep({ filled: {} });
 }
 

@@ -140,8 +140,8 @@ async function edit() {
   find("time").value = "";
   tell(find("runs-problem"), isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`);
   if (isKnown) {
-    Object.assign(find("size"), { value: size ?? "" });
-    Object.assign(find("val"), { value: val ?? "" });
+    find("size").value = size ?? "";
+    find("val").value = val ?? "";
     await use(source);
   }
   await useText(text);
