@@ -92,9 +92,10 @@ async function predict(model, card, file, turn) {
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
     if (turn !== newest) return "";
-    showProblem(card, model, error.message);
+    const message = error.status === 422 ? `No prediction: ${error.message}.` : error.message;
+    showProblem(card, model, message);
     card.hidden = false;
-    return `${model.model}: ${error.message}`;
+    return `${model.model}: ${message}`;
   }
 }
 
@@ -140,8 +141,8 @@ document.addEventListener("drop", (event) => {
 
 find("access").addEventListener("submit", (event) => {
   event.preventDefault();
-  setToken(find("token").value);
-  connected = connect();
+  if (setToken(find("token").value)) connected = connect();
+  else showStatus("The token is invalid: tokens consist of printable ASCII characters.");
 });
 
 let connected = connect();

@@ -9,8 +9,10 @@ export class RequestError extends Error {
   }
 }
 
+// Returns whether the token can be sent: a header contains only printable ASCII.
 export function setToken(given) {
-  token = /^[ -~]+$/u.test(given) ? given : "-"; // wrong, as one that no header can contain
+  token = /^[ -~]+$/u.test(given) ? given : "";
+  return token !== "";
 }
 
 // The response, if it is a success.
@@ -20,11 +22,11 @@ export async function request(path, options = {}) {
   try {
     response = await fetch(path, { cache: "no-store", ...options, headers });
   } catch {
-    throw new RequestError(0, "The server cannot be reached. Is it still running in its terminal?");
+    throw new RequestError(0, "The server cannot be reached. Is it still running?");
   }
   if (response.ok) return response;
   const { error, problem } = await response.json().catch(() => ({}));
-  throw new RequestError(response.status, error ?? (problem ? `No prediction: ${problem}.` : `The server responded with status ${response.status}.`));
+  throw new RequestError(response.status, error ?? problem ?? `The server responded with status ${response.status}.`);
 }
 
 // The JSON of the response to some bytes, with values in the address.
