@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import warnings
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,8 +26,7 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
-        with warnings.catch_warnings(action="ignore"):  # the training has already shown them
-            find_dataset(run.folder, record, None)  # reads the data again, which may have changed
+        find_dataset(run.folder, record, None)  # reads the data again, which may have changed
         python = write_python(record)
     except LaminaError as error:
         remarks.append(str(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,8 +79,7 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
     """The data of a run, which must not have changed; loaded again only if the run has other data."""
     run = load_run(path)
-    with warnings.catch_warnings(action="ignore"):  # the training has already shown them
-        return find_dataset(run.folder, run.record, None)
+    return find_dataset(run.folder, run.record, None)
 
 
 def show_report(path: Path) -> dict[str, Any]:
@@ -281,14 +279,14 @@ def find_disagreements(
         a_right, b_right = ((each == truth).all(axis=1) for each in (a, b))
         masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & (a != b).any(axis=1)}
     return {better: order[mask[order]] for better, mask in masks.items()}
+
+
 def _measure_losses(task: Task, outputs: Outputs) -> Float[np.ndarray, " n"]:
     """The losses of the shown, calibrated probabilities."""
     logits = outputs.raw_logits(task)
     if temperatures := getattr(task, "temperatures", ()):  # regression has none
         logits = logits / np.array(temperatures, np.float32)
     return measure_losses(task, logits, outputs.targets)
-
-
 
 
 def _decide(task: Task, outputs: Outputs) -> Float32[np.ndarray, "n m"]:

@@ -59,8 +59,8 @@ class TorchProcess:
         except TimeoutError:
             self._end(pool)
             raise LaminaError(
-                f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped. Try smaller images, or use the "
-                "command line, which has no limit."
+                f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped. Try smaller images, or use a "
+                "command without this limit, such as lamina report RUN or lamina explain RUN IMAGE."
             ) from None
         except BrokenProcessPool:
             self._end(pool)
