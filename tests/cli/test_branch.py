@@ -25,6 +25,7 @@ def test_a_branch_of_the_command_line_is_exact_and_repeats_itself(workplace, ima
     assert f"branch of {run.path.resolve()} after epoch 4\n" in captured.err and "recipe: epochs 6, " in captured.err
     assert "saved to runs/longer" in captured.out
     longer = load_run("runs/longer")
+    assert str(run.path.resolve()) in longer.record.command  # found without --runs-dir, too
     assert digests(longer)[:4] == digests(run) and len(digests(longer)) == 6
     assert main(["resume", "first", "--epochs", "5"]) == 0  # the command still means epoch 4
     assert main([word.replace("longer", "again") for word in longer.record.command[1:]]) == 0

@@ -92,10 +92,7 @@ class Jobs:
         return job
 
     def reserve(self, run: str) -> bool:
-        """Mark a name as taken until its training ends; ``False`` if another studio has marked it.
-
-        The mark of a studio that was killed stays, so that its name is not used again.
-        """
+        """Mark a name as taken until its training ends; ``False`` if another studio has marked it."""
         mark = self.runs_dir / f".{run}"
         try:
             mark.mkdir(parents=True)
