@@ -35,6 +35,9 @@ def test_a_branch_of_the_command_line_is_exact_and_repeats_itself(workplace, ima
     assert main(["branch", "longer", *words]) == 0
     *_, result = map(json.loads, capsys.readouterr().out.splitlines())
     assert result["epochs_done"] == 7 and "Dropout(p=0.4)" in repr(load_run(result["run"]).record.net)
+    assert main(["branch", "longer", "--epochs", "7", "--optimizer", "sgd", "--name", "sgd"]) == 0
+    assert load_run("runs/sgd").record.recipe.lr == 0.05  # usual for it
+    capsys.readouterr()
     assert main(["branch", "longer", "--from-epoch", "5"]) == 2
     assert capsys.readouterr().err.endswith("runs/longer has no checkpoint after epoch 5. Choose from 6.\n")
     assert main(["branch", "longer", "--epochs", "3"]) == 2

@@ -369,7 +369,7 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
             ["compare", "first", "second", "--data", "shapes"],
             "A run stores how its images are loaded. Leave out --data.",
         ),
-        (["compare", "first", "first"], "first and first are the same run. Compare two runs."),
+        (["compare", "first", "first"], "runs/first and runs/first are the same run. Compare two runs."),
         (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
         (["compare", A, B, "--seeds", "1"], "seeds is 1; a comparison needs at least 2, because one seed does not"),
         (["compare", A, B, "--seeds", "3", "--time", "1m"], "Seeds and a time limit both set the number of trainings."),

@@ -16,6 +16,7 @@ from lamina.runs.checkpoints import list_checkpoints
 from lamina.runs.overview import describe_recipe
 from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Started
+from lamina.training.recipe import overlay
 
 
 def run(options: BranchOptions, terminal: Terminal) -> int:
@@ -30,12 +31,12 @@ def run(options: BranchOptions, terminal: Terminal) -> int:
         command.append(f"--from-epoch={epoch:.10g}")
     branch = branch_run(
         replace(origin, dataset=choose_run_data(origin, options.data, terminal)), epoch,
-        recipe=replace(origin.record.recipe, **options.given), net=net, name=options.name, runs_dir=options.runs_dir,
+        recipe=overlay(origin.record.recipe, options.given), net=net, name=options.name, runs_dir=options.runs_dir,
         command=command,
     )  # fmt: skip
     for line in (f"recipe: {describe_recipe(branch.record.recipe)}", *str(Started(branch)).split("\n")):
         terminal.remark(line)
-    finish = threading.Event() if options.progress else None  # as for lamina resume
+    finish = threading.Event() if options.progress else None  # Ctrl-C then ends it with an evaluation
     with terminal.progress() as show_progress:
         events = branch.iter_train(finish=finish)
         (*_, branch), stopped_by = play(events, terminal, show_progress, run=branch, finish=finish)

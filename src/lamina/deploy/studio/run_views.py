@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
 from lamina.training.activations import activations
 from lamina.training.model import Model
+from lamina.training.recipe import overlay
 
 FILTERS = UNITS = 16  # shown
 ROW = 8  # tiles side by side
@@ -94,7 +94,7 @@ def list_epochs(path: Path) -> list[float]:
 def make_branch(path: Path, epoch: float, given: dict[str, str], layers: str, new: Path, command: list[str]) -> None:
     """Create the run ``new``, a branch of a run from the checkpoint after ``epoch``."""
     run = load_run(path)
-    recipe = replace(run.record.recipe, **read_fields(given))
+    recipe = overlay(run.record.recipe, read_fields(given))
     if layers and run.record.net is None:
         raise RunError(
             f"The net of {path.name} does not consist of lamina's layers, so it cannot be changed. Untick “with the "
