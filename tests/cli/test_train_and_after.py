@@ -346,7 +346,7 @@ def test_train_names_an_image_with_two_classes(workplace, tmp_path):
     (folder / "dark/9.png").write_bytes((folder / "bright/0.png").read_bytes())
     done = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "twice")
     assert done.returncode == 0, done.stderr
-    error = "warning: 1 image is pixel-identical to an image with a different target, so no net can learn both; "
+    error = "warning: 1 group of identical images has different targets, which no net can learn; "
     assert f"{error}lamina data {folder} lists them\n" in done.stderr
 
 

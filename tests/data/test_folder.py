@@ -154,7 +154,7 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
         )
     assert describe_data(data)[-1] == "folders without images: c, d, e/f"
     (finding,) = [one for one in inspect(data).findings if one.kind == "empty-folder"]
-    assert finding.message == "3 folders have no images, so they are no classes. Add images, or remove them."
+    assert finding.message == "3 folders have no images, so they are not classes. Add images, or remove them."
     assert [(sighted.split, sighted.name) for sighted in finding.images] == [(None, "c"), (None, "d"), (None, "e/f")]
 
 

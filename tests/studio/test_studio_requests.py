@@ -495,6 +495,9 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")  # the training says why it cannot write there
     assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
+    for name in ("net-1", "net-2", ""):
+        second.release(name)
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])

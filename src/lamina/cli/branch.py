@@ -23,16 +23,18 @@ def run(options: BranchOptions, terminal: Terminal) -> int:
     origin = load_run(options.run, runs_dir=options.runs_dir)
     net = None if options.net is None or origin.record.net is None else parse_net(options.net)
     origin = origin if net else add_module(origin, options.net, terminal)
-    # The recorded command repeats the branch, even if the origin trains further or is looked for in other folders.
-    command = [str(origin.path.resolve()) if Path(word) == options.run else word for word in terminal.command]
-    epoch = options.from_epoch
+    origin = replace(origin, dataset=choose_run_data(origin, options.data, terminal))
+    epoch, command = options.from_epoch, list(terminal.command)
+    # The recorded command repeats the branch, even if the origin trains further, and needs no --runs-dir.
+    place = next((at for at, word in enumerate(command) if at > 1 and Path(word) == options.run), None)
+    if place is not None:
+        command[place] = str(origin.path.resolve())
     if epoch is None and (checkpoints := list_checkpoints(origin)):
         epoch = max(checkpoints)
         command.append(f"--from-epoch={epoch:.10g}")
     branch = branch_run(
-        replace(origin, dataset=choose_run_data(origin, options.data, terminal)), epoch,
-        recipe=overlay(origin.record.recipe, options.given), net=net, name=options.name, runs_dir=options.runs_dir,
-        command=command,
+        origin, epoch, recipe=overlay(origin.record.recipe, options.given), net=net, name=options.name,
+        runs_dir=options.runs_dir, command=command,
     )  # fmt: skip
     for line in (f"recipe: {describe_recipe(branch.record.recipe)}", *str(Started(branch)).split("\n")):
         terminal.remark(line)

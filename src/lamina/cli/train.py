@@ -91,8 +91,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
     if dataset.conflicts:
-        count = plural(dataset.conflicts, "image is", "images are")
-        what = "pixel-identical to an image with a different target, so no net can learn both"
+        count = plural(dataset.conflicts, "group of identical images has", "groups of identical images have")
+        what = "different targets, which no net can learn"
         terminal.remark(f"warning: {count} {what}; lamina data {shlex.quote(source)} lists them")
 
 

@@ -197,7 +197,7 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
             found.append(Finding("unused", "note", message, len(problems), sighted))
         elif reason == EMPTY_FOLDER:
             folders = plural(len(problems), "folder has", "folders have")
-            which = "it is no class" if len(problems) == 1 else "they are no classes"
+            which = "it is not a class" if len(problems) == 1 else "they are not classes"
             message = f"{folders} no images, so {which}. Add images, or remove {them}."
             found.append(Finding("empty-folder", "warning", message, len(problems), sighted))
         else:

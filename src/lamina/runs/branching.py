@@ -74,6 +74,10 @@ def branch_run(
     if stored is None:
         raise RunError(f"{run.path} has no checkpoint yet. Train it for at least one epoch.")
     old, dataset = run.record, find_dataset(run.folder, run.record, run.dataset)
+    unchanged = _make(run, old, dataset)
+    begin = round(stored.standing.steps_done / unchanged.steps_per_epoch, 3)
+    if epoch not in (None, begin):  # a training has replaced it meanwhile
+        raise RunError(f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again.")
     net = old.net if net is None else net.with_outputs(old.task.outputs)
     is_same = recipe in (None, old.recipe) and net == old.net
     record = dataclasses.replace(
@@ -87,7 +91,7 @@ def branch_run(
     )
     training = _make(run, record, dataset)
     if not is_same:
-        stored = fit_checkpoint(stored, _make(run, old, dataset), training)
+        stored = fit_checkpoint(stored, unchanged, training)
     try:
         training.restore(stored)
     except RunError as error:
@@ -97,14 +101,11 @@ def branch_run(
         ) from error
     done = training.epochs_done
     is_over = training.recipe.epochs <= done if record.late_end is None else training.is_finished
-    if is_over and not is_same and record.late_end is not None:
-        raise RecipeError("The training was over at this checkpoint. Branch from an earlier checkpoint.")
     if is_over and not is_same:
+        if record.late_end is not None:
+            raise RecipeError("The training was over at this checkpoint. Branch from an earlier checkpoint.")
         raise RecipeError(f"epochs is {record.epochs}, but the checkpoint is after epoch {done}. Use a number "
                           f"above {done}, or an earlier checkpoint.")  # fmt: skip
-    begin = round(training.steps_done / training.steps_per_epoch, 3)
-    if epoch not in (None, begin):  # a training has replaced it meanwhile
-        raise RunError(f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again.")
     record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), begin))
     kept = [file for file in (run.folder.initial_file, run.folder.history.file) if file.exists()]
     files = {file.name: read_bytes(file) for file in kept} | {run.folder.checkpoint_file.name: pack_checkpoint(stored)}

@@ -198,7 +198,7 @@ def iter_search(search: Search, trials: Trials, *, is_leader: bool = False) -> G
                 yield Decision("warning", "another process continues this trial", "this one was silent for too long")
             except LockedError as error:  # that process sleeps; this one has given the trial back
                 if not is_waiting:
-                    yield Decision("waiting", "for the process that still trains this trial", str(error))
+                    yield Decision("waiting", "for the process that was silent, but has not ended", str(error))
                 is_waiting = True
                 time.sleep(LONGEST_PAUSE_SECONDS)
         elif limits and not (is_leader and states["RUNNING"]):

@@ -269,8 +269,7 @@ def _lead_search(
             until = began + seconds - kept - each
         trials.study.set_user_attr("limits", {"trials": most, "until": until})
         trials.study.set_user_attr("used_seconds", time.time() - began)
-        with suppress(OSError):  # a full disk
-            store_table(trials)
+        store_table(trials)
 
     yield from wait(limit)
     with trials.timing(began):
@@ -288,7 +287,8 @@ def _measure(trials: Trials, expected: float) -> float:
 
 def store_table(trials: Trials) -> None:
     """Store the trials as a table, which the report page shows."""
-    write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
+    with suppress(OSError):  # a full disk
+        write_json(trials.folder / TABLE, {"trials": list_trials(trials)})
 
 
 def draw_study(trials: Trials) -> None:

@@ -59,7 +59,9 @@ class RecipeFields(Given):
 class BranchFields(RecipeFields):
     """Flags for the fields of a recipe that a branch may change."""
 
-    defaults: ClassVar = dict.fromkeys((one.name for one in fields(Recipe)), "as in the run")
+    defaults: ClassVar = dict.fromkeys((one.name for one in fields(Recipe)), "as in the run") | {
+        "lr": "as in the run, or usual for --optimizer"
+    }
 
 
 @dataclass(frozen=True)

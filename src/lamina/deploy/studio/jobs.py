@@ -87,8 +87,7 @@ class Jobs:
         task = asyncio.create_task(self._train(job) if is_training else self._run(job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if run:
-            task.add_done_callback(lambda _: self.release(run))
+        task.add_done_callback(lambda _: self.release(run))
         return job
 
     def reserve(self, run: str) -> bool:
@@ -101,8 +100,10 @@ class Jobs:
         return True
 
     def release(self, run: str) -> None:
-        with suppress(OSError):  # never marked
-            (self.runs_dir / f".{run}").rmdir()
+        """Remove the mark of a name, if there is one."""
+        if run:
+            with suppress(OSError):
+                (self.runs_dir / f".{run}").rmdir()
 
     def find_active(self, run: object, number: object = None) -> Job | None:
         """The job in progress that trains a run, or that has a number."""

@@ -8,9 +8,10 @@ import re
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from lamina import values
 from lamina.errors import RecipeError, RunError, suggest
 from lamina.training.recipe import Recipe
+from lamina.values import check_values as check_types
+from lamina.values import read_texts
 
 LONGEST_TEXT = 20_000  # characters
 LARGEST = 2**53  # whole number that a page can send
@@ -59,7 +60,7 @@ def check_fields(given: Values) -> dict[str, str]:
     for name in (texts := given.get("fields", {})):
         if name not in known:
             raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
-    values.check_values(Recipe, read_fields(texts), RecipeError)
+    check_types(Recipe, read_fields(texts), RecipeError)
     return dict(texts)
 
 
@@ -91,7 +92,7 @@ def write_options(texts: dict[str, str]) -> list[str]:
 
 def list_fields() -> list[dict[str, Any]]:
     """The fields of a recipe, with text, default and choices; the main ones first."""
-    texts, types = values.read_texts(Recipe), get_type_hints(Recipe)
+    texts, types = read_texts(Recipe), get_type_hints(Recipe)
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     return [
         {

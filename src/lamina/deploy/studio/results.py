@@ -116,7 +116,7 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
         raise DataError("There are no such images, because the run was evaluated again. Reload the page.")
     rows = problems[problem][1][truth, predicted]
-    if opened.task.kind is SINGLE_LABEL:  # a temperature does not change the order of the losses of one label
+    if opened.task.kind is SINGLE_LABEL:  # cells of one label are sorted already: a temperature keeps their order
         rows = rows[np.argsort(-_measure_losses(opened.task, outputs)[rows], kind="stable")]
     return show_tiles(opened, outputs, rows[:TILES])
 

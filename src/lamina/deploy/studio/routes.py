@@ -70,9 +70,15 @@ class Studio:
             names = (f"{first}-{number}" for number in itertools.count(1))
             return next(filter(reserve, names))
         check_name(given)
-        if not reserve(given):
+        if reserve(given):
+            return given
+        if given in taken or (self.data.runs_dir / given).exists():
             raise RunError(f"There is already a run {given}. Use another name, or select the run to continue it.")
-        return given
+        mark = self.data.runs_dir / f".{given}"
+        raise RunError(
+            f"{given} is reserved for a training of another studio. Use another name; if no other studio runs, remove "
+            f"{mark}."
+        )
 
 
 async def get_state(studio: Studio, _: Values) -> dict[str, Any]:
@@ -198,11 +204,11 @@ READ: dict[str, Callable[[Studio, Values], Sequence[Any]]] = {
 def compute(function: str, *names: str, is_quick: bool = False) -> Action:
     """An action that calls a function of a torch process with arguments of these names."""
 
-    async def act(studio: Studio, given: Values) -> Any:
-        def read(name: str) -> Sequence[Any]:  # in a thread, because it may look into many folders
-            return READ[name](studio, given) if name in READ else [given[name]]
+    def read(studio: Studio, given: Values) -> list[Any]:
+        return [one for name in names for one in (READ[name](studio, given) if name in READ else [given[name]])]
 
-        arguments = [argument for name in names for argument in await asyncio.to_thread(read, name)]
+    async def act(studio: Studio, given: Values) -> Any:
+        arguments = await asyncio.to_thread(read, studio, given)  # which may look into many folders
         return await (studio.quick if is_quick else studio.slow).call(function, *arguments)
 
     return act

@@ -68,7 +68,8 @@ async function receive(event) {
 
 async function showIssues() {
   if (!issues.length) return show("No label is likely incorrect.");
-  const own = issues, { labels } = chosen.preview; // other data may be chosen meanwhile
+  const found = issues, { labels } = chosen.preview, seen = new Set(); // other data may be chosen meanwhile
+  const own = found.filter(({ image }) => !seen.has(image) && seen.add(image)); // a correction is about the whole image
   const list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
   const add = async () => {
     const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);
@@ -81,7 +82,7 @@ async function showIssues() {
   };
   const more = press("Show more", () => add().then((first) => first.querySelector("button")?.focus()));
   await add();
-  if (own !== issues || given.source !== chosen.source) return;
+  if (found !== issues || given.source !== chosen.source) return;
   const are = issues.length === 1 ? "label is" : "labels are";
   show(`${count(issues.length)} ${are} likely incorrect, the most likely first. Look at each image: some labels are correct.`,
     list, make("div", { className: "row" }, more, press("Done", finish)));

@@ -46,6 +46,7 @@ async function restart() {
   if (name !== find("set-name").value) return;
   for (const { name: own, count: size, images } of found.classes) {
     const row = addClass();
+    row.querySelector(".name").value = own; // also without images
     for (const image of images) showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
     showCount(row);
   }
