@@ -19,7 +19,7 @@ from lamina.runs.run import Run
 from lamina.studies.comparison import (
     FIGURE,
     Plan,
-    check_seeds,
+    check_pairs,
     iter_comparisons,
     plan_study,
     read_comparisons,
@@ -61,7 +61,7 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
 
 def read_plan(options: StudyOptions) -> Plan:
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    check_seeds(options.seeds)
+    check_pairs(options.seeds)
     return Plan(options.seeds, seconds, options.margin)
 
 

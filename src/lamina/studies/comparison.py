@@ -69,7 +69,7 @@ class Plan:
         return self.seeds is None and self.seconds is None
 
 
-def check_seeds(seeds: int | None) -> None:
+def check_pairs(seeds: int | None) -> None:
     """Raise ``RecipeError`` if so many pairs cannot be compared."""
     check_type(seeds, (int,), "seeds", "a whole number")
     if seeds is not None and seeds < 2:
@@ -137,7 +137,7 @@ def compare(
         check_type(one, (str, Path, Net, Run), "a or b", expected, is_optional=False)
         check_type(given, (Mapping,), "a_given or b_given", 'a dictionary, such as {"lr": 0.01}')
     check_type(name, (str,), "name", "text")
-    check_seeds(seeds)
+    check_pairs(seeds)
     runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
     sources = [one if isinstance(one, Run) else find_run_or_net(str(one), runs_dir) for one in (a, b)]
     runs = [one for one in sources if isinstance(one, Run)]
