@@ -1,11 +1,14 @@
-# make demo: install lamina, train the article's two nets and compare them.   make test: lint, types and all tests.
-# make kernels: build the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc.
-# make quick: lint, types and the tests that take moments, for every save.   make coverage: the tests, and what they reach.
+# make demo:     install lamina, train the article's two nets and compare them
+# make test:     lint, types and all tests
+# make quick:    lint, types and the tests that take moments, for every save
+# make coverage: the tests, and what they reach
+# make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
-# One more than there are processors, as some tests wait. Half of the slow ones are neighbours: whoever is done first
-# takes from the others.
-WORKERS := --numprocesses $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)") --dist worksteal
+# One more than there are processors, as some tests wait. Half of the slow ones are neighbours:
+# whoever is done first takes from the others.
+CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
+WORKERS := --numprocesses $$(($(CORES) + 1)) --dist worksteal
 
 .PHONY: demo test quick coverage lint kernels install clean
 
@@ -16,7 +19,8 @@ test: lint kernels
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
 
 quick: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not slow" src tests/nets tests/training tests/evaluation tests/data
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not slow" \
+	    src tests/nets tests/training tests/evaluation tests/data
 
 coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase
@@ -46,4 +50,5 @@ install: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv build dist src/lamina/kernels/*.so .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist src/lamina/kernels/*.so .coverage* \
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,14 @@ NATIVE = Extension(
     [FOLDER + name for name in ("native.c", "baseline.c", "avx2.c", "avx512.c")],
     depends=[FOLDER + name for name in ("native.h", "vectors.h", "gather.inc", "norm_act.inc")],
     # Without the third flag, instruction sets would round differently.
-    extra_compile_args=["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"],
+    extra_compile_args=[
+        "-std=c11",
+        "-O3",
+        "-g0",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+    ],
     optional=True,  # without a compiler, lamina installs and torch computes these layers
     py_limited_api=True,
 )

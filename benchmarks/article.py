@@ -1,12 +1,13 @@
 """The article's own scripts and lamina, in turns: seconds per epoch, whole process, test accuracy.
 
-The MLP is trained by the article's complete script. The article has no complete script for the CNN, so the benchmark
-puts the class CNN into the MLP's script, with ten epochs and without flattening the images. Only the source of the
-images changes: torchvision.datasets.CIFAR10 reads the arrays that LAMINA_CIFAR10 points to. The transform and the
-DataLoader stay.
+The MLP is trained by the article's complete script. The article has no complete script for the CNN,
+so the benchmark puts the class CNN into the MLP's script, with ten epochs and without flattening
+the images. Only the source of the images changes: torchvision.datasets.CIFAR10 reads the arrays
+that LAMINA_CIFAR10 points to. The transform and the DataLoader stay.
 
-The clock measures the article's loop over epochs and lamina's ``train_seconds``, which is training alone. It also
-measures both processes from the command to the line with the final test accuracy, and to the exit.
+The clock measures the article's loop over epochs and lamina's ``train_seconds``, which is training
+alone. It also measures both processes from the command to the line with the final test accuracy,
+and to the exit.
 
     python benchmarks/article.py --net mlp --turns 3 --json article.json
 """
@@ -35,7 +36,9 @@ from rich.table import Table
 from lamina import load_data
 from lamina.data import Dataset, Images
 
-ARTICLE = Path(os.environ.get("LAMINA_ARTICLE") or Path(__file__).parents[2] / "shared" / "article.md")
+ARTICLE = Path(
+    os.environ.get("LAMINA_ARTICLE") or Path(__file__).parents[2] / "shared" / "article.md"
+)
 EPOCHS = {"mlp": 5, "cnn": 10}
 
 PREPARATION = """\
@@ -86,14 +89,18 @@ class Row:
 
 
 def extract_script(article: str, net: str) -> str:
-    """Extract the script for ``net`` from the article's Markdown; raise ValueError if a part is missing."""
+    """Extract the script for ``net`` from the article; raise ValueError if a part is missing."""
     blocks = re.findall(r"^```python\n(.*?)^```", article, re.MULTILINE | re.DOTALL)
-    script = _only([block for block in blocks if "for epoch in range(num_epochs):" in block], "training script")
+    script = _only(
+        [block for block in blocks if "for epoch in range(num_epochs):" in block], "training script"
+    )
     if net == "mlp":
         return script
     cnn = _only([block for block in blocks if "class CNN(nn.Module):" in block], "class CNN")
     script = script.replace(_class_source(script, "MLP"), _class_source(cnn, "CNN"))
-    script = _replace(script, "MLP(input_size, hidden_size, num_classes)", "CNN(num_classes)", times=1)
+    script = _replace(
+        script, "MLP(input_size, hidden_size, num_classes)", "CNN(num_classes)", times=1
+    )
     return _replace(script, "images.reshape(-1, input_size)", "images", times=2)
 
 
@@ -103,13 +110,20 @@ def instrument_script(script: str, arrays_file: Path, seed: int, epochs: int) ->
     loop = "for epoch in range(num_epochs):\n"
     script = _replace(script, loop, f"epochs_start = time.perf_counter()\n{loop}", times=1)
     end = "## Test the model\n"
-    script = _replace(script, end, f"print('Epochs took', time.perf_counter() - epochs_start, 's')\n{end}", times=1)
+    script = _replace(
+        script,
+        end,
+        f"print('Epochs took', time.perf_counter() - epochs_start, 's')\n{end}",
+        times=1,
+    )
     return PREPARATION.format(arrays_file=str(arrays_file), seed=seed) + script
 
 
 def _only(blocks: Sequence[str], what: str) -> str:
     if len(blocks) != 1:
-        raise ValueError(f"expected one code block with the {what} in the article, found {len(blocks)}")
+        raise ValueError(
+            f"expected one code block with the {what} in the article, found {len(blocks)}"
+        )
     return blocks[0]
 
 
@@ -122,27 +136,43 @@ def _class_source(source: str, name: str) -> str:
 
 def _replace(script: str, old: str, new: str, *, times: int) -> str:
     if script.count(old) != times:
-        raise ValueError(f"expected {old!r} {times} times in the article's script, found it {script.count(old)} times")
+        raise ValueError(
+            f"expected {old!r} {times} times in the article's script, found it {script.count(old)}"
+            " times"
+        )
     return script.replace(old, new)
 
 
 def train_by_script(script: Path, net: str, seed: int, epochs: int) -> Row:
     """Run the article's instrumented script and parse its output."""
-    finished = run_process([sys.executable, "-u", str(script)])  # unbuffered, so that each line has its time
+    # unbuffered, so that each line has its time
+    finished = run_process([sys.executable, "-u", str(script)])
     printed: dict[str, tuple[float, float]] = {}
     for line, line_seconds in zip(finished.lines, finished.line_seconds, strict=True):
-        if found := re.fullmatch(r"(Epochs took|Accuracy of the network on the 10000 test images:) (\S+) [s%]", line):
+        if found := re.fullmatch(
+            r"(Epochs took|Accuracy of the network on the 10000 test images:) (\S+) [s%]", line
+        ):
             printed[found[1].split()[0]] = float(found[2]), line_seconds
     if len(printed) < 2:
         output = "\n".join(finished.lines)
-        raise ValueError(f"expected the script to print its seconds and its accuracy, but it printed:\n{output}")
+        raise ValueError(
+            f"expected the script to print its seconds and its accuracy, but it printed:\n{output}"
+        )
     (seconds, _), (percent, printed_seconds) = printed["Epochs"], printed["Accuracy"]
-    return Row("article", net, seed, epochs, seconds, printed_seconds, finished.seconds, percent / 100)
+    return Row(
+        "article", net, seed, epochs, seconds, printed_seconds, finished.seconds, percent / 100
+    )
 
 
 def train_with_lamina(data: str, runs: Path, net: str, seed: int, epochs: int) -> Row:
     """Run ``lamina train`` with the article's recipe and return its result."""
-    options = {"--recipe": "article", "--data": data, "--seed": seed, "--epochs": epochs, "--runs-dir": runs}
+    options = {
+        "--recipe": "article",
+        "--data": data,
+        "--seed": seed,
+        "--epochs": epochs,
+        "--runs-dir": runs,
+    }
     training = train_by_lamina(net, options)
     result = training.result
     seconds = result["train_seconds"], result["printed_seconds"], training.seconds
@@ -181,15 +211,22 @@ def compare(rows: Sequence[Row]) -> Table:
     """Tabulate medians over the turns, and the article's seconds divided by lamina's."""
     table = Table("net", "median of", "article", "lamina", "article ÷ lamina")
     for net in dict.fromkeys(row.net for row in rows):
-        article, lamina = ([row for row in rows if (row.net, row.who) == (net, who)] for who in ("article", "lamina"))
+        article, lamina = (
+            [row for row in rows if (row.net, row.who) == (net, who)]
+            for who in ("article", "lamina")
+        )
         for what, value in (
             ("seconds per epoch", lambda row: row.epochs_seconds / row.epochs),
             ("seconds to the printed accuracy", lambda row: row.printed_seconds),
             ("seconds, whole process", lambda row: row.process_seconds),
         ):
             seconds = [statistics.median(map(value, side)) for side in (article, lamina)]
-            table.add_row(net, what, *(f"{s:.2f}" for s in seconds), f"{seconds[0] / seconds[1]:.1f}")
-        accuracies = [statistics.median(row.test_accuracy for row in side) for side in (article, lamina)]
+            table.add_row(
+                net, what, *(f"{s:.2f}" for s in seconds), f"{seconds[0] / seconds[1]:.1f}"
+            )
+        accuracies = [
+            statistics.median(row.test_accuracy for row in side) for side in (article, lamina)
+        ]
         table.add_row(net, "test accuracy", *(f"{accuracy:.2%}" for accuracy in accuracies), "")
     return table
 
@@ -211,7 +248,8 @@ def main(
         turns: number of trainings of each net by each side; turn t has seed t modulo `seeds`.
         seeds: number of different seeds.
         epochs: number of epochs; by default 5 for the MLP and 10 for the CNN.
-        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        images: approximate number of training and of test images; for a quick trial without
+            meaningful results.
         json_path: file for the results, one JSON object per line.
     """
     text = article.read_text(encoding="utf-8")
@@ -230,12 +268,16 @@ def main(
             for net_name, script in scripts.items():
                 seed, count = turn % seeds, epochs or EPOCHS[net_name]
                 path = folder / f"article-{net_name}.py"
-                path.write_text(instrument_script(script, arrays_file, seed, count), encoding="utf-8")
+                path.write_text(
+                    instrument_script(script, arrays_file, seed, count), encoding="utf-8"
+                )
                 rows.append(train_by_script(path, net_name, seed, count))
                 rows.append(train_with_lamina(source, runs, net_name, seed, count))
     Console().print(compare(rows))
     if json_path is not None:
-        json_path.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8")
+        json_path.write_text(
+            "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How faithful attribution maps are, how faithful incorrect maps are, and the pointing game.
 
-The benchmark trains a net and explains its predictions for images of ``val`` with each method. Incorrect maps are the
-same maps moved by half the image, or with their signs turned. The built-in shapes have known masks, so the pointing
-game is played on their test images, compared with an untrained net, the image center and the area of the shapes.
+The benchmark trains a net and explains its predictions for images of ``val`` with each method.
+Incorrect maps are the same maps moved by half the image, or with their signs turned. The built-in
+shapes have known masks, so the pointing game is played on their test images, compared with an
+untrained net, the image center and the area of the shapes.
 
     python benchmarks/attribution.py --data shapes --epochs 3 --json maps.json
 """
@@ -60,11 +61,17 @@ def main(
     coarse = (window_side_px(height, width),) * 2
     methods: dict[str, tuple[Explain, Explain]] = {
         "occlusion": (occlusion, partial(occlusion, stride_px=coarse)),
-        "gradients": (partial(integrated_gradients, steps=32), partial(integrated_gradients, steps=12)),
+        "gradients": (
+            partial(integrated_gradients, steps=32),
+            partial(integrated_gradients, steps=12),
+        ),
         "grad-cam": (grad_cam, grad_cam),
     }
     results: dict[str, object] = {"data": data, "net": net, "epochs": epochs, "images": images}
-    print("method      lead    moved  turned  rank correlation (median, 95 %)  seconds per image: map, measurements")
+    print(
+        "method      lead    moved  turned  rank correlation (median, 95 %)  seconds per image:"
+        " map, measurements"
+    )
     for name, (explain, quick) in methods.items():
         began = time.perf_counter()
         maps = explain(model, sample.pixels, predicted)
@@ -72,7 +79,10 @@ def main(
         own = measure_faithfulness(model, sample.pixels, predicted, maps, quick)
         seconds = [(explained - began) / images, (time.perf_counter() - explained) / images]
         moved, turned = np.roll(maps, (height // 2, width // 2), axis=(1, 2)), -maps
-        others = [measure_faithfulness(model, sample.pixels, predicted, one, quick) for one in (moved, turned)]
+        others = [
+            measure_faithfulness(model, sample.pixels, predicted, one, quick)
+            for one in (moved, turned)
+        ]
         leads = [_find_lead(found) for found in (own, *others)]
         least = np.quantile([min(map(abs, one.correlations)) for one in own], (0.5, 0.95))
         results[name] = {"leads": leads, "correlation": least.tolist(), "seconds": seconds}
@@ -85,7 +95,7 @@ def main(
 
 
 def _find_lead(found: tuple[Faithfulness, ...]) -> float:
-    """How much further the probability falls in the map's order than at random places, the median of the maps."""
+    """Median of the additional fall of the probability in the map's order over a random one."""
     return float(np.median([one.by_random_map - one.by_map for one in found]))
 
 
@@ -95,15 +105,22 @@ def _point(maps: np.ndarray, masks: np.ndarray) -> float:
     return float(masks.reshape(len(masks), -1)[np.arange(len(maps)), largest].mean())
 
 
-def _play(model, net: str, methods: dict[str, tuple[Explain, Explain]], pointed: int) -> dict[str, object]:
+def _play(
+    model, net: str, methods: dict[str, tuple[Explain, Explain]], pointed: int
+) -> dict[str, object]:
     test, masks = load_data("shapes").test, mask_shapes("shapes", "test", pointed)
     pixels, targets = test.pixels[:pointed], test.targets[:pointed]
     torch.manual_seed(0)
     untrained = build_model(load_net(net), test, load_recipe(net))
-    results: dict[str, object] = {"area": float(masks.mean()), "center": float(masks[:, 15:17, 15:17].mean())}
+    results: dict[str, object] = {
+        "area": float(masks.mean()),
+        "center": float(masks[:, 15:17, 15:17].mean()),
+    }
     print(f"pointing game: area {results['area']:.3f}, center {results['center']:.3f}")
     for name, (explain, _) in methods.items():
-        trained, random = (_point(explain(each, pixels, targets), masks) for each in (model, untrained))
+        trained, random = (
+            _point(explain(each, pixels, targets), masks) for each in (model, untrained)
+        )
         results[name] = {"trained": trained, "untrained": random}
         print(f"{name:10} {trained:.3f}, untrained {random:.3f}", flush=True)
     return results

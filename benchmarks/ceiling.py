@@ -1,14 +1,15 @@
 """The share of this machine's matrix-product rate that training reaches.
 
-The ceiling is the best rate of square matrix products of several sizes in torch, in float32 and in bfloat16. A net's
-rate is measured over whole epochs of ``lamina.Training``, with gathering, augmentation, forward, backward and
-optimizer. A step counts as 3 × multiply-adds × 2 floating-point operations per image: the forward pass, and as much
-again for each of the gradients of weights and inputs. "Needed" counts, with torch's own counter, only the products that
-the net computes: the first layer needs no gradient of its inputs, and a frozen layer none of its weights. Each fraction
+The ceiling is the best rate of square matrix products of several sizes in torch, in float32 and in
+bfloat16. A net's rate is measured over whole epochs of ``lamina.Training``, with gathering,
+augmentation, forward, backward and optimizer. A step counts as 3 × multiply-adds × 2 floating-point
+operations per image: the forward pass, and as much again for each of the gradients of weights and
+inputs. "Needed" counts, with torch's own counter, only the products that the net computes: the
+first layer needs no gradient of its inputs, and a frozen layer none of its weights. Each fraction
 is of the ceiling of the net's number format.
 
-Every turn measures the ceiling and then one epoch of each net, after one epoch of warm-up. The result of a net is the
-median of its turns, the ceiling the best of all.
+Every turn measures the ceiling and then one epoch of each net, after one epoch of warm-up. The
+result of a net is the median of its turns, the ceiling the best of all.
 
     python benchmarks/ceiling.py --nets mlp,cnn --batch-size 100,500 --precision bf16
 """
@@ -95,7 +96,7 @@ class Candidate:
 
 
 def measure_ceiling(number_format: str) -> float:
-    """Floating-point operations per second of the fastest square matrix product of several sizes."""
+    """Floating-point operations per second of the fastest of several square matrix products."""
     best = 0.0
     for side in SIDES:
         factors = torch.randn(2, side, side).to(FORMATS[number_format])
@@ -133,7 +134,16 @@ def prepare(name: str, images: Images, batch_size: int, precision: str, epochs: 
 def compare(rows: list[Row]) -> Table:
     """Tabulate rate and fraction of the ceiling, for counted and for needed operations."""
     table = Table()
-    for head in ("net", "batch", "format", "images/s", "GFLOP/s", "of\nceiling", "needed", "of\nceiling"):
+    for head in (
+        "net",
+        "batch",
+        "format",
+        "images/s",
+        "GFLOP/s",
+        "of\nceiling",
+        "needed",
+        "of\nceiling",
+    ):
         table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
     for row in rows:
         table.add_row(
@@ -174,7 +184,8 @@ def main(
         for name in nets.split(",")
         for size in batch_size.split(",")
     ]
-    # Only the formats in use: without bf16 arithmetic, a single large product in bf16 takes minutes.
+    # Only the formats in use: without bf16 arithmetic, a single large product in bf16 takes
+    # minutes.
     ceilings = {candidate.format: 0.0 for candidate in candidates}
     for candidate in candidates:
         candidate.train_epoch()
@@ -204,7 +215,9 @@ def main(
 
 
 def format_ceilings(ceilings: dict[str, float]) -> str:
-    return ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {number_format}" for number_format, rate in ceilings.items())
+    return ", ".join(
+        f"{rate / 1e9:.0f} GFLOP/s in {number_format}" for number_format, rate in ceilings.items()
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The share of a training step that reading takes: gathering, augmenting, resizing and normalizing a batch.
+"""The share of a training step that preparing a batch takes: gather, augment, resize, normalize.
 
-Each net trains two of eight epochs with ``lamina.Training``. Then the benchmark reads the batches of the second epoch
-again, in the same order, with the same functions and random choices. With progressive resizing these images are small:
-reading has its largest share there. Results are medians over the turns.
+Each net trains two of eight epochs with ``lamina.Training``. Then the benchmark reads the batches
+of the second epoch again, in the same order, with the same functions and random choices. With
+progressive resizing these images are small: reading has its largest share there. Results are
+medians over the turns.
 
     python benchmarks/data_path.py --nets mlp,cnn:article,cnn:best,cnn-s:best,cnn-s:quick
 """
@@ -45,7 +46,7 @@ class Row:
 
 
 def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training, float]:
-    """Train two epochs and return the training with the seconds of the second; the first is warm-up."""
+    """Train two epochs, the first as a warm-up; return the training and the second's seconds."""
     training = Training(load_net(net_name), images, recipe, device="cpu")
     epochs = (event.train_seconds for event in training if isinstance(event, Epoch))
     next(epochs)
@@ -90,10 +91,16 @@ def main(
             recipe = dataclasses.replace(recipe, epochs=8)
             training, seconds = train_epoch(net_name, sample, recipe)
             steps = training.steps_per_epoch
-            found.setdefault(who, []).append((read_epoch(training, sample) / steps, seconds / steps))
+            found.setdefault(who, []).append(
+                (read_epoch(training, sample) / steps, seconds / steps)
+            )
             sizes[who] = recipe.batch_size
     rows = [
-        Row(who, sizes[who], *(statistics.median(turn[part] for turn in turns_of) for part in (0, 1)))
+        Row(
+            who,
+            sizes[who],
+            *(statistics.median(turn[part] for turn in turns_of) for part in (0, 1)),
+        )
         for who, turns_of in found.items()
     ]
     table = Table("net", "batch", "reading ms", "step ms", "share of the step")

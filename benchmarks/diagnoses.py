@@ -1,8 +1,8 @@
 """Diagnoses of injected faults and of healthy trainings, and the cost of looking for them.
 
-The benchmark injects each fault into each net, with several seeds, on the built-in shapes: the diagnosis must have the
-fault's kind. The zoo's recipes on CIFAR-10 must give no diagnosis. The cost is the time of two epochs with diagnoses,
-compared with the same training without them, in turns.
+The benchmark injects each fault into each net, with several seeds, on the built-in shapes: the
+diagnosis must have the fault's kind. The zoo's recipes on CIFAR-10 must give no diagnosis. The cost
+is the time of two epochs with diagnoses, compared with the same training without them, in turns.
 
     python benchmarks/diagnoses.py --seeds 3 --json diagnoses.json
 """
@@ -81,13 +81,23 @@ def inject(
 ) -> dict[str, tuple[Net, Images, Recipe, Callable[[nn.Module], None] | None]]:
     """Make the faults, by the expected kind: net, images, recipe, and a change of the weights."""
     net, random = load_net(name), np.random.default_rng(seed)
-    recipe = dataclasses.replace(next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed)
+    recipe = dataclasses.replace(
+        next(iter(ZOO[name].RECIPES.values())), epochs=3, batch_size=100, seed=seed
+    )
     if name == "mlp":
-        deep = Net(Flatten(), *(layer for _ in range(8) for layer in (Linear(64), Sigmoid())), Output())
+        deep = Net(
+            Flatten(), *(layer for _ in range(8) for layer in (Linear(64), Sigmoid())), Output()
+        )
         plain = net
     else:
-        convolutions = (layer for _ in range(7) for layer in (Conv2d(16, 3, padding="same"), Sigmoid()))
-        deep = Net(*convolutions, *((MaxPool2d(4), Flatten()) if name == "cnn" else (GlobalAvgPool(),)), Output())
+        convolutions = (
+            layer for _ in range(7) for layer in (Conv2d(16, 3, padding="same"), Sigmoid())
+        )
+        deep = Net(
+            *convolutions,
+            *((MaxPool2d(4), Flatten()) if name == "cnn" else (GlobalAvgPool(),)),
+            Output(),
+        )
         plain = net.without(BatchNorm)
     activation = LeakyReLU() if name == "cnn" else ReLU()
     rectified = net.replace(LeakyReLU(), ReLU()) if name == "cnn" else net
@@ -96,8 +106,18 @@ def inject(
     is_rare = random.random(len(images)) < 0.02
     lopsided = dataclasses.replace(images, targets=np.where(is_rare, images.targets, 3))
     return {
-        "learning-rate-too-high": (net, images, dataclasses.replace(recipe, lr=100 * recipe.lr), None),
-        "learning-rate-too-low": (net, images, dataclasses.replace(recipe, lr=recipe.lr / 1000), None),
+        "learning-rate-too-high": (
+            net,
+            images,
+            dataclasses.replace(recipe, lr=100 * recipe.lr),
+            None,
+        ),
+        "learning-rate-too-low": (
+            net,
+            images,
+            dataclasses.replace(recipe, lr=recipe.lr / 1000),
+            None,
+        ),
         "dying-relu": (rectified, images, recipe, lower_biases),
         "vanishing-gradients": (deep, images, recipe, None),
         "exploding-gradients": (plain, images, recipe, scale_weights),
@@ -110,7 +130,9 @@ def inject(
     }
 
 
-def train(name: str, injected: str, training: Training, change: Callable[[nn.Module], None] | None = None) -> Row:
+def train(
+    name: str, injected: str, training: Training, change: Callable[[nn.Module], None] | None = None
+) -> Row:
     """Train to the end and collect the diagnoses."""
     if change is not None:
         with torch.no_grad():
@@ -180,22 +202,36 @@ def main(
         for name in INJECTED_IN:
             for seed in range(seeds):
                 for injected, (net, images, recipe, change) in inject(name, shapes, seed).items():
-                    rows.append(train(name, injected, Training(net, images, recipe, device="cpu"), change))
+                    rows.append(
+                        train(name, injected, Training(net, images, recipe, device="cpu"), change)
+                    )
     if "zoo" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
         for name, module in ZOO.items():
-            trainings = (Training(load_net(name), some, recipe, device="cpu") for recipe in module.RECIPES.values())
+            trainings = (
+                Training(load_net(name), some, recipe, device="cpu")
+                for recipe in module.RECIPES.values()
+            )
             rows += [train(name, "healthy", training) for training in trainings]
     for row in rows:
         is_expected = not row.found if row.injected == "healthy" else row.injected in row.found
-        console.print("as expected" if is_expected else "NOT as expected", row.net, row.injected, row.seed, row.found)
+        console.print(
+            "as expected" if is_expected else "NOT as expected",
+            row.net,
+            row.injected,
+            row.seed,
+            row.found,
+        )
         if json_path is not None:
             append_row(json_path, row)
     if "cost" in parts:
         some = load_data("cifar10").train.take_evenly(healthy)
         for name in INJECTED_IN:
             watched, unwatched = time_epochs(name, some, turns)
-            console.print(f"{name}: {watched:.3f} s with, {unwatched:.3f} s without: {watched / unwatched - 1:+.1%}")
+            console.print(
+                f"{name}: {watched:.3f} s with, {unwatched:.3f} s without:"
+                f" {watched / unwatched - 1:+.1%}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Exports of every net of the zoo, a residual net, a custom module and timm nets, for each kind of target.
+"""Exports of the zoo's nets, a residual net, a custom module and timm nets, for all target kinds.
 
-Each export is compared with the model on 258 of the built-in shapes, as ``lamina export`` does. With ``--python``,
-another Python with onnxruntime but without torch and lamina runs the ONNX files, and its logits are compared too.
-Weights are random, and batch norms have random statistics.
+Each export is compared with the model on 258 of the built-in shapes, as ``lamina export`` does.
+With ``--python``, another Python with onnxruntime but without torch and lamina runs the ONNX files,
+and its logits are compared too. Weights are random, and batch norms have random statistics.
 
     python -m venv /tmp/plain && /tmp/plain/bin/pip install numpy onnxruntime
     python benchmarks/exports.py --python /tmp/plain/bin/python --json exports.json
@@ -40,9 +40,14 @@ from lamina.zoo import NAMES, PHOTO_LADDER, load_net
 
 KINDS = ("single-label", "multi-label", "binary", "regression")
 RESIDUAL = Net(
-    Conv2d(6, 3, padding="same"), BatchNorm(), ReLU(), Residual(Conv2d(6, 3, padding="same"), BatchNorm()), ReLU(),
-    GlobalAvgPool(), Output(),
-)  # fmt: skip
+    Conv2d(6, 3, padding="same"),
+    BatchNorm(),
+    ReLU(),
+    Residual(Conv2d(6, 3, padding="same"), BatchNorm()),
+    ReLU(),
+    GlobalAvgPool(),
+    Output(),
+)
 READER = """
 import importlib.util, json, pathlib, sys
 import numpy as np, onnxruntime
@@ -51,7 +56,8 @@ for file in sorted(pathlib.Path(sys.argv[1]).glob("*.onnx")):
     expected = np.load(file.with_suffix(".npz"))
     _, logits = onnxruntime.InferenceSession(file).run(None, {"images": expected["pixels"]})
     limit = 1e-4 * max(1.0, float(np.abs(expected["logits"]).max()))
-    print(json.dumps([file.stem, float(np.abs(logits - expected["logits"]).max() / limit)]), flush=True)
+    difference = float(np.abs(logits - expected["logits"]).max() / limit)
+    print(json.dumps([file.stem, difference]), flush=True)
 """
 
 
@@ -78,7 +84,9 @@ def main(
                 rows += measure(name, kind, images, Path(folder))
         read = [] if python is None else read_elsewhere(python, Path(folder))
     if json is not None:
-        json.write_text(json_format.dumps({"exports": rows, "read": read}, indent=1), encoding="utf-8")
+        json.write_text(
+            json_format.dumps({"exports": rows, "read": read}, indent=1), encoding="utf-8"
+        )
 
 
 def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
@@ -96,8 +104,17 @@ def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str
             continue
         seconds = time.perf_counter() - began
         share = parity_check.largest_difference / parity_check.limit
-        print(f"{name:20} {kind:13} {file_format:5} {share:.3f} of the limit, {seconds:.1f} s", flush=True)
-        yield {"net": name, "kind": kind, "format": file_format, "share_of_limit": share, "seconds": seconds}
+        print(
+            f"{name:20} {kind:13} {file_format:5} {share:.3f} of the limit, {seconds:.1f} s",
+            flush=True,
+        )
+        yield {
+            "net": name,
+            "kind": kind,
+            "format": file_format,
+            "share_of_limit": share,
+            "seconds": seconds,
+        }
         if file_format == "onnx":
             file = folder / f"{name.replace(':', '_')} {kind}.onnx"
             file.write_bytes(content)
@@ -124,7 +141,11 @@ def make_model(name: str, images: Images) -> Model:
         body = RESIDUAL
     elif name == "custom":
         body = nn.Sequential(
-            nn.Conv2d(3, 8, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, task.outputs)
+            nn.Conv2d(3, 8, 5),
+            nn.SiLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, task.outputs),
         )
     elif name.startswith("timm:"):
         body = TimmNet(name.removeprefix("timm:"), "none", "").module(images.shape, task.outputs)
@@ -142,13 +163,19 @@ def make_model(name: str, images: Images) -> Model:
 
 
 def read_elsewhere(python: Path, folder: Path) -> list[dict[str, Any]]:
-    """Run each ONNX file with another Python; return its largest difference as a share of the limit."""
-    done = subprocess.run([python, "-c", READER, folder], capture_output=True, text=True, check=False)
+    """Run each ONNX file with another Python; return its largest difference over the limit."""
+    done = subprocess.run(
+        [python, "-c", READER, folder], capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise SystemExit(f"{python} cannot run the ONNX files; it needs numpy and onnxruntime:\n{done.stderr}")
+        raise SystemExit(
+            f"{python} cannot run the ONNX files; it needs numpy and onnxruntime:\n{done.stderr}"
+        )
     rows = [json_format.loads(line) for line in done.stdout.splitlines()]
     worst = max((share for _, share in rows), default=0.0)
-    print(f"{len(rows)} ONNX files run by {python}: logits differ by at most {worst:.3f} of the limit")
+    print(
+        f"{len(rows)} ONNX files run by {python}: logits differ by at most {worst:.3f} of the limit"
+    )
     return [{"file": name, "share_of_limit": share} for name, share in rows]
 
 

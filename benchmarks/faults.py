@@ -1,14 +1,15 @@
-"""Lost processes, machines, cables and rendezvous hosts: each fault is injected into a small training.
+"""Faults injected into a small training: lost processes, machines, cables and rendezvous hosts.
 
-One process first trains a run undisturbed. Then several processes train the same run, while workers are killed and
-stopped, cables are cut and the rendezvous host ends. The remaining workers must end in time, with a message that names
-what was lost. Another number of processes then resumes the run, and the digest of the weights after each epoch must
-equal the undisturbed run's.
+One process first trains a run undisturbed. Then several processes train the same run, while workers
+are killed and stopped, cables are cut and the rendezvous host ends. The remaining workers must end
+in time, with a message that names what was lost. Another number of processes then resumes the run,
+and the digest of the weights after each epoch must equal the undisturbed run's.
 
-The time limit applies to workers. A torchrun that is cut off from its rendezvous retries until TCP gives up
-(net.ipv4.tcp_retries2, about 15 minutes); the table says where one is still running.
+The time limit applies to workers. A torchrun that is cut off from its rendezvous retries until TCP
+gives up (net.ipv4.tcp_retries2, about 15 minutes); the table says where one is still running.
 
-Machines are network namespaces (machines.py), which need Linux and root. Without them, these parts are left out.
+Machines are network namespaces (machines.py), which need Linux and root. Without them, these parts
+are left out.
 
     python benchmarks/faults.py --kills 25 --json faults.json
 """
@@ -31,7 +32,17 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from machines import Launched, Machine, alone, among, find_hindrance, is_running, join_machines, read_status, wait_until
+from machines import (
+    Launched,
+    Machine,
+    alone,
+    among,
+    find_hindrance,
+    is_running,
+    join_machines,
+    read_status,
+    wait_until,
+)
 from processes import append_row
 from rich.console import Console
 from rich.table import Table
@@ -46,12 +57,12 @@ STEPS = 40
 FEWEST_EPOCHS = 26
 """The training must last until the fault."""
 IN_TIME = TIMEOUT_SECONDS + 15.0
-"""Time limit for the other workers: the timeout, and the seconds to find out which worker is lost."""
+"""Time limit for the other workers: the timeout, and the time to find out which is lost."""
 PATIENCE = 40.0
-"""Time limit for torchrun to end after its workers; it kills remaining processes after 30 seconds."""
+"""Time limit for torchrun to end after its workers; it kills what remains after 30 seconds."""
 EPOCH = '"event": "epoch"'
 
-MODULE = '''"""A small net that counts its forward passes, and kills its process in the one that KILL names."""
+MODULE = '''"""A small net that kills its process in the forward pass that KILL names."""
 
 import os
 import signal
@@ -64,7 +75,12 @@ class Counted(nn.Module):
     def __init__(self):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(3 * 32 * 32, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Dropout(0.1), nn.Linear(64, 10)
+            nn.Flatten(),
+            nn.Linear(3 * 32 * 32, 64),
+            nn.BatchNorm1d(64),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(64, 10),
         )
         self.passes = 0
 
@@ -74,7 +90,8 @@ class Counted(nn.Module):
             rank, _, rest = os.environ.get("KILL", "-1:0:0").partition(":")
             passes, _, milliseconds = rest.partition(":")
             if os.environ.get("RANK") == rank and self.passes == int(passes):
-                kill = threading.Timer(float(milliseconds) / 1000, os.kill, (os.getpid(), signal.SIGKILL))
+                seconds = float(milliseconds) / 1000
+                kill = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
                 kill.daemon = True
                 kill.start()
         return self.layers(images)
@@ -110,8 +127,26 @@ class Scene:
 
     def words(self, name: str) -> list[str]:
         """The command that trains a run."""
-        options = ["--data", "shapes", "--epochs", str(self.epochs), "--batch-size", str(BATCH_SIZE)]
-        return ["-m", "lamina", "train", "counted.py", *options, "--lanes", str(LANES), "--json", "--name", name]
+        options = [
+            "--data",
+            "shapes",
+            "--epochs",
+            str(self.epochs),
+            "--batch-size",
+            str(BATCH_SIZE),
+        ]
+        return [
+            "-m",
+            "lamina",
+            "train",
+            "counted.py",
+            *options,
+            "--lanes",
+            str(LANES),
+            "--json",
+            "--name",
+            name,
+        ]
 
     def resume(self, name: str) -> list[str]:
         """The command that resumes it."""
@@ -119,7 +154,10 @@ class Scene:
 
     def read_digests(self, name: str) -> tuple[str, ...]:
         """The digests of the weights after each epoch."""
-        return tuple(str(row["weights"]) for row in load_run(self.folder / "runs" / name).folder.history.epochs())
+        return tuple(
+            str(row["weights"])
+            for row in load_run(self.folder / "runs" / name).folder.history.epochs()
+        )
 
     def log(self, name: str) -> Path:
         """A new file for the output of torchrun."""
@@ -131,15 +169,24 @@ class Scene:
         if found == self.digests:
             return f"the same digests in all {self.epochs} epochs"
         different = [
-            epoch for epoch, pair in enumerate(zip(found, self.digests, strict=False), 1) if len(set(pair)) > 1
+            epoch
+            for epoch, pair in enumerate(zip(found, self.digests, strict=False), 1)
+            if len(set(pair)) > 1
         ]
-        return f"{len(found)} of {self.epochs} epochs, first difference in epoch {min(different, default=None)}"
+        return (
+            f"{len(found)} of {self.epochs} epochs, first difference in epoch"
+            f" {min(different, default=None)}"
+        )
 
     def finish(self, name: str, options: list[str], machine: Machine | None = None) -> str:
         """Resume a run to its end, and compare its digests."""
         with Launched(self.resume(name), self.log(name), options, machine) as launched:
             status = launched.wait(300)
-        return self.compare(name) if status == 0 else f"resuming ended with {status}: {launched.text()[-500:]}"
+        return (
+            self.compare(name)
+            if status == 0
+            else f"resuming ended with {status}: {launched.text()[-500:]}"
+        )
 
     @property
     def same(self) -> str:
@@ -149,18 +196,22 @@ class Scene:
 
 def find_message(launched: Launched) -> str:
     """Find lamina's message about a lost process."""
-    found = re.findall(r"^(?:\[[^\]]*\]:)?lamina(?: \(rank \d+\))?: .*$", launched.text(), flags=re.MULTILINE)
+    found = re.findall(
+        r"^(?:\[[^\]]*\]:)?lamina(?: \(rank \d+\))?: .*$", launched.text(), flags=re.MULTILINE
+    )
     return found[-1] if found else "no message"
 
 
 def find_statuses(launched: Launched) -> dict[int, int]:
     """The exit statuses of the workers that torchrun reports, by rank."""
-    found = re.findall(r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+)", launched.text())
+    found = re.findall(
+        r"rank\s*: (\d+) \(local_rank: \d+\)\s+exitcode\s*: (-?\d+)", launched.text()
+    )
     return {int(rank): int(status) for rank, status in found}
 
 
 def kill_again_and_again(scene: Scene, kills: int, seed: int) -> Iterator[Row]:
-    """Kill a random worker at a random moment of a random step, and resume with another number of processes."""
+    """Kill a random worker at a random moment, and resume with another number of processes."""
     chance = random.Random(seed)
     began, processes, done = time.monotonic(), chance.randint(1, LANES), list[int]()
     words = scene.words("killed")
@@ -168,14 +219,19 @@ def kill_again_and_again(scene: Scene, kills: int, seed: int) -> Iterator[Row]:
         rank = chance.randrange(processes)
         lanes = (rank + 1) * LANES // processes - rank * LANES // processes
         moment = f"{rank}:{chance.randint(1, STEPS * lanes)}:{chance.uniform(0, 40):.1f}"
-        with Launched(words, scene.log("killed"), alone(processes), variables={"KILL": moment}) as launched:
+        with Launched(
+            words, scene.log("killed"), alone(processes), variables={"KILL": moment}
+        ) as launched:
             status = launched.wait(TIMEOUT_SECONDS + 60)
         if status != 1 or find_statuses(launched).get(rank) != -signal.SIGKILL:
             yield Row(
-                "SIGKILL of a worker", "torchrun ends with 1",
-                f"kill {len(done) + 1} ({moment} of {processes}): {status}, {launched.text()[-500:]}",
-                False, time.monotonic() - began,
-            )  # fmt: skip
+                "SIGKILL of a worker",
+                "torchrun ends with 1",
+                f"kill {len(done) + 1} ({moment} of {processes}): {status}, "
+                f"{launched.text()[-500:]}",
+                False,
+                time.monotonic() - began,
+            )
             return
         done.append(processes)
         if (scene.folder / "runs/killed/state.safetensors").exists():
@@ -200,30 +256,42 @@ def stop_a_worker(scene: Scene) -> Iterator[Row]:
         others = [workers[0], workers[2]]
         seconds = wait_until(lambda: not any(map(is_running, others)), IN_TIME + 60)
         launched.wait(60)
-    found = f"{'not' if seconds is None else f'{seconds:.0f} s'}, {find_statuses(launched)}: {find_message(launched)}"
+    found = (
+        f"{'not' if seconds is None else f'{seconds:.0f} s'}, {find_statuses(launched)}:"
+        f" {find_message(launched)}"
+    )
     # torchrun ends the others by SIGTERM as soon as one has ended.
     ends = {find_statuses(launched).get(rank) for rank in (0, 2)}
     is_expected = seconds is not None and seconds <= IN_TIME and 75 in ends <= {75, -signal.SIGTERM}
     yield Row(
-        "SIGSTOP of rank 1 of 3", f"the others end within {IN_TIME:.0f} s, the first with 75, and name rank 1", found,
-        is_expected and "from rank 1 of 3" in launched.text(), time.monotonic() - began,
-    )  # fmt: skip
+        "SIGSTOP of rank 1 of 3",
+        f"the others end within {IN_TIME:.0f} s, the first with 75, and name rank 1",
+        found,
+        is_expected and "from rank 1 of 3" in launched.text(),
+        time.monotonic() - began,
+    )
     found = scene.finish("stopped", alone(2))
     yield Row("resumed by 2", scene.same, found, found == scene.same, time.monotonic() - began)
 
 
 def on_two_machines(
-    scene: Scene, name: str, what: str, break_it: Callable[[Machine, Launched], None], names: dict[int, str]
+    scene: Scene,
+    name: str,
+    what: str,
+    break_it: Callable[[Machine, Launched], None],
+    names: dict[int, str],
 ) -> Iterator[Row]:
     """Train on two machines, inject a fault, check how the remaining workers end, and resume.
 
-    ``break_it`` receives the second machine and the torchrun of the first. ``names`` maps each remaining machine to a
-    part of its expected message.
+    ``break_it`` receives the second machine and the torchrun of the first. ``names`` maps each
+    remaining machine to a part of its expected message.
     """
     with join_machines(2) as machines, ExitStack() as stack:
         launched = [
             stack.enter_context(
-                Launched(scene.words(name), scene.log(name), among(2, machines[0], number == 0), machine)
+                Launched(
+                    scene.words(name), scene.log(name), among(2, machines[0], number == 0), machine
+                )
             )
             for number, machine in enumerate(machines)
         ]
@@ -236,8 +304,12 @@ def on_two_machines(
         while len(seconds) < len(names) and time.monotonic() < began + 3 * IN_TIME:
             for each in names:
                 if each not in seconds and not is_running(workers[each]):
-                    seconds[each], statuses[each] = time.monotonic() - began, read_status(workers[each])
-            time.sleep(0.005)  # read the status before torchrun, which may not report it, reaps the worker
+                    seconds[each], statuses[each] = (
+                        time.monotonic() - began,
+                        read_status(workers[each]),
+                    )
+            # read the status before torchrun, which may not report it, reaps the worker
+            time.sleep(0.005)
         for each, words in names.items():
             took, message = seconds.get(each), find_message(launched[each])
             end = "did not end" if took is None else f"{took:.0f} s"
@@ -245,11 +317,12 @@ def on_two_machines(
             status = find_statuses(launched[each]).get(each, statuses.get(each))
             waits = "" if has_ended else f" (torchrun there has not ended {PATIENCE:.0f} s later)"
             yield Row(
-                f"{what}: worker of machine {each + 1}", f"ends within {IN_TIME:.0f} s with 75 and “{words}”",
+                f"{what}: worker of machine {each + 1}",
+                f"ends within {IN_TIME:.0f} s with 75 and “{words}”",
                 f"{end} with {status}{waits}: {message}",
                 took is not None and took <= IN_TIME and status == 75 and words in message,
                 time.monotonic() - began,
-            )  # fmt: skip
+            )
         for one in launched:
             one.end()
         began, last = time.monotonic(), max(names)
@@ -259,31 +332,47 @@ def on_two_machines(
 
 
 def kill_one_of_two_agents(scene: Scene, killed: int) -> Iterator[Row]:
-    """Kill a worker of one of two agents with ``--max-restarts``: each agent counts its own restarts."""
+    """Kill a worker of one of two agents with ``--max-restarts``: each agent counts its own."""
     name = f"agent-{killed + 1}"
     with ExitStack() as stack:
         launched = [
             stack.enter_context(
                 Launched(
-                    scene.words(name), scene.log(name),
-                    [*among(2, None, number == 0), "--max-restarts", "3", "--local-addr", "127.0.0.1"],
+                    scene.words(name),
+                    scene.log(name),
+                    [
+                        *among(2, None, number == 0),
+                        "--max-restarts",
+                        "3",
+                        "--local-addr",
+                        "127.0.0.1",
+                    ],
                 )
             )
             for number in range(2)
-        ]  # fmt: skip
+        ]
         leader = wait_for_any(launched, EPOCH, 2)
         began = time.monotonic()
         victim = leader if killed == 0 else 1 - leader
         for process in launched[victim].workers().values():
             os.kill(process, signal.SIGKILL)
-        statuses = [each.wait(max(1.0, began + 5 * IN_TIME - time.monotonic())) for each in launched]
+        statuses = [
+            each.wait(max(1.0, began + 5 * IN_TIME - time.monotonic())) for each in launched
+        ]
         messages = {find_message(each) for each in launched}
     is_expected = statuses == [0, 0]
-    found = scene.compare(name) if is_expected else f"torchrun ended with {statuses}: {' '.join(sorted(messages))}"
+    found = (
+        scene.compare(name)
+        if is_expected
+        else f"torchrun ended with {statuses}: {' '.join(sorted(messages))}"
+    )
     yield Row(
-        f"two agents with --max-restarts 3, worker of rank {killed} killed", scene.same, found, found == scene.same,
+        f"two agents with --max-restarts 3, worker of rank {killed} killed",
+        scene.same,
+        found,
+        found == scene.same,
         time.monotonic() - began,
-    )  # fmt: skip
+    )
 
 
 def wait_for_any(launched: list[Launched], text: str, times: int) -> int:
@@ -302,9 +391,12 @@ def train_undisturbed(folder: Path, epochs: int) -> Scene:
     (folder / "counted.py").write_text(MODULE, encoding="utf-8")
     scene = Scene(folder, epochs, ())
     done = subprocess.run(
-        [sys.executable, *scene.words("undisturbed")], capture_output=True, text=True, check=False,
+        [sys.executable, *scene.words("undisturbed")],
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     if done.returncode:
         raise ValueError(f"the undisturbed training failed:\n{done.stderr[-2000:]}")
     return Scene(folder, epochs, scene.read_digests("undisturbed"))
@@ -317,7 +409,7 @@ def main(
     logs: Path | None = None,
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
 ) -> None:
-    """Inject faults and compare the results with the expected ones; the exit status is 1 if any differs.
+    """Inject faults and compare the results with the expected ones; exit with 1 if any differs.
 
     Args:
         kills: number of workers to kill, one after another.
@@ -345,7 +437,9 @@ def main(
             lambda _, launched: launched.end(),
             {1: "rendezvous host at 10.77.0.1"},
         ),
-        "agents": lambda scene: (row for killed in (1, 0) for row in kill_one_of_two_agents(scene, killed)),
+        "agents": lambda scene: (
+            row for killed in (1, 0) for row in kill_one_of_two_agents(scene, killed)
+        ),
     }
     table = Table("what", "expected", "found", "seconds")
     is_all_expected = True
@@ -365,7 +459,10 @@ def main(
                 console.print(f"{part} left out: {hindrance}")
                 continue
             for row in makers[part](scene):
-                console.print(f"{'as expected' if row.is_as_expected else 'NOT as expected'}: {row.what}: {row.found}")
+                console.print(
+                    f"{'as expected' if row.is_as_expected else 'NOT as expected'}: {row.what}:"
+                    f" {row.found}"
+                )
                 is_all_expected &= row.is_as_expected
                 table.add_row(row.what, row.expected, row.found, f"{row.seconds:.0f}")
                 if json_path is not None:

@@ -1,9 +1,10 @@
 """Fifty training images per class: pretrained EfficientNet-Lite0 and ``cnn-m`` from random weights.
 
-Each seed draws training images from CIFAR-10; all test images are evaluated once, at the end. EfficientNet-Lite0
-starts from the ImageNet weights that the extra lamina[pretrained] installs. It is trained with the recipe ``default``
-(a fitted head, then all layers), on enlarged images. ``cnn-m`` uses its own recipe with
-batches of 50 and 30 epochs, which were best on held-out images. ImageNet contains images of all ten classes.
+Each seed draws training images from CIFAR-10; all test images are evaluated once, at the end.
+EfficientNet-Lite0 starts from the ImageNet weights that the extra lamina[pretrained] installs. It
+is trained with the recipe ``default`` (a fitted head, then all layers), on enlarged images.
+``cnn-m`` uses its own recipe with batches of 50 and 30 epochs, which were best on held-out images.
+ImageNet contains images of all ten classes.
 
 Seconds are training steps only, without decoding and evaluation.
 
@@ -130,7 +131,8 @@ def main(
     Args:
         seeds: number of draws of images.
         images_per_class: training images per class.
-        sizes: image sizes for EfficientNet-Lite0 in px, separated by commas; cnn-m gets the images at 32 px.
+        sizes: image sizes for EfficientNet-Lite0 in px, separated by commas; cnn-m gets the images
+            at 32 px.
         test_count: number of test images, spread evenly, for a quick trial; by default all.
         json_path: file for the results, one JSON object per line.
     """
@@ -148,9 +150,15 @@ def main(
             os.environ["LAMINA_CACHE"] = str(Path(place) / f"cache-{seed}")
             source = write_source(data, test, images_per_class, seed, Path(place) / f"seed-{seed}")
             for side, recipe_name in [(32, ""), *((side, "default") for side in sides)]:
-                how = f"lite0, {recipe_name}, {side} px" if recipe_name else f"cnn-m from random weights, {side} px"
+                how = (
+                    f"lite0, {recipe_name}, {side} px"
+                    if recipe_name
+                    else f"cnn-m from random weights, {side} px"
+                )
                 preparation = Preparation(size_px=side, val_fraction=0.0)
-                rows.append(train_and_test(how, recipe_name, load_data(str(source), preparation), seed))
+                rows.append(
+                    train_and_test(how, recipe_name, load_data(str(source), preparation), seed)
+                )
                 print(json.dumps(dataclasses.asdict(rows[-1])), file=sys.stderr)
                 if json_path is not None:
                     append_row(json_path, rows[-1])

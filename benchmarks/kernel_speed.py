@@ -1,8 +1,8 @@
-"""The C functions of ``lamina.kernels`` and torch's layers: single layers, and whole training steps.
+"""The C functions of ``lamina.kernels`` and torch's layers: single layers and training steps.
 
-Layers: batch norm and LeakyReLU of the article's CNN at batch 100, and the max pools, batch norms and ReLUs of cnn-s at
-batch 500, forward and backward. Steps: nets with kernels on and off. Both take turns, so a slow minute affects both.
-Results are medians over the turns.
+Layers: batch norm and LeakyReLU of the article's CNN at batch 100, and the max pools, batch norms
+and ReLUs of cnn-s at batch 500, forward and backward. Steps: nets with kernels on and off. Both
+take turns, so a slow minute affects both. Results are medians over the turns.
 
     python benchmarks/kernel_speed.py --json kernel_speed.json
 """
@@ -60,8 +60,10 @@ class Row:
         return self.torch_seconds / self.kernel_seconds
 
 
-def time_layers(shape: tuple[int, ...], dtype: torch.dtype, kernels: Kernels) -> tuple[Callable[[], float], ...]:
-    """Functions that return the seconds of a forward and backward pass with torch's layers and with the kernel."""
+def time_layers(
+    shape: tuple[int, ...], dtype: torch.dtype, kernels: Kernels
+) -> tuple[Callable[[], float], ...]:
+    """Functions that time a forward and backward pass, with torch's layers and with the kernel."""
     pools = shape[0] == 500
     layers = [nn.BatchNorm2d(shape[1]), nn.ReLU() if pools else nn.LeakyReLU()]
     layers = [nn.MaxPool2d(2), *layers] if pools else layers
@@ -78,15 +80,22 @@ def time_layers(shape: tuple[int, ...], dtype: torch.dtype, kernels: Kernels) ->
     return (lambda: measure(nn.Sequential(*layers)), lambda: measure(NormAct(layers, kernels)))
 
 
-def time_steps(net: str, images: Images, recipe: Recipe, precision: str) -> tuple[Callable[[], float], ...]:
+def time_steps(
+    net: str, images: Images, recipe: Recipe, precision: str
+) -> tuple[Callable[[], float], ...]:
     """Functions that return the seconds of a training step without and with kernels."""
-    some = images.take_evenly(8 * STEPS * recipe.batch_size)  # so that each event comes after STEPS steps
+    # so that each event comes after STEPS steps
+    some = images.take_evenly(8 * STEPS * recipe.batch_size)
     chosen = Precision(precision, "as requested")
 
     def begin(level: str) -> Callable[[], float]:
         before = os.environ.get(VARIABLE, "auto")
         os.environ[VARIABLE] = level or before
-        events = iter(Training(load_net(net), some, recipe, device="cpu", precision=chosen, steps_per_record=STEPS))
+        events = iter(
+            Training(
+                load_net(net), some, recipe, device="cpu", precision=chosen, steps_per_record=STEPS
+            )
+        )
         os.environ[VARIABLE] = before
         return lambda: measure(events)
 
@@ -98,8 +107,11 @@ def time_steps(net: str, images: Images, recipe: Recipe, precision: str) -> tupl
     return begin("off"), begin("")
 
 
-def take_turns(name: str, precision: str, sides: tuple[Callable[[], float], ...], turns: int) -> Row:
-    seconds = [[side() for side in sides] for _ in range(turns + 1)][1:]  # the first turn is warm-up
+def take_turns(
+    name: str, precision: str, sides: tuple[Callable[[], float], ...], turns: int
+) -> Row:
+    # the first turn is warm-up
+    seconds = [[side() for side in sides] for _ in range(turns + 1)][1:]
     return Row(name, precision, *(statistics.median(side) for side in zip(*seconds, strict=True)))
 
 
@@ -119,7 +131,9 @@ def main(
     """
     kernels = find_kernels()
     if not isinstance(kernels, Kernels):
-        raise LaminaError(f"The kernels are {kernels}. Build them with make install, on a processor with AVX2.")
+        raise LaminaError(
+            f"The kernels are {kernels}. Build them with make install, on a processor with AVX2."
+        )
     keep_freed_memory()
     machine = describe_machine()
     print(f"{machine.processor}, {machine.threads} threads, kernels {kernels}")
@@ -133,7 +147,9 @@ def main(
         net_name, recipe = read_entry(net)
         recipe = dataclasses.replace(recipe, epochs=100)
         rows += [
-            take_turns(f"step of {net}", precision, time_steps(net_name, images, recipe, precision), turns)
+            take_turns(
+                f"step of {net}", precision, time_steps(net_name, images, recipe, precision), turns
+            )
             for precision in precisions
         ]
     table = Table("layers or step", "precision", "torch ms", "kernels ms", "ratio")
@@ -142,7 +158,11 @@ def main(
         table.add_row(row.name, row.precision, *times, f"{row.ratio:.2f}")
     Console().print(table)
     if json is not None:
-        about = {"processor": machine.processor, "threads": machine.threads, "kernels": str(kernels)}
+        about = {
+            "processor": machine.processor,
+            "threads": machine.threads,
+            "kernels": str(kernels),
+        }
         lines = ({**about, **dataclasses.asdict(row), "ratio": row.ratio} for row in rows)
         json.write_text("".join(json_format.dumps(line) + "\n" for line in lines), encoding="utf-8")
 

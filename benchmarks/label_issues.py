@@ -1,14 +1,15 @@
-"""Injected label errors and near-duplicates among CIFAR-10's training images: precision, recall and seconds.
+"""Finding injected label errors and near-duplicates in CIFAR-10: precision, recall and seconds.
 
-For label errors, a fraction of the labels is exchanged between images of different classes. The result is compared
-with the exchanged labels; CIFAR-10's own few label errors count as correct labels. For near-duplicates, copies of some
-images are added: translated by 1 or 2 px, mirrored, saved as JPEG of quality 50, or with brightness, contrast and color
-changed by up to 10 %.
+For label errors, a fraction of the labels is exchanged between images of different classes. The
+result is compared with the exchanged labels; CIFAR-10's own few label errors count as correct
+labels. For near-duplicates, copies of some images are added: translated by 1 or 2 px, mirrored,
+saved as JPEG of quality 50, or with brightness, contrast and color changed by up to 10 %.
 
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 2000
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 2000 --scratch
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py labels --a-class 5000 --classes 10
-    LAMINA_CIFAR10=cifar10-images.zip python benchmarks/label_issues.py duplicates --images 10000 --pairs 300
+    export LAMINA_CIFAR10=cifar10-images.zip
+    python benchmarks/label_issues.py labels --a-class 2000
+    python benchmarks/label_issues.py labels --a-class 2000 --scratch
+    python benchmarks/label_issues.py labels --a-class 5000 --classes 10
+    python benchmarks/label_issues.py duplicates --images 10000 --pairs 300
 """
 
 from __future__ import annotations
@@ -61,7 +62,10 @@ def find_labels(
     have_errors = noisy.targets != clean.targets
     print(f"{len(noisy):,} images, {' and '.join(map(str, plans))}")
     row: dict[str, Any] = {"images": len(noisy), "plans": [str(plan) for plan in plans]}
-    for name, find in (("confident learning", select_by_confident_learning), ("disagreement", find_disagreements)):
+    for name, find in (
+        ("confident learning", select_by_confident_learning),
+        ("disagreement", find_disagreements),
+    ):
         rows = find(probabilities, noisy.targets).rows
         found = int(have_errors[rows].sum())
         precision, recall = found / max(1, len(rows)), float(found / have_errors.sum())
@@ -72,9 +76,20 @@ def find_labels(
         row[name] = {"flagged": len(rows), "precision": precision, "recall": recall}
     accuracy = float((probabilities.argmax(axis=1) == clean.targets).mean())
     agreement = measure_agreement(noisy, probabilities).value
-    print(f"held-out accuracy on the true labels {accuracy:.4f}, agreement with the given labels {agreement:.4f}")
-    print(f"{seconds:.1f} s ({compared:.1f} s of it for near-duplicates), {cpu:.1f} s of processor time")
-    return row | {"held_out_accuracy": accuracy, "agreement": agreement, "seconds": seconds, "processor_seconds": cpu}
+    print(
+        f"held-out accuracy on the true labels {accuracy:.4f}, agreement with the given labels"
+        f" {agreement:.4f}"
+    )
+    print(
+        f"{seconds:.1f} s ({compared:.1f} s of it for near-duplicates), {cpu:.1f} s of processor"
+        " time"
+    )
+    return row | {
+        "held_out_accuracy": accuracy,
+        "agreement": agreement,
+        "seconds": seconds,
+        "processor_seconds": cpu,
+    }
 
 
 def change(pixels: np.ndarray, how: str, random: np.random.Generator) -> np.ndarray:
@@ -102,7 +117,10 @@ def find_duplicates(images: int, pairs: int, seed: int) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     pixels = data.train.pixels[random.permutation(len(data.train))[: images - pairs]]
     first = random.permutation(len(pixels))[:pairs].tolist()
-    copies = [change(np.asarray(pixels[row]), CHANGES[place % 4], random) for place, row in enumerate(first)]
+    copies = [
+        change(np.asarray(pixels[row]), CHANGES[place % 4], random)
+        for place, row in enumerate(first)
+    ]
     injected = {(row, len(pixels) + place): CHANGES[place % 4] for place, row in enumerate(first)}
     started, cpu = time.perf_counter(), time.process_time()
     found = find_near_duplicates(np.concatenate([pixels, np.stack(copies)]))
@@ -149,7 +167,9 @@ def main(
     else:
         row = find_duplicates(images, pairs, seed)
     if json is not None:
-        json.write_text(json_format.dumps({"injected": what, "seed": seed, **row}) + "\n", encoding="utf-8")
+        json.write_text(
+            json_format.dumps({"injected": what, "seed": seed, **row}) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

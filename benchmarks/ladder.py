@@ -1,17 +1,21 @@
-"""Accuracy and training time of nets and recipes of the zoo, as a table and a figure.
+r"""Accuracy and training time of nets and recipes of the zoo, as a table and a figure.
 
-Every training is a process, ``lamina train NET --recipe NAME --json``; all nets take turns, one seed at a time. Test
-accuracy is measured after the last epoch. Mean and 95 % interval are over the seeds.
+Every training is a process, ``lamina train NET --recipe NAME --json``; all nets take turns, one
+seed at a time. Test accuracy is measured after the last epoch. Mean and 95 % interval are over the
+seeds.
 
-"s to T %" is the time from the command to the printed test accuracy if that is at least T, including start-up, loading
-and evaluation. If a seed does not reach the target, the table has the number of seeds that do.
+"s to T %" is the time from the command to the printed test accuracy if that is at least T,
+including start-up, loading and evaluation. If a seed does not reach the target, the table has the
+number of seeds that do.
 
-"with --tta" is ``lamina evaluate RUN --tta``: uncertain images are also evaluated mirrored and translated.
+"with --tta" is ``lamina evaluate RUN --tta``: uncertain images are also evaluated mirrored and
+translated.
 
-``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py; its seconds are training
-only, and it evaluates six views of every image.
+``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py; its
+seconds are training only, and it evaluates six views of every image.
 
-    python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 --json ladder.json --png ladder.png
+    python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 \
+        --json ladder.json --png ladder.png
 """
 
 from __future__ import annotations
@@ -26,7 +30,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from article import ARTICLE, extract_script, instrument_script, train_by_script, write_images, write_subset
+from article import (
+    ARTICLE,
+    extract_script,
+    instrument_script,
+    train_by_script,
+    write_images,
+    write_subset,
+)
 from processes import LAMINA, append_row, run_process, train_by_lamina
 from record import BATCH_SIZE as RECORD_BATCH_SIZE
 from rich.console import Console
@@ -52,7 +63,8 @@ class Row:
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
         views_accuracy: with test-time augmentation; ``None`` without.
-        target_seconds: from the command to the printed test accuracy; ``None`` if that is below the target.
+        target_seconds: from the command to the printed test accuracy; ``None`` if that is below the
+            target.
     """
 
     who: str
@@ -65,7 +77,9 @@ class Row:
     target_seconds: float | None
 
 
-def train_with_lamina(who: str, seed: int, epochs: int | None, target: float, data: str, runs: Path) -> Row:
+def train_with_lamina(
+    who: str, seed: int, epochs: int | None, target: float, data: str, runs: Path
+) -> Row:
     net, _, recipe = who.partition(":")
     options = {"--recipe": recipe, "--data": data, "--seed": seed, "--runs-dir": runs}
     training = train_by_lamina(net, options | ({"--epochs": epochs} if epochs else {}))
@@ -89,13 +103,24 @@ def evaluate_by_views(run: str) -> float:
     return accuracy
 
 
-def train_with_article(article: Path, seed: int, epochs: int | None, target: float, arrays_file: Path) -> Row:
+def train_with_article(
+    article: Path, seed: int, epochs: int | None, target: float, arrays_file: Path
+) -> Row:
     script, count = arrays_file.with_name("article-cnn.py"), epochs or ARTICLE_EPOCHS
     text = extract_script(article.read_text(encoding="utf-8"), "cnn")
     script.write_text(instrument_script(text, arrays_file, seed, count), encoding="utf-8")
     done = train_by_script(script, "cnn", seed, count)
     reached = done.printed_seconds if done.test_accuracy >= target else None
-    return Row(BY_ARTICLE, seed, count, done.epochs_seconds, done.process_seconds, done.test_accuracy, None, reached)
+    return Row(
+        BY_ARTICLE,
+        seed,
+        count,
+        done.epochs_seconds,
+        done.process_seconds,
+        done.test_accuracy,
+        None,
+        reached,
+    )
 
 
 def train_with_record(seed: int, epochs: int | None, images: int | None, folder: Path) -> Row:
@@ -106,7 +131,12 @@ def train_with_record(seed: int, epochs: int | None, images: int | None, folder:
         "--epochs": epochs,
         "--images": None if images is None else max(images, RECORD_BATCH_SIZE),
     }
-    words = (str(word) for option, value in options.items() if value is not None for word in (option, value))
+    words = (
+        str(word)
+        for option, value in options.items()
+        if value is not None
+        for word in (option, value)
+    )
     done = run_process([sys.executable, str(Path(__file__).with_name("record.py")), *words])
     row = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     return Row(
@@ -124,8 +154,17 @@ def train_with_record(seed: int, epochs: int | None, images: int | None, folder:
 def tabulate(rows: Sequence[Row], target: float) -> Table:
     """Tabulate mean accuracy with its interval, and median seconds, fastest training first."""
     seeds = len({row.seed for row in rows})
-    table = Table(title=f"{seeds} seeds; ± is the 95 % interval of the mean" if seeds > 1 else "1 seed")
-    for head in ("net", "accuracy", "with --tta", "train s", "process s", f"s to {100 * target:g} %"):
+    table = Table(
+        title=f"{seeds} seeds; ± is the 95 % interval of the mean" if seeds > 1 else "1 seed"
+    )
+    for head in (
+        "net",
+        "accuracy",
+        "with --tta",
+        "train s",
+        "process s",
+        f"s to {100 * target:g} %",
+    ):
         table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
     for who, side in group(rows).items():
         accuracy = mean_interval([100 * row.test_accuracy for row in side])
@@ -142,7 +181,7 @@ def tabulate(rows: Sequence[Row], target: float) -> Table:
 
 
 def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
-    """Compare the seconds of each net with those of the article's script and the published recipe."""
+    """Compare each net's seconds with the article's script and the published recipe."""
     sides, lines = group(rows), []
     article, record = sides.pop(BY_ARTICLE, []), sides.pop(BY_RECORD, [])
     for who, side in sides.items():
@@ -159,8 +198,8 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
             share = median_train_seconds(side) / median_train_seconds(record)
             points = 100 * (mean_views_accuracy(side) - mean_views_accuracy(record))
             lines.append(
-                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points of its "
-                "accuracy, both with test-time augmentation"
+                f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points"
+                " of its accuracy, both with test-time augmentation"
             )
     return lines
 
@@ -170,7 +209,7 @@ def mean_views_accuracy(side: Sequence[Row]) -> float:
 
 
 def tell_target(side: Sequence[Row]) -> str:
-    """The median seconds to the target if every seed reached it, else the number of seeds that did."""
+    """The median seconds to the target if every seed reached it, else how many seeds did."""
     if side[0].who == BY_RECORD:
         return "–"
     reached = [row.target_seconds for row in side if row.target_seconds is not None]
@@ -181,7 +220,10 @@ def tell_target(side: Sequence[Row]) -> str:
 
 def group(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Group rows by net, fastest training first."""
-    sides = {who: [row for row in rows if row.who == who] for who in dict.fromkeys(row.who for row in rows)}
+    sides = {
+        who: [row for row in rows if row.who == who]
+        for who in dict.fromkeys(row.who for row in rows)
+    }
     return dict(sorted(sides.items(), key=lambda item: median_train_seconds(item[1])))
 
 
@@ -190,7 +232,7 @@ def median_train_seconds(side: Sequence[Row]) -> float:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw mean accuracy with its interval over training seconds (log scale), and a dot for each seed."""
+    """Draw mean accuracy and its interval over training seconds (log scale), with all seeds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FormatStrFormatter
@@ -208,7 +250,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.plot(*zip(*every, strict=True), marker=".", linestyle="none", color=color, alpha=0.5)
         # Labels alternate above and below, as neighbors may be close.
         offset = (7, 4 if place % 2 else -13)
-        axes.annotate(who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=color)
+        axes.annotate(
+            who, (seconds, accuracy.mean), textcoords="offset points", xytext=offset, color=color
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes.set_xlabel("training time in seconds, median of the seeds")
@@ -241,7 +285,7 @@ def main(
     json_path: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     png: Path | None = None,
 ) -> None:
-    """Train nets of the zoo with several seeds: accuracy, seconds, and seconds to a target accuracy.
+    """Train nets of the zoo with several seeds: accuracy, seconds, seconds to a target accuracy.
 
     Args:
         nets: nets of the zoo, separated by commas; NET:RECIPE selects one recipe, NET all of them.
@@ -249,7 +293,8 @@ def main(
         first_seed: the first seed.
         target: test accuracy to reach, a fraction.
         epochs: number of epochs, instead of the recipe's.
-        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        images: approximate number of training and of test images; for a quick trial without
+            meaningful results.
         with_article: also train with the article's CNN script.
         with_record: also train with the published 94 % recipe, benchmarks/record.py.
         article: Markdown file of the article.

@@ -1,7 +1,8 @@
 """Emulated machines: network namespaces joined by a switch, and the torchrun processes on them.
 
-Each machine has one cable, a veth pair, to a bridge in its own namespace. The cable can be cut, or slowed down in both
-directions with tc's tbf. The real network is not touched, and everything is removed when the program ends.
+Each machine has one cable, a veth pair, to a bridge in its own namespace. The cable can be cut, or
+slowed down in both directions with tc's tbf. The real network is not touched, and everything is
+removed when the program ends.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 PORT = 29500
 MARK = "LAMINA_BENCHMARK"
-"""Environment variable of all processes started here, by which remaining ones are found and ended."""
+"""Environment variable that marks all processes started here, to find and end remaining ones."""
 
 
 def find_hindrance() -> str | None:
@@ -35,7 +36,9 @@ def find_hindrance() -> str | None:
 
 def call(*words: object) -> None:
     """Run a command that must succeed."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise OSError(f"{' '.join(map(str, words))} failed: {done.stderr.strip()}")
 
@@ -60,7 +63,16 @@ class Machine:
 
     def limit(self, gigabits: float) -> None:
         """Limit the cable to ``gigabits`` Gbit/s in each direction."""
-        words = ("root", "tbf", "rate", f"{round(1000 * gigabits)}mbit", "burst", "256kb", "latency", "50ms")
+        words = (
+            "root",
+            "tbf",
+            "rate",
+            f"{round(1000 * gigabits)}mbit",
+            "burst",
+            "256kb",
+            "latency",
+            "50ms",
+        )
         call("tc", "-n", self.name, "qdisc", "replace", "dev", "eth0", *words)
         call("tc", "-n", self.switch, "qdisc", "replace", "dev", self.port, *words)
 
@@ -71,7 +83,8 @@ def join_machines(count: int) -> Iterator[tuple[Machine, ...]]:
     tag = uuid.uuid4().hex[:6]
     switch = f"lamina-{tag}"
     machines = tuple(
-        Machine(f"{switch}-{number}", f"10.77.0.{number}", switch, f"port{number}") for number in range(1, count + 1)
+        Machine(f"{switch}-{number}", f"10.77.0.{number}", switch, f"port{number}")
+        for number in range(1, count + 1)
     )
     try:
         call("ip", "netns", "add", switch)
@@ -103,7 +116,10 @@ def read_environment(process: int) -> dict[str, str]:
 def is_running(process: int) -> bool:
     """Whether a process is running; a zombie is not."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in (
+            "Z",
+            "X",
+        )
     except OSError:
         return False
 
@@ -118,7 +134,7 @@ def read_status(process: int) -> int | None:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> float | None:
-    """Wait until a condition holds and return the seconds; ``None`` if it does not within ``seconds``."""
+    """Wait until a condition holds; return the seconds, or ``None`` if it takes too long."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() > began + seconds:
@@ -150,7 +166,12 @@ class Launched:
     def __post_init__(self) -> None:
         """Start it."""
         self.mark = uuid.uuid4().hex
-        environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": str(self.threads), MARK: self.mark}
+        environment = {
+            **os.environ,
+            "COLUMNS": "200",
+            "OMP_NUM_THREADS": str(self.threads),
+            MARK: self.mark,
+        }
         options = list(self.options)
         prefix: tuple[str, ...] = ()
         if self.machine is not None:
@@ -161,7 +182,10 @@ class Launched:
         self.began = time.monotonic()
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env={**environment, **self.variables}
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**environment, **self.variables},
             )
 
     def text(self) -> str:
@@ -171,12 +195,20 @@ class Launched:
     def processes(self) -> list[int]:
         """The running processes that this torchrun started."""
         found = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-        return [each for each in found if read_environment(each).get(MARK) == self.mark and is_running(each)]
+        return [
+            each
+            for each in found
+            if read_environment(each).get(MARK) == self.mark and is_running(each)
+        ]
 
     def workers(self) -> dict[int, int]:
         """The running workers by rank."""
         ranks = {each: read_environment(each).get("RANK") for each in self.processes()}
-        return {int(rank): process for process, rank in sorted(ranks.items(), reverse=True) if rank is not None}
+        return {
+            int(rank): process
+            for process, rank in sorted(ranks.items(), reverse=True)
+            if rank is not None
+        }
 
     def wait_for(self, text: str, seconds: float = 120.0, times: int = 1) -> None:
         """Wait until a text has been printed ``times`` times.
@@ -214,13 +246,23 @@ class Launched:
         self.end()
 
 
-def among(nodes: int, host: Machine | None = None, is_host: bool = False, per_node: int = 1) -> list[str]:
-    """Options of torchrun for several machines; the rendezvous is on ``host``, by default on this machine."""
+def among(
+    nodes: int, host: Machine | None = None, is_host: bool = False, per_node: int = 1
+) -> list[str]:
+    """Options of torchrun for several machines; ``host`` has the rendezvous, or this machine."""
     address = "127.0.0.1" if host is None else host.address
     return [
-        "--nnodes", str(nodes), "--nproc-per-node", str(per_node), "--rdzv-backend", "c10d", "--rdzv-endpoint",
-        f"{address}:{PORT}", "--rdzv-conf", f"is_host={int(is_host)}",
-    ]  # fmt: skip
+        "--nnodes",
+        str(nodes),
+        "--nproc-per-node",
+        str(per_node),
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"{address}:{PORT}",
+        "--rdzv-conf",
+        f"is_host={int(is_host)}",
+    ]
 
 
 def alone(processes: int) -> list[str]:

@@ -1,13 +1,14 @@
-"""The article's two nets trained by lamina and by other libraries: seconds per epoch, whole process, accuracy.
+"""The article's nets trained by lamina and other libraries: seconds per epoch, total, accuracy.
 
-Every library has a script in benchmarks/peer/, run by the Python of another virtual environment. All get the same
-layers, the same images as arrays in memory, the same batch size, and Adam with the same learning rate. The scripts use
-their library in the plain way and avoid what costs time: no worker processes, validation, logs or checkpoints. Names
-that end in "-bf16" use the library's own mixed precision, as lamina's ``--precision auto`` does where it is faster.
-"lamina-fp32" is lamina in float32, for a comparison in the same number format.
+Every library has a script in benchmarks/peer/, run by the Python of another virtual environment.
+All get the same layers, the same images as arrays in memory, the same batch size, and Adam with the
+same learning rate. The scripts use their library in the plain way and avoid what costs time: no
+worker processes, validation, logs or checkpoints. Names that end in "-bf16" use the library's own
+mixed precision, as lamina's ``--precision auto`` does where it is faster. "lamina-fp32" is lamina
+in float32, for a comparison in the same number format.
 
-The results are the median of the epochs after the first, which compiles and warms up, and the whole process. The
-accuracy shows that all train the same thing.
+The results are the median of the epochs after the first, which compiles and warms up, and the whole
+process. The accuracy shows that all train the same thing.
 
     python -m venv /tmp/peers && /tmp/peers/bin/pip install -r benchmarks/peers-requirements.txt
     python benchmarks/peers.py --python /tmp/peers/bin/python --turns 3 --json peers.json
@@ -88,20 +89,30 @@ class Row:
 def find_obstacle(python: Path, peer: Peer) -> str | None:
     """The reason why that Python cannot run the library; ``None`` if it can."""
     probe = [str(python), "-c", "; ".join(f"import {module}" for module in peer.modules)]
-    tried = subprocess.run(probe, capture_output=True, text=True, env={**os.environ, **peer.environment})
+    tried = subprocess.run(
+        probe, capture_output=True, text=True, env={**os.environ, **peer.environment}
+    )
     if tried.returncode == 0:
         return None
     reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
-    return "not installed" if reason.startswith("ModuleNotFoundError") else f"cannot be imported: {reason}"
+    return (
+        "not installed"
+        if reason.startswith("ModuleNotFoundError")
+        else f"cannot be imported: {reason}"
+    )
 
 
 def train_with_peer(name: str, python: Path, assignment: Assignment) -> Row:
     peer = PEERS[name]
     assignment = dataclasses.replace(assignment, precision=peer.precision)
-    finished = run_process([str(python), str(SCRIPTS / peer.script), *assignment.words()], peer.environment)
+    finished = run_process(
+        [str(python), str(SCRIPTS / peer.script), *assignment.words()], peer.environment
+    )
     result = json.loads(finished.lines[-1])
     seconds = tuple(result["epoch_seconds"])
-    return Row(name, assignment.net, assignment.seed, seconds, finished.seconds, result["test_accuracy"])
+    return Row(
+        name, assignment.net, assignment.seed, seconds, finished.seconds, result["test_accuracy"]
+    )
 
 
 def train_with_lamina(name: str, data: str, runs: Path, assignment: Assignment) -> Row:
@@ -116,7 +127,14 @@ def train_with_lamina(name: str, data: str, runs: Path, assignment: Assignment) 
     }
     training = train_by_lamina(assignment.net, options)
     seconds = tuple(epoch["train_seconds"] for epoch in training.epochs)
-    return Row(name, assignment.net, assignment.seed, seconds, training.seconds, training.result["test_accuracy"])
+    return Row(
+        name,
+        assignment.net,
+        assignment.seed,
+        seconds,
+        training.seconds,
+        training.result["test_accuracy"],
+    )
 
 
 def compare(rows: Sequence[Row], net: str) -> Table:
@@ -125,9 +143,14 @@ def compare(rows: Sequence[Row], net: str) -> Table:
     table.add_column("who", no_wrap=True)
     for head in ("epoch s", "÷ lamina", "process s", "÷ lamina", "test accuracy"):
         table.add_column(head, justify="right", no_wrap=True)
-    medians = {who: _medians(rows, net, who) for who in dict.fromkeys(row.who for row in rows if row.net == net)}
+    medians = {
+        who: _medians(rows, net, who)
+        for who in dict.fromkeys(row.who for row in rows if row.net == net)
+    }
     epoch, process, _ = medians["lamina"]
-    for who, (epoch_seconds, process_seconds, accuracy) in sorted(medians.items(), key=lambda item: item[1][0]):
+    for who, (epoch_seconds, process_seconds, accuracy) in sorted(
+        medians.items(), key=lambda item: item[1][0]
+    ):
         table.add_row(
             who,
             f"{epoch_seconds:.2f}",
@@ -144,14 +167,20 @@ def tell_fastest(rows: Sequence[Row]) -> list[str]:
     lines = []
     for net in dict.fromkeys(row.net for row in rows):
         epoch = {row.who: _medians(rows, net, row.who)[0] for row in rows if row.net == net}
-        sides = (("lamina", "fastest library", PEERS), ("lamina", "fastest library in fp32", _peers_in_fp32()))
+        sides = (
+            ("lamina", "fastest library", PEERS),
+            ("lamina", "fastest library in fp32", _peers_in_fp32()),
+        )
         if "lamina-fp32" in epoch:
             sides = (*sides, ("lamina-fp32", "fastest library in fp32", _peers_in_fp32()))
         for who, what, names in sides:
             peers = [name for name in names if name in epoch]
             if peers:
                 fastest = min(peers, key=epoch.__getitem__)
-                lines.append(f"{net}: {who} is {epoch[fastest] / epoch[who]:.2f}× as fast as {fastest}, the {what}")
+                lines.append(
+                    f"{net}: {who} is {epoch[fastest] / epoch[who]:.2f}× as fast as {fastest}, the"
+                    f" {what}"
+                )
     return lines
 
 
@@ -185,13 +214,15 @@ def main(
         peers: libraries, separated by commas.
         turns: number of trainings of each net by each library; turn t has seed t.
         epochs: number of epochs; the first is not counted.
-        images: approximate number of training and of test images; for a quick trial without meaningful results.
+        images: approximate number of training and of test images; for a quick trial without
+            meaningful results.
         json_path: file for the results, one JSON object per line.
     """
     wanted, wanted_nets = split_names(peers, PEERS), split_names(nets, ("mlp", "cnn"))
     if epochs < 2:
         raise SystemExit(
-            f"--epochs is {epochs}; it must be at least 2, because the first is not counted. Use --epochs 3."
+            f"--epochs is {epochs}; it must be at least 2, because the first is not counted. Use"
+            " --epochs 3."
         )
     absent: dict[str, str] = {}
     for name in wanted:
@@ -227,7 +258,10 @@ def main(
                     try:
                         keep(train_with_peer(name, python, assignment))
                     except subprocess.CalledProcessError as error:
-                        absent[name] = f"failed on {net} with exit status {error.returncode}; its output is above"
+                        absent[name] = (
+                            f"failed on {net} with exit status {error.returncode}; its output is"
+                            " above"
+                        )
     for net in wanted_nets:
         Console().print(compare(rows, net))
     for line in (*tell_fastest(rows), *(f"{name}: {reason}" for name, reason in absent.items())):
@@ -236,8 +270,9 @@ def main(
 
 def tell(row: Row) -> None:
     print(
-        f"{row.net} seed {row.seed} {row.who}: epochs {', '.join(f'{s:.2f}' for s in row.epoch_seconds)} s, "
-        f"process {row.process_seconds:.1f} s, test accuracy {row.test_accuracy:.2%}",
+        f"{row.net} seed {row.seed} {row.who}: epochs"
+        f" {', '.join(f'{s:.2f}' for s in row.epoch_seconds)} s, process {row.process_seconds:.1f}"
+        f" s, test accuracy {row.test_accuracy:.2%}",
         file=sys.stderr,
     )
 

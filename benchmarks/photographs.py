@@ -17,7 +17,7 @@ WORLD_PX = 1500
 
 
 def draw_folder(folder: Path, count: int, seed: int = 0) -> Path:
-    """Draw ``count`` images of 500×375 px into class folders of train/ and test/; equal for equal seeds."""
+    """Draw ``count`` images of 500×375 px into train/ and test/; equal for equal seeds."""
     for split in ("train", "test"):
         for number in range(CLASSES):
             (folder / split / f"class-{number}").mkdir(parents=True, exist_ok=True)
@@ -33,29 +33,38 @@ def write_photograph(folder: Path, seed: int, number: int) -> None:
 
 
 def draw_photograph(seed: int, number: int) -> bytes:
-    """Draw one JPEG of quality 85 to 90: a section of 1/f noise, with polygons and grain over it."""
+    """Draw a JPEG of quality 85 to 90: 1/f noise, with polygons and grain over it."""
     random = np.random.default_rng((seed, number))
     world, grain = draw_world(seed), draw_grain(seed)
     top, left = random.integers(0, WORLD_PX - HEIGHT_PX), random.integers(0, WORLD_PX - WIDTH_PX)
     scene = Image.fromarray(world[top : top + HEIGHT_PX, left : left + WIDTH_PX])
     pen = ImageDraw.Draw(scene)
     for _ in range(random.integers(3, 12)):
-        corners = random.integers((-50, -50), (WIDTH_PX + 50, HEIGHT_PX + 50), (random.integers(3, 7), 2))
+        corners = random.integers(
+            (-50, -50), (WIDTH_PX + 50, HEIGHT_PX + 50), (random.integers(3, 7), 2)
+        )
         corners = corners[0] + (corners - corners[0]) * random.uniform(0.1, 0.5)
-        pen.polygon([tuple(corner) for corner in corners.tolist()], fill=tuple(random.integers(0, 256, 3).tolist()))
+        pen.polygon(
+            [tuple(corner) for corner in corners.tolist()],
+            fill=tuple(random.integers(0, 256, 3).tolist()),
+        )
     top, left = random.integers(0, WORLD_PX - HEIGHT_PX), random.integers(0, WORLD_PX - WIDTH_PX)
     light = np.linspace(*random.integers(-40, 40, 2), WIDTH_PX).astype(np.int16)[None, :, None]
     pixels = np.asarray(scene) + grain[top : top + HEIGHT_PX, left : left + WIDTH_PX] + light
     buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=int(random.integers(85, 91)))
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+        buffer, "JPEG", quality=int(random.integers(85, 91))
+    )
     return buffer.getvalue()
 
 
 @cache
 def draw_world(seed: int) -> np.ndarray:
-    """Draw a large image whose amplitudes fall with the frequency, as in natural scenes (Field, 1987)."""
+    """Draw a large image whose amplitudes fall with frequency as in nature (Field, 1987)."""
     random = np.random.default_rng((seed, 1 << 40))
-    frequencies = np.hypot(np.fft.fftfreq(WORLD_PX)[:, None], np.fft.rfftfreq(WORLD_PX)[None]).clip(1 / WORLD_PX)
+    frequencies = np.hypot(np.fft.fftfreq(WORLD_PX)[:, None], np.fft.rfftfreq(WORLD_PX)[None]).clip(
+        1 / WORLD_PX
+    )
     planes = []
     for _ in range(3):
         spectrum = np.fft.rfft2(random.standard_normal((WORLD_PX, WORLD_PX))) / frequencies**1.4

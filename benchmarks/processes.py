@@ -51,7 +51,11 @@ def run_process(command: Sequence[str], environment: Mapping[str, str] | None = 
     lines, line_seconds = [], []
     start = time.perf_counter()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, encoding="utf-8", env={**os.environ, **(environment or {})}
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, **(environment or {})},
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -88,4 +92,6 @@ def train_by_lamina(net: str, options: Mapping[str, object]) -> LaminaTraining:
         for line, seconds in zip(finished.lines, finished.line_seconds, strict=True)
     ]
     epochs = tuple(event for event in events if event["event"] == "epoch")
-    return LaminaTraining(epochs, next(event for event in events if event["event"] == "result"), finished.seconds)
+    return LaminaTraining(
+        epochs, next(event for event in events if event["event"] == "result"), finished.seconds
+    )

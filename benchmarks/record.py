@@ -1,11 +1,12 @@
-"""The published 94 % recipe for CIFAR-10 in plain torch for the CPU, for comparison with lamina's nets.
+"""The published 94 % recipe for CIFAR-10 in plain torch on the CPU, to compare with lamina's nets.
 
-K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form with the Muon
-optimizer (the public airbench repository). The script only loads the images with lamina; net, optimizer, augmentation,
-loop and evaluation are below, in the order of the paper. The original uses half precision on a GPU; this script uses
-bfloat16 autocast on channels-last arrays. It fits the whitening to 5,000 images spread evenly over the set, not to the
-first 5,000, because a set may be sorted by class. Everything else is as published: batches of 2,000, 8 epochs, without
-the last images of an epoch that do not fill a batch.
+K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498), in its later form
+with the Muon optimizer (the public airbench repository). The script only loads the images with
+lamina; net, optimizer, augmentation, loop and evaluation are below, in the order of the paper. The
+original uses half precision on a GPU; this script uses bfloat16 autocast on channels-last arrays.
+It fits the whitening to 5,000 images spread evenly over the set, not to the first 5,000, because a
+set may be sorted by class. Everything else is as published: batches of 2,000, 8 epochs, without the
+last images of an epoch that do not fill a batch.
 
 Training seconds include the whitening, the epochs and their augmentation, but not the evaluation.
 
@@ -48,7 +49,7 @@ LABEL_SMOOTHING = 0.2
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm without trained scale, whose running statistics keep 0.6 of their value at each step."""
+    """Batch norm without scale; its running statistics keep 0.6 of their value at each step."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-12, momentum=1 - 0.6)
@@ -83,7 +84,11 @@ class RecordNet(nn.Module):
         self.whitening = nn.Conv2d(3, len(filters), kernel_size=2)
         self.whitening.weight = nn.Parameter(filters, requires_grad=False)
         widths = (len(filters), *WIDTHS)
-        blocks = (layer for widths_in_out in zip(widths, WIDTHS, strict=False) for layer in block(*widths_in_out))
+        blocks = (
+            layer
+            for widths_in_out in zip(widths, WIDTHS, strict=False)
+            for layer in block(*widths_in_out)
+        )
         self.body = nn.Sequential(nn.GELU(), *blocks, nn.MaxPool2d(3), nn.Flatten())
         self.head = nn.Linear(WIDTHS[-1], 10, bias=False)
         self.head.weight.data /= self.head.weight.data.std()
@@ -93,7 +98,7 @@ class RecordNet(nn.Module):
 
 
 def fit_whitening(images: Tensor) -> Tensor:
-    """Eigenvectors of the 2×2 patches' covariance, divided by their standard deviation, and their negatives."""
+    """Eigenvectors of the 2×2 patches' covariance over their standard deviation, and negatives."""
     patches = functional.unfold(images, kernel_size=2).transpose(1, 2).reshape(-1, 12)
     eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (eigenvectors / (eigenvalues + 5e-4).sqrt()).T.reshape(12, 3, 2, 2)
@@ -101,7 +106,7 @@ def fit_whitening(images: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalized Nesterov momentum of 0.6, on weights that are rescaled to a fixed norm at each step."""
+    """Orthogonalized Nesterov momentum of 0.6; weights are rescaled to a fixed norm each step."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
@@ -120,7 +125,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Three steps of a quintic Newton-Schulz iteration in bfloat16: all singular values approach 1."""
+    """Three Newton-Schulz steps in bfloat16: all singular values approach 1."""
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
@@ -145,11 +150,16 @@ def pad(pixels: Tensor, by_px: int) -> Tensor:
 
 
 class Augmentation:
-    """Mirrors every image in every other epoch (a random half in the first), and translates it by up to two pixels."""
+    """Mirrors images in every other epoch and translates them by up to two pixels.
+
+    The first epoch mirrors a random half of the images.
+    """
 
     def __init__(self, pixels: Tensor) -> None:
         mirrored = torch.rand(len(pixels)) < 0.5
-        self._padded = pad(torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(2), pixels), SHIFT_PX)
+        self._padded = pad(
+            torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(2), pixels), SHIFT_PX
+        )
         self._pixels = torch.empty_like(pixels)
 
     def draw(self, epoch: int) -> Tensor:
@@ -159,12 +169,16 @@ class Augmentation:
         for down in range(2 * SHIFT_PX + 1):
             for right in range(2 * SHIFT_PX + 1):
                 chosen = ((shifts[:, 0] == down) & (shifts[:, 1] == right)).nonzero().squeeze(1)
-                shifted = self._padded.index_select(0, chosen)[:, down : down + side, right : right + side]
+                shifted = self._padded.index_select(0, chosen)[
+                    :, down : down + side, right : right + side
+                ]
                 self._pixels.index_copy_(0, chosen, shifted)
         return self._pixels.flip(2) if epoch % 2 else self._pixels
 
 
-def draw_batches(augmentation: Augmentation, targets: Tensor, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def draw_batches(
+    augmentation: Augmentation, targets: Tensor, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     pixels = augmentation.draw(epoch)
     order = torch.randperm(len(pixels))
     for batch in range(len(pixels) // BATCH_SIZE):
@@ -175,12 +189,17 @@ def draw_batches(augmentation: Augmentation, targets: Tensor, epoch: int) -> Ite
 def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, float]:
     """Train a net; return it with the seconds."""
     start = time.perf_counter()
-    net = RecordNet(normalize(pixels[:: max(1, len(pixels) // 5000)])).to(memory_format=torch.channels_last)
+    net = RecordNet(normalize(pixels[:: max(1, len(pixels) // 5000)])).to(
+        memory_format=torch.channels_last
+    )
     biases = [module.bias for module in net.modules() if isinstance(module, BatchNorm)]
     convolutions = [weight for weight in net.body.parameters() if weight.ndim == 4]
     groups = [([net.whitening.bias], BIAS_LR), (biases, BIAS_LR), ([net.head.weight], HEAD_LR)]
     sgd = torch.optim.SGD(
-        [{"params": weights, "lr": lr, "weight_decay": WEIGHT_DECAY / lr} for weights, lr in groups],
+        [
+            {"params": weights, "lr": lr, "weight_decay": WEIGHT_DECAY / lr}
+            for weights, lr in groups
+        ],
         momentum=0.85,
         nesterov=True,
         fused=True,
@@ -189,7 +208,9 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
     whitening_group, *other_groups = (*sgd.param_groups, *muon.param_groups)
     peaks = [group["lr"] for group in other_groups]
     augmentation = Augmentation(pixels)
-    steps, whitening_steps = (count * (len(pixels) // BATCH_SIZE) for count in (epochs, WHITENING_EPOCHS))
+    steps, whitening_steps = (
+        count * (len(pixels) // BATCH_SIZE) for count in (epochs, WHITENING_EPOCHS)
+    )
     step = 0
     for epoch in range(epochs):
         for images, labels in draw_batches(augmentation, targets, epoch):
@@ -199,7 +220,9 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
                 group["lr"] = peak * (1 - step / steps)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = net(images)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum")
+            loss = functional.cross_entropy(
+                logits.float(), labels, label_smoothing=LABEL_SMOOTHING, reduction="sum"
+            )
             loss.backward()
             sgd.step()
             muon.step()
@@ -208,7 +231,8 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
         accuracy = (logits.argmax(1) == labels).float().mean()
         seconds = time.perf_counter() - start
         print(
-            f"epoch {epoch + 1}/{epochs}  {seconds:.1f} s  train accuracy of the last batch {accuracy:.2%}",
+            f"epoch {epoch + 1}/{epochs}  {seconds:.1f} s  train accuracy of the last batch"
+            f" {accuracy:.2%}",
             file=sys.stderr,
         )
     return net, time.perf_counter() - start
@@ -216,7 +240,7 @@ def train(pixels: Tensor, targets: Tensor, epochs: int) -> tuple[RecordNet, floa
 
 @torch.inference_mode()
 def test(net: RecordNet, pixels: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Accuracy on the image alone, and on six views: unchanged, translated by a pixel twice, each mirrored."""
+    """Accuracy on the image alone and on six views: three positions, each also mirrored."""
     net.eval()
     padded, side = pad(pixels, 1), pixels.shape[1]
     correct = torch.zeros(2)
@@ -277,14 +301,20 @@ def main(
     count = len(data.train) if images is None else images
     if not BATCH_SIZE <= count <= len(data.train):
         raise SystemExit(
-            f"--images is {count}; it must be between {BATCH_SIZE}, one batch, and {len(data.train)}. "
-            "Use --images 10000."
+            f"--images is {count}; it must be between {BATCH_SIZE}, one batch, and"
+            f" {len(data.train)}. Use --images 10000."
         )
     # Spread evenly, because a set may be sorted by class.
     chosen = torch.arange(count) * len(data.train) // count
-    train_arrays = torch.from_numpy(data.train.pixels[chosen]), torch.from_numpy(data.train.targets[chosen])
+    train_arrays = (
+        torch.from_numpy(data.train.pixels[chosen]),
+        torch.from_numpy(data.train.targets[chosen]),
+    )
     test_arrays = torch.from_numpy(test_images.pixels[:]), torch.from_numpy(test_images.targets)
-    rows = [train_and_test(train_arrays, test_arrays, seed, epochs) for seed in range(first_seed, first_seed + seeds)]
+    rows = [
+        train_and_test(train_arrays, test_arrays, seed, epochs)
+        for seed in range(first_seed, first_seed + seeds)
+    ]
     table = Table("what", "mean", "95 % interval", "each seed")
     for what, values in (
         ("test accuracy, one view", [100 * row.plain_accuracy for row in rows]),
@@ -294,10 +324,14 @@ def main(
     ):
         found = mean_interval(values)
         interval = "–" if found.low is None else f"{found.low:.2f} – {found.high:.2f}"
-        table.add_row(what, f"{found.mean:.2f}", interval, ", ".join(f"{value:.2f}" for value in values))
+        table.add_row(
+            what, f"{found.mean:.2f}", interval, ", ".join(f"{value:.2f}" for value in values)
+        )
     Console().print(table)
     if json_path is not None:
-        json_path.write_text("".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8")
+        json_path.write_text(
+            "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds per step with several processes, compared with a cost model that predicts a step of four.
+r"""Seconds per step with several processes, and a cost model that predicts a step of four.
 
 A step of N processes takes
 
@@ -11,16 +11,18 @@ A step of N processes takes
 - β: the bytes per second that a link carries
 - cores(N): the number of processes that share a core of this machine; 1 for N machines
 
-c0 and c1 are fitted to one and two processes, without their exchange; α and β to two processes that exchange a short
-and a long vector. A second fit uses one process with the whole batch and with half of it, so it does not include the
-effect of two processes sharing memory; the tables for N separate machines use it. The number of lanes is the largest N.
-All processes have one thread.
+c0 and c1 are fitted to one and two processes, without their exchange; α and β to two processes that
+exchange a short and a long vector. A second fit uses one process with the whole batch and with half
+of it, so it does not include the effect of two processes sharing memory; the tables for N separate
+machines use it. The number of lanes is the largest N. All processes have one thread.
 
-With --links, the processes also run on emulated machines (machines.py), whose cables tc's tbf slows down. Their α and β
-are measured again. The constants of the nets stay those of loopback, and the machines still share this machine's cores.
-Delay is only computed: netem, which would add it, is missing in some kernels.
+With --links, the processes also run on emulated machines (machines.py), whose cables tc's tbf slows
+down. Their α and β are measured again. The constants of the nets stay those of loopback, and the
+machines still share this machine's cores. Delay is only computed: netem, which would add it, is
+missing in some kernels.
 
-    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --steps 4 --links 1,10 --json scale.json
+    python benchmarks/scale.py --nets mlp,cnn,cnn-s,cnn-l@32,resnet18@16 --steps 4 --links 1,10 \
+        --json scale.json
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ MOST_SECONDS = 300.0
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Seconds of a step, median of ``steps``; ``net`` is ``exchange`` for the exchange of ``weights`` numbers.
+    """Median seconds of ``steps`` steps; net ``exchange`` is the exchange of ``weights`` numbers.
 
     ``gigabits`` is the rate of each machine's cable, 0 on loopback.
     """
@@ -83,7 +85,9 @@ class Link:
 
     def seconds(self, weights: int, processes: int) -> float:
         """Seconds of a step's exchange."""
-        return (processes - 1) * (2 * self.delay_seconds + 8 * weights / processes / self.bytes_per_second)
+        return (processes - 1) * (
+            2 * self.delay_seconds + 8 * weights / processes / self.bytes_per_second
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +101,21 @@ class Cost:
     def step_seconds(self, processes: int, link: Link, cores: int = 10**9) -> float:
         """Predicted seconds of a step."""
         share = max(1.0, processes / cores)
-        return share * (self.fixed_seconds + self.batch_seconds / processes) + link.seconds(self.weights, processes)
+        return share * (self.fixed_seconds + self.batch_seconds / processes) + link.seconds(
+            self.weights, processes
+        )
 
 
 def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group: Group) -> Row:
     """Time the steps of a training in torchrun's group."""
     name, recipe = read_entry(net_name)
     recipe = dataclasses.replace(
-        recipe, epochs=2, batch_size=batch_size, lanes=lanes, start_size_fraction=0.0, precision="fp32"
+        recipe,
+        epochs=2,
+        batch_size=batch_size,
+        lanes=lanes,
+        start_size_fraction=0.0,
+        precision="fp32",
     )
     images = Images.from_arrays(
         np.random.default_rng(0).integers(0, 256, (batch_size * (steps + 3), 32, 32, 3), np.uint8),
@@ -120,7 +131,9 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
     spent = np.diff(ended)[1:]
     weights = sum(weight.numel() for weight in training.model.parameters())
     threads = torch.get_num_threads()
-    return Row(net_name, group.size, threads, batch_size, weights, statistics.median(spent), len(spent))
+    return Row(
+        net_name, group.size, threads, batch_size, weights, statistics.median(spent), len(spent)
+    )
 
 
 def time_exchange(length: int, group: Group) -> Row:
@@ -142,7 +155,7 @@ PAPER = {
 
 
 def work(tasks: Sequence[str], lanes: int, steps: int) -> None:
-    """Run by torchrun: time nets (``NET@IMAGES``) or the exchange of both vectors; the leader prints rows."""
+    """Time nets (``NET@IMAGES``) or the exchange of both vectors under torchrun; print rows."""
     with join_group() as group:
         for task in tasks:
             if task == "exchange":
@@ -155,15 +168,22 @@ def work(tasks: Sequence[str], lanes: int, steps: int) -> None:
 
 
 def run(
-    tasks: Sequence[str], processes: int, threads: int, lanes: int, steps: int,
-    machines: Sequence[Machine] = (), gigabits: float = 0.0,
-) -> list[Row]:  # fmt: skip
+    tasks: Sequence[str],
+    processes: int,
+    threads: int,
+    lanes: int,
+    steps: int,
+    machines: Sequence[Machine] = (),
+    gigabits: float = 0.0,
+) -> list[Row]:
     """Time tasks with torchrun: several processes here, or one on each of several machines."""
     words = [__file__, "work", ",".join(tasks), str(lanes), str(steps)]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         launched = []
         for number, machine in enumerate(machines[:processes] or (None,)):
-            options = alone(processes) if machine is None else among(processes, machines[0], number == 0)
+            options = (
+                alone(processes) if machine is None else among(processes, machines[0], number == 0)
+            )
             log = Path(folder) / f"{number}.log"
             launched.append(stack.enter_context(Launched(words, log, options, machine, threads)))
         statuses = [each.wait(MOST_SECONDS) for each in launched]
@@ -171,12 +191,15 @@ def run(
     found = [line.partition(" ")[2] for line in printed.splitlines() if line.startswith("ROW ")]
     if any(statuses) or None in statuses or not found:
         raise ValueError(
-            f"expected rows of {tasks} from {processes} processes, got exit statuses {statuses}:\n{printed[-2000:]}"
+            f"expected rows of {tasks} from {processes} processes, got exit statuses"
+            f" {statuses}:\n{printed[-2000:]}"
         )
     return [dataclasses.replace(Row(**json.loads(line)), gigabits=gigabits) for line in found]
 
 
-def measure_once(sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]) -> Iterator[Row]:
+def measure_once(
+    sizes: dict[str, int], largest: int, steps: int, links: Sequence[float]
+) -> Iterator[Row]:
     """Take all measurements once."""
     whole = [f"{net}@{size}" for net, size in sizes.items()]
     yield from run(whole, 1, 2, largest, steps)
@@ -199,18 +222,23 @@ class Measured:
 
     rows: Sequence[Row]
 
-    def seconds(self, net: str, size: int, processes: int, threads: int = 1, gigabits: float = 0.0) -> float:
+    def seconds(
+        self, net: str, size: int, processes: int, threads: int = 1, gigabits: float = 0.0
+    ) -> float:
         """Median seconds of a net's step, or of the exchange of ``size`` numbers."""
         return statistics.median(
             row.seconds
             for row in self.rows
-            if (row.net, row.processes, row.threads, row.gigabits) == (net, processes, threads, gigabits)
+            if (row.net, row.processes, row.threads, row.gigabits)
+            == (net, processes, threads, gigabits)
             and size == (row.weights if net == "exchange" else row.batch_size)
         )
 
     def link(self, gigabits: float = 0.0) -> Link:
         """α and β from the exchanges of two processes."""
-        short, long = (self.seconds("exchange", length, 2, gigabits=gigabits) for length in (SHORT, LONG))
+        short, long = (
+            self.seconds("exchange", length, 2, gigabits=gigabits) for length in (SHORT, LONG)
+        )
         return Link(short / 2, 8 * (LONG - SHORT) / 2 / (long - short))
 
     def costs(self, net: str, size: int) -> tuple[Cost, Cost]:
@@ -221,7 +249,9 @@ class Measured:
         half = self.seconds(net, size // 2, 1)
         # Noise must not make a constant negative.
         shared = [min(whole, max(0.0, 2 * (whole - part))) for part in (two, half)]
-        return Cost(whole - shared[0], shared[0], weights), Cost(whole - shared[1], shared[1], weights)
+        return Cost(whole - shared[0], shared[0], weights), Cost(
+            whole - shared[1], shared[1], weights
+        )
 
 
 def milliseconds(seconds: float) -> str:
@@ -247,7 +277,8 @@ def main(
         steps: number of timed steps of each training.
         turns: number of measurements; the results are medians.
         cores: cores of this machine; by default the system's number.
-        links: rates of emulated cables in Gbit/s, separated by commas, such as 1,10; needs Linux and root.
+        links: rates of emulated cables in Gbit/s, separated by commas, such as 1,10; needs Linux
+            and root.
         json_path: file for the results, one JSON object per line.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is cleaned up
@@ -258,7 +289,10 @@ def main(
     if gigabits and (hindrance := find_hindrance()):
         console.print(f"links left out: {hindrance}")
         gigabits = []
-    sizes = {net: int(size or batch_size) for net, _, size in (word.partition("@") for word in nets.split(","))}
+    sizes = {
+        net: int(size or batch_size)
+        for net, _, size in (word.partition("@") for word in nets.split(","))
+    }
     rows: list[Row] = []
     for turn in range(1, turns + 1):
         began = time.monotonic()
@@ -272,41 +306,73 @@ def main(
     loopback = measured.link()
     console.print(describe(loopback, "on loopback"))
     table = Table(
-        "net", "batch", "1 × 2 threads", "1 × 1", "2 × 1", "speedup of 2 × 1", f"{largest} × 1", "predicted", "error",
-        "from half", "error",
-    )  # fmt: skip
+        "net",
+        "batch",
+        "1 × 2 threads",
+        "1 × 1",
+        "2 × 1",
+        "speedup of 2 × 1",
+        f"{largest} × 1",
+        "predicted",
+        "error",
+        "from half",
+        "error",
+    )
     for net, size in sizes.items():
         two_threads = measured.seconds(net, size, 1, threads=2)
         whole, two, many = (measured.seconds(net, size, processes) for processes in (1, 2, largest))
-        guesses = [cost.step_seconds(largest, loopback, cores) for cost in measured.costs(net, size)]
+        guesses = [
+            cost.step_seconds(largest, loopback, cores) for cost in measured.costs(net, size)
+        ]
         errors = [(milliseconds(guess), f"{guess / many - 1:+.0%}") for guess in guesses]
         table.add_row(
-            net, str(size), milliseconds(two_threads), milliseconds(whole), milliseconds(two),
-            f"{two_threads / two:.2f}", milliseconds(many), *errors[0], *errors[1],
-        )  # fmt: skip
+            net,
+            str(size),
+            milliseconds(two_threads),
+            milliseconds(whole),
+            milliseconds(two),
+            f"{two_threads / two:.2f}",
+            milliseconds(many),
+            *errors[0],
+            *errors[1],
+        )
     console.print(table)
     for rate in gigabits:
         link = measured.link(rate)
         console.print(describe(link, f"through cables of {rate:g} Gbit/s"))
-        table = Table("net", "batch", "2 machines", "predicted", "error", f"{largest} machines", "predicted", "error")
+        table = Table(
+            "net",
+            "batch",
+            "2 machines",
+            "predicted",
+            "error",
+            f"{largest} machines",
+            "predicted",
+            "error",
+        )
         for net, size in sizes.items():
             cost, _ = measured.costs(net, size)
             cells = []
             for processes in (2, largest):
                 seconds, guess = (
-                    measured.seconds(net, size, processes, gigabits=rate), cost.step_seconds(processes, link, cores),
-                )  # fmt: skip
+                    measured.seconds(net, size, processes, gigabits=rate),
+                    cost.step_seconds(processes, link, cores),
+                )
                 cells += [milliseconds(seconds), milliseconds(guess), f"{guess / seconds - 1:+.0%}"]
             table.add_row(net, str(size), *cells)
         console.print(table)
     for name, link in PAPER.items():
         paper = Table(
-            "net", *(f"{machines}" for machines in MACHINES), title=f"predicted speedup over one machine, {name}"
+            "net",
+            *(f"{machines}" for machines in MACHINES),
+            title=f"predicted speedup over one machine, {name}",
         )
         for net, size in sizes.items():
             _, cost = measured.costs(net, size)
             one = cost.step_seconds(1, link)
-            paper.add_row(net, *(f"{one / cost.step_seconds(machines, link):.1f}" for machines in MACHINES))
+            paper.add_row(
+                net, *(f"{one / cost.step_seconds(machines, link):.1f}" for machines in MACHINES)
+            )
         console.print(paper)
 
 

@@ -1,11 +1,14 @@
-"""``lamina serve`` on this machine: start, latency, throughput, and memory under load; and predictions without it.
+"""``lamina serve`` on this machine: start, latency, throughput and memory under load.
 
-The server starts as on the command line, on a free port. Latency is measured with one client that sends images of the
-model's size one after the other on one connection. Throughput is measured with 32 such clients at once in another
-process. It is compared with ``Predictor.predict`` in one process with its default number of threads; the server's
-worker has one thread less, because the server needs a core too. The load lasts ``--seconds``. Memory growth is the
-resident memory of server and worker at the end, minus that after a tenth of the time. With ``--batch 1``, the server
-computes each image separately.
+For comparison, predictions without the server are timed, too.
+
+The server starts as on the command line, on a free port. Latency is measured with one client that
+sends images of the model's size one after the other on one connection. Throughput is measured with
+32 such clients at once in another process. It is compared with ``Predictor.predict`` in one process
+with its default number of threads; the server's worker has one thread less, because the server
+needs a core too. The load lasts ``--seconds``. Memory growth is the resident memory of server and
+worker at the end, minus that after a tenth of the time. With ``--batch 1``, the server computes
+each image separately.
 
     python benchmarks/serving.py runs/first --seconds 600 --json serving.json
 """
@@ -51,7 +54,12 @@ def main(
         batch: most images that the server computes at once; by default the server's limit.
         json: file for the results.
     """
-    row: dict[str, object] = {"run": str(run), "clients": CLIENTS, "seconds": seconds, "batch": batch}
+    row: dict[str, object] = {
+        "run": str(run),
+        "clients": CLIENTS,
+        "seconds": seconds,
+        "batch": batch,
+    }
     begun = []
     for _ in range(starts):
         with serving(run, batch) as (_, _, started):
@@ -62,25 +70,40 @@ def main(
         side_px = describe(port)["height_px"]
         encoded = [encode(seed, side_px) for seed in range(100)]
         latency_ms = np.array(asyncio.run(follow(port, encoded, images))[images // 10 :]) * 1000
-        row["latency_ms"] = {str(share): float(np.percentile(latency_ms, share)) for share in (50, 90, 99)}
-        print("latency of one image: " + ", ".join(f"p{share} {ms:.2f} ms" for share, ms in row["latency_ms"].items()))
+        row["latency_ms"] = {
+            str(share): float(np.percentile(latency_ms, share)) for share in (50, 90, 99)
+        }
+        print(
+            "latency of one image: "
+            + ", ".join(f"p{share} {ms:.2f} ms" for share, ms in row["latency_ms"].items())
+        )
         with get_context("spawn").Pool(1) as pool:
             loading = pool.apply_async(load, (port, encoded, seconds))
             time.sleep(seconds / 10)
             early_bytes = resident_bytes(process)
             succeeded, failed, lasted = loading.get()
         row["growth_bytes"] = resident_bytes(process) - early_bytes
-        row["succeeded"], row["failed"], row["images_per_second"] = succeeded, failed, succeeded / lasted
+        row["succeeded"], row["failed"], row["images_per_second"] = (
+            succeeded,
+            failed,
+            succeeded / lasted,
+        )
     row["predictor_images_per_second"] = {count: predict(run, encoded, count) for count in COUNTS}
     row["process_seconds"] = {count: predict_in_process(run, encoded, count) for count in COUNTS}
     for count in COUNTS:
         print(
-            f"{count:,} images: Predictor {row['predictor_images_per_second'][count]:,.0f} images/s, "
-            f"lamina predict {row['process_seconds'][count]:.2f} s"
+            f"{count:,} images: Predictor {row['predictor_images_per_second'][count]:,.0f}"
+            f" images/s, lamina predict {row['process_seconds'][count]:.2f} s"
         )
     speed, alone = row["images_per_second"], row["predictor_images_per_second"][COUNTS[-1]]
-    print(f"{CLIENTS} clients: {speed:,.0f} images/s, {100 * speed / alone:.0f} % of the predictor's {alone:,.0f}")
-    print(f"{failed:,} of {succeeded + failed:,} requests failed; memory grew by {row['growth_bytes'] / 2**20:.1f} MiB")
+    print(
+        f"{CLIENTS} clients: {speed:,.0f} images/s, {100 * speed / alone:.0f} % of the predictor's"
+        f" {alone:,.0f}"
+    )
+    print(
+        f"{failed:,} of {succeeded + failed:,} requests failed; memory grew by"
+        f" {row['growth_bytes'] / 2**20:.1f} MiB"
+    )
     if json is not None:
         json.write_text(json_format.dumps(row) + "\n", encoding="utf-8")
 
@@ -96,7 +119,11 @@ def serving(run: Path, batch: int | None = None):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             event = json_format.loads(process.stdout.readline())
-            yield process, int(event["url"].rstrip("/").rpartition(":")[2]), time.perf_counter() - began
+            yield (
+                process,
+                int(event["url"].rstrip("/").rpartition(":")[2]),
+                time.perf_counter() - began,
+            )
         finally:
             process.terminate()
 
@@ -110,21 +137,30 @@ def describe(port: int) -> dict[str, int]:
 
 def encode(seed: int, side_px: int) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8)).save(file, "PNG")
+    Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8)
+    ).save(file, "PNG")
     return file.getvalue()
 
 
-async def follow(port: int, encoded: list[bytes], count: int | None, until: float = float("inf")) -> list[float]:
+async def follow(
+    port: int, encoded: list[bytes], count: int | None, until: float = float("inf")
+) -> list[float]:
     """Send requests as one client; return the seconds of each, NaN if it failed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     taken: list[float] = []
     while (count is None or len(taken) < count) and time.perf_counter() < until:
         image = encoded[len(taken) % len(encoded)]
         began = time.perf_counter()
-        head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(image)}\r\n\r\n"
+        head = (
+            f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length:"
+            f" {len(image)}\r\n\r\n"
+        )
         writer.write(head.encode() + image)
         response = await reader.readuntil(b"\r\n\r\n")
-        length = next(line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        length = next(
+            line for line in response.lower().split(b"\r\n") if line.startswith(b"content-length:")
+        )
         await reader.readexactly(int(length.partition(b":")[2]))
         taken.append(time.perf_counter() - began if response.split()[1] == b"200" else float("nan"))
     writer.close()

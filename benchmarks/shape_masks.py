@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from lamina.data.sources.drawn import CHUNK, COUNTS, SEEDS, choose_figures, draw_figures, place_figures
+from lamina.data.sources.drawn import (
+    CHUNK,
+    COUNTS,
+    SEEDS,
+    choose_figures,
+    draw_figures,
+    place_figures,
+)
 
 
 def mask_shapes(target, split, count, size_px=32):
@@ -12,7 +19,11 @@ def mask_shapes(target, split, count, size_px=32):
     random = np.random.default_rng(SEEDS[split])
     masks = np.empty((count, size_px, size_px), np.bool_)
     for start in range(0, len(masks), CHUNK):
-        figures = choose_figures(random, min(CHUNK, COUNTS[split] - start), posed=target == "shapes-pose")
-        masks[start : start + CHUNK] = (place_figures(figures, size_px)[0] <= 0)[: len(masks) - start]
+        figures = choose_figures(
+            random, min(CHUNK, COUNTS[split] - start), posed=target == "shapes-pose"
+        )
+        masks[start : start + CHUNK] = (place_figures(figures, size_px)[0] <= 0)[
+            : len(masks) - start
+        ]
         draw_figures(random, figures, size_px)  # consumes random numbers, as drawing the set does
     return masks

@@ -1,22 +1,27 @@
-"""Small data sets within a time limit: lamina's own choice, compared with other ways to use the same time.
+r"""Small data sets within a time limit: lamina's own choice and other ways to use the time.
 
-Each case is a folder of JPEGs drawn from CIFAR-10 by its seed, enlarged if ``--sides`` is over 32 px, with 200 test
-images per class. All ways get the same folder and the same time:
+Each case is a folder of JPEGs drawn from CIFAR-10 by its seed, enlarged if ``--sides`` is over 32
+px, with 200 test images per class. All ways get the same folder and the same time:
 
-- ``lamina``: ``lamina train --data FOLDER --time TIME``, from random weights, and with the extra pretrained;
-- ``sweep``: the best by test accuracy of ``lamina train NET --size SIDE --time TIME``, for three nets and two sizes;
+- ``lamina``: ``lamina train --data FOLDER --time TIME``, from random weights, and with the extra
+  pretrained;
+- ``sweep``: the best by test accuracy of ``lamina train NET --size SIDE --time TIME``, for three
+  nets and two sizes;
 - ``svc`` and ``logistic``: scikit-learn on standardized pixels at 32 px, without a time limit;
-- ``fastai``: a ResNet-18 from random weights with fastai's defaults, as many epochs as fit (benchmarks/peer).
+- ``fastai``: a ResNet-18 from random weights with fastai's defaults, as many epochs as fit
+  (benchmarks/peer).
 
-With ``--targets`` other than ``classes``, a table has targets computed from the pixels: numbers (``brightness``, the
-difference of ``red-blue``, ``contrast``), three labels (``labels``), or yes and no (``binary``: is it an animal?). Only
-``lamina`` and ``sweep`` run for these. The result is the error relative to the baseline, or the distance to a perfect
-score relative to the baseline's: 0.2 is a fifth.
+With ``--targets`` other than ``classes``, a table has targets computed from the pixels: numbers
+(``brightness``, the difference of ``red-blue``, ``contrast``), three labels (``labels``), or yes
+and no (``binary``: is it an animal?). Only ``lamina`` and ``sweep`` run for these. The result is
+the error relative to the baseline, or the distance to a perfect score relative to the baseline's:
+0.2 is a fifth.
 
-``--held-out`` draws the test images from CIFAR-10's training images, for choosing rules. Without it they are test
-images, for reporting.
+``--held-out`` draws the test images from CIFAR-10's training images, for choosing rules. Without it
+they are test images, for reporting.
 
-    python benchmarks/small_sets.py --images 500 --sides 32,96 --classes 5,10 --times 20s,1m --json small.json
+    python benchmarks/small_sets.py --images 500 --sides 32,96 --classes 5,10 --times 20s,1m \
+        --json small.json
 """
 
 from __future__ import annotations
@@ -73,9 +78,10 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """The result of a way on a case; ``detail`` is net and size, or the reason for a missing result.
+    """The result of a way on a case; ``detail`` is net and size, or why there is no result.
 
-    ``score`` is the accuracy, the mean average precision or the mean absolute error; ``baseline`` is the baseline's.
+    ``score`` is the accuracy, the mean average precision or the mean absolute error; ``baseline``
+    is the baseline's.
     """
 
     case: Case
@@ -99,10 +105,16 @@ class Row:
 def choose_classes(data: Dataset, count: int) -> list[int]:
     """Choose two, five or ten of CIFAR-10's classes."""
     names = data.train.target_names
-    return list(range(len(names))) if count == len(names) else [names.index(name) for name in FIVE[:count]]
+    return (
+        list(range(len(names)))
+        if count == len(names)
+        else [names.index(name) for name in FIVE[:count]]
+    )
 
 
-def draw(images: Images, rows: np.ndarray, classes: list[int], a_class: int, seed: int) -> dict[int, np.ndarray]:
+def draw(
+    images: Images, rows: np.ndarray, classes: list[int], a_class: int, seed: int
+) -> dict[int, np.ndarray]:
     """Draw ``a_class`` of ``rows`` for each class."""
     order = np.random.default_rng(seed).permutation(rows)
     return {number: order[images.targets[order] == number][:a_class] for number in classes}
@@ -111,13 +123,21 @@ def draw(images: Images, rows: np.ndarray, classes: list[int], a_class: int, see
 def write_case(case: Case, data: Dataset, folder: Path, *, is_held_out: bool) -> Path:
     """Write the case's folder with ``train`` and ``test``, or its table."""
     order = np.random.default_rng(99).permutation(len(data.train))
-    sources = {"train": (data.train, order[:HELD_OUT_FROM]), "test": (data.train, order[HELD_OUT_FROM:])}
+    sources = {
+        "train": (data.train, order[:HELD_OUT_FROM]),
+        "test": (data.train, order[HELD_OUT_FROM:]),
+    }
     if not is_held_out:
-        sources = {"train": (data.train, order), "test": (test_split(data), np.arange(len(test_split(data))))}
+        sources = {
+            "train": (data.train, order),
+            "test": (test_split(data), np.arange(len(test_split(data)))),
+        }
     table = []
     for split, (images, rows) in sources.items():
         count = case.images // case.classes if split == "train" else TEST_IMAGES_A_CLASS
-        for number, chosen in draw(images, rows, choose_classes(data, case.classes), count, case.seed).items():
+        for number, chosen in draw(
+            images, rows, choose_classes(data, case.classes), count, case.seed
+        ).items():
             name = images.target_names[number]
             place = Path(split, name) if case.targets == "classes" else Path("images")
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -150,7 +170,11 @@ def compute_targets(targets: str, pixels: np.ndarray, name: str) -> dict[str, fl
         case "contrast":
             return {targets: round(float(gray.std()), 3)}
         case "labels":
-            return {"animal": int(name in ANIMALS), "bright": int(gray.mean() > 120), "textured": int(texture > 12)}
+            return {
+                "animal": int(name in ANIMALS),
+                "bright": int(gray.mean() > 120),
+                "textured": int(texture > 12),
+            }
         case "binary":
             return {"is it an animal?": "yes" if name in ANIMALS else "no"}
     return {}
@@ -159,7 +183,17 @@ def compute_targets(targets: str, pixels: np.ndarray, name: str) -> dict[str, fl
 def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
     """Run ``lamina train`` with an empty cache, timed from command to exit."""
     with tempfile.TemporaryDirectory() as place:
-        command = [str(LAMINA), "train", *words, "--data", str(folder), "--time", case.time, "--seed", str(case.seed)]
+        command = [
+            str(LAMINA),
+            "train",
+            *words,
+            "--data",
+            str(folder),
+            "--time",
+            case.time,
+            "--seed",
+            str(case.seed),
+        ]
         command += TASKS.get(case.targets, [])
         environment = os.environ | {"LAMINA_CACHE": f"{place}/cache"}
         began = time.perf_counter()
@@ -175,7 +209,14 @@ def run_lamina(case: Case, folder: Path, way: str, *words: str) -> Row:
         return Row(case, way, done.stderr.strip().splitlines()[-1], None, seconds)
     result = json.loads(done.stdout.splitlines()[-1])
     (score,) = (value for name, value in result.items() if name.startswith("test_"))
-    return Row(case, way, f"{result['net']} {result['size_px']} px", score, seconds, result["baseline"]["value"])
+    return Row(
+        case,
+        way,
+        f"{result['net']} {result['size_px']} px",
+        score,
+        seconds,
+        result["baseline"]["value"],
+    )
 
 
 def run_sklearn(case: Case, folder: Path) -> list[Row]:
@@ -192,7 +233,9 @@ def run_sklearn(case: Case, folder: Path) -> list[Row]:
         began = time.perf_counter()
         x_train, y_train = read_pixels(folder / "train")
         x_test, y_test = read_pixels(folder / "test")
-        accuracy = make_pipeline(StandardScaler(), classifier).fit(x_train, y_train).score(x_test, y_test)
+        accuracy = (
+            make_pipeline(StandardScaler(), classifier).fit(x_train, y_train).score(x_test, y_test)
+        )
         rows.append(Row(case, way, "32 px", float(accuracy), time.perf_counter() - began))
     return rows
 
@@ -201,7 +244,8 @@ def read_pixels(folder: Path) -> tuple[np.ndarray, list[str]]:
     """Read a folder's images at 32 px as rows of pixels, with their classes."""
     files = sorted(folder.glob("*/*.jpg"))
     pixels = [
-        np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BICUBIC), np.float32).ravel() for file in files
+        np.asarray(Image.open(file).resize((32, 32), Image.Resampling.BICUBIC), np.float32).ravel()
+        for file in files
     ]
     return np.stack(pixels), [file.parent.name for file in files]
 
@@ -212,11 +256,15 @@ def run_fastai(case: Case, folder: Path, python: str) -> Row:
     began = time.perf_counter()
     done = subprocess.run(
         [python, str(script), str(folder), str(read_seconds("--times", case.time)), str(case.seed)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
-        return Row(case, "fastai", (done.stderr.strip().splitlines() or ["failed"])[-1], None, seconds)
+        return Row(
+            case, "fastai", (done.stderr.strip().splitlines() or ["failed"])[-1], None, seconds
+        )
     result = json.loads(done.stdout.splitlines()[-1])
     return Row(case, "fastai", f"{result['epochs']} epochs", result["accuracy"], seconds)
 
@@ -236,7 +284,9 @@ def compare(rows: list[Row]) -> Table:
             means = [mean_interval(each).mean for each in best.values()]
             is_accuracy = key[0] == "classes"
             found = (max if is_accuracy else min)(means, default=None)
-            cells.append("–" if found is None else f"{found:.1f}" if is_accuracy else f"{found:.3f}")
+            cells.append(
+                "–" if found is None else f"{found:.1f}" if is_accuracy else f"{found:.3f}"
+            )
         most = max((row.seconds for row in own if row.way.startswith("lamina")), default=0.0)
         table.add_row(*map(str, key), *cells, f"{most:.1f}")
     return table
@@ -283,7 +333,9 @@ def main(
                 found.append(run_lamina(case, folder, "lamina[pretrained]"))
             if "sweep" in wanted:
                 sweep = [(net, px) for net, px in SWEEP if px <= int(side)]
-                found += [run_lamina(case, folder, "sweep", net, "--size", str(px)) for net, px in sweep]
+                found += [
+                    run_lamina(case, folder, "sweep", net, "--size", str(px)) for net, px in sweep
+                ]
             if "sklearn" in wanted and target == "classes":
                 found += run_sklearn(case, folder)
             if "fastai" in wanted and target == "classes":

@@ -1,11 +1,12 @@
-"""Seconds from images to uint8 arrays: lamina, torchvision's ImageFolder and Hugging Face's datasets.
+"""Seconds to load images as uint8 arrays: lamina, torchvision's ImageFolder and datasets.
 
-Each reads the same images in its own process, without a cache: lamina and datasets with an empty one; torchvision has
-none, so its time recurs in every epoch. The clock starts after the imports and stops when all splits are in memory, or
-mapped into it, as uint8. The files were just written, so nobody waits for the disk. lamina is also timed a second time,
-with its cache.
+Each reads the same images in its own process, without a cache: lamina and datasets with an empty
+one; torchvision has none, so its time recurs in every epoch. The clock starts after the imports and
+stops when all splits are in memory, or mapped into it, as uint8. The files were just written, so
+nobody waits for the disk. lamina is also timed a second time, with its cache.
 
-    python -m venv /tmp/sources && /tmp/sources/bin/pip install -r benchmarks/sources-requirements.txt
+    python -m venv /tmp/sources
+    /tmp/sources/bin/pip install -r benchmarks/sources-requirements.txt
     python benchmarks/sources.py --python /tmp/sources/bin/python --zip cifar10-images.zip --turns 3
 """
 
@@ -73,8 +74,17 @@ def read_with_lamina(source: Source, cache: Path) -> Iterator[Row]:
 
 
 def read_with_peer(who: str, python: Path, source: Source, cache: Path) -> Row:
-    command = [str(python), str(ARRAYS), who, str(source.peers_path), str(source.size_px or 0), str(cache)]
-    finished = run_process(command, {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"})
+    command = [
+        str(python),
+        str(ARRAYS),
+        who,
+        str(source.peers_path),
+        str(source.size_px or 0),
+        str(cache),
+    ]
+    finished = run_process(
+        command, {"HF_HOME": str(cache), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    )
     result = json.loads(finished.lines[-1])
     return Row(who, source.name, result["seconds"], result["images"])
 
@@ -85,20 +95,28 @@ def write_parquet(folder: Path, path: Path) -> Path:
 
     files = sorted((folder / "train").glob("*/*.jpg"))
     images = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
-    polars.DataFrame({"image": images, "label": [file.parent.name for file in files]}).write_parquet(path)
+    polars.DataFrame(
+        {"image": images, "label": [file.parent.name for file in files]}
+    ).write_parquet(path)
     return path
 
 
-def prepare_sources(zip_path: Path | None, images: int, sizes_px: Sequence[int], folder: Path) -> list[Source]:
+def prepare_sources(
+    zip_path: Path | None, images: int, sizes_px: Sequence[int], folder: Path
+) -> list[Source]:
     sources = []
     if zip_path is not None:
         with zipfile.ZipFile(zip_path) as archive:
             archive.extractall(folder / "unpacked")
-        sources.append(Source(f"{zip_path.name}, original size", zip_path, folder / "unpacked", None))
+        sources.append(
+            Source(f"{zip_path.name}, original size", zip_path, folder / "unpacked", None)
+        )
     photographs = draw_folder(folder / "photographs", images)
     table = write_parquet(photographs, folder / "photographs.parquet")
     for size_px in sizes_px:
-        sources.append(Source(f"{images} drawn photographs to {size_px} px", photographs, photographs, size_px))
+        sources.append(
+            Source(f"{images} drawn photographs to {size_px} px", photographs, photographs, size_px)
+        )
         sources.append(Source(f"train part as Parquet to {size_px} px", table, table, size_px))
     return sources
 
@@ -132,7 +150,8 @@ def main(
     """Read the same images with lamina and with other libraries, in turns.
 
     Args:
-        zip_path: zip of small images in class folders of train/ and test/; by default only drawn photographs are read.
+        zip_path: zip of small images in class folders of train/ and test/; by default only drawn
+            photographs are read.
         python: Python with the other libraries, see benchmarks/sources-requirements.txt.
         images: number of photographs of 500×375 px to draw.
         sizes_px: sizes of the squares to resize them to.

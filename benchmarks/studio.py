@@ -1,10 +1,11 @@
-"""``lamina studio`` on this machine: first paint, bytes, the cost of an open page, events, and memory.
+"""``lamina studio`` on this machine: first paint, bytes, cost of an open page, events, memory.
 
-The page is opened in Chromium (Debian's package). First paint is what the browser reports, from the request on. The
-cost of an open page is the time of the same training with a visible page, divided by that without a page, as the median
-of alternating turns; nothing else asks the studio meanwhile. For ``--minutes``, a client that reconnects counts the
-events by their numbers, and an open page how often it was told that it lost some. Memory is the resident memory of the
-studio and its two torch processes after the first and after the last of ``--trainings``.
+The page is opened in Chromium (Debian's package). First paint is what the browser reports, from the
+request on. The cost of an open page is the time of the same training with a visible page, divided
+by that without a page, as the median of alternating turns; nothing else asks the studio meanwhile.
+For ``--minutes``, a client that reconnects counts the events by their numbers, and an open page how
+often it was told that it lost some. Memory is the resident memory of the studio and its two torch
+processes after the first and after the last of ``--trainings``.
 
     python benchmarks/studio.py --turns 5 --trainings 100 --minutes 60 --json studio.json
 """
@@ -26,11 +27,20 @@ from typing import Any
 
 import tyro
 
-NET = "Conv2d(16, 3), BatchNorm(), ReLU(), MaxPool2d(2), Conv2d(32, 3), BatchNorm(), ReLU(), Flatten(), Output()"
+NET = (
+    "Conv2d(16, 3), BatchNorm(), ReLU(), MaxPool2d(2), Conv2d(32, 3), BatchNorm(), ReLU(),"
+    " Flatten(), Output()"
+)
 TINY = "Flatten(), Output()"
 
 
-def main(turns: int = 3, epochs: int = 8, trainings: int = 20, minutes: float = 1.0, json: Path | None = None) -> None:
+def main(
+    turns: int = 3,
+    epochs: int = 8,
+    trainings: int = 20,
+    minutes: float = 1.0,
+    json: Path | None = None,
+) -> None:
     """Measure the studio.
 
     Args:
@@ -42,7 +52,11 @@ def main(turns: int = 3, epochs: int = 8, trainings: int = 20, minutes: float = 
     """
     with tempfile.TemporaryDirectory() as folder, opening(Path(folder)) as studio:
         act(studio, "runs")  # starts the torch process
-        rows = {**open_page(studio), **measure_cost(studio, turns, epochs), **measure_memory(studio, trainings)}
+        rows = {
+            **open_page(studio),
+            **measure_cost(studio, turns, epochs),
+            **measure_memory(studio, trainings),
+        }
         rows |= count_events(studio, minutes)
     for name, value in rows.items():
         print(f"{name:<28} {value:,.3g}" if isinstance(value, float) else f"{name:<28} {value:,}")
@@ -53,7 +67,9 @@ def main(turns: int = 3, epochs: int = 8, trainings: int = 20, minutes: float = 
 @contextlib.contextmanager
 def opening(folder: Path) -> Iterator[tuple[str, int]]:
     words = [sys.executable, "-m", "lamina", "studio", "--no-browser", "--port", "0", "--json"]
-    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with subprocess.Popen(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             yield json_format.loads(process.stdout.readline())["url"], process.pid
@@ -72,7 +88,9 @@ def showing(studio: tuple[str, int]) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.goto(studio[0])
         page.wait_for_selector("#data-view img", timeout=60_000)
@@ -95,7 +113,11 @@ def train(studio: tuple[str, int], net: str, epochs: int) -> float:
     after = act(studio, "state")["after"]
     job = act(studio, "train", net=net, source="shapes", val="0.1", fields={"epochs": str(epochs)})
     for _, event in follow(studio, after):
-        if event["event"] == "job" and event["number"] == job["number"] and event["state"] == "done":
+        if (
+            event["event"] == "job"
+            and event["number"] == job["number"]
+            and event["state"] == "done"
+        ):
             break
     return sum(row["train_seconds"] for row in act(studio, "run", run=job["run"])["rows"])
 
@@ -139,9 +161,14 @@ def read_memory(process: int) -> float:
 
 
 def count_events(studio: tuple[str, int], minutes: float) -> dict[str, Any]:
-    """Events that a client received, those whose numbers are missing, and what an open page was told to have lost."""
+    """Events that a client received or missed, and what an open page was told to have lost."""
     after = act(studio, "state")["after"]
-    first, numbers, asked, until = int(after.partition("-")[2]) + 1, set[int](), [], time.monotonic() + 60 * minutes
+    first, numbers, asked, until = (
+        int(after.partition("-")[2]) + 1,
+        set[int](),
+        [],
+        time.monotonic() + 60 * minutes,
+    )
     with showing(studio) as page:
         page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
         act(studio, "train", net=TINY, source="shapes", fields={"epochs": "1000000"}, name="long")

@@ -1,7 +1,8 @@
 """``lamina tune`` beside random search without halving, and beside the recipe itself.
 
-Random search trains as many epochs as the trials of the tuning, so other programs on the machine change nothing. Both
-train their best trials again with new seeds; the best mean on val decides. Verdicts on the test images follow.
+Random search trains as many epochs as the trials of the tuning, so other programs on the machine
+change nothing. Both train their best trials again with new seeds; the best mean on val decides.
+Verdicts on the test images follow.
 
     python benchmarks/tuning.py --minutes 30 --json tuning.json
 """
@@ -26,13 +27,27 @@ from lamina.studies.search import score_on_val
 OVER = {"lr": "0.01..0.3:log", "momentum": "0.3..0.95", "label_smoothing": "0..0.3"}
 
 
-def search_randomly(dataset: Dataset, base: Recipe, epochs: int, best: int, seeds: range) -> tuple[int, list[Run]]:
-    """The number of trials with so many epochs, and the runs with new seeds of the values with the best mean on val."""
-    begin = partial(train, replace(dataset, test=None), net="cnn-s", runs_dir=mkdtemp(prefix="tuning-"), progress=False)
+def search_randomly(
+    dataset: Dataset, base: Recipe, epochs: int, best: int, seeds: range
+) -> tuple[int, list[Run]]:
+    """The number of trials in ``epochs``, and the runs with new seeds of the best values on val."""
+    begin = partial(
+        train,
+        replace(dataset, test=None),
+        net="cnn-s",
+        runs_dir=mkdtemp(prefix="tuning-"),
+        progress=False,
+    )
     generator, tried = np.random.default_rng(0), []
     for _ in range(max(best, round(epochs / base.epochs))):
         lr, momentum, smooth = generator.random(3)
-        recipe = replace(base, seed=0, lr=0.01 * 30**lr, momentum=0.3 + 0.65 * momentum, label_smoothing=0.3 * smooth)
+        recipe = replace(
+            base,
+            seed=0,
+            lr=0.01 * 30**lr,
+            momentum=0.3 + 0.65 * momentum,
+            label_smoothing=0.3 * smooth,
+        )
         tried.append((score_on_val(begin(recipe=recipe)), recipe))
     chosen = [recipe for _, recipe in sorted(tried, key=lambda one: -one[0])[:best]]
     finals = [[begin(recipe=replace(one, seed=seed)) for seed in seeds] for one in chosen]
@@ -55,20 +70,45 @@ def main(
     """
     loaded, folder = load_data(data), Path(mkdtemp(prefix="tuning-"))
     order = np.random.default_rng(0).permutation(len(loaded.train))
-    parts = loaded.train.take(order[:images]), loaded.train.take(order[images : images + images // 2])
+    parts = (
+        loaded.train.take(order[:images]),
+        loaded.train.take(order[images : images + images // 2]),
+    )
     dataset = Dataset.from_images(parts[0], val=parts[1], test=loaded.test)
-    study = tune("cnn-s", dataset, recipe="quick", over=OVER, seconds=60 * minutes, runs_dir=folder, name="tpe")
+    study = tune(
+        "cnn-s",
+        dataset,
+        recipe="quick",
+        over=OVER,
+        seconds=60 * minutes,
+        runs_dir=folder,
+        name="tpe",
+    )
     finalists = study.result.finalists
-    seeds, found = range(1, 1 + len(finalists[0].scores)), next(one for one in finalists if one.values)
+    seeds, found = (
+        range(1, 1 + len(finalists[0].scores)),
+        next(one for one in finalists if one.values),
+    )
     places = found.name.replace(" ", "-"), "cnn-s-quick"
-    tuned, base = ([load_run(folder / f"tpe/final-{one}-seed{seed}") for seed in seeds] for one in places)
+    tuned, base = (
+        [load_run(folder / f"tpe/final-{one}-seed{seed}") for seed in seeds] for one in places
+    )
     epochs, best = int(study.trials["epoch"].sum()), sum(bool(one.values) for one in finalists)
     number, random = search_randomly(dataset, base[0].record.recipe, epochs, best, seeds)
     rows = []
-    for name, trials, runs in (("TPE", study.result.trials, tuned), ("random", number, random), ("recipe", 0, base)):
-        reports, val = [run.evaluate(data=dataset) for run in runs], statistics.fmean(map(score_on_val, runs))
+    for name, trials, runs in (
+        ("TPE", study.result.trials, tuned),
+        ("random", number, random),
+        ("recipe", 0, base),
+    ):
+        reports, val = (
+            [run.evaluate(data=dataset) for run in runs],
+            statistics.fmean(map(score_on_val, runs)),
+        )
         test, recipe = statistics.fmean(one.score.value for one in reports), runs[0].record.recipe
-        rows.append({"search": name, "trials": trials, "val": val, "test": test, "seeds": len(runs)})
+        rows.append(
+            {"search": name, "trials": trials, "val": val, "test": test, "seeds": len(runs)}
+        )
         print(rows[-1] | {setting: getattr(recipe, setting) for setting in OVER})
     pairs = {"TPE": tuned, "random": random}
     for one in [*judge_runs(pairs | {"recipe": base}), *judge_runs(pairs)]:

@@ -1,12 +1,15 @@
-"""How often the verdicts of ``lamina compare`` are right, in studies simulated from the stored logits of many runs.
+"""How often the verdicts of ``lamina compare`` are right, in studies simulated from many runs.
 
-RUNS are runs of one experiment with different seeds, as ``lamina train NET --seeds 32`` trains them.
+RUNS are runs of one experiment with different seeds, as ``lamina train NET --seeds 32`` trains
+them.
 
-- ``equal``: A and B are different runs, drawn without replacement, so they share none and differ only by chance; images
-  are drawn with replacement. The fraction of studies that claim a difference, at one look and at any of three.
-- ``gain``: the same images are made correct in every seed of A: ``--gain`` of all images on average. A pilot study with
-  8 seeds announces the number of seeds that detects it; a second study of that size should detect it in 80 %. Runs are
-  drawn with replacement, because that may be more than there are.
+- ``equal``: A and B are different runs, drawn without replacement, so they share none and differ
+  only by chance; images are drawn with replacement. The fraction of studies that claim a
+  difference, at one look and at any of three.
+- ``gain``: the same images are made correct in every seed of A: ``--gain`` of all images on
+  average. A pilot study with 8 seeds announces the number of seeds that detects it; a second study
+  of that size should detect it in 80 %. Runs are drawn with replacement, because that may be more
+  than there are.
 
     lamina train cnn-s --recipe quick --seeds 32 --name base
     python benchmarks/verdicts.py runs/base-seed* --json verdicts.json
@@ -61,7 +64,7 @@ def main(
     margin: float = 0.005,
     json_file: Annotated[Path | None, tyro.conf.arg(name="json", metavar="FILE")] = None,
 ) -> None:
-    """Simulate studies from the stored logits of runs, and print how often their verdicts are right.
+    """Simulate studies from the stored logits of runs; print how often their verdicts are right.
 
     Args:
         runs: folders of runs that differ only in their seed, at least 8.
@@ -71,7 +74,10 @@ def main(
         json_file: file to write the rows to, one JSON object per line.
     """
     if len(runs) < 8:
-        sys.exit(f"There are {len(runs)} runs, but the simulation needs at least 8. Use lamina train NET --seeds 32.")
+        sys.exit(
+            f"There are {len(runs)} runs, but the simulation needs at least 8. Use lamina train NET"
+            " --seeds 32."
+        )
     try:
         stored = [load_run(path) for path in runs]
         table = np.stack([score_images(run.task, run.outputs["test"]) for run in stored])
@@ -82,13 +88,17 @@ def main(
     known = [seeds for seeds in (2, 4, 8, 16) if 2 * seeds <= len(runs)]
     for seeds in known:
         equal = [draw_equal(table, seeds, generator) for _ in range(studies)]
-        found["equal: a difference is claimed", str(seeds)] = [claims(one, 0.05, margin) for one in equal]
+        found["equal: a difference is claimed", str(seeds)] = [
+            claims(one, 0.05, margin) for one in equal
+        ]
     looks = [seeds for seeds in LOOKS if seeds in known]
     drawn = [draw_equal(table, max(looks), generator) for _ in range(studies)]
     found["equal: claimed at any look", ", ".join(map(str, looks))] = [
         any(claims(one[:seeds], LOOKS[seeds], margin) for seeds in looks) for one in drawn
     ]
-    pilots = [draw_gain(table, PILOT_SEEDS, generator, gain).seeds_to_detect(gain) for _ in range(studies)]
+    pilots = [
+        draw_gain(table, PILOT_SEEDS, generator, gain).seeds_to_detect(gain) for _ in range(studies)
+    ]
     needed = [seeds for seeds in pilots if seeds is not None]
     if needed:
         low, middle, high = np.percentile(needed, (5, 50, 95))
@@ -99,13 +109,19 @@ def main(
     found["gain: more than 1,000 seeds", str(PILOT_SEEDS)] = [seeds is None for seeds in pilots]
     shown, rows = Table("question", "seeds", "studies", "fraction", "95 % interval"), []
     for (question, seeds), outcomes in found.items():
-        interval, fraction = wilson_interval(sum(outcomes), len(outcomes)), sum(outcomes) / len(outcomes)
+        interval, fraction = (
+            wilson_interval(sum(outcomes), len(outcomes)),
+            sum(outcomes) / len(outcomes),
+        )
         ends = f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
         shown.add_row(question, seeds, str(len(outcomes)), f"{100 * fraction:.1f} %", ends)
         row = {"question": question, "seeds": seeds, "studies": len(outcomes), "fraction": fraction}
         rows.append(json.dumps(row | dataclasses.asdict(interval)) + "\n")
     spread = 100 * table.mean(axis=1).std(ddof=1)
-    print(f"{len(runs)} runs, {table.shape[1]:,} images, accuracy {100 * table.mean():.2f} %, seeds ±{spread:.2f}")
+    print(
+        f"{len(runs)} runs, {table.shape[1]:,} images, accuracy {100 * table.mean():.2f} %, seeds"
+        f" ±{spread:.2f}"
+    )
     Console().print(shown)
     if json_file is not None:
         json_file.write_text("".join(rows), encoding="utf-8")

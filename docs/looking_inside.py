@@ -1,9 +1,10 @@
-"""Run the commands of looking-inside.md and draw its images again, in about two minutes on one core.
+"""Run the commands of looking-inside.md and draw its images again.
 
-    python docs/looking_inside.py                  # docs/images/*.png; runs and data go to a temporary folder
+    python docs/looking_inside.py                  # docs/images/*.png
     python docs/looking_inside.py --write-data .   # only the data sets of the tutorial
 
-The page quotes what the commands print. Results differ slightly between types of processor.
+The first command takes about two minutes on one core, and writes runs and data to a temporary
+folder. The page quotes what the commands print. Results differ slightly between types of processor.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def save_image(drawn: str, folder: Path, name: str) -> None:
     with Image.open(drawn) as opened:
         image = opened.convert("RGB")
     if image.width > WIDEST_PX:
-        image = image.resize((WIDEST_PX, round(image.height * WIDEST_PX / image.width)), Image.Resampling.LANCZOS)
+        image = image.resize(
+            (WIDEST_PX, round(image.height * WIDEST_PX / image.width)), Image.Resampling.LANCZOS
+        )
     # This method keeps rare colors, such as the few blue pixels of a map.
     image = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(folder / f"{name}.png", optimize=True)
@@ -74,14 +77,21 @@ def write_faulty(images: Images, folder: str) -> None:
     write_folder(images, folder, flipped.targets)
     for row in range(COPIES):
         copy = np.roll(images.pixels[row], (1, 2), axis=(0, 1))[:, ::-1]
-        Image.fromarray(copy).save(Path(folder, images.target_names[flipped.targets[row]], f"copy-{row}.png"))
-    print(f"\n{folder}: {len(images)} images, {incorrect} with an incorrect label, and {COPIES} mirrored copies")
+        Image.fromarray(copy).save(
+            Path(folder, images.target_names[flipped.targets[row]], f"copy-{row}.png")
+        )
+    print(
+        f"\n{folder}: {len(images)} images, {incorrect} with an incorrect label, and {COPIES}"
+        " mirrored copies"
+    )
 
 
 def write_data(is_trial: bool) -> None:
     """Write the folders ``few`` and ``faulty``."""
     write_folder(draw_shapes("shapes", "train", TRIAL_IMAGES if is_trial else 600, seed=3), "few")
-    write_faulty(draw_shapes("shapes", "train", TRIAL_IMAGES if is_trial else 500, seed=4), "faulty")
+    write_faulty(
+        draw_shapes("shapes", "train", TRIAL_IMAGES if is_trial else 500, seed=4), "faulty"
+    )
 
 
 def make_images(folder: Path, is_trial: bool) -> None:
@@ -116,8 +126,12 @@ def main() -> None:
     """Parse the arguments, then draw the images or write the data."""
     parser = argparse.ArgumentParser(description="Draw the images of docs/looking-inside.md.")
     parser.add_argument("--output", type=Path, default=IMAGES, help="folder for the images")
-    parser.add_argument("--trial", action="store_true", help="use few images, for a test that takes seconds")
-    parser.add_argument("--write-data", type=Path, metavar="FOLDER", help="only write the data sets, to this folder")
+    parser.add_argument(
+        "--trial", action="store_true", help="use few images, for a test that takes seconds"
+    )
+    parser.add_argument(
+        "--write-data", type=Path, metavar="FOLDER", help="only write the data sets, to this folder"
+    )
     arguments = parser.parse_args()
     if arguments.write_data is not None:
         with contextlib.chdir(arguments.write_data):

@@ -15,8 +15,11 @@ async function prepare(blob, [channels, height, width], resize) {
   const scales = [width / image.width, height / image.height];
   let [across, down] = [width, height];
   if (resize === "crop") [across, down] = stored.map((size) => size * Math.max(...scales));
-  if (resize === "pad") [across, down] = stored.map((size) => Math.max(1, Math.round(size * Math.min(...scales))));
-  const [left, top] = [(width - across) / 2, (height - down) / 2].map(resize === "pad" ? Math.floor : Number);
+  if (resize === "pad")
+    [across, down] = stored.map((size) => Math.max(1, Math.round(size * Math.min(...scales))));
+  const [left, top] = [(width - across) / 2, (height - down) / 2].map(
+    resize === "pad" ? Math.floor : Number,
+  );
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.imageSmoothingQuality = "high";
   context.fillStyle = "black"; // padding
@@ -27,12 +30,14 @@ async function prepare(blob, [channels, height, width], resize) {
   const rgba = context.getImageData(0, 0, width, height).data;
   const gray = (i) => Math.round(0.299 * rgba[i] + 0.587 * rgba[i + 1] + 0.114 * rgba[i + 2]);
   return Uint8Array.from({ length: width * height * channels }, (_, i) =>
-    channels === 1 ? gray(4 * i) : rgba[4 * Math.floor(i / 3) + (i % 3)]);
+    channels === 1 ? gray(4 * i) : rgba[4 * Math.floor(i / 3) + (i % 3)],
+  );
 }
 
 // The class, yes or no, or the labels that lamina predict would print; for regression, undefined.
 function decide(kind, names, probabilities, thresholds) {
   if (kind === "single-label") return names[probabilities.indexOf(Math.max(...probabilities))];
   if (kind === "binary") return probabilities[1] > thresholds[0] ? "yes" : "no";
-  if (kind === "multi-label") return names.filter((_, place) => probabilities[place] > thresholds[place]);
+  if (kind === "multi-label")
+    return names.filter((_, place) => probabilities[place] > thresholds[place]);
 }

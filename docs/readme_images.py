@@ -1,4 +1,4 @@
-"""Makes the images of README.md from a run on CIFAR-10: predictions for test images, and a page of its report.
+"""Makes the images of README.md from a run on CIFAR-10: predictions and a page of its report.
 
     lamina train cnn-s --recipe quick --data cifar10 --val 0.1 --epochs 4 --name cifar
     lamina report runs/cifar
@@ -25,7 +25,7 @@ PAGE_PX = {"width": 1000, "height": 690}
 
 
 def draw_predictions(run_path: str) -> None:
-    """Draw test images with the predicted class, its probability, and the true class where it differs."""
+    """Draw test images with the predicted class, its probability, and a differing true class."""
     run = load_run(run_path)
     images = load_data(run.record.data.source, run.record.data.preparation).test
     rows = np.random.default_rng(1).permutation(len(images))[: COLUMNS * ROWS]

@@ -1,4 +1,4 @@
-"""Shapes and dtypes of lamina's functions are checked while the tests run; no test touches the user's cache."""
+"""While the tests run, shapes and dtypes are checked, and no test touches the user's cache."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are about CUDA.
+# The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are
+# about CUDA.
 if not os.environ.get("LAMINA_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 settings.register_profile("lamina", deadline=None)
 settings.load_profile("lamina")
 
-# A float may be given as an int, as PEP 484 has it. Values such as Recipe and Preparation are left out: they check
-# their fields themselves, with a better message.
+# A float may be given as an int, as PEP 484 has it. Values such as Recipe and Preparation are left
+# out: they check their fields themselves, with a better message.
 install_import_hook(
     [
         *(
@@ -67,7 +68,7 @@ install_import_hook(
 
 
 def make_common_folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    """A folder that all processes of these tests have in common; xdist gives each a base of its own within it."""
+    """A folder that all test processes share; xdist gives each its own base within it."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
@@ -115,11 +116,17 @@ def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium; where there is none, a test is skipped, or fails if LAMINA_TEST_BROWSER is set."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    """Headless Chromium; without one, tests skip, or fail if LAMINA_TEST_BROWSER is set."""
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if chromium is None and not os.environ.get("LAMINA_TEST_BROWSER"):
         pytest.skip("there is no Chromium: install Debian's package chromium")
-    assert chromium, "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
+    assert chromium, (
+        "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
+    )
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

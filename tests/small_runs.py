@@ -45,9 +45,14 @@ def images_of(split: str) -> Images:
 
 
 DATA = Dataset(
-    name="pets", fingerprint="abc123", train=images_of("train"), test=images_of("test"), size_px=6,
-    source="photos/pets", preparation=Preparation(size_px=6),
-)  # fmt: skip
+    name="pets",
+    fingerprint="abc123",
+    train=images_of("train"),
+    test=images_of("test"),
+    size_px=6,
+    source="photos/pets",
+    preparation=Preparation(size_px=6),
+)
 
 
 def begin_run(
@@ -64,10 +69,20 @@ def begin_run(
 ) -> Run:
     """A run of a net with a name, and of a module with an origin, as the command line has them."""
     choice = NetChoice(net_name, net if isinstance(net, Net) else lambda *_: net, origin=origin)
-    return start_run(choice, data, recipe or Recipe(), runs_dir=runs_dir, name=name, device=device, command=command)
+    return start_run(
+        choice,
+        data,
+        recipe or Recipe(),
+        runs_dir=runs_dir,
+        name=name,
+        device=device,
+        command=command,
+    )
 
 
-def start(folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET) -> tuple[Run, Training]:
+def start(
+    folder: Path, recipe: Recipe = RECIPE, net: Net | nn.Module = NET
+) -> tuple[Run, Training]:
     """A run as another process would read it, and its training in memory."""
     own = None if isinstance(net, Net) else OwnModule("mine.py", "build")
     run = begin_run(net, DATA, recipe, net_name="tiny", origin=own, device="cpu", runs_dir=folder)

@@ -41,7 +41,8 @@ def define_class(script: str, name: str) -> Any:
     tree.body = [
         node
         for node in tree.body
-        if isinstance(node, ast.Import | ast.ImportFrom) or (isinstance(node, ast.ClassDef) and node.name == name)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.ClassDef) and node.name == name)
     ]
     namespace: dict[str, Any] = {}
     exec(compile(tree, "article.md", "exec"), namespace)
@@ -62,8 +63,16 @@ def test_parameters_of_the_articles_nets(article: str, benchmark: ModuleType) ->
     assert count_parameters(mlp) == 308_310
     assert count_parameters(cnn) == 591_914
     assert count_parameters(cnn.fc1) == 524_416
-    assert sum(count_parameters(layer) for layer in (cnn.bn1, cnn.bn2, cnn.bn3, cnn.bn4, cnn.bn5)) == 640
-    assert count_parameters(nn.Sequential(nn.Linear(3072, 200), nn.Linear(200, 150), nn.Linear(150, 10))) == 646_260
+    assert (
+        sum(count_parameters(layer) for layer in (cnn.bn1, cnn.bn2, cnn.bn3, cnn.bn4, cnn.bn5))
+        == 640
+    )
+    assert (
+        count_parameters(
+            nn.Sequential(nn.Linear(3072, 200), nn.Linear(200, 150), nn.Linear(150, 10))
+        )
+        == 646_260
+    )
 
 
 def test_biases_before_a_batch_norm_learn_nothing(article: str, benchmark: ModuleType) -> None:
@@ -80,7 +89,9 @@ def test_biases_before_a_batch_norm_learn_nothing(article: str, benchmark: Modul
     assert cnn.fc2.bias.grad.abs().max() > 1e-3
 
 
-def test_the_mlps_outputs_ignore_the_order_of_the_pixels(article: str, benchmark: ModuleType) -> None:
+def test_the_mlps_outputs_ignore_the_order_of_the_pixels(
+    article: str, benchmark: ModuleType
+) -> None:
     mlp = define_class(benchmark.extract_script(article, "mlp"), "MLP")(3072, 100, 10).double()
     images, order = torch.randn(5, 3072, dtype=torch.float64), torch.randperm(3072)
     expected = mlp(images)
@@ -91,7 +102,9 @@ def test_the_mlps_outputs_ignore_the_order_of_the_pixels(article: str, benchmark
     torch.testing.assert_close(mlp(images[:, order]), expected)
 
 
-def test_the_cnn_script_is_the_mlp_script_with_another_net(article: str, benchmark: ModuleType) -> None:
+def test_the_cnn_script_is_the_mlp_script_with_another_net(
+    article: str, benchmark: ModuleType
+) -> None:
     mlp = benchmark.extract_script(article, "mlp")
     cnn = benchmark.extract_script(article, "cnn")
 
@@ -108,14 +121,24 @@ def test_the_cnn_script_is_the_mlp_script_with_another_net(article: str, benchma
 
 
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
-def test_an_instrumented_script_trains(article: str, benchmark: ModuleType, net: str, tmp_path: Path) -> None:
+def test_an_instrumented_script_trains(
+    article: str, benchmark: ModuleType, net: str, tmp_path: Path
+) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(30, 32, 32, 3), dtype=np.uint8)
     image_set = tmp_path / "images.npz"
     targets = np.arange(30) % 10
-    np.savez(image_set, train_pixels=pixels, train_targets=targets, test_pixels=pixels, test_targets=targets)
+    np.savez(
+        image_set,
+        train_pixels=pixels,
+        train_targets=targets,
+        test_pixels=pixels,
+        test_targets=targets,
+    )
     script = tmp_path / "script.py"
     script.write_text(
-        benchmark.instrument_script(benchmark.extract_script(article, net), image_set, seed=1, epochs=2),
+        benchmark.instrument_script(
+            benchmark.extract_script(article, net), image_set, seed=1, epochs=2
+        ),
         encoding="utf-8",
     )
 
@@ -183,7 +206,9 @@ def test_softmax_before_cross_entropy_keeps_a_perfect_prediction_at_a_loss() -> 
     logits = F.one_hot(targets, 10) * 1000.0
 
     assert nn.CrossEntropyLoss()(logits, targets).item() == 0
-    assert nn.CrossEntropyLoss()(logits.softmax(dim=1), targets).item() == pytest.approx(math.log(math.e + 9) - 1)
+    assert nn.CrossEntropyLoss()(logits.softmax(dim=1), targets).item() == pytest.approx(
+        math.log(math.e + 9) - 1
+    )
 
 
 def test_evaluation_mode_is_another_function_than_training_mode() -> None:
@@ -212,7 +237,9 @@ def test_only_plain_sgd_steps_along_the_gradient() -> None:
     gradient = torch.tensor([100.0, -0.001])
 
     torch.testing.assert_close(first_step(torch.optim.SGD, gradient), -1e-3 * gradient)
-    torch.testing.assert_close(first_step(torch.optim.Adam, gradient), -1e-3 * gradient.sign(), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        first_step(torch.optim.Adam, gradient), -1e-3 * gradient.sign(), rtol=1e-3, atol=0
+    )
 
 
 def test_a_small_learning_rate_can_stay_in_the_worse_of_two_valleys() -> None:
@@ -245,15 +272,21 @@ def test_gradients_add_up_until_they_are_cleared() -> None:
 def test_images_have_their_channels_first_and_same_padding_takes_no_stride() -> None:
     images = torch.zeros(5, 3, 24, 16)
     assert nn.Conv2d(3, 32, kernel_size=3, padding=1)(images).shape == (5, 32, 24, 16)
-    with pytest.raises(ValueError, match="padding='same' is not supported for strided convolutions"):
+    with pytest.raises(
+        ValueError, match="padding='same' is not supported for strided convolutions"
+    ):
         nn.Conv2d(3, 32, kernel_size=3, stride=2, padding="same")
 
 
 @pytest.mark.parametrize("size_px", [7, 8, 32])
-def test_padding_1_with_stride_2_has_the_shape_of_kerass_same_and_looks_elsewhere(size_px: int) -> None:
+def test_padding_1_with_stride_2_has_the_shape_of_kerass_same_and_looks_elsewhere(
+    size_px: int,
+) -> None:
     ramp = torch.arange(float(size_px)).repeat(size_px, 1)[None, None]
     centre = F.pad(torch.ones(1, 1, 1, 1), (1, 1, 1, 1))
-    before = (math.ceil(size_px / 2) * 2 + 1 - size_px) // 2  # what TensorFlow's SAME pads before an edge
+    before = (
+        math.ceil(size_px / 2) * 2 + 1 - size_px
+    ) // 2  # what TensorFlow's SAME pads before an edge
     after = (math.ceil(size_px / 2) * 2 + 1 - size_px) - before
     torchs = F.conv2d(ramp, centre, stride=2, padding=1)
     kerass = F.conv2d(F.pad(ramp, (before, after, before, after)), centre, stride=2)
@@ -365,4 +398,6 @@ def test_conv2d_does_not_turn_its_filter_and_grows_with_contrast() -> None:
     response = F.conv2d(patch[None, None], kernel[None, None]).item()
 
     assert response == pytest.approx((patch * kernel).sum().item(), abs=1e-5)
-    assert F.conv2d(2 * patch[None, None], kernel[None, None]).item() == pytest.approx(2 * response, abs=1e-5)
+    assert F.conv2d(2 * patch[None, None], kernel[None, None]).item() == pytest.approx(
+        2 * response, abs=1e-5
+    )

@@ -19,10 +19,15 @@ from lamina.studies.candidates import (
 from lamina.studies.experiments import Candidate, Deadline, Experiment
 from lamina.training.timing import Pace
 
-SMALL, LARGE = parse_net("Flatten(), Output()"), parse_net("Flatten(), Linear(512), ReLU(), Linear(512), Output()")
+SMALL, LARGE = (
+    parse_net("Flatten(), Output()"),
+    parse_net("Flatten(), Linear(512), ReLU(), Linear(512), Output()"),
+)
 
 
-def noise(side: int, count: int = 20, sizes: int | None = None, height: int | None = None) -> Dataset:
+def noise(
+    side: int, count: int = 20, sizes: int | None = None, height: int | None = None
+) -> Dataset:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (count, height or side, side, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(count) % 2)
@@ -58,13 +63,20 @@ def test_enlarged_images_are_taken_at_the_size_that_holds_their_detail():
     images = load_data("shapes").train.take_evenly(30)
     pixels = images.pixels.repeat(3, axis=1).repeat(3, axis=2)
     blurred = (
-        sum(np.roll(pixels, (down, right), (1, 2)).astype(int) for down in (-1, 0, 1) for right in (-1, 0, 1)) // 9
+        sum(
+            np.roll(pixels, (down, right), (1, 2)).astype(int)
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        )
+        // 9
     )
     enlarged = Images.from_arrays(blurred.astype(np.uint8), images.targets % 2)
     assert find_sides(Dataset.from_images(enlarged)) == (32,)
 
 
-@pytest.mark.parametrize(("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)])
+@pytest.mark.parametrize(
+    ("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)]
+)
 def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
     candidates = propose(noise(96), {"lr": 0.5}, sides)
     costs = [one.make().multiply_adds(one.shape) for one in candidates]
@@ -75,9 +87,13 @@ def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
     assert all(one.recipe.batch_size == 16 for one in candidates)  # fitted to 20 images
 
 
-def candidate(name: str, net: Net, recipe: Recipe, dataset: Dataset | None = None, **others: object) -> Candidate:
+def candidate(
+    name: str, net: Net, recipe: Recipe, dataset: Dataset | None = None, **others: object
+) -> Candidate:
     """A net that lamina may choose, for images of 32 px."""
-    experiment = Experiment(NetChoice(name, net, {"default": recipe}), recipe, dataset or load_data("shapes"))
+    experiment = Experiment(
+        NetChoice(name, net, {"default": recipe}), recipe, dataset or load_data("shapes")
+    )
     return Candidate(experiment, 32, **others)
 
 
@@ -87,22 +103,33 @@ def far(seconds: float) -> Deadline:
 
 def choose(seconds: float, *candidates: Candidate, given_epochs: bool = False):
     deadline = far(seconds)
-    chosen, considered = choose_from_scratch(candidates, deadline, "cpu", are_epochs_given=given_epochs)
+    chosen, considered = choose_from_scratch(
+        candidates, deadline, "cpu", are_epochs_given=given_epochs
+    )
     return chosen, chosen.recipe if given_epochs else chosen.spend(deadline), considered
 
 
 def test_the_last_that_has_time_for_its_recipe_is_taken():
-    small, large = candidate("small", SMALL, Recipe(epochs=2)), candidate("large", LARGE, Recipe(epochs=3))
+    small, large = (
+        candidate("small", SMALL, Recipe(epochs=2)),
+        candidate("large", LARGE, Recipe(epochs=3)),
+    )
     chosen, recipe, considered = choose(100_000, small, large)
     assert chosen.experiment.net.net is LARGE
     assert recipe == Recipe(epochs=recipe.epochs)
     assert recipe.epochs > 1000  # they fill the time
-    assert [(one.net_name, one.verdict) for one in considered] == [("small", "fits"), ("large", "chosen")]
+    assert [(one.net_name, one.verdict) for one in considered] == [
+        ("small", "fits"),
+        ("large", "chosen"),
+    ]
     assert 0 < considered[0].seconds < considered[1].seconds
 
 
 def test_one_without_the_time_for_its_recipe_is_passed_over():
-    small, large = candidate("small", SMALL, Recipe(epochs=2)), candidate("large", LARGE, Recipe(epochs=10**6))
+    small, large = (
+        candidate("small", SMALL, Recipe(epochs=2)),
+        candidate("large", LARGE, Recipe(epochs=10**6)),
+    )
     chosen, _, considered = choose(1000, small, large)
     assert chosen.experiment.net.net is SMALL
     assert considered[0].verdict == "chosen"
@@ -132,26 +159,37 @@ def blank(train: int, val: int = 0, test: int = 0) -> Dataset:
 
 
 def test_given_epochs_stay():
-    small, large = candidate("small", SMALL, Recipe(epochs=7)), candidate("large", LARGE, Recipe(epochs=10**6))
+    small, large = (
+        candidate("small", SMALL, Recipe(epochs=7)),
+        candidate("large", LARGE, Recipe(epochs=10**6)),
+    )
     assert choose(1000, small, large, given_epochs=True)[1] == small.recipe
 
 
 def test_epochs_that_are_given_are_trained_however_little_time_is_left():
     """There is no limit then: the time only chooses the net."""
-    small, large = candidate("small", SMALL, Recipe(epochs=7)), candidate("large", LARGE, Recipe(epochs=7))
+    small, large = (
+        candidate("small", SMALL, Recipe(epochs=7)),
+        candidate("large", LARGE, Recipe(epochs=7)),
+    )
     chosen, recipe, considered = choose(-1.0, small, large, given_epochs=True)
     assert (chosen.experiment.net.name, recipe.epochs) == ("small", 7)
     assert [one.verdict for one in considered] == ["chosen"]
 
 
 def test_too_short_a_time_says_how_much_more_would_do():
-    message = r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$"
+    message = (
+        r"^One epoch of small takes .* Increase --time \(in Python, seconds\) by at least \d+ s\.$"
+    )
     with pytest.raises(RecipeError, match=message):
         choose(0.5, candidate("small", SMALL, Recipe()))
 
 
 def test_settings_that_are_given_are_not_called_fitted():
-    net, dataset = NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")), load_data("shapes")
+    net, dataset = (
+        NetChoice("mlp", zoo.load_net("mlp"), zoo.load_recipes("mlp")),
+        load_data("shapes"),
+    )
     assert "lr 0.001 → 0.00063" in fit_candidate(net, "", dataset, {}, 32).changes[1]
     given = fit_candidate(net, "", dataset, {"lr": 0.01, "epochs": 3}, 32)
     assert given.changes[1] == "batch_size 100 → 40"
@@ -164,15 +202,22 @@ def test_the_time_after_the_last_epoch_includes_val_and_the_search_for_near_dupl
         candidate("net", SMALL, Recipe(), blank(1000, val, test), pace=pace).ending_seconds()
         for val, test in ((0, 0), (0, 10), (20, 10))
     )
-    assert tested - alone == pytest.approx(1.1 * 10 * 0.5 + 2.2 * estimate_seconds(10, 1000, (1, 32, 32)))
+    assert tested - alone == pytest.approx(
+        1.1 * 10 * 0.5 + 2.2 * estimate_seconds(10, 1000, (1, 32, 32))
+    )
     assert both - tested == pytest.approx(1.1 * 20 * 0.5)
 
 
 @given(
-    seconds=st.floats(10, 1000), images=st.integers(1, 10**5), test=st.integers(0, 10**4), epochs=st.integers(1, 100)
-)  # fmt: skip
+    seconds=st.floats(10, 1000),
+    images=st.integers(1, 10**5),
+    test=st.integers(0, 10**4),
+    epochs=st.integers(1, 100),
+)
 def test_a_training_that_fits_ends_in_time(seconds, images, test, epochs):
-    one = candidate("net", SMALL, Recipe(epochs=epochs), blank(images, 0, test), pace=Pace(1e-4, 1e-4, 0.5))
+    one = candidate(
+        "net", SMALL, Recipe(epochs=epochs), blank(images, 0, test), pace=Pace(1e-4, 1e-4, 0.5)
+    )
     recipe = one.fit(far(seconds))
     whole = one.total_seconds(recipe) + one.ending_seconds()
     assert recipe.epochs == 1 or whole <= 0.97 * seconds

@@ -49,7 +49,9 @@ def bright(side_px: int = 8) -> Dataset:
     def images(count: int) -> Images:
         targets = np.arange(count) % 2
         noise = generator.integers(0, 100, (count, side_px, side_px, 3))
-        return Images.from_arrays((noise + 120 * targets[:, None, None, None]).astype(np.uint8), targets)
+        return Images.from_arrays(
+            (noise + 120 * targets[:, None, None, None]).astype(np.uint8), targets
+        )
 
     return Dataset.from_images(images(60), images(20), images(30))
 
@@ -68,15 +70,24 @@ class Features(nn.Module):
 FITTED = Recipe(epochs=2, batch_size=10, head="fitted", initial_fraction=0.5, schedule="trapezoid")
 
 
-def iter_pretrained(runs_dir: Path, *, is_blind: bool, seconds: float = 60.0, **given: object) -> Generator:
+def iter_pretrained(
+    runs_dir: Path, *, is_blind: bool, seconds: float = 60.0, **given: object
+) -> Generator:
     """The events of a pretrained net, beside which a trial from scratch runs."""
-    net = NetChoice("own", lambda *_: Features(is_blind=is_blind), {"default": FITTED}, OwnModule("", "own"))
+    net = NetChoice(
+        "own", lambda *_: Features(is_blind=is_blind), {"default": FITTED}, OwnModule("", "own")
+    )
     candidate = Candidate(Experiment(net, FITTED, bright()), 16, Pace(1e-5, 1e-5))
     return _iter_pretrained(
-        candidate, (Considered("own", 16, 2, 1.0, "chosen"),), Deadline(perf_counter(), seconds), given,
-        start=partial(start_run, runs_dir=runs_dir, device="cpu", name="mine"), train=Run.iter_train, device="cpu",
+        candidate,
+        (Considered("own", 16, 2, 1.0, "chosen"),),
+        Deadline(perf_counter(), seconds),
+        given,
+        start=partial(start_run, runs_dir=runs_dir, device="cpu", name="mine"),
+        train=Run.iter_train,
+        device="cpu",
         progress=None,
-    )  # fmt: skip
+    )
 
 
 def collect(events: Generator) -> tuple[list, Run | None]:
@@ -109,7 +120,8 @@ def test_leaving_the_loop_before_the_trial_leaves_no_run(tmp_path):
 
 
 def test_a_pretrained_net_that_is_better_stays_and_is_evaluated(tmp_path):
-    events, lost = collect(iter_pretrained(tmp_path, is_blind=False, lr=1e-9))  # a net from scratch learns nothing
+    # a net from scratch learns nothing
+    events, lost = collect(iter_pretrained(tmp_path, is_blind=False, lr=1e-9))
     assert lost is None
     (trial,) = (event for event in events if isinstance(event, Trial))
     assert not trial.is_better
@@ -147,7 +159,9 @@ class Recorder(nn.Module):
 
 @pytest.mark.parametrize("rows", [np.arange(60), np.arange(0, 60, 2), np.arange(7)], ids=len)
 def test_a_trial_is_never_trained_on_the_images_that_it_is_compared_on(rows):
-    pixels = np.broadcast_to(np.arange(0, 240, 4, dtype=np.uint8)[:, None, None, None], (60, 8, 8, 3))
+    pixels = np.broadcast_to(
+        np.arange(0, 240, 4, dtype=np.uint8)[:, None, None, None], (60, 8, 8, 3)
+    )
     dataset = Dataset.from_images(Images.from_arrays(pixels.copy(), np.arange(60) // 30))
     made: list[Recorder] = []
 
@@ -156,12 +170,14 @@ def test_a_trial_is_never_trained_on_the_images_that_it_is_compared_on(rows):
         return made[-1]
 
     recipe = Recipe(epochs=3, batch_size=10)
-    candidate = Candidate(Experiment(NetChoice("own", make, {"default": recipe}), recipe, dataset), 8)
+    candidate = Candidate(
+        Experiment(NetChoice("own", make, {"default": recipe}), recipe, dataset), 8
+    )
     fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, rows, np.zeros((len(rows), 2), np.float32))
     trial = try_from_scratch(candidate, fit, 20.0, "cpu")
     assert trial.images == len(rows[::3])
     assert trial.head_loss == pytest.approx(np.log(2))
-    (trained, held) = (made[-1].trained, made[-1].evaluated)
+    trained, held = (made[-1].trained, made[-1].evaluated)
     assert len(trained) == 60 - trial.images
     # Besides the held-out images, a new module is tried on an empty image.
     assert len(held - trained) in (trial.images, trial.images + 1)
@@ -170,7 +186,9 @@ def test_a_trial_is_never_trained_on_the_images_that_it_is_compared_on(rows):
 @pytest.mark.parametrize("count", [1, 3])
 def test_without_images_there_is_no_trial(count):
     recipe = Recipe(epochs=3, batch_size=10)
-    candidate = Candidate(Experiment(NetChoice("small", SMALL, {"default": recipe}), recipe, bright()), 8)
+    candidate = Candidate(
+        Experiment(NetChoice("small", SMALL, {"default": recipe}), recipe, bright()), 8
+    )
     fit = HeadFit(60, 5, 1.0, 0.7, 0.5, 1.0, np.arange(count), np.zeros((count, 2), np.float32))
     assert try_from_scratch(candidate, fit, 20.0, "cpu") is None
 
@@ -188,13 +206,16 @@ def test_without_images_there_is_no_trial(count):
 def test_from_scratch_has_to_have_the_lower_loss(loss, head_loss, standard_error, is_better):
     trial = Trial("cnn-s", 32, 4.2, 166, loss, head_loss, standard_error)
     assert trial.is_better == is_better
-    assert str(trial).endswith("from scratch is better" if is_better else "the pretrained net stays")
+    assert str(trial).endswith(
+        "from scratch is better" if is_better else "the pretrained net stays"
+    )
 
 
 def test_what_is_printed_of_a_trial():
-    assert str(Trial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1)) == (
-        "trial: cnn-s from scratch at 32 px for 4 s: loss 0.500 on 1,166 held-out images, fitted head 0.800 (standard "
-        "error of the difference 0.100): from scratch is better"
+    assert (
+        str(Trial("cnn-s", 32, 4.2, 1166, 0.5, 0.8, 0.1))
+        == "trial: cnn-s from scratch at 32 px for 4 s: loss 0.500 on 1,166 held-out images, fitted"
+        " head 0.800 (standard error of the difference 0.100): from scratch is better"
     )
 
 
@@ -208,7 +229,9 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
 
 
 def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
-    chosen, considered = choose_body(bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5}, "cpu")
+    chosen, considered = choose_body(
+        bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5}, "cpu"
+    )
     assert chosen.side_px == SIDES_PX[-1]
     assert [one.verdict for one in considered].count("chosen") == 1
     assert considered[-1].net_name == chosen.experiment.net.name
@@ -226,15 +249,25 @@ def test_without_time_no_body_is_chosen(bodies):
 def test_a_size_and_a_schedule_that_are_given_stay(bodies):
     dataset = load_data("shapes", Preparation(size_px=48))
     chosen, considered = choose_body(
-        bodies[:1], dataset, Deadline(perf_counter(), 1e6), {"schedule": "cosine", "initial_fraction": 0.2}, "cpu"
+        bodies[:1],
+        dataset,
+        Deadline(perf_counter(), 1e6),
+        {"schedule": "cosine", "initial_fraction": 0.2},
+        "cpu",
     )
     assert [one.side_px for one in considered] == [chosen.side_px] == [48]
-    assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == ("cosine", 0.2, False)
+    assert (chosen.recipe.schedule, chosen.recipe.initial_fraction, chosen.is_open) == (
+        "cosine",
+        0.2,
+        False,
+    )
 
 
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):
     dataset = bright()
-    events = list(choose(dataset, given={"epochs": 1}, pretrained=False, name="mine", runs_dir=tmp_path))
+    events = list(
+        choose(dataset, given={"epochs": 1}, pretrained=False, name="mine", runs_dir=tmp_path)
+    )
     sizes = [event for event in events if isinstance(event, Decision) and event.what == "size"]
     assert [str(event) for event in sizes] == ["size: 16 px (the images are 8 px, enlarged)"]
     run = load_run(tmp_path / "mine")
@@ -242,26 +275,45 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
 
 
-def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(tmp_path):
+def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(
+    tmp_path,
+):
     events = iter_chosen(
-        bright(16), Deadline(perf_counter() - 1010, 10.0), {"epochs": 1}, pretrained=False,
-        start=partial(start_run, runs_dir=tmp_path, device="cpu"), train=Run.iter_train, device="cpu", name=None,
-    )  # fmt: skip
+        bright(16),
+        Deadline(perf_counter() - 1010, 10.0),
+        {"epochs": 1},
+        pretrained=False,
+        start=partial(start_run, runs_dir=tmp_path, device="cpu"),
+        train=Run.iter_train,
+        device="cpu",
+        name=None,
+    )
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
 
 
 def test_data_with_a_source_is_loaded_again_unless_it_was_changed_since():
     whole = load_data("shapes", Preparation(size_px=8))
     again = resize_dataset(whole, 12)
-    assert np.array_equal(again.train.pixels, load_data("shapes", Preparation(size_px=12)).train.pixels)
-    part = Dataset("part", "abc", whole.train.take(range(5)), source="shapes", preparation=whole.preparation)
+    assert np.array_equal(
+        again.train.pixels, load_data("shapes", Preparation(size_px=12)).train.pixels
+    )
+    part = Dataset(
+        "part", "abc", whole.train.take(range(5)), source="shapes", preparation=whole.preparation
+    )
     resized = resize_dataset(part, 12)
     assert resized.train.pixels.shape == (5, 12, 12, 3)
     assert resized.preparation == again.preparation
 
 
 def test_train_gives_a_run_that_is_trained_and_evaluated(tmp_path):
-    run = train(bright(), net="mlp", recipe=Recipe(epochs=2, seed=3), name="mine", runs_dir=tmp_path, progress=False)
+    run = train(
+        bright(),
+        net="mlp",
+        recipe=Recipe(epochs=2, seed=3),
+        name="mine",
+        runs_dir=tmp_path,
+        progress=False,
+    )
     assert run.report.split == "test"
     assert (run.record.recipe.epochs, run.record.recipe.seed) == (2, 3)
     own = train(bright(), net=SMALL, recipe=Recipe(epochs=1), runs_dir=tmp_path, progress=False)
@@ -281,26 +333,36 @@ def test_a_recipe_that_is_given_has_the_most_epochs_that_train_trains(tmp_path, 
     run = train(bright(), net=SMALL, recipe=Recipe(epochs=2), seconds=60, runs_dir=tmp_path)
     assert run.record.recipe == Recipe(epochs=2)
     printed = capsys.readouterr().out
-    assert re.search(r"^time: 60 s → 2 epochs of \S+ s each \(the recipe has 2\)$", printed, re.MULTILINE)
+    assert re.search(
+        r"^time: 60 s → 2 epochs of \S+ s each \(the recipe has 2\)$", printed, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"recipe": "best"}, r'^recipe needs a net\. Add one, as in train\(data, net="cnn-s", recipe="best"\)\.$'),
+        (
+            {"recipe": "best"},
+            r'^recipe needs a net\. Add one, as in train\(data, net="cnn-s", recipe="best"\)\.$',
+        ),
         ({"net": "cnn", "recipe": "bst"}, r"^cnn has no recipe 'bst'\. Did you mean best\?"),
         ({"net": "cnn", "seconds": 0.0}, r"^seconds is 0\.0; it must be positive"),
         ({"seconds": -1.0}, r"^seconds is -1\.0; it must be positive"),
         ({"net": "none"}, r"^There is no net 'none' in the zoo\."),
     ],
 )
-def test_arguments_that_do_not_go_together_are_named_as_python_has_them(tmp_path, arguments, message):
+def test_arguments_that_do_not_go_together_are_named_as_python_has_them(
+    tmp_path, arguments, message
+):
     with pytest.raises(LaminaError, match=message):
         train(bright(), runs_dir=tmp_path, progress=False, **arguments)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_given_is_checked_before_anything_is_loaded():
-    for given, message in (({"lr": -1.0}, "^lr "), ({"rate": 0.1}, "^Recipe: unknown argument 'rate'")):
+    for given, message in (
+        ({"lr": -1.0}, "^lr "),
+        ({"rate": 0.1}, "^Recipe: unknown argument 'rate'"),
+    ):
         with pytest.raises(LaminaError, match=message):
             choose("nowhere", given=given)

@@ -20,7 +20,9 @@ def make_images(
 ) -> Images:
     """Images of one color each."""
     pixels = np.broadcast_to(colors[:, None, None], (len(colors), *size, colors.shape[1])).copy()
-    return Images(pixels, targets, names, tuple(f"{place}.png" for place in range(len(targets))), "train")
+    return Images(
+        pixels, targets, names, tuple(f"{place}.png" for place in range(len(targets))), "train"
+    )
 
 
 def draw(images: Images, folder: Path, samples: int = 10) -> np.ndarray:
@@ -54,7 +56,11 @@ def test_each_class_has_a_row_of_as_many_samples_as_requested(tmp_path: Path) ->
 
 def test_samples_are_spread_evenly_from_the_first_to_the_last(tmp_path: Path) -> None:
     shades = np.stack([np.arange(9) * 20] * 3, axis=1).astype(np.uint8)
-    sheet = draw(make_images(np.array([0] * 9 + [1]), ("a", "b"), np.vstack([shades, COLORS[:1]])), tmp_path, samples=3)
+    sheet = draw(
+        make_images(np.array([0] * 9 + [1]), ("a", "b"), np.vstack([shades, COLORS[:1]])),
+        tmp_path,
+        samples=3,
+    )
     drawn = [shade for shade in range(9) if count(sheet, shades[shade]) >= 128**2]
     assert drawn == [0, 4, 8]
 
@@ -73,7 +79,9 @@ def test_yes_is_below_no(tmp_path: Path) -> None:
 def test_numbers_go_from_low_to_high_in_a_row_each(tmp_path: Path) -> None:
     targets = np.array([[3, 0], [1, 1], [2, 2]], np.float32)
     sheet = draw(make_images(targets, ("x", "y"), COLORS[:3]), tmp_path)
-    first_row, second_row = np.sort([rows_of(sheet, COLORS[0])[0], rows_of(sheet, COLORS[0])[1] - 127])
+    first_row, second_row = np.sort(
+        [rows_of(sheet, COLORS[0])[0], rows_of(sheet, COLORS[0])[1] - 127]
+    )
     order = [
         [int(np.flatnonzero((sheet[row + 5] == color).all(axis=1))[0]) for color in COLORS[:3]]
         for row in (first_row, second_row)
@@ -84,7 +92,13 @@ def test_numbers_go_from_low_to_high_in_a_row_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("size", "drawn"),
-    [((8, 8), (128, 128)), ((28, 28), (112, 112)), ((4, 16), (32, 128)), ((300, 100), (128, 43)), ((1, 500), (1, 128))],
+    [
+        ((8, 8), (128, 128)),
+        ((28, 28), (112, 112)),
+        ((4, 16), (32, 128)),
+        ((300, 100), (128, 43)),
+        ((1, 500), (1, 128)),
+    ],
 )
 def test_small_images_are_enlarged_a_whole_number_of_times_and_large_ones_reduced(
     size: tuple[int, int], drawn: tuple[int, int], tmp_path: Path
@@ -112,12 +126,16 @@ def test_white_images_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Pa
     assert count(sheet, np.array([90, 90, 90])) >= 128**2
 
 
-@pytest.mark.parametrize(("classes", "side", "drawn"), [(2, 128, 2), (13, 96, 13), (100, 64, 100), (230, 64, 200)])
+@pytest.mark.parametrize(
+    ("classes", "side", "drawn"), [(2, 128, 2), (13, 96, 13), (100, 64, 100), (230, 64, 200)]
+)
 def test_many_classes_are_drawn_smaller_and_not_without_end(
     classes: int, side: int, drawn: int, tmp_path: Path
 ) -> None:
     colors = np.full((classes, 3), (0, 160, 0), np.uint8)
-    names = tuple(f"class {place} with a name that is far too long for a row" for place in range(classes))
+    names = tuple(
+        f"class {place} with a name that is far too long for a row" for place in range(classes)
+    )
     sheet = draw(make_images(np.arange(classes), names, colors), tmp_path)
     assert count(sheet, colors[0]) == drawn * side**2
     assert sheet.shape[1] < 550
@@ -126,7 +144,9 @@ def test_many_classes_are_drawn_smaller_and_not_without_end(
 
 
 def test_a_class_without_images_and_odd_names_can_be_drawn(tmp_path: Path) -> None:
-    images = make_images(np.array([0, 2]), ("кошка $x^", "nothing\n\x1b[31m", "\udcff name"), COLORS[:2])
+    images = make_images(
+        np.array([0, 2]), ("кошка $x^", "nothing\n\x1b[31m", "\udcff name"), COLORS[:2]
+    )
     sheet = draw(images, tmp_path)
     assert [count(sheet, color) // 128**2 for color in COLORS[:2]] == [1, 1]
     middle = (rows_of(sheet, COLORS[0])[1] + 10, rows_of(sheet, COLORS[1])[0] - 10)

@@ -1,4 +1,4 @@
-"""Files that once were, or might be, trouble: each is read, or refused with a message, and does nothing else."""
+"""Files that caused trouble, or might: each is loaded, or refused with a message, nothing else."""
 
 from __future__ import annotations
 
@@ -62,8 +62,12 @@ def test_an_image_is_refused(file):
         decode_image(file.read_bytes(), (8, 8))
 
 
-@pytest.mark.parametrize(("name", "reason"), [("huge-claim.png", "more than 67"), ("over-limit.png", "more than 67")])
-def test_an_image_over_the_limit_is_refused_by_its_header_before_its_pixels_are_looked_at(name, reason):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("huge-claim.png", "more than 67"), ("over-limit.png", "more than 67")]
+)
+def test_an_image_over_the_limit_is_refused_by_its_header_before_its_pixels_are_looked_at(
+    name, reason
+):
     with pytest.raises(BadImageError, match=reason):  # and not that it is cut short, as it is
         decode_image((CORPUS / "images" / name).read_bytes())
 
@@ -80,7 +84,9 @@ def test_a_pickle_is_plain_values_or_refused(file):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 RECORD = json.loads((RUN / "run.json").read_text())
@@ -88,7 +94,13 @@ RECORD = json.loads((RUN / "run.json").read_text())
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The way to every value inside one."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
 
 
@@ -102,7 +114,9 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.sampled_from(places(RECORD)[1:]), value=json_values)
-def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(tmp_path_factory, place, value):
+def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
+    tmp_path_factory, place, value
+):
     folder = tmp_path_factory.getbasetemp() / "fuzzed-run"
     folder.mkdir(exist_ok=True)
     (folder / "run.json").write_text(json.dumps(put(RECORD, place, value)))
@@ -144,7 +158,10 @@ class Sample:
 
 
 @settings(max_examples=300, deadline=None)
-@given(values=st.fixed_dictionaries({field.name: json_values for field in dataclasses.fields(Sample)}) | json_values)
+@given(
+    values=st.fixed_dictionaries({field.name: json_values for field in dataclasses.fields(Sample)})
+    | json_values
+)
 def test_plain_values_become_what_the_fields_say_or_are_refused(values):
     try:
         found = from_json_values(Sample, values, "sample")
@@ -176,8 +193,20 @@ def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, 
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.binary(max_size=200), head=st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF89a", b"BM",
-                                                           b"II*\0", b"RIFF\x10\0\0\0WEBP"]))  # fmt: skip
+@given(
+    data=st.binary(max_size=200),
+    head=st.sampled_from(
+        [
+            b"",
+            b"\x89PNG\r\n\x1a\n",
+            b"\xff\xd8\xff",
+            b"GIF89a",
+            b"BM",
+            b"II*\0",
+            b"RIFF\x10\0\0\0WEBP",
+        ]
+    ),
+)
 def test_any_bytes_after_an_images_first_are_an_image_or_refused(data, head):
     try:
         assert decode_image(head + data, (4, 4)).dtype == np.uint8

@@ -20,7 +20,9 @@ def finish(folder, recipe=RECIPE, net=NET):
     run, training = start(folder, recipe, net)
     for epoch in follow(training):
         row = epoch.to_json()
-        run.folder.history.append({name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")})
+        run.folder.history.append(
+            {name: row[name] for name in ("event", "epoch", "train_loss", "train_seconds", "lr")}
+        )
     run.folder.save_report(evaluate(training.model, DATA.test))
     return run
 
@@ -31,7 +33,11 @@ def test_runs_of_the_same_recipe_differ_in_nothing(tmp_path):
 
 def test_recipe_net_and_results_are_reported(tmp_path):
     first = finish(tmp_path)
-    second = finish(tmp_path, dataclasses.replace(RECIPE, lr=0.01, epochs=1), Net(Flatten(), Linear(5), Output()))
+    second = finish(
+        tmp_path,
+        dataclasses.replace(RECIPE, lr=0.01, epochs=1),
+        Net(Flatten(), Linear(5), Output()),
+    )
     found = {
         difference.what: (difference.first, difference.second)
         for difference in compare_runs(first.folder, second.folder)
@@ -47,7 +53,9 @@ def test_recipe_net_and_results_are_reported(tmp_path):
 def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
     run = finish(tmp_path)
     record = run.record
-    machine = dataclasses.replace(record.machine, threads=64, flags="avx amx_bf16", processor="Other")
+    machine = dataclasses.replace(
+        record.machine, threads=64, flags="avx amx_bf16", processor="Other"
+    )
     other = dataclasses.replace(
         record,
         net=Net(Flatten(), Linear(4), Tanh(), Output(units=3)),
@@ -79,7 +87,9 @@ def test_software_machine_threads_precision_and_data_are_reported(tmp_path):
 )
 def test_what_has_changed_since_a_run_is_reported(changes, expected, tmp_path):
     run, _ = start(tmp_path)
-    record = dataclasses.replace(run.record, machine=dataclasses.replace(run.record.machine, **changes))
+    record = dataclasses.replace(
+        run.record, machine=dataclasses.replace(run.record.machine, **changes)
+    )
     assert find_changes(record) == expected
 
 
@@ -88,4 +98,6 @@ def test_other_kernels_than_those_of_the_run_are_reported(monkeypatch, tmp_path)
     level = find_kernels().level
     assert run.record.versions["kernels"] == level
     monkeypatch.setenv("LAMINA_KERNELS", "off")
-    assert find_changes(run.record) == [Difference("versions.kernels", level, "off")] * (level != "off")
+    assert find_changes(run.record) == [Difference("versions.kernels", level, "off")] * (
+        level != "off"
+    )

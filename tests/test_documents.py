@@ -19,7 +19,11 @@ LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
 
 
 def read_blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```",
+        document.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
 
 
 def find_commands(document: Path) -> list[list[str]]:
@@ -28,7 +32,10 @@ def find_commands(document: Path) -> list[list[str]]:
     indented = re.findall(r"^ {4}(lamina .*)$", text, re.MULTILINE)
     quoted = re.findall(r"`(lamina\s[^`]+)`", text)
     fenced = [
-        line for block in read_blocks(document, "sh") for line in block.splitlines() if line.startswith("lamina ")
+        line
+        for block in read_blocks(document, "sh")
+        for line in block.splitlines()
+        if line.startswith("lamina ")
     ]
     return [shlex.split(line, comments=True) for line in (*indented, *quoted, *fenced)]
 
@@ -36,7 +43,9 @@ def find_commands(document: Path) -> list[list[str]]:
 @cache
 def read_help(*command: str) -> str:
     flag = "--help-all" if command else "--help"
-    return subprocess.run([LAMINA, *command, flag], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [LAMINA, *command, flag], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def test_the_readme_shows_how_to_install_and_the_makefile_knows_its_command() -> None:
@@ -62,14 +71,18 @@ def test_commands_and_their_flags_exist(document: Path) -> None:
 def test_links_lead_to_files(document: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
     missing = [
-        target for target in targets if not re.match(r"\w+:", target) and not (document.parent / target).exists()
+        target
+        for target in targets
+        if not re.match(r"\w+:", target) and not (document.parent / target).exists()
     ]
     assert missing == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_named_paths_exist(document: Path) -> None:
-    named = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.-]+)`", document.read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`((?:src|tests|docs|benchmarks)/[\w/.-]+)`", document.read_text(encoding="utf-8")
+    )
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
@@ -87,7 +100,11 @@ def test_the_readmes_python_trains_and_prints_a_report(
 
 
 def test_the_changelog_begins_with_the_projects_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    versions = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    versions = re.findall(
+        r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
 
     assert versions[0] == version

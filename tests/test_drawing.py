@@ -1,4 +1,4 @@
-"""What is drawn is read back from the pixels: images are for people, but their colors can be counted."""
+"""Figures are checked by their pixels: they are for people, but their colors can be counted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
         accuracy_interval=Interval(0.4, 0.6),
         balanced_accuracy=0.5,
         calibration_error=0.1,
-        classes=tuple(ClassScores(name, 0.5, 0.5, 0.5, sum(row)) for name, row in zip(names, confusion, strict=True)),
+        classes=tuple(
+            ClassScores(name, 0.5, 0.5, 0.5, sum(row))
+            for name, row in zip(names, confusion, strict=True)
+        ),
         confusion=tuple(map(tuple, confusion)),
     )
 
@@ -83,7 +86,9 @@ def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
 
 
 def test_each_net_has_a_color_of_its_own(tmp_path):
-    save_figure(draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png")
+    save_figure(
+        draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png"
+    )
     mlp, cnn, third = (count_pixels(tmp_path / "curves.png", color) for color in COLORS[:3])
     assert cnn > mlp > 200
     assert third == 0
@@ -96,10 +101,15 @@ def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_la
     named = [text.get_text() for text in figure.legends[0].get_texts()]
     assert named == ["mlp", "training images", "test images, after the last epoch"]
     for axes, value in zip(figure.axes, (report.accuracy, report.loss), strict=True):
-        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() == "D"] == [
-            (5, value)
-        ]
-    named = [text.get_text() for text in draw_curves({"mlp": [history(5)]}, ACCURACY).legends[0].get_texts()]
+        assert [
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for line in axes.lines
+            if line.get_marker() == "D"
+        ] == [(5, value)]
+    named = [
+        text.get_text()
+        for text in draw_curves({"mlp": [history(5)]}, ACCURACY).legends[0].get_texts()
+    ]
     assert named == ["mlp", "training images", "val images"]
 
 
@@ -107,7 +117,9 @@ def test_a_claim_adds_a_line_in_its_nets_color(tmp_path):
     curves = {"mlp": [history(5)], "cnn": [history(5)]}
     save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
     save_figure(draw_curves(curves, ACCURACY, claimed={"cnn": 0.3}), tmp_path / "claimed.png")
-    assert count_pixels(tmp_path / "claimed.png", COLORS[1]) > count_pixels(tmp_path / "plain.png", COLORS[1])
+    assert count_pixels(tmp_path / "claimed.png", COLORS[1]) > count_pixels(
+        tmp_path / "plain.png", COLORS[1]
+    )
 
 
 def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_path):
@@ -123,8 +135,10 @@ def test_the_values_of_one_epoch_are_bars(tmp_path):
     for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
         assert [tick.get_text() for tick in axes.get_yticklabels()] == ["train", "val", "test"]
         assert [bar.get_width() for bar in axes.patches] == [
-            row[f"train_{column}"], row[f"val_{column}"], getattr(report, column)
-        ]  # fmt: skip
+            row[f"train_{column}"],
+            row[f"val_{column}"],
+            getattr(report, column),
+        ]
     save_figure(figure, tmp_path / "curves.png")
     save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
 
@@ -135,7 +149,9 @@ def test_axes_of_fractions_end_at_100_percent():
     outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
     (reliability,) = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
     assert [reliability.get_xlim(), reliability.get_ylim()] == [(0, 1)] * 2
-    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[0].get_ylim() == (0, 1)
+    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[
+        0
+    ].get_ylim() == (0, 1)
 
 
 def test_an_image_is_replaced_whole(tmp_path):
@@ -170,13 +186,22 @@ def test_of_many_labels_twelve_are_drawn(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 4, 15])
 def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     report = NumberReport(
-        split="test", images=50, loss=0.5, seconds=1.0, baseline=BASELINE, mean_absolute_error=1.0,
+        split="test",
+        images=50,
+        loss=0.5,
+        seconds=1.0,
+        baseline=BASELINE,
+        mean_absolute_error=1.0,
         numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
-    )  # fmt: skip
+    )
     truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
     truth[:, 0] = 3.0  # the same everywhere, and predicted so
-    images = Images(np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test")
-    save_figure(draw_scatter(report, Outputs("test", truth, truth, images.names)), tmp_path / "scatter.png")
+    images = Images(
+        np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test"
+    )
+    save_figure(
+        draw_scatter(report, Outputs("test", truth, truth, images.names)), tmp_path / "scatter.png"
+    )
     with Image.open(tmp_path / "scatter.png") as image:
         columns, lines = min(count, 3), -(-min(count, 12) // 3)
         assert image.width / image.height == pytest.approx(columns / lines, rel=0.15)
@@ -195,7 +220,10 @@ def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, sco
     rows = [{"epoch": epoch, f"val_{score.name}": value} for epoch, value in ((1, low), (2, high))]
     axes = draw_curves({"mlp": [rows]}, score).axes[0]
     axes.figure.draw_without_rendering()
-    labels = {tick.get_text(): place for tick, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+    labels = {
+        tick.get_text(): place
+        for tick, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    }
     for text, place in labels.items():
         number = float(text.removesuffix(" %").replace("\N{MINUS SIGN}", "-"))
         assert number == pytest.approx(place if score.lower_is_better else 100 * place, abs=1e-9)
@@ -203,16 +231,37 @@ def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, sco
     assert set(some) <= set(labels)
 
 
-HOSTILE = ["\x1b[31mred", "new\nline", "tab\there", "\u202egnp.exe", "a$b$c", r"a\$b", "猫", "_hidden", "\udcff"]
+HOSTILE = [
+    "\x1b[31mred",
+    "new\nline",
+    "tab\there",
+    "\u202egnp.exe",
+    "a$b$c",
+    r"a\$b",
+    "猫",
+    "_hidden",
+    "\udcff",
+]
 
 
 def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_path):
     figure = draw_labels(HOSTILE)
     save_figure(figure, tmp_path / "labels.png")
-    shown = [axes.get_title(loc="left").removesuffix(" on test").replace(r"\$", "$") for axes in figure.axes]
+    shown = [
+        axes.get_title(loc="left").removesuffix(" on test").replace(r"\$", "$")
+        for axes in figure.axes
+    ]
     assert shown == [
-        r"\x1b[31mred", r"new\nline", r"tab\there", r"\u202egnp.exe", "a$b$c", r"a\$b", "?", "_hidden", r"\udcff",
-    ]  # fmt: skip
+        r"\x1b[31mred",
+        r"new\nline",
+        r"tab\there",
+        r"\u202egnp.exe",
+        "a$b$c",
+        r"a\$b",
+        "?",
+        "_hidden",
+        r"\udcff",
+    ]
     figure.canvas.draw()  # as a notebook does
     curves = draw_curves({name: [history(3)] for name in HOSTILE}, ACCURACY)
     save_figure(curves, tmp_path / "curves.png")
@@ -226,10 +275,16 @@ def test_figures_are_not_known_to_pyplot():
     assert matplotlib.pyplot.get_fignums() == []
 
 
-def test_letters_come_from_any_installed_font_that_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_come_from_any_installed_font_that_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(matplotlib.rcParams, "font.family", ["sans-serif"])
-    stix = get_font(str(Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf"))).get_charmap()
-    dejavu = get_font(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))).get_charmap()
+    stix = get_font(
+        str(Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf"))
+    ).get_charmap()
+    dejavu = get_font(
+        str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    ).get_charmap()
     letter = chr(min(stix.keys() - dejavu.keys() - set(range(0xE000, 0xF900))))
     nowhere = "\U0001fadf"
     assert label(f"a{letter}{nowhere}") == f"a{letter}?"

@@ -17,7 +17,13 @@ ACCURACY = Score("accuracy", 0.5)
 
 def layers_of(names: list[str], epoch: int, **changes: list[float | None]) -> dict[str, list[Any]]:
     places = range(len(names))
-    columns = ("gradient_norms", "weight_norms", "update_norms", "input_means", "input_standard_deviations")
+    columns = (
+        "gradient_norms",
+        "weight_norms",
+        "update_norms",
+        "input_means",
+        "input_standard_deviations",
+    )
     figures: dict[str, list[Any]] = {
         column: [None if place % 2 else (place + 1) * 10.0**power * epoch for place in places]
         for power, column in enumerate(columns, start=-2)
@@ -49,9 +55,13 @@ def test_each_layer_has_a_line_in_each_panel_that_concerns_it():
 def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path):
     nothing = [None, None, None]
     dead = layers_of(NAMES, 1, gradient_norms=[0.0, None, 1.0], weight_norms=[0.0, None, 1.0])
-    asleep = layers_of(NAMES, 2, input_means=nothing, input_standard_deviations=nothing, inactive_fractions=nothing)
+    asleep = layers_of(
+        NAMES, 2, input_means=nothing, input_standard_deviations=nothing, inactive_fractions=nothing
+    )
     only_looked = {"gradient_norms": nothing, "weight_norms": nothing, "update_norms": nothing}
-    rows = [row | {"layers": layers} for row, layers in zip(history(2), (dead, asleep), strict=True)]
+    rows = [
+        row | {"layers": layers} for row, layers in zip(history(2), (dead, asleep), strict=True)
+    ]
     figure = draw_curves({"mlp": [rows]}, ACCURACY)
     assert sorted(lines_of(figure.axes[2])) == [([1, 2], [1.0, 0.06]), ([2], [0.02])]
     save_figure(figure, tmp_path / "curves.png")
@@ -60,10 +70,14 @@ def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path
 
 
 @pytest.mark.parametrize(
-    "norms", [[0.5, None, 1.2], [3.0, None, 3.1], [3.0, None, 3.0], [0.01, None, 30.0], [1e-9, None, 1.0]], ids=str
+    "norms",
+    [[0.5, None, 1.2], [3.0, None, 3.1], [3.0, None, 3.0], [0.01, None, 30.0], [1e-9, None, 1.0]],
+    ids=str,
 )
 def test_norms_have_several_ticks_however_near_or_far_they_are(norms):
-    rows = [row | {"layers": layers_of(NAMES, row["epoch"], gradient_norms=norms)} for row in history(2)]
+    rows = [
+        row | {"layers": layers_of(NAMES, row["epoch"], gradient_norms=norms)} for row in history(2)
+    ]
     axes = draw_curves({"mlp": [rows]}, ACCURACY).axes[2]
     low, high = axes.get_ylim()
     assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 12

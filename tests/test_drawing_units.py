@@ -7,7 +7,13 @@ import pytest
 
 from lamina.data import Images
 from lamina.drawing.sheets import TEXT_PX, load_font
-from lamina.drawing.unit_sheets import FILTER_PX, LARGE_PATCH_PX, SAME_FOR_ALL, build_unit_sheet, build_units_sheet
+from lamina.drawing.unit_sheets import (
+    FILTER_PX,
+    LARGE_PATCH_PX,
+    SAME_FOR_ALL,
+    build_unit_sheet,
+    build_units_sheet,
+)
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
 
@@ -19,7 +25,9 @@ def images_of(height: int, width: int, names: tuple[str, ...]) -> Images:
     return Images(pixels, np.arange(9) % len(names), names, tuple(map(str, range(9))), "train")
 
 
-def unit_of(rows: tuple[int, int], columns: tuple[int, int], names: tuple[str, ...] = ("cat", "dog")) -> Unit:
+def unit_of(
+    rows: tuple[int, int], columns: tuple[int, int], names: tuple[str, ...] = ("cat", "dog")
+) -> Unit:
     patches = tuple(Patch(row, rows, columns, 1.0) for row in range(9))
     return Unit(0, patches, dict.fromkeys(names, 0.9))
 
@@ -36,7 +44,8 @@ def test_captions_below_the_images_have_space(names):
     assert len(edges) == 9
     widest = max(load_font(round(0.75 * TEXT_PX)).getlength(shorten(name)) for name in names)
     assert np.diff(edges).min() > widest
-    assert edges[-1] + (LARGE_PATCH_PX + widest) / 2 < sheet.width  # a name is centred beneath its image
+    # a name is centred beneath its image
+    assert edges[-1] + (LARGE_PATCH_PX + widest) / 2 < sheet.width
 
 
 @pytest.mark.parametrize(("field", "rows"), [((4, 9), 2), ((0, 32), 1), ((-10, 40), 1)])
@@ -69,7 +78,8 @@ def test_each_filter_has_its_own_scale_and_an_outline():
     drawn = np.asarray(sheet)
     rows, columns = np.nonzero(find_ink(sheet, (0xD8, 0xD8, 0xD8)))
     corner = drawn[rows.min() + 3, columns.min() + 3]
-    assert corner.tolist() == [255, 255, 255]  # its positive weight, told from the sheet by the outline
+    # its positive weight, told from the sheet by the outline
+    assert corner.tolist() == [255, 255, 255]
 
 
 def test_a_dead_unit_has_a_sheet():

@@ -29,7 +29,9 @@ NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
 def record(tmp_path_factory) -> RunRecord:
     folder = tmp_path_factory.mktemp("runs")
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command).record
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
 
 
 @pytest.fixture
@@ -78,9 +80,14 @@ def test_nan_and_infinity_become_null(run):
 
 
 def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
-    layers = {"names": ["1 Linear", "2 ReLU"], "gradient_norms": (0.5, None), "weight_norms": (None, None)}
+    layers = {
+        "names": ["1 Linear", "2 ReLU"],
+        "gradient_norms": (0.5, None),
+        "weight_norms": (None, None),
+    }
     layers |= dict.fromkeys(
-        ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"), (1, 0.25)
+        ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"),
+        (1, 0.25),
     )
     run.folder.history.append({"event": "epoch", "epoch": 1, "layers": layers})
     (row,) = run.folder.history.epochs()
@@ -88,9 +95,16 @@ def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
     assert row["layers"]["weight_norms"] == [None, None]
     file = run.path / "history.jsonl"
     whole = file.read_text()
-    for good, bad in (("0.25", '"x"'), ("[0.5, null]", "[0.5]"), ('"1 Linear"', "1"), ("[0.5, null]", "3")):
+    for good, bad in (
+        ("0.25", '"x"'),
+        ("[0.5, null]", "[0.5]"),
+        ('"1 Linear"', "1"),
+        ("[0.5, null]", "3"),
+    ):
         file.write_text(whole.replace(good, bad))
-        with pytest.raises(RunError, match="layers must contain names and a number or null for each"):
+        with pytest.raises(
+            RunError, match="layers must contain names and a number or null for each"
+        ):
             run.folder.history.epochs()
 
 
@@ -114,10 +128,19 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
         ("[2]", "expected a JSON object, got [2]"),
         ("{}", "event must be one of epoch, rewind, early_end, but is None"),
         ('{"event": "epoch"}', "epoch must be an integer of 1 or more, but is None"),
-        ('{"event": "epoch", "epoch": "two"}', "epoch must be an integer of 1 or more, but is 'two'"),
+        (
+            '{"event": "epoch", "epoch": "two"}',
+            "epoch must be an integer of 1 or more, but is 'two'",
+        ),
         ('{"event": "epoch", "epoch": true}', "epoch must be an integer of 1 or more, but is True"),
-        ('{"event": "rewind", "epoch": 2, "rewind": 0}', "rewind must be an integer of 1 or more, but is 0"),
-        ('{"event": "epoch", "epoch": 2, "train_seconds": "x"}', "train_seconds must be a number, but is 'x'"),
+        (
+            '{"event": "rewind", "epoch": 2, "rewind": 0}',
+            "rewind must be an integer of 1 or more, but is 0",
+        ),
+        (
+            '{"event": "epoch", "epoch": 2, "train_seconds": "x"}',
+            "train_seconds must be a number, but is 'x'",
+        ),
         (
             '{"event": "epoch", "epoch": 2, "train_seconds": 10000000000000000000}',
             "train_seconds must be a number, but is 10000000000000000000",
@@ -133,7 +156,10 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
         ),
         (
             '{"event": "epoch", "epoch": 2, "layers": {"names": ["1 Linear"]}}',
-            "layers must contain names and a number or null for each, but is {'names': ['1 Linear']}",
+            (
+                "layers must contain names and a number or null for each, but is {'names': ['1"
+                " Linear']}"
+            ),
         ),
     ],
 )
@@ -141,8 +167,8 @@ def test_a_damaged_line_is_named(line, why, run):
     file = run.path / "history.jsonl"
     file.write_text(f'{{"event": "epoch", "epoch": 1}}\n{line}\n{{"event": "epoch", "epoch": 3}}\n')
     with raises(
-        f"Line 2 of {file} is damaged: {why}. Restore the file from a copy, or delete that line; weights and "
-        "checkpoint are in other files."
+        f"Line 2 of {file} is damaged: {why}. Restore the file from a copy, or delete that line;"
+        " weights and checkpoint are in other files."
     ):
         run.folder.history.epochs()
 

@@ -23,7 +23,17 @@ from small_runs import start
 
 SOURCE = Path(lamina.__file__).parent
 FILES = sorted(SOURCE.rglob("*.py"))
-UNPICKLING = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "dbm"}
+UNPICKLING = {
+    "pickle",
+    "_pickle",
+    "cPickle",
+    "marshal",
+    "shelve",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "dbm",
+}
 RUNNING = {"eval", "exec", "compile", "__import__"}
 LOADING = {
     "torch.load",
@@ -40,8 +50,14 @@ def find_dangers(tree: ast.AST) -> Iterator[str]:
     """What in a file's source could run what it reads."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (f"import {name.name}" for name in node.names if name.name.partition(".")[0] in UNPICKLING)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in UNPICKLING:
+            yield from (
+                f"import {name.name}"
+                for name in node.names
+                if name.name.partition(".")[0] in UNPICKLING
+            )
+        elif (
+            isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in UNPICKLING
+        ):
             yield f"from {node.module} import"
         elif isinstance(node, ast.Call):
             yield from find_dangerous_call(node)
@@ -86,22 +102,34 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
         if (dangers := sorted(set(find_dangers(ast.parse(file.read_text(encoding="utf-8"))))))
     }
     assert found == {
-        "data/sources/cifar.py": ["import pickle"],  # for the restricted unpickler alone, as the next test has it
-        "training/packaged.py": ["torch.load()"],  # of a file whose digest is known, with weights_only
-        "cli/net_argument.py": ["exec_module()"],  # a file.py that the user names on the command line
+        "data/sources/cifar.py": [
+            "import pickle"
+        ],  # for the restricted unpickler alone, as the next test has it
+        "training/packaged.py": [
+            "torch.load()"
+        ],  # of a file whose digest is known, with weights_only
+        "cli/net_argument.py": [
+            "exec_module()"
+        ],  # a file.py that the user names on the command line
     }
 
 
 def test_pickle_is_used_for_the_restricted_unpickler_alone():
     tree = ast.parse((SOURCE / "data" / "sources" / "cifar.py").read_text(encoding="utf-8"))
-    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"]
+    uses = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle"
+    ]
     assert {use.attr for use in uses} == {"_Unpickler", "STOP"}
     (unpickler,) = (
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and "pickle._Unpickler" in map(ast.unparse, node.bases)
     )
-    assert "find_class" in {item.name for item in unpickler.body if isinstance(item, ast.FunctionDef)}
+    assert "find_class" in {
+        item.name for item in unpickler.body if isinstance(item, ast.FunctionDef)
+    }
 
 
 # An audit hook sees every name that any unpickler looks up, wherever it is called from.
@@ -111,7 +139,10 @@ found = []
 from lamina.cli import main
 from lamina.data.sources import cifar
 import lamina.drawing, torch._dynamo
-sys.addaudithook(lambda event, arguments: found.append(arguments) if event == "pickle.find_class" else None)
+def audit(event, arguments):
+    if event == "pickle.find_class":
+        found.append(arguments)
+sys.addaudithook(audit)
 source, image = sys.argv[1:]
 net = "Flatten(), Linear(4), ReLU(), Output()"
 statuses = [
@@ -133,12 +164,16 @@ def test_no_command_unpickles_anything(tmp_path, monkeypatch, cache):
 
     write_images(tmp_path / "images", 12)
     arguments = [str(tmp_path / "images"), str(tmp_path / "images" / "dark" / "0.png")]
-    done = subprocess.run([sys.executable, "-c", AUDITED, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", AUDITED, *arguments], capture_output=True, text=True, check=False
+    )
     assert done.stdout.splitlines()[-1:] == ["[0, 0, 0, 0, 0, 0] []"], done.stderr
 
 
 @pytest.mark.skipif(os.name == "nt", reason="few accounts of Windows may make links")
-@pytest.mark.parametrize("name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"])
+@pytest.mark.parametrize(
+    "name", [".lock", ".owner", "history.jsonl", "run.json", "state.safetensors"]
+)
 def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, tmp_path):
     run, training = start(tmp_path)
     run.folder.save_checkpoint(training.checkpoint())
@@ -148,9 +183,10 @@ def test_a_link_in_a_run_is_refused_before_anything_is_written_through_it(name, 
     (run.path / name).symlink_to(mine)
     with pytest.raises(RunError) as refused, lock_folder(run.path):
         pass
-    assert str(refused.value) == (
-        f"{run.path / name} is a link to {mine}, and training would overwrite its target. Replace the link with the "
-        "file itself, or delete the link."
+    assert (
+        str(refused.value)
+        == f"{run.path / name} is a link to {mine}, and training would overwrite its target."
+        " Replace the link with the file itself, or delete the link."
     )
     assert mine.read_text() == "mine"
     assert (run.path / name).is_symlink()
@@ -187,12 +223,18 @@ def test_a_malicious_official_archive_runs_nothing_and_writes_nothing(tmp_path, 
     touched = tmp_path / "touched"
     path = tmp_path / "cifar-10-python.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
-        for name in ("batches.meta", *(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        for name in (
+            "batches.meta",
+            *(f"data_batch_{number}" for number in range(1, 6)),
+            "test_batch",
+        ):
             data = pickle.dumps({b"label_names": Call(os.system, f"touch {touched}")}, 2)
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    with pytest.raises(DataError, match=r"batches\.meta is rejected: its pickle asks for posix\.system, which is"):
+    with pytest.raises(
+        DataError, match=r"batches\.meta is rejected: its pickle asks for posix\.system, which is"
+    ):
         load_data(str(path))
     assert not touched.exists()
     assert not list(cache.glob("*/pixels.npy"))
@@ -203,8 +245,14 @@ def test_a_malicious_official_archive_runs_nothing_and_writes_nothing(tmp_path, 
     [
         ({"name": "../data_batch_1"}, "has '..' in its path"),
         ({"name": "/data_batch_1"}, "has an absolute path"),
-        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0}, "is a link, a device or a sparse file"),
-        ({"type": tarfile.LNKTYPE, "linkname": "other", "size": 0}, "is a link, a device or a sparse file"),
+        (
+            {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0},
+            "is a link, a device or a sparse file",
+        ),
+        (
+            {"type": tarfile.LNKTYPE, "linkname": "other", "size": 0},
+            "is a link, a device or a sparse file",
+        ),
         ({"size": 2**25}, "is compressed more than 200:1"),
     ],
 )

@@ -16,12 +16,18 @@ def test_every_public_name_is_there_and_is_what_its_room_calls_it():
 
 def test_a_name_that_is_not_public_is_rejected():
     with pytest.raises(AttributeError, match="module 'lamina' has no attribute 'Trainer'"):
-        lamina.Trainer  # noqa: B018  # asking is the test
+        # asking is the test
+        lamina.Trainer  # asking is the test  # noqa: B018
 
 
 def test_importing_lamina_loads_neither_torch_nor_matplotlib():
     code = "import sys, lamina; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )
 
 
 def test_every_public_name_and_its_methods_have_a_docstring():
@@ -32,7 +38,8 @@ def test_every_public_name_and_its_methods_have_a_docstring():
         documented = {name: public} | {
             f"{name}.{member}": value
             for member, value in members.items()
-            if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, property | classmethod))
+            if not member.startswith("_")
+            and (inspect.isfunction(value) or isinstance(value, property | classmethod))
         }
         bare += [path for path, value in documented.items() if not inspect.getdoc(value)]
     assert bare == []

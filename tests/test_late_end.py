@@ -1,4 +1,4 @@
-"""Trainings whose end is decided late: what comes before the fall of the learning rate never depends on it."""
+"""Trainings whose end is decided late: the epochs before the learning rate falls are equal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ STEPS_PER_EPOCH = 15
 def dataset():
     generator = np.random.default_rng(0)
     parts = [
-        Images.from_arrays(generator.integers(0, 256, (count, 4, 4, 1), np.uint8), np.arange(count) % 2, split=split)
+        Images.from_arrays(
+            generator.integers(0, 256, (count, 4, 4, 1), np.uint8),
+            np.arange(count) % 2,
+            split=split,
+        )
         for split, count in (("train", 8 * STEPS_PER_EPOCH), ("val", 20), ("test", 20))
     ]
     return Dataset.from_images(parts[0], val=parts[1], test=parts[2])
@@ -50,7 +54,8 @@ def again(run, dataset):
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
 def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, steps_per_epoch):
     short, long = (
-        Ending(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch) for count in (epochs, epochs + more)
+        Ending(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch)
+        for count in (epochs, epochs + more)
     )
     for step in range(short.plan.falls[0].start):
         assert short.lr_factor(step) == long.lr_factor(step)
@@ -63,7 +68,9 @@ def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
     for wait, steps in moves:
         if not ending.is_over(step):
             ending.start_fall(step, steps)
-            factors += [ending.lr_factor(one) for one in range(step, min(step + wait, ending.plan.steps))]
+            factors += [
+                ending.lr_factor(one) for one in range(step, min(step + wait, ending.plan.steps))
+            ]
             step += wait
     factors += [ending.lr_factor(one) for one in range(step, ending.plan.steps)]
     assert factors[0] == 1
@@ -80,17 +87,23 @@ def test_more_epochs_train_on_from_before_the_fall(tmp_path, dataset):
     assert digest(short) != digest(long)
     again(short, dataset).train(epochs=8, progress=False)
     assert digest(short) == digest(long)
-    assert [row["epoch"] for row in load_run(short.path).folder.history.epochs()] == list(range(1, 9))
+    assert [row["epoch"] for row in load_run(short.path).folder.history.epochs()] == list(
+        range(1, 9)
+    )
     assert load_run(short.path).is_finished
 
 
 def test_fewer_epochs_than_were_trained_at_full_rate_are_rejected(tmp_path, dataset):
     run = begin(tmp_path, dataset, "run")
     run.train(progress=False)
-    with pytest.raises(RecipeError, match=r"trained 3 epochs at the peak learning rate\. Use 5 or more\."):
+    with pytest.raises(
+        RecipeError, match=r"trained 3 epochs at the peak learning rate\. Use 5 or more\."
+    ):
         again(run, dataset).train(epochs=4, progress=False)
     run.folder.before_fall_file.unlink()
-    with pytest.raises(RecipeError, match=r"before-fall\.safetensors, the checkpoint before the fall"):
+    with pytest.raises(
+        RecipeError, match=r"before-fall\.safetensors, the checkpoint before the fall"
+    ):
         again(run, dataset).train(epochs=9, progress=False)
 
 
@@ -100,7 +113,9 @@ def test_the_recipes_own_epochs_are_rejected_where_more_were_trained(tmp_path, d
         if isinstance(event, Epoch) and event.epoch == 9:
             finish.set()
     assert load_run(run.path).record.epochs > RECIPE.epochs
-    with pytest.raises(RecipeError, match=r"trained 9 epochs.* at the peak learning rate\. Use 15 or more\."):
+    with pytest.raises(
+        RecipeError, match=r"trained 9 epochs.* at the peak learning rate\. Use 15 or more\."
+    ):
         again(run, dataset).train(epochs=RECIPE.epochs, progress=False)
 
 
@@ -135,7 +150,10 @@ def test_an_open_training_that_was_killed_goes_on_as_its_recipe_plans(tmp_path, 
 
 
 def test_a_training_that_is_asked_to_finish_lets_the_rate_fall_and_ends(tmp_path, dataset):
-    run, finish = begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40)), threading.Event()
+    run, finish = (
+        begin(tmp_path, dataset, "run", dataclasses.replace(RECIPE, epochs=40)),
+        threading.Event(),
+    )
     events = []
     for event in run.iter_train(finish=finish):
         events.append(event)
@@ -145,7 +163,8 @@ def test_a_training_that_is_asked_to_finish_lets_the_rate_fall_and_ends(tmp_path
     assert (fall.epoch, fall.steps) == (3, round(0.1 * (2 * STEPS_PER_EPOCH + 5)))
     assert load_run(run.path).is_finished
     assert load_run(run.path).report is not None
-    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]  # the last one is cut short
+    # the last one is cut short
+    assert [event.epoch for event in events if isinstance(event, Epoch)] == [1, 2, 3]
 
 
 def test_patience_lets_the_rate_fall_before_the_end(tmp_path, dataset):
@@ -164,7 +183,12 @@ def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, mo
     """A step takes 20 ms, and from a moment on more or less."""
     now = 0.0
     monkeypatch.setattr(limit.time, "perf_counter", lambda: now)
-    ending, watch, seconds, step = Ending(RECIPE, STEPS_PER_EPOCH), TimeLimit(60.0, is_open=True), 60.0, 0
+    ending, watch, seconds, step = (
+        Ending(RECIPE, STEPS_PER_EPOCH),
+        TimeLimit(60.0, is_open=True),
+        60.0,
+        0,
+    )
     ending.leave_open(0)
     while not ending.is_over(step) and not watch.is_over:
         now += 0.02 * (slowdown if now > when * seconds else 1)

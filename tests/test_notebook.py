@@ -1,4 +1,4 @@
-"""The notebook of the docs in a real kernel: it trains twice, is interrupted, resumes, and trains in two threads."""
+"""The notebook of the docs in a real kernel: trains, is interrupted, resumes, and uses threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = "[str(run.report.score) for run in runs]"
 
 
 class InterruptingClient(NotebookClient):
-    """Interrupts the kernel as a person does, once the cell that is meant for it has printed an epoch."""
+    """Interrupts the kernel as a person does, once the cell for it has printed an epoch."""
 
     was_interrupted = False
 
@@ -42,10 +42,16 @@ def outputs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))
         patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
-        client = InterruptingClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
+        client = InterruptingClient(
+            notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+        )
         client.execute()
     assert client.was_interrupted
-    return {cell.source.splitlines()[-1]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+    return {
+        cell.source.splitlines()[-1]: cell.outputs
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
 
 
 def html_of(outputs, line):
@@ -70,7 +76,10 @@ def test_an_interrupted_training_resumes_to_the_same_weights(outputs):
     assert (error["output_type"], error["ename"]) == ("error", "KeyboardInterrupt")
     assert "epoch 3/3" not in str(outputs["second.train()"])
     assert (
-        outputs['second.history["train_loss"].equals(first.history["train_loss"])'][-1]["data"]["text/plain"] == "True"
+        outputs['second.history["train_loss"].equals(first.history["train_loss"])'][-1]["data"][
+            "text/plain"
+        ]
+        == "True"
     )
 
 
@@ -79,7 +88,11 @@ def test_threads_have_a_bar_each_and_nothing_fails(outputs):
     assert [one["output_type"] for one in shown].count("display_data") == 2
     assert "".join(one.get("text", "") for one in shown).count("epoch 1/1") == 2
     everything = [one for line, each in outputs.items() for one in each if line != "second.train()"]
-    assert {one["output_type"] for one in everything} == {"display_data", "execute_result", "stream"}
+    assert {one["output_type"] for one in everything} == {
+        "display_data",
+        "execute_result",
+        "stream",
+    }
     assert {one["name"] for one in everything if one["output_type"] == "stream"} == {"stdout"}
     assert not any("widget" in kind for one in everything for kind in one.get("data", ()))
 
@@ -92,10 +105,14 @@ def test_a_browser_shows_all_of_it_in_the_colors_of_the_page(outputs, browser, s
     page.on("console", lambda message: complaints.append(message.text))
     body = "".join(html_of(outputs, line) for line in CARDS)
     page.set_content(f"<style>:root {{ color-scheme: light dark }}</style><body>{body}</body>")
-    widths = page.evaluate("Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))")
+    widths = page.evaluate(
+        "Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))"
+    )
     assert len(widths) == 72
     assert all(widths)
     assert [url for url in requests if not url.startswith("data:")] == complaints == []
-    colors = page.evaluate("[...document.querySelectorAll('td, th, p, b')].map(one => getComputedStyle(one).color)")
+    colors = page.evaluate(
+        "[...document.querySelectorAll('td, th, p, b')].map(one => getComputedStyle(one).color)"
+    )
     assert set(colors) == {"rgb(255, 255, 255)" if scheme == "dark" else "rgb(0, 0, 0)"}
     page.close()

@@ -1,4 +1,4 @@
-"""Custom functions in a training: the code of docs/extend.md, exact resuming, several processes, errors."""
+"""Custom functions in training: docs/extend.md, exact resuming, several processes, errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lamina import Epoch, LaminaError, LaminaWarning, Recipe, Step, Training, evaluate, load_run, start_run
+from lamina import (
+    Epoch,
+    LaminaError,
+    LaminaWarning,
+    Recipe,
+    Step,
+    Training,
+    evaluate,
+    load_run,
+    start_run,
+)
 from lamina.data import Dataset, Images
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
@@ -31,7 +41,9 @@ from lamina.training.parts import Parts
 from small_runs import DATA, RECIPE
 
 PAGE = Path(__file__).parents[1] / "docs" / "extend.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
 EXAMPLES = {
     "focal": {"loss": "focal"},
     "mixup": {"augment": "mixup", "loss": "mixed_loss"},
@@ -73,16 +85,24 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
     runs = {path.name: load_run(path) for path in sorted((page["folder"] / "runs").iterdir())}
     assert set(runs) == {*EXAMPLES, "metrics", "many", "maxout"}
     for name, parts in EXAMPLES.items():
-        assert runs[name].record.parts == {part: f"page.{function}" for part, function in parts.items()}
+        assert runs[name].record.parts == {
+            part: f"page.{function}" for part, function in parts.items()
+        }
         assert runs[name].report.accuracy > 0.15  # a tenth is a guess; two epochs of an MLP
     assert 0.2 < runs["metrics"].report.metrics["top_2"] <= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_example_has_fifteen_lines_and_resumes_to_the_bit(name: str, page: dict[str, Any], tmp_path: Path) -> None:
+def test_each_example_has_fifteen_lines_and_resumes_to_the_bit(
+    name: str, page: dict[str, Any], tmp_path: Path
+) -> None:
     block = next(block for block in BLOCKS if f'name="{name}"' in block)
-    own_lines = [line for line in block.splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    own_lines = [
+        line
+        for line in block.splitlines()
+        if line.strip() and not line.startswith(("import", "from"))
+    ]
     assert len(own_lines) <= 15
     own = {part: page[function] for part, function in EXAMPLES[name].items()}
     train = page["data"].train
@@ -106,12 +126,24 @@ def test_two_processes_give_the_same_weights_as_one(page: dict[str, Any], tmp_pa
     definitions = definitions.replace('load_run("focal")', f"load_run({str(teacher)!r})")
     script, runs = tmp_path / "own.py", tmp_path / "runs2"
     script.write_text(
-        f"{definitions}\nRUNS = {str(runs)!r}\n{IN_PROCESSES.format(examples=EXAMPLES)}", encoding="utf-8"
+        f"{definitions}\nRUNS = {str(runs)!r}\n{IN_PROCESSES.format(examples=EXAMPLES)}",
+        encoding="utf-8",
     )
     ended = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)],
-        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--standalone",
+            str(script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert ended.returncode == 0, ended.stderr
     names = {"__name__": "__main__", "RUNS": tmp_path / "runs1"}
     exec(compile(f"{definitions}\n{IN_PROCESSES.format(examples=EXAMPLES)}", "own", "exec"), names)
@@ -135,12 +167,16 @@ def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: P
 
     own = {
         "loss": loss,
-        "optimizer": lambda parameters, recipe: torch.optim.Adam(parameters, lr=recipe.lr, fused=True),
+        "optimizer": lambda parameters, recipe: torch.optim.Adam(
+            parameters, lr=recipe.lr, fused=True
+        ),
         "augment": lambda images, targets: (images, targets),
         "schedule": lambda done: 1 - done,
     }
     recipe = dataclasses.replace(RECIPE, precision="fp32")
-    named = train(start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path))
+    named = train(
+        start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path)
+    )
     by_hand = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None}))
     assert digests(by_hand) == digests(named)
     augmented = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
@@ -181,7 +217,9 @@ def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) 
 def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path: Path) -> None:
     data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
     metrics = {
-        "top_2": lambda logits, targets: (logits.topk(2).indices == targets[:, None]).any(1).float().mean(),
+        "top_2": lambda logits, targets: (
+            (logits.topk(2).indices == targets[:, None]).any(1).float().mean()
+        ),
         "undefined": lambda logits, targets: float("nan"),
     }
     run = start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=metrics)
@@ -198,7 +236,8 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
     assert last["val_undefined"] is None
     assert load_run(run.path).report.metrics == report.metrics
     with pytest.warns(
-        LaminaWarning, match=r"without their functions: top_2, undefined\. Pass them again, as in load_run"
+        LaminaWarning,
+        match=r"without their functions: top_2, undefined\. Pass them again, as in load_run",
     ):
         assert load_run(run.path).evaluate(data=data).metrics == {}
     assert evaluate(run.load_model(), DATA.test, metrics=metrics).metrics == report.metrics
@@ -206,25 +245,35 @@ def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path
 
 def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> None:
     loss = functional.cross_entropy
-    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="own", loss=loss, schedule=lambda done: 1.0)
+    run = start_run(
+        NET, DATA, RECIPE, runs_dir=tmp_path, name="own", loss=loss, schedule=lambda done: 1.0
+    )
     next(event for event in run.iter_train() if isinstance(event, Epoch))
     alone = load_run(run.path)
     with pytest.raises(RunError) as refused:
         alone.train(data=DATA)
-    assert str(refused.value) == (
-        f"{run.path} was started with your own functions, which the run does not store. Pass them "
-        f"again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy, schedule=…).train()."
+    assert (
+        str(refused.value)
+        == f"{run.path} was started with your own functions, which the run does not store. Pass"
+        f" them again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy,"
+        " schedule=…).train()."
     )
     assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
-    with pytest.raises(RunError, match=r"was started without your own optimizer\. Leave it out, or start a new run"):
+    with pytest.raises(
+        RunError, match=r"was started without your own optimizer\. Leave it out, or start a new run"
+    ):
         load_run(
-            run.path, loss=loss, schedule=lambda done: 1.0, optimizer=lambda weights, _: torch.optim.SGD(weights)
+            run.path,
+            loss=loss,
+            schedule=lambda done: 1.0,
+            optimizer=lambda weights, _: torch.optim.SGD(weights),
         ).train(data=DATA)
     with pytest.raises(RecipeError, match="the run has 2 and your schedule depends on the total"):
         load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
     other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
     with pytest.warns(
-        LaminaWarning, match=r"^loss was torch.nn.functional.cross_entropy and is now torch.nn.functional.nll"
+        LaminaWarning,
+        match=r"^loss was torch.nn.functional.cross_entropy and is now torch.nn.functional.nll",
     ):
         other.train(data=DATA, progress=False)
 
@@ -243,17 +292,28 @@ def use(**parts: Any) -> Callable[[Path], object]:
         (use(loss=3), "loss must be a function, got 3. docs/extend.md describes its arguments."),
         (
             use(metrics={"my score": focal}),
-            "metrics has the name 'my score'; a name must be an identifier that lamina does not use. Use a name such "
-            "as top_2.",
+            (
+                "metrics has the name 'my score'; a name must be an identifier that lamina does not"
+                " use. Use a name such as top_2."
+            ),
         ),
         (
             use(metrics={"accuracy": focal}),
-            "metrics has the name 'accuracy'; a name must be an identifier that lamina does not use.",
+            (
+                "metrics has the name 'accuracy'; a name must be an identifier that lamina does not"
+                " use."
+            ),
         ),
         (
-            use(loss=lambda logits, targets: functional.cross_entropy(logits, targets, reduction="none")),
-            "loss must return a scalar, the mean over the batch, but test_own_parts.<lambda> returned a tensor of "
-            "shape (4,). Return loss.mean().",
+            use(
+                loss=lambda logits, targets: functional.cross_entropy(
+                    logits, targets, reduction="none"
+                )
+            ),
+            (
+                "loss must return a scalar, the mean over the batch, but test_own_parts.<lambda>"
+                " returned a tensor of shape (4,). Return loss.mean()."
+            ),
         ),
         (
             use(loss=lambda logits, targets: 1.0),
@@ -261,28 +321,43 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits.detach(), targets)),
-            "loss must be differentiable, but test_own_parts.<lambda> returned a tensor without a gradient. Compute it "
-            "from the logits.",
+            (
+                "loss must be differentiable, but test_own_parts.<lambda> returned a tensor without"
+                " a gradient. Compute it from the logits."
+            ),
         ),
         (
             use(loss=nn.PReLU()),
-            "loss must not have trainable parameters, but torch.nn.modules.activation.PReLU has. Move them to the net.",
+            (
+                "loss must not have trainable parameters, but torch.nn.modules.activation.PReLU"
+                " has. Move them to the net."
+            ),
         ),
         (
             use(optimizer=lambda parameters, recipe: None),
-            "optimizer must return a torch.optim.Optimizer, but "
-            "test_own_parts.<lambda> returned NoneType. Return one, such as torch.optim.SGD(parameters, lr=recipe.lr).",
+            (
+                "optimizer must return a torch.optim.Optimizer, but test_own_parts.<lambda>"
+                " returned NoneType. Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
+            ),
         ),
         (
             use(optimizer=lambda parameters, recipe: torch.optim.LBFGS(parameters)),
-            "optimizer must have a step() without a "
-            "closure, but LBFGS computes the loss several times per step. Choose another, or write the loop by hand "
-            "(docs/extend.md).",
+            (
+                "optimizer must have a step() without a closure, but LBFGS computes the loss"
+                " several times per step. Choose another, or write the loop by hand"
+                " (docs/extend.md)."
+            ),
         ),
         (
-            use(optimizer=lambda parameters, recipe: torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)),
-            "optimizer must train only the parameters of the net, but test_own_parts.<lambda> returned one with 1 "
-            "others. Make these parameters of a module in the net.",
+            use(
+                optimizer=lambda parameters, recipe: torch.optim.SGD(
+                    [nn.Parameter(torch.ones(1))], lr=0.1
+                )
+            ),
+            (
+                "optimizer must train only the parameters of the net, but test_own_parts.<lambda>"
+                " returned one with 1 others. Make these parameters of a module in the net."
+            ),
         ),
         (
             use(augment=lambda images, targets: images),
@@ -290,20 +365,26 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(augment=lambda images, targets: (images[:2], targets)),
-            "augment must return images as float32 "
-            "(4, 3, 6, 6), like its input, but test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6).",
+            (
+                "augment must return images as float32 (4, 3, 6, 6), like its input, but"
+                " test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6)."
+            ),
         ),
         (
             use(optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
-            "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not accept these arguments "
-            "(too many positional arguments). Use a function such as lambda parameters, recipe: "
-            "torch.optim.SGD(parameters, lr=recipe.lr).",
+            (
+                "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not"
+                " accept these arguments (too many positional arguments). Use a function such as"
+                " lambda parameters, recipe: torch.optim.SGD(parameters, lr=recipe.lr)."
+            ),
         ),
         (
             use(loss=lambda logits: logits.sum()),
-            "loss is called with logits, targets, but test_own_parts.<lambda> does not accept these arguments (too "
-            "many positional arguments). Use a function such as lambda logits, targets: "
-            "functional.cross_entropy(logits, targets).",
+            (
+                "loss is called with logits, targets, but test_own_parts.<lambda> does not accept"
+                " these arguments (too many positional arguments). Use a function such as lambda"
+                " logits, targets: functional.cross_entropy(logits, targets)."
+            ),
         ),
         (
             use(metrics=[functools.partial(len), functools.partial(len)]),
@@ -311,21 +392,27 @@ def use(**parts: Any) -> Callable[[Path], object]:
         ),
         (
             use(augment=lambda images, targets: (images, (targets, targets))),
-            "augment, test_own_parts.<lambda>, returned targets that the single-label loss does not accept "
-            "(cross_entropy_loss(): argument 'target' (position 2) must be Tensor, not tuple). "
-            "For classes, return class indices (N,) or probabilities (N, K); for other targets, also pass your own "
-            "loss.",
+            (
+                "augment, test_own_parts.<lambda>, returned targets that the single-label loss does"
+                " not accept (cross_entropy_loss(): argument 'target' (position 2) must be Tensor,"
+                " not tuple). For classes, return class indices (N,) or probabilities (N, K); for"
+                " other targets, also pass your own loss."
+            ),
         ),
         (
             use(loss=lambda logits, targets: functional.cross_entropy(logits, targets) + math.nan),
-            "The loss became NaN at step 1 of epoch 1. The first values that are not finite: your loss, "
-            "test_own_parts.<lambda>, for finite logits. Try an lr below 0.001, gradient_clip 1, or BatchNorm() in "
-            "the net. The last checkpoint is intact",
+            (
+                "The loss became NaN at step 1 of epoch 1. The first values that are not finite:"
+                " your loss, test_own_parts.<lambda>, for finite logits. Try an lr below 0.001,"
+                " gradient_clip 1, or BatchNorm() in the net. The last checkpoint is intact"
+            ),
         ),
         (
             use(schedule=lambda done: -1.0),
-            "schedule returned -1.0 at fraction 0 of the steps; test_own_parts.<lambda> must return a factor of the "
-            "learning rate, 0 or more, such as 1 - done.",
+            (
+                "schedule returned -1.0 at fraction 0 of the steps; test_own_parts.<lambda> must"
+                " return a factor of the learning rate, 0 or more, such as 1 - done."
+            ),
         ),
     ],
 )
@@ -338,7 +425,9 @@ def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
     assert str(refused.value).startswith(message)
 
 
-def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(tmp_path: Path) -> None:
+def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(
+    tmp_path: Path,
+) -> None:
     loss = functional.cross_entropy
     for recipe, parts, message in (
         (
@@ -346,7 +435,11 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
             {"loss": loss},
             "label_smoothing is 0.1, but your own loss replaces it.",
         ),
-        (Recipe(class_weights=True), {"loss": loss}, "class_weights is True, but your own loss replaces it."),
+        (
+            Recipe(class_weights=True),
+            {"loss": loss},
+            "class_weights is True, but your own loss replaces it.",
+        ),
         (
             Recipe(warmup_fraction=0.1),
             {"schedule": abs},
@@ -362,7 +455,10 @@ def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_cho
 
 
 DATA_16 = Dataset.from_images(
-    Images.from_arrays(np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8), np.arange(12) % 3)
+    Images.from_arrays(
+        np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+        np.arange(12) % 3,
+    )
 )
 
 
@@ -371,7 +467,9 @@ def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Pat
         targets.zero_()
         return float(logits.fill_(0).sum())
 
-    def spoil_images(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def spoil_images(
+        images: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return images.mul_(0.5), targets.zero_()
 
     before = DATA.train.pixels.copy(), DATA.train.targets.copy()
@@ -381,7 +479,8 @@ def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Pat
     assert reports[0].accuracy == reports[1].accuracy
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=spoil_images)
     run.train(progress=False)
-    assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())  # the classes no longer apply
+    # the classes no longer apply
+    assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())
     assert np.array_equal(DATA.train.pixels, before[0])
     assert np.array_equal(DATA.train.targets, before[1])
 
@@ -389,9 +488,10 @@ def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Pat
 @pytest.mark.parametrize("kind", ["multi-label", "binary", "regression"])
 def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: Path) -> None:
     numbers = 1000.5 + np.arange(12, dtype=np.float32)[:, None] ** 2
-    targets = {"multi-label": np.arange(24).reshape(12, 2) % 3 == 0, "binary": np.arange(12) % 2 == 0}.get(
-        kind, numbers
-    )
+    targets = {
+        "multi-label": np.arange(24).reshape(12, 2) % 3 == 0,
+        "binary": np.arange(12) % 2 == 0,
+    }.get(kind, numbers)
     images = Images.from_arrays(DATA.train.pixels, targets)
     loss = functional.mse_loss if kind == "regression" else nn.BCEWithLogitsLoss()
     errors = []
@@ -403,13 +503,19 @@ def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: 
     data = Dataset.from_images(images, test=Images.from_arrays(255 - DATA.train.pixels, targets))
     runs = [
         train(start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts))
-        for parts in ({}, {"loss": loss}, {"loss": loss, "augment": lambda images, targets: (images, targets.clone())})
+        for parts in (
+            {},
+            {"loss": loss},
+            {"loss": loss, "augment": lambda images, targets: (images, targets.clone())},
+        )
     ]
     assert digests(runs[0]) == digests(runs[1])
     rows = [run.folder.history.epochs() for run in runs]
     assert rows[2][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-3)
     if kind == "regression":  # in units, and one decimal of a report's
-        assert runs[0].report.metrics["measure_error"] == pytest.approx(runs[0].report.mean_absolute_error, rel=1e-5)
+        assert runs[0].report.metrics["measure_error"] == pytest.approx(
+            runs[0].report.mean_absolute_error, rel=1e-5
+        )
 
 
 def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -> None:
@@ -420,7 +526,10 @@ def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=metrics)
     with (
         pytest.warns(LaminaWarning, match=r"^the metric broken failed: ValueError: no such class$"),
-        pytest.warns(LaminaWarning, match=r"^the metric worded failed: TypeError: it returned text, not a number$"),
+        pytest.warns(
+            LaminaWarning,
+            match=r"^the metric worded failed: TypeError: it returned text, not a number$",
+        ),
     ):
         assert run.train(progress=False).metrics == {"broken": None, "worded": None}
 
@@ -437,25 +546,35 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=stumble)
     with pytest.raises(KeyError, match="a slip") as stopped:
         run.train(progress=False)
-    assert stopped.value.__notes__ == [f"The last checkpoint is in {run.path}; load_run(…).train() resumes from it."]
+    assert stopped.value.__notes__ == [
+        f"The last checkpoint is in {run.path}; load_run(…).train() resumes from it."
+    ]
     run.train(progress=False)
     straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy))
     assert digests(run) == digests(straight)
 
 
-def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(tmp_path: Path) -> None:
+def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(
+    tmp_path: Path,
+) -> None:
     def keep_a_list(parameters: Any, recipe: Recipe) -> Counting:
         optimizer = Counting(parameters, recipe.lr)
         optimizer.param_groups[0]["past"] = [0.0]
         return optimizer
 
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=keep_a_list)
-    with pytest.warns(LaminaWarning, match=r"^Counting has past in its state, which a checkpoint cannot store"):
+    with pytest.warns(
+        LaminaWarning, match=r"^Counting has past in its state, which a checkpoint cannot store"
+    ):
         next(event for event in run.iter_train() if isinstance(event, Epoch))
-    other = load_run(run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5))
+    other = load_run(
+        run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5)
+    )
     with (
         pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is now"),
-        pytest.raises(RunError, match=r"the learning rate of optimizer group 1 was 0\.001 and is 0\.5"),
+        pytest.raises(
+            RunError, match=r"the learning rate of optimizer group 1 was 0\.001 and is 0\.5"
+        ),
     ):
         other.train(data=DATA)
 
@@ -469,11 +588,17 @@ def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) ->
 
 
 def test_an_optimizer_that_leaves_weights_out_causes_a_warning() -> None:
-    with pytest.warns(LaminaWarning, match=r"does not train 2 of 4 parameters: 4\.weight, 4\.bias$"):
+    with pytest.warns(
+        LaminaWarning, match=r"does not train 2 of 4 parameters: 4\.weight, 4\.bias$"
+    ):
         training = Training(
-            NET, DATA.train, RECIPE,
-            parts=Parts(optimizer=lambda parameters, recipe: torch.optim.SGD(parameters[:2], lr=0.1)),
-        )  # fmt: skip
+            NET,
+            DATA.train,
+            RECIPE,
+            parts=Parts(
+                optimizer=lambda parameters, recipe: torch.optim.SGD(parameters[:2], lr=0.1)
+            ),
+        )
     before = training.model.body[4].weight.clone()
     list(training)
     assert torch.equal(training.model.body[4].weight, before)
@@ -482,4 +607,6 @@ def test_an_optimizer_that_leaves_weights_out_causes_a_warning() -> None:
 def test_a_bound_part_is_recorded_by_its_function() -> None:
     parts = Parts(loss=functools.partial(functional.cross_entropy, label_smoothing=0.1))
     assert parts.describe() == {"loss": "torch.nn.functional.cross_entropy"}
-    assert Parts(loss=nn.CrossEntropyLoss()).describe() == {"loss": "torch.nn.modules.loss.CrossEntropyLoss"}
+    assert Parts(loss=nn.CrossEntropyLoss()).describe() == {
+        "loss": "torch.nn.modules.loss.CrossEntropyLoss"
+    }

@@ -32,7 +32,9 @@ WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(rang
 
 
 @pytest.mark.parametrize("stop", [None, 1, 2])
-def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(stop, tmp_path):
+def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(
+    stop, tmp_path
+):
     run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
     for event in run.iter_train():
         if isinstance(event, Epoch) and event.epoch == stop:
@@ -44,7 +46,9 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     scores = [row["val_accuracy"] for row in rows]
     best = scores.index(max(scores))
     assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
-    longer = start_run(NET, WITH_VAL, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path)
+    longer = start_run(
+        NET, WITH_VAL, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path
+    )
     for event in longer.iter_train():
         if isinstance(event, Epoch) and event.epoch == len(rows):
             break
@@ -57,14 +61,18 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     assert digests(run.path) == digests(longer.path)
     (run.path / "report.json").unlink()
     assert "no score" in repr(run)
-    with pytest.raises(RecipeError, match=rf"ended early after epoch {len(rows)} with patience 2\."):
+    with pytest.raises(
+        RecipeError, match=rf"ended early after epoch {len(rows)} with patience 2\."
+    ):
         next(run.iter_train(epochs=70))
 
 
 def test_an_error_that_falls_is_an_improvement(tmp_path):
     targets = np.random.default_rng(1).normal(size=(12, 1)).astype(np.float32)
     splits = {
-        split: dataclasses.replace(DATA.train, targets=targets, target_names=("weight",), split=split)
+        split: dataclasses.replace(
+            DATA.train, targets=targets, target_names=("weight",), split=split
+        )
         for split in ("train", "val", "test")
     }
     data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))

@@ -17,7 +17,9 @@ LONG = "x" * 40
 @pytest.fixture(scope="module")
 def training():
     pixels = np.zeros((MANY, 8, 8), np.uint8)
-    images = Images.from_arrays(pixels, np.arange(MANY), [f"{LONG} {number}" for number in range(MANY)])
+    images = Images.from_arrays(
+        pixels, np.arange(MANY), [f"{LONG} {number}" for number in range(MANY)]
+    )
     return Training(Net(Flatten(), Output()), images, Recipe(epochs=2), device="cpu"), images
 
 
@@ -39,8 +41,8 @@ def test_values_of_many_classes_have_a_short_repr(training):
     assert repr(report) == f"ClassReport(train {report.score}, {MANY} images)"
     (prediction,) = predictor.predict(images.pixels[0])
     assert (
-        repr(prediction)
-        == f"Prediction('image 0': {prediction.predicted} {100 * prediction.values[prediction.predicted]:.1f} %)"
+        repr(prediction) == f"Prediction('image 0': {prediction.predicted}"
+        f" {100 * prediction.values[prediction.predicted]:.1f} %)"
     )
     shown = prediction._repr_html_()
     assert shown.count(f">{prediction.predicted}<") == 1

@@ -42,7 +42,9 @@ def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
     run.folder.save_checkpoint(training.checkpoint())
     resumed = resume(load_run(run.path))
     rest = follow(resumed)
-    assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in expected[2 - len(rest) :]]
+    assert [epoch.train_loss for epoch in rest] == [
+        epoch.train_loss for epoch in expected[2 - len(rest) :]
+    ]
     assert same(weights(resumed), weights(straight))
 
 
@@ -55,7 +57,9 @@ def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
     assert same(weights(resumed), weights(straight))
 
 
-def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_nothing(tmp_path, monkeypatch):
+def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_nothing(
+    tmp_path, monkeypatch
+):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
@@ -67,7 +71,9 @@ def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch
     run, training = start(tmp_path)
     next(iter(training))
     run.folder.save_checkpoint(training.checkpoint())
-    compiled = dataclasses.replace(run.record, recipe=dataclasses.replace(run.record.recipe, compile=True))
+    compiled = dataclasses.replace(
+        run.record, recipe=dataclasses.replace(run.record.recipe, compile=True)
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     resumed = resume(Run(run.path, compiled))
@@ -100,8 +106,9 @@ def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what
     assert resume(run, epochs=2).recipe == run.record.recipe
     with raises(
         RecipeError,
-        f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far would have been "
-        "different. Leave out epochs to finish this run, or start a new run with epochs=4.",
+        f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far"
+        " would have been different. Leave out epochs to finish this run, or start a new run with"
+        " epochs=4.",
     ):
         resume(run, epochs=4)
 
@@ -110,7 +117,9 @@ def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
-    with raises(RecipeError, f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more."):
+    with raises(
+        RecipeError, f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more."
+    ):
         resume(run, epochs=1)
 
 
@@ -121,7 +130,8 @@ def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
     run.folder.save_checkpoint(training.checkpoint())
     with raises(
         RecipeError,
-        f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or more.",
+        f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or"
+        " more.",
     ):
         resume(run, epochs=1)
     assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
@@ -144,9 +154,9 @@ def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
     run.folder.save_checkpoint(other.checkpoint())
     with raises(
         RunError,
-        f"{run.path}/state.safetensors: the checkpoint does not fit the training: live.body.1.weight has "
-        "shape (5, 108), expected (4, 108). Restore it from a copy, or delete it and history.jsonl and start over with "
-        "lamina resume.",
+        f"{run.path}/state.safetensors: the checkpoint does not fit the training:"
+        " live.body.1.weight has shape (5, 108), expected (4, 108). Restore it from a copy, or"
+        " delete it and history.jsonl and start over with lamina resume.",
     ):
         resume(run)
 
@@ -171,7 +181,10 @@ def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
     follow(resumed)
     assert same(weights(resumed), weights(straight))
     with_net, _ = start(tmp_path)
-    with raises(RunError, f"{with_net.path} contains its net, tiny. Leave out module (on the command line, --net)."):
+    with raises(
+        RunError,
+        f"{with_net.path} contains its net, tiny. Leave out module (on the command line, --net).",
+    ):
         resume(with_net, module=build())
 
 
@@ -213,16 +226,17 @@ with lock_folder(Path(sys.argv[1])):
 def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
     run, _ = start(tmp_path)
     with subprocess.Popen(
-        [sys.executable, "-c", LOCK, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", LOCK, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as owner:
         assert owner.stdout.readline() == "held\n"
         with (
             raises(
                 RunError,
-                (
-                    f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or stop it, and try "
-                    "again."
-                ),
+                f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or"
+                " stop it, and try again.",
             ),
             lock_folder(run.path),
         ):
@@ -231,8 +245,8 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
         with (
             raises(
                 RunError,
-                f"{run.path} is being trained by another process or thread. Wait until it finishes, or stop it, and "
-                "try again.",
+                f"{run.path} is being trained by another process or thread. Wait until it finishes,"
+                " or stop it, and try again.",
             ),
             lock_folder(run.path),
         ):

@@ -27,7 +27,9 @@ def choose_images(**splits: int) -> Dataset:
     found = {"train": whole.train.take(range(600)), "val": None, "test": None}
     start = 600
     for split, count in splits.items():
-        found[split] = dataclasses.replace(whole.train.take(range(start, start + count)), split=split)
+        found[split] = dataclasses.replace(
+            whole.train.take(range(start, start + count)), split=split
+        )
         start += count
     return dataclasses.replace(whole, **found)
 
@@ -56,7 +58,9 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
     run = train(tmp_path, dataset)
     val, test = run.outputs["val"], run.outputs["test"]
     fitted = minimize_scalar(
-        lambda t: -log_softmax(val.logits.astype(float) / t, axis=1)[np.arange(200), val.targets].mean(),
+        lambda t: (
+            -log_softmax(val.logits.astype(float) / t, axis=1)[np.arange(200), val.targets].mean()
+        ),
         bounds=(0.1, 10),
         method="bounded",
     ).x
@@ -65,12 +69,17 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
     assert abs(temperature - 1) > 0.1
     expected = softmax(test.logits.astype(float) / temperature, axis=1)
     for found in (run, load_run(run.path)):
-        assert found.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(expected, abs=1e-5)
+        assert found.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(
+            expected, abs=1e-5
+        )
     raw = softmax(test.logits.astype(float), axis=1)
     assert run.report.calibration_error == pytest.approx(measure_error(expected, test.targets))
     assert run.report.uncalibrated_error == pytest.approx(measure_error(raw, test.targets))
     assert run.report.accuracy == (test.logits.argmax(axis=1) == test.targets).mean()
-    before, after = (f"{100 * error:.1f} %" for error in (run.report.uncalibrated_error, run.report.calibration_error))
+    before, after = (
+        f"{100 * error:.1f} %"
+        for error in (run.report.uncalibrated_error, run.report.calibration_error)
+    )
     assert f"calibration error {after} ({before} before calibration)" in str(run.report)
 
 
@@ -81,7 +90,9 @@ def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits,
     assert run.calibration is None
     assert not (run.path / "calibration.json").exists()
     raw = softmax(run.outputs["test"].logits.astype(float), axis=1)
-    assert run.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(raw, abs=1e-5)
+    assert run.predictor(device="cpu").probabilities(dataset.test.pixels) == pytest.approx(
+        raw, abs=1e-5
+    )
     assert " % (not calibrated)" in str(run.report)
 
 
@@ -93,12 +104,19 @@ def test_without_test_the_report_says_that_val_was_fitted_to(tmp_path):
 def test_a_calibration_of_numbers_is_damaged(tmp_path):
     numbers = {
         split: dataclasses.replace(
-            images, targets=np.random.default_rng(0).random((12, 1), np.float32), target_names=("age",)
+            images,
+            targets=np.random.default_rng(0).random((12, 1), np.float32),
+            target_names=("age",),
         )
         for split, images in DATA.splits.items()
     }
     run = train(tmp_path, dataclasses.replace(DATA, **numbers), label_smoothing=0.0)
     assert run.record.task.kind is REGRESSION
-    (run.path / "calibration.json").write_text(json.dumps({"split": "val", "images": 60, "temperatures": []}))
-    with pytest.raises(RunError, match=r"regression has no probabilities, so no temperatures\. Use lamina resume to"):
+    (run.path / "calibration.json").write_text(
+        json.dumps({"split": "val", "images": 60, "temperatures": []})
+    )
+    with pytest.raises(
+        RunError,
+        match=r"regression has no probabilities, so no temperatures\. Use lamina resume to",
+    ):
         run.load_model()

@@ -1,4 +1,4 @@
-"""A run that meets a full disk, a module that fails, numbers that go wrong, a time limit or an interrupt."""
+"""A run with a full disk, a failing module, non-finite numbers, a time limit or an interrupt."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logi
     before = {file.name: file.read_bytes() for file in run.path.iterdir()}
     with (
         full_disk(100),
-        pytest.raises(RunError, match=r"^Cannot write to .*: File too large\. The last checkpoint is intact"),
+        pytest.raises(
+            RunError, match=r"^Cannot write to .*: File too large\. The last checkpoint is intact"
+        ),
     ):
         run.train(progress=False)
     assert run.report == report
@@ -72,7 +74,11 @@ def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp
     straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     straight.train(progress=False)
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="full")
-    with full_disk(1500), pytest.warns(LaminaWarning, match="^cannot write to "), pytest.raises(RunError):
+    with (
+        full_disk(1500),
+        pytest.warns(LaminaWarning, match="^cannot write to "),
+        pytest.raises(RunError),
+    ):
         run.train(progress=False)
     assert run.folder.history.epochs() == []
     run.train(progress=False)
@@ -122,19 +128,23 @@ class Fragile(nn.Module):
 
 
 def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)  # so that every epoch is worth a checkpoint
+    # so that every epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)
     torch.manual_seed(0)
     recipe = dataclasses.replace(RECIPE, epochs=4)
-    run = start_run(Fragile(bad_pass=7), DATA, recipe, runs_dir=tmp_path)  # in the third epoch of three steps
+    # in the third epoch of three steps
+    run = start_run(Fragile(bad_pass=7), DATA, recipe, runs_dir=tmp_path)
     limits, events = [], []
     with pytest.warns(LaminaWarning, match=r"^cannot write to .*: File too large"):
         loop = run.iter_train(rewind_on_nan=True)
         for event in loop:
             events.append(event)
-            if isinstance(event, Epoch) and event.epoch == 1:  # room for a line of the history, not for the weights
+            # room for a line of the history, not for the weights
+            if isinstance(event, Epoch) and event.epoch == 1:
                 limits.append(full_disk(1000))
                 limits[-1].__enter__()
-            if isinstance(event, Epoch) and event.epoch == 2 and len(limits) == 1:  # and none at all
+            # and none at all
+            if isinstance(event, Epoch) and event.epoch == 2 and len(limits) == 1:
                 limits.append(full_disk(300))
                 limits[-1].__enter__()
             if isinstance(event, Rewind):
@@ -159,14 +169,17 @@ def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tm
     assert ended == EarlyEnd(0, f"{reason} after 0 of 2 epochs")
     assert (report.split, run.report, run.is_finished) == ("test", report, False)
     assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
-    assert "Training ended after 0 of 2 epochs." in collect_facts(run).about  # on the report page and the card
+    # on the report page and the card
+    assert "Training ended after 0 of 2 epochs." in collect_facts(run).about
     assert run.train(progress=False) is not None
     assert digests(run) == digests(straight)
     assert run.is_finished
 
 
 def test_a_time_limit_that_is_over_after_the_last_epoch_is_no_early_end(tmp_path):
-    run = start_run(NET, DATA, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path)
+    run = start_run(
+        NET, DATA, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path
+    )
     assert [type(event) for event in run.iter_train(until=time.perf_counter())][:1] == [Epoch]
     assert run.is_finished
 
@@ -194,12 +207,17 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     beginnings = ["data", "targets", "recipe", "net", "device"]
     assert [line.partition(":")[0] for line in printed[:5]] == beginnings
-    assert [line.split("  ")[0] for line in printed[5:]] == ["epoch 1/2", "epoch 2/2", f"test {report.score}"]
+    assert [line.split("  ")[0] for line in printed[5:]] == [
+        "epoch 1/2",
+        "epoch 2/2",
+        f"test {report.score}",
+    ]
     assert all("val accuracy" in line for line in printed[5:7])
 
 
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 0.0)  # so that no short epoch is worth a checkpoint
+    # so that no short epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 0.0)
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
     run = start_run(NET, DATA, recipe, runs_dir=tmp_path)
     loop = run.iter_train(save_every_seconds=1e6)
@@ -217,14 +235,21 @@ def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
     run = start_run(NET, WITH_VAL, recipe, runs_dir=tmp_path)
     run.train(progress=False)
     *_, last = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
-    assert last == {"event": "early_end", "epoch": len(digests(run)), "reason": run.early_end, "diagnosis": None}
+    assert last == {
+        "event": "early_end",
+        "epoch": len(digests(run)),
+        "reason": run.early_end,
+        "diagnosis": None,
+    }
     assert run.is_finished
 
 
 def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
     def rows(run: Run) -> list[dict[str, object]]:
         lines = map(json.loads, Path(run.path, "history.jsonl").read_text().splitlines())
-        return [{name: value for name, value in row.items() if "second" not in name} for row in lines]
+        return [
+            {name: value for name, value in row.items() if "second" not in name} for row in lines
+        ]
 
     many = np.random.default_rng(0).permutation(12)
     data = dataclasses.replace(WITH_VAL, train=DATA.train.take(many))
@@ -235,7 +260,8 @@ def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
     stops = 0
     while not run.is_finished:
         for count, _ in enumerate(run.iter_train()):
-            if count == 3 + stops % 5:  # in another place each time: within epochs, and between one and its diagnoses
+            # in another place each time: within epochs, and between one and its diagnoses
+            if count == 3 + stops % 5:
                 stops += 1
                 break
     assert stops >= 4

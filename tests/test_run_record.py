@@ -42,7 +42,9 @@ def training() -> Training:
 def record(tmp_path_factory) -> RunRecord:
     folder = tmp_path_factory.mktemp("runs")
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command).record
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
 
 
 @pytest.fixture
@@ -81,8 +83,10 @@ def test_a_run_of_another_format_is_rejected(number, run):
         ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
         (
             {"machine": 3},
-            "run.machine must be an object with the fields processor, instructions, flags, cores, threads, platform, "
-            "got 3",
+            (
+                "run.machine must be an object with the fields processor, instructions, flags,"
+                " cores, threads, platform, got 3"
+            ),
         ),
         ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] must be a whole number, got 6.5"),
         ({"versions": {"torch": 2}}, "run.versions.torch must be text, got 2"),
@@ -108,7 +112,10 @@ def test_a_part_that_is_none_is_named(part, value, why, run):
     file = run.path / "run.json"
     edit(file, **{part: value})
     with pytest.raises(
-        RunError, match=f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
+        RunError,
+        match=(
+            f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
+        ),
     ):
         load_run(run.path)
 
@@ -127,13 +134,24 @@ def test_every_field_of_run_json_is_needed(run):
     del values["machine"]
     file.write_text(json.dumps(values))
     with pytest.raises(
-        RunError, match=f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are net_name,"
+        RunError,
+        match=(
+            f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are"
+            " net_name,"
+        ),
     ):
         load_run(run.path)
 
 
 @pytest.mark.parametrize(
-    "changes", [{"mean": [1.0]}, {"mean": []}, {"in_shape": []}, {"in_shape": [3, 6]}, {"in_shape": [3, 2, 2]}]
+    "changes",
+    [
+        {"mean": [1.0]},
+        {"mean": []},
+        {"in_shape": []},
+        {"in_shape": [3, 6]},
+        {"in_shape": [3, 2, 2]},
+    ],
 )
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
     run.folder.save_model(training.model)
@@ -142,7 +160,9 @@ def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, ch
         load_run(run.path).load_model()
 
 
-@pytest.mark.parametrize("changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}])
+@pytest.mark.parametrize(
+    "changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}]
+)
 def test_a_record_without_exactly_one_net_is_damaged(run, changes):
     file = run.path / "run.json"
     edit(file, **changes)

@@ -1,4 +1,4 @@
-"""``start_run`` and ``Run.iter_train``: a run trains in a script, a thread or a notebook, and resumes exactly."""
+"""``start_run`` and ``Run.iter_train`` in a script, a thread or a notebook, resumed exactly."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from lamina.nets import Flatten, Linear, Output, ReLU
 
 data = load_data(sys.argv[1])
 net = Net(Flatten(), Linear(100), ReLU(), Output())
-run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, precision="fp32"), name="run")
+run = start_run(net, data, Recipe(epochs=3, batch_size=5, optimizer="adam", lr=1e-3, \
+precision="fp32"), name="run")
 for event in run.iter_train(save_every_seconds=0.0):
     print(type(event).__name__, getattr(event, "epoch", ""), flush=True)
 print(run.report)
@@ -84,7 +85,9 @@ def test_a_script_killed_in_its_second_epoch_is_continued_to_the_digests_of_an_u
     thread, image_set, undisturbed, tmp_path
 ):
     command = [sys.executable, "-c", IN_A_THREAD if thread else EIGHT_LINES, str(image_set)]
-    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         process.stdin.write(EIGHT_LINES if thread else "")
         process.stdin.close()
         while process.stdout.readline() != "Step 2\n":
@@ -110,7 +113,9 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 6, 9])
 @pytest.mark.parametrize("again", ["same run", "read again"])
-def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, again, straight, tmp_path):
+def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(
+    stop, again, straight, tmp_path
+):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == stop:
@@ -121,7 +126,9 @@ def test_a_loop_left_anywhere_and_begun_again_ends_with_the_same_weights(stop, a
         pass
     assert digests(run.path) == digests(straight.path)
     assert run.report.score == straight.report.score
-    assert {file.name for file in run.path.iterdir()} == {file.name for file in straight.path.iterdir()}
+    assert {file.name for file in run.path.iterdir()} == {
+        file.name for file in straight.path.iterdir()
+    }
 
 
 def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
@@ -147,7 +154,10 @@ def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     assert run.report == evaluate_again(run)
     assert repr(run) == f"Run('{run.path}': net on pets, epochs 2/2, test {run.report.score})"
     html = Run(tmp_path / "<b>", run.record)._repr_html_()
-    assert f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>" in html
+    assert (
+        f"<b>Run(&#x27;{tmp_path}/&lt;b&gt;&#x27;: net on pets, epochs 0/2, not finished)</b>"
+        in html
+    )
     assert run.report.summary_lines()[0] in run._repr_html_()
     assert run.history["epoch"].to_list() == [1, 2]
     assert run.plot()._repr_png_().startswith(b"\x89PNG")
@@ -168,18 +178,26 @@ def test_val_is_evaluated_after_each_epoch_and_test_after_the_last(tmp_path):
 
 
 def test_a_large_val_is_evaluated_after_fewer_epochs_and_after_the_last(tmp_path):
-    many = DATA.test.take(np.arange(30, dtype=np.int64) % 12)  # 12 training images make up for 7.2 of val
+    # 12 training images make up for 7.2 of val
+    many = DATA.test.take(np.arange(30, dtype=np.int64) % 12)
     data = dataclasses.replace(DATA, val=dataclasses.replace(many, split="val"))
     run = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     straight = train(run)
-    assert [row["epoch"] for row in run.folder.history.epochs() if "val_accuracy" in row] == [5, 10, 11]
+    assert [row["epoch"] for row in run.folder.history.epochs() if "val_accuracy" in row] == [
+        5,
+        10,
+        11,
+    ]
     other = start_run(NET, data, dataclasses.replace(RECIPE, epochs=11), runs_dir=tmp_path)
     for event in other.iter_train():
         if isinstance(event, Epoch) and event.epoch == 4:
             break
     assert train(other) == straight
     timeless = [
-        [{name: value for name, value in row.items() if "second" not in name} for row in each.folder.history.epochs()]
+        [
+            {name: value for name, value in row.items() if "second" not in name}
+            for row in each.folder.history.epochs()
+        ]
         for each in (run, other)
     ]
     assert timeless[0] == timeless[1]
@@ -215,7 +233,9 @@ def test_a_training_left_after_its_last_epoch_is_evaluated_alone_when_it_goes_on
 
 
 @pytest.mark.parametrize("steps", [3, 4], ids=["after an epoch", "within one"])
-def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(steps, straight, tmp_path):
+def test_a_training_that_was_stopped_is_evaluated_as_it_is_and_can_still_go_on(
+    steps, straight, tmp_path
+):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     for count, _ in enumerate(run.iter_train(), start=1):
         if count == steps:
@@ -289,7 +309,9 @@ def test_an_own_module_is_copied_and_resumed_with_the_same_module_made_anew(tmp_
     for event in run.iter_train():
         if isinstance(event, Epoch):
             break
-    with pytest.raises(RunError, match=r"Pass it again with load_run\(path, module=Sequential\(…\)\)\."):
+    with pytest.raises(
+        RunError, match=r"Pass it again with load_run\(path, module=Sequential\(…\)\)\."
+    ):
         next(load_run(run.path).iter_train(data=DATA))
     for _ in load_run(run.path, module=own_module()).iter_train(data=DATA):
         pass
@@ -305,7 +327,10 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     record = json.loads(file.read_text())
     file.write_text(json.dumps(record | {"device": {"value": "cuda", "reason": "found"}}))
     run = load_run(run.path)
-    with pytest.warns(LaminaWarning, match=r"^device was cuda and is now cpu; the last bits of the weights may differ"):
+    with pytest.warns(
+        LaminaWarning,
+        match=r"^device was cuda and is now cpu; the last bits of the weights may differ",
+    ):
         for _ in run.iter_train(data=DATA):
             pass
     assert load_run(run.path).record.device.value == "cuda"
@@ -324,7 +349,10 @@ def test_arrays_in_memory_have_to_be_given_again(tmp_path):
 
 def test_images_are_predicted_as_a_table(image_set, tmp_path):
     run = start_run(
-        Net(Flatten(), Output()), load_data(image_set), Recipe(epochs=30, lr=0.01), runs_dir=tmp_path / "runs"
+        Net(Flatten(), Output()),
+        load_data(image_set),
+        Recipe(epochs=30, lr=0.01),
+        runs_dir=tmp_path / "runs",
     )
     train(run)
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -348,10 +376,20 @@ def unlabelled(split: str, some: bool) -> Images:
 
 
 def test_a_split_without_any_label_cannot_be_scored_and_takes_nothing_from_the_training(tmp_path):
-    splits = {"train": unlabelled("train", True), "val": unlabelled("val", False), "test": unlabelled("test", True)}
-    run = start_run(Net(Flatten(), Linear(4), BatchNorm(), ReLU(), Output()), Dataset("pets", "abc", **splits), RECIPE,
-                    runs_dir=tmp_path)  # fmt: skip
-    with pytest.warns(LaminaWarning, match=r"^val cannot be scored: None of the val images has a label") as warned:
+    splits = {
+        "train": unlabelled("train", True),
+        "val": unlabelled("val", False),
+        "test": unlabelled("test", True),
+    }
+    run = start_run(
+        Net(Flatten(), Linear(4), BatchNorm(), ReLU(), Output()),
+        Dataset("pets", "abc", **splits),
+        RECIPE,
+        runs_dir=tmp_path,
+    )
+    with pytest.warns(
+        LaminaWarning, match=r"^val cannot be scored: None of the val images has a label"
+    ) as warned:
         run.train(progress=False)
     assert len(digests(run.path)) == 2
     assert len(warned) == 1
@@ -362,7 +400,13 @@ def test_trainings_in_two_threads_have_the_weights_of_either_alone(tmp_path):
     net = Net(Flatten(), Linear(50), ReLU(), Dropout(0.5), Output())
 
     def begin(name: str) -> Run:
-        return start_run(net, DATA, Recipe(epochs=4, batch_size=2, precision="fp32"), runs_dir=tmp_path, name=name)
+        return start_run(
+            net,
+            DATA,
+            Recipe(epochs=4, batch_size=2, precision="fp32"),
+            runs_dir=tmp_path,
+            name=name,
+        )
 
     alone = train(begin("alone"))
     runs = [begin("first"), begin("second")]
@@ -389,9 +433,10 @@ def test_an_iterator_that_is_still_open_is_named_as_what_holds_the_run(tmp_path)
     next(events)
     with pytest.raises(RunError) as raised:
         next(run.iter_train())
-    assert str(raised.value) == (
-        f"{run.path} is being trained by this process. Wait for the other thread, or finish or close() the open "
-        "iterator of run.iter_train()."
+    assert (
+        str(raised.value)
+        == f"{run.path} is being trained by this process. Wait for the other thread, or finish or"
+        " close() the open iterator of run.iter_train()."
     )
     events.close()
     next(run.iter_train())

@@ -44,7 +44,9 @@ def training() -> Training:
 def record(tmp_path_factory) -> RunRecord:
     folder = tmp_path_factory.mktemp("runs")
     command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command).record
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
 
 
 @pytest.fixture
@@ -67,7 +69,10 @@ def edit(file: Path, **changes: object) -> None:
 
 def test_what_to_type_to_resume_quotes_spaces(record):
     own = dataclasses.replace(record, net=None, own_module=OwnModule("/my nets/net.py", "make"))
-    assert resume_command(Path("runs/a b"), own) == "lamina resume 'runs/a b' --net '/my nets/net.py:make'"
+    assert (
+        resume_command(Path("runs/a b"), own)
+        == "lamina resume 'runs/a b' --net '/my nets/net.py:make'"
+    )
     assert resume_command(Path("runs/a"), record) == "lamina resume runs/a"
 
 
@@ -129,7 +134,8 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
     resume = f"lamina resume {run.path}"
     with raises(
-        f"The run {run.path} already exists. Resume it with {resume}, choose another name, or delete that folder."
+        f"The run {run.path} already exists. Resume it with {resume}, choose another name, or"
+        " delete that folder."
     ):
         create_folder(run.path.parent, record, "first")
     assert (run.path / "run.json").read_bytes() == before
@@ -138,7 +144,8 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
 def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
     with raises(
-        f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+        f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot."
+        " Use first-try."
     ):
         create_folder(tmp_path / "runs", record, name)
     assert list(tmp_path.iterdir()) == []
@@ -147,8 +154,8 @@ def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
 def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
     (tmp_path / "file").touch()
     with raises(
-        f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with --runs-dir (in "
-        "Python, runs_dir)."
+        f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with"
+        " --runs-dir (in Python, runs_dir)."
     ):
         create_folder(tmp_path / "file" / "runs", record)
 
@@ -169,7 +176,9 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     tied[3].weight = tied[2].weight
     own = OwnModule("my_net.py", "build")
-    begun = begin_run(tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path)
+    begun = begin_run(
+        tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path
+    )
     run = load_run(begun.path)
     training = train(tied)
     run.folder.save_model(training.model)
@@ -181,11 +190,15 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
     body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
     batch = torch.from_numpy(DATA.test.pixels)
     with torch.inference_mode():
-        assert torch.equal(load_run(run.path, module=body).load_model()(batch), training.model.eval()(batch))
+        assert torch.equal(
+            load_run(run.path, module=body).load_model()(batch), training.model.eval()(batch)
+        )
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
-    with raises(f"{run.path} contains its net, tiny. Leave out module (on the command line, --net)."):
+    with raises(
+        f"{run.path} contains its net, tiny. Leave out module (on the command line, --net)."
+    ):
         load_run(run.path, module=own_module()).load_model()
 
 
@@ -195,8 +208,9 @@ def test_an_own_module_without_a_name_is_named_by_its_file():
 
 def test_missing_weights_are_named(run):
     with raises(
-        f"{run.path}/model.safetensors is missing; the run has not saved weights yet, or has lost them. "
-        f"Train it with load_run('{run.path}').train() (on the command line, lamina resume {run.path})."
+        f"{run.path}/model.safetensors is missing; the run has not saved weights yet, or has lost"
+        f" them. Train it with load_run('{run.path}').train() (on the command line, lamina resume"
+        f" {run.path})."
     ):
         run.load_model()
 
@@ -206,7 +220,9 @@ def test_weights_that_are_no_safetensors_are_rejected(content, run):
     file = run.path / "model.safetensors"
     file.write_bytes(content)
     remedy = f"Restore it from a copy, or write it again with lamina resume {run.path}"
-    with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: .*{re.escape(remedy)}$"):
+    with pytest.raises(
+        RunError, match=f"^{re.escape(str(file))} is damaged: .*{re.escape(remedy)}$"
+    ):
         run.load_model()
 
 
@@ -214,14 +230,14 @@ def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
     wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
     run.folder.save_model(wider.model)
     with raises(
-        f"{run.path}/model.safetensors does not fit the net: body.0.bias has shape (5,), expected (4,). "
-        "Pass the net that was trained, or restore the file from a copy."
+        f"{run.path}/model.safetensors does not fit the net: body.0.bias has shape (5,), expected"
+        " (4,). Pass the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
     run.folder.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
     with raises(
-        f"{run.path}/model.safetensors does not fit the net: body.1.bias has shape none, expected (4,). "
-        "Pass the net that was trained, or restore the file from a copy."
+        f"{run.path}/model.safetensors does not fit the net: body.1.bias has shape none, expected"
+        " (4,). Pass the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
 
@@ -237,7 +253,10 @@ def test_a_damaged_report_is_named(run, training):
     run.folder.save_report(evaluate(training.model, DATA.test))
     file = run.path / "report.json"
     edit(file, loss="low")
-    with raises(f"{file}: The report is damaged: report.loss must be a number, got 'low'. Evaluate the model again."):
+    with raises(
+        f"{file}: The report is damaged: report.loss must be a number, got 'low'. Evaluate the"
+        " model again."
+    ):
         _ = run.report
 
 
@@ -248,12 +267,16 @@ def test_a_mistyped_run_suggests_one_beside_it(run):
 
 def test_a_path_that_cannot_be_is_a_run_error(tmp_path):
     name = "x" * 300
-    with raises(f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."):
+    with raises(
+        f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."
+    ):
         load_run(name)
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with raises(f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."):
+    with raises(
+        f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."
+    ):
         load_run(tmp_path / "first")
 
 
@@ -276,8 +299,16 @@ def test_a_file_of_a_run_is_not_a_run(run):
 
 def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     assert find_runs(tmp_path / "runs") == ([], [])
-    newer = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"))
-    older = load_run(create_folder(tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"))
+    newer = load_run(
+        create_folder(
+            tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"
+        )
+    )
+    older = load_run(
+        create_folder(
+            tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"
+        )
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
@@ -294,7 +325,9 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
     found = run.folder.read_checkpoint()
     assert found.standing == checkpoint.standing
     assert found.tensors.keys() == checkpoint.tensors.keys()
-    assert all(torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
+    assert all(
+        torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -306,8 +339,10 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
         ),
         (
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
-            "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images, loss, correct, seconds, "
-            "doctor, optimizer, falls",
+            (
+                "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images,"
+                " loss, correct, seconds, doctor, optimizer, falls"
+            ),
         ),
     ],
     ids=["overwritten", "other values"],

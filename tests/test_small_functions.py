@@ -39,7 +39,10 @@ def test_a_given_name_stays_whatever_is_added(tmp_path, monkeypatch) -> None:
     with pytest.raises(DataError, match="NAME is missing before ="):
         name_runs([Path("=a")])
     for other in ("pets=b", "old/pets"):
-        with pytest.raises(DataError, match=r"^runs/a and (b|old/pets) have the same name, pets; names must differ\."):
+        with pytest.raises(
+            DataError,
+            match=r"^runs/a and (b|old/pets) have the same name, pets; names must differ\.",
+        ):
             name_runs([pets, Path(other)])
 
 
@@ -51,7 +54,9 @@ def test_text_is_escaped_for_each_format() -> None:
 
 
 def test_hosts_are_recognized_and_named() -> None:
-    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0")] == [True] * 3 + [False]
+    assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0")] == [
+        True
+    ] * 3 + [False]
     assert (name_host("127.0.0.1"), name_host("::1")) == ("127.0.0.1", "[::1]")
 
 
@@ -62,7 +67,12 @@ def test_maps_are_red_for_and_blue_against_the_prediction() -> None:
 
 def test_overfitting_is_a_rising_loss_on_val() -> None:
     rows = [
-        {"epoch": e, "train_loss": 1 / e, "val_loss": 1 + abs(e - 3) / 8, "val_accuracy": 0.5 - abs(e - 3) / 8}
+        {
+            "epoch": e,
+            "train_loss": 1 / e,
+            "val_loss": 1 + abs(e - 3) / 8,
+            "val_accuracy": 0.5 - abs(e - 3) / 8,
+        }
         for e in range(1, 7)
     ]
     assert find_overfitting(rows[:4]) is None
@@ -72,5 +82,9 @@ def test_overfitting_is_a_rising_loss_on_val() -> None:
 
 
 def test_custom_parts_are_described_as_arguments() -> None:
-    parts = {"loss": "losses.focal", "metrics.top_2": "scores.top_2", "metrics.f1": "scores.<lambda>"}
+    parts = {
+        "loss": "losses.focal",
+        "metrics.top_2": "scores.top_2",
+        "metrics.f1": "scores.<lambda>",
+    }
     assert describe_arguments(parts) == 'loss=focal, metrics={"top_2": top_2, "f1": …}'

@@ -30,7 +30,9 @@ def own_module() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
 
 
-@pytest.mark.parametrize("net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"])
+@pytest.mark.parametrize(
+    "net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"]
+)
 def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
     run = start_run(net, DATA, runs_dir=tmp_path)
     assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
@@ -42,8 +44,12 @@ def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
     data = squares(32, 32)
     run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
     assert run.record.timm.weights == "packaged"
-    assert run.record.recipe == fit_recipe(RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME)
-    epochs = (event for event in load_run(run.path).iter_train(data=data) if isinstance(event, Epoch))
+    assert run.record.recipe == fit_recipe(
+        RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME
+    )
+    epochs = (
+        event for event in load_run(run.path).iter_train(data=data) if isinstance(event, Epoch)
+    )
     assert next(epochs).epoch == 1
 
 
@@ -51,7 +57,9 @@ def squares(side_px: int, original_px: int, size_px: int | None = None) -> Datas
     pixels = np.random.default_rng(0).integers(0, 256, (6, side_px, side_px, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(6) % 2)
     sizes = np.full((6, 2), original_px, np.int32)
-    return Dataset("squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px)
+    return Dataset(
+        "squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,7 +84,8 @@ def test_the_net_that_is_not_named_suits_the_images(data, net, tmp_path):
 def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
     run = start_run(data="shapes-pose", runs_dir=tmp_path)
     assert run.record.net_name == "cnn-s"
-    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")  # numbers allow neither
+    # numbers allow neither
+    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")
     assert run.record.data.source == "shapes-pose"
     assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
 
@@ -84,15 +93,26 @@ def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"net": 3}, "net must be a Net, such as Net(Flatten(), Output()), a module, or the name or layers of a net, "
-         "got int."),
-        ({"net": NET, "data": [1]}, "data must be a Dataset, Images, or the name or path of a data set "
-         "(for arrays, use Images.from_arrays(x, y)), got list."),
-        ({"net": NET, "data": DATA, "recipe": "quick"}, "recipe must be a Recipe, such as "
-         "Recipe(epochs=5) or load_recipe(NET, NAME), got str."),
+        (
+            {"net": 3},
+            "net must be a Net, such as Net(Flatten(), Output()), a module, "
+            "or the name or layers of a net, "
+            "got int.",
+        ),
+        (
+            {"net": NET, "data": [1]},
+            "data must be a Dataset, Images, or the name or path of a data set "
+            "(for arrays, use Images.from_arrays(x, y)), got list.",
+        ),
+        (
+            {"net": NET, "data": DATA, "recipe": "quick"},
+            "recipe must be a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME), got str.",
+        ),
     ],
-)  # fmt: skip
-def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message, tmp_path, monkeypatch):
+)
+def test_arguments_of_other_types_are_rejected_in_one_message(
+    arguments, message, tmp_path, monkeypatch
+):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(LaminaError) as rejected:
         start_run(**arguments, runs_dir=tmp_path / "runs")
@@ -103,23 +123,46 @@ def test_arguments_of_other_types_are_rejected_in_one_message(arguments, message
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: lamina.train(DATA, net=3), "net must be a Net, such as Net(Flatten(), Output()), a module, or the "
-         "name or layers of a net, got int."),
-        (lambda run: lamina.train(DATA, net=NET, recipe=3), "recipe must be a Recipe, or the name of one of the net's, "
-         "got int."),
-        (lambda run: lamina.train(5), "data must be a Dataset, Images, or the name or path of a data set "
-         "(for arrays, use Images.from_arrays(x, y)), got int."),
-        (lambda run: lamina.train(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
-        (lambda run: lamina.train(DATA, seconds=0), "seconds is 0; it must be positive and finite. Use "
-         "seconds=180."),
-        (lambda run: lamina.train(DATA, recipe="best"), 'recipe needs a net. Add one, as in train(data, net="cnn-s", '
-         'recipe="best").'),
-        (lambda run: lamina.choose(DATA, seconds="3m"), "seconds must be a number, such as 180, got str."),
-        (lambda run: run.train(data=5), "data must be a Dataset, Images, or the name or path of a data set, got int."),
-        (lambda run: run.train(until="now"), "until must be a time in seconds, such as "
-         "time.perf_counter() + 60, got str."),
+        (
+            lambda run: lamina.train(DATA, net=3),
+            "net must be a Net, such as Net(Flatten(), Output()), a module, or the "
+            "name or layers of a net, got int.",
+        ),
+        (
+            lambda run: lamina.train(DATA, net=NET, recipe=3),
+            "recipe must be a Recipe, or the name of one of the net's, got int.",
+        ),
+        (
+            lambda run: lamina.train(5),
+            "data must be a Dataset, Images, or the name or path of a data set "
+            "(for arrays, use Images.from_arrays(x, y)), got int.",
+        ),
+        (
+            lambda run: lamina.train(DATA, seconds="3m"),
+            "seconds must be a number, such as 180, got str.",
+        ),
+        (
+            lambda run: lamina.train(DATA, seconds=0),
+            "seconds is 0; it must be positive and finite. Use seconds=180.",
+        ),
+        (
+            lambda run: lamina.train(DATA, recipe="best"),
+            'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").',
+        ),
+        (
+            lambda run: lamina.choose(DATA, seconds="3m"),
+            "seconds must be a number, such as 180, got str.",
+        ),
+        (
+            lambda run: run.train(data=5),
+            "data must be a Dataset, Images, or the name or path of a data set, got int.",
+        ),
+        (
+            lambda run: run.train(until="now"),
+            "until must be a time in seconds, such as time.perf_counter() + 60, got str.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
@@ -168,7 +211,9 @@ def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_pa
         arguments = {} if use == run.load_model else {"data": DATA}
         with pytest.raises(RunError, match=re.escape(given_again)):
             use(**arguments)
-    with pytest.raises(RunError, match=r"^module is Net\(.*Power\(exponent=4\.0\).*, but .* was trained with Net\("):
+    with pytest.raises(
+        RunError, match=r"^module is Net\(.*Power\(exponent=4\.0\).*, but .* was trained with Net\("
+    ):
         load_run(run.path, module=Net(Flatten(), Power(4.0), Output())).train(data=DATA)
     run = load_run(run.path, module=net)
     run.train(data=DATA, progress=False)
@@ -183,7 +228,9 @@ def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
     module.lock = threading.Lock()
     with pytest.raises(NetError) as rejected:
         start_run(module, DATA, RECIPE, runs_dir=tmp_path)
-    assert str(rejected.value) == (
-        "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot pickle '_thread.lock' "
-        "object). Store tensors as parameters or buffers, and keep files and locks out of the module."
+    assert (
+        str(rejected.value)
+        == "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot"
+        " pickle '_thread.lock' object). Store tensors as parameters or buffers, and keep files"
+        " and locks out of the module."
     )

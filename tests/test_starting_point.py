@@ -1,4 +1,4 @@
-"""A run starts from the weights of another one: the same net, with the same or other classes, resumed to the bit."""
+"""A run starts from another run's weights: same net, same or other classes, resumed exactly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def color_squares(names: tuple[str, ...], count: int, seed: int = 0, side_px: in
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    data, recipe = color_squares(("green", "red"), 80), Recipe(epochs=30, batch_size=8, lr=0.05, optimizer="adam")
+    data, recipe = (
+        color_squares(("green", "red"), 80),
+        Recipe(epochs=30, batch_size=8, lr=0.05, optimizer="adam"),
+    )
     run = start_run(NET, data, recipe, runs_dir=tmp_path_factory.mktemp("runs"), name="before")
     run.train(progress=False)
     return run
@@ -48,17 +51,24 @@ def test_the_first_step_starts_from_the_old_predictions(before, tmp_path):
     data = color_squares(("green", "red"), 40, seed=1)
     run = start_run(data=data, start_from=before, runs_dir=tmp_path)
     record = load_run(run.path).record
-    assert record.recipe == dataclasses.replace(before.record.recipe, initial_fraction=0.5, lr=0.005)
+    assert record.recipe == dataclasses.replace(
+        before.record.recipe, initial_fraction=0.5, lr=0.005
+    )
     assert (record.mean, record.std) == (before.record.mean, before.record.std)
     assert record.started_from.kept == ("green", "red")
     assert record.started_from.new == ()
     training = make_training(record, data, record.net, initial=read_initial(run.folder, record))
-    logits = [predict_logits(model, data.test.pixels) for model in (before.load_model(), training.model)]
+    logits = [
+        predict_logits(model, data.test.pixels) for model in (before.load_model(), training.model)
+    ]
     assert np.array_equal(*logits)
 
 
 def test_a_run_with_a_moving_average_can_be_started_from(tmp_path):
-    data, recipe = color_squares(("green", "red"), 20), Recipe(epochs=1, batch_size=8, ema_decay=0.9)
+    data, recipe = (
+        color_squares(("green", "red"), 20),
+        Recipe(epochs=1, batch_size=8, ema_decay=0.9),
+    )
     start_run(NET, data, recipe, runs_dir=tmp_path, name="averaged").train(progress=False)
     run = start_run(data=data, start_from=tmp_path / "averaged", runs_dir=tmp_path)
     assert (run.record.recipe.initial_fraction, run.record.recipe.ema_decay) == (0.5, 0.0)
@@ -82,7 +92,10 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
 
 def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     data = color_squares(("blue", "red", "green"), 60, seed=1)
-    runs = [start_run(data=data, start_from=before, runs_dir=tmp_path, name=name) for name in ("whole", "halves")]
+    runs = [
+        start_run(data=data, start_from=before, runs_dir=tmp_path, name=name)
+        for name in ("whole", "halves")
+    ]
     runs[0].train(progress=False)
     for event in runs[1].iter_train():
         if isinstance(event, Epoch) and event.epoch == 3:
@@ -95,7 +108,9 @@ def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     assert digest_tensors(again.model.state_dict()) == runs[0].folder.history.epochs()[0]["weights"]
 
 
-def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(shared_cache, tmp_path, monkeypatch):
+def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(
+    shared_cache, tmp_path, monkeypatch
+):
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
     one, other = (color_squares(("green", "red"), 80, seed=seed) for seed in (0, 1))
     for name, train, test in (("old", one, one), ("new", other, one)):
@@ -123,15 +138,23 @@ def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(shared_c
 def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
     for name in ("green", "red"):
         for place in range(20):
-            pixels = np.random.default_rng([place, len(name)]).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+            pixels = np.random.default_rng([place, len(name)]).integers(
+                0, 256, (12, 18, 3), dtype=np.uint8
+            )
             file = tmp_path / "more" / name / f"{place}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
     preparation = dataclasses.replace(before.record.data.preparation, resize="pad")
-    record = dataclasses.replace(before.record, data=dataclasses.replace(before.record.data, preparation=preparation))
+    record = dataclasses.replace(
+        before.record, data=dataclasses.replace(before.record.data, preparation=preparation)
+    )
     padded = dataclasses.replace(before, record=record)
     runs = [start_run(data=tmp_path / "more", start_from=padded, runs_dir=tmp_path / "one")]
-    runs += [lamina.train(str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False)]
+    runs += [
+        lamina.train(
+            str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False
+        )
+    ]
     for run in runs:
         assert run.record.in_shape == (3, 6, 6)
         assert run.record.data.preparation.resize == "pad"
@@ -140,8 +163,14 @@ def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
 
 @pytest.mark.parametrize(("field", "value"), [("normalization", "channel"), ("head", "fitted")])
 def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field, value):
-    data, recipe = color_squares(("green", "red"), 40), dataclasses.replace(before.record.recipe, **{field: value})
-    with pytest.raises(RecipeError, match=rf"{field} is '{value}', but .*before was trained with '\w+', which further"):
+    data, recipe = (
+        color_squares(("green", "red"), 40),
+        dataclasses.replace(before.record.recipe, **{field: value}),
+    )
+    with pytest.raises(
+        RecipeError,
+        match=rf"{field} is '{value}', but .*before was trained with '\w+', which further",
+    ):
         start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
 
 
@@ -151,9 +180,14 @@ def color_labels(names: tuple[str, ...], count: int, seed: int = 0) -> Dataset:
     for split in ("train", "test"):
         random = np.random.default_rng([seed, len(split)])
         targets = random.random((count, 3)) < 0.5
-        pixels = random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8) + 120 * targets[:, None, None, :]
+        pixels = (
+            random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8)
+            + 120 * targets[:, None, None, :]
+        )
         columns = [("red", "green", "blue").index(name) for name in names]
-        splits[split] = Images.from_arrays(pixels.astype(np.uint8), targets[:, columns], names, split=split)
+        splits[split] = Images.from_arrays(
+            pixels.astype(np.uint8), targets[:, columns], names, split=split
+        )
     return Dataset.from_images(**splits)
 
 
@@ -168,12 +202,20 @@ def test_models_of_labels_are_compared_by_their_metric(tmp_path):
     assert isinstance(improvement, Improvement)
     truth = data.test.targets[:, [2, 1]]
     expected = [
-        f1_score(truth, predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0, average="micro")
+        f1_score(
+            truth,
+            predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0,
+            average="micro",
+        )
         for run, columns in ((old, [0, 1]), (new, [2, 1]))
     ]
     assert (improvement.before, improvement.after) == pytest.approx(tuple(expected), abs=1e-9)
     assert (improvement.metric, improvement.images, improvement.unknown) == ("micro_f1", 60, 0)
-    assert improvement.interval.low <= improvement.after - improvement.before <= improvement.interval.high
+    assert (
+        improvement.interval.low
+        <= improvement.after - improvement.before
+        <= improvement.interval.high
+    )
     assert str(improvement).startswith("micro F1 before ")
 
 
@@ -211,7 +253,9 @@ def test_a_pretrained_net_keeps_its_head(tmp_path):
 
 
 def test_images_are_resized_to_the_size_of_the_run(before, tmp_path):
-    run = start_run(data=color_squares(("green", "red"), 40, side_px=12), start_from=before, runs_dir=tmp_path)
+    run = start_run(
+        data=color_squares(("green", "red"), 40, side_px=12), start_from=before, runs_dir=tmp_path
+    )
     assert run.record.in_shape == (3, 6, 6)
 
 
@@ -219,12 +263,16 @@ def test_images_are_resized_to_the_size_of_the_run(before, tmp_path):
     ("data", "error", "message"),
     [
         (
-            Dataset.from_images(Images.from_arrays(np.zeros((4, 6, 6, 3), np.uint8), np.arange(4) > 1)),
+            Dataset.from_images(
+                Images.from_arrays(np.zeros((4, 6, 6, 3), np.uint8), np.arange(4) > 1)
+            ),
             DataError,
             "was trained on single-label targets, but arrays has binary ones",
         ),
         (
-            Dataset.from_images(Images.from_arrays(np.arange(144, dtype=np.uint8).reshape(4, 6, 6), [0, 1, 0, 1])),
+            Dataset.from_images(
+                Images.from_arrays(np.arange(144, dtype=np.uint8).reshape(4, 6, 6), [0, 1, 0, 1])
+            ),
             DataError,
             "was trained on images of 3×6×6, but those of arrays have 1×6×6",
         ),
@@ -237,9 +285,13 @@ def test_other_kinds_and_shapes_are_refused(before, data, error, message, tmp_pa
 
 def test_numbers_have_another_scale_and_are_refused(tmp_path):
     pixels = np.arange(8 * 108, dtype=np.uint8).reshape(8, 6, 6, 3)
-    data = Dataset.from_images(Images.from_arrays(pixels, np.linspace(0.1, 0.9, 8, dtype=np.float32)))
+    data = Dataset.from_images(
+        Images.from_arrays(pixels, np.linspace(0.1, 0.9, 8, dtype=np.float32))
+    )
     start_run(NET, data, Recipe(epochs=1), runs_dir=tmp_path, name="numbers").train(progress=False)
-    with pytest.raises(DataError, match="predicts numbers, whose scale depends on the training images"):
+    with pytest.raises(
+        DataError, match="predicts numbers, whose scale depends on the training images"
+    ):
         start_run(data=data, start_from=tmp_path / "numbers", runs_dir=tmp_path)
 
 

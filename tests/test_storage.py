@@ -20,7 +20,9 @@ from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
 from lamina.training.tensors import digest_tensors, pack_tensors, unpack_tensors
 
 TENSORS = {
-    "weight": torch.arange(24, dtype=torch.float32).reshape(2, 3, 2, 2).contiguous(memory_format=torch.channels_last),
+    "weight": torch.arange(24, dtype=torch.float32)
+    .reshape(2, 3, 2, 2)
+    .contiguous(memory_format=torch.channels_last),
     "step": torch.tensor(3.0),
     "half": torch.ones(3, dtype=torch.bfloat16),
     "flags": torch.tensor([True, False]),
@@ -34,7 +36,9 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor], values: dict[str
     write_atomically(file, pack_tensors(tensors, values))
 
 
-def read_tensors(file: Path, remedy: str = RESTORE) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+def read_tensors(
+    file: Path, remedy: str = RESTORE
+) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     return unpack_tensors(read_bytes(file), str(file), remedy)
 
 
@@ -76,7 +80,9 @@ def written(tmp_path_factory) -> tuple[Path, bytes]:
     return file, file.read_bytes()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_or_changes_nothing(written, data):
     file, content = written
@@ -97,7 +103,9 @@ def test_a_file_cut_short_anywhere_is_rejected(written):
     file, content = written
     for length in range(0, len(content), 7):
         file.write_bytes(content[:length])
-        with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: .*, or train again.$"):
+        with pytest.raises(
+            RunError, match=f"^{re.escape(str(file))} is damaged: .*, or train again.$"
+        ):
             read_tensors(file)
 
 
@@ -110,7 +118,9 @@ def test_other_content_under_the_same_digest_is_rejected(tmp_path):
         file.write_bytes(safetensors.torch.save(PACKED, {"lamina": json.dumps(printed)}))
         with pytest.raises(RunError) as rejected:
             read_tensors(file, "Do this.")
-        assert str(rejected.value) == (f"{file} is damaged: its digest does not match its content. Do this.")
+        assert str(rejected.value) == (
+            f"{file} is damaged: its digest does not match its content. Do this."
+        )
 
 
 def test_the_same_content_is_the_same_file_to_the_byte(tmp_path):
@@ -170,7 +180,10 @@ print(" ".join(kills), left)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILL_BEFORE_EVERY_LINE, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", KILL_BEFORE_EVERY_LINE, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     *found, left = done.stdout.split()
     assert found == sorted(found, reverse=True)  # the old, and from some line on the new

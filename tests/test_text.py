@@ -1,4 +1,4 @@
-"""What comes from files and data is shown on one line, and without anything that a terminal obeys."""
+"""Text from files and data is shown on one line, without control characters for the terminal."""
 
 from __future__ import annotations
 
@@ -33,12 +33,21 @@ def test_nothing_that_is_shown_is_a_control_or_ends_a_line(text: str) -> None:
     shown = escape(text)
     assert len(shown.splitlines()) <= 1
     assert not {unicodedata.category(letter) for letter in shown} & {"Cc", "Cs", "Zl", "Zp"}
-    assert not {unicodedata.bidirectional(letter) for letter in shown} & {"LRO", "RLO", "LRE", "RLE", "PDF", "RLI"}
+    assert not {unicodedata.bidirectional(letter) for letter in shown} & {
+        "LRO",
+        "RLO",
+        "LRE",
+        "RLE",
+        "PDF",
+        "RLI",
+    }
     assert escape(shown) == shown
 
 
 def test_a_table_is_as_wide_as_its_cells_and_wide_letters_count_twice() -> None:
-    assert format_table(["name", "count"], [["猫猫猫", "1"], ["[red]a\nb", "22"], ["x" * 300, "3"]]).splitlines() == [
+    assert format_table(
+        ["name", "count"], [["猫猫猫", "1"], ["[red]a\nb", "22"], ["x" * 300, "3"]]
+    ).splitlines() == [
         "name" + " " * 298 + "count",
         "猫猫猫" + " " * 300 + "1",
         r"[red]a\nb" + " " * 296 + "22",
@@ -48,7 +57,10 @@ def test_a_table_is_as_wide_as_its_cells_and_wide_letters_count_twice() -> None:
 
 def test_names_counts_and_fractions_are_formatted() -> None:
     assert name_some(["cat", "dog", "owl"], most=2) == "cat, dog and 1 more"
-    assert (plural(1, "class", "classes"), plural(1200, "class", "classes")) == ("1 class", "1,200 classes")
+    assert (plural(1, "class", "classes"), plural(1200, "class", "classes")) == (
+        "1 class",
+        "1,200 classes",
+    )
     assert (format_percent(0.7552), format_percent(None)) == ("75.5 %", "–")
     assert shorten("great crested grebe, winter") == "great crested gr… winter"
     assert shorten("great crested grebe, summer") == "great crested gr… summer"
@@ -56,6 +68,10 @@ def test_names_counts_and_fractions_are_formatted() -> None:
 
 def test_the_nearest_name_is_suggested() -> None:
     names = ["resize", "lr", "size_px"]
-    assert [find_nearest(name, names) for name in ("learning_rate", "size", "rezise")] == ["lr", "size_px", "resize"]
+    assert [find_nearest(name, names) for name in ("learning_rate", "size", "rezise")] == [
+        "lr",
+        "size_px",
+        "resize",
+    ]
     assert suggest("cnm", ["cnn", "mlp"]) == "Did you mean cnn?"
     assert suggest("zebra", ["cnn", "mlp"]) == "Choose from: cnn, mlp."

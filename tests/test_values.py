@@ -101,12 +101,26 @@ def test_an_invalid_value_is_rejected_with_what_was_expected(field, given, messa
 
 
 def test_stored_values_are_checked_alike():
-    assert from_json_values(Everything, {"count": 2, "point": {"x": 1}}, "it") == Everything(2, point=Point(1))
+    assert from_json_values(Everything, {"count": 2, "point": {"x": 1}}, "it") == Everything(
+        2, point=Point(1)
+    )
     for values, message in [
         ({"count": 0}, "it.count must be a whole number from 1 to 10, got 0"),
         ({"point": {"x": "a"}}, "it.point.x must be a number, got 'a'"),
-        ({"color": 0}, "it has no field 'color'; its fields are count, share, size, mode, flag, name, many, point"),
-        ([], "it must be an object with the fields count, share, size, mode, flag, name, many, point"),
+        (
+            {"color": 0},
+            (
+                "it has no field 'color'; its fields are count, share, size, mode, flag, name,"
+                " many, point"
+            ),
+        ),
+        (
+            [],
+            (
+                "it must be an object with the fields count, share, size, mode, flag, name, many,"
+                " point"
+            ),
+        ),
     ]:
         with pytest.raises(ValueError) as rejected:
             from_json_values(Everything, values, "it")
@@ -115,17 +129,24 @@ def test_stored_values_are_checked_alike():
 
 def test_layers_take_the_numbers_of_numpy():
     assert Linear(np.int64(32), bias=np.True_) == Linear(32)
-    assert Conv2d(np.int64(8), (np.int32(3), 1), padding=np.uint8(1)) == Conv2d(8, (3, 1), padding=1)
+    assert Conv2d(np.int64(8), (np.int32(3), 1), padding=np.uint8(1)) == Conv2d(
+        8, (3, 1), padding=1
+    )
     assert repr(MaxPool2d(np.int64(2))) == "MaxPool2d(2)"
     assert json.dumps(Dropout(np.float64(0.2)).to_json()) == '{"layer": "Dropout", "p": 0.2}'
     for number in (np.int64(0), np.float64(32), np.True_):
-        with pytest.raises(NetError, match=r"^Linear: out_features must be a whole number from 1 to 1,000,000, got "):
+        with pytest.raises(
+            NetError,
+            match=r"^Linear: out_features must be a whole number from 1 to 1,000,000, got ",
+        ):
             Linear(number)
 
 
 class TestPreparation:
     def test_takes_the_numbers_of_numpy(self):
-        preparation = Preparation(size_px=np.int64(64), val_fraction=np.float32(0.25), label_columns=["a", "b"])
+        preparation = Preparation(
+            size_px=np.int64(64), val_fraction=np.float32(0.25), label_columns=["a", "b"]
+        )
         assert preparation == Preparation(size_px=64, val_fraction=0.25, label_columns=("a", "b"))
         assert json.loads(json.dumps(preparation.to_json())) == {
             "size_px": 64,
@@ -141,20 +162,41 @@ class TestPreparation:
             ({"size_px": "64"}, "size_px must be a whole number of at least 1, got '64'."),
             ({"size_px": True}, "size_px must be a whole number of at least 1, got True."),
             ({"size_px": 0}, "size_px must be a whole number of at least 1, got 0."),
-            ({"resize": "corp"}, "resize must be 'crop', 'pad' or 'stretch', got 'corp'. Did you mean crop?"),
-            ({"task": "binray"}, "task must be 'single-label', 'multi-label', 'binary' or 'regression', got 'binray'."),
-            ({"label_columns": "label"}, "label_columns must be a list of column names, got 'label'."),
+            (
+                {"resize": "corp"},
+                "resize must be 'crop', 'pad' or 'stretch', got 'corp'. Did you mean crop?",
+            ),
+            (
+                {"task": "binray"},
+                (
+                    "task must be 'single-label', 'multi-label', 'binary' or 'regression', got"
+                    " 'binray'."
+                ),
+            ),
+            (
+                {"label_columns": "label"},
+                "label_columns must be a list of column names, got 'label'.",
+            ),
             ({"label_columns": (3,)}, "label_columns[0] must be text, got 3."),
             (
                 {"label_separator": ""},
-                "label_separator is empty, but must have at least one character, such as label_separator='|'.",
+                (
+                    "label_separator is empty, but must have at least one character, such as"
+                    " label_separator='|'."
+                ),
             ),
-            ({"val_fraction": float("nan")}, "val_fraction must be a number from 0 to below 1, got nan."),
+            (
+                {"val_fraction": float("nan")},
+                "val_fraction must be a number from 0 to below 1, got nan.",
+            ),
             ({"test_fraction": 1}, "test_fraction must be a number from 0 to below 1, got 1."),
             ({"split_seed": 0.5}, "split_seed must be a whole number, got 0.5."),
             (
                 {"val_fraction": 0.5, "test_fraction": 0.5},
-                "val_fraction 0.5 and test_fraction 0.5 leave no training images. Their sum must be below 1.",
+                (
+                    "val_fraction 0.5 and test_fraction 0.5 leave no training images. Their sum"
+                    " must be below 1."
+                ),
             ),
         ],
         ids=repr,
@@ -166,7 +208,10 @@ class TestPreparation:
 
 
 def test_a_range_contains_the_finite_numbers_inside() -> None:
-    assert [number in Range(0, below=1) for number in (0, 0.5, 1.0, -1e-9, float("nan"))] == [True, True] + [False] * 3
+    assert [number in Range(0, below=1) for number in (0, 0.5, 1.0, -1e-9, float("nan"))] == [
+        True,
+        True,
+    ] + [False] * 3
     assert float("nan") not in Range()
 
 

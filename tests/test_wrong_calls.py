@@ -1,4 +1,4 @@
-"""Wrong calls in Python, each with the message that its author reads: the snapshot ``wrong_calls.txt``.
+"""Wrong calls in Python, each with its error message: the snapshot ``wrong_calls.txt``.
 
 ``python tests/test_wrong_calls.py`` writes the messages again for the calls that the file holds.
 """
@@ -28,7 +28,7 @@ PROMPT = ">>> "
 
 
 def make_names() -> dict[str, Any]:
-    """What the calls may use: arrays, a data set, a net, and a run that is trained, in the folder ``runs``."""
+    """Names that the calls may use: arrays, a data set, a net, and a trained run in ``runs``."""
     x = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
     y = np.arange(12) % 3
     train, test = Images.from_arrays(x, y), Images.from_arrays(255 - x, y, split="test")
@@ -38,8 +38,23 @@ def make_names() -> dict[str, Any]:
     model, predictor = run.load_model(), run.predictor(device="cpu")
     own = {"x": x, "y": y, "train": train, "test": test, "data": data, "NET": net, "run": run}
     modules = (lamina, nets, exported_model, attribution, similarity, folds, units)
-    public = {name: getattr(module, name) for module in modules for name in getattr(module, "__all__", dir(module))}
-    return public | own | {"model": model, "predictor": predictor, "np": np, "torch": torch, "nn": nn, "lamina": lamina}
+    public = {
+        name: getattr(module, name)
+        for module in modules
+        for name in getattr(module, "__all__", dir(module))
+    }
+    return (
+        public
+        | own
+        | {
+            "model": model,
+            "predictor": predictor,
+            "np": np,
+            "torch": torch,
+            "nn": nn,
+            "lamina": lamina,
+        }
+    )
 
 
 def show_message(call: str, names: dict[str, Any]) -> str:
@@ -57,13 +72,21 @@ def show_all(calls: list[str], folder: Path) -> str:
     with contextlib.chdir(folder):
         names = make_names()
         return "".join(
-            f"{line}\n{show_message(line.removeprefix(PROMPT), names)}\n" if line.startswith(PROMPT) else f"{line}\n"
+            (
+                f"{line}\n{show_message(line.removeprefix(PROMPT), names)}\n"
+                if line.startswith(PROMPT)
+                else f"{line}\n"
+            )
             for line in calls
         )
 
 
 def list_calls() -> list[str]:
-    return [line for line in SNAPSHOT.read_text("utf-8").splitlines() if not line or line.startswith(("#", PROMPT))]
+    return [
+        line
+        for line in SNAPSHOT.read_text("utf-8").splitlines()
+        if not line or line.startswith(("#", PROMPT))
+    ]
 
 
 def test_every_wrong_call_gets_its_message(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Reads images into uint8 arrays with another library, and prints the seconds without the imports."""
+"""Loads images into uint8 arrays with another library; prints the seconds without the imports."""
 
 from __future__ import annotations
 
@@ -53,7 +53,11 @@ def with_datasets(path: Path) -> list[np.ndarray]:
     arrays = []
     for split in splits.values():
         batches = split.iter(BATCH_SIZE)
-        arrays.append(np.concatenate([np.stack([fit(image) for image in batch["image"]]) for batch in batches]))
+        arrays.append(
+            np.concatenate(
+                [np.stack([fit(image) for image in batch["image"]]) for batch in batches]
+            )
+        )
     return arrays
 
 

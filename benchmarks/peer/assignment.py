@@ -18,7 +18,8 @@ class Assignment:
 
     Attributes:
         net: ``mlp`` or ``cnn``.
-        images: file with arrays ``train_pixels``, ``train_targets``, ``test_pixels``, ``test_targets``.
+        images: file with arrays ``train_pixels``, ``train_targets``, ``test_pixels``,
+            ``test_targets``.
         epochs: number of epochs.
         batch_size: images per step.
         seed: seed of all random numbers.
@@ -34,7 +35,10 @@ class Assignment:
 
     def words(self) -> list[str]:
         """The task as command-line arguments."""
-        return [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(self).items()]
+        return [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in dataclasses.asdict(self).items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,13 @@ class Images:
 def read_assignment() -> Assignment:
     """Parse the task from this process's command line."""
     parser = argparse.ArgumentParser()
-    for name, kind in (("net", str), ("images", Path), ("epochs", int), ("batch-size", int), ("seed", int)):
+    for name, kind in (
+        ("net", str),
+        ("images", Path),
+        ("epochs", int),
+        ("batch-size", int),
+        ("seed", int),
+    ):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     return Assignment(**vars(parser.parse_args()))
@@ -74,4 +84,7 @@ def read_images(path: Path, *, channels_first: bool) -> Images:
 
 def report(epoch_seconds: Sequence[float], test_accuracy: float) -> None:
     """Print the seconds of each epoch and the final test accuracy, a fraction, as JSON."""
-    print(json.dumps({"epoch_seconds": list(epoch_seconds), "test_accuracy": float(test_accuracy)}), flush=True)
+    print(
+        json.dumps({"epoch_seconds": list(epoch_seconds), "test_accuracy": float(test_accuracy)}),
+        flush=True,
+    )

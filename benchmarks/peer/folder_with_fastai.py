@@ -1,4 +1,4 @@
-"""Trains on a folder of images with fastai's defaults: ResNet-18 from random weights, as many epochs as fit."""
+"""Trains ResNet-18 from random weights on a folder with fastai's defaults, for a given time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from fastai.callback import progress, schedule  # noqa: F401 - they add methods to Learner
+# they add methods to Learner
+from fastai.callback import progress, schedule  # noqa: F401
 from fastai.data.transforms import get_image_files
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
@@ -18,7 +19,9 @@ from torchvision.models import resnet18
 folder, seconds, seed = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 began = time.perf_counter()
 set_seed(seed)
-loaders = ImageDataLoaders.from_folder(folder / "train", valid_pct=0.1, seed=seed, num_workers=0, bs=64)
+loaders = ImageDataLoaders.from_folder(
+    folder / "train", valid_pct=0.1, seed=seed, num_workers=0, bs=64
+)
 test = loaders.test_dl(get_image_files(folder / "test"), with_labels=True)
 
 

@@ -8,7 +8,9 @@ from torch import nn
 def build_net(name: str) -> nn.Sequential:
     """Build ``mlp`` or ``cnn``, from (N, 3, 32, 32) to ten logits."""
     if name == "mlp":
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 100), nn.ReLU(), nn.Linear(100, 10))
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(3 * 32 * 32, 100), nn.ReLU(), nn.Linear(100, 10)
+        )
     return nn.Sequential(
         *_convolve(3, 32, stride=1),
         *_convolve(32, 32, stride=2),

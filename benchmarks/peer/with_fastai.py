@@ -1,4 +1,4 @@
-"""Trains the article's nets with fastai: tensors in memory, no workers, torch's Adam, no validation in the clock."""
+"""Trains the article's nets with fastai: tensors in memory, torch's Adam, validation not timed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains the article's nets with Keras on the backend in KERAS_BACKEND: arrays in memory, ``compile`` and ``fit``."""
+"""Trains the article's nets with Keras: arrays in memory; KERAS_BACKEND selects the backend."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class EpochClock(keras.callbacks.Callback):
 def build_net(name: str) -> keras.Sequential:
     """Build ``mlp`` or ``cnn``, from channels-last images to ten logits.
 
-    Keras's "same" convolution with stride 2 pads only at the bottom and right; torch pads on all sides. The arithmetic
-    is the same, with windows moved by a pixel.
+    Keras's "same" convolution with stride 2 pads only at the bottom and right; torch pads on all
+    sides. The arithmetic is the same, with windows moved by a pixel.
     """
     if name == "mlp":
         body = [layers.Flatten(), layers.Dense(100, activation="relu")]
@@ -53,7 +53,10 @@ def _convolve(filters: int, *, strides: int) -> list[layers.Layer]:
 
 def _norm_and_activate() -> list[layers.Layer]:
     # Keras's momentum of 0.9 is torch's 0.1.
-    return [layers.BatchNormalization(momentum=0.9, epsilon=1e-5), layers.LeakyReLU(negative_slope=0.01)]
+    return [
+        layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+        layers.LeakyReLU(negative_slope=0.01),
+    ]
 
 
 assignment = read_assignment()

@@ -1,4 +1,4 @@
-"""Trains the article's nets with Lightning: tensors in memory, no workers, validation, logs or checkpoints."""
+"""Trains the article's nets with Lightning: tensors in memory, without validation or logs."""
 
 from __future__ import annotations
 
@@ -42,10 +42,14 @@ class EpochClock(lightning.Callback):
         self.seconds: list[float] = []
         self._start = 0.0
 
-    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
         self._start = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
         self.seconds.append(time.perf_counter() - self._start)
 
 

@@ -1,4 +1,4 @@
-"""Trains the article's MLP with scikit-learn: each ``partial_fit`` is one shuffled pass over the images in batches."""
+"""Trains the article's MLP with scikit-learn: each ``partial_fit`` is one shuffled epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image classifiers from stacked layers: define a net, train it, evaluate it, on the computer you have.
+"""Image classifiers from stacked layers: define, train and evaluate a net on your own computer.
 
 >>> import tempfile
 >>> from lamina import Net, Recipe, load_data, start_run
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Each name is imported when it is first asked for: `import lamina` loads neither torch nor matplotlib.
+# Each name is imported when it is first asked for: `import lamina` loads neither torch nor
+# matplotlib.
 _PACKAGES = {
     "lamina.data": ("Dataset", "Images", "Preparation", "load_data"),
     "lamina.errors": ("LaminaError", "LaminaWarning"),

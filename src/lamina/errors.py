@@ -1,4 +1,4 @@
-"""Errors and warnings whose messages are for the user: what is wrong, what was expected, what to do next."""
+"""Errors and warnings for the user: what is wrong, what was expected, what to do next."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import re
 from collections.abc import Iterable, Sequence
 
 # Control characters, line separators, bidirectional marks and lone surrogates.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def escape(text: str) -> str:
-    """Make text from files and data safe to print: one line, without terminal control characters."""
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    """Make text from files and data safe to print: one line, no terminal control characters."""
+    return _UNSAFE.sub(
+        lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text
+    )
 
 
 class LaminaError(Exception):
-    """Base class of lamina's errors: the input is invalid, and the one-line message says how to correct it.
+    """Base class of lamina's errors: the input is invalid; the one-line message says how to fix it.
 
-    Catch it to handle every error that lamina raises on purpose. Names that come from files are escaped in the message.
+    Catch it to handle every error that lamina raises on purpose. Names that come from files are
+    escaped in the message.
 
     >>> from lamina import load_net
     >>> try:
@@ -41,7 +46,7 @@ class DataError(LaminaError):
 
 
 class RecipeError(LaminaError):
-    """A recipe that is invalid or cannot be trained here: a value out of range, a missing device."""
+    """A recipe is invalid or cannot be trained here: a value out of range, a missing device."""
 
 
 class NotFiniteError(RecipeError):
@@ -79,15 +84,19 @@ def plural(count: int, one: str, many: str) -> str:
 
 
 def find_nearest(name: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that ``name`` probably means: a misspelling, an abbreviation or a first word."""
+    """Return the choice that ``name`` probably misspells, abbreviates or begins."""
     known = list(choices)
     initials = "".join(word[:1] for word in name.split("_"))
-    meant = [each for each in known if each.startswith(f"{name}_") or ("_" in name and each == initials)]
+    meant = [
+        each for each in known if each.startswith(f"{name}_") or ("_" in name and each == initials)
+    ]
     return next(iter(meant or difflib.get_close_matches(name, known, n=1)), None)
 
 
-def check_type(value: object, types: tuple[type, ...], name: str, expected: str, *, is_optional: bool = True) -> None:
-    """Raise ``LaminaError`` unless the value has one of the types, or is ``None`` and ``is_optional``."""
+def check_type(
+    value: object, types: tuple[type, ...], name: str, expected: str, *, is_optional: bool = True
+) -> None:
+    """Raise ``LaminaError`` for a wrong type; ``None`` is allowed if ``is_optional``."""
     if not (is_optional and value is None) and not isinstance(value, types):
         raise LaminaError(f"{name} must be {expected}, got {describe_type(value)}.")
 

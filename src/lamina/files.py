@@ -1,4 +1,4 @@
-"""Atomic file writes (write under a temporary name, sync, rename), and folder locks for one process at a time."""
+"""Atomic file writes (temporary name, sync, rename) and folder locks for one process at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESTORE = "Restore it from a copy, or train again."  # what to do about most dam
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write a file so that a reader, even after a crash, finds either the old content or the new."""
+    """Write a file so that a reader finds the old or the new content, even after a crash."""
     with open_atomically(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
 
@@ -41,14 +41,14 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of killed writers; the caller ensures that nobody is writing to the folder."""
+    """Delete the temporary files of killed writers; the caller ensures that nobody is writing."""
     for file in folder.iterdir():
         if re.fullmatch(r"\..+\.[0-9a-f]{8}", file.name) and file.is_file():
             file.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until a rename in a folder is on disk; does nothing on Windows, which cannot open folders."""
+    """Wait until a rename in a folder is on disk (not on Windows, which cannot open folders)."""
     if os.name != "nt":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -62,10 +62,13 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def check_name(name: str | None) -> None:
-    """Raise ``RunError`` if a run cannot have this name; ``None`` stands for a name that lamina chooses."""
-    if name is not None and (not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name):
+    """Raise ``RunError`` if a run cannot have this name; for ``None``, lamina chooses one."""
+    if name is not None and (
+        not name or name.startswith(".") or set(name) & {"/", "\\"} or escape(name) != name
+    ):
         raise RunError(
-            f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot. Use first-try."
+            f"name is {name!r}; a run name must be one line without / or \\ and not start with a"
+            " dot. Use first-try."
         )
 
 
@@ -98,7 +101,7 @@ class LockedError(RunError):
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other processes from training the run in a folder during the block; a crash releases the lock."""
+    """Keep other processes from training the run in a folder; a crash releases the lock."""
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
         if file.is_symlink():
             raise RunError(
@@ -111,19 +114,26 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
-        process, remedy = "another process or thread", "Wait until it finishes, or stop it, and try again."
+        process, remedy = (
+            "another process or thread",
+            "Wait until it finishes, or stop it, and try again.",
+        )
         with suppress(OSError, ValueError):
             number = int(owner.read_text())
             process = f"process {number}"
             if number == os.getpid():
                 process, remedy = (
                     "this process",
-                    "Wait for the other thread, or finish or close() the open iterator of run.iter_train().",
+                    (
+                        "Wait for the other thread, or finish or close() the open iterator of"
+                        " run.iter_train()."
+                    ),
                 )
         raise LockedError(f"{folder} is being trained by {process}. {remedy}") from error
     except OSError as error:
         raise RunError(
-            f"Cannot write to {folder}: {error.strerror}. Training needs a writable folder; check its permissions."
+            f"Cannot write to {folder}: {error.strerror}. Training needs a writable folder; check"
+            " its permissions."
         ) from error
     try:
         remove_leftovers(folder)

@@ -1,4 +1,7 @@
-"""HTML for pages and notebooks: escaped text, tables, images and the notebook style. No scripts, no external files."""
+"""HTML for pages and notebooks, without scripts and external files.
+
+Escaped text, tables, images and the notebook style.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ MOST_ROWS = 20  # of a table in a notebook
 
 
 class Markup(str):
-    """Complete, safe HTML, made only by the functions of this module; they escape any other text."""
+    """Complete, safe HTML. Only this module's functions make it; they escape any other text."""
 
     __slots__ = ()
 
@@ -44,29 +47,43 @@ def link(text: str, name: str, description: str = "") -> Markup:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> Markup:
-    """A table that scrolls if it is too large; the first ``texts`` columns hold text, the others numbers."""
+    """A scrollable table; the first ``texts`` columns hold text, the others numbers."""
 
     def line(tag: str, cells: Sequence[str]) -> Markup:
         kinds = ("text" if at < texts else "" for at in range(len(cells)))
         # For screen readers, an empty heading is not a heading.
-        each = (wrap(tag if cell else "td", cell, kind=kind) for cell, kind in zip(cells, kinds, strict=True))
+        each = (
+            wrap(tag if cell else "td", cell, kind=kind)
+            for cell, kind in zip(cells, kinds, strict=True)
+        )
         return wrap("tr", *each)
 
     body = wrap("tbody", *(line("td", row) for row in rows))
-    return _scroll(wrap("table", *([wrap("thead", line("th", heads))] if heads else []), body), "wide tall")
+    return _scroll(
+        wrap("table", *([wrap("thead", line("th", heads))] if heads else []), body), "wide tall"
+    )
 
 
-def matrix(heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, float]]]], corner: str) -> Markup:
-    """A table of shaded cells, such as a confusion matrix; each cell has its content and its shade, from 0 to 1."""
+def matrix(
+    heads: Sequence[str], rows: Iterable[tuple[str, Sequence[tuple[str, float]]]], corner: str
+) -> Markup:
+    """A table of cells with their content and shade (0 to 1), such as a confusion matrix."""
 
     def cell(content: str, fraction: float) -> Markup:
         # The square root makes rare mistakes visible.
         step = round(SHADES * min(1.0, fraction) ** 0.5)
         return wrap("td", content, kind=f"shade-{max(1, step)}" if fraction else "faint")
 
-    top = wrap("th", corner), *(wrap("th", wrap("span", shorten(name, LONGEST_NAME))) for name in heads)
+    top = (
+        wrap("th", corner),
+        *(wrap("th", wrap("span", shorten(name, LONGEST_NAME))) for name in heads),
+    )
     body = (
-        wrap("tr", wrap("th", shorten(name, LONGEST_NAME)), *(cell(content, fraction) for content, fraction in cells))
+        wrap(
+            "tr",
+            wrap("th", shorten(name, LONGEST_NAME)),
+            *(cell(content, fraction) for content, fraction in cells),
+        )
         for name, cells in rows
     )
     kind = "confusion dense" if len(heads) > MOST_WIDE else "confusion"
@@ -87,13 +104,14 @@ def image(encoded: bytes, description: str, kind: str = "") -> Markup:
 
 
 def chart(encoded: bytes, description: str, kind: str = "chart") -> Markup:
-    """A ``chart`` as wide as the page, a ``chart narrow``, or a ``sheet`` in its original size, which scrolls."""
+    """A ``chart`` (page width), a ``chart narrow``, or a ``sheet`` (original size, scrolls)."""
     return _scroll(image(encoded, description, kind))
 
 
 def list_shades() -> str:
     return "".join(
-        f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n" for step in range(1, SHADES + 1)
+        f".shade-{step} {{ background: rgba(var(--shade), {0.07 * step:.2f}); }}\n"
+        for step in range(1, SHADES + 1)
     )
 
 
@@ -103,8 +121,14 @@ def _read_style() -> str:
 
 
 def card(title: str, *parts: str) -> str:
-    """The notebook view of a value; it follows the colors of the surrounding page, light or dark."""
-    return wrap("div", Markup(f"<style>{_read_style()}</style>"), wrap("p", wrap("b", title)), *parts, kind="lamina")
+    """The notebook view of a value, in the light or dark colors of the page."""
+    return wrap(
+        "div",
+        Markup(f"<style>{_read_style()}</style>"),
+        wrap("p", wrap("b", title)),
+        *parts,
+        kind="lamina",
+    )
 
 
 def note(text: str) -> Markup:

@@ -1,4 +1,4 @@
-"""The four kinds of target: how lamina recognizes, names, counts, groups, checks and scores each. No torch."""
+"""The four kinds of target: how lamina recognizes, names, checks and scores them. No torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,31 @@ from lamina.errors import DataError, plural, suggest
 
 KindName = Literal["single-label", "multi-label", "binary", "regression"]
 MetricName = Literal[
-    "accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "f1", "mean_average_precision", "average_precision", "auc",
-    "mean_absolute_error", "r2",
-]  # fmt: skip
-Targets = Int64[np.ndarray, " n"] | Bool[np.ndarray, " n"] | Bool[np.ndarray, "n k"] | Float32[np.ndarray, "n k"]
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "micro_f1",
+    "f1",
+    "mean_average_precision",
+    "average_precision",
+    "auc",
+    "mean_absolute_error",
+    "r2",
+]
+Targets = (
+    Int64[np.ndarray, " n"]
+    | Bool[np.ndarray, " n"]
+    | Bool[np.ndarray, "n k"]
+    | Float32[np.ndarray, "n k"]
+)
 
-SMALLEST_STRATUM = 5  # fewest images in a stratum of numbers, so that a test split of 20 % takes one
+# fewest images in a stratum of numbers, so that a test split of 20 % takes one
+SMALLEST_STRATUM = 5
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of target. ``target_names`` are the classes, the labels, the yes/no question, or the numbers."""
+    """One kind of target; ``target_names`` are classes, labels, the yes/no question or numbers."""
 
     name: KindName
     dtype: str
@@ -55,22 +69,25 @@ class Kind:
         if self.name == "single-label":
             if len(targets) and not 0 <= targets.min() <= targets.max() < len(target_names):
                 raise DataError(
-                    f"Expected class numbers from 0 to {len(target_names) - 1}, one for each of {len(target_names)} "
-                    f"names, got {targets.min()} to {targets.max()}."
+                    f"Expected class numbers from 0 to {len(target_names) - 1}, one for each of"
+                    f" {len(target_names)} names, got {targets.min()} to {targets.max()}."
                 )
             return
         columns = targets.shape[1] if targets.ndim == 2 else 1
         if columns != len(target_names):
             raise DataError(
-                f"Expected a name for each column of the targets, got {plural(columns, 'column', 'columns')} and "
-                f"{plural(len(target_names), 'name', 'names')}."
+                "Expected a name for each column of the targets, got"
+                f" {plural(columns, 'column', 'columns')} and"
+                f" {plural(len(target_names), 'name', 'names')}."
             )
 
     def class_names(self, target_names: Sequence[str]) -> tuple[str, ...]:
-        """Names to count images by: class names, label names, no and yes, or none for regression."""
+        """Names to count images by: classes, labels, no and yes, or none for regression."""
         return {"binary": ("no", "yes"), "regression": ()}.get(self.name, tuple(target_names))
 
-    def members(self, targets: Targets, target_names: Sequence[str]) -> list[Int64[np.ndarray, " m"]]:
+    def members(
+        self, targets: Targets, target_names: Sequence[str]
+    ) -> list[Int64[np.ndarray, " m"]]:
         """The indices of the images that have each of the :meth:`class_names`."""
         match self.name:
             case "single-label":
@@ -92,13 +109,15 @@ class Kind:
     def strata(self, targets: Targets) -> Sequence[object]:
         """The stratum of each image; a stratified split takes its fraction of each stratum.
 
-        Multi-label: the rarest label of the image, or -1 if it has none. Regression: the decile of the first number;
-        with few images, fewer and larger groups.
+        Multi-label: the rarest label of the image, or -1 if it has none. Regression: the decile of
+        the first number; with few images, fewer and larger groups.
         """
         match self.name:
             case "multi-label":
                 by_rarity = np.argsort(targets.sum(axis=0), kind="stable")
-                return [int(by_rarity[row[by_rarity].argmax()]) if row.any() else -1 for row in targets]
+                return [
+                    int(by_rarity[row[by_rarity].argmax()]) if row.any() else -1 for row in targets
+                ]
             case "regression":
                 ranks = np.empty(len(targets), np.int64)
                 ranks[np.argsort(targets[:, 0], kind="stable")] = np.arange(len(targets))
@@ -111,7 +130,10 @@ class Kind:
         if self.name == "binary":
             return f"binary, {target_names[0]}: yes or no"
         nouns = {"single-label": ("class", "classes"), "multi-label": ("label", "labels")}
-        return f"{self.name}, {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
+        return (
+            f"{self.name},"
+            f" {plural(len(target_names), *nouns.get(self.name, ('number', 'numbers')))}"
+        )
 
     def list_names(self, target: Any, target_names: Sequence[str]) -> list[str]:
         """The class or labels of one image, or yes or no; for regression, its numbers as text."""
@@ -135,7 +157,8 @@ class Score:
     """The main metric of a report."""
 
     name: str  # one of ``Kind.metrics``, such as ``accuracy``
-    value: float  # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
+    # a fraction from 0 to 1; for regression, an error in the unit of the numbers, or R²
+    value: float
 
     @property
     def lower_is_better(self) -> bool:
@@ -148,7 +171,9 @@ class Score:
     @property
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest possible value."""
-        return (-math.inf if self.name == "r2" else 0.0), (math.inf if self.lower_is_better else 1.0)
+        return (-math.inf if self.name == "r2" else 0.0), (
+            math.inf if self.lower_is_better else 1.0
+        )
 
     @property
     def title(self) -> str:
@@ -164,23 +189,26 @@ class Score:
         return f"{self.title} {self.format(self.value)}"
 
 
-SINGLE_LABEL = Kind("single-label", "int64", 1)  # one class per image: int64 (N,), an index into ``target_names``
+# one class per image: int64 (N,), an index into ``target_names``
+SINGLE_LABEL = Kind("single-label", "int64", 1)
 MULTI_LABEL = Kind("multi-label", "bool", 2)
 """Any number of labels per image: bool (N, K), one column per name in ``target_names``."""
-BINARY = Kind("binary", "bool", 1)  # yes or no to one question: bool (N,); ``target_names`` holds the question alone
+# yes or no to one question: bool (N,); ``target_names`` holds the question alone
+BINARY = Kind("binary", "bool", 1)
 REGRESSION = Kind("regression", "float32", 2)
 """One or more numbers per image: float32 (N, K), one column per name in ``target_names``."""
 KINDS = (SINGLE_LABEL, MULTI_LABEL, BINARY, REGRESSION)
 
 
 def kind_of(targets: np.ndarray) -> Kind:
-    """The kind of an array of targets, by its dtype and dimensions; ``DataError`` if none matches."""
+    """The kind of a target array, by dtype and dimensions; ``DataError`` if none matches."""
     for kind in KINDS:
         if (str(targets.dtype), targets.ndim) == (kind.dtype, kind.ndim):
             return kind
     raise DataError(
-        "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, bool (N,) for yes or no, or "
-        f"float32 (N, K) for numbers, got {targets.dtype} of shape {targets.shape}."
+        "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, bool (N,)"
+        f" for yes or no, or float32 (N, K) for numbers, got {targets.dtype} of shape"
+        f" {targets.shape}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Text for the terminal: names that are safe to print, tables (plain text and rich), and progress bars."""
+"""Text for the terminal: safe names, tables (plain text and rich), and progress bars."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def hide_password(text: str) -> str:
     >>> hide_password("postgresql://me:secret@host/studies")
     'postgresql://me:***@host/studies'
     """
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text))
+    return re.sub(
+        r"([?&]password=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*:)\S*@", r"\1***@", text)
+    )
 
 
 def format_percent(fraction: float | None) -> str:
@@ -41,7 +43,7 @@ def shorten(name: str, longest: int = LONGEST_NAME) -> str:
 
 
 def guard(cell: str) -> str:
-    """A text for a table in a file: what a spreadsheet may execute as a formula gets a leading apostrophe."""
+    """Guard a cell of a table file: a formula for spreadsheets gets a leading apostrophe."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
@@ -51,14 +53,16 @@ def unguard(cell: str) -> str:
 
 
 def build_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Table:
-    """Build a rich table whose first ``texts`` columns hold left-aligned text, and the others numbers."""
+    """Build a rich table: ``texts`` columns of left-aligned text, then columns of numbers."""
     from rich.table import Table
     from rich.text import Text
 
     # Text is never parsed as markup: a class may be called "[red]" or ":cat:".
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, head in enumerate(heads):
-        table.add_column(Text(escape(head)), justify="left" if place < texts else "right", overflow="fold")
+        table.add_column(
+            Text(escape(head)), justify="left" if place < texts else "right", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(escape(cell)) for cell in row))
     return table
@@ -74,14 +78,24 @@ def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int
     return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n"))
 
 
-def make_bar(console: Console, *, is_shown: bool, above: Callable[[], Table | None] = lambda: None) -> Progress:
+def make_bar(
+    console: Console, *, is_shown: bool, above: Callable[[], Table | None] = lambda: None
+) -> Progress:
     """A progress bar below the table that ``above`` returns."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     class Bar(Progress):
         def get_renderables(self) -> Iterable[RenderableType]:
             table = above()
-            return super().get_renderables() if table is None else [table, *super().get_renderables()]
+            return (
+                super().get_renderables() if table is None else [table, *super().get_renderables()]
+            )
 
     return Bar(
         TextColumn("{task.description}"),

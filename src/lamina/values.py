@@ -1,7 +1,8 @@
 """Dataclasses whose fields are checked against their types and ranges, and stored as JSON.
 
-Supported types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples, dicts and unions of them.
-``Annotated`` adds a :class:`Range`, or a text that describes the type in messages.
+Supported types: ``int``, ``float``, ``bool``, ``str``, ``Literal``, dataclasses, and tuples, dicts
+and unions of them. ``Annotated`` adds a :class:`Range`, or a text that describes the type in
+messages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from types import FunctionType, NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from lamina.errors import LaminaError, find_nearest, name_some, suggest
 
@@ -31,7 +43,7 @@ _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from ``low`` to ``high`` (inclusive) that lie between ``above`` and ``below`` (exclusive)."""
+    """Finite numbers from ``low`` to ``high`` (inclusive), above ``above`` and below ``below``."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -46,7 +58,11 @@ class Range:
             return f"above {self.above:,}"
         if self.high < math.inf:
             return f"from {self.low:,} to {self.high:,}"
-        return f"of at least {self.low:,}" if self.below == math.inf else f"from {self.low:,} to below {self.below:,}"
+        return (
+            f"of at least {self.low:,}"
+            if self.below == math.inf
+            else f"from {self.low:,} to below {self.below:,}"
+        )
 
 
 Fraction: TypeAlias = Annotated[float, Range(0, below=1)]
@@ -68,8 +84,9 @@ def explain_arguments(
 ) -> Callable[[type[Value]], type[Value]]:
     """Make a dataclass raise ``error`` for unknown arguments, as it does for invalid values.
 
-    ``hint`` is added for too many positional arguments: ``{given}`` is the call as written, ``{rest}`` the call without
-    the first argument. ``elsewhere`` lists dataclasses whose fields the caller may have meant.
+    ``hint`` is added for too many positional arguments: ``{given}`` is the call as written,
+    ``{rest}`` the call without the first argument. ``elsewhere`` lists dataclasses whose fields the
+    caller may have meant.
     """
 
     def change(kind: type[Value]) -> type[Value]:
@@ -81,7 +98,7 @@ def explain_arguments(
 
 
 def explain_call(function: Function) -> Function:
-    """Make a function or method raise ``LaminaError`` for unknown arguments, and say where they belong."""
+    """Make a function raise ``LaminaError`` for unknown arguments and say where they belong."""
     return _explain(function, LaminaError, function)
 
 
@@ -92,10 +109,12 @@ def _explain(
     hint: str = "",
     elsewhere: Sequence[type] = (),
 ) -> Function:
-    """Wrap a function so that it raises ``raised`` for unknown arguments; ``owner`` is its class, or itself."""
+    """Make a function raise ``raised`` for unknown arguments; ``owner`` is its class or itself."""
     made: Any = function
     signature, explain = inspect.signature(function), _explain_mismatch
-    name = owner.__name__ if isinstance(owner, type) else owner.__qualname__.removesuffix(".__init__")
+    name = (
+        owner.__name__ if isinstance(owner, type) else owner.__qualname__.removesuffix(".__init__")
+    )
 
     def call(*by_place: object, **by_name: object) -> object:
         try:
@@ -104,12 +123,17 @@ def _explain(
             try:  # only now, because it takes longer than a prediction's own calls
                 signature.bind(*by_place, **by_name)
             except TypeError as mismatch:
-                problem = explain(str(mismatch), owner, signature, by_place, by_name, hint, elsewhere)
+                problem = explain(
+                    str(mismatch), owner, signature, by_place, by_name, hint, elsewhere
+                )
                 raise raised(f"{name}: {problem}") from None
             raise
 
-    # Keep the globals of the wrapped function's module: doctest collects by them, and warnings locate by them.
-    found: Any = FunctionType(call.__code__, made.__globals__, made.__name__, None, call.__closure__)
+    # Keep the globals of the wrapped function's module: doctest collects by them, and warnings
+    # locate by them.
+    found: Any = FunctionType(
+        call.__code__, made.__globals__, made.__name__, None, call.__closure__
+    )
     return cast(Function, wraps(made)(found))
 
 
@@ -129,16 +153,28 @@ def _explain_mismatch(
         known = suggest(unknown[0], parameters) if parameters else "It accepts no arguments."
         where = _find_place(made, unknown[0], by_name[unknown[0]], elsewhere) or known
         return f"unknown argument {reprlib.repr(unknown[0])}. {where}"
-    named = [name for name in parameters if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY]
+    named = [
+        name
+        for name in parameters
+        if signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    ]
     placed = [name for name in parameters if name not in named]
     accepts = ", ".join([*placed, f"{'and ' if placed else ''}by keyword {name_some(named)}"])
     problem += f". Its arguments are: {accepts if named else ', '.join(placed) or 'none'}."
     if hint and (len(by_place) > len(placed) or set(placed[: len(by_place)]) & set(by_name)):
-        values, others = list(map(reprlib.repr, by_place)), [f"{name}={item!r}" for name, item in by_name.items()]
+        values, others = (
+            list(map(reprlib.repr, by_place)),
+            [f"{name}={item!r}" for name, item in by_name.items()],
+        )
         rest = [*values[1 : len(placed) + 1], *others]
-        problem += " " + hint.format(given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})")
-        if len(by_place) > len(placed) > 1:  # with a single positional argument, a second is rarely the next keyword
-            by_names = [f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)]
+        problem += " " + hint.format(
+            given=f"{owner}({', '.join(values + others)})", rest=f"{owner}({', '.join(rest)})"
+        )
+        # with a single positional argument, a second is rarely the next keyword
+        if len(by_place) > len(placed) > 1:
+            by_names = [
+                f"{name}={item}" for name, item in zip(named, values[len(placed) :], strict=False)
+            ]
             call = ", ".join([*values[: len(placed)], *by_names, *others])
             problem += f" If you mean {named[0]}, write {owner}({call})."
     elif len(by_place) > len(placed):
@@ -146,32 +182,48 @@ def _explain_mismatch(
     return problem.rstrip()
 
 
-def _find_place(made: Callable[..., object], name: str, value: object, elsewhere: Sequence[type] = ()) -> str:
-    """Say which argument, or which class of ``elsewhere``, has a field ``name`` or accepts the ``value``."""
+def _find_place(
+    made: Callable[..., object], name: str, value: object, elsewhere: Sequence[type] = ()
+) -> str:
+    """Say which argument, or class of ``elsewhere``, has a field ``name`` or takes ``value``."""
     for other in elsewhere:
         if name in _field_types(other):
-            return f"{name} belongs to {other.__name__}, as in {other.__name__}({name}={reprlib.repr(value)})."
+            return (
+                f"{name} belongs to {other.__name__}, as in"
+                f" {other.__name__}({name}={reprlib.repr(value)})."
+            )
     types = {} if isinstance(made, type) else get_type_hints(made)
     types.pop("return", None)
-    options = [(argument, option) for argument, kind in types.items() for option in get_args(kind) or (kind,)]
+    options = [
+        (argument, option)
+        for argument, kind in types.items()
+        for option in get_args(kind) or (kind,)
+    ]
     for argument, option in options:
         fields = dataclasses.fields(option) if dataclasses.is_dataclass(option) else ()
         if any(field.kw_only and field.name == name for field in fields):
             what = option.__name__
-            return f"{name} belongs to the {argument}: {argument}={what}({name}={reprlib.repr(value)})."
+            return (
+                f"{name} belongs to the {argument}:"
+                f" {argument}={what}({name}={reprlib.repr(value)})."
+            )
     kinds = {*type(value).__mro__} - {*_NOUNS, object}
     return next((f"Did you mean {argument}?" for argument, kind in options if kind in kinds), "")
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:
-    """Convert and check the fields of a frozen dataclass, in its ``__post_init__``; raise the given ``error``."""
+    """Convert and check a frozen dataclass's fields, in ``__post_init__``; or raise ``error``."""
     names = [field.name for field in dataclasses.fields(value)]
-    checked = check_values(type(value), {name: getattr(value, name) for name in names}, error, prefix)
+    checked = check_values(
+        type(value), {name: getattr(value, name) for name in names}, error, prefix
+    )
     for name, item in checked.items():
         object.__setattr__(value, name, item)
 
 
-def check_values(kind: type, values: Mapping[str, Any], error: type[LaminaError], prefix: str = "") -> dict[str, Any]:
+def check_values(
+    kind: type, values: Mapping[str, Any], error: type[LaminaError], prefix: str = ""
+) -> dict[str, Any]:
     """Check the values of some fields as :func:`check_fields` does, and return them converted."""
     checked = {}
     for name, value in values.items():
@@ -191,15 +243,17 @@ def read_texts(kind: type) -> dict[str, str]:
     texts = {}
     for field, below in itertools.pairwise(getattr(definition, "body", [])):
         match field, below:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(
+                value=ast.Constant(value=str(text))
+            ):
                 texts[name] = " ".join(text.split())
     return texts
 
 
 def document_fields(kind: type[Value]) -> type[Value]:
-    """Class decorator: append the strings below a dataclass's fields to its docstring, for ``help``."""
+    """Class decorator: append the strings below a dataclass's fields to its docstring."""
     lines = (
-        textwrap.fill(f"{name}: {text}", 108, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        textwrap.fill(f"{name}: {text}", 100, initial_indent=" " * 4, subsequent_indent=" " * 8)
         for name, text in read_texts(kind).items()
     )
     kind.__doc__ = "\n".join([inspect.cleandoc(kind.__doc__ or ""), "", "Attributes:", *lines])
@@ -216,11 +270,14 @@ def to_json_values(value: Any) -> Any:
 
 
 def fields_to_json(value: Any) -> dict[str, Any]:
-    return {field.name: to_json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {
+        field.name: to_json_values(getattr(value, field.name))
+        for field in dataclasses.fields(value)
+    }
 
 
 def from_json_values(kind: type[Value], values: Any, where: str) -> Value:
-    """Rebuild the dataclass that :func:`fields_to_json` wrote; a ``ValueError`` names the invalid part of ``where``."""
+    """Rebuild what :func:`fields_to_json` wrote; a ``ValueError`` names the invalid part."""
     try:
         return cast(Value, _convert_fields(kind, values))
     except _MismatchError as mismatch:
@@ -241,12 +298,16 @@ def _convert(kind: Any, value: Any) -> Any:
         return _convert_annotated(kind, value)
     if origin in (UnionType, Union):
         return _convert_union(kind, value)
-    if origin is Literal and any(type(value) is type(choice) and value == choice for choice in arguments):
+    if origin is Literal and any(
+        type(value) is type(choice) and value == choice for choice in arguments
+    ):
         return value
     if origin is tuple and isinstance(value, tuple | list):
         kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(kinds) == len(value):
-            return tuple(_convert_part(kinds[place], item, f"[{place}]") for place, item in enumerate(value))
+            return tuple(
+                _convert_part(kinds[place], item, f"[{place}]") for place, item in enumerate(value)
+            )
     if origin is dict and isinstance(value, Mapping):
         return {key: _convert_part(arguments[1], item, f".{key}") for key, item in value.items()}
     if kind is float and type(value) is int and abs(value) < LARGEST_FLOAT:
@@ -305,7 +366,10 @@ def _convert_fields(kind: Any, values: Any) -> Any:
         if name not in types:
             raise _MismatchError(f" has no field {name!r}{listed}")
     for field in fields:
-        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+        if (
+            field.name not in values
+            and field.default is field.default_factory is dataclasses.MISSING
+        ):
             raise _MismatchError(f" lacks the field {field.name!r}{listed}")
     found = {name: _convert_part(types[name], item, f".{name}") for name, item in values.items()}
     try:
@@ -320,7 +384,8 @@ def _expected(kind: Any, value: Any) -> _MismatchError:
     choices = [text.strip("'") for text in texts if text.startswith("'")]
     nearest = find_nearest(value, choices) if isinstance(value, str) else None
     return _MismatchError(
-        f" must be {expected}, got {reprlib.repr(value)}", hint=f" Did you mean {nearest}?" if nearest else ""
+        f" must be {expected}, got {reprlib.repr(value)}",
+        hint=f" Did you mean {nearest}?" if nearest else "",
     )
 
 
@@ -328,7 +393,9 @@ def _alternatives(kind: Any) -> list[str]:
     """Describe the values that ``kind`` allows, for messages."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
-        return [text for option in arguments if option is not NoneType for text in _alternatives(option)]
+        return [
+            text for option in arguments if option is not NoneType for text in _alternatives(option)
+        ]
     if origin is Literal:
         return [repr(choice) for choice in arguments]
     if origin is Annotated:

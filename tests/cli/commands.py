@@ -31,7 +31,7 @@ def write_images(folder: Path, count: int, seed: int = 0) -> Path:
 
 
 def run_lamina(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end in this process, which has loaded everything; --json's lines are :func:`events`."""
+    """Run a command in this process, which has loaded everything; :func:`events` parses --json."""
     words = list(map(str, arguments))
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n") for _ in range(2)]
     with (

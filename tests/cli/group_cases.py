@@ -1,4 +1,4 @@
-"""What may happen to one of three processes, each in a folder of its own as on its own machine; a script for tests.
+"""What may happen to one of three processes, each in its own folder; a script for tests.
 
 In the end rank 1 dies, and the others say so.
 """
@@ -32,7 +32,7 @@ TRAIN = ("--data", "shapes", "--epochs", "2")
 
 
 class Poisoned(nn.Module):
-    """Gives NaN by one process, in the first step of the second epoch and when that is repeated to find the layer."""
+    """Gives NaN in one process: in the second epoch's first step, and when that is repeated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def train(run: Run, data: Dataset | None, group: Group, **arguments: Any) -> lis
 
 
 def type_command(*words: str) -> tuple[int, str]:
-    """The status of a training that all processes were told to do, and what this one printed of it."""
+    """The exit status of a training of all processes, and what this one printed."""
     with contextlib.redirect_stderr(io.StringIO()) as printed:
         return run_lamina(["train", *words]), printed.getvalue()
 
@@ -87,7 +87,9 @@ def main() -> None:
             found["misplaced"] = str(error)
 
         steps = []
-        for event in Training(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), shapes.train, RECIPE, group=group):
+        for event in Training(
+            nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), shapes.train, RECIPE, group=group
+        ):
             steps.append(event.step if isinstance(event, Step) else -1)
             if len(steps) == 3:
                 break

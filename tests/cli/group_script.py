@@ -1,4 +1,4 @@
-"""Trains by several recipes with the group that torchrun makes, and prints a digest for each; a script for tests."""
+"""Trains by several recipes with torchrun's group and prints a digest of each, for tests."""
 
 import json
 import os
@@ -35,13 +35,16 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "smoothing": ("mlp", {"label_smoothing": 0.1, "schedule": "one-cycle"}),
     "tiny-batches": ("mlp", {"batch_size": 3}),
     "unused": ("sometimes", {"optimizer": "adamw", "weight_decay": 0.5, "batch_size": 8}),
-    "fitted": ("headed", {"head": "fitted", "initial_fraction": 0.3, "optimizer": "adamw", "lr": 0.01}),
+    "fitted": (
+        "headed",
+        {"head": "fitted", "initial_fraction": 0.3, "optimizer": "adamw", "lr": 0.01},
+    ),
     "warmup": ("cnn", {"optimizer": "adamw", "label_smoothing": 0.2, "warmup_fraction": 0.5}),
 }
 
 
 class Sometimes(nn.Module):
-    """A module that passes some lanes through a layer that others leave out, and none through a third."""
+    """A module with one layer that only some lanes use, and one that no lane uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +64,9 @@ class Headed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.trunk = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2))
+        self.trunk = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2)
+        )
         self.head = nn.Linear(16, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,8 +91,14 @@ def train_all(group: Group, data: Dataset) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, (net, fields) in RECIPES.items():
         recipe = Recipe(**{"epochs": 2, "batch_size": 13, "lanes": 4, **fields})  # type: ignore[arg-type]
-        training = Training(make_net(net), data.train.take(range(27)), recipe, device="cpu", group=group)
-        digests = [digest_tensors(training.checkpoint().tensors) for event in training if isinstance(event, Epoch)]
+        training = Training(
+            make_net(net), data.train.take(range(27)), recipe, device="cpu", group=group
+        )
+        digests = [
+            digest_tensors(training.checkpoint().tensors)
+            for event in training
+            if isinstance(event, Epoch)
+        ]
         if group.find_deviating(" ".join(digests)):
             raise ValueError(f"{name}: the processes have different weights")
         found[name] = digests
@@ -99,7 +110,7 @@ def train_all(group: Group, data: Dataset) -> dict[str, object]:
 
 
 def main() -> None:
-    """Print what groups of 1 to 4 of torchrun's four processes find, a JSON object each; the first is alone."""
+    """Print what groups of 1 to 4 of torchrun's processes find, as JSON; the first is alone."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
     data = load_data("shapes")

@@ -1,8 +1,8 @@
-"""Run commands in children of one process that has loaded everything, and kill them at random moments.
+"""Run commands in children of one process that has loaded everything; kill them at random.
 
-Takes from stdin one JSON object a line: ``command``, the ``folder`` to run it in, the ``cache`` to use, and ``seconds``
-after which the child is killed, or null to let it end. Answers with a line: its exit status, minus the signal where one
-ended it, and when it was started.
+Takes from stdin one JSON object a line: ``command``, the ``folder`` to run it in, the ``cache`` to
+use, and ``seconds`` after which the child is killed, or null to let it end. Answers with a line:
+its exit status, minus the signal where one ended it, and when it was started.
 """
 
 import importlib
@@ -45,7 +45,10 @@ def run_orders() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(os.open("stderr.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             os._exit(main(order["command"]))
-        if order["seconds"] is not None and signal.sigtimedwait({signal.SIGCHLD}, order["seconds"]) is None:
+        if (
+            order["seconds"] is not None
+            and signal.sigtimedwait({signal.SIGCHLD}, order["seconds"]) is None
+        ):
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         signal.sigtimedwait({signal.SIGCHLD}, 0)

@@ -23,30 +23,40 @@ def photos(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_the_list_has_each_copy_and_the_total(photos, cache):
     (event,) = events(run_lamina("data", "--cache", "--json").stdout)
     copies = event["copies"]
-    assert [Path(copy["source"]).name for copy in copies] == ["others", "photos", "photos"]  # the last used first
+    # the last used first
+    assert [Path(copy["source"]).name for copy in copies] == ["others", "photos", "photos"]
     assert [(copy["shape"], copy["state"]) for copy in copies] == [
-        ([40, 12, 12, 3], ""), ([40, 8, 8, 3], ""), ([40, 12, 12, 3], ""),
-    ]  # fmt: skip
+        ([40, 12, 12, 3], ""),
+        ([40, 8, 8, 3], ""),
+        ([40, 12, 12, 3], ""),
+    ]
     on_disk = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file())
-    assert event["bytes"] == sum(copy["size_bytes"] for copy in copies) == on_disk  # the locks are empty
+    # the locks are empty
+    assert event["bytes"] == sum(copy["size_bytes"] for copy in copies) == on_disk
     assert event["folder"] == str(cache)
 
     shown = run_lamina("data", "photos", "--cache", LAMINA_CACHE_GB="50").stdout.splitlines()
     assert [line.split("\t")[0] for line in shown[:3]] == ["data set", str(photos), str(photos)]
     assert shown[2].split("\t")[3:5] == ["40", "12×12"]
-    assert shown[3] == f"all copies: {event['bytes'] / 1e6:.3g} MB in {cache}; limit: 50.0 GB " + (
-        "(set another with LAMINA_CACHE_GB)"
+    assert (
+        shown[3]
+        == f"all copies: {event['bytes'] / 1e6:.3g} MB in {cache}; limit: 50.0 GB "
+        + "(set another with LAMINA_CACHE_GB)"
     )
 
 
 def test_copies_of_one_data_set_are_removed(photos):
     cleared = run_lamina("data", "photos", "--cache-clear")
     assert cleared.returncode == 0
-    assert [line.split("\t")[:2] for line in cleared.stdout.splitlines()[1:3]] == [[str(photos), "removed"]] * 2
+    assert [line.split("\t")[:2] for line in cleared.stdout.splitlines()[1:3]] == [
+        [str(photos), "removed"]
+    ] * 2
     again = run_lamina("data", "photos", "--cache-clear")
     assert again.returncode == 2
     others = photos.with_name("others")
-    assert again.stderr == f"lamina: The cache has no decoded copy of photos. Choose from: {others}.\n"
+    assert (
+        again.stderr == f"lamina: The cache has no decoded copy of photos. Choose from: {others}.\n"
+    )
 
 
 def test_a_copy_in_use_is_kept_and_named(photos):
@@ -55,8 +65,10 @@ def test_a_copy_in_use_is_kept_and_named(photos):
     assert cleared.returncode == 2
     (event,) = events(cleared.stdout)
     assert [(copy["source"], copy["state"]) for copy in event["copies"]] == [
-        (str(photos), "in use or protected"), (str(photos.with_name("others")), "removed"), (str(photos), "removed"),
-    ]  # fmt: skip
+        (str(photos), "in use or protected"),
+        (str(photos.with_name("others")), "removed"),
+        (str(photos), "removed"),
+    ]
     (listed,) = events(run_lamina("data", "--cache", "--json").stdout)
     assert listed["bytes"] == event["bytes"] > 0
     assert len(held) == 32
@@ -67,17 +79,29 @@ def test_a_copy_in_use_is_kept_and_named(photos):
 
 
 @pytest.mark.parametrize(
-    "words", [["--labels"], ["--duplicates"], ["--with", "runs/a"], ["--contact-sheet", "a.png"], ["--size", "32"]]
+    "words",
+    [
+        ["--labels"],
+        ["--duplicates"],
+        ["--with", "runs/a"],
+        ["--contact-sheet", "a.png"],
+        ["--size", "32"],
+    ],
 )
 def test_other_work_on_the_data_excludes_it(words, cache):
     refused = run_lamina("data", "shapes", "--cache", *words)
     assert refused.returncode == 2
-    assert refused.stderr == "lamina: --cache and --cache-clear read no images. Leave out the other options.\n"
+    assert (
+        refused.stderr
+        == "lamina: --cache and --cache-clear read no images. Leave out the other options.\n"
+    )
 
 
 def test_without_them_data_is_still_necessary(cache):
-    assert run_lamina("data").stderr == (
-        "lamina: No data set given. Add a folder, archive, table or array file, or a name such as cifar10.\n"
+    assert (
+        run_lamina("data").stderr
+        == "lamina: No data set given. Add a folder, archive, table or array file, or a name such"
+        " as cifar10.\n"
     )
 
 
@@ -85,12 +109,21 @@ def test_leftovers_are_listed_as_unfinished(photos, cache):
     (folder,) = cache.glob("others-*")
     folder.rename(cache / f".{folder.name}")
     shown = run_lamina("data", "others", "--cache")
-    assert shown.stdout.splitlines()[1].split("\t")[:2] == [str(photos.with_name("others")), "unfinished"]
-    assert run_lamina("data", "others", "--cache-clear").stdout.splitlines()[1].split("\t")[1] == "removed"
+    assert shown.stdout.splitlines()[1].split("\t")[:2] == [
+        str(photos.with_name("others")),
+        "unfinished",
+    ]
+    assert (
+        run_lamina("data", "others", "--cache-clear").stdout.splitlines()[1].split("\t")[1]
+        == "removed"
+    )
 
 
 def test_a_cache_that_is_a_file_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     done = run_lamina("data", "--cache", LAMINA_CACHE=str(tmp_path / "file"))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"lamina: The cache {tmp_path / 'file'} is a file. Set LAMINA_CACHE to a folder.\n"
+    assert (
+        done.stderr
+        == f"lamina: The cache {tmp_path / 'file'} is a file. Set LAMINA_CACHE to a folder.\n"
+    )

@@ -1,4 +1,4 @@
-"""``lamina compare`` and ``lamina ablate``: studies of several seeds, continued, judged and refused."""
+"""``lamina compare`` and ``lamina ablate``: studies of several seeds, continued and refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,18 @@ def trained(tmp_path_factory, image_set):
     """Two finished runs on the same images."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
     for name, net in (("first", A), ("second", B)):
-        words = ("train", net, "--data", image_set, "--epochs", "1", "--name", name, "--runs-dir", folder)
+        words = (
+            "train",
+            net,
+            "--data",
+            image_set,
+            "--epochs",
+            "1",
+            "--name",
+            name,
+            "--runs-dir",
+            folder,
+        )
         done = run_lamina(*words)
         assert done.returncode == 0, done.stderr
     return folder
@@ -61,15 +72,22 @@ def pair(workplace, trained):
 
 
 def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
-    done = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study", "--json")
+    done = run_lamina(
+        "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study", "--json"
+    )
     assert done.returncode == 0, done.stderr
     last = events(done.stdout)[-1]
-    runs = {seed: [load_run(path) for path in sorted(Path("runs/study").glob(f"*-seed{seed}"))] for seed in (0, 1)}
+    runs = {
+        seed: [load_run(path) for path in sorted(Path("runs/study").glob(f"*-seed{seed}"))]
+        for seed in (0, 1)
+    }
     for seed, (first, second) in runs.items():
         assert (first.record.recipe.seed, second.record.recipe.seed) == (seed, seed)
         assert first.record.data == second.record.data
         assert second.record.recipe.lr == 0.01
-    pairs = [[score_images(run.task, run.outputs["test"]) for run in pair] for pair in runs.values()]
+    pairs = [
+        [score_images(run.task, run.outputs["test"]) for run in pair] for pair in runs.values()
+    ]
     table = np.stack([first - second for first, second in pairs])
     assert last["level"] == 0.95
     effect, alone = measure_effect(table), mean_interval(table.mean(axis=1).tolist())
@@ -82,50 +100,95 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert last["a"] == f"{A} --epochs 1"
     assert last["b"] == f"{B} --epochs 1 --lr 0.01"
     lines = [line for line in done.stderr.splitlines() if line.startswith("trained: ")]
-    assert re.fullmatch(r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)", lines[0])
-    assert [re.findall(r"seed (\d)|(\d of 4)", line) for line in lines][-1] == [("1", ""), ("", "4 of 4")]
+    assert re.fullmatch(
+        r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)", lines[0]
+    )
+    assert [re.findall(r"seed (\d)|(\d of 4)", line) for line in lines][-1] == [
+        ("1", ""),
+        ("", "4 of 4"),
+    ]
     (plan,) = (line for line in done.stderr.splitlines() if line.startswith("plan: "))
     assert plan.startswith("plan: 2 seeds: about ")
     with Image.open("runs/study/differences.png") as figure:
         assert min(figure.size) > 300
 
     page = run_lamina("report", "study")
-    assert (page.returncode, page.stdout.split(" (")[0]) == (0, "report: runs/study/report.html"), page.stderr
+    assert (page.returncode, page.stdout.split(" (")[0]) == (
+        0,
+        "report: runs/study/report.html",
+    ), page.stderr
     content = Path("runs/study/report.html").read_text()
     assert (last["words"] in content, content.count("data:image/png")) == (True, 1)
     assert "1-Flatten-Output-epochs-1-seed1" in content
 
-    again = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
+    again = run_lamina(
+        "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study"
+    )
     assert again.returncode == 0, again.stderr
     assert "epoch 1/1" not in again.stdout
     assert last["words"] in again.stdout.splitlines()
     assert "runs/study\t4 runs (lamina runs --study runs/study)" in run_lamina("runs").stdout
-    assert "runs/study/1-Flatten-Output-epochs-1-seed0" in run_lamina("runs", "--study", "study").stdout
+    assert (
+        "runs/study/1-Flatten-Output-epochs-1-seed0"
+        in run_lamina("runs", "--study", "study").stdout
+    )
 
 
-def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(workplace, image_set):
-    same = ("compare", B, B, "--data", image_set, *SHORT[:4], "--b-weight-decay", "1e-30", "--seeds", "2")
+def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(
+    workplace, image_set
+):
+    same = (
+        "compare",
+        B,
+        B,
+        "--data",
+        image_set,
+        *SHORT[:4],
+        "--b-weight-decay",
+        "1e-30",
+        "--seeds",
+        "2",
+    )
     done = run_lamina(*same, "--json")
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)[-1]
     assert found["differences"] == [0, 0]
-    assert found["verdict"] == "undecided"  # 20 images do not show that two nets differ by less than half a point
+    # 20 images do not show that two nets differ by less than half a point
+    assert found["verdict"] == "undecided"
     shown = run_lamina(*same)
-    assert "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images); more seeds will not help" in shown.stdout
+    assert (
+        "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images); more seeds will not"
+        " help" in shown.stdout
+    )
 
 
 def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image_set):
     done = run_lamina(
-        "compare", A, A, "--data", image_set, *SHORT[:4], "--b-seed", "100", "--seeds", "2", "--name", "s"
+        "compare",
+        A,
+        A,
+        "--data",
+        image_set,
+        *SHORT[:4],
+        "--b-seed",
+        "100",
+        "--seeds",
+        "2",
+        "--name",
+        "s",
     )
     assert done.returncode == 0, done.stderr
-    seeds = {path.name: load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")}
+    seeds = {
+        path.name: load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")
+    }
     assert sorted(seeds.values()) == [0, 1, 100, 101]
 
 
 def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
     settings = ("--data", "shapes", "--val", "0.1", "--a-epochs", "3", "--b-epochs", "2")
-    done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *settings, "--seeds", "2", "--json")
+    done = run_lamina(
+        "compare", A, "Flatten(), Linear(2), Output()", *settings, "--seeds", "2", "--json"
+    )
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)[-1]
     assert (found["split"], found["images"]) == ("test", 2000)
@@ -133,18 +196,23 @@ def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
     curves = [
         [read_curve(path) for path in sorted(Path("runs").glob(f"*/{number}-*-seed?"))]
         for number in (1, 2)
-    ]  # fmt: skip
+    ]
     every = [curve for each in curves for curve in each]
-    if any(curve[0][0] > curves_end(every) for curve in every):  # on a busy machine, one may have no score by then
+    # on a busy machine, one may have no score by then
+    if any(curve[0][0] > curves_end(every) for curve in every):
         assert (found["val_reached"], found["val_at_equal_seconds"]) == (None, None)
         return
     score, *seconds = found["val_reached"]
     assert score == min(max(known for _, known in curve) for curve in every)
-    first = [[next(time for time, known in curve if known >= score) for curve in each] for each in curves]
+    first = [
+        [next(time for time, known in curve if known >= score) for curve in each] for each in curves
+    ]
     assert seconds == pytest.approx(np.mean(first, axis=1))
     end, *scores = found["val_at_equal_seconds"]
     assert end == curves_end(every)
-    assert scores == pytest.approx([np.mean([interpolate(curve, end) for curve in each]) for each in curves])
+    assert scores == pytest.approx(
+        [np.mean([interpolate(curve, end) for curve in each]) for each in curves]
+    )
 
 
 def read_curve(path: Path) -> list[tuple[float, float]]:
@@ -169,14 +237,40 @@ def interpolate(curve: list[tuple[float, float]], at: float) -> float:
 
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
     net = "Flatten(), Linear(8), BatchNorm(), ReLU(), Linear(8), ReLU(), Output()"
-    ablate = ("ablate", net, "--data", image_set, "--epochs", "2", "--optimizer", "sgd", "--lr", "1e18")
-    done = run_lamina(*ablate, "--gradient-clip", "1e-20", "--without", "gradient_clip", "ReLU", "--seeds", "2")
+    ablate = (
+        "ablate",
+        net,
+        "--data",
+        image_set,
+        "--epochs",
+        "2",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        "1e18",
+    )
+    done = run_lamina(
+        *ablate, "--gradient-clip", "1e-20", "--without", "gradient_clip", "ReLU", "--seeds", "2"
+    )
     assert done.returncode == 0, done.stderr
     assert "warning: gradient_clip None instead of 1e-20 diverged with seed 0" in done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     assert rows[1] == ["gradient_clip None instead of 1e-20", "–", "diverged"]
     assert rows[2][0] == "without ReLU"
-    pair = ("compare", A, B, "--data", image_set, *SHORT[:4], "--b-optimizer", "sgd", "--b-lr", "1e30", "--seeds", "2")
+    pair = (
+        "compare",
+        A,
+        B,
+        "--data",
+        image_set,
+        *SHORT[:4],
+        "--b-optimizer",
+        "sgd",
+        "--b-lr",
+        "1e30",
+        "--seeds",
+        "2",
+    )
     nothing = run_lamina(*pair)
     assert nothing.returncode == 2
     assert "diverged with seed 0, so there is nothing to compare" in nothing.stderr.splitlines()[-1]
@@ -186,7 +280,10 @@ def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
     words = ["compare", A, B, "--data", str(image_set), *SHORT, "--seeds", "3", "--json"]
     straight = run_lamina(*words, "--name", "straight")
     cut = subprocess.Popen(
-        [sys.executable, "-m", "lamina", *words, "--name", "cut"], stdout=subprocess.PIPE, env=os.environ, text=True
+        [sys.executable, "-m", "lamina", *words, "--name", "cut"],
+        stdout=subprocess.PIPE,
+        env=os.environ,
+        text=True,
     )
     for line in cut.stdout:
         if "-seed1" in line:
@@ -220,7 +317,19 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
 
 
 def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
-    worse = ("compare", B, B, "--data", image_set, "--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
+    worse = (
+        "compare",
+        B,
+        B,
+        "--data",
+        image_set,
+        "--a-epochs",
+        "3",
+        "--b-epochs",
+        "1",
+        "--b-lr",
+        "0",
+    )
     done = run_lamina(*worse, "--until-decided", "--name", "study")
     assert done.returncode == 0, done.stderr
     state = json.loads(Path("runs/study/study.json").read_text())
@@ -229,17 +338,36 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
     more = run_lamina(*worse, "--seeds", "2", "--name", "study")
     known = ", ".join(map(str, state["looks"]))
-    assert f"warning: a result with {known} seeds is known (choose the number of seeds beforehand)" in more.stderr
+    assert (
+        f"warning: a result with {known} seeds is known (choose the number of seeds beforehand)"
+        in more.stderr
+    )
 
 
 def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace, image_set):
-    words = ("compare", A, A, "--data", image_set, *SHORT[:4], "--b-seed", "50", "--margin", "0.9", "--name", "study")
+    words = (
+        "compare",
+        A,
+        A,
+        "--data",
+        image_set,
+        *SHORT[:4],
+        "--b-seed",
+        "50",
+        "--margin",
+        "0.9",
+        "--name",
+        "study",
+    )
     early = run_lamina(*words, "--seeds", "2")
     assert early.returncode == 0, early.stderr
     process = subprocess.Popen(
         [sys.executable, "-m", "lamina", *map(str, words), "--until-decided"],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=os.environ,
+        text=True,
+    )
     _, messages = process.communicate()
     assert process.returncode == 0, messages
     assert "warning: a result with 2 seeds is known" in messages
@@ -249,7 +377,19 @@ def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace
 
 
 def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
-    words = ("compare", A, B, "--data", image_set, *SHORT, "--time", "1s", "--name", "study", "--json")
+    words = (
+        "compare",
+        A,
+        B,
+        "--data",
+        image_set,
+        *SHORT,
+        "--time",
+        "1s",
+        "--name",
+        "study",
+        "--json",
+    )
     done, again = run_lamina(*words), run_lamina(*words)
     assert done.returncode == again.returncode == 0, done.stderr
     assert events(done.stdout)[-1] == events(again.stdout)[-1]
@@ -265,12 +405,17 @@ def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)[-1]
     assert (found["a"], found["b"]) == ("runs/first", "runs/second --lr 0.05")
-    assert load_run("first").record.net == load_run(next(Path("runs").glob("*/1-*-seed0"))).record.net
+    assert (
+        load_run("first").record.net == load_run(next(Path("runs").glob("*/1-*-seed0"))).record.net
+    )
     small = ("train", A, "--data", image_set, "--size", "8", "--epochs", "1", "--name", "small")
     assert run_lamina(*small).returncode == 0
     other = run_lamina("compare", "first", "small", "--seeds", "2")
     assert other.returncode == 2
-    assert "runs/small was trained on other images, or at another size. Name its net instead." in other.stderr
+    assert (
+        "runs/small was trained on other images, or at another size. Name its net instead."
+        in other.stderr
+    )
     study = run_lamina("compare", next(Path("runs").glob("*/study.json")).parent, "first")
     assert "is a study. Use one of the runs in it, such as runs/" in study.stderr
 
@@ -296,15 +441,26 @@ def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
 
     def ask(seeds, **more):
         return compare(
-            *nets, DATA, a_given=given, b_given=given, seeds=seeds, runs_dir=tmp_path, progress=False, **more
+            *nets,
+            DATA,
+            a_given=given,
+            b_given=given,
+            seeds=seeds,
+            runs_dir=tmp_path,
+            progress=False,
+            **more,
         )
 
     named = ask(2, name="named")
     found = [ask(seeds) for seeds in (3, 2, 2)]
     assert [len(one.differences) for one in found] == [3, 2, 2]
     assert found[1] == found[2] and found[1].differences == named.differences
-    assert sorted(path.name[10:] for path in tmp_path.iterdir() if path.is_dir()) == ["", "-study-1"]
-    assert len(read_study(tmp_path / "named")["looks"]) == 1  # a named study is continued only by its name
+    assert sorted(path.name[10:] for path in tmp_path.iterdir() if path.is_dir()) == [
+        "",
+        "-study-1",
+    ]
+    # a named study is continued only by its name
+    assert len(read_study(tmp_path / "named")["looks"]) == 1
     stored = [load_run(path) for path in sorted((tmp_path / "named").glob("*-seed0"))]
     assert compare(*stored).seeds == 1
     with pytest.raises(RunError, match="are the same run"):
@@ -324,31 +480,72 @@ def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
 
 
 def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
-    words = ("--data", "shapes-attributes", "--a-epochs", "1", "--b-epochs", "1", "--a-aim", "f1", "--seeds", "2")
+    words = (
+        "--data",
+        "shapes-attributes",
+        "--a-epochs",
+        "1",
+        "--b-epochs",
+        "1",
+        "--a-aim",
+        "f1",
+        "--seeds",
+        "2",
+    )
     done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *words)
     assert done.returncode == 0, done.stderr
     assert "There is no val split to choose thresholds for" in done.stderr
 
 
 def test_an_invalid_device_leaves_no_folder(workplace, image_set):
-    done = run_lamina("compare", A, B, "--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study")
+    done = run_lamina(
+        "compare", A, B, "--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study"
+    )
     assert done.returncode == 2
     assert not Path("runs/study").exists()
 
 
 def test_parts_are_removed_one_at_a_time(workplace, image_set):
     net = "Conv2d(2, 3), BatchNorm(), ReLU(), Flatten(), Output()"
-    ablate = ("ablate", net, "--data", image_set, "--epochs", "1", "--flip", "random", "--optimizer", "sgd")
-    ablate += ("--lr", "0.02", "--momentum", "0.5", "--seeds", "2", "--without", "BatchNorm", "ReLU", "--each")
+    ablate = (
+        "ablate",
+        net,
+        "--data",
+        image_set,
+        "--epochs",
+        "1",
+        "--flip",
+        "random",
+        "--optimizer",
+        "sgd",
+    )
+    ablate += (
+        "--lr",
+        "0.02",
+        "--momentum",
+        "0.5",
+        "--seeds",
+        "2",
+        "--without",
+        "BatchNorm",
+        "ReLU",
+        "--each",
+    )
     done = run_lamina(*ablate, "--json")
     assert done.returncode == 0, done.stderr
     found = [one for one in events(done.stdout) if one["event"] == "comparison"]
-    optimizer = "optimizer adam instead of sgd, lr 0.001 instead of 0.02, momentum 0.9 instead of 0.5"
+    optimizer = (
+        "optimizer adam instead of sgd, lr 0.001 instead of 0.02, momentum 0.9 instead of 0.5"
+    )
     names = ["without BatchNorm", "without ReLU", optimizer, "flip off instead of random"]
-    assert [one["a"] for one in found] == names  # not the batch size, which was fitted to the number of images
+    assert [
+        one["a"] for one in found
+    ] == names  # not the batch size, which was fitted to the number of images
     assert len({one["b"] for one in found}) == 1
     assert all(one["level"] == pytest.approx(1 - 0.05 / 4) for one in found)
-    settings = json.loads(next(Path("runs").glob("*/study.json")).read_text())["settings"]["experiments"]
+    settings = json.loads(next(Path("runs").glob("*/study.json")).read_text())["settings"][
+        "experiments"
+    ]
     named = {one["name"]: one for one in settings}
     assert named["without BatchNorm"]["net"] == "Net(Conv2d(2, 3), ReLU(), Flatten(), Output())"
     assert "flip" not in named["flip off instead of random"]["recipe"]
@@ -369,23 +566,53 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
             ["compare", "first", "second", "--data", "shapes"],
             "A run stores how its images are loaded. Leave out --data.",
         ),
-        (["compare", "first", "first"], "runs/first and runs/first are the same run. Compare two runs."),
-        (["compare", A, A, "--seeds", "2"], "are the same net with the same recipe. Change the recipe of B, as in"),
-        (["compare", A, B, "--seeds", "1"], "seeds is 1; a comparison needs at least 2, because one seed does not"),
-        (["compare", A, B, "--seeds", "3", "--time", "1m"], "Seeds and a time limit both set the number of trainings."),
-        (["compare", A, B, "--seeds", "3", "--until-decided"], "--until-decided sets the number of seeds."),
+        (
+            ["compare", "first", "first"],
+            "runs/first and runs/first are the same run. Compare two runs.",
+        ),
+        (
+            ["compare", A, A, "--seeds", "2"],
+            "are the same net with the same recipe. Change the recipe of B, as in",
+        ),
+        (
+            ["compare", A, B, "--seeds", "1"],
+            "seeds is 1; a comparison needs at least 2, because one seed does not",
+        ),
+        (
+            ["compare", A, B, "--seeds", "3", "--time", "1m"],
+            "Seeds and a time limit both set the number of trainings.",
+        ),
+        (
+            ["compare", A, B, "--seeds", "3", "--until-decided"],
+            "--until-decided sets the number of seeds.",
+        ),
         (["compare", A, B, "--margin", "-1"], "margin is -1.0; it must be positive. Use 0.005 for"),
         (["compare", A, B, "--name", "../first"], "a run name must be one line without / or"),
-        (["ablate", B, "--without", "epochs"], "All trainings share epochs. Leave it out of --without."),
-        (["compare", A, B, "--name", "first"], "runs/first exists, but is not a study. Choose another name."),
+        (
+            ["ablate", B, "--without", "epochs"],
+            "All trainings share epochs. Leave it out of --without.",
+        ),
+        (
+            ["compare", A, B, "--name", "first"],
+            "runs/first exists, but is not a study. Choose another name.",
+        ),
         (["compare", "cnn:bets", B], "cnn has no recipe 'bets'. Did you mean best?"),
-        (["ablate", B], "There is no part to remove from Flatten(), Linear(4), ReLU(), Output(). Use --without"),
-        (["ablate", B, "--without", "BatchNorm"], "net has no BatchNorm. Leave it out of --without."),
+        (
+            ["ablate", B],
+            "There is no part to remove from Flatten(), Linear(4), ReLU(), Output(). Use --without",
+        ),
+        (
+            ["ablate", B, "--without", "BatchNorm"],
+            "net has no BatchNorm. Leave it out of --without.",
+        ),
         (
             ["ablate", B, "--without", "Batchnorm"],
             "'Batchnorm' is neither a layer nor a setting of the recipe. Did you",
         ),
-        (["ablate", B, "--without", "flip"], "flip has its default already, off. Leave it out of --without."),
+        (
+            ["ablate", B, "--without", "flip"],
+            "flip has its default already, off. Leave it out of --without.",
+        ),
         (["ablate", B, "--without", "Output"], "the net must end with the 2 outputs of the task"),
     ],
 )
@@ -396,56 +623,96 @@ def test_a_study_that_cannot_be_done_is_one_message(pair, image_set, words, mess
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
 
 
-def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(pair, workplace, image_set):
-    assert run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "s").returncode == 0
-    other = run_lamina("compare", A, B, "--data", image_set, *SHORT[:4], "--seeds", "2", "--name", "s")
+def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(
+    pair, workplace, image_set
+):
+    assert (
+        run_lamina(
+            "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "s"
+        ).returncode
+        == 0
+    )
+    other = run_lamina(
+        "compare", A, B, "--data", image_set, *SHORT[:4], "--seeds", "2", "--name", "s"
+    )
     assert other.returncode == 2
     assert "runs/s exists, with other experiments." in other.stderr
     assert other.stderr.rstrip().endswith("Choose another name, or delete that folder.")
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):
-        trained = run_lamina("train", A, "--data", data, "--epochs", "1", "--batch-size", "2000", "--name", name)
+        trained = run_lamina(
+            "train", A, "--data", data, "--epochs", "1", "--batch-size", "2000", "--name", name
+        )
         assert trained.returncode == 0, trained.stderr
     done = run_lamina("compare", "first", "shapes")
-    assert (done.returncode, "Compare runs with the same test images and metric." in done.stderr) == (2, True)
+    assert (
+        done.returncode,
+        "Compare runs with the same test images and metric." in done.stderr,
+    ) == (2, True)
     kinds = run_lamina("compare", "first", "numbers")
     assert "(single-label, accuracy), but" in kinds.stderr
-    assert "(regression, mean_absolute_error). Compare runs with the same test images and metric." in kinds.stderr
+    assert (
+        "(regression, mean_absolute_error). Compare runs with the same test images and metric."
+        in kinds.stderr
+    )
 
     Path("runs/second/logits.npz").unlink()
     missing = run_lamina("compare", "first", "second")
     assert missing.stderr.rstrip().endswith(
-        "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina resume runs/second to "
-        "evaluate it."
+        "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina"
+        " resume runs/second to evaluate it."
     )
 
 
 def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     recipes = (RECIPE, replace(RECIPE, lr=0.0))
-    runs = [[start_run(NET, DATA, replace(one, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)] for one in recipes]
+    runs = [
+        [start_run(NET, DATA, replace(one, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)]
+        for one in recipes
+    ]
     for run in itertools.chain(*runs):
         for _ in run.iter_train():
             pass
     (wide,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=1e-6)
     assert wide.seeds_interval == wide.interval == (-1, 1)  # not beyond the possible range
     (last,) = judge_runs({"one": runs[0], "other": runs[1]}, alpha=0.025)
-    assert wide.image_half_width == last.image_half_width  # an early look does not end a study that a later one decides
+    # an early look does not end a study that a later one decides
+    assert wide.image_half_width == last.image_half_width
     (found,) = judge_runs({"one": runs[0], "other": runs[1]})
     assert (found.seeds, found.images) == (3, 12)
     scores = [[run.report.score.value for run in each] for each in runs]
-    assert found.differences == pytest.approx([one - other for one, other in zip(*scores, strict=True)])
-    numbers = r"The numbers of runs are \{'one': 2, 'other': 3\}\. Compare at least two experiments with equal numbers"
+    assert found.differences == pytest.approx(
+        [one - other for one, other in zip(*scores, strict=True)]
+    )
+    numbers = (
+        r"The numbers of runs are \{'one': 2, 'other': 3\}\. Compare at least two experiments with"
+        r" equal numbers"
+    )
     with pytest.raises(RunError, match=numbers):
         judge_runs({"one": runs[0][:2], "other": runs[1]})
 
 
 def make_comparison(**changed) -> PairedComparison:
     values = {
-        "a": "one", "b": "two", "metric": "accuracy", "split": "test", "a_score": 0.8, "b_score": 0.9, "level": 0.95,
-        "difference": -0.1, "interval": (-0.2, -0.04), "seeds_interval": (-0.1, -0.05), "differences": (-0.1, -0.1),
-        "images": 2000, "probability_better": 0.0, "margin": 0.005, "seeds_to_detect": None,
-        "image_half_width": 0.004, "verdict": "worse", "train_seconds": (1.0, 2.0),
-    }  # fmt: skip
+        "a": "one",
+        "b": "two",
+        "metric": "accuracy",
+        "split": "test",
+        "a_score": 0.8,
+        "b_score": 0.9,
+        "level": 0.95,
+        "difference": -0.1,
+        "interval": (-0.2, -0.04),
+        "seeds_interval": (-0.1, -0.05),
+        "differences": (-0.1, -0.1),
+        "images": 2000,
+        "probability_better": 0.0,
+        "margin": 0.005,
+        "seeds_to_detect": None,
+        "image_half_width": 0.004,
+        "verdict": "worse",
+        "train_seconds": (1.0, 2.0),
+    }
     return PairedComparison(**values | changed)
 
 
@@ -455,8 +722,10 @@ def make_comparison(**changed) -> PairedComparison:
         ({}, "A is worse by 10.0 points (95 % interval 4.0 to 20.0; 2 seeds, 2,000 images)"),
         (
             {"interval": (-0.2, 0.01), "level": 0.9875},
-            "A is worse by 10.0 points (98.75 % interval −1.0 to 20.0; 2 seeds, 2,000 images; significant by Holm's "
-            "method)",
+            (
+                "A is worse by 10.0 points (98.75 % interval −1.0 to 20.0; 2 seeds, 2,000 images;"
+                " significant by Holm's method)"
+            ),
         ),
         (
             {"verdict": "equal", "difference": 0.001, "interval": (-0.0001, 0.002)},
@@ -464,22 +733,36 @@ def make_comparison(**changed) -> PairedComparison:
         ),
         (
             {"verdict": "undecided", "interval": (-0.2, 0.01), "seeds_to_detect": 24},
-            "undecided: −20.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); about 24 seeds would detect 10.0 "
-            "points",
+            (
+                "undecided: −20.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); about 24"
+                " seeds would detect 10.0 points"
+            ),
         ),
         (
-            {"verdict": "undecided", "difference": 0.0, "image_half_width": 0.009, "interval": (-0.02, 0.01)},
-            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); more seeds will not help: 2,000 "
-            "images leave ±0.9 points",
+            {
+                "verdict": "undecided",
+                "difference": 0.0,
+                "image_half_width": 0.009,
+                "interval": (-0.02, 0.01),
+            },
+            (
+                "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); more seeds"
+                " will not help: 2,000 images leave ±0.9 points"
+            ),
         ),
         (
             {"verdict": "undecided", "difference": 0.0, "interval": (-0.02, 0.01)},
-            "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); perhaps more than 1,000 seeds are "
-            "needed to detect 0.5 points",
+            (
+                "undecided: −2.0 to 1.0 points (95 % interval; 2 seeds, 2,000 images); perhaps more"
+                " than 1,000 seeds are needed to detect 0.5 points"
+            ),
         ),
         (
             {"verdict": "undecided", "differences": (-0.1,), "interval": (-0.02, 0.01)},
-            "undecided: −2.0 to 1.0 points (95 % interval; one pair of models, 2,000 images); other seeds may differ",
+            (
+                "undecided: −2.0 to 1.0 points (95 % interval; one pair of models, 2,000 images);"
+                " other seeds may differ"
+            ),
         ),
     ],
 )
@@ -489,11 +772,17 @@ def test_the_words_of_each_verdict(changed, words):
 
 def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
     named = run_lamina("compare", *pair, "--name", "study")
-    assert (named.returncode, "Leave out --name and --device." in named.stderr) == (2, True), named.stderr
+    assert (named.returncode, "Leave out --name and --device." in named.stderr) == (
+        2,
+        True,
+    ), named.stderr
     shutil.copytree(Path(image_set) / "train", "flat")
     call = ("compare", A, B, "--data", "flat", "--val", "0", "--test", "0", *SHORT, "--seeds", "2")
     unscored = run_lamina(*call)
-    assert (unscored.returncode, "no val or test split to compare on" in unscored.stderr) == (2, True), unscored.stderr
+    assert (unscored.returncode, "no val or test split to compare on" in unscored.stderr) == (
+        2,
+        True,
+    ), unscored.stderr
     assert not list(Path("runs").glob("*/1-*"))
 
 

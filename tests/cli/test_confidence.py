@@ -1,4 +1,4 @@
-"""predict --confidence-threshold and --coverage: what they keep, and what they say it is worth, counted again."""
+"""predict --confidence-threshold and --coverage: predictions kept, and their accuracy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 def train(folder: Path, data: str, name: str, *words: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        done = run_lamina("train", NET, "--data", data, "--val", "0.1", "--epochs", "1", "--name", name, *words)
+        done = run_lamina(
+            "train", NET, "--data", data, "--val", "0.1", "--epochs", "1", "--name", name, *words
+        )
         assert done.returncode == 0, done.stderr
     return folder / "runs" / name
 
@@ -43,13 +45,15 @@ def find_numbers(text: str) -> list[float]:
 
 def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplace, image_set):
     image = image_set / "test/dark"
-    done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json")
+    done = run_lamina(
+        "predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
     assert (
-        "coverage: 80 %, fitted to 800 val images, so about 77.2 to 82.7 % of new images (95 % interval); measured "
-        "on 2,000 test images: "
-    ) in done.stderr
+        "coverage: 80 %, fitted to 800 val images, so about 77.2 to 82.7 % of new images (95 %"
+        " interval); measured on 2,000 test images: " in done.stderr
+    )
     for event in events(done.stdout):
         ranked = sorted(event["probabilities"], key=event["probabilities"].get, reverse=True)
         assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
@@ -61,7 +65,17 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplac
     count = len(list(image.glob("*.png")))
     assert len(lines) == count
     assert all(line.split("\t")[1].startswith("rejected (") for line in lines)
-    run_lamina("predict", trained, image, "--confidence-threshold", "0.01", "--coverage", "0.8", "--output", "all.csv")
+    run_lamina(
+        "predict",
+        trained,
+        image,
+        "--confidence-threshold",
+        "0.01",
+        "--coverage",
+        "0.8",
+        "--output",
+        "all.csv",
+    )
     with Path("all.csv").open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     assert len(rows) == count
@@ -86,7 +100,10 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
     [
         (
             ("--confidence-threshold", "80"),
-            "--confidence-threshold is 80; it must be between 0 and 1. Use --confidence-threshold 0.9.",
+            (
+                "--confidence-threshold is 80; it must be between 0 and 1. Use"
+                " --confidence-threshold 0.9."
+            ),
         ),
         (("--coverage", "1"), "--coverage is 1; it must be between 0 and 1. Use --coverage 0.9."),
         (
@@ -95,8 +112,10 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
         ),
         (
             ("--coverage", "0.9999"),
-            "--coverage is 0.9999, but RUN has only 800 val images, too few to fit it. "
-            "Use a lower --coverage, or train with a larger --val.",
+            (
+                "--coverage is 0.9999, but RUN has only 800 val images, too few to fit it. "
+                "Use a lower --coverage, or train with a larger --val."
+            ),
         ),
     ],
 )
@@ -110,13 +129,27 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     run = load_run(trained)
     (temperature,) = run.calibration.temperatures
     val, test = (run.outputs[split] for split in ("val", "test"))
-    held, probabilities = (softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test))
+    held, probabilities = (
+        softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test)
+    )
     is_correct = probabilities.argmax(axis=1) == test.targets
     limit = round(float(np.median(probabilities.max(axis=1))), 3)
     kept = probabilities.max(axis=1) >= limit
-    done = run_lamina("predict", trained, image_set / "test", "--confidence-threshold", str(limit), "--coverage", "0.8")
-    (line,) = (line for line in done.stderr.splitlines() if line.startswith("confidence threshold: "))
-    right, before = (wilson_interval(int(some.sum()), len(some)) for some in (is_correct[kept], is_correct))
+    done = run_lamina(
+        "predict",
+        trained,
+        image_set / "test",
+        "--confidence-threshold",
+        str(limit),
+        "--coverage",
+        "0.8",
+    )
+    (line,) = (
+        line for line in done.stderr.splitlines() if line.startswith("confidence threshold: ")
+    )
+    right, before = (
+        wilson_interval(int(some.sum()), len(some)) for some in (is_correct[kept], is_correct)
+    )
     expected = (
         *(100 * limit, 2000, 100 * kept.mean()),
         *(100 * is_correct[kept].mean(), 95, 100 * right.low, 100 * right.high),
@@ -132,7 +165,13 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     measured, fitted = wilson_interval(int(covered.sum()), 2000), wilson_interval(641, 800)
     expected = (
         *(80, 800, 100 * fitted.low, 100 * fitted.high, 95, 2000),
-        *(100 * covered.mean(), 95, 100 * measured.low, 100 * measured.high, sets.sum(axis=1).mean()),
+        *(
+            100 * covered.mean(),
+            95,
+            100 * measured.low,
+            100 * measured.high,
+            sets.sum(axis=1).mean(),
+        ),
     )
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
 
@@ -146,24 +185,32 @@ def test_numbers_get_intervals(folder, workplace, image_set):
     half_widths = np.sort(apart[0], axis=0)[721 - 1]
     names = load_run(run).record.task.target_names
     for event in events(done.stdout):
-        assert event["half_widths"] == pytest.approx(dict(zip(names, half_widths.tolist(), strict=True)), rel=1e-4)
+        assert event["half_widths"] == pytest.approx(
+            dict(zip(names, half_widths.tolist(), strict=True)), rel=1e-4
+        )
     shares = 100 * (apart[1] <= half_widths).mean(axis=0)
     numbers = find_numbers(done.stderr)
-    assert [*numbers[:2], *numbers[4:7], numbers[10]] == pytest.approx([90, 800, 95, 2000, *shares], abs=0.051)
+    assert [*numbers[:2], *numbers[4:7], numbers[10]] == pytest.approx(
+        [90, 800, 95, 2000, *shares], abs=0.051
+    )
     done = run_lamina("predict", run, image_set / "test/dark", "--confidence-threshold", "0.9")
     assert (
-        "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9." in done.stderr
+        "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage"
+        " 0.9." in done.stderr
     )
 
 
-def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(folder, workplace, image_set):
+def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(
+    folder, workplace, image_set
+):
     run = train(folder, "shapes", "few", "--val", "0.0045")
     done = run_lamina("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
     assert done.returncode == 0, done.stderr
     assert (
-        "warning: --coverage is 90 %, but val has only 36 images, so as few as 82 % of new images may be covered. For "
-        "a reliable coverage, val needs about 139 images; use a larger --val."
-    ) in done.stderr
+        "warning: --coverage is 90 %, but val has only 36 images, so as few as 82 % of new images"
+        " may be covered. For a reliable coverage, val needs about 139 images; use a larger --val."
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(("coverage", "images"), [(0.9, 36), (0.8, 800), (0.95, 1000)])
@@ -174,7 +221,9 @@ def test_the_interval_of_a_coverage_is_about_that_of_its_beta_distribution(cover
     assert (found.low, found.high) == pytest.approx(exact, abs=0.01)
 
 
-def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_exported_file(folder, workplace, image_set):
+def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_exported_file(
+    folder, workplace, image_set
+):
     pytest.importorskip("onnxscript")
     run = train(folder, "shapes-attributes", "aimed", "--aim", "recall=0.97")
     thresholds = {one.name: one for one in load_run(run).calibration.thresholds}
@@ -186,18 +235,30 @@ def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_export
         assert done.returncode == 0, done.stderr
         found = events(done.stdout)
         for event in found:
-            above = [name for name, value in event["probabilities"].items() if value > thresholds[name].value]
+            above = [
+                name
+                for name, value in event["probabilities"].items()
+                if value > thresholds[name].value
+            ]
             assert event["predicted"] == above
         predicted.append([event["predicted"] for event in found])
     assert predicted[0] == predicted[1]
     done = run_lamina("predict", run, image_set / "test", "--cost", "miss=50", "--json")
     assert done.stderr.count("threshold for miss=50 on val: ") == len(thresholds)
-    assert sum(len(event["predicted"]) for event in events(done.stdout)) >= sum(map(len, predicted[0]))
+    assert sum(len(event["predicted"]) for event in events(done.stdout)) >= sum(
+        map(len, predicted[0])
+    )
     done = run_lamina("predict", "aimed.onnx", image_set / "test", "--aim", "f1")
-    assert "--aim needs predictions for val images, which an exported file does not contain." in done.stderr
+    assert (
+        "--aim needs predictions for val images, which an exported file does not contain."
+        in done.stderr
+    )
     done = run_lamina("train", NET, "--data", "shapes", "--epochs", "1", "--aim", "f1")
     assert done.returncode == 2
-    assert "Thresholds for f1 need yes-or-no or multi-label targets, but these are single-label." in done.stderr
+    assert (
+        "Thresholds for f1 need yes-or-no or multi-label targets, but these are single-label."
+        in done.stderr
+    )
 
 
 def test_labels_have_no_sets(folder, workplace, image_set):
@@ -205,6 +266,6 @@ def test_labels_have_no_sets(folder, workplace, image_set):
     done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9")
     assert done.returncode == 2
     assert (
-        "The model is multi-label, but --coverage needs exactly one class per image. Leave out --coverage."
-        in done.stderr
+        "The model is multi-label, but --coverage needs exactly one class per image. Leave out"
+        " --coverage." in done.stderr
     )

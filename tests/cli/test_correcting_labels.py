@@ -1,4 +1,4 @@
-"""Find label issues, correct them, train again and compare: with injected errors, accuracy on clean images rises."""
+"""Label issues are found and corrected; with injected errors, accuracy on clean images rises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("circle", "square", "triangle")
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """900 training images of which 30 % have a wrong label, 587 test images of which none has; and the true labels."""
+    """900 training images, 30 % with a wrong label; 587 clean test images; the true labels."""
     data, random = load_data("shapes", Preparation(size_px=24)), np.random.default_rng(0)
     arrays = {}
     for images, count in ((data.train, 900), (data.test, 600)):
@@ -36,28 +36,47 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, st
 
 def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(shapes, workplace):
     data, true = shapes
-    listed = run_lamina("data", data, "--labels", "--no-pretrained", "--output", "issues.csv", "issues.png")
+    listed = run_lamina(
+        "data", data, "--labels", "--no-pretrained", "--output", "issues.csv", "issues.png"
+    )
     assert listed.returncode == 0, listed.stderr
-    assert "Write the correct label of an image into the column correct, or exclude" in listed.stderr
+    assert (
+        "Write the correct label of an image into the column correct, or exclude" in listed.stderr
+    )
     with Path("issues.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] != "test"]
     assert np.mean([row["given"] != true[row["image"]] for row in rows]) > 0.5
     assert "nets trained on other images: " in rows[0]["reason"]
     correct = [row for row in rows if row["likely"] == true[row["image"]]]
     for row in correct:
-        row["correct"] = row["likely"]  # as a person would who looks at the images; the others stay empty
+        # as a person would who looks at the images; the others stay empty
+        row["correct"] = row["likely"]
     with Path("corrected.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    words = ("train", "cnn-s", "--data", data, "--epochs", "8", "--device", "cpu", "--json", "--name")
+    words = (
+        "train",
+        "cnn-s",
+        "--data",
+        data,
+        "--epochs",
+        "8",
+        "--device",
+        "cpu",
+        "--json",
+        "--name",
+    )
     assert run_lamina(*words, "before").returncode == 0
     trained = run_lamina(*words, "after", "--labels-from", "corrected.csv")
     assert trained.returncode == 0, trained.stderr
     counts = f"{len(correct)} labels corrected, 0 images excluded, 0 entries without a change"
     assert f"corrections: {counts}, 0 not found" in trained.stderr
     before, after = (load_run(f"runs/{name}") for name in ("before", "after"))
-    are_correct = [run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets for run in (before, after)]
+    are_correct = [
+        run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets
+        for run in (before, after)
+    ]
     better, worse = (int((one & ~other).sum()) for one, other in (are_correct[::-1], are_correct))
     assert matched_interval(better, worse, len(are_correct[0])).low > 0.05
 
@@ -69,10 +88,17 @@ def test_a_run_contains_its_corrections_and_groups(workplace):
     Path("excluded.txt").write_text("bright/4.png\nbright/5.png\n")
     words = ("--data", "squares", "--labels-from", "corrected.csv", "--exclude", "excluded.txt")
     groups = ("--group-from", "groups.csv")
-    trained = run_lamina("train", "mlp", *words, *groups, "--epochs", "2", "--name", "squares", "--device", "cpu")
+    trained = run_lamina(
+        "train", "mlp", *words, *groups, "--epochs", "2", "--name", "squares", "--device", "cpu"
+    )
     assert trained.returncode == 0, trained.stderr
     (event,) = events(run_lamina("data", "squares", *words[2:], "--json").stdout)
-    assert (event["corrected"], event["excluded"], event["unchanged"], event["not_found"]) == (1, 2, 0, [])
+    assert (event["corrected"], event["excluded"], event["unchanged"], event["not_found"]) == (
+        1,
+        2,
+        0,
+        [],
+    )
     Path("corrected.csv").write_text("image,correct\nbright/7.png,dark\n")
     Path("excluded.txt").unlink()
     Path("groups.csv").unlink()
@@ -85,11 +111,14 @@ def test_a_run_contains_its_corrections_and_groups(workplace):
     for command in ("reproduce", "resume"):
         done = run_lamina(command, "runs/squares")
         assert done.returncode == 0, done.stderr
-    run_lamina("train", "mlp", "--data", "squares", "--epochs", "1", "--name", "plain", "--device", "cpu")
+    run_lamina(
+        "train", "mlp", "--data", "squares", "--epochs", "1", "--name", "plain", "--device", "cpu"
+    )
     shown = run_lamina("runs", "--diff", "runs/squares", "runs/plain").stdout
     assert "bright/3.png" in shown
     other = write_images(workplace / "others", 5)
-    assert run_lamina("evaluate", "runs/squares", "--data", other).returncode == 0  # the corrections do not apply
+    # the corrections do not apply
+    assert run_lamina("evaluate", "runs/squares", "--data", other).returncode == 0
 
 
 def test_a_table_that_may_hold_corrections_is_never_overwritten(workplace):
@@ -97,5 +126,8 @@ def test_a_table_that_may_hold_corrections_is_never_overwritten(workplace):
     Path("issues.csv").write_text("mine")
     told = run_lamina("data", "squares", "--labels", "--output", "issues.csv")
     assert told.returncode == 2
-    assert "issues.csv exists, and may contain your corrections. Choose another file, or delete it." in told.stderr
+    assert (
+        "issues.csv exists, and may contain your corrections. Choose another file, or delete it."
+        in told.stderr
+    )
     assert Path("issues.csv").read_text() == "mine"

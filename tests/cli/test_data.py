@@ -50,13 +50,18 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_empty_cell_among_joined_labels_is_asked_about(tmp_path):
     table = write_images(tmp_path, 30) / "tags.csv"
-    rows = [f"bright/{number}.png,{'' if number == 1 else 'a|b' if number % 2 else 'a'}" for number in range(30)]
+    rows = [
+        f"bright/{number}.png,{'' if number == 1 else 'a|b' if number % 2 else 'a'}"
+        for number in range(30)
+    ]
     table.write_text("\n".join(["image,tags", *rows]))
     told = run_lamina("data", table)
     assert told.returncode == 2
-    assert told.stderr.splitlines()[-1] == (
-        "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. If an empty cell means no label, "
-        "add --task multi-label (in Python, Preparation(task='multi-label')). Otherwise, complete or remove those rows."
+    assert (
+        told.stderr.splitlines()[-1]
+        == "lamina: 1 image has no value in column 'tags'; the first is bright/1.png. If an empty"
+        " cell means no label, add --task multi-label (in Python,"
+        " Preparation(task='multi-label')). Otherwise, complete or remove those rows."
     )
     assert run_lamina("data", table, "--task", "multi-label").returncode == 0
 
@@ -70,7 +75,8 @@ images\t57\t21
 imbalance: 14 (size of the largest training class / smallest)
 original size: 8×8 (78 images)
 input shape: 3×8×8
-channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (range 0 to 255); gray images: 1 of 78
+channels: mean 126.2 126.7 126.4; standard deviation 74.7 75.2 75.2 (range 0 to 255); \
+gray images: 1 of 78
 fingerprint: FINGERPRINT
 
 problems: 2 errors, 6 warnings, 2 notes
@@ -85,17 +91,20 @@ warning: 1 file was left out: not an image. Repair, replace or remove it.
     train/dog/notes.jpg
 warning: 1 file was left out: empty. Repair, replace or remove it.
     train/dog/nothing.jpg
-warning: 4 images are pixel-identical to another image in train, which then counts more than once. Keep one of each.
+warning: 4 images are pixel-identical to another image in train, which then counts more than once. \
+Keep one of each.
     train/cat/copy0.png = train/cat/07.png
     train/cat/copy1.png = train/cat/07.png
     train/cat/copy2.png = train/cat/07.png
     and 1 more
 warning: 1 image is blank (nearly uniform color). Check or remove blank images.
     train/dog/black.png
-warning: train has few images of owl (2); the median class has 27. Add images, or merge classes that belong together.
-note: train has 14 times as many images of cat (28) as of owl (2). To weight the classes equally, train with \
---class-weights (in Python, Recipe(class_weights=True)).
-note: 1 image is gray, while the others have color. Check that being gray does not reveal the target.
+warning: train has few images of owl (2); the median class has 27. \
+Add images, or merge classes that belong together.
+note: train has 14 times as many images of cat (28) as of owl (2). \
+To weight the classes equally, train with --class-weights (in Python, Recipe(class_weights=True)).
+note: 1 image is gray, while the others have color. \
+Check that being gray does not reveal the target.
     train/dog/grey.png
 """
 
@@ -109,18 +118,25 @@ def state_of(root: Path) -> dict[str, tuple[bytes | None, int, int, int]]:
     return states
 
 
-def test_findings_are_printed_most_important_first_and_nothing_is_changed(broken: Path, workplace: Path) -> None:
+def test_findings_are_printed_most_important_first_and_nothing_is_changed(
+    broken: Path, workplace: Path
+) -> None:
     before = state_of(broken)
     printed = run_lamina("data", broken)
     assert printed.returncode == 0, printed.stderr
     fingerprint = printed.stdout.split("fingerprint: ")[1].split("\n")[0]
     assert printed.stdout.replace(fingerprint, "FINGERPRINT") == TOLD
-    assert printed.stderr.splitlines()[-1] == "To draw samples of each class, use --contact-sheet FILE.png."
+    assert (
+        printed.stderr.splitlines()[-1]
+        == "To draw samples of each class, use --contact-sheet FILE.png."
+    )
     assert state_of(broken) == before
     assert list(workplace.iterdir()) == []
 
 
-def test_json_is_one_object_with_every_image(broken: Path, workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_with_every_image(
+    broken: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["data", str(broken), "--json", "--contact-sheet", "sheet.png"]) == 0
     out, err = capsys.readouterr()
     (printed,) = events(out)
@@ -128,13 +144,23 @@ def test_json_is_one_object_with_every_image(broken: Path, workplace: Path, caps
     assert printed["images"] == {"train": 57, "test": 21}
     assert printed["counts"]["test"] == {"cat": 11, "dog": 10, "owl": 0}
     assert [finding["kind"] for finding in printed["findings"]] == [
-        "leak", "conflict", "class-missing", "unreadable", "unreadable", "duplicate", "blank", "class-tiny",
-        "imbalance", "gray",
-    ]  # fmt: skip
+        "leak",
+        "conflict",
+        "class-missing",
+        "unreadable",
+        "unreadable",
+        "duplicate",
+        "blank",
+        "class-tiny",
+        "imbalance",
+        "gray",
+    ]
     leak, *_, copies, _, _, _, _ = printed["findings"]
     assert leak["images"] == [{"split": "test", "name": "test/cat/leak.png", "target": "cat"}]
     assert leak["twins"] == [{"split": "train", "name": "train/cat/03.png", "target": "cat"}]
-    assert [image["name"] for image in copies["images"]] == [f"train/cat/copy{number}.png" for number in range(4)]
+    assert [image["name"] for image in copies["images"]] == [
+        f"train/cat/copy{number}.png" for number in range(4)
+    ]
     assert sorted(len(group) for group in printed["duplicates"]) == [2, 2, 5]
     assert printed["problems"][0] == {"image": "train/dog/notes.jpg", "reason": "not an image"}
     assert printed["contact_sheet"] == "sheet.png"
@@ -148,17 +174,26 @@ def test_numbers_have_their_spread_and_a_clean_set_nothing_wrong(
 ) -> None:
     assert main(["data", "shapes-pose", "--size", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["split\ttrain\ttest", "images\t8,000\t2,000", "number\tsplit\tmin\tmean\tstd\tmax"]
+    assert lines[:3] == [
+        "split\ttrain\ttest",
+        "images\t8,000\t2,000",
+        "number\tsplit\tmin\tmean\tstd\tmax",
+    ]
     assert [line.split("\t")[:2] for line in lines[3:7]] == [
-        ["angle_radians", "train"], ["angle_radians", "test"], ["size_fraction", "train"], ["size_fraction", "test"],
-    ]  # fmt: skip
+        ["angle_radians", "train"],
+        ["angle_radians", "test"],
+        ["size_fraction", "train"],
+        ["size_fraction", "test"],
+    ]
     assert lines[-1] == "problems: none"
 
 
 def test_the_sizes_that_images_came_in_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     common = ((375, 500, 1200), (500, 375, 80))
     print_sizes(SizeSummary((100, 120), (375.0, 437.5), (500, 640), common, 31, 4, 1), Terminal())
-    print_sizes(SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal())
+    print_sizes(
+        SizeSummary((32, 32), (32.0, 32.0), (32, 32), ((32, 32, 60_000),), 1, 0, 0), Terminal()
+    )
     assert capsys.readouterr().out.splitlines() == [
         "heights: 100 to 500 px, median 375",
         "widths: 120 to 640 px, median 438",
@@ -193,7 +228,9 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for number in range(12):
-            (tmp_path / folder / f"{number}.png").write_bytes(encode(random.integers(0, 256, (4, 4, 3))))
+            (tmp_path / folder / f"{number}.png").write_bytes(
+                encode(random.integers(0, 256, (4, 4, 3)))
+            )
     (tmp_path / "a" / os.fsdecode(b"\xff.png")).write_bytes((tmp_path / "a" / "0.png").read_bytes())
     printed = run_lamina("data", tmp_path)
     assert printed.returncode == 0, printed.stderr
@@ -204,7 +241,18 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
 
 def test_columns_may_be_named_for_the_model_of_a_run(tmp_path):
     images = write_images(tmp_path / "a", 20)
-    command = ("train", "Flatten(), Output()", "--data", images, "--epochs", "1", "--runs-dir", tmp_path, "--name", "r")
+    command = (
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        images,
+        "--epochs",
+        "1",
+        "--runs-dir",
+        tmp_path,
+        "--name",
+        "r",
+    )
     assert run_lamina(*command).returncode == 0
     other = write_images(tmp_path / "b", 5, seed=5)
     rows = [f"{path.relative_to(other)},{path.parent.name}" for path in other.rglob("*.png")]

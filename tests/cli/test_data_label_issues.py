@@ -15,12 +15,16 @@ from PIL import Image
 
 
 def digest_files(folder: Path) -> dict[str, str]:
-    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
+    return {
+        str(file): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
 def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright and dark squares, of which one in each split is in the wrong folder, and one is there twice, mirrored."""
+    """Bright and dark squares; each split has one in the wrong folder and a mirrored copy."""
     folder = tmp_path_factory.mktemp("mislabelled")
     for split, count, seed in (("train", 60, 1), ("test", 10, 2)):
         write_images(folder / split, count, seed=seed)
@@ -34,7 +38,18 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained on them."""
     runs = tmp_path_factory.mktemp("runs")
-    words = ("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    words = (
+        "train",
+        "mlp",
+        "--data",
+        mislabelled,
+        "--epochs",
+        "8",
+        "--name",
+        "squares",
+        "--device",
+        "cpu",
+    )
     trained = run_lamina(*words, "--runs-dir", runs)
     assert trained.returncode == 0, trained.stderr
     return runs / "squares"
@@ -43,13 +58,15 @@ def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     before = digest_files(mislabelled)
     sheet = tmp_path / "label-issues.png"
-    told = run_process("data", mislabelled, "--labels", "--no-pretrained", "--json", "--output", sheet)
+    told = run_process(
+        "data", mislabelled, "--labels", "--no-pretrained", "--json", "--output", sheet
+    )
     assert told.returncode == 0, told.stderr
     (event,) = events(told.stdout)
     assert event.keys() == {"event", "label_issues", "agreement", "injected_recall"}
     assert event["event"] == "labels"
-    # How many are listed follows from probabilities, which differ a little between processors and with kernels; the
-    # estimate for a single error rounds to 0 or 1.
+    # How many are listed follows from probabilities, which differ a little between processors and
+    # with kernels; the estimate for a single error rounds to 0 or 1.
     first = {(one["image"], one["given"], one["likely"]) for one in event["label_issues"][:2]}
     assert first <= {(f"{split}/dark/wrong.png", "dark", "bright") for split in ("train", "test")}
     scores = [one["score"] for one in event["label_issues"]]
@@ -66,7 +83,9 @@ def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
 
 
 def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(mislabelled):
-    told = run_lamina("data", mislabelled, "--labels", "--no-pretrained", "--top", "1", "--device", "cpu")
+    told = run_lamina(
+        "data", mislabelled, "--labels", "--no-pretrained", "--top", "1", "--device", "cpu"
+    )
     assert told.returncode == 0, told.stderr
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     lines = told.stdout.splitlines()
@@ -77,14 +96,27 @@ def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(misl
 
 
 def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, workplace):
-    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    trained = run_lamina(
+        "train",
+        "mlp",
+        "--data",
+        mislabelled,
+        "--epochs",
+        "8",
+        "--name",
+        "squares",
+        "--device",
+        "cpu",
+    )
     assert trained.returncode == 0, trained.stderr
     told = run_lamina("data", mislabelled, "--with", "runs/squares", "--device", "cpu")
     assert told.returncode == 0, told.stderr
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these images" in told.stdout
-    labels, hard, outliers = events(run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout)
+    labels, hard, outliers = events(
+        run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout
+    )
     assert labels["injected_recall"] is None
     assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
     assert hard["splits"] == ["val", "test"]  # the model was not trained on these
@@ -106,15 +138,17 @@ def test_an_odd_image_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled
         bands[::3] = 255
         Image.fromarray(bands).save(workplace / "odd.png")
         packed.write(workplace / "odd.png", "test/dark/odd.png")
-    trained = run_lamina("train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu")
+    trained = run_lamina(
+        "train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu"
+    )
     assert trained.returncode == 0, trained.stderr
     told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
     assert "hard classes and images, among 34 images in val and test:" in lines
-    assert lines[lines.index("outliers (images whose features are unlike all others):") + 2].startswith(
-        "test/dark/odd.png\ttest\t"
-    )
+    assert lines[
+        lines.index("outliers (images whose features are unlike all others):") + 2
+    ].startswith("test/dark/odd.png\ttest\t")
     with Image.open(workplace / "hard.png") as drawn:
         assert drawn.format == "PNG"
 
@@ -124,11 +158,14 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
     sizes = np.linspace(0, 1, 60)
     sizes[17] = 40  # a slip
     rows = [
-        f"{'bright' if row < 30 else 'dark'}/{row % 30}.png,{size},{'test' if row % 4 == 1 else 'train'}"
+        f"{'bright' if row < 30 else 'dark'}/{row % 30}.png,{size},"
+        f"{'test' if row % 4 == 1 else 'train'}"
         for row, size in enumerate(sizes)
     ]
     table.write_text("\n".join(["image,size,split", *rows]))
-    trained = run_lamina("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
+    trained = run_lamina(
+        "train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu"
+    )
     assert trained.returncode == 0, trained.stderr
     hard, outliers = events(run_lamina("data", table, "--with", "runs/sizes", "--json").stdout)
     assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
@@ -150,28 +187,47 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
 
 
-def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(mislabelled, image_set, workplace):
-    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "8", "--name", "squares", "--device", "cpu")
+def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(
+    mislabelled, image_set, workplace
+):
+    trained = run_lamina(
+        "train",
+        "mlp",
+        "--data",
+        mislabelled,
+        "--epochs",
+        "8",
+        "--name",
+        "squares",
+        "--device",
+        "cpu",
+    )
     assert trained.returncode == 0, trained.stderr
     told = run_lamina("evaluate", "runs/squares")
     assert told.returncode == 0, told.stderr
     assert (
-        "1 of 21 test images is a near-duplicate of training images; without them: test accuracy 95.0 % "
-        "(95 % interval 76.4 to 99.1 %, 20 images)"
-    ) in told.stdout
+        "1 of 21 test images is a near-duplicate of training images; without them: test accuracy"
+        " 95.0 % (95 % interval 76.4 to 99.1 %, 20 images)" in told.stdout
+    )
     (event,) = events(run_lamina("evaluate", "runs/squares", "--json").stdout)
     assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
-    for quiet in (("--split", "train"), ("--data", image_set)):  # on other data it has to be asked for
+    # on other data it has to be asked for
+    for quiet in (("--split", "train"), ("--data", image_set)):
         told = run_lamina("evaluate", "runs/squares", *quiet)
         assert told.returncode == 0, told.stderr
         assert "near-duplicate" not in told.stdout + told.stderr
     told = run_lamina("evaluate", "runs/squares", "--data", image_set, "--near-duplicates")
     assert "no test image is a near-duplicate of a training image" in told.stdout
-    assert run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode == 2
+    assert (
+        run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode
+        == 2
+    )
 
 
 def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
-    trained = run_lamina("train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu")
+    trained = run_lamina(
+        "train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu"
+    )
     assert trained.returncode == 0, trained.stderr
     assert events(trained.stdout)[-1]["near_duplicates"] == 1
 
@@ -183,7 +239,8 @@ def test_large_images_are_not_copied_to_be_compared(tmp_path):
         arrays[f"x_{split}"] = random.integers(0, 256, (count, 256, 256, 3), dtype=np.uint8)
         arrays[f"y_{split}"] = np.arange(count) % 2
     np.savez(tmp_path / "large.npz", **arrays)
-    assert run_lamina("data", tmp_path / "large.npz").returncode == 0  # it is in the cache from now on
+    # it is in the cache from now on
+    assert run_lamina("data", tmp_path / "large.npz").returncode == 0
     tracemalloc.start()
     told = run_lamina("data", tmp_path / "large.npz", "--duplicates")
     _, peak_bytes = tracemalloc.get_traced_memory()
@@ -193,7 +250,9 @@ def test_large_images_are_not_copied_to_be_compared(tmp_path):
 
 
 def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squares, workplace):
-    for number, words in enumerate((("--labels", "--no-pretrained"), ("--duplicates",), ("--with", squares))):
+    for number, words in enumerate(
+        (("--labels", "--no-pretrained"), ("--duplicates",), ("--with", squares))
+    ):
         told = run_lamina("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
         assert told.returncode == 0, told.stderr
         assert f"contact sheet: {number}.png" in told.stderr.splitlines()
@@ -204,11 +263,16 @@ def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squ
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--size", "6"), "loads images as it did for training, and draws no splits. Leave out --size."),
+        (
+            ("--size", "6"),
+            "loads images as it did for training, and draws no splits. Leave out --size.",
+        ),
         (("--val", "0.2", "--label-from", "filename"), "and draws no splits. Leave out --val."),
     ],
 )
-def test_what_a_run_fixes_cannot_be_given_for_other_data(mislabelled, squares, image_set, words, message):
+def test_what_a_run_fixes_cannot_be_given_for_other_data(
+    mislabelled, squares, image_set, words, message
+):
     told = run_lamina("data", image_set, "--with", squares, *words)
     assert told.returncode == 2
     assert told.stderr.splitlines()[-1].endswith(message)
@@ -243,8 +307,14 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
             "--hard draws images that are hard for the model of a run. Add --with RUN.",
         ),
         (("--duplicates", "--output", "found.png"), "Add --labels or --with RUN to find them."),
-        (("--labels", "--output", "found.jpg"), "it must end in .csv or .png. Use --output found.csv."),
-        (("--labels", "--device", "mps"), "device is 'mps', but torch does not find one on this machine"),
+        (
+            ("--labels", "--output", "found.jpg"),
+            "it must end in .csv or .png. Use --output found.csv.",
+        ),
+        (
+            ("--labels", "--device", "mps"),
+            "device is 'mps', but torch does not find one on this machine",
+        ),
         (("--labels", "--top", "0"), "must be at least 1"),
         (("--duplicates", "--net", "mine.py"), "Add --with RUN."),
         (("--duplicates", "--no-pretrained"), "Add --labels."),
@@ -263,7 +333,10 @@ def test_flags_that_do_not_fit_are_refused(mislabelled, flags, message):
         (
             6,
             1,
-            "The train split has 7 images; label checking needs at least 8. Add images, or check the labels yourself.",
+            (
+                "The train split has 7 images; label checking needs at least 8. Add images, or"
+                " check the labels yourself."
+            ),
         ),
     ],
 )
@@ -293,7 +366,10 @@ def test_one_class_is_refused_as_train_does(tmp_path):
     for file in (folder / "dark").iterdir():
         file.unlink()
     (folder / "dark").rmdir()
-    told, trained = (run_lamina(*words) for words in (("data", folder, "--labels"), ("train", "mlp", "--data", folder)))
+    told, trained = (
+        run_lamina(*words)
+        for words in (("data", folder, "--labels"), ("train", "mlp", "--data", folder))
+    )
     assert told.returncode == trained.returncode == 2
     assert told.stderr.splitlines()[-1] == trained.stderr.splitlines()[-1]
 
@@ -303,7 +379,13 @@ def test_a_weak_net_warns(tmp_path):
     alike = np.repeat(random.integers(0, 256, (1, 12, 12, 3), dtype=np.uint8), 30, axis=0)
     noise = random.integers(0, 256, (30, 12, 12, 3), dtype=np.uint8)
     pixels, targets = np.concatenate([noise, alike]), np.arange(60) % 2
-    np.savez(tmp_path / "noise.npz", x_train=pixels, y_train=targets, x_test=noise[:10], y_test=targets[:10])
+    np.savez(
+        tmp_path / "noise.npz",
+        x_train=pixels,
+        y_train=targets,
+        x_test=noise[:10],
+        y_test=targets[:10],
+    )
     told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--no-pretrained")
     assert told.returncode == 0, told.stderr
     assert "warning: 30 training images are near-duplicates of each other, too many" in told.stderr
@@ -314,7 +396,10 @@ def test_a_weak_net_warns(tmp_path):
 def test_numbers_have_no_wrong_labels(tmp_path):
     table = write_images(tmp_path, 20) / "size.csv"
     sizes = np.random.default_rng(0).random(40)
-    rows = [f"{'bright' if row < 20 else 'dark'}/{row % 20}.png,{size}" for row, size in enumerate(sizes)]
+    rows = [
+        f"{'bright' if row < 20 else 'dark'}/{row % 20}.png,{size}"
+        for row, size in enumerate(sizes)
+    ]
     table.write_text("\n".join(["image,size", *rows]))
     told = run_lamina("data", table, "--labels")
     assert told.returncode == 2

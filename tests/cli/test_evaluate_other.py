@@ -18,7 +18,14 @@ from lamina.cli import main
 def run(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run that distinguishes bright from dark without error."""
     folder = tmp_path_factory.mktemp("runs")
-    command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", str(image_set), "--epochs", "30"]
+    command = [
+        "train",
+        "Flatten(), Linear(8), ReLU(), Output()",
+        "--data",
+        str(image_set),
+        "--epochs",
+        "30",
+    ]
     assert main([*command, "--lr", "0.01", "--runs-dir", str(folder), "--name", "mine"]) == 0
     return str(folder / "mine")
 
@@ -54,10 +61,18 @@ def test_a_folder_with_a_test_part_alone_is_evaluated(evaluate_on, tmp_path):
     write_images(tmp_path / "other" / "test", 6, seed=5)
     for _ in range(2):  # the second time from the cache
         status, report, printed = evaluate_on(tmp_path / "other")
-        assert (status, report["images"], report["split"], report["accuracy"]) == (0, 12, "test", 1.0)
+        assert (status, report["images"], report["split"], report["accuracy"]) == (
+            0,
+            12,
+            "test",
+            1.0,
+        )
         assert "data: other (as requested): 12 test; 3×12×12\n" in printed
     status, _, printed = evaluate_on(tmp_path / "other", "--split", "train")
-    assert (status, printed.splitlines()[-1]) == (2, "lamina: other has no train split; it has test. Use --split test.")
+    assert (status, printed.splitlines()[-1]) == (
+        2,
+        "lamina: other has no train split; it has test. Use --split test.",
+    )
 
 
 def test_one_class_alone_is_evaluated_as_the_class_of_that_name(evaluate_on, tmp_path):
@@ -72,13 +87,16 @@ def test_a_class_that_the_model_does_not_know_is_rejected(evaluate_on, tmp_path)
     (other / "dark").rename(other / "dim")
     status, report, printed = evaluate_on(other)
     assert (status, report) == (2, None)
-    assert printed.splitlines()[-1] == (
-        f"lamina: {other} has labels that are not among the classes of the model (bright, dark): dim. Leave them "
-        "out with --unknown ignore, or give their names with --rename FILE."
+    assert (
+        printed.splitlines()[-1]
+        == f"lamina: {other} has labels that are not among the classes of the model (bright, dark):"
+        " dim. Leave them out with --unknown ignore, or give their names with --rename FILE."
     )
 
 
-def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(evaluate_on, tmp_path):
+def test_classes_that_the_model_does_not_know_are_left_out_or_renamed_if_asked(
+    evaluate_on, tmp_path
+):
     other = write_images(tmp_path / "other", 9, seed=5)
     (other / "dark").rename(other / "Darkk")
     assert "Darkk (did you mean dark?). Leave them out" in evaluate_on(other)[2]
@@ -107,7 +125,10 @@ def test_training_images_in_a_copy_are_counted(evaluate_on, image_set, tmp_path)
     status, report, printed = evaluate_on(copy)
     assert status == 0
     assert 0 < report["training_images"] < report["images"]
-    assert f"warning: {report['training_images']} of the {report['images']} images are also among" in printed
+    assert (
+        f"warning: {report['training_images']} of the {report['images']} images are also among"
+        in printed
+    )
     assert evaluate_on(write_images(tmp_path / "new", 9, seed=5))[1]["training_images"] == 0
 
 
@@ -123,12 +144,23 @@ def test_a_table_is_evaluated_with_its_columns_named(evaluate_on, tmp_path):
 
 def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
-    command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
+    command = [
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        str(own),
+        "--epochs",
+        "1",
+        "--runs-dir",
+        str(tmp_path),
+    ]
     assert main([*command, "--name", "run"]) == 0
     assert evaluate_on(own, run=str(tmp_path / "run"))[1]["images"] == 4
 
 
-def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shape(tmp_path, evaluate_on):
+def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shape(
+    tmp_path, evaluate_on
+):
     write_oblongs(tmp_path / "own", 10, (24, 40))
     command = ["train", "Flatten(), Output()", "--data", str(tmp_path / "own"), "--epochs", "1"]
     assert main([*command, "--runs-dir", str(tmp_path), "--name", "run"]) == 0
@@ -137,22 +169,35 @@ def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shap
     assert (status, report["images"]) == (0, 10)
     status, _, printed = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
     assert status == 2
-    assert printed.splitlines()[-1] == (
-        "lamina: The model was trained on images of 3×24×40 (channels, height, width), "
+    assert (
+        printed.splitlines()[-1]
+        == "lamina: The model was trained on images of 3×24×40 (channels, height, width), "
         "got 3×24×44. Use images of this shape."
     )
 
 
 def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
-    command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
+    command = [
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        str(own),
+        "--epochs",
+        "1",
+        "--runs-dir",
+        str(tmp_path),
+    ]
     assert main([*command, "--name", "run"]) == 0
     moved = own.rename(tmp_path / "moved")
     other = write_images(tmp_path / "other", 15, seed=6)
     for folder, images in ((moved, 4), (other, 30)):
         _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
         assert report["images"] == images
-        assert f"data: {own} no longer exists; checking whether {folder} is the same data set\n" in printed
+        assert (
+            f"data: {own} no longer exists; checking whether {folder} is the same data set\n"
+            in printed
+        )
 
 
 def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
@@ -162,13 +207,30 @@ def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
         (tmp_path / name).write_text("\n".join(["image,labels", *rows]) + "\n")
         return tmp_path / name
 
-    own = write_table("own.csv", [f"{kind}/{n}.png,{kind}|any" for kind in ("bright", "dark") for n in range(8)])
-    command = ["train", "Flatten(), Output()", "--data", str(own), "--epochs", "1", "--runs-dir", str(tmp_path)]
+    own = write_table(
+        "own.csv", [f"{kind}/{n}.png,{kind}|any" for kind in ("bright", "dark") for n in range(8)]
+    )
+    command = [
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        str(own),
+        "--epochs",
+        "1",
+        "--runs-dir",
+        str(tmp_path),
+    ]
     assert main([*command, "--name", "run"]) == 0
-    other = write_table("other.csv", [f"dark/{n}.png,{'dark' if n else 'any|dark'}" for n in range(8)])
+    other = write_table(
+        "other.csv", [f"dark/{n}.png,{'dark' if n else 'any|dark'}" for n in range(8)]
+    )
     status, report, _ = evaluate_on(other, run=str(tmp_path / "run"))
     assert status == 0
-    assert [(label["name"], label["support"]) for label in report["labels"]] == [("any", 1), ("bright", 0), ("dark", 8)]
+    assert [(label["name"], label["support"]) for label in report["labels"]] == [
+        ("any", 1),
+        ("bright", 0),
+        ("dark", 8),
+    ]
 
 
 def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
@@ -182,13 +244,26 @@ def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
 
 
 def test_views_are_not_calibrated(tmp_path, capsys):
-    command = ["train", "Flatten(), Output()", "--data", "shapes", "--val", "0.02", "--epochs", "1", "--flip", "random"]
+    command = [
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        "shapes",
+        "--val",
+        "0.02",
+        "--epochs",
+        "1",
+        "--flip",
+        "random",
+    ]
     assert main([*command, "--runs-dir", str(tmp_path), "--name", "one"]) == 0
     for words, is_calibrated in (([], True), (["--tta"], False)):
         capsys.readouterr()
         assert main(["evaluate", str(tmp_path / "one"), "--json", *words]) == 0
         out, printed = capsys.readouterr()
-        assert ("calibration: not applied, because lamina fitted it to single views" in printed) != is_calibrated
+        assert (
+            "calibration: not applied, because lamina fitted it to single views" in printed
+        ) != is_calibrated
         assert (json.loads(out)["uncalibrated_error"] is not None) == is_calibrated
 
 
@@ -196,7 +271,9 @@ def test_views_are_not_calibrated(tmp_path, capsys):
 def test_classes_are_compared_before_images_are_decoded(evaluate_on, tmp_path, monkeypatch, source):
     strange = write_images(tmp_path / "folder", 2, seed=5)
     (strange / "dark").rename(strange / "no dark")
-    rows = [f"folder/{path.relative_to(strange)},{path.parent.name}" for path in strange.rglob("*.png")]
+    rows = [
+        f"folder/{path.relative_to(strange)},{path.parent.name}" for path in strange.rglob("*.png")
+    ]
     (tmp_path / "table.csv").write_text("image,class\n" + "\n".join(rows) + "\n")
 
     def fail(*_: object) -> None:
@@ -206,4 +283,7 @@ def test_classes_are_compared_before_images_are_decoded(evaluate_on, tmp_path, m
     monkeypatch.setattr("lamina.data.sources.drawn.draw_shapes", fail)
     given = {"folder": strange, "table": tmp_path / "table.csv", "shapes": Path("shapes")}[source]
     status, _, printed = evaluate_on(given)
-    assert (status, "has labels that are not among the classes of the model" in printed) == (2, True)
+    assert (status, "has labels that are not among the classes of the model" in printed) == (
+        2,
+        True,
+    )

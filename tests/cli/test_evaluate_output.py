@@ -50,9 +50,23 @@ def read_rows(file: Path) -> list[dict[str, str]]:
     ],
 )
 def test_the_table_has_the_model_s_probabilities_and_no_formulas(workplace, column, values):
-    table = write_table(workplace / "set", [values[place % len(values)] for place in range(48)], column)
+    table = write_table(
+        workplace / "set", [values[place % len(values)] for place in range(48)], column
+    )
     kind = ("--task", "single-label") if "=cmd|calc" in values else ()
-    train = ("train", NET, "--data", table, "--label-column", column, *kind, "--epochs", "1", "--name", "r")
+    train = (
+        "train",
+        NET,
+        "--data",
+        table,
+        "--label-column",
+        column,
+        *kind,
+        "--epochs",
+        "1",
+        "--name",
+        "r",
+    )
     done = run_lamina(*train)
     assert done.returncode == 0, done.stderr
     done = run_lamina("evaluate", "runs/r", "--output", "out.csv")
@@ -89,7 +103,18 @@ def test_the_table_has_the_model_s_probabilities_and_no_formulas(workplace, colu
 
 def test_predict_writes_no_formulas_either(workplace):
     table = write_table(workplace / "set", ["=cmd|calc", "cat"] * 24, "label")
-    train = ("train", NET, "--data", table, "--task", "single-label", "--epochs", "1", "--name", "r")
+    train = (
+        "train",
+        NET,
+        "--data",
+        table,
+        "--task",
+        "single-label",
+        "--epochs",
+        "1",
+        "--name",
+        "r",
+    )
     assert run_lamina(*train).returncode == 0
     done = run_lamina("predict", "runs/r", "set", "--output", "out.csv")
     assert done.returncode == 0, done.stderr
@@ -98,7 +123,9 @@ def test_predict_writes_no_formulas_either(workplace):
     assert not any(cell.startswith(tuple("=+-@")) for cell in cells)
 
 
-@pytest.mark.parametrize("cell", ["", "a", "=1", "'=1", "''=1", "'a", "-", "+x", "@y", "\tz", "it's"])
+@pytest.mark.parametrize(
+    "cell", ["", "a", "=1", "'=1", "''=1", "'a", "-", "+x", "@y", "\tz", "it's"]
+)
 def test_a_guarded_cell_is_no_formula_and_can_be_read_back(cell):
     assert not guard(cell).startswith(tuple("=+-@\t\r"))
     assert unguard(guard(cell)) == cell
@@ -119,11 +146,19 @@ def test_folds_are_in_the_table(workplace, image_set):
         assert right == pytest.approx(load_run(f"runs/cv/fold-{fold}").report.accuracy)
     assert run_lamina("evaluate", "runs/cv/fold-2", "--output", "two.csv").returncode == 0
     assert {row["fold"] for row in read_rows(Path("two.csv"))} == {"2"}
-    assert run_lamina("evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv").returncode == 0
+    assert (
+        run_lamina(
+            "evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv"
+        ).returncode
+        == 0
+    )
     assert {row["fold"] for row in read_rows(Path("new.csv"))} == {""}
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_work(workplace):
-    for file, message in (("out.txt", "must end in .csv"), ("no/out.csv", "the folder no does not exist")):
+    for file, message in (
+        ("out.txt", "must end in .csv"),
+        ("no/out.csv", "the folder no does not exist"),
+    ):
         done = run_lamina("evaluate", "runs/none", "--output", file)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr

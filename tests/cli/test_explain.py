@@ -1,4 +1,4 @@
-"""lamina explain: a sheet, arrays and sentences for each image, and messages for what cannot be explained."""
+"""lamina explain: a sheet, arrays and sentences for each image, and messages for wrong input."""
 
 from __future__ import annotations
 
@@ -42,39 +42,77 @@ def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, ima
     assert done.returncode == 0, done.stderr
     file = trained / "explanations/0-explained.png"
     first, *lines = done.stdout.splitlines()
-    predicted = run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
+    predicted = (
+        run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
+    )
     assert first == f"{image}: {predicted}; {file} shows the evidence for {predicted.split()[0]}"
     assert [line.split(":")[0].strip() for line in lines] == METHODS
-    assert all(": covering the image in the map's order changes the probability from" in line for line in lines)
+    assert all(
+        ": covering the image in the map's order changes the probability from" in line
+        for line in lines
+    )
     with Image.open(file) as sheet:
         assert sheet.width > 500
     with np.load(file.with_suffix(".npz")) as arrays:
-        assert {name: arrays[name].shape for name in arrays} == {"box_px": (4,), **dict.fromkeys(METHODS, (12, 12))}
+        assert {name: arrays[name].shape for name in arrays} == {
+            "box_px": (4,),
+            **dict.fromkeys(METHODS, (12, 12)),
+        }
         assert arrays["box_px"].tolist() == [0, 0, 12, 12]
 
 
 def test_json_has_an_object_for_each_method_and_problem(trained, workplace, image_set):
     image = image_set / "test/bright/1.png"
     (workplace / "text.png").write_text("no image")
-    words = ("explain", trained, workplace / "text.png", "none*.png", image, "--target", "bright", "--json")
+    words = (
+        "explain",
+        trained,
+        workplace / "text.png",
+        "none*.png",
+        image,
+        "--target",
+        "bright",
+        "--json",
+    )
     done = run_lamina(*words, "--output", workplace / "out")
     assert done.returncode == 2
     missing, unreadable, *found = events(done.stdout)
-    assert missing == {"event": "problem", "image": "none*.png", "reason": "no image matches this pattern"}
-    assert unreadable == {"event": "problem", "image": str(workplace / "text.png"), "reason": "not an image"}
+    assert missing == {
+        "event": "problem",
+        "image": "none*.png",
+        "reason": "no image matches this pattern",
+    }
+    assert unreadable == {
+        "event": "problem",
+        "image": str(workplace / "text.png"),
+        "reason": "not an image",
+    }
     assert [event["method"] for event in found] == METHODS
     for event in found:
         assert list(event) == [
-            "event", "image", "predicted", "method", "file", "target", "correlations", "before", "by_map",
-            "by_random_map", "by_center", "is_against", "is_number",
-        ]  # fmt: skip
+            "event",
+            "image",
+            "predicted",
+            "method",
+            "file",
+            "target",
+            "correlations",
+            "before",
+            "by_map",
+            "by_random_map",
+            "by_center",
+            "is_against",
+            "is_number",
+        ]
         assert event["event"] == "explanation"
         assert event["image"] == str(image)
         assert event["file"] == str(workplace / "out/1-explained.png")
         assert event["target"] == "bright"
         assert 0 <= event["by_map"] <= 1
     folder = workplace / "none"
-    nothing = run_lamina("explain", trained, "nosuch.png", workplace / "text.png", "--output", folder)
+    nothing = run_lamina(
+        "explain", trained, "nosuch.png", workplace / "text.png", "--output", folder
+    )
     assert nothing.returncode == 2
     assert not folder.exists()
     only = run_lamina(*words, "--method", "gradients", "--output", workplace / "out")
@@ -83,9 +121,15 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
 
 def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
     done = run_lamina(
-        "explain", trained, image_set / "test/bright/2.png", image_set / "test/dark/2.png", "--method", "gradients",
-        "--output", "out",
-    )  # fmt: skip
+        "explain",
+        trained,
+        image_set / "test/bright/2.png",
+        image_set / "test/dark/2.png",
+        "--method",
+        "gradients",
+        "--output",
+        "out",
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in Path("out").iterdir()) == [
         f"2-explained{number}.{kind}" for number in ("-2", "") for kind in ("npz", "png")
@@ -111,14 +155,18 @@ def test_large_maps_are_averaged_before_they_are_drawn():
     assert (uneven == 1).all()
 
 
-@pytest.mark.parametrize(("resize", "mark"), [("crop", (150, 50)), ("pad", (20, 50)), ("stretch", (280, 80))])
+@pytest.mark.parametrize(
+    ("resize", "mark"), [("crop", (150, 50)), ("pad", (20, 50)), ("stretch", (280, 80))]
+)
 def test_the_box_is_where_the_net_sees(resize, mark):
     """A dot that the net sees lies where the box puts it."""
     image = Image.new("L", (300, 100))
     image.paste(255, (mark[0] - 10, mark[1] - 10, mark[0] + 10, mark[1] + 10))
     seen = np.asarray(resize_image(image, (40, 40), resize), np.float64)
     left, top, right, bottom = seen_box((300, 100), (40, 40), resize)
-    down, across = (np.average(np.arange(40) + 0.5, weights=seen.sum(axis=axis)) / 40 for axis in (1, 0))
+    down, across = (
+        np.average(np.arange(40) + 0.5, weights=seen.sum(axis=axis)) / 40 for axis in (1, 0)
+    )
     assert left + across * (right - left) == pytest.approx(mark[0], abs=4)
     assert top + down * (bottom - top) == pytest.approx(mark[1], abs=4)
 
@@ -140,14 +188,19 @@ def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace)
         (("--layer", "9x"), "The model has no module 'body.9x'. Did you mean body.3?"),
         (
             ("--layer", "3"),
-            "The output of layer 'body.2' has shape 4, but Grad-CAM needs channels, height and width. "
-            "Use another layer.",
+            (
+                "The output of layer 'body.2' has shape 4, but Grad-CAM needs channels, height and"
+                " width. Use another layer."
+            ),
         ),
         (
             ("--layer", "1", "--method", "occlusion"),
             "--layer is '1', but occlusion does not use a layer. Use --method grad-cam.",
         ),
-        (("--output", "file/in"), "Cannot create the folder file/in: Not a directory. Use another --output."),
+        (
+            ("--output", "file/in"),
+            "Cannot create the folder file/in: Not a directory. Use another --output.",
+        ),
     ],
 )
 def test_what_cannot_be_explained_is_rejected_first(trained, workplace, image_set, words, message):
@@ -171,7 +224,10 @@ def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, image_s
     (workplace / "out").mkdir()
     done = run_lamina("explain", trained, image_set / "test/dark/0.png", "--output", "out")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == ("lamina: Cannot write in the folder out. Use another --output.")
+    assert (
+        done.stderr.splitlines()[-1]
+        == "lamina: Cannot write in the folder out. Use another --output."
+    )
 
 
 def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set):
@@ -179,10 +235,15 @@ def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set
     done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json")
     assert done.returncode == 0, done.stderr
     assert [event["method"] for event in events(done.stdout)] == METHODS[:2]
-    assert "grad-cam: skipped, because no layer of this net has an output with height and width" in done.stderr
+    assert (
+        "grad-cam: skipped, because no layer of this net has an output with height and width"
+        in done.stderr
+    )
     done = run_lamina("explain", run, image_set / "test/dark/0.png", "--method", "grad-cam")
-    assert done.stderr.splitlines()[-1] == (
-        "lamina: No layer of this net has an output with height and width, which Grad-CAM needs. "
+    assert (
+        done.stderr.splitlines()[-1]
+        == "lamina: No layer of this net has an output with height and width, which Grad-CAM"
+        " needs. "
         "Use integrated gradients or occlusion instead."
     )
 
@@ -190,7 +251,11 @@ def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set
 OTHER = {
     "multi-label": (np.arange(24).reshape(12, 2) % 3 == 0, ("wet", "warm"), "warm"),
     "binary": (np.arange(12) % 2 == 0, ("is dark",), "is dark"),
-    "regression": (np.linspace(0, 1, 24, dtype=np.float32).reshape(12, 2), ("angle", "size"), "size"),
+    "regression": (
+        np.linspace(0, 1, 24, dtype=np.float32).reshape(12, 2),
+        ("angle", "size"),
+        "size",
+    ),
 }
 
 
@@ -204,7 +269,9 @@ def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channe
     training = Training(net, images, Recipe(epochs=1, batch_size=4), device="cpu")
     for _ in training:
         pass
-    run = begin_run(net, Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=workplace)
+    run = begin_run(
+        net, Dataset("pets", "abc", images), None, net_name="tiny", device="cpu", runs_dir=workplace
+    )
     run.folder.save_model(training.model)
     Image.fromarray(pixels[0].squeeze()).save("one.png")
     for words, explained in ((("--target", target), target), ((), None)):

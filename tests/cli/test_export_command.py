@@ -18,7 +18,9 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        done = run_lamina("train", NET, "--data", "shapes", "--val", "0.1", "--epochs", "1", "--name", "one")
+        done = run_lamina(
+            "train", NET, "--data", "shapes", "--val", "0.1", "--epochs", "1", "--name", "one"
+        )
         assert done.returncode == 0, done.stderr
     return folder / "runs/one"
 
@@ -26,7 +28,10 @@ def trained(tmp_path_factory) -> Path:
 def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, image_set):
     done = run_process("export", trained, "net.onnx")
     assert done.returncode == 0, done.stderr
-    assert "matches the run on 256 test images, a black image and a white image, in batches of 1, 2, 7" in done.stdout
+    assert (
+        "matches the run on 256 test images, a black image and a white image, in batches of 1, 2, 7"
+        in done.stdout
+    )
     parity_check = json.loads(Path("net.onnx.json").read_text())
     assert parity_check["largest_difference"] <= parity_check["limit"]
     assert (parity_check["in_shape"], parity_check["resize"]) == ([3, 32, 32], "crop")
@@ -41,7 +46,8 @@ def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, im
         assert event["largest_difference"] <= event["limit"]
     image = image_set / "test/dark/0.png"
     by_run, by_file = (
-        events(run_lamina("predict", model, image, "--json").stdout)[0] for model in (trained, "net.model")
+        events(run_lamina("predict", model, image, "--json").stdout)[0]
+        for model in (trained, "net.model")
     )
     assert by_file["predicted"] == by_run["predicted"]
     assert by_file["probabilities"] == pytest.approx(by_run["probabilities"], abs=1e-5)
@@ -53,19 +59,30 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
     for words, message in (
         (
             ("export", trained, "net.bin"),
-            "FILE is net.bin; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to pt2.",
+            (
+                "FILE is net.bin; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to"
+                " pt2."
+            ),
         ),
         (
             ("export", trained, "none/net.onnx"),
-            "FILE is none/net.onnx, but the folder none does not exist. Create it, or use another folder.",
+            (
+                "FILE is none/net.onnx, but the folder none does not exist. Create it, or use"
+                " another folder."
+            ),
         ),
         (
             ("predict", "net.onnx", image, "--coverage", "0.9"),
-            "--coverage needs predictions for val images, which an exported file does not contain. "
-            "Use the run instead.",
+            (
+                "--coverage needs predictions for val images, which an exported file does not"
+                " contain. Use the run instead."
+            ),
         ),
         (("export", trained, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
-        (("predict", image, image), f"{image} is a file; expected the folder of a run. Use the folder that "),
+        (
+            ("predict", image, image),
+            f"{image} is a file; expected the folder of a run. Use the folder that ",
+        ),
         (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
         (
             ("predict", trained / "report.json", image),
@@ -90,7 +107,10 @@ def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
 
 def test_a_run_is_exported_without_its_data_and_says_so(workplace):
     write_images(Path("data"), 12)
-    assert run_lamina("train", NET, "--data", "data", "--epochs", "1", "--name", "alone").returncode == 0
+    assert (
+        run_lamina("train", NET, "--data", "data", "--epochs", "1", "--name", "alone").returncode
+        == 0
+    )
     shutil.rmtree("data")
     done = run_lamina("export", "runs/alone", "alone.onnx", "--json")
     assert done.returncode == 0, done.stderr

@@ -28,13 +28,22 @@ TRAIN = ("train", "mlp", "--data", "shapes", "--epochs", "4", "--batch-size", "1
 
 
 def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]:
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+    launcher = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    )
     return [*launcher, "--max-restarts", str(restarts), *map(str, words)]
 
 
 def run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=folder, check=False
+    )
 
 
 def test_one_process_agrees_with_itself():
@@ -113,7 +122,9 @@ def find_workers(launcher: int) -> dict[int, int]:
 
 @pytest.mark.slow
 def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, undisturbed):
-    begun = start_run("mlp", load_data("shapes"), load_run(undisturbed).record.recipe, name="begun", device="cpu")
+    begun = start_run(
+        "mlp", load_data("shapes"), load_run(undisturbed).record.recipe, name="begun", device="cpu"
+    )
     next(event for event in begun.iter_train() if isinstance(event, Epoch))
     resumed = run(torchrun(3, "-m", "lamina", "resume", "runs/begun"))
     assert resumed.returncode == 0, resumed.stderr
@@ -128,15 +139,18 @@ def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, und
 def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workplace, undisturbed):
     with subprocess.Popen(
         torchrun(2, "-m", "lamina", *TRAIN, "--name", "again", "--json", restarts=1),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
         assert json.loads(process.stdout.readline())["event"] == "epoch"
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
         rest, printed = process.communicate(timeout=180)
     assert process.returncode == 0, printed
     assert (
-        "lamina: No response from rank 1 of 2 processes: killed, stopped or disconnected. The last checkpoint"
-        in printed
+        "lamina: No response from rank 1 of 2 processes: killed, stopped or disconnected. The last"
+        " checkpoint" in printed
     )
     assert "group: torchrun has restarted it 1 time" in printed
     assert json.loads(rest.splitlines()[-1])["event"] == "result"
@@ -186,16 +200,23 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
     for case in ("stopped", "rewound", "misplaced"):
         assert found[0][case] == found[1][case] == found[2][case], case
     assert [own["has the run"] for own in found] == [True, False, False]  # the leader's disk has it
-    assert found[0]["misplaced"] == (
-        "Rank 1 has the run moved, but rank 0, which writes it, does not. Keep runs on a disk that the machines share, "
-        "or start torchrun with --node-rank 0 on the machine that has the run."
+    assert (
+        found[0]["misplaced"]
+        == "Rank 1 has the run moved, but rank 0, which writes it, does not. Keep runs on a disk"
+        " that the machines share, or start torchrun with --node-rank 0 on the machine that has"
+        " the run."
     )
-    assert found[0]["stopped"] == [1, 2, 3]  # interrupted by rank 1 in step 2, though every tenth step has a record
+    # interrupted by rank 1 in step 2, though every tenth step has a record
+    assert found[0]["stopped"] == [1, 2, 3]
     rewind = found[0]["rewound"]
     assert rewind.startswith(
-        "The loss became NaN at step 1 of epoch 2. The first values that are not finite: the logits, "
+        "The loss became NaN at step 1 of epoch 2. The first values that are not finite: the"
+        " logits, "
     )
-    expected = "differs between the processes (none of them has a majority). Use the same images on every machine"
+    expected = (
+        "differs between the processes (none of them has a majority). Use the same images on every"
+        " machine"
+    )
     assert all(expected in own["other data"] for own in found)
 
 
@@ -203,7 +224,10 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
 def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(cases):
     assert cases.status == 1
     assert (
-        cases.printed.count("GroupError: No response from rank 1 of 3 processes: killed, stopped or disconnected.") == 2
+        cases.printed.count(
+            "GroupError: No response from rank 1 of 3 processes: killed, stopped or disconnected."
+        )
+        == 2
     )
 
 
@@ -211,7 +235,9 @@ def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_k
 def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases):
     flipped = [own["flipped"] for own in cases.found]
     assert [status for status, _ in flipped] == [75, 75, 75]
-    message = "lamina: After epoch 1, the weights differ between the processes (rank 1 deviates). Memory"
+    message = (
+        "lamina: After epoch 1, the weights differ between the processes (rank 1 deviates). Memory"
+    )
     assert message in flipped[0][1]
     assert digests(cases.folder / "runs/flipped") == []
 
@@ -220,7 +246,10 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(ca
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("too few lanes", "lamina: lanes is 1, but 3 processes train together and each needs at least one lane."),
+        (
+            "too few lanes",
+            "lamina: lanes is 1, but 3 processes train together and each needs at least one lane.",
+        ),
         ("a time", "lamina: A group of processes needs a NET and cannot use --time"),
     ],
 )

@@ -10,11 +10,13 @@ from PIL import Image
 
 
 def write_bursts(folder) -> None:
-    """Five shots of each of 24 scenes, which differ by noise, in two classes, with names that say nothing."""
+    """Five noisy shots of each of 24 scenes, in two classes, with meaningless file names."""
     random = np.random.default_rng(0)
     for scene in range(24):
         coarse = random.integers(40, 216, (4, 4, 3), dtype=np.uint8)
-        pixels = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
+        pixels = np.asarray(
+            Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC)
+        ).astype(int)
         for shot in range(5):
             file = folder / "ab"[scene % 2] / f"{(scene * 5 + shot) * 37 % 120:03d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -39,12 +41,25 @@ def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
 
 def test_groups_that_were_given_stay_in_the_file_of_near_duplicates(workplace):
     write_bursts(workplace / "set")
-    names = sorted(file.relative_to(workplace / "set").as_posix() for file in (workplace / "set").glob("*/*.png"))
+    names = sorted(
+        file.relative_to(workplace / "set").as_posix()
+        for file in (workplace / "set").glob("*/*.png")
+    )
     with (workplace / "given.csv").open("w") as file:
         csv.writer(file).writerows(
             [("image", "group"), *((name, f"g{place // 10}") for place, name in enumerate(names))]
         )
-    words = ("data", "set", "--val", "0", "--test", "0", "--duplicates", "--group-from", "given.csv")
+    words = (
+        "data",
+        "set",
+        "--val",
+        "0",
+        "--test",
+        "0",
+        "--duplicates",
+        "--group-from",
+        "given.csv",
+    )
     assert run_lamina(*words, "--groups", "both.csv").returncode == 0
     rows = list(csv.DictReader((workplace / "both.csv").read_text("utf-8-sig").splitlines()))
     found = {row["image"]: row["group"] for row in rows}
@@ -66,7 +81,10 @@ def test_a_file_without_groups_is_not_recommended(workplace):
 def test_groups_need_duplicates_and_a_csv_file(workplace):
     for options in (("--groups", "groups.csv"), ("--duplicates", "--groups", "groups.txt")):
         done = run_lamina("data", "shapes", *options)
-        assert (done.returncode, "Use --duplicates --groups groups.csv." in done.stderr) == (2, True)
+        assert (done.returncode, "Use --duplicates --groups groups.csv." in done.stderr) == (
+            2,
+            True,
+        )
 
 
 def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplace, monkeypatch):
@@ -91,7 +109,10 @@ def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplac
     assert (done.returncode, events(done.stdout)[-1]["near_duplicates"]) == (0, 0), done.stderr
     write_bursts(workplace / "other")
     (workplace / "other" / "a" / "000.png").rename(workplace / "other" / "a" / "new.png")
-    done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--json")  # the groups do not apply to it
+    # the groups do not apply to it
+    done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--json")
     assert (done.returncode, events(done.stdout)[-1]["images"]) == (0, 120), done.stderr
-    done = run_lamina("evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "stem:_")
+    done = run_lamina(
+        "evaluate", "../runs/g", "--data", workplace / "other", "--group-from", "stem:_"
+    )
     assert (done.returncode, "Leave out --group-from" in done.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""Names that a terminal, a table or a figure would obey are shown escaped, and kept as they are in JSON and CSV."""
+"""Names with control characters or markup are escaped when shown, and unchanged in JSON and CSV."""
 
 from __future__ import annotations
 
@@ -57,9 +57,20 @@ def cache_of_module(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(place: Path, cache_of_module: str) -> Path:
     run = place / "runs" / "first"
     done = run_lamina(
-        "train", "Flatten(), Output()", "--data", place / "data", "--epochs", "3", "--lr", "0.01", "--runs-dir",
-        place / "runs", "--name", "first", LAMINA_CACHE=cache_of_module,
-    )  # fmt: skip
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        place / "data",
+        "--epochs",
+        "3",
+        "--lr",
+        "0.01",
+        "--runs-dir",
+        place / "runs",
+        "--name",
+        "first",
+        LAMINA_CACHE=cache_of_module,
+    )
     assert done.returncode == 0, done.stderr
     assert_tame(done.stdout + done.stderr)
     assert "Glyph" not in done.stderr
@@ -72,7 +83,9 @@ def trained(place: Path, cache_of_module: str) -> Path:
 def assert_tame(text: str) -> None:
     assert not OBEYED.search(text), repr(text)
     assert "owned\x07" not in text
-    assert not [line for line in text.splitlines() if line.startswith(("line", "\tand", "gpj"))], text
+    assert not [line for line in text.splitlines() if line.startswith(("line", "\tand", "gpj"))], (
+        text
+    )
 
 
 def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, cache_of_module):
@@ -89,7 +102,9 @@ def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, 
     assert set(event["counts"]["train"]) == set(CLASSES)
 
 
-def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, trained, cache_of_module):
+def test_predictions_are_shown_escaped_and_written_with_the_true_names(
+    place, trained, cache_of_module
+):
     shown = run_lamina("predict", trained, place / "new", LAMINA_CACHE=cache_of_module)
     assert shown.returncode == 2
     assert_tame(shown.stdout + shown.stderr)
@@ -99,7 +114,9 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, tr
     names = [str(place / "new" / FILE), str(place / "new" / f"broken{FILE}")]
     for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
         output = place / f"predictions{suffix}"
-        run_lamina("predict", trained, place / "new", "--output", output, LAMINA_CACHE=cache_of_module)
+        run_lamina(
+            "predict", trained, place / "new", "--output", output, LAMINA_CACHE=cache_of_module
+        )
         with output.open(newline="", encoding="utf-8") as opened:
             head, *rows = csv.reader(opened, delimiter=delimiter)
         assert set(head) == {"image", "predicted", "problem", *(f"p({name})" for name in CLASSES)}
@@ -107,11 +124,15 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(place, tr
         assert all(len(row) == len(head) for row in rows)
         (predicted,) = (row[1] for row in rows if row[0] == names[0])
         assert predicted in CLASSES
-    lines = run_lamina("predict", trained, place / "new", "--json", LAMINA_CACHE=cache_of_module).stdout
+    lines = run_lamina(
+        "predict", trained, place / "new", "--json", LAMINA_CACHE=cache_of_module
+    ).stdout
     assert {event["image"] for event in map(json.loads, lines.splitlines())} == set(names)
 
 
-def test_in_python_nothing_that_is_printed_obeys_a_name(place, trained, cache_of_module, monkeypatch):
+def test_in_python_nothing_that_is_printed_obeys_a_name(
+    place, trained, cache_of_module, monkeypatch
+):
     monkeypatch.setenv("LAMINA_CACHE", cache_of_module)
     with pytest.warns(LaminaWarning) as warned:
         dataset = load_data(place / "data")

@@ -1,4 +1,4 @@
-"""lamina inspect: sheets, tables and JSON of what a net has learned, and messages for what cannot be inspected."""
+"""lamina inspect: sheets, tables and JSON of what a net has learned, and messages for errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,22 @@ def runs(tmp_path_factory, image_set) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, net, *more in (
-            ("one", NET), ("other", "Flatten(), Linear(6), Sigmoid(), Output()"), ("large", NET, "--size", "16"),
-        ):  # fmt: skip
+            ("one", NET),
+            ("other", "Flatten(), Linear(6), Sigmoid(), Output()"),
+            ("large", NET, "--size", "16"),
+        ):
             done = run_lamina(
-                "train", net, "--data", image_set, "--epochs", "30", "--lr", "0.03", "--name", name, *more
+                "train",
+                net,
+                "--data",
+                image_set,
+                "--epochs",
+                "30",
+                "--lr",
+                "0.03",
+                "--name",
+                name,
+                *more,
             )
             assert done.returncode == 0, done.stderr
     return folder / "runs"
@@ -32,10 +44,19 @@ def runs(tmp_path_factory, image_set) -> Path:
 def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
     done = run_process("inspect", runs / "one", "--output", "found")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"images: \d+ of \d+ in train for patches, \d+ of \d+ in (val|test) for scores\n", done.stderr)
+    assert re.search(
+        r"images: \d+ of \d+ in train for patches, \d+ of \d+ in (val|test) for scores\n",
+        done.stderr,
+    )
     assert "fitting probes to 2 layers, with trained and with random weights\n" in done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].split("\t") == ["layer", "units", "receptive field", "probe accuracy", "random weights"]
+    assert lines[0].split("\t") == [
+        "layer",
+        "units",
+        "receptive field",
+        "probe accuracy",
+        "random weights",
+    ]
     assert [line.split("\t")[:3] for line in lines[1:4]] == [
         ["image", "", ""],
         ["3 Conv2d, ReLU", "4", "3×3 px"],
@@ -84,7 +105,9 @@ def test_one_layer_and_one_unit(runs, workplace):
     assert head.split("\t") == ["unit", "separates best (AUC)", "accuracy without unit", "loss"]
     assert sorted(row.split("\t")[0] for row in rows) == ["1", "2", "3", "4"]
     assert last == "figure: found/layer-01-conv2d.png"
-    done = run_lamina("inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json")
+    done = run_lamina(
+        "inspect", runs / "one", "--layer", "body.4", "--unit", "2", "--output", "found", "--json"
+    )
     assert done.returncode == 0, done.stderr
     (unit,) = events(done.stdout)
     assert (unit["unit"], unit["file"]) == (2, "found/layer-05-output-unit-2.png")
@@ -95,7 +118,9 @@ def test_one_layer_and_one_unit(runs, workplace):
 
 
 def test_two_runs_are_compared(runs, workplace):
-    done = run_lamina("inspect", runs / "one", "--with", runs / "other", "--output", "found", "--json")
+    done = run_lamina(
+        "inspect", runs / "one", "--with", runs / "other", "--output", "found", "--json"
+    )
     assert done.returncode == 0, done.stderr
     (found,) = events(done.stdout)
     assert (found["layers"], found["other_layers"]) == (["body.2", "body.4"], ["body.2", "body.3"])
@@ -106,8 +131,14 @@ def test_two_runs_are_compared(runs, workplace):
 
 
 MESSAGES = {
-    "a unit without its layer": (("--unit", "3"), "--unit is 3, but no layer is given. Add --layer LAYER."),
-    "a layer that is not there": (("--layer", "9"), "There is no layer 9; the net has layers 1 to 5."),
+    "a unit without its layer": (
+        ("--unit", "3"),
+        "--unit is 3, but no layer is given. Add --layer LAYER.",
+    ),
+    "a layer that is not there": (
+        ("--layer", "9"),
+        "There is no layer 9; the net has layers 1 to 5.",
+    ),
     "a unit that is not there": (
         ("--layer", "1", "--unit", "0"),
         "--unit is 0, but layer 1 Conv2d has units 1 to 4. Use --unit 1.",
@@ -118,11 +149,17 @@ MESSAGES = {
     ),
     "another shape": (
         ("--with", "RUNS/large"),
-        "The images of the two runs have different shapes: 3×12×12 and 3×16×16. Compare runs with the same --size.",
+        (
+            "The images of the two runs have different shapes: 3×12×12 and 3×16×16. Compare runs"
+            " with the same --size."
+        ),
     ),
     "no run": (
         ("--with", "nowhere"),
-        "No run named nowhere in this folder or runs. No runs were found there. Train one with lamina train.",
+        (
+            "No run named nowhere in this folder or runs. No runs were found there. Train one with"
+            " lamina train."
+        ),
     ),
     "a folder that is a file": (
         ("--output", "RUNS/one/run.json"),

@@ -17,11 +17,34 @@ from commands import write_images
 
 KILLS = 15
 """Of each kind; over all kinds 30."""
-NET = "Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Linear(400), Dropout(0.2), Output()"  # 160,000 weights
-FLAGS = ["--epochs", "5", "--batch-size", "10", "--ema-decay", "0.9", "--flip", "random", "--translate-px", "1",
-         "--schedule", "cosine", "--precision", "fp32", "--save-every", "0s", "--device", "cpu"]  # fmt: skip
+# 160,000 weights
+NET = (
+    "Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Linear(400), Dropout(0.2), Output()"
+)
+FLAGS = [
+    "--epochs",
+    "5",
+    "--batch-size",
+    "10",
+    "--ema-decay",
+    "0.9",
+    "--flip",
+    "random",
+    "--translate-px",
+    "1",
+    "--schedule",
+    "cosine",
+    "--precision",
+    "fp32",
+    "--save-every",
+    "0s",
+    "--device",
+    "cpu",
+]
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "sigtimedwait"), reason="children are forked and waited for")
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "sigtimedwait"), reason="children are forked and waited for"
+)
 
 
 class Killer:
@@ -31,7 +54,12 @@ class Killer:
         self.process = process
 
     def run(self, *command: str, seconds: float | None = None) -> tuple[int, float]:
-        order = {"command": command, "folder": str(Path.cwd()), "cache": os.environ["LAMINA_CACHE"], "seconds": seconds}
+        order = {
+            "command": command,
+            "folder": str(Path.cwd()),
+            "cache": os.environ["LAMINA_CACHE"],
+            "seconds": seconds,
+        }
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         status, started = json.loads(self.process.stdout.readline())
@@ -42,17 +70,26 @@ class Killer:
 def killer() -> Iterator[Killer]:
     with subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("kills.py"))],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
         yield Killer(process)
 
 
 def read_epochs(run: Path) -> list[tuple[object, ...]]:
     rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
-    return [(row["epoch"], row["weights"], row["train_loss"], row["lr"]) for row in rows if "weights" in row]
+    return [
+        (row["epoch"], row["weights"], row["train_loss"], row["lr"])
+        for row in rows
+        if "weights" in row
+    ]
 
 
-def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(killer, workplace, image_set):
+def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(
+    killer, workplace, image_set
+):
     train = ["train", NET, "--data", str(image_set), *FLAGS, "--name"]
     assert killer.run(*train, "first")[0] == 0  # decodes the images
     status, started = killer.run(*train, "straight")
@@ -67,7 +104,8 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(ki
         run = Path(f"runs/killed-{number}")
         command = [*train, run.name]
         while True:
-            # Five kills of a run, each within what is a third of the whole, then it is let go to its end.
+            # Five kills of a run, each within what is a third of the whole, then it is let go to
+            # its end.
             last = begun + (ended - begun) / 3
             limit = moments.uniform(0.9 * begun, last) if kills < min(KILLS, 5 * number) else None
             status, started = killer.run(*command, seconds=limit)
@@ -79,18 +117,25 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(ki
             kills += 1
             writes += bool(list(run.glob(".*.????????")))
             assert not run.exists() or (run / "run.json").exists()
-            command = ["resume", str(run), "--save-every", "0s"] if run.exists() else [*train, run.name]
+            command = (
+                ["resume", str(run), "--save-every", "0s"] if run.exists() else [*train, run.name]
+            )
         assert read_epochs(run) == read_epochs(straight)
         for name in ("model", "state"):
-            # The file's digest is of all that it holds; the time that training took is in the checkpoint's.
-            assert read_tensors(run / f"{name}.safetensors") == read_tensors(straight / f"{name}.safetensors")
+            # The file's digest is of all that it holds; the time that training took is in the
+            # checkpoint's.
+            assert read_tensors(run / f"{name}.safetensors") == read_tensors(
+                straight / f"{name}.safetensors"
+            )
         assert {file.name for file in run.iterdir()} == {file.name for file in straight.iterdir()}
     print(f"{kills} kills, {writes} of them inside a write, in {number} runs")
 
 
 def time_run(run: Path, started: float) -> tuple[float, float]:
     """Seconds after which the run was there, and after which its last checkpoint was."""
-    begun, ended = ((run / name).stat().st_mtime - started for name in ("run.json", "state.safetensors"))
+    begun, ended = (
+        (run / name).stat().st_mtime - started for name in ("run.json", "state.safetensors")
+    )
     return begun, ended
 
 
@@ -100,7 +145,9 @@ def read_tensors(file: Path) -> bytes:
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
-def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(killer, workplace, tmp_path_factory, cache):
+def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(
+    killer, workplace, tmp_path_factory, cache
+):
     source = write_images(tmp_path_factory.mktemp("source") / "images", 150, seed=3)
     killer.run("data", str(source))
     clear(cache)
@@ -114,9 +161,12 @@ def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(killer, workpla
         number += 1
         assert number <= 8 * KILLS, "the kills come too late"
         clear(cache)
-        status, started = killer.run("data", str(source), seconds=moments.uniform(0.7 * begun, 1.05 * ended))
+        status, started = killer.run(
+            "data", str(source), seconds=moments.uniform(0.7 * begun, 1.05 * ended)
+        )
         if status == 0:
-            begun, ended = time_building(cache, started)  # the machine may have become quicker since
+            # the machine may have become quicker since
+            begun, ended = time_building(cache, started)
             continue
         assert status == -signal.SIGKILL, Path("stderr.txt").read_text()
         kills += 1

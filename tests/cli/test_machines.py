@@ -1,4 +1,4 @@
-"""The script of docs/scale.md, and its commands for several machines, run on machines that are network namespaces."""
+"""The script and the commands of docs/scale.md, on machines that are network namespaces."""
 
 from __future__ import annotations
 
@@ -32,10 +32,17 @@ def test_the_documented_commands_train_on_two_machines(workplace, image_set, mon
 
     if hindrance := find_hindrance():
         pytest.skip(hindrance)
-    commands = [found.replace("\\\n", "") for found in re.findall(r"^    (GLOO(?:.*\\\n)*.*)$", PAGE, re.MULTILINE)]
+    commands = [
+        found.replace("\\\n", "")
+        for found in re.findall(r"^    (GLOO(?:.*\\\n)*.*)$", PAGE, re.MULTILINE)
+    ]
     assert [command.count(DOCUMENTED) for command in commands] == [1, 1]
     small = f"-m lamina train mlp --data {image_set} --epochs 2 --lanes 8 --name shared"
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
     with join_machines(2) as machines, ExitStack() as stack:
         started = []
         for machine, command in zip(machines, commands, strict=True):

@@ -1,4 +1,4 @@
-"""What is given on the command line is what happens, however it is spelt; and --help is laid out for its reader."""
+"""Command-line options have their effect, however they are spelt; --help has a clear layout."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from lamina.training.recipe import Recipe, overlay
 
 @pytest.mark.parametrize("words", [["--label-smoothing", "0.1"], ["--label_smoothing=0.1"]])
 def test_what_is_given_is_never_dropped_however_it_is_spelt(workplace, capsys, words):
-    """Numbers have no labels to smooth: a net's own recipe is adapted, but what a person asks for is rejected."""
+    """Numbers have no labels to smooth: lamina adapts its own recipe, but rejects the option."""
     assert main(["train", "cnn-s", "--data", "shapes-pose", *words]) == 2
-    assert "label_smoothing is 0.1, but the targets are numbers, not classes." in capsys.readouterr().err
+    assert (
+        "label_smoothing is 0.1, but the targets are numbers, not classes."
+        in capsys.readouterr().err
+    )
     assert not (workplace / "runs").exists()
 
 
@@ -30,7 +33,9 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
     own = Recipe(epochs=25, optimizer="muon", lr=0.05, flip="random")
     assert overlay(own, {}) == own
     assert overlay(own, {"epochs": 1, "flip": "off"}) == Recipe(epochs=1, optimizer="muon", lr=0.05)
-    assert overlay(own, {"optimizer": "adam"}) == Recipe(epochs=25, optimizer="adam", lr=1e-3, flip="random")
+    assert overlay(own, {"optimizer": "adam"}) == Recipe(
+        epochs=25, optimizer="adam", lr=1e-3, flip="random"
+    )
     assert overlay(own, {"optimizer": "adam", "lr": 0.2}).lr == 0.2
     assert overlay(own, {"optimizer": "muon"}) == own
 
@@ -38,7 +43,10 @@ def test_given_fields_go_over_the_net_s_recipe_and_the_others_stay():
 def test_epochs_and_time_exclude_each_other_however_epochs_is_spelt(capsys):
     for words in (["--epochs", "3"], ["--epochs=3"]):
         assert main(["train", "--time", "30s", "--data", "shapes", *words]) == 2
-        assert "--time and --epochs both set the number of epochs. Use only one of them." in capsys.readouterr().err
+        assert (
+            "--time and --epochs both set the number of epochs. Use only one of them."
+            in capsys.readouterr().err
+        )
 
 
 def test_nothing_given_is_nothing():
@@ -53,7 +61,13 @@ def test_nothing_given_is_nothing():
     ("words", "message"),
     [
         (["--lr", "-1"], "lr must be a number of at least 0, got -1.0. Try --lr 0.001."),
-        (["--val", "2"], "val_fraction must be a number from 0 to below 1, got 2.0. Leave out --val for the default."),
+        (
+            ["--val", "2"],
+            (
+                "val_fraction must be a number from 0 to below 1, got 2.0. Leave out --val for the"
+                " default."
+            ),
+        ),
     ],
 )
 def test_an_option_s_value_is_checked_as_it_is_read(words, message):
@@ -65,11 +79,17 @@ def test_an_option_s_value_is_checked_as_it_is_read(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --epoch 3", "Unknown option --epoch. Did you mean --epochs? Run lamina train --help "),
+        (
+            "train --epoch 3",
+            "Unknown option --epoch. Did you mean --epochs? Run lamina train --help ",
+        ),
         ("summary cnn mlp", "Unexpected argument mlp. Run lamina summary --help "),
         ("train --epochs x", "--epochs is 'x'; it must be a whole number."),
         ("train --lr fast", "--lr is 'fast'; it must be a number."),
-        ("train --task None", "--task is 'None'; it must be one of 'single-label', 'multi-label', 'binary', 'regress"),
+        (
+            "train --task None",
+            "--task is 'None'; it must be one of 'single-label', 'multi-label', 'binary', 'regress",
+        ),
         ("runs --diff one", "--diff needs 2 values."),
         ("summary", "lamina summary needs NET: name of a net in lamina's zoo"),
     ],
@@ -88,9 +108,14 @@ def test_every_field_of_a_recipe_and_a_preparation_has_a_flag(capsys):
     shown = capsys.readouterr().out
     for name in Recipe.__dataclass_fields__:
         assert re.search(rf"--{name.replace('_', '-')}\b", shown)
-    words = "--size 8 --resize pad --label-from filename --task binary --image-column a --label-column b c "
+    words = (
+        "--size 8 --resize pad --label-from filename --task binary --image-column a --label-column"
+        " b c "
+    )
     words += "--label-separator ; --split-column d --val 0.1 --test 0.2 --split-seed 3"
-    assert Preparation(**parse_options(TrainOptions, "train", words.split()).preparation) == Preparation(
+    assert Preparation(
+        **parse_options(TrainOptions, "train", words.split()).preparation
+    ) == Preparation(
         size_px=8,
         resize="pad",
         label_from="filename",
@@ -130,28 +155,45 @@ def test_what_help_all_adds_is_in_groups(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help-all"])
     groups = re.findall(r"^\W+((?:[\w ]+ )?options)\W*$", capsys.readouterr().out, re.MULTILINE)
-    assert {"options", "net options", "run options", "time and recipe options", "data options"} <= set(groups)
+    assert {
+        "options",
+        "net options",
+        "run options",
+        "time and recipe options",
+        "data options",
+    } <= set(groups)
 
 
 def test_a_switch_turns_something_off_too():
     assert parse_options(EvaluateOptions, "evaluate", ["run"]).near_duplicates is None
     words = ["run", "--near-duplicates", "--tta"]
-    assert parse_options(EvaluateOptions, "evaluate", [*words, "--no-near-duplicates"]).near_duplicates is False
+    assert (
+        parse_options(EvaluateOptions, "evaluate", [*words, "--no-near-duplicates"]).near_duplicates
+        is False
+    )
     assert parse_options(EvaluateOptions, "evaluate", words).near_duplicates is True
 
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(command, width, monkeypatch, capsys):
+def test_help_breaks_a_line_only_where_the_next_word_does_not_fit(
+    command, width, monkeypatch, capsys
+):
     monkeypatch.setenv("COLUMNS", str(width))
     with pytest.raises(SystemExit):
         main([command, "--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= width
-    start = next(place for place, line in enumerate(lines) if re.match(r"\W+(options|positional arguments)\W", line))
+    start = next(
+        place
+        for place, line in enumerate(lines)
+        if re.match(r"\W+(options|positional arguments)\W", line)
+    )
     text = lines[lines.index("") : start]  # after the usage, which may take two lines
     assert all(line.startswith("  ") for line in text if line)
-    breaks = [(line, after, width) for line, after in pairwise(text) if line and after and line[-1] != "."]
+    breaks = [
+        (line, after, width) for line, after in pairwise(text) if line and after and line[-1] != "."
+    ]
     column = next(line.index("show this help") for line in lines if "show this help" in line)
     for line, after in pairwise(lines[start:]):
         shown, more = line[column:-2].rstrip(), after[column:-2].rstrip()
@@ -170,7 +212,9 @@ def test_help_shows_an_example_that_parses(command, monkeypatch, capsys):
     shown = re.search(r"^  Example: lamina (.*)$", capsys.readouterr().out, re.MULTILINE)
     name, *words = shlex.split(shown[1])
     group = next(group for group, commands in GROUPS.items() if command in commands)
-    kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{command.title()}Options")
+    kind = getattr(
+        import_module(f"lamina.cli.options.{group}_options"), f"{command.title()}Options"
+    )
     assert name == command
     assert parse_options(kind, command, words)
 
@@ -182,8 +226,8 @@ def test_help_shows_defaults_and_units(monkeypatch, capsys):
     out = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "--lr VALUE peak learning rate (default: from the recipe)" in out
     assert (
-        "--seed N seed of all random choices: initial weights, image order, augmentation and dropout (default: 0)"
-        in out
+        "--seed N seed of all random choices: initial weights, image order, augmentation and"
+        " dropout (default: 0)" in out
     )
     assert re.search(r"--cutout-px PX [^()]*\(default: from the recipe\)", out)
     assert re.search(r"--save-every TIME [^()]*\(30s, 5m, 1h\)[^()]*\(default: 60s\)", out)

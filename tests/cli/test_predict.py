@@ -31,7 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images in folders, beside what is none."""
     monkeypatch.chdir(tmp_path)
-    for place, name in enumerate(("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png")):
+    for place, name in enumerate(
+        ("2.png", "1.PNG", "in/3.png", "in/deep/4.png", "[5].png", "=6.png")
+    ):
         file = tmp_path / "photos" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(DATA.test.pixels[place]).save(file)
@@ -42,7 +44,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_names_no_image_is_reported_and_the_rest_is_predicted(photos, run):
-    printed = run_lamina("predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json")
+    printed = run_lamina(
+        "predict", run, "empty", "photos/2.png", "none/*.png", "gone.png", "--json"
+    )
     assert printed.returncode == 2
     reasons = {event["image"]: event.get("reason") for event in events(printed.stdout)}
     assert reasons == {
@@ -81,13 +85,21 @@ def test_names_stay_as_they_are_in_a_table(photos, run):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("predictions.xlsx", "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv."),
-        ("none/predictions.csv", ", but the folder none does not exist. Create it, or use another folder."),
+        (
+            "predictions.xlsx",
+            "; it must end in .csv, .tsv or .jsonl. Use --output predictions.csv.",
+        ),
+        (
+            "none/predictions.csv",
+            ", but the folder none does not exist. Create it, or use another folder.",
+        ),
         ("folder.csv", ", which is a folder. Use --output folder.csv/output.csv."),
         (".", ", which is a folder. Use --output output.csv."),
     ],
 )
-def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(photos, run, capsys, output, message):
+def test_a_file_that_cannot_be_written_is_rejected_before_anything_is_predicted(
+    photos, run, capsys, output, message
+):
     (photos / "folder.csv").mkdir()
     assert main(["predict", str(run), "photos", "--output", output]) == 2
     out, err = capsys.readouterr()
@@ -114,7 +126,17 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     for place in range(1, 2000):
         os.link(many / "0.png", many / f"{place}.png")
     (photos / "predictions.csv").write_text("what was there before")
-    command = [sys.executable, "-m", "lamina", "predict", str(run), "many", "--output", "predictions.csv", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "lamina",
+        "predict",
+        str(run),
+        "many",
+        "--output",
+        "predictions.csv",
+        "--json",
+    ]
     # An interrupt between two lines of coverage's own would leave its lock taken for ever.
     environment = leave_out_coverage()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -137,14 +159,19 @@ def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
     """A limit on the size of files is as near to a full disk as a test can come."""
     (photos / "predictions.jsonl").write_text("what was there before")
     command = (
-        f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output predictions.jsonl"
+        f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output"
+        " predictions.jsonl"
     )
     # Coverage would want to write a file too.
     environment = leave_out_coverage()
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        "lamina: Cannot write predictions.jsonl: File too large. The file is unchanged; use another --output."
+    assert (
+        done.stderr.splitlines()[-1]
+        == "lamina: Cannot write predictions.jsonl: File too large. The file is unchanged; use"
+        " another --output."
     )
     assert (photos / "predictions.jsonl").read_text() == "what was there before"
     assert [file.name for file in photos.glob(".predictions*")] == []
@@ -154,5 +181,13 @@ def test_a_pipe_gets_a_row_an_image(photos, run):
     shown = run_lamina("predict", run, "photos/2.png", "photos/in")
     lines = [re.sub(r"\d+\.\d %", "… %", line) for line in shown.stdout.splitlines()]
     assert lines[0] == "image\tpredicted"
-    assert [line.split("\t")[0] for line in lines[1:]] == ["photos/2.png", "photos/in/3.png", "photos/in/deep/4.png"]
-    assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {"cat", "dog", "hen"}
+    assert [line.split("\t")[0] for line in lines[1:]] == [
+        "photos/2.png",
+        "photos/in/3.png",
+        "photos/in/deep/4.png",
+    ]
+    assert {part.split()[0] for line in lines[1:] for part in line.split("\t")[1].split(", ")} == {
+        "cat",
+        "dog",
+        "hen",
+    }

@@ -1,4 +1,4 @@
-"""What people give to lamina predict: archives, tables, lists, patterns, and files of every kind."""
+"""What people give to lamina predict: archives, tables, lists, patterns and all kinds of files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,16 @@ def encode(low: int, kind: str = "PNG") -> bytes:
 @pytest.fixture(scope="module")
 def run(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    command = ["train", "Flatten(), Linear(8), ReLU(), Output()", "--data", image_set, "--epochs", "30", "--lr", "0.01"]
+    command = [
+        "train",
+        "Flatten(), Linear(8), ReLU(), Output()",
+        "--data",
+        image_set,
+        "--epochs",
+        "30",
+        "--lr",
+        "0.01",
+    ]
     assert run_lamina(*command, "--runs-dir", folder, "--name", "mine").returncode == 0
     return folder / "mine"
 
@@ -35,10 +44,14 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
     files = {
-        "bright.jpg": encode(200, "JPEG"), "in/dark.jfif": encode(20, "JPEG"), "in/IMG_1": encode(200),
+        "bright.jpg": encode(200, "JPEG"),
+        "in/dark.jfif": encode(20, "JPEG"),
+        "in/IMG_1": encode(200),
         "in/a.txt": b"x",
-        "in/IMG_2.HEIC": HEIC, "in/clip.MOV": b"\0\0\0\x14ftypqt  ", "broken.png": b"<html>",
-    }  # fmt: skip
+        "in/IMG_2.HEIC": HEIC,
+        "in/clip.MOV": b"\0\0\0\x14ftypqt  ",
+        "broken.png": b"<html>",
+    }
     for name, content in files.items():
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(content)
@@ -53,16 +66,32 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 FOLDER = {"bright.jpg": "bright", "in/dark.jfif": "dark", "in/IMG_1": "bright"}
-PROBLEMS = {"in/IMG_2.HEIC": "pip install 'lamina[heif]'", "in/clip.MOV": "a video", "broken.png": "not an image"}
+PROBLEMS = {
+    "in/IMG_2.HEIC": "pip install 'lamina[heif]'",
+    "in/clip.MOV": "a video",
+    "broken.png": "not an image",
+}
 CASES = {
     "folder": (["photos"], "photos/", FOLDER, PROBLEMS, "a.txt"),
     "pattern of files and folders": (["photos/*"], "photos/", FOLDER, PROBLEMS, "a.txt"),
-    "pattern of files": (["photos/*.*"], "photos/", {"bright.jpg": "bright"}, {"broken.png": "not an image"}, ""),
+    "pattern of files": (
+        ["photos/*.*"],
+        "photos/",
+        {"bright.jpg": "bright"},
+        {"broken.png": "not an image"},
+        "",
+    ),
     "pattern without images": (["photos/in/*.txt"], "", {}, {}, "a.txt"),
     "pattern of nothing": (["photos/*.gif"], "", {}, {"photos/*.gif": "no image matches"}, ""),
     "zip": (["p.zip"], "p.zip/", FOLDER, PROBLEMS, "a.txt"),
     "tar": (["p.tgz"], "p.tgz/", FOLDER, PROBLEMS, "a.txt"),
-    "table": (["t.csv"], "", {"photos/bright.jpg": "bright"}, {"t.csv/photos/none.jpg": "no such file"}, ""),
+    "table": (
+        ["t.csv"],
+        "",
+        {"photos/bright.jpg": "bright"},
+        {"t.csv/photos/none.jpg": "no such file"},
+        "",
+    ),
     "table without images": (["bad.csv"], "", {}, {"bad.csv": "no such file"}, ""),
     "list": (["-"], "", {"photos/bright.jpg": "bright", "photos/in/dark.jfif": "dark"}, {}, ""),
     "names in one argument": (["x" * 300], "", {}, {"x" * 300: "file name too long"}, ""),
@@ -79,9 +108,9 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
     monkeypatch.setattr(sys, "stdin", text)
     done = run_lamina("predict", run, *given, "--json")
     found = events(done.stdout)
-    assert {event["image"]: event["predicted"] for event in found if event["event"] == "prediction"} == {
-        f"{prefix}{image}": answer for image, answer in predicted.items()
-    }
+    assert {
+        event["image"]: event["predicted"] for event in found if event["event"] == "prediction"
+    } == {f"{prefix}{image}": answer for image, answer in predicted.items()}
     named = {event["image"]: event["reason"] for event in found if event["event"] == "problem"}
     assert named.keys() == {f"{prefix}{image}" for image in problems}
     assert all(reason in named[f"{prefix}{image}"] for image, reason in problems.items())
@@ -92,7 +121,9 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
 def test_long_names_do_not_end_explain(photos: Path, run: Path) -> None:
     for letter in "ab":
         (photos / f"{'é' * 115}{letter}.png").write_bytes(encode(200))
-    done = run_lamina("explain", run, *sorted(photos.glob("*.png")), "p.zip", "--method", "occlusion", "--json")
+    done = run_lamina(
+        "explain", run, *sorted(photos.glob("*.png")), "p.zip", "--method", "occlusion", "--json"
+    )
     assert [event["event"] for event in events(done.stdout)].count("explanation") == 5
 
 
@@ -107,5 +138,6 @@ def test_a_path_that_is_too_long_is_a_message(command: list[str]) -> None:
 def test_an_address_that_cannot_be_is_a_message(run: Path) -> None:
     done = run_lamina("serve", run, "--host", "a..b", "--token", "secret")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
-        2, "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1."
-    )  # fmt: skip
+        2,
+        "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1.",
+    )

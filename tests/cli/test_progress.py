@@ -54,7 +54,10 @@ def test_a_table_stays_above_the_bar():
 def test_of_two_trainings_in_one_terminal_the_first_has_the_bar_and_both_print_lines():
     printed = io.StringIO()
     console = Console(file=printed, width=200, force_terminal=True, color_system=None)
-    first, second = show_progress(events_of_a_run(), console), show_progress(events_of_a_run(), console)
+    first, second = (
+        show_progress(events_of_a_run(), console),
+        show_progress(events_of_a_run(), console),
+    )
     for both in zip(first, second, strict=True):
         assert type(both[0]) is type(both[1])
     lines = re.sub(r"\x1b\[[\d?]*[a-zA-Z]", "", printed.getvalue()).replace("\r", "\n").splitlines()
@@ -72,8 +75,11 @@ def test_lines_name_their_run_while_several_train_and_only_then(tmp_path, capsys
         pass
     lines = console.file.getvalue().splitlines()
     assert sorted(line.partition("  ")[0] for line in lines if "epoch" in line) == [
-        "one: epoch 1/2", "one: epoch 2/2", "t[w]o: epoch 1/2", "t[w]o: epoch 2/2",
-    ]  # fmt: skip
+        "one: epoch 1/2",
+        "one: epoch 2/2",
+        "t[w]o: epoch 1/2",
+        "t[w]o: epoch 2/2",
+    ]
     assert [line for line in lines if "epoch" not in line] == [
         f"{run.path.name}: test {run.report.score}" for run in runs
     ]

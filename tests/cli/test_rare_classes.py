@@ -43,7 +43,9 @@ def test_few_images_of_a_class_are_named_by_data_and_trained_on(workplace, count
     trained = run_lamina("train", "cnn-s", "--data", folder, "--epochs", "1", "--name", "pets")
     assert trained.returncode == 0, trained.stderr
     assert (workplace / "runs" / "pets" / "model.safetensors").exists()
-    assert ("baseline (always" in trained.stdout) == (workplace / "runs" / "pets" / "report.json").exists()
+    assert ("baseline (always" in trained.stdout) == (
+        workplace / "runs" / "pets" / "report.json"
+    ).exists()
     if any(count == 1 for count in counts.values()) and "owl" in counts:
         assert "test has no images of owl" in trained.stderr
 
@@ -53,8 +55,11 @@ def test_few_images_of_a_class_are_named_by_data_and_trained_on(workplace, count
     [
         (
             {"cat": 10},
-            "pets has only one class to train on, cat. Add images of another class, or choose other labels with "
-            "--label-from or --label-column (in Python, label_from or label_columns).",
+            (
+                "pets has only one class to train on, cat. Add images of another class, or choose"
+                " other labels with --label-from or --label-column (in Python, label_from or"
+                " label_columns)."
+            ),
         ),
         (
             {"train/cat": 1, "test/cat": 2, "test/dog": 2},
@@ -71,14 +76,17 @@ def test_what_cannot_be_learned_is_said_before_training(workplace, counts, messa
 
 def test_a_report_of_a_model_that_is_no_better_than_the_baseline_begins_with_that(workplace):
     # One image of ten is too little to show a gain.
-    folder = write_classes(workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1})
+    folder = write_classes(
+        workplace / "pets", {"train/cat": 6, "train/dog": 4, "test/cat": 9, "test/dog": 1}
+    )
     trained = run_lamina("train", "Flatten(), Output()", "--data", folder, "--epochs", "1")
     report = trained.stdout.split("\n\n")[1].splitlines()
     assert report[0].endswith(" than the baseline (always cat).")
-    assert report[1] == (
-        "90.0 % of the images are cat, so accuracy is misleading; the baseline has a balanced accuracy of 50.0 %. "
-        "To raise the balanced accuracy, train with class_weights; metric balanced_accuracy "
-        "compares by it."
+    assert (
+        report[1]
+        == "90.0 % of the images are cat, so accuracy is misleading; the baseline has a balanced"
+        " accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights; metric"
+        " balanced_accuracy compares by it."
     )
     assert report[2].startswith("test accuracy ")
     assert report[3].startswith("baseline (always cat): 90.0 %, gain ")

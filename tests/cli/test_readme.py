@@ -20,13 +20,16 @@ def test_the_first_commands_of_the_readme_run(workplace):
     write_images(workplace / "new", 2)
     for image in sorted((workplace / "new").rglob("*.*")):
         image.rename(workplace / "new" / f"{image.parent.name}-{image.stem}.jpg")
-    (start,) = re.findall(r"^## Start here\n(.*?)^## ", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (start,) = re.findall(
+        r"^## Start here\n(.*?)^## ", README.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
     blocks = re.findall(r"^```sh\n(.*?)^```", start, re.MULTILINE | re.DOTALL)
     assert len(blocks) == 3
     for line in "".join(blocks).splitlines():
         command, *words = shlex.split(line, comments=True)
         assert command == "lamina"  # the script of that name is what tests/test_documents.py starts
-        run = run_process if "--time" in words else run_lamina  # the limit counts from the start of the process
+        # the limit counts from the start of the process
+        run = run_process if "--time" in words else run_lamina
         done = run(*(SHORTER.get(word, word) for word in words))
         assert done.returncode == 0, done.stderr
     assert (workplace / "runs" / "first" / "report.html").exists()

@@ -33,7 +33,9 @@ def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
     assert f"<pre>{command.replace(chr(39), '&#x27;')}" in page
     assert page.count("data:image/jpeg") >= 20
     done = run_lamina("report", trained, "here.html", "--json")
-    assert events(done.stdout) == [{"event": "page", "file": "here.html", "bytes": len(page.encode())}]
+    assert events(done.stdout) == [
+        {"event": "page", "file": "here.html", "bytes": len(page.encode())}
+    ]
     assert (workplace / "here.html").read_text() == page
 
 
@@ -65,8 +67,10 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     assert f"{load_run(trained).report.images} images" in file.read_text()
     done = run_lamina("report", trained, "--card")
     assert done.returncode == 2
-    assert done.stderr == (
-        f"lamina: {file} already exists, and may contain your own text. Delete it, or choose another file.\n"
+    assert (
+        done.stderr
+        == f"lamina: {file} already exists, and may contain your own text. Delete it, or choose"
+        " another file.\n"
     )
 
 

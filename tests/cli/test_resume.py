@@ -1,4 +1,4 @@
-"""Trainings that are stopped, run out of room or go wrong lose nothing, as a person meets it on the command line."""
+"""Trainings that are stopped, run out of disk space or go wrong lose nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ from lamina.cli import main
 from lamina.files import lock_folder
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
-FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
+FLAGS = (
+    "--epochs",
+    "40",
+    "--batch-size",
+    "20",
+    "--precision",
+    "fp32",
+    "--flip",
+    "random",
+    "--ema-decay",
+    "0.9",
+)
 
 
 def train(image_set: Path, name: str, *flags: str) -> Path:
@@ -30,13 +41,17 @@ def read_weights(run: Path) -> list[str]:
 
 
 def read_weights_after(run: Path) -> dict[int, str]:
-    """The digests of the weights, where the history has them, by the epoch after which they were taken."""
+    """The digests of the weights in the history, by the epoch after which they were taken."""
     rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
     return {row["epoch"]: row["weights"] for row in rows if "weights" in row}
 
 
 def read_report(run: Path) -> dict[str, object]:
-    return {name: value for name, value in json.loads((run / "report.json").read_text()).items() if name != "seconds"}
+    return {
+        name: value
+        for name, value in json.loads((run / "report.json").read_text()).items()
+        if name != "seconds"
+    }
 
 
 def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, image_set, capsys):
@@ -46,13 +61,18 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
         flags = ["--data", str(image_set), "--name", number.name, *FLAGS, "--json"]
         with subprocess.Popen(
             [sys.executable, "-m", "lamina", "train", NET, *flags],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
             process.stdout.readline()
             process.send_signal(number)
             rest, printed = process.communicate(timeout=60)
         assert process.returncode == status, printed
-        assert printed.splitlines()[-1] == f"lamina: stopped by {number.name}; to continue, run lamina resume {run}"
+        assert (
+            printed.splitlines()[-1]
+            == f"lamina: stopped by {number.name}; to continue, run lamina resume {run}"
+        )
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
         assert 0 < len(read_weights(run)) < 40
         assert not (run / "report.json").exists()  # which would be of another model
@@ -69,8 +89,10 @@ def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace
     flags = ["--data", str(image_set), "--name", "run", *FLAGS, "--json"]
     with subprocess.Popen(
         [sys.executable, "-m", "lamina", "train", NET, *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
         process.stdout.readline()
         process.stdout.close()
         printed = process.stderr.read()
@@ -102,19 +124,33 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     splits, workplace, tmp_path, capsys
 ):
     for seed, split in enumerate(splits):
-        write_images(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)  # val is evaluated without a signal
-    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--epochs", "1"]
+        # val is evaluated without a signal
+        write_images(tmp_path / "mine" / split, 3 if split == "val" else 8, seed)
+    flags = [
+        "--data",
+        str(tmp_path / "mine"),
+        "--name",
+        "run",
+        "--precision",
+        "fp32",
+        "--epochs",
+        "1",
+    ]
     Path("mine.py").write_text(EVALUATED.format(signals=True))
     assert main(["train", "mine.py", *flags]) == 143
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"lamina: stopped by SIGTERM; to evaluate, run lamina resume runs/run --net {workplace / 'mine.py'}"
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: stopped by SIGTERM; to evaluate, run lamina resume runs/run --net"
+        f" {workplace / 'mine.py'}"
     )
     Path("mine.py").write_text(EVALUATED.format(signals=False))
     assert main(["resume", "runs/run", "--net", "mine.py"]) == 0
     assert read_report(Path("runs/run"))["split"] == "test"
 
 
-def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workplace, image_set, capsys):
+def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
+    workplace, image_set, capsys
+):
     longer = train(image_set, "longer", "--epochs", "6")
     run = train(image_set, "run", "--epochs", "4")
     report = read_report(run)
@@ -134,15 +170,19 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(workpl
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6
     capsys.readouterr()
     assert main(["resume", "runs/run", "--epochs", "5"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: epochs is 5, but runs/run has already trained 6 epochs. Use 6 or more."
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: epochs is 5, but runs/run has already trained 6 epochs. Use 6 or more."
     )
     train(image_set, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .startswith("lamina: epochs is 6, but the run has 2 and schedule cosine depends on the total, so every step ")
+        .startswith(
+            "lamina: epochs is 6, but the run has 2 and schedule cosine depends on the total, so"
+            " every step "
+        )
     )
 
 
@@ -152,8 +192,18 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     capsys.readouterr()
     assert main(["reproduce", "runs/run", "--epochs", "3", "--json"]) == 0
     *epochs, result = events(capsys.readouterr().out)
-    assert [event["recorded"] for event in epochs] == [event["again"] for event in epochs] == read_weights(run)
-    assert result == {"event": "result", "run": "runs/run", "same": True, "epochs": 3, "changes": []}
+    assert (
+        [event["recorded"] for event in epochs]
+        == [event["again"] for event in epochs]
+        == read_weights(run)
+    )
+    assert result == {
+        "event": "result",
+        "run": "runs/run",
+        "same": True,
+        "epochs": 3,
+        "changes": [],
+    }
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
     history = run / "history.jsonl"
@@ -165,16 +215,21 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     out, err = capsys.readouterr()
     assert [line.split("\t")[-1] for line in out.splitlines()] == ["equal", "yes", "no"]
     assert "versions.torch: 1.0 during training, " in err
-    assert err.splitlines()[-1] == (
-        "lamina: runs/run: the weights after epoch 2 differ. The differences listed above may be the cause."
+    assert (
+        err.splitlines()[-1]
+        == "lamina: runs/run: the weights after epoch 2 differ. The differences listed above may be"
+        " the cause."
     )
     assert main(["reproduce", "runs/run", "--epochs", "4"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: --epochs is 4, but runs/run has only 3 complete epochs. Use fewer --epochs."
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: --epochs is 4, but runs/run has only 3 complete epochs. Use fewer --epochs."
     )
 
 
-def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(workplace, image_set, capsys):
+def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(
+    workplace, image_set, capsys
+):
     longer = train(image_set, "longer", "--epochs", "4")
     run = train(image_set, "run", "--epochs", "3")
     history = run / "history.jsonl"
@@ -184,21 +239,24 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(w
     assert (
         capsys.readouterr()
         .err.splitlines()[-1]
-        .endswith("Restore the file from a copy, or delete that line; weights and checkpoint are in other files.")
+        .endswith(
+            "Restore the file from a copy, or delete that line; weights and checkpoint are in other"
+            " files."
+        )
     )
-    history.write_text(
-        '{"event": "epoch", "epoch": 1}\n' + third
-    )  # nothing that is no line, but without a digest and the second
+    # nothing that is no line, but without a digest and the second
+    history.write_text('{"event": "epoch", "epoch": 1}\n' + third)
     assert main(["reproduce", "runs/run", "--epochs", "3"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to 3. "
-        "Use fewer --epochs, or train again."
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: runs/run/history.jsonl lacks the digest of the weights after one of epochs 1 to"
+        " 3. Use fewer --epochs, or train again."
     )
     assert main(["resume", "runs/run", "--epochs", "4"]) == 0
     assert (
-        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, from epoch 2. Their metrics are lost, but the "
-        "checkpoint is intact and the training resumes.\n"
-    ) in capsys.readouterr().err
+        "warning: runs/run/history.jsonl lacks 1 of 3 epochs, from epoch 2. Their metrics are lost,"
+        " but the checkpoint is intact and the training resumes.\n" in capsys.readouterr().err
+    )
     assert read_weights_after(run) == {epoch: read_weights_after(longer)[epoch] for epoch in (3, 4)}
     assert main(["runs"]) == 0
 
@@ -217,27 +275,46 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
     Path("runs").rename("old")
     assert main(["runs", "--diff", "one", "zebra", "--runs-dir", "old"]) == 2
     assert (
-        capsys.readouterr().err == "lamina: No run named zebra in this folder or old. Choose from: one, three, two.\n"
+        capsys.readouterr().err
+        == "lamina: No run named zebra in this folder or old. Choose from: one, three, two.\n"
     )
     Path("old").rename("runs")
     assert main(["runs", "--diff", "runs/one", "runs/two", "--json"]) == 0
     *differences, result = events(capsys.readouterr().out)
     assert {"event": "difference", "what": "recipe.lr", "a": "0.0004", "b": "0.02"} in differences
-    assert result == {"event": "result", "runs": ["runs/one", "runs/two"], "differences": len(differences)}
+    assert result == {
+        "event": "result",
+        "runs": ["runs/one", "runs/two"],
+        "differences": len(differences),
+    }
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("resume runs/none", "No run named none in runs. No runs were found there. Train one with lamina train."),
-        ("reproduce runs/none", "No run named none in runs. No runs were found there. Train one with lamina train."),
-        ("runs --diff runs/a runs/b", "No run named a in runs. No runs were found there. Train one with lamina train."),
-        ("resume runs/x --save-every 60", "--save-every is '60'; it must be a number followed by s, m or h. "
-         "Use --save-every 5m."),
-        ("train mlp --data shapes --save-every often", "--save-every is 'often'; it must be a number "
-         "followed by s, m or h. Use --save-every 5m."),
+        (
+            "resume runs/none",
+            "No run named none in runs. No runs were found there. Train one with lamina train.",
+        ),
+        (
+            "reproduce runs/none",
+            "No run named none in runs. No runs were found there. Train one with lamina train.",
+        ),
+        (
+            "runs --diff runs/a runs/b",
+            "No run named a in runs. No runs were found there. Train one with lamina train.",
+        ),
+        (
+            "resume runs/x --save-every 60",
+            "--save-every is '60'; it must be a number followed by s, m or h. Use --save-every 5m.",
+        ),
+        (
+            "train mlp --data shapes --save-every often",
+            "--save-every is 'often'; it must be a number "
+            "followed by s, m or h. Use --save-every 5m.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_gets_one_message(workplace, capsys, command, message):
     assert main(command.split()) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"
@@ -249,17 +326,23 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     run = train(folder, "run", "--epochs", "1")
     moved = folder.rename(tmp_path / "moved")
     assert main(["resume", "runs/run", "--epochs", "2"]) == 2
-    for command in (["resume", "runs/run", "--epochs", "2"], ["reproduce", "runs/run"], ["evaluate", "runs/run"]):
+    for command in (
+        ["resume", "runs/run", "--epochs", "2"],
+        ["reproduce", "runs/run"],
+        ["evaluate", "runs/run"],
+    ):
         assert main(command) == 2
-        assert capsys.readouterr().err.splitlines()[-1] == (
-            f"lamina: runs/run was trained on {folder}, which no longer exists. "
+        assert (
+            capsys.readouterr().err.splitlines()[-1]
+            == f"lamina: runs/run was trained on {folder}, which no longer exists. "
             "If it has moved, pass its new path with --data PATH (in Python, data=PATH)."
         )
     assert main(["reproduce", "runs/run", "--data", str(moved)]) == 0
     capsys.readouterr()
     assert main(["evaluate", "runs/run", "--data", str(moved), "--json"]) == 0
     *_, report = events(capsys.readouterr().out)
-    assert (report["split"], report["images"]) == ("test", 8)  # and not the images it was trained on
+    # and not the images it was trained on
+    assert (report["split"], report["images"]) == ("test", 8)
     assert main(["resume", "runs/run", "--epochs", "2", "--data", str(moved)]) == 0
     (moved / "dark" / "0.png").unlink()
     assert main(["resume", "runs/run", "--epochs", "3", "--data", str(moved)]) == 2
@@ -272,19 +355,36 @@ def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
     run = train(image_set, "busy", "--epochs", "1")
     with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: runs/busy is being trained by this process. Wait for the other thread, or finish or close() the open "
-        "iterator of run.iter_train()."
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: runs/busy is being trained by this process. Wait for the other thread, or"
+        " finish or close() the open iterator of run.iter_train()."
     )
     assert main(["resume", "runs/busy"]) == 0
 
 
 def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, capsys):
     Path("mine.py").write_text(
-        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(432, 2))\n"
+        "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(),"
+        " nn.Linear(432, 2))\n"
     )
     for name, epochs in (("straight", "3"), ("own", "2")):
-        assert main(["train", "mine.py", "--data", str(image_set), "--name", name, *FLAGS, "--epochs", epochs]) == 0
+        assert (
+            main(
+                [
+                    "train",
+                    "mine.py",
+                    "--data",
+                    str(image_set),
+                    "--name",
+                    name,
+                    *FLAGS,
+                    "--epochs",
+                    epochs,
+                ]
+            )
+            == 0
+        )
     assert "net: executing mine.py with your permissions\n" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
     assert "your own code, which the run does not store" in capsys.readouterr().err

@@ -21,7 +21,18 @@ from small_runs import DATA, full_disk, start
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
-FLAGS = ("--epochs", "40", "--batch-size", "20", "--precision", "fp32", "--flip", "random", "--ema-decay", "0.9")
+FLAGS = (
+    "--epochs",
+    "40",
+    "--batch-size",
+    "20",
+    "--precision",
+    "fp32",
+    "--flip",
+    "random",
+    "--ema-decay",
+    "0.9",
+)
 
 
 SMALL_MEMORY = """
@@ -29,7 +40,8 @@ import resource, sys
 from lamina.cli import main
 from lamina.runs.stored import load_run
 limit, source, *arguments = sys.argv[1:]
-main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])  # loads all there is
+# This first training loads all modules.
+main(["train", "Flatten(), Output()", "--data", source, "--epochs", "1", "--precision", "fp32"])
 taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + int(limit), resource.RLIM_INFINITY))
 sys.exit(main(arguments))
@@ -61,12 +73,13 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     out, err = capsys.readouterr()
     assert "epoch 6/6  train loss" in out
     assert (
-        "warning: cannot write to runs/run: File too large. Training continues, and the last complete checkpoint is "
-        "kept. Free some disk space.\n"
-    ) in err
-    assert err.splitlines()[-1] == (
-        "lamina: Cannot write to runs/run: File too large. The last checkpoint is intact. Free disk space, then run "
-        "lamina resume runs/run"
+        "warning: cannot write to runs/run: File too large. Training continues, and the last"
+        " complete checkpoint is kept. Free some disk space.\n" in err
+    )
+    assert (
+        err.splitlines()[-1]
+        == "lamina: Cannot write to runs/run: File too large. The last checkpoint is intact. Free"
+        " disk space, then run lamina resume runs/run"
     )
     assert (read_state(run), (run / "model.safetensors").read_bytes()) == whole
     assert not list(run.glob(".*.????????"))
@@ -75,7 +88,9 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     assert read_state(run)[-100:] == read_state(straight)[-100:]
 
 
-def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(workplace, image_set, capsys):
+def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(
+    workplace, image_set, capsys
+):
     straight = train(image_set, "straight", "--epochs", "6")
     run = train(image_set, "run", "--epochs", "3")
     history, state = (run / "history.jsonl").read_bytes(), read_state(run)
@@ -92,7 +107,8 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
 
 @pytest.mark.filterwarnings("ignore:cannot write to .*File too large. Training continues")
 def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)  # so that every epoch is worth a checkpoint
+    # so that every epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)
     run, _ = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
     steps_per_epoch = 3
     with contextlib.ExitStack() as disk:
@@ -110,35 +126,54 @@ def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_p
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")
 def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, image_set):
-    net = "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"  # 2 MB an image and layer
+    net = (  # 2 MB an image and layer
+        "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"
+    )
     flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", "60", "--data", str(image_set)]
-    command = [sys.executable, "-c", SMALL_MEMORY, "170000000", str(image_set), "train", net, *flags]
+    command = [
+        sys.executable,
+        "-c",
+        SMALL_MEMORY,
+        "170000000",
+        str(image_set),
+        "train",
+        net,
+        *flags,
+    ]
     failed = subprocess.run(command, capture_output=True, text=True, check=False)
     assert failed.returncode == 2, failed.stderr
-    assert failed.stderr.splitlines()[-1] == ("lamina: Out of memory on cpu with batch_size 60. Try batch_size 30.")
+    assert (
+        failed.stderr.splitlines()[-1]
+        == "lamina: Out of memory on cpu with batch_size 60. Try batch_size 30."
+    )
 
 
-def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(workplace, image_set, capsys):
+def test_numbers_that_go_wrong_end_the_training_with_its_last_good_checkpoint(
+    workplace, image_set, capsys
+):
     wild = ["--optimizer", "sgd", "--lr", "1e30", "--epochs", "2"]
     assert main(["train", NET, "--data", str(image_set), "--name", "wild", *FLAGS, *wild]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     assert printed.startswith(
-        "lamina: The loss became NaN at step 2 of epoch 1. The first values that are not finite: the activations of "
-        "layer "
+        "lamina: The loss became NaN at step 2 of epoch 1. The first values that are not finite:"
+        " the activations of layer "
     )
     assert printed.endswith(
-        "Try an lr below 1e+30, gradient_clip 1, or BatchNorm() in the net. The last checkpoint is intact; lamina "
-        "resume runs/wild --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with half the "
-        "learning rate."
+        "Try an lr below 1e+30, gradient_clip 1, or BatchNorm() in the net. The last checkpoint is"
+        " intact; lamina resume runs/wild --on-nan rewind (in Python,"
+        " run.train(rewind_on_nan=True)) continues from it with half the learning rate."
     )
     assert main(["resume", "runs/wild", "--on-nan", "rewind", "--json"]) == 2
     out, err = capsys.readouterr()
-    rewinds = [json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()]
+    rewinds = [
+        json.loads(line) for line in Path("runs/wild/history.jsonl").read_text().splitlines()
+    ]
     assert [(row["rewind"], row["lr"]) for row in rewinds] == [(1, 5e29), (2, 2.5e29), (3, 1.25e29)]
     assert [event["rewind"] for event in events(out)] == [1, 2, 3]
     assert "Returned to step 0 with half the learning rate, 5e+29 (rewind 1 of at most 3)." in err
     assert err.splitlines()[-1].endswith(
-        "Training has already returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/wild."
+        "Training has already returned to a checkpoint 3 times, so it stops. The last checkpoint is"
+        " in runs/wild."
     )
 
 
@@ -149,19 +184,32 @@ def test_weights_that_overflow_in_the_last_step_of_an_epoch_are_never_written(
 ):
     for split in splits:
         write_images(tmp_path / "mine" / split, 8)
-    flags = ["--data", str(tmp_path / "mine"), "--name", "run", "--precision", "fp32", "--lr", "3e38", "--epochs", "3"]
+    flags = [
+        "--data",
+        str(tmp_path / "mine"),
+        "--name",
+        "run",
+        "--precision",
+        "fp32",
+        "--lr",
+        "3e38",
+        "--epochs",
+        "3",
+    ]
     assert main(["train", NET, *flags, "--on-nan", on_nan]) == 2
     run = Path("runs/run")
     printed = capsys.readouterr().err.splitlines()[-1]
     if on_nan == "stop":
         assert printed.endswith(
-            "lamina resume runs/run --on-nan rewind (in Python, run.train(rewind_on_nan=True)) continues from it with "
-            "half the learning rate."
+            "lamina resume runs/run --on-nan rewind (in Python, run.train(rewind_on_nan=True))"
+            " continues from it with half the learning rate."
         )
     else:
         rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
         assert [row["rewind"] for row in rows if "rewind" in row] == [1, 2, 3]
-        assert printed.endswith("returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/run.")
+        assert printed.endswith(
+            "returned to a checkpoint 3 times, so it stops. The last checkpoint is in runs/run."
+        )
     for file in run.glob("*.safetensors"):
         assert all(tensor.isfinite().all() for tensor in load_file(file).values())
     assert (run / "state.safetensors").exists()
@@ -178,11 +226,14 @@ class Breakable(nn.Module):
 
     def forward(self, images):
         logits = self.linear(self.flatten(images))
-        return logits / (self.linear.weight.norm() < 5)  # by 0 where the weights have grown too large
+        # Divides by 0 once the weights are too large.
+        return logits / (self.linear.weight.norm() < 5)
 """
 
 
-def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(workplace, image_set, capsys):
+def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
+    workplace, image_set, capsys
+):
     Path("mine.py").write_text(BREAKABLE)
     flags = [
         "--data",
@@ -198,15 +249,21 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     ]
 
     def train_at(rate: float, name: str, *more: str) -> int:
-        return main(["train", "mine.py", *flags, "--lr", str(rate), "--epochs", "3", "--name", name, *more])
+        return main(
+            ["train", "mine.py", *flags, "--lr", str(rate), "--epochs", "3", "--name", name, *more]
+        )
 
-    rate = next(rate for rate in (2.0**power for power in range(-3, 9)) if train_at(rate, f"at-{rate}") == 2)
+    rate = next(
+        rate for rate in (2.0**power for power in range(-3, 9)) if train_at(rate, f"at-{rate}") == 2
+    )
     assert train_at(rate, "run", "--on-nan", "rewind") == 0
     run = Path("runs/run")
     rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     rewinds, epochs = ([row for row in rows if name in row] for name in ("rewind", "train_loss"))
     assert 1 <= len(rewinds) <= 3
-    assert [row["lr"] for row in rewinds] == [rate / 2**number for number in range(1, len(rewinds) + 1)]
+    assert [row["lr"] for row in rewinds] == [
+        rate / 2**number for number in range(1, len(rewinds) + 1)
+    ]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert epochs[-1]["lr"] == rewinds[-1]["lr"]
     assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0

@@ -1,4 +1,4 @@
-"""``lamina train NET --seeds N``: several runs that differ in their seed, and the mean of their scores."""
+"""``lamina train NET --seeds N``: several runs with different seeds, and their mean scores."""
 
 from __future__ import annotations
 
@@ -51,9 +51,15 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
     scores = [report.accuracy for report in reports]
     expected = mean_interval(scores)
     assert last == {
-        "event": "seeds", "scores": scores, "mean": statistics.fmean(scores), "interval": [expected.low, expected.high],
-        "metric": "accuracy", "split": "test", "seeds": [5, 6], "runs": names,
-    }  # fmt: skip
+        "event": "seeds",
+        "scores": scores,
+        "mean": statistics.fmean(scores),
+        "interval": [expected.low, expected.high],
+        "metric": "accuracy",
+        "split": "test",
+        "seeds": [5, 6],
+        "runs": names,
+    }
     assert [(one["run"], one["score"]) for one in rest if one["event"] == "seed"] == list(
         zip(names, scores, strict=True)
     )
@@ -67,16 +73,24 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
 
     again = run_lamina(*train, "--seeds", "3")
     assert again.returncode == 0, again.stderr
-    assert [path.name for path in sorted(Path("runs").iterdir())] == ["first-seed5", "first-seed6", "first-seed7"]
+    assert [path.name for path in sorted(Path("runs").iterdir())] == [
+        "first-seed5",
+        "first-seed6",
+        "first-seed7",
+    ]
     assert again.stdout.count("epoch 1/1") == 1  # only the third was trained
-    assert f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first-seed5)" in again.stdout.splitlines()
+    assert (
+        f"seed 5: test accuracy {100 * scores[0]:.2f} % (runs/first-seed5)"
+        in again.stdout.splitlines()
+    )
     assert "95 % interval of the mean" in again.stdout
 
     other = run_lamina(*train, "--seeds", "3", "--batch-size", "7")
     assert other.returncode == 2
-    assert other.stderr.splitlines()[-1] == (
-        "lamina: The run runs/first-seed5 already exists, with other settings: recipe.batch_size is 16, not 7. "
-        "Choose another name, or delete that folder."
+    assert (
+        other.stderr.splitlines()[-1]
+        == "lamina: The run runs/first-seed5 already exists, with other settings: recipe.batch_size"
+        " is 16, not 7. Choose another name, or delete that folder."
     )
 
 
@@ -106,7 +120,8 @@ def other_loss(logits, targets):
 
 
 @pytest.mark.parametrize(
-    ("net", "parts"), [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))]
+    ("net", "parts"),
+    [(NET, NO_PARTS), (small_module, Parts(loss=own_loss, metrics={"own": own_loss}))],
 )
 def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path, net, parts):
     train = partial(iter_seeds, net, DATA, RECIPE, seeds=2, runs_dir=tmp_path, parts=parts)
@@ -122,7 +137,9 @@ def test_after_an_interruption_the_rest_is_trained_to_the_same_weights(tmp_path,
     assert [event.epoch for event in again if isinstance(event, Epoch)] == [2]
     assert again[-1].scores == straight.scores
     for one, other in zip(straight.runs, again[-1].runs, strict=True):
-        first, second = (load_run(path).folder.history.epochs()[-1]["weights"] for path in (one.run, other.run))
+        first, second = (
+            load_run(path).folder.history.epochs()[-1]["weights"] for path in (one.run, other.run)
+        )
         assert first == second
 
 
@@ -132,11 +149,17 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
     larger = replace(module, net=lambda *_: larger_module())
     parts, other_parts = Parts(loss=own_loss), Parts(loss=other_loss)
     described = f"{__name__}.own_loss, not {__name__}.other_loss"
-    for number, (first, second, difference) in enumerate([
-        ((module, RECIPE, parts), (module, RECIPE, other_parts), f"parts.loss is {described}"),
-        ((module, RECIPE, NO_PARTS), (larger, RECIPE, NO_PARTS), r"parameters is \d+, not \d+"),
-        ((NET, RECIPE, NO_PARTS), (NET[:1] + NET[2:], RECIPE, NO_PARTS), r"net, layer 2 is Linear\(4\), not –; .*"),
-    ]):  # fmt: skip
+    for number, (first, second, difference) in enumerate(
+        [
+            ((module, RECIPE, parts), (module, RECIPE, other_parts), f"parts.loss is {described}"),
+            ((module, RECIPE, NO_PARTS), (larger, RECIPE, NO_PARTS), r"parameters is \d+, not \d+"),
+            (
+                (NET, RECIPE, NO_PARTS),
+                (NET[:1] + NET[2:], RECIPE, NO_PARTS),
+                r"net, layer 2 is Linear\(4\), not –; .*",
+            ),
+        ]
+    ):
 
         def begin(net, recipe, parts, name=f"s{number}"):
             return list(train(net, DATA, recipe, parts=parts, name=name))
@@ -144,7 +167,8 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
         begun = begin(*first)
         assert begin(*first)[-1] == begun[-1]
         with pytest.raises(
-            LaminaError, match=rf"-seed7 already exists, with other settings: {difference}\. Choose another"
+            LaminaError,
+            match=rf"-seed7 already exists, with other settings: {difference}\. Choose another",
         ):
             begin(*second)
 
@@ -152,7 +176,9 @@ def test_scores_of_another_experiment_are_never_taken(tmp_path):
 def test_with_other_metrics_it_is_the_same_experiment(tmp_path):
     train = partial(iter_seeds, NET, DATA, RECIPE, seeds=1, name="s", runs_dir=tmp_path)
     *_, first = train()
-    assert [event for event in train(parts=Parts(metrics=[other_loss])) if isinstance(event, Epoch)] == []
+    assert [
+        event for event in train(parts=Parts(metrics=[other_loss])) if isinstance(event, Epoch)
+    ] == []
     *_, again = train(parts=Parts(metrics=[other_loss]))
     assert again.scores == first.scores
 
@@ -174,7 +200,9 @@ def test_a_module_of_ones_own_is_made_again_for_each_seed(tmp_path):
     assert len(last.scores) == 2
     first, second = (module[1].weight for module in made)
     assert not first.equal(second)
-    with pytest.raises(LaminaError, match=r"same weights for every seed.* lambda: Sequential\(…\)\.$"):
+    with pytest.raises(
+        LaminaError, match=r"same weights for every seed.* lambda: Sequential\(…\)\.$"
+    ):
         next(iter_seeds(made[0], DATA, RECIPE, seeds=2, runs_dir=tmp_path))
 
 
@@ -183,12 +211,16 @@ def test_a_run_without_a_score_leaves_no_mean():
     found = Seeds(runs, None, None)
     assert json.loads(json.dumps(found.to_json()))["scores"] == [0.5, None]
     assert str(found).splitlines() == [
-        "seed 0: test accuracy 50.00 % (a)", "seed 1: no score (b)", "no mean, because these seeds have no score: 1"
-    ]  # fmt: skip
+        "seed 0: test accuracy 50.00 % (a)",
+        "seed 1: no score (b)",
+        "no mean, because these seeds have no score: 1",
+    ]
 
 
 def test_seeds_need_images_to_be_scored_on_and_arguments_that_exist(tmp_path):
-    with pytest.raises(LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"):
+    with pytest.raises(
+        LaminaError, match=r"^pets has no val or test split to score the runs on\. Draw one with"
+    ):
         next(iter_seeds(NET, replace(DATA, test=None), RECIPE, seeds=2, runs_dir=tmp_path))
     with pytest.raises(LaminaError, match=r"^iter_seeds: unknown argument 'loss'"):
         iter_seeds(NET, DATA, RECIPE, seeds=2, loss=own_loss)
@@ -197,13 +229,19 @@ def test_seeds_need_images_to_be_scored_on_and_arguments_that_exist(tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("train --seeds 3", "--seeds requires a net, because lamina might choose a different net for each seed. "
-         "Add NET, as in lamina train cnn-s --seeds 3."),
-        ("train mlp --seeds 3 --time 5s", "--seeds cannot be used with --time, because the number of epochs "
-         "would differ between runs. Use --epochs instead of --time."),
+        (
+            "train --seeds 3",
+            "--seeds requires a net, because lamina might choose a different net for each seed. "
+            "Add NET, as in lamina train cnn-s --seeds 3.",
+        ),
+        (
+            "train mlp --seeds 3 --time 5s",
+            "--seeds cannot be used with --time, because the number of epochs "
+            "would differ between runs. Use --epochs instead of --time.",
+        ),
         ("train mlp --data nowhere --seeds 0", "seeds is 0; it must be at least 1. Use seeds=3."),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_go_with_seeds(workplace, capsys, command, message):
     assert main(command.split()) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"lamina: {message}"

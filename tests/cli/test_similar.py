@@ -30,7 +30,9 @@ def trained(tmp_path_factory, image_set):
 def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
     """The input of the last layer, seen by a hook on the model itself, which nothing folds."""
     model, found = load_run(run).load_model(), []
-    last = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)][-1]
+    last = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)][
+        -1
+    ]
     with watch(model, [last], lambda _, given, __: found.append(given)), torch.no_grad():
         model(torch.from_numpy(np.array(pixels)))
     return found[0].numpy()
@@ -38,20 +40,29 @@ def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
 
 def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image_set):
     images = [image_set / "test/dark/0.png", image_set / "train/bright/7.png"]
-    done = run_process("similar", trained, *images, "--top", "3", "--json", "--output", "similar.png")
+    done = run_process(
+        "similar", trained, *images, "--top", "3", "--json", "--output", "similar.png"
+    )
     assert done.returncode == 0, done.stderr
     train = load_data(image_set).train
     pixels = np.stack([np.asarray(Image.open(image)) for image in images])
-    reference = NearestNeighbors(n_neighbors=3, metric="cosine").fit(compute_features(trained, train.pixels))
+    reference = NearestNeighbors(n_neighbors=3, metric="cosine").fit(
+        compute_features(trained, train.pixels)
+    )
     distances, rows = reference.kneighbors(compute_features(trained, pixels))
-    for event, image, own_distances, own_rows in zip(events(done.stdout), images, distances, rows, strict=True):
+    for event, image, own_distances, own_rows in zip(
+        events(done.stdout), images, distances, rows, strict=True
+    ):
         assert (event["event"], event["image"]) == ("similar", str(image))
         similarities = [one["similarity"] for one in event["similar"]]
         assert similarities == pytest.approx(1 - own_distances, abs=2e-3)
         assert similarities == sorted(similarities, reverse=True)
         for one, row in zip(event["similar"], own_rows, strict=True):
-            assert one["target"] == train.target_names[train.targets[train.names.index(one["image"])]]
-            assert one["image"] == train.names[row] or one["similarity"] > 0.99  # among many that are almost equal
+            assert (
+                one["target"] == train.target_names[train.targets[train.names.index(one["image"])]]
+            )
+            # among many that are almost equal
+            assert one["image"] == train.names[row] or one["similarity"] > 0.99
     assert events(done.stdout)[1]["similar"][0]["image"] == "train/bright/7.png"
     with Image.open("similar.png") as sheet:
         assert sheet.height > 2 * 96
@@ -60,9 +71,14 @@ def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, image_set):
     (workplace / "text.png").write_text("no image")
-    done = run_lamina("similar", trained, "text.png", "none*.png", image_set / "test/dark/1.png", "--top", "100")
+    done = run_lamina(
+        "similar", trained, "text.png", "none*.png", image_set / "test/dark/1.png", "--top", "100"
+    )
     assert done.returncode == 2
-    assert "lamina: text.png: not a readable image" in done.stderr or "lamina: text.png: " in done.stderr
+    assert (
+        "lamina: text.png: not a readable image" in done.stderr
+        or "lamina: text.png: " in done.stderr
+    )
     assert "lamina: none*.png: no image matches this pattern\n" in done.stderr
     head, *lines = done.stdout.splitlines()
     assert head == "image\ttraining image\ttarget\tsimilarity"
@@ -72,10 +88,15 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, 
 
 def test_images_of_other_data_are_not_called_training_images(trained, workplace, image_set):
     write_images(workplace / "others", 20, seed=5)
-    done = run_lamina("similar", trained, image_set / "test/dark/1.png", "--data", "others", "--top", "1")
+    done = run_lamina(
+        "similar", trained, image_set / "test/dark/1.png", "--data", "others", "--top", "1"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "image\timage of others\ttarget\tsimilarity"
-    assert "warning: others is not, or no longer, the data set that the run was trained on\n" in done.stderr
+    assert (
+        "warning: others is not, or no longer, the data set that the run was trained on\n"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +118,12 @@ def test_features_are_saved_with_names_splits_and_targets(trained, workplace, im
     assert done.returncode == 0, done.stderr
     data = load_data(image_set)
     images = sum(map(len, data.splits.values()))
-    assert events(done.stdout)[-1] == {"event": "embedded", "file": "features.npz", "images": images, "features": 7}
+    assert events(done.stdout)[-1] == {
+        "event": "embedded",
+        "file": "features.npz",
+        "images": images,
+        "features": 7,
+    }
     with np.load("features.npz", allow_pickle=False) as arrays:
         found = dict(arrays)
     assert {name: (array.dtype.kind, array.shape) for name, array in found.items()} == {
@@ -112,7 +138,9 @@ def test_features_are_saved_with_names_splits_and_targets(trained, workplace, im
         of_split = found["splits"] == split
         assert found["names"][of_split].tolist() == list(one.names)
         np.testing.assert_array_equal(found["targets"][of_split], one.targets)
-        np.testing.assert_allclose(found["features"][of_split], compute_features(trained, one.pixels), atol=1e-4)
+        np.testing.assert_allclose(
+            found["features"][of_split], compute_features(trained, one.pixels), atol=1e-4
+        )
 
 
 def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace):
@@ -137,7 +165,18 @@ def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace
 
 def test_all_features_are_saved_however_many(workplace, image_set):
     """Similar images are found by fewer, so that memory is bounded."""
-    words = ("train", "Flatten(), Output()", "--data", image_set, "--size", "40", "--epochs", "1", "--name", "wide")
+    words = (
+        "train",
+        "Flatten(), Output()",
+        "--data",
+        image_set,
+        "--size",
+        "40",
+        "--epochs",
+        "1",
+        "--name",
+        "wide",
+    )
     assert run_lamina(*words).returncode == 0
     done = run_lamina("embed", image_set, "wide", "--output", "features.npz")
     assert done.returncode == 0, done.stderr
@@ -145,13 +184,18 @@ def test_all_features_are_saved_however_many(workplace, image_set):
     expected = (data.train.pixels.astype(float) - record.mean) / record.std
     with np.load("features.npz") as arrays:
         own = arrays["features"][arrays["splits"] == "train"]
-    np.testing.assert_allclose(np.sort(own), np.sort(expected.reshape(len(expected), -1)), atol=1e-3)
+    np.testing.assert_allclose(
+        np.sort(own), np.sort(expected.reshape(len(expected), -1)), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("features.csv", "--output is features.csv; it must end in .npz. Use --output features.npz."),
+        (
+            "features.csv",
+            "--output is features.csv; it must end in .npz. Use --output features.npz.",
+        ),
         ("none/features.npz", "but the folder none does not exist"),
     ],
 )

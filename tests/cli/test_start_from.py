@@ -1,4 +1,4 @@
-"""``lamina train --start-from RUN --data MORE``: train further on more images, and compare both models."""
+"""``lamina train --start-from RUN --data MORE``: train on more images, compare both models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from lamina import load_run
 
 @pytest.fixture
 def first(workplace, image_set):
-    trained = run_lamina("train", "mlp", "--data", image_set, "--epochs", "4", "--name", "first", "--device", "cpu")
+    trained = run_lamina(
+        "train", "mlp", "--data", image_set, "--epochs", "4", "--name", "first", "--device", "cpu"
+    )
     assert trained.returncode == 0, trained.stderr
     return workplace / "runs" / "first"
 
@@ -22,17 +24,39 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
     for split, count, seed in (("train", 40, 8), ("test", 10, 9)):
         write_images(more / split, count, seed=seed)
         (more / split / "dark").rename(more / split / "night")
-    words = ("train", "--start-from", first, "--data", more, "--name", "second", "--device", "cpu", "--json")
+    words = (
+        "train",
+        "--start-from",
+        first,
+        "--data",
+        more,
+        "--name",
+        "second",
+        "--device",
+        "cpu",
+        "--json",
+    )
     trained = run_lamina(*words)
     assert trained.returncode == 0, trained.stderr
     assert "outputs kept: bright; initialized: night" in trained.stderr
     *_, compared = events(trained.stdout)
-    assert (compared["event"], compared["images"], compared["unknown"], compared["trained"]) == ("compared", 10, 10, 0)
+    assert (compared["event"], compared["images"], compared["unknown"], compared["trained"]) == (
+        "compared",
+        10,
+        10,
+        0,
+    )
     assert compared["before"] > 0.8
-    assert compared["interval"]["low"] <= compared["after"] - compared["before"] <= compared["interval"]["high"]
+    assert (
+        compared["interval"]["low"]
+        <= compared["after"] - compared["before"]
+        <= compared["interval"]["high"]
+    )
     again = run_lamina("reproduce", "runs/second")
     assert again.returncode == 0, again.stderr
-    told = run_lamina("train", "--start-from", "first", "--data", image_set, "--epochs", "2", "--device", "cpu")
+    told = run_lamina(
+        "train", "--start-from", "first", "--data", image_set, "--epochs", "2", "--device", "cpu"
+    )
     assert told.returncode == 0, told.stderr
     assert "on the same 20 test images" in told.stdout
     assert ": accuracy before " in told.stdout
@@ -46,30 +70,59 @@ def test_images_of_the_first_run_of_a_chain_are_known(first, tmp_path, image_set
             for place, file in enumerate(sorted((image_set / "train" / "bright").iterdir())[:4]):
                 shutil.copy(file, more / "test" / "bright" / f"old-{place}.png")
         before = "first" if name == "second" else "second"
-        words = ("--start-from", before, "--data", more, "--name", name, "--epochs", "1", "--device", "cpu")
+        words = (
+            "--start-from",
+            before,
+            "--data",
+            more,
+            "--name",
+            name,
+            "--epochs",
+            "1",
+            "--device",
+            "cpu",
+        )
         trained = run_lamina("train", *words)
         assert trained.returncode == 0, trained.stderr
     assert "on the same 20 test images; left out: 4 that it was trained on" in trained.stdout
     told = run_lamina("evaluate", "third")
-    assert "warning: 4 of the 24 images are also among the training images, or of a run that it started" in told.stderr
+    assert (
+        "warning: 4 of the 24 images are also among the training images, or of a run that it"
+        " started" in told.stderr
+    )
     assert len(load_run("third").record.started_from.trained_on) == 2
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--seeds", "2"), "--start-from uses the net, weights and recipe of one run. Leave out --seeds"),
+        (
+            ("--seeds", "2"),
+            "--start-from uses the net, weights and recipe of one run. Leave out --seeds",
+        ),
         (("mlp",), "--start-from trains the net of runs/first, mlp. Leave out mlp."),
         (
             ("--size", "20"),
-            "--size is 20, but runs/first was trained on images of 12×12 px, which further training keeps.",
+            (
+                "--size is 20, but runs/first was trained on images of 12×12 px, which further"
+                " training keeps."
+            ),
         ),
-        (("--normalization", "channel"), "normalization is 'channel', but runs/first was trained with 'unit', which"),
+        (
+            ("--normalization", "channel"),
+            "normalization is 'channel', but runs/first was trained with 'unit', which",
+        ),
         (
             ("--head", "fitted"),
-            "head is 'fitted', but runs/first was trained with 'random', which further training keeps.",
+            (
+                "head is 'fitted', but runs/first was trained with 'random', which further training"
+                " keeps."
+            ),
         ),
-        (("--no-pretrained",), "--start-from uses the weights of a run, but --no-pretrained asks for none."),
+        (
+            ("--no-pretrained",),
+            "--start-from uses the weights of a run, but --no-pretrained asks for none.",
+        ),
     ],
 )
 def test_what_a_run_fixes_is_refused(first, image_set, words, message):
@@ -83,12 +136,17 @@ def test_the_weights_of_a_run_are_not_an_option_of_timm(first, image_set, net):
     for weights in (first / "model.safetensors", first):
         told = run_lamina("train", net, "--weights", weights, "--data", image_set)
         assert told.returncode == 2
-        assert told.stderr.endswith(f"the weights of a run. Use lamina train --start-from {first}.\n")
+        assert told.stderr.endswith(
+            f"the weights of a run. Use lamina train --start-from {first}.\n"
+        )
 
 
 def test_the_run_before_stays_as_it_is(first, image_set):
     before = {file: file.read_bytes() for file in first.iterdir() if file.is_file()}
-    assert run_lamina("train", "--start-from", first, "--data", image_set, "--epochs", "1").returncode == 0
+    assert (
+        run_lamina("train", "--start-from", first, "--data", image_set, "--epochs", "1").returncode
+        == 0
+    )
     assert {file: file.read_bytes() for file in first.iterdir() if file.is_file()} == before
     assert load_run("first").record.started_from is None
 
@@ -103,9 +161,16 @@ def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     trained = run_lamina("train", "--start-from", "first", *words, "second")
     assert trained.returncode == 0, trained.stderr
     first, second = load_run("first"), load_run("second")
-    assert second.record.data.preparation.labels_from == first.record.data.preparation.labels_from != ()
+    assert (
+        second.record.data.preparation.labels_from
+        == first.record.data.preparation.labels_from
+        != ()
+    )
     assert "1 label corrected" in trained.stderr
     other = write_images(workplace / "more" / "train", 20, seed=5).parent
     write_images(other / "test", 10, seed=6)
-    assert run_lamina("train", "--start-from", "first", *words, "third", "--data", other).returncode == 0
+    assert (
+        run_lamina("train", "--start-from", "first", *words, "third", "--data", other).returncode
+        == 0
+    )
     assert not load_run("third").record.data.preparation.labels_from

@@ -27,7 +27,18 @@ HEADLINES = {
 }
 KINDS = ("single-label", "multi-label", "binary", "regression")
 ATTRIBUTES = ("large", "outlined", "striped", "warm")
-SHAPES = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
+SHAPES = (
+    "arrow",
+    "circle",
+    "crescent",
+    "cross",
+    "drop",
+    "heart",
+    "pentagon",
+    "square",
+    "star",
+    "triangle",
+)
 POSE = ("angle_radians", "size_fraction")
 
 
@@ -46,9 +57,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
     folder = tmp_path_factory.mktemp("runs")
     for kind, name in SETS.items():
         done = run_lamina(
-            "train", NET, "--data", name, "--epochs", "2", "--name", kind, "--runs-dir", folder, "--json",
+            "train",
+            NET,
+            "--data",
+            name,
+            "--epochs",
+            "2",
+            "--name",
+            kind,
+            "--runs-dir",
+            folder,
+            "--json",
             LAMINA_CACHE=str(shared_cache),
-        )  # fmt: skip
+        )
         assert done.returncode == 0, done.stderr
         *_, result = events(done.stdout)
         assert f"test_{HEADLINES[kind]}" in result
@@ -56,7 +77,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> dict[s
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         data = is_warm(load_data("shapes-attributes"))
     net = Net(Flatten(), Linear(20), ReLU(), Output())
-    start_run(net, data, Recipe(epochs=2), device="cpu", runs_dir=folder, name="binary").train(progress=False)
+    start_run(net, data, Recipe(epochs=2), device="cpu", runs_dir=folder, name="binary").train(
+        progress=False
+    )
     return {kind: folder / kind for kind in KINDS}
 
 
@@ -112,7 +135,9 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
         assert row[0] == str(folder / "a.png")
         cells[kind] = (head[1:], row[1:])
     assert cells["single-label"][0] == ["predicted"]
-    assert [part.split()[0] in SHAPES for part in cells["single-label"][1][0].split(", ")] == [True] * 3
+    assert [part.split()[0] in SHAPES for part in cells["single-label"][1][0].split(", ")] == [
+        True
+    ] * 3
     assert cells["multi-label"][0] == ["predicted"]
     assert cells["binary"][0] == ["is it warm?"]
     predicted, share, percent = cells["binary"][1][0].split()
@@ -122,11 +147,17 @@ def test_people_get_classes_labels_yes_or_no_and_numbers(runs, folder):
     assert all(np.isfinite(float(cell)) for cell in cells["regression"][1])
 
 
-def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(runs, printed, folder):
+def test_labels_are_shown_where_they_are_likelier_than_not_or_as_many_as_are_asked_for(
+    runs, printed, folder
+):
     shown = run_lamina("predict", runs["multi-label"], folder).stdout.splitlines()[1:]
-    probabilities = [event["probabilities"] for event in printed["multi-label"] if "predicted" in event]
+    probabilities = [
+        event["probabilities"] for event in printed["multi-label"] if "predicted" in event
+    ]
     for line, named in zip(shown, probabilities, strict=True):
-        expected = sorted((name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True)
+        expected = sorted(
+            (name for name in named if named[name] > 0.5), key=named.__getitem__, reverse=True
+        )
         cell = line.split("\t")[1]
         assert [part.split()[0] for part in cell.split(", ")] == (expected or ["none"])
     two = run_lamina("predict", runs["multi-label"], folder, "--top", "2").stdout.splitlines()[1:]
@@ -139,7 +170,11 @@ def test_json_lines_hold_the_prediction_and_all_probabilities(printed, folder, k
     assert [event["image"] for event in printed[kind]] == [
         str(folder / name) for name in ("a.png", "below/b.png", "broken.png", "c.png")
     ]
-    assert printed[kind][2] == {"event": "problem", "image": str(folder / "broken.png"), "reason": "not an image"}
+    assert printed[kind][2] == {
+        "event": "problem",
+        "image": str(folder / "broken.png"),
+        "reason": "not an image",
+    }
     names = {"single-label": SHAPES, "multi-label": ATTRIBUTES, "binary": ("no", "yes")}
     fields = {"event", "image", "predicted"} | ({"question"} if kind == "binary" else set())
     if kind == "regression":
@@ -149,7 +184,9 @@ def test_json_lines_hold_the_prediction_and_all_probabilities(printed, folder, k
     assert set(first) == fields | {"probabilities"}
     assert tuple(first["probabilities"]) == names[kind]
     if kind == "multi-label":
-        assert first["predicted"] == [name for name, value in first["probabilities"].items() if value > 0.5]
+        assert first["predicted"] == [
+            name for name, value in first["probabilities"].items() if value > 0.5
+        ]
     else:
         assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-5)
         assert first["predicted"] == max(first["probabilities"], key=first["probabilities"].get)
@@ -164,9 +201,12 @@ HEADS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix"), [*((kind, "csv") for kind in KINDS), ("multi-label", "tsv"), ("regression", "jsonl")]
+    ("kind", "suffix"),
+    [*((kind, "csv") for kind in KINDS), ("multi-label", "tsv"), ("regression", "jsonl")],
 )
-def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, folder, workplace, kind, suffix):
+def test_a_file_of_predictions_holds_what_the_json_lines_hold(
+    runs, printed, folder, workplace, kind, suffix
+):
     file = workplace / f"predictions.{suffix}"
     done = run_lamina("predict", runs[kind], folder, "--output", file)
     assert done.returncode == 2
@@ -187,36 +227,58 @@ def test_a_file_of_predictions_holds_what_the_json_lines_hold(runs, printed, fol
         figures = event["predicted"] if kind == "regression" else event["probabilities"]
         assert [float(cell) for cell in row[-1 - len(figures) : -1]] == list(figures.values())
         if kind != "regression":
-            assert row[1] == (";".join(event["predicted"]) if kind == "multi-label" else event["predicted"])
+            assert row[1] == (
+                ";".join(event["predicted"]) if kind == "multi-label" else event["predicted"]
+            )
         assert row[-1] == ""
 
 
 def test_numbers_leave_out_what_a_nets_recipe_has_for_classes(workplace):
-    """cnn-s is trained with label smoothing and mirrored images, of which numbers have none and want none."""
+    """The recipe of cnn-s has label smoothing and mirrored images, which numbers must not get."""
     write_images(workplace / "few", 10)
     names = [f"few/{shade}/{number}.png" for shade in ("bright", "dark") for number in range(10)]
-    Path("few.csv").write_text("image,angle\n" + "".join(f"{name},{len(name) / 7}\n" for name in names))
-    done = run_lamina("train", "cnn-s", "--data", "few.csv", "--epochs", "1", "--size", "32", "--name", "pose")
+    Path("few.csv").write_text(
+        "image,angle\n" + "".join(f"{name},{len(name) / 7}\n" for name in names)
+    )
+    done = run_lamina(
+        "train", "cnn-s", "--data", "few.csv", "--epochs", "1", "--size", "32", "--name", "pose"
+    )
     assert done.returncode == 0, done.stderr
-    assert "flip: off (mirroring may change the target numbers; set flip to enable it)\n" in done.stderr
+    assert (
+        "flip: off (mirroring may change the target numbers; set flip to enable it)\n"
+        in done.stderr
+    )
     recipe = json.loads((workplace / "runs/pose/run.json").read_text())["recipe"]
     assert (recipe["flip"], recipe["label_smoothing"]) == ("off", 0.0)
     asked = run_lamina("train", "cnn-s", "--data", "shapes-pose", "--label-smoothing", "0.1")
     assert asked.returncode == 2
-    assert asked.stderr.splitlines()[-1] == (
-        "lamina: label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
+    assert (
+        asked.stderr.splitlines()[-1]
+        == "lamina: label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
     )
     balanced = run_lamina("train", NET, "--data", "shapes-pose", "--class-weights")
     assert balanced.returncode == 2
-    assert balanced.stderr.splitlines()[-1] == (
-        "lamina: class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights "
-        "from the recipe."
+    assert (
+        balanced.stderr.splitlines()[-1]
+        == "lamina: class_weights is True, but the targets are numbers; only classes have weights."
+        " Remove class_weights from the recipe."
     )
 
 
 def test_a_balanced_run_is_the_same_again(workplace):
-    options = ("--data", "shapes-attributes", "--epochs", "1", "--class-weights", "--name", "balanced")
+    options = (
+        "--data",
+        "shapes-attributes",
+        "--epochs",
+        "1",
+        "--class-weights",
+        "--name",
+        "balanced",
+    )
     done = run_lamina("train", NET, *options)
     assert done.returncode == 0, done.stderr
-    assert json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["class_weights"] is True
+    assert (
+        json.loads((workplace / "runs/balanced/run.json").read_text())["recipe"]["class_weights"]
+        is True
+    )
     assert run_lamina("reproduce", "runs/balanced").returncode == 0

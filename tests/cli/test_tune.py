@@ -45,8 +45,13 @@ def words(image_set, *more):
 
 @pytest.fixture
 def data():
-    x, y = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
-    return Dataset.from_images(Images.from_arrays(x[:40], y), val=Images.from_arrays(x[40:], y, split="val"))
+    x, y = (
+        np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8),
+        np.arange(40) % 2,
+    )
+    return Dataset.from_images(
+        Images.from_arrays(x[:40], y), val=Images.from_arrays(x[40:], y, split="val")
+    )
 
 
 @pytest.fixture
@@ -72,7 +77,9 @@ def make_stale(folder: Path) -> None:
         database.execute("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')")
 
 
-def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, image_set, few_finals):
+def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
+    workplace, image_set, few_finals
+):
     done = run_lamina(*words(image_set, "--trials", "2"))
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)
@@ -82,7 +89,10 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, im
     assert {one["trial"] for one in tried} == {0, 1}
     for one in tried:
         run = load_run(one["run"])
-        assert one["values"] == {"lr": run.record.recipe.lr, "batch_size": run.record.recipe.batch_size}
+        assert one["values"] == {
+            "lr": run.record.recipe.lr,
+            "batch_size": run.record.recipe.batch_size,
+        }
         assert "test" not in run.outputs
     winner = last["winner"]
     assert last["best"] == winner["values"]
@@ -91,10 +101,15 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, im
     assert [run.record.recipe.seed for run in runs] == [1, 2]
     assert last["test"] == pytest.approx(np.mean([run.report.score.value for run in runs]))
     assert all(run.report.split == "test" for run in runs)
-    accuracy = [float((one.logits.argmax(1) == one.targets).mean()) for one in (run.outputs["val"] for run in runs)]
+    accuracy = [
+        float((one.logits.argmax(1) == one.targets).mean())
+        for one in (run.outputs["val"] for run in runs)
+    ]
     assert winner["scores"] == pytest.approx(accuracy)
     assert last["val"] == pytest.approx(np.mean(accuracy))
-    assert last["luck"] == (pytest.approx(winner["search_score"] - np.mean(accuracy)) if winner["values"] else None)
+    assert last["luck"] == (
+        pytest.approx(winner["search_score"] - np.mean(accuracy)) if winner["values"] else None
+    )
     assert all(np.mean(one["scores"]) <= np.mean(accuracy) for one in last["finalists"])
     for path in Path("runs/study").glob("final-trial-*"):
         assert ("test" in load_run(path).outputs) == path.name.startswith(f"final-{named}-")
@@ -116,15 +131,22 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(workplace, im
     assert (more.returncode, "has ended with 2 trials" in more.stderr) == (2, True), more.stderr
 
 
-def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(workplace, image_set, few_finals):
-    call = [one.replace("lr=1e-4", "lr=1e-7") for one in words(image_set, "--trials", "6", "--epochs", "9")]
+def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(
+    workplace, image_set, few_finals
+):
+    call = [
+        one.replace("lr=1e-4", "lr=1e-7")
+        for one in words(image_set, "--trials", "6", "--epochs", "9")
+    ]
     done = run_lamina(*call)
     assert done.returncode == 0, done.stderr
     found = events(done.stdout)
     tried = [one for one in found if one["event"] == "tried"]
     stopped = [one for one in tried if one["end"].startswith("stopped after epoch")]
     assert stopped
-    assert {one["end"].split(",")[0] for one in stopped} <= {f"stopped after epoch {epoch}" for epoch in (1, 2, 3, 4)}
+    assert {one["end"].split(",")[0] for one in stopped} <= {
+        f"stopped after epoch {epoch}" for epoch in (1, 2, 3, 4)
+    }
     finished = {one["trial"] for one in tried if one["end"] == "finished"}
     assert len(finished) >= 2
     path = next(one["run"] for one in stopped if one["trial"] not in finished)
@@ -140,7 +162,8 @@ def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(workpla
 )
 def test_trials_are_compared_after_a_ninth_and_a_third_of_the_epochs(tmp_path, data, epochs, rungs):
     search, trials = open_search(tmp_path / "study", data, epochs=epochs)
-    for worse in (0.9, 0.5):  # from this score, the trial falls behind the first one at its last rung
+    # from this score, the trial falls behind the first one at its last rung
+    for worse in (0.9, 0.5):
         found = []
         trial = trials.take()
         search.make(trial)
@@ -160,7 +183,9 @@ def test_trials_are_compared_after_a_ninth_and_a_third_of_the_epochs(tmp_path, d
 def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, image_set, few_finals):
     call = words(image_set, "--trials", "2", "--epochs", "6")
     cut = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("tune_quickly.py")), *call], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(Path(__file__).with_name("tune_quickly.py")), *call],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for line in cut.stdout:
         if '"epoch": 3' in line:
@@ -186,7 +211,8 @@ def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, monkeypat
     for event in iter_search(search, trials):
         if isinstance(event, Epoch) and not any(isinstance(one, Epoch) for one in seen):
             make_stale(trials.folder)
-            monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 0)  # its own next one is in ten seconds
+            # its own next one is in ten seconds
+            monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 0)
             trials.recover()
             assert others.take().number == 0
         seen.append(event)
@@ -231,13 +257,17 @@ def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
         next(one for one in events if isinstance(one, Epoch))
     with lock_folder(trials.folder / "trial-0"):
         waiting = next(
-            one for one in iter_search(search, trials) if isinstance(one, Decision) and one.what == "waiting"
+            one
+            for one in iter_search(search, trials)
+            if isinstance(one, Decision) and one.what == "waiting"
         )
     assert "is being trained by" in waiting.reason
     assert [one.state.name for one in trials.read()] == ["WAITING"]
 
     def net(trial):
-        return Net(Flatten(), Linear(trial.suggest_int("width", 1, 2)), Conv2d(4, kernel_size=3), Output())
+        return Net(
+            Flatten(), Linear(trial.suggest_int("width", 1, 2)), Conv2d(4, kernel_size=3), Output()
+        )
 
     search = replace(search, net=net)
     shutil.rmtree(trials.folder / "trial-0")
@@ -284,9 +314,20 @@ def test_two_leaders_cannot_share_a_study(workplace, image_set, tmp_path, data):
 
 def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
     done = run_lamina(
-        "tune", "Flatten(), Linear(width), ReLU(), Output()", "--data", image_set, "--net-over", "width=2..6",
-        "--epochs", "1", "--trials", "2", "--name", "a?{b}", "--json",
-    )  # fmt: skip
+        "tune",
+        "Flatten(), Linear(width), ReLU(), Output()",
+        "--data",
+        image_set,
+        "--net-over",
+        "width=2..6",
+        "--epochs",
+        "1",
+        "--trials",
+        "2",
+        "--name",
+        "a?{b}",
+        "--json",
+    )
     assert done.returncode == 0, done.stderr
     last = events(done.stdout)[-1]
     assert last["comparison"] is None
@@ -313,7 +354,9 @@ def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
             return Net(Flatten(), Linear(trial.suggest_int("width", 2, 8)), ReLU(), Output())
         return Net(Flatten(), Output())
 
-    study = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    study = tune(
+        net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False
+    )
     assert study.result.winner.values.keys() in ({"is_deep"}, {"is_deep", "width"})
     assert study.result.test_scores == ()
     assert study.result.comparison is None  # val has chosen the winner
@@ -344,13 +387,22 @@ def test_wrong_arguments_in_python(tmp_path, data, given, message):
         (("tune", NET), "There is nothing to search."),
         (("tune", NET, "--over", "lr"), "--over 'lr' is not a name with a range."),
         (("tune", NET, "--over", "=1..2"), "--over '=1..2' is not a name with a range."),
-        (("tune", NET, "--over", "lr=0.1..0.2", "--storage", "mysql://a:secret@b/c"), "not the URL of a PostgreSQL"),
+        (
+            ("tune", NET, "--over", "lr=0.1..0.2", "--storage", "mysql://a:secret@b/c"),
+            "not the URL of a PostgreSQL",
+        ),
         (("tune", "--join", "nothing", "--name", "one"), "choose one by URL#NAME"),
         (("tune", NET, "--over", "lr=0.1..0.2", "lr=0.1..0.3"), "two ranges for lr"),
-        (("tune", NET, "--over", "batch-size=4,8", "--batch-size", "4"), "batch_size is both given and searched."),
+        (
+            ("tune", NET, "--over", "batch-size=4,8", "--batch-size", "4"),
+            "batch_size is both given and searched.",
+        ),
         (("tune", NET, "--over", "lr=0.1..0.2", "--lr", "0.1"), "lr is both given and searched."),
         (("tune", NET, "--over", "lr=0.1..0.2", "--trials", "1"), "a search needs at least 2"),
-        (("tune", NET, "--over", "lr=0.1..0.2", "--trials", "4", "--time", "1m"), "Use only one of them."),
+        (
+            ("tune", NET, "--over", "lr=0.1..0.2", "--trials", "4", "--time", "1m"),
+            "Use only one of them.",
+        ),
         (("tune", "--join", "nothing"), "There is no study nothing."),
         (("tune", "--join", "nothing", "--epochs", "3"), "--join continues a study"),
         (
@@ -378,9 +430,15 @@ def test_what_cannot_be_searched_is_refused(workplace, image_set, given, message
         ({"larning": "1..3"}, "larning is not a setting of a recipe."),
         ({"lr": "0.1"}, "lr has only one value to try"),
         ({"batch_size": "50,50"}, "batch_size has only one value to try"),
-        ({"lr": "0.1..1e-3:Log"}, "is neither a range nor a list. Use a range, as in lr=LOW..HIGH or lr=LOW..HIGH:log"),
+        (
+            {"lr": "0.1..1e-3:Log"},
+            "is neither a range nor a list. Use a range, as in lr=LOW..HIGH or lr=LOW..HIGH:log",
+        ),
         ({"lr": "0.1..0.2,0.5"}, "whose ends are not both numbers"),
-        ({"batch-size": "50,100"}, "batch-size is not a setting of a recipe. Did you mean batch_size?"),
+        (
+            {"batch-size": "50,100"},
+            "batch-size is not a setting of a recipe. Did you mean batch_size?",
+        ),
         ({"momentum": "0..3"}, "momentum"),
         ({"dropout": "0,0.5"}, "Dropout"),  # the net has no such layer
         ({"translate_px": "1,8"}, "translate_px"),
@@ -400,8 +458,14 @@ def test_invalid_sizes_are_refused():
 
 
 def test_passwords_are_hidden():
-    assert hide_password("--storage=postgresql://me:a@b/c@host/db") == "--storage=postgresql://me:***@host/db"
-    assert hide_password("postgresql://host/db?user=a&password=b&x=1") == "postgresql://host/db?user=a&password=***&x=1"
+    assert (
+        hide_password("--storage=postgresql://me:a@b/c@host/db")
+        == "--storage=postgresql://me:***@host/db"
+    )
+    assert (
+        hide_password("postgresql://host/db?user=a&password=b&x=1")
+        == "postgresql://host/db?user=a&password=***&x=1"
+    )
 
 
 def test_ranges_are_parsed():
@@ -409,8 +473,9 @@ def test_ranges_are_parsed():
     assert parse_range("epochs", "2..9", is_whole=True) == Span(2, 9, True)
     assert parse_range("class_weights", "true,false") == (True, False)
     assert parse_range("flip", "off, random") == ("off", "random")
-    assert insert_sizes("Conv2d(size, kernel_size=size), Linear(size)", {"size": 3}) == (
-        "Conv2d(3, kernel_size=3), Linear(3)"
+    assert (
+        insert_sizes("Conv2d(size, kernel_size=size), Linear(size)", {"size": 3})
+        == "Conv2d(3, kernel_size=3), Linear(3)"
     )
 
 

@@ -1,4 +1,4 @@
-"""``lamina tune``: which values are tried, that given ones are kept, and that no study takes over another's trials."""
+"""``lamina tune``: which values are tried, given values are kept, and studies stay separate."""
 
 from __future__ import annotations
 
@@ -34,8 +34,13 @@ TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
 
 @pytest.fixture
 def data():
-    x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(20) % 2
-    return Dataset.from_images(Images.from_arrays(x[:20], y), val=Images.from_arrays(x[20:], y, split="val"))
+    x, y = (
+        np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8),
+        np.arange(20) % 2,
+    )
+    return Dataset.from_images(
+        Images.from_arrays(x[:20], y), val=Images.from_arrays(x[20:], y, split="val")
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -74,15 +79,31 @@ def test_two_functions_never_share_a_study(tmp_path, data):
 
 @pytest.mark.parametrize("made", [torch.nn.Flatten(), None])
 def test_a_function_must_return_layers(tmp_path, data, made):
-    with pytest.raises(LaminaError, match=f"The function returned {type(made).__name__}, not a Net"):
-        tune(lambda trial: made, data, given={"epochs": 1}, trials=2, runs_dir=tmp_path, progress=False)
-    with pytest.raises(LaminaError, match="net is a module, Flatten, which would start with the same weights"):
+    with pytest.raises(
+        LaminaError, match=f"The function returned {type(made).__name__}, not a Net"
+    ):
+        tune(
+            lambda trial: made,
+            data,
+            given={"epochs": 1},
+            trials=2,
+            runs_dir=tmp_path,
+            progress=False,
+        )
+    with pytest.raises(
+        LaminaError, match="net is a module, Flatten, which would start with the same weights"
+    ):
         tune(torch.nn.Flatten(), data, over={"lr": "0.1..0.2"}, runs_dir=tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_search_without_a_score_can_be_continued(tmp_path, data):
-    more = {"given": {"epochs": 1, "optimizer": "sgd"}, "runs_dir": tmp_path, "name": "study", "progress": False}
+    more = {
+        "given": {"epochs": 1, "optimizer": "sgd"},
+        "runs_dir": tmp_path,
+        "name": "study",
+        "progress": False,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflow
         with pytest.raises(LaminaError, match=r"No trial has a score.*The last trial diverged: "):
@@ -120,13 +141,17 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     def net(trial):
         return Net(Flatten(), Linear(2 + trial.suggest_int("more", 0, 1)), Output())
 
-    study = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    study = tune(
+        net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False
+    )
     rows = study.trials.to_dicts()
     states = Counter(row["state"] for row in rows)
     assert (states["complete"], states.total()) == (2, 2 + states["fail"])
     assert 10 <= states["fail"] <= 20  # ten in a row end the search
     assert study.result.trials == 2
-    again = tune(net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False)
+    again = tune(
+        net, data, given={"epochs": 1}, trials=4, runs_dir=tmp_path, name="study", progress=False
+    )
     assert again.result == study.result
     assert all("has the same values" in row["error"] for row in rows if row["state"] == "fail")
 
@@ -152,7 +177,9 @@ def test_a_drawn_optimizer_has_its_usual_learning_rate_unless_one_is_given(data)
     assert search.make(FixedTrial({"optimizer": "sgd"})).recipe.lr == 0.05
 
 
-@pytest.mark.parametrize(("over", "name"), [("adam,foo", "optimizer"), ("constant,one_cycle", "schedule")])
+@pytest.mark.parametrize(
+    ("over", "name"), [("adam,foo", "optimizer"), ("constant,one_cycle", "schedule")]
+)
 def test_unknown_names_in_a_range_are_refused(data, over, name):
     with pytest.raises(LaminaError, match=f"{name}.*(foo|one_cycle)"):
         Search(NET, None, {}, {name: over}, {}, data, choose_net, "cpu").check()
@@ -162,11 +189,26 @@ def test_unknown_names_in_a_range_are_refused(data, over, name):
 def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
     search, trials = open_search(tmp_path / "study", data, seed=seed)
     search = replace(
-        search, over={"lr": "1e-4..1:log", "batch_size": "50,100", "momentum": "0.1..0.9", "epochs": "1..4"}
+        search,
+        over={
+            "lr": "1e-4..1:log",
+            "batch_size": "50,100",
+            "momentum": "0.1..0.9",
+            "epochs": "1..4",
+        },
     )
     values = draw(trials, search, 8)
     assert Counter(one["batch_size"] for one in values) == {50: 4, 100: 4}
-    assert sorted(math.floor(math.log10(one["lr"])) for one in values) == [-4, -4, -3, -3, -2, -2, -1, -1]
+    assert sorted(math.floor(math.log10(one["lr"])) for one in values) == [
+        -4,
+        -4,
+        -3,
+        -3,
+        -2,
+        -2,
+        -1,
+        -1,
+    ]
     assert Counter(one["epochs"] for one in values) == {1: 2, 2: 2, 3: 2, 4: 2}
     assert sorted(int((one["momentum"] - 0.1) / 0.1) for one in values) == list(range(8))
     others, again = open_search(tmp_path / "again", data, seed=seed)
@@ -175,7 +217,9 @@ def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
 
 def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
-    search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"})
+    search = replace(
+        search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"}
+    )
     assert search.most_trials == 27
     assert len({tuple(one.items()) for one in draw(trials, search, 27)}) == 27
     with pytest.raises(RepeatedError, match="has the same values"):
@@ -183,13 +227,17 @@ def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
 
 
 def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
-    study = tune(NET, data, over={"batch_size": "5,10"}, given={"epochs": 1}, runs_dir=tmp_path, name="study")
+    study = tune(
+        NET, data, over={"batch_size": "5,10"}, given={"epochs": 1}, runs_dir=tmp_path, name="study"
+    )
     assert study.trials["batch_size"].sort().to_list() == [5, 10]
     printed = capsys.readouterr().out
     assert "2 trials, which are all values, then finals: at most 10 trainings" in printed
     assert "settings: epochs 1, batch_size 16, optimizer adam" in printed
     assert "finals: 2 trials and the recipe, each with 2 new seeds (at most 8 trainings" in printed
-    assert re.search(r"^final: trial \d, seed 2: val accuracy .* % \(6 of 6\)$", printed, re.MULTILINE)
+    assert re.search(
+        r"^final: trial \d, seed 2: val accuracy .* % \(6 of 6\)$", printed, re.MULTILINE
+    )
 
 
 def test_values_at_a_point():
@@ -202,15 +250,26 @@ def test_values_at_a_point():
         "batch_size": 50,
         "n": 3,
     }
-    assert find_values(ranges, torch.tensor([[0.0, 0.5, 0.0]])) == {"lr": 0.01, "batch_size": 100, "n": 1}
+    assert find_values(ranges, torch.tensor([[0.0, 0.5, 0.0]])) == {
+        "lr": 0.01,
+        "batch_size": 100,
+        "n": 1,
+    }
 
 
 def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
     monkeypatch.setattr(finals, "PLANS", ((1, 2),))
-    block = re.search(r"^```python\n(.*?)^```", TUNING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
+    block = re.search(
+        r"^```python\n(.*?)^```", TUNING.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )[1]
     assert "trials=20" in block
     names: dict = {}
-    exec(block.replace("trials=20", 'trials=2, given={"epochs": 1, "batch_size": 1000}, progress=False'), names)
+    exec(
+        block.replace(
+            "trials=20", 'trials=2, given={"epochs": 1, "batch_size": 1000}, progress=False'
+        ),
+        names,
+    )
     study = names["study"]
     assert study.result.test_mean is not None
     assert load_run(study.path / "trial-0").record.data.preparation.val_fraction == 0.1
@@ -218,9 +277,15 @@ def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
 
 def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
     found = load_data(image_set, Preparation(val_fraction=0.2))
-    studies = [open_search(tmp_path / name / "study", found, seed=seed)[1] for seed, name in enumerate("ab")]
+    studies = [
+        open_search(tmp_path / name / "study", found, seed=seed)[1]
+        for seed, name in enumerate("ab")
+    ]
     joined = replace(studies[0], folder=tmp_path / "c" / "study")
-    assert sum(isinstance(event, Tried) for event in iter_joined(joined, None, choose_net, "cpu", ())) == 2
+    assert (
+        sum(isinstance(event, Tried) for event in iter_joined(joined, None, choose_net, "cpu", ()))
+        == 2
+    )
     list(iter_joined(joined, None, choose_net, "cpu", ()))  # the same study again
     before = sorted(joined.folder.iterdir())
     for other in studies[1], replace(studies[1], settings=joined.settings):
@@ -229,9 +294,14 @@ def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
     assert sorted(joined.folder.iterdir()) == before
     with pytest.raises(RunError, match="that another folder leads"):
         tune(
-            NET, found, given={"epochs": 2, "seed": 0}, over={"lr": "0.001..0.1:log"}, name="study", trials=2,
+            NET,
+            found,
+            given={"epochs": 2, "seed": 0},
+            over={"lr": "0.001..0.1:log"},
+            name="study",
+            trials=2,
             runs_dir=tmp_path / "c",
-        )  # fmt: skip
+        )
 
 
 def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
@@ -262,7 +332,10 @@ def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set
     for name in ("final.json", "winner.json"):  # as if the finals were stopped
         Path("runs/study", name).unlink()
     more = run_lamina(*call, "--trials", "3")
-    assert (more.returncode, "has ended with 2 trials, not 3. Use --trials 2." in more.stderr) == (2, True), more.stderr
+    assert (more.returncode, "has ended with 2 trials, not 3. Use --trials 2." in more.stderr) == (
+        2,
+        True,
+    ), more.stderr
     final = next(Path("runs/study").glob("final-trial-*-seed1"))
     (final / "report.json").unlink()
     resumed = run_lamina("resume", str(final))
@@ -284,40 +357,57 @@ def test_a_net_after_the_ranges_is_explained(workplace, image_set):
 
 
 def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
-    study = tune(NET, data, over={"lr": "0.1..0.2"}, given={"epochs": 1}, trials=2, runs_dir=tmp_path / "a b")
+    study = tune(
+        NET, data, over={"lr": "0.1..0.2"}, given={"epochs": 1}, trials=2, runs_dir=tmp_path / "a b"
+    )
     printed = capsys.readouterr().out
-    assert not re.search(r"^(epoch|net|device|recipe|run|diagnosis)\b", printed, re.MULTILINE), printed
+    assert not re.search(r"^(epoch|net|device|recipe|run|diagnosis)\b", printed, re.MULTILINE), (
+        printed
+    )
     assert printed.endswith(f"{study}\n")
     assert f"lamina tune --join '{study.path}' (for other cores)" in printed
 
 
 def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
     study = optuna.create_study(direction="maximize")
-    for number, (state, lr) in enumerate([("COMPLETE", 0.1), ("PRUNED", 0.01), ("COMPLETE", 0.001), ("FAIL", 0.2)]):
+    for number, (state, lr) in enumerate(
+        [("COMPLETE", 0.1), ("PRUNED", 0.01), ("COMPLETE", 0.001), ("FAIL", 0.2)]
+    ):
         trial = study.ask()
         trial.suggest_float("lr", lr, lr * 1.001, log=True)
         trial.suggest_categorical("flip", ["off", "random"])
         trial.report(0.3, 1)
-        study.tell(trial, number / 10 if state == "COMPLETE" else None, optuna.trial.TrialState[state])
+        study.tell(
+            trial, number / 10 if state == "COMPLETE" else None, optuna.trial.TrialState[state]
+        )
     diverged = study.ask()
     diverged.set_user_attr("error", "diverged")
     study.tell(diverged, 0.0)
     axes = draw_trials(study.get_trials(), "accuracy").axes[0]
     lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
     heights = [line.get_ydata() for line in lines]
-    assert [float(one[0]) for one in heights] == pytest.approx([0.5, 1, 0], abs=0.01)  # on a logarithmic axis
+    # on a logarithmic axis
+    assert [float(one[0]) for one in heights] == pytest.approx([0.5, 1, 0], abs=0.01)
     assert np.isnan(heights[0][2])  # it was stopped, and has no score
-    assert [float(one[2]) for one in heights[1:]] == [0, 1]  # the best is drawn last, over the others
+    # the best is drawn last, over the others
+    assert [float(one[2]) for one in heights[1:]] == [0, 1]
     texts = [text.get_text() for text in axes.texts]
     assert {"0.1", "0.001", "off", "random", "0.00 %", "20.00 %"} <= set(texts)
-    assert axes.get_title(loc="left").startswith("2 trials trained to the end (dark is best), 1 stopped")
+    assert axes.get_title(loc="left").startswith(
+        "2 trials trained to the end (dark is best), 1 stopped"
+    )
 
 
 def test_importances_are_found_and_drawn():
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    study.optimize(lambda trial: trial.suggest_float("lr", 0, 1) + 0.01 * trial.suggest_float("dropout", 0, 1), 40)
+    study.optimize(
+        lambda trial: trial.suggest_float("lr", 0, 1) + 0.01 * trial.suggest_float("dropout", 0, 1),
+        40,
+    )
     found = find_importances(study)
     assert sum(found.values()) == pytest.approx(1)
     assert found["lr"] > 0.8
     axes = draw_importances(found).axes[0]
-    assert [text.get_text() for text in axes.texts] == [f" {100 * found[name]:.0f} %" for name in ("dropout", "lr")]
+    assert [text.get_text() for text in axes.texts] == [
+        f" {100 * found[name]:.0f} %" for name in ("dropout", "lr")
+    ]

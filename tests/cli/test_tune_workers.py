@@ -1,4 +1,4 @@
-"""Several workers of one study: on SQLite, and on a real PostgreSQL server that is restarted while they are killed."""
+"""Several workers of one study, killed at random: on SQLite, and on a PostgreSQL that restarts."""
 
 from __future__ import annotations
 
@@ -44,21 +44,39 @@ class Server:
 
     def start(self) -> None:
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        self._run("pg_ctl", "-w", "-D", self.folder / "data", "-l", self.folder / "log", "-o", options, "start")
+        self._run(
+            "pg_ctl",
+            "-w",
+            "-D",
+            self.folder / "data",
+            "-l",
+            self.folder / "log",
+            "-o",
+            options,
+            "start",
+        )
 
     def stop(self) -> None:
         self._run("pg_ctl", "-w", "-D", self.folder / "data", "-m", "immediate", "stop")
 
     def drop_connections(self) -> None:
-        query = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-        self._run("psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lamina", "-c", query, "tunings")
+        query = (
+            "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+        )
+        self._run(
+            "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lamina", "-c", query, "tunings"
+        )
 
     def _run(self, name: str, *words: object) -> None:
         with (self.folder / "output").open("a") as output:
             subprocess.run(
-                [str(self.bin / name), *map(str, words)], check=True, user=self.user, cwd=self.folder, stdout=output,
+                [str(self.bin / name), *map(str, words)],
+                check=True,
+                user=self.user,
+                cwd=self.folder,
+                stdout=output,
                 stderr=output,
-            )  # fmt: skip
+            )
 
 
 @pytest.fixture
@@ -67,7 +85,8 @@ def server() -> Iterator[Server]:
         if os.environ.get("LAMINA_TEST_POSTGRES"):
             pytest.fail("PostgreSQL is not installed")
         pytest.skip("PostgreSQL is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="lamina-postgres-"))  # pytest's folders are closed to other users
+    # pytest's folders are closed to other users
+    folder = Path(tempfile.mkdtemp(prefix="lamina-postgres-"))
     made = Server(folder)
     yield made
     made.stop()
@@ -81,7 +100,11 @@ def begin(workplace) -> Iterator[Callable[..., subprocess.Popen]]:
 
     def start(*words: object) -> subprocess.Popen:
         call = [sys.executable, str(QUICKLY), *map(str, words), "--json"]
-        begun.append(subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True))
+        begun.append(
+            subprocess.Popen(
+                call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ, text=True
+            )
+        )
         return begun[-1]
 
     yield start
@@ -108,7 +131,8 @@ def kill_in_training(worker: subprocess.Popen) -> None:
 def check_each_trial_once(study: Study, trials: int, least: int) -> None:
     """No trial is lost, and none is trained twice."""
     rows = study.trials.to_dicts()
-    assert least <= len(rows) == trials <= least + 3  # workers that begin the last trials at once may begin one each
+    # workers that begin the last trials at once may begin one each
+    assert least <= len(rows) == trials <= least + 3
     assert {row["state"] for row in rows} <= {"complete", "pruned"}
     values = Counter((row["lr"], row["batch_size"]) for row in rows)
     assert max(values.values()) == 1
@@ -122,7 +146,10 @@ def test_a_second_process_joins_on_the_same_machine(image_set, begin):
     await_epoch(leader)
     path = Path("runs/study").resolve()
     refused = run_lamina("tune", "--join", path, "--runs-dir", "unused")
-    assert (refused.returncode, "Leave out --runs-dir." in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "Leave out --runs-dir." in refused.stderr) == (
+        2,
+        True,
+    ), refused.stderr
     other = begin("tune", "--join", path)  # with the short heartbeats of the leader
     _, messages = other.communicate()
     assert other.returncode == 0, messages
@@ -132,7 +159,19 @@ def test_a_second_process_joins_on_the_same_machine(image_set, begin):
 
 
 def test_four_workers_are_killed_and_the_server_is_down_for_ten_seconds(image_set, server, begin):
-    call = ("tune", NET, "--data", image_set, *SEARCH, "--epochs", "18", "--trials", "9", "--storage", server.url)
+    call = (
+        "tune",
+        NET,
+        "--data",
+        image_set,
+        *SEARCH,
+        "--epochs",
+        "18",
+        "--trials",
+        "9",
+        "--storage",
+        server.url,
+    )
     leader = begin(*call)
     await_epoch(leader)
     others = [begin("tune", "--join", server.url) for _ in range(3)]
@@ -156,11 +195,15 @@ def test_four_workers_are_killed_and_the_server_is_down_for_ten_seconds(image_se
     assert last["event"] == "study"
     study = Study(Path("runs/study"), server.url)
     check_each_trial_once(study, last["trials"], 9)
-    best = study.trials.filter(study.trials["state"] == "complete").sort("score").row(-1, named=True)
+    best = (
+        study.trials.filter(study.trials["state"] == "complete").sort("score").row(-1, named=True)
+    )
     repeated = run_lamina("reproduce", f"runs/study/trial-{best['trial']}")
     assert repeated.returncode == 0, repeated.stderr
     shown = run_lamina("runs", "--study", f"{server.url}#study", "--json")
-    assert [one["trial"] for one in events(shown.stdout)] == list(range(last["trials"])), shown.stderr
+    assert [one["trial"] for one in events(shown.stdout)] == list(range(last["trials"])), (
+        shown.stderr
+    )
     assert "secret" not in err + shown.stderr
     for file in Path("runs").rglob("*.*"):
         assert not file.is_file() or b"secret" not in file.read_bytes(), file

@@ -50,7 +50,7 @@ class ImageSet:
         return path
 
     def select(self, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-        """What lamina should make of a split: pixels, targets and names, in the order of the paths."""
+        """Expected pixels, targets and names of a split, in the order of the paths."""
         names = sorted(path for path in self.pixels if path.startswith(f"{split}/"))
         classes = sorted({path.split("/")[1] for path in self.pixels})
         targets = np.array([classes.index(name.split("/")[1]) for name in names])
@@ -61,7 +61,9 @@ def make_images(splits: dict[str, int], side_px: int = 8) -> ImageSet:
     random = np.random.default_rng(7)
     return ImageSet(
         {
-            f"{split}/{name}/{number:04d}.png": random.integers(0, 256, (side_px, side_px, 3), np.uint8)
+            f"{split}/{name}/{number:04d}.png": random.integers(
+                0, 256, (side_px, side_px, 3), np.uint8
+            )
             for split, count in splits.items()
             for name in ("cat", "dog", "owl")
             for number in range(count)
@@ -97,24 +99,47 @@ class Batches:
         return path
 
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 def make_batches(protocol: int = 2, per_batch: int = 10) -> Batches:
     random = np.random.default_rng(3)
     train = random.integers(0, 256, (5 * per_batch, 3, 32, 32), np.uint8)
     test = random.integers(0, 256, (per_batch, 3, 32, 32), np.uint8)
-    train_targets, test_targets = (random.permutation(np.arange(count) % 10) for count in (len(train), len(test)))
+    train_targets, test_targets = (
+        random.permutation(np.arange(count) % 10) for count in (len(train), len(test))
+    )
 
     def batch(pixels: np.ndarray, targets: np.ndarray) -> bytes:
         names = [f"image_{number}.png".encode() for number in range(len(pixels))]
-        fields = {b"data": pixels.reshape(len(pixels), -1), b"labels": targets.tolist(), b"filenames": names}
+        fields = {
+            b"data": pixels.reshape(len(pixels), -1),
+            b"labels": targets.tolist(),
+            b"filenames": names,
+        }
         return pickle.dumps(fields, protocol)
 
-    files = {"batches.meta": pickle.dumps({"label_names": list(CIFAR10_CLASSES), "num_vis": 3072}, protocol)}
+    files = {
+        "batches.meta": pickle.dumps(
+            {"label_names": list(CIFAR10_CLASSES), "num_vis": 3072}, protocol
+        )
+    }
     for number in range(5):
         rows = slice(number * per_batch, (number + 1) * per_batch)
         files[f"data_batch_{number + 1}"] = batch(train[rows], train_targets[rows])
     files["test_batch"] = batch(test, test_targets)
     files["readme.html"] = b"<html>"
-    return Batches(files, train.transpose(0, 2, 3, 1), train_targets, test.transpose(0, 2, 3, 1), test_targets)
+    return Batches(
+        files, train.transpose(0, 2, 3, 1), train_targets, test.transpose(0, 2, 3, 1), test_targets
+    )

@@ -1,6 +1,7 @@
 """The same small set of images as tables and arrays of every layout that lamina takes.
 
-Each ``write_*`` takes the images of ``image_sources`` and an empty folder, and gives the path to load.
+Each ``write_*`` takes the images of ``image_sources`` and an empty folder, and gives the path to
+load.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def json_lines(rows: Sequence[dict[str, object]]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def write_csv(image_set: ImageSet, root: Path, name: str = "pets.csv", separator: str = ",") -> Path:
+def write_csv(
+    image_set: ImageSet, root: Path, name: str = "pets.csv", separator: str = ","
+) -> Path:
     """Paths, labels and splits, beside the images."""
     image_set.write_folder(root)
     return write_text(root / name, csv_text(rows_of(image_set), separator))
@@ -88,7 +91,10 @@ def write_metadata_by_split(image_set: ImageSet, root: Path, kind: str = "jsonl"
     image_set.write_folder(root)
     for split in {row["split"] for row in rows_of(image_set)}:
         chosen = [row for row in rows_of(image_set) if row["split"] == split]
-        rows = [{"file_name": row["path"].removeprefix(f"{split}/"), "label": row["label"]} for row in chosen]
+        rows = [
+            {"file_name": row["path"].removeprefix(f"{split}/"), "label": row["label"]}
+            for row in chosen
+        ]
         write_metadata_file(root / split, rows, kind)
     return root
 
@@ -97,7 +103,9 @@ def write_metadata_file(folder: Path, rows: Sequence[dict[str, object]], kind: s
     if kind == "parquet":
         pl.DataFrame(rows).write_parquet(folder / "metadata.parquet")
     else:
-        write_text(folder / f"metadata.{kind}", csv_text(rows) if kind == "csv" else json_lines(rows))
+        write_text(
+            folder / f"metadata.{kind}", csv_text(rows) if kind == "csv" else json_lines(rows)
+        )
 
 
 def features(names: Sequence[str] = CLASSES) -> dict[str, str]:
@@ -106,17 +114,26 @@ def features(names: Sequence[str] = CLASSES) -> dict[str, str]:
     return {"huggingface": json.dumps({"info": {"features": stored}})}
 
 
-def encoded_frame(image_set: ImageSet, splits: Sequence[str] = ("train", "val", "test")) -> pl.DataFrame:
+def encoded_frame(
+    image_set: ImageSet, splits: Sequence[str] = ("train", "val", "test")
+) -> pl.DataFrame:
     """Images and numbers of classes as Hugging Face has them, with the split in a column."""
     chosen = [row for row in rows_of(image_set) if row["split"] in splits]
-    images = [{"bytes": image_set.encoded[row["path"]], "path": row["path"].replace("/", "-")} for row in chosen]
+    images = [
+        {"bytes": image_set.encoded[row["path"]], "path": row["path"].replace("/", "-")}
+        for row in chosen
+    ]
     labels = [CLASSES.index(row["label"]) for row in chosen]
-    return pl.DataFrame({"image": images, "label": labels, "split": [row["split"] for row in chosen]})
+    return pl.DataFrame(
+        {"image": images, "label": labels, "split": [row["split"] for row in chosen]}
+    )
 
 
 def write_encoded_parquet(image_set: ImageSet, root: Path) -> Path:
     """One file with the splits in a column."""
-    encoded_frame(image_set).write_parquet(root / "pets.parquet", row_group_size=4, metadata=features())
+    encoded_frame(image_set).write_parquet(
+        root / "pets.parquet", row_group_size=4, metadata=features()
+    )
     return root / "pets.parquet"
 
 
@@ -130,9 +147,13 @@ def write_bytes_parquet(image_set: ImageSet, root: Path) -> Path:
 
 
 def write_shards(image_set: ImageSet, root: Path, under: str = "data") -> Path:
-    """Two files for the training images and one for each other split, as a set on Hugging Face has them."""
+    """Two files for the training images and one for each other split, as on Hugging Face."""
     (root / under).mkdir(parents=True, exist_ok=True)
-    for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
+    for split, name, count in (
+        ("train", "train", 2),
+        ("val", "validation", 1),
+        ("test", "test", 1),
+    ):
         frame = encoded_frame(image_set, [split]).drop("split")
         each = -(-len(frame) // count)
         for number in range(count):
@@ -144,7 +165,11 @@ def write_shards(image_set: ImageSet, root: Path, under: str = "data") -> Path:
 
 def write_split_folders(image_set: ImageSet, root: Path, under: str = "") -> Path:
     """A folder for each split, with numbered files, as the hub converts every set."""
-    for split, name, count in (("train", "train", 2), ("val", "validation", 1), ("test", "test", 1)):
+    for split, name, count in (
+        ("train", "train", 2),
+        ("val", "validation", 1),
+        ("test", "test", 1),
+    ):
         (root / under / name).mkdir(parents=True)
         frame = encoded_frame(image_set, [split]).drop("split")
         each = -(-len(frame) // count)
@@ -174,19 +199,25 @@ TABLE_SOURCES: dict[str, Writer] = {
     "parquet of paths": write_parquet_of_paths,
     "metadata.csv": write_metadata,
     "metadata.parquet": lambda image_set, root: write_metadata(image_set, root, "parquet"),
-    "metadata.csv by split": lambda image_set, root: write_metadata_by_split(image_set, root, "csv"),
+    "metadata.csv by split": lambda image_set, root: write_metadata_by_split(
+        image_set, root, "csv"
+    ),
     "metadata.jsonl by split": write_metadata_by_split,
     "parquet of bytes": write_bytes_parquet,
     "hugging face parquet": write_encoded_parquet,
     "hugging face shards": write_shards,
-    "hugging face shards of a config": lambda image_set, root: write_shards(image_set, root, "plain_text"),
+    "hugging face shards of a config": lambda image_set, root: write_shards(
+        image_set, root, "plain_text"
+    ),
     "hugging face folders of splits": write_split_folders,
     "hugging face folders of splits of a config": lambda image_set, root: write_split_folders(
         image_set, root, "default"
     ),
     "hugging face columns in part files": write_part_files,
 }
-ENCODED_SOURCES = tuple(form for form in TABLE_SOURCES if form == "parquet of bytes" or form.startswith("hugging face"))
+ENCODED_SOURCES = tuple(
+    form for form in TABLE_SOURCES if form == "parquet of bytes" or form.startswith("hugging face")
+)
 
 
 def arrays_of(image_set: ImageSet, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -209,7 +240,10 @@ def write_medmnist_npz(image_set: ImageSet, root: Path) -> Path:
     arrays = {}
     for split in ("train", "val", "test"):
         pixels, targets = arrays_of(image_set, split)
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = pixels, targets.astype(np.uint8)[:, None]
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = (
+            pixels,
+            targets.astype(np.uint8)[:, None],
+        )
     np.savez_compressed(root / "pets.npz", **arrays, target_names=np.array(CLASSES))
     return root / "pets.npz"
 
@@ -234,12 +268,17 @@ ARRAY_SOURCES: dict[str, Writer] = {
 
 def idx_bytes(values: np.ndarray) -> bytes:
     """An array as MNIST's files hold it: a magic number, the sizes, the bytes."""
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(
+        size.to_bytes(4, "big") for size in values.shape
+    )
     return header + values.astype(np.uint8).tobytes()
 
 
 def write_idx(
-    root: Path, splits: dict[str, tuple[np.ndarray, np.ndarray]], prefix: str = "", suffix: str = "-ubyte.gz"
+    root: Path,
+    splits: dict[str, tuple[np.ndarray, np.ndarray]],
+    prefix: str = "",
+    suffix: str = "-ubyte.gz",
 ) -> Path:
     """MNIST's files of gray images (N, H, W): ``splits`` are by ``train`` and ``t10k``."""
     root.mkdir(parents=True, exist_ok=True)
@@ -247,5 +286,7 @@ def write_idx(
         for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
             path = root / f"{prefix}{split}-{kind}{suffix}"
             buffer = io.BytesIO(idx_bytes(values))
-            path.write_bytes(gzip.compress(buffer.getvalue()) if suffix.endswith(".gz") else buffer.getvalue())
+            path.write_bytes(
+                gzip.compress(buffer.getvalue()) if suffix.endswith(".gz") else buffer.getvalue()
+            )
     return root

@@ -34,7 +34,9 @@ def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
     return path
 
 
-def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
+def write_tar(
+    path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> Path:
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, link
@@ -45,19 +47,31 @@ def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.R
 
 REMEDY = "An archive must contain only regular files in one folder; create it again."
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
-    "zip, absolute": ("a.zip", lambda path: write_zip(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
+    "zip, absolute": (
+        "a.zip",
+        lambda path: write_zip(path, "/etc/1.png"),
+        "'/etc/1.png' has an absolute path",
+    ),
     "zip, backslash": (
         "a.zip",
         lambda path: write_zip(path, "\\etc\\1.png"),
         "'\\\\etc\\\\1.png' has an absolute path",
     ),
-    "zip, parent": ("a.zip", lambda path: write_zip(path, "a/../../1.png"), "'a/../../1.png' has '..' in its path"),
+    "zip, parent": (
+        "a.zip",
+        lambda path: write_zip(path, "a/../../1.png"),
+        "'a/../../1.png' has '..' in its path",
+    ),
     "zip, windows parent": (
         "a.zip",
         lambda path: write_zip(path, "a\\..\\1.png"),
         "'a\\\\..\\\\1.png' has '..' in its path",
     ),
-    "zip, drive": ("a.zip", lambda path: write_zip(path, "C:/1.png"), "'C:/1.png' has a drive letter in its path"),
+    "zip, drive": (
+        "a.zip",
+        lambda path: write_zip(path, "C:/1.png"),
+        "'C:/1.png' has a drive letter in its path",
+    ),
     "zip, link": (
         "a.zip",
         lambda path: write_zip(path, "a/1.png", b"/etc/passwd", stat.S_IFLNK | 0o777),
@@ -68,8 +82,16 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
         lambda path: write_zip(path, "a/1.bmp", bytes(2**24)),
         "'a/1.bmp' is compressed more than 200:1",
     ),
-    "tar, absolute": ("a.tar.gz", lambda path: write_tar(path, "/etc/1.png"), "'/etc/1.png' has an absolute path"),
-    "tar, parent": ("a.tar.gz", lambda path: write_tar(path, "../1.png"), "'../1.png' has '..' in its path"),
+    "tar, absolute": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "/etc/1.png"),
+        "'/etc/1.png' has an absolute path",
+    ),
+    "tar, parent": (
+        "a.tar.gz",
+        lambda path: write_tar(path, "../1.png"),
+        "'../1.png' has '..' in its path",
+    ),
     "tar, soft link": (
         "a.tar.gz",
         lambda path: write_tar(path, "a/1.png", kind=tarfile.SYMTYPE, link="/etc/passwd"),
@@ -99,7 +121,9 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_archive_is_rejected_and_nothing_is_written(attack: str, tmp_path: Path, cache: Path) -> None:
+def test_a_hostile_archive_is_rejected_and_nothing_is_written(
+    attack: str, tmp_path: Path, cache: Path
+) -> None:
     name, write, fault = HOSTILE[attack]
     archive = write(tmp_path / name)
     with pytest.raises(DataError) as raised:
@@ -116,7 +140,9 @@ def test_a_hostile_archive_is_rejected_and_nothing_is_written(attack: str, tmp_p
         ("TOTAL_BYTES", 500, "'train/cat/0001.png' brings the archive over 500 bytes unpacked"),
     ],
 )
-def test_each_limit_holds_for_both_kinds(limit, value, fault, image_set, tmp_path: Path, monkeypatch) -> None:
+def test_each_limit_holds_for_both_kinds(
+    limit, value, fault, image_set, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(f"lamina.data.sources.members.{limit}", value)
     for read in (
         lambda: list_zip(image_set.write_zip(tmp_path / "a.zip")),
@@ -133,15 +159,23 @@ def test_more_members_than_the_limit_are_rejected(image_set, tmp_path: Path, mon
     monkeypatch.setattr("lamina.data.sources.members.MOST_MEMBERS", 20)
     with pytest.raises(DataError) as raised:
         list_zip(tmp_path / "a.zip")
-    expected = f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and use the folder."
+    expected = (
+        f"{tmp_path / 'a.zip'} is rejected: it has more than 20 members. Unpack it and use the"
+        " folder."
+    )
     assert str(raised.value) == expected
-    with pytest.raises(DataError, match=r"its member 'test/owl/0001\.png' exceeds the limit of 20 members"):
+    with pytest.raises(
+        DataError, match=r"its member 'test/owl/0001\.png' exceeds the limit of 20 members"
+    ):
         spool_tar(image_set.write_tar(tmp_path / "a.tar"), tmp_path / "spool")
 
 
 def write_directory(path: Path, members: int, claimed: int) -> Path:
     """A zip of empty members, which claims another number of them."""
-    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
+    entry = (
+        struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 0, 0, 33, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+        + b"a"
+    )
     directory = entry * members
     local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 33, 0, 0, 0, 1, 0) + b"a"
     sizes = (claimed, claimed, len(directory), len(local))
@@ -158,14 +192,19 @@ def test_the_directory_that_is_made_up_is_one_that_zipfile_reads(tmp_path: Path)
 
 
 @pytest.mark.parametrize("claimed", [2_000_000, 1])
-def test_two_million_members_are_rejected_before_they_become_objects(claimed: int, tmp_path: Path) -> None:
+def test_two_million_members_are_rejected_before_they_become_objects(
+    claimed: int, tmp_path: Path
+) -> None:
     path = write_directory(tmp_path / "a.zip", 2_000_000, claimed)
     tracemalloc.start()
     with pytest.raises(DataError) as raised:
         load_data(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert str(raised.value) == f"{path} is rejected: it has more than 1500000 members. Unpack it and use the folder."
+    assert (
+        str(raised.value)
+        == f"{path} is rejected: it has more than 1500000 members. Unpack it and use the folder."
+    )
     assert peak_bytes < 2 * path.stat().st_size
 
 
@@ -174,13 +213,22 @@ def test_a_directory_of_gigabytes_is_not_read(tmp_path: Path, monkeypatch) -> No
     path = write_directory(tmp_path / "a.zip", 100, 100)
     with pytest.raises(DataError) as raised:
         list_zip(path)
-    assert str(raised.value) == f"{path} is rejected: its directory has 4700 bytes. Unpack it and use the folder."
+    assert (
+        str(raised.value)
+        == f"{path} is rejected: its directory has 4700 bytes. Unpack it and use the folder."
+    )
 
 
 def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> None:
     path = tmp_path / "twice.tar"
     with tarfile.open(path, "w") as archive:
-        for name, color in [("cat/a.png", 1), ("cat/a.png", 2), ("dog/b.png", 3), ("cat/c.png", 4), ("dog/d.png", 5)]:
+        for name, color in [
+            ("cat/a.png", 1),
+            ("cat/a.png", 2),
+            ("dog/b.png", 3),
+            ("cat/c.png", 4),
+            ("dog/d.png", 5),
+        ]:
             buffer = io.BytesIO()
             Image.new("RGB", (4, 4), (color, 0, 0)).save(buffer, "PNG")
             member = tarfile.TarInfo(name)
@@ -198,7 +246,9 @@ def test_an_encrypted_zip_says_what_to_do(image_set, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError) as raised:
         load_data(path)
-    assert str(raised.value) == f"{path} is encrypted. Unpack it with its password and use the folder."
+    assert (
+        str(raised.value) == f"{path} is encrypted. Unpack it with its password and use the folder."
+    )
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz"])
@@ -206,22 +256,30 @@ def test_a_damaged_archive_says_so(name: str, image_set, tmp_path: Path) -> None
     path = tmp_path / name
     (image_set.write_zip if name.endswith("zip") else image_set.write_tar)(path)
     data = path.read_bytes()
-    directory_damaged, cut_off = data.replace(b"PK\x01\x02", b"PK\x01\x00", 1), data[: len(data) // 2 + 100]
+    directory_damaged, cut_off = (
+        data.replace(b"PK\x01\x02", b"PK\x01\x00", 1),
+        data[: len(data) // 2 + 100],
+    )
     path.write_bytes(directory_damaged if name == "a.zip" else cut_off)
     with pytest.raises(DataError, match=r"Cannot read .*\. Create or download it again\."):
         load_data(path)
 
 
 def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> None:
-    """In a tar a name is bytes; in a zip without the mark of UTF-8 it is of the first PC's characters."""
+    """A tar's names are bytes; a zip without the UTF-8 flag has names in code page 437."""
     data = image_set.encoded["train/cat/0000.png"]
-    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+    with tarfile.open(
+        tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1"
+    ) as archive:
         for name in ("café/1.png", "café/2.png", "tea/1.png", "tea/2.png"):
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     content = make_zip([zipfile.ZIP_STORED], [data, data]).replace("ä".encode(), b"\xe4\x84")
-    for before, flags in ((b"PK\x01\x02\x14\x03\x14\x00", b"\x00\x08"), (b"PK\x03\x04\x14\x00", b"\x00\x08")):
+    for before, flags in (
+        (b"PK\x01\x02\x14\x03\x14\x00", b"\x00\x08"),
+        (b"PK\x03\x04\x14\x00", b"\x00\x08"),
+    ):
         content = content.replace(before + flags, before + b"\x00\x00")  # without the mark
     (tmp_path / "a.zip").write_bytes(content)
 
@@ -233,10 +291,14 @@ def test_names_that_are_not_utf8_go_all_the_way(image_set, tmp_path: Path) -> No
     assert ours == theirs == {"a/Σä0.png": data, "a/Σä1.png": data}
 
 
-def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(image_set, tmp_path: Path) -> None:
+def test_a_zip_that_says_of_other_bytes_that_they_are_utf8_is_damaged(
+    image_set, tmp_path: Path
+) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(make_zip([zipfile.ZIP_STORED], [b"image"]).replace("ä".encode(), b"\xe4\x84"))
-    with pytest.raises(DataError, match=r"Cannot read .*: 'utf-8' codec .*\. Create or download it again\."):
+    with pytest.raises(
+        DataError, match=r"Cannot read .*: 'utf-8' codec .*\. Create or download it again\."
+    ):
         load_data(path)
 
 
@@ -253,8 +315,10 @@ def test_a_member_damaged_inside_a_zip_is_one_problem(image_set, tmp_path: Path)
     assert loaded.train.target_counts() == {"cat": 4, "dog": 3, "owl": 4}
 
 
-def make_zip(methods: list[int], contents: list[bytes], before: bytes = b"", streamed: bool = False) -> bytes:
-    """A zip of one image's name for each content, its methods by turns; what is streamed has its sizes behind it."""
+def make_zip(
+    methods: list[int], contents: list[bytes], before: bytes = b"", streamed: bool = False
+) -> bytes:
+    """A zip of one image name for each content; methods alternate; streamed sizes come last."""
 
     class Unseekable(io.BytesIO):
         def seekable(self) -> bool:
@@ -283,7 +347,14 @@ def read_all(path: Path) -> tuple[dict[str, bytes | None], dict[str, bytes | Non
                 ours[image.name] = None
             try:
                 theirs[image.name] = archive.read(image.member)
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError):
+            except (
+                zipfile.BadZipFile,
+                zlib.error,
+                EOFError,
+                NotImplementedError,
+                OSError,
+                ValueError,
+            ):
                 theirs[image.name] = None
     return ours, theirs
 
@@ -297,7 +368,9 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.
     before=st.binary(max_size=30),
     streamed=st.booleans(),
 )
-def test_members_are_read_in_place_as_zipfile_reads_them(methods, contents, before, streamed, tmp_path_factory) -> None:
+def test_members_are_read_in_place_as_zipfile_reads_them(
+    methods, contents, before, streamed, tmp_path_factory
+) -> None:
     path = tmp_path_factory.getbasetemp() / "members.zip"
     path.write_bytes(make_zip(methods, contents, before, streamed))
     ours, _ = read_all(path)
@@ -337,15 +410,18 @@ def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:
     path.write_text("no archive")
     with pytest.raises(DataError) as raised:
         load_data(path)
-    assert str(raised.value) == (
-        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX "
-        "file. Use one of these, or one of cifar10, cifar100, mnist, fashion-mnist, shapes, shapes-attributes, "
-        "shapes-pose."
+    assert (
+        str(raised.value)
+        == f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
+        " lines), .npz or IDX file. Use one of these, or one of cifar10, cifar100, mnist,"
+        " fashion-mnist, shapes, shapes-attributes, shapes-pose."
     )
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
-def test_a_tar_with_an_endless_name_is_rejected_before_it_is_read(kind: bytes, tmp_path: Path) -> None:
+def test_a_tar_with_an_endless_name_is_rejected_before_it_is_read(
+    kind: bytes, tmp_path: Path
+) -> None:
     path = tmp_path / "a.tar.gz"
     size = 100 * 2**20
     header = tarfile.TarInfo("././@LongLink")
@@ -355,7 +431,9 @@ def test_a_tar_with_an_endless_name_is_rejected_before_it_is_read(kind: bytes, t
         for _ in range(size // 2**20):
             file.write(b"a" * 2**20)
     tracemalloc.start()
-    with pytest.raises(DataError, match=r"it has a header of 104857600 bytes; at most 65536 are allowed"):
+    with pytest.raises(
+        DataError, match=r"it has a header of 104857600 bytes; at most 65536 are allowed"
+    ):
         spool_tar(path, tmp_path / "spool")
     assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
     tracemalloc.stop()

@@ -24,7 +24,9 @@ def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
     return path
 
 
-def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
+def write_tar(
+    path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> Path:
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo(name)
         member.type, member.linkname = kind, link
@@ -35,7 +37,9 @@ def write_tar(path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.R
 
 def pack(folder: Path, path: Path) -> Path:
     """All files of a folder in a zip or a tar."""
-    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    files = {
+        str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for name, file in files.items():
@@ -59,16 +63,20 @@ def test_a_table_beside_packed_images_is_rejected(
     path = pack(tmp_path / "all", tmp_path / f"a.{kind}")
     with pytest.raises(DataError) as raised:
         load_data(path)
-    assert str(raised.value) == (
-        f"{path} contains a table, {top}{('test/' if by_split else '')}{table}, but lamina reads tables only from "
-        "folders. Unpack the archive and use the path of the table or its folder."
+    assert (
+        str(raised.value)
+        == f"{path} contains a table, {top}{('test/' if by_split else '')}{table}, but lamina reads"
+        " tables only from folders. Unpack the archive and use the path of the table or its"
+        " folder."
     )
     # What is advised helps.
     assert len(load_data(tmp_path / "all").train) == 12
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_other_tables_in_an_archive_of_class_folders_change_nothing(kind: str, image_set, tmp_path: Path) -> None:
+def test_other_tables_in_an_archive_of_class_folders_change_nothing(
+    kind: str, image_set, tmp_path: Path
+) -> None:
     image_set.write_folder(tmp_path / "all")
     for name, text in {
         "metadata.csv": "profile_name,camera\nx,file_name\n",
@@ -83,11 +91,14 @@ def test_other_tables_in_an_archive_of_class_folders_change_nothing(kind: str, i
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 @pytest.mark.parametrize("name", ["data/train-00000-of-00001.parquet", "pets.csv"])
-def test_an_archive_of_tables_alone_says_to_unpack_it(kind: str, name: str, tmp_path: Path, cache: Path) -> None:
+def test_an_archive_of_tables_alone_says_to_unpack_it(
+    kind: str, name: str, tmp_path: Path, cache: Path
+) -> None:
     path = (write_zip if kind == "zip" else write_tar)(tmp_path / f"a.{kind}", name)
     with pytest.raises(DataError) as raised:
         load_data(path)
-    assert str(raised.value) == (
-        f"{path} contains a table, {name}, but lamina reads tables only from folders. Unpack the archive and use the "
-        "path of the table or its folder."
+    assert (
+        str(raised.value)
+        == f"{path} contains a table, {name}, but lamina reads tables only from folders. Unpack the"
+        " archive and use the path of the table or its folder."
     )

@@ -65,12 +65,18 @@ def rejection(path: Path) -> str:
 
 
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
-def test_every_layout_gives_the_same_images_and_classes(form: str, image_set, tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_images_and_classes(
+    form: str, image_set, tmp_path: Path
+) -> None:
     path = ARRAY_SOURCES[form](image_set, tmp_path)
     source = read_arrays(path)
     parts = {split: arrays_of(image_set, split) for split in ("train", "val", "test")}
-    np.testing.assert_array_equal(source.pixels, np.concatenate([pixels for pixels, _ in parts.values()]))
-    assert source.labels == {"label": [CLASSES[one] for _, targets in parts.values() for one in targets]}
+    np.testing.assert_array_equal(
+        source.pixels, np.concatenate([pixels for pixels, _ in parts.values()])
+    )
+    assert source.labels == {
+        "label": [CLASSES[one] for _, targets in parts.values() for one in targets]
+    }
     assert source.splits == [split for split, (pixels, _) in parts.items() for _ in pixels]
     assert source.target_names == CLASSES
     assert (source.names[0], source.names[-1]) == ("train/00000", "test/00005")
@@ -99,12 +105,20 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
         (np.array([0.5, np.nan]), {"label": [0.5, None]}),
         (np.array([[7], [8]], np.uint8), {"label": [7, 8]}),
         (np.array([[0, 1, 0], [1, 0, 0]], np.float32), {"label": [1, 0]}),
-        (np.array([[0, 1, 1], [1, 0, 0]]), {"label_0": [0, 1], "label_1": [1, 0], "label_2": [1, 0]}),
+        (
+            np.array([[0, 1, 1], [1, 0, 0]]),
+            {"label_0": [0, 1], "label_1": [1, 0], "label_2": [1, 0]},
+        ),
         (np.array([[0.5, 2], [1, np.nan]]), {"label_0": [0.5, 1.0], "label_1": [2.0, None]}),
-        (np.array([[True, True], [False, False]]), {"label_0": [True, False], "label_1": [True, False]}),
+        (
+            np.array([[True, True], [False, False]]),
+            {"label_0": [True, False], "label_1": [True, False]},
+        ),
     ],
 )
-def test_labels_come_as_plain_values_by_column(labels: np.ndarray, expected, tmp_path: Path) -> None:
+def test_labels_come_as_plain_values_by_column(
+    labels: np.ndarray, expected, tmp_path: Path
+) -> None:
     found = read_arrays(save(tmp_path, images=grey(2), labels=labels)).labels
     assert found == expected
     for column, values in found.items():
@@ -127,7 +141,9 @@ def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
         (np.array([False, True, True, False]), [0, 255, 255, 0]),
     ],
 )
-def test_other_types_of_pixels_become_bytes(pixels: np.ndarray, expected: list[int], tmp_path: Path) -> None:
+def test_other_types_of_pixels_become_bytes(
+    pixels: np.ndarray, expected: list[int], tmp_path: Path
+) -> None:
     source = read_arrays(save(tmp_path, x=np.stack([pixels.reshape(2, 2)] * 2), y=np.array([0, 1])))
     assert source.pixels[1, ..., 0].ravel().tolist() == expected
 
@@ -136,9 +152,13 @@ def test_other_types_of_pixels_become_bytes(pixels: np.ndarray, expected: list[i
     shape=st.sampled_from([(2, 4, 5), (2, 4, 5, 1), (2, 4, 5, 3), (2, 1, 4, 5), (2, 3, 4, 5)]),
     order=st.sampled_from("CF"),
 )
-def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, tmp_path_factory) -> None:
+def test_channels_go_last_in_whatever_order_they_are_stored(
+    shape, order: str, tmp_path_factory
+) -> None:
     pixels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
-    path = save(tmp_path_factory.getbasetemp(), x=np.asarray(pixels, order=order), y=np.array([0, 1]))
+    path = save(
+        tmp_path_factory.getbasetemp(), x=np.asarray(pixels, order=order), y=np.array([0, 1])
+    )
     expected = pixels.reshape(2, -1, 4, 5).transpose(0, 2, 3, 1) if shape[-1] == 5 else pixels
     np.testing.assert_array_equal(read_arrays(path).pixels, expected)
 
@@ -154,51 +174,66 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         (
             {"x": grey(3), "y": np.zeros(2)},
             (
-                "DIR/pets.npz has 3 images, but labels of shape (2,); expected one label, or one row of labels, per "
-                "image. Save them again."
+                "DIR/pets.npz has 3 images, but labels of shape (2,); expected one label, or one"
+                " row of labels, per image. Save them again."
             ),
         ),
         (
             {"x_test": grey(3), "y_test": np.zeros((3, 2, 2))},
-            "DIR/pets.npz has 3 images in test, but labels of shape (3, 2, 2); expected one label, or one row of "
-            "labels, per image. Save them again.",
+            (
+                "DIR/pets.npz has 3 images in test, but labels of shape (3, 2, 2); expected one"
+                " label, or one row of labels, per image. Save them again."
+            ),
         ),
         (
             {"x": grey(2), "y": np.array(["a", {}], object)},
-            "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert it and save the "
-            "file again.",
+            (
+                "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert"
+                " it and save the file again."
+            ),
         ),
         (
             {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
-            "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or text. Convert it "
-            "and save the file again.",
+            (
+                "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or"
+                " text. Convert it and save the file again."
+            ),
         ),
         (
             {"x": np.array([[["a"]]]), "y": np.zeros(1)},
             (
-                "The images in DIR/pets.npz have dtype <U1; expected numbers from 0 to 255 or from 0 to 1. Convert "
-                "them and save the file again."
+                "The images in DIR/pets.npz have dtype <U1; expected numbers from 0 to 255 or from"
+                " 0 to 1. Convert them and save the file again."
             ),
         ),
         (
             {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
-            "The images in DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
-            "or 3 channels C. Reshape them and save the file again.",
+            (
+                "The images in DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or"
+                " (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+            ),
         ),
         (
             {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
-            "The images in DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with 1 or 3 channels C. Reshape them and save the file again.",
+            (
+                "The images in DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W,"
+                " C) or (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+            ),
         ),
         (
             {"x": np.zeros((2, 3, 9, 3)), "y": np.zeros(2)},
-            "The images in DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the second or the last axis. "
-            "Save gray images as (N, H, W), others with a larger height and width.",
+            (
+                "The images in DIR/pets.npz have shape (2, 3, 9, 3), so the channels may be the"
+                " second or the last axis. Save gray images as (N, H, W), others with a larger"
+                " height and width."
+            ),
         ),
         (
             {"x": np.zeros((0, 3, 9)), "y": np.zeros(0)},
-            "The images in DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 "
-            "or 3 channels C. Reshape them and save the file again.",
+            (
+                "The images in DIR/pets.npz have shape (0, 3, 9); expected (N, H, W), (N, H, W, C)"
+                " or (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
+            ),
         ),
         (
             {"x": np.linspace(-1, 1, 40).reshape(2, 4, 5), "y": np.zeros(2)},
@@ -214,29 +249,47 @@ def test_channels_go_last_in_whatever_order_they_are_stored(shape, order: str, t
         ),
         (
             {"x_train": np.linspace(0, 1.0001, 40).reshape(2, 4, 5), "y_train": np.zeros(2)},
-            "x_train of DIR/pets.npz has fractions up to 1.0001, so the range may be 0 to 1 or 0 to 255: scale them "
-            "to one of these.",
+            (
+                "x_train of DIR/pets.npz has fractions up to 1.0001, so the range may be 0 to 1 or"
+                " 0 to 255: scale them to one of these."
+            ),
         ),
         (
             {"x": np.linspace(0, 1.275, 40).reshape(2, 4, 5), "y": np.zeros(2)},
-            "x of DIR/pets.npz has fractions up to 1.275, so the range may be 0 to 1 or 0 to 255: scale them to one "
-            "of these.",
+            (
+                "x of DIR/pets.npz has fractions up to 1.275, so the range may be 0 to 1 or 0 to"
+                " 255: scale them to one of these."
+            ),
         ),
         (
-            {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2, 6), "y_test": np.zeros(2)},
-            "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6 x 5 x 1. Resize them "
-            "to one size.",
+            {
+                "x_train": grey(2),
+                "y_train": np.zeros(2),
+                "x_test": grey(2, 6),
+                "y_test": np.zeros(2),
+            },
+            (
+                "The splits of DIR/pets.npz have images of different sizes: train 4 x 5 x 1, test 6"
+                " x 5 x 1. Resize them to one size."
+            ),
         ),
         (
-            {"x_train": grey(2), "y_train": np.zeros(2), "x_test": grey(2), "y_test": np.zeros((2, 2))},
-            "The splits of DIR/pets.npz have different numbers of labels per image. Save the same label columns in "
-            "all.",
+            {
+                "x_train": grey(2),
+                "y_train": np.zeros(2),
+                "x_test": grey(2),
+                "y_test": np.zeros((2, 2)),
+            },
+            (
+                "The splits of DIR/pets.npz have different numbers of labels per image. Save the"
+                " same label columns in all."
+            ),
         ),
         (
             {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
             (
-                "DIR/pets.npz has the label 2, but names only 2 classes, 0 to 1. Correct the labels or the names, and "
-                "create the file again."
+                "DIR/pets.npz has the label 2, but names only 2 classes, 0 to 1. Correct the labels"
+                " or the names, and create the file again."
             ),
         ),
     ],
@@ -263,9 +316,13 @@ def npy_header(shape: str, descr: str = "|u1") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-@pytest.mark.parametrize("shape", ["(1000000000, 1000, 1000)", "(-1, 4, 5)", "(2, 4, 6)", "(2, 4, 4)", "(9,) * 9"])
+@pytest.mark.parametrize(
+    "shape", ["(1000000000, 1000, 1000)", "(-1, 4, 5)", "(2, 4, 6)", "(2, 4, 4)", "(9,) * 9"]
+)
 def test_a_header_that_lies_makes_no_room(shape: str, tmp_path: Path) -> None:
-    path = write_members(tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(np.zeros(2))})
+    path = write_members(
+        tmp_path / "a.npz", {"x": npy_header(shape) + bytes(40), "y": npy_bytes(np.zeros(2))}
+    )
     tracemalloc.start()
     message = rejection(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
@@ -283,7 +340,10 @@ def test_a_bomb_is_rejected(tmp_path: Path) -> None:
             for _ in range(300):
                 file.write(bytes(2**20))
         archive.writestr("y.npy", npy_bytes(np.zeros(300)))
-    assert rejection(tmp_path / "a.npz") == "Array x of DIR/a.npz is compressed more than 200:1. Save it with np.savez."
+    assert (
+        rejection(tmp_path / "a.npz")
+        == "Array x of DIR/a.npz is compressed more than 200:1. Save it with np.savez."
+    )
 
 
 @given(
@@ -319,7 +379,8 @@ from lamina.data import load_data
 load_data(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = load_data(sys.argv[2])
-print(sum(map(len, data.splits.values())), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(sum(map(len, data.splits.values())), grown)
 """
 
 

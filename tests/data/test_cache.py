@@ -32,7 +32,9 @@ print(data.fingerprint, int(data.train.pixels.sum()), flush=True)
 
 
 def start_loading(source: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", LOAD, str(source)], stdout=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.slow
@@ -96,7 +98,9 @@ def exchange(path: Path, shape: bytes, other: bytes) -> None:
     """Another shape in an array's header, of the same length by a blank less behind it."""
     data = path.read_bytes()
     assert shape in data
-    path.write_bytes(data.replace(shape + b", }" + b" " * (len(other) - len(shape)), other + b", }"))
+    path.write_bytes(
+        data.replace(shape + b", }" + b" " * (len(other) - len(shape)), other + b", }")
+    )
 
 
 def zero_from(path: Path, offset_bytes: int) -> None:
@@ -115,21 +119,29 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "half the sizes": lambda folder: cut_in_half(folder / "sizes.npy"),
     "fewer sizes": lambda folder: np.save(folder / "sizes.npy", np.zeros((20, 2), np.int32)),
     "sizes of another kind": lambda folder: np.save(folder / "sizes.npy", np.zeros((21, 2))),
-    "pixels of another kind": lambda folder: np.save(folder / "pixels.npy", np.zeros((21, 8, 8, 3))),
+    "pixels of another kind": lambda folder: np.save(
+        folder / "pixels.npy", np.zeros((21, 8, 8, 3))
+    ),
     "pixels the other way round": lambda folder: np.save(
         folder / "pixels.npy", np.zeros((3, 8, 8, 21), np.uint8).transpose()
     ),
     "pixels by another version": lambda folder: write_version_2(folder / "pixels.npy"),
-    "pixels of flat rows": lambda folder: np.save(folder / "pixels.npy", np.zeros((21, 192), np.uint8)),
+    "pixels of flat rows": lambda folder: np.save(
+        folder / "pixels.npy", np.zeros((21, 192), np.uint8)
+    ),
     "half the meta": lambda folder: cut_in_half(folder / "dataset.json"),
     "empty pixels": lambda folder: (folder / "pixels.npy").write_bytes(b""),
     "other targets": lambda folder: np.save(folder / "targets.npy", np.full(21, 3)),
     "fewer targets": lambda folder: np.save(folder / "targets.npy", np.zeros(20, np.int64)),
-    "pickled targets": lambda folder: np.save(folder / "targets.npy", np.array([{}] * 21), allow_pickle=True),
+    "pickled targets": lambda folder: np.save(
+        folder / "targets.npy", np.array([{}] * 21), allow_pickle=True
+    ),
     "another format": set_meta(format=0),
     "an unknown split": set_meta(counts=[12, 3, 6, 0]),
     "a header that is no Python": lambda folder: set_byte(folder / "targets.npy", 8, 40),
-    "height and width exchanged": lambda folder: exchange(folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"),
+    "height and width exchanged": lambda folder: exchange(
+        folder / "pixels.npy", b"(21, 8, 8, 3)", b"(21, 4, 16, 3)"
+    ),
     "another class": set_meta(target_names=["cat", "dog", "own"]),
     "half the digest": lambda folder: cut_in_half(folder / "digest.json"),
     "an unknown field": set_meta(color="red"),
@@ -137,9 +149,12 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "counts of another kind": set_meta(counts=[1]),
     "no training images": set_meta(counts=[0, 0, 21]),
     "problems of another kind": set_meta(problems=[1]),
-    "pixels of zeros from the first block on": lambda folder: zero_from(folder / "pixels.npy", 1000),
+    "pixels of zeros from the first block on": lambda folder: zero_from(
+        folder / "pixels.npy", 1000
+    ),
     "two targets exchanged": lambda folder: np.save(
-        folder / "targets.npy", np.load(folder / "targets.npy")[[*range(11), 12, 11, *range(13, 21)]]
+        folder / "targets.npy",
+        np.load(folder / "targets.npy")[[*range(11), 12, 11, *range(13, 21)]],
     ),
 }
 
@@ -181,7 +196,9 @@ def test_a_damaged_cache_is_rebuilt(damage: str, image_set, tmp_path: Path, cach
     assert load_data(source).train.names == before.train.names
 
 
-def test_a_folder_of_an_older_version_is_rebuilt_silently(image_set, tmp_path: Path, cache: Path) -> None:
+def test_a_folder_of_an_older_version_is_rebuilt_silently(
+    image_set, tmp_path: Path, cache: Path
+) -> None:
     source = image_set.write_zip(tmp_path / "a.zip")
     before = load_data(source)
     (digest,) = cache.glob("a-*/digest.json")
@@ -195,10 +212,16 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(image_set, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"])
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(
+    "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"]
+)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
-def test_flipped_bytes_are_harmless_or_rebuilt(name: str, image_set, tmp_path: Path, cache: Path, flips) -> None:
+def test_flipped_bytes_are_harmless_or_rebuilt(
+    name: str, image_set, tmp_path: Path, cache: Path, flips
+) -> None:
     source, whole = tmp_path / "a.zip", tmp_path / "whole"
     if not whole.exists():
         load_data(image_set.write_zip(source))
@@ -244,7 +267,10 @@ def test_a_source_that_changes_takes_no_more_room(image_set, tmp_path: Path, cac
 
 def test_unrelated_sets_do_not_wait_for_each_other(image_set, tmp_path: Path, cache: Path) -> None:
     """Bug 11: one lock held up every set."""
-    slow, quick = image_set.write_zip(tmp_path / "slow.zip"), image_set.write_zip(tmp_path / "quick.zip")
+    slow, quick = (
+        image_set.write_zip(tmp_path / "slow.zip"),
+        image_set.write_zip(tmp_path / "quick.zip"),
+    )
     loaded = []
 
     def load_another(done: int, total: int) -> None:
@@ -261,8 +287,15 @@ def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cac
     source = image_set.write_zip(tmp_path / "a.zip")
 
     def load_meanwhile(done: int, total: int) -> None:
-        process.append(subprocess.Popen([sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True))
-        assert "LaminaWarning: Waiting for another process to prepare a." in process[0].stderr.readline()
+        process.append(
+            subprocess.Popen(
+                [sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True
+            )
+        )
+        assert (
+            "LaminaWarning: Waiting for another process to prepare a."
+            in process[0].stderr.readline()
+        )
 
     process: list[subprocess.Popen[str]] = []
     load_data(source, progress=load_meanwhile)
@@ -270,7 +303,9 @@ def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cac
     assert process[0].returncode == 0
 
 
-def test_a_whole_cache_is_read_where_nothing_can_be_written(image_set, tmp_path: Path, cache: Path) -> None:
+def test_a_whole_cache_is_read_where_nothing_can_be_written(
+    image_set, tmp_path: Path, cache: Path
+) -> None:
     source = image_set.write_zip(tmp_path / "a.zip")
     load_data(source)
     (lock,) = (cache / "locks").glob("a-*")
@@ -287,13 +322,16 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(
     monkeypatch.setenv("LAMINA_CACHE", str(file))
     with pytest.raises(DataError) as raised:
         load_data(image_set.write_zip(tmp_path / "a.zip"))
-    assert str(raised.value) == (
-        f"Cannot write to the cache {file}: Not a directory. Free some space there, for example with lamina data "
-        "--cache-clear, or set LAMINA_CACHE to another folder."
+    assert (
+        str(raised.value)
+        == f"Cannot write to the cache {file}: Not a directory. Free some space there, for example"
+        " with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
     )
 
 
-def test_without_the_variable_the_cache_is_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_the_variable_the_cache_is_the_users_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("LAMINA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))

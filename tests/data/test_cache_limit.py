@@ -1,4 +1,4 @@
-"""The cache keeps within its limit: the least recently used copies go, never one in use, and never silently."""
+"""The cache keeps within its limit: it removes the least recently used copies, never one in use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(int(data.train.pixels.sum()), flush=True)
 
 @pytest.fixture
 def sources(image_set, tmp_path: Path, cache: Path) -> list[Path]:
-    """Four data sets of one size, of which the first three are in the cache, "a" used longest ago."""
+    """Four data sets of one size, of which the first three are cached, "a" used longest ago."""
     paths = [image_set.write_zip(tmp_path / f"{name}.zip") for name in "abcd"]
     for seconds, path in enumerate(paths[:3]):
         load_data(path)
@@ -68,13 +68,17 @@ def test_within_the_limit_nothing_goes(sources, monkeypatch) -> None:
 
 def test_a_copy_that_a_process_uses_stays_until_it_ends(sources, monkeypatch) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(sources[0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(sources[0])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout.readline() == "12\n"
     mine = load_data(sources[1]).train.pixels[3:5]  # a part of the array keeps all of it
     limit_to(1.5, monkeypatch)
     words = (
-        r"because processes use the other copies\. Removed the least recently used copies from the cache: \S*c\.zip "
+        r"because processes use the other copies\. Removed the least recently used copies from the"
+        r" cache: \S*c\.zip "
     )
     with pytest.warns(LaminaWarning, match=words):
         load_data(sources[3])
@@ -99,12 +103,19 @@ def test_a_copy_removed_in_use_would_still_be_whole(sources, image_set, cache) -
     np.testing.assert_array_equal(pixels, image_set.select("train")[0])
 
 
-def test_two_processes_at_once_remove_no_more_than_necessary(sources, image_set, tmp_path, monkeypatch) -> None:
-    limit_to(3.3, monkeypatch)  # of such small copies, a quarter is not pixels, and not counted while decoding
+def test_two_processes_at_once_remove_no_more_than_necessary(
+    sources, image_set, tmp_path, monkeypatch
+) -> None:
+    # of such small copies, a quarter is not pixels, and not counted while decoding
+    limit_to(3.3, monkeypatch)
     more = [image_set.write_zip(tmp_path / f"{name}.zip") for name in "ef"]
     code = "import sys; from lamina.data import load_data; load_data(sys.argv[1])"
     processes = [
-        subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(source)], stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, str(source)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for source in more
     ]
     assert [process.communicate()[1] for process in processes] == ["", ""]
@@ -112,7 +123,9 @@ def test_two_processes_at_once_remove_no_more_than_necessary(sources, image_set,
     assert {*list_stems()} == {"c", "e", "f"}
 
 
-def test_a_copy_that_cannot_be_removed_does_not_keep_the_others(sources, cache, monkeypatch) -> None:
+def test_a_copy_that_cannot_be_removed_does_not_keep_the_others(
+    sources, cache, monkeypatch
+) -> None:
     (folder,) = cache.glob("a-*")
     folder.with_name(f".{folder.name}").write_text("in the way")
     limit_to(2.5, monkeypatch)
@@ -123,7 +136,9 @@ def test_a_copy_that_cannot_be_removed_does_not_keep_the_others(sources, cache, 
     assert message.count(".zip (") == 2
 
 
-def test_without_a_lock_nothing_is_removed_and_the_data_is_loaded(sources, cache, monkeypatch) -> None:
+def test_without_a_lock_nothing_is_removed_and_the_data_is_loaded(
+    sources, cache, monkeypatch
+) -> None:
     """As on a full disk, where no new file can be made."""
     (cache / "locks" / "limit").unlink()
     (cache / "locks" / "limit").mkdir()
@@ -137,8 +152,10 @@ def test_a_wrong_limit_is_an_error_before_anything_is_decoded(given, sources, mo
     monkeypatch.setenv("LAMINA_CACHE_GB", given)
     with pytest.raises(DataError) as raised:
         load_data(sources[3])
-    assert str(raised.value) == (
-        f"LAMINA_CACHE_GB is '{given}'; it must be a number of gigabytes, such as 50. Correct or unset it."
+    assert (
+        str(raised.value)
+        == f"LAMINA_CACHE_GB is '{given}'; it must be a number of gigabytes, such as 50. Correct or"
+        " unset it."
     )
     assert list_stems() == ["a", "b", "c"]
     load_data(sources[0])  # what is in the cache needs no limit
@@ -148,7 +165,8 @@ def test_by_default_the_cache_takes_half_of_what_is_free_without_it(cache, monke
     import shutil
 
     free = shutil.disk_usage(cache).free
-    assert find_limit_bytes(6 * 10**9) == pytest.approx((free + 6e9) / 2, rel=0.1)  # others use the disk, too
+    # others use the disk, too
+    assert find_limit_bytes(6 * 10**9) == pytest.approx((free + 6e9) / 2, rel=0.1)
     monkeypatch.setenv("LAMINA_CACHE_GB", "2.5")
     assert find_limit_bytes(6 * 10**9) == 2_500_000_000
 
@@ -164,12 +182,17 @@ def test_space_is_made_before_anything_is_decoded(sources, monkeypatch) -> None:
 
 def test_for_a_copy_that_alone_exceeds_the_limit_no_other_is_removed(sources, monkeypatch) -> None:
     limit_to(0.5, monkeypatch)
-    with pytest.warns(LaminaWarning, match=r"exceeds its limit of \S+ MB, because the new copy alone is larger\. Set"):
+    with pytest.warns(
+        LaminaWarning,
+        match=r"exceeds its limit of \S+ MB, because the new copy alone is larger\. Set",
+    ):
         load_data(sources[3])
     assert list_stems() == ["a", "b", "c", "d"]
 
 
-def test_a_copy_of_an_earlier_state_of_the_source_makes_space_for_the_next(sources, image_set, monkeypatch) -> None:
+def test_a_copy_of_an_earlier_state_of_the_source_makes_space_for_the_next(
+    sources, image_set, monkeypatch
+) -> None:
     limit_to(3.5, monkeypatch)
     os.utime(sources[0], (2e9, 2e9))
     with warnings.catch_warnings(action="error"):
@@ -184,7 +207,9 @@ def test_what_killed_processes_left_is_counted_listed_and_removed(sources, cache
     folders["c"].rename(cache / f".{folders['c'].name}")
     (cache / "own-folder").mkdir()
     copies = list_cached()
-    assert {(Path(copy.source).stem, copy.state) for copy in copies} == {(name, "unfinished") for name in "abc"}
+    assert {(Path(copy.source).stem, copy.state) for copy in copies} == {
+        (name, "unfinished") for name in "abc"
+    }
     assert all(copy.remove() for copy in copies)
     assert sorted(path.name for path in cache.iterdir()) == ["locks", "own-folder"]
 

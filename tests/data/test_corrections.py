@@ -1,4 +1,4 @@
-"""Corrected labels and excluded images: one column says what to change, and what is ambiguous is refused."""
+"""Corrected labels and excluded images: a column has the changes; ambiguous ones are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def pets(tmp_path: Path) -> Path:
             folder = tmp_path / "pets" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+                Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
+                    folder / f"{number}.png"
+                )
     return tmp_path / "pets"
 
 
@@ -41,7 +43,10 @@ def load_corrected(pets: Path, text: str | bytes, exclude: str | None = None) ->
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     if exclude is not None:
         excluded.write_text(exclude)
-    given = {"labels_from": (str(file),) if text else (), "exclude": None if exclude is None else str(excluded)}
+    given = {
+        "labels_from": (str(file),) if text else (),
+        "exclude": None if exclude is None else str(excluded),
+    }
     return load_data(pets, Preparation(**given))
 
 
@@ -54,17 +59,30 @@ def label_of(data: Dataset, name: str) -> str:
 def test_only_the_column_correct_is_read(pets):
     rows = (
         "cat/0.png,cat,dog,",  # nothing
-        "cat/1.png,dog,nonsense,=1+1",  # a stale given label and an unknown likely one do not matter
+        # a stale given label and an unknown likely one do not matter
+        "cat/1.png,dog,nonsense,=1+1",
         "cat/2.png,cat,dog,cat",
         "cat/3.png,,,dog",
         "dog/0.png,dog,cat,Exclude",
     )
     data = load_corrected(pets, HEAD + "".join(f"train/{row}\n" for row in rows))
-    assert [label_of(data, f"train/cat/{number}.png") for number in range(4)] == ["cat", "=1+1", "cat", "dog"]
+    assert [label_of(data, f"train/cat/{number}.png") for number in range(4)] == [
+        "cat",
+        "=1+1",
+        "cat",
+        "dog",
+    ]
     assert "train/dog/0.png" not in data.train.names
     effect = data.corrections
-    assert (effect.corrected, effect.excluded, effect.unchanged, list(effect.not_found)) == (2, 1, 1, [])
-    assert str(effect) == "2 labels corrected, 1 image excluded, 1 entry without a change, 0 not found"
+    assert (effect.corrected, effect.excluded, effect.unchanged, list(effect.not_found)) == (
+        2,
+        1,
+        1,
+        [],
+    )
+    assert (
+        str(effect) == "2 labels corrected, 1 image excluded, 1 entry without a change, 0 not found"
+    )
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
@@ -81,7 +99,12 @@ def test_names_and_labels_that_are_formulas_come_back(pets):
     assert label_of(load_corrected(pets, file.read_bytes()), name) == "dog"
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: f"x{text}"), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).map(lambda text: f"x{text}"),
+        min_size=1,
+    )
+)
 def test_any_name_comes_back(tmp_path_factory, names):
     for prefix in ("", "'", "=", "''+"):
         file = tmp_path_factory.mktemp("names") / "table.csv"
@@ -104,10 +127,16 @@ def test_names_of_excluded_images_may_contain_marks_of_csv_files(pets):
     for place, name in enumerate(names):
         (pets / "train" / "cat" / f"{place}.png").rename(pets / "train" / "cat" / name)
     for lines in (names, ["image", '"train/cat/a, b.png"', '"train/cat/e ""f"".png"']):
-        text = "\n".join(line if "image" in line or "/" in line else f"train/cat/{line}" for line in lines)
+        text = "\n".join(
+            line if "image" in line or "/" in line else f"train/cat/{line}" for line in lines
+        )
         data = load_corrected(pets, "", text)
         left = [name for name in data.train.names if "/cat/" in name]
-        assert left == ["train/cat/3.png"] if lines is names else ["train/cat/3.png", "train/cat/c;d.png"]
+        assert (
+            left == ["train/cat/3.png"]
+            if lines is names
+            else ["train/cat/3.png", "train/cat/c;d.png"]
+        )
 
 
 def write_numbers(folder: Path, count: int = 200) -> Path:
@@ -120,7 +149,9 @@ def test_drawn_splits_do_not_depend_on_corrections(tmp_path):
     data = write_numbers(tmp_path)
     before = load_data(data)
     wrong = before.train.names[:30]
-    (tmp_path / "table.csv").write_text("image,correct\n" + "".join(f"{name},1\n" for name in wrong))
+    (tmp_path / "table.csv").write_text(
+        "image,correct\n" + "".join(f"{name},1\n" for name in wrong)
+    )
     after = load_data(data, Preparation(labels_from=(str(tmp_path / "table.csv"),)))
     for split, images in before.splits.items():
         assert after.splits[split].names == images.names
@@ -137,7 +168,9 @@ def test_zeros_that_a_spreadsheet_removed_are_named(tmp_path):
         file = tmp_path / f"{option}.csv"
         file.write_text(text)
         given = {option: (str(file),) if option == "labels_from" else str(file)}
-        with pytest.raises(DataError, match=r"12 \(did you mean 00012\? Spreadsheets remove leading zeros\)"):
+        with pytest.raises(
+            DataError, match=r"12 \(did you mean 00012\? Spreadsheets remove leading zeros\)"
+        ):
             load_data(data, Preparation(**given))
 
 
@@ -145,20 +178,28 @@ def test_images_that_are_gone_are_named_and_counted_each_time(pets):
     text = HEAD + "train/cat/0.png,,,dog\ntrain/cat/gone.png,,,dog\n"
     for _ in range(2):  # the second time from the cache
         with pytest.warns(
-            LaminaWarning, match=r"Not in the data set, but in its corrections: train/cat/gone\.png\. Use"
+            LaminaWarning,
+            match=r"Not in the data set, but in its corrections: train/cat/gone\.png\. Use",
         ):
             data = load_corrected(pets, text)
-        assert (data.corrections.corrected, list(data.corrections.not_found)) == (1, ["train/cat/gone.png"])
+        assert (data.corrections.corrected, list(data.corrections.not_found)) == (
+            1,
+            ["train/cat/gone.png"],
+        )
 
 
 def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
-    pixels = np.repeat(np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8), 2, axis=0)
+    pixels = np.repeat(
+        np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8), 2, axis=0
+    )
     np.savez(tmp_path / "set.npz", x=pixels, y=np.arange(120) // 2 % 2)
     before = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3))
     splits = {name: split for split, images in before.splits.items() for name in images.names}
     first = sorted(splits)[::2]  # of each two copies
     (tmp_path / "out.txt").write_text("".join(f"{name}\n" for name in first))
-    after = load_data(tmp_path / "set.npz", Preparation(test_fraction=0.3, exclude=str(tmp_path / "out.txt")))
+    after = load_data(
+        tmp_path / "set.npz", Preparation(test_fraction=0.3, exclude=str(tmp_path / "out.txt"))
+    )
     left = {name: split for split, images in after.splits.items() for name in images.names}
     assert left == {name: split for name, split in splits.items() if name not in first}
 
@@ -166,7 +207,8 @@ def test_copies_of_excluded_images_stay_in_their_split(tmp_path):
 def test_they_are_part_of_the_fingerprint_and_of_the_cache(pets):
     plain = load_data(pets)
     first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\n")
-    second = load_corrected(pets, HEAD + "train/cat/1.png,cat,dog,dog\n")  # the same file with another content
+    # the same file with another content
+    second = load_corrected(pets, HEAD + "train/cat/1.png,cat,dog,dog\n")
     assert len({plain.fingerprint, first.fingerprint, second.fingerprint}) == 3
     assert label_of(second, "train/cat/0.png") == "cat"
 
@@ -176,20 +218,25 @@ def test_a_preparation_outlives_its_files(pets, monkeypatch):
     (pets.parent / "table.csv").write_text(HEAD + "train/cat/2.png,cat,dog,dog\n")
     (pets.parent / "excluded.txt").unlink()
     stored = Preparation(
-        **json.loads(json.dumps(data.preparation.to_json())) | {"labels_from": data.preparation.labels_from}
+        **json.loads(json.dumps(data.preparation.to_json()))
+        | {"labels_from": data.preparation.labels_from}
     )
     monkeypatch.chdir("/")
     for again in (load_data(pets, stored), find_prepared(str(pets), stored, data.fingerprint)):
         assert again.fingerprint == data.fingerprint
     (pets / "train" / "cat" / "0.png").unlink()
-    with pytest.raises(DataError, match=r"^The file of --labels-from names no image of the data set"):
+    with pytest.raises(
+        DataError, match=r"^The file of --labels-from names no image of the data set"
+    ):
         load_data(pets, stored)
 
 
 def test_tables_apply_in_turn(pets, tmp_path):
     for number, label in enumerate(("dog", "=1+1")):
         (tmp_path / f"{number}.csv").write_text(f"image,correct\ntrain/cat/0.png,{label}\n")
-    data = load_data(pets, Preparation(labels_from=(str(tmp_path / "0.csv"), str(tmp_path / "1.csv"))))
+    data = load_data(
+        pets, Preparation(labels_from=(str(tmp_path / "0.csv"), str(tmp_path / "1.csv")))
+    )
     assert label_of(data, "train/cat/0.png") == "=1+1"
     assert data.corrections.corrected == 1
 
@@ -202,27 +249,49 @@ def test_labels_and_yes_or_no_are_corrected(tmp_path):
         plain = load_data(tmp_path / f"{name}.npz")
         label = f"{prefix}{'no' if plain.train.targets[1].flat[-1] else 'yes'}"
         (tmp_path / "table.csv").write_text(f"image,correct\n{plain.train.names[1]},{label}\n")
-        data = load_data(tmp_path / f"{name}.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),)))
-        assert np.argwhere(data.train.targets != plain.train.targets).tolist() == [[1, 1][: targets.ndim]]
+        data = load_data(
+            tmp_path / f"{name}.npz", Preparation(labels_from=(str(tmp_path / "table.csv"),))
+        )
+        assert np.argwhere(data.train.targets != plain.train.targets).tolist() == [
+            [1, 1][: targets.ndim]
+        ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (HEAD + "train/cat/9.png,,,dog\n", "names no image of the data set; the first of 1 is train/cat/9.png. Use"),
+        (
+            HEAD + "train/cat/9.png,,,dog\n",
+            "names no image of the data set; the first of 1 is train/cat/9.png. Use",
+        ),
         (
             HEAD + "train/cat/0.png,,,dgo\n",
             "has the label 'dgo' for train/cat/0.png, which is not in the data set. Did",
         ),
-        (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,cat\n", "has dog and cat for train/cat/0.png. Keep one of"),
-        (HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,exclude\n", "has dog and exclude for train/cat/0.png. Keep"),
+        (
+            HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,cat\n",
+            "has dog and cat for train/cat/0.png. Keep one of",
+        ),
+        (
+            HEAD + "train/cat/0.png,,,dog\ntrain/cat/0.png,,,exclude\n",
+            "has dog and exclude for train/cat/0.png. Keep",
+        ),
         (
             HEAD + "train/cat/0.png,cat,dog,\n",
             "has no entry in the column correct, so it changes nothing. Write the correct",
         ),
         (HEAD, "has no entry in the column correct"),
-        ("\n", "has the columns (none); it must have image and correct. Write the correct label of an image"),
-        ("image,given,likely,action\nx,a,b,\n", "has the columns image, given, likely, action; it must have image and"),
+        (
+            "\n",
+            (
+                "has the columns (none); it must have image and correct. Write the correct label of"
+                " an image"
+            ),
+        ),
+        (
+            "image,given,likely,action\nx,a,b,\n",
+            "has the columns image, given, likely, action; it must have image and",
+        ),
         ("image,correct,Correct\nx,a,b\n", "it must have image and correct"),
         (b"image,correct\n\xff,cat\n", "the text must be UTF-8 (in Excel: CSV UTF-8)"),
     ],
@@ -241,7 +310,9 @@ def test_the_same_correction_twice_is_one(pets):
 
 def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "own-cache"))
-    first = load_corrected(pets, HEAD + "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,dog,\n", "train/cat/2.png\n")
+    first = load_corrected(
+        pets, HEAD + "train/cat/0.png,cat,dog,dog\ntrain/cat/1.png,cat,dog,\n", "train/cat/2.png\n"
+    )
     other = "image,correct,note\r\ntrain/cat/0.png,dog,looked at\r\n"
     again = load_corrected(pets, other, '"train/cat/2.png"\r\n')
     assert again.preparation == first.preparation
@@ -251,7 +322,9 @@ def test_what_changes_nothing_makes_no_other_copy(pets, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["a,b", 'a"b', "'=a", "=a", " a "])
 def test_names_are_contained_as_they_are(tmp_path, name):
-    (tmp_path / "list.txt").write_text(contain_files(Preparation(exclude=str(_write(tmp_path, name))))[1].exclude)
+    (tmp_path / "list.txt").write_text(
+        contain_files(Preparation(exclude=str(_write(tmp_path, name))))[1].exclude
+    )
     tables, _ = contain_files(Preparation(exclude=str(tmp_path / "list.txt")))
     assert [image for _, rows in tables for image, _ in rows] == [name]
 
@@ -266,7 +339,8 @@ def test_a_class_called_exclude_is_ambiguous(pets):
     (pets / "train" / "dog").rename(pets / "train" / "exclude")
     (pets / "test" / "dog").rename(pets / "test" / "exclude")
     with pytest.raises(
-        DataError, match=r"has exclude for train/cat/0\.png, which is a class and the word to leave out"
+        DataError,
+        match=r"has exclude for train/cat/0\.png, which is a class and the word to leave out",
     ):
         load_corrected(pets, HEAD + "train/cat/0.png,,,exclude\n")
     data = load_corrected(pets, HEAD + "train/cat/0.png,,,=1+1\n", "train/cat/1.png")
@@ -274,7 +348,9 @@ def test_a_class_called_exclude_is_ambiguous(pets):
 
 
 def test_missing_and_empty_files_and_numbers_are_refused(pets, tmp_path):
-    with pytest.raises(DataError, match=r"for --labels-from .*No such file or directory. Check the path"):
+    with pytest.raises(
+        DataError, match=r"for --labels-from .*No such file or directory. Check the path"
+    ):
         load_data(pets, Preparation(labels_from=("nothing.csv",)))
     with pytest.raises(DataError, match="names no images; expected one name per line"):
         load_corrected(pets, "", "image\n")

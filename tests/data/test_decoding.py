@@ -16,7 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lamina.data.decoding import BadImageError, decode_and_measure, decode_image, fit_pixels, read_file
+from lamina.data.decoding import (
+    BadImageError,
+    decode_and_measure,
+    decode_image,
+    fit_pixels,
+    read_file,
+)
 
 
 def encode(image: Image.Image, format_: str, **options) -> bytes:
@@ -33,12 +39,16 @@ def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
 def test_lossless_formats_keep_every_pixel(format_: str) -> None:
     pixels = noise(5, 9)
     options = {"lossless": True} if format_ == "WEBP" else {}
-    np.testing.assert_array_equal(decode_image(encode(Image.fromarray(pixels), format_, **options)), pixels)
+    np.testing.assert_array_equal(
+        decode_image(encode(Image.fromarray(pixels), format_, **options)), pixels
+    )
 
 
 def test_a_jpeg_is_decoded_as_pillow_does() -> None:
     data = encode(Image.fromarray(noise(17, 13)), "JPEG")
-    np.testing.assert_array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    np.testing.assert_array_equal(
+        decode_image(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    )
 
 
 @pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP"])
@@ -69,30 +79,88 @@ CONVERSIONS = [
     (Image.new("RGBA", (1, 2), (200, 0, 0, 255)), "PNG", {}, "PNG RGBA", [(200, 0, 0)]),
     (Image.new("RGBA", (1, 2), (200, 0, 0, 0)), "PNG", {}, "PNG RGBA", [(255, 255, 255)]),
     (Image.new("RGBA", (1, 2), (0, 0, 0, 128)), "TIFF", {}, "TIFF RGBA", [(127, 127, 127)]),
-    (Image.new("RGBA", (1, 2), (0, 0, 0, 128)), "WEBP", {"lossless": True}, "WEBP RGBA", [(127, 127, 127)]),
+    (
+        Image.new("RGBA", (1, 2), (0, 0, 0, 128)),
+        "WEBP",
+        {"lossless": True},
+        "WEBP RGBA",
+        [(127, 127, 127)],
+    ),
     (palette((10, 20, 30), (40, 50, 60)), "PNG", {}, "PNG P", [(10, 20, 30), (40, 50, 60)]),
     (palette((10, 20, 30), (40, 50, 60)), "BMP", {}, "BMP P", [(10, 20, 30), (40, 50, 60)]),
     (palette((10, 20, 30), (40, 50, 60)), "TIFF", {}, "TIFF P", [(10, 20, 30), (40, 50, 60)]),
-    (palette((10, 20, 30), (40, 50, 60)), "PNG", {"transparency": 0}, "PNG P", [(255, 255, 255), (40, 50, 60)]),
+    (
+        palette((10, 20, 30), (40, 50, 60)),
+        "PNG",
+        {"transparency": 0},
+        "PNG P",
+        [(255, 255, 255), (40, 50, 60)],
+    ),
     # Alpha 51 is a fifth: 0.2 × 10 + 0.8 × 255 = 206.
     (palette((10, 20, 30)), "PNG", {"transparency": bytes([51])}, "PNG P", [(206, 208, 210)]),
-    (palette((10, 20, 30), (40, 50, 60)), "GIF", {"transparency": 1}, "GIF P", [(10, 20, 30), (255, 255, 255)]),
-    (Image.new("RGB", (1, 2), (9, 8, 7)), "PNG", {"transparency": (9, 8, 7)}, "PNG RGB", [(255, 255, 255)]),
+    (
+        palette((10, 20, 30), (40, 50, 60)),
+        "GIF",
+        {"transparency": 1},
+        "GIF P",
+        [(10, 20, 30), (255, 255, 255)],
+    ),
+    (
+        Image.new("RGB", (1, 2), (9, 8, 7)),
+        "PNG",
+        {"transparency": (9, 8, 7)},
+        "PNG RGB",
+        [(255, 255, 255)],
+    ),
     (Image.new("L", (1, 2), 9), "PNG", {"transparency": 9}, "PNG L", [(255, 255, 255)]),
     (Image.new("CMYK", (1, 2), (255, 0, 0, 0)), "TIFF", {}, "TIFF CMYK", [(0, 255, 255)]),
     (Image.new("CMYK", (1, 2), (0, 0, 0, 155)), "TIFF", {}, "TIFF CMYK", [(100, 100, 100)]),
-    (Image.new("CMYK", (8, 8), (0, 255, 0, 0)), "JPEG", {"quality": 100}, "JPEG CMYK", [(255, 0, 255)] * 8),
-    (grey(np.uint16, 0, 25677, 65535), "PNG", {}, "PNG I;16", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
-    (grey(np.uint16, 0, 25677, 65535), "TIFF", {}, "TIFF I;16", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
-    (grey(np.int32, 0, 25677, 65535), "TIFF", {}, "TIFF I", [(0, 0, 0), (100, 100, 100), (255, 255, 255)]),
+    (
+        Image.new("CMYK", (8, 8), (0, 255, 0, 0)),
+        "JPEG",
+        {"quality": 100},
+        "JPEG CMYK",
+        [(255, 0, 255)] * 8,
+    ),
+    (
+        grey(np.uint16, 0, 25677, 65535),
+        "PNG",
+        {},
+        "PNG I;16",
+        [(0, 0, 0), (100, 100, 100), (255, 255, 255)],
+    ),
+    (
+        grey(np.uint16, 0, 25677, 65535),
+        "TIFF",
+        {},
+        "TIFF I;16",
+        [(0, 0, 0), (100, 100, 100), (255, 255, 255)],
+    ),
+    (
+        grey(np.int32, 0, 25677, 65535),
+        "TIFF",
+        {},
+        "TIFF I",
+        [(0, 0, 0), (100, 100, 100), (255, 255, 255)],
+    ),
     # 0.2 × 255 = 51, 0.31 × 255 = 79.05.
-    (grey(np.float32, 0, 0.2, 0.31, 1), "TIFF", {}, "TIFF F", [(0, 0, 0), (51, 51, 51), (79, 79, 79), (255,) * 3]),
+    (
+        grey(np.float32, 0, 0.2, 0.31, 1),
+        "TIFF",
+        {},
+        "TIFF F",
+        [(0, 0, 0), (51, 51, 51), (79, 79, 79), (255,) * 3],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("image", "format_", "options", "encoding", "expected"), CONVERSIONS)
 def test_every_kind_of_image_becomes_rgb(
-    image: Image.Image, format_: str, options: dict[str, object], encoding: str, expected: list[tuple[int, ...]]
+    image: Image.Image,
+    format_: str,
+    options: dict[str, object],
+    encoding: str,
+    expected: list[tuple[int, ...]],
 ) -> None:
     data = encode(image, format_, **options)
     with Image.open(io.BytesIO(data)) as written:
@@ -114,7 +182,8 @@ def test_lab_becomes_srgb(mode: str) -> None:
 
 
 def test_16_bits_of_either_byte_order_and_of_color_keep_their_upper_8(tmp_path: Path) -> None:
-    # The smallest TIFF of big-endian 16-bit gray, and a PNG of 16-bit RGB, written by hand: Pillow writes neither.
+    # The smallest TIFF of big-endian 16-bit gray, and a PNG of 16-bit RGB, written by hand: Pillow
+    # writes neither.
     entries = [
         (256, 3, 1),
         (257, 3, 1),
@@ -127,27 +196,32 @@ def test_16_bits_of_either_byte_order_and_of_color_keep_their_upper_8(tmp_path: 
     ]
     entries.append((279, 4, 2))
     directory = b"".join(
-        struct.pack(">HHI", tag, kind, 1) + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
+        struct.pack(">HHI", tag, kind, 1)
+        + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
         for tag, kind, value in entries
     )
     tiff = b"MM\0*" + struct.pack(">IH", 8, len(entries)) + directory + bytes(4)
     tiff = tiff.ljust(200, b"\0") + bytes([200, 99])
     assert decode_image(tiff).tolist() == [[[200, 200, 200]]]
     row = b"\0" + bytes([1, 255, 2, 255, 3, 255])
-    assert decode_image(write_png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), row)).tolist() == [[[1, 2, 3]]]
+    assert decode_image(write_png(struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0), row)).tolist() == [
+        [[1, 2, 3]]
+    ]
 
 
 def write_png(header: bytes, rows: bytes, *others: tuple[bytes, bytes]) -> bytes:
     chunks = [(b"IHDR", header), *others, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
     )
 
 
 def test_inks_in_a_jpeg_are_read_as_adobe_stores_them() -> None:
     """YCCK: luma and chroma of the inks, of which 255 is none, then black, likewise."""
     stored = (180, 100, 140, 200)
-    # Pillow stores the complement of what it is given, in four planes; the marker then says what they are.
+    # Pillow stores the complement of what it is given, in four planes; the marker then says what
+    # they are.
     planes = Image.new("CMYK", (16, 16), tuple(255 - value for value in stored))
     data = encode(planes, "JPEG", quality=100, subsampling=0)
     marker = data.index(b"Adobe")
@@ -171,13 +245,18 @@ def test_the_first_page_of_a_tiff_is_taken(mode: str) -> None:
 
 
 def test_a_photograph_with_a_second_one_behind_it_is_a_jpeg() -> None:
-    first, second = (Image.fromarray(np.asarray(Image.new("RGB", (640, 480), name))) for name in ("red", "blue"))
-    pixels, stored_size_px = decode_and_measure(encode(first, "MPO", save_all=True, append_images=[second]), (32, 32))
+    first, second = (
+        Image.fromarray(np.asarray(Image.new("RGB", (640, 480), name))) for name in ("red", "blue")
+    )
+    pixels, stored_size_px = decode_and_measure(
+        encode(first, "MPO", save_all=True, append_images=[second]), (32, 32)
+    )
     assert stored_size_px == (480, 640)
     assert (pixels == (254, 0, 0)).all()
 
 
-# How the rows and columns of what is stored lie in the image, of each value of EXIF's orientation (CIPA DC-008).
+# How the rows and columns of what is stored lie in the image, of each value of EXIF's orientation
+# (CIPA DC-008).
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -188,13 +267,20 @@ UPRIGHT = {
     7: lambda stored: stored.swapaxes(0, 1)[::-1, ::-1],
     8: lambda stored: stored.swapaxes(0, 1)[::-1],
 }
-TURNED = [("PNG", {}), ("JPEG", {"quality": 98, "subsampling": 0}), ("WEBP", {"lossless": True}), ("TIFF", {}),
-          ("TIFF", {"compression": "tiff_lzw"})]  # fmt: skip
+TURNED = [
+    ("PNG", {}),
+    ("JPEG", {"quality": 98, "subsampling": 0}),
+    ("WEBP", {"lossless": True}),
+    ("TIFF", {}),
+    ("TIFF", {"compression": "tiff_lzw"}),
+]
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(("format_", "options"), TURNED)
-def test_an_image_is_turned_upright_and_then_made_to_fit(format_: str, options: dict, orientation: int) -> None:
+def test_an_image_is_turned_upright_and_then_made_to_fit(
+    format_: str, options: dict, orientation: int
+) -> None:
     stored = np.asarray(Image.fromarray(noise(6, 9)).resize((300, 200), Image.Resampling.BICUBIC))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -230,7 +316,9 @@ def test_a_photograph_is_turned_upright() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
-def test_an_image_of_any_size_is_made_to_fit(height: int, width: int, to_height: int, to_width: int) -> None:
+def test_an_image_of_any_size_is_made_to_fit(
+    height: int, width: int, to_height: int, to_width: int
+) -> None:
     data = encode(Image.new("RGB", (width, height), (9, 99, 199)), "PNG")
     pixels = decode_image(data, (to_height, to_width))
     assert pixels.shape == (to_height, to_width, 3)
@@ -246,7 +334,11 @@ def test_the_centre_of_a_wide_image_is_kept() -> None:
 def test_a_large_jpeg_made_small_is_what_the_whole_of_it_would_be() -> None:
     smooth = np.asarray(Image.fromarray(noise(6, 6)).resize((600, 400), Image.Resampling.BICUBIC))
     data = encode(Image.fromarray(smooth), "JPEG", quality=95)
-    whole = Image.fromarray(decode_image(data)).crop((100, 0, 500, 400)).resize((32, 32), Image.Resampling.BICUBIC)
+    whole = (
+        Image.fromarray(decode_image(data))
+        .crop((100, 0, 500, 400))
+        .resize((32, 32), Image.Resampling.BICUBIC)
+    )
     np.testing.assert_allclose(decode_image(data, (32, 32)), np.asarray(whole), atol=4)
 
 
@@ -266,18 +358,32 @@ BLACK_PIXEL = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (encode(Image.new("1", (8193, 8192)), "PNG"), "more than 67 megapixels"),
         (encode(Image.new("1", (20000, 10000)), "PNG"), "more than 67 megapixels"),
-        (write_png(struct.pack(">IIBBBBB", 100_000, 100_000, 1, 0, 0, 0, 0), b""), "more than 67 megapixels"),
+        (
+            write_png(struct.pack(">IIBBBBB", 100_000, 100_000, 1, 0, 0, 0, 0), b""),
+            "more than 67 megapixels",
+        ),
         (
             write_png(BLACK_PIXEL, b"\0\0", (b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000)))),
             "damaged: Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK",
         ),
         (
-            write_png(BLACK_PIXEL, b"\0\0", *[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))] * 90),
+            write_png(
+                BLACK_PIXEL, b"\0\0", *[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000)))] * 90
+            ),
             "damaged: Too much memory used in text chunks: 68000000>MAX_TEXT_MEMORY",
         ),
-        (encode(grey(np.int32, 5, 70_000), "TIFF"), "values from 5 to 70000, expected 0 (black) to 65535 (white)"),
-        (encode(grey(np.float32, 0.5, 255), "TIFF"), "values from 0.5 to 255, expected 0 (black) to 1 (white)"),
-        (encode(grey(np.float32, 0.5, np.nan), "TIFF"), "values from nan to nan, expected 0 (black) to 1 (white)"),
+        (
+            encode(grey(np.int32, 5, 70_000), "TIFF"),
+            "values from 5 to 70000, expected 0 (black) to 65535 (white)",
+        ),
+        (
+            encode(grey(np.float32, 0.5, 255), "TIFF"),
+            "values from 0.5 to 255, expected 0 (black) to 1 (white)",
+        ),
+        (
+            encode(grey(np.float32, 0.5, np.nan), "TIFF"),
+            "values from nan to nan, expected 0 (black) to 1 (white)",
+        ),
         (b"II*\0\x08\0\0\0\0\0\0\0\0\0", "an unsupported kind of TIFF"),
     ],
     ids=[
@@ -316,7 +422,10 @@ def test_damaged_bytes_never_raise_anything_else(good: bytes, data: st.DataObjec
 
 
 def test_arrays_of_grey_and_of_color_are_made_to_fit() -> None:
-    assert fit_pixels(np.full((3, 28, 28, 1), 7, np.uint8), 14).tolist() == np.full((3, 14, 14, 1), 7).tolist()
+    assert (
+        fit_pixels(np.full((3, 28, 28, 1), 7, np.uint8), 14).tolist()
+        == np.full((3, 14, 14, 1), 7).tolist()
+    )
     assert fit_pixels(noise(6, 4)[None], 2).shape == (1, 2, 2, 3)
 
 
@@ -364,5 +473,7 @@ def test_a_file_without_permission_says_so(tmp_path: Path) -> None:
     for name, mode in (("mine.png", 0o000), ("yours.png", 0o644)):
         (tmp_path / name).write_bytes(IMAGE)
         (tmp_path / name).chmod(mode)
-    ran = subprocess.run([sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", READ_AS_NOBODY], capture_output=True, text=True, cwd=tmp_path
+    )
     assert (ran.stdout, ran.stderr) == (f"{len(IMAGE)}\npermission denied\n", "")

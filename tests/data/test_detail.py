@@ -9,7 +9,9 @@ SIDES = (16, 32, 48)
 
 
 def enlarge(pixels: np.ndarray, side: int, resample: Image.Resampling) -> np.ndarray:
-    return np.stack([np.asarray(Image.fromarray(one).resize((side, side), resample)) for one in pixels])
+    return np.stack(
+        [np.asarray(Image.fromarray(one).resize((side, side), resample)) for one in pixels]
+    )
 
 
 def images_of(pixels: np.ndarray) -> Images:
@@ -39,7 +41,7 @@ def test_sides_beyond_the_images_are_not_looked_at():
 
 
 def test_thin_lines_and_faint_textures_need_their_pixels():
-    """Their difference is small in levels, as most of the page is white, or all of the image grey."""
+    """Their difference in levels is small, because most of the image is white or grey."""
     pages = np.full((12, 96, 96, 3), 255, np.uint8)
     for number, page in enumerate(pages):
         page[30 + number : 32 + number, 20:60] = 0

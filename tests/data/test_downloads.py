@@ -93,8 +93,9 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
     assert str(raised.value).startswith(
-        "cifar10 could not be downloaded from 127.0.0.1: the SHA-256 of the file differs from the published "
-        "one. Check the network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy"
+        "cifar10 could not be downloaded from 127.0.0.1: the SHA-256 of the file differs from the"
+        " published one. Check the network connection and try again. Or set LAMINA_CIFAR10 to the"
+        " path of a copy"
     )
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
@@ -104,7 +105,9 @@ def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     served_cifar10: Path, server: Server, cache: Path, batches
 ) -> None:
     server.cut.add(served_cifar10.name)
-    with pytest.raises(DataError, match=r"^cifar10 could not be downloaded from 127\.0\.0\.1: IncompleteRead\("):
+    with pytest.raises(
+        DataError, match=r"^cifar10 could not be downloaded from 127\.0\.0\.1: IncompleteRead\("
+    ):
         load_data("cifar10")
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
@@ -112,7 +115,9 @@ def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
     assert len(load_data("cifar10").train) == 50
 
 
-def test_a_process_that_cannot_download_the_default_data_tries_once(served_cifar10: Path, server: Server) -> None:
+def test_a_process_that_cannot_download_the_default_data_tries_once(
+    served_cifar10: Path, server: Server
+) -> None:
     server.cut.add(served_cifar10.name)
     with pytest.warns(LaminaWarning, match="^Downloading cifar10") as warned:
         first = find_default_data()
@@ -127,7 +132,10 @@ def test_offline_nothing_is_asked_of_the_network(
     served_cifar10: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LAMINA_OFFLINE", "1")
-    reason = "cifar10 is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset it. Or set LAMINA_CIFAR10"
+    reason = (
+        "cifar10 is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset it. Or set"
+        " LAMINA_CIFAR10"
+    )
     with pytest.raises(DataError, match=f"^{reason}"):
         load_data("cifar10")
     with pytest.raises(DataError, match=r"^mnist is not downloaded yet"):
@@ -149,7 +157,9 @@ def test_a_server_that_never_responds_times_out(
     archive = batches.write_archive(tmp_path / "cifar-10-python.tar.gz")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         publish(monkeypatch, "cifar10", f"http://127.0.0.1:{silent.getsockname()[1]}/", [archive])
-        with pytest.raises(DataError, match=r"^cifar10 could not be downloaded from 127\.0\.0\.1: timed out\. "):
+        with pytest.raises(
+            DataError, match=r"^cifar10 could not be downloaded from 127\.0\.0\.1: timed out\. "
+        ):
             load_data("cifar10")
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
@@ -157,12 +167,16 @@ def test_a_server_that_never_responds_times_out(
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_file_that_is_gone_is_named(served_cifar10: Path) -> None:
     served_cifar10.unlink()
-    with pytest.raises(DataError, match=r"404 Client Error: File not found for url: http://.*/cifar-10-python"):
+    with pytest.raises(
+        DataError, match=r"404 Client Error: File not found for url: http://.*/cifar-10-python"
+    ):
         load_data("cifar10")
 
 
 @pytest.mark.filterwarnings("ignore:Downloading")
-def test_the_reason_is_the_networks_and_not_what_the_caller_was_handling(served_cifar10: Path) -> None:
+def test_the_reason_is_the_networks_and_not_what_the_caller_was_handling(
+    served_cifar10: Path,
+) -> None:
     served_cifar10.unlink()
     try:
         raise FileNotFoundError("no settings")
@@ -173,7 +187,9 @@ def test_the_reason_is_the_networks_and_not_what_the_caller_was_handling(served_
 
 def idx(values: np.ndarray) -> bytes:
     """An array in MNIST's own format (LeCun, "The MNIST database"): magic number, sizes, bytes."""
-    header = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
+    header = bytes([0, 0, 8, values.ndim]) + b"".join(
+        size.to_bytes(4, "big") for size in values.shape
+    )
     return gzip.compress(header + values.astype(np.uint8).tobytes())
 
 
@@ -194,12 +210,19 @@ def serve_grey(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> di
 
 
 # As torchvision's reader had them, which lamina used before.
-FINGERPRINTS = {"mnist": "365538b9b6ba37dd26400801ad57cbd9", "fashion-mnist": "f121285aeac755b9cff029f1cc7d1ff0"}
+FINGERPRINTS = {
+    "mnist": "365538b9b6ba37dd26400801ad57cbd9",
+    "fashion-mnist": "f121285aeac755b9cff029f1cc7d1ff0",
+}
 
 
 @pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
-@pytest.mark.parametrize(("name", "first"), [("mnist", "0 - zero"), ("fashion-mnist", "T-shirt/top")])
-def test_grey_sets_are_read(name: str, first: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "first"), [("mnist", "0 - zero"), ("fashion-mnist", "T-shirt/top")]
+)
+def test_grey_sets_are_read(
+    name: str, first: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arrays = serve_grey(server, name, monkeypatch)
 
     data = load_data(name)

@@ -24,7 +24,13 @@ def test_groups_hold_exactly_the_equal_places(digests: list[str]) -> None:
     assert all(list(group) == sorted(set(group)) for group in groups)
 
 
-@given(arrays(np.uint8, st.tuples(st.integers(0, 6), st.just(1), st.just(2), st.just(1)), elements=st.integers(0, 1)))
+@given(
+    arrays(
+        np.uint8,
+        st.tuples(st.integers(0, 6), st.just(1), st.just(2), st.just(1)),
+        elements=st.integers(0, 1),
+    )
+)
 def test_digests_are_equal_if_and_only_if_pixels_are(pixels: np.ndarray) -> None:
     digests = digest_rows(pixels)
     for one in range(len(pixels)):

@@ -51,7 +51,9 @@ def test_ambiguous_names_are_not_used(paths: list[str | None], tmp_path: Path) -
 
 def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        write_images(tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}])
+        write_images(
+            tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}]
+        )
     listing = spool_table(scan_table(tmp_path, DEFAULTS), tmp_path)
     assert [image.name for image in listing.images] == ["test/1.png", "train/1.png"]
 
@@ -66,7 +68,8 @@ def test_the_names_of_two_shards_differ(image_set, tmp_path: Path) -> None:
 def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("lamina.data.sources.parquet.MEMBER_BYTES", 8)
     path = write_images(
-        tmp_path / "a.parquet", [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)]
+        tmp_path / "a.parquet",
+        [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)],
     )
     listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
     assert listing.labels == {"label": [0, 2]}
@@ -85,9 +88,10 @@ def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
     pl.DataFrame(rows, schema=schema).write_parquet(path)
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
-    assert str(raised.value) == (
-        f"Cannot use any of the 1 images in {path}; the first is a/0000000 (no image bytes in the table). Write the "
-        "table again with the bytes of the images."
+    assert (
+        str(raised.value)
+        == f"Cannot use any of the 1 images in {path}; the first is a/0000000 (no image bytes in"
+        " the table). Write the table again with the bytes of the images."
     )
 
 
@@ -96,7 +100,10 @@ def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> 
     path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
     with pytest.raises(DataError) as raised:
         spool_table(scan_table(path, DEFAULTS), tmp_path)
-    assert str(raised.value) == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
+    assert (
+        str(raised.value)
+        == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
+    )
     assert (tmp_path / "spool").stat().st_size <= 1000
 
 
@@ -110,10 +117,15 @@ def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:
-    listing = spool_table(scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path)
+    listing = spool_table(
+        scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path
+    )
     with (tmp_path / "spool").open("r+b") as spool:
         spool.truncate(100)
-    with ImageReader() as reader, pytest.raises(BadImageError, match="damaged in the archive: it ends early"):
+    with (
+        ImageReader() as reader,
+        pytest.raises(BadImageError, match="damaged in the archive: it ends early"),
+    ):
         reader.read(listing.images[0])
 
 
@@ -124,7 +136,9 @@ def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
     listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
     decoded, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
     assert not any(one.reason for one in decoded)
-    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values())))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values()))
+    )
 
 
 MEASURE = """
@@ -149,8 +163,12 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
     """Of 400 MB of images the scan holds none, and the spooling a few at a time."""
     random = np.random.default_rng(0)
     for name, rows in (("warm", 400), ("large", 8000)):
-        write = pl.DataFrame({"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))})
-        write.write_parquet(tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed")
+        write = pl.DataFrame(
+            {"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))}
+        )
+        write.write_parquet(
+            tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed"
+        )
     command = [sys.executable, "-c", MEASURE]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     scan_kib, spool_kib = map(int, done.stdout.split())

@@ -22,7 +22,9 @@ from lamina.data.sources.listing import Listing
 from lamina.errors import DataError, LaminaWarning
 
 
-def arrange_paths(*paths: str, label_from: LabelFrom | None = None, splits: tuple[str, ...] = ()) -> Listing:
+def arrange_paths(
+    *paths: str, label_from: LabelFrom | None = None, splits: tuple[str, ...] = ()
+) -> Listing:
     scan = Scan([EncodedImage(path, f"/{path}") for path in paths], [])
     return arrange(scan, Path("pets"), Preparation(label_from=label_from, splits=splits))
 
@@ -35,7 +37,11 @@ def places(listing: Listing) -> list[tuple[str | None, object, str]]:
 def test_parts_may_be_called_valid_or_validation_in_any_case() -> None:
     for part in ("val", "valid", "validation", "Val"):
         assert places(arrange_paths("Train/a/1.png", "Train/b/1.png", f"{part}/a/2.png")) == sorted(
-            [("train", "a", "Train/a/1.png"), ("train", "b", "Train/b/1.png"), ("val", "a", f"{part}/a/2.png")],
+            [
+                ("train", "a", "Train/a/1.png"),
+                ("train", "b", "Train/b/1.png"),
+                ("val", "a", f"{part}/a/2.png"),
+            ],
             key=lambda place: place[2],
         )
 
@@ -51,7 +57,11 @@ def test_a_class_may_be_called_train_and_folders_inside_a_class_belong_to_it() -
 
 
 def test_the_class_may_be_the_folder_that_an_image_lies_in() -> None:
-    found = places(arrange_paths("train/x/cat/1.png", "train/y/dog/2.png", "test/x/cat/3.png", label_from="parent"))
+    found = places(
+        arrange_paths(
+            "train/x/cat/1.png", "train/y/dog/2.png", "test/x/cat/3.png", label_from="parent"
+        )
+    )
     assert found == [
         ("test", "cat", "test/x/cat/3.png"),
         ("train", "cat", "train/x/cat/1.png"),
@@ -64,7 +74,9 @@ def test_the_class_may_be_in_the_name_of_the_file_with_splits_or_without() -> No
         (None, "cat", "cat.1.png"),
         (None, "dog", "dog.1.png"),
     ]
-    assert places(arrange_paths("train/cat_1.png", "test/great_dane_2.png", label_from="filename")) == [
+    assert places(
+        arrange_paths("train/cat_1.png", "test/great_dane_2.png", label_from="filename")
+    ) == [
         ("test", "great_dane", "test/great_dane_2.png"),
         ("train", "cat", "train/cat_1.png"),
     ]
@@ -98,11 +110,22 @@ def test_the_name_up_to_the_number_is_the_class(file: str, expected: str | None)
 
 
 def test_an_image_in_no_folder_has_a_class_by_its_name_alone() -> None:
-    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [None, None, "cat"]
-    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "filename")] == ["a", "b", "c"]
+    assert [label_of(["cat1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [
+        None,
+        None,
+        "cat",
+    ]
+    assert [label_of(["a", "b", "c1.jpg"], kind) for kind in ("folder", "parent", "filename")] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
-LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ folders that contain these."
+LAYOUT = (
+    "Expected a folder of images for each class, or train/, val/ and test/ folders that contain"
+    " these."
+)
 
 
 @pytest.mark.parametrize(
@@ -112,9 +135,12 @@ LAYOUT = "Expected a folder of images for each class, or train/, val/ and test/ 
         (["1.png", "2.png"], f"The images in pets are not in class folders. {LAYOUT}"),
         (
             ["train/a/1.png", "test/a/1.png", "more/a/1.png"],
-            f"pets is ambiguous: it contains test, train and also more. {LAYOUT} To name the splits, use --splits "
-            "train=train test=test (in Python, splits); lamina leaves out the other folders. If the outermost folders "
-            "are the classes, use --label-from folder; if the innermost are, use --label-from parent.",
+            (
+                f"pets is ambiguous: it contains test, train and also more. {LAYOUT} To name the"
+                " splits, use --splits train=train test=test (in Python, splits); lamina leaves"
+                " out the other folders. If the outermost folders are the classes, use"
+                " --label-from folder; if the innermost are, use --label-from parent."
+            ),
         ),
     ],
 )
@@ -126,15 +152,28 @@ def test_a_folder_that_cannot_be_used_is_rejected(paths: list[str], message: str
 
 def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    color = hashlib.sha256(str(path).encode()).digest()  # another for each, since equal images share a split
+    color = hashlib.sha256(
+        str(path).encode()
+    ).digest()  # another for each, since equal images share a split
     Image.new("RGB", (4, 4), tuple(color[:3])).save(path)
 
 
 def test_other_files_are_ignored(tmp_path: Path) -> None:
-    for name in ("a/1.png", "a/2.PNG", "b/1.JPeG", ".git/a/1.png", "a/.hidden.png", "__MACOSX/a/1.png"):
+    for name in (
+        "a/1.png",
+        "a/2.PNG",
+        "b/1.JPeG",
+        ".git/a/1.png",
+        "a/.hidden.png",
+        "__MACOSX/a/1.png",
+    ):
         save_image(tmp_path / name)
     (tmp_path / "a" / "notes.txt").write_text("no image")
-    assert [image.name for image in scan_folder(tmp_path).images] == ["a/1.png", "a/2.PNG", "b/1.JPeG"]
+    assert [image.name for image in scan_folder(tmp_path).images] == [
+        "a/1.png",
+        "a/2.PNG",
+        "b/1.JPeG",
+    ]
 
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:
@@ -154,8 +193,15 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
         )
     assert describe_data(data)[-1] == "folders without images: c, d, e/f"
     (finding,) = [one for one in inspect(data).findings if one.kind == "empty-folder"]
-    assert finding.message == "3 folders have no images, so they are not classes. Add images, or remove them."
-    assert [(sighted.split, sighted.name) for sighted in finding.images] == [(None, "c"), (None, "d"), (None, "e/f")]
+    assert (
+        finding.message
+        == "3 folders have no images, so they are not classes. Add images, or remove them."
+    )
+    assert [(sighted.split, sighted.name) for sighted in finding.images] == [
+        (None, "c"),
+        (None, "d"),
+        (None, "e/f"),
+    ]
 
 
 def test_an_image_in_two_classes_is_counted_also_in_the_cache(tmp_path: Path) -> None:
@@ -186,8 +232,9 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     )
     assert len(data.train) == 5
     assert [str(warning.message) for warning in warned] == [
-        "Left out 3 images: a/3.png (a link to a file outside the folder), b/loop (a link to a "
-        "folder, which lamina does not follow), c (a link to a folder, which lamina does not follow)"
+        "Left out 3 images: a/3.png (a link to a file outside the folder), b/loop (a link to a"
+        " folder, which lamina does not follow), c (a link to a folder, which lamina does not"
+        " follow)"
     ]
 
 
@@ -196,8 +243,11 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
     [
         (
             ["a/1.png", "a/2.png"],
-            "has only one class to train on, a. Add images of another class, or choose other labels with --label-from "
-            "or --label-column (in Python, label_from or label_columns).",
+            (
+                "has only one class to train on, a. Add images of another class, or choose other"
+                " labels with --label-from or --label-column (in Python, label_from or"
+                " label_columns)."
+            ),
         ),
         (
             ["train/a/1.png", "train/b/1.png", "test/c/1.png"],
@@ -209,12 +259,16 @@ def test_links_out_of_the_folder_and_to_folders_are_not_followed(tmp_path: Path)
         ),
     ],
 )
-def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: str, tmp_path: Path) -> None:
+def test_classes_that_cannot_be_learned_are_rejected(
+    paths: list[str], message: str, tmp_path: Path
+) -> None:
     for path in paths:
         save_image(tmp_path / path)
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
         check_learnable(load_data(tmp_path))
-    assert str(raised.value).removeprefix(str(tmp_path.parent) + "/") == f"{tmp_path.name} {message}"
+    assert (
+        str(raised.value).removeprefix(str(tmp_path.parent) + "/") == f"{tmp_path.name} {message}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,17 +276,24 @@ def test_classes_that_cannot_be_learned_are_rejected(paths: list[str], message: 
     [
         (np.zeros((3, 2), bool), "3 training images with the same labels, none", "labels"),
         (np.ones((1, 2), bool), "1 training image with the same labels, x, y", "labels"),
-        (np.full((4, 2), 0.5, np.float32), "4 training images with the same numbers, 0.5, 0.5", "numbers"),
+        (
+            np.full((4, 2), 0.5, np.float32),
+            "4 training images with the same numbers, 0.5, 0.5",
+            "numbers",
+        ),
     ],
 )
-def test_targets_that_are_the_same_for_all_images_are_rejected(targets: np.ndarray, what: str, noun: str) -> None:
+def test_targets_that_are_the_same_for_all_images_are_rejected(
+    targets: np.ndarray, what: str, noun: str
+) -> None:
     names = tuple(f"{place}.png" for place in range(len(targets)))
     train = Images(np.zeros((len(targets), 4, 4, 3), np.uint8), targets, ("x", "y"), names, "train")
     with pytest.raises(DataError) as raised:
         check_learnable(Dataset("set", "0", train))
-    assert str(raised.value) == (
-        f"set has nothing to learn: {what}. Add images with other {noun}, or choose another column with --label-column "
-        f"(in Python, label_columns)."
+    assert (
+        str(raised.value)
+        == f"set has nothing to learn: {what}. Add images with other {noun}, or choose another"
+        " column with --label-column (in Python, label_columns)."
     )
 
 
@@ -252,7 +313,10 @@ def test_a_class_whose_training_images_are_all_unreadable_is_rejected(tmp_path: 
     (tmp_path / "train" / "b" / "1.png").write_bytes(b"")
     with pytest.raises(DataError) as raised, warnings.catch_warnings(action="ignore"):
         check_learnable(load_data(tmp_path))
-    assert str(raised.value) == f"{tmp_path.name} has no training images of b. Add some, or remove the class."
+    assert (
+        str(raised.value)
+        == f"{tmp_path.name} has no training images of b. Add some, or remove the class."
+    )
 
 
 def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
@@ -262,7 +326,9 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
         path = bytes(tmp_path) + b"/" + folder
         Path(path.decode("utf-8", "surrogateescape")).mkdir()
         for number in (b"1", b"2"):
-            Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(buffer.getvalue())
+            Path((path + b"/" + number + b".png").decode("utf-8", "surrogateescape")).write_bytes(
+                buffer.getvalue()
+            )
     assert load_data(tmp_path).train.target_names == ("caf\udce9", "tea")
 
 
@@ -272,7 +338,9 @@ def test_a_folder_is_one_class_whatever_its_name_holds(tmp_path: Path) -> None:
     for name in names:
         for number in range(3):
             (tmp_path / name).mkdir(exist_ok=True)
-            Image.new("RGB", (4, 4), (names.index(name), number, 0)).save(tmp_path / name / f"{number}.png")
+            Image.new("RGB", (4, 4), (names.index(name), number, 0)).save(
+                tmp_path / name / f"{number}.png"
+            )
     images = load_data(tmp_path, Preparation(test_fraction=0.0)).train
     assert (images.kind.name, images.target_names) == ("single-label", names)
     labels = load_data(tmp_path, Preparation(test_fraction=0.0, task="multi-label")).train

@@ -33,8 +33,12 @@ def patients(tmp_path: Path) -> Path:
             name = ("benign", "malignant")[int(random.random() < 0.3)]
             file = tmp_path / "set" / name / f"p{patient:02d}_{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)).save(file)
-            rows.append({"image": f"{name}/{file.name}", "label": name, "patient": f"p{patient:02d}"})
+            Image.fromarray(random.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)).save(
+                file
+            )
+            rows.append(
+                {"image": f"{name}/{file.name}", "label": name, "patient": f"p{patient:02d}"}
+            )
     polars.DataFrame(rows).write_csv(tmp_path / "set" / "table.csv")
     return tmp_path / "set"
 
@@ -66,7 +70,9 @@ def test_no_group_is_in_two_drawn_splits(patients, source, options):
     total = sum(map(len, dataset.splits.values()))
     assert len(dataset.test) / total == pytest.approx(0.2, abs=0.05)
     for split, images in dataset.splits.items():
-        assert images.target_counts()["malignant"] / len(images) == pytest.approx(0.3, abs=0.12), split
+        assert images.target_counts()["malignant"] / len(images) == pytest.approx(0.3, abs=0.12), (
+            split
+        )
     again = load_data(patients / source, Preparation(**options))  # from the cache
     assert (again.fingerprint, again.test.groups) == (dataset.fingerprint, dataset.test.groups)
     ungrouped = load_data(patients / source)
@@ -80,7 +86,11 @@ def test_no_group_is_in_two_drawn_splits(patients, source, options):
 def test_a_patient_column_is_no_label(tmp_path):
     for place in range(20):
         Image.fromarray(np.full((4, 4), place, np.uint8)).save(tmp_path / f"{place}.png")
-    table = {"image": [f"{p}.png" for p in range(20)], "sick": [p % 2 for p in range(20)], "patient": [*range(10)] * 2}
+    table = {
+        "image": [f"{p}.png" for p in range(20)],
+        "sick": [p % 2 for p in range(20)],
+        "patient": [*range(10)] * 2,
+    }
     polars.DataFrame(table).write_csv(tmp_path / "t.csv")
     dataset = load_data(tmp_path / "t.csv", Preparation(group_column="patient", val_fraction=0))
     assert dataset.train.kind.name == "single-label"
@@ -89,7 +99,9 @@ def test_a_patient_column_is_no_label(tmp_path):
 
 def test_rows_without_a_group_are_left_out_and_named(patients):
     table = polars.read_csv(patients / "table.csv").with_row_index()
-    table = table.with_columns(patient=polars.when(polars.col("index") < 2).then(None).otherwise(polars.col("patient")))
+    table = table.with_columns(
+        patient=polars.when(polars.col("index") < 2).then(None).otherwise(polars.col("patient"))
+    )
     table.drop("index").write_csv(patients / "gaps.csv")
     with pytest.warns(LaminaWarning, match="Left out 2 images: .*no value in column 'patient'"):
         dataset = load_data(patients / "gaps.csv", Preparation(group_column="patient"))
@@ -97,7 +109,11 @@ def test_rows_without_a_group_are_left_out_and_named(patients):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 30)), min_size=1, max_size=80),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(0, 12), st.integers(0, 30)),
+        min_size=1,
+        max_size=80,
+    ),
     st.integers(0, 9),
 )
 def test_groups_and_identical_images_stay_together_whatever_they_are(rows, seed):
@@ -116,16 +132,21 @@ def test_groups_and_identical_images_stay_together_whatever_they_are(rows, seed)
 
 
 def test_the_test_split_is_stratified_as_well_as_by_scikit_learn():
-    """One of five folds as test: mean distance of the class shares from 20 %, over 30 sets of 50 patients."""
+    """One of five folds as test: mean distance of class shares from 20 %, for 30 sets."""
     ours, theirs = [], []
     for seed in range(30):
         random = np.random.default_rng(seed)
         groups = np.repeat(np.arange(50), random.integers(1, 16, 50))
         targets = random.choice(3, 50, p=[0.6, 0.3, 0.1])[groups]
-        names, totals = [str(place) for place in range(len(groups))], np.bincount(targets, minlength=3)
+        names, totals = (
+            [str(place) for place in range(len(groups))],
+            np.bincount(targets, minlength=3),
+        )
         preparation = Preparation(test_fraction=0.2, val_fraction=0.0, split_seed=seed)
         given_splits = [None] * len(names)
-        drawn, _ = draw_splits(names, targets.tolist(), given_splits, preparation, [str(group) for group in groups])
+        drawn, _ = draw_splits(
+            names, targets.tolist(), given_splits, preparation, [str(group) for group in groups]
+        )
         held = np.array(drawn) == "test"
         folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
         _, reference = next(iter(folds.split(groups, targets, groups)))
@@ -154,7 +175,11 @@ def test_a_rule_finds_the_group_in_a_name(rule, name, group):
 @pytest.mark.parametrize(
     ("rule", "names", "message"),
     [
-        ("parent", ["cat/a.png", "b.png", "c.png"], r"b.png is in no folder, and 1 others\. Change the rule"),
+        (
+            "parent",
+            ["cat/a.png", "b.png", "c.png"],
+            r"b.png is in no folder, and 1 others\. Change the rule",
+        ),
         ("regex:(p[0-9])", ["p1.png", "q1.png"], r"q1.png does not match\. Change"),
         ("regex:(x)?p", ["p1.png"], "p1.png does not match"),
     ],
@@ -183,17 +208,24 @@ def test_what_is_no_rule_is_rejected(rule, message):
 def test_groups_come_from_a_file_too_and_the_cache_follows_it(patients):
     names = [name for images in load_data(patients).splits.values() for name in images.names]
     file = patients.parent / "groups.csv"
-    polars.DataFrame({"image": names, "group": [f"g{place % 7}" for place in range(len(names))]}).write_csv(file)
+    polars.DataFrame(
+        {"image": names, "group": [f"g{place % 7}" for place in range(len(names))]}
+    ).write_csv(file)
     first = load_data(patients, Preparation(group_from=str(file)))
     assert len({*first.train.groups, *first.val.groups, *first.test.groups}) == 7
     polars.DataFrame({"image": names[:2], "group": ["a", "a"]}).write_csv(file)
     second = load_data(patients, Preparation(group_from=str(file)))
     assert len({*second.train.groups, *second.val.groups, *second.test.groups}) == len(names) - 1
     file.write_text("image,group\nnope.png,a\n")
-    with pytest.raises(DataError, match=r"names 1 image that is not in the data set; the first is nope\.png"):
+    with pytest.raises(
+        DataError, match=r"names 1 image that is not in the data set; the first is nope\.png"
+    ):
         load_data(patients, Preparation(group_from=str(file)))
     file.write_text("name,group\nnope.png,a\n")
-    with pytest.raises(DataError, match=r"groups\.csv has the columns name, group; it must have image and group\. Cor"):
+    with pytest.raises(
+        DataError,
+        match=r"groups\.csv has the columns name, group; it must have image and group\. Cor",
+    ):
         load_data(patients, Preparation(group_from=str(file)))
     file.write_text("image,group\nbenign/p00_0.png,\n")
     with pytest.raises(DataError, match=r"groups\.csv must have an image and a group in each row"):
@@ -201,16 +233,26 @@ def test_groups_come_from_a_file_too_and_the_cache_follows_it(patients):
 
 
 def test_groups_that_cannot_be_split_are_refused_with_what_to_do(patients):
-    with pytest.raises(DataError, match=r"images of benign are in one group, benign, so benign cannot be in both"):
+    with pytest.raises(
+        DataError, match=r"images of benign are in one group, benign, so benign cannot be in both"
+    ):
         load_data(patients, Preparation(group_from="parent"))
-    with pytest.raises(DataError, match=r"in one group, p, so they cannot be split\. Change --group-from"):
+    with pytest.raises(
+        DataError, match=r"in one group, p, so they cannot be split\. Change --group-from"
+    ):
         load_data(patients, Preparation(group_from="regex:(p)[0-9]"))
     names = [name for images in load_data(patients).splits.values() for name in images.names]
-    halves = polars.DataFrame({"image": names, "group": [f"g{place % 2}" for place in range(len(names))]})
+    halves = polars.DataFrame(
+        {"image": names, "group": [f"g{place % 2}" for place in range(len(names))]}
+    )
     halves.write_csv(patients.parent / "halves.csv")
     with pytest.raises(DataError, match="too few for a val split with 2 groups"):
-        load_data(patients, Preparation(group_from=str(patients.parent / "halves.csv"), val_fraction=0.1))
-    whole = load_data(patients, Preparation(group_from="parent", val_fraction=0.0, test_fraction=0.0))
+        load_data(
+            patients, Preparation(group_from=str(patients.parent / "halves.csv"), val_fraction=0.1)
+        )
+    whole = load_data(
+        patients, Preparation(group_from="parent", val_fraction=0.0, test_fraction=0.0)
+    )
     assert set(whole.train.groups) == {"benign", "malignant"}
 
 
@@ -219,7 +261,9 @@ def test_groups_in_two_given_splits_are_reported_and_counted(patients):
         for place in range(count):
             file = patients.parent / "given" / split / "ab"[place % 2] / f"p{place}_{split}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng([count, place]).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            pixels = np.random.default_rng([count, place]).integers(
+                0, 256, (8, 8, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(file)
     preparation = Preparation(group_from="stem:_", val_fraction=0.0)
     with pytest.warns(LaminaWarning, match=r"10 groups are in both test and train: p0, p1"):

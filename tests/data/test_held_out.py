@@ -44,21 +44,27 @@ def test_a_group_is_in_one_part_and_images_without_groups_are_spread_evenly(imag
 
 def imbalance_of(found: np.ndarray, targets: np.ndarray, folds: int) -> float:
     """The largest distance of a class's share in a fold from 1 / folds."""
-    counts = np.array([np.bincount(targets[found == fold], minlength=targets.max() + 1) for fold in range(folds)])
+    counts = np.array(
+        [np.bincount(targets[found == fold], minlength=targets.max() + 1) for fold in range(folds)]
+    )
     return float(np.abs(counts / counts.sum(axis=0) - 1 / folds).max())
 
 
 def test_groups_are_dealt_as_evenly_as_scikit_learn_deals_them():
-    """Patients with 1 to 20 images each, most of one class: the mean imbalance over 20 sets is no larger."""
+    """Patients with 1 to 20 images, mostly of one class: mean imbalance over 20 sets."""
     ours, theirs = [], []
     for seed in range(20):
         random = np.random.default_rng(seed)
         groups = np.repeat(np.arange(60), random.integers(1, 20, 60))
         usual = random.choice(4, 60, p=[0.5, 0.3, 0.15, 0.05])
-        targets = np.where(random.random(len(groups)) < 0.8, usual[groups], random.integers(0, 4, len(groups)))
+        targets = np.where(
+            random.random(len(groups)) < 0.8, usual[groups], random.integers(0, 4, len(groups))
+        )
         found = np.array(deal(targets.tolist(), groups.tolist(), [0.2] * 5, seed))
         reference = np.empty(len(groups), int)
-        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(groups, targets, groups)
+        folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(
+            groups, targets, groups
+        )
         for fold, (_, held) in enumerate(folds):
             reference[held] = fold
         assert all(len(parts) == 1 for parts in parts_of(found.tolist(), groups.tolist()).values())
@@ -81,7 +87,9 @@ def make_dataset(count: int = 60, copies: bool = False) -> Dataset:
         pixels[1::2] = pixels[::2]
     train = Images.from_arrays(pixels, np.arange(count) // 2 % 3)
     val = Images.from_arrays(pixels[: count // 4] // 2, np.arange(count // 4) // 2 % 3, split="val")
-    test = Images.from_arrays(pixels[: count // 4] // 3, np.arange(count // 4) // 2 % 3, split="test")
+    test = Images.from_arrays(
+        pixels[: count // 4] // 3, np.arange(count // 4) // 2 % 3, split="test"
+    )
     return Dataset.from_images(train, val, test)
 
 
@@ -89,7 +97,9 @@ def test_each_image_of_train_and_val_is_held_out_once_and_test_never():
     dataset = make_dataset()
     folds = [hold_out(dataset, fold, 4) for fold in range(1, 5)]
     held = [name for one in folds for name in one.test.names]
-    assert sorted(held) == sorted([f"train/{place:05d}" for place in range(60)] + [f"val/{p:05d}" for p in range(15)])
+    assert sorted(held) == sorted(
+        [f"train/{place:05d}" for place in range(60)] + [f"val/{p:05d}" for p in range(15)]
+    )
     for one in folds:
         assert one.val is None
         assert set(one.train.names).isdisjoint(one.test.names)
@@ -117,7 +127,9 @@ def test_a_fold_is_loaded_by_its_number_at_any_size_without_decoding_again(tmp_p
     for place in range(40):
         folder = tmp_path / "set" / "ab"[place % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{place}.png")
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(
+            folder / f"{place}.png"
+        )
     monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
     whole = load_data(tmp_path / "set", Preparation(size_px=16))
     for fold in range(1, 4):
@@ -139,6 +151,8 @@ def test_too_few_images_for_the_folds_are_rejected():
     images = Images.from_arrays(np.zeros((5, 4, 4), np.uint8), [0, 0, 1, 1, 1])
     with pytest.raises(DataError, match="have 5 images, fewer than 6 folds"):
         hold_out(Dataset.from_images(images), 1, 6)
-    rare = Images.from_arrays(np.arange(5, dtype=np.uint8).repeat(16).reshape(5, 4, 4), ["a", "a", "b", "a", "a"])
+    rare = Images.from_arrays(
+        np.arange(5, dtype=np.uint8).repeat(16).reshape(5, 4, 4), ["a", "a", "b", "a", "a"]
+    )
     with pytest.raises(DataError, match="Only one image is b"):
         hold_out(Dataset.from_images(rare), 1, 2)

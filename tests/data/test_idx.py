@@ -49,7 +49,9 @@ IMAGES = {"train": (grey(7), np.arange(7)), "t10k": (grey(3), np.arange(3))}
 
 @pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
 @pytest.mark.parametrize("suffix", ["-ubyte", "-ubyte.gz"])
-def test_idx_files_are_read_from_their_folder_or_by_one_of_them(prefix: str, suffix: str, tmp_path: Path) -> None:
+def test_idx_files_are_read_from_their_folder_or_by_one_of_them(
+    prefix: str, suffix: str, tmp_path: Path
+) -> None:
     folder = write_idx(tmp_path / "raw", IMAGES, prefix, suffix)
     for path in (
         folder,
@@ -74,8 +76,9 @@ def test_files_of_several_sets_need_the_path_of_one(tmp_path: Path) -> None:
         write_idx(tmp_path, IMAGES, prefix)
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
-    assert str(raised.value) == (
-        f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
+    assert (
+        str(raised.value)
+        == f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
         "Use the path of a file in one of them."
     )
     assert len(read_arrays(tmp_path / "emnist-digits-t10k-images-idx3-ubyte.gz").pixels) == 10
@@ -88,12 +91,21 @@ GOOD = idx_bytes(grey(7))
     ("data", "message"),
     [
         (b"", "begins with nothing, but an IDX file of images begins with 00 00 08 03."),
-        (b"\0\0\x0d\x03" + GOOD[4:], "begins with 00 00 0d 03, but an IDX file of images begins with 00 00 08 03."),
+        (
+            b"\0\0\x0d\x03" + GOOD[4:],
+            "begins with 00 00 0d 03, but an IDX file of images begins with 00 00 08 03.",
+        ),
         (GOOD[:-1], "should have 7 x 4 x 5 bytes according to its header, but has 139."),
-        (GOOD + b"x", "should have 7 x 4 x 5 bytes according to its header, but has more than 140."),
+        (
+            GOOD + b"x",
+            "should have 7 x 4 x 5 bytes according to its header, but has more than 140.",
+        ),
         (
             GOOD[:4] + b"\xff" * 12,
-            "should have 4294967295 x 4294967295 x 4294967295 bytes according to its header, but has 0.",
+            (
+                "should have 4294967295 x 4294967295 x 4294967295 bytes according to its header,"
+                " but has 0."
+            ),
         ),
         (GOOD[:8], None),
     ],
@@ -117,15 +129,16 @@ def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_rejected(tmp_path: Path)
     whole = file.read_bytes()
     file.write_bytes(whole[:-20])
     expected = (
-        f"Cannot read {file}: Compressed file ended before the end-of-stream marker was reached. Create or download "
-        "it again."
+        f"Cannot read {file}: Compressed file ended before the end-of-stream marker was reached."
+        " Create or download it again."
     )
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
     assert str(raised.value) == expected
     file.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0\x01\0\0" * 3 + bytes(2**20)))
     with pytest.raises(
-        DataError, match="should have 65536 x 65536 x 65536 bytes according to its header, but has 1048576"
+        DataError,
+        match="should have 65536 x 65536 x 65536 bytes according to its header, but has 1048576",
     ):
         read_arrays(tmp_path)
 
@@ -135,5 +148,7 @@ def test_images_without_their_labels_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(DataError) as raised:
         read_arrays(tmp_path)
-    expected = f"The label file of {tmp_path / 't10k-images-idx3-ubyte.gz'} is missing. Download it again."
+    expected = (
+        f"The label file of {tmp_path / 't10k-images-idx3-ubyte.gz'} is missing. Download it again."
+    )
     assert str(raised.value) == expected

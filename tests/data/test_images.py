@@ -21,7 +21,9 @@ PIXELS = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
 NAMES = ("a", "b", "c", "d")
 
 
-def make_images(targets: np.ndarray, target_names: tuple[str, ...], pixels=PIXELS, names=NAMES) -> Images:
+def make_images(
+    targets: np.ndarray, target_names: tuple[str, ...], pixels=PIXELS, names=NAMES
+) -> Images:
     return Images(pixels, targets, target_names, names, "train")
 
 
@@ -32,8 +34,9 @@ def test_the_shape_is_as_a_net_meets_it() -> None:
 
 
 def test_a_print_of_images_is_short() -> None:
-    assert repr(make_images(np.zeros(4, np.int64), ("cat",))) == (
-        "Images(train: 4 images of 2×3×3, single-label, 1 class)"
+    assert (
+        repr(make_images(np.zeros(4, np.int64), ("cat",)))
+        == "Images(train: 4 images of 2×3×3, single-label, 1 class)"
     )
 
 
@@ -46,7 +49,9 @@ def test_a_print_of_images_is_short() -> None:
         (np.zeros((4, 2), np.float32), ("x", "y"), {}),
     ],
 )
-def test_every_kind_of_target_is_counted(targets: np.ndarray, target_names: tuple[str, ...], counts: dict) -> None:
+def test_every_kind_of_target_is_counted(
+    targets: np.ndarray, target_names: tuple[str, ...], counts: dict
+) -> None:
     assert make_images(targets, target_names).target_counts() == counts
 
 
@@ -63,17 +68,29 @@ def test_taking_keeps_image_target_and_name_together(rows: list[int]) -> None:
     [
         (
             {"pixels": PIXELS.astype(np.float32)},
-            "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got float32 of shape (4, 2, 3, 3).",
+            (
+                "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got float32 of"
+                " shape (4, 2, 3, 3)."
+            ),
         ),
         (
             {"pixels": PIXELS[0]},
-            "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got uint8 of shape (2, 3, 3).",
+            (
+                "Expected pixels as a uint8 array of four dimensions (N, H, W, C), got uint8 of"
+                " shape (2, 3, 3)."
+            ),
         ),
-        ({"names": ("a",)}, "Expected one target and one name for each image, got 4 images, 4 targets and 1 names."),
+        (
+            {"names": ("a",)},
+            "Expected one target and one name for each image, got 4 images, 4 targets and 1 names.",
+        ),
         (
             {"targets": np.zeros(4)},
-            "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, bool (N,) for yes or no, "
-            "or float32 (N, K) for numbers, got float64 of shape (4,).",
+            (
+                "Expected targets of int64 (N,) for one class per image, bool (N, K) for labels,"
+                " bool (N,) for yes or no, or float32 (N, K) for numbers, got float64 of shape"
+                " (4,)."
+            ),
         ),
         (
             {"targets": np.array([0, 1, 2, 0])},
@@ -87,10 +104,15 @@ def test_taking_keeps_image_target_and_name_together(rows: list[int]) -> None:
             {"targets": np.zeros((4, 3), bool)},
             "Expected a name for each column of the targets, got 3 columns and 2 names.",
         ),
-        ({"targets": np.zeros(4, bool)}, "Expected a name for each column of the targets, got 1 column and 2 names."),
+        (
+            {"targets": np.zeros(4, bool)},
+            "Expected a name for each column of the targets, got 1 column and 2 names.",
+        ),
     ],
 )
-def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_cannot_be_are_refused(
+    change: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As for a user: the types are checked in tests alone, and would be the first to complain.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(DataError) as raised:
@@ -103,22 +125,33 @@ def test_images_that_cannot_be_are_refused(change: dict, message: str, monkeypat
     [
         (
             Images.from_arrays(np.zeros((2, 16, 16), np.uint8), ["cat", "dog"]),
-            "the same image shape, but in arrays, train has 8×8×1, and val has 16×16×1. Resize the images to one size.",
+            (
+                "the same image shape, but in arrays, train has 8×8×1, and val has 16×16×1. Resize"
+                " the images to one size."
+            ),
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), [True, False], ["cat"]),
-            "the same kind of target, but in arrays, train has single-label, and val has binary. Use one kind of "
-            "target in all splits.",
+            (
+                "the same kind of target, but in arrays, train has single-label, and val has"
+                " binary. Use one kind of target in all splits."
+            ),
         ),
         (
             Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "\x1bowl"]),
-            "the same target names, but in arrays, train has cat, dog, and val has \\x1bowl, cat. Pass the same names "
-            "for all splits, as in Images.from_arrays(x, y, names).",
+            (
+                "the same target names, but in arrays, train has cat, dog, and val has \\x1bowl,"
+                " cat. Pass the same names for all splits, as in Images.from_arrays(x, y, names)."
+            ),
         ),
         (
-            Images.from_arrays(np.zeros((2, 8, 8), np.uint8), ["cat", "dog"], ["cat", "dog", "owl"]),
-            "the same target names, but in arrays, train has cat, dog, and val has cat, dog, owl. Pass the same names "
-            "for all splits, as in Images.from_arrays(x, y, names).",
+            Images.from_arrays(
+                np.zeros((2, 8, 8), np.uint8), ["cat", "dog"], ["cat", "dog", "owl"]
+            ),
+            (
+                "the same target names, but in arrays, train has cat, dog, and val has cat, dog,"
+                " owl. Pass the same names for all splits, as in Images.from_arrays(x, y, names)."
+            ),
         ),
     ],
 )
@@ -140,16 +173,34 @@ def test_a_data_set_lists_the_splits_that_it_has() -> None:
         (np.array([2, 0, 1, 1], np.uint8), None, "single-label", [2, 0, 1, 1], ("0", "1", "2")),
         ([1, 0, 1, 1], ["cat", "dog", "owl"], "single-label", [1, 0, 1, 1], ("cat", "dog", "owl")),
         (["dog", "cat", "cat", "dog"], None, "single-label", [1, 0, 0, 1], ("cat", "dog")),
-        (np.array(["b", "a", "b", "b"], object), ("b", "a", "c"), "single-label", [0, 1, 0, 0], ("b", "a", "c")),
+        (
+            np.array(["b", "a", "b", "b"], object),
+            ("b", "a", "c"),
+            "single-label",
+            [0, 1, 0, 0],
+            ("b", "a", "c"),
+        ),
         ([True, False, True, True], ["metal"], "binary", [True, False, True, True], ("metal",)),
-        (np.eye(4, 2) > 0, None, "multi-label", (np.eye(4, 2) > 0).tolist(), ("label_0", "label_1")),
+        (
+            np.eye(4, 2) > 0,
+            None,
+            "multi-label",
+            (np.eye(4, 2) > 0).tolist(),
+            ("label_0", "label_1"),
+        ),
         (np.array([0.5, 1, 2, 3]), ["age"], "regression", [[0.5], [1], [2], [3]], ("age",)),
         (np.full((4, 2), 3, np.float16), ["x", "y"], "regression", [[3, 3]] * 4, ("x", "y")),
     ],
 )
-def test_images_come_from_arrays(y, names, kind: str, targets, target_names: tuple[str, ...]) -> None:
+def test_images_come_from_arrays(
+    y, names, kind: str, targets, target_names: tuple[str, ...]
+) -> None:
     images = Images.from_arrays(PIXELS, y, names, split="test")
-    assert (images.kind.name, images.targets.tolist(), images.target_names) == (kind, targets, target_names)
+    assert (images.kind.name, images.targets.tolist(), images.target_names) == (
+        kind,
+        targets,
+        target_names,
+    )
     assert (images.split, images.names) == ("test", ("00000", "00001", "00002", "00003"))
     np.testing.assert_array_equal(images.pixels, PIXELS)
 
@@ -168,22 +219,27 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS / 255,
             [0] * 4,
             None,
-            "Expected x of uint8, 0 to 255, got float64. Convert fractions from 0 to 1 with (x * "
-            "255).round().astype(np.uint8).",
+            (
+                "Expected x of uint8, 0 to 255, got float64. Convert fractions from 0 to 1 with (x"
+                " * 255).round().astype(np.uint8)."
+            ),
         ),
         (
             PIXELS.astype(int),
             [0] * 4,
             None,
-            "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 with x.astype(np.uint8).",
+            (
+                "Expected x of uint8, 0 to 255, got int64. Convert values from 0 to 255 with"
+                " x.astype(np.uint8)."
+            ),
         ),
         (
             PIXELS[0, 0],
             [0] * 3,
             None,
             (
-                "x must be a uint8 array of shape (N, H, W) or (N, H, W, C), but got uint8 of shape (3, 3). Pass a "
-                "single image as x[None]."
+                "x must be a uint8 array of shape (N, H, W) or (N, H, W, C), but got uint8 of shape"
+                " (3, 3). Pass a single image as x[None]."
             ),
         ),
         (
@@ -202,9 +258,11 @@ def test_grey_images_and_tensors_become_images() -> None:
             PIXELS,
             np.eye(4, dtype=int),
             None,
-            "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K), or as floats (N,) "
-            "or (N, K), got int64 of shape (4, 4). Convert one-hot rows with y.argmax(axis=1), labels with "
-            "y.astype(bool).",
+            (
+                "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N,"
+                " K), or as floats (N,) or (N, K), got int64 of shape (4, 4). Convert one-hot rows"
+                " with y.argmax(axis=1), labels with y.astype(bool)."
+            ),
         ),
         (
             PIXELS,
@@ -218,8 +276,18 @@ def test_grey_images_and_tensors_become_images() -> None:
             None,
             "y is None for 1 image. Correct these targets, or leave out their images.",
         ),
-        (PIXELS, [0, 1, 0, 1], ["a", "a"], "names must differ, got a, a. Rename or merge the classes."),
-        (PIXELS, ["a", "z", "a", "a"], ["a", "b"], "y has z, not listed in names: a, b. Add them to names."),
+        (
+            PIXELS,
+            [0, 1, 0, 1],
+            ["a", "a"],
+            "names must differ, got a, a. Rename or merge the classes.",
+        ),
+        (
+            PIXELS,
+            ["a", "z", "a", "a"],
+            ["a", "b"],
+            "y has z, not listed in names: a, b. Add them to names.",
+        ),
         (
             PIXELS,
             [0.5, np.nan, 0, 0],
@@ -228,7 +296,9 @@ def test_grey_images_and_tensors_become_images() -> None:
         ),
     ],
 )
-def test_arrays_that_are_no_images_say_what_to_do(x, y, names, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_that_are_no_images_say_what_to_do(
+    x, y, names, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(DataError) as raised:
         Images.from_arrays(x, y, names)
@@ -242,7 +312,9 @@ def test_a_data_set_is_shown_as_a_small_table() -> None:
     assert repr(dataset) == "Dataset(a & b: 2×3×3, single-label, 100 classes: train 4, test 4)"
     shown = dataset._repr_html_()
     assert "<b>Dataset(a &amp; b: 2×3×3, single-label, 100 classes)</b>" in shown
-    rows = re.findall(r"<tr>(.*?)</tr>", re.sub(r"<img[^>]*>", "▪", re.sub(r' class="[^"]*"', "", shown)))
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", re.sub(r"<img[^>]*>", "▪", re.sub(r' class="[^"]*"', "", shown))
+    )
     assert rows[:3] == [
         "<td></td><td></td><th>train</th><th>test</th>",
         "<td>&lt;b&gt;cat&lt;/b&gt;</td><td>▪</td><td>1</td><td>1</td>",
@@ -278,25 +350,41 @@ def test_the_fingerprint_of_images_in_memory_is_of_their_content() -> None:
         Dataset.from_images(one, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])),
     ]
     assert len({dataset.fingerprint for dataset in prints}) == len(prints)
-    assert Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1])).fingerprint == prints[0].fingerprint
+    assert (
+        Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1])).fingerprint
+        == prints[0].fingerprint
+    )
 
 
 def test_images_in_two_splits_are_leaks() -> None:
-    train, other = Images.from_arrays(PIXELS, [0, 1, 0, 1]), np.concatenate([PIXELS + 100, PIXELS[2:3]])
-    said = r"1 image is in two splits.*: 00004 of test is 00002 of train\. Keep each image in one split only\."
+    train, other = (
+        Images.from_arrays(PIXELS, [0, 1, 0, 1]),
+        np.concatenate([PIXELS + 100, PIXELS[2:3]]),
+    )
+    said = (
+        r"1 image is in two splits.*: 00004 of test is 00002 of train\. Keep each image in one"
+        r" split only\."
+    )
     with pytest.warns(LaminaWarning, match=said):
         data = Dataset.from_images(train, test=Images.from_arrays(other, [0, 1, 0, 1, 1]))
     assert data.leaks == (Leak("00004", "test", "00002", "train"),)
     with pytest.warns(LaminaWarning, match="4 images are in two splits"):
         assert len(Dataset.from_images(train, test=train).leaks) == 4
-    assert Dataset.from_images(train, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])).leaks == ()
+    assert (
+        Dataset.from_images(train, test=Images.from_arrays(PIXELS + 100, [0, 1, 0, 1])).leaks == ()
+    )
 
 
 def test_a_class_without_images_is_named() -> None:
     with pytest.warns(LaminaWarning, match="train has no images of owl"):
         Dataset.from_images(Images.from_arrays(PIXELS, [0, 1, 0, 1], ["cat", "dog", "owl"]))
-    train, val = Images.from_arrays(PIXELS, [0, 1, 0, 1]), Images.from_arrays(PIXELS + 100, [0] * 4, ["0", "1"])
-    with pytest.warns(LaminaWarning, match="val has no images of 1, so scores on val do not cover it"):
+    train, val = (
+        Images.from_arrays(PIXELS, [0, 1, 0, 1]),
+        Images.from_arrays(PIXELS + 100, [0] * 4, ["0", "1"]),
+    )
+    with pytest.warns(
+        LaminaWarning, match="val has no images of 1, so scores on val do not cover it"
+    ):
         Dataset.from_images(train, val)
 
 
@@ -313,7 +401,8 @@ Dataset.from_images(x, test=x)
 
 
 def test_warnings_are_about_the_line_of_the_caller(tmp_path: Path) -> None:
-    (tmp_path / "warn.py").write_text(WARN)  # elsewhere jaxtyping checks types, which puts its own frames between
+    # elsewhere jaxtyping checks types, which puts its own frames between
+    (tmp_path / "warn.py").write_text(WARN)
     command = [sys.executable, "-W", "always", "warn.py"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stderr
     assert re.findall(r"\w+\.py:\d+: LaminaWarning: \w+", said) == [
@@ -380,4 +469,7 @@ def test_the_advice_for_arrays_works_as_it_is_written() -> None:
             Images.from_arrays(x, wrong)
         assert advice in str(raised.value)
         found = eval(advice, {"y": wrong, "np": np})
-        assert Images.from_arrays(x, found[1] if isinstance(found, tuple) else found).targets.tolist() == y.tolist()
+        assert (
+            Images.from_arrays(x, found[1] if isinstance(found, tuple) else found).targets.tolist()
+            == y.tolist()
+        )

@@ -18,13 +18,21 @@ def make_images(
     split: str, counts: tuple[int, ...] = (20, 20), names: tuple[str, ...] = CLASSES, side: int = 6
 ) -> Images:
     total = sum(counts)
-    pixels = np.random.default_rng([*split.encode(), total]).integers(0, 256, (total, side, side, 3), np.uint8)
+    pixels = np.random.default_rng([*split.encode(), total]).integers(
+        0, 256, (total, side, side, 3), np.uint8
+    )
     targets = np.repeat(np.arange(len(counts)), counts)
-    return Images(pixels, targets, names, tuple(f"{split}/{place:03d}.png" for place in range(total)), split)
+    return Images(
+        pixels, targets, names, tuple(f"{split}/{place:03d}.png" for place in range(total)), split
+    )
 
 
 def make_dataset(**parts: Images | tuple[Problem, ...]) -> Dataset:
-    splits = {"train": make_images("train"), "val": make_images("val", (10, 10)), "test": make_images("test", (12, 12))}
+    splits = {
+        "train": make_images("train"),
+        "val": make_images("val", (10, 10)),
+        "test": make_images("test", (12, 12)),
+    }
     return Dataset("set", "0", **splits | parts)
 
 
@@ -35,7 +43,10 @@ def with_targets(images: Images, targets: np.ndarray, names: tuple[str, ...]) ->
 def of_every_split(targets_of: object, names: tuple[str, ...]) -> Dataset:
     data = make_dataset()
     return make_dataset(
-        **{split: with_targets(images, targets_of(len(images)), names) for split, images in data.splits.items()}
+        **{
+            split: with_targets(images, targets_of(len(images)), names)
+            for split, images in data.splits.items()
+        }
     )
 
 
@@ -51,7 +62,9 @@ def only_finding(dataset: Dataset) -> Finding:
 
 
 def labels(count: int) -> np.ndarray:
-    return np.stack([np.arange(count) % 2 == 0, np.arange(count) % 3 == 0, np.arange(count) % 2 == 1], axis=1)
+    return np.stack(
+        [np.arange(count) % 2 == 0, np.arange(count) % 3 == 0, np.arange(count) % 2 == 1], axis=1
+    )
 
 
 def numbers(count: int) -> np.ndarray:
@@ -91,8 +104,8 @@ def test_an_image_of_train_in_test_is_an_error() -> None:
         Finding(
             "leak",
             "error",
-            "2 images are in both test and train (identical pixels), which inflates the score on test. Keep each "
-            "image in one split only.",
+            "2 images are in both test and train (identical pixels), which inflates the score on"
+            " test. Keep each image in one split only.",
             2,
             (Sighting("test", "test/003.png", "cat"), Sighting("test", "test/030.png", "dog")),
             (Sighting("train", "train/005.png", "cat"), Sighting("train", "train/020.png", "dog")),
@@ -109,19 +122,25 @@ def test_an_image_of_all_three_splits_leaks_three_times() -> None:
     val, test = (copy_pixels(make_images(split), 0, train.pixels[0]) for split in ("val", "test"))
     findings = inspect(make_dataset(val=val, test=test)).findings
     assert [finding.message for finding in findings] == [
-        "1 image is in both test and train (identical pixels), which inflates the score on test. Keep each "
-        "image in one split only.",
-        "1 image is in both val and train (identical pixels), which inflates the score on val. Keep each "
-        "image in one split only.",
-        "1 image is in both test and val (identical pixels), which inflates the score on test. Keep each "
-        "image in one split only.",
+        (
+            "1 image is in both test and train (identical pixels), which inflates the score on"
+            " test. Keep each image in one split only."
+        ),
+        (
+            "1 image is in both val and train (identical pixels), which inflates the score on val."
+            " Keep each image in one split only."
+        ),
+        (
+            "1 image is in both test and val (identical pixels), which inflates the score on test."
+            " Keep each image in one split only."
+        ),
     ]
     assert {finding.severity for finding in findings} == {"error"}
 
 
 CONFLICT = (
-    "1 image is pixel-identical to an image with a different target, so no net can learn both. Keep the one with the "
-    "correct target."
+    "1 image is pixel-identical to an image with a different target, so no net can learn both. Keep"
+    " the one with the correct target."
 )
 
 
@@ -134,9 +153,12 @@ CONFLICT = (
         ("numbers", 2, ("2, -0.5", "0, 0")),
     ],
 )
-def test_the_same_image_with_two_targets_is_an_error(kind: str, place: int, targets: tuple[str, str]) -> None:
+def test_the_same_image_with_two_targets_is_an_error(
+    kind: str, place: int, targets: tuple[str, str]
+) -> None:
     dataset = CLEAN[kind]
-    # The pixels of the first image; and a copy of another with the same target, which is no conflict.
+    # The pixels of the first image; and a copy of another with the same target, which is no
+    # conflict.
     train = copy_pixels(dataset.train, place, dataset.train.pixels[0])
     assert only_finding(replace(dataset, train=train)) == Finding(
         "conflict",
@@ -150,7 +172,9 @@ def test_the_same_image_with_two_targets_is_an_error(kind: str, place: int, targ
 
 def test_a_conflict_across_splits_is_a_leak_too() -> None:
     train = make_images("train")
-    findings = inspect(make_dataset(test=copy_pixels(make_images("test"), 39, train.pixels[0]))).findings
+    findings = inspect(
+        make_dataset(test=copy_pixels(make_images("test"), 39, train.pixels[0]))
+    ).findings
     assert [(finding.kind, finding.count) for finding in findings] == [("leak", 1), ("conflict", 1)]
 
 
@@ -163,7 +187,8 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
     assert only_finding(replace(dataset, train=train)) == Finding(
         "duplicate",
         "warning",
-        "2 images are pixel-identical to another image in train, which then counts more than once. Keep one of each.",
+        "2 images are pixel-identical to another image in train, which then counts more than once."
+        " Keep one of each.",
         2,
         tuple(inspect_sight(train, place) for place in (6, 12)),
         (inspect_sight(train, 0),) * 2,
@@ -171,7 +196,9 @@ def test_copies_inside_a_split_with_the_same_target_are_a_warning(kind: str) -> 
 
 
 def inspect_sight(images: Images, place: int) -> Sighting:
-    target = {"int64": "cat", "bool": "yes" if images.targets.ndim == 1 else "wet, warm"}[str(images.targets.dtype)]
+    target = {"int64": "cat", "bool": "yes" if images.targets.ndim == 1 else "wet, warm"}[
+        str(images.targets.dtype)
+    ]
     return Sighting(images.split, images.names[place], target)
 
 
@@ -203,7 +230,8 @@ def test_images_of_one_color_or_nearly_are_blank_and_no_duplicates() -> None:
     train = make_images("train", side=16)
     for place in (1, 2):
         train = copy_pixels(train, place, np.array([200, 10, 10]))
-    # One gray level up or down is what a JPEG makes of one color; four are something to see, as a dark night is.
+    # One gray level up or down is what a JPEG makes of one color; four are something to see, as a
+    # dark night is.
     noise = np.random.default_rng(0).choice([-1, 1], (16, 16, 3))
     train = copy_pixels(copy_pixels(train, 3, 100 + noise), 4, 100 + 4 * noise)
     parts = {"val": make_images("val", side=16), "test": make_images("test", side=16)}
@@ -220,11 +248,14 @@ def test_grey_images_among_colored_ones_are_noted() -> None:
     train = make_images("train")
     grey = copy_pixels(train, 7, np.repeat(train.pixels[7, ..., :1], 3, axis=2))
     # The same mean in each channel is not enough.
-    grey = copy_pixels(grey, 8, np.stack([train.pixels[8, ..., 0]] * 2 + [train.pixels[8, ::-1, :, 0]], axis=2))
+    grey = copy_pixels(
+        grey, 8, np.stack([train.pixels[8, ..., 0]] * 2 + [train.pixels[8, ::-1, :, 0]], axis=2)
+    )
     assert only_finding(make_dataset(train=grey)) == Finding(
         "gray",
         "note",
-        "1 image is gray, while the others have color. Check that being gray does not reveal the target.",
+        "1 image is gray, while the others have color. Check that being gray does not reveal the"
+        " target.",
         1,
         (Sighting("train", "train/007.png", "cat"),),
     )
@@ -242,12 +273,20 @@ SIZES = [(6, 6)] * 20 + [(12, 24)] * 10 + [(4, 6), (5, 5), (6, 13), (30, 14)] + 
             [32, 33],
             "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad').",
         ),
-        ("pad", [31], [32, 33], "adds more black bars than image. Crop the images to what matters."),
+        (
+            "pad",
+            [31],
+            [32, 33],
+            "adds more black bars than image. Crop the images to what matters.",
+        ),
         (
             "stretch",
             [30, 31],
             [32, 33],
-            "distorts them badly. To keep the proportions, use --resize pad (in Python, resize='pad').",
+            (
+                "distorts them badly. To keep the proportions, use --resize pad (in Python,"
+                " resize='pad')."
+            ),
         ),
     ],
 )
@@ -259,8 +298,12 @@ def test_images_that_do_not_fit_well_are_noted(
     long, small = inspection.findings
     assert long.message == f"2 images are so wide or tall that resizing to 6×6 by {resize} {effect}"
     assert small.message.endswith("enlarging adds no detail, and a smaller size trains faster.")
-    assert [sighting.name for sighting in long.images] == [f"train/{place:03d}.png" for place in oblong]
-    assert [sighting.name for sighting in small.images] == [f"train/{place:03d}.png" for place in enlarged]
+    assert [sighting.name for sighting in long.images] == [
+        f"train/{place:03d}.png" for place in oblong
+    ]
+    assert [sighting.name for sighting in small.images] == [
+        f"train/{place:03d}.png" for place in enlarged
+    ]
     assert inspection.sizes == SizeSummary(
         smallest_px=(4, 5),
         median_px=(6.0, 6.0),
@@ -275,11 +318,17 @@ def test_images_that_do_not_fit_well_are_noted(
 def test_images_that_kept_their_size_are_neither_enlarged_nor_oblong() -> None:
     train = make_images("train")
     long = replace(
-        train, pixels=np.repeat(train.pixels, 4, axis=2), original_sizes_px=np.array([[6, 24]] * 40, np.int32)
+        train,
+        pixels=np.repeat(train.pixels, 4, axis=2),
+        original_sizes_px=np.array([[6, 24]] * 40, np.int32),
     )
     inspection = inspect(Dataset("set", "0", long))
     assert inspection.findings == ()
-    assert (inspection.sizes.enlarged, inspection.sizes.oblong, inspection.sizes.common) == (0, 0, ((6, 24, 40),))
+    assert (inspection.sizes.enlarged, inspection.sizes.oblong, inspection.sizes.common) == (
+        0,
+        0,
+        ((6, 24, 40),),
+    )
 
 
 def test_the_most_important_finding_comes_first() -> None:
@@ -306,15 +355,25 @@ def test_the_most_important_finding_comes_first() -> None:
 
 @pytest.mark.parametrize("side", [1, 6, 300])
 def test_channels_are_those_of_all_pixels_of_all_splits(side: int) -> None:
-    dataset = Dataset("set", "0", make_images("train", (6, 6), side=side), test=make_images("test", (1, 2), side=side))
-    pixels = np.concatenate([images.pixels.reshape(-1, 3) for images in dataset.splits.values()]).astype(float)
+    dataset = Dataset(
+        "set",
+        "0",
+        make_images("train", (6, 6), side=side),
+        test=make_images("test", (1, 2), side=side),
+    )
+    pixels = np.concatenate(
+        [images.pixels.reshape(-1, 3) for images in dataset.splits.values()]
+    ).astype(float)
     channels = inspect(dataset).channels
     np.testing.assert_allclose(channels.mean, pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(channels.standard_deviation, pixels.std(axis=0), rtol=1e-5)
 
 
 def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
-    assert [(split, len(images), images.target_counts()) for split, images in CLEAN["labels"].splits.items()] == [
+    assert [
+        (split, len(images), images.target_counts())
+        for split, images in CLEAN["labels"].splits.items()
+    ] == [
         ("train", 40, {"wet": 20, "warm": 14, "wild": 20}),
         ("val", 20, {"wet": 10, "warm": 7, "wild": 10}),
         ("test", 24, {"wet": 12, "warm": 8, "wild": 12}),
@@ -328,11 +387,15 @@ def test_targets_are_counted_and_numbers_described_split_by_split() -> None:
     ]
     # Of 0, 1, …, n - 1.
     deviation = np.sqrt((20**2 - 1) / 12)
-    assert [spread.standard_deviation for spread in numbers] == pytest.approx([deviation, deviation / 4])
+    assert [spread.standard_deviation for spread in numbers] == pytest.approx(
+        [deviation, deviation / 4]
+    )
     assert (val.target_counts(), imbalance(CLEAN["numbers"].train)) == ({}, None)
 
 
-def test_progress_is_complete_and_small_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_complete_and_small_chunks_change_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def look() -> tuple[Inspection, list[tuple[int, int]]]:
         calls: list[tuple[int, int]] = []
         return inspect(CLEAN["classes"], lambda done, total: calls.append((done, total))), calls

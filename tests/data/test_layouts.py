@@ -1,4 +1,4 @@
-"""Data sets laid out as people have them: each is read right, or refused with a message that settles it."""
+"""Data sets in common layouts are loaded correctly, or refused with a message that helps."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def encode(name: str, kind: str = "PNG") -> bytes:
     """An image of its own for each name, since lamina keeps identical images in one split."""
     digest = hashlib.sha256(name.encode()).digest()
     image = Image.new("RGB", (8, 8))
-    image.putdata([tuple(digest[(3 * place + channel) % 32] for channel in range(3)) for place in range(64)])
+    image.putdata(
+        [tuple(digest[(3 * place + channel) % 32] for channel in range(3)) for place in range(64)]
+    )
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
@@ -40,7 +42,11 @@ def names(pattern: str, count: int = 2) -> list[str]:
     if choices:
         found = (pattern.replace(choices[0], word, 1) for word in choices[1].split(","))
         return [name for one in found for name in names(one, count)]
-    return [pattern.replace("#", str(number)) for number in range(1, count + 1)] if "#" in pattern else [pattern]
+    return (
+        [pattern.replace("#", str(number)) for number in range(1, count + 1)]
+        if "#" in pattern
+        else [pattern]
+    )
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,15 @@ class Case:
 
 
 CSV = "image,label\n" + "".join(
-    f"{name},{'cat' if number % 2 else 'dog'}\n" for number, name in enumerate(names("images/#.png", 8))
+    f"{name},{'cat' if number % 2 else 'dog'}\n"
+    for number, name in enumerate(names("images/#.png", 8))
 )
-LABEL_STUDIO = "image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time\n" + "".join(
-    f"/data/upload/1/{number}.png,{number},{name},1,{number},2026-01-01,2026-01-01,3.5\n"
-    for number, name in ((1, "cat"), (2, "dog"))
+LABEL_STUDIO = (
+    "image,id,choice,annotator,annotation_id,created_at,updated_at,lead_time\n"
+    + "".join(
+        f"/data/upload/1/{number}.png,{number},{name},1,{number},2026-01-01,2026-01-01,3.5\n"
+        for number, name in ((1, "cat"), (2, "dog"))
+    )
 )
 OPEN_IMAGES = (
     "ImageID,Source,LabelName,Confidence\n001,verification,/m/01,1\n001,verification,/m/02,1\n"
@@ -71,49 +81,73 @@ OPEN_IMAGES = (
 DRAWN = "train 6, test 2"
 CASES: dict[str, Case] = {
     "class folders": Case("{cat,dog}/{a,b}#.png", splits=DRAWN, classes="cat dog"),
-    "torchvision ImageFolder": Case("{train,val}/{ants,bees}/#.png", splits="train 4, val 4", classes="ants bees"),
+    "torchvision ImageFolder": Case(
+        "{train,val}/{ants,bees}/#.png", splits="train 4, val 4", classes="ants bees"
+    ),
     "Keras cats_and_dogs_filtered": Case(
-        "{train,validation}/{cats,dogs}/cat.#.png", {"vectorize.py": "x"}, "train 4, val 4", "cats dogs", 1
+        "{train,validation}/{cats,dogs}/cat.#.png",
+        {"vectorize.py": "x"},
+        "train 4, val 4",
+        "cats dogs",
+        1,
     ),
     "Kaggle brain tumor MRI": Case(
-        "{Training,Testing}/{glioma,meningioma,notumor}/Tr_#.png", splits="train 6, test 6",
+        "{Training,Testing}/{glioma,meningioma,notumor}/Tr_#.png",
+        splits="train 6, test 6",
         classes="glioma meningioma notumor",
     ),
     "Kaggle Intel images": Case(
         "{seg_train/seg_train,seg_test/seg_test}/{sea,street}/#.png | seg_pred/seg_pred/#.png",
-        splits="train 4, test 4", classes="sea street", left_out=2,
+        splits="train 4, test 4",
+        classes="sea street",
+        left_out=2,
     ),
     "Kaggle chest X-ray": Case(
-        "chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}/#.png", splits="train 4, val 4, test 4",
+        "chest_xray/{train,test,val}/{NORMAL,PNEUMONIA}/#.png",
+        splits="train 4, val 4, test 4",
         classes="NORMAL PNEUMONIA",
     ),
     "Kaggle chest X-ray with a copy of itself": Case(
-        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
+        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png"
+        " | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
         refused="contains test, train and also chest_xray.*--splits test=test train=train",
     ),
     "the same, with the splits named": Case(
-        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
-        splits="train 4, test 4", classes="NORMAL PNEUMONIA", left_out=8,
+        "x/{train,test}/{NORMAL,PNEUMONIA}/#.png"
+        " | x/chest_xray/{train,test}/{NORMAL,PNEUMONIA}/#.png",
+        splits="train 4, test 4",
+        classes="NORMAL PNEUMONIA",
+        left_out=8,
         options={"splits": ("train=train", "test=test")},
     ),
     "Kaggle ASL alphabet": Case(
-        "asl_alphabet_train/asl_alphabet_train/{A,B}/A#.png | asl_alphabet_test/asl_alphabet_test/{A,B}_test.png",
-        splits="train 4", classes="A B", left_out=2, options={"test_fraction": 0.0},
+        "asl_alphabet_train/asl_alphabet_train/{A,B}/A#.png"
+        " | asl_alphabet_test/asl_alphabet_test/{A,B}_test.png",
+        splits="train 4",
+        classes="A B",
+        left_out=2,
+        options={"test_fraction": 0.0},
     ),
     "Kaggle dogs vs. cats": Case(
         "train/{cat,dog}.#.png | test1/#.png", refused="no class folders.*--label-from filename"
     ),
     "Kaggle dogs vs. cats by file name": Case(
-        "train/{cat,dog}.#.png | test1/#.png", splits="train 4", classes="cat dog", left_out=2,
+        "train/{cat,dog}.#.png | test1/#.png",
+        splits="train 4",
+        classes="cat dog",
+        left_out=2,
         options={"label_from": "filename", "test_fraction": 0.0},
     ),
     "Kaggle PlantVillage": Case(
         "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
-        refused="color, grayscale, segmented share the subfolders Apple___rust, Apple___scab.*--splits train=FOLDER",
+        refused="color, grayscale, segmented share the subfolders Apple___rust, Apple___scab"
+        ".*--splits train=FOLDER",
     ),
     "Kaggle PlantVillage, one of them": Case(
         "plantvillage dataset/{color,grayscale,segmented}/{Apple___scab,Apple___rust}/#.png",
-        splits="train 4", classes="Apple___rust Apple___scab", left_out=8,
+        splits="train 4",
+        classes="Apple___rust Apple___scab",
+        left_out=8,
         options={"splits": ("train=color",), "test_fraction": 0.0},
     ),
     "Kaggle COVID-19 radiography with masks": Case(
@@ -121,140 +155,233 @@ CASES: dict[str, Case] = {
         refused="COVID, Normal share the subfolders images, masks.*--label-from folder",
     ),
     "Kaggle fruits 360": Case(
-        "fruits-360/{Training,Test}/{Apple Red 1,Banana}/#.png | fruits-360/test-multiple_fruits/#.png",
-        refused="Test, test-multiple_fruits seem to be the same split.*--splits test=Test train=Training",
+        "fruits-360/{Training,Test}/{Apple Red 1,Banana}/#.png"
+        " | fruits-360/test-multiple_fruits/#.png",
+        refused="Test, test-multiple_fruits seem to be the same split"
+        ".*--splits test=Test train=Training",
     ),
     "Kaggle leaf splits with an unknown name": Case(
-        "{train,extra}/{oak,elm}/#.png", refused="contains train and also extra.*--splits train=train "
+        "{train,extra}/{oak,elm}/#.png",
+        refused="contains train and also extra.*--splits train=train ",
     ),
     "holdout": Case("{train,holdout}/{oak,elm}/#.png", splits="train 4, test 4", classes="elm oak"),
     "prefixes and suffixes": Case(
-        "{2024_TrainSet,2024_ValSet,2024_TestSet}/{oak,elm}/#.png", splits="train 4, val 4, test 4", classes="elm oak"
+        "{2024_TrainSet,2024_ValSet,2024_TestSet}/{oak,elm}/#.png",
+        splits="train 4, val 4, test 4",
+        classes="elm oak",
     ),
     "Food-5K": Case(
         "{training,validation,evaluation}/{0,1}/#.png",
-        refused="evaluation, validation seem to be the same split.*--splits val=evaluation train=training",
+        refused="evaluation, validation seem to be the same split"
+        ".*--splits val=evaluation train=training",
     ),
     "Food-5K, with the splits named": Case(
-        "{training,validation,evaluation}/{0,1}/#.png", splits="train 4, val 4, test 4", classes="0 1",
+        "{training,validation,evaluation}/{0,1}/#.png",
+        splits="train 4, val 4, test 4",
+        classes="0 1",
         options={"splits": ("train=training", "val=validation", "test=evaluation")},
     ),
-    "train, eval and test": Case("{train,eval,test}/{a,b}/#.png", splits="train 4, val 4, test 4", classes="a b"),
-    "two unnamed parts": Case("{part_a,part_b}/{oak,elm}/#.png", refused="part_a, part_b share the subfolders"),
-    "splits inside the classes": Case("{cat,dog}/{train,test}/#.png", refused="cat, dog share.*--label-from folder"),
+    "train, eval and test": Case(
+        "{train,eval,test}/{a,b}/#.png", splits="train 4, val 4, test 4", classes="a b"
+    ),
+    "two unnamed parts": Case(
+        "{part_a,part_b}/{oak,elm}/#.png", refused="part_a, part_b share the subfolders"
+    ),
+    "splits inside the classes": Case(
+        "{cat,dog}/{train,test}/#.png", refused="cat, dog share.*--label-from folder"
+    ),
     "MVTec AD, one category": Case(
         "{train/good,test/good,test/broken,ground_truth/broken}/#.png",
         refused="contains test, train and also ground_truth",
     ),
     "MVTec AD, all categories": Case(
-        "{bottle,cable}/{train/good,test/good,ground_truth/bad}/#.png", refused="bottle, cable share the subfolders"
+        "{bottle,cable}/{train/good,test/good,ground_truth/bad}/#.png",
+        refused="bottle, cable share the subfolders",
     ),
     "classes with subfolders of their own": Case(
-        "flowers/{rose/red,rose/white,tulip/old}/#.png", splits="train 5, test 1", classes="rose tulip"
+        "flowers/{rose/red,rose/white,tulip/old}/#.png",
+        splits="train 5, test 1",
+        classes="rose tulip",
     ),
-    "a class called train": Case("{train,bus,car}/#.png", splits="train 5, test 1", classes="bus car train"),
+    "a class called train": Case(
+        "{train,bus,car}/#.png", splits="train 5, test 1", classes="bus car train"
+    ),
     "classes with test in their names": Case(
-        "{stress_test,blood_test,ecg}/#.png", splits="train 5, test 1", classes="blood_test ecg stress_test"
+        "{stress_test,blood_test,ecg}/#.png",
+        splits="train 5, test 1",
+        classes="blood_test ecg stress_test",
     ),
     "Roboflow folder": Case(
-        "{train,valid,test}/{ok,broken}/a_png.rf.#.png", {"README.roboflow.txt": "x", "README.dataset.txt": "x"},
-        "train 4, val 4, test 4", "broken ok", 2,
+        "{train,valid,test}/{ok,broken}/a_png.rf.#.png",
+        {"README.roboflow.txt": "x", "README.dataset.txt": "x"},
+        "train 4, val 4, test 4",
+        "broken ok",
+        2,
     ),
     "Roboflow multi-label": Case(
-        "{train,valid}/#.png", {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
+        "{train,valid}/#.png",
+        {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
         refused=r"not in class folders|no class folders.*_classes\.csv",
     ),
     "Roboflow multi-label, its table": Case(
-        "{train,valid}/#.png", {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
-        "train 2", "cat dog", path="train/_classes.csv",
+        "{train,valid}/#.png",
+        {"train/_classes.csv": "filename, cat, dog\n1.png, 1, 0\n2.png, 0, 1\n"},
+        "train 2",
+        "cat dog",
+        path="train/_classes.csv",
         options={"label_columns": ("cat", "dog"), "test_fraction": 0.0},
     ),
     "Roboflow YOLO": Case(
-        "{train,valid}/images/#.png", {"train/labels/1.txt": "0 .5 .5 1 1", "data.yaml": "nc: 1"},
+        "{train,valid}/images/#.png",
+        {"train/labels/1.txt": "0 .5 .5 1 1", "data.yaml": "nc: 1"},
         refused="are not in class folders",
     ),
     "Ultralytics YOLO": Case(
-        "images/{train,val}/#.png", {"labels/train/1.txt": "0 .5 .5 1 1"}, refused="no class folders inside them"
-    ),
-    "COCO": Case(
-        "{train2017,val2017}/#.png", {"annotations/instances_train2017.json": "{}"},
+        "images/{train,val}/#.png",
+        {"labels/train/1.txt": "0 .5 .5 1 1"},
         refused="no class folders inside them",
     ),
-    "CVAT ImageNet": Case("cat/cat_{1,2,3,4}.png | dog/dog_{1,2,3,4}.png", splits=DRAWN, classes="cat dog"),
-    "CVAT Ultralytics classification": Case(
-        "{train,val}/{cat,dog}/#.png", {"train/labels.json": "{}", "val/labels.json": "{}"}, "train 4, val 4",
-        "cat dog", 2,
+    "COCO": Case(
+        "{train2017,val2017}/#.png",
+        {"annotations/instances_train2017.json": "{}"},
+        refused="no class folders inside them",
     ),
-    "CVAT for images": Case("images/#.png", {"annotations.xml": "<annotations/>"}, refused="are not in class folders"),
+    "CVAT ImageNet": Case(
+        "cat/cat_{1,2,3,4}.png | dog/dog_{1,2,3,4}.png", splits=DRAWN, classes="cat dog"
+    ),
+    "CVAT Ultralytics classification": Case(
+        "{train,val}/{cat,dog}/#.png",
+        {"train/labels.json": "{}", "val/labels.json": "{}"},
+        "train 4, val 4",
+        "cat dog",
+        2,
+    ),
+    "CVAT for images": Case(
+        "images/#.png", {"annotations.xml": "<annotations/>"}, refused="are not in class folders"
+    ),
     "Label Studio CSV": Case(
-        "#.png", {"project-1.csv": LABEL_STUDIO}, path="project-1.csv",
+        "#.png",
+        {"project-1.csv": LABEL_STUDIO},
+        path="project-1.csv",
         refused="named like label or class.*--label-column",
     ),
     "Label Studio CSV, its column named": Case(
-        "#.png", {"project-1.csv": LABEL_STUDIO}, path="project-1.csv", refused="an absolute path.*must contain paths",
+        "#.png",
+        {"project-1.csv": LABEL_STUDIO},
+        path="project-1.csv",
+        refused="an absolute path.*must contain paths",
         options={"label_columns": ("choice",)},
     ),
     "Label Studio CSV, paths cut to file names": Case(
-        "#.png", {"project-1.csv": LABEL_STUDIO.replace("/data/upload/1/", "")}, "train 2", "cat dog",
-        path="project-1.csv", options={"label_columns": ("choice",), "test_fraction": 0.0},
+        "#.png",
+        {"project-1.csv": LABEL_STUDIO.replace("/data/upload/1/", "")},
+        "train 2",
+        "cat dog",
+        path="project-1.csv",
+        options={"label_columns": ("choice",), "test_fraction": 0.0},
     ),
     "Google Takeout": Case(
         "Google Photos/{Cats,Dogs}/IMG_{1,2,3,4}.png",
-        {f"Google Photos/Cats/IMG_{n}.png.json": "{}" for n in (1, 2)} | {"archive_browser.html": "<html>"},
-        DRAWN, "Cats Dogs", 3,
+        {f"Google Photos/Cats/IMG_{n}.png.json": "{}" for n in (1, 2)}
+        | {"archive_browser.html": "<html>"},
+        DRAWN,
+        "Cats Dogs",
+        3,
     ),
-    "MedMNIST as folders": Case("{train,val,test}/{0,1,10}/#.png", splits="train 6, val 6, test 6", classes="0 1 10"),
+    "MedMNIST as folders": Case(
+        "{train,val,test}/{0,1,10}/#.png", splits="train 6, val 6, test 6", classes="0 1 10"
+    ),
     "Hugging Face imagefolder": Case(
         "folder/{train,test}/{dog,cat}/#.png", splits="train 4, test 4", classes="cat dog"
     ),
     "Hugging Face imagefolder with metadata": Case(
         "{train,test}/#.png",
-        {f"{split}/metadata.csv": "file_name,label\n1.png,cat\n2.png,dog\n" for split in ("train", "test")},
-        "train 2, test 2", "cat dog",
+        {
+            f"{split}/metadata.csv": "file_name,label\n1.png,cat\n2.png,dog\n"
+            for split in ("train", "test")
+        },
+        "train 2, test 2",
+        "cat dog",
     ),
     "Hugging Face imagefolder with JSON lines": Case(
         "{train,test}/#.png",
         {
-            f"{split}/metadata.jsonl": '{"file_name":"1.png","label":"cat"}\n{"file_name":"2.png","label":"dog"}\n'
+            f"{split}/metadata.jsonl": (
+                '{"file_name":"1.png","label":"cat"}\n{"file_name":"2.png","label":"dog"}\n'
+            )
             for split in ("train", "test")
         },
-        "train 2, test 2", "cat dog",
+        "train 2, test 2",
+        "cat dog",
     ),
     "table beside the images": Case(
-        "images/{1,2,3,4,5,6,7,8}.png", {"labels.csv": CSV}, refused=r"labels\.csv has the labels, use .*labels\.csv"
+        "images/{1,2,3,4,5,6,7,8}.png",
+        {"labels.csv": CSV},
+        refused=r"labels\.csv has the labels, use .*labels\.csv",
     ),
-    "table": Case("images/{1,2,3,4,5,6,7,8}.png", {"labels.csv": CSV}, DRAWN, "cat dog", path="labels.csv"),
+    "table": Case(
+        "images/{1,2,3,4,5,6,7,8}.png", {"labels.csv": CSV}, DRAWN, "cat dog", path="labels.csv"
+    ),
     "table with other names of splits": Case(
         "{1,2,3,4}.png",
-        {"t.csv": "image,label,split\n1.png,cat,Training\n2.png,dog,Training\n3.png,cat,Test\n4.png,dog,Test\n"},
-        "train 2, test 2", "cat dog", path="t.csv",
+        {
+            "t.csv": "image,label,split\n"
+            "1.png,cat,Training\n2.png,dog,Training\n3.png,cat,Test\n4.png,dog,Test\n"
+        },
+        "train 2, test 2",
+        "cat dog",
+        path="t.csv",
     ),
     "Open Images": Case(
-        "00#.png", {"train-annotations-human-imagelabels.csv": OPEN_IMAGES}, refused="--image-column.*are ImageID",
+        "00#.png",
+        {"train-annotations-human-imagelabels.csv": OPEN_IMAGES},
+        refused="--image-column.*are ImageID",
         path="train-annotations-human-imagelabels.csv",
     ),
     "Open Images, columns named": Case(
-        "00#.png", {"t.csv": OPEN_IMAGES}, path="t.csv",
+        "00#.png",
+        {"t.csv": OPEN_IMAGES},
+        path="t.csv",
         options={"image_column": "ImageID", "label_columns": ("LabelName",)},
-        refused="1 image has several rows with different values, such as /m/01 and /m/02 for 001.*--task multi-label",
+        refused="1 image has several rows with different values, such as /m/01 and /m/02 for 001"
+        ".*--task multi-label",
     ),
     "Open Images as labels": Case(
-        "00#.png", {"t.csv": OPEN_IMAGES}, splits="train 2", classes="/m/01 /m/02", path="t.csv",
+        "00#.png",
+        {"t.csv": OPEN_IMAGES},
+        splits="train 2",
+        classes="/m/01 /m/02",
+        path="t.csv",
         options={
-            "image_column": "ImageID", "label_columns": ("LabelName",), "task": "multi-label", "test_fraction": 0.0
+            "image_column": "ImageID",
+            "label_columns": ("LabelName",),
+            "task": "multi-label",
+            "test_fraction": 0.0,
         },
     ),
     "table with an empty label": Case(
-        "{1,2,3}.png", {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,\n"}, splits="train 2", classes="cat dog",
-        left_out=1, path="t.csv", options={"test_fraction": 0.0},
+        "{1,2,3}.png",
+        {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,\n"},
+        splits="train 2",
+        classes="cat dog",
+        left_out=1,
+        path="t.csv",
+        options={"test_fraction": 0.0},
     ),
     "table with a missing file": Case(
-        "#.png", {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,cat\n"}, splits="train 2", classes="cat dog",
-        left_out=1, path="t.csv", options={"test_fraction": 0.0},
+        "#.png",
+        {"t.csv": "image,label\n1.png,cat\n2.png,dog\n3.png,cat\n"},
+        splits="train 2",
+        classes="cat dog",
+        left_out=1,
+        path="t.csv",
+        options={"test_fraction": 0.0},
     ),
     "Kaggle HAM10000: identifiers": Case(
         "HAM_part_1/{ISIC_1,ISIC_2}.png | HAM_part_2/{ISIC_3,ISIC_4}.png",
-        {"HAM.csv": "image_id,dx\nISIC_1,nv\nISIC_2,mel\nISIC_3,nv\nISIC_4,mel\n"}, splits="train 4", classes="mel nv",
+        {"HAM.csv": "image_id,dx\nISIC_1,nv\nISIC_2,mel\nISIC_3,nv\nISIC_4,mel\n"},
+        splits="train 4",
+        classes="mel nv",
         path="HAM.csv",
         options={"image_column": "image_id", "label_columns": ("dx",), "test_fraction": 0.0},
     ),
@@ -263,10 +390,12 @@ CASES: dict[str, Case] = {
         "archive/data/{cat,dog}/{a,b}#.png | cover.png", splits=DRAWN, classes="cat dog", left_out=1
     ),
     "files of Windows and macOS": Case(
-        "{cat,dog}/{a,b}#.png", {"cat/Thumbs.db": "x", "dog/desktop.ini": "", ".DS_Store": "x", "__MACOSX/a.png": ""},
-        DRAWN, "cat dog",
+        "{cat,dog}/{a,b}#.png",
+        {"cat/Thumbs.db": "x", "dog/desktop.ini": "", ".DS_Store": "x", "__MACOSX/a.png": ""},
+        DRAWN,
+        "cat dog",
     ),
-}  # fmt: skip
+}
 
 
 def write(case: Case, folder: Path) -> Path:
@@ -279,7 +408,9 @@ def write(case: Case, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_layout_is_read_right_or_refused_with_what_settles_it(name: str, tmp_path: Path) -> None:
+def test_each_layout_is_read_right_or_refused_with_what_settles_it(
+    name: str, tmp_path: Path
+) -> None:
     case = CASES[name]
     path = write(case, tmp_path / "data")
     preparation = Preparation(**(case.options or {}))  # type: ignore[arg-type]
@@ -288,7 +419,9 @@ def test_each_layout_is_read_right_or_refused_with_what_settles_it(name: str, tm
             load_data(path, preparation)
         return
     data = load_data(path, preparation)
-    counts = ", ".join(f"{split} {len(images)}" for split, images in data.splits.items() if len(images))
+    counts = ", ".join(
+        f"{split} {len(images)}" for split, images in data.splits.items() if len(images)
+    )
     assert (counts, " ".join(data.train.target_names)) == (case.splits, case.classes)
     assert len(data.problems) == case.left_out
 
@@ -301,7 +434,9 @@ def test_a_zip_is_read_as_its_folder(tmp_path: Path) -> None:
             archive.write(path, f"data/{path.relative_to(folder)}")
     both = [load_data(path) for path in (folder, tmp_path / "data.zip")]
     assert both[0].fingerprint == both[1].fingerprint
-    assert Counter(problem.reason for problem in both[1].problems) == {"in a folder for images without classes": 2}
+    assert Counter(problem.reason for problem in both[1].problems) == {
+        "in a folder for images without classes": 2
+    }
 
 
 def test_a_file_that_is_not_used_does_not_decode_the_images_again(tmp_path: Path) -> None:
@@ -318,9 +453,19 @@ def test_a_file_that_is_not_used_does_not_decode_the_images_again(tmp_path: Path
 
 
 FORMATS = {
-    ".jfif": "JPEG", ".jpe": "JPEG", ".JPG": "JPEG", "": "JPEG", ".dat": "PNG", ".png": "WEBP", ".avif": "AVIF",
-    ".jp2": "JPEG2000", ".ppm": "PPM", ".tiff": "TIFF", ".gif": "GIF", ".bmp": "BMP",
-}  # fmt: skip
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
+    ".JPG": "JPEG",
+    "": "JPEG",
+    ".dat": "PNG",
+    ".png": "WEBP",
+    ".avif": "AVIF",
+    ".jp2": "JPEG2000",
+    ".ppm": "PPM",
+    ".tiff": "TIFF",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+}
 OTHERS = {
     "notes.txt": (b"P1 is not an image", OTHER_FILE),
     "main.py": (b"import this", OTHER_FILE),
@@ -351,7 +496,9 @@ def test_images_are_found_by_content_and_all_else_is_named(tmp_path: Path) -> No
     }
 
 
-def test_heic_is_read_with_its_extra_and_named_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_is_read_with_its_extra_and_named_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -367,12 +514,18 @@ def test_a_photo_of_an_iphone_is_decoded_upright() -> None:
     pytest.importorskip("pi_heif")
     pixels, stored = decode_and_measure(Path(__file__).with_name("phone.heic").read_bytes())
     assert (pixels.shape, stored) == ((64, 32, 3), (64, 32))
-    assert np.abs(pixels[2, 2].astype(int) - (200, 30, 30)).max() < 4  # red above blue, turned by its EXIF
+    # red above blue, turned by its EXIF
+    assert np.abs(pixels[2, 2].astype(int) - (200, 30, 30)).max() < 4
     assert np.abs(pixels[-2, 2].astype(int) - (20, 40, 220)).max() < 4
 
 
-@pytest.mark.parametrize("names", [["seg_train", "TrainingSet", "images-train", "train2017", "2_TRAIN"]])
+@pytest.mark.parametrize(
+    "names", [["seg_train", "TrainingSet", "images-train", "train2017", "2_TRAIN"]]
+)
 def test_splits_are_words_in_names(names: list[str]) -> None:
     assert set(find_splits(names).values()) == {"train"}
-    assert find_splits(["terrain", "constraint", "latest", "contest", "interval", "train_val", "cat"]) == {}
+    assert (
+        find_splits(["terrain", "constraint", "latest", "contest", "interval", "train_val", "cat"])
+        == {}
+    )
     assert find_splits(["eval_2", "seg_pred"]) == {"eval_2": "val", "seg_pred": None}

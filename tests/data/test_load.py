@@ -37,8 +37,10 @@ REFUSED = os.strerror(errno.ECONNREFUSED)
         ("photo", "No data set, file or folder named photo. Did you mean photos?"),
         (
             "zebras",
-            "No data set, file or folder named zebras. Choose from: cifar10, cifar100, mnist, fashion-mnist, shapes, "
-            "shapes-attributes, shapes-pose.",
+            (
+                "No data set, file or folder named zebras. Choose from: cifar10, cifar100, mnist,"
+                " fashion-mnist, shapes, shapes-attributes, shapes-pose."
+            ),
         ),
         ("no/such", "No data set, file or folder named no/such. Check the path."),
         ("set.zip", "No data set, file or folder named set.zip. Check the path."),
@@ -96,13 +98,16 @@ def test_cifar10_means_the_set_once_the_variable_is_gone(
     assert len(load_data("cifar10").train) == 50
 
 
-def test_a_path_named_like_a_set_is_a_path(image_set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_named_like_a_set_is_a_path(
+    image_set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     image_set.write_folder(tmp_path / "mnist")
     assert load_data("./mnist").source == str(tmp_path / "mnist")
 
 
-# A run knows its data by these: another value makes every run that was trained on them strange to its images.
+# A run knows its data by these: another value makes every run that was trained on them strange to
+# its images.
 FINGERPRINTS = {
     "folder": "a8c76835a90107247c63ef78e8974e43",
     "npz": "05e769dc2c0f3a8686fcc0547f9dc51e",
@@ -113,7 +118,7 @@ FINGERPRINTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FINGERPRINTS)
 def test_fingerprints_stay_the_same(form: str, image_set, tmp_path: Path) -> None:
-    """Bug 8: they held the text of the whole preparation, whose fields change from version to version."""
+    """Bug 8: they covered the whole preparation's text, whose fields differ between versions."""
     source = {
         "folder": lambda: image_set.write_folder(tmp_path / "pets"),
         "npz": lambda: ARRAY_SOURCES["npz of keras"](image_set, tmp_path),
@@ -124,18 +129,26 @@ def test_fingerprints_stay_the_same(form: str, image_set, tmp_path: Path) -> Non
         label_from = "parent" if form == "folder" else None
         alike = Preparation(task="single-label", label_from=label_from, split_seed=7, resize="pad")
         assert load_data(source, alike).fingerprint == FINGERPRINTS[form]
-    for other in (Preparation(size_px=7), Preparation(val_fraction=0.2), Preparation(val_fraction=0.2, split_seed=1)):
+    for other in (
+        Preparation(size_px=7),
+        Preparation(val_fraction=0.2),
+        Preparation(val_fraction=0.2, split_seed=1),
+    ):
         if form == "shapes" or other.size_px:
             assert load_data(source, other).fingerprint != FINGERPRINTS[form]
 
 
-def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("LAMINA_CIFAR10", "/no/such/file")
     assert find_default_data()[0] == "cifar10"
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
-    assert str(raised.value) == (
-        "LAMINA_CIFAR10 is /no/such/file, but no such file or folder exists. Correct or unset it."
+    assert (
+        str(raised.value)
+        == "LAMINA_CIFAR10 is /no/such/file, but no such file or folder exists. Correct or"
+        " unset it."
     )
 
 
@@ -143,10 +156,12 @@ def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(monkeypatch: 
 def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: None) -> None:
     with pytest.raises(DataError) as raised:
         load_data("cifar10")
-    assert str(raised.value) == (
-        f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network connection and try "
-        "again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
-        "or a zip or folder of class folders."
+    assert (
+        str(raised.value)
+        == f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network"
+        " connection and try again. Or set LAMINA_CIFAR10 to the path of a copy:"
+        " cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or folder of class"
+        " folders."
     )
 
 
@@ -154,20 +169,32 @@ def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: Non
 def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline: None) -> None:
     assert find_default_data() == (
         "shapes",
-        f"the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the "
-        "network connection and try again. Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its "
-        "folder cifar-10-batches-py, or a zip or folder of class folders.",
+        (
+            "the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu:"
+            f" {REFUSED}. Check the network connection and try again. Or set LAMINA_CIFAR10 to the"
+            " path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or"
+            " folder of class folders."
+        ),
     )
 
 
 def test_names_are_those_that_are_loaded() -> None:
     assert NAMES == (
-        "cifar10", "cifar100", "mnist", "fashion-mnist", "shapes", "shapes-attributes", "shapes-pose",
-    )  # fmt: skip
+        "cifar10",
+        "cifar100",
+        "mnist",
+        "fashion-mnist",
+        "shapes",
+        "shapes-attributes",
+        "shapes-pose",
+    )
 
 
 def test_importing_the_data_loads_no_torch() -> None:
-    code = "import sys, lamina.data; print([name for name in ('torch', 'matplotlib') if name in sys.modules])"
+    code = (
+        "import sys, lamina.data; print([name for name in ('torch', 'matplotlib') if name in"
+        " sys.modules])"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("[]\n", "")
 
@@ -195,7 +222,9 @@ def test_what_the_arrays_of_a_file_are_taken_for_is_said(x, y, said, tmp_path: P
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             data = load_data(tmp_path / "pets.npz", Preparation(test_fraction=0, val_fraction=0))
-        assert [str(one.message) for one in caught] == ([] if said is None else [f"pets: {said}{CLASSES_OF_Y}"])
+        assert [str(one.message) for one in caught] == (
+            [] if said is None else [f"pets: {said}{CLASSES_OF_Y}"]
+        )
         assert len(data.train.target_names) == 3
 
 
@@ -206,7 +235,8 @@ def test_a_warning_names_the_array_that_it_is_about(tmp_path: Path) -> None:
         load_data(tmp_path / "pets.npz")
     np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test * 255, y_test=Y)
     said = (
-        r"x_test has float32 values from 0 to 255, .* x_test has shape \(12, 3, 8, 8\), interpreted as \(N, C, H, W\)\."
+        r"x_test has float32 values from 0 to 255, .* x_test has shape \(12, 3, 8, 8\), interpreted"
+        r" as \(N, C, H, W\)\."
     )
     with pytest.warns(LaminaWarning, match=said):
         load_data(tmp_path / "pets.npz", Preparation(val_fraction=0))

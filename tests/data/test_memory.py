@@ -1,4 +1,4 @@
-"""A data set larger than memory is mapped, trained on and evaluated without being copied into the process."""
+"""A data set larger than memory is mapped, trained on and evaluated without being copied."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="how a process's memory is limited differs")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="how a process's memory is limited differs"
+)
 
 # Nothing is allocated for the holes in these files; to read them makes pages of zeros.
 BUILD = """
@@ -21,8 +23,10 @@ from lamina.data import Dataset
 def build(folder, count={count}, side={side}):
     with (folder / "pixels.npy").open("wb") as file:
         shape = (count, side, side, 3)
-        np.lib.format.write_array_header_1_0(file, {{"descr": "|u1", "fortran_order": False, "shape": shape}})
-        file.write(np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8).tobytes())
+        header = {{"descr": "|u1", "fortran_order": False, "shape": shape}}
+        np.lib.format.write_array_header_1_0(file, header)
+        some = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), np.uint8)
+        file.write(some.tobytes())
         file.truncate(128 + count * side * side * 3)
     train = count * 9 // 10
     names, sizes = tuple(str(n) for n in range(count)), np.full((count, 2), side, np.int32)
@@ -38,7 +42,8 @@ data = load_cached("large", "key", "state", build, "large")
 loaded = read_memory("RssAnon") - before
 """
 
-# Limited is what a process may write to. The mapping is in it already, unread, and so is what libraries import late.
+# Limited is what a process may write to. The mapping is in it already, unread, and so is what
+# libraries import late.
 TRAIN = """
 import resource
 import torch
@@ -48,7 +53,9 @@ from lamina.nets import AvgPool2d, Flatten, Output
 
 def train_and_evaluate(train, test):
     augmentation = dict(flip="alternating", translate_px=2, cutout_px=20)
-    recipe = Recipe(epochs=1, batch_size=50, precision="fp32", normalization="channel", **augmentation)
+    recipe = Recipe(
+        epochs=1, batch_size=50, precision="fp32", normalization="channel", **augmentation
+    )
     training = Training(Net(AvgPool2d(28), Flatten(), Output()), train, recipe)
     list(training)
     evaluate(training.model, train)
@@ -57,20 +64,29 @@ def train_and_evaluate(train, test):
 torch.set_num_threads(1)
 train_and_evaluate(data.train.take(range(100)), data.test.take(range(100)))
 resource.setrlimit(resource.RLIMIT_DATA, (read_memory("VmData") + {limit}, resource.RLIM_INFINITY))
-print(data.train.pixels.nbytes // {limit}, loaded < {limit}, train_and_evaluate(data.train, data.test).images)
+images = train_and_evaluate(data.train, data.test).images
+print(data.train.pixels.nbytes // {limit}, loaded < {limit}, images)
 """
 
 
 def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"LAMINA_CACHE": str(cache), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    environment = os.environ | {
+        "LAMINA_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
 
 
 @pytest.mark.slow
 def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Path) -> None:
-    """It was seen to fail with a copy in each of four places: ``torch.from_numpy(images.pixels).clone()`` in
-    ``Training``, ``np.load`` without a map in the cache's ``map_pixels``, all images as one block in
-    ``_channel_statistics``, and ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
+    """This fails with a copy of the pixels in any of four places.
+
+    These are ``torch.from_numpy(images.pixels).clone()`` in ``Training``, ``np.load`` without a map
+    in the cache's ``map_pixels``, all images as one block in ``_channel_statistics``, and
+    ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
     """
     script = BUILD.format(count=6000, side=112) + TRAIN.format(limit=40 * 2**20)
     ran = run(script, cache)
@@ -81,6 +97,8 @@ def test_a_set_larger_than_all_memory_is_loaded(cache: Path) -> None:
     """Linux refuses a copy-on-write map, as numpy asks for it, of more than memory and swap."""
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     count = 2 * memory_bytes // (2048 * 2048 * 3)
-    script = BUILD.format(count=count, side=2048) + "print(len(data.train), data.test.pixels[-1].max())"
+    script = (
+        BUILD.format(count=count, side=2048) + "print(len(data.train), data.test.pixels[-1].max())"
+    )
     ran = run(script, cache)
     assert (ran.returncode, ran.stdout) == (0, f"{count * 9 // 10} 0\n"), ran.stderr

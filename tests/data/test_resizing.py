@@ -1,4 +1,4 @@
-"""An image made to fit: as a float reference has it, and the same for training and for prediction."""
+"""Resizing matches a float reference, and is the same for training and for prediction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def photograph(height: int, width: int) -> Image.Image:
     rough = Image.fromarray(random.integers(90, 210, (12, 16, 3), np.uint8))
     pixels = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
     pixels[height // 3 :, width // 2 :] -= 40
-    return Image.fromarray((pixels + random.normal(0, 2, pixels.shape)).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(
+        (pixels + random.normal(0, 2, pixels.shape)).clip(0, 255).astype(np.uint8)
+    )
 
 
 def encode(image: Image.Image, format_: str, **options) -> bytes:
@@ -37,7 +39,7 @@ def encode(image: Image.Image, format_: str, **options) -> bytes:
 
 
 def bicubic_weights(length: int, start: float, end: float, size: int) -> np.ndarray:
-    """Keys' cubic with a = -0.5 (1981), as wide as a new pixel where pixels become fewer: (size, length)."""
+    """Keys' cubic with a = -0.5 (1981), widened for downsampling: (size, length)."""
     scale = (end - start) / size
     centres = start + (np.arange(size) + 0.5) * scale
     distances = np.abs((np.arange(length) + 0.5)[None] - centres[:, None]) / max(scale, 1)
@@ -48,7 +50,7 @@ def bicubic_weights(length: int, start: float, end: float, size: int) -> np.ndar
 
 
 def fit_by_reference(pixels: np.ndarray, size: tuple[int, int], way: str) -> np.ndarray:
-    """In floats, from the definition of each way; ``pad`` only for sizes that divide without a rest."""
+    """In floats, from the definition of each way; ``pad`` only for sizes that divide evenly."""
     height, width = pixels.shape[:2]
     box, drawn = (0.0, 0.0, float(height), float(width)), size
     if way == "crop":
@@ -85,19 +87,29 @@ def psnr(found: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("format_", "decibels"), [("PNG", 52), ("JPEG", 40)])
-def test_a_large_image_made_small_in_steps_is_near_the_reference(format_: str, decibels: int, way: str) -> None:
+def test_a_large_image_made_small_in_steps_is_near_the_reference(
+    format_: str, decibels: int, way: str
+) -> None:
     data = encode(photograph(600, 900), format_, **({"quality": 90} if format_ == "JPEG" else {}))
     for size in ((32, 32), (64, 48)):
         expected = fit_by_reference(decode_image(data), size, way)
         assert psnr(decode_image(data, size, resize=way).astype(float), expected) > decibels
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 40), st.integers(1, 40), st.sampled_from(WAYS))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.sampled_from(WAYS),
+)
 def test_an_image_of_one_color_keeps_it_and_bars_are_black(
     height: int, width: int, to_height: int, to_width: int, way: str
 ) -> None:
     color = (9, 99, 199)
-    found = decode_image(encode(Image.new("RGB", (width, height), color), "PNG"), (to_height, to_width), resize=way)
+    found = decode_image(
+        encode(Image.new("RGB", (width, height), color), "PNG"), (to_height, to_width), resize=way
+    )
     assert found.shape == (to_height, to_width, 3)
     is_color, is_black = (found == color).all(axis=2), (found == 0).all(axis=2)
     if way != "pad":
@@ -128,7 +140,9 @@ def odd_images() -> dict[str, bytes]:
         "progressive.jpg": encode(wide, "JPEG", progressive=True, subsampling=1),
         "palette.png": encode(wide.quantize(64), "PNG"),
         "alpha.png": encode(Image.merge("RGBA", (*wide.split(), wide.getchannel(0))), "PNG"),
-        "deep.png": encode(Image.fromarray(np.asarray(wide)[..., 0].astype(np.uint16) * 200), "PNG"),
+        "deep.png": encode(
+            Image.fromarray(np.asarray(wide)[..., 0].astype(np.uint16) * 200), "PNG"
+        ),
         "turned.tif": encode(wide, "TIFF", exif=exif, compression="tiff_lzw"),
         "lossy.webp": encode(wide, "WEBP"),
         "tiny.gif": encode(photograph(7, 5), "GIF"),
@@ -138,22 +152,32 @@ def odd_images() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size_px", [24, 64, 224])
-def test_prediction_sees_the_same_pixels_as_training(way: str, size_px: int, tmp_path: Path) -> None:
+def test_prediction_sees_the_same_pixels_as_training(
+    way: str, size_px: int, tmp_path: Path
+) -> None:
     for number, (name, data) in enumerate(odd_images().items()):
         path = tmp_path / "set" / "train" / "ab"[number % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     splits = load_data(tmp_path / "set", Preparation(size_px=size_px, resize=way)).splits.values()
-    trained = {name: row for images in splits for name, row in zip(images.names, images.pixels, strict=True)}
+    trained = {
+        name: row
+        for images in splits
+        for name, row in zip(images.names, images.pixels, strict=True)
+    }
 
-    (chunk,) = decode_ahead([tmp_path / "set" / name for name in trained], (3, size_px, size_px), way)
+    (chunk,) = decode_ahead(
+        [tmp_path / "set" / name for name in trained], (3, size_px, size_px), way
+    )
 
     assert chunk.reasons == [None] * 12
     np.testing.assert_array_equal(chunk.pixels, list(trained.values()))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real images")
+@pytest.mark.skipif(
+    not os.environ.get("LAMINA_CIFAR10"), reason="LAMINA_CIFAR10 is not set: no real images"
+)
 def test_real_images_at_their_own_size_are_predicted_as_trained(cifar10, tmp_path: Path) -> None:
     source = Path(os.environ["LAMINA_CIFAR10"])
     if not zipfile.is_zipfile(source):
@@ -171,8 +195,12 @@ def test_real_images_at_their_own_size_are_predicted_as_trained(cifar10, tmp_pat
 
 @pytest.mark.parametrize("way", WAYS)
 def test_arrays_are_made_to_fit_as_images_are(way: str) -> None:
-    pixels = np.stack([np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8), photograph(28, 20)])
-    as_images = [decode_image(encode(Image.fromarray(row), "PNG"), (14, 14), resize=way) for row in pixels]
+    pixels = np.stack(
+        [np.random.default_rng(0).integers(0, 256, (28, 20, 3), np.uint8), photograph(28, 20)]
+    )
+    as_images = [
+        decode_image(encode(Image.fromarray(row), "PNG"), (14, 14), resize=way) for row in pixels
+    ]
     np.testing.assert_array_equal(fit_pixels(pixels, 14, way), as_images)
     grey = fit_pixels(pixels[..., :1], 40, way)
     np.testing.assert_array_equal(grey[..., 0], fit_pixels(pixels, 40, way)[..., 0])

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from shape_masks import mask_shapes
 
 from lamina.data import draw_shapes, load_data
-from lamina.data.sources.drawn import KINDS, Figures, draw_figures, hsv_to_rgb, outline, polygon_distance
+from lamina.data.sources.drawn import (
+    KINDS,
+    Figures,
+    draw_figures,
+    hsv_to_rgb,
+    outline,
+    polygon_distance,
+)
 
 
 def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
@@ -20,7 +27,9 @@ def test_the_same_seed_draws_the_same_and_another_draws_others() -> None:
 
 
 def test_kinds_and_attributes_are_of_the_same_images() -> None:
-    kinds, attributes = (draw_shapes(target, "test", 60, 5) for target in ("shapes", "shapes-attributes"))
+    kinds, attributes = (
+        draw_shapes(target, "test", 60, 5) for target in ("shapes", "shapes-attributes")
+    )
     np.testing.assert_array_equal(kinds.pixels, attributes.pixels)
 
 
@@ -48,14 +57,28 @@ def test_classes_and_attributes_are_common_enough_to_learn() -> None:
 
 
 def test_masks_are_of_the_images_of_the_built_in_set() -> None:
-    """A filled figure without stripes has one color inside its mask, but for the noise, and nowhere else."""
-    images, masks = draw_shapes("shapes-attributes", "test", 2000, 2), mask_shapes("shapes-attributes", "test", 300)
+    """A filled shape without stripes has one color, but for the noise, only inside its mask."""
+    images, masks = (
+        draw_shapes("shapes-attributes", "test", 2000, 2),
+        mask_shapes("shapes-attributes", "test", 300),
+    )
     _, is_outlined, is_striped, _ = images.targets[:300].T
     plain = np.flatnonzero(~is_outlined & ~is_striped)
     pixels = images.pixels[plain].astype(np.float64)
-    inner = masks & np.roll(masks, 1, 1) & np.roll(masks, -1, 1) & np.roll(masks, 1, 2) & np.roll(masks, -1, 2)
-    spreads = [image[mask].std(axis=0).max() for image, mask in zip(pixels, inner[plain], strict=True)]
-    elsewhere = [image[mask].std(axis=0).max() for image, mask in zip(pixels, np.roll(inner, 1, 0)[plain], strict=True)]
+    inner = (
+        masks
+        & np.roll(masks, 1, 1)
+        & np.roll(masks, -1, 1)
+        & np.roll(masks, 1, 2)
+        & np.roll(masks, -1, 2)
+    )
+    spreads = [
+        image[mask].std(axis=0).max() for image, mask in zip(pixels, inner[plain], strict=True)
+    ]
+    elsewhere = [
+        image[mask].std(axis=0).max()
+        for image, mask in zip(pixels, np.roll(inner, 1, 0)[plain], strict=True)
+    ]
     assert max(spreads) < 20 < np.median(elsewhere)
     np.testing.assert_array_equal(mask_shapes("shapes", "test", 300), masks)
 
@@ -68,7 +91,9 @@ def test_the_angle_is_never_ambiguous() -> None:
     assert 0.79 < size.max() <= 0.8
 
 
-def draw_one(kind: str, radius: float, angle: float = 0.0, attributes: tuple[str, ...] = (), hue: float = 0.6):
+def draw_one(
+    kind: str, radius: float, angle: float = 0.0, attributes: tuple[str, ...] = (), hue: float = 0.6
+):
     names = ("large", "outlined", "striped", "warm")
     figures = Figures(
         np.array([KINDS.index(kind)]),
@@ -82,7 +107,7 @@ def draw_one(kind: str, radius: float, angle: float = 0.0, attributes: tuple[str
 
 
 def covered_by(kind: str, **options) -> np.ndarray:
-    """Where a figure is seen: where the image differs from the one with a figure too small to see."""
+    """Where the image differs from one whose shape is too small to see."""
     return np.abs(draw_one(kind, 0.4, **options) - draw_one(kind, 1e-6)).max(axis=2) > 20
 
 
@@ -93,7 +118,9 @@ def test_a_figure_is_as_large_as_its_size_says(kind: str) -> None:
     assert 0.7 * 0.8 * 64 <= extent <= 0.8 * 64 + 1
 
 
-@pytest.mark.parametrize(("angle", "turns"), [(0.0, 0), (np.pi / 2, -1), (np.pi, 2), (-np.pi / 2, 1)])
+@pytest.mark.parametrize(
+    ("angle", "turns"), [(0.0, 0), (np.pi / 2, -1), (np.pi, 2), (-np.pi / 2, 1)]
+)
 def test_angles_go_clockwise_from_upright(angle: float, turns: int) -> None:
     # An upright arrow is widest in its upper half; np.rot90 turns anticlockwise.
     seen = covered_by("arrow", angle=angle)
@@ -130,7 +157,9 @@ def test_the_distance_to_a_square_is_the_published_formula(x: float, y: float) -
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_colors_are_those_of_the_standard_library(hue: float, saturation: float, value: float) -> None:
+def test_colors_are_those_of_the_standard_library(
+    hue: float, saturation: float, value: float
+) -> None:
     import colorsys
 
     got = hsv_to_rgb(*(np.array([part]) for part in (hue, saturation, value)))
@@ -144,5 +173,9 @@ def test_the_shipped_set_is_drawn_once_with_progress_and_no_image_twice() -> Non
     assert (len(data.train), data.val, len(data.test)) == (8_000, None, 2_000)
     assert calls[-1] == (10_000, 10_000)
     assert calls == sorted(calls)
-    different = {images.pixels[row].tobytes() for images in data.splits.values() for row in range(len(images))}
+    different = {
+        images.pixels[row].tobytes()
+        for images in data.splits.values()
+        for row in range(len(images))
+    }
     assert len(different) == 10_000

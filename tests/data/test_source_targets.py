@@ -44,7 +44,13 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
         ({"digit": [10, 9, 9, 10]}, {}, [1, 0, 0, 1], ("9", "10"), "single-label, 2 classes"),
         ({"digit": [1.0, 0.0, 1.0]}, {}, [1, 0, 1], ("0", "1"), "single-label, 2 classes"),
         ({"ill": [True, False]}, {}, [True, False], ("ill",), "binary, ill: yes or no"),
-        ({"ill": ["Yes", "no", "yes"]}, {}, [True, False, True], ("ill",), "binary, ill: yes or no"),
+        (
+            {"ill": ["Yes", "no", "yes"]},
+            {},
+            [True, False, True],
+            ("ill",),
+            "binary, ill: yes or no",
+        ),
         ({"ill": [1, 0]}, {"task": "binary"}, [True, False], ("ill",), "binary, ill: yes or no"),
         (
             {"tags": ["a|b", "b", "a"]},
@@ -69,7 +75,13 @@ def read(labels: dict[str, list], target_names=None, **options) -> Reading:
             "multi-label, 2 labels",
         ),
         ({"age": [1.5, 2.0]}, {}, [[1.5], [2.0]], ("age",), "regression, 1 number"),
-        ({"age": [3, 9, 11, 17]}, {"task": "regression"}, [[3], [9], [11], [17]], ("age",), "regression, 1 number"),
+        (
+            {"age": [3, 9, 11, 17]},
+            {"task": "regression"},
+            [[3], [9], [11], [17]],
+            ("age",),
+            "regression, 1 number",
+        ),
         ({"x": [1.5, 2], "y": [0, 1]}, {}, [[1.5, 0], [2, 1]], ("x", "y"), "regression, 2 numbers"),
         ({"kind": [3, 3]}, {"task": "regression"}, [[3], [3]], ("kind",), "regression, 1 number"),
         (
@@ -93,8 +105,13 @@ def test_whole_numbers_that_hardly_come_again_are_measurements() -> None:
     assert read({"kind": [number // 10 for number in range(100)]}).targets.dtype == np.int64
 
 
-def test_texts_with_commas_are_classes_and_so_are_semicolons_whose_pieces_never_come_again() -> None:
-    assert read({"breed": ["poodle, toy", "poodle", "poodle"]}).target_names == ("poodle", "poodle, toy")
+def test_texts_with_commas_are_classes_and_so_are_semicolons_whose_pieces_never_come_again() -> (
+    None
+):
+    assert read({"breed": ["poodle, toy", "poodle", "poodle"]}).target_names == (
+        "poodle",
+        "poodle, toy",
+    )
     assert read({"title": ["a;b", "c;d", "e;f"]}).target_names == ("a;b", "c;d", "e;f")
     assert read({"tags": ["a|b", "c|d", "e|f"]}).target_names == tuple("abcdef")
 
@@ -103,8 +120,10 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
     assert read({"kind": ["b", "a"]}, target_names=("b", "a", "never")).targets.tolist() == [0, 1]
     with pytest.raises(DataError) as raised:
         read({"kind": ["b", "z"]}, target_names=("b", "a"))
-    assert str(raised.value) == (
-        "The label 'z' is not among the classes that the source lists: ['b', 'a']. Correct the label or the list."
+    assert (
+        str(raised.value)
+        == "The label 'z' is not among the classes that the source lists: ['b', 'a']. Correct the"
+        " label or the list."
     )
 
 
@@ -114,8 +133,10 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"kind": [None, ""]},
             {},
-            "All 2 images have no value in column 'kind'. Choose another column with --label-column (in Python, "
-            "label_columns).",
+            (
+                "All 2 images have no value in column 'kind'. Choose another column with"
+                " --label-column (in Python, label_columns)."
+            ),
         ),
         (
             {"age": ["old", "young"]},
@@ -130,35 +151,52 @@ def test_the_source_order_of_names_is_kept_and_what_it_does_not_list_is_refused(
         (
             {"ill": ["yes", "maybe"]},
             {"task": "binary"},
-            "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'. Correct or remove that row.",
+            (
+                "Expected yes, no, true, false, 1 or 0 in column 'ill', got 'maybe'. Correct or"
+                " remove that row."
+            ),
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {},
-            "Several label columns must all hold 0 and 1, or numbers; of 'kind', 'age', 'kind' hold something else. "
-            "Choose the column to learn with --label-column (in Python, label_columns).",
+            (
+                "Several label columns must all hold 0 and 1, or numbers; of 'kind', 'age', 'kind'"
+                " hold something else. Choose the column to learn with --label-column (in Python,"
+                " label_columns)."
+            ),
         ),
         (
             {"kind": ["a", "b"], "age": [1, 2]},
             {"task": "single-label"},
-            "The class of an image must be in one column, but there are 2: 'kind', 'age'. Choose one with "
-            "--label-column (in Python, label_columns).",
+            (
+                "The class of an image must be in one column, but there are 2: 'kind', 'age'."
+                " Choose one with --label-column (in Python, label_columns)."
+            ),
         ),
         (
             {"tags": [["a"], ["a", "b"]]},
             {"task": "single-label"},
-            "The label column holds lists, so the task is multi-label. Leave out --task (in Python, task).",
+            (
+                "The label column holds lists, so the task is multi-label. Leave out --task (in"
+                " Python, task)."
+            ),
         ),
         (
             {"tags": ["a|b", None, "a"]},
             {},
-            "1 image has no value in column 'tags'; the first is 1.png. If an empty cell means no label, add --task "
-            "multi-label (in Python, Preparation(task='multi-label')). Otherwise, complete or remove those rows.",
+            (
+                "1 image has no value in column 'tags'; the first is 1.png. If an empty cell means"
+                " no label, add --task multi-label (in Python, Preparation(task='multi-label'))."
+                " Otherwise, complete or remove those rows."
+            ),
         ),
         (
             {"tags": [[], []]},
             {},
-            "No image has a label. Choose a column with labels with --label-column (in Python, label_columns).",
+            (
+                "No image has a label. Choose a column with labels with --label-column (in Python,"
+                " label_columns)."
+            ),
         ),
     ],
 )
@@ -174,19 +212,25 @@ def test_an_image_without_a_value_is_left_out_and_named() -> None:
     found = leave_out_unlabeled(listing, Preparation())
     assert (found.labels, found.images) == ({"age": [1.5], "size": [1]}, images[:1])
     assert found.problems == [
-        Problem("1.png", "no value in column 'age'"), Problem("2.png", "no value in column 'size'")
-    ]  # fmt: skip
+        Problem("1.png", "no value in column 'age'"),
+        Problem("2.png", "no value in column 'size'"),
+    ]
 
 
-@pytest.mark.parametrize(("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")])
-def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(task, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("task", "expected"), [("regression", "numbers"), ("binary", "yes, no, true, false, 1 or 0")]
+)
+def test_class_folders_that_do_not_fit_the_task_are_not_called_a_column(
+    task, expected: str
+) -> None:
     image_set = [EncodedImage("airplane/1.png"), EncodedImage("ship/1.png")]
     listing = Listing(image_set, [None] * 2, {"class": ["airplane", "ship"]}, kind="single-label")
     with pytest.raises(DataError) as raised:
         read_targets(listing, Preparation(task=task))
-    assert str(raised.value) == (
-        f"The task needs {expected}, but the targets come from the class folders, such as 'airplane'. Leave out "
-        "--task (in Python, task)."
+    assert (
+        str(raised.value)
+        == f"The task needs {expected}, but the targets come from the class folders, such as"
+        " 'airplane'. Leave out --task (in Python, task)."
     )
 
 

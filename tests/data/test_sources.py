@@ -14,7 +14,9 @@ from lamina.errors import LaminaWarning
 
 IMAGE_SOURCES = {
     "folder": lambda image_set, path: image_set.write_folder(path / "set"),
-    "folder in a folder": lambda image_set, path: image_set.write_folder(path / "set" / "inner").parent,
+    "folder in a folder": lambda image_set, path: (
+        image_set.write_folder(path / "set" / "inner").parent
+    ),
     "zip": lambda image_set, path: image_set.write_zip(path / "set.zip"),
     "zip of a folder": lambda image_set, path: image_set.write_zip(path / "set.zip", "set/"),
     "tar": lambda image_set, path: image_set.write_tar(path / "set.tar", "./"),
@@ -58,9 +60,18 @@ def write_source(form: str, image_set, batches, path: Path) -> str | Path:
 
 
 @pytest.mark.parametrize(
-    "form", [*IMAGE_SOURCES, "official archive", "official folder", "folder of the official folder", "shapes"]
+    "form",
+    [
+        *IMAGE_SOURCES,
+        "official archive",
+        "official folder",
+        "folder of the official folder",
+        "shapes",
+    ],
 )
-def test_the_second_load_comes_from_the_cache(form: str, image_set, batches, tmp_path: Path, cache: Path) -> None:
+def test_the_second_load_comes_from_the_cache(
+    form: str, image_set, batches, tmp_path: Path, cache: Path
+) -> None:
     source = write_source(form, image_set, batches, tmp_path)
     first = load_data(source)
     (stored,) = cache.glob("*/pixels.npy")
@@ -69,7 +80,11 @@ def test_the_second_load_comes_from_the_cache(form: str, image_set, batches, tmp
     second = load_data(source, progress=lambda done, total: pytest.fail("decoded again"))
 
     assert (stored.stat().st_ino, stored.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert (second.name, second.fingerprint, second.split_rule) == (first.name, first.fingerprint, first.split_rule)
+    assert (second.name, second.fingerprint, second.split_rule) == (
+        first.name,
+        first.fingerprint,
+        first.split_rule,
+    )
     for split, images in first.splits.items():
         np.testing.assert_array_equal(second.splits[split].pixels, images.pixels)
         np.testing.assert_array_equal(second.splits[split].targets, images.targets)
@@ -93,7 +108,11 @@ def test_tables_give_the_same_data_as_folders(form: str, image_set, tmp_path: Pa
 @pytest.mark.parametrize("form", ARRAY_SOURCES)
 def test_arrays_give_their_images_and_classes(form: str, image_set, tmp_path: Path) -> None:
     path = ARRAY_SOURCES[form](image_set, tmp_path)
-    with pytest.warns(LaminaWarning, match="interpreted as") if form == "npz of floats" else nullcontext():
+    with (
+        pytest.warns(LaminaWarning, match="interpreted as")
+        if form == "npz of floats"
+        else nullcontext()
+    ):
         data = load_data(path)
 
     for split, images in data.splits.items():
@@ -103,8 +122,12 @@ def test_arrays_give_their_images_and_classes(form: str, image_set, tmp_path: Pa
     assert data.target_reason.startswith("single-label, 3 classes, from ")
 
 
-@pytest.mark.parametrize("form", ["official archive", "official folder", "folder of the official folder"])
-def test_the_official_files_give_their_images(form: str, image_set, batches, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "form", ["official archive", "official folder", "folder of the official folder"]
+)
+def test_the_official_files_give_their_images(
+    form: str, image_set, batches, tmp_path: Path
+) -> None:
     data = load_data(write_source(form, image_set, batches, tmp_path))
 
     np.testing.assert_array_equal(data.train.pixels, batches.train)
@@ -139,7 +162,10 @@ def test_a_changed_image_changes_the_data(image_set, tmp_path: Path) -> None:
 
 def test_progress_ends_with_all_images(image_set, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    load_data(image_set.write_zip(tmp_path / "set.zip"), progress=lambda done, total: calls.append((done, total)))
+    load_data(
+        image_set.write_zip(tmp_path / "set.zip"),
+        progress=lambda done, total: calls.append((done, total)),
+    )
     assert calls[-1] == (21, 21)
 
 

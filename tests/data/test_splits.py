@@ -33,13 +33,16 @@ CLASSES = [name[0] for name in NAMES]
 def test_each_class_gives_its_share() -> None:
     drawn = draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.1, test_fraction=0.2))
     counts = Counter(zip(CLASSES, drawn.splits, strict=True))
-    assert counts == {(name, split): n for name in "abc" for split, n in (("train", 35), ("val", 5), ("test", 10))}
+    assert counts == {
+        (name, split): n for name in "abc" for split, n in (("train", 35), ("val", 5), ("test", 10))
+    }
     assert drawn.rule == "20 % drawn as test and 10 % drawn as val, stratified, seed 0"
 
 
 def test_a_draw_is_the_same_again_and_another_by_another_seed() -> None:
     first, again, other = (
-        draw(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.5, split_seed=seed))[0] for seed in (1, 1, 2)
+        draw(NAMES, CLASSES, [None] * 150, Preparation(test_fraction=0.5, split_seed=seed))[0]
+        for seed in (1, 1, 2)
     )
     assert first == again
     assert 40 < sum(one != two for one, two in zip(first, other, strict=True)) < 110
@@ -64,18 +67,31 @@ def test_the_order_of_the_images_decides_nothing() -> None:
     [
         ({}, {}, (105, 15, 30), "20 % drawn as test and 10 % drawn as val, stratified, seed 0"),
         ({}, {"val_fraction": 0.0}, (120, 0, 30), "20 % drawn as test, stratified, seed 0"),
-        ({}, {"val_fraction": 0.3}, (75, 45, 30), "20 % drawn as test and 30 % drawn as val, stratified, seed 0"),
+        (
+            {},
+            {"val_fraction": 0.3},
+            (75, 45, 30),
+            "20 % drawn as test and 30 % drawn as val, stratified, seed 0",
+        ),
         ({}, {"test_fraction": 0.0}, (135, 15, 0), "10 % drawn as val, stratified, seed 0"),
         ({}, {"val_fraction": 0.0, "test_fraction": 0.0}, (150, 0, 0), "from the source"),
         ({"test": 30}, {}, (108, 12, 30), "10 % drawn as val, stratified, seed 0"),
-        ({"test": 90}, {}, (60, 0, 90), "from the source; no val, because 10 % of the images is 6, fewer than 10"),
+        (
+            {"test": 90},
+            {},
+            (60, 0, 90),
+            "from the source; no val, because 10 % of the images is 6, fewer than 10",
+        ),
         ({"val": 50}, {}, (100, 50, 0), "from the source"),
         ({"val": 50, "test": 50}, {}, (50, 50, 50), "from the source"),
         (
             {},
             {"test_fraction": 0.8},
             (30, 0, 120),
-            "80 % drawn as test, stratified, seed 0; no val, because 5 % of the images is 7, fewer than 10",
+            (
+                "80 % drawn as test, stratified, seed 0; no val, because 5 % of the images is 7,"
+                " fewer than 10"
+            ),
         ),
     ],
 )
@@ -88,12 +104,19 @@ def test_unless_told_otherwise_a_fifth_becomes_test_and_a_tenth_val_where_the_so
     drawn = draw(NAMES, CLASSES, mixed, Preparation(**options))
     assert tuple(drawn.splits.count(split) for split in ("train", "val", "test")) == counts
     assert drawn.rule == rule
-    assert all(split == own_split for split, own_split in zip(drawn.splits, mixed, strict=True) if own_split)
+    assert all(
+        split == own_split
+        for split, own_split in zip(drawn.splits, mixed, strict=True)
+        if own_split
+    )
 
 
 def test_the_default_test_split_stays_the_same_whatever_becomes_val() -> None:
     drawn = [
-        [split == "test" for split in draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=val)).splits]
+        [
+            split == "test"
+            for split in draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=val)).splits
+        ]
         for val in (None, 0.0, 0.3)
     ]
     assert drawn[0] == drawn[1] == drawn[2]
@@ -102,9 +125,10 @@ def test_the_default_test_split_stays_the_same_whatever_becomes_val() -> None:
 def test_a_val_split_that_leaves_nothing_to_train_on_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(NAMES, CLASSES, [None] * 150, Preparation(val_fraction=0.8))
-    assert str(raised.value) == (
-        "80 % for val and 20 % for test (the default) leave no training images. Decrease --val or set --test (in "
-        "Python, val_fraction or test_fraction)."
+    assert (
+        str(raised.value)
+        == "80 % for val and 20 % for test (the default) leave no training images. Decrease --val"
+        " or set --test (in Python, val_fraction or test_fraction)."
     )
 
 
@@ -118,9 +142,10 @@ def test_val_is_drawn_from_training_alone_where_the_source_has_a_test_split() ->
 def test_a_split_that_is_there_cannot_be_drawn() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 0], ["train", "test"], Preparation(test_fraction=0.5))
-    assert str(raised.value) == (
-        "The source already has a test split, so lamina cannot draw one. Leave out --test (in Python, test_fraction), "
-        "or merge the splits of the source."
+    assert (
+        str(raised.value)
+        == "The source already has a test split, so lamina cannot draw one. Leave out --test (in"
+        " Python, test_fraction), or merge the splits of the source."
     )
 
 
@@ -135,16 +160,17 @@ def test_small_strata_come_to_the_share_asked_for_together(size: int) -> None:
 def test_a_split_that_would_be_empty_is_refused() -> None:
     with pytest.raises(DataError) as raised:
         draw(["a", "b"], [0, 1], [None, None], Preparation(test_fraction=0.2))
-    assert str(raised.value) == (
-        "20 % of 2 images is too few for a test split. Add images, or increase --test (in Python, test_fraction); 0 "
-        "draws no test."
+    assert (
+        str(raised.value)
+        == "20 % of 2 images is too few for a test split. Add images, or increase --test (in"
+        " Python, test_fraction); 0 draws no test."
     )
     unasked = draw(["a", "b"], [0, 1], [None, None], Preparation())
     assert (unasked.splits, unasked.rule) == (
         ["train", "train"],
         (
-            "no test, because 20 % of the images is 0, fewer than 1; no val, because 10 % of the images is 0, "
-            "fewer than 10"
+            "no test, because 20 % of the images is 0, fewer than 1; no val, because 10 % of the"
+            " images is 0, fewer than 10"
         ),
     )
 
@@ -154,7 +180,9 @@ def test_a_split_that_would_be_empty_is_refused() -> None:
     val=st.floats(0, 0.5, exclude_max=True),
     test=st.floats(0, 0.5, exclude_max=True),
 )
-def test_no_stratum_is_left_without_training_images(strata: list[int], val: float, test: float) -> None:
+def test_no_stratum_is_left_without_training_images(
+    strata: list[int], val: float, test: float
+) -> None:
     names = [str(number) for number in range(len(strata))]
     try:
         preparation = Preparation(val_fraction=val, test_fraction=test)
@@ -165,7 +193,11 @@ def test_no_stratum_is_left_without_training_images(strata: list[int], val: floa
     assert trained == set(strata)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["train", "val", "test"]), st.booleans(), st.sampled_from("pqr"))
+    )
+)
 def test_drawn_images_that_are_equal_end_in_one_split_and_the_sources_own_stay(rows) -> None:
     splits = [split for split, _, _ in rows]
     given_splits = [split if own else None for split, own, _ in rows]

@@ -35,7 +35,9 @@ pytestmark = [
 
 @pytest.mark.parametrize("write", ["write_folder", "write_zip", "write_tar"])
 def test_workers_give_what_one_process_would(write: str, many_images, tmp_path: Path) -> None:
-    source = getattr(many_images, write)(tmp_path / {"write_zip": "a.zip", "write_tar": "a.tar"}.get(write, "a"))
+    source = getattr(many_images, write)(
+        tmp_path / {"write_zip": "a.zip", "write_tar": "a.tar"}.get(write, "a")
+    )
     calls: list[tuple[int, int]] = []
 
     data = load_data(source, progress=lambda done, total: calls.append((done, total)))
@@ -83,7 +85,9 @@ def test_the_last_image_alone_may_have_another_size(many_images, tmp_path: Path)
     assert data.test.pixels[-1].reshape(-1, 3).tolist() == [[255, 0, 0]] * 64 * 64
 
 
-def test_few_images_of_mixed_sizes_become_squares_and_of_one_size_keep_it(image_set, tmp_path: Path) -> None:
+def test_few_images_of_mixed_sizes_become_squares_and_of_one_size_keep_it(
+    image_set, tmp_path: Path
+) -> None:
     root = image_set.write_folder(tmp_path / "set")
     for number, path in enumerate(root.rglob("*.png")):
         Image.new("RGB", (9, 5), (number, 0, 0)).save(path)
@@ -100,8 +104,10 @@ def test_a_set_without_a_readable_image_is_rejected(image_set, tmp_path: Path) -
         path.write_bytes(b"words")
     with pytest.raises(DataError) as raised:
         load_data(root)
-    assert str(raised.value) == (
-        "Cannot read any of the 21 images; the first is train/cat/0000.png (not an image). Check the files."
+    assert (
+        str(raised.value)
+        == "Cannot read any of the 21 images; the first is train/cat/0000.png (not an image). Check"
+        " the files."
     )
 
 
@@ -132,7 +138,9 @@ def test_identical_rows_have_the_same_digest(image_set, tmp_path: Path) -> None:
     for name, color in files.items():
         (tmp_path / name).write_bytes(b"")
         if color is not None:
-            Image.new("RGB", (5, 7), color).save(tmp_path / name, "BMP" if name == "b.png" else "PNG")
+            Image.new("RGB", (5, 7), color).save(
+                tmp_path / name, "BMP" if name == "b.png" else "PNG"
+            )
     given = [EncodedImage(name, str(tmp_path / name)) for name in files]
 
     (*decoded, bad), size_px = decode_images(given, tmp_path, 6, "pad", lambda *_: None)
@@ -165,10 +173,17 @@ def test_a_few_large_images_are_shared_out_too(tmp_path: Path) -> None:
     given = list(scan_folder(tmp_path).images)
     assert count_workers(given) == min(4, os.cpu_count() or 1)
     assert count_workers(given[:1]) == 1
-    assert count_workers([EncodedImage(f"{row}", "0.bmp", size_bytes=1000, offset_bytes=row) for row in range(9)]) == 1
+    assert (
+        count_workers(
+            [EncodedImage(f"{row}", "0.bmp", size_bytes=1000, offset_bytes=row) for row in range(9)]
+        )
+        == 1
+    )
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="their file systems take UTF-8 names only")
+@pytest.mark.skipif(
+    sys.platform in ("win32", "darwin"), reason="their file systems take UTF-8 names only"
+)
 def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_images, tmp_path: Path) -> None:
     root = many_images.write_folder(tmp_path / "set")
     odd = os.fsdecode(b"train/cat/caf\xe9 \xff.png")
@@ -182,11 +197,15 @@ def test_names_that_are_not_utf_8_go_through_workers_and_cache(many_images, tmp_
     assert first.problems == again.problems == (Problem(bad, "empty"),)
     for data in (first, again):
         row = data.train.names.index(odd)
-        np.testing.assert_array_equal(data.train.pixels[row], many_images.pixels["train/cat/0000.png"])
+        np.testing.assert_array_equal(
+            data.train.pixels[row], many_images.pixels["train/cat/0000.png"]
+        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes of this kind")
-def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(image_set, tmp_path: Path) -> None:
+def test_a_pipe_and_a_loop_of_links_in_a_folder_are_not_waited_for(
+    image_set, tmp_path: Path
+) -> None:
     root = image_set.write_folder(tmp_path / "set")
     os.mkfifo(root / "train/cat/pipe.png")
     (root / "train/cat/loop.png").symlink_to(root / "train/cat/loop.png")
@@ -207,12 +226,14 @@ CHILDREN = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 
 
 def find_children() -> list[int]:
-    """The processes that this one has started; other tests may have some of their own, such as a browser's."""
+    """The child processes of this one; other tests may have started some, such as a browser."""
     return [int(child) for child in CHILDREN.read_text().split()]
 
 
 @pytest.mark.skipif(not CHILDREN.exists(), reason="only Linux lists a process's children")
-def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_images, tmp_path: Path, cache: Path) -> None:
+def test_a_killed_worker_is_an_error_and_nothing_is_kept(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
     source = many_images.write_zip(tmp_path / "a.zip")
     others = set(find_children())
 
@@ -223,9 +244,10 @@ def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_images, tmp_path: 
     with pytest.raises(DataError) as raised:
         load_data(source, progress=kill_a_worker)
 
-    assert str(raised.value) == (
-        "A process that decodes images failed (status -9), and nothing was stored. Try again, and close other "
-        "programs if memory is short."
+    assert (
+        str(raised.value)
+        == "A process that decodes images failed (status -9), and nothing was stored. Try again,"
+        " and close other programs if memory is short."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
     assert set(find_children()) <= others
@@ -233,7 +255,9 @@ def test_a_killed_worker_is_an_error_and_nothing_is_kept(many_images, tmp_path: 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process")
-def test_a_workers_full_disk_is_an_error_that_says_so(many_images, tmp_path: Path, cache: Path) -> None:
+def test_a_workers_full_disk_is_an_error_that_says_so(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
     """A limit on the size of files that it may write takes the place of the disk's end."""
     source = many_images.write_zip(tmp_path / "a.zip")
     others = set(find_children())
@@ -246,9 +270,10 @@ def test_a_workers_full_disk_is_an_error_that_says_so(many_images, tmp_path: Pat
     with pytest.raises(DataError) as raised:
         load_data(source, progress=limit_the_workers)
 
-    assert str(raised.value) == (
-        f"Cannot write to the cache {cache}: File too large. Free some space there, for example with lamina data "
-        "--cache-clear, or set LAMINA_CACHE to another folder."
+    assert (
+        str(raised.value)
+        == f"Cannot write to the cache {cache}: File too large. Free some space there, for example"
+        " with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
     )
     assert sorted(path.name for path in cache.iterdir()) == ["locks"]
 
@@ -278,14 +303,18 @@ def test_a_disk_that_fills_up_during_decoding_is_an_error_that_says_so(
     with pytest.raises(DataError) as raised:
         load_data(source, Preparation(size_px=5), progress=fill)
 
-    assert str(raised.value) == (
-        f"Cannot write to the cache {small_disk}: No space left on device. Free some space there, for example with "
-        "lamina data --cache-clear, or set LAMINA_CACHE to another folder."
+    assert (
+        str(raised.value)
+        == f"Cannot write to the cache {small_disk}: No space left on device. Free some space"
+        " there, for example with lamina data --cache-clear, or set LAMINA_CACHE to another"
+        " folder."
     )
     assert sorted(path.name for path in small_disk.iterdir()) == ["locks", "other"]
 
 
-def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(many_images, tmp_path: Path, cache: Path) -> None:
+def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(
+    many_images, tmp_path: Path, cache: Path
+) -> None:
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -298,10 +327,14 @@ def test_an_exception_in_the_caller_leaves_neither_process_nor_folder(many_image
 def test_a_script_needs_no_main_guard(many_images, tmp_path: Path) -> None:
     source = many_images.write_zip(tmp_path / "a.zip")
     script = tmp_path / "script.py"
-    script.write_text(f"from lamina.data import load_data\nprint(len(load_data({str(source)!r}).train))\n")
+    script.write_text(
+        f"from lamina.data import load_data\nprint(len(load_data({str(source)!r}).train))\n"
+    )
     # A module of the user's beside the script must not come before the libraries' own.
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
-    ran = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-P", str(script)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "2700\n", "")
 
 
@@ -311,5 +344,7 @@ def test_images_larger_than_the_disk_are_rejected_before_decoding(tmp_path: Path
         buffer = io.BytesIO()
         Image.new("RGB", (4, 4)).save(buffer, "PNG")
         (tmp_path / name).write_bytes(buffer.getvalue())
-    with pytest.raises(DataError, match=r"The decoded images need 12000\.0 GB, but .* GB free\. Use a smaller"):
+    with pytest.raises(
+        DataError, match=r"The decoded images need 12000\.0 GB, but .* GB free\. Use a smaller"
+    ):
         load_data(tmp_path, Preparation(size_px=1_000_000))

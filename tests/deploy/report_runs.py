@@ -24,7 +24,9 @@ NAMES = {
 }
 
 
-def make_images(kind: str, count: int, split: str, names: tuple[str, ...] | None = None, side_px: int = 12) -> Images:
+def make_images(
+    kind: str, count: int, split: str, names: tuple[str, ...] | None = None, side_px: int = 12
+) -> Images:
     """Noise, brighter where the first target is; some predictions of a net are wrong."""
     generator = np.random.default_rng(len(split))
     names = names or NAMES[kind]
@@ -33,7 +35,9 @@ def make_images(kind: str, count: int, split: str, names: tuple[str, ...] | None
         "single-label": lambda: classes.astype(np.int64),
         "multi-label": lambda: np.stack([classes > 0, generator.random(count) > 0.5], axis=1),
         "binary": lambda: classes > 0,
-        "regression": lambda: np.stack([classes, generator.random(count)], axis=1).astype(np.float32),
+        "regression": lambda: np.stack([classes, generator.random(count)], axis=1).astype(
+            np.float32
+        ),
     }[kind]()
     noise = generator.integers(0, 150, (count, side_px, side_px, 3))
     pixels = np.clip(noise + 20 * classes[:, None, None, None], 0, 255).astype(np.uint8)
@@ -47,7 +51,9 @@ def make_dataset(kind: str, *splits: str) -> Dataset:
 
 
 def train(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
-    run = start_run(net, dataset, Recipe(epochs=6, batch_size=15, lr=0.01), runs_dir=folder, device="cpu")
+    run = start_run(
+        net, dataset, Recipe(epochs=6, batch_size=15, lr=0.01), runs_dir=folder, device="cpu"
+    )
     for _ in run.iter_train():
         pass
     return run

@@ -42,7 +42,9 @@ def test_the_metadata_are_yaml_and_hold_the_reports_figures(runs, kind):
     assert found["pipeline_tag"] == ("other" if kind == "regression" else "image-classification")
     assert found["tags"] == ["lamina", kind]
     assert "datasets" not in found  # nobody there knows it
-    assert found["metrics"] == [metric for metric in METRICS[kind] if metric in ("accuracy", "f1", "mae")]
+    assert found["metrics"] == [
+        metric for metric in METRICS[kind] if metric in ("accuracy", "f1", "mae")
+    ]
     ((result,),) = (model["results"] for model in found["model-index"])
     assert result["dataset"] == {"name": "pets & co", "type": "other", "split": "test"}
     assert [metric["type"] for metric in result["metrics"]] == METRICS[kind]
@@ -72,7 +74,9 @@ def test_the_weakest_class_and_the_calibration_are_said(runs):
     targets, chosen = run.outputs["test"].targets, run.outputs["test"].logits.argmax(axis=1)
     recalls = [(chosen[targets == number] == number).mean() for number in range(3)]
     (line,) = re.findall(r"^- Lowest recall: (.*)$", build_card(run), re.MULTILINE)
-    assert line.endswith(f", {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images.")
+    assert line.endswith(
+        f", {100 * min(recalls):.1f} % of {(targets == int(np.argmin(recalls))).sum()} images."
+    )
     assert "calibrated on 90 val images" in build_card(run)
 
 
@@ -90,7 +94,8 @@ def test_val_is_called_what_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [0.5, 1e-7, 1e22, -2e-9, "no", "a: b # c", '"', "ż\u2028", "\ufeff\x07", [1, None, True]]
+    "value",
+    [0.5, 1e-7, 1e22, -2e-9, "no", "a: b # c", '"', "ż\u2028", "\ufeff\x07", [1, None, True]],
 )
 def test_yaml_reads_what_was_written(value):
     read = yaml.safe_load(f"value: {to_yaml(value)}")["value"]
@@ -112,7 +117,9 @@ def test_the_page_and_the_card_give_the_same_facts(runs, kind):
     facts = collect_facts(run)
     card = re.sub(r"\\(?=[^\w\s])", "", build_card(run))
     page = " ".join(Outline(build_report_page(run, dataset)).texts)
-    for fact in map(escape, (facts.about, *run.report.summary_lines(), *facts.diagnoses, *facts.origin.values())):
+    for fact in map(
+        escape, (facts.about, *run.report.summary_lines(), *facts.diagnoses, *facts.origin.values())
+    ):
         assert fact.replace("\\", "") in card.replace("\\", "")
         assert fact in page
 
@@ -122,7 +129,9 @@ def test_the_page_and_the_card_say_what_went_wrong_in_training(runs, tmp_path):
     copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))
     history = copied.path / "history.jsonl"
     *rows, last = map(json.loads, history.read_text().splitlines())
-    found = Diagnosis("dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr.")
+    found = Diagnosis(
+        "dying-relu", last["epoch"], "1 (ReLU)", {"dead": 0.9}, "Units are dead.", "Lower the lr."
+    )
     rows.append(last | {"diagnoses": [found.to_json()]})
     history.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     said = f"dying-relu (epoch {found.epoch}): Units are dead. Lower the lr."

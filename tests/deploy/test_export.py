@@ -1,4 +1,4 @@
-"""Exported files match the model, for all kinds of target and net; a file that does not is not written."""
+"""Exported files match the model for all kinds of target and net; others are not written."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ from lamina.training.recipe import Recipe
 from lamina.zoo import NAMES, load_net
 
 RESIDUAL = Net(
-    Conv2d(6, 3, padding="same"), BatchNorm(), ReLU(), Residual(Conv2d(6, 3, padding="same"), BatchNorm()), ReLU(),
-    GlobalAvgPool(), Output(),
-)  # fmt: skip
+    Conv2d(6, 3, padding="same"),
+    BatchNorm(),
+    ReLU(),
+    Residual(Conv2d(6, 3, padding="same"), BatchNorm()),
+    ReLU(),
+    GlobalAvgPool(),
+    Output(),
+)
 
 
 def make_model(net, images, *, temperatures=()):
@@ -43,7 +48,12 @@ def make_model(net, images, *, temperatures=()):
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 @pytest.mark.parametrize(
     ("data", "temperatures"),
-    [("shapes", (0.6,)), ("shapes-attributes", (0.5, 1.0, 2.0, 3.0)), ("shapes-pose", ()), ("binary", (0.7,))],
+    [
+        ("shapes", (0.6,)),
+        ("shapes-attributes", (0.5, 1.0, 2.0, 3.0)),
+        ("shapes-pose", ()),
+        ("binary", (0.7,)),
+    ],
 )
 def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, temperatures):
     if data == "binary":
@@ -72,7 +82,9 @@ def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("photo-m", "photo-l", "cnn-m", "cnn-l")])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("photo-m", "photo-l", "cnn-m", "cnn-l")]
+)
 def test_nets_of_the_zoo_are_exported(name):
     side_px = 64 if name.startswith("photo") else 32
     pixels = np.random.default_rng(0).integers(0, 256, (9, side_px, side_px, 3), dtype=np.uint8)
@@ -83,7 +95,11 @@ def test_nets_of_the_zoo_are_exported(name):
 
 def make_own(channels: int, outputs: int) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(channels, 4, 5), nn.SiLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, outputs)
+        nn.Conv2d(channels, 4, 5),
+        nn.SiLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, outputs),
     )
 
 
@@ -93,7 +109,10 @@ def make_own(channels: int, outputs: int) -> nn.Module:
     [
         ("shapes-attributes", lambda: make_own(3, 4)),
         ("shapes-pose", lambda: timm.create_model("test_efficientnet", num_classes=2)),
-        ("shapes-pose", lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2)),
+        (
+            "shapes-pose",
+            lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2),
+        ),
     ],
     ids=["own", "timm", "tensorflow"],
 )
@@ -107,9 +126,12 @@ def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_b
 @pytest.mark.slow
 def test_grey_images_are_exported():
     grey = Images(
-        np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8), np.arange(9) % 3, ("a", "b", "c"),
-        tuple(map(str, range(9))), "test",
-    )  # fmt: skip
+        np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8),
+        np.arange(9) % 3,
+        ("a", "b", "c"),
+        tuple(map(str, range(9))),
+        "test",
+    )
     for body in (load_net("mlp"), make_own(1, 3)):
         model = make_model(body, grey)
         check_parity(export_onnx(model, "crop"), "onnx", model, grey)
@@ -130,7 +152,9 @@ class Deciding(nn.Module):
 
 def test_a_net_that_cannot_be_exported_is_named_and_a_file_that_predicts_otherwise_is_refused():
     images = load_data("shapes").test.take_evenly(30)
-    with pytest.raises(NetError, match=r"^The net cannot be exported \(.*write it without control flow"):
+    with pytest.raises(
+        NetError, match=r"^The net cannot be exported \(.*write it without control flow"
+    ):
         export_onnx(make_model(Deciding(), images), "crop")
     model = make_model(RESIDUAL, images)
     content = export_onnx(model, "crop")
@@ -148,7 +172,9 @@ def test_few_images_are_compared_in_batches_of_all_sizes_and_a_model_without_num
     assert (parity_check.images, parity_check.same_predictions) == (3, 3)
     with torch.no_grad():
         model.body[-1].bias[0] = float("nan")
-    with pytest.raises(NotFiniteError, match=r"^The model's logits are NaN or infinite: training diverged\."):
+    with pytest.raises(
+        NotFiniteError, match=r"^The model's logits are NaN or infinite: training diverged\."
+    ):
         check_parity(content, "onnx", model, images)
 
 
@@ -167,7 +193,8 @@ def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     assert isinstance(predictor.model, OnnxModel)
     assert predictor.task == model.task
     assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
-        model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(), abs=1e-5
+        model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(),
+        abs=1e-5,
     )
     # 100 images or more take the way on which a net's batch norms would be folded.
     assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)

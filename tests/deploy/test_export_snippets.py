@@ -1,4 +1,4 @@
-"""The snippets of docs/export.md, as a program without lamina runs them: in Python alone, and in a real browser."""
+"""The snippets of docs/export.md run without lamina: in plain Python, and in a real browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_snippets() -> list[str]:
 
 
 def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
-    """An image of another size, with a transparent left half or turned on its side by its EXIF data."""
+    """An image of another size, with a transparent left half or rotated by its EXIF data."""
     image = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC)
     if mode == "RGBA":
         image = image.convert(mode)
@@ -43,7 +43,9 @@ def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
 
 
 def run_snippet(snippet: str, folder: Path) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -57,14 +59,19 @@ def run_snippet(snippet: str, folder: Path) -> list[str]:
         ("stretch", "RGB", (60, 90), "shapes-pose"),
     ],
 )
-def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamina(resize, mode, size, data, tmp_path):
+def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamina(
+    resize, mode, size, data, tmp_path
+):
     images = load_data(data).test.take_evenly(20)
     file = tmp_path / "cat.png"
     draw_image(images, mode, *size).save(file)
     if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
     (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
-    check = "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy', images)\n"
+    check = (
+        "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
+        " images)\n"
+    )
     lines = run_snippet(read_snippets()[0] + check, tmp_path)
     (chunk,) = decode_ahead([file], images.shape, resize)
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
@@ -79,14 +86,18 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
 def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     images = load_data("shapes-attributes").test.take_evenly(40)
     if kind == "binary":
-        images = dataclasses.replace(images, targets=images.targets[:, 0].copy(), target_names=images.target_names[:1])
+        images = dataclasses.replace(
+            images, targets=images.targets[:, 0].copy(), target_names=images.target_names[:1]
+        )
     model = make_model(RESIDUAL, images, temperatures=(0.7,) * len(images.target_names))
     logits = predict_logits(model, images.pixels)
     thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
     model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
     (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
     (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
-    distances = np.abs(model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs).min(axis=1)
+    distances = np.abs(
+        model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs
+    ).min(axis=1)
     seen = set()
     black, nearest = np.zeros((32, 32, 3), np.uint8), images.pixels[distances.argsort()[:2]]
     for pixels in (black, *nearest):
@@ -103,7 +114,9 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
         seen.add(own.predicted)
     assert len(seen) > 1
     without = dataclasses.replace(model.task, thresholds=())
-    assert (without.decide(torch.from_numpy(logits)) != model.task.decide(torch.from_numpy(logits))).any()
+    assert (
+        without.decide(torch.from_numpy(logits)) != model.task.decide(torch.from_numpy(logits))
+    ).any()
 
 
 def test_a_program_of_torch_is_read_with_its_names(tmp_path):
@@ -111,7 +124,9 @@ def test_a_program_of_torch_is_read_with_its_names(tmp_path):
     model = make_model(RESIDUAL, images)
     (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
     black = np.zeros((1, 32, 32, 3), np.uint8)
-    assert run_snippet(read_snippets()[1], tmp_path) == [images.target_names[predict_logits(model, black)[0].argmax()]]
+    assert run_snippet(read_snippets()[1], tmp_path) == [
+        images.target_names[predict_logits(model, black)[0].argmax()]
+    ]
 
 
 DECIDE = """([kind, names, probabilities, thresholds]) =>
@@ -126,7 +141,10 @@ def test_javascript_decides_as_lamina_does(browser):
     for task, row in (
         (SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), [0.2, 0.5, 0.3]),
         (Binary(("a?",), (0.5,), thresholds=(0.1,)), [tie]),
-        (Binary(("a?",), (0.5,), thresholds=(0.1,)), [float(np.nextafter(np.float32(0.1), np.float32(1)))]),
+        (
+            Binary(("a?",), (0.5,), thresholds=(0.1,)),
+            [float(np.nextafter(np.float32(0.1), np.float32(1)))],
+        ),
         (MultiLabel(("x", "y", "z"), (0.5,) * 3, thresholds=(0.1, 0.7, 0.3)), [tie, 0.8, 0.4]),
     ):
         names = task.kind.class_names(task.target_names)
@@ -154,11 +172,15 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
             for width, height in ((32, 32), (90, 60), (400, 500)):
                 draw_image(images, mode, width, height).save(file)
                 encoded = base64.b64encode(file.read_bytes()).decode()
-                got = np.array(page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])).reshape(32, 32, channels)
+                got = np.array(
+                    page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])
+                ).reshape(32, 32, channels)
                 (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
                 expected = chunk.pixels[0].astype(int)
                 apart = np.abs(got - expected).mean()
                 assert apart <= (0.1 if (width, height) == (32, 32) else 3)
                 # One that is shifted by a pixel is further away.
-                assert apart < 0.7 * min(np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1))
+                assert apart < 0.7 * min(
+                    np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
+                )
     page.close()

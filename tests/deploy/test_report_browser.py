@@ -1,4 +1,4 @@
-"""The report page in a real browser: no request, no error, cells that open their images; on a phone and on paper."""
+"""The report page in a browser: no requests or errors, cells open images, phone and paper."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def choose_by_keyboard(link):
 
 def test_all_images_are_drawn(page):
     page.locator("a[href^='#cell-']").first.click()
-    widths = page.evaluate("Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))")
+    widths = page.evaluate(
+        "Promise.all([...document.images].map(one => one.decode().then(() => one.naturalWidth)))"
+    )
     assert len(widths) > 30
     assert all(widths)
 
@@ -91,7 +93,8 @@ def test_nothing_but_tables_and_charts_is_wider_than_a_phone(page):
 def test_images_of_32_px_are_enlarged_by_a_whole_number(page):
     page.locator("a[href^='#cell-']").first.click()
     sides = page.evaluate(
-        "[...document.querySelectorAll('.images img')].flatMap(one => [one.clientWidth, one.clientHeight])"
+        "[...document.querySelectorAll('.images img')].flatMap(one => [one.clientWidth,"
+        " one.clientHeight])"
     )
     assert {side for side in sides if side} == {96}
 
@@ -106,14 +109,18 @@ def test_axe_finds_nothing(browser, runs, kind, tmp_path):
     looks = list(itertools.product(("light", "dark"), (400, 1400)))
     for scheme, width_px in looks if kind == "single-label" else (looks[0], looks[-1]):
         # The policy would keep axe out, which is no part of the page.
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True)
+        context = browser.new_context(
+            color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
+        )
         page = context.new_page()
         page.goto(f"{path.as_uri()}#cell-0")
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
         assert page.evaluate("document.documentElement.scrollWidth") == width_px
         if folder := os.environ.get("LAMINA_TEST_SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / f"report-{kind}-{scheme}-{width_px}.png", full_page=True)
+            page.screenshot(
+                path=Path(folder) / f"report-{kind}-{scheme}-{width_px}.png", full_page=True
+            )
         context.close()
 
 
@@ -122,7 +129,9 @@ def open_confusions(browser, path, width_px, names):
     cells = [(link("10,000", "confusions"), 0.9)] * len(names)
     confusions = matrix(names, [(name, cells) for name in names], "true \\ predicted")
     rows = [(name, "1") for name in names] * (1 + 50 // len(names))
-    path.write_text(document("confusions", table(("name", "number"), rows), confusions), encoding="utf-8")
+    path.write_text(
+        document("confusions", table(("name", "number"), rows), confusions), encoding="utf-8"
+    )
     page = browser.new_page(viewport={"width": width_px, "height": 1000})
     page.goto(path.as_uri())
     return page
@@ -137,13 +146,16 @@ def test_on_paper_tables_are_whole_and_nothing_is_wider_than_a_page(browser, tmp
     assert page.evaluate(cut) == [[True, False], [False, True]]
     page.emulate_media(media="print")
     assert page.evaluate(cut) == [[False, False], [False, False]]
-    rights = page.evaluate("[...document.querySelectorAll('body *')].map(one => one.getBoundingClientRect().right)")
+    rights = page.evaluate(
+        "[...document.querySelectorAll('body *')].map(one => one.getBoundingClientRect().right)"
+    )
     assert max(rights) <= PAPER_PX
     beyond = """[...document.querySelectorAll('.confusion :is(th, td)')].filter(cell => {
         const range = document.createRange(), own = cell.getBoundingClientRect();
         range.selectNodeContents(cell);
         const text = range.getBoundingClientRect();
-        return text.left < own.left || text.right > own.right || text.top < own.top || text.bottom > own.bottom;
+        const beside = text.left < own.left || text.right > own.right;
+        return beside || text.top < own.top || text.bottom > own.bottom;
     }).map(cell => cell.innerText)"""
     assert page.evaluate(beyond) == []
     link_px, line_px = page.locator(".confusion td a").first.evaluate(
@@ -167,8 +179,10 @@ def test_names_of_rows_stay_readable_where_a_table_is_scrolled(browser, tmp_path
         const places = [...Array(40).keys()].map(place => (place + 0.5) / 40);
         return heads.flatMap(head => {
             const own = head.getBoundingClientRect();
-            return places.flatMap(x => places.map(y => [x * (own.width - 4), y * (own.height - 4)])).filter(
-                ([x, y]) => !head.contains(document.elementFromPoint(own.left + 2 + x, own.top + 2 + y)));
+            const points = places.flatMap(
+                x => places.map(y => [x * (own.width - 4), y * (own.height - 4)]));
+            return points.filter(([x, y]) =>
+                !head.contains(document.elementFromPoint(own.left + 2 + x, own.top + 2 + y)));
         }).length;
     }"""
     for left_px in (0, 120, 400):

@@ -1,4 +1,4 @@
-"""The report page: complete in itself, within its size, true to the run, and without markup from names."""
+"""The report page: self-contained, within its size limit, true to the run, no injected markup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ KINDS = list(NAMES)
 
 @pytest.fixture(scope="module")
 def pages(runs):
-    return {kind: build_report_page(run, dataset, run.load_model()) for kind, (run, dataset) in runs.items()}
+    return {
+        kind: build_report_page(run, dataset, run.load_model())
+        for kind, (run, dataset) in runs.items()
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +50,9 @@ def test_a_page_is_whole_and_asks_for_nothing_elsewhere(pages, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_policy_allows_the_pages_own_style_and_images_alone(pages, kind):
-    (policy,) = [one for one in Outline(pages[kind]).find("meta", "content") if "default-src" in one]
+    (policy,) = [
+        one for one in Outline(pages[kind]).find("meta", "content") if "default-src" in one
+    ]
     (style,) = re.findall(r"<style>(.*?)</style>", pages[kind], re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert policy.split("; ") == [
@@ -80,7 +85,14 @@ def test_a_page_says_what_the_report_says(runs, pages, kind):
     text = " ".join(Outline(pages[kind]).texts)
     for line in run.report.summary_lines():
         assert line in text
-    for part in ("Training", "Diagnoses", "Units of the first layers", "Findings", "Reproducing this run", "abc"):
+    for part in (
+        "Training",
+        "Diagnoses",
+        "Units of the first layers",
+        "Findings",
+        "Reproducing this run",
+        "abc",
+    ):
         assert part in text
     assert ("Confidence threshold" in text) == (kind in ("single-label", "binary"))
     assert ("Confusions" in text) == (kind != "regression")
@@ -102,14 +114,18 @@ def test_a_cell_opens_the_images_that_were_confused(runs, pages):
         for row, column in np.argwhere(counts > 0)
     }
     found = {
-        frozenset(int(place) for place in re.findall(r'alt="test/[^"]*?;(\d+)\.png"', cell)) for cell in cells.values()
+        frozenset(int(place) for place in re.findall(r'alt="test/[^"]*?;(\d+)\.png"', cell))
+        for cell in cells.values()
     }
     whole = {rows for rows in expected if len(rows) <= MOST_OF_CELL}
     assert whole <= found
-    source = re.search(r'src="data:image/jpeg;base64,([^"]+)" alt="[^"]*?;(\d+)\.png"', cells["cell-0"])
+    source = re.search(
+        r'src="data:image/jpeg;base64,([^"]+)" alt="[^"]*?;(\d+)\.png"', cells["cell-0"]
+    )
     with Image.open(io.BytesIO(base64.b64decode(source[1]))) as image:
         difference = np.asarray(image, float) - dataset.test.pixels[int(source[2])]
-    assert np.abs(difference).mean() < 30  # noise is what JPEG keeps worst; of another image it is 50
+    # noise is what JPEG keeps worst; of another image it is 50
+    assert np.abs(difference).mean() < 30
 
 
 @pytest.mark.parametrize("change", ["gone", "changed"])
@@ -145,7 +161,9 @@ def test_a_run_that_has_not_begun(tmp_path):
 @pytest.mark.slow
 def test_a_custom_module(tmp_path):
     dataset = make_dataset("single-label", "test")
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
     run = train(tmp_path, dataset, module)
     page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
     assert "A custom module, whose code lamina does not store" in page
@@ -156,14 +174,18 @@ def test_ten_thousand_images_stay_within_the_size(runs):
     """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
     names = tuple(f"class {number}" for number in range(20))
     small = make_images("single-label", 10_000, "test", names)
-    images = dataclasses.replace(small, pixels=np.repeat(np.repeat(small.pixels, 6, axis=1), 6, axis=2))
+    images = dataclasses.replace(
+        small, pixels=np.repeat(np.repeat(small.pixels, 6, axis=1), 6, axis=2)
+    )
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(10_000, 20)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
     evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
     shown = show_confusions(report, evidence)
     assert IMAGES_BYTES * 0.9 < len(shown) < IMAGES_BYTES * 1.1
-    count, whole = re.search(r"This page has ([\d,]+) of ([\d,]+) images; the others are left out", shown).groups()
+    count, whole = re.search(
+        r"This page has ([\d,]+) of ([\d,]+) images; the others are left out", shown
+    ).groups()
     assert whole == "10,000"
     assert int(count.replace(",", "")) == shown.count("<figure>")
 
@@ -178,7 +200,9 @@ def test_many_classes_are_listed_by_pairs():
     shown = Outline(show_confusions(report, evidence))
     assert "95 % interval" in shown.texts
     assert shown.tags.count("tr") == 51
-    listed = r"Confused pairs: \d+; the table lists the 50 with the highest lower confidence bound\."
+    listed = (
+        r"Confused pairs: \d+; the table lists the 50 with the highest lower confidence bound\."
+    )
     assert re.search(listed, " ".join(shown.texts))
 
 
@@ -191,8 +215,13 @@ def test_mistakes_have_the_room_first(monkeypatch):
 
     def show_within(most_bytes):
         monkeypatch.setattr("lamina.deploy.report_images.IMAGES_BYTES", most_bytes)
-        cells = re.findall(r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence))
-        figures = [(" predicted correctly" in title, re.findall("<figure>.*?</figure>", own)) for title, own in cells]
+        cells = re.findall(
+            r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence)
+        )
+        figures = [
+            (" predicted correctly" in title, re.findall("<figure>.*?</figure>", own))
+            for title, own in cells
+        ]
         return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
 
     def measure(cells):
@@ -214,7 +243,10 @@ def test_mistakes_have_the_room_first(monkeypatch):
 def test_images_of_other_rows_are_not_shown(runs):
     run, dataset = runs["single-label"]
     order = np.arange(len(dataset.test))[::-1]
-    assert Evidence.collect(run.record.task, run.outputs["test"], dataset.test.take(order)).images is None
+    assert (
+        Evidence.collect(run.record.task, run.outputs["test"], dataset.test.take(order)).images
+        is None
+    )
 
 
 def test_a_page_depends_on_the_run_alone(runs, pages, tmp_path):

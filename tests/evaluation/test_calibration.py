@@ -1,4 +1,4 @@
-"""Temperatures equal those of a general optimizer and change no prediction; sets contain the true class as promised."""
+"""Temperatures equal a general optimizer's; prediction sets have the promised coverage."""
 
 from __future__ import annotations
 
@@ -47,14 +47,20 @@ def test_a_planted_temperature_is_found_as_by_scipy(temperature):
     (found,) = fit_temperatures(CLASSES, logits, targets)
     values, classes = torch.from_numpy(logits).double(), torch.from_numpy(targets)
     reference = minimize_scalar(
-        lambda log: float(functional.cross_entropy(values / np.exp(log), classes)), bounds=(-3, 3), method="bounded"
+        lambda log: float(functional.cross_entropy(values / np.exp(log), classes)),
+        bounds=(-3, 3),
+        method="bounded",
     )
     assert found == pytest.approx(np.exp(reference.x), rel=0.01)
     assert found == pytest.approx(temperature, rel=0.1)
     others, their_targets = draw_predictions(4000, 1, temperature)
     calibrated = CLASSES.with_temperatures((found,))
     errors = [
-        calibration_error(*judge_predictions(task, torch.from_numpy(others).double(), torch.from_numpy(their_targets)))
+        calibration_error(
+            *judge_predictions(
+                task, torch.from_numpy(others).double(), torch.from_numpy(their_targets)
+            )
+        )
         for task in (CLASSES, calibrated)
     ]
     assert errors[1] < 0.025
@@ -78,7 +84,10 @@ def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitel
     logits, targets = draw_predictions(49, 3)
     assert fit_temperatures(CLASSES, logits, targets) == ()
     numbers = Regression(("mm",), (0.0,), (0.0,), (1.0,))
-    assert fit_temperatures(numbers, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.float32)) == ()
+    assert (
+        fit_temperatures(numbers, np.zeros((500, 1), np.float32), np.zeros((500, 1), np.float32))
+        == ()
+    )
     right = np.eye(3, dtype=np.float32)[np.arange(60) % 3]
     (found,) = fit_temperatures(CLASSES, right, np.arange(60) % 3)
     task = CLASSES.with_temperatures((found,))
@@ -90,14 +99,18 @@ def test_few_images_and_numbers_have_none_and_no_mistake_does_not_mean_infinitel
 def test_a_temperature_changes_no_prediction(seed, temperature):
     logits = torch.from_numpy(np.random.default_rng(seed).normal(size=(20, 3))).double()
     for task, temperatures in ((CLASSES, (temperature,)), (LABELS, (temperature, 1.0, 2.0))):
-        before, after = (one.probabilities(logits) for one in (task, task.with_temperatures(temperatures)))
+        before, after = (
+            one.probabilities(logits) for one in (task, task.with_temperatures(temperatures))
+        )
         if task is CLASSES:
             assert torch.equal(before.argmax(1), after.argmax(1))
         else:
             assert torch.equal(before > 0.5, after > 0.5)
     # Training is about the logits themselves.
     targets = torch.arange(20) % 3
-    assert CLASSES.loss(logits, targets) == CLASSES.with_temperatures((temperature,)).loss(logits, targets)
+    assert CLASSES.loss(logits, targets) == CLASSES.with_temperatures((temperature,)).loss(
+        logits, targets
+    )
 
 
 def test_bins_and_rejections_are_counted():
@@ -107,7 +120,9 @@ def test_bins_and_rejections_are_counted():
     assert bins == [(pytest.approx(0.515), 0.5, 2), (pytest.approx(0.92), pytest.approx(2 / 3), 3)]
     error = sum(count * abs(mean - right) for mean, right, count in bins) / 5
     assert calibration_error(confidence, is_right) == pytest.approx(error)
-    kept = {limit: measure_rejection(confidence, is_right, limit) for limit in (0.5, 0.7, 0.9, 0.99)}
+    kept = {
+        limit: measure_rejection(confidence, is_right, limit) for limit in (0.5, 0.7, 0.9, 0.99)
+    }
     assert (kept[0.9].coverage, kept[0.9].accuracy) == (0.6, pytest.approx(2 / 3))
     assert (kept[0.99].coverage, kept[0.99].accuracy) == (0.0, None)
 
@@ -122,7 +137,8 @@ def test_sets_hold_the_right_class_as_often_as_promised(coverage):
         sets = choose_sets(probabilities[200:], threshold)
         held.append(sets[np.arange(1000), targets[200:]].mean())
         sizes.append(sets.sum(axis=1).mean())
-    # Over calibration sets the mean is within coverage and coverage + 1/201; sets of all classes would be no feat.
+    # Over calibration sets the mean is within coverage and coverage + 1/201; sets of all classes
+    # would be no feat.
     assert np.mean(held) == pytest.approx(coverage + 0.003, abs=4 * np.std(held) / np.sqrt(30))
     assert np.mean(sizes) < 5
 
@@ -154,7 +170,8 @@ def test_a_prediction_set_keeps_ties_with_its_threshold() -> None:
     logits = np.tile(np.float32([0.3, 0.2, -1.7]), (50, 1))
     exact = torch.from_numpy(logits).double().softmax(1).numpy()
     threshold = fit_sets(exact, np.ones(50, np.int64), 0.9)
-    row = torch.from_numpy(logits).softmax(1)[0].tolist()  # what predict computes, in float32 and seven digits
+    # what predict computes, in float32 and seven digits
+    row = torch.from_numpy(logits).softmax(1)[0].tolist()
     prediction = make_prediction(CLASSES, "one", row)
     assert ConfidenceRule(threshold=threshold).choose(prediction) == ["a", "b"]
 
@@ -166,7 +183,9 @@ def test_the_label_to_explain_is_the_most_probable_one_not_that_of_the_largest_l
 
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.2, "yes"), (0.503, ""), (0.8, ""), (0.5, "")])
-def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to_predict(threshold, kept):
+def test_a_confidence_threshold_rejects_nothing_that_the_threshold_was_chosen_to_predict(
+    threshold, kept
+):
     task = Binary(("scratch?",), (0.3,), thresholds=(threshold,))
     rule = make_rule(task, 0.9, None)
     probabilities = np.linspace(0.01, 0.99, 50)

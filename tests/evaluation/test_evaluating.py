@@ -24,10 +24,15 @@ CLASSES = ("cat", "dog", "hen")
 
 
 def model_of(task: Task) -> Model:
-    """A model whose logits are the pixels of a 1×1 image with a channel an output: (pixel - 128) / 32."""
+    """A model whose logits are (pixel - 128) / 32 of a 1×1 image, one channel per output."""
     outputs = task.outputs
     return Model(
-        nn.Flatten(), net=None, task=task, in_shape=(outputs, 1, 1), mean=[128.0] * outputs, std=[32.0] * outputs
+        nn.Flatten(),
+        net=None,
+        task=task,
+        in_shape=(outputs, 1, 1),
+        mean=[128.0] * outputs,
+        std=[32.0] * outputs,
     )
 
 
@@ -86,7 +91,9 @@ def test_the_report_says_what_was_evaluated():
 
 def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_classes():
     pixels, targets = pixels_that_choose([0, 1, 1, 1, 0, 2]), np.array([0, 0, 1, 1, 2, 1])
-    report = evaluate(model_of(classes_of(CLASSES, majority=1)), images_of(pixels, targets, CLASSES))
+    report = evaluate(
+        model_of(classes_of(CLASSES, majority=1)), images_of(pixels, targets, CLASSES)
+    )
     # The model is correct for images 0, 2 and 3, the baseline (always dog) for 2, 3 and 5.
     assert report.majority == "dog"
     assert (report.accuracy, report.baseline.value, report.baseline.gain) == (0.5, 0.5, 0.0)
@@ -94,11 +101,17 @@ def test_always_the_majority_class_of_the_training_images_is_the_baseline_of_cla
     assert not report.baseline.is_beaten
 
 
-@pytest.mark.parametrize(("share", "predicted", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)])
+@pytest.mark.parametrize(
+    ("share", "predicted", "value"), [(0.9, "yes", 0.25), (0.5, "no", 0.75), (0.0, "no", 0.75)]
+)
 def test_the_majority_of_the_training_images_is_the_baseline_of_a_question(share, predicted, value):
     pixels, targets = np.array([[192], [64], [160], [96]]), np.array([True, False, False, False])
     report = evaluate(model_of(Binary(("cat?",), (share,))), images_of(pixels, targets, ("cat?",)))
-    assert (report.majority, report.baseline.value, report.baseline.gain) == (predicted, value, 0.75 - value)
+    assert (report.majority, report.baseline.value, report.baseline.gain) == (
+        predicted,
+        value,
+        0.75 - value,
+    )
 
 
 @pytest.mark.slow
@@ -122,7 +135,8 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
     for _ in range(400):
         rows = generator.integers(0, 200, 200)
         figures = [
-            average_precision(pixels[rows, place], targets[rows, place]) - targets[rows, place].mean()
+            average_precision(pixels[rows, place], targets[rows, place])
+            - targets[rows, place].mean()
             for place in range(3)
         ]
         gains.append(np.mean(figures))
@@ -132,30 +146,47 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
 
 @settings(deadline=None, max_examples=50)
 @given(
-    st.integers(2, 12).flatmap(lambda n: st.tuples(arrays(np.uint8, n, elements=st.integers(0, 5)), arrays(bool, n)))
+    st.integers(2, 12).flatmap(
+        lambda n: st.tuples(arrays(np.uint8, n, elements=st.integers(0, 5)), arrays(bool, n))
+    )
 )
 def test_influences_are_the_derivatives_of_average_precision_by_the_weight_of_an_image(case):
     scores, truth = case
     truth[0] = True
-    _, influences = scores_module.average_precision(torch.from_numpy(scores).double(), torch.from_numpy(truth))
+    _, influences = scores_module.average_precision(
+        torch.from_numpy(scores).double(), torch.from_numpy(truth)
+    )
 
     def weighted(weights: np.ndarray) -> float:
-        found = [(weights * truth)[scores >= score].sum() / weights[scores >= score].sum() for score in scores]
+        found = [
+            (weights * truth)[scores >= score].sum() / weights[scores >= score].sum()
+            for score in scores
+        ]
         return float(np.average(found, weights=weights * truth))
 
     for place, influence in enumerate(influences.tolist()):
         step = np.zeros(len(scores))
         step[place] = 1e-5
-        assert influence == pytest.approx((weighted(1 + step) - weighted(1 - step)) / 2e-5, abs=1e-6)
+        assert influence == pytest.approx(
+            (weighted(1 + step) - weighted(1 - step)) / 2e-5, abs=1e-6
+        )
 
 
 def test_one_image_has_no_interval_of_labels_and_numbers():
     labels = images_of(np.array([[200, 90, 90]]), np.array([[True, False, False]]), CLASSES)
     report = evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), labels)
-    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (0, None, False)
+    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (
+        0,
+        None,
+        False,
+    )
     numbers = images_of(np.array([[160]]), np.array([[1.0]], np.float32), ("angle",))
     report = evaluate(model_of(Regression(("angle",), (0.0,), (0.0,), (1.0,))), numbers)
-    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (1, None, False)
+    assert (report.baseline.gain, report.baseline.gain_interval, report.baseline.is_beaten) == (
+        1,
+        None,
+        False,
+    )
 
 
 def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision():
@@ -168,10 +199,13 @@ def test_a_class_without_images_has_no_recall_and_one_never_chosen_no_precision(
 
 
 def test_calibration_error_of_two_bins_by_hand():
-    # Logits (2, 0, 0): e² / (e² + 2) = 0.78698 sure, right in one image of two; and (0, 0, 0): 1/3 sure, right.
+    # Logits (2, 0, 0): e² / (e² + 2) = 0.78698 sure, right in one image of two; and (0, 0, 0): 1/3
+    # sure, right.
     report = evaluate_classes([[192, 128, 128], [192, 128, 128], [128, 128, 128]], [0, 1, 0])
     sure = np.exp(2) / (np.exp(2) + 2)
-    assert report.calibration_error == pytest.approx(2 / 3 * abs(0.5 - sure) + 1 / 3 * abs(1 - 1 / 3), abs=1e-6)
+    assert report.calibration_error == pytest.approx(
+        2 / 3 * abs(0.5 - sure) + 1 / 3 * abs(1 - 1 / 3), abs=1e-6
+    )
 
 
 @st.composite
@@ -193,7 +227,9 @@ def test_class_figures_equal_the_formulas_in_float64(case):
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     chosen, confidence = logits.argmax(axis=1), probabilities.max(axis=1)
     right = chosen == targets
-    assert report.loss == pytest.approx(-np.log(probabilities[np.arange(count), targets]).mean(), rel=1e-6)
+    assert report.loss == pytest.approx(
+        -np.log(probabilities[np.arange(count), targets]).mean(), rel=1e-6
+    )
     assert report.accuracy == right.mean()
     for place, scores in enumerate(report.classes):
         hits = int(((chosen == place) & right).sum())
@@ -208,7 +244,10 @@ def test_class_figures_equal_the_formulas_in_float64(case):
     edges = np.linspace(0, 1, 16)
     if np.abs(confidence[:, None] - edges).min() > 1e-5:
         bins = np.digitize(confidence, edges)
-        expected = sum(abs(right[bins == one].sum() - confidence[bins == one].sum()) / count for one in np.unique(bins))
+        expected = sum(
+            abs(right[bins == one].sum() - confidence[bins == one].sum()) / count
+            for one in np.unique(bins)
+        )
         assert report.calibration_error == pytest.approx(expected, abs=1e-5)
 
 
@@ -218,14 +257,23 @@ def test_yes_and_no_are_two_classes_of_which_each_is_evaluated():
     assert report.confusion == ((2, 1), (0, 1))
     assert [scores.name for scores in report.classes] == ["no", "yes"]
     assert report.balanced_accuracy == (2 / 3 + 1) / 2
-    # Of three pairs of a yes and a no, all are in order; of four images in order of their logits the first is the yes.
-    assert (report.question.name, report.question.roc_auc, report.question.average_precision) == ("cat?", 1.0, 1.0)
+    # Of three pairs of a yes and a no, all are in order; of four images in order of their logits
+    # the first is the yes.
+    assert (report.question.name, report.question.roc_auc, report.question.average_precision) == (
+        "cat?",
+        1.0,
+        1.0,
+    )
     yes = 1 / (1 + np.exp(-logits_of(pixels)[:, 0]))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean())
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))))
+@given(
+    st.integers(1, 30).flatmap(
+        lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))
+    )
+)
 def test_figures_of_a_question_equal_those_counted_pair_by_pair(case):
     pixels, targets = case
     report = evaluate(model_of(Binary(("cat?",), (0.4,))), images_of(pixels, targets, ("cat?",)))
@@ -251,7 +299,7 @@ def test_roc_auc_of_the_example_in_scikit_learns_documentation():
 
 
 def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
-    """The sum over thresholds of (recall gained × precision), as scikit-learn's user guide defines it."""
+    """The sum of (recall gained × precision) over thresholds, as scikit-learn defines it."""
     total, recall_before = 0.0, 0.0
     for threshold in np.unique(probability)[::-1]:
         found = probability >= threshold
@@ -262,8 +310,12 @@ def average_precision(probability: np.ndarray, truth: np.ndarray) -> float:
 
 
 def test_average_precision_of_the_example_in_scikit_learns_documentation():
-    # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores matters.
-    pixels, targets = np.array([[10], [40], [35], [80]]), np.array([[False], [False], [True], [True]])
+    # y_true = [0, 0, 1, 1], y_score = [0.1, 0.4, 0.35, 0.8]: 0.83; only the order of the scores
+    # matters.
+    pixels, targets = (
+        np.array([[10], [40], [35], [80]]),
+        np.array([[False], [False], [True], [True]]),
+    )
     report = evaluate(model_of(MultiLabel(("cat",), (0.5,))), images_of(pixels, targets, ("cat",)))
     assert report.labels[0].average_precision == pytest.approx(5 / 6)
     assert report.score.name == "mean_average_precision"
@@ -271,12 +323,19 @@ def test_average_precision_of_the_example_in_scikit_learns_documentation():
 
 def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
     truth = np.array([[False, True, True]] + [[True, True, True]] * 3)
-    report = evaluate(model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))), images_of(np.full((4, 3), 7), truth, CLASSES))
+    report = evaluate(
+        model_of(MultiLabel(CLASSES, (0.6, 0.5, 0.0))),
+        images_of(np.full((4, 3), 7), truth, CLASSES),
+    )
     assert [scores.average_precision for scores in report.labels] == [0.75, 1.0, 1.0]
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(1, 30).flatmap(lambda count: st.tuples(arrays(np.uint8, (count, 3)), arrays(np.bool_, (count, 3)))))
+@given(
+    st.integers(1, 30).flatmap(
+        lambda count: st.tuples(arrays(np.uint8, (count, 3)), arrays(np.bool_, (count, 3)))
+    )
+)
 def test_label_figures_equal_the_formulas_in_float64(case):
     pixels, targets = case
     images = images_of(pixels, targets, CLASSES)
@@ -290,7 +349,9 @@ def test_label_figures_equal_the_formulas_in_float64(case):
         for place in range(3)
     ]
     for scores, reference in zip(report.labels, expected, strict=True):
-        assert scores.average_precision == (None if reference is None else pytest.approx(reference, abs=1e-6))
+        assert scores.average_precision == (
+            None if reference is None else pytest.approx(reference, abs=1e-6)
+        )
     assert [scores.support for scores in report.labels] == targets.sum(axis=0).tolist()
     known = [reference for reference in expected if reference is not None]
     assert report.score.value == pytest.approx(np.mean(known), abs=1e-6)
@@ -303,7 +364,9 @@ def test_label_figures_equal_the_formulas_in_float64(case):
         assert scores.recall == (right / there if there else None)
         assert scores.f1 == (pytest.approx(2 * right / (seen + there)) if seen + there else None)
         f1 += [scores.f1] if there else []
-    assert report.micro_f1 == pytest.approx(2 * (outputs & targets).sum() / (outputs.sum() + targets.sum()))
+    assert report.micro_f1 == pytest.approx(
+        2 * (outputs & targets).sum() / (outputs.sum() + targets.sum())
+    )
     assert report.macro_f1 == pytest.approx(np.mean(f1))
     yes = 1 / (1 + np.exp(-logits_of(pixels)))
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean(), rel=1e-6)
@@ -317,18 +380,28 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
     # The second number is of a size whose squares are all under 1e-4.
     targets = (outputs + generator.normal(0, 1, (50, 2)) * deviations).astype(np.float32)
     names = ("angle", "size")
-    report = evaluate(model_of(Regression(names, medians, means, deviations)), images_of(pixels, targets, names))
+    report = evaluate(
+        model_of(Regression(names, medians, means, deviations)), images_of(pixels, targets, names)
+    )
 
     truth = targets.astype(np.float64)
     errors = np.abs(outputs - truth).mean(axis=0)
-    unexplained = ((outputs - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    unexplained = ((outputs - truth) ** 2).sum(axis=0) / ((truth - truth.mean(axis=0)) ** 2).sum(
+        axis=0
+    )
     assert [scores.name for scores in report.numbers] == ["angle", "size"]
-    assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(errors.tolist())
+    assert [scores.mean_absolute_error for scores in report.numbers] == pytest.approx(
+        errors.tolist()
+    )
     assert [scores.r2 for scores in report.numbers] == pytest.approx((1 - unexplained).tolist())
     roots = np.sqrt(((outputs - truth) ** 2).mean(axis=0))
-    assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(roots.tolist())
+    assert [scores.root_mean_squared_error for scores in report.numbers] == pytest.approx(
+        roots.tolist()
+    )
     of_the_median = np.abs(np.array(medians) - truth)
-    assert [scores.baseline_error for scores in report.numbers] == pytest.approx(of_the_median.mean(axis=0).tolist())
+    assert [scores.baseline_error for scores in report.numbers] == pytest.approx(
+        of_the_median.mean(axis=0).tolist()
+    )
     assert report.baseline.value == pytest.approx(of_the_median.mean())
     expected = mean_interval((of_the_median - np.abs(outputs - truth)).mean(axis=1).tolist())
     assert report.baseline.gain == pytest.approx(expected.mean, rel=1e-6)
@@ -340,7 +413,10 @@ def test_number_figures_equal_the_formulas_in_float64_in_each_numbers_own_unit()
 
 def test_a_number_that_is_the_same_in_every_image_has_no_r2():
     pixels, targets = np.array([[128], [160]]), np.array([[0.1], [0.1]], np.float32)
-    report = evaluate(model_of(Regression(("angle",), (0.0,), (0.0,), (1.0,))), images_of(pixels, targets, ("angle",)))
+    report = evaluate(
+        model_of(Regression(("angle",), (0.0,), (0.0,), (1.0,))),
+        images_of(pixels, targets, ("angle",)),
+    )
     assert report.numbers[0].r2 is None
     assert report.numbers[0].mean_absolute_error == pytest.approx(0.5)
 
@@ -372,9 +448,9 @@ def test_labels_of_which_there_are_none_are_rejected():
 def test_classes_in_another_order_are_rejected():
     assert_rejected(
         DataError,
-        "The test images have single-label targets (dog, cat, hen), but the model was trained on single-label targets "
-        "(cat, dog, hen). "
-        "Evaluate on images with the target names of the training images, in that order.",
+        "The test images have single-label targets (dog, cat, hen), but the model was trained on"
+        " single-label targets (cat, dog, hen). Evaluate on images with the target names of the"
+        " training images, in that order.",
         classes_of(CLASSES),
         images_of(np.zeros((1, 3)), np.zeros(1, np.int64), ("dog", "cat", "hen")),
     )
@@ -384,9 +460,9 @@ def test_targets_of_another_kind_are_rejected_and_many_names_are_cut_short():
     names = tuple("abcdefghijkl")
     assert_rejected(
         DataError,
-        "The test images have multi-label targets (a, b, c, d, e, f, g, h, i and 3 more), but the model was trained on "
-        "single-label targets (a, b, c, d, e, f, g, h, i and 3 more). "
-        "Evaluate on images with the target names of the training images, in that order.",
+        "The test images have multi-label targets (a, b, c, d, e, f, g, h, i and 3 more), but the"
+        " model was trained on single-label targets (a, b, c, d, e, f, g, h, i and 3 more)."
+        " Evaluate on images with the target names of the training images, in that order.",
         classes_of(names),
         images_of(np.zeros((1, 12)), np.zeros((1, 12), bool), names),
     )
@@ -397,8 +473,8 @@ def test_a_model_that_has_diverged_is_named_as_such():
     model.body = nn.Sequential(nn.Flatten(), nn.Linear(3, 3))
     nn.init.constant_(model.body[1].weight, float("nan"))
     message = (
-        "The model's logits are NaN or infinite for 2 of 2 test images, first for 0.png: training diverged. "
-        "Train again with a lower lr, or with gradient_clip=1."
+        "The model's logits are NaN or infinite for 2 of 2 test images, first for 0.png: training"
+        " diverged. Train again with a lower lr, or with gradient_clip=1."
     )
     with pytest.raises(LaminaError, match=f"^{re.escape(message)}$"):
         evaluate(model, images_of(np.ones((2, 3)), np.zeros(2, np.int64), CLASSES))

@@ -18,7 +18,17 @@ from lamina.evaluation.intervals import (
 
 # Two-sided 95 % quantiles of Student's t as printed in statistical tables, such as that of the
 # NIST/SEMATECH e-Handbook of Statistical Methods, 1.3.6.7.2.
-T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 100: 1.984}
+T_TABLE = {
+    1: 12.706,
+    2: 4.303,
+    3: 3.182,
+    4: 2.776,
+    5: 2.571,
+    9: 2.262,
+    10: 2.228,
+    30: 2.042,
+    100: 1.984,
+}
 
 
 @pytest.mark.parametrize(("degrees_of_freedom", "printed"), T_TABLE.items())
@@ -33,8 +43,9 @@ def test_t_quantile_of_many_degrees_approaches_the_normal_one():
 @pytest.mark.parametrize(
     ("correct", "total", "low", "high"),
     [
-        # R. G. Newcombe, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17
-        # (1998), 857-872, table I, method 3: the score interval without continuity correction.
+        # R. G. Newcombe, Two-sided confidence intervals for the single proportion, Statistics in
+        # Medicine 17 (1998), 857-872, table I, method 3: the score interval without continuity
+        # correction.
         (81, 263, 0.2553, 0.3662),
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
@@ -46,7 +57,9 @@ def test_wilson_interval_is_that_of_newcombes_published_examples(correct, total,
     assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
-@given(st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+@given(
+    st.integers(1, 10**6).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
+)
 def test_wilson_interval_solves_the_score_equation_and_holds_the_fraction(counts):
     correct, total = counts
     interval = wilson_interval(correct, total)
@@ -77,7 +90,9 @@ def test_one_value_has_an_unknown_interval_not_an_empty_one():
     assert mean_interval([0.75]) == MeanInterval(0.75, None, None, 1)
 
 
-@given(st.lists(st.floats(-100, 100), min_size=2, max_size=20), st.floats(-5, 5), st.floats(0.1, 10))
+@given(
+    st.lists(st.floats(-100, 100), min_size=2, max_size=20), st.floats(-5, 5), st.floats(0.1, 10)
+)
 def test_mean_interval_moves_and_stretches_with_the_values(values, shift, factor):
     plain = mean_interval(values)
     moved = mean_interval([shift + factor * value for value in values])
@@ -94,5 +109,8 @@ def test_the_influences_of_a_mean_give_students_interval():
     values = torch.tensor([0.7512, 0.7548, 0.7560], dtype=torch.float64)
     interval = influence_interval(values.mean().item(), (values - values.mean()) / 3)
     expected = mean_interval(values.tolist())
-    assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    assert (interval.low, interval.high) == (
+        pytest.approx(expected.low),
+        pytest.approx(expected.high),
+    )
     assert influence_interval(0.75, values[:1]) is None

@@ -1,4 +1,4 @@
-"""``Recipe.metric``: one metric decides early stopping, the baseline, the verdict and what is printed."""
+"""``Recipe.metric`` decides early stopping, the baseline, the verdict and what is printed."""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ NAMES = "good parts", "scratch"
 
 def images_of(targets: np.ndarray, names=NAMES, split="test") -> Images:
     pixels = np.zeros((len(targets), 1, 1, 1), np.uint8)
-    return Images(pixels, targets, names, tuple(f"{place}.png" for place in range(len(targets))), split)
+    return Images(
+        pixels, targets, names, tuple(f"{place}.png" for place in range(len(targets))), split
+    )
 
 
 def report_of(task, logits: np.ndarray, targets: np.ndarray, split="test") -> Report:
-    return score_logits(task, logits.astype(np.float32), images_of(targets, task.target_names, split), 0.0)
+    return score_logits(
+        task, logits.astype(np.float32), images_of(targets, task.target_names, split), 0.0
+    )
 
 
 def test_a_balanced_accuracy_of_94_percent_is_measurably_better_than_the_majority():
-    # 950 good parts, of which the model finds 92.6 %, and 50 with scratches, of which it finds 94.6 %.
+    # 950 good parts, of which the model finds 92.6 %, and 50 with scratches, of which it finds 94.6
+    # %.
     targets = np.repeat([0, 1], [950, 50])
     predicted = targets.copy()
     predicted[:70] = 1
@@ -45,15 +50,29 @@ def test_a_balanced_accuracy_of_94_percent_is_measurably_better_than_the_majorit
     by_accuracy = report_of(SingleLabel(NAMES, (0.95, 0.05)), logits, targets)
     assert str(by_accuracy).startswith("The model is worse than the baseline (always good parts).")
     assert "metric balanced_accuracy" in by_accuracy.advice()
-    report = report_of(SingleLabel(NAMES, (0.95, 0.05), metric="balanced_accuracy"), logits, targets)
-    assert report.score.value == report.balanced_accuracy == sk.balanced_accuracy_score(targets, predicted)
+    report = report_of(
+        SingleLabel(NAMES, (0.95, 0.05), metric="balanced_accuracy"), logits, targets
+    )
+    assert (
+        report.score.value
+        == report.balanced_accuracy
+        == sk.balanced_accuracy_score(targets, predicted)
+    )
     assert report.baseline.value == 0.5
     assert report.baseline.is_beaten
     lines = str(report).splitlines()
-    assert lines[0].startswith("test balanced accuracy 93.3 % (95 % interval 88.") and "1,000 images)" in lines[0]
-    assert lines[1].startswith("baseline (always good parts): 50.0 %, gain 43.3 points (95 % interval 38.")
+    assert (
+        lines[0].startswith("test balanced accuracy 93.3 % (95 % interval 88.")
+        and "1,000 images)" in lines[0]
+    )
+    assert lines[1].startswith(
+        "baseline (always good parts): 50.0 %, gain 43.3 points (95 % interval 38."
+    )
     assert lines[2].startswith("accuracy 92.7 %, loss")
-    assert report.headline() == {"test_accuracy": 0.927, "test_balanced_accuracy": report.balanced_accuracy}
+    assert report.headline() == {
+        "test_accuracy": 0.927,
+        "test_balanced_accuracy": report.balanced_accuracy,
+    }
     assert Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 
 
@@ -62,11 +81,21 @@ def imbalanced(split: str, seed: int, images: int = 400) -> Images:
     generator = np.random.default_rng(seed)
     targets = (np.arange(images) % 20 == 0).astype(np.int64)
     pixels = generator.integers(60, 180, (images, 6, 6, 1)) + 10 * targets[:, None, None, None]
-    return Images(pixels.astype(np.uint8), targets, NAMES, tuple(f"{place}.png" for place in range(images)), split)
+    return Images(
+        pixels.astype(np.uint8),
+        targets,
+        NAMES,
+        tuple(f"{place}.png" for place in range(images)),
+        split,
+    )
 
 
 PARTS = Dataset(
-    name="parts", fingerprint="parts", train=imbalanced("train", 0, 1600), val=imbalanced("val", 1), size_px=6
+    name="parts",
+    fingerprint="parts",
+    train=imbalanced("train", 0, 1600),
+    val=imbalanced("val", 1),
+    size_px=6,
 )
 NET = Net(Flatten(), Linear(8), ReLU(), Output())
 WEIGHTED = Recipe(epochs=9, batch_size=40, class_weights=True, patience=3, precision="fp32", seed=2)
@@ -87,10 +116,13 @@ def test_with_class_weights_patience_waits_for_the_balanced_accuracy(tmp_path):
     scores = [row["val_balanced_accuracy"] for row in balanced]
     assert len(balanced) > len(rows)
     assert len(rows) == 4
-    assert max(scores) > max(scores[: len(rows)]) + 0.05  # what patience by accuracy would have missed
+    # what patience by accuracy would have missed
+    assert max(scores) > max(scores[: len(rows)]) + 0.05
     assert all("val_accuracy" in row for row in balanced)
     if runs[None].early_end is not None:
-        assert runs[None].early_end.startswith("val balanced accuracy has not improved since epoch ")
+        assert runs[None].early_end.startswith(
+            "val balanced accuracy has not improved since epoch "
+        )
     report = runs[None].report
     assert (report.score.name, report.split) == ("balanced_accuracy", "val")
     assert report.baseline.is_beaten
@@ -102,19 +134,28 @@ def test_with_class_weights_patience_waits_for_the_balanced_accuracy(tmp_path):
 def test_the_default_metric_is_that_of_the_kind_and_of_the_class_weights():
     found = {kind.name: Recipe().find_metric(kind) for kind in KINDS}
     assert found == {
-        "single-label": "accuracy", "multi-label": "mean_average_precision", "binary": "accuracy",
+        "single-label": "accuracy",
+        "multi-label": "mean_average_precision",
+        "binary": "accuracy",
         "regression": "mean_absolute_error",
-    }  # fmt: skip
+    }
     weighted = Recipe(class_weights=True)
-    assert [weighted.find_metric(kind) for kind in (SINGLE_LABEL, BINARY)] == ["balanced_accuracy"] * 2
+    assert [weighted.find_metric(kind) for kind in (SINGLE_LABEL, BINARY)] == [
+        "balanced_accuracy"
+    ] * 2
     assert weighted.find_metric(MULTI_LABEL) == "mean_average_precision"
     assert Recipe(class_weights=True, metric="accuracy").find_metric(SINGLE_LABEL) == "accuracy"
 
 
-@pytest.mark.parametrize(("kind", "metric"), [(SINGLE_LABEL, "r2"), (REGRESSION, "accuracy"), (MULTI_LABEL, "f1")])
+@pytest.mark.parametrize(
+    ("kind", "metric"), [(SINGLE_LABEL, "r2"), (REGRESSION, "accuracy"), (MULTI_LABEL, "f1")]
+)
 def test_a_metric_of_another_kind_is_one_error_that_lists_what_fits(kind, metric):
     fits = ", ".join(kind.metrics)
-    message = rf"^metric is {metric}, which does not fit {kind} targets; it must be one of {fits}\. Use metric \w+\.$"
+    message = (
+        rf"^metric is {metric}, which does not fit {kind} targets; it must be one of {fits}\. Use"
+        r" metric \w+\.$"
+    )
     with pytest.raises(RecipeError, match=message):
         Recipe(metric=metric).find_metric(kind)
     with pytest.raises(RecipeError, match="metric must be"):
@@ -138,7 +179,9 @@ def test_metrics_of_classes_equal_scikit_learns(seed, images, classes):
         "accuracy": sk.accuracy_score(targets, logits.argmax(axis=1)),
         "balanced_accuracy": sk.balanced_accuracy_score(targets, logits.argmax(axis=1)),
         "macro_f1": sk.f1_score(targets, logits.argmax(axis=1), average="macro"),
-        "mean_average_precision": sk.average_precision_score(np.eye(classes)[targets], softmax, average="macro"),
+        "mean_average_precision": sk.average_precision_score(
+            np.eye(classes)[targets], softmax, average="macro"
+        ),
         "auc": sk.roc_auc_score(targets, softmax, multi_class="ovr", average="macro"),
     }
     assert tuple(expected) == SINGLE_LABEL.metrics
@@ -195,12 +238,15 @@ def test_metrics_of_labels_and_numbers_equal_scikit_learns(seed, images):
     assert report.score.value == pytest.approx(sk.r2_score(truth, predicted), abs=1e-5)
     assert str(report.score).startswith("R² ")
     zeros = np.zeros_like(truth)
-    assert report.baseline.gain == pytest.approx(report.score.value - sk.r2_score(truth, zeros), abs=1e-5)
+    assert report.baseline.gain == pytest.approx(
+        report.score.value - sk.r2_score(truth, zeros), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("metric", sorted({name for kind in KINDS for name in kind.metrics}))
 def test_influences_are_the_derivatives_by_the_weight_of_an_image(metric):
-    # An image of weight 2 is an image that occurs twice: finite differences with a thousand copies of all others.
+    # An image of weight 2 is an image that occurs twice: finite differences with a thousand copies
+    # of all others.
     generator = np.random.default_rng(3)
     truth = torch.from_numpy(np.vstack([[True] * 2, [False] * 2, generator.random((14, 2)) < 0.5]))
     values = torch.from_numpy(generator.normal(size=truth.shape)) + truth
@@ -212,11 +258,15 @@ def test_influences_are_the_derivatives_by_the_weight_of_an_image(metric):
     for row in (0, 1, 5, 9):
         rows = torch.cat([torch.arange(len(truth)).repeat(copies), torch.tensor([row])])
         changed = measure(metric, values[rows], chosen[rows], truth[rows])
-        assert (changed.value - found.value) * copies == pytest.approx(float(found.influences[row]), abs=2e-3)
+        assert (changed.value - found.value) * copies == pytest.approx(
+            float(found.influences[row]), abs=2e-3
+        )
     assert float(found.influences.sum()) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "auc", "mean_average_precision"])
+@pytest.mark.parametrize(
+    "metric", ["accuracy", "balanced_accuracy", "macro_f1", "auc", "mean_average_precision"]
+)
 def test_intervals_contain_the_expected_score_in_about_95_percent_of_repetitions(metric):
     # An imbalanced set, on which a balanced accuracy rests on 20 images of one class.
     generator, shares = np.random.default_rng(0), np.array([180, 60, 20])
@@ -233,7 +283,9 @@ def test_intervals_contain_the_expected_score_in_about_95_percent_of_repetitions
     assert 0.91 <= covered <= 0.99
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "auc", "mean_average_precision"])
+@pytest.mark.parametrize(
+    "metric", ["balanced_accuracy", "macro_f1", "auc", "mean_average_precision"]
+)
 def test_a_perfect_score_on_few_images_has_a_wide_interval(metric):
     truth = torch.nn.functional.one_hot(torch.tensor([0] * 90 + [1] * 10), 2).bool()
     found = measure(metric, truth.double(), truth, truth)
@@ -242,19 +294,48 @@ def test_a_perfect_score_on_few_images_has_a_wide_interval(metric):
 
 
 UNDEFINED = [
-    (Binary(("cat?",), (0.5,), metric="auc"), np.ones((4, 1)), np.ones(4, bool), "ROC AUC", "accuracy"),
-    (Binary(("cat?",), (0.5,), metric="average_precision"), np.ones((4, 1)), np.zeros(4, bool), "average precision",
-     "accuracy"),
-    (SingleLabel(NAMES, (0.5, 0.5), metric="auc"), np.eye(2)[[0, 0, 1]], np.zeros(3, np.int64), "ROC AUC", "accuracy"),
-    (MultiLabel(NAMES, (0.5, 0.5), metric="auc"), np.ones((4, 2)), np.array([[True, False]] * 4), "ROC AUC",
-     "mean average precision"),
-    (Regression(("x",), (0.0,), (0.0,), (1.0,), metric="r2"), np.ones((4, 1)), np.ones((4, 1), np.float32), "R²",
-     "mean absolute error"),
-]  # fmt: skip
+    (
+        Binary(("cat?",), (0.5,), metric="auc"),
+        np.ones((4, 1)),
+        np.ones(4, bool),
+        "ROC AUC",
+        "accuracy",
+    ),
+    (
+        Binary(("cat?",), (0.5,), metric="average_precision"),
+        np.ones((4, 1)),
+        np.zeros(4, bool),
+        "average precision",
+        "accuracy",
+    ),
+    (
+        SingleLabel(NAMES, (0.5, 0.5), metric="auc"),
+        np.eye(2)[[0, 0, 1]],
+        np.zeros(3, np.int64),
+        "ROC AUC",
+        "accuracy",
+    ),
+    (
+        MultiLabel(NAMES, (0.5, 0.5), metric="auc"),
+        np.ones((4, 2)),
+        np.array([[True, False]] * 4),
+        "ROC AUC",
+        "mean average precision",
+    ),
+    (
+        Regression(("x",), (0.0,), (0.0,), (1.0,), metric="r2"),
+        np.ones((4, 1)),
+        np.ones((4, 1), np.float32),
+        "R²",
+        "mean absolute error",
+    ),
+]
 
 
 @pytest.mark.parametrize(("task", "logits", "targets", "title", "instead"), UNDEFINED)
-def test_a_metric_that_is_undefined_is_said_to_be_and_the_rest_is_shown(task, logits, targets, title, instead):
+def test_a_metric_that_is_undefined_is_said_to_be_and_the_rest_is_shown(
+    task, logits, targets, title, instead
+):
     report = report_of(task, logits, targets, split="val")
     first, second, *_ = report.summary_lines()
     reason = f"all targets of {len(targets)} images are equal"
@@ -270,13 +351,18 @@ def test_a_metric_that_is_undefined_is_said_to_be_and_the_rest_is_shown(task, lo
 
 def test_val_with_one_class_is_scored_and_patience_follows_the_accuracy(tmp_path):
     one_class = imbalanced("val", 1).take(range(1, 20))
-    data = dataclasses.replace(PARTS, val=dataclasses.replace(one_class, targets=np.zeros(19, np.int64)))
+    data = dataclasses.replace(
+        PARTS, val=dataclasses.replace(one_class, targets=np.zeros(19, np.int64))
+    )
     recipe = dataclasses.replace(WEIGHTED, epochs=2, class_weights=False, metric="auc")
     run = start_run(NET, data, recipe, runs_dir=tmp_path)
     with pytest.warns(LaminaWarning) as warned:
         report = run.train(progress=False)
     said = [str(one.message) for one in warned if "undefined" in str(one.message)]
-    assert said == ["val ROC AUC is undefined, because all targets of 19 images are equal; the score is the accuracy"]
+    assert said == [
+        "val ROC AUC is undefined, because all targets of 19 images are equal; the score is the"
+        " accuracy"
+    ]
     assert (report.split, report.score.name, report.undefined) == ("val", "accuracy", "auc")
     rows = load_run(run.path).folder.history.epochs()
     assert all(math.isfinite(row["val_accuracy"]) and "val_auc" not in row for row in rows)

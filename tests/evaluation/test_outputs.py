@@ -58,7 +58,10 @@ def test_no_damage_passes_for_outputs():
             assert str(error).startswith("logits.npz is damaged: ")
             rejected += 1
         else:  # what does not count, such as the time in the zip's directory
-            assert all(np.array_equal(one.logits, outputs.logits) and one.names == NAMES for one in read.values())
+            assert all(
+                np.array_equal(one.logits, outputs.logits) and one.names == NAMES
+                for one in read.values()
+            )
     assert rejected > len(content) / 2
     for length in range(0, len(content), 7):
         with pytest.raises(RunError, match="is damaged"):
@@ -77,7 +80,9 @@ def test_nothing_is_unpickled(tmp_path):
             return (tmp_path.joinpath("injected").touch, ())
 
     objects = np.array([Injected(), Injected()], dtype=object)
-    content = save(test_logits=objects, test_targets=np.array([0, 1]), test_names=np.array(["a", "b"]))
+    content = save(
+        test_logits=objects, test_targets=np.array([0, 1]), test_names=np.array(["a", "b"])
+    )
     for given in (content, pickle.dumps(Injected())):
         with pytest.raises(RunError, match="is damaged") as error:
             unpack_outputs(given, "logits.npz")
@@ -90,23 +95,34 @@ def test_nothing_is_unpickled(tmp_path):
     [
         (
             {"test_logits": np.zeros((2, 3), np.float32)},
-            "logits.npz is damaged: expected float32 logits, targets and names of the same number of test images, got "
-            "float32 of shape (2, 3), int64 of shape (3,), <U1 of shape (3,). Use lamina resume to write it again.",
+            (
+                "logits.npz is damaged: expected float32 logits, targets and names of the same"
+                " number of test images, got float32 of shape (2, 3), int64 of shape (3,), <U1 of"
+                " shape (3,). Use lamina resume to write it again."
+            ),
         ),
         (
             {"test_targets": np.zeros(3, np.int8)},
-            "logits.npz is damaged: Expected targets of int64 (N,) for one class per image, bool (N, K) for labels, "
-            "bool (N,) for yes or no, or float32 (N, K) for numbers, got int8 of shape (3,). Use lamina "
-            "resume to write it again.",
+            (
+                "logits.npz is damaged: Expected targets of int64 (N,) for one class per image,"
+                " bool (N, K) for labels, bool (N,) for yes or no, or float32 (N, K) for numbers,"
+                " got int8 of shape (3,). Use lamina resume to write it again."
+            ),
         ),
         (
             {"test_names": np.array([None, "b", "c"])},
-            "logits.npz is damaged: it contains Python objects. Use lamina resume to write it again.",
+            (
+                "logits.npz is damaged: it contains Python objects. Use lamina resume to write it"
+                " again."
+            ),
         ),
         (
             {"extra": np.zeros(3)},
-            "logits.npz is damaged: expected logits, targets and names of train, val, test, got test_logits, "
-            "test_targets, test_names, extra. Use lamina resume to write it again.",
+            (
+                "logits.npz is damaged: expected logits, targets and names of train, val, test, got"
+                " test_logits, test_targets, test_names, extra. Use lamina resume to write it"
+                " again."
+            ),
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Statistics of differences by seed and image, compared with SciPy, published examples, and simulation."""
+"""Statistics of differences by seed and image, compared with SciPy, examples and simulation."""
 
 from __future__ import annotations
 
@@ -27,11 +27,14 @@ from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 
 
 def simulate(generator, seeds, images, *, seed_spread=0.1, image_spread=0.3, noise=1.5, gain=0.0):
-    """Correctness of two experiments with random effects of seed, image and their interaction: S × n differences."""
+    """Correctness of two experiments with random effects of seed, image and both: S × n."""
     ease, own = generator.normal(2, 2.5, images), generator.normal(0, image_spread, images)
 
     def predict(sign):
-        by_seed, rest = generator.normal(0, seed_spread, (seeds, 1)), generator.normal(0, noise, (seeds, images))
+        by_seed, rest = (
+            generator.normal(0, seed_spread, (seeds, 1)),
+            generator.normal(0, noise, (seeds, images)),
+        )
         return (ease + sign * own / 2 + by_seed + rest > 0).astype(float)
 
     return predict(1) - predict(-1) + gain
@@ -39,7 +42,9 @@ def simulate(generator, seeds, images, *, seed_spread=0.1, image_spread=0.3, noi
 
 @given(st.integers(1, 400), st.floats(0.5, 0.999))
 def test_quantiles_of_t_are_scipys(degrees, level):
-    assert t_quantile(degrees, level) == pytest.approx(stats.t.ppf((1 + level) / 2, degrees), rel=1e-7)
+    assert t_quantile(degrees, level) == pytest.approx(
+        stats.t.ppf((1 + level) / 2, degrees), rel=1e-7
+    )
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
@@ -50,7 +55,9 @@ def test_mcnemars_exact_test_is_scipys_binomial_test(better, worse):
 
 def test_mcnemars_exact_test_of_many_images_takes_no_time():
     began = time.perf_counter()
-    assert mcnemar_p_value(9_900, 10_100) == pytest.approx(stats.binomtest(9_900, 20_000).pvalue, rel=1e-7)
+    assert mcnemar_p_value(9_900, 10_100) == pytest.approx(
+        stats.binomtest(9_900, 20_000).pvalue, rel=1e-7
+    )
     assert time.perf_counter() - began < 1
 
 
@@ -68,13 +75,15 @@ def test_without_variance_between_images_the_effect_is_the_paired_t_test_over_se
 
 @pytest.mark.parametrize(("seeds", "images"), [(40, 300), (10, 50)])
 def test_the_variance_is_that_of_a_crossed_bootstrap(seeds, images):
-    """A pigeonhole bootstrap draws seeds and images; it counts the interaction three times (Owen 2007, theorem 3)."""
+    """A pigeonhole bootstrap counts the interaction three times (Owen 2007, theorem 3)."""
     generator = np.random.default_rng(3)
     table = simulate(generator, seeds, images, seed_spread=0.6, image_spread=1.5)
     drawn = [
-        table[generator.integers(0, seeds, seeds)][:, generator.integers(0, images, images)].mean() for _ in range(6000)
+        table[generator.integers(0, seeds, seeds)][:, generator.integers(0, images, images)].mean()
+        for _ in range(6000)
     ]
-    # The bootstrap's variances have the divisors S and n, so a part is smaller by the factor 1 - 1/S or 1 - 1/n.
+    # The bootstrap's variances have the divisors S and n, so a part is smaller by the factor 1 -
+    # 1/S or 1 - 1/n.
     rest = table - table.mean(axis=1)[:, None] - table.mean(axis=0) + table.mean()
     interaction = float(np.square(rest).sum()) / ((seeds - 1) * (images - 1)) / table.size
     by_seed, by_image = table.mean(axis=1).var() / seeds, table.mean(axis=0).var() / images
@@ -97,12 +106,17 @@ def test_the_expected_variance_is_that_of_repeated_studies():
 @pytest.mark.parametrize("seeds", [2, 3, 4])
 @pytest.mark.parametrize("ratio", [0.1, 0.5])
 def test_few_seeds_claim_a_difference_in_at_most_5_percent_of_studies_without_one(seeds, ratio):
-    """With one quantile for the sum of both variances, 12, 7 and 6 % of these studies claim a difference."""
+    """With one quantile for both variances, 12, 7 and 6 % of these studies claim a difference."""
     generator = np.random.default_rng(11)
     claims = 0
     for _ in range(1000):
-        table = generator.normal(size=(seeds, 1)) + generator.normal(0, (100 * ratio / seeds) ** 0.5, (1, 100))
-        claims += measure_effect(table + generator.normal(0, 0.1, table.shape), "r2").judge(1e-9) != "undecided"
+        table = generator.normal(size=(seeds, 1)) + generator.normal(
+            0, (100 * ratio / seeds) ** 0.5, (1, 100)
+        )
+        claims += (
+            measure_effect(table + generator.normal(0, 0.1, table.shape), "r2").judge(1e-9)
+            != "undecided"
+        )
     assert claims <= 64  # 50 allowed; the 97.5 % quantile of a binomial distribution
 
 
@@ -111,7 +125,9 @@ def test_a_difference_of_a_point_is_not_equal_because_it_is_not_seen_on_few_imag
     generator, claims = np.random.default_rng(12), 0
     for _ in range(300):
         wrong = generator.random(images) < 0.01  # by B, with every seed
-        claims += measure_effect(np.repeat(wrong[None].astype(float), 4, axis=0)).judge(0.005) == "equal"
+        claims += (
+            measure_effect(np.repeat(wrong[None].astype(float), 4, axis=0)).judge(0.005) == "equal"
+        )
     assert claims <= 22  # 15 allowed
 
 
@@ -120,7 +136,9 @@ def test_a_difference_is_claimed_in_at_most_5_percent_of_studies_without_one(ima
     generator, claims = np.random.default_rng(5), 0
     for _ in range(400):
         table = simulate(generator, 16, 300, image_spread=image_spread)
-        found = [measure_effect(table[:count]).judge(0.005, alpha) for count, alpha in LOOKS.items()]
+        found = [
+            measure_effect(table[:count]).judge(0.005, alpha) for count, alpha in LOOKS.items()
+        ]
         claims += bool({"better", "worse"} & set(found))
     assert claims <= 29  # 20 expected; the 97.5 % quantile of a binomial distribution
     assert sum(LOOKS.values()) == pytest.approx(0.05)
@@ -131,7 +149,9 @@ def test_the_announced_number_of_seeds_detects_the_margin_in_80_percent_of_studi
     for _ in range(200):
         seeds = measure_effect(simulate(generator, 8, 2000)).seeds_to_detect(margin)
         assert seeds is not None
-        detected.append(measure_effect(simulate(generator, seeds, 2000, gain=margin)).judge(margin) == "better")
+        detected.append(
+            measure_effect(simulate(generator, seeds, 2000, gain=margin)).judge(margin) == "better"
+        )
     assert np.mean(detected) >= 0.74  # 0.8 expected; the 2.5 % quantile of a binomial distribution
 
 
@@ -154,7 +174,9 @@ def test_if_images_limit_the_interval_no_number_of_seeds_helps():
 def test_equality_is_claimed_if_two_one_sided_tests_reject_the_margin():
     effect = Effect(0.001, seeds=6, images=1000, seed_variance=6 * 0.001**2, image_variance=0.0)
     for margin in (0.003, 0.0035, 0.0036, 0.004):
-        by_tests = max(stats.t.sf((margin + 0.001) / 0.001, 5), stats.t.sf((margin - 0.001) / 0.001, 5))
+        by_tests = max(
+            stats.t.sf((margin + 0.001) / 0.001, 5), stats.t.sf((margin - 0.001) / 0.001, 5)
+        )
         assert effect.judge(margin) == ("equal" if by_tests < 0.025 else "undecided")
     assert replace(effect, difference=0.004).judge(0.01) == "better"
     assert replace(effect, difference=-0.004).judge(0.01) == "worse"
@@ -191,17 +213,29 @@ def test_identical_predictions_are_equal_only_on_enough_images():
 def test_no_interval_leaves_the_possible_range():
     interval = measure_effect(np.array([[1.0] * 9 + [0], [1.0] * 9 + [0]])).interval(0.99)
     assert interval.high == 1
-    assert measure_effect(np.full((2, 3), 5.0) + np.eye(3)[:2], "mean_absolute_error").interval(0.99).high > 5
+    assert (
+        measure_effect(np.full((2, 3), 5.0) + np.eye(3)[:2], "mean_absolute_error")
+        .interval(0.99)
+        .high
+        > 5
+    )
 
 
 def make_effect(p_value: float) -> Effect:
     """An effect whose test has this p value."""
-    return Effect(stats.norm.isf(p_value / 2), seeds=2, images=10**9, seed_variance=0.0, image_variance=1e9)
+    return Effect(
+        stats.norm.isf(p_value / 2), seeds=2, images=10**9, seed_variance=0.0, image_variance=1e9
+    )
 
 
 def test_holms_method_for_four_tests_by_hand():
     # 0.005 < 0.05/4 and 0.01 < 0.05/3, but 0.03 > 0.05/2, so 0.04 is not rejected either.
-    assert find_differences([make_effect(p) for p in (0.01, 0.04, 0.03, 0.005)]) == [True, False, False, True]
+    assert find_differences([make_effect(p) for p in (0.01, 0.04, 0.03, 0.005)]) == [
+        True,
+        False,
+        False,
+        True,
+    ]
     assert find_differences([make_effect(0.04)]) == [True]
 
 
@@ -229,7 +263,11 @@ def test_accuracies_and_errors_are_the_means_of_their_images():
     answers = Outputs("test", logits[:, :1] - 1, np.array([True, True, False]), names)
     assert score_images(Binary(("cat",), (0.5,)), answers).tolist() == [1, 0, 1]
     numbers = Outputs("test", logits[:, :2], np.zeros((3, 2), np.float32), names)
-    assert score_images(Regression(("x", "y"), (0, 0), (0, 0), (1, 1)), numbers).tolist() == [1.0, 0.5, 0.5]
+    assert score_images(Regression(("x", "y"), (0, 0), (0, 0), (1, 1)), numbers).tolist() == [
+        1.0,
+        0.5,
+        0.5,
+    ]
     one_class = Outputs("test", answers.logits, np.array([True, True, True]), names)
     with pytest.raises(DataError, match="The ROC AUC of the test images is undefined"):
         score_images(Binary(("cat",), (0.5,), metric="auc"), one_class)
@@ -241,7 +279,8 @@ def test_the_variance_of_a_metric_that_is_no_mean_is_that_of_resampled_images(me
     truth = generator.random((400, 3)) < (0.1, 0.3, 0.5)
     task = MultiLabel(("x", "y", "z"), (0.1, 0.3, 0.5), metric=metric)
     first, second = (
-        (2.0 * truth - 1 + generator.normal(0, noise, truth.shape)).astype(np.float32) for noise in (1.5, 1.8)
+        (2.0 * truth - 1 + generator.normal(0, noise, truth.shape)).astype(np.float32)
+        for noise in (1.5, 1.8)
     )
 
     def score(logits, rows):

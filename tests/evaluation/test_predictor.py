@@ -29,7 +29,9 @@ SIDE = 6
 
 def model_of(targets: np.ndarray, names: tuple[str, ...], channels: int = 3) -> Model:
     torch.manual_seed(0)
-    pixels = np.random.default_rng(0).integers(0, 256, (len(targets), SIDE, SIDE, channels), np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (len(targets), SIDE, SIDE, channels), np.uint8
+    )
     images = Images(pixels, targets, names, tuple(map(str, range(len(targets)))), "train")
     return build_model(Net(Flatten(), Output()), images, Recipe()).eval()
 
@@ -50,15 +52,29 @@ def expected_of(pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
-def test_a_path_bytes_an_image_and_an_array_are_predicted_alike(tmp_path: Path, resize: str) -> None:
+def test_a_path_bytes_an_image_and_an_array_are_predicted_alike(
+    tmp_path: Path, resize: str
+) -> None:
     (tmp_path / "a.png").write_bytes(encode(IMAGE))
-    image_set = [tmp_path / "a.png", str(tmp_path / "a.png"), encode(IMAGE), Image.fromarray(IMAGE), IMAGE]
+    image_set = [
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        encode(IMAGE),
+        Image.fromarray(IMAGE),
+        IMAGE,
+    ]
     predictor = Predictor(MODEL, resize)
     expected = expected_of(decode_image(encode(IMAGE), (SIDE, SIDE), "RGB", resize))
     np.testing.assert_array_equal(predictor.probabilities(image_set), np.stack([expected] * 5))
     named = predictor.predict(image_set)
     path = str(tmp_path / "a.png")
-    assert [prediction.name for prediction in named] == [path, path, "image 2", "image 3", "image 4"]
+    assert [prediction.name for prediction in named] == [
+        path,
+        path,
+        "image 2",
+        "image 3",
+        "image 4",
+    ]
     for prediction in named:
         assert list(prediction.values) == ["cat", "dog", "hen"]
         assert list(prediction.values.values()) == pytest.approx(expected.tolist(), rel=1e-6)
@@ -95,7 +111,9 @@ def test_an_array_of_three_dimensions_is_read_as_from_arrays_reads_it() -> None:
         assert len(expected) == 5
         for given in (grey, grey[..., None], torch.from_numpy(grey), list(torch.from_numpy(grey))):
             np.testing.assert_array_equal(predictor.probabilities(given), expected)
-        np.testing.assert_array_equal(predictor.probabilities(torch.from_numpy(IMAGE)), predictor.probabilities(IMAGE))
+        np.testing.assert_array_equal(
+            predictor.probabilities(torch.from_numpy(IMAGE)), predictor.probabilities(IMAGE)
+        )
         assert len(predictor.predict(np.zeros((5, SIDE, SIDE), np.uint8))) == 5
 
 
@@ -138,11 +156,15 @@ def test_a_bad_image_has_a_problem_and_the_rest_is_predicted(tmp_path: Path) -> 
 
 
 def test_an_unknown_way_to_resize_is_rejected() -> None:
-    with pytest.raises(DataError, match=r"^resize is 'squash'; it must be one of crop, pad, stretch\.$"):
+    with pytest.raises(
+        DataError, match=r"^resize is 'squash'; it must be one of crop, pad, stretch\.$"
+    ):
         Predictor(MODEL, "squash")
 
 
-def test_chunks_do_not_change_the_predictions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chunks_do_not_change_the_predictions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     generator = np.random.default_rng(0)
     image_set = [encode(generator.integers(0, 256, (9, 9, 3), np.uint8)) for _ in range(70)]
     image_set[5] = b"broken"
@@ -152,7 +174,9 @@ def test_chunks_do_not_change_the_predictions(monkeypatch: pytest.MonkeyPatch, t
     assert [part.name for part in parts] == [f"image {place}" for place in range(70)]
     assert [part.problem for part in parts] == [prediction.problem for prediction in whole]
     for part, prediction in zip(parts, whole, strict=True):
-        assert list(part.values.values()) == pytest.approx(list(prediction.values.values()), rel=1e-5)
+        assert list(part.values.values()) == pytest.approx(
+            list(prediction.values.values()), rel=1e-5
+        )
 
 
 def test_predict_returns_what_iter_predict_yields_and_needs_no_loop() -> None:
@@ -198,17 +222,28 @@ def test_values_are_named_by_the_kind_of_target() -> None:
     assert (several.predicted, several.values) == ((), {"furry": 0.2, "winged": 0.1})
     no = make_prediction(Binary(("metal",), shares=(0.5,)), "a", (0.25,))
     assert (no.predicted, no.values) == ("no", {"no": 0.75, "yes": 0.25})
-    number = make_prediction(Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0))
+    number = make_prediction(
+        Regression(("x", "y"), (0.0, 0.0), (0.0, 0.0), (1.0, 1.0)), "a", (1.23456789, -5.0)
+    )
     assert number.predicted == number.values == {"x": 1.234568, "y": -5.0}
 
 
 def normed_model() -> Model:
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(0, 256, (40, SIDE, SIDE, 3), np.uint8)
-    net = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 1), ReLU()), Flatten(), Dropout(0.5), Output())
+    net = Net(
+        Conv2d(4, 3),
+        BatchNorm(),
+        ReLU(),
+        Residual(Conv2d(4, 1), ReLU()),
+        Flatten(),
+        Dropout(0.5),
+        Output(),
+    )
     model = build_model(net, Images.from_arrays(pixels, np.arange(40) % 3), Recipe())
     with torch.no_grad():
-        model.train()(torch.from_numpy(pixels))  # moves the running statistics from where they began
+        # moves the running statistics from where they began
+        model.train()(torch.from_numpy(pixels))
     return model
 
 
@@ -218,16 +253,27 @@ def softmax(model: Model, pixels: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 300])
-def test_predictions_follow_the_weights_and_leave_the_training_mode_and_the_pixels_alone(count: int) -> None:
-    model, pixels = normed_model(), np.random.default_rng(4).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+def test_predictions_follow_the_weights_and_leave_the_training_mode_and_the_pixels_alone(
+    count: int,
+) -> None:
+    model, pixels = (
+        normed_model(),
+        np.random.default_rng(4).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8),
+    )
     predictor, before = Predictor(model), pixels.copy()
-    for change in (None, lambda: model.body[0].weight.mul_(2), lambda: model.body[1].running_mean.add_(0.5)):
+    for change in (
+        None,
+        lambda: model.body[0].weight.mul_(2),
+        lambda: model.body[1].running_mean.add_(0.5),
+    ):
         first = softmax(model, pixels)
         if change is not None:
             with torch.no_grad():
                 change()
             assert np.abs(softmax(model, pixels) - first).max() > 1e-3
-        np.testing.assert_allclose(predictor.probabilities(pixels), softmax(model, pixels), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            predictor.probabilities(pixels), softmax(model, pixels), rtol=1e-4, atol=1e-6
+        )
     assert all(layer.training for layer in model.modules())
     np.testing.assert_array_equal(pixels, before)
 
@@ -292,7 +338,9 @@ def test_a_pattern_is_expanded_and_a_name_that_looks_like_one_is_a_name(photos):
 
 
 def test_an_image_named_in_several_ways_is_listed_once_where_it_was_named_first(photos):
-    assert found("photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png") == [
+    assert found(
+        "photos/in/3.png", "photos/in", f"{photos}/photos/in/3.png", "photos/../photos/in/*.png"
+    ) == [
         "photos/in/3.png",
         "photos/in/deep/4.png",
     ]

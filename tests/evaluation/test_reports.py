@@ -46,7 +46,10 @@ LABELS = LabelReport(
     mean_average_precision=0.75,
     micro_f1=0.5,
     macro_f1=2 / 3,
-    labels=(LabelScores("furry", 0.5, 1.0, 2 / 3, 1, 0.75), LabelScores("winged", 0.0, None, 0.0, 0, None)),
+    labels=(
+        LabelScores("furry", 0.5, 1.0, 2 / 3, 1, 0.75),
+        LabelScores("winged", 0.0, None, 0.0, 0, None),
+    ),
 )
 NUMBERS = NumberReport(
     split="test",
@@ -91,8 +94,14 @@ def test_a_report_of_labels_prints_as_a_table():
     assert str(LABELS) == "\n".join(
         [
             "val mean average precision 75.0 % (1 image)",
-            "baseline (label frequencies): 25.0 %, micro F1 40.0 %, gain 50.0 points (95 % interval 12.5 to 87.5)",
-            "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % (not calibrated)",
+            (
+                "baseline (label frequencies): 25.0 %, micro F1 40.0 %, gain 50.0 points (95 %"
+                " interval 12.5 to 87.5)"
+            ),
+            (
+                "micro F1 50.0 %, macro F1 66.7 %, loss 0.2500, calibration error 3.1 % (not"
+                " calibrated)"
+            ),
             "",
             "label   average precision  precision   recall      F1  images",
             "furry              75.0 %     50.0 %  100.0 %  66.7 %       1",
@@ -141,26 +150,35 @@ def verdict(report: Report, gain: float, low: float, high: float) -> list[str]:
 
 def test_a_report_of_a_model_that_does_not_beat_the_baseline_begins_with_that_and_what_to_try():
     steps = "Train for more steps (more epochs or smaller batches)"
-    half_right = dataclasses.replace(YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1)))
+    half_right = dataclasses.replace(
+        YES_NO, accuracy=0.5, images=4, majority="yes", confusion=((1, 1), (1, 1))
+    )
     assert verdict(half_right, -0.1, -0.2, -0.01) == [
         "The model is worse than the baseline (always yes).",
         f"{steps} or on more images, and check that the targets are correct.",
     ]
     assert verdict(NUMBERS, 0.5, -0.5, 1.5) == [
         "The model is not measurably better than the baseline (always the medians).",
-        "On 20 images, a gain of 0.5 may be due to chance. Evaluate on more images, or train longer or on more images.",
+        (
+            "On 20 images, a gain of 0.5 may be due to chance. Evaluate on more images, or train"
+            " longer or on more images."
+        ),
     ]
-    assert verdict(LABELS, 0.0, 0.0, 0.0)[0] == (
-        "The model is not measurably better than the baseline (label frequencies)."
+    assert (
+        verdict(LABELS, 0.0, 0.0, 0.0)[0]
+        == "The model is not measurably better than the baseline (label frequencies)."
     )
     same_predictions = dataclasses.replace(half_right, confusion=((2, 0), (2, 0)))
-    assert verdict(same_predictions, 0.0, -0.3, 0.3)[1] == (
-        f"The model predicts no for 100.0 % of the images: it has hardly started to learn. {steps}."
+    assert (
+        verdict(same_predictions, 0.0, -0.3, 0.3)[1]
+        == "The model predicts no for 100.0 % of the images: it has hardly started to learn."
+        f" {steps}."
     )
-    assert verdict(CLASSES, 0.0, -0.002, 0.002)[1] == (
-        "99.8 % of the images are [red]dog, so accuracy is misleading; the baseline has a balanced accuracy of "
-        "50.0 %. To raise the balanced accuracy, train with class_weights; metric balanced_accuracy "
-        "compares by it."
+    assert (
+        verdict(CLASSES, 0.0, -0.002, 0.002)[1]
+        == "99.8 % of the images are [red]dog, so accuracy is misleading; the baseline has a"
+        " balanced accuracy of 50.0 %. To raise the balanced accuracy, train with class_weights;"
+        " metric balanced_accuracy compares by it."
     )
 
 
@@ -196,7 +214,12 @@ def test_a_report_survives_json_and_has_a_score(report, kind, score):
     assert report.headline() == {f"{report.split}_{report.score.name}": report.score.value}
 
 
-@given(st.text(), st.none() | st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False), st.integers(0))
+@given(
+    st.text(),
+    st.none() | st.floats(0, 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(0),
+)
 def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
     labels = (LabelScores(name, fraction, fraction, fraction, support, fraction),) * 2
     report = dataclasses.replace(LABELS, labels=labels, loss=loss, data_name=name)
@@ -208,35 +231,50 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
     [
         (
             {"kind": "poem"},
-            "The report's kind is 'poem'; it must be one of single-label, binary, multi-label, regression. "
-            "Evaluate the model again.",
+            (
+                "The report's kind is 'poem'; it must be one of single-label, binary, multi-label,"
+                " regression. Evaluate the model again."
+            ),
         ),
         (
             {"loss": "low"},
-            "The report is damaged: report.loss must be a number, got 'low'. Evaluate the model again.",
+            (
+                "The report is damaged: report.loss must be a number, got 'low'. Evaluate the model"
+                " again."
+            ),
         ),
         (
             {"labels": [LABELS.to_json()["labels"][0] | {"support": None}]},
-            "The report is damaged: report.labels[0].support must be a whole number, got None. "
-            "Evaluate the model again.",
+            (
+                "The report is damaged: report.labels[0].support must be a whole number, got None. "
+                "Evaluate the model again."
+            ),
         ),
         (
             {"labels": [{"name": "furry", "support": 3}]},
-            "The report is damaged: report.labels[0] lacks the field 'precision'; its fields are name, "
-            "precision, recall, f1, support, average_precision. Evaluate the model again.",
+            (
+                "The report is damaged: report.labels[0] lacks the field 'precision'; its fields"
+                " are name, precision, recall, f1, support, average_precision. Evaluate the model"
+                " again."
+            ),
         ),
         (
             {"color": "red"},
-            "The report is damaged: report has no field 'color'; its fields are split, images, loss, seconds, "
-            "baseline, metrics, views, reviewed_images, data_name, data_fingerprint, chosen_score, "
-            "undefined, score_interval, mean_average_precision, micro_f1, "
-            "baseline_micro_f1, macro_f1, calibration_error, labels, uncalibrated_error. "
-            "Evaluate the model again.",
+            (
+                "The report is damaged: report has no field 'color'; its fields are split, images,"
+                " loss, seconds, baseline, metrics, views, reviewed_images, data_name,"
+                " data_fingerprint, chosen_score, undefined, score_interval,"
+                " mean_average_precision, micro_f1, baseline_micro_f1, macro_f1, calibration_error,"
+                " labels, uncalibrated_error. Evaluate the model again."
+            ),
         ),
         (
             {"labels": ["furry"]},
-            "The report is damaged: report.labels[0] must be an object with the fields name, "
-            "precision, recall, f1, support, average_precision, got 'furry'. Evaluate the model again.",
+            (
+                "The report is damaged: report.labels[0] must be an object with the fields name,"
+                " precision, recall, f1, support, average_precision, got 'furry'. Evaluate the"
+                " model again."
+            ),
         ),
     ],
 )
@@ -247,7 +285,8 @@ def test_values_that_are_no_report_are_rejected_by_field(change, message):
 
 def many_classes(count: int, name: str = "class {}") -> ClassReport:
     classes = tuple(
-        ClassScores(name.format(place), 0.5, 0.5, place / count if place else None, 10) for place in range(count)
+        ClassScores(name.format(place), 0.5, 0.5, place / count if place else None, 10)
+        for place in range(count)
     )
     return dataclasses.replace(CLASSES, classes=classes, confusion=((0,) * count,) * count)
 
@@ -259,7 +298,8 @@ def test_in_a_notebook_a_report_of_many_classes_shows_twenty():
     assert "and 80 more" in shown
     assert "confusion" not in shown.split("</style>")[1]
     few = many_classes(3)._repr_html_()
-    assert re.findall(r">class (\d+)<", few) == list("012" * 3)  # in the table, and in both heads of the confusion
+    # in the table, and in both heads of the confusion
+    assert re.findall(r">class (\d+)<", few) == list("012" * 3)
     assert "more" not in few
 
 

@@ -50,7 +50,9 @@ def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
     assert chosen.found == (found & truth).sum()
 
     def score(predicted: np.ndarray) -> float:
-        recall, precision = (f(truth, predicted, zero_division=0) for f in (sk.recall_score, sk.precision_score))
+        recall, precision = (
+            f(truth, predicted, zero_division=0) for f in (sk.recall_score, sk.precision_score)
+        )
         match aim.name:
             case "f1":
                 return sk.f1_score(truth, predicted, zero_division=0)
@@ -79,21 +81,38 @@ def _tensor(values: np.ndarray):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(-12, 12, width=32), min_size=1, max_size=30), st.floats(0.3, 4), st.booleans())
-def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(values, temperature, is_single):
+@given(
+    st.lists(st.floats(-12, 12, width=32), min_size=1, max_size=30),
+    st.floats(0.3, 4),
+    st.booleans(),
+)
+def test_an_image_exactly_at_its_threshold_is_decided_alike_everywhere(
+    values, temperature, is_single
+):
     """Its threshold is its own probability, or the next number below."""
-    logits = np.array(values, np.float32)[None] if not is_single else np.array(values[:1], np.float32)[None]
+    logits = (
+        np.array(values, np.float32)[None]
+        if not is_single
+        else np.array(values[:1], np.float32)[None]
+    )
     names = tuple(map(str, range(logits.shape[1])))
-    task = (Binary if is_single else MultiLabel)(names, (0.5,) * len(names), (temperature,) * len(names))
+    task = (Binary if is_single else MultiLabel)(
+        names, (0.5,) * len(names), (temperature,) * len(names)
+    )
     own = task.probabilities(_tensor(logits)).numpy()[0]
     below = np.nextafter(own, np.float32(0))
     for limits, is_above in ((own, False), (below, True), (own.astype(float) * (1 + 1e-9), False)):
         decided = dataclasses.replace(task, thresholds=tuple(limits.astype(float).tolist()))
-        for found in (decided.decide(_tensor(logits)), decided.decide(_tensor(logits.astype(np.float64)))):
+        for found in (
+            decided.decide(_tensor(logits)),
+            decided.decide(_tensor(logits.astype(np.float64))),
+        ):
             assert (found.numpy() == is_above).all()
         predicted = make_prediction(decided, "x", own.tolist()).predicted
         assert predicted == ((("no", "yes")[is_above]) if is_single else names if is_above else ())
-        assert ((own > np.array(decided.cutoffs)) == is_above).all()  # as the examples of docs/export.md
+        assert (
+            (own > np.array(decided.cutoffs)) == is_above
+        ).all()  # as the examples of docs/export.md
 
 
 @settings(max_examples=30, deadline=None)
@@ -109,7 +128,9 @@ def test_no_threshold_separates_what_rounding_makes_equal(seed, aim, apart):
         return
     assert (own > chosen.value).sum() == chosen.predicted
     for rounded in (own.astype(np.float32), own * (1 + 2e-7), own * (1 - 2e-7)):
-        found = np.array([make_prediction(decided, "x", [one]).predicted == "yes" for one in rounded.tolist()])
+        found = np.array(
+            [make_prediction(decided, "x", [one]).predicted == "yes" for one in rounded.tolist()]
+        )
         assert (found == decided.decide(_tensor(logits))[:, 0].numpy()).all()
 
 
@@ -119,7 +140,10 @@ def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
     task = MultiLabel(("scratch", "dent"), (0.3, 0.0))
     scratch, dent = choose_thresholds(task, both, labels, Aim("recall", 0.95))
     assert scratch.value != 0.5 == dent.value
-    assert dent.find_lack(Aim("f1")) == "0 images with dent are too few to support f1; about 30 are needed"
+    assert (
+        dent.find_lack(Aim("f1"))
+        == "0 images with dent are too few to support f1; about 30 are needed"
+    )
     decided = dataclasses.replace(task, thresholds=(scratch.value, 0.9))
     assert make_prediction(decided, "x", [scratch.value + 0.01, 0.85]).predicted == ("scratch",)
     assert make_prediction(decided, "x", [scratch.value - 0.01, 0.95]).predicted == ("dent",)
@@ -129,8 +153,10 @@ def test_each_label_has_its_own_threshold_and_one_without_images_keeps_half():
 def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
     logits, truth = draw(2, 30)
     (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("recall", 0.95))
-    assert chosen.find_lack(Aim("recall", 0.95)) == (
-        f"{truth.sum()} images with scratch? are too few to support recall=0.95; about 73 are needed"
+    assert (
+        chosen.find_lack(Aim("recall", 0.95))
+        == f"{truth.sum()} images with scratch? are too few to support recall=0.95; about 73 are"
+        " needed"
     )
     # With 72 images, even all of them found would not show a recall of 95 %; with 73, they would.
     assert wilson_interval(72, 72).low < 0.95 <= wilson_interval(73, 73).low
@@ -144,7 +170,11 @@ def test_too_few_images_for_an_aim_are_named_with_the_number_that_is_needed():
         ("recall", None, "aim is 'recall'; it must be f1, or recall or precision between 0 and 1."),
         ("recall=95", None, "aim is 'recall=95'; it must be"),
         ("miss=10", None, "aim is 'miss=10'; it must be"),
-        (None, "10", "cost is '10'; it must be the cost of a miss in false alarms, above 0. Use miss=10."),
+        (
+            None,
+            "10",
+            "cost is '10'; it must be the cost of a miss in false alarms, above 0. Use miss=10.",
+        ),
         (None, "miss=0", "cost is 'miss=0'; it must be"),
         (None, "miss=nan", "cost is 'miss=nan'; it must be"),
         ("f1", "miss=2", "aim is f1 and cost is miss=2, but thresholds have one aim."),
@@ -161,7 +191,9 @@ def test_aims_have_one_text_and_fit_only_yes_or_no_and_labels():
     assert str(parse_aim(None, "miss=10")) == "miss=10"
     assert Recipe().find_aim(SINGLE_LABEL) is None
     for kind in (SINGLE_LABEL, REGRESSION):
-        with pytest.raises(RecipeError, match=rf"^Thresholds for f1 need yes-or-no .* but these are {kind}\."):
+        with pytest.raises(
+            RecipeError, match=rf"^Thresholds for f1 need yes-or-no .* but these are {kind}\."
+        ):
             Recipe(aim="f1").find_aim(kind)
     assert Recipe(aim="f1").find_aim(BINARY) == Aim("f1")
 
@@ -170,12 +202,20 @@ def gray(split: str, seed: int, images: int = 300) -> Images:
     generator = np.random.default_rng(seed)
     targets = generator.random(images) < 0.25
     pixels = generator.integers(60, 180, (images, 4, 4, 1)) + 25 * targets[:, None, None, None]
-    return Images(pixels.astype(np.uint8), targets, ("scratch?",), tuple(map(str, range(images))), split)
+    return Images(
+        pixels.astype(np.uint8), targets, ("scratch?",), tuple(map(str, range(images))), split
+    )
 
 
 def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
-    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0), val=gray("val", 1), test=gray("test", 2),
-                   size_px=4)  # fmt: skip
+    data = Dataset(
+        name="parts",
+        fingerprint="p",
+        train=gray("train", 0),
+        val=gray("val", 1),
+        test=gray("test", 2),
+        size_px=4,
+    )
     recipe = Recipe(epochs=3, aim="recall=0.9", precision="fp32")
     run = start_run(Net(Flatten(), Output()), data, recipe, runs_dir=tmp_path)
     for _ in run.iter_train(data=data):
@@ -189,22 +229,29 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
     assert run.report.classes[1].recall == pytest.approx(sk.recall_score(test.targets, predicted))
     assert run.report.accuracy == pytest.approx(sk.accuracy_score(test.targets, predicted))
     assert (predicted != (test.logits[:, 0] > 0)).any()
-    answers = [one.predicted == "yes" for one in run.predictor(device="cpu").predict(data.test.pixels)]
+    answers = [
+        one.predicted == "yes" for one in run.predictor(device="cpu").predict(data.test.pixels)
+    ]
     assert answers == predicted.tolist()
     stored = json.loads((run.path / "calibration.json").read_text())
     assert (stored["aim"], stored["thresholds"][0]["name"]) == ("recall=0.9", "scratch?")
-    assert Task.from_json(json.loads(json.dumps(run.task.to_json()))) == run.task  # as an exported file stores it
+    # as an exported file stores it
+    assert Task.from_json(json.loads(json.dumps(run.task.to_json()))) == run.task
 
     few = dataclasses.replace(data, val=data.val.take(range(20)))
     small = start_run(Net(Flatten(), Output()), few, recipe, runs_dir=tmp_path)
-    with pytest.warns(LaminaWarning, match=r"\d images with scratch\? are too few to support recall=0.9; about"):
+    with pytest.warns(
+        LaminaWarning, match=r"\d images with scratch\? are too few to support recall=0.9; about"
+    ):
         for _ in small.iter_train(data=few):
             pass
     assert load_run(small.path).calibration.temperatures == ()
     assert load_run(small.path).predictor(device="cpu").task.cutoffs != (0.5,)
     none = dataclasses.replace(data, val=None)
     without = start_run(Net(Flatten(), Output()), none, recipe, runs_dir=tmp_path)
-    with pytest.warns(LaminaWarning, match=r"There is no val split to choose thresholds for recall=0\.9 on"):
+    with pytest.warns(
+        LaminaWarning, match=r"There is no val split to choose thresholds for recall=0\.9 on"
+    ):
         for _ in without.iter_train(data=none):
             pass
 
@@ -212,7 +259,9 @@ def test_a_run_stores_its_thresholds_and_everything_uses_them(tmp_path):
 def test_curves_pass_through_the_threshold_and_have_bands():
     logits, truth = draw(3, 150)
     task = dataclasses.replace(QUESTION, thresholds=(0.4,))
-    figure = draw_thresholds(task, Outputs("test", logits, truth, tuple(map(str, range(len(truth))))))
+    figure = draw_thresholds(
+        task, Outputs("test", logits, truth, tuple(map(str, range(len(truth)))))
+    )
     for axes, is_roc in zip(figure.axes, (False, True), strict=True):
         line, point = axes.lines
         predicted = task.decide(_tensor(logits))[:, 0].numpy()
@@ -230,17 +279,23 @@ def test_curves_pass_through_the_threshold_and_have_bands():
 
 
 def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_predictions(tmp_path):
-    data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 200), test=gray("test", 2), size_px=4)
+    data = Dataset(
+        name="parts", fingerprint="p", train=gray("train", 0, 200), test=gray("test", 2), size_px=4
+    )
     recipe = Recipe(epochs=30, lr=0.02, batch_size=10, aim="f1", precision="fp32")
     net = Net(Flatten(), Linear(30), ReLU(), Output())
     found = cross_validate(data, net=net, folds=3, recipe=recipe, runs_dir=tmp_path, progress=False)
     run, outputs = load_run(found.run.path), found.outputs
     assert (run.calibration.split, run.calibration.images) == ("train", 200)
-    assert run.calibration.temperatures == fit_temperatures(run.record.task, outputs.logits, outputs.targets)
+    assert run.calibration.temperatures == fit_temperatures(
+        run.record.task, outputs.logits, outputs.targets
+    )
     assert run.calibration.temperatures[0] > 1.5  # it has memorized the images
     assert run.report.calibration_error < run.report.uncalibrated_error
     raw = run.record.task.with_temperatures(run.calibration.temperatures)
-    assert run.calibration.thresholds == choose_thresholds(raw, outputs.logits, outputs.targets, Aim("f1"))
+    assert run.calibration.thresholds == choose_thresholds(
+        raw, outputs.logits, outputs.targets, Aim("f1")
+    )
     assert load_run(tmp_path / found.run.path.parent.name / "fold-1").calibration is None
 
 
@@ -248,19 +303,32 @@ def test_without_test_images_the_model_of_all_images_is_calibrated_too(tmp_path)
     data = Dataset(name="parts", fingerprint="p", train=gray("train", 0, 200), size_px=4)
     recipe = Recipe(epochs=3, batch_size=10, aim="f1", precision="fp32")
     found = cross_validate(
-        data, net=Net(Flatten(), Output()), folds=3, recipe=recipe, runs_dir=tmp_path, progress=False
+        data,
+        net=Net(Flatten(), Output()),
+        folds=3,
+        recipe=recipe,
+        runs_dir=tmp_path,
+        progress=False,
     )
     run = load_run(found.run.path)
     assert run.report is None
-    assert (run.calibration.images, run.calibration.aim, len(run.calibration.thresholds)) == (200, "f1", 1)
+    assert (run.calibration.images, run.calibration.aim, len(run.calibration.thresholds)) == (
+        200,
+        "f1",
+        1,
+    )
 
 
 def test_an_aim_that_no_threshold_reaches_is_named():
-    logits, truth = np.array([[3.0], [2.0], [1.0], [-1.0]], np.float32), np.array([False, True, True, False])
+    logits, truth = (
+        np.array([[3.0], [2.0], [1.0], [-1.0]], np.float32),
+        np.array([False, True, True, False]),
+    )
     (chosen,) = choose_thresholds(QUESTION, logits, truth, Aim("precision", 0.9))
     assert (chosen.value, chosen.predicted, chosen.found) == (0.5, 3, 2)
-    assert chosen.find_lack(Aim("precision", 0.9)) == (
-        "no threshold reaches precision=0.9 for scratch? on these images, so it is 0.5"
+    assert (
+        chosen.find_lack(Aim("precision", 0.9))
+        == "no threshold reaches precision=0.9 for scratch? on these images, so it is 0.5"
     )
 
 
@@ -273,4 +341,6 @@ def test_temperatures_change_no_decision(value, before, after):
     for other in (task.with_temperatures((after,)), task.with_temperatures(())):
         # Probabilities near 1 are rounded.
         is_apart = (other.probabilities(logits)[:, 0] - other.thresholds[0]).abs() > 1e-7
-        assert torch.equal(other.decide(logits)[far & is_apart], task.decide(logits)[far & is_apart])
+        assert torch.equal(
+            other.decide(logits)[far & is_apart], task.decide(logits)[far & is_apart]
+        )

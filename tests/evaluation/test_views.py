@@ -60,7 +60,11 @@ def test_uncertain_images_get_the_mean_of_all_views(images):
     expected = np.zeros_like(logits)
     for sides in (images.pixels, images.pixels[:, :, ::-1]):
         padded = np.pad(sides, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
-        for shown, weight in ((sides, 0.25), (padded[:, 2:, 2:], 0.125), (padded[:, :32, :32], 0.125)):
+        for shown, weight in (
+            (sides, 0.25),
+            (padded[:, 2:, 2:], 0.125),
+            (padded[:, :32, :32], 0.125),
+        ):
             expected += weight * predict_logits(model, np.ascontiguousarray(shown))
     assert reviewed == 50
     assert logits == pytest.approx(expected, abs=1e-6)

@@ -1,4 +1,4 @@
-"""Attribution is captum's, on every kind of net; it adds up, and it points at what a net was built to see."""
+"""Attribution equals captum's on every kind of net, adds up, and finds what a net responds to."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ TARGETS = np.array([1, 2])
 
 
 def make_images(side_px: int = 32, channels: int = 3, count: int = 40) -> Images:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, side_px, side_px, channels), dtype=np.uint8)
-    return Images(pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train")
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (count, side_px, side_px, channels), dtype=np.uint8
+    )
+    return Images(
+        pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train"
+    )
 
 
 def build(net: Net | nn.Module, images: Images) -> Model:
@@ -69,10 +73,16 @@ def test_occlusion_is_captums(case):
     inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
     with torch.no_grad():
         expected = Occlusion(model.body).attribute(
-            inputs, (inputs.shape[1], side_px, side_px), (inputs.shape[1], side_px - 1, side_px - 1), 0.0,
-            torch.from_numpy(TARGETS), perturbations_per_eval=32,
-        )[:, 0]  # fmt: skip
-    found = occlusion(model, pixels, TARGETS, window_px=(side_px, side_px), stride_px=(side_px - 1, side_px - 1))
+            inputs,
+            (inputs.shape[1], side_px, side_px),
+            (inputs.shape[1], side_px - 1, side_px - 1),
+            0.0,
+            torch.from_numpy(TARGETS),
+            perturbations_per_eval=32,
+        )[:, 0]
+    found = occlusion(
+        model, pixels, TARGETS, window_px=(side_px, side_px), stride_px=(side_px - 1, side_px - 1)
+    )
     assert relative(found, expected) < 1e-4
 
 
@@ -93,18 +103,24 @@ def test_grad_cam_is_captums(case):
     pixels = images.pixels[:COUNT]
     layer = find_spatial_layer(model)
     if layer is None:
-        with pytest.raises(NetError, match=r"^No layer of this net has an output .*, which Grad-CAM needs\."):
+        with pytest.raises(
+            NetError, match=r"^No layer of this net has an output .*, which Grad-CAM needs\."
+        ):
             grad_cam(model, pixels, TARGETS)
         return
     inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
-    maps = LayerGradCam(model.body, model.get_submodule(layer)).attribute(inputs, torch.from_numpy(TARGETS))
+    maps = LayerGradCam(model.body, model.get_submodule(layer)).attribute(
+        inputs, torch.from_numpy(TARGETS)
+    )
     expected = LayerAttribution.interpolate(maps, pixels.shape[1:3], "bilinear")[:, 0].detach()
     assert relative(grad_cam(model, pixels, TARGETS), expected) < 1e-4
 
 
 def test_grad_cam_takes_any_layer_with_height_and_width():
     images = make_images(12)
-    model = build(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Conv2d(5, 3), GlobalAvgPool(), Output()), images)
+    model = build(
+        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Conv2d(5, 3), GlobalAvgPool(), Output()), images
+    )
     pixels = images.pixels[:COUNT]
     for layer in (1, 3, "body.3"):
         module = model.body[layer - 1] if isinstance(layer, int) else model.get_submodule(layer)
@@ -114,8 +130,10 @@ def test_grad_cam_takes_any_layer_with_height_and_width():
         assert relative(grad_cam(model, pixels, TARGETS, layer), expected) < 1e-4
     with pytest.raises(NetError) as rejected:
         grad_cam(model, pixels, TARGETS, 5)
-    assert str(rejected.value) == (
-        "The output of layer 5 has shape 5, but Grad-CAM needs channels, height and width. Use another layer."
+    assert (
+        str(rejected.value)
+        == "The output of layer 5 has shape 5, but Grad-CAM needs channels, height and width. Use"
+        " another layer."
     )
 
 
@@ -158,7 +176,9 @@ def test_integrated_gradients_sum_to_the_difference_of_the_logits(seed, grey):
         logits = model(torch.from_numpy(pixels))
         empty = model(torch.full((1, 9, 9, 3), grey, dtype=torch.uint8))
     expected = (logits - empty)[range(COUNT), TARGETS].numpy()
-    np.testing.assert_allclose(maps.sum(axis=(1, 2)), expected, rtol=0.01, atol=0.01 * float(logits.std()))
+    np.testing.assert_allclose(
+        maps.sum(axis=(1, 2)), expected, rtol=0.01, atol=0.01 * float(logits.std())
+    )
 
 
 @pytest.mark.parametrize("explain", [occlusion, integrated_gradients, grad_cam])

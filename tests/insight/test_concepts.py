@@ -1,4 +1,4 @@
-"""A unit stands for an attribute only if it overlaps it more than chance, and more than without learning."""
+"""A unit has a concept only if it overlaps it more than by chance and than without learning."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ def test_the_overlap_is_intersection_over_union(seed, count):
     strengths = generator.permutation(20).astype(np.float32)[:, None]
     has = generator.permutation(np.arange(20) < count)
     responds = strengths[:, 0] >= 20 - count
-    assert RankedStrengths(strengths).overlap(has[None])[0, 0] == pytest.approx(jaccard_score(has, responds))
+    assert RankedStrengths(strengths).overlap(has[None])[0, 0] == pytest.approx(
+        jaccard_score(has, responds)
+    )
 
 
 def test_images_without_a_response_do_not_count_as_responses():
-    strengths, truth = np.array([[2.0], [0.0], [0.0], [0.0]], np.float32), np.array([[True, True, True, False]])
+    strengths, truth = (
+        np.array([[2.0], [0.0], [0.0], [0.0]], np.float32),
+        np.array([[True, True, True, False]]),
+    )
     assert RankedStrengths(strengths).overlap(truth).tolist() == [[1 / 3]]
     assert RankedStrengths(np.zeros((4, 1), np.float32)).overlap(truth).tolist() == [[0.0]]
 
@@ -53,8 +58,11 @@ def test_an_untrained_net_has_no_concepts(seed):
     model = build_model(load_net("cnn-s"), images, Recipe())
     layers = choose_layers(model)
     own, *others = (
-        measure_responses(untrain(model, images, seed * 4 + each), images.pixels, layers) for each in range(4)
+        measure_responses(untrain(model, images, seed * 4 + each), images.pixels, layers)
+        for each in range(4)
     )
     for layer in layers:
-        concepts = find_concepts(own[layer].strengths, [other[layer].strengths for other in others], images)
+        concepts = find_concepts(
+            own[layer].strengths, [other[layer].strengths for other in others], images
+        )
         assert [concept.name for concept in concepts if concept.is_found] == []

@@ -23,7 +23,9 @@ from lamina.insight.confident_learning import (
 )
 
 
-def make_case(seed: int, count: int, classes: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_case(
+    seed: int, count: int, classes: int, noise: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities of a middling net, the labels with some flipped, and which were flipped."""
     random = np.random.default_rng(seed)
     truth = random.integers(classes, size=count)
@@ -39,10 +41,14 @@ def make_case(seed: int, count: int, classes: int, noise: float) -> tuple[np.nda
 @given(st.integers(0, 10**6), st.integers(60, 600), st.integers(2, 12), st.floats(0, 0.4))
 def test_joint_issues_and_order_are_cleanlabs(seed, count, classes, noise):
     probabilities, labels, _ = make_case(seed, count, classes, noise)
-    assume(np.bincount(labels, minlength=classes).min() > 1)  # of a class with one image, cleanlab warns
+    # of a class with one image, cleanlab warns
+    assume(np.bincount(labels, minlength=classes).min() > 1)
     raw = compute_confident_joint(labels, probabilities, calibrate=False)
     assert np.array_equal(count_confident(probabilities, labels), raw)
-    joint, theirs = estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities)
+    joint, theirs = (
+        estimate_joint(probabilities, labels),
+        compute_confident_joint(labels, probabilities),
+    )
     # Of equal remainders in a row, which are rounded up depends on numpy's sorting.
     assert np.array_equal(joint.sum(axis=1), theirs.sum(axis=1))
     assert np.abs(joint - theirs).max() <= 1
@@ -63,10 +69,15 @@ def test_joint_and_issues_are_cleanlabs_where_no_remainders_are_equal():
         if any(len(set(row)) < 3 for row in raw.tolist()):
             continue
         same += 1
-        assert np.array_equal(estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities))
-        expected = find_by_cleanlab(labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1)
         assert np.array_equal(
-            np.sort(select_by_confident_learning(probabilities, labels).rows), np.flatnonzero(expected)
+            estimate_joint(probabilities, labels), compute_confident_joint(labels, probabilities)
+        )
+        expected = find_by_cleanlab(
+            labels, probabilities, filter_by="prune_by_noise_rate", n_jobs=1
+        )
+        assert np.array_equal(
+            np.sort(select_by_confident_learning(probabilities, labels).rows),
+            np.flatnonzero(expected),
         )
     assert same > 10
 
@@ -113,11 +124,15 @@ def test_binary_targets_are_two_classes():
     probabilities = np.where(targets, 0.8, 0.2)[:, None]
     targets[1] = False
     images = Images.from_arrays(np.zeros((12, 2, 2), np.uint8), targets, ("is it wet?",))
-    assert find_label_issues(images, probabilities) == (LabelIssue(1, 0, "no", "yes", 1 - 0.8, 0.8),)
+    assert find_label_issues(images, probabilities) == (
+        LabelIssue(1, 0, "no", "yes", 1 - 0.8, 0.8),
+    )
 
 
 def agree(probabilities: np.ndarray, targets: np.ndarray):
-    names = None if targets.dtype == bool else [str(number) for number in range(probabilities.shape[1])]
+    names = (
+        None if targets.dtype == bool else [str(number) for number in range(probabilities.shape[1])]
+    )
     images = Images.from_arrays(np.zeros((len(targets), 1, 1), np.uint8), targets, names)
     return measure_agreement(images, probabilities)
 
@@ -126,9 +141,13 @@ def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():
     probabilities, labels, _ = make_case(0, 2000, 10, 0)
     agreement = agree(probabilities, labels)
     right = probabilities.argmax(axis=1) == labels
-    assert agreement.value == pytest.approx(np.mean([right[labels == label].mean() for label in range(10)]))
+    assert agreement.value == pytest.approx(
+        np.mean([right[labels == label].mean() for label in range(10)])
+    )
     assert not agreement.is_weak
-    assert agree(probabilities[np.arange(2000) // 2 * 2], labels).is_weak  # every other image is mistaken
+    assert agree(
+        probabilities[np.arange(2000) // 2 * 2], labels
+    ).is_weak  # every other image is mistaken
     constant = np.tile([0.9, 0.1], (100, 1))
     assert agree(constant, (np.arange(100) < 5).astype(int)) == (0.5, 0.5)
     tags = np.arange(100)[:, None] < [5, 20]
@@ -137,7 +156,9 @@ def test_a_net_that_knows_little_is_weak_however_rare_a_class_is():
     assert not agree(half, tags).is_weak
     assert agree(np.where(np.arange(100)[:, None] < [1, 4], 0.9, 0.2), tags).is_weak
     assert agree(probabilities, np.full(2000, 9)).guessed == 0.1
-    assert not measure_agreement(Images.from_arrays(np.zeros((2, 1, 1), np.uint8), tags[:2]).take([]), half[:0]).is_weak
+    assert not measure_agreement(
+        Images.from_arrays(np.zeros((2, 1, 1), np.uint8), tags[:2]).take([]), half[:0]
+    ).is_weak
 
 
 def test_numbers_are_refused():

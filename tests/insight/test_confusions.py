@@ -1,4 +1,4 @@
-"""Losses and confusions are those of independent formulas; images that are injected as odd are the most isolated."""
+"""Losses and confusions match independent formulas; injected odd images are the most isolated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ LABELS = RANDOM.random((300, 4)) < 0.4
 SINGLE = SingleLabel(("ant", "bee", "cat", "dog"), shares=(0.25,) * 4)
 MULTI = MultiLabel(("red", "wet", "big", "old"), shares=(0.4,) * 4)
 BINARY = Binary(("spam",), shares=(0.4,))
-NUMBERS = Regression(("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), standard_deviations=(2.0, 5.0))
+NUMBERS = Regression(
+    ("width", "height"), medians=(0.0, 0.0), means=(1.0, 2.0), standard_deviations=(2.0, 5.0)
+)
 
 
 def test_losses_are_those_of_each_image():
@@ -37,7 +39,9 @@ def test_losses_are_those_of_each_image():
     numbers = RANDOM.normal(size=(300, 2)).astype(np.float32)
     outputs = LOGITS[:, :2] * (2, 5) + (1, 2)
     assert np.allclose(
-        measure_losses(NUMBERS, LOGITS[:, :2], numbers), (((outputs - numbers) / (2, 5)) ** 2).mean(axis=1), rtol=1e-5
+        measure_losses(NUMBERS, LOGITS[:, :2], numbers),
+        (((outputs - numbers) / (2, 5)) ** 2).mean(axis=1),
+        rtol=1e-5,
     )
     assert measure_losses(SINGLE, LOGITS[:0], CLASSES[:0]).shape == (0,)
 
@@ -61,7 +65,8 @@ def test_confusions_are_the_cells_of_the_confusion_matrix_with_the_images_behind
     assert np.array_equal(found, matrix - np.diag(matrix.diagonal()))
     wrong = {one.target: sorted(one.rows.tolist()) for one in classes}
     assert wrong == {
-        name: np.flatnonzero((place == CLASSES) & (outputs != place)).tolist() for place, name in enumerate(names)
+        name: np.flatnonzero((place == CLASSES) & (outputs != place)).tolist()
+        for place, name in enumerate(names)
     }
     for ranked in (classes, pairs):
         lows = [one.interval.low for one in ranked]
@@ -73,15 +78,26 @@ def test_a_hundred_of_three_hundred_come_before_one_of_two():
     _, pairs = find_confusions(
         SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3)), logits, np.array([0] * 300 + [1] * 2)
     )
-    assert [(pair.target, len(pair.rows), pair.images) for pair in pairs] == [("a", 100, 300), ("b", 1, 2)]
+    assert [(pair.target, len(pair.rows), pair.images) for pair in pairs] == [
+        ("a", 100, 300),
+        ("b", 1, 2),
+    ]
 
 
 def test_each_label_is_judged_by_itself_and_numbers_not_at_all():
     _, pairs = find_confusions(MULTI, LOGITS, LABELS)
     for place, name in enumerate(MULTI.target_names):
         matrix = sklearn.metrics.confusion_matrix(LABELS[:, place], LOGITS[:, place] > 0)
-        missed = next(pair for pair in pairs if (pair.target, pair.predicted) == (f"{name}: yes", f"{name}: no"))
-        invented = next(pair for pair in pairs if (pair.target, pair.predicted) == (f"{name}: no", f"{name}: yes"))
+        missed = next(
+            pair
+            for pair in pairs
+            if (pair.target, pair.predicted) == (f"{name}: yes", f"{name}: no")
+        )
+        invented = next(
+            pair
+            for pair in pairs
+            if (pair.target, pair.predicted) == (f"{name}: no", f"{name}: yes")
+        )
         assert [len(missed.rows), len(invented.rows)] == [matrix[1, 0], matrix[0, 1]]
         assert [missed.images, invented.images] == [matrix[1].sum(), matrix[0].sum()]
         assert (np.diff(LOGITS[missed.rows, place]) >= 0).all()  # the most certain mistake first
@@ -118,13 +134,24 @@ def test_isolation_is_the_mean_distance_to_the_nearest_others(most_references, m
 def test_planted_odd_images_are_the_most_isolated_to_a_trained_model():
     """Noise and chequers, to a model that tells shapes apart."""
     data = load_data("shapes")
-    training = Training(load_net("cnn-s"), data.train.take(range(1000)), Recipe(epochs=1, batch_size=50), device="cpu")
+    training = Training(
+        load_net("cnn-s"),
+        data.train.take(range(1000)),
+        Recipe(epochs=1, batch_size=50),
+        device="cpu",
+    )
     for _ in training:
         pass
     usual = data.test.take(range(300)).pixels
     noise = RANDOM.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     rows, columns = np.mgrid[:32, :32]
-    chequers = [np.where((rows // side + columns // side) % 2, 230, 20).astype(np.uint8) for side in (2, 4)]
-    odd = np.concatenate([noise, np.stack([np.repeat(each[..., None], 3, axis=2) for each in chequers])])
-    most = np.argsort(-measure_isolation(features(training.model, np.concatenate([usual, odd]))))[:10]
+    chequers = [
+        np.where((rows // side + columns // side) % 2, 230, 20).astype(np.uint8) for side in (2, 4)
+    ]
+    odd = np.concatenate(
+        [noise, np.stack([np.repeat(each[..., None], 3, axis=2) for each in chequers])]
+    )
+    most = np.argsort(-measure_isolation(features(training.model, np.concatenate([usual, odd]))))[
+        :10
+    ]
     assert set(range(300, 305)) <= set(most.tolist())

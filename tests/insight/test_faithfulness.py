@@ -1,4 +1,4 @@
-"""Maps of what a net has learned differ from their controls; maps of the image alone or of another place do not."""
+"""Attribution maps of a trained net differ from controls; maps of the image alone do not."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ def trained() -> tuple[Model, Images]:
     """A net after two short epochs, and images that it has not seen, with their targets."""
     shapes = load_data("shapes")
     training = Training(
-        load_net("cnn-s"), shapes.train.take_evenly(3000), replace(load_recipe("cnn-s", "quick"), batch_size=100),
+        load_net("cnn-s"),
+        shapes.train.take_evenly(3000),
+        replace(load_recipe("cnn-s", "quick"), batch_size=100),
         device="cpu",
-    )  # fmt: skip
+    )
     for _ in training:
         pass
     return training.model, shapes.test
@@ -66,7 +68,7 @@ def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained):
 
 
 def test_the_figure_is_what_maps_point_at(trained):
-    """Against its area, which a random pixel hits, and the centre of the image, near which figures lie."""
+    """Compared with its area, which a random pixel hits, and with the centre of the image."""
     model, images = trained
     masks = mask_shapes("shapes", "test", 100)
     centre = masks[:, 16, 16].mean()
@@ -87,13 +89,21 @@ def test_every_kind_of_target_is_measured_as_it_is_predicted(data):
     model = build_model(load_net("mlp"), images, Recipe())
     logits = predict_logits(model, images.pixels)
     targets = logits.argmax(axis=1)
-    values = logits if data == "shapes-pose" else model.task.probabilities(torch.from_numpy(logits)).numpy()
+    values = (
+        logits
+        if data == "shapes-pose"
+        else model.task.probabilities(torch.from_numpy(logits)).numpy()
+    )
     values = values[np.arange(4), targets]
 
     def measure(task):
         model.task = task
         return measure_faithfulness(
-            model, images.pixels, targets, quick_occlusion(model, images.pixels, targets), quick_occlusion
+            model,
+            images.pixels,
+            targets,
+            quick_occlusion(model, images.pixels, targets),
+            quick_occlusion,
         )
 
     found = measure(model.task)
@@ -122,7 +132,9 @@ def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained):
         maps = sign * mark_edges(model, pixels, targets)  # the control is not turned
         for one in measure_faithfulness(model, pixels, targets, maps, mark_edges):
             assert one.correlations == pytest.approx((sign,) * 3)
-            assert str(one).endswith(f"rank correlation with maps of random weights: {', '.join([f'{sign:.2f}'] * 3)}")
+            assert str(one).endswith(
+                f"rank correlation with maps of random weights: {', '.join([f'{sign:.2f}'] * 3)}"
+            )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,9 @@ def test_a_map_that_is_no_better_than_random_places_says_so(by_map, is_against, 
 def test_an_empty_map_correlates_with_nothing(trained):
     model, images = trained
     maps = np.zeros((1, 32, 32), np.float32)
-    (one,) = measure_faithfulness(model, images.pixels[:1], images.targets[:1], maps, quick_occlusion)
+    (one,) = measure_faithfulness(
+        model, images.pixels[:1], images.targets[:1], maps, quick_occlusion
+    )
     assert one.correlations == (0, 0, 0)
 
 
@@ -162,7 +176,7 @@ def test_rank_correlation_is_scipys(pair):
 
 
 class Own(nn.Module):
-    """Called in another order than made, with a parameter of its own and a layer that is not called."""
+    """Called in another order than made, with its own parameter and a layer not called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +194,11 @@ def test_weights_are_redrawn_from_the_last_layer_down():
 
     def changed(fraction: float) -> set[str]:
         state = redraw(model, fraction).state_dict()
-        return {name.removeprefix("body.") for name in before if not torch.equal(state[name], before[name])}
+        return {
+            name.removeprefix("body.")
+            for name in before
+            if not torch.equal(state[name], before[name])
+        }
 
     torch.manual_seed(5)
     expected = torch.rand(3)

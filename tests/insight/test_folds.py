@@ -42,16 +42,21 @@ def draw_squares(count: int, classes: int = 2, seed: int = 0, side_px: int = 6) 
 
 
 def test_labels_without_meaning_are_not_remembered():
-    """Noise with random labels: a net that had seen an image would give its label a high probability."""
+    """Noise with random labels: a net that memorizes an image is confident of its label."""
     random = np.random.default_rng(0)
-    images = Images.from_arrays(random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200))
+    images = Images.from_arrays(
+        random.integers(0, 256, (200, 6, 6, 3), dtype=np.uint8), random.integers(0, 2, 200)
+    )
     prediction = cross_predict(images, net=NET, recipe=MEMORIZING, device="cpu")
     accuracy = (prediction.own.argmax(axis=1) == images.targets).mean()
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
 
 def test_a_copy_with_another_label_does_not_give_an_image_away():
-    """Pairs of copies with random labels, three sets of 50: by chance, 50 % are correct (standard deviation 4 %)."""
+    """Pairs of copies with random labels, three sets of 50.
+
+    By chance, 50 % are correct, with a standard deviation of 4 %.
+    """
     together, apart = [], []
     for seed in (1, 2, 3):
         random = np.random.default_rng(seed)
@@ -72,13 +77,19 @@ def test_a_wrong_label_is_found_in_every_split_and_planted_flips_are_counted():
     def predict(images, others):
         seen.append(images)
         return cross_predict(
-            images, others, net=NET, recipe=recipe, device="cpu", progress=lambda *step: steps.append(step)
+            images,
+            others,
+            net=NET,
+            recipe=recipe,
+            device="cpu",
+            progress=lambda *step: steps.append(step),
         )
 
     steps: list[tuple[int, int]] = []
     findings = check_labels(Dataset.from_images(train, test=test), predict)
     assert [
-        (label_issue.row, label_issue.given, label_issue.likely) for label_issue in findings.label_issues["train"]
+        (label_issue.row, label_issue.given, label_issue.likely)
+        for label_issue in findings.label_issues["train"]
     ] == [(4, "1", "0")]
     assert [label_issue.row for label_issue in findings.label_issues["test"]] == [7]
     assert (findings.injected, findings.injected_found) == (2, 2)
@@ -93,9 +104,9 @@ def test_planted_flips_are_random():
     flipped = inject_label_errors(labels, 0.1, seed=5)
     changed = flipped.targets != labels.targets
     assert changed.sum() == 30
-    assert set(zip(labels.targets[changed].tolist(), flipped.targets[changed].tolist(), strict=True)) == {
-        (one, other) for one in range(3) for other in range(3) if one != other
-    }
+    assert set(
+        zip(labels.targets[changed].tolist(), flipped.targets[changed].tolist(), strict=True)
+    ) == {(one, other) for one in range(3) for other in range(3) if one != other}
     assert (inject_label_errors(labels, 0.1, seed=6).targets != flipped.targets).any()
 
 
@@ -113,10 +124,13 @@ def test_a_rare_class_gets_few_foreign_images():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_one_class_has_nearly_all_few_are_exchanged(seed):
-    images = Images.from_arrays(np.zeros((1000, 1, 1), np.uint8), (np.arange(1000) < 30).astype(int))
+    images = Images.from_arrays(
+        np.zeros((1000, 1, 1), np.uint8), (np.arange(1000) < 30).astype(int)
+    )
     flipped = inject_label_errors(images, 0.1, seed).targets
     assert flipped.sum() == 30
-    assert 2 <= (flipped != images.targets).sum() <= 20  # of 30 others about three are among those drawn
+    # of 30 others about three are among those drawn
+    assert 2 <= (flipped != images.targets).sum() <= 20
     few = inject_label_errors(images, 0.002, seed).targets
     assert (few != images.targets).sum() == 2
 
@@ -137,11 +151,15 @@ def test_of_each_label_as_many_positives_as_negatives_are_flipped():
 
 
 def draw_icons(count: int) -> Images:
-    """A stroke, a circle and a bar, each moved by up to five pixels: neighbors are near-duplicates, all a chain."""
+    """A stroke, circle and bar, each moved by up to five pixels: a chain of near-duplicates."""
     random, pixels = np.random.default_rng(0), np.zeros((count, 28, 28, 1), np.uint8)
     for place in range(count):
         icon = Image.new("L", (28, 28))
-        pen, at, ink = ImageDraw.Draw(icon), int(random.integers(11, 17)), int(random.integers(190, 256))
+        pen, at, ink = (
+            ImageDraw.Draw(icon),
+            int(random.integers(11, 17)),
+            int(random.integers(190, 256)),
+        )
         match place % 3:
             case 0:
                 pen.line((at, 4, at, 23), fill=ink, width=3)
@@ -161,7 +179,9 @@ def test_a_chain_of_near_duplicates_does_not_take_a_class_away_from_its_net():
     groups, divided = limit_groups(icons, chained)
     assert divided == 30
     assert groups[1] == groups[4]
-    assert [groups[row] for row in range(90) if row % 3 != 1] == [chained[row] for row in range(90) if row % 3 != 1]
+    assert [groups[row] for row in range(90) if row % 3 != 1] == [
+        chained[row] for row in range(90) if row % 3 != 1
+    ]
     assert limit_groups(icons, groups) == (groups, 0)
     found = cross_predict(icons, net=NET, recipe=RECIPE, groups=chained, device="cpu").own
     assert (found.argmax(axis=1) == icons.targets)[icons.targets == 1].mean() > 0.9
@@ -177,23 +197,34 @@ def test_identical_images_of_a_whole_label_are_divided_too():
 
 
 def test_given_groups_are_in_one_fold():
-    """Ten patients, whose images share a background that gives their random label away unless they share a fold."""
+    """Ten patients; a patient's images share a background that reveals their random label."""
     random = np.random.default_rng(0)
     patients, labels = np.repeat(np.arange(20), 10), random.permutation(np.arange(20) % 2)
     backgrounds = random.integers(0, 256, (20, 6, 6, 3))
-    pixels = (backgrounds[patients] + random.integers(-9, 10, (200, 6, 6, 3))).clip(0, 255).astype(np.uint8)
+    pixels = (
+        (backgrounds[patients] + random.integers(-9, 10, (200, 6, 6, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     images = Images.from_arrays(pixels, labels[patients])
     grouped = dataclasses.replace(images, groups=tuple(f"patient {one}" for one in patients))
-    apart, together = (cross_predict(one, net=NET, recipe=MEMORIZING, device="cpu").own for one in (images, grouped))
+    apart, together = (
+        cross_predict(one, net=NET, recipe=MEMORIZING, device="cpu").own
+        for one in (images, grouped)
+    )
     assert (apart.argmax(axis=1) == images.targets).mean() > 0.95
     assert (together.argmax(axis=1) == images.targets).mean() < 0.75
 
 
 def test_groups_too_large_with_their_near_duplicates_are_kept_without_them():
-    images = dataclasses.replace(draw_squares(40), groups=tuple(f"g{row // 4}" for row in range(40)))
+    images = dataclasses.replace(
+        draw_squares(40), groups=tuple(f"g{row // 4}" for row in range(40))
+    )
     groups, divided = limit_groups(images, [0] * 40)  # all are near-duplicates
     assert divided == 40
-    assert [len({groups[row] for row in range(start, start + 4)}) for start in range(0, 40, 4)] == [1] * 10
+    assert [len({groups[row] for row in range(start, start + 4)}) for start in range(0, 40, 4)] == [
+        1
+    ] * 10
     assert len(set(groups)) == 10
     images = dataclasses.replace(images, groups=("all",) * 40)
     assert len(set(limit_groups(images, [0] * 40)[0])) == 40
@@ -206,7 +237,11 @@ def test_features_of_pretrained_weights_serve_too():
     recipe = fit_recipe(RECIPES["default"], 30, 32, images.kind, PRETRAINED_HOME)
     done: list[int] = []
     found = cross_predict(
-        images, [others, others], net=net, recipe=recipe, progress=lambda count, _: done.append(count)
+        images,
+        [others, others],
+        net=net,
+        recipe=recipe,
+        progress=lambda count, _: done.append(count),
     )
     assert isinstance(found, CrossPrediction)
     assert (found.own.argmax(axis=1) == images.targets).mean() > 0.8
@@ -226,7 +261,9 @@ def test_features_are_computed_on_the_device_that_is_named():
 
 def test_plans_follow_number_and_size_and_are_multiplied():
     net = TimmNet("any", "none", "")
-    assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == ["timm:any"]
+    assert [plan.net_name for plan in choose_plans(draw_squares(40, side_px=32), net)] == [
+        "timm:any"
+    ]
     many = draw_squares(1200, side_px=14)
     assert [plan.net_name for plan in choose_plans(many, net)] == ["timm:any", "cnn-s"]
     (alone,) = choose_plans(many, None)
@@ -235,11 +272,14 @@ def test_plans_follow_number_and_size_and_are_multiplied():
     (large,) = choose_plans(draw_squares(40, side_px=80), None)
     assert large.side_px == 64
     plans = [
-        Plan("linear", NET, dataclasses.replace(RECIPE, seed=seed), side_px, "") for seed, side_px in ((0, 6), (1, 8))
+        Plan("linear", NET, dataclasses.replace(RECIPE, seed=seed), side_px, "")
+        for seed, side_px in ((0, 6), (1, 8))
     ]
     images, others = draw_squares(40), draw_squares(5)
     done: list[int] = []
-    both = predict_by(plans, images, [others], device="cpu", progress=lambda count, _: done.append(count))
+    both = predict_by(
+        plans, images, [others], device="cpu", progress=lambda count, _: done.append(count)
+    )
     each = [predict_by([plan], images, [others], device="cpu") for plan in plans]
     product = (each[0].own * each[1].own) ** 0.75
     assert np.allclose(both.own, product / product.sum(axis=1, keepdims=True), atol=1e-4)

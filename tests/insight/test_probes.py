@@ -13,7 +13,14 @@ from sklearn.preprocessing import StandardScaler
 
 from lamina import load_data
 from lamina.insight.inspected_layers import choose_layers
-from lamina.insight.probes import PENALTIES, compare_layers, fit_ridge, probe_layers, unbiased_cka, untrain
+from lamina.insight.probes import (
+    PENALTIES,
+    compare_layers,
+    fit_ridge,
+    probe_layers,
+    unbiased_cka,
+    untrain,
+)
 from lamina.training.activations import activations
 from lamina.training.loop import Training
 from lamina.training.model import build_model
@@ -25,7 +32,10 @@ from lamina.zoo.cnn_s import stack_blocks
 @pytest.mark.parametrize(("rows", "columns"), [(60, 7), (20, 40)])
 def test_a_probe_is_ridge_regression_with_the_best_penalty(rows, columns):
     generator = np.random.default_rng(rows)
-    features, others = generator.normal(size=(rows, columns)) * 5 + 3, generator.normal(size=(9, columns))
+    features, others = (
+        generator.normal(size=(rows, columns)) * 5 + 3,
+        generator.normal(size=(9, columns)),
+    )
     targets = features[:, :3] + generator.normal(size=(rows, 3)) * 4
     predicted, penalty = fit_ridge(features, targets, others)
     scaler = StandardScaler().fit(features)
@@ -44,7 +54,9 @@ def test_a_constant_feature_is_no_use():
 def trained():
     shapes = load_data("shapes")
     recipe = replace(load_recipe("cnn-s"), epochs=4, batch_size=100)
-    training = Training(stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe, device="cpu")
+    training = Training(
+        stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe, device="cpu"
+    )
     for _ in training:
         pass
     return training.model
@@ -81,7 +93,7 @@ def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
 
 
 def define_hsic(one, other):
-    """Song et al. 2012, theorem 2: the mean over all four different images; nothing of our formula is used."""
+    """Song et al. 2012, theorem 2: the mean over all four different images, independently."""
     terms = [
         one[i, j] * other[i, j] + one[i, j] * other[k, m] - 2 * one[i, j] * other[i, k]
         for i, j, k, m in permutations(range(len(one)), 4)
@@ -94,7 +106,9 @@ def test_similarity_is_that_of_the_definition():
     one, other = generator.normal(size=(7, 3)), generator.normal(size=(7, 5))
     other[:, 0] = one[:, 0]
     grams = one @ one.T, other @ other.T
-    expected = define_hsic(*grams) / np.sqrt(define_hsic(grams[0], grams[0]) * define_hsic(grams[1], grams[1]))
+    expected = define_hsic(*grams) / np.sqrt(
+        define_hsic(grams[0], grams[0]) * define_hsic(grams[1], grams[1])
+    )
     assert unbiased_cka(*grams) == pytest.approx(expected)
 
 

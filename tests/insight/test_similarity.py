@@ -1,4 +1,4 @@
-"""Injected copies are found, shifted, mirrored, recolored and compressed; other images are left alone."""
+"""Injected copies are found: translated, mirrored, recolored, compressed; others are not."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def draw_images(count: int, side_px: int = 32, channels: int = 3, seed: int = 0)
     """Smooth random fields, whose spectrum falls like that of photographs, with a little noise."""
     random = np.random.default_rng(seed)
     frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(side_px), np.fft.fftfreq(side_px)))
-    spectrum = random.normal(size=(count, channels, side_px, side_px)) / np.maximum(frequencies, 1 / side_px) ** 1.6
+    spectrum = (
+        random.normal(size=(count, channels, side_px, side_px))
+        / np.maximum(frequencies, 1 / side_px) ** 1.6
+    )
     planes = scipy.fft.ifft2(spectrum * np.exp(2j * np.pi * random.random(spectrum.shape))).real
     planes = 0.2 * planes + 0.8 * planes[:, :1]
     planes = (planes - planes.mean((2, 3), keepdims=True)) / planes.std((2, 3), keepdims=True)
@@ -153,5 +156,6 @@ def test_images_of_which_none_is_new_have_no_score():
     assert found.rows.tolist() == [0, 1, 2]
     assert (
         str(found)
-        == "3 of 3 train images are near-duplicates of training images; without them: no image is left to evaluate"
+        == "3 of 3 train images are near-duplicates of training images; without them: no image is"
+        " left to evaluate"
     )

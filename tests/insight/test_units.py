@@ -1,4 +1,4 @@
-"""What units respond to: a detector built by hand says what it sees, and figures agree with independent references."""
+"""What units respond to: a hand-built detector is described, and values match references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from torch import nn
 from lamina import load_data
 from lamina.data import Images
 from lamina.drawing.unit_sheets import cut_patch
-from lamina.insight.inspected_layers import choose_layers, find_field, find_fields, name_stage, read_filters
+from lamina.insight.inspected_layers import (
+    choose_layers,
+    find_field,
+    find_fields,
+    name_stage,
+    read_filters,
+)
 from lamina.insight.units import (
     Patch,
     Responses,
@@ -30,7 +36,17 @@ from lamina.insight.units import (
     name_memberships,
     rank_units,
 )
-from lamina.nets import AvgPool2d, BatchNorm, Conv2d, Flatten, GlobalAvgPool, MaxPool2d, Net, Output, ReLU
+from lamina.nets import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+)
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import NAMES, load_net
@@ -87,7 +103,9 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
         Conv2d(3, size, stride=stride, padding=min(padding, size - 1), dilation=dilation)
         for size, stride, padding, dilation in (first, second)
     ]
-    net = Net(layers[0], *([AvgPool2d(2, 1)] if pools else []), layers[1], GlobalAvgPool(), Output())
+    net = Net(
+        layers[0], *([AvgPool2d(2, 1)] if pools else []), layers[1], GlobalAvgPool(), Output()
+    )
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (3, 31, 28, 1), dtype=np.uint8)
     images = Images(pixels, np.arange(3), ("a", "b", "c"), ("0", "1", "2"), "train")
@@ -118,7 +136,14 @@ def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
 
 def test_the_field_of_a_module_is_read_from_its_gradients():
     images = load_data("shapes").test.take_evenly(2)
-    net = Net(Conv2d(4, 5, stride=2, padding=2), ReLU(), MaxPool2d(2), Conv2d(4, 3), GlobalAvgPool(), Output())
+    net = Net(
+        Conv2d(4, 5, stride=2, padding=2),
+        ReLU(),
+        MaxPool2d(2),
+        Conv2d(4, 3),
+        GlobalAvgPool(),
+        Output(),
+    )
     known = build_model(net, images, Recipe())
     own = build_model(known.body, images, Recipe())
     for place in (0, 1, 3):
@@ -128,7 +153,9 @@ def test_the_field_of_a_module_is_read_from_its_gradients():
             == known.net.fields((3, 32, 32))[place]
         )
     assert find_field(own, "body.5") is None
-    attention = build_model(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe())
+    attention = build_model(
+        timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe()
+    )
     assert find_field(attention, "body.blocks.0") is None
 
 
@@ -168,14 +195,21 @@ def test_the_parts_of_a_module_are_its_layers():
     images = load_data("shapes").test.take_evenly(40)
     model = build_model(Own(), images, Recipe())
     assert choose_layers(model) == ("body.stem", "body.head")
-    assert [name_stage(model, path) for path in choose_layers(model)] == ["stem Sequential", "head Linear"]
-    assert choose_layers(build_model(nn.Sequential(Own()), images, Recipe())) == ("body.0.stem", "body.0.head")
+    assert [name_stage(model, path) for path in choose_layers(model)] == [
+        "stem Sequential",
+        "head Linear",
+    ]
+    assert choose_layers(build_model(nn.Sequential(Own()), images, Recipe())) == (
+        "body.0.stem",
+        "body.0.head",
+    )
     responses = measure_responses(model, images.pixels, choose_layers(model))
     assert {path: each.strengths.shape for path, each in responses.items()} == {
         "body.stem": (40, 4),
         "body.head": (40, 10),
     }
-    # Its own module's removal goes through a hook, a net's through the layers behind: the same figures.
+    # Its own module's removal goes through a hook, a net's through the layers behind: the same
+    # figures.
     net = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
     known = build_model(net, images, Recipe())
     own = build_model(known.body, images, Recipe())
@@ -197,9 +231,13 @@ def test_the_cost_of_removal_is_that_of_a_layer_with_the_unit_at_its_mean():
             outputs_without = outputs.clone()
             outputs_without[:, unit] = outputs[:, unit].mean()
             logits = model.body[2:](outputs_without)
-            assert removal.cost == pytest.approx(before - accuracy_score(images.targets, logits.argmax(1)))
+            assert removal.cost == pytest.approx(
+                before - accuracy_score(images.targets, logits.argmax(1))
+            )
             loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(images.targets))
-            whole = nn.functional.cross_entropy(model.body[2:](outputs).double(), torch.from_numpy(images.targets))
+            whole = nn.functional.cross_entropy(
+                model.body[2:](outputs).double(), torch.from_numpy(images.targets)
+            )
             assert removal.loss_rise == pytest.approx(float(loss - whole), abs=1e-6)
 
 
@@ -208,7 +246,13 @@ def test_areas_are_those_of_scikit_learn(seed):
     generator = np.random.default_rng(seed)
     strengths = generator.integers(0, 6, (40, 3)).astype(np.float32)  # with many ties
     targets = generator.integers(0, 4, 40)
-    images = Images(np.zeros((40, 1, 1, 1), np.uint8), targets, tuple("abcd"), tuple(map(str, range(40))), "train")
+    images = Images(
+        np.zeros((40, 1, 1, 1), np.uint8),
+        targets,
+        tuple("abcd"),
+        tuple(map(str, range(40))),
+        "train",
+    )
     aucs = measure_aucs(strengths, images)
     for unit, number in np.ndindex(*aucs.shape):
         truth = targets == number
@@ -227,7 +271,9 @@ def test_all_kinds_of_target_have_areas():
         model = build_model(load_net("mlp"), images, Recipe())
         responses = measure_responses(model, images.pixels, [3])["body.2"]
         assert name_memberships(images) == names
-        (unit,) = inspect_units(model, "body.2", responses, images, images, [rank_units(responses, images)[0]])
+        (unit,) = inspect_units(
+            model, "body.2", responses, images, images, [rank_units(responses, images)[0]]
+        )
         assert tuple(unit.aucs) == names
         assert (
             max(abs(auc - 0.5) for auc in unit.aucs.values())
@@ -264,7 +310,9 @@ def test_a_module_that_is_called_several_times_and_works_in_place_has_right_cost
         assert removal.before == measure_removals(model, images, "body.head", [0])[0].before
         body = model.body
         with torch.no_grad():
-            outputs = body.conv2(body.pool(body.act(body.conv1(model.normalize(torch.from_numpy(images.pixels))))))
+            outputs = body.conv2(
+                body.pool(body.act(body.conv1(model.normalize(torch.from_numpy(images.pixels)))))
+            )
             if path != "body.conv2":
                 outputs = body.act(outputs)
             if path == "body.pool":
@@ -282,11 +330,15 @@ def test_the_fields_of_many_layers_take_one_pass_for_each_size():
     layers = [Conv2d(2, 3, padding="same") for _ in range(9)]
     images = load_data("shapes").test.take_evenly(2)
     torch.manual_seed(0)
-    own = build_model(Net(*layers, GlobalAvgPool(), Output(10)).module((3, 32, 32)), images, Recipe())
+    own = build_model(
+        Net(*layers, GlobalAvgPool(), Output(10)).module((3, 32, 32)), images, Recipe()
+    )
     passes = []
     own.body.register_forward_hook(lambda *_: passes.append(1))
     fields = find_fields(own, [f"body.{place}" for place in range(9)])
-    assert [fields[f"body.{place}"].size_px for place in range(9)] == [(2 * n + 3,) * 2 for n in range(9)]
+    assert [fields[f"body.{place}"].size_px for place in range(9)] == [
+        (2 * n + 3,) * 2 for n in range(9)
+    ]
     assert len(passes) <= 3
 
 
@@ -306,7 +358,10 @@ def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
     images = Images(pixels, np.array([0]), ("a",), ("0",), "train")
     cut = cut_patch(images, Patch(0, (-1, 2), (3, 6), 1.0))
     assert cut[..., 0].tolist() == [[216, 216, 216], [3, 4, 216], [8, 9, 216]]
-    assert cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist() == pixels[0, :, 1:3, 0].tolist()
+    assert (
+        cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist()
+        == pixels[0, :, 1:3, 0].tolist()
+    )
 
 
 def test_what_a_best_unit_reaches_by_chance_shrinks_with_images():
@@ -316,7 +371,11 @@ def test_what_a_best_unit_reaches_by_chance_shrinks_with_images():
         strengths = generator.normal(size=(count, 30)).astype(np.float32)
         targets = np.arange(count) % 2
         images = Images(
-            np.zeros((count, 1, 1, 1), np.uint8), targets, ("a", "b"), tuple(map(str, range(count))), "train"
+            np.zeros((count, 1, 1, 1), np.uint8),
+            targets,
+            ("a", "b"),
+            tuple(map(str, range(count))),
+            "train",
         )
         responses = Responses(strengths, np.zeros((count, 30), np.int64), (1, 1), None)
         chances.append(measure_chance(responses, images))

@@ -1,4 +1,5 @@
-/* Calls every function with buffers of exactly the documented sizes, for the sanitizers of a compiler. */
+/* Calls every function with buffers of exactly the documented sizes, for the sanitizers of a
+ * compiler. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,38 +10,42 @@ extern gather_function *const lamina_gather[3];
 extern norm_act_function *const lamina_norm_act_forward[3];
 extern norm_act_function *const lamina_norm_act_backward[3];
 
-static int32_t serial(int64_t begin, int64_t end, int64_t grain, part_function *part, void *context)
-{
+static int32_t serial(int64_t begin, int64_t end, int64_t grain, part_function *part,
+                      void *context) {
     (void)grain;
     for (int64_t place = begin; place < end; place++)
         part(place, place + 1, context);
     return 0;
 }
 
-static void *fill(int64_t count, int64_t size)
-{
+static void *fill(int64_t count, int64_t size) {
     unsigned char *bytes = malloc((size_t)(count * size));
     for (int64_t i = 0; i < count * size; i++)
         bytes[i] = (unsigned char)(i % 64);
     return bytes;
 }
 
-static int run(int level, int64_t images, int64_t channels, int64_t height, int64_t width, int pools, int is_bf16)
-{
+static int run(int level, int64_t images, int64_t channels, int64_t height, int64_t width,
+               int pools, int is_bf16) {
     int64_t size = is_bf16 ? 2 : 4, before = images * height * width * channels;
     int64_t rows = pools ? images * (height / 2) * (width / 2) : images * height * width;
     norm_act_call call = {.parallel = serial, .rows = rows, .channels = channels};
     call.height = pools ? height : 0, call.width = pools ? width : 0;
     call.slope = is_bf16 ? 0 : 0.5F, call.eps = 1e-5F, call.momentum = 0.1F, call.is_bf16 = is_bf16;
     void *buffers[] = {
-        fill(before, size), fill(rows * channels, size), fill(rows * channels, 1), fill(rows * channels, size),
-        fill(channels, 4), fill(channels, 4), fill(channels, 4), fill(channels, 4), fill(channels, 4),
-        fill(channels, 4), fill(rows * channels, size), fill(before, size), fill(channels, 4), fill(channels, 4),
+        fill(before, size),          fill(rows * channels, size), fill(rows * channels, 1),
+        fill(rows * channels, size), fill(channels, 4),           fill(channels, 4),
+        fill(channels, 4),           fill(channels, 4),           fill(channels, 4),
+        fill(channels, 4),           fill(rows * channels, size), fill(before, size),
+        fill(channels, 4),           fill(channels, 4),
     };
-    call.input = buffers[0], call.pooled = buffers[1], call.places = buffers[2], call.output = buffers[3];
-    call.weight = buffers[4], call.bias = buffers[5], call.running_mean = buffers[6], call.running_var = buffers[7];
+    call.input = buffers[0], call.pooled = buffers[1], call.places = buffers[2],
+    call.output = buffers[3];
+    call.weight = buffers[4], call.bias = buffers[5], call.running_mean = buffers[6],
+    call.running_var = buffers[7];
     call.mean = buffers[8], call.inverse_std = buffers[9], call.output_gradient = buffers[10];
-    call.input_gradient = buffers[11], call.weight_gradient = buffers[12], call.bias_gradient = buffers[13];
+    call.input_gradient = buffers[11], call.weight_gradient = buffers[12],
+    call.bias_gradient = buffers[13];
     int failed = 0;
     for (call.is_training = 0; call.is_training < 2; call.is_training++)
         failed |= lamina_norm_act_forward[level](&call) | lamina_norm_act_backward[level](&call);
@@ -49,23 +54,28 @@ static int run(int level, int64_t images, int64_t channels, int64_t height, int6
     return failed;
 }
 
-static int gather(int level, int64_t height, int64_t width, int64_t channels, int form)
-{
+static int gather(int level, int64_t height, int64_t width, int64_t channels, int form) {
     enum { STORED = 5, IMAGES = 7 };
     int64_t bytes = height * width * channels, indices[IMAGES] = {4, 0, 3, 2, 1, 4, 0};
     int64_t translations[2 * STORED], holes[2 * STORED];
     uint8_t flips[STORED] = {1, 0, 1, 1, 0};
     for (int64_t i = 0; i < STORED; i++) {
-        translations[2 * i] = (i % 2 ? 1 : -1) * (i % height), translations[2 * i + 1] = (i % 2 ? -1 : 1) * (i % width);
+        translations[2 * i] = (i % 2 ? 1 : -1) * (i % height),
+                         translations[2 * i + 1] = (i % 2 ? -1 : 1) * (i % width);
         holes[2 * i] = i % height, holes[2 * i + 1] = width - 1 - i % width;
     }
-    gather_call call = {.parallel = serial, .images = IMAGES, .stored = STORED, .height = height, .width = width};
-    void *buffers[] = {fill(STORED * bytes, 1), fill(bytes, 4), fill(bytes, 4), fill(IMAGES * bytes, form & 1 ? 2 : 4)};
-    call.channels = channels, call.indices = indices, call.pixels = buffers[0], call.scale = buffers[1];
-    call.shift = buffers[2], call.output = buffers[3], call.is_bf16 = form & 1, call.is_channels_first = form >> 1 & 1;
+    gather_call call = {
+        .parallel = serial, .images = IMAGES, .stored = STORED, .height = height, .width = width};
+    void *buffers[] = {fill(STORED * bytes, 1), fill(bytes, 4), fill(bytes, 4),
+                       fill(IMAGES * bytes, form & 1 ? 2 : 4)};
+    call.channels = channels, call.indices = indices, call.pixels = buffers[0],
+    call.scale = buffers[1];
+    call.shift = buffers[2], call.output = buffers[3], call.is_bf16 = form & 1,
+    call.is_channels_first = form >> 1 & 1;
     int failed = 0;
     for (int moves = 0; moves < 8; moves++) {
-        call.flips = moves & 1 ? flips : NULL, call.translations_px = moves & 2 ? translations : NULL;
+        call.flips = moves & 1 ? flips : NULL,
+        call.translations_px = moves & 2 ? translations : NULL;
         call.holes_px = moves & 4 ? holes : NULL, call.cutout_px = moves & 4 ? 3 : 0;
         failed |= lamina_gather[level](&call);
     }
@@ -79,8 +89,7 @@ static int gather(int level, int64_t height, int64_t width, int64_t channels, in
     return failed;
 }
 
-int main(void)
-{
+int main(void) {
     const int64_t channels[] = {1, 3, 4, 8, 16, 17, 33, 100, 20000};
     int calls = 0;
     for (int level = 0; level <= lamina_find_level(); level++)

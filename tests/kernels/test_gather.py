@@ -1,4 +1,4 @@
-"""The kernel beside float64 and torch's operators, in each instruction set, and where it leaves images to torch."""
+"""The kernel, compared with float64 and torch, and the cases that it leaves to torch."""
 
 from __future__ import annotations
 
@@ -29,15 +29,26 @@ MOVES = Recipe(flip="random", translate_px=3, cutout_px=4)
 LAYOUTS = ["channels last", "channels first"]
 
 
-def make_images(count: int = 40, height: int = 9, width: int = 7, channels: int = 3, seed: int = 0) -> Images:
+def make_images(
+    count: int = 40, height: int = 9, width: int = 7, channels: int = 3, seed: int = 0
+) -> Images:
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
-    return Images(pixels, generator.integers(0, 3, count), tuple("abc"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels,
+        generator.integers(0, 3, count),
+        tuple("abc"),
+        tuple(map(str, range(count))),
+        "train",
+    )
 
 
 def build(images: Images, layout: str = "channels last") -> Model:
     channels = images.shape[0]
-    mean, std = [120 + 7.3 * channel for channel in range(channels)], [60 + channel / 3 for channel in range(channels)]
+    mean, std = (
+        [120 + 7.3 * channel for channel in range(channels)],
+        [60 + channel / 3 for channel in range(channels)],
+    )
     body = nn.Sequential(nn.Conv2d(channels, 3, 1) if layout == "channels last" else nn.Flatten())
     return Model(body, net=None, task=task_of(images), in_shape=images.shape, mean=mean, std=std)
 
@@ -59,7 +70,9 @@ def transform_by_hand(selection: Selection, place: int, model: Model) -> np.ndar
         down, right = choices.translations_px[index].tolist()
         most = max(abs(down), abs(right))
         padded = np.pad(image, ((most, most), (most, most), (0, 0)), mode="reflect")
-        image = padded[most - down : most - down + height, most - right : most - right + width].copy()
+        image = padded[
+            most - down : most - down + height, most - right : most - right + width
+        ].copy()
     if choices.holes_px is not None:
         y, x = (choices.holes_px[index] - selection.cutout_px // 2).tolist()
         side = selection.cutout_px
@@ -101,7 +114,9 @@ def test_images_are_those_of_torch_to_the_bit_and_close_to_float64(
     expected = model.normalize(selection.gather()).to(dtype)
     assert torch.equal(found, expected)
     assert found.dtype == dtype and found.stride() == expected.stride()
-    reference = np.stack([transform_by_hand(selection, place, model) for place in range(len(indices))])
+    reference = np.stack(
+        [transform_by_hand(selection, place, model) for place in range(len(indices))]
+    )
     tolerance = 1e-6 if dtype == torch.float32 else 2**-8
     assert np.allclose(found.double().numpy(), reference, rtol=tolerance, atol=2e-6)
 
@@ -205,7 +220,9 @@ def test_epochs_have_the_same_weights_as_without_kernels(
 def test_hooks_see_bytes_and_float32(kernels: Kernels, precision: str) -> None:
     images = make_images()
     for whole, dtype in ((True, torch.uint8), (False, torch.float32)):
-        training = Training(NETS["cnn"], images, Recipe(epochs=1, batch_size=20, precision=precision), device="cpu")
+        training = Training(
+            NETS["cnn"], images, Recipe(epochs=1, batch_size=20, precision=precision), device="cpu"
+        )
         seen: list[torch.dtype] = []
         module = training.model if whole else training.model.body[0]
         module.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].dtype))
@@ -233,20 +250,25 @@ import resource, sys, torch
 from lamina.kernels.library import load_kernels
 from lamina.kernels.gather import gather_normalized
 pixels = torch.zeros(50, 32, 32, 3, dtype=torch.uint8)
-flips, translations, holes = torch.ones(50).bool(), torch.ones(50, 2).long(), torch.ones(50, 2).long()
+flips, translations = torch.ones(50).bool(), torch.ones(50, 2).long()
+holes = torch.ones(50, 2).long()
 scale = torch.ones(1, 3, 32, 32)
 for step in range(11_000):
     if step == 1_000:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gather_normalized(
-        pixels, torch.arange(9), flips, translations, holes, 8, scale, scale, torch.float32, load_kernels("auto")
+        pixels, torch.arange(9), flips, translations, holes, 8, scale, scale, torch.float32,
+        load_kernels("auto"),
     )
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(grown * (1 if sys.platform == "darwin" else 1024))
 """
 
 
 @pytest.mark.slow
 def test_ten_thousand_calls_leak_nothing(kernels: Kernels) -> None:
-    result = subprocess.run([sys.executable, "-c", LEAK], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", LEAK], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 10_000 * 600  # bytes; a lost buffer has 6,000

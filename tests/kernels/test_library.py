@@ -37,15 +37,20 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMINA_KERNELS", "avx1024")
     with pytest.raises(
         LaminaError,
-        match=r"^LAMINA_KERNELS is 'avx1024'; it must be auto, off, baseline, avx2 or avx512\. Unset it to use the "
-        r"widest instruction set of this processor\.$",
+        match=(
+            r"^LAMINA_KERNELS is 'avx1024'; it must be auto, off, baseline, avx2 or avx512\. Unset"
+            r" it to use the "
+            r"widest instruction set of this processor\.$"
+        ),
     ):
         find_kernels()
 
 
 def train(precision: str) -> tuple[list[float], str]:
     images = load_data("shapes").train.take(range(300))
-    training = Training(NET, images, Recipe(epochs=3, batch_size=50, precision=precision), device="cpu")
+    training = Training(
+        NET, images, Recipe(epochs=3, batch_size=50, precision=precision), device="cpu"
+    )
     losses = [event.train_loss for event in training if isinstance(event, lamina.Epoch)]
     return losses, training.digest()
 
@@ -64,21 +69,30 @@ def test_epochs_have_the_losses_of_torchs_layers_and_the_same_bits_each_time(
         monkeypatch.setenv("LAMINA_KERNELS", level)
         losses, digest = train(precision)
         digests.append(digest)
-        torch.testing.assert_close(losses, expected, rtol=0.05 if precision == "bf16" else 0.005, atol=0)
+        torch.testing.assert_close(
+            losses, expected, rtol=0.05 if precision == "bf16" else 0.005, atol=0
+        )
     assert len(set(digests)) == 1
 
 
 @pytest.mark.slow
 def test_without_the_library_torch_computes_the_layers(tmp_path: Path) -> None:
-    shutil.copytree(SOURCES.parent, tmp_path / "lamina", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copytree(
+        SOURCES.parent, tmp_path / "lamina", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
     program = (
-        "from lamina import *; from lamina.kernels.library import find_kernels; print(find_kernels().reason);"
-        "print(len(list(Training(load_net('cnn'), load_data('shapes').train.take(range(50)), Recipe(epochs=1)))))"
+        "from lamina import *; from lamina.kernels.library import find_kernels;"
+        " print(find_kernels().reason);print(len(list(Training(load_net('cnn'),"
+        " load_data('shapes').train.take(range(50)), Recipe(epochs=1)))))"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     environment.pop("LAMINA_KERNELS", None)
     result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.stdout == "lamina was installed without a C compiler\n1\n", result.stderr
 
@@ -89,11 +103,24 @@ def test_no_function_leaves_its_buffers_or_the_standard(tmp_path: Path, sanitize
     if (compiler := shutil.which("gcc")) is None:
         pytest.skip("gcc is not on the PATH")
     program, driver = str(tmp_path / "program"), str(Path(__file__).with_name("sanitized.c"))
-    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-Wno-psabi", "-ffp-contract=off"]
+    flags = [
+        "-std=c11",
+        "-O1",
+        "-g",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Werror",
+        "-Wno-psabi",
+        "-ffp-contract=off",
+    ]
     flags += [f"-fsanitize={sanitizer}", "-fno-sanitize-recover", f"-I{SOURCES}"]
     sources = [driver, *map(str, sorted(SOURCES.glob("*.c")))]
     built = subprocess.run(
-        [compiler, *flags, "-o", program, *sources, "-lm"], capture_output=True, text=True, check=False
+        [compiler, *flags, "-o", program, *sources, "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "cannot find" in built.stderr:
         pytest.skip(f"gcc has no library for -fsanitize={sanitizer}")

@@ -72,7 +72,12 @@ EXAMPLES: list[tuple[Layer, tuple[Shape, ...]]] = [
     (GlobalAvgPool(), IMAGES),
     (GlobalMaxPool(), IMAGES),
     (Residual(Conv2d(3, 3, padding="same"), BatchNorm(), ReLU()), ((3, 32, 32), (3, 5, 8))),
-    (Residual(ReLU(), Conv2d(6, 3, stride=2, padding="same"), shortcut=(Conv2d(6, 1, stride=2),)), IMAGES),
+    (
+        Residual(
+            ReLU(), Conv2d(6, 3, stride=2, padding="same"), shortcut=(Conv2d(6, 1, stride=2),)
+        ),
+        IMAGES,
+    ),
     (Residual(Linear(17), Residual(Tanh())), ((17,),)),
 ]
 
@@ -104,7 +109,7 @@ image_layers = st.one_of(
 
 @st.composite
 def residuals(draw: st.DrawFn, shape: Shape) -> Residual:
-    """A residual that takes ``shape``, with or without a change of it, maybe with another inside."""
+    """A residual that takes ``shape``, may change it, and may contain another residual."""
     channels = shape[0]
     if len(shape) == 1:
         return draw(
@@ -115,7 +120,9 @@ def residuals(draw: st.DrawFn, shape: Shape) -> Residual:
                 ]
             )
         )
-    same = Residual(Conv2d(channels, draw(st.sampled_from([1, 3])), padding="same"), draw(activations))
+    same = Residual(
+        Conv2d(channels, draw(st.sampled_from([1, 3])), padding="same"), draw(activations)
+    )
     stride = draw(st.integers(1, 3))
     wider = Residual(
         draw(activations),
@@ -129,18 +136,29 @@ def residuals(draw: st.DrawFn, shape: Shape) -> Residual:
 def nets(draw: st.DrawFn, in_shape: Shape = (3, 16, 13)) -> Net:
     """A net that takes ``in_shape`` and ends with ``Output()``."""
     shape = in_shape
-    layers: list[Layer] = draw(st.sampled_from([[], [Whiten()], [Whiten(1)], [Whiten(2, stride=2)]]))[:]
+    layers: list[Layer] = draw(
+        st.sampled_from([[], [Whiten()], [Whiten(1)], [Whiten(2, stride=2)]])
+    )[:]
     shape = Net(*layers).out_shape(shape)
     for _ in range(draw(st.integers(0, 5))):
         layer = draw(image_layers | residuals(shape))
         # What does not fit is left out: small images soon have no room for another window.
-        if isinstance(layer, Conv2d | MaxPool2d | AvgPool2d) and min(layer.window.out_size(shape[1:])) < 1:
+        if (
+            isinstance(layer, Conv2d | MaxPool2d | AvgPool2d)
+            and min(layer.window.out_size(shape[1:])) < 1
+        ):
             continue
         layers.append(layer)
         shape = layer.out_shape(shape)
     layers.append(draw(st.sampled_from([Flatten(), GlobalAvgPool(), GlobalMaxPool()])))
     shape = layers[-1].out_shape(shape)
     for _ in range(draw(st.integers(0, 3))):
-        layers.append(draw(activations | st.builds(Linear, st.integers(1, 9), bias=st.booleans()) | residuals(shape)))
+        layers.append(
+            draw(
+                activations
+                | st.builds(Linear, st.integers(1, 9), bias=st.booleans())
+                | residuals(shape)
+            )
+        )
         shape = layers[-1].out_shape(shape)
     return Net(*layers, Output())

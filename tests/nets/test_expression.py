@@ -5,7 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.errors import NetError
-from lamina.nets import Conv2d, Dropout, Flatten, LeakyReLU, Linear, Net, Output, ReLU, Residual, parse_net
+from lamina.nets import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Linear,
+    Net,
+    Output,
+    ReLU,
+    Residual,
+    parse_net,
+)
 
 EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
@@ -20,7 +31,10 @@ EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
         ("  Flatten(),\n  Output(),  # the classes\n", Net(Flatten(), Output())),
         ("(Flatten(), Output())", Net(Flatten(), Output())),
         (
-            'Conv2d(32, kernel_size=(3, 1), padding="same", bias=False), Dropout(p=.25), Output(None)',
+            (
+                'Conv2d(32, kernel_size=(3, 1), padding="same", bias=False), Dropout(p=.25),'
+                " Output(None)"
+            ),
             Net(Conv2d(32, (3, 1), padding="same", bias=False), Dropout(0.25), Output()),
         ),
         (
@@ -50,40 +64,84 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         ("ReLU()) + (ReLU()", f"expected a layer, got: (\nReLU()) + (ReLU()\n). {EXAMPLE}"),
         ("Liner(3)", "'Liner' is not a layer. Did you mean Linear?"),
         ("__import__('os')", "'__import__' is not a layer. Choose from: "),
-        ("Conv2d(3, kernal_size=3)", "Conv2d: unknown argument 'kernal_size'. Did you mean kernel_size?"),
+        (
+            "Conv2d(3, kernal_size=3)",
+            "Conv2d: unknown argument 'kernal_size'. Did you mean kernel_size?",
+        ),
         (
             "Conv2d(3)",
-            "Conv2d: missing a required argument: 'kernel_size'. Its arguments are: out_channels, kernel_size, "
-            "and by keyword stride, padding, dilation, groups, bias.",
+            (
+                "Conv2d: missing a required argument: 'kernel_size'. Its arguments are:"
+                " out_channels, kernel_size, and by keyword stride, padding, dilation, groups,"
+                " bias."
+            ),
         ),
         ("ReLU(3)", "ReLU: too many positional arguments. Its arguments are: none."),
         ("Linear(3, out_features=3)", "Linear: multiple values for argument 'out_features'. "),
-        ("Linear(bias=True, bias=False)", "expected every argument once, got: Linear(bias=True, bias=False)."),
+        (
+            "Linear(bias=True, bias=False)",
+            "expected every argument once, got: Linear(bias=True, bias=False).",
+        ),
         ("Dropout(**x)", "expected every argument once, got: Dropout(**x)."),
         (
             "Linear(10 * 20)",
-            "expected a number, a string, True, False, None or a tuple of these, got: 10 * 20. "
-            "Expressions are not evaluated: write the value itself.",
+            (
+                "expected a number, a string, True, False, None or a tuple of these, got: 10 * 20. "
+                "Expressions are not evaluated: write the value itself."
+            ),
         ),
-        ("Linear(units)", "expected a number, a string, True, False, None or a tuple of these, got: units. "),
-        ("Linear(f'{x}')", "expected a number, a string, True, False, None or a tuple of these, got: f'{x}'. "),
-        ("Linear(b'3')", "expected a number, a string, True, False, None or a tuple of these, got: b'3'. "),
-        ("Linear(3j)", "expected a number, a string, True, False, None or a tuple of these, got: 3j. "),
-        ("Linear(...)", "expected a number, a string, True, False, None or a tuple of these, got: .... "),
-        ("Linear([3])", "expected a number, a string, True, False, None or a tuple of these, got: [3]. "),
-        ("Linear(*(3,))", "expected a number, a string, True, False, None or a tuple of these, got: *(3,). "),
+        (
+            "Linear(units)",
+            "expected a number, a string, True, False, None or a tuple of these, got: units. ",
+        ),
+        (
+            "Linear(f'{x}')",
+            "expected a number, a string, True, False, None or a tuple of these, got: f'{x}'. ",
+        ),
+        (
+            "Linear(b'3')",
+            "expected a number, a string, True, False, None or a tuple of these, got: b'3'. ",
+        ),
+        (
+            "Linear(3j)",
+            "expected a number, a string, True, False, None or a tuple of these, got: 3j. ",
+        ),
+        (
+            "Linear(...)",
+            "expected a number, a string, True, False, None or a tuple of these, got: .... ",
+        ),
+        (
+            "Linear([3])",
+            "expected a number, a string, True, False, None or a tuple of these, got: [3]. ",
+        ),
+        (
+            "Linear(*(3,))",
+            "expected a number, a string, True, False, None or a tuple of these, got: *(3,). ",
+        ),
         ("Linear(-3)", "Linear: out_features must be a whole number from 1 to 1,000,000, got -3."),
-        ("Linear(1e999)", "Linear: out_features must be a whole number from 1 to 1,000,000, got inf."),
-        ("Linear(ReLU())", "Linear: out_features must be a whole number from 1 to 1,000,000, got ReLU()."),
+        (
+            "Linear(1e999)",
+            "Linear: out_features must be a whole number from 1 to 1,000,000, got inf.",
+        ),
+        (
+            "Linear(ReLU())",
+            "Linear: out_features must be a whole number from 1 to 1,000,000, got ReLU().",
+        ),
         (
             "ReLU(), Linear(3 4)",
-            "the layers are not valid Python: invalid syntax. Perhaps you forgot a comma?, at: 3 4). ",
+            (
+                "the layers are not valid Python: invalid syntax. Perhaps you forgot a comma?, at:"
+                " 3 4). "
+            ),
         ),
         ("x = ReLU()", "the layers are not valid Python: "),
         ("ReLU(", f"the layers are not valid Python: '(' was never closed. {EXAMPLE}"),
         ("ReLU());import os;(", "the layers are not valid Python: "),
         ("lambda: ReLU()", f"expected a layer, got: lambda: ReLU(). {EXAMPLE}"),
-        ("[ReLU() for _ in range(9)]", f"expected a layer, got: [ReLU() for _ in range(9)]. {EXAMPLE}"),
+        (
+            "[ReLU() for _ in range(9)]",
+            f"expected a layer, got: [ReLU() for _ in range(9)]. {EXAMPLE}",
+        ),
         ("Net(layers=3)", "'Net' is not a layer. Choose from: "),
         ("ReLU(\ud800)", f"the layers contain an invalid character. {EXAMPLE}"),
     ],
@@ -121,14 +179,22 @@ def test_hostile_text_is_rejected(text: str):
 
 
 def test_nothing_is_run(capsys: pytest.CaptureFixture[str]):
-    for text in ("print(1)", "ReLU(print(1))", "Linear(print(1))", "Residual(ReLU(), shortcut=print(1))"):
+    for text in (
+        "print(1)",
+        "ReLU(print(1))",
+        "Linear(print(1))",
+        "Residual(ReLU(), shortcut=print(1))",
+    ):
         with pytest.raises(NetError):
             parse_net(text)
     assert capsys.readouterr().out == ""
 
 
 PUNCTUATION = "()[]{},=*-.:'\"\\\n#; 0123456789\0\ud800é"
-WORDS = "Net( ReLU() Conv2d(8,3) Linear( Residual( shortcut= None True lambda for f'{x}' 1e9 padding='same' **"
+WORDS = (
+    "Net( ReLU() Conv2d(8,3) Linear( Residual( shortcut= None True lambda for f'{x}' 1e9"
+    " padding='same' **"
+)
 fragments = st.sampled_from([*PUNCTUATION, *WORDS.split()])
 
 
@@ -145,4 +211,7 @@ def test_any_text_makes_a_net_or_a_rejection(text: str):
 def test_a_long_text_is_rejected_before_it_is_read():
     with pytest.raises(NetError) as rejection:
         parse_net("ReLU()," * 3_000)
-    assert str(rejection.value) == "the layers must be at most 20,000 characters, got 21,000. Use a file."
+    assert (
+        str(rejection.value)
+        == "the layers must be at most 20,000 characters, got 21,000. Use a file."
+    )

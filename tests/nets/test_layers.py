@@ -119,7 +119,9 @@ class TestSamePadding:
         # Keras: Conv2D(1, 3, strides=2, padding="same") on 4x4 pads nothing at the top and left.
         module = Conv2d(1, 3, stride=2, padding="same").module((1, 4, 4))
         images = torch.randn(2, 1, 4, 4)
-        by_hand = functional.conv2d(functional.pad(images, (0, 1, 0, 1)), module.weight, module.bias, stride=2)
+        by_hand = functional.conv2d(
+            functional.pad(images, (0, 1, 0, 1)), module.weight, module.bias, stride=2
+        )
         torch.testing.assert_close(module(images), by_hand)
 
     @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -131,7 +133,10 @@ class TestSamePadding:
         torch.testing.assert_close(module(images), by_torch)
 
     def test_weights_have_the_names_of_a_plain_convolution(self):
-        assert list(Conv2d(5, 3, stride=2, padding="same").module((3, 8, 8)).state_dict()) == ["weight", "bias"]
+        assert list(Conv2d(5, 3, stride=2, padding="same").module((3, 8, 8)).state_dict()) == [
+            "weight",
+            "bias",
+        ]
 
 
 class TestReceptiveField:
@@ -140,9 +145,18 @@ class TestReceptiveField:
         [
             Net(Conv2d(2, 3), Conv2d(2, 3)),
             Net(Conv2d(2, 3), MaxPool2d(2), Conv2d(2, 3)),
-            Net(Conv2d(2, (5, 3), stride=(2, 1)), AvgPool2d((2, 3), stride=1), Conv2d(2, 2, dilation=3)),
-            Net(Whiten(2), ReLU(), Conv2d(4, 3, padding="same"), BatchNorm(), AvgPool2d(3, stride=2)),
-            Net(Residual(Conv2d(3, 3, padding="same"), ReLU(), Conv2d(3, 3, padding="same")), AvgPool2d(2)),
+            Net(
+                Conv2d(2, (5, 3), stride=(2, 1)),
+                AvgPool2d((2, 3), stride=1),
+                Conv2d(2, 2, dilation=3),
+            ),
+            Net(
+                Whiten(2), ReLU(), Conv2d(4, 3, padding="same"), BatchNorm(), AvgPool2d(3, stride=2)
+            ),
+            Net(
+                Residual(Conv2d(3, 3, padding="same"), ReLU(), Conv2d(3, 3, padding="same")),
+                AvgPool2d(2),
+            ),
             Net(
                 Conv2d(2, 3),
                 Residual(Conv2d(4, 3, stride=2, padding=1), shortcut=(Conv2d(4, 1, stride=2),)),
@@ -157,7 +171,9 @@ class TestReceptiveField:
         smooth = net
         for layer in net:
             if isinstance(layer, MaxPool2d):
-                smooth = smooth.replace(layer, AvgPool2d(layer.kernel_size, layer.stride, layer.padding))
+                smooth = smooth.replace(
+                    layer, AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+                )
         module = smooth.module(shape).eval()
         for parameter in module.parameters():
             parameter.data = parameter.data.abs() + 0.1
@@ -166,9 +182,13 @@ class TestReceptiveField:
         row, column = out.shape[2] // 2, out.shape[3] // 2
 
         def seen(row: int, column: int) -> tuple[range, range]:
-            (gradient,) = torch.autograd.grad(out[0, :, row, column].sum(), images, retain_graph=True)
+            (gradient,) = torch.autograd.grad(
+                out[0, :, row, column].sum(), images, retain_graph=True
+            )
             _, _, rows, columns = gradient.nonzero(as_tuple=True)
-            return range(int(rows.min()), int(rows.max()) + 1), range(int(columns.min()), int(columns.max()) + 1)
+            return range(int(rows.min()), int(rows.max()) + 1), range(
+                int(columns.min()), int(columns.max()) + 1
+            )
 
         rows, columns = seen(row, column)
         next_rows, next_columns = seen(row + 1, column + 1)

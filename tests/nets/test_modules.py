@@ -20,7 +20,9 @@ def correlated_images(count: int = 150, size_px: int = 10) -> torch.Tensor:
 
 def patches_of(images: torch.Tensor, height: int, width: int) -> np.ndarray:
     """Every patch as a row, by numpy alone."""
-    windows = np.lib.stride_tricks.sliding_window_view(images.double().numpy(), (height, width), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(
+        images.double().numpy(), (height, width), axis=(2, 3)
+    )
     return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1] * height * width)
 
 
@@ -31,8 +33,16 @@ class TestWhitening:
         module = Whitening(3, kernel_size)
         module.fit(images)
         half = module.out_channels // 2
-        out = module.double()(images.double()).detach()[:, :half].movedim(1, 0).reshape(half, -1).numpy()
-        eigenvalues = np.linalg.eigvalsh(np.cov(patches_of(images, *kernel_size).T, bias=True))[::-1]
+        out = (
+            module.double()(images.double())
+            .detach()[:, :half]
+            .movedim(1, 0)
+            .reshape(half, -1)
+            .numpy()
+        )
+        eigenvalues = np.linalg.eigvalsh(np.cov(patches_of(images, *kernel_size).T, bias=True))[
+            ::-1
+        ]
         # The constant that guards against division by zero takes a little of the variance.
         expected = np.diag(eigenvalues / (eigenvalues + 5e-4))
         np.testing.assert_allclose(np.cov(out, bias=True), expected, atol=1e-4)
@@ -42,7 +52,9 @@ class TestWhitening:
         images = correlated_images(100)
         module = Whitening(3, kernel_size)
         module.fit(images)
-        eigenvalues, eigenvectors = np.linalg.eigh(np.cov(patches_of(images, *kernel_size).T, bias=True))
+        eigenvalues, eigenvectors = np.linalg.eigh(
+            np.cov(patches_of(images, *kernel_size).T, bias=True)
+        )
         expected = eigenvectors[:, ::-1].T / np.sqrt(eigenvalues[::-1, None] + 5e-4)
         filters = module.weight.detach().reshape(len(expected) * 2, -1).numpy()
         signs = np.sign((filters[: len(expected)] * expected).sum(1, keepdims=True))
@@ -82,7 +94,9 @@ def test_whitening_survives_images_of_one_color():
 def test_training_leaves_the_filters_and_moves_the_bias():
     module = Net(Whiten(), ReLU()).module((3, 8, 8))
     before = {name: weight.clone() for name, weight in module.state_dict().items()}
-    optimizer = torch.optim.SGD([weight for weight in module.parameters() if weight.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [weight for weight in module.parameters() if weight.requires_grad], lr=0.1
+    )
     module(torch.randn(4, 3, 8, 8)).sum().backward()
     optimizer.step()
     assert torch.equal(module[0].weight, before["0.weight"])
@@ -96,15 +110,20 @@ def test_residual_adds_what_came_in():
 
 
 def test_residual_adds_what_the_shortcut_makes():
-    module = Residual(Conv2d(5, 3, stride=2, padding="same"), ReLU(), shortcut=(Conv2d(5, 1, stride=2),)).module(
-        (3, 8, 8)
-    )
+    module = Residual(
+        Conv2d(5, 3, stride=2, padding="same"), ReLU(), shortcut=(Conv2d(5, 1, stride=2),)
+    ).module((3, 8, 8))
     images = torch.randn(2, 3, 8, 8)
     weights = module.state_dict()
     body = nn.functional.conv2d(
-        nn.functional.pad(images, (0, 1, 0, 1)), weights["body.0.weight"], weights["body.0.bias"], stride=2
+        nn.functional.pad(images, (0, 1, 0, 1)),
+        weights["body.0.weight"],
+        weights["body.0.bias"],
+        stride=2,
     )
-    shortcut = nn.functional.conv2d(images, weights["shortcut.0.weight"], weights["shortcut.0.bias"], stride=2)
+    shortcut = nn.functional.conv2d(
+        images, weights["shortcut.0.weight"], weights["shortcut.0.bias"], stride=2
+    )
     torch.testing.assert_close(module(images), body.clamp(min=0) + shortcut)
 
 
@@ -139,8 +158,12 @@ def test_same_padding_is_that_of_tensorflow_at_every_size(kernel_size):
 @pytest.mark.parametrize("is_same", [True, False])
 def test_depthwise_gradients_in_bf16_are_those_in_fp32_up_to_rounding(is_same, kernel_size, stride):
     torch.manual_seed(0)
-    layer = (SameConv2d if is_same else DepthwiseConv2d)(6, 6, kernel_size, stride, 0 if is_same else 2, groups=6)
-    images = torch.randn(3, 6, 13, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
+    layer = (SameConv2d if is_same else DepthwiseConv2d)(
+        6, 6, kernel_size, stride, 0 if is_same else 2, groups=6
+    )
+    images = (
+        torch.randn(3, 6, 13, 10).contiguous(memory_format=torch.channels_last).requires_grad_()
+    )
     found = []
     for autocasts in (True, False):
         with torch.autocast("cpu", torch.bfloat16, enabled=autocasts):

@@ -44,7 +44,11 @@ CNN = Net(
     *(Conv2d(64, 3, stride=2, padding=1), BatchNorm(), LeakyReLU()),
     *(Flatten(), Linear(128), BatchNorm(), LeakyReLU(), Dropout(0.5), Output()),
 )
-DEEP = Net(Conv2d(8, 3), Residual(BatchNorm(), Residual(ReLU(), BatchNorm()), shortcut=(BatchNorm(),)), ReLU())
+DEEP = Net(
+    Conv2d(8, 3),
+    Residual(BatchNorm(), Residual(ReLU(), BatchNorm()), shortcut=(BatchNorm(),)),
+    ReLU(),
+)
 
 
 class TestRandomNets:
@@ -57,21 +61,29 @@ class TestRandomNets:
         counter = FlopCounterMode(display=False)
         received: list[Shape] = []
         for child in module:
-            child.register_forward_pre_hook(lambda _, inputs: received.append(tuple(inputs[0].shape[1:])))
+            child.register_forward_pre_hook(
+                lambda _, inputs: received.append(tuple(inputs[0].shape[1:]))
+            )
         with counter, torch.no_grad():
             logits = module(torch.zeros(1, *shape))
         assert logits.shape == (1, 5)
         assert tuple(received) == net.shapes(shape)[:-1]
         assert net.multiply_adds(shape) == counter.get_total_flops() // 2
-        assert net.parameter_count(shape) == sum(parameter.numel() for parameter in module.parameters())
+        assert net.parameter_count(shape) == sum(
+            parameter.numel() for parameter in module.parameters()
+        )
 
     @settings(deadline=None, max_examples=25)
     @given(net=nets())
     def test_can_be_trained(self, net: Net):
         shape: Shape = (3, 16, 13)
         module = net.check(shape, 5).module(shape)
-        torch.nn.functional.cross_entropy(module(torch.randn(4, *shape)), torch.arange(4)).backward()
-        assert all(weight.grad is not None for weight in module.parameters() if weight.requires_grad)
+        torch.nn.functional.cross_entropy(
+            module(torch.randn(4, *shape)), torch.arange(4)
+        ).backward()
+        assert all(
+            weight.grad is not None for weight in module.parameters() if weight.requires_grad
+        )
 
     @settings(deadline=None)
     @given(net=nets())
@@ -122,8 +134,8 @@ class TestNetAsAValue:
             Dropout(0.2),
             Output(),
         )
-        assert repr(net) == (
-            "Net(Conv2d(32, 3, stride=2, padding='same'), "
+        assert (
+            repr(net) == "Net(Conv2d(32, 3, stride=2, padding='same'), "
             "Residual(ReLU(), shortcut=(Conv2d(32, 1, bias=False),)), Dropout(p=0.2), Output())"
         )
 
@@ -134,16 +146,23 @@ class TestNetAsAValue:
     @pytest.mark.parametrize(
         ("layers", "message"),
         [
-            ((ReLU,), "Net: layer 1 is the class ReLU, not a layer. Write ReLU(...) with its arguments."),
+            (
+                (ReLU,),
+                "Net: layer 1 is the class ReLU, not a layer. Write ReLU(...) with its arguments.",
+            ),
             (
                 (Flatten(), "Linear"),
-                "Net: layer 2 must be a layer such as ReLU(), got 'Linear'. Pass the layers as separate arguments, as "
-                "in Net(Flatten(), Output()).",
+                (
+                    "Net: layer 2 must be a layer such as ReLU(), got 'Linear'. Pass the layers as"
+                    " separate arguments, as in Net(Flatten(), Output())."
+                ),
             ),
             (
                 ([Flatten()],),
-                "Net: layer 1 must be a layer such as ReLU(), got [Flatten()]. Pass the layers as separate arguments, "
-                "as in Net(Flatten(), Output()).",
+                (
+                    "Net: layer 1 must be a layer such as ReLU(), got [Flatten()]. Pass the layers"
+                    " as separate arguments, as in Net(Flatten(), Output())."
+                ),
             ),
         ],
     )
@@ -178,23 +197,31 @@ class TestCheck:
         [
             (
                 Net(Conv2d(64, 3), ReLU(), MaxPool2d(2), Linear(200), Output()),
-                "layer 4 of 5, Linear(200): expected a vector (F,), got (64, 3, 3). "
-                "Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "layer 4 of 5, Linear(200): expected a vector (F,), got (64, 3, 3). "
+                    "Put Flatten() or GlobalAvgPool() before it."
+                ),
             ),
             (
                 Net(ReLU(), Residual(Conv2d(8, 3, padding="same"), Linear(3)), Flatten(), Output()),
-                "layer 2 of 4, in Residual, layer 2 of 2, Linear(3): expected a vector (F,), got (8, 8, 8). "
-                "Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "layer 2 of 4, in Residual, layer 2 of 2, Linear(3): expected a vector (F,),"
+                    " got (8, 8, 8). Put Flatten() or GlobalAvgPool() before it."
+                ),
             ),
             (
                 Net(Flatten(), Output(), Softmax()),
-                "layer 3 of 3, Softmax(): the net must output logits, because the loss computes probabilities from "
-                "them. Remove Softmax().",
+                (
+                    "layer 3 of 3, Softmax(): the net must output logits, because the loss computes"
+                    " probabilities from them. Remove Softmax()."
+                ),
             ),
             (
                 Net(Flatten(), Linear(10), Sigmoid()),
-                "layer 3 of 3, Sigmoid(): the net must output logits, because the loss computes probabilities from "
-                "them. Remove Sigmoid().",
+                (
+                    "layer 3 of 3, Sigmoid(): the net must output logits, because the loss computes"
+                    " probabilities from them. Remove Sigmoid()."
+                ),
             ),
             (
                 Net(ReLU(), Whiten(2), Flatten(), Output()),
@@ -206,15 +233,24 @@ class TestCheck:
             ),
             (
                 Net(Conv2d(10, 3)),
-                "the net must end with the 10 outputs of the task, got (10, 6, 6). End it with Flatten(), Output().",
+                (
+                    "the net must end with the 10 outputs of the task, got (10, 6, 6). End it with"
+                    " Flatten(), Output()."
+                ),
             ),
             (
                 Net(Flatten(), Linear(100)),
-                "the net must end with the 10 outputs of the task, got (100,). End it with Output().",
+                (
+                    "the net must end with the 10 outputs of the task, got (100,). End it with"
+                    " Output()."
+                ),
             ),
             (
                 Net(),
-                "the net must end with the 10 outputs of the task, got (3, 8, 8). End it with Flatten(), Output().",
+                (
+                    "the net must end with the 10 outputs of the task, got (3, 8, 8). End it with"
+                    " Flatten(), Output()."
+                ),
             ),
         ],
         ids=repr,
@@ -228,26 +264,39 @@ class TestCheck:
     def test_numbers_are_predicted_without_bounds(self, last: Layer):
         with pytest.raises(NetError) as rejection:
             Net(Flatten(), Output(), last).check((3, 8, 8), 2, predicts_numbers=True)
-        assert str(rejection.value) == (
-            f"layer 3 of 3, {last}: the net must output unbounded numbers, because targets are standardized. "
-            f"Remove {last}."
+        assert (
+            str(rejection.value)
+            == f"layer 3 of 3, {last}: the net must output unbounded numbers, because targets are"
+            f" standardized. Remove {last}."
         )
 
     @pytest.mark.parametrize("shape", [(), (3, 32), (3, 0, 32), (1, 3, 32, 32), (-1,)])
     def test_rejects_what_is_no_image_and_no_vector(self, shape: Shape):
         with pytest.raises(NetError) as rejection:
             MLP.check(shape, 10)
-        assert str(rejection.value) == f"in_shape must be (C, H, W) or (F,), each size at least 1, got {shape}."
+        assert (
+            str(rejection.value)
+            == f"in_shape must be (C, H, W) or (F,), each size at least 1, got {shape}."
+        )
 
-    @pytest.mark.parametrize("ask", [Net.out_shape, Net.parameter_count, Net.multiply_adds, Net.fields, Net.module])
+    @pytest.mark.parametrize(
+        "ask", [Net.out_shape, Net.parameter_count, Net.multiply_adds, Net.fields, Net.module]
+    )
     def test_every_question_is_rejected_for_a_shape_that_does_not_fit(self, ask):
-        with pytest.raises(NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"):
+        with pytest.raises(
+            NetError,
+            match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)",
+        ):
             ask(Net(Linear(10)), (3, 8, 8))
 
 
 class TestWithout:
     def test_drops_every_layer_of_a_kind_also_inside_residual(self):
-        net = Net(Conv2d(8, 3), BatchNorm(), Residual(BatchNorm(), ReLU(), shortcut=(BatchNorm(momentum=0.5),)))
+        net = Net(
+            Conv2d(8, 3),
+            BatchNorm(),
+            Residual(BatchNorm(), ReLU(), shortcut=(BatchNorm(momentum=0.5),)),
+        )
         assert net.without(BatchNorm) == Net(Conv2d(8, 3), Residual(ReLU()))
 
     def test_drops_residuals_whole(self):
@@ -264,7 +313,9 @@ class TestWithout:
 class TestReplace:
     def test_a_kind(self):
         net = Net(LeakyReLU(0.1), Residual(LeakyReLU(0.2), shortcut=(LeakyReLU(),)), Flatten())
-        assert net.replace(LeakyReLU, GELU()) == Net(GELU(), Residual(GELU(), shortcut=(GELU(),)), Flatten())
+        assert net.replace(LeakyReLU, GELU()) == Net(
+            GELU(), Residual(GELU(), shortcut=(GELU(),)), Flatten()
+        )
 
     def test_an_equal_layer(self):
         net = Net(LeakyReLU(0.1), Residual(LeakyReLU(0.2)), LeakyReLU(0.2))
@@ -280,9 +331,10 @@ class TestReplace:
     def test_rejects_what_is_not_there(self, old, name: str):
         with pytest.raises(NetError) as rejection:
             MLP.replace(old, GELU())
-        assert str(rejection.value) == (
-            f"replace: the net has no {name}: Net(Flatten(), Linear(100), ReLU(), Output()). Give a layer that it "
-            "contains."
+        assert (
+            str(rejection.value)
+            == f"replace: the net has no {name}: Net(Flatten(), Linear(100), ReLU(), Output())."
+            " Give a layer that it contains."
         )
 
 
@@ -291,7 +343,8 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["layer", "layers", "shortcut", "kernel_size", "p", "bias", "units"]) | st.text(max_size=8),
+            st.sampled_from(["layer", "layers", "shortcut", "kernel_size", "p", "bias", "units"])
+            | st.text(max_size=8),
             inner | st.sampled_from(["Conv2d", "Residual", "Dropout", "Linear", "Output", "ReLU"]),
             max_size=4,
         )
@@ -337,26 +390,39 @@ class TestJson:
             ({"layers": 3}, "a net in JSON must be {\"layers\": [...]}, got {'layers': 3}."),
             ({"layers": [3]}, 'a layer in JSON must be {"layer": name, ...}, got 3.'),
             ({"layers": [{"layer": "ReLu"}]}, "'ReLu' is not a layer. Did you mean ReLU?"),
-            ({"layers": [{"layer": 1}]}, "a layer in JSON must be {\"layer\": name, ...}, got {'layer': 1}."),
+            (
+                {"layers": [{"layer": 1}]},
+                "a layer in JSON must be {\"layer\": name, ...}, got {'layer': 1}.",
+            ),
             (
                 {"layers": [{"layer": "Dropout", "q": 0.5}]},
                 "Dropout: unknown argument 'q'. Choose from: p.",
             ),
-            ({"layers": [{"layer": "ReLU", "p": 0.5}]}, "ReLU: unknown argument 'p'. It accepts no arguments."),
+            (
+                {"layers": [{"layer": "ReLU", "p": 0.5}]},
+                "ReLU: unknown argument 'p'. It accepts no arguments.",
+            ),
             (
                 {"layers": [{"layer": "Linear"}]},
-                "Linear: missing a required argument: 'out_features'. Its arguments are: out_features, and by "
-                "keyword bias.",
+                (
+                    "Linear: missing a required argument: 'out_features'. Its arguments are:"
+                    " out_features, and by keyword bias."
+                ),
             ),
             (
                 {"layers": [{"layer": "Linear", "out_features": "10"}]},
                 "Linear: out_features must be a whole number from 1 to 1,000,000, got '10'.",
             ),
-            ({"layers": [{"layer": "Residual", "layers": 3}]}, "Residual: layers must be a list, got 3."),
+            (
+                {"layers": [{"layer": "Residual", "layers": 3}]},
+                "Residual: layers must be a list, got 3.",
+            ),
             (
                 {"layers": [{"layer": "Residual", "layers": [3]}]},
-                "Residual: layer 1 must be a layer such as ReLU(), got 3. Pass the layers as separate arguments, as "
-                "in Net(Flatten(), Output()).",
+                (
+                    "Residual: layer 1 must be a layer such as ReLU(), got 3. Pass the layers as"
+                    " separate arguments, as in Net(Flatten(), Output())."
+                ),
             ),
         ],
         ids=repr,

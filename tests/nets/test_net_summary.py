@@ -107,7 +107,9 @@ def test_json_holds_every_figure():
 
 
 def test_rejects_a_net_that_cannot_be_trained():
-    with pytest.raises(NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"):
+    with pytest.raises(
+        NetError, match=r"^layer 1 of 1, Linear\(10\): expected a vector \(F,\), got \(3, 8, 8\)"
+    ):
         summarize(Net(Linear(10)), (3, 8, 8), 10)
 
 
@@ -141,8 +143,14 @@ def test_a_net_is_summarized_for_images_and_data_sets():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((NET, np.zeros((4, 8, 8))), "images must be Images, a Dataset, or a shape such as (3, 32, 32), got ndarray."),
-        ((NET, None, 10), "images must be Images, a Dataset, or a shape such as (3, 32, 32), got NoneType."),
+        (
+            (NET, np.zeros((4, 8, 8))),
+            "images must be Images, a Dataset, or a shape such as (3, 32, 32), got ndarray.",
+        ),
+        (
+            (NET, None, 10),
+            "images must be Images, a Dataset, or a shape such as (3, 32, 32), got NoneType.",
+        ),
         (
             (NET, (1, 8, 8)),
             "a shape needs the number of outputs, as in summarize(net, (1, 8, 8), 10), got None.",

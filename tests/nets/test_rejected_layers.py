@@ -33,32 +33,41 @@ class TestRejectedShapes:
             (
                 Linear(200),
                 (64, 8, 8),
-                "Linear(200): expected a vector (F,), got (64, 8, 8). Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "Linear(200): expected a vector (F,), got (64, 8, 8). Put Flatten() or"
+                    " GlobalAvgPool() before it."
+                ),
             ),
             (
                 Output(10),
                 (64, 8, 8),
-                "Output(units=10): expected a vector (F,), got (64, 8, 8). Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "Output(units=10): expected a vector (F,), got (64, 8, 8). Put Flatten() or"
+                    " GlobalAvgPool() before it."
+                ),
             ),
             (
                 Conv2d(32, 3),
                 (128,),
                 (
-                    "Conv2d(32, 3): expected an image (C, H, W), got (128,). Move it before Flatten() or "
-                    "GlobalAvgPool()."
+                    "Conv2d(32, 3): expected an image (C, H, W), got (128,). Move it before"
+                    " Flatten() or GlobalAvgPool()."
                 ),
             ),
             (
                 MaxPool2d(2),
                 (128,),
-                "MaxPool2d(2): expected an image (C, H, W), got (128,). Move it before Flatten() or GlobalAvgPool().",
+                (
+                    "MaxPool2d(2): expected an image (C, H, W), got (128,). Move it before"
+                    " Flatten() or GlobalAvgPool()."
+                ),
             ),
             (
                 GlobalAvgPool(),
                 (128,),
                 (
-                    "GlobalAvgPool(): expected an image (C, H, W), got (128,). Move it before Flatten() or "
-                    "GlobalAvgPool()."
+                    "GlobalAvgPool(): expected an image (C, H, W), got (128,). Move it before"
+                    " Flatten() or GlobalAvgPool()."
                 ),
             ),
             (
@@ -69,78 +78,105 @@ class TestRejectedShapes:
             (
                 Conv2d(32, 5, padding=1),
                 (64, 2, 8),
-                "Conv2d(32, 5, padding=1): its window of 5×5 px is larger than the image of 4×10 px (with padding). "
-                "Use a smaller window, or padding='same'.",
+                (
+                    "Conv2d(32, 5, padding=1): its window of 5×5 px is larger than the image of"
+                    " 4×10 px (with padding). Use a smaller window, or padding='same'."
+                ),
             ),
             (
                 MaxPool2d(4),
                 (64, 3, 3),
-                "MaxPool2d(4): its window of 4×4 px is larger than the image of 3×3 px (with padding). Use a smaller "
-                "window, or leave the pool out.",
+                (
+                    "MaxPool2d(4): its window of 4×4 px is larger than the image of 3×3 px (with"
+                    " padding). Use a smaller window, or leave the pool out."
+                ),
             ),
             (
                 Whiten(3),
                 (3, 2, 2),
-                "Whiten(kernel_size=3): its window of 3×3 px is larger than the image of 2×2 px (with padding). Use a "
-                "smaller window.",
+                (
+                    "Whiten(kernel_size=3): its window of 3×3 px is larger than the image of 2×2 px"
+                    " (with padding). Use a smaller window."
+                ),
             ),
             (
                 Conv2d(8, 3, groups=3),
                 (4, 8, 8),
-                "Conv2d(8, 3, groups=3): groups must divide the input and output channels, got groups=3 for 4 and 8. "
-                "Choose from: 1, 2, 4.",
+                (
+                    "Conv2d(8, 3, groups=3): groups must divide the input and output channels, got"
+                    " groups=3 for 4 and 8. Choose from: 1, 2, 4."
+                ),
             ),
             (
                 Residual(Conv2d(64, 3, stride=2, padding="same"), ReLU()),
                 (32, 15, 16),
-                "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its shortcut, (32, 15, 16). "
-                "Add shortcut=(Conv2d(64, 1, stride=2),).",
+                (
+                    "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its"
+                    " shortcut, (32, 15, 16). Add shortcut=(Conv2d(64, 1, stride=2),)."
+                ),
             ),
             (
                 Residual(Conv2d(64, 3, padding="same")),
                 (32, 8, 8),
-                "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its shortcut, (32, 8, 8). Add "
-                "shortcut=(Conv2d(64, 1),).",
+                (
+                    "Residual: cannot add the outputs of its layers, (64, 8, 8), and of its"
+                    " shortcut, (32, 8, 8). Add shortcut=(Conv2d(64, 1),)."
+                ),
             ),
             (
                 Residual(Conv2d(32, 3)),
                 (32, 8, 8),
-                "Residual: cannot add the outputs of its layers, (32, 6, 6), and of its shortcut, (32, 8, 8). Keep "
-                "the size in the block with padding='same'.",
+                (
+                    "Residual: cannot add the outputs of its layers, (32, 6, 6), and of its"
+                    " shortcut, (32, 8, 8). Keep the size in the block with padding='same'."
+                ),
             ),
             (
                 Residual(Linear(9)),
                 (4,),
-                "Residual: cannot add the outputs of its layers, (9,), and of its shortcut, (4,). Add "
-                "shortcut=(Linear(9),).",
+                (
+                    "Residual: cannot add the outputs of its layers, (9,), and of its shortcut,"
+                    " (4,). Add shortcut=(Linear(9),)."
+                ),
             ),
             (
                 Residual(Flatten()),
                 (3, 2, 2),
-                "Residual: cannot add the outputs of its layers, (12,), and of its shortcut, (3, 2, 2). Make both "
-                "an image or both a vector.",
+                (
+                    "Residual: cannot add the outputs of its layers, (12,), and of its shortcut,"
+                    " (3, 2, 2). Make both an image or both a vector."
+                ),
             ),
             (
                 Residual(ReLU(), Linear(4)),
                 (3, 2, 2),
-                "in Residual, layer 2 of 2, Linear(4): expected a vector (F,), got (3, 2, 2). "
-                "Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "in Residual, layer 2 of 2, Linear(4): expected a vector (F,), got (3, 2, 2). "
+                    "Put Flatten() or GlobalAvgPool() before it."
+                ),
             ),
             (
                 Residual(ReLU(), shortcut=(Linear(4),)),
                 (3, 2, 2),
-                "in Residual's shortcut, layer 1 of 1, Linear(4): expected a vector (F,), got (3, 2, 2). "
-                "Put Flatten() or GlobalAvgPool() before it.",
+                (
+                    "in Residual's shortcut, layer 1 of 1, Linear(4): expected a vector (F,), got"
+                    " (3, 2, 2). Put Flatten() or GlobalAvgPool() before it."
+                ),
             ),
             (
                 Output(),
                 (12,),
-                "Output(): the number of outputs is not known yet. Call net.with_outputs(10) for 10.",
+                (
+                    "Output(): the number of outputs is not known yet. Call net.with_outputs(10)"
+                    " for 10."
+                ),
             ),
         ],
         ids=repr,
     )
-    def test_says_what_was_expected_what_came_and_what_helps(self, layer: Layer, shape: Shape, message: str):
+    def test_says_what_was_expected_what_came_and_what_helps(
+        self, layer: Layer, shape: Shape, message: str
+    ):
         with pytest.raises(NetError) as rejection:
             layer.out_shape(shape)
         assert str(rejection.value) == message
@@ -148,13 +184,23 @@ class TestRejectedShapes:
     @pytest.mark.parametrize(
         ("layer", "shape", "shortcut"),
         [
-            (Residual(Conv2d(64, 3, stride=2, padding="same")), (32, 15, 16), (Conv2d(64, 1, stride=2),)),
-            (Residual(Conv2d(64, 3, stride=(3, 1), padding="same")), (32, 15, 16), (Conv2d(64, 1, stride=(3, 1)),)),
+            (
+                Residual(Conv2d(64, 3, stride=2, padding="same")),
+                (32, 15, 16),
+                (Conv2d(64, 1, stride=2),),
+            ),
+            (
+                Residual(Conv2d(64, 3, stride=(3, 1), padding="same")),
+                (32, 15, 16),
+                (Conv2d(64, 1, stride=(3, 1)),),
+            ),
             (Residual(Linear(9)), (4,), (Linear(9),)),
         ],
         ids=repr,
     )
-    def test_the_shortcut_that_is_advised_helps(self, layer: Residual, shape: Shape, shortcut: tuple[Layer, ...]):
+    def test_the_shortcut_that_is_advised_helps(
+        self, layer: Residual, shape: Shape, shortcut: tuple[Layer, ...]
+    ):
         with pytest.raises(NetError) as rejection:
             layer.out_shape(shape)
         assert f"shortcut={shortcut!r}" in str(rejection.value)
@@ -181,29 +227,44 @@ class TestRejectedArguments:
             (lambda: Linear(10, bias=None), "Linear: bias must be True or False, got None."),
             (
                 lambda: Conv2d(8, 0),
-                "Conv2d: kernel_size must be a whole number from 1 to 1,000,000 or two, (height, width), got 0.",
+                (
+                    "Conv2d: kernel_size must be a whole number from 1 to 1,000,000 or two,"
+                    " (height, width), got 0."
+                ),
             ),
             (
                 lambda: Conv2d(8, (3, 3, 3)),
-                "Conv2d: kernel_size must be a whole number from 1 to 1,000,000 or two, (height, width), "
-                "got (3, 3, 3).",
+                (
+                    "Conv2d: kernel_size must be a whole number from 1 to 1,000,000 or two,"
+                    " (height, width), got (3, 3, 3)."
+                ),
             ),
             (
                 lambda: Conv2d(8, 3, stride=1.5),
-                "Conv2d: stride must be a whole number from 1 to 1,000,000 or two, (height, width), got 1.5.",
+                (
+                    "Conv2d: stride must be a whole number from 1 to 1,000,000 or two, (height,"
+                    " width), got 1.5."
+                ),
             ),
             (
                 lambda: Conv2d(8, 3, padding="smae"),
-                "Conv2d: padding must be 'valid', 'same', a whole number from 0 to 1,000,000 or two, "
-                "(height, width), got 'smae'. Did you mean same?",
+                (
+                    "Conv2d: padding must be 'valid', 'same', a whole number from 0 to 1,000,000 or"
+                    " two, (height, width), got 'smae'. Did you mean same?"
+                ),
             ),
             (
                 lambda: Conv2d(8, 3, padding=-1),
-                "Conv2d: padding must be 'valid', 'same', a whole number from 0 to 1,000,000 or two, "
-                "(height, width), got -1.",
+                (
+                    "Conv2d: padding must be 'valid', 'same', a whole number from 0 to 1,000,000 or"
+                    " two, (height, width), got -1."
+                ),
             ),
             (lambda: Dropout(1.0), "Dropout: p must be a number from 0 to below 1, got 1.0."),
-            (lambda: Dropout(float("nan")), "Dropout: p must be a number from 0 to below 1, got nan."),
+            (
+                lambda: Dropout(float("nan")),
+                "Dropout: p must be a number from 0 to below 1, got nan.",
+            ),
             (lambda: Dropout("a"), "Dropout: p must be a number from 0 to below 1, got 'a'."),
             (
                 lambda: BatchNorm(momentum=1.5),
@@ -216,7 +277,10 @@ class TestRejectedArguments:
             ),
             (
                 lambda: MaxPool2d(2, 0),
-                "MaxPool2d: stride must be a whole number from 1 to 1,000,000 or two, (height, width), got 0.",
+                (
+                    "MaxPool2d: stride must be a whole number from 1 to 1,000,000 or two, (height,"
+                    " width), got 0."
+                ),
             ),
             (
                 lambda: AvgPool2d(3, padding=2),
@@ -229,16 +293,24 @@ class TestRejectedArguments:
             (lambda: Residual(), "Residual: expected at least one layer, got none."),
             (
                 lambda: Residual(ReLU(), shortcut=Tanh()),
-                "Residual: shortcut must be a tuple of layers such as (Conv2d(64, 1),), got Tanh().",
+                (
+                    "Residual: shortcut must be a tuple of layers such as (Conv2d(64, 1),), got"
+                    " Tanh()."
+                ),
             ),
             (
                 lambda: Residual(ReLU),
-                "Residual: layer 1 is the class ReLU, not a layer. Write ReLU(...) with its arguments.",
+                (
+                    "Residual: layer 1 is the class ReLU, not a layer. Write ReLU(...) with its"
+                    " arguments."
+                ),
             ),
             (
                 lambda: Residual(ReLU(), shortcut=(3,)),
-                "Residual's shortcut: layer 1 must be a layer such as ReLU(), got 3. Pass the layers as separate "
-                "arguments, as in Net(Flatten(), Output()).",
+                (
+                    "Residual's shortcut: layer 1 must be a layer such as ReLU(), got 3. Pass the"
+                    " layers as separate arguments, as in Net(Flatten(), Output())."
+                ),
             ),
         ],
     )
@@ -251,5 +323,7 @@ class TestRejectedArguments:
         layer: Layer = ReLU()
         for _ in range(20):
             layer = Residual(layer)
-        with pytest.raises(NetError, match=r"^Residual: blocks are nested more than 20 levels deep\."):
+        with pytest.raises(
+            NetError, match=r"^Residual: blocks are nested more than 20 levels deep\."
+        ):
             Residual(layer)

@@ -19,9 +19,10 @@ from small_runs import DATA, RECIPE, begin_run
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run trained on the shapes, whose data is in the cache, one whose classes are named as markup, and a faulty one.
+    """Runs on the shapes: one with cached data, one with markup as class names, a faulty one.
 
-    The last has a name that is not UTF-8, overflows on bright images, and names data that lies where nobody can look.
+    The last has a name that is not UTF-8, overflows on bright images, and names data that lies
+    where nobody can look.
     """
     if sys.platform == "win32":
         pytest.skip("the tests look into /proc and send signals")
@@ -31,13 +32,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     training = Training(net, data.train, Recipe(epochs=1), device="cpu")
     for _ in training:
         pass
-    shapes = begin_run(net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder)
+    shapes = begin_run(
+        net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder
+    )
     shapes.folder.save_model(training.model)
     shapes.folder.save_report(evaluate(training.model, data.test.take_evenly(200)))
     train, test = (replace(images, target_names=MARKUP) for images in (DATA.train, DATA.test))
     data = replace(DATA, train=train, test=test)
     training = Training(net, train, RECIPE, device="cpu")
-    hostile = begin_run(net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder)
+    hostile = begin_run(
+        net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder
+    )
     hostile.folder.save_model(training.model)
     with torch.no_grad():
         next(training.model.parameters()).fill_(4e36)
@@ -51,7 +56,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         runs_dir=folder,
     )
     faulty.folder.save_model(training.model)
-    return {"shapes": shapes.path, "hostile": hostile.path, "faulty": faulty.path.rename(folder / "faulty\udce9")}
+    return {
+        "shapes": shapes.path,
+        "hostile": hostile.path,
+        "faulty": faulty.path.rename(folder / "faulty\udce9"),
+    }
 
 
 @pytest.fixture(scope="session")

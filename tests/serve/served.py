@@ -1,4 +1,4 @@
-"""A server as a person starts it, in a process of its own on a free port, and clients that speak to it."""
+"""A server in its own process on a free port, and clients for it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PATIENCE_SECONDS = 120.0
-MARKUP = ("<img src=x onerror=\"document.title='owned'\">", "<script>alert(1)</script>", "{{7*7}}\u202egnp.exe\n\udce9")
+MARKUP = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<script>alert(1)</script>",
+    "{{7*7}}\u202egnp.exe\n\udce9",
+)
 """Classes whose names a page would obey, were they more than text to it."""
 
 
@@ -52,7 +56,9 @@ class Server:
     def url(self) -> str:
         return f"http://{self.host}:{self.port}/"
 
-    def ask(self, path: str, body: bytes | None = None, method: str | None = None, **headers: str) -> Reply:
+    def ask(
+        self, path: str, body: bytes | None = None, method: str | None = None, **headers: str
+    ) -> Reply:
         """A request by an ordinary client."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -79,14 +85,15 @@ class Server:
 
     @contextlib.contextmanager
     def bounded(self, growth_bytes: int = 50 * 2**20) -> Iterator[None]:
-        """Fail if the memory of server and worker grows by more than ``growth_bytes`` during the block."""
+        """Fail if the memory of server and worker grows by more than ``growth_bytes``."""
         processes = [Path(f"/proc/{number}") for number in (self.process.pid, self.find_worker())]
         for process in processes:
             (process / "clear_refs").write_text("5")  # the peak is what is resident now
 
         def sum_peaks() -> int:
             return 1024 * sum(
-                int((process / "status").read_text().split("VmHWM:")[1].split()[0]) for process in processes
+                int((process / "status").read_text().split("VmHWM:")[1].split()[0])
+                for process in processes
             )
 
         before = sum_peaks()
@@ -107,7 +114,9 @@ class Server:
 
 
 def pack_list(image_set: Sequence[bytes]) -> bytes:
-    return json.dumps({"images": [base64.b64encode(image).decode() for image in image_set]}).encode()
+    return json.dumps(
+        {"images": [base64.b64encode(image).decode() for image in image_set]}
+    ).encode()
 
 
 def read_all(connection: socket.socket) -> bytes:
@@ -129,11 +138,30 @@ API = json.loads(files("lamina.deploy.serve").joinpath("page", "openapi.json").r
 
 def fits(value: object, schema: dict, document: dict) -> bool:
     """Whether a value is as a JSON Schema says, by the words that the document uses."""
-    known = {"type", "properties", "required", "items", "oneOf", "enum", "additionalProperties", "minimum", "maximum"}
+    known = {
+        "type",
+        "properties",
+        "required",
+        "items",
+        "oneOf",
+        "enum",
+        "additionalProperties",
+        "minimum",
+        "maximum",
+    }
     if "$ref" in schema:
-        return fits(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+        return fits(
+            value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
+        )
     assert set(schema) <= known | {"description", "contentEncoding", "contentMediaType"}
-    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+    }
     kinds["null"] = type(None)
     wanted = schema.get("type", [])
     wanted = [wanted] if isinstance(wanted, str) else wanted
@@ -148,27 +176,38 @@ def fits(value: object, schema: dict, document: dict) -> bool:
             fits(part, parts.get(name, other), document) for name, part in value.items()
         )
     if isinstance(value, list):
-        return all(fits(one, schema["items"], document) for one in value) if "items" in schema else True
+        return (
+            all(fits(one, schema["items"], document) for one in value)
+            if "items" in schema
+            else True
+        )
     if "enum" in schema:
         return value in schema["enum"]
-    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get("maximum", value)
+    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get(
+        "maximum", value
+    )
 
 
 @contextlib.contextmanager
 def open_page(browser: Browser, url: str) -> Iterator[Page]:
-    """The page, on which nothing may be logged, and from which nothing may be asked of another host."""
+    """The page, which must log nothing and request nothing from another host."""
     context = browser.new_context()
     opened = context.new_page()
     complaints: list[str] = []
     asked: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))  # violations of the policy among them
+    # violations of the policy among them
+    opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))
     opened.goto(url)
     yield opened
     context.close()
     # Chromium notes each status of 400 or more, which the page expects.
-    assert [text for text in complaints if not text.startswith("Failed to load resource: the server responded")] == []
+    assert [
+        text
+        for text in complaints
+        if not text.startswith("Failed to load resource: the server responded")
+    ] == []
     assert [address for address in asked if not address.startswith((url, "blob:", "data:"))] == []
 
 
@@ -181,11 +220,13 @@ def serving(
     keeps_stderr: bool = False,
     **environment: str,
 ) -> Iterator[Server]:
-    """A server that is ready; ``limits`` is Python that sets other limits than the usual before it starts."""
+    """A server that is ready; ``limits`` is Python code that changes limits before the start."""
     code = f"import sys\nfrom lamina.cli import main\n{limits}\nsys.exit(main(sys.argv[1:]))"
     words = ["serve", *map(str, arguments), "--port", "0", "--json"]
     # An interrupt between two lines of coverage's own would leave its lock taken for ever.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }
     with subprocess.Popen(
         [sys.executable, "-c", code, *words],
         stdout=subprocess.PIPE,
@@ -199,7 +240,9 @@ def serving(
         try:
             event = json.loads(process.stdout.readline())
             assert event["event"] == "serving"
-            yield Server(process, host, int(event["url"].rstrip("/").rpartition(":")[2]), event["url"])
+            yield Server(
+                process, host, int(event["url"].rstrip("/").rpartition(":")[2]), event["url"]
+            )
         finally:
             process.terminate()
             process.communicate(timeout=PATIENCE_SECONDS)

@@ -67,11 +67,13 @@ def test_an_image_that_cannot_be_computed_fails_alone(server):
     bright = encode(np.full((6, 6, 3), 255, np.uint8))
     alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
     reason = (
-        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or with "
-        "gradient_clip=1."
+        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or"
+        " with gradient_clip=1."
     )
     assert (alone.status, alone.values) == (500, {"error": reason})
-    predicted = server.ask_list([*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}")
+    predicted = server.ask_list(
+        [*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}"
+    )
     rows = predicted.values
     assert predicted.status == 200
     assert rows.pop(20) == {"model": r"faulty\udce9", "problem": reason}
@@ -96,7 +98,10 @@ def test_an_explanation_says_what_was_measured(server):
     given = server.ask("/v1/explain", image).values
     assert given["target"] == server.ask("/v1/predict", image).values["predicted"]
     measured = given["faithfulness"]
-    shares = {row["class"]: row["probability"] for row in server.ask("/v1/predict", image).values["predictions"]}
+    shares = {
+        row["class"]: row["probability"]
+        for row in server.ask("/v1/predict", image).values["predictions"]
+    }
     assert measured["before"] == pytest.approx(shares[given["target"]], abs=1e-5)
     assert len(measured["correlations"]) == 3
     for name in ("image", "map"):
@@ -114,7 +119,9 @@ def test_a_map_whose_faithfulness_would_take_too_long_has_none(runs, monkeypatch
 def test_a_map_that_would_take_too_long_is_refused_with_a_reason(runs, monkeypatch):
     monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
     model = load_run(runs["shapes"]).load_model()
-    with pytest.raises(NetError, match=r"A map would take about .* s on this machine; the limit is 0 s"):
+    with pytest.raises(
+        NetError, match=r"A map would take about .* s on this machine; the limit is 0 s"
+    ):
         explanation.explain_image(model, load_data("shapes").test.pixels[:1])
 
 
@@ -133,8 +140,10 @@ def test_a_training_image_is_most_like_itself(server):
         missing = server.ask(f"/v1/similar?model={name}", noise())
         assert missing.status == 404
         assert missing.values == {
-            "error": "The training images are not in the server's cache, or have changed. Load them there with lamina "
-            "similar RUN IMAGE."
+            "error": (
+                "The training images are not in the server's cache, or have changed. Load them"
+                " there with lamina similar RUN IMAGE."
+            )
         }
     assert server.find_worker() == before
 
@@ -150,7 +159,9 @@ def test_damaged_images_are_rejected_with_a_reason(server, file):
 def test_a_form_is_predicted_as_its_files(server):
     def ask(*files: bytes):
         parts = [
-            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n' + file + b"\r\n"
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+            + file
+            + b"\r\n"
             for file in files
         ]
         field = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\nmine\r\n'
@@ -159,7 +170,9 @@ def test_a_form_is_predicted_as_its_files(server):
 
     alone = [server.ask("/v1/predict", noise(seed)).values for seed in range(2)]
     assert ask(noise(0)).values == alone[0]
-    assert [row["predicted"] for row in ask(noise(0), noise(1)).values] == [row["predicted"] for row in alone]
+    assert [row["predicted"] for row in ask(noise(0), noise(1)).values] == [
+        row["predicted"] for row in alone
+    ]
     assert ask(*[b"x"] * 65).status == 413
 
 
@@ -186,9 +199,18 @@ def test_wrong_requests_say_what_was_expected(server):
             404,
             "This server has no model 'shape'. Did you mean shapes?",
         ),
-        ("/v1/predict", b"[]", "application/json"): (400, 'Invalid body. Send JSON such as {"images": ["…"]}'),
-        ("/v1/predict", b'{"images": "?"}', "application/json; charset=utf-8"): (400, "each image in base64"),
-        ("/v1/predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"): (400, "curl -F image=@cat.jpg"),
+        ("/v1/predict", b"[]", "application/json"): (
+            400,
+            'Invalid body. Send JSON such as {"images": ["…"]}',
+        ),
+        ("/v1/predict", b'{"images": "?"}', "application/json; charset=utf-8"): (
+            400,
+            "each image in base64",
+        ),
+        ("/v1/predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"): (
+            400,
+            "curl -F image=@cat.jpg",
+        ),
         ("/v1/predict", b"[" * 500, "application/json"): (400, "Send JSON"),
         ("/v1/predict", b"[" * 100_000, "application/json"): (413, "limit is 64 images"),
         ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (
@@ -215,9 +237,13 @@ def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_r
     assert document == API
     bodies = API["components"]["requestBodies"]
     images = {
-        name: one["content"]["application/json"]["schema"]["properties"]["images"] for name, one in bodies.items()
+        name: one["content"]["application/json"]["schema"]["properties"]["images"]
+        for name, one in bodies.items()
     }
-    assert {name: one["maxItems"] for name, one in images.items()} == {"Images": REQUEST_IMAGES, "Image": 1}
+    assert {name: one["maxItems"] for name, one in images.items()} == {
+        "Images": REQUEST_IMAGES,
+        "Image": 1,
+    }
     for path, body, status in (
         ("/v1/predict", noise(), 200),
         ("/v1/predict", [noise(), b""], 200),
@@ -242,7 +268,9 @@ def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_r
 
 def test_metrics_count_requests_and_images(server):
     def count(line: str) -> int:
-        found = re.search(rf"^{re.escape(line)} (\d+)$", server.ask("/metrics").body.decode(), re.MULTILINE)
+        found = re.search(
+            rf"^{re.escape(line)} (\d+)$", server.ask("/metrics").body.decode(), re.MULTILINE
+        )
         return int(found[1]) if found else 0
 
     completed = 'lamina_requests_total{path="/v1/predict",status="200"}'
@@ -257,9 +285,12 @@ def test_metrics_count_requests_and_images(server):
 
 
 @pytest.mark.parametrize(
-    ("number", "status", "said"), [(signal.SIGINT, 130, "lamina: interrupted\n"), (signal.SIGTERM, 143, "")]
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "lamina: interrupted\n"), (signal.SIGTERM, 143, "")],
 )
-def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, number, status, said):
+def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
+    runs, number, status, said
+):
     limits = "from lamina.deploy.serve import server\nserver.END_SECONDS = 0.2"
     with serving(runs["hostile"], limits=limits, keeps_stderr=True) as server:
         worker = server.find_worker()
@@ -274,7 +305,9 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
             for client in (waiting, sending):
                 predicted = read_all(client)
                 assert predicted.startswith(b"HTTP/1.1 503 ")
-                assert predicted.endswith(b'{"error": "The server is shutting down. Try again later."}')
+                assert predicted.endswith(
+                    b'{"error": "The server is shutting down. Try again later."}'
+                )
             assert server.process.wait(PATIENCE_SECONDS) == status
         printed = server.process.stderr.read()
         assert printed.endswith(said)
@@ -286,31 +319,56 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(runs, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none"], "No run named none in this folder or runs. No runs were found there. Train one with lamina train."),
+        (
+            ["none"],
+            (
+                "No run named none in this folder or runs. No runs were found there. Train one with"
+                " lamina train."
+            ),
+        ),
         (
             ["RUN", "--host", "0.0.0.0"],
-            "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "
-            "LAMINA_TOKEN to a secret, or use --token.",
+            (
+                "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "
+                "LAMINA_TOKEN to a secret, or use --token."
+            ),
         ),
         (
             ["RUN", "--token", "café"],
-            "The token cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
-            "Choose another.",
+            (
+                "The token cannot be sent in an HTTP header; it must be printable ASCII without"
+                " spaces at its ends. Choose another."
+            ),
         ),
         (
             ["pets=RUN", "pets=none"],
             "RUN and none have the same name, pets; names must differ. Use another name, as in",
         ),
-        (["RUN", "--coverage", "1.5"], "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9."),
-        (["RUN", "--coverage", "0.9"], "--coverage needs predictions for val images, but RUN has none. Train with"),
-        (["RUN", "--port", "TAKEN"], "Cannot listen on port TAKEN of 127.0.0.1: Address already in use"),
+        (
+            ["RUN", "--coverage", "1.5"],
+            "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9.",
+        ),
+        (
+            ["RUN", "--coverage", "0.9"],
+            "--coverage needs predictions for val images, but RUN has none. Train with",
+        ),
+        (
+            ["RUN", "--port", "TAKEN"],
+            "Cannot listen on port TAKEN of 127.0.0.1: Address already in use",
+        ),
     ],
 )
 def test_what_cannot_be_served_gets_one_message(server, runs, tmp_path, arguments, message):
     given = {"RUN": str(runs["hostile"]), "TAKEN": str(server.port)}
-    words = [word.replace("RUN", given["RUN"]).replace("TAKEN", given["TAKEN"]) for word in arguments]
+    words = [
+        word.replace("RUN", given["RUN"]).replace("TAKEN", given["TAKEN"]) for word in arguments
+    ]
     words = [sys.executable, "-m", "lamina", "serve", *words]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"lamina: {message.replace('TAKEN', given['TAKEN']).replace('RUN', given['RUN'])}")
+    assert done.stderr.startswith(
+        f"lamina: {message.replace('TAKEN', given['TAKEN']).replace('RUN', given['RUN'])}"
+    )
     assert len(done.stderr.splitlines()) == 1

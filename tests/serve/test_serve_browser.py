@@ -1,4 +1,4 @@
-"""The page in Chromium: what a person sees, does with keyboard or mouse, and what must not happen."""
+"""The page in Chromium: use with keyboard or mouse, and what must not happen."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ DROP = """([text, name]) => {
     const dropped = new DataTransfer();
     dropped.items.add(new File([bytes], name, { type: "image/png" }));
     const target = document.getElementById("give");
-    target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+    target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, \
+cancelable: true }));
 }"""
 PASTE = DROP.replace(
-    'target.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }))',
-    'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: dropped, bubbles: true }))',
+    'target.dispatchEvent(new DragEvent("drop", '
+    "{ dataTransfer: dropped, bubbles: true, cancelable: true }))",
+    'document.dispatchEvent(new ClipboardEvent("paste", '
+    "{ clipboardData: dropped, bubbles: true }))",
 )
 
 
@@ -62,7 +65,9 @@ def test_a_dropped_or_pasted_image_gets_the_prediction_of_lamina_predict(page, r
         row = card.get_by_role("row").nth(1)
         expect(row.get_by_role("rowheader")).to_have_text(expected["predicted"])
         expect(row.get_by_role("cell").last).to_have_text(f"{100 * first:.1f} %")
-        expect(page.get_by_role("status")).to_contain_text(f"shapes predicts {expected['predicted']}.")
+        expect(page.get_by_role("status")).to_contain_text(
+            f"shapes predicts {expected['predicted']}."
+        )
         expect(page.get_by_alt_text("Your image")).to_be_visible()
         page.reload()
 
@@ -89,14 +94,17 @@ def test_an_explanation_and_similar_images_are_shown_when_asked_for(page, image)
     expect(card).to_contain_text("the same shapes at random places")
     card.get_by_role("button", name="Similar training images").click()
     expect(card.locator(".similar img")).to_have_count(6)
-    assert card.locator(".similar img").evaluate_all("images => images.every(image => image.naturalWidth === 32)")
+    assert card.locator(".similar img").evaluate_all(
+        "images => images.every(image => image.naturalWidth === 32)"
+    )
     other = page.get_by_role("region", name="hostile")
     other.get_by_role("button", name="Similar training images").click()
     expect(other).to_contain_text("The training images are not in the server's cache")
 
 
 def test_the_keyboard_is_enough(page, image):
-    page.on("filechooser", lambda _: None)  # the browser is told to wait for us before the key is pressed
+    # the browser is told to wait for us before the key is pressed
+    page.on("filechooser", lambda _: None)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "file"
     with page.expect_file_chooser() as chooser:
@@ -107,7 +115,9 @@ def test_the_keyboard_is_enough(page, image):
     seen = []
     for _ in range(4):
         page.keyboard.press("Tab")
-        seen.append(page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+        seen.append(
+            page.evaluate("document.activeElement.textContent || document.activeElement.id")
+        )
     assert seen == ["camera", "5 more", "Explain this prediction", "Similar training images"]
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
@@ -127,13 +137,12 @@ def test_an_older_prediction_never_appears_beside_a_newer_image(page, image, tmp
     with page.expect_request("**/v1/predict?model=shapes"):
         chosen.set_input_files(tmp_path / "other.png")
     expect(card).to_be_hidden()
-    page.evaluate(
-        """() => {
+    page.evaluate("""() => {
             const status = document.getElementById("status");
             window.said = [];
-            new MutationObserver(() => said.push(status.textContent)).observe(status, { childList: true });
-        }"""
-    )
+            const observer = new MutationObserver(() => said.push(status.textContent));
+            observer.observe(status, { childList: true });
+        }""")
     with page.expect_file_chooser():
         chosen.click()
     assert chosen.input_value() == ""
@@ -144,7 +153,10 @@ def test_an_older_prediction_never_appears_beside_a_newer_image(page, image, tmp
     expect(page.get_by_role("status")).to_contain_text("shapes predicts")
     assert [text for text in page.evaluate("said") if "shapes predicts" not in text] == []
     expect(page.locator(".map")).to_have_count(0)
-    page.evaluate("document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(), cancelable: true}))")
+    page.evaluate(
+        "document.dispatchEvent(new DragEvent('drop', {dataTransfer: new DataTransfer(),"
+        " cancelable: true}))"
+    )
     expect(page.get_by_role("status")).to_have_text("This is not an image file. Choose an image.")
 
 
@@ -166,7 +178,9 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme
     from axe_playwright_python.sync_playwright import Axe
 
     # The policy would keep axe out, which is no part of the page.
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True)
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
+    )
     page = context.new_page()
     page.goto(server.url)
     expect(page.locator("#models")).to_contain_text("shapes")
@@ -206,7 +220,11 @@ def test_the_page_asks_for_the_token_and_does_not_keep_it(browser, runs, image):
         expect(page.locator("#models")).to_contain_text("Model: hostile")
         give(page, image)
         expect(page.get_by_role("region", name="hostile").locator(".predicted")).to_be_visible()
-        assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+        assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [
+            0,
+            0,
+            "",
+        ]
         context.close()
 
 
@@ -216,8 +234,13 @@ def test_a_page_of_another_origin_or_a_rebound_name_gets_nothing(browser, server
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
-            form = f'<form method="post" enctype="text/plain" action="{server.url}v1/predict"><input name="a"></form>'
-            self.wfile.write(f"<title>foreign</title>{form}<iframe src='{server.url}'></iframe>".encode())
+            form = (
+                f'<form method="post" enctype="text/plain" action="{server.url}v1/predict"><input'
+                ' name="a"></form>'
+            )
+            self.wfile.write(
+                f"<title>foreign</title>{form}<iframe src='{server.url}'></iframe>".encode()
+            )
 
         def log_message(self, *_: object) -> None:
             pass
@@ -228,9 +251,15 @@ def test_a_page_of_another_origin_or_a_rebound_name_gets_nothing(browser, server
     page = context.new_page()
     try:
         page.goto(f"http://127.0.0.1:{foreign.server_port}/")
-        fetching = f"fetch('{server.url}v1/predict', {{method: 'POST', body: 'x'}}).then(() => 'read', () => 'blocked')"
+        fetching = (
+            f"fetch('{server.url}v1/predict', {{method: 'POST', body: 'x'}}).then(() => 'read', ()"
+            " => 'blocked')"
+        )
         assert page.evaluate(fetching) == "blocked"
-        assert page.evaluate(fetching.replace("method: 'POST'", "mode: 'no-cors', method: 'POST'")) == "blocked"
+        assert (
+            page.evaluate(fetching.replace("method: 'POST'", "mode: 'no-cors', method: 'POST'"))
+            == "blocked"
+        )
         assert page.frames[1].evaluate("document.querySelector('#give')") is None
         with page.expect_navigation() as navigation:
             page.evaluate("document.forms[0].submit()")

@@ -1,4 +1,4 @@
-"""Runs of each kind of target and net predict as ``lamina predict`` does, and nothing is written meanwhile."""
+"""Runs of each kind of target and net predict as ``lamina predict`` does, and write nothing."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ TARGETS = {
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of each kind of target, of grey images, of a timm net, and with a temperature; untrained."""
+    """Untrained runs: each kind of target, grey images, a timm net, and with a temperature."""
     folder = tmp_path_factory.mktemp("kinds")
-    wide = replace(DATA.train, pixels=np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), np.uint8))
+    wide = replace(
+        DATA.train, pixels=np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), np.uint8)
+    )
     given = {
         **{
             kind: (NET, replace(DATA.train, targets=found, target_names=names))
@@ -53,7 +55,16 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         origin = net if isinstance(net, TimmNet) else None
         made = net.module((3, 32, 32), 3) if isinstance(net, TimmNet) else net
         data = replace(DATA, train=images, test=None)
-        run = begin_run(made, data, RECIPE, net_name=str(name), origin=origin, name=name, device="cpu", runs_dir=folder)
+        run = begin_run(
+            made,
+            data,
+            RECIPE,
+            net_name=str(name),
+            origin=origin,
+            name=name,
+            device="cpu",
+            runs_dir=folder,
+        )
         run.folder.save_model(Training(made, images, RECIPE, device="cpu").model)
         found[name] = run.path
     load_run(found["calibrated"]).folder.save_calibration(Calibration("val", 100, (3.0,)))
@@ -62,14 +73,16 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two runs, one of which overflows on bright images, and a cache with their training images."""
+    """A folder of two runs, one of which overflows on bright images, and their cached images."""
     folder = tmp_path_factory.mktemp("cached")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(folder / "cache"))
         data = load_data("shapes", Preparation(size_px=8))
     model = Training(NET, data.train, RECIPE, device="cpu").model
     for name in ("sound", "diverged"):
-        run = begin_run(NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder)
+        run = begin_run(
+            NET, data, RECIPE, net_name="tiny", name=name, device="cpu", runs_dir=folder
+        )
         run.folder.save_model(model)
         with torch.no_grad():
             next(model.parameters()).fill_(4e36)
@@ -81,14 +94,17 @@ def digest(*folders: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for path in (path for folder in folders for path in (folder, *folder.rglob("*"))):
         content = sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-        changed = None if path.name == "digest.json" else path.lstat().st_mtime_ns  # of the last use of a cached copy
+        # of the last use of a cached copy
+        changed = None if path.name == "digest.json" else path.lstat().st_mtime_ns
         found[str(path)] = changed, content, path.is_symlink() and path.readlink()
     return found
 
 
 @pytest.fixture(scope="module")
-def server(kinds: dict[str, Path], cached: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """All of them, the first by a link, from a folder of its own; none of their folders is changed meanwhile."""
+def server(
+    kinds: dict[str, Path], cached: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Serve all runs, the first by a link, from another folder; no run's folder may change."""
     place = tmp_path_factory.mktemp("place")
     first, *others = kinds.values()
     (place / "link").symlink_to(first)
@@ -137,8 +153,10 @@ def test_of_a_model_that_diverged_nothing_is_shown(server):
         predicted = server.ask(f"/v1/{task}?model=diverged", bright)
         assert predicted.status == 500
         assert predicted.values == {
-            "error": "The model's logits are NaN or infinite: training diverged. "
-            "Train again with a lower lr, or with gradient_clip=1."
+            "error": (
+                "The model's logits are NaN or infinite: training diverged. "
+                "Train again with a lower lr, or with gradient_clip=1."
+            )
         }
 
 
@@ -152,7 +170,9 @@ def test_the_page_shows_every_kind(server, browser):
     from playwright.sync_api import expect
 
     with open_page(browser, server.url) as page:
-        page.locator("#file").set_input_files({"name": "one.png", "mimeType": "image/png", "buffer": IMAGE})
+        page.locator("#file").set_input_files(
+            {"name": "one.png", "mimeType": "image/png", "buffer": IMAGE}
+        )
         for name in (*TARGETS, "grey", "timm", "calibrated"):
             predicted = server.ask(f"/v1/predict?model={name}", IMAGE).values
             card = page.get_by_role("region", name=name)
@@ -175,15 +195,26 @@ def test_the_page_shows_every_kind(server, browser):
 def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
     own = begin_run(
         TimmNet("test_efficientnet.r160_in1k", "none", "").module((3, 6, 6), 3),
-        DATA, RECIPE, net_name="mine", origin=OwnModule("mine.py", ""), device="cpu", runs_dir=tmp_path, name="own",
-    )  # fmt: skip
-    bare = "import sys; sys.modules['{}'] = None; from lamina.cli import main; sys.exit(main(sys.argv[1:]))"
+        DATA,
+        RECIPE,
+        net_name="mine",
+        origin=OwnModule("mine.py", ""),
+        device="cpu",
+        runs_dir=tmp_path,
+        name="own",
+    )
+    bare = (
+        "import sys; sys.modules['{}'] = None; from lamina.cli import main;"
+        " sys.exit(main(sys.argv[1:]))"
+    )
     lacks = "lamina serve requires {}, which is not installed. Run pip install 'lamina[serve]'"
     for code, message in (
         (
             "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
-            f"{own.path} uses a custom module, and lamina never runs code that a run names. "
-            "Serve runs of lamina's or timm's nets.",
+            (
+                f"{own.path} uses a custom module, and lamina never runs code that a run names. "
+                "Serve runs of lamina's or timm's nets."
+            ),
         ),
         *((bare.format(name), lacks.format(name)) for name in ("uvicorn", "starlette")),
     ):

@@ -1,4 +1,4 @@
-"""Floods, slow clients, bombs and a worker that dies or hangs: correct predictions throughout, in bounded memory."""
+"""Floods, slow clients, bombs, failing workers: predictions stay correct, memory stays bounded."""
 
 from __future__ import annotations
 
@@ -35,12 +35,17 @@ WORDY = tuple(f"{name} " * 10_000 for name in "abc")
 
 @pytest.fixture(scope="module")
 def hasty(runs, tmp_path_factory):
-    """A server whose limits are so low that a test can wait for them, also of a run with long names."""
+    """A server with low limits, so that tests reach them fast, with a run with long names."""
     train = replace(DATA.train, target_names=WORDY)
     wordy = begin_run(
-        NET, replace(DATA, train=train, test=None), RECIPE,
-        net_name="tiny", name="wordy", device="cpu", runs_dir=tmp_path_factory.mktemp("wordy"),
-    )  # fmt: skip
+        NET,
+        replace(DATA, train=train, test=None),
+        RECIPE,
+        net_name="tiny",
+        name="wordy",
+        device="cpu",
+        runs_dir=tmp_path_factory.mktemp("wordy"),
+    )
     wordy.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
     with serving(runs["hostile"], wordy.path, limits=LIMITS) as started:
         yield started
@@ -50,7 +55,10 @@ def hasty(runs, tmp_path_factory):
 
 async def post(port: int, image: bytes) -> tuple[int, bytes]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {len(image)}\r\nConnection: close"
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length:"
+        f" {len(image)}\r\nConnection: close"
+    )
     try:
         writer.write(f"{head}\r\n\r\n".encode() + image)
         given = await reader.read()
@@ -66,7 +74,9 @@ def test_a_flood_of_requests_gets_correct_predictions_or_is_refused(server):
     expected = [server.ask("/v1/predict", image).values["predicted"] for image in image_set]
 
     async def flood() -> list[tuple[int, bytes]]:
-        return await asyncio.gather(*(post(server.port, image_set[number % 10]) for number in range(500)))
+        return await asyncio.gather(
+            *(post(server.port, image_set[number % 10]) for number in range(500))
+        )
 
     with server.bounded():
         outputs = asyncio.run(flood())
@@ -157,7 +167,12 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
     # They are in memory once here and once in the worker, and for a moment some are copied.
     with server.bounded(240 * 2**20), ThreadPoolExecutor(7) as threads:
         asked = [threads.submit(ask) for _ in range(7)]
-        wait_until(lambda: any(one.done() for one in asked) and server.read_gauge("lamina_held_bytes") == 60_000_000)
+        wait_until(
+            lambda: (
+                any(one.done() for one in asked)
+                and server.read_gauge("lamina_held_bytes") == 60_000_000
+            )
+        )
         os.kill(server.find_worker(), signal.SIGCONT)
         assert sorted(one.result() for one in asked) == [422] * 6 + [503]
     with server.connect() as leaving:
@@ -171,7 +186,8 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
 
 @pytest.mark.slow
 def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
-    large = encode(np.zeros((4500, 4500, 3), np.uint8))  # sixteen of them take longer than a batch may
+    # sixteen of them take longer than a batch may
+    large = encode(np.zeros((4500, 4500, 3), np.uint8))
     before = hasty.read_gauge("lamina_worker_restarts_total")
     assert [hasty.ask_list([large] * count).status for count in (1, 20)] == [200, 200]
     assert hasty.read_gauge("lamina_worker_restarts_total") == before
@@ -209,7 +225,9 @@ def test_slow_clients_are_cut_off_while_others_are_served(hasty):
     assert [hasty.ask("/v1/predict", noise(seed)).status for seed in range(20)] == [200] * 20
     for connection, (beginning, *_) in zip(connections, cases, strict=True):
         with connection:
-            assert read_all(connection).startswith(b"HTTP/1.1 408 " if b"\r\n\r\nabc" in beginning else b"")
+            assert read_all(connection).startswith(
+                b"HTTP/1.1 408 " if b"\r\n\r\nabc" in beginning else b""
+            )
     assert time.monotonic() - began < 20
 
 
@@ -290,7 +308,9 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
     try:
         os.kill(hasty.find_worker(), signal.SIGKILL)
         # In a list, so that the response leaves the connection open.
-        kept.request("POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"})
+        kept.request(
+            "POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"}
+        )
         (row,) = json.loads(kept.getresponse().read())
         assert row["problem"] == "The worker process ended on this image."
         wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)

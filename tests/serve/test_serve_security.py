@@ -1,4 +1,4 @@
-"""Each rule that keeps others out, and what a client may send, is tried on a server as it is started by default."""
+"""Each rule that keeps others out, and what a client may send, on a server with default options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def guarded(runs):
 
 
 def test_the_worker_does_not_know_the_token(guarded):
-    server, worker = (Path(f"/proc/{number}/environ") for number in (guarded.process.pid, guarded.find_worker()))
+    server, worker = (
+        Path(f"/proc/{number}/environ") for number in (guarded.process.pid, guarded.find_worker())
+    )
     assert TOKEN.encode() in server.read_bytes()
     assert b"a secret of" not in worker.read_bytes()
 
@@ -39,15 +41,26 @@ def test_it_listens_at_the_loopback_address_alone(server):
 def test_other_hosts_than_its_own_are_turned_away(server):
     def ask(*hosts: str) -> bytes:
         lines = "".join(f"Host: {host}\r\n" for host in hosts)
-        return server.ask_raw(f"GET /v1/model HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode()).split(b"\r\n")[0]
+        return server.ask_raw(
+            f"GET /v1/model HTTP/1.1\r\n{lines}Connection: close\r\n\r\n".encode()
+        ).split(b"\r\n")[0]
 
     port = server.port
     for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}"):
         assert b" 200 " in ask(host)
     for host in (
-        "evil.example", f"evil.example:{port}", "127.0.0.1", "localhost", f"localhost:{port + 1}", f"127.0.0.1.:{port}",
-        f"localhost:{port}.evil.example", f"localhost:{port}@evil.example", f"127.0.0.1:0{port}", "", f"0:{port}",
-    ):  # fmt: skip
+        "evil.example",
+        f"evil.example:{port}",
+        "127.0.0.1",
+        "localhost",
+        f"localhost:{port + 1}",
+        f"127.0.0.1.:{port}",
+        f"localhost:{port}.evil.example",
+        f"localhost:{port}@evil.example",
+        f"127.0.0.1:0{port}",
+        "",
+        f"0:{port}",
+    ):
         assert b" 421 " in ask(host)
     assert b" 400 " in ask(f"localhost:{port}", f"evil.example:{port}")
     assert b" 400 " in ask()
@@ -76,7 +89,11 @@ def test_only_its_own_page_may_post(server):
         predicted = server.ask("/v1/predict", noise(), **headers)
         assert (predicted.status, predicted.values) == (
             403,
-            {"error": "Pages from other origins cannot use this server. Open the server's own page."},
+            {
+                "error": (
+                    "Pages from other origins cannot use this server. Open the server's own page."
+                )
+            },
         )
     allowed = server.ask("/v1/predict", method="OPTIONS", Origin="http://evil.example")
     assert not [name for name in allowed.headers if name.startswith("access-control-")]
@@ -91,7 +108,9 @@ def test_every_response_has_the_headers_that_bind_browsers(server):
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
-    refused = server.ask_raw(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").lower()
+    refused = server.ask_raw(
+        b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    ).lower()
     assert b"x-content-type-options: nosniff" in refused
 
 
@@ -116,7 +135,9 @@ def test_no_path_leads_to_a_file_that_is_no_part_of_the_page(server, path):
     assert server.ask_raw(request.encode()).startswith(b"HTTP/1.1 404 ")
 
 
-@pytest.mark.parametrize("model", ["../shapes", "shapes/", "%00", "/etc/passwd", "", "shapes%0d%0aX-Own: 1"])
+@pytest.mark.parametrize(
+    "model", ["../shapes", "shapes/", "%00", "/etc/passwd", "", "shapes%0d%0aX-Own: 1"]
+)
 def test_no_model_name_leads_to_a_folder(server, model):
     predicted = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise())
     assert predicted.status == 404

@@ -65,8 +65,19 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
     """A studio in ``folder`` that is ready; its process runs the Python ``first``."""
     start = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
     program = ["-c", start] if first else ["-m", "lamina"]
-    words = [sys.executable, *program, "studio", "--port", "0", "--no-browser", "--json", *arguments]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    words = [
+        sys.executable,
+        *program,
+        "studio",
+        "--port",
+        "0",
+        "--no-browser",
+        "--json",
+        *arguments,
+    ]
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }
     with subprocess.Popen(
         words,
         stdout=subprocess.PIPE,

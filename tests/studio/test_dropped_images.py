@@ -41,11 +41,19 @@ def make_bomb(side_px: int) -> bytes:
     """A PNG of a gigabyte of zeros in a few bytes."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = struct.pack(">IIBBBBB", side_px, side_px, 8, 0, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -56,7 +64,11 @@ def list_files(folder: Path) -> list[str]:
 def test_the_stored_pixels_are_those_of_the_image(tmp_path):
     pixels = noise()
     saved = save_image(tmp_path, "pets", "cat", encode(pixels))
-    assert (saved["file"], saved["count"], saved["source"]) == ("0001.png", 1, str(tmp_path / "pets"))
+    assert (saved["file"], saved["count"], saved["source"]) == (
+        "0001.png",
+        1,
+        str(tmp_path / "pets"),
+    )
     np.testing.assert_array_equal(decode_image(read_file(tmp_path / "pets/cat/0001.png")), pixels)
     tags = Image.Exif()
     tags[ExifTags.Base.Orientation], tags[ExifTags.Base.ImageDescription] = 6, "a secret place"
@@ -69,14 +81,19 @@ def test_the_stored_pixels_are_those_of_the_image(tmp_path):
     assert save_image(tmp_path, "pets", "dog", encode(pixels))["count"] == 1
 
 
-@pytest.mark.parametrize(("height", "width", "stored"), [(1500, 1000, (768, 512)), (400, 4000, (400, 4000))])
+@pytest.mark.parametrize(
+    ("height", "width", "stored"), [(1500, 1000, (768, 512)), (400, 4000, (400, 4000))]
+)
 def test_the_shorter_side_has_at_most_512_pixels(tmp_path, height, width, stored):
     save_image(tmp_path, "pets", "cat", encode(noise(height, width), "BMP"))
     assert decode_image(read_file(tmp_path / "pets/cat/0001.png")).shape[:2] == stored
 
 
 def test_a_polyglot_loses_its_markup(tmp_path):
-    polyglot = encode(noise(), "GIF", comment=b"<script>alert(1)</script>") + b"<html><script>alert(2)</script>"
+    polyglot = (
+        encode(noise(), "GIF", comment=b"<script>alert(1)</script>")
+        + b"<html><script>alert(2)</script>"
+    )
     save_image(tmp_path, "pets", "cat", polyglot)
     stored = read_file(tmp_path / "pets/cat/0001.png")
     assert b"script" not in stored
@@ -95,7 +112,9 @@ def test_a_polyglot_loses_its_markup(tmp_path):
         (make_bomb(8_000), "truncated|damaged"),
     ],
 )
-def test_what_is_no_image_is_refused_in_one_sentence_and_the_next_one_is_saved(tmp_path, data, reason):
+def test_what_is_no_image_is_refused_in_one_sentence_and_the_next_one_is_saved(
+    tmp_path, data, reason
+):
     with pytest.raises(DataError, match=f"^not saved: .*({reason}).*\\.$"):
         save_image(tmp_path, "pets", "cat", data)
     assert list_files(tmp_path) == []
@@ -103,7 +122,22 @@ def test_what_is_no_image_is_refused_in_one_sentence_and_the_next_one_is_saved(t
 
 
 HOSTILE = (
-    *("", " ", ".", "..", ".hidden", "a/b", "..\\b", "/etc", "a\0b", "a\nb", "a\u202eb", "\ud800", "C:", "x" * 61),
+    *(
+        "",
+        " ",
+        ".",
+        "..",
+        ".hidden",
+        "a/b",
+        "..\\b",
+        "/etc",
+        "a\0b",
+        "a\nb",
+        "a\u202eb",
+        "\ud800",
+        "C:",
+        "x" * 61,
+    ),
     *("con", "LPT1.txt", "dot.", "Thumbs.db", "__MACOSX", "train", "Test", "validation"),
 )
 
@@ -127,7 +161,9 @@ def test_no_names_lead_out_of_the_folder(tmp_path_factory, set_name, class_name)
     else:
         assert source.parent == folder
         (place,) = (path for path in source.iterdir() if path.is_dir())
-        assert list_files(folder) == sorted([f"{source.name}/{MARK}", f"{source.name}/{place.name}/0001.png"])
+        assert list_files(folder) == sorted(
+            [f"{source.name}/{MARK}", f"{source.name}/{place.name}/0001.png"]
+        )
     assert {path for path in folder.parent.rglob("*") if not path.is_relative_to(folder)} == before
 
 
@@ -144,7 +180,13 @@ def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "pets")
     (tmp_path / "pets/out").symlink_to(tmp_path / "photos/cat")
     before = list_files(tmp_path)
-    for names in (("photos", "cat"), ("photos", "new"), ("file", "cat"), ("link", "cat"), ("pets", "out")):
+    for names in (
+        ("photos", "cat"),
+        ("photos", "new"),
+        ("file", "cat"),
+        ("link", "cat"),
+        ("pets", "out"),
+    ):
         with pytest.raises(DataError, match="was not made here, so it stays as it is"):
             save_image(tmp_path, *names, encode(noise()))
         with pytest.raises(DataError, match="was not made here"):
@@ -174,7 +216,9 @@ def test_a_set_is_listed_to_be_changed_and_others_are_refused(tmp_path):
         ("cat", 1, 1),
         ("dog", LISTED + 1, LISTED),
     ]
-    assert found["classes"][1]["images"] == [{name: one[name] for name in ("file", "png")} for one in saved[1:]]
+    assert found["classes"][1]["images"] == [
+        {name: one[name] for name in ("file", "png")} for one in saved[1:]
+    ]
     (tmp_path / "photos/cat").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "pets")
     for name in ("photos", "link"):
@@ -220,17 +264,35 @@ def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
 def test_corrections_are_read_back_by_lamina(tmp_path):
     for number, name in enumerate(("cat", "dog")):
         for row in range(20):
-            save_image(tmp_path, "pets", name, encode(np.full((8, 8, 3), 100 * number + row, np.uint8)))
+            save_image(
+                tmp_path, "pets", name, encode(np.full((8, 8, 3), 100 * number + row, np.uint8))
+            )
     folder, source = DataFolder(tmp_path, tmp_path / "runs"), str(tmp_path / "pets")
     assert folder.correct(source, {}) == {}
-    folder.correct(source, {"cat/0001.png": "dog", "cat/0002.png": "exclude", "dog/0003.png": "cat"})
-    assert folder.correct(source, {"dog/0003.png": ""}) == {"cat/0001.png": "dog", "cat/0002.png": "exclude"}
+    folder.correct(
+        source, {"cat/0001.png": "dog", "cat/0002.png": "exclude", "dog/0003.png": "cat"}
+    )
+    assert folder.correct(source, {"dog/0003.png": ""}) == {
+        "cat/0001.png": "dog",
+        "cat/0002.png": "exclude",
+    }
     file = tmp_path / "pets-corrections.csv"
     assert folder.find_corrections(source) == file
     assert all("corrections" not in one["name"] for one in folder.list_sources())
     data = load_data(source, Preparation(labels_from=(str(file),)))
-    assert (data.corrections.corrected, data.corrections.excluded, data.corrections.not_found) == (1, 1, [])
-    words = ["train", "Flatten(), Output()", f"--data={source}", f"--labels-from={file}", "--epochs=1", "--device=cpu"]
+    assert (data.corrections.corrected, data.corrections.excluded, data.corrections.not_found) == (
+        1,
+        1,
+        [],
+    )
+    words = [
+        "train",
+        "Flatten(), Output()",
+        f"--data={source}",
+        f"--labels-from={file}",
+        "--epochs=1",
+        "--device=cpu",
+    ]
     trained = subprocess.run(
         [sys.executable, "-m", "lamina", *words, f"--runs-dir={tmp_path / 'runs'}"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""A page whose connection ends: the stream of events continues after the last one, and nothing is asked again."""
+"""When a page's connection ends, the events continue after the last one, without new requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
         page.set_default_timeout(120_000)
         expect.set_options(timeout=120_000)
         expect(page.locator("#data-view")).to_contain_text(re.compile("train|Download"))
-        job = studio.act("train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "40"}, name="seen")
+        job = studio.act(
+            "train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "40"}, name="seen"
+        )
         assert job["run"] == "seen"
         expect(page.get_by_role("list", name="Runs")).to_contain_text("seentest accuracy")
         streams = [mark for name, mark in zip(asked, marks, strict=True) if name == "events"]

@@ -52,7 +52,13 @@ def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
         policy = studio.ask("/").headers
         assert "script-src 'self'" in policy["content-security-policy"]
         assert policy["permissions-policy"].startswith("camera=(self)")
-        for path in ("/../jobs.py", "/%2e%2e/jobs.py", "/uplot-license.txt", "/api/nothing", "/page.css/x"):
+        for path in (
+            "/../jobs.py",
+            "/%2e%2e/jobs.py",
+            "/uplot-license.txt",
+            "/api/nothing",
+            "/page.css/x",
+        ):
             assert studio.ask(path, b"{}" if "api" in path else None, **bearer).status == 404
 
 
@@ -78,27 +84,42 @@ def test_another_address_requires_a_token(tmp_path, capsys):
     assert main(["studio", "--host", "0.0.0.0", "--no-browser"]) == 2
     assert "which other machines can reach, but there is no token" in capsys.readouterr().err
     assert main(["studio", "--data", str(tmp_path / "none"), "--no-browser"]) == 2
-    assert "which is not a folder. Use the folder that contains your data sets" in capsys.readouterr().err
+    assert (
+        "which is not a folder. Use the folder that contains your data sets"
+        in capsys.readouterr().err
+    )
 
 
 def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
     assert studio.act("train") == "The request lacks source. Reload the page."
-    assert studio.act("net", text=SMALL, shape="wide").startswith("shape is 'wide', which cannot be used. Change it")
-    assert ", which cannot be used" in studio.act("cell", run="x", problem=1.5, truth=True, predicted=0)
-    assert "choices is {'a': 1}, which cannot be used" in studio.act("correct", source="shapes", choices={"a": 1})
+    assert studio.act("net", text=SMALL, shape="wide").startswith(
+        "shape is 'wide', which cannot be used. Change it"
+    )
+    assert ", which cannot be used" in studio.act(
+        "cell", run="x", problem=1.5, truth=True, predicted=0
+    )
+    assert "choices is {'a': 1}, which cannot be used" in studio.act(
+        "correct", source="shapes", choices={"a": 1}
+    )
     assert "epoch is 1" in studio.act("branch", run="x", epoch=10**400)
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
-    assert "is not in" in studio.act("train", net=SMALL, source=str(studio.folder / ".." / "x"), fields={})
+    assert "is not in" in studio.act(
+        "train", net=SMALL, source=str(studio.folder / ".." / "x"), fields={}
+    )
     assert "There is no run '../../etc' in runs" in studio.act("run", run="../../etc")
     assert studio.act("stop", run="nothing") == "nothing has already ended."
     assert "not valid Python" in studio.act("net", text="Linear(")["problem"]
     assert studio.ask("/api/net", b'"' + b"x" * 2_000_000 + b'"').status == 413
     assert studio.ask("/api/net", b"[" * 200_000).status == 400
-    assert "name is ['x'], which cannot be used" in studio.act("train", net="mlp", source="shapes", name=["x"])
-    assert "which cannot be used" in studio.act("train", net="mlp", source="shapes", fields={"epochs": "1\0"})
+    assert "name is ['x'], which cannot be used" in studio.act(
+        "train", net="mlp", source="shapes", name=["x"]
+    )
+    assert "which cannot be used" in studio.act(
+        "train", net="mlp", source="shapes", fields={"epochs": "1\0"}
+    )
 
 
 def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
@@ -108,32 +129,61 @@ def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
         said = studio.act("train", net=net, source="shapes")
         assert "not valid Python" in said or "expected a layer" in said or "is not a layer" in said
     for name in ("start-from", "runs_dir", "epochs=1 --data"):
-        assert "A recipe has no field" in studio.act("train", net="mlp", source="shapes", fields={name: "1"})
-    assert "got '1 --json'" in studio.act("train", net="mlp", source="shapes", fields={"epochs": "1 --json"})
-    assert "time limit is '--help'" in studio.act("train", net="mlp", source="shapes", time="--help")
+        assert "A recipe has no field" in studio.act(
+            "train", net="mlp", source="shapes", fields={name: "1"}
+        )
+    assert "got '1 --json'" in studio.act(
+        "train", net="mlp", source="shapes", fields={"epochs": "1 --json"}
+    )
+    assert "time limit is '--help'" in studio.act(
+        "train", net="mlp", source="shapes", time="--help"
+    )
 
 
 def test_values_that_no_training_can_have_start_none(studio):
     (studio.folder / "runs" / "run").mkdir(parents=True)
     (studio.folder / "runs" / "run" / "run.json").touch()
-    refused = {"epochs": ("0", "abc", "3.5"), "lr": ("fast", "1e999"), "optimizer": ("adm",), "seed": ("(" * 9000,)}
+    refused = {
+        "epochs": ("0", "abc", "3.5"),
+        "lr": ("fast", "1e999"),
+        "optimizer": ("adm",),
+        "seed": ("(" * 9000,),
+    }
     for name, texts in refused.items():
         for text in texts:
-            for action, more in (("train", {"net": SMALL, "source": "shapes"}), ("branch", {"run": "run", "epoch": 1})):
-                assert studio.act(action, fields={name: text}, **more).startswith(f"{name} must be ")
-    assert "must be a number followed by s, m or h" in studio.act("train", net=SMALL, source="shapes", time="1x")
+            for action, more in (
+                ("train", {"net": SMALL, "source": "shapes"}),
+                ("branch", {"run": "run", "epoch": 1}),
+            ):
+                assert studio.act(action, fields={name: text}, **more).startswith(
+                    f"{name} must be "
+                )
+    assert "must be a number followed by s, m or h" in studio.act(
+        "train", net=SMALL, source="shapes", time="1x"
+    )
     assert studio.act("state")["jobs"] == []
 
 
 def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
-    outside = train("shapes", net="mlp", recipe=Recipe(epochs=1), name="a", runs_dir=studio.folder, progress=False).path
+    outside = train(
+        "shapes",
+        net="mlp",
+        recipe=Recipe(epochs=1),
+        name="a",
+        runs_dir=studio.folder,
+        progress=False,
+    ).path
     shutil.copytree(outside, studio.folder / "runs" / "here")
     before = read_files(studio.folder)
     for name in (str(outside), "../a", "..", ".hidden", "a/b", "a\\b", "a\nb"):
-        assert "name must be one line without /" in studio.act("train", net="mlp", source="shapes", name=name)
+        assert "name must be one line without /" in studio.act(
+            "train", net="mlp", source="shapes", name=name
+        )
         for action in ("run", "resume", "report", "branch", "repeat"):
             assert "There is no run" in studio.act(action, run=name, epoch=1), (action, name)
-    assert "There is already a run here" in studio.act("train", net="mlp", source="shapes", name="here")
+    assert "There is already a run here" in studio.act(
+        "train", net="mlp", source="shapes", name="here"
+    )
     assert read_files(studio.folder) == before
     studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="b")
     assert "There is already a run b" in studio.act("train", net="mlp", source="shapes", name="b")
@@ -170,7 +220,10 @@ def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
     resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
     studio.act("stop", run="full")
     ended = wait_for_end(studio, job["number"])
-    assert ended["state"] == "failed" and "The last checkpoint is intact. Free disk space" in ended["problem"]
+    assert (
+        ended["state"] == "failed"
+        and "The last checkpoint is intact. Free disk space" in ended["problem"]
+    )
 
 
 def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio):
@@ -193,7 +246,9 @@ def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
     os.kill(child, signal.SIGKILL)
     ended = wait_for_end(studio, job["number"])
     assert (ended["state"], studio.act("run", run="killed")["score"]) == ("failed", None)
-    assert ended["problem"].startswith("The process ended with status -9. The run is saved up to its last checkpoint")
+    assert ended["problem"].startswith(
+        "The process ended with status -9. The run is saved up to its last checkpoint"
+    )
 
 
 def test_a_preview_shows_images_and_classes_that_were_added(studio):
@@ -201,8 +256,13 @@ def test_a_preview_shows_images_and_classes_that_were_added(studio):
 
     def add(name: str, images: int) -> None:
         for _ in range(images):
-            image, query = encode(rng.integers(0, 256, (8, 8, 3), np.uint8)), f"set=pets&class={name}"
-            reply = studio.ask(f"/api/save-image?{query}", image, Content_Type="application/octet-stream")
+            image, query = (
+                encode(rng.integers(0, 256, (8, 8, 3), np.uint8)),
+                f"set=pets&class={name}",
+            )
+            reply = studio.ask(
+                f"/api/save-image?{query}", image, Content_Type="application/octet-stream"
+            )
             assert reply.status == 200
 
     def preview() -> tuple[int, int, int]:
@@ -218,14 +278,26 @@ def test_a_preview_shows_images_and_classes_that_were_added(studio):
 
 
 def test_the_runs_of_a_study_can_be_opened(studio):
-    words = ["train", "Flatten(), Output()", "--data=shapes", "--folds=2", "--epochs=1", "--name=study"]
-    subprocess.run([sys.executable, "-m", "lamina", *words], cwd=studio.folder, check=True, capture_output=True)
+    words = [
+        "train",
+        "Flatten(), Output()",
+        "--data=shapes",
+        "--folds=2",
+        "--epochs=1",
+        "--name=study",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "lamina", *words], cwd=studio.folder, check=True, capture_output=True
+    )
     names = [one["name"] for one in studio.act("runs")]
     assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
     for name in names:
         assert studio.act("run", run=name)["name"] == name
         repeated = studio.act("repeat", run=name)
-        assert repeated["command"].startswith("lamina train") and "part of a study" in repeated["remarks"][0]
+        assert (
+            repeated["command"].startswith("lamina train")
+            and "part of a study" in repeated["remarks"][0]
+        )
     assert "lines" in studio.act("report", run="study/fold-1")
     compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
     assert list(compared["differences"]) == ["study/fold-2"]
@@ -245,7 +317,9 @@ def test_bodies_that_wait_for_the_process_are_counted(studio):
         def save(number: int) -> int:
             head = {"Content_Type": "application/octet-stream"}
             try:
-                return studio.ask(f"/api/save-image?set=pets&class=cat{number}", bytes(31_000_000), **head).status
+                return studio.ask(
+                    f"/api/save-image?set=pets&class=cat{number}", bytes(31_000_000), **head
+                ).status
             except ConnectionError:  # the server does not read the rest
                 return 503
 
@@ -273,7 +347,9 @@ def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
                 await process.call(*times)
             monkeypatch.undo()
             os.kill(child.pid, signal.SIGCONT)
-            assert len(await process.call(*times)) == 5 and multiprocessing.active_children() == [child]
+            assert len(await process.call(*times)) == 5 and multiprocessing.active_children() == [
+                child
+            ]
         finally:
             process.close()
 
@@ -282,7 +358,10 @@ def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
 
 def test_the_layers_of_large_nets_are_timed_with_fewer_images():
     small = time_layers("Flatten(), Output()", (3, 8, 8), 10)
-    large = time_layers("Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2)  # 6e8 for each
+    # 6e8 for each
+    large = time_layers(
+        "Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2
+    )
     assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
     with pytest.raises(LaminaError, match="too large to measure"):
         time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
@@ -297,7 +376,9 @@ def test_commands_that_answer_the_page_give_way_to_trainings(studio):
     assert wait_for(lambda: find_niceness("train") == os.getpriority(os.PRIO_PROCESS, 0))
     studio.act("inspect", source="shapes")
     assert wait_for(lambda: find_niceness("data") == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
-    assert "not timed while a net trains" in studio.act("times", text=SMALL, shape=[3, 32, 32], outputs=10)
+    assert "not timed while a net trains" in studio.act(
+        "times", text=SMALL, shape=[3, 32, 32], outputs=10
+    )
 
 
 def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhile(tmp_path):
@@ -307,29 +388,43 @@ def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhil
         child = studio.find_child("train")
         os.kill(child, signal.SIGSTOP)
         studio.process.send_signal(signal.SIGINT)
-        wait_for(lambda: studio.act("train", net=SMALL, source="shapes").startswith("The studio is ending"))
+        wait_for(
+            lambda: studio.act("train", net=SMALL, source="shapes").startswith(
+                "The studio is ending"
+            )
+        )
         studio.process.send_signal(signal.SIGINT)
         studio.process.send_signal(signal.SIGTERM)
         assert studio.act("runs")[0]["name"] == "long"  # it still responds
         os.kill(child, signal.SIGCONT)
         assert studio.process.wait(60) == 128 + signal.SIGINT
     done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
-    assert done >= 2 and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
+    assert (
+        done >= 2
+        and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
+    )
 
 
-def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_clean(tmp_path, capfd):
+def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_clean(
+    tmp_path, capfd
+):
     for number in range(30):
         file = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(noise(number) if number else b"no image")
     with opening(tmp_path) as studio:
         source = str(tmp_path / "pets")
-        job = studio.act("train", net="Flatten(), Output()", source=source, fields={"epochs": "1"}, name="run")
+        job = studio.act(
+            "train", net="Flatten(), Output()", source=source, fields={"epochs": "1"}, name="run"
+        )
         wait_for_end(studio, job["number"])
-        job = studio.act("branch", run="run", epoch=1, fields={"epochs": "2"})  # reads the data in the studio
+        # reads the data in the studio
+        job = studio.act("branch", run="run", epoch=1, fields={"epochs": "2"})
         assert wait_for_end(studio, job["number"])["state"] == "done"
         with studio.connect() as page:
-            page.sendall(f"GET /api/events HTTP/1.1\r\nHost: {studio.host}:{studio.port}\r\n\r\n".encode())
+            page.sendall(
+                f"GET /api/events HTTP/1.1\r\nHost: {studio.host}:{studio.port}\r\n\r\n".encode()
+            )
             assert page.recv(9)
             studio.process.send_signal(signal.SIGINT)
             assert studio.process.wait(60) == 128 + signal.SIGINT
@@ -388,7 +483,12 @@ def test_events_that_arrive_while_a_page_reads_slowly_are_sent_at_once():
         found = [await anext(stream) for _ in range(3)]  # open, and two of three
         log.add({"event": "job"})  # while the connection takes no more
         found += [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
-        assert [text.decode().split("\n")[0].rpartition("-")[2] for text in found[1:]] == ["1", "2", "3", "4"]
+        assert [text.decode().split("\n")[0].rpartition("-")[2] for text in found[1:]] == [
+            "1",
+            "2",
+            "3",
+            "4",
+        ]
         for number in range(KEPT_EVENTS + 1):
             log.add({"event": "step", "step": number})
         assert b'"lost"' in await asyncio.wait_for(anext(stream), 10)
@@ -403,7 +503,10 @@ def test_the_cards_of_every_net_have_its_costs(preset):
     assert found["problem"] is None
     assert found["text"] == preset["text"]
     expected = summarize_layers(parse_net(preset["text"]).with_outputs(10).layers, shape)
-    assert (found["parameters"], found["multiply_adds"]) == (expected.parameters, expected.multiply_adds)
+    assert (found["parameters"], found["multiply_adds"]) == (
+        expected.parameters,
+        expected.multiply_adds,
+    )
     assert [tuple(card["shape"]) for card in found["cards"]] == list(
         parse_net(preset["text"]).with_outputs(10).shapes(shape)[1:]
     )
@@ -424,7 +527,10 @@ def test_an_error_is_at_the_card_that_causes_it():
     assert [("problem" in card) for card in found["cards"]] == [False, True, False]
     assert found["problem"].startswith("layer 2 of 3, Linear(9): expected a vector")
     assert show_net(["Flatten()"], (3, 8, 8), 10)["cards"][-1]["problem"]
-    assert show_net([], (3, 8, 8), 10)["problem"] == "The net has no layers. Add one, such as Output()."
+    assert (
+        show_net([], (3, 8, 8), 10)["problem"]
+        == "The net has no layers. Add one, such as Output()."
+    )
 
 
 def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
@@ -474,14 +580,38 @@ TABLES = {
 def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_left_out(tmp_path):
     for name, text in TABLES.items():
         (tmp_path / name).write_text(text, "utf-8")
-    for name in ("pets/cat/1.png", "old/first/run.json", "old/first/.lock", "old/first/curves.png", "one/run.json",
-                 "one/history.jsonl", "study/study.json", "study/.lock", "study/fold-1/curves.png"):  # fmt: skip
+    for name in (
+        "pets/cat/1.png",
+        "old/first/run.json",
+        "old/first/.lock",
+        "old/first/curves.png",
+        "one/run.json",
+        "one/history.jsonl",
+        "study/study.json",
+        "study/.lock",
+        "study/fold-1/curves.png",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(noise())
     listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
-    good = ["damaged.jsonl", "excel.csv", "labels.csv", "lines.jsonl", "packed.csv.gz", "pets", "poses.tsv"]
+    good = [
+        "damaged.jsonl",
+        "excel.csv",
+        "labels.csv",
+        "lines.jsonl",
+        "packed.csv.gz",
+        "pets",
+        "poses.tsv",
+    ]
     assert listed[: listed.index("shapes")] == good
-    others = ["empty.csv", "history.jsonl", "list.csv", "predictions.csv", "prices.csv", "versions.csv"]
+    others = [
+        "empty.csv",
+        "history.jsonl",
+        "list.csv",
+        "predictions.csv",
+        "prices.csv",
+        "versions.csv",
+    ]
     assert listed[-6:] == [f"{name} (no images with targets found)" for name in others]
 
 
@@ -493,14 +623,17 @@ def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_p
     first.release("net-1")
     assert second.reserve("net-1")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")  # the training says why it cannot write there
+    # the training says why it cannot write there
+    assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
     assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
     for name in ("net-1", "net-2", ""):
         second.release(name)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.parametrize("names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")])
+@pytest.mark.parametrize(
+    "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
+)
 def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
     photos = tmp_path / "photos"
     for number, name in enumerate((*names, "runs/x")):
@@ -557,7 +690,10 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     table = "image,split,given,likely,score,reason,correct\n1.png,train,cat,dog,0.9,,dog\n"
     file.write_text(table)
     for choices in ({"2.png": "cat"}, None):
-        with pytest.raises(DataError, match="has other columns than image and correct, so the studio did not make it"):
+        with pytest.raises(
+            DataError,
+            match="has other columns than image and correct, so the studio did not make it",
+        ):
             folder.correct(source, choices)
     assert file.read_text() == table
     file.write_text("\ufeffimage;correct\r\n1.png;dog\r\n", "utf-8")  # saved by Excel

@@ -1,4 +1,4 @@
-"""What the studio shows of results, against values computed here with numpy, and images that are none."""
+"""The studio's results, compared with values computed here with numpy, and invalid images."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ RECIPE = Recipe(epochs=1, batch_size=100, seed=3)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
-    """A run of each kind of target, two of them twice with different nets; the images of ``binary`` are gone."""
+    """A run per kind of target, two kinds with two nets; the images of ``binary`` are deleted."""
     folder = tmp_path_factory.mktemp("runs")
 
     def make(name: str, data: str, net: str = NET) -> Run:
-        dataset = load_data(data, Preparation(val_fraction=0.1))  # val, so that predictions are calibrated
+        # val, so that predictions are calibrated
+        dataset = load_data(data, Preparation(val_fraction=0.1))
         return train(dataset, net=net, recipe=RECIPE, name=name, runs_dir=folder, progress=False)
 
     made = {
@@ -65,7 +66,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def count_cells(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int], int]:
     pairs = np.stack([truth, predicted], axis=1)
     found, counts = np.unique(pairs, axis=0, return_counts=True)
-    return {(int(row), int(column)): int(count) for (row, column), count in zip(found, counts, strict=True)}
+    return {
+        (int(row), int(column)): int(count)
+        for (row, column), count in zip(found, counts, strict=True)
+    }
 
 
 def measure_losses(run: Run) -> np.ndarray:
@@ -122,7 +126,10 @@ def test_a_cell_has_its_images_with_the_largest_loss_first(runs):
 @pytest.mark.parametrize("name", ["single", "numbers"])
 def test_the_largest_losses_come_first(runs, name):
     found = results.show_report(runs[name].path)["largest"]
-    outputs, order = runs[name].outputs["test"], np.argsort(-measure_losses(runs[name]), kind="stable")
+    outputs, order = (
+        runs[name].outputs["test"],
+        np.argsort(-measure_losses(runs[name]), kind="stable"),
+    )
     assert found["are_wrong"] == (name == "single")
     if found["are_wrong"]:
         order = order[(outputs.logits.argmax(axis=1) != outputs.targets)[order]]
@@ -131,7 +138,9 @@ def test_the_largest_losses_come_first(runs, name):
 
 def test_missing_images_are_a_sentence_and_the_numbers_stay(runs):
     found = results.show_report(runs["binary"].path)["largest"]
-    assert "The images are not shown." in found["problem"] and "no longer exists" in found["problem"]
+    assert (
+        "The images are not shown." in found["problem"] and "no longer exists" in found["problem"]
+    )
     outputs = runs["binary"].outputs["test"]
     wrong = (outputs.logits > 0).ravel() != outputs.targets.ravel().astype(bool)
     assert len(found["images"]) == wrong.sum() > 0 and found["images"][0]["png"] is None
@@ -175,8 +184,10 @@ def test_disagreements_of_numbers_go_by_the_error(runs):
 def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
     found = results.compare_with(runs["single"].path.parent, "single", ["linear"])
     (judged,) = found["judged"]
-    scores = [np.mean(run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets)
-              for run in (runs["linear"], runs["single"])]  # fmt: skip
+    scores = [
+        np.mean(run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets)
+        for run in (runs["linear"], runs["single"])
+    ]
     assert (judged["a_score"], judged["b_score"]) == pytest.approx(scores)
     assert "2,000 images" in judged["words"]
     assert found["differences"]["linear"][0]["what"] == "net, layer 2"
@@ -189,7 +200,9 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     shutil.copytree(runs["linear"].path, tmp_path / "linear")
     keep_checkpoint(tmp_path / "linear")
     (epoch,) = run_views.list_epochs(tmp_path / "linear")
-    run_views.make_branch(tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"])
+    run_views.make_branch(
+        tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"]
+    )
     file = tmp_path / "linear" / "run.json"
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
     file.write_text(json.dumps(json.loads(file.read_text()) | {"late_end": late_end}))
@@ -203,11 +216,16 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
 
 def test_runs_that_cannot_be_compared_say_why(runs):
     found = results.compare_with(runs["single"].path.parent, "single", ["numbers"])
-    assert "Compare runs with the same test images and metric" in found["problems"][0] and not found["judged"]
+    assert (
+        "Compare runs with the same test images and metric" in found["problems"][0]
+        and not found["judged"]
+    )
 
 
 def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
-    run = begin_run(LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path)
+    run = begin_run(
+        LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path
+    )
     events = run.iter_train()
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
@@ -217,8 +235,12 @@ def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
     for name in ("single", "linear"):
         (tmp_path / name).symlink_to(runs[name].path)
     compared = results.compare_with(tmp_path, "single", ["linear", "paused"])
-    assert compared["problems"] == ["paused has not been evaluated yet; only its settings are compared."]
-    assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"]["paused"]
+    assert compared["problems"] == [
+        "paused has not been evaluated yet; only its settings are compared."
+    ]
+    assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"][
+        "paused"
+    ]
 
 
 @pytest.mark.parametrize("damaged", ["single", "linear"])
@@ -295,17 +317,24 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_bytes_that_are_no_image_get_one_sentence(runs, kind):
-    with pytest.raises(LaminaError, match=r"^This file cannot be used: .+\. Choose an image, such as a JPEG or PNG\.$"):
+    with pytest.raises(
+        LaminaError,
+        match=r"^This file cannot be used: .+\. Choose an image, such as a JPEG or PNG\.$",
+    ):
         results.look_at(runs["single"].path, HOSTILE[kind])
 
 
 @pytest.mark.slow
-def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(studio: Studio, runs):
+def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(
+    studio: Studio, runs
+):
     (studio.folder / "runs").mkdir()
     (studio.folder / "runs" / "single").symlink_to(runs["single"].path)
 
     def post(action: str, body: bytes) -> tuple[int, dict]:
-        reply = studio.ask(f"/api/{action}?run=single", body, Content_Type="application/octet-stream")
+        reply = studio.ask(
+            f"/api/{action}?run=single", body, Content_Type="application/octet-stream"
+        )
         return reply.status, reply.values
 
     for body in HOSTILE.values():
@@ -313,9 +342,16 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
         assert status == 422 and values["error"].startswith("This file cannot be used")
     assert post("look", encode((40, 30)))[0] == 200
     assert post("look", bytes(32_000_001))[0] == 413
-    assert "image is '/etc/passwd', which cannot be used" in studio.act("look", run="single", image="/etc/passwd")
+    assert "image is '/etc/passwd', which cannot be used" in studio.act(
+        "look", run="single", image="/etc/passwd"
+    )
     assert "no run" in studio.act("report", run="../single")
-    for query in ("run=single&file=run.json", "run=single&file=..%2Fsingle%2Frun.json", "run=..&file=report.html", ""):
+    for query in (
+        "run=single&file=run.json",
+        "run=single&file=..%2Fsingle%2Frun.json",
+        "run=..&file=report.html",
+        "",
+    ):
         assert studio.ask(f"/api/file?{query}").status == 404
     page = runs["single"].path / "report.html"
     page.write_text("<script>alert(1)</script>")
@@ -326,11 +362,23 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(s
     page.symlink_to("/etc/passwd")
     assert studio.ask("/api/file?run=single&file=report.html").status == 404
     page.unlink()
-    assert studio.act("make", run="single", file="run.json").startswith("The studio cannot make 'run.json'")
+    assert studio.act("make", run="single", file="run.json").startswith(
+        "The studio cannot make 'run.json'"
+    )
 
 
 def test_a_command_is_repeated_without_the_place_of_the_run():
-    words = ("lamina", "train", "mlp", "--name", "one", "--epochs=2", "--runs-dir=runs", "--data=a b", "--json")
+    words = (
+        "lamina",
+        "train",
+        "mlp",
+        "--name",
+        "one",
+        "--epochs=2",
+        "--runs-dir=runs",
+        "--data=a b",
+        "--json",
+    )
     assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
 
 
@@ -339,13 +387,22 @@ def test_what_cannot_be_repeated_is_said(runs, tmp_path):
     table.write_text("image,correct\ntrain/0.png,star\n")
     data = load_data("shapes", Preparation(val_fraction=0.1))
     more = {"start_from": runs["linear"], "command": ("lamina", "train", f"--labels-from={table}")}
-    further = start_run(data=data, recipe=Recipe(epochs=1), runs_dir=tmp_path, name="further", **more)
+    further = start_run(
+        data=data, recipe=Recipe(epochs=1), runs_dir=tmp_path, name="further", **more
+    )
     described = reproduction.describe_reproduction(further.path)
-    assert described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
+    assert (
+        described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
+    )
     assert f"The training used the weights of {runs['linear'].path}" in described["remarks"][0]
     assert described["remarks"][1] == f"The command reads {table} again, which may have changed."
-    own = start_run(LINEAR, data, RECIPE, runs_dir=tmp_path, name="own", loss=torch.nn.functional.cross_entropy)
-    assert "The training used your own functions" in reproduction.describe_reproduction(own.path)["remarks"][0]
+    own = start_run(
+        LINEAR, data, RECIPE, runs_dir=tmp_path, name="own", loss=torch.nn.functional.cross_entropy
+    )
+    assert (
+        "The training used your own functions"
+        in reproduction.describe_reproduction(own.path)["remarks"][0]
+    )
     gone = reproduction.describe_reproduction(runs["binary"].path)
     assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
 
@@ -355,7 +412,18 @@ def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tm
         (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8, 3), len(name), np.uint8)).save(tmp_path / "pets" / name)
     net = "Flatten(), " + "Linear(8), BatchNorm(), ReLU(), Dropout(0.5), " * 8 + "Output()"
-    words = ["train", net, "--data", str(tmp_path / "pets"), "--val", "0", "--test", "0", "--epochs", "1"]
+    words = [
+        "train",
+        net,
+        "--data",
+        str(tmp_path / "pets"),
+        "--val",
+        "0",
+        "--test",
+        "0",
+        "--epochs",
+        "1",
+    ]
     assert main([*words, "--name", "run", "--runs-dir", str(tmp_path)]) == 0
     found = reproduction.describe_reproduction(tmp_path / "run")
     assert (found["remarks"], "Dropout" in found["python"]) == ([], True)
@@ -367,7 +435,14 @@ def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tm
 def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
     recipe = Recipe(epochs=3, batch_size=200, lr=0.01)
     (tmp_path / "runs").mkdir()
-    run = begin_run(LINEAR, load_data("shapes"), recipe, net_name="tiny", name="origin", runs_dir=tmp_path / "runs")
+    run = begin_run(
+        LINEAR,
+        load_data("shapes"),
+        recipe,
+        net_name="tiny",
+        name="origin",
+        runs_dir=tmp_path / "runs",
+    )
     events = run.iter_train()
     next(event for event in events if type(event).__name__ == "Epoch")
     events.close()
@@ -381,9 +456,14 @@ def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
         assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
         folder.mkdir()
-        subprocess.run([sys.executable, "-c", described["python"]], cwd=folder, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", described["python"]], cwd=folder, check=True, capture_output=True
+        )
         (again,) = (folder / "runs").iterdir()
-        assert load_run(again).folder.history.epochs()[-1]["weights"] == one.folder.history.epochs()[-1]["weights"]
+        assert (
+            load_run(again).folder.history.epochs()[-1]["weights"]
+            == one.folder.history.epochs()[-1]["weights"]
+        )
     for file in list_checkpoints(run).values():
         file.unlink()
     described = reproduction.describe_reproduction(branch.path)

@@ -25,12 +25,22 @@ from lamina.training.features import FOLDED_IMAGES
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 
-NET = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Residual(Conv2d(4, 3, padding="same")), Dropout(0.5), Flatten(), Output())
+NET = Net(
+    Conv2d(4, 3),
+    BatchNorm(),
+    ReLU(),
+    Residual(Conv2d(4, 3, padding="same")),
+    Dropout(0.5),
+    Flatten(),
+    Output(),
+)
 
 
 def make_images(count: int = FOLDED_IMAGES) -> Images:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return Images(pixels, np.arange(count) % 3, tuple("abc"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels, np.arange(count) % 3, tuple("abc"), tuple(map(str, range(count))), "train"
+    )
 
 
 def build(net: Net | nn.Module = NET) -> Model:
@@ -38,7 +48,7 @@ def build(net: Net | nn.Module = NET) -> Model:
 
 
 class Own(nn.Module):
-    """Works in place, calls one layer twice, and has a layer that gives a pair and one that is never called."""
+    """Works in place, calls one layer twice; one layer returns a pair, one is never called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +74,11 @@ def test_every_layer_gives_what_the_next_one_takes():
 
 def test_a_number_means_the_same_layer_everywhere():
     model = build()
-    rows = [row for row, *_ in summarize(NET, model.in_shape, model.task.outputs).table()[1] if row[0] != " "]
+    rows = [
+        row
+        for row, *_ in summarize(NET, model.in_shape, model.task.outputs).table()[1]
+        if row[0] != " "
+    ]
     for number, row in enumerate(rows[:-1], start=1):
         path = find_path(model, number)
         assert row.startswith(f"{number} {type(model.net[number - 1]).__name__}")
@@ -81,7 +95,9 @@ def test_a_layer_inside_another_is_given_by_its_path():
     assert module_paths(model) == tuple(f"body.{index}" for index in range(7))
     found = activations(model, images.pixels, ["body.3.body.0", "body.2", "body.3"])
     assert torch.equal(found["body.3"], found["body.2"] + found["body.3.body.0"])
-    assert torch.equal(activations(model, images.pixels, [-1])[-1], activations(model, images.pixels, [7])[7])
+    assert torch.equal(
+        activations(model, images.pixels, [-1])[-1], activations(model, images.pixels, [7])[7]
+    )
 
 
 def test_looking_changes_nothing():
@@ -111,7 +127,9 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
 
 def test_inputs_are_recorded_too_of_the_modules_that_are_called():
     model = build(Own())
-    calls = record_calls(model, torch.from_numpy(make_images(5).pixels), [name for name, _ in model.named_modules()])
+    calls = record_calls(
+        model, torch.from_numpy(make_images(5).pixels), [name for name, _ in model.named_modules()]
+    )
     assert "body.unused" not in calls
     assert "body.attention" not in calls
     assert torch.equal(calls["body.flatten"].input, calls["body.relu"].output)
@@ -123,14 +141,26 @@ def test_inputs_are_recorded_too_of_the_modules_that_are_called():
         (NET, 0, "There is no layer 0; the net has layers 1 to 7."),
         (NET, 8, "There is no layer 8; the net has layers 1 to 7."),
         (NET, -8, "There is no layer -8; the net has layers 1 to 7."),
-        (NET, "body.3.bodi.0", "The model has no module 'body.3.bodi.0'. Did you mean body.3.body.0?"),
-        (Own(), 1, "There is no layer 1, because layers of your own module have no numbers. Give a "
-         "module path, such as 'body.conv1'."),
-        (Own(), "body.unused",
-         "Layer 'body.unused' has no output tensor, because forward does not call it or it returns a tuple. Choose "
-         "another layer."),
+        (
+            NET,
+            "body.3.bodi.0",
+            "The model has no module 'body.3.bodi.0'. Did you mean body.3.body.0?",
+        ),
+        (
+            Own(),
+            1,
+            "There is no layer 1, because layers of your own module have no numbers. Give a "
+            "module path, such as 'body.conv1'.",
+        ),
+        (
+            Own(),
+            "body.unused",
+            "Layer 'body.unused' has no output tensor, because forward does not call it "
+            "or it returns a tuple. Choose "
+            "another layer.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_layers_without_an_output_are_rejected(net, layer, message):
     with pytest.raises(NetError) as rejected:
         activations(build(net), make_images(2).pixels, [layer])

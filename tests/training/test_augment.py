@@ -35,7 +35,9 @@ def augment_by_hand(image, flipped, translate_px, hole_px, side_px):
     seed=st.integers(0, 1000),
 )
 def test_a_batch_is_what_each_image_would_be_by_hand(flip, translate_px, cutout_px, epoch, seed):
-    pixels = torch.randint(0, 256, (12, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    pixels = torch.randint(
+        0, 256, (12, 9, 7, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
     recipe = Recipe(flip=flip, translate_px=translate_px, cutout_px=cutout_px, seed=seed)
     choices = draw_choices(recipe, epoch, pixels)
     indices = torch.tensor([3, 0, 11, 3])
@@ -44,9 +46,11 @@ def test_a_batch_is_what_each_image_would_be_by_hand(flip, translate_px, cutout_
         by_hand = augment_by_hand(
             pixels[index].numpy(),
             flipped=choices.flips is not None and bool(choices.flips[index]),
-            translate_px=np.zeros(2, int)
-            if choices.translations_px is None
-            else choices.translations_px[index].numpy(),
+            translate_px=(
+                np.zeros(2, int)
+                if choices.translations_px is None
+                else choices.translations_px[index].numpy()
+            ),
             hole_px=None if choices.holes_px is None else choices.holes_px[index].numpy(),
             side_px=cutout_px,
         )
@@ -55,7 +59,9 @@ def test_a_batch_is_what_each_image_would_be_by_hand(flip, translate_px, cutout_
 
 def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs():
     pixels = torch.zeros(100, 4, 4, 3, dtype=torch.uint8)
-    first, second, third = (draw_choices(Recipe(flip="alternating"), epoch, pixels).flips for epoch in range(3))
+    first, second, third = (
+        draw_choices(Recipe(flip="alternating"), epoch, pixels).flips for epoch in range(3)
+    )
     assert torch.equal(first, ~second)
     assert torch.equal(first, third)
     assert 30 < first.sum() < 70
@@ -63,7 +69,14 @@ def test_an_alternating_flip_shows_every_image_both_ways_in_two_epochs():
 
 def test_choices_depend_on_seed_and_epoch_alone():
     pixels = torch.zeros(50, 8, 8, 3, dtype=torch.uint8)
-    recipe = Recipe(flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.2, seed=5)
+    recipe = Recipe(
+        flip="random",
+        translate_px=2,
+        cutout_px=3,
+        crop_from_fraction=0.3,
+        jitter_fraction=0.2,
+        seed=5,
+    )
     torch.manual_seed(1)
     once = draw_choices(recipe, 4, pixels)
     torch.manual_seed(2)
@@ -90,11 +103,15 @@ def test_gathering_leaves_the_images_as_they_are(flip):
 @pytest.mark.parametrize("fraction", [0.5, 0.625, 0.875])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shrinking_is_what_pillow_makes_of_each_image(fraction, channels):
-    pixels = torch.randint(0, 256, (4, 24, 32, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        0, 256, (4, 24, 32, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     shrunk = shrink_batch(pixels, fraction)
     size = round(32 * fraction), round(24 * fraction)
     by_pillow = [
-        np.asarray(Image.fromarray(by_pillow.squeeze(-1).numpy()).resize(size, Image.Resampling.BILINEAR))
+        np.asarray(
+            Image.fromarray(by_pillow.squeeze(-1).numpy()).resize(size, Image.Resampling.BILINEAR)
+        )
         for by_pillow in pixels
     ]
     difference = shrunk.numpy().astype(int) - np.stack(by_pillow).reshape(shrunk.shape)
@@ -112,7 +129,9 @@ def crop_by_pillow(image, crop):
     box = (left * width, top * height, (left + crop_width) * width, (top + crop_height) * height)
     box = np.clip(box, 0, (width, height, width, height))
     by_pillow = Image.fromarray(image.squeeze(-1) if image.shape[2] == 1 else image)
-    return np.asarray(by_pillow.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))).reshape(image.shape)
+    return np.asarray(
+        by_pillow.resize((width, height), Image.Resampling.BILINEAR, box=tuple(box))
+    ).reshape(image.shape)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,18 +141,27 @@ def crop_by_pillow(image, crop):
     seed=st.integers(0, 1000),
 )
 def test_a_crop_is_what_pillow_makes_of_each_image(from_fraction, size, seed):
-    pixels = torch.randint(0, 256, (6, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    pixels = torch.randint(
+        0, 256, (6, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
     choices = draw_choices(Recipe(crop_from_fraction=from_fraction, seed=seed), 0, pixels)
     batch = gather_batch(pixels, torch.arange(6), choices)
-    by_pillow = [crop_by_pillow(*each) for each in zip(pixels.numpy(), choices.crops.tolist(), strict=True)]
-    # A place is rounded to 1/128 pixel and each direction to a whole number: 1 + 0.5 twice, and Pillow's own halves.
+    by_pillow = [
+        crop_by_pillow(*each) for each in zip(pixels.numpy(), choices.crops.tolist(), strict=True)
+    ]
+    # A place is rounded to 1/128 pixel and each direction to a whole number: 1 + 0.5 twice, and
+    # Pillow's own halves.
     assert np.abs(batch.numpy().astype(int) - np.stack(by_pillow)).max() <= 3
 
 
 @pytest.mark.parametrize("from_fraction", [0.05, 0.5, 0.9])
-def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_asked_for(from_fraction):
+def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_asked_for(
+    from_fraction,
+):
     recipe = Recipe(crop_from_fraction=from_fraction)
-    top, left, height, width = draw_choices(recipe, 0, torch.zeros(5000, 8, 8, 3, dtype=torch.uint8)).crops.double().T
+    top, left, height, width = (
+        draw_choices(recipe, 0, torch.zeros(5000, 8, 8, 3, dtype=torch.uint8)).crops.double().T
+    )
     for start, side in ((top, height), (left, width)):
         assert start.min() >= 0
         assert (start + side).max() <= 1 + 1e-6
@@ -150,7 +178,7 @@ def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_
 
 
 def jitter_by_hand(image, factors):
-    """Brightness, then contrast, then saturation, in float64, cut off at the end; gray as in ITU-R BT.601."""
+    """Brightness, then contrast, then saturation, in float64, then clipped; gray as in BT.601."""
     brightness, contrast, saturation = factors
     channels = image.shape[2]
     gray_of = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(channels) / channels
@@ -162,15 +190,24 @@ def jitter_by_hand(image, factors):
 
 
 @settings(max_examples=30, deadline=None)
-@given(fraction=st.floats(0.01, 0.99), channels=st.sampled_from([1, 3, 4]), seed=st.integers(0, 1000))
+@given(
+    fraction=st.floats(0.01, 0.99), channels=st.sampled_from([1, 3, 4]), seed=st.integers(0, 1000)
+)
 def test_jitter_is_what_it_would_be_by_hand(fraction, channels, seed):
     pixels = torch.randint(
-        0, 256, (6, 5, 9, channels), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+        0,
+        256,
+        (6, 5, 9, channels),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed),
     )
     choices = draw_choices(Recipe(jitter_fraction=fraction, seed=seed), 0, pixels)
     batch = gather_batch(pixels, torch.arange(6), choices)
-    by_hand = [jitter_by_hand(*each) for each in zip(pixels.numpy(), choices.jitters.tolist(), strict=True)]
-    # Half for rounding; the weights of gray are rounded to 256ths, which counts up to seven times at these factors.
+    by_hand = [
+        jitter_by_hand(*each) for each in zip(pixels.numpy(), choices.jitters.tolist(), strict=True)
+    ]
+    # Half for rounding; the weights of gray are rounded to 256ths, which counts up to seven times
+    # at these factors.
     assert np.abs(batch.numpy() - np.stack(by_hand)).max() <= 2.5
 
 
@@ -179,15 +216,22 @@ def test_jitter_is_what_pillow_makes_of_an_image_whose_colors_stay_in_range():
     pixels = torch.randint(80, 160, (8, 16, 16, 3), dtype=torch.uint8, generator=generator)
     choices = draw_choices(Recipe(jitter_fraction=0.2), 0, pixels)
     batch = gather_batch(pixels, torch.arange(8), choices)
-    for image, (brightness, contrast, saturation), jittered in zip(pixels, choices.jitters, batch, strict=True):
-        by_pillow = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(float(brightness))
+    for image, (brightness, contrast, saturation), jittered in zip(
+        pixels, choices.jitters, batch, strict=True
+    ):
+        by_pillow = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(
+            float(brightness)
+        )
         by_pillow = ImageEnhance.Contrast(by_pillow).enhance(float(contrast))
         by_pillow = ImageEnhance.Color(by_pillow).enhance(float(saturation))
-        assert np.abs(jittered.numpy().astype(int) - np.asarray(by_pillow)).max() <= 3  # Pillow rounds down three times
+        # Pillow rounds down three times
+        assert np.abs(jittered.numpy().astype(int) - np.asarray(by_pillow)).max() <= 3
 
 
 def test_jitter_reaches_both_ends_of_its_range_and_goes_no_farther():
-    jitters = draw_choices(Recipe(jitter_fraction=0.4), 0, torch.zeros(2000, 4, 4, 3, dtype=torch.uint8)).jitters
+    jitters = draw_choices(
+        Recipe(jitter_fraction=0.4), 0, torch.zeros(2000, 4, 4, 3, dtype=torch.uint8)
+    ).jitters
     assert torch.allclose(jitters.min(dim=0).values, torch.tensor(0.6), atol=0.01)
     assert torch.allclose(jitters.max(dim=0).values, torch.tensor(1.4), atol=0.01)
     assert jitters.min() >= 0.6 - 1e-6
@@ -195,7 +239,9 @@ def test_jitter_reaches_both_ends_of_its_range_and_goes_no_farther():
     assert torch.corrcoef(jitters.T).triu(1).abs().max() < 0.1
 
 
-ALL = Recipe(flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.5, seed=7)
+ALL = Recipe(
+    flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.5, seed=7
+)
 
 
 @settings(max_examples=20, deadline=None)
@@ -205,30 +251,45 @@ def test_an_image_is_the_same_in_any_batch(order, cut, channels):
     pixels = torch.randint(0, 256, (12, 11, 7, channels), dtype=torch.uint8, generator=generator)
     choices = draw_choices(ALL, 3, pixels)
     whole = gather_batch(pixels, torch.arange(12), choices, ALL.cutout_px)
-    parts = [gather_batch(pixels, rows, choices, ALL.cutout_px) for rows in torch.tensor(order).tensor_split([cut])]
+    parts = [
+        gather_batch(pixels, rows, choices, ALL.cutout_px)
+        for rows in torch.tensor(order).tensor_split([cut])
+    ]
     assert torch.equal(torch.cat(parts), whole[order])
 
 
 def test_a_flip_and_a_translation_move_the_crop_as_they_move_a_whole_image():
-    pixels = torch.randint(0, 256, (9, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    pixels = torch.randint(
+        0, 256, (9, 12, 10, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2)
+    )
     rows = torch.arange(9)
     choices = draw_choices(ALL, 0, pixels)
     cropped = gather_batch(pixels, rows, Choices(crops=choices.crops))
-    moved = gather_batch(cropped, rows, Choices(flips=choices.flips, translations_px=choices.translations_px))
-    at_once = gather_batch(pixels, rows, Choices(choices.flips, choices.translations_px, crops=choices.crops))
+    moved = gather_batch(
+        cropped, rows, Choices(flips=choices.flips, translations_px=choices.translations_px)
+    )
+    at_once = gather_batch(
+        pixels, rows, Choices(choices.flips, choices.translations_px, crops=choices.crops)
+    )
     assert torch.equal(at_once, moved)
 
 
 def test_a_whole_crop_and_factors_of_one_change_nothing():
-    pixels = torch.randint(0, 256, (5, 9, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
-    same = Choices(crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(5, 4), jitters=torch.ones(5, 3))
+    pixels = torch.randint(
+        0, 256, (5, 9, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
+    )
+    same = Choices(
+        crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(5, 4), jitters=torch.ones(5, 3)
+    )
     assert torch.equal(gather_batch(pixels, torch.arange(5), same), pixels)
 
 
 def test_crops_and_jitter_leave_the_other_choices_as_they_were():
     pixels = torch.zeros(40, 8, 8, 3, dtype=torch.uint8)
     with_both = draw_choices(ALL, 2, pixels)
-    without = draw_choices(dataclasses.replace(ALL, crop_from_fraction=0.0, jitter_fraction=0.0), 2, pixels)
+    without = draw_choices(
+        dataclasses.replace(ALL, crop_from_fraction=0.0, jitter_fraction=0.0), 2, pixels
+    )
     assert without.crops is None
     assert without.jitters is None
     for name in ("flips", "translations_px", "holes_px"):
@@ -237,7 +298,13 @@ def test_crops_and_jitter_leave_the_other_choices_as_they_were():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"flip": "random"}, {"translate_px": 1}, {"cutout_px": 1}, {"crop_from_fraction": 0.5}, {"jitter_fraction": 0.1}],
+    [
+        {"flip": "random"},
+        {"translate_px": 1},
+        {"cutout_px": 1},
+        {"crop_from_fraction": 0.5},
+        {"jitter_fraction": 0.1},
+    ],
     ids=str,
 )
 def test_each_augmentation_begins_in_the_first_epoch(changes):

@@ -29,12 +29,24 @@ RECIPE = Recipe(
 def make_images(count: int = 21) -> Images:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return Images(pixels, generator.integers(0, 3, count), tuple("abc"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels,
+        generator.integers(0, 3, count),
+        tuple("abc"),
+        tuple(map(str, range(count))),
+        "train",
+    )
 
 
 def same(one: Batch, other: Batch) -> bool:
-    tensors = ((one.indices, other.indices), (one.pixels, other.pixels), (one.targets, other.targets))
-    return (one.epoch, one.step) == (other.epoch, other.step) and all(torch.equal(*pair) for pair in tensors)
+    tensors = (
+        (one.indices, other.indices),
+        (one.pixels, other.pixels),
+        (one.targets, other.targets),
+    )
+    return (one.epoch, one.step) == (other.epoch, other.step) and all(
+        torch.equal(*pair) for pair in tensors
+    )
 
 
 def show(batches: Batches, epoch: int, first_step: int = 0) -> list[Batch]:
@@ -43,10 +55,13 @@ def show(batches: Batches, epoch: int, first_step: int = 0) -> list[Batch]:
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     batches = Batches(make_images(), RECIPE, CPU)
-    epochs = [torch.cat([batch.indices for batch in show(batches, epoch)]).tolist() for epoch in range(2)]
+    epochs = [
+        torch.cat([batch.indices for batch in show(batches, epoch)]).tolist() for epoch in range(2)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(21))
     assert epochs[0] != epochs[1]
-    assert [len(batch.indices) for batch in show(batches, 0)] == [5, 5, 5, 6]  # no batch of a single image
+    # no batch of a single image
+    assert [len(batch.indices) for batch in show(batches, 0)] == [5, 5, 5, 6]
     assert len(batches) == 4
 
 
@@ -75,21 +90,31 @@ def test_pixels_that_stay_on_the_host_give_the_same_batches():
     away = Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes - 1)
     assert away._pixels.device == CPU
     assert (
-        Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes)._pixels.device.type == "meta"
+        Batches(
+            images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes
+        )._pixels.device.type
+        == "meta"
     )
     for one, other in zip(show(here, 0), show(away, 0), strict=True):
         assert one.pixels.shape == other.pixels.shape
-        assert {other.pixels.device.type, other.indices.device.type, other.targets.device.type} == {"meta"}
+        assert {other.pixels.device.type, other.indices.device.type, other.targets.device.type} == {
+            "meta"
+        }
 
 
 def test_a_cpu_keeps_every_set():
     assert find_resident_bytes(CPU) == float("inf")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set"
+)
 def test_pinned_batches_are_those_of_pixels_on_the_gpu():
     cuda = torch.device("cuda")
-    resident, pinned = Batches(make_images(), RECIPE, cuda), Batches(make_images(), RECIPE, cuda, resident_bytes=0)
+    resident, pinned = (
+        Batches(make_images(), RECIPE, cuda),
+        Batches(make_images(), RECIPE, cuda, resident_bytes=0),
+    )
     assert pinned._pixels.device == CPU
     assert all(same(*pair) for pair in zip(show(resident, 1), show(pinned, 1), strict=True))
 

@@ -12,13 +12,31 @@ from hypothesis import strategies as st
 
 from lamina.data import Images
 from lamina.errors import NotFiniteError, RunError
-from lamina.nets import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear, Net, Output, ReLU, Residual
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    GlobalAvgPool,
+    Linear,
+    Net,
+    Output,
+    ReLU,
+    Residual,
+)
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
-NET = Net(Conv2d(4, 3), BatchNorm(), Residual(Conv2d(4, 3, padding="same"), ReLU()), GlobalAvgPool(), Linear(6),
-          Dropout(0.3), ReLU(), Output())  # fmt: skip
+NET = Net(
+    Conv2d(4, 3),
+    BatchNorm(),
+    Residual(Conv2d(4, 3, padding="same"), ReLU()),
+    GlobalAvgPool(),
+    Linear(6),
+    Dropout(0.3),
+    ReLU(),
+    Output(),
+)
 
 
 def make_images(kind: str = "single-label") -> Images:
@@ -68,7 +86,11 @@ recipes = st.builds(
 
 @pytest.mark.slow
 @settings(max_examples=30, deadline=None)
-@given(recipe=recipes, kind=st.sampled_from(["single-label", "numbers"]), stops=st.sets(st.integers(1, 9), max_size=3))
+@given(
+    recipe=recipes,
+    kind=st.sampled_from(["single-label", "numbers"]),
+    stops=st.sets(st.integers(1, 9), max_size=3),
+)
 def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops):
     images = make_images(kind)
     straight = Training(NET, images, recipe, steps_per_record=1)
@@ -126,7 +148,9 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
     ],
 )
 def test_a_checkpoint_of_another_net_is_rejected_and_changes_nothing(change, message):
-    training = Training(NET, make_images(), Recipe(epochs=1, batch_size=5, ema_decay=0.9), steps_per_record=1)
+    training = Training(
+        NET, make_images(), Recipe(epochs=1, batch_size=5, ema_decay=0.9), steps_per_record=1
+    )
     next(iter(training))
     checkpoint = training.checkpoint()
     other = dict(checkpoint.tensors)
@@ -173,7 +197,8 @@ def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
         training.model.body[1].running_var[2] = float("inf")
     with pytest.raises(NotFiniteError) as rejected:
         training.checkpoint()
-    assert str(rejected.value) == (
-        f"body.1.running_var of {whose} contains NaN or infinity, so no checkpoint was saved. Try an lr below "
-        "0.5 or gradient_clip 1."
+    assert (
+        str(rejected.value)
+        == f"body.1.running_var of {whose} contains NaN or infinity, so no checkpoint was saved."
+        " Try an lr below 0.5 or gradient_clip 1."
     )

@@ -17,9 +17,13 @@ from lamina.nets import BatchNorm, Flatten, Linear, Output, ReLU
 
 net = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Output())
 images = load_data("shapes").train.take(range(64))
-recipes = [Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in (False, True)]
+recipes = [
+    Recipe(epochs=2, batch_size=32, optimizer="sgd", compile=choice) for choice in (False, True)
+]
 plain, compiled = (Training(net, images, recipe, device="cpu") for recipe in recipes)
-epochs = [[event for event in training if isinstance(event, Epoch)] for training in (plain, compiled)]
+epochs = [
+    [event for event in training if isinstance(event, Epoch)] for training in (plain, compiled)
+]
 for one, other in zip(*epochs, strict=True):
     assert abs(one.train_loss - other.train_loss) < 1e-5
 for name, weight in plain.model.state_dict().items():
@@ -33,8 +37,11 @@ print("alike")
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which(find_compiler()) is None, reason="there is no C++ compiler here")
 def test_a_compiled_net_learns_the_same():
-    # In a process of its own: torch's compiler cannot see through the type checks that the tests put on every function.
-    done = subprocess.run([sys.executable, "-c", TRAIN_BOTH], capture_output=True, text=True, check=False)
+    # In a process of its own: torch's compiler cannot see through the type checks that the tests
+    # put on every function.
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN_BOTH], capture_output=True, text=True, check=False
+    )
     assert done.stdout == "alike\n", done.stderr
 
 
@@ -43,9 +50,12 @@ def test_without_a_compiler_the_message_says_what_to_install(monkeypatch, tmp_pa
     monkeypatch.setitem(os.environ, "PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(RecipeError) as rejected:
-        Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile=True), device="cpu")
-    assert str(rejected.value) == (
-        f"compile is True, but the C++ compiler {find_compiler()} is not on the PATH. "
+        Training(
+            Net(Flatten(), Output()), load_data("shapes").train, Recipe(compile=True), device="cpu"
+        )
+    assert (
+        str(rejected.value)
+        == f"compile is True, but the C++ compiler {find_compiler()} is not on the PATH. "
         "Install it (Debian and Ubuntu: apt install g++), or set compile to False."
     )
 
@@ -60,10 +70,14 @@ def test_a_single_epoch_has_no_progressive_resizing(monkeypatch, tmp_path):
 
 
 def test_progressive_resizing_is_not_compiled():
-    net, recipe = Net(Conv2d(4, 3), GlobalMaxPool(), Output()), Recipe(start_size_fraction=0.5, compile=True)
+    net, recipe = (
+        Net(Conv2d(4, 3), GlobalMaxPool(), Output()),
+        Recipe(start_size_fraction=0.5, compile=True),
+    )
     with pytest.raises(RecipeError) as rejected:
         Training(net, load_data("shapes").train, recipe, device="cpu")
-    assert str(rejected.value) == (
-        "compile is True and start_size_fraction is 0.5; the net would be compiled again for each image size. "
-        "Set compile to False or start_size_fraction to 0."
+    assert (
+        str(rejected.value)
+        == "compile is True and start_size_fraction is 0.5; the net would be compiled again for"
+        " each image size. Set compile to False or start_size_fraction to 0."
     )

@@ -8,7 +8,9 @@ from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set")
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no CUDA here, or LAMINA_TEST_CUDA is not set"
+)
 
 
 @needs_cuda

@@ -15,12 +15,30 @@ from torch import nn
 
 from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
-from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, MaxPool2d, Net, Output, ReLU, Sigmoid, Tanh
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Linear,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
 from lamina.training.diagnosis import diagnose, find_overfitting, learns_nothing
-from lamina.training.doctor import LOSS_STEPS, constant_loss, fit_few, keep_buffers, measure_activity
+from lamina.training.doctor import (
+    LOSS_STEPS,
+    constant_loss,
+    fit_few,
+    keep_buffers,
+    measure_activity,
+)
 from lamina.training.events import Diagnosis, Step
 from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
@@ -29,7 +47,9 @@ from lamina.values import fields_to_json, from_json_values
 from small_runs import same
 
 MLP = load_net("mlp")
-SMALL = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output())
+SMALL = Net(
+    Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output()
+)
 DEEP = Net(Flatten(), *(layer for _ in range(8) for layer in (Linear(32), Sigmoid())), Output())
 RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=3, batch_size=50)
 
@@ -136,9 +156,14 @@ def test_units_that_die_on_the_way_are_dated(images):
 
 
 def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it(images):
-    some, recipe = images.take(range(500)), Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32")
+    some, recipe = (
+        images.take(range(500)),
+        Recipe(epochs=1, batch_size=100, lr=0.01, precision="fp32"),
+    )
     training = Training(MLP, some, recipe, device="cpu", steps_per_record=1)
-    weights = [module.weight for module in training.model.body.modules() if isinstance(module, nn.Linear)]
+    weights = [
+        module.weight for module in training.model.body.modules() if isinstance(module, nn.Linear)
+    ]
     before: list[torch.Tensor] = []
     for event in training:
         if isinstance(event, Epoch):
@@ -153,7 +178,8 @@ def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it
 
     is_close(layers.weight_norms, (float(old.norm()) for old in before))
     is_close(
-        layers.update_norms, (float((new.detach() - old).norm()) for new, old in zip(weights, before, strict=True))
+        layers.update_norms,
+        (float((new.detach() - old).norm()) for new, old in zip(weights, before, strict=True)),
     )
     is_close(layers.gradient_norms, (float(weight.grad.norm()) for weight in weights))
     hidden = activations(training.model, seen, [3])[3].numpy()
@@ -164,11 +190,13 @@ def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it
 
 
 def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
-    return [(event.epoch, event.layers, event.diagnoses) for event in events if isinstance(event, Epoch)]
+    return [
+        (event.epoch, event.layers, event.diagnoses) for event in events if isinstance(event, Epoch)
+    ]
 
 
 def make_dying(images: Images) -> Training:
-    """A training at a low rate on wrong labels, most of whose units are dead from the first epoch on."""
+    """A training at a low rate on wrong labels; most units are dead from the first epoch."""
     some = images.take(range(1000))
     some = Images(some.pixels, np.roll(some.targets, 1), some.target_names, some.names, "train")
     recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
@@ -189,7 +217,9 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
     first = make_dying(images)
     before = say(itertools.islice(first, stop))
     checkpoint = first.checkpoint()
-    standing = from_json_values(Standing, json.loads(json.dumps(fields_to_json(checkpoint.standing))), "checkpoint")
+    standing = from_json_values(
+        Standing, json.loads(json.dumps(fields_to_json(checkpoint.standing))), "checkpoint"
+    )
     second = make_dying(images)
     second.restore(dataclasses.replace(checkpoint, standing=standing))
     assert before + say(second) == said
@@ -202,39 +232,98 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
 def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
-    recipe = dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100) if len(net) > 10 else RECIPE
+    recipe = (
+        dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100)
+        if len(net) > 10
+        else RECIPE
+    )
     assert train(net, images, dataclasses.replace(recipe, seed=seed)) == []
 
 
 @pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
 def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagnosed):
     seen = Observation(
-        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, activity=None,
-        since={},        losses=[3.8], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.06, lr_fraction=0.5,
-        kind=SINGLE_LABEL, classes=10, images_seen=2000,
-    )  # fmt: skip
-    assert [one.kind for one in diagnose(seen, ())] == (["learning-rate-too-high"] if is_diagnosed else [])
+        epoch=1,
+        steps=steps,
+        recipe=Recipe(),
+        layers=[],
+        names={},
+        checks=[],
+        raised=0,
+        asked=0,
+        activity=None,
+        since={},
+        losses=[3.8],
+        initial_loss=2.4,
+        constant_loss=2.3,
+        guess_loss=2.3,
+        lr=0.06,
+        lr_fraction=0.5,
+        kind=SINGLE_LABEL,
+        classes=10,
+        images_seen=2000,
+    )
+    assert [one.kind for one in diagnose(seen, ())] == (
+        ["learning-rate-too-high"] if is_diagnosed else []
+    )
 
 
 @pytest.mark.parametrize(("standard_errors", "has_learned"), [(2, False), (6, True)])
-def test_a_first_accuracy_that_chance_explains_does_not_excuse_shuffled_labels(standard_errors, has_learned):
+def test_a_first_accuracy_that_chance_explains_does_not_excuse_shuffled_labels(
+    standard_errors, has_learned
+):
     seen = Observation(
-        epoch=2, steps=200, recipe=Recipe(), layers=[], names={}, checks=[], raised=0, asked=0, activity=None, since={},
-        losses=[2.3, 2.3], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3, lr=0.001, lr_fraction=1.0,
-        kind=SINGLE_LABEL, classes=10, images_seen=4000, baseline_accuracy=0.1,
+        epoch=2,
+        steps=200,
+        recipe=Recipe(),
+        layers=[],
+        names={},
+        checks=[],
+        raised=0,
+        asked=0,
+        activity=None,
+        since={},
+        losses=[2.3, 2.3],
+        initial_loss=2.4,
+        constant_loss=2.3,
+        guess_loss=2.3,
+        lr=0.001,
+        lr_fraction=1.0,
+        kind=SINGLE_LABEL,
+        classes=10,
+        images_seen=4000,
+        baseline_accuracy=0.1,
         first_accuracy=0.1 + standard_errors * (0.1 * 0.9 / 2000) ** 0.5,
-    )  # fmt: skip
+    )
     assert learns_nothing(seen) is not has_learned
 
 
 @pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
-def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_yet_dead(steps, is_diagnosed):
+def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_yet_dead(
+    steps, is_diagnosed
+):
     activity = Activity(100, {}, {"body.2": 0.7}, {}, predicted_classes=10, classes=10)
     seen = Observation(
-        epoch=1, steps=steps, recipe=Recipe(), layers=[], names={"body.2": "layer 3"}, checks=[], raised=0, asked=0,
-        activity=activity, since={"body.2": 1}, losses=[2.0], initial_loss=2.4, constant_loss=2.3, guess_loss=2.3,
-        lr=0.06, lr_fraction=0.5, kind=SINGLE_LABEL, classes=10, images_seen=400,
-    )  # fmt: skip
+        epoch=1,
+        steps=steps,
+        recipe=Recipe(),
+        layers=[],
+        names={"body.2": "layer 3"},
+        checks=[],
+        raised=0,
+        asked=0,
+        activity=activity,
+        since={"body.2": 1},
+        losses=[2.0],
+        initial_loss=2.4,
+        constant_loss=2.3,
+        guess_loss=2.3,
+        lr=0.06,
+        lr_fraction=0.5,
+        kind=SINGLE_LABEL,
+        classes=10,
+        images_seen=400,
+    )
     assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_diagnosed else [])
 
 
@@ -280,7 +369,8 @@ def test_what_is_seen_of_a_net_built_by_hand(images):
     assert list(activity.inputs) == ["body.1", "body.3"]
     assert activity.inputs["body.1"].mean == pytest.approx(inputs.mean(), abs=1e-4)
     assert activity.inputs["body.1"].standard_deviation == pytest.approx(inputs.std(), rel=1e-3)
-    assert activity.inputs["body.3"] == pytest.approx((0.25, 0.75**0.5 / 2))  # one unit of four is 1, the others 0
+    # one unit of four is 1, the others 0
+    assert activity.inputs["body.3"] == pytest.approx((0.25, 0.75**0.5 / 2))
 
 
 def test_buffers_are_put_back(images):
@@ -295,7 +385,13 @@ def test_buffers_are_put_back(images):
 def overfitting_rows() -> list[dict[str, float]]:
     val = [1.0, 0.8, 0.9, 0.95, 1.0]
     return [
-        {"epoch": epoch, "train_loss": 1 / epoch, "train_accuracy": 0.9, "val_loss": loss, "val_accuracy": 1 - loss / 2}
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "train_accuracy": 0.9,
+            "val_loss": loss,
+            "val_accuracy": 1 - loss / 2,
+        }
         for epoch, loss in enumerate(val, start=1)
     ]
 
@@ -308,34 +404,52 @@ def test_overfitting_needs_a_falling_training_loss_and_several_worse_epochs():
     assert "Try patience 5" in found.advice
     assert find_overfitting(rows[:4]) is None
     assert find_overfitting([row | {"train_loss": 1.0} for row in rows]) is None
-    assert find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
+    assert (
+        find_overfitting([row | {"val_loss": min(0.85, row["val_loss"])} for row in rows]) is None
+    )
     assert find_overfitting([]) is None
 
 
-@pytest.mark.parametrize("change", [
-    {"val_accuracy": 0.98},  # at its best
-    {"train_accuracy": 0.55},  # hardly better than on val
-    {"train_loss": 1.1},  # has fallen, but is above the loss on val, because of label smoothing
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"val_accuracy": 0.98},  # at its best
+        {"train_accuracy": 0.55},  # hardly better than on val
+        {"train_loss": 1.1},  # has fallen, but is above the loss on val, because of label smoothing
+    ],
+)
 def test_a_rising_loss_on_val_alone_is_no_overfitting(change):
-    *others, before, last = [row | {"train_loss": 4 * row["train_loss"]} for row in overfitting_rows()]
+    *others, before, last = [
+        row | {"train_loss": 4 * row["train_loss"]} for row in overfitting_rows()
+    ]
     assert find_overfitting([*others, before, last]) is not None
     assert find_overfitting([*others, before, last | change]) is None
 
 
 def test_overfitting_of_numbers_is_judged_by_loss_and_score():
-    rows = [row | {"train_accuracy": None, "val_mean_absolute_error": row["val_loss"]} for row in overfitting_rows()]
+    rows = [
+        row | {"train_accuracy": None, "val_mean_absolute_error": row["val_loss"]}
+        for row in overfitting_rows()
+    ]
     assert find_overfitting(rows, "mean_absolute_error", 1) is not None
-    assert find_overfitting([*rows[:4], rows[4] | {"val_mean_absolute_error": 0.7}], "mean_absolute_error", 1) is None
+    assert (
+        find_overfitting(
+            [*rows[:4], rows[4] | {"val_mean_absolute_error": 0.7}], "mean_absolute_error", 1
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("targets", [
-    np.arange(60) % 7 % 3,
-    np.arange(60) % 5 == 0,
-    np.stack([np.arange(60) % 3 == 0, np.arange(60) % 7 == 0], axis=1),
-    np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "targets",
+    [
+        np.arange(60) % 7 % 3,
+        np.arange(60) % 5 == 0,
+        np.stack([np.arange(60) % 3 == 0, np.arange(60) % 7 == 0], axis=1),
+        np.linspace(-3, 5, 60, dtype=np.float32)[:, None],
+    ],
+)
 def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoothing):
     images = Images.from_arrays(np.zeros((60, 2, 2), np.uint8), targets)
     task, given = task_of(images), torch.from_numpy(images.targets)
@@ -346,7 +460,9 @@ def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoo
     else:
         logits = given.float().view(60, -1).mean(dim=0).logit()
     expected = float(task.loss(logits.expand(60, -1), given, smoothing))
-    assert constant_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(expected, rel=1e-5)
+    assert constant_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
@@ -370,7 +486,8 @@ def test_the_labels_are_not_blamed_while_a_linear_net_is_better_than_the_baselin
     recipe = Recipe(epochs=2, batch_size=40, lr=6.3e-4)
     training = Training(Net(Flatten(), Output()), load_data("shapes").train, recipe, device="cpu")
     _, second = [event for event in training if isinstance(event, Epoch)]
-    assert second.train_loss > math.log(10)  # worse than a constant prediction, but its accuracy is better
+    # worse than a constant prediction, but its accuracy is better
+    assert second.train_loss > math.log(10)
     assert second.train_accuracy > 0.13
     assert second.diagnoses == ()
 

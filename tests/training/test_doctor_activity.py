@@ -13,7 +13,7 @@ from lamina.training.recipe import Recipe
 
 
 class Own(nn.Module):
-    """One activation for 6 tokens of 5 units, two of which are dead, and for 10 units, one of which is."""
+    """An activation for 6 tokens of 5 units, two of them dead, and for 10 units, one dead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,9 @@ class Own(nn.Module):
         """Logits."""
         tokens = images.flatten(1)[:, :30].view(-1, 6, 5)
         tokens = self.relu(tokens.abs() + self.shift).mean(dim=1)
-        features = torch.cat([tokens[:, :3], tokens[:, :3], tokens[:, :3], tokens[:, :1] - 99], dim=1)
+        features = torch.cat(
+            [tokens[:, :3], tokens[:, :3], tokens[:, :3], tokens[:, :1] - 99], dim=1
+        )
         return self.head(self.relu(features))
 
 

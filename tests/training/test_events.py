@@ -7,10 +7,21 @@ import pytest
 
 from lamina import Recipe, Training, load_data, load_net
 from lamina.targets import Score
-from lamina.training.events import Diagnosis, EarlyEnd, Epoch, Event, LayerStatistics, Resumed, Rewind, Step
+from lamina.training.events import (
+    Diagnosis,
+    EarlyEnd,
+    Epoch,
+    Event,
+    LayerStatistics,
+    Resumed,
+    Rewind,
+    Step,
+)
 
 LAYERS = LayerStatistics(("2 Linear",), (0.5,), (1.0,), (None,), (0.0,), (1.0,), (None,))
-DEAD = Diagnosis("dying-relu", 3, "layer 2", {"dead_fraction": 0.75}, "Units are dead.", "Try lr 0.01.")
+DEAD = Diagnosis(
+    "dying-relu", 3, "layer 2", {"dead_fraction": 0.75}, "Units are dead.", "Try lr 0.01."
+)
 EPOCH = Epoch(3, 10, 0.1234, 0.97, 1.2, 8123.0, 0.05)
 
 CASES: list[tuple[Event, dict[str, object], str]] = [
@@ -22,28 +33,61 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
     (
         EPOCH,
         {
-            "event": "epoch", "epoch": 3, "epochs": 10, "train_loss": 0.1234, "train_accuracy": 0.97,
-            "train_seconds": 1.2, "images_per_second": 8123.0, "lr": 0.05,
+            "event": "epoch",
+            "epoch": 3,
+            "epochs": 10,
+            "train_loss": 0.1234,
+            "train_accuracy": 0.97,
+            "train_seconds": 1.2,
+            "images_per_second": 8123.0,
+            "lr": 0.05,
         },
         "epoch 3/10  train loss 0.1234  train accuracy 97.00 %  1.2 s  8,123 images/s",
     ),
     (
         Epoch(
-            3, 10, float("nan"), None, 1.2, 8123.0, 0.05, LAYERS, (DEAD,), Score("accuracy", 0.932),
-            {"val_accuracy": 0.932, "val_loss": float("inf")}, "d1",
+            3,
+            10,
+            float("nan"),
+            None,
+            1.2,
+            8123.0,
+            0.05,
+            LAYERS,
+            (DEAD,),
+            Score("accuracy", 0.932),
+            {"val_accuracy": 0.932, "val_loss": float("inf")},
+            "d1",
         ),
         {
-            "event": "epoch", "epoch": 3, "epochs": 10, "train_loss": None, "train_accuracy": None,
-            "train_seconds": 1.2, "images_per_second": 8123.0, "lr": 0.05, "val_accuracy": 0.932, "val_loss": None,
+            "event": "epoch",
+            "epoch": 3,
+            "epochs": 10,
+            "train_loss": None,
+            "train_accuracy": None,
+            "train_seconds": 1.2,
+            "images_per_second": 8123.0,
+            "lr": 0.05,
+            "val_accuracy": 0.932,
+            "val_loss": None,
             "weights": "d1",
             "layers": {
-                "names": ["2 Linear"], "gradient_norms": [0.5], "weight_norms": [1.0], "update_norms": [None],
-                "input_means": [0.0], "input_standard_deviations": [1.0], "inactive_fractions": [None],
+                "names": ["2 Linear"],
+                "gradient_norms": [0.5],
+                "weight_norms": [1.0],
+                "update_norms": [None],
+                "input_means": [0.0],
+                "input_standard_deviations": [1.0],
+                "inactive_fractions": [None],
             },
             "diagnoses": [
                 {
-                    "kind": "dying-relu", "epoch": 3, "layer": "layer 2", "evidence": {"dead_fraction": 0.75},
-                    "finding": "Units are dead.", "advice": "Try lr 0.01.",
+                    "kind": "dying-relu",
+                    "epoch": 3,
+                    "layer": "layer 2",
+                    "evidence": {"dead_fraction": 0.75},
+                    "finding": "Units are dead.",
+                    "advice": "Try lr 0.01.",
                 }
             ],
         },
@@ -52,8 +96,13 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
     (
         DEAD,
         {
-            "event": "diagnosis", "kind": "dying-relu", "epoch": 3, "layer": "layer 2",
-            "evidence": {"dead_fraction": 0.75}, "finding": "Units are dead.", "advice": "Try lr 0.01.",
+            "event": "diagnosis",
+            "kind": "dying-relu",
+            "epoch": 3,
+            "layer": "layer 2",
+            "evidence": {"dead_fraction": 0.75},
+            "finding": "Units are dead.",
+            "advice": "Try lr 0.01.",
         },
         "diagnosis: dying-relu: Units are dead. Try lr 0.01.",
     ),
@@ -70,17 +119,22 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
     (
         Rewind(1, 1, 4, 0.05, "The loss became NaN."),
         {
-            "event": "rewind", "rewind": 1, "to_epochs_done": 1, "to_steps_done": 4, "lr": 0.05,
+            "event": "rewind",
+            "rewind": 1,
+            "to_epochs_done": 1,
+            "to_steps_done": 4,
+            "lr": 0.05,
             "reason": "The loss became NaN.",
         },
-        "The loss became NaN. Returned to step 4 with half the learning rate, 0.05 (rewind 1 of at most 3).",
+        "The loss became NaN. Returned to step 4 with half the learning rate, 0.05 "
+        "(rewind 1 of at most 3).",
     ),
     (
         EarlyEnd(3, "time limit"),
         {"event": "early_end", "epoch": 3, "reason": "time limit", "diagnosis": None},
         "ended after epoch 3: time limit",
     ),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("event", "values", "line"), CASES)
@@ -92,6 +146,8 @@ def test_an_event_as_json_and_as_a_line(event, values, line):
 
 def test_a_training_yields_steps_and_epochs_that_hold_what_was_found():
     images = load_data("shapes").train.take(np.arange(800))
-    events = list(Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=20, lr=10.0), device="cpu"))
+    events = list(
+        Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=20, lr=10.0), device="cpu")
+    )
     assert {type(event) for event in events} == {Step, Epoch}
     assert "learning-rate-too-high" in [found.kind for found in events[-1].diagnoses]

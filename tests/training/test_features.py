@@ -11,7 +11,13 @@ from torch.nn import functional
 from lamina import Recipe
 from lamina.data import Images
 from lamina.errors import NetError
-from lamina.training.features import MOST_FEATURES, features, find_head, predict_logits, predict_with_features
+from lamina.training.features import (
+    MOST_FEATURES,
+    features,
+    find_head,
+    predict_logits,
+    predict_with_features,
+)
 from lamina.training.model import Model, build_model
 from lamina.training.task import SingleLabel
 
@@ -22,7 +28,9 @@ class Own(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(4, 3)
-        self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(6 * 6 * 3, 4), nn.BatchNorm1d(4), nn.ReLU())
+        self.trunk = nn.Sequential(
+            nn.Flatten(), nn.Linear(6 * 6 * 3, 4), nn.BatchNorm1d(4), nn.ReLU()
+        )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.head(self.trunk(pixels))
@@ -57,7 +65,9 @@ def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cos
     assert found.shape == (40, MOST_FEATURES)
     assert np.allclose(logits, predict_logits(model, pixels), atol=1e-5)
     exact = model.normalize(torch.from_numpy(pixels)).flatten(1)
-    expected, got = (functional.normalize(one) @ functional.normalize(one).T for one in (exact, found))
+    expected, got = (
+        functional.normalize(one) @ functional.normalize(one).T for one in (exact, found)
+    )
     assert (expected - got).abs().max() < 0.08
     assert torch.equal(predict_with_features(model, pixels[5:9])[1], found[5:9])
     assert torch.allclose(features(model, pixels), exact, atol=1e-6)  # lamina embed saves all
@@ -65,22 +75,30 @@ def test_features_of_nets_without_pooling_take_bounded_memory_and_keep_their_cos
 
 def test_a_module_without_layers_has_no_features():
     task = SingleLabel(("a", "b", "c"), shares=(0.4, 0.3, 0.3))
-    model = Model(nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0.0,) * 3, std=(1.0,) * 3)
+    model = Model(
+        nn.Flatten(), net=None, task=task, in_shape=(3, 1, 1), mean=(0.0,) * 3, std=(1.0,) * 3
+    )
     with pytest.raises(NetError, match="no linear layer or convolution"):
         find_head(model)
 
 
 class Cosine(nn.Module):
-    """Compares directions with a weight of its own, above a layer; what it looks up last takes no part."""
+    """Compares directions with its own weight, above a layer; its last lookup has no effect."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer, self.unused, self.directions = nn.Linear(108, 4), nn.Linear(4, 3), nn.Parameter(torch.randn(3, 4))
+        self.layer, self.unused, self.directions = (
+            nn.Linear(108, 4),
+            nn.Linear(4, 3),
+            nn.Parameter(torch.randn(3, 4)),
+        )
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         hidden = torch.relu(self.layer(pixels.flatten(1)))
         self.unused(hidden)
-        return functional.linear(functional.normalize(hidden), functional.normalize(self.directions))
+        return functional.linear(
+            functional.normalize(hidden), functional.normalize(self.directions)
+        )
 
 
 def test_where_no_layer_gives_the_logits_the_nearest_below_counts():

@@ -1,4 +1,4 @@
-"""All layers are trained from a fitted head, batch norms keep their statistics, and the mean with the start is kept."""
+"""Fine-tuning trains all layers from a fitted head; batch norms are fixed, weights averaged."""
 
 from __future__ import annotations
 
@@ -24,15 +24,24 @@ from lamina.training.model import build_model
 from lamina.training.recipe import Recipe, overlay
 
 RECIPE = Recipe(
-    epochs=2, batch_size=5, optimizer="adamw", lr=1e-2, weight_decay=0.1, schedule="cosine", head="fitted",
-    initial_fraction=0.3, precision="fp32",
-)  # fmt: skip
+    epochs=2,
+    batch_size=5,
+    optimizer="adamw",
+    lr=1e-2,
+    weight_decay=0.1,
+    schedule="cosine",
+    head="fitted",
+    initial_fraction=0.3,
+    precision="fp32",
+)
 HEAD = {"body.classifier.weight", "body.classifier.bias"}
 
 
 def make_images(count: int = 12) -> Images:
     pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return Images(pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train"
+    )
 
 
 def make_module(name: str = "test_efficientnet") -> nn.Module:
@@ -48,7 +57,9 @@ def make_module(name: str = "test_efficientnet") -> nn.Module:
 
 
 def start(recipe: Recipe = RECIPE, images: Images | None = None) -> Training:
-    return Training(make_module(), images or make_images(), recipe, device="cpu", steps_per_record=1)
+    return Training(
+        make_module(), images or make_images(), recipe, device="cpu", steps_per_record=1
+    )
 
 
 def finish(training: Training) -> Training:
@@ -64,7 +75,11 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
 def part(training: Training, name: str) -> dict[str, torch.Tensor]:
     """Weights of a checkpoint, such as the live or the initial ones."""
     tensors = training.checkpoint().tensors
-    return {key.removeprefix(f"{name}."): value.clone() for key, value in tensors.items() if key.startswith(f"{name}.")}
+    return {
+        key.removeprefix(f"{name}."): value.clone()
+        for key, value in tensors.items()
+        if key.startswith(f"{name}.")
+    }
 
 
 def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set[str]:
@@ -103,19 +118,25 @@ def test_the_head_is_fitted_before_the_first_step_and_then_all_layers_learn(chan
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_batch_norms_keep_their_statistics(changes):
     training = start(dataclasses.replace(RECIPE, **changes))
-    norms = [name for name, module in training.model.named_modules() if isinstance(module, _BatchNorm)]
+    norms = [
+        name for name, module in training.model.named_modules() if isinstance(module, _BatchNorm)
+    ]
     assert norms
     before = weights(training)
-    statistics = {f"{name}.{buffer}" for name in norms for buffer in ("running_mean", "running_var")}
+    statistics = {
+        f"{name}.{buffer}" for name in norms for buffer in ("running_mean", "running_var")
+    }
     assert statistics <= before.keys()
     assert not changed(before, weights(finish(training))) & statistics
 
 
 def test_batch_norms_normalize_by_these_statistics_in_training_too():
-    """So a batch of equal images, which has no variance, gets the logits that it gets in evaluation."""
+    """So a batch of equal images, without variance, gets the same logits as in evaluation."""
     images = make_images()
     equal = dataclasses.replace(images, pixels=np.repeat(images.pixels[:1], len(images), axis=0))
-    recipe = dataclasses.replace(RECIPE, epochs=1, lr=1e-30, weight_decay=0.0, initial_fraction=0.0, lanes=1)
+    recipe = dataclasses.replace(
+        RECIPE, epochs=1, lr=1e-30, weight_decay=0.0, initial_fraction=0.0, lanes=1
+    )
     training = start(recipe, equal)
     (epoch,) = (event for event in training if isinstance(event, Epoch))
     logits = torch.from_numpy(training.predict_logits(equal.pixels))
@@ -171,7 +192,9 @@ class Masked(nn.Module):
 
 
 def test_infinities_stay_and_integers_are_those_of_the_trained_model():
-    images = dataclasses.replace(make_images(), targets=np.arange(12) % 2, target_names=("cat", "dog"))
+    images = dataclasses.replace(
+        make_images(), targets=np.arange(12) % 2, target_names=("cat", "dog")
+    )
     live = build_model(Masked(), images, Recipe())
     average = MeanWithStart(live, 0.25)
     average.start()
@@ -191,9 +214,10 @@ def test_a_recipe_has_one_average_or_none():
     assert build_average(model, Recipe()) is None
     with pytest.raises(RecipeError) as rejected:
         Recipe(ema_decay=0.9, initial_fraction=0.5)
-    assert str(rejected.value) == (
-        "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one way only. Set one of "
-        "them to 0."
+    assert (
+        str(rejected.value)
+        == "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one"
+        " way only. Set one of them to 0."
     )
     assert overlay(RECIPE, {"ema_decay": 0.9}).initial_fraction == 0
     assert overlay(Recipe(ema_decay=0.9), {"initial_fraction": 0.5}).ema_decay == 0
@@ -209,7 +233,9 @@ def test_random_weights_can_be_averaged_with_the_trained_ones_too():
         torch.testing.assert_close(tensor, (live[name] + initial[name]) / 2)
 
 
-@pytest.mark.parametrize("changes", [{}, {"flip": "random"}, {"initial_fraction": 0.0, "ema_decay": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"flip": "random"}, {"initial_fraction": 0.0, "ema_decay": 0.5}], ids=str
+)
 def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     recipe = dataclasses.replace(RECIPE, **changes)
     plain, evaluated = finish(start(recipe)), start(recipe)
@@ -220,7 +246,12 @@ def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     assert not changed(plain.checkpoint().tensors, evaluated.checkpoint().tensors)
 
 
-RESUMED = [{}, {"flip": "random", "crop_from_fraction": 0.5}, {"initial_fraction": 0.0}, {"precision": "bf16"}]
+RESUMED = [
+    {},
+    {"flip": "random", "crop_from_fraction": 0.5},
+    {"initial_fraction": 0.0},
+    {"precision": "bf16"},
+]
 
 
 @pytest.mark.parametrize("changes", RESUMED, ids=str)
@@ -273,7 +304,9 @@ def test_two_lanes_fit_the_head_that_one_fits():
     assert not changed(part(one, "live"), part(two, "live"))
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"])
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"]
+)
 def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}
     torch.manual_seed(0)
@@ -283,6 +316,10 @@ def test_many_images_get_the_logits_that_timms_net_gives(name):
     training = finish(Training(module, images, recipe, device="cpu"))
     with torch.no_grad():
         planes = torch.from_numpy(images.pixels).permute(0, 3, 1, 2) / 255
-        mean, std = (torch.tensor(module.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+        mean, std = (
+            torch.tensor(module.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std")
+        )
         expected = module.eval()((planes - mean) / std)
-    np.testing.assert_allclose(predict_logits(training.model, images.pixels), expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        predict_logits(training.model, images.pixels), expected, rtol=1e-3, atol=1e-3
+    )

@@ -38,7 +38,7 @@ SHAPE = (3, 16, 13)
 
 
 def build(net: Net, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> nn.Sequential:
-    """The net's module in evaluation, with norms as a training may leave them: scales of both signs, none at 1."""
+    """The net's module in evaluation; its batch norms have scales of both signs, none at 1."""
     torch.manual_seed(seed)
     module = net.module(shape).eval()
     for norm in norms(module):
@@ -50,19 +50,25 @@ def build(net: Net, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> nn.Sequent
 
 
 def norms(module: nn.Module) -> list[nn.Module]:
-    return [inner for inner in module.modules() if isinstance(inner, nn.BatchNorm1d | nn.BatchNorm2d)]
+    return [
+        inner for inner in module.modules() if isinstance(inner, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
 
 
 @given(net=nets(SHAPE), seed=st.integers(0, 99), double=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_any_net_gives_the_same_logits_and_stays_as_it_is(net: Net, seed: int, double: bool) -> None:
+def test_any_net_gives_the_same_logits_and_stays_as_it_is(
+    net: Net, seed: int, double: bool
+) -> None:
     dtype, tolerance = (torch.float64, 1e-5) if double else (torch.float32, 1e-4)
     module = build(net.with_outputs(5), seed=seed).to(dtype)
     before = copy.deepcopy(module.state_dict())
     images = torch.randn(3, *SHAPE, dtype=dtype)
     with torch.no_grad():
         expected = module(images)
-        torch.testing.assert_close(fold_batch_norms(module)(images), expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            fold_batch_norms(module)(images), expected, rtol=tolerance, atol=tolerance
+        )
         assert torch.equal(module(images), expected)
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
@@ -114,7 +120,9 @@ class Own(nn.Module):
         return self.row(images).mean(dim=(2, 3))
 
 
-@pytest.mark.parametrize("module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"])
+@pytest.mark.parametrize(
+    "module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"]
+)
 def test_modules_of_a_users_own_are_left_alone(module: nn.Module) -> None:
     assert len(norms(fold_batch_norms(module))) == 1
 
@@ -144,20 +152,34 @@ def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged(
     before = copy.deepcopy(model.state_dict())
 
     together = predict_logits(model, pixels)
-    apart = np.concatenate([predict_logits(model, pixels[start : start + 20]) for start in range(0, len(pixels), 20)])
+    apart = np.concatenate(
+        [predict_logits(model, pixels[start : start + 20]) for start in range(0, len(pixels), 20)]
+    )
 
     np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
     assert all(inner.training for inner in model.modules())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_batch_norm_from_its_convolution() -> None:
+def test_training_continues_after_judging_where_a_pool_keeps_a_batch_norm_unfolded():
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
     images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
-    net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output())
-    evaluated, left_alone = (Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2))
+    net = Net(
+        Conv2d(4, 3),
+        MaxPool2d(2),
+        BatchNorm(),
+        ReLU(),
+        Conv2d(4, 3),
+        BatchNorm(),
+        ReLU(),
+        Flatten(),
+        Output(),
+    )
+    evaluated, left_alone = (
+        Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2)
+    )
     places = [weight.data_ptr() for weight in evaluated.model.parameters()]
     for _ in evaluated:
         predict_logits(evaluated.model, pixels)
@@ -169,11 +191,15 @@ def test_a_training_goes_on_after_judging_also_where_a_pool_keeps_a_batch_norm_f
         assert torch.equal(weight, evaluated.model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+@pytest.mark.parametrize(
+    "register", ["register_module_forward_hook", "register_module_forward_pre_hook"]
+)
 def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     images = Images.from_arrays(pixels, np.arange(FOLDED_IMAGES) % 2)
-    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
+    model = build_model(
+        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
+    )
     seen = set()
     hook = getattr(nn.modules.module, register)(lambda module, *_: seen.add(module))
     try:
@@ -185,11 +211,15 @@ def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("index", [0, 1, 2])
-def test_a_hook_on_any_layer_fires_however_many_images_are_predicted(register: str, index: int) -> None:
+def test_a_hook_on_any_layer_fires_however_many_images_are_predicted(
+    register: str, index: int
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
     targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
     images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
-    model = build_model(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe())
+    model = build_model(
+        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
+    )
     expected, seen = predict_logits(model, pixels), []
     hook = getattr(model.body[index], register)(lambda module, *_: seen.append(module))
     np.testing.assert_allclose(predict_logits(model, pixels), expected, rtol=1e-4, atol=1e-5)

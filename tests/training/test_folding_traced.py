@@ -14,7 +14,8 @@ from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 
 IMAGES = Images.from_arrays(
-    np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8), np.array([0, 1, 0, 1])
+    np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
+    np.array([0, 1, 0, 1]),
 )
 
 
@@ -50,7 +51,9 @@ class Row(nn.Module):
         return self.head(normed.mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet"])
+@pytest.mark.parametrize(
+    "name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet"]
+)
 def test_a_net_of_timms_gives_the_same_logits_without_its_norms(name):
     torch.manual_seed(0)
     model = build(timm.create_model(name, num_classes=2))
@@ -64,7 +67,9 @@ def test_a_net_of_timms_gives_the_same_logits_without_its_norms(name):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(("between", "is_folded"), [("", True), ("the planes", False), ("the norm again", False)])
+@pytest.mark.parametrize(
+    ("between", "is_folded"), [("", True), ("the planes", False), ("the norm again", False)]
+)
 def test_what_is_used_before_its_batch_norm_or_twice_stays(between, is_folded):
     torch.manual_seed(0)
     model = build(Row(between))

@@ -22,7 +22,9 @@ HELP_WITH_BATCH_NORM = "Try an lr below 0.001 or gradient_clip 1."
 def make_images() -> Images:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
-    return Images(pixels, generator.integers(0, 3, 8), tuple("abc"), tuple(map(str, range(8))), "train")
+    return Images(
+        pixels, generator.integers(0, 3, 8), tuple("abc"), tuple(map(str, range(8))), "train"
+    )
 
 
 class Root(nn.Module):
@@ -48,7 +50,15 @@ class Own(nn.Module):
         return self.last(self.middle(self.first(self.flatten(x))))
 
 
-NET = Net(Conv2d(2, 3), BatchNorm(), ReLU(), Residual(Conv2d(2, 3, padding="same")), Flatten(), Linear(4), Output())
+NET = Net(
+    Conv2d(2, 3),
+    BatchNorm(),
+    ReLU(),
+    Residual(Conv2d(2, 3, padding="same")),
+    Flatten(),
+    Linear(4),
+    Output(),
+)
 
 
 def poison(place: str, value: float):
@@ -66,28 +76,57 @@ def poison(place: str, value: float):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (poison("0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are not "
-         "finite: the activations of layer 1 of 7, Conv2d(2, 3)."),
-        (poison("5.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are not "
-         "finite: the activations of layer 6 of 7, Linear(4)."),
-        (poison("3.body.0.weight", 3e38), "The loss became NaN at step 1 of epoch 1. The first values that are "
-         "not finite: the activations of layer 4 of 7, Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d)."),
-        (poison("6.bias", float("nan")), "The loss became NaN at step 1 of epoch 1. The first values that are "
-         "not finite: the weights of layer 7 of 7, Output(units=3)."),
-        (lambda: Training(Own(Logarithm()), make_images(), Recipe()), "The loss became NaN at step 1 of epoch 1. "
-         "The first values that are not finite: the activations of middle (Logarithm)."),
-        (lambda: Training(Own(Root()), make_images(), Recipe()), "A gradient became NaN or infinity at step 1 of "
-         "epoch 1. The first values that are not finite: the gradients of first (Linear)."),
+        (
+            poison("0.weight", 3e38),
+            "The loss became NaN at step 1 of epoch 1. The first values that are not "
+            "finite: the activations of layer 1 of 7, Conv2d(2, 3).",
+        ),
+        (
+            poison("5.weight", 3e38),
+            "The loss became NaN at step 1 of epoch 1. The first values that are not "
+            "finite: the activations of layer 6 of 7, Linear(4).",
+        ),
+        (
+            poison("3.body.0.weight", 3e38),
+            "The loss became NaN at step 1 of epoch 1. The first values that are "
+            "not finite: the activations of layer 4 of 7, "
+            "Residual(Conv2d(2, 3, padding='same')) (in it: Conv2d).",
+        ),
+        (
+            poison("6.bias", float("nan")),
+            "The loss became NaN at step 1 of epoch 1. The first values that are "
+            "not finite: the weights of layer 7 of 7, Output(units=3).",
+        ),
+        (
+            lambda: Training(Own(Logarithm()), make_images(), Recipe()),
+            "The loss became NaN at step 1 of epoch 1. "
+            "The first values that are not finite: the activations of middle (Logarithm).",
+        ),
+        (
+            lambda: Training(Own(Root()), make_images(), Recipe()),
+            "A gradient became NaN or infinity at step 1 of "
+            "epoch 1. The first values that are not finite: the gradients of first (Linear).",
+        ),
     ],
-    ids=["first activations", "later activations", "inside a residual", "a weight", "own module", "gradients"],
-)  # fmt: skip
+    ids=[
+        "first activations",
+        "later activations",
+        "inside a residual",
+        "a weight",
+        "own module",
+        "gradients",
+    ],
+)
 def test_the_first_layer_that_goes_wrong_is_named(make, message):
     training = make()
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
     text = str(stopped.value)
     advice = HELP if training.model.net is None else HELP_WITH_BATCH_NORM
-    assert text.removesuffix(f" {advice}").replace("The loss became infinity", "The loss became NaN") == message
+    assert (
+        text.removesuffix(f" {advice}").replace("The loss became infinity", "The loss became NaN")
+        == message
+    )
     assert text.endswith(advice)
 
 
@@ -97,7 +136,8 @@ def test_targets_that_are_no_numbers_are_named():
     parts = Parts(augment=lambda images, targets: (images, targets * torch.nan))
     training = Training(Net(Flatten(), Output()), numbers, Recipe(), parts=parts)
     with pytest.raises(
-        NotFiniteError, match="The first values that are not finite: the targets, which contain NaN or infinity"
+        NotFiniteError,
+        match="The first values that are not finite: the targets, which contain NaN or infinity",
     ):
         next(iter(training))
 
@@ -108,7 +148,9 @@ def test_the_weights_are_as_they_were_before_the_step_that_went_wrong():
             self.step = getattr(self, "step", 0) + self.training
             return super().forward(x) * (1e39 if self.step >= 3 else 1)
 
-    training = Training(WrongInTheThird(nn.ReLU()), make_images(), Recipe(batch_size=2), steps_per_record=1)
+    training = Training(
+        WrongInTheThird(nn.ReLU()), make_images(), Recipe(batch_size=2), steps_per_record=1
+    )
     steps = iter(training)
     next(steps), next(steps)
     before = training.checkpoint()
@@ -131,11 +173,15 @@ def test_one_wrong_number_that_reaches_any_layer_is_seen_in_what_is_watched(valu
         gradient.view(-1)[below.argmax()] = value  # where no ReLU lets nothing through
         below.backward(gradient)
         weights = list(body[:place].parameters())
-        assert is_finite(torch.tensor(0.0), weights) is is_finite(torch.tensor(0.0), choose_watched(body)) is False
+        assert (
+            is_finite(torch.tensor(0.0), weights)
+            is is_finite(torch.tensor(0.0), choose_watched(body))
+            is False
+        )
 
 
 class Scaled(nn.Module):
-    """A linear layer whose input and output are scaled: its weight's gradient grows by both, its bias's by one."""
+    """A linear layer with scaled input and output: both scale its weight's gradient."""
 
     def __init__(self, before: float, after: float) -> None:
         super().__init__()
@@ -149,31 +195,42 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize(
     ("before", "after", "unsound"),
     [
-        (1e37, 1e4, "body.linear.weight of the model"),  # the weight's gradient overflows, and the bias's does not
+        (
+            1e37,
+            1e4,
+            "body.linear.weight of the model",
+        ),  # the weight's gradient overflows, and the bias's does not
         (1.0, 1e22, "exp_avg_sq.body.linear.weight of the optimizer's state"),  # its square does
     ],
 )
 def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsound):
-    training = Training(Scaled(before, after), make_images(), Recipe(precision="fp32"), steps_per_record=1)
+    training = Training(
+        Scaled(before, after), make_images(), Recipe(precision="fp32"), steps_per_record=1
+    )
     with torch.no_grad():
         for weight in training.model.parameters():
             weight.zero_()
     with pytest.raises(NotFiniteError) as rejected:
         list(training)
-    assert str(rejected.value) == (
-        f"{unsound} contains NaN or infinity, so no checkpoint was saved. Try an lr below 0.001 or gradient_clip 1."
+    assert (
+        str(rejected.value)
+        == f"{unsound} contains NaN or infinity, so no checkpoint was saved. Try an lr below 0.001"
+        " or gradient_clip 1."
     )
 
 
 def test_logits_too_large_for_the_loss_are_named_with_their_layer():
-    training = Training(Net(Flatten(), Linear(4), ReLU(), Output()), make_images(), Recipe(precision="fp32"))
+    training = Training(
+        Net(Flatten(), Linear(4), ReLU(), Output()), make_images(), Recipe(precision="fp32")
+    )
     with torch.no_grad():
         training.model.body[-1].weight.zero_()
         training.model.body[-1].bias.copy_(torch.tensor([1e38, 0.0, -1e38]))
     with pytest.raises(NotFiniteError) as stopped:
         next(iter(training))
     expected = (
-        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4 of 4, Output(units=3)."
+        "The first values that are not finite: the loss, for logits up to 1.0e+38 from layer 4 of"
+        " 4, Output(units=3)."
     )
     assert expected in str(stopped.value)
 
@@ -195,7 +252,9 @@ def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, ema_d
         module.mask = nn.Parameter(mask, requires_grad=False)
     else:
         module.register_buffer("mask", mask)
-    training = Training(module, make_images(), Recipe(epochs=2, precision="fp32", ema_decay=ema_decay))
+    training = Training(
+        module, make_images(), Recipe(epochs=2, precision="fp32", ema_decay=ema_decay)
+    )
     list(training)
     tensors = training.checkpoint().tensors
     for kind in ("live", "averaged") if ema_decay else ("live",):
@@ -219,8 +278,12 @@ def test_large_finite_numbers_are_numbers():
 
 
 def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
-    training = Training(NET.without(BatchNorm), make_images(), Recipe(lr=1e20, optimizer="sgd", epochs=50))
-    with pytest.raises(NotFiniteError, match="The first values that are not finite: the activations of layer"):
+    training = Training(
+        NET.without(BatchNorm), make_images(), Recipe(lr=1e20, optimizer="sgd", epochs=50)
+    )
+    with pytest.raises(
+        NotFiniteError, match="The first values that are not finite: the activations of layer"
+    ):
         list(training)
     assert all(torch.isfinite(weight).all() for weight in training.model.parameters())
 

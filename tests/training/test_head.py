@@ -1,4 +1,4 @@
-"""A fitted head is the one that scikit-learn finds, with the penalty that held-out images ask for."""
+"""A fitted head equals scikit-learn's, with the penalty that is best on held-out images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def make_images(
     level = np.asarray(targets, float).reshape(len(targets), -1)[:, 0]
     noise = generator.integers(0, 120, (len(targets), side_px, side_px, 3))
     return Images.from_arrays(
-        (noise + contrast * (level - level.min())[:, None, None, None]).astype(np.uint8), targets, names
+        (noise + contrast * (level - level.min())[:, None, None, None]).astype(np.uint8),
+        targets,
+        names,
     )
 
 
@@ -64,7 +66,9 @@ def tell(features: torch.Tensor) -> np.ndarray:
     """Three noisy scores that depend on the features."""
     generator = np.random.default_rng(1)
     z = ((features - features.mean(0)) / features.std(0)).numpy()
-    return (z @ generator.normal(size=(12, 3)) + generator.normal(size=(len(z), 3))).astype(np.float32)
+    return (z @ generator.normal(size=(12, 3)) + generator.normal(size=(len(z), 3))).astype(
+        np.float32
+    )
 
 
 TARGETS = {
@@ -84,17 +88,23 @@ def pose(kind: str, features: torch.Tensor) -> tuple[Task, torch.Tensor]:
 
 
 def scale(features: torch.Tensor, of: torch.Tensor) -> np.ndarray:
-    """The features less the mean of others, divided by the root of the others' mean square, in float64."""
+    """The features less the mean of ``of``, over the root of its mean square, in float64."""
     x, own = features.double().numpy(), of.double().numpy()
     return (x - own.mean(0)) / np.sqrt(((own - own.mean(0)) ** 2).mean())
 
 
 def fit_by_scikit_learn(
-    x: np.ndarray, task: Task, targets: torch.Tensor, penalty: float, weights: np.ndarray | None = None
+    x: np.ndarray,
+    task: Task,
+    targets: torch.Tensor,
+    penalty: float,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weight and bias for scaled features. The loss is a mean over labels, or numbers, so these divide ``C``."""
+    """Weight and bias for scaled features; the loss is a mean over labels, which divide ``C``."""
     if str(task.kind) == "regression":
-        ridge = Ridge(alpha=penalty * task.outputs / 2).fit(x, task.prepare(targets, torch.float64).numpy())
+        ridge = Ridge(alpha=penalty * task.outputs / 2).fit(
+            x, task.prepare(targets, torch.float64).numpy()
+        )
         return ridge.coef_.reshape(task.outputs, -1), np.atleast_1d(ridge.intercept_)
     options = {"C": 1 / penalty, "tol": 1e-10, "max_iter": 10_000}
     if str(task.kind) == "single-label":
@@ -105,12 +115,16 @@ def fit_by_scikit_learn(
     own = [None] * len(columns) if weights is None else weights.reshape(len(targets), -1).T
     for column, weight in zip(columns, own, strict=True):
         parts.append(LogisticRegression(**options).fit(x, column, weight))
-    return np.concatenate([one.coef_ for one in parts]), np.concatenate([one.intercept_ for one in parts])
+    return np.concatenate([one.coef_ for one in parts]), np.concatenate(
+        [one.intercept_ for one in parts]
+    )
 
 
 def center(logits: np.ndarray, task: Task) -> np.ndarray:
     """Logits without the constant of each image, which a softmax ignores."""
-    return logits - logits.mean(axis=1, keepdims=True) if str(task.kind) == "single-label" else logits
+    return (
+        logits - logits.mean(axis=1, keepdims=True) if str(task.kind) == "single-label" else logits
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "class weights"])
@@ -123,7 +137,11 @@ def test_a_head_is_the_one_that_scikit_learn_finds(kind, penalty, weighted):
         pytest.skip("numbers have no class weights")
     weights = task.weigh(targets) if weighted else None
     weight, bias = fit_by_scikit_learn(
-        scale(features, features), task, targets, penalty, None if weights is None else weights.double().numpy()
+        scale(features, features),
+        task,
+        targets,
+        penalty,
+        None if weights is None else weights.double().numpy(),
     )
     expected = center(scale(features, features) @ weight.T + bias, task)
     head = fit_head(features, targets, task, penalty, weights)
@@ -134,11 +152,17 @@ def test_a_head_is_the_one_that_scikit_learn_finds(kind, penalty, weighted):
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_bias_has_no_penalty(kind):
-    """So even under a large penalty the mean prediction is the one that suits all images best: the baseline."""
+    """So even under a large penalty the mean prediction is the best for all images."""
     features = draw_features(24)
     task, targets = pose(kind, features)
-    probabilities = task.probabilities(fit_head(features, targets, task, PENALTIES[0]).logits(features)).numpy()
-    columns = np.eye(3)[targets.numpy()] if kind == "single-label" else targets.double().numpy().reshape(24, -1)
+    probabilities = task.probabilities(
+        fit_head(features, targets, task, PENALTIES[0]).logits(features)
+    ).numpy()
+    columns = (
+        np.eye(3)[targets.numpy()]
+        if kind == "single-label"
+        else targets.double().numpy().reshape(24, -1)
+    )
     np.testing.assert_allclose(probabilities.mean(axis=0), columns.mean(axis=0), rtol=0.01)
     assert (probabilities.std(axis=0) < 0.2 * columns.std(axis=0)).all()
 
@@ -164,7 +188,9 @@ def test_a_warm_start_saves_steps_and_changes_nothing(kind, begin):
     before = dataclasses.replace(start, weight=start.weight.clone(), bias=start.bias.clone())
     cold = fit_head(features, targets, task, 3.0).logits(features).numpy()
     warm = fit_head(features, targets, task, 3.0, start=start).logits(features).numpy()
-    assert np.abs(center(warm, task) - center(cold, task)).max() < 0.02 * max(1.0, np.abs(cold).max())
+    assert np.abs(center(warm, task) - center(cold, task)).max() < 0.02 * max(
+        1.0, np.abs(cold).max()
+    )
     assert torch.equal(start.weight, before.weight)
     assert torch.equal(start.bias, before.bias)
 
@@ -179,19 +205,25 @@ def test_held_out_logits_come_from_heads_that_did_not_see_the_image(kind):
     expected = np.empty((90, task.outputs))
     for fold in range(3):
         rest, held = folds != fold, folds == fold
-        weight, bias = fit_by_scikit_learn(scale(features[rest], features[rest]), task, targets[rest], penalty)
+        weight, bias = fit_by_scikit_learn(
+            scale(features[rest], features[rest]), task, targets[rest], penalty
+        )
         expected[held] = scale(features[held], features[rest]) @ weight.T + bias
         own = found.heads[fold].logits(features[held])
         assert torch.equal(own, found.logits[held])
     expected = center(expected, task)
-    assert np.abs(center(found.logits.numpy(), task) - expected).max() < 0.05 * max(1.0, np.abs(expected).max())
+    assert np.abs(center(found.logits.numpy(), task) - expected).max() < 0.05 * max(
+        1.0, np.abs(expected).max()
+    )
 
 
 def deal_plain(strata, seed, folds=FOLDS, groups=()):
     """The folds of images with these classes and groups."""
     pixels = np.zeros((len(strata), 1, 1, 1), np.uint8)
     images = Images.from_arrays(pixels, np.array(strata), [str(number) for number in range(13)])
-    return deal_folds(dataclasses.replace(images, groups=groups), np.arange(len(strata)), seed, folds)
+    return deal_folds(
+        dataclasses.replace(images, groups=groups), np.arange(len(strata)), seed, folds
+    )
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -208,10 +240,17 @@ def test_the_penalty_is_the_one_with_the_lowest_held_out_loss(kind):
             logits[~rest] = head.logits(features[~rest])
         losses.append(task.loss(logits, targets).item())
     tried = next(
-        (stop for stop in range(PATIENCE, len(losses)) if min(losses[:stop]) <= min(losses[stop - 1 : stop + 1])),
+        (
+            stop
+            for stop in range(PATIENCE, len(losses))
+            if min(losses[:stop]) <= min(losses[stop - 1 : stop + 1])
+        ),
         len(losses) - 1,
     )
-    assert choose_penalty(features, targets, folds, task) == PENALTIES[int(np.argmin(losses[: tried + 1]))]
+    assert (
+        choose_penalty(features, targets, folds, task)
+        == PENALTIES[int(np.argmin(losses[: tried + 1]))]
+    )
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -235,7 +274,9 @@ def test_class_weights_decide_the_held_out_loss_too():
     features = draw_features()
     task, targets = pose("binary", features)
     plain = cross_fit(features, targets, deal_plain([0] * 240, 0), task, 30.0)
-    heavy = cross_fit(features, targets, deal_plain([0] * 240, 0), task, 30.0, torch.where(targets, 50.0, 0.02))
+    heavy = cross_fit(
+        features, targets, deal_plain([0] * 240, 0), task, 30.0, torch.where(targets, 50.0, 0.02)
+    )
     assert heavy.logits.mean() > plain.logits.mean() + 1  # the positives weigh more
 
 
@@ -244,13 +285,18 @@ def test_folds_and_the_strata_within_them_differ_by_one_image_at_most(strata, se
     dealt = deal_plain(strata, seed, folds).tolist()
     assert set(dealt) <= set(range(folds))
     for chosen in (set(strata), *({stratum} for stratum in strata)):
-        sizes = collections.Counter(fold for fold, stratum in zip(dealt, strata, strict=True) if stratum in chosen)
+        sizes = collections.Counter(
+            fold for fold, stratum in zip(dealt, strata, strict=True) if stratum in chosen
+        )
         counts = [sizes[fold] for fold in range(folds)]
         assert max(counts) - min(counts) <= 1
     assert deal_plain(strata, seed, folds).tolist() == dealt
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=60), st.integers(0, 5))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=1, max_size=60),
+    st.integers(0, 5),
+)
 def test_a_group_is_in_one_fold(images, seed):
     strata, groups = zip(*images, strict=True)
     dealt = deal_plain(strata, seed, 3, tuple(map(str, groups))).tolist()
@@ -308,7 +354,10 @@ def test_few_images_get_a_finite_head_that_predicts_what_they_have_in_common(cas
     assert torch.isfinite(logits).all()
     assert logits.abs().max() < 50
     fitted = task.loss(logits, torch.from_numpy(np.array(images.targets)))
-    assert fitted < task.loss(torch.zeros_like(logits), torch.from_numpy(np.array(images.targets))) + 1e-3
+    assert (
+        fitted
+        < task.loss(torch.zeros_like(logits), torch.from_numpy(np.array(images.targets))) + 1e-3
+    )
     if "all" in case or "only" in case or "number" in case:
         assert fitted < 0.01
 
@@ -348,20 +397,27 @@ def test_the_models_logits_are_those_of_the_head_and_nothing_else_changes(kind, 
     images = make_images(TARGETS[kind](scores), side_px=32, contrast=1)
     torch.manual_seed(0)
     module = timm.create_model("test_efficientnet", num_classes=task_of(images).outputs)
-    training = Training(module, images, dataclasses.replace(RECIPE, precision=precision), device="cpu")
+    training = Training(
+        module, images, dataclasses.replace(RECIPE, precision=precision), device="cpu"
+    )
     model = training.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     fit = next(event for event in training if isinstance(event, HeadFit))
     after = model.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
-        "body.classifier.weight", "body.classifier.bias",
-    }  # fmt: skip
+        "body.classifier.weight",
+        "body.classifier.bias",
+    }
     features = find_inputs(model, model.body.classifier, images).float()
     targets = torch.from_numpy(np.array(images.targets))
-    expected = center(fit_head(features, targets, model.task, fit.penalty).logits(features).numpy(), model.task)
+    expected = center(
+        fit_head(features, targets, model.task, fit.penalty).logits(features).numpy(), model.task
+    )
     tolerance = (0.01 if precision == "fp32" else 0.05) * max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(center(predict(model, images), model.task), expected, atol=tolerance)
-    np.testing.assert_allclose(center(training.predict_logits(images.pixels), model.task), expected, atol=tolerance)
+    np.testing.assert_allclose(
+        center(training.predict_logits(images.pixels), model.task), expected, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -377,16 +433,28 @@ def test_the_event_says_what_the_held_out_logits_say(kind, monkeypatch):
     assert fit.loss == pytest.approx(model.task.loss(logits, targets).item())
     correct = model.task.correct(logits, targets)
     assert fit.accuracy == (None if correct is None else pytest.approx(correct.item() / 40))
-    assert set(fit.to_json()) == {"event", "images", "features", "penalty", "loss", "accuracy", "seconds"}
+    assert set(fit.to_json()) == {
+        "event",
+        "images",
+        "features",
+        "penalty",
+        "loss",
+        "accuracy",
+        "seconds",
+    }
 
 
 def test_what_is_printed_of_a_fit():
     fit = HeadFit(500, 1280, 30.0, 0.4567, 0.853, 1.26, np.arange(1), np.zeros((1, 2), np.float32))
-    assert str(fit) == (
-        "head: fitted to 1,280 features of 500 images in 1.3 s (cross-validation: accuracy 85.3 %, penalty 30)"
+    assert (
+        str(fit)
+        == "head: fitted to 1,280 features of 500 images in 1.3 s (cross-validation: accuracy 85.3"
+        " %, penalty 30)"
     )
-    assert str(dataclasses.replace(fit, accuracy=None)) == (
-        "head: fitted to 1,280 features of 500 images in 1.3 s (cross-validation: loss 0.457, penalty 30)"
+    assert (
+        str(dataclasses.replace(fit, accuracy=None))
+        == "head: fitted to 1,280 features of 500 images in 1.3 s (cross-validation: loss 0.457,"
+        " penalty 30)"
     )
 
 
@@ -395,10 +463,14 @@ def test_the_head_gets_class_weights_if_the_recipe_has_them():
     recipe = dataclasses.replace(RECIPE, class_weights=True)
     model = build_model(Pixels(2), images, recipe)
     *_, fit = fit_model_head(model, images, recipe)
-    features, targets = find_inputs(model, model.body.head, images), torch.from_numpy(np.array(images.targets))
+    features, targets = (
+        find_inputs(model, model.body.head, images),
+        torch.from_numpy(np.array(images.targets)),
+    )
     weights = model.task.weigh(targets)
     expected, plain = (
-        fit_head(features, targets, model.task, fit.penalty, each).logits(features).numpy() for each in (weights, None)
+        fit_head(features, targets, model.task, fit.penalty, each).logits(features).numpy()
+        for each in (weights, None)
     )
     np.testing.assert_allclose(predict(model, images), expected, atol=0.02)
     assert np.abs(expected - plain).max() > 0.5
@@ -482,8 +554,8 @@ def test_the_layer_that_computes_the_logits_is_found(net, ending):
 
 
 LINEAR = (
-    "head is 'fitted', which needs a net whose logits are the output of one linear layer with a bias, but those of "
-    "this net are not the output of its last layer, "
+    "head is 'fitted', which needs a net whose logits are the output of one linear layer with a"
+    " bias, but those of this net are not the output of its last layer, "
 )
 
 
@@ -497,7 +569,9 @@ LINEAR = (
             "body.head (Linear(in_features=3072, out_features=3, bias=False))",
         ),
         (
-            lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1),
+            lambda: timm.create_model(
+                "deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1
+            ),
             "body.head (Linear(in_features=192, out_features=3, bias=True))",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Lanes: a batch in parts, whose sums depend on neither the number of processes nor who has which."""
+"""Lanes: parts of a batch, whose sums do not depend on the number of processes or their order."""
 
 import itertools
 from dataclasses import replace
@@ -68,7 +68,10 @@ NORMED = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
 
 
 def test_without_norms_and_dropout_lanes_only_round_differently():
-    one, four = (train(Recipe(epochs=2, batch_size=23, lanes=lanes, optimizer="sgd"), PLAIN) for lanes in (1, 4))
+    one, four = (
+        train(Recipe(epochs=2, batch_size=23, lanes=lanes, optimizer="sgd"), PLAIN)
+        for lanes in (1, 4)
+    )
     for name, weight in one.model.state_dict().items():
         torch.testing.assert_close(four.model.state_dict()[name], weight, rtol=1e-4, atol=1e-6)
 
@@ -84,7 +87,9 @@ def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_ma
         outputs = convolution(inputs)
     parts = [outputs[0:7], outputs[7:15], outputs[15:23]]
     mean = sum(len(part) / 23 * 0.1 * part.mean((0, 2, 3)) for part in parts)
-    variance = 0.9 + sum(len(part) / 23 * 0.1 * part.transpose(0, 1).flatten(1).var(1) for part in parts)
+    variance = 0.9 + sum(
+        len(part) / 23 * 0.1 * part.transpose(0, 1).flatten(1).var(1) for part in parts
+    )
     norm = train(recipe, NORMED).model.body[1]
     torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
@@ -106,14 +111,22 @@ def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
 
 def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
     recipe = Recipe(epochs=1, batch_size=23, optimizer="sgd", lr=0.0)
-    epochs = [next(event for event in Training(PLAIN, images(), replace(recipe, lanes=lanes), device="cpu")
-                   if isinstance(event, Epoch)) for lanes in (1, 5)]  # fmt: skip
+    epochs = [
+        next(
+            event
+            for event in Training(PLAIN, images(), replace(recipe, lanes=lanes), device="cpu")
+            if isinstance(event, Epoch)
+        )
+        for lanes in (1, 5)
+    ]
     assert epochs[0].train_loss == pytest.approx(epochs[1].train_loss, rel=1e-5)
     assert epochs[0].train_accuracy == epochs[1].train_accuracy
 
 
 def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
-    recipe = Recipe(epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9, dropout=0.3)
+    recipe = Recipe(
+        epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9, dropout=0.3
+    )
     net = load_net("cnn")
     straight = digest_tensors(train(recipe, net).checkpoint().tensors)
     for stop in range(1, 6):
@@ -146,7 +159,9 @@ def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
         recipe = Recipe(epochs=2, batch_size=8, lanes=lanes, optimizer="adamw", weight_decay=0.5)
         training = Training(module, images(), recipe, device="cpu")
         list(training)
-        assert all(torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters())
+        assert all(
+            torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters()
+        )
         found[lanes] = training.checkpoint().tensors.keys()
     assert found[1] == found[3]
 
@@ -179,9 +194,11 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
     module = Remembering(CHANGES[how])
     with pytest.raises(NetError) as rejected:
         train(Recipe(epochs=1, batch_size=8, lanes=2), module)
-    assert str(rejected.value) == (
-        "lanes is 2, but the forward pass changes the buffer state; the trained model would depend on the number of "
-        "processes. Set lanes to 1, or do not change the buffer in training."
+    assert (
+        str(rejected.value)
+        == "lanes is 2, but the forward pass changes the buffer state; the trained model would"
+        " depend on the number of processes. Set lanes to 1, or do not change the buffer in"
+        " training."
     )
     train(Recipe(epochs=1, batch_size=8), module)
     train(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
@@ -190,8 +207,14 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
     group = Group()
-    training = Training(PLAIN, images(), Recipe(epochs=2, batch_size=8, lanes=2), device="cpu", group=group,
-                        steps_per_record=1)  # fmt: skip
+    training = Training(
+        PLAIN,
+        images(),
+        Recipe(epochs=2, batch_size=8, lanes=2),
+        device="cpu",
+        group=group,
+        steps_per_record=1,
+    )
     records = iter(training)
     for _ in range(stop - 1):
         next(records)
@@ -205,6 +228,9 @@ def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
 
 
 def test_each_process_needs_a_lane():
-    expected = r"^lanes is 2, but 3 processes train together and each needs .* Set lanes to 3 or more, such as 4\.$"
+    expected = (
+        r"^lanes is 2, but 3 processes train together and each needs .* Set lanes to 3 or more,"
+        r" such as 4\.$"
+    )
     with pytest.raises(RecipeError, match=expected):
         Training(PLAIN, images(), Recipe(lanes=2), device="cpu", group=Group(0, 3))

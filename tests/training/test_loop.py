@@ -60,7 +60,7 @@ class ArticleCNN(nn.Module):
 
 @pytest.fixture
 def float64():
-    """Arithmetic so fine that Adam cannot blow its rounding up: what differs then is really different."""
+    """Arithmetic in which Adam cannot amplify rounding errors: differences are real."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -70,12 +70,16 @@ def float64():
 @pytest.mark.usefixtures("float64")
 def test_the_articles_cnn_by_hand_gives_the_same_logits_and_losses():
     images = load_data("shapes").train.take(range(420))
-    training = Training(load_net("cnn"), images, Recipe(batch_size=20, precision="fp32"), steps_per_record=1)
+    training = Training(
+        load_net("cnn"), images, Recipe(batch_size=20, precision="fp32"), steps_per_record=1
+    )
     by_hand = ArticleCNN(10)
     ours = training.model.body.state_dict()
     by_hand.load_state_dict(dict(zip(by_hand.state_dict(), ours.values(), strict=True)))
 
-    floats = (torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().double() / 255 - 0.5) / 0.5
+    floats = (
+        torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().double() / 255 - 0.5
+    ) / 0.5
     targets = torch.from_numpy(images.targets)
     with torch.no_grad():
         by_hand.eval()
@@ -127,7 +131,9 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(optimizer):
 
 def test_leaving_the_loop_and_coming_back_changes_nothing():
     recipe = Recipe(epochs=2, batch_size=10)
-    straight, broken = (Training(SMALL, random_images(), recipe, steps_per_record=1) for _ in range(2))
+    straight, broken = (
+        Training(SMALL, random_images(), recipe, steps_per_record=1) for _ in range(2)
+    )
     whole = train(straight)
     for event in broken:
         if isinstance(event, Step) and event.step == 3:
@@ -139,7 +145,9 @@ def test_leaving_the_loop_and_coming_back_changes_nothing():
 
 
 def test_each_step_and_epoch_has_one_record():
-    training = Training(SMALL, random_images(count=60), Recipe(epochs=2, batch_size=10), steps_per_record=2)
+    training = Training(
+        SMALL, random_images(count=60), Recipe(epochs=2, batch_size=10), steps_per_record=2
+    )
     seen = [(event.epoch, event.step if isinstance(event, Step) else "end") for event in training]
     assert seen == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
 
@@ -152,20 +160,28 @@ def test_every_image_is_seen_once_an_epoch_and_the_epochs_values_are_their_means
         logits = training.model(torch.from_numpy(images.pixels))
     targets = torch.from_numpy(images.targets)
     (epoch,) = train(training)
-    assert epoch.train_loss == pytest.approx(nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
-    assert epoch.train_accuracy == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert epoch.train_loss == pytest.approx(
+        nn.functional.cross_entropy(logits, targets).item(), rel=1e-5
+    )
+    assert epoch.train_accuracy == pytest.approx(
+        (logits.argmax(1) == targets).float().mean().item()
+    )
     assert epoch.images_per_second == pytest.approx(51 / epoch.train_seconds)
 
 
 def test_a_last_batch_of_one_image_joins_the_one_before():
     # BatchNorm refuses to norm a single value, so this fails unless the image joins.
-    training = Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(41), Recipe(batch_size=20))
+    training = Training(
+        Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(41), Recipe(batch_size=20)
+    )
     assert len(train(training)) == 10
 
 
 def test_the_averaged_model_is_the_moving_average_by_hand():
     recipe = Recipe(epochs=3, batch_size=10, ema_decay=0.5, optimizer="sgd", lr=0.1)
-    plain = Training(SMALL, random_images(), dataclasses.replace(recipe, ema_decay=0.0), steps_per_record=1)
+    plain = Training(
+        SMALL, random_images(), dataclasses.replace(recipe, ema_decay=0.0), steps_per_record=1
+    )
     averaged = Training(SMALL, random_images(), recipe)
     name = "body.4.weight"
     expected = weights_of(plain)[name]
@@ -178,9 +194,13 @@ def test_the_averaged_model_is_the_moving_average_by_hand():
 
 
 def test_a_clipped_gradient_moves_no_farther_than_the_clip():
-    recipe = Recipe(epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, lr=1.0, gradient_clip=0.01)
+    recipe = Recipe(
+        epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, lr=1.0, gradient_clip=0.01
+    )
     training = Training(SMALL, random_images(), recipe)
-    before = torch.cat([weight.detach().clone().flatten() for weight in training.model.parameters()])
+    before = torch.cat(
+        [weight.detach().clone().flatten() for weight in training.model.parameters()]
+    )
     train(training)
     after = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -190,7 +210,9 @@ def test_bf16_trains_to_about_the_same_losses():
     losses = {}
     for precision in ("fp32", "bf16"):
         recipe = Recipe(epochs=3, batch_size=20, precision=precision)
-        losses[precision] = [epoch.train_loss for epoch in train(Training(SMALL, random_images(), recipe))]
+        losses[precision] = [
+            epoch.train_loss for epoch in train(Training(SMALL, random_images(), recipe))
+        ]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
 
@@ -215,7 +237,9 @@ def test_every_task_is_learned_by_heart(targets, names):
 def rare_images():
     """Sixty images, of which three are of the second class and none of the third."""
     images = random_images()
-    return dataclasses.replace(images, targets=(np.arange(60) % 20 == 7).astype(np.int64), target_names=tuple("abc"))
+    return dataclasses.replace(
+        images, targets=(np.arange(60) % 20 == 7).astype(np.int64), target_names=tuple("abc")
+    )
 
 
 def test_a_training_with_class_weights_learns_the_loss_in_which_each_class_counts_alike():
@@ -223,10 +247,14 @@ def test_a_training_with_class_weights_learns_the_loss_in_which_each_class_count
     training = Training(Net(Flatten(), Output()), rare_images(), recipe)
     with torch.no_grad():
         logits = training.model(torch.from_numpy(rare_images().pixels))
-    losses = nn.functional.cross_entropy(logits, torch.from_numpy(rare_images().targets), reduction="none")
+    losses = nn.functional.cross_entropy(
+        logits, torch.from_numpy(rare_images().targets), reduction="none"
+    )
     is_rare = torch.from_numpy(rare_images().targets == 1)
     (epoch,) = train(training)
-    assert epoch.train_loss == pytest.approx((losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5)
+    assert epoch.train_loss == pytest.approx(
+        (losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5
+    )
 
 
 def test_a_training_with_class_weights_finds_the_rare_class_that_another_leaves_out():
@@ -236,13 +264,17 @@ def test_a_training_with_class_weights_finds_the_rare_class_that_another_leaves_
         training = Training(Net(Flatten(), Output()), rare_images(), recipe)
         train(training)
         with torch.no_grad():
-            found[class_weights] = int((training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum())
+            found[class_weights] = int(
+                (training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum()
+            )
     assert found[True] > found[False]
 
 
 def test_a_training_with_class_weights_goes_on_from_a_checkpoint_to_the_same_weights():
     recipe = Recipe(epochs=2, batch_size=10, class_weights=True)
-    straight, stopped, resumed = (Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3))
+    straight, stopped, resumed = (
+        Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3)
+    )
     train(straight)
     next(iter(stopped))
     resumed.restore(stopped.checkpoint())
@@ -259,18 +291,26 @@ def test_numbers_refuse_class_weights_before_training():
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice():
-    training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
+    training = Training(
+        SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
+    )
     with pytest.raises(
         RecipeError,
-        match=r"^The loss became NaN at step 2 of epoch 1\. The first values that are not finite: the activations of "
-        r"layer \d of 7, .*\. "
-        r"Try an lr below 1e\+30, gradient_clip 1, or BatchNorm\(\) in the net\.$",
+        match=(
+            r"^The loss became NaN at step 2 of epoch 1\. The first values that are not finite: the"
+            r" activations of "
+            r"layer \d of 7, .*\. "
+            r"Try an lr below 1e\+30, gradient_clip 1, or BatchNorm\(\) in the net\.$"
+        ),
     ):
         train(training)
 
 
 def test_a_model_looked_at_between_records_goes_on_training():
-    plain, looked_at = (Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1) for _ in range(2))
+    plain, looked_at = (
+        Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1)
+        for _ in range(2)
+    )
     train(plain)
     for _ in looked_at:
         looked_at.model.eval()
@@ -279,11 +319,18 @@ def test_a_model_looked_at_between_records_goes_on_training():
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("is_own", [False, True])
-def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_bit(ema_decay, is_own):
+def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_bit(
+    ema_decay, is_own
+):
     def start():
         torch.manual_seed(0)
         net = SMALL.with_outputs(4).module((3, 8, 8)) if is_own else SMALL
-        return Training(net, random_images(), Recipe(epochs=2, batch_size=20, ema_decay=ema_decay), steps_per_record=1)
+        return Training(
+            net,
+            random_images(),
+            Recipe(epochs=2, batch_size=20, ema_decay=ema_decay),
+            steps_per_record=1,
+        )
 
     def look(training):
         assert not any(layer.training for layer in training.model.modules())
@@ -301,7 +348,9 @@ def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_
 
 
 def test_a_model_is_in_eval_mode_after_an_error_too():
-    training = Training(SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10))
+    training = Training(
+        SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
+    )
     with pytest.raises(RecipeError):
         train(training)
     assert not any(layer.training for layer in training.model.modules())
@@ -310,17 +359,31 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
 @pytest.mark.parametrize(
     ("count", "batch_size", "message"),
     [
-        (60, 1, "batch_size is 1, but BatchNorm() on a vector normalizes over the batch. Use 2 or more."),
+        (
+            60,
+            1,
+            (
+                "batch_size is 1, but BatchNorm() on a vector normalizes over the batch. Use 2 or"
+                " more."
+            ),
+        ),
         (
             1,
             9,
-            "there is 1 training image, but BatchNorm() on a vector normalizes over the batch. Use 2 or more.",
+            (
+                "there is 1 training image, but BatchNorm() on a vector normalizes over the batch."
+                " Use 2 or more."
+            ),
         ),
     ],
 )
 def test_a_batch_that_cannot_be_normalized_is_rejected(count, batch_size, message):
     with pytest.raises(RecipeError) as rejected:
-        Training(Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(count), Recipe(batch_size=batch_size))
+        Training(
+            Net(Flatten(), Linear(5), BatchNorm(), Output()),
+            random_images(count),
+            Recipe(batch_size=batch_size),
+        )
     assert str(rejected.value) == message
 
 
@@ -329,19 +392,28 @@ def test_numbers_refuse_label_smoothing_before_training():
     numbers = Images(images.pixels, np.ones((60, 2), np.float32), ("x", "y"), images.names, "train")
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Flatten(), Output()), numbers, Recipe(label_smoothing=0.1))
-    assert str(rejected.value) == "label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
+    assert (
+        str(rejected.value)
+        == "label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
+    )
 
 
 def test_a_translation_farther_than_the_images_is_rejected():
     with pytest.raises(RecipeError) as rejected:
         Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
-    assert str(rejected.value) == "translate_px is 8; it must be less than the image side, 8 px. Use translate_px=1."
+    assert (
+        str(rejected.value)
+        == "translate_px is 8; it must be less than the image side, 8 px. Use translate_px=1."
+    )
 
 
 def test_no_images_are_rejected():
     with pytest.raises(DataError) as rejected:
         Training(SMALL, random_images(count=0), Recipe())
-    assert str(rejected.value) == "The train split is empty; training needs at least one image. Add images to it."
+    assert (
+        str(rejected.value)
+        == "The train split is empty; training needs at least one image. Add images to it."
+    )
 
 
 def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
@@ -368,6 +440,8 @@ class Counting(nn.Module):
 
 
 def test_the_average_has_the_newest_buffers_also_where_a_module_replaces_them():
-    training = Training(Counting(), random_images(), Recipe(epochs=1, batch_size=20, ema_decay=0.9), device="cpu")
+    training = Training(
+        Counting(), random_images(), Recipe(epochs=1, batch_size=20, ema_decay=0.9), device="cpu"
+    )
     list(training)
     assert training.model.body.steps == training.steps_per_epoch

@@ -5,7 +5,18 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
-from lamina.nets import Conv2d, Dropout, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU, Residual, Whiten
+from lamina.nets import (
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Linear,
+    Net,
+    Output,
+    ReLU,
+    Residual,
+    Whiten,
+)
 from lamina.training.features import predict_logits
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
@@ -15,33 +26,50 @@ def random_images(count=40, side_px=8, seed=0):
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 200, (count, side_px, side_px, 3), dtype=np.uint8)
     pixels[..., 0] //= 3
-    return Images(pixels, generator.integers(0, 5, count), tuple("abcde"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels,
+        generator.integers(0, 5, count),
+        tuple("abcde"),
+        tuple(map(str, range(count))),
+        "train",
+    )
 
 
-@pytest.mark.parametrize("net", [Net(Flatten(), Output()), Net(Conv2d(4, 3), GlobalAvgPool(), Output())], ids=str)
+@pytest.mark.parametrize(
+    "net", [Net(Flatten(), Output()), Net(Conv2d(4, 3), GlobalAvgPool(), Output())], ids=str
+)
 def test_unit_normalization_is_the_articles(net):
     images = random_images()
     model = build_model(net, images, Recipe())
     by_hand = (torch.from_numpy(images.pixels).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.5
-    assert torch.allclose(model.normalize(torch.from_numpy(images.pixels)).double(), by_hand, atol=1e-6)
+    assert torch.allclose(
+        model.normalize(torch.from_numpy(images.pixels)).double(), by_hand, atol=1e-6
+    )
 
 
 def test_channel_normalization_gives_each_channel_mean_0_and_standard_deviation_1():
     images = random_images()
     model = build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     planes = model.normalize(torch.from_numpy(images.pixels)).double()
-    assert torch.allclose(planes.mean(dim=(0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-4)
-    assert torch.allclose(planes.std(dim=(0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), atol=1e-4)
+    assert torch.allclose(
+        planes.mean(dim=(0, 2, 3)), torch.zeros(3, dtype=torch.float64), atol=1e-4
+    )
+    assert torch.allclose(
+        planes.std(dim=(0, 2, 3), correction=0), torch.ones(3, dtype=torch.float64), atol=1e-4
+    )
     assert model.mean == pytest.approx(images.pixels.reshape(-1, 3).mean(axis=0))
 
 
 def test_a_channel_that_never_varies_is_rejected():
-    images = Images(np.zeros((4, 8, 8, 3), np.uint8), np.arange(4), tuple("abcd"), tuple("1234"), "train")
+    images = Images(
+        np.zeros((4, 8, 8, 3), np.uint8), np.arange(4), tuple("abcd"), tuple("1234"), "train"
+    )
     with pytest.raises(RecipeError) as rejected:
         build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
-    assert str(rejected.value) == (
-        "normalization is 'channel', but one channel has the same value in every pixel of every image. "
-        "Use normalization 'unit'."
+    assert (
+        str(rejected.value)
+        == "normalization is 'channel', but one channel has the same value in every pixel of every"
+        " image. Use normalization 'unit'."
     )
 
 
@@ -63,14 +91,17 @@ def test_images_of_another_size_are_rejected():
     model = build_model(Net(Flatten(), Output()), random_images(), Recipe())
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images(side_px=9).pixels)
-    assert str(rejected.value) == (
-        "The model was trained on images of 3×8×8 (channels, height, width), got 3×9×9. "
+    assert (
+        str(rejected.value)
+        == "The model was trained on images of 3×8×8 (channels, height, width), got 3×9×9. "
         "Load the data with Preparation(size_px=8)."
     )
     with pytest.raises(NetError) as rejected:
         predict_logits(model, random_images().pixels[..., :1])
-    assert str(rejected.value) == (
-        "The model was trained on images of 3×8×8 (channels, height, width), got 1×8×8. Use images of this shape."
+    assert (
+        str(rejected.value)
+        == "The model was trained on images of 3×8×8 (channels, height, width), got 1×8×8. Use"
+        " images of this shape."
     )
 
 
@@ -112,34 +143,49 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
 def test_a_module_that_gives_other_logits_is_rejected():
     with pytest.raises(NetError) as rejected:
         build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), random_images(), Recipe())
-    assert str(rejected.value) == (
-        "The module must return logits of shape (2, 5) for 2 images and 5 outputs, but returned (2, 3). "
-        "Change its last layer."
+    assert (
+        str(rejected.value)
+        == "The module must return logits of shape (2, 5) for 2 images and 5 outputs, but returned"
+        " (2, 3). Change its last layer."
     )
 
 
 def test_a_module_that_fails_is_rejected_with_its_reason():
     with pytest.raises(
-        NetError, match=r"^The module failed on normalized images of shape \(2, 3, 8, 8\): RuntimeError: mat1 and mat2"
+        NetError,
+        match=(
+            r"^The module failed on normalized images of shape \(2, 3, 8, 8\): RuntimeError: mat1"
+            r" and mat2"
+        ),
     ):
         build_model(Broken(), random_images(), Recipe())
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(None, [0.5, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.2])])
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(None, [0.5, 0.3]), (0.0, [0.0, 0.0]), (0.2, [0.2, 0.2])]
+)
 def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(asked, expected):
     net = Net(Flatten(), Dropout(0.5), Residual(Linear(192), Dropout(0.3)), Output())
     model = build_model(net, random_images(), Recipe(dropout=asked))
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == expected
-    assert model.net == (net if asked is None else net.replace(Dropout, Dropout(asked))).with_outputs(5)
+    assert model.net == (
+        net if asked is None else net.replace(Dropout, Dropout(asked))
+    ).with_outputs(5)
 
 
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Net(Flatten(), Output()), "dropout is 0.2, but the net has no Dropout layer. Add one, or leave out dropout."),
+        (
+            Net(Flatten(), Output()),
+            "dropout is 0.2, but the net has no Dropout layer. Add one, or leave out dropout.",
+        ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
-            "dropout is 0.2, but lamina does not change the layers of your own module. Set dropout in the module.",
+            (
+                "dropout is 0.2, but lamina does not change the layers of your own module. Set"
+                " dropout in the module."
+            ),
         ),
     ],
 )

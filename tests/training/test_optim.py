@@ -21,7 +21,9 @@ def make_model(body):
 
 def small_net():
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)
+    )
 
 
 def build(net, recipe, precision="fp32"):
@@ -54,9 +56,19 @@ def test_every_optimizer_learns_a_batch(name):
     ("name", "reference"),
     [
         ("adam", lambda weights: torch.optim.Adam(weights, lr=0.01, foreach=False, fused=False)),
-        ("adamw", lambda weights: torch.optim.AdamW(weights, lr=0.01, weight_decay=0, foreach=False, fused=False)),
+        (
+            "adamw",
+            lambda weights: torch.optim.AdamW(
+                weights, lr=0.01, weight_decay=0, foreach=False, fused=False
+            ),
+        ),
         ("rmsprop", lambda weights: torch.optim.RMSprop(weights, lr=0.01, foreach=False)),
-        ("sgd", lambda weights: torch.optim.SGD(weights, lr=0.01, momentum=0.9, nesterov=True, foreach=False)),
+        (
+            "sgd",
+            lambda weights: torch.optim.SGD(
+                weights, lr=0.01, momentum=0.9, nesterov=True, foreach=False
+            ),
+        ),
     ],
 )
 def test_the_fast_forms_step_as_the_plain_ones(name, reference):
@@ -89,7 +101,9 @@ def test_frozen_weights_are_left_out():
 @settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 40), columns=st.integers(1, 40), seed=st.integers(0, 10_000))
 def test_newton_schulz_turns_as_the_decomposition_does(rows, columns, seed):
-    matrix = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    matrix = torch.randn(
+        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     turned = orthogonalize(matrix)
     # U S' Vᵀ: the same singular vectors, each value near one unless it was tiny.
@@ -110,7 +124,9 @@ def test_a_muon_step_has_the_length_of_an_adam_step():
 
 def test_muons_momentum_is_nesterovs():
     weight = nn.Parameter(torch.zeros(6, 4))
-    gradients = [torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    gradients = [
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)
+    ]
     optimizer = Muon([{"params": [weight], "orthogonal": True}], lr=0.1, momentum=0.8)
     buffer, expected = torch.zeros(6, 4), torch.zeros(6, 4)
     for gradient in gradients:
@@ -129,7 +145,7 @@ def test_muon_keeps_the_head_and_vectors_to_adam():
 
 
 class HeadFirst(nn.Module):
-    """Declares its head before the layers below it; one weight is used without a module of its own."""
+    """Declares its head before the layers below it; one weight is not in a module."""
 
     def __init__(self):
         super().__init__()
@@ -144,7 +160,9 @@ class HeadFirst(nn.Module):
 def test_muon_finds_a_head_that_is_declared_first():
     net = HeadFirst()
     groups = build(net, Recipe(optimizer="muon")).param_groups
-    orthogonal = {id(weight) for group in groups if group["orthogonal"] for weight in group["params"]}
+    orthogonal = {
+        id(weight) for group in groups if group["orthogonal"] for weight in group["params"]
+    }
     assert orthogonal == {id(net.conv.weight), id(net.hidden)}
 
 
@@ -161,13 +179,16 @@ class Scaled(nn.Module):
 
 
 @pytest.mark.parametrize(("outputs", "classes_shape"), [(5, (1, 5)), (1, (1, 1))])
-def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_is(outputs, classes_shape):
+def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_is(
+    outputs, classes_shape
+):
     net = Scaled(outputs, classes_shape)
     assert next(trace_weights(make_model(net))) is net.head.weight
 
 
 @pytest.mark.parametrize(
-    "last", [nn.Linear(3, 1), nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 1, 1), nn.Flatten())]
+    "last",
+    [nn.Linear(3, 1), nn.Sequential(nn.Unflatten(1, (3, 1, 1)), nn.Conv2d(3, 1, 1), nn.Flatten())],
 )
 def test_a_head_with_one_output_is_found_above_a_wider_layer(last):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), last)
@@ -181,7 +202,11 @@ def test_muon_in_bf16_steps_where_the_decomposition_points(shape):
     Muon([{"params": [weight], "orthogonal": True}], lr=1.0, dtype=torch.bfloat16).step()
     left, _, right = torch.linalg.svd(weight.grad.flatten(1).double(), full_matrices=False)
     rows, columns = left.shape[0], right.shape[1]
-    inside = left.T @ (-weight.detach().flatten(1).double() / (0.2 * max(rows, columns) ** 0.5)) @ right.T
+    inside = (
+        left.T
+        @ (-weight.detach().flatten(1).double() / (0.2 * max(rows, columns) ** 0.5))
+        @ right.T
+    )
     assert ((inside.diagonal() > 0.6) & (inside.diagonal() < 1.25)).all()
     assert (inside - torch.diag(inside.diagonal())).norm() < 0.05 * inside.norm()
 
@@ -196,7 +221,9 @@ def test_muon_multiplies_in_the_trainings_own_format():
     assert torch.allclose(moved, expected, atol=0.01 * 0.1)
 
 
-@pytest.mark.parametrize(("name", "reference"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+@pytest.mark.parametrize(
+    ("name", "reference"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
 def test_adam_with_decay_is_torchs(name, reference):
     fast, plain = small_net(), small_net()
     matrices = [weight for weight in plain.parameters() if weight.ndim > 1]
@@ -214,7 +241,8 @@ def test_adam_takes_the_memory_that_torchs_has_kept():
     train(theirs, before, steps=3)
     ours.load_state_dict(theirs.state_dict())
     after = build(ours, Recipe(optimizer="adam", lr=0.01))
-    kept = copy.deepcopy(before.state_dict()["state"])  # torch hands out the tensors that it goes on with
+    # torch hands out the tensors that it goes on with
+    kept = copy.deepcopy(before.state_dict()["state"])
     after.load_state_dict({"state": kept, "param_groups": after.state_dict()["param_groups"]})
     assert train(ours, after, steps=3) == train(theirs, before, steps=3)
 
@@ -225,7 +253,9 @@ def test_adam_leaves_weights_without_a_gradient_where_they_are():
     before = [weight.detach().clone() for weight in net.parameters()]
     net[0].bias.grad = torch.ones_like(net[0].bias)
     optimizer.step()
-    moved = [not torch.equal(weight, old) for weight, old in zip(net.parameters(), before, strict=True)]
+    moved = [
+        not torch.equal(weight, old) for weight, old in zip(net.parameters(), before, strict=True)
+    ]
     assert moved == [False, True, False, False, False, False]
     optimizer.zero_grad()
     optimizer.step()
@@ -233,8 +263,12 @@ def test_adam_leaves_weights_without_a_gradient_where_they_are():
 
 
 def test_an_optimizer_of_torchs_is_one_entry_of_the_catalog(monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS, "rmsprop", NamedOptimizer("torch.optim.Adamax", 2e-3, {"foreach": True}))
+    monkeypatch.setitem(
+        OPTIMIZERS, "rmsprop", NamedOptimizer("torch.optim.Adamax", 2e-3, {"foreach": True})
+    )
     recipe = Recipe(optimizer="rmsprop", lr=2e-3)
     ours, theirs = small_net(), small_net()
     losses = train(ours, build(ours, recipe), 5)
-    assert losses == pytest.approx(train(theirs, torch.optim.Adamax(theirs.parameters(), lr=2e-3), 5), rel=1e-4)
+    assert losses == pytest.approx(
+        train(theirs, torch.optim.Adamax(theirs.parameters(), lr=2e-3), 5), rel=1e-4
+    )

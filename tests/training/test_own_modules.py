@@ -54,7 +54,9 @@ class Transformer(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x):
-        return self.head(self.encoder(self.embed(x).flatten(2).transpose(1, 2) + self.place).mean(dim=1))
+        return self.head(
+            self.encoder(self.embed(x).flatten(2).transpose(1, 2) + self.place).mean(dim=1)
+        )
 
 
 class Shared(nn.Module):
@@ -103,7 +105,9 @@ def own(name: str) -> nn.Module:
         "widths": Widths,
         "lazy": lazy,
         "rectified": lambda: Returning(lambda _, logits: logits.relu()),
-        "reshaped": lambda: Returning(lambda _, logits: logits.sigmoid().mean() + logits.view(-1, 3, 1).squeeze(2)),
+        "reshaped": lambda: Returning(
+            lambda _, logits: logits.sigmoid().mean() + logits.view(-1, 3, 1).squeeze(2)
+        ),
     }[name]()
 
 
@@ -113,7 +117,16 @@ def own(name: str) -> nn.Module:
     [
         *(
             (name, "fp32")
-            for name in ("resnet18", "mobilenet", "transformer", "shared", "widths", "lazy", "rectified", "reshaped")
+            for name in (
+                "resnet18",
+                "mobilenet",
+                "transformer",
+                "shared",
+                "widths",
+                "lazy",
+                "rectified",
+                "reshaped",
+            )
         ),
         *((name, "bf16") for name in ("transformer", "shared", "lazy")),
     ],
@@ -121,7 +134,8 @@ def own(name: str) -> nn.Module:
 def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):
     recipe = Recipe(epochs=1, batch_size=4, ema_decay=0.5, precision=precision)
     straight, stopped, resumed = (
-        Training(own(name), make_images(), recipe, device="cpu", steps_per_record=1) for _ in range(3)
+        Training(own(name), make_images(), recipe, device="cpu", steps_per_record=1)
+        for _ in range(3)
     )
     before = {key: value.clone() for key, value in straight.model.state_dict().items()}
     for _ in straight:
@@ -140,7 +154,9 @@ def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(
 def test_lazy_layers_take_their_weights_from_the_seed():
     def weights(seed: int, noise: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(noise)
-        return Training(lazy(), make_images(), Recipe(epochs=1, seed=seed), device="cpu").model.state_dict()
+        return Training(
+            lazy(), make_images(), Recipe(epochs=1, seed=seed), device="cpu"
+        ).model.state_dict()
 
     one, same, other = weights(0, noise=1), weights(0, noise=2), weights(1, noise=1)
     assert all(torch.equal(one[name], same[name]) for name in one)
@@ -163,57 +179,117 @@ def with_waves(*, is_stored: bool) -> nn.Module:
 
 
 def test_complex_numbers_that_are_not_stored_are_no_fault():
-    list(Training(with_waves(is_stored=False), make_images(), Recipe(epochs=1, ema_decay=0.9), device="cpu"))
+    list(
+        Training(
+            with_waves(is_stored=False),
+            make_images(),
+            Recipe(epochs=1, ema_decay=0.9),
+            device="cpu",
+        )
+    )
 
 
 END = "Remove the {0}."
 LOGITS = (
-    "The module must return logits, because the loss computes probabilities from them, but it ends in a {0}. "
-) + END
-NUMBERS = "The module must return unbounded numbers, because targets are standardized, but it ends in a {0}. " + END
+    "The module must return logits, because the loss computes probabilities from them, but it ends"
+    " in a {0}. " + END
+)
+NUMBERS = (
+    "The module must return unbounded numbers, because targets are standardized, but it ends in a"
+    " {0}. " + END
+)
 
 
 @pytest.mark.parametrize(
     ("make", "kind", "message"),
     [
-        (lambda: Returning(lambda _, logits: (logits, logits)), "single-label",
-         "The module must return one tensor of logits, but its forward returned a tuple. Return only the logits."),
-        (lambda: Returning(lambda _, logits: {"logits": logits}), "single-label",
-         "The module must return one tensor of logits, but its forward returned a dict. Return only the logits."),
-        (lambda: Returning(lambda _, logits: logits.detach()), "single-label",
-         "The module must return differentiable real logits, but returned torch.float32 without a gradient. "
-         "Remove calls such as detach() or argmax()."),
-        (lambda: Returning(lambda module, logits: module.missing), "single-label",
-         "The module failed on normalized images of shape (2, 3, 32, 32): AttributeError: 'Returning' object has no "
-         "attribute 'missing'"),
+        (
+            lambda: Returning(lambda _, logits: (logits, logits)),
+            "single-label",
+            "The module must return one tensor of logits, but its forward returned a tuple. "
+            "Return only the logits.",
+        ),
+        (
+            lambda: Returning(lambda _, logits: {"logits": logits}),
+            "single-label",
+            "The module must return one tensor of logits, but its forward returned a dict. "
+            "Return only the logits.",
+        ),
+        (
+            lambda: Returning(lambda _, logits: logits.detach()),
+            "single-label",
+            "The module must return differentiable real logits, but returned torch.float32 "
+            "without a gradient. "
+            "Remove calls such as detach() or argmax().",
+        ),
+        (
+            lambda: Returning(lambda module, logits: module.missing),
+            "single-label",
+            "The module failed on normalized images of shape (2, 3, 32, 32): "
+            "AttributeError: 'Returning' object has no "
+            "attribute 'missing'",
+        ),
         (lambda: head(nn.Softmax(1)), "single-label", LOGITS.format("Softmax")),
-        (lambda: Returning(lambda _, logits: logits.softmax(1)[:, :]), "single-label", LOGITS.format("Softmax")),
-        (lambda: Returning(lambda _, logits: logits.exp() / logits.exp().sum(1, keepdim=True)), "single-label",
-         LOGITS.format("Softmax")),
+        (
+            lambda: Returning(lambda _, logits: logits.softmax(1)[:, :]),
+            "single-label",
+            LOGITS.format("Softmax"),
+        ),
+        (
+            lambda: Returning(lambda _, logits: logits.exp() / logits.exp().sum(1, keepdim=True)),
+            "single-label",
+            LOGITS.format("Softmax"),
+        ),
         (lambda: head(nn.LogSoftmax(1)), "single-label", LOGITS.format("LogSoftmax")),
         (lambda: head(nn.Sigmoid()), "multi-label", LOGITS.format("Sigmoid")),
-        (lambda: Returning(lambda _, logits: logits.sigmoid().view(-1, 1, 3).squeeze(1)), "multi-label",
-         LOGITS.format("Sigmoid")),
+        (
+            lambda: Returning(lambda _, logits: logits.sigmoid().view(-1, 1, 3).squeeze(1)),
+            "multi-label",
+            LOGITS.format("Sigmoid"),
+        ),
         (lambda: head(nn.Sigmoid(), outputs=1), "binary", LOGITS.format("Sigmoid")),
         (lambda: head(nn.Sigmoid(), outputs=1), "regression", NUMBERS.format("Sigmoid")),
         (lambda: head(nn.Tanh(), outputs=1), "regression", NUMBERS.format("Tanh")),
-        (lambda: head().double(), "single-label",
-         "The weights of the module must be torch.float32, but 2.weight is torch.float64. Call module.float() first."),
-        (lambda: lazy().half(), "single-label",
-         "The weights of the module must be torch.float32, but 0.weight is torch.float16. Call module.float() first."),
-        (lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)), "single-label",
-         "0 has extra state (get_extra_state), but lamina stores only tensors. Keep the state in buffers with "
-         "self.register_buffer(name, tensor)."),
-        (lambda: with_waves(is_stored=True), "single-label",
-         "waves is torch.complex64, but lamina stores only real tensors. Store torch.view_as_real of it, or "
-         "register it with persistent=False if the module can compute it again."),
-        (lambda: head().requires_grad_(False), "single-label",
-         "The net has no trainable weights. Add a layer that has some, such as Output()."),
-        (lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)), "single-label",
-         "The module failed on normalized images of shape (2, 3, 32, 32): RuntimeError: Calculated padded input size "
-         "per channel: (32 x 32). Kernel size: (50 x 50). Kernel size can't be greater than actual input size"),
+        (
+            lambda: head().double(),
+            "single-label",
+            "The weights of the module must be torch.float32, but 2.weight is torch.float64. "
+            "Call module.float() first.",
+        ),
+        (
+            lambda: lazy().half(),
+            "single-label",
+            "The weights of the module must be torch.float32, but 0.weight is torch.float16. "
+            "Call module.float() first.",
+        ),
+        (
+            lambda: nn.Sequential(WithState(), nn.Linear(3072, 3)),
+            "single-label",
+            "0 has extra state (get_extra_state), but lamina stores only tensors. "
+            "Keep the state in buffers with "
+            "self.register_buffer(name, tensor).",
+        ),
+        (
+            lambda: with_waves(is_stored=True),
+            "single-label",
+            "waves is torch.complex64, but lamina stores only real tensors. "
+            "Store torch.view_as_real of it, or "
+            "register it with persistent=False if the module can compute it again.",
+        ),
+        (
+            lambda: head().requires_grad_(False),
+            "single-label",
+            "The net has no trainable weights. Add a layer that has some, such as Output().",
+        ),
+        (
+            lambda: nn.Sequential(nn.LazyConv2d(4, 50), nn.Flatten(), nn.LazyLinear(3)),
+            "single-label",
+            "The module failed on normalized images of shape (2, 3, 32, 32): RuntimeError: "
+            "Calculated padded input size per channel: (32 x 32). Kernel size: (50 x 50). "
+            "Kernel size can't be greater than actual input size",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_module_that_cannot_be_trained_gets_one_message(make, kind, message):
     with pytest.raises(NetError) as rejected:
         Training(make(), make_images(kind), Recipe(epochs=1), device="cpu")
@@ -224,7 +300,8 @@ def test_a_module_that_returns_more_in_training_mode_gets_one_message():
     module = Returning(lambda self, logits: (logits, logits) if self.training else logits)
     with pytest.raises(NetError) as rejected:
         list(Training(module, make_images(), Recipe(epochs=1, precision="fp32"), device="cpu"))
-    assert str(rejected.value) == (
-        "The module must return one tensor of logits, but its forward returned a tuple in training mode. "
-        "Return only the logits."
+    assert (
+        str(rejected.value)
+        == "The module must return one tensor of logits, but its forward returned a tuple in"
+        " training mode. Return only the logits."
     )

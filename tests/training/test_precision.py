@@ -12,10 +12,18 @@ from lamina.kernels.library import Kernels, find_kernels
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, MaxPool2d, Output, ReLU, Residual
 from lamina.training import precision
 from lamina.training.model import build_model
-from lamina.training.precision import Precision, choose_precision, multiplies_bf16, prepare, uses_autocast
+from lamina.training.precision import (
+    Precision,
+    choose_precision,
+    multiplies_bf16,
+    prepare,
+    uses_autocast,
+)
 from lamina.zoo import NAMES, load_net
 
-NET = Net(Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Conv2d(16, 3), ReLU(), Flatten(), Output())
+NET = Net(
+    Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Conv2d(16, 3), ReLU(), Flatten(), Output()
+)
 ROWS = Net(Flatten(), Linear(100), ReLU(), Linear(20), ReLU(), Output())
 
 
@@ -32,7 +40,7 @@ def model(images):
 
 @pytest.fixture
 def has_bf16(monkeypatch):
-    """A processor with bf16 arithmetic: the choice asks torch for its flag, and computes nothing."""
+    """A processor with bf16 arithmetic; the choice asks only torch's flag."""
     monkeypatch.setattr(precision, "multiplies_bf16", lambda device: True)
 
 
@@ -69,14 +77,20 @@ def test_where_there_is_bf16_arithmetic_every_net_of_the_zoo_uses_it(has_bf16, i
 TOO_SMALL = Precision("fp32", "the net is too small to gain from bf16")
 
 
-@pytest.mark.parametrize("net", [NET, Net(Flatten(), Linear(20), ReLU(), Output())], ids=["convolutions", "linear"])
+@pytest.mark.parametrize(
+    "net", [NET, Net(Flatten(), Linear(20), ReLU(), Output())], ids=["convolutions", "linear"]
+)
 def test_a_small_net_stays_in_float32(has_bf16, images, net):
     assert choose_precision("auto", build_model(net, images, Recipe())) == TOO_SMALL
 
 
 @pytest.mark.parametrize(("channels", "expected"), [(30, "fp32"), (60, "bf16")])
-def test_a_module_of_ones_own_is_measured_by_its_multiply_adds(has_bf16, images, channels, expected):
-    body = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(channels * 900, 10))
+def test_a_module_of_ones_own_is_measured_by_its_multiply_adds(
+    has_bf16, images, channels, expected
+):
+    body = nn.Sequential(
+        nn.Conv2d(3, channels, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(channels * 900, 10)
+    )
     own = build_model(body, images, Recipe()).train()
     before, generator = copy.deepcopy(own.state_dict()), torch.get_rng_state()
     # 30 channels: 27 × 900 × 30 + 30 × 900 × 10 = 999,000.
@@ -97,7 +111,10 @@ def test_a_training_uses_the_recorded_choice(images):
 
 
 def test_a_linear_layer_multiplies_in_bf16_in_training_steps_only(images):
-    model, choice = build_model(ROWS, images, Recipe()), Precision("bf16", "recorded", ("body.3", "body.5"))
+    model, choice = (
+        build_model(ROWS, images, Recipe()),
+        Precision("bf16", "recorded", ("body.3", "body.5")),
+    )
     before, pixels = model(sample(images)), sample(images)
     twin = prepare(model, choice)
     assert not uses_autocast(model, choice)
@@ -107,7 +124,9 @@ def test_a_linear_layer_multiplies_in_bf16_in_training_steps_only(images):
     rounded, exact = twin.body[:2](twin.normalize(pixels)), model.body[:2](model.normalize(pixels))
     assert rounded.dtype == torch.float32
     weight, inputs = model.body[1].weight, model.normalize(pixels).flatten(1)
-    by_hand = inputs.bfloat16().double() @ weight.bfloat16().double().T + model.body[1].bias.double()
+    by_hand = (
+        inputs.bfloat16().double() @ weight.bfloat16().double().T + model.body[1].bias.double()
+    )
     torch.testing.assert_close(rounded.double(), by_hand, rtol=0.005, atol=0.005)
     assert 1e-5 < (rounded - exact).norm() / exact.norm() < 0.01
 
@@ -115,7 +134,9 @@ def test_a_linear_layer_multiplies_in_bf16_in_training_steps_only(images):
 def test_requested_bf16_is_used_in_every_layer(images):
     model = build_model(ROWS, images, Recipe())
     twin = prepare(model, choose_precision("bf16", model))
-    assert {type(module).__name__ for module in twin.body if isinstance(module, nn.Linear)} == {"Bfloat16Linear"}
+    assert {type(module).__name__ for module in twin.body if isinstance(module, nn.Linear)} == {
+        "Bfloat16Linear"
+    }
 
 
 def test_a_net_with_convolutions_is_trained_within_autocast(model):
@@ -124,30 +145,57 @@ def test_a_net_with_convolutions_is_trained_within_autocast(model):
 
 
 @pytest.mark.parametrize("kernels", ["off", "auto"])
-def test_the_twin_shares_weights_and_hooks_and_leaves_the_model_as_it_was(monkeypatch, images, kernels):
+def test_the_twin_shares_weights_and_hooks_and_leaves_the_model_as_it_was(
+    monkeypatch, images, kernels
+):
     monkeypatch.setenv("LAMINA_KERNELS", kernels)
-    net = Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm(), ReLU(), Residual(Conv2d(4, 1), BatchNorm()), Flatten(), Output())
+    net = Net(
+        Conv2d(4, 3),
+        MaxPool2d(2),
+        BatchNorm(),
+        ReLU(),
+        Residual(Conv2d(4, 1), BatchNorm()),
+        Flatten(),
+        Output(),
+    )
     model = build_model(net, images, Recipe()).train()
     structure, names = repr(model.body), list(model.state_dict())
     found = find_kernels()
-    twin = prepare(model, Precision("fp32", "as requested"), found if isinstance(found, Kernels) else None)
+    twin = prepare(
+        model, Precision("fp32", "as requested"), found if isinstance(found, Kernels) else None
+    )
     assert repr(model.body) == structure and list(model.state_dict()) == names
-    assert {id(weight) for weight in twin.parameters()} == {id(weight) for weight in model.parameters()}
+    assert {id(weight) for weight in twin.parameters()} == {
+        id(weight) for weight in model.parameters()
+    }
     reference, pixels = copy.deepcopy(model), sample(images)
     for module in (twin, reference):
         module(pixels).square().sum().backward()
-    torch.testing.assert_close(dict(model.named_buffers()), dict(reference.named_buffers()), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        dict(model.named_buffers()), dict(reference.named_buffers()), rtol=1e-5, atol=1e-6
+    )
     for weight, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(weight.grad, expected.grad, rtol=1e-3, atol=1e-3)
     seen = []
     for module in model.modules():  # also those that a kernel joins
         module.register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
     twin(pixels)
-    assert {"Model", "Sequential", "Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "ResidualSum", "Linear"} <= set(seen)
+    assert {
+        "Model",
+        "Sequential",
+        "Conv2d",
+        "MaxPool2d",
+        "BatchNorm2d",
+        "ReLU",
+        "ResidualSum",
+        "Linear",
+    } <= set(seen)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.5}, {"optimizer": "muon", "lr": 0.02}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema_decay": 0.5}, {"optimizer": "muon", "lr": 0.02}], ids=str
+)
 def test_training_in_bf16_resumes_to_bit_identical_weights(images, changes):
     few, choice = images.take(range(64)), Precision("bf16", "recorded", ("body.3", "body.5"))
     recipe = Recipe(**{"epochs": 3, "batch_size": 16, **changes})
@@ -163,7 +211,10 @@ def test_training_in_bf16_resumes_to_bit_identical_weights(images, changes):
     list(resumed)
     expected = whole.model.state_dict()
     for training in (again, resumed):
-        assert all(torch.equal(expected[name], tensor) for name, tensor in training.model.state_dict().items())
+        assert all(
+            torch.equal(expected[name], tensor)
+            for name, tensor in training.model.state_dict().items()
+        )
 
 
 LOAD = """
@@ -180,7 +231,9 @@ def test_a_trained_model_can_be_copied_pickled_and_saved_by_torch(tmp_path, imag
     few, files = images.take(range(32)), []
     for net in (NET, ROWS):
         for wanted in ("fp32", "bf16"):
-            training = Training(net, few, Recipe(epochs=1, batch_size=16, precision=wanted), device="cpu")
+            training = Training(
+                net, few, Recipe(epochs=1, batch_size=16, precision=wanted), device="cpu"
+            )
             list(training)
             model, pixels = training.model.eval(), sample(images)
             logits = model(pixels).detach()
@@ -188,5 +241,7 @@ def test_a_trained_model_can_be_copied_pickled_and_saved_by_torch(tmp_path, imag
                 assert torch.equal(twin(pixels), logits)
             files.append(str(tmp_path / f"{len(files)}.pt"))
             torch.save((model, pixels, logits), files[-1])
-    loaded = subprocess.run([sys.executable, "-c", LOAD, *files], capture_output=True, text=True, check=False)
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, *files], capture_output=True, text=True, check=False
+    )
     assert loaded.stdout == "loaded\n", loaded.stderr

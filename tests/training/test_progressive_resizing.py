@@ -37,9 +37,9 @@ def test_shrunk_images_are_normalized_as_whole_ones_are():
     recipe = dataclasses.replace(RESIZING, normalization="channel")
     model = Training(SMALL, images, recipe).model
     shrunk = torch.from_numpy(images.pixels[:3, ::2, ::2].copy())
-    expected = (shrunk.permute(0, 3, 1, 2) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(model.std).view(
-        3, 1, 1
-    )
+    expected = (shrunk.permute(0, 3, 1, 2) - torch.tensor(model.mean).view(3, 1, 1)) / torch.tensor(
+        model.std
+    ).view(3, 1, 1)
     torch.testing.assert_close(model.normalize(shrunk), expected, atol=1e-5, rtol=1e-5)
 
 
@@ -59,10 +59,11 @@ def test_a_training_with_progressive_resizing_resumes_exactly():
 def test_a_net_of_one_size_does_not_allow_progressive_resizing():
     with pytest.raises(RecipeError) as rejected:
         Training(Net(Conv2d(4, 3), Flatten(), Output()), random_images(side_px=16), RESIZING)
-    assert str(rejected.value) == (
-        "start_size_fraction is 0.5, but the net does not accept images of 8×8 px: mat1 and mat2 shapes cannot be "
-        "multiplied (2x144 and 784x4). Use a larger fraction, or a net with GlobalMaxPool() or GlobalAvgPool() before "
-        "Output(), which accepts several sizes."
+    assert (
+        str(rejected.value)
+        == "start_size_fraction is 0.5, but the net does not accept images of 8×8 px: mat1 and mat2"
+        " shapes cannot be multiplied (2x144 and 784x4). Use a larger fraction, or a net with"
+        " GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several sizes."
     )
 
 
@@ -84,5 +85,9 @@ def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error(
 def test_images_too_small_for_a_net_that_takes_several_sizes_are_rejected_with_the_reason():
     net = Net(MaxPool2d(4), Conv2d(4, 3, padding=1), MaxPool2d(2), GlobalMaxPool(), Output())
     Training(net, random_images(side_px=16), RESIZING)
-    with pytest.raises(RecipeError, match=r"images of 4×4 px: .* too small\. Use a larger fraction, or a net"):
-        Training(net, random_images(side_px=16), dataclasses.replace(RESIZING, start_size_fraction=0.25))
+    with pytest.raises(
+        RecipeError, match=r"images of 4×4 px: .* too small\. Use a larger fraction, or a net"
+    ):
+        Training(
+            net, random_images(side_px=16), dataclasses.replace(RESIZING, start_size_fraction=0.25)
+        )

@@ -20,7 +20,10 @@ def test_seeded_draws_the_same_inside_and_disturbs_nothing_outside():
 
 def test_seeds_of_different_purposes_and_epochs_differ():
     seeds = {
-        derive_seed(seed, purpose, index) for seed in range(10) for purpose in ("order", "flip") for index in range(10)
+        derive_seed(seed, purpose, index)
+        for seed in range(10)
+        for purpose in ("order", "flip")
+        for index in range(10)
     }
     assert len(seeds) == 200
     assert all(0 <= seed < 2**63 for seed in seeds)

@@ -26,7 +26,10 @@ def test_a_factor_is_a_share_of_the_peak_at_every_step(schedule, warmup_fraction
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_warmup_rises_to_the_peak_and_only_then_falls(schedule):
-    factors = [lr_factor(Recipe(schedule=schedule, warmup_fraction=0.2), step, Plan(100)) for step in range(100)]
+    factors = [
+        lr_factor(Recipe(schedule=schedule, warmup_fraction=0.2), step, Plan(100))
+        for step in range(100)
+    ]
     assert factors[:20] == sorted(factors[:20])
     assert factors[20] == pytest.approx(1)
     assert factors[20:] == sorted(factors[20:], reverse=True)
@@ -37,7 +40,9 @@ def test_cosine_is_torchs():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
     for step in range(40):
-        assert lr_factor(Recipe(schedule="cosine"), step, Plan(40)) == pytest.approx(reference.get_last_lr()[0])
+        assert lr_factor(Recipe(schedule="cosine"), step, Plan(40)) == pytest.approx(
+            reference.get_last_lr()[0]
+        )
         optimizer.step()
         reference.step()
 
@@ -68,7 +73,9 @@ def test_images_have_full_size_without_progressive_resizing():
 def test_a_training_with_progressive_resizing_is_not_extended():
     with pytest.raises(RecipeError) as rejected:
         extend_recipe(Recipe(epochs=4, start_size_fraction=0.5), 8)
-    assert str(rejected.value) == (
-        "epochs is 8, but the run has 4 and progressive resizing depends on the total, so every step so far would "
-        "have been different. Leave out epochs to finish this run, or start a new run with epochs=8."
+    assert (
+        str(rejected.value)
+        == "epochs is 8, but the run has 4 and progressive resizing depends on the total, so every"
+        " step so far would have been different. Leave out epochs to finish this run, or start a"
+        " new run with epochs=8."
     )

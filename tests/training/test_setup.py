@@ -26,8 +26,14 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
         prepare_training(load_net("cnn-s"), images, recipe, "cpu"),
         Training(load_net("cnn-s"), images, recipe, device="cpu"),
     )
-    assert digest_tensors(prepared.model.state_dict()) == digest_tensors(training.model.state_dict())
-    assert (prepared.recipe, prepared.device, prepared.precision) == (recipe, training.device, training.precision)
+    assert digest_tensors(prepared.model.state_dict()) == digest_tensors(
+        training.model.state_dict()
+    )
+    assert (prepared.recipe, prepared.device, prepared.precision) == (
+        recipe,
+        training.device,
+        training.precision,
+    )
     assert prepared.model.task == training.model.task
     assert prepare_training(SMALL, images).recipe == Recipe()
 
@@ -35,18 +41,46 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
 @pytest.mark.parametrize(
     ("net", "fields", "kind", "message"),
     [
-        (SMALL, {"translate_px": 32}, RecipeError, "translate_px is 32; it must be less than the image side"),
-        (nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), {"head": "fitted"}, RecipeError,
-         "head is 'fitted', which needs a net whose logits are the output of one linear layer"),
+        (
+            SMALL,
+            {"translate_px": 32},
+            RecipeError,
+            "translate_px is 32; it must be less than the image side",
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+            {"head": "fitted"},
+            RecipeError,
+            "head is 'fitted', which needs a net whose logits are the output of one linear layer",
+        ),
         (SMALL, {"dropout": 0.5}, RecipeError, "the net has no Dropout layer"),
         (SMALL, {"start_size_fraction": 0.5}, RecipeError, "the net does not accept images of"),
-        (Net(Conv2d(4, 3), GlobalMaxPool(), Output()), {"start_size_fraction": 0.5, "compile": True}, RecipeError,
-         "compile is True and start_size_fraction is 0.5"),
-        (Net(Flatten(), Linear(4), BatchNorm(), Output()), {"batch_size": 1}, RecipeError, "batch_size is 1"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)), {}, NetError, "must return logits of shape"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False), {}, NetError, "no trainable weights"),
+        (
+            Net(Conv2d(4, 3), GlobalMaxPool(), Output()),
+            {"start_size_fraction": 0.5, "compile": True},
+            RecipeError,
+            "compile is True and start_size_fraction is 0.5",
+        ),
+        (
+            Net(Flatten(), Linear(4), BatchNorm(), Output()),
+            {"batch_size": 1},
+            RecipeError,
+            "batch_size is 1",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(3072, 9)),
+            {},
+            NetError,
+            "must return logits of shape",
+        ),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).requires_grad_(False),
+            {},
+            NetError,
+            "no trainable weights",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, message, images):
     for begin in (prepare_training, Training):
         with pytest.raises(kind, match=message):

@@ -17,13 +17,17 @@ from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Ta
 ONE = SingleLabel(("a", "b", "c"), shares=(0.5, 0.25, 0.25))
 MANY = MultiLabel(("a", "b", "c"), shares=(0.5, 0.0, 1.0))
 YES_NO = Binary(("is it?",), shares=(0.25,))
-NUMBERS = Regression(("degrees", "mm"), medians=(85.0, 0.5), means=(90.0, 0.5), standard_deviations=(30.0, 0.1))
+NUMBERS = Regression(
+    ("degrees", "mm"), medians=(85.0, 0.5), means=(90.0, 0.5), standard_deviations=(30.0, 0.1)
+)
 TASKS = [ONE, MANY, YES_NO, NUMBERS]
 
 
 def images_with(targets, names):
     count = len(targets)
-    return Images(np.zeros((count, 4, 4, 3), np.uint8), targets, names, tuple(map(str, range(count))), "train")
+    return Images(
+        np.zeros((count, 4, 4, 3), np.uint8), targets, names, tuple(map(str, range(count))), "train"
+    )
 
 
 def logits_and(seed, outputs):
@@ -69,7 +73,9 @@ def test_a_task_has_the_statistics_of_which_the_best_constant_prediction_follows
     assert task_of(images_with(np.array([2, 0, 2, 2]), ("a", "b", "c"))).shares == (0.25, 0.0, 0.75)
     labels = np.array([[True, False, True], [False, False, True]])
     assert task_of(images_with(labels, ("a", "b", "c"))).shares == (0.5, 0.0, 1.0)
-    assert task_of(images_with(np.array([True, False, False, False]), ("is it?",))).shares == (0.25,)
+    assert task_of(images_with(np.array([True, False, False, False]), ("is it?",))).shares == (
+        0.25,
+    )
     numbers = np.array([[1, -3e38], [2, 0], [4, 3e38], [9, 3e38]], np.float32)
     assert task_of(images_with(numbers, ("x", "y"))).medians == (3.0, pytest.approx(1.5e38))
 
@@ -79,7 +85,9 @@ def train_on(targets):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (len(targets), 4, 4, 1), np.uint8)
     images = Images(pixels, targets, ("x", "y"), tuple(map(str, range(len(targets)))), "train")
-    training = Training(Net(Flatten(), Linear(8), ReLU(), Output()), images, Recipe(epochs=5, batch_size=16))
+    training = Training(
+        Net(Flatten(), Linear(8), ReLU(), Output()), images, Recipe(epochs=5, batch_size=16)
+    )
     for _ in training:
         pass
     return training.model.state_dict(), training.model.task, predict_logits(training.model, pixels)
@@ -91,7 +99,11 @@ def test_no_training_depends_on_the_unit_of_its_numbers():
     # Powers of two change no digit of a float, so that the weights are the same to the last bit.
     for name, tensor in train_on(numbers * np.float32(2**20))[0].items():
         assert torch.equal(tensor, weights[name])
-    for changed in (numbers * np.float32(1e6), numbers / np.float32(1e30), numbers + np.float32(1e4)):
+    for changed in (
+        numbers * np.float32(1e6),
+        numbers / np.float32(1e30),
+        numbers + np.float32(1e4),
+    ):
         _, task, found = train_on(changed)
         assert found == pytest.approx(logits, abs=0.02)
         own_unit = task.probabilities(torch.from_numpy(found)).numpy().astype(np.float64)
@@ -102,8 +114,12 @@ def test_numbers_are_learned_in_standard_deviations_and_reported_in_their_own_un
     task = task_of(images_with(np.array([[1.0, 2.0], [3.0, 2.0]], np.float32), ("x", "y")))
     assert task.means == (2.0, 2.0)
     assert task.standard_deviations == (1.0, 1.0)
-    assert NUMBERS.probabilities(torch.tensor([[1.0, -1.0]])).tolist() == [[120.0, pytest.approx(0.4)]]
-    assert NUMBERS.loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[120.0, 0.5]])).item() == pytest.approx(0.5)
+    assert NUMBERS.probabilities(torch.tensor([[1.0, -1.0]])).tolist() == [
+        [120.0, pytest.approx(0.4)]
+    ]
+    assert NUMBERS.loss(
+        torch.tensor([[0.0, 0.0]]), torch.tensor([[120.0, 0.5]])
+    ).item() == pytest.approx(0.5)
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.9))
@@ -115,21 +131,31 @@ def test_cross_entropy_is_the_published_formula(seed, label_smoothing):
     loss = ONE.loss(torch.from_numpy(logits), torch.from_numpy(targets), label_smoothing)
     assert loss.item() == pytest.approx(expected)
     assert ONE.probabilities(torch.from_numpy(logits)).numpy() == pytest.approx(probabilities)
-    assert ONE.correct(torch.from_numpy(logits), torch.from_numpy(targets)) == (logits.argmax(1) == targets).sum()
+    assert (
+        ONE.correct(torch.from_numpy(logits), torch.from_numpy(targets))
+        == (logits.argmax(1) == targets).sum()
+    )
 
 
 @given(st.integers(0, 10_000), st.floats(0, 0.9))
 def test_binary_cross_entropy_is_the_published_formula(seed, label_smoothing):
-    logits, targets = logits_and(seed, 3), np.random.default_rng(seed).integers(0, 2, (8, 3)).astype(bool)
+    logits, targets = (
+        logits_and(seed, 3),
+        np.random.default_rng(seed).integers(0, 2, (8, 3)).astype(bool),
+    )
     yes = 1 / (1 + np.exp(-logits))
     smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
     expected = -(smoothed * np.log(yes) + (1 - smoothed) * np.log(1 - yes))
     loss = MANY.loss(torch.from_numpy(logits), torch.from_numpy(targets), label_smoothing)
     assert loss.item() == pytest.approx(expected.mean())
-    one = YES_NO.loss(torch.from_numpy(logits[:, :1]), torch.from_numpy(targets[:, 0]), label_smoothing)
+    one = YES_NO.loss(
+        torch.from_numpy(logits[:, :1]), torch.from_numpy(targets[:, 0]), label_smoothing
+    )
     assert one.item() == pytest.approx(expected[:, 0].mean())
     right = ((yes > 0.5) == targets).mean(axis=1).sum()
-    assert MANY.correct(torch.from_numpy(logits), torch.from_numpy(targets)).item() == pytest.approx(right)
+    assert MANY.correct(
+        torch.from_numpy(logits), torch.from_numpy(targets)
+    ).item() == pytest.approx(right)
 
 
 def test_weights_are_the_mean_count_over_the_count_of_the_class():
@@ -139,7 +165,9 @@ def test_weights_are_the_mean_count_over_the_count_of_the_class():
     # 1 yes and 3 no: 2 over each; the second label has no image, and the third all.
     yes_no = torch.tensor([True, False, False, False])
     assert YES_NO.weigh(yes_no).tolist() == pytest.approx([2, 2 / 3, 2 / 3, 2 / 3])
-    labels = torch.stack([yes_no, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)], dim=1)
+    labels = torch.stack(
+        [yes_no, torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)], dim=1
+    )
     assert MANY.weigh(labels).numpy() == pytest.approx(
         np.array([[2, 1, 1], [2 / 3, 1, 1], [2 / 3, 1, 1], [2 / 3, 1, 1]])
     )
@@ -184,7 +212,8 @@ def test_a_weighed_loss_is_the_mean_of_each_targets_loss_times_its_weight(seed, 
 def test_numbers_have_nothing_to_weigh_by():
     with pytest.raises(RecipeError) as rejected:
         NUMBERS.weigh(torch.zeros(2, 2))
-    assert str(rejected.value) == (
-        "class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights from the "
-        "recipe."
+    assert (
+        str(rejected.value)
+        == "class_weights is True, but the targets are numbers; only classes have weights. Remove"
+        " class_weights from the recipe."
     )

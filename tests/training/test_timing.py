@@ -31,7 +31,10 @@ SHARES = st.floats(1e-3, 1e-1)
 def test_the_epochs_that_fit_take_no_longer_and_one_more_would(
     train_seconds, evaluation_seconds, start_seconds, seconds, start
 ):
-    pace, recipe = Pace(train_seconds, evaluation_seconds, start_seconds), Recipe(start_size_fraction=start)
+    pace, recipe = (
+        Pace(train_seconds, evaluation_seconds, start_seconds),
+        Recipe(start_size_fraction=start),
+    )
     fitting = pace.fit(recipe, 1000, 100, seconds)
     assert fitting.epochs == 1 or pace.total_seconds(fitting, 1000, 100) <= seconds
     assert pace.total_seconds(replace(fitting, epochs=fitting.epochs + 1), 1000, 100) > seconds
@@ -49,7 +52,11 @@ def test_progressive_resizing_fits_more_epochs_into_the_same_time():
 def test_a_fitted_head_takes_the_time_of_its_features_and_of_two_fits():
     pace, fitted = Pace(train_seconds=0.0, evaluation_seconds=0.01), Recipe(epochs=4, head="fitted")
     random = replace(fitted, head="random")
-    for images, features, chosen in ((100, 100, 100), (6_000, 6_000, 2_000), (50_000, 20_000, 2_000)):
+    for images, features, chosen in (
+        (100, 100, 100),
+        (6_000, 6_000, 2_000),
+        (50_000, 20_000, 2_000),
+    ):
         extra = pace.total_seconds(fitted, images, 0) - pace.total_seconds(random, images, 0)
         assert extra == pytest.approx(features * 0.01 + FIT_SECONDS * (features + chosen))
         assert extra == pytest.approx(pace.head_seconds(fitted, images))
@@ -58,7 +65,9 @@ def test_a_fitted_head_takes_the_time_of_its_features_and_of_two_fits():
 
 def test_the_time_of_the_head_is_missing_from_the_epochs():
     pace = Pace(0.001, 0.01)
-    plain, fitted = (pace.fit(Recipe(head=head), 900, 0, 30.0).epochs for head in ("random", "fitted"))
+    plain, fitted = (
+        pace.fit(Recipe(head=head), 900, 0, 30.0).epochs for head in ("random", "fitted")
+    )
     assert plain - fitted == pytest.approx(
         pace.head_seconds(Recipe(head="fitted"), 900) / (0.9 * (1 + SAVING_FRACTION)), abs=1
     )
@@ -108,13 +117,16 @@ def test_a_net_is_timed_and_left_as_it_was():
 @pytest.mark.parametrize("images", [1, 2, 7])
 def test_few_images_are_timed_too(images):
     pace = measure_pace(
-        parse_net("Flatten(), Output()"), load_data("shapes").train.take_evenly(images), Recipe(), "cpu"
+        parse_net("Flatten(), Output()"),
+        load_data("shapes").train.take_evenly(images),
+        Recipe(),
+        "cpu",
     )
     assert pace.train_seconds > 0
 
 
 def test_on_a_busy_machine_two_steps_and_one_evaluation_are_enough(monkeypatch):
-    """A limit of no time stands for steps that take longer than the limit; the first step does not count."""
+    """A limit of 0 makes all steps longer than the limit; the first step does not count."""
     calls: list[bool] = []
 
     class Counted(torch.nn.Module):

@@ -27,7 +27,9 @@ SIZES = {"mlp": 308_310, "cnn": 591_914, "resnet18": 11_173_962, "mlp-l": 1_971_
 def random_batch(count=64, size_px=32):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (count, size_px, size_px, 3), dtype=np.uint8)
-    return Images(pixels, np.arange(count) % 10, tuple("abcdefghij"), tuple(map(str, range(count))), "train")
+    return Images(
+        pixels, np.arange(count) % 10, tuple("abcdefghij"), tuple(map(str, range(count))), "train"
+    )
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
@@ -35,7 +37,9 @@ def test_every_net_starts_near_the_loss_of_a_guess(name):
     batch = random_batch(20)
     training = Training(zoo.load_net(name), batch, Recipe(precision="fp32"))
     with torch.no_grad():
-        loss = training.model.task.loss(training.model(torch.from_numpy(batch.pixels)), torch.from_numpy(batch.targets))
+        loss = training.model.task.loss(
+            training.model(torch.from_numpy(batch.pixels)), torch.from_numpy(batch.targets)
+        )
     assert loss.item() == pytest.approx(math.log(10), abs=0.5)
 
 
@@ -43,7 +47,9 @@ def test_every_net_starts_near_the_loss_of_a_guess(name):
 def test_every_net_learns_one_batch_by_heart(name):
     recipe = Recipe(epochs=12, batch_size=10, normalization="channel", lr=1e-3, precision="fp32")
     batch = random_batch(10, size_px=64 if name.startswith("photo") else 32)
-    epochs = [event for event in Training(zoo.load_net(name), batch, recipe) if isinstance(event, Epoch)]
+    epochs = [
+        event for event in Training(zoo.load_net(name), batch, recipe) if isinstance(event, Epoch)
+    ]
     assert epochs[-1].train_accuracy == 1.0
     assert epochs[-1].train_loss < 0.2 * epochs[0].train_loss
 
@@ -62,8 +68,12 @@ def test_nets_have_the_documented_size(name, parameters):
 
 @pytest.mark.parametrize("width", ["s", "m", "l"])
 def test_a_photo_net_costs_at_96_px_about_what_a_thumbnail_net_costs_at_32(width):
-    photo, thumbnail = (zoo.load_net(f"{kind}-{width}").with_outputs(10) for kind in ("photo", "cnn"))
-    assert photo.multiply_adds((3, 96, 96)) == pytest.approx(thumbnail.multiply_adds((3, 32, 32)), rel=0.15)
+    photo, thumbnail = (
+        zoo.load_net(f"{kind}-{width}").with_outputs(10) for kind in ("photo", "cnn")
+    )
+    assert photo.multiply_adds((3, 96, 96)) == pytest.approx(
+        thumbnail.multiply_adds((3, 32, 32)), rel=0.15
+    )
     assert photo.multiply_adds((3, 224, 224)) < 6 * photo.multiply_adds((3, 96, 96))
     for size_px in (32, 64, 160, 224):
         photo.check((3, size_px, size_px), 10)
@@ -71,14 +81,22 @@ def test_a_photo_net_costs_at_96_px_about_what_a_thumbnail_net_costs_at_32(width
 
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_every_file_states_what_was_measured_on_which_machine_or_that_nothing_was(name):
-    text = " ".join((importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split())
-    measured = re.search(r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", text)
+    text = " ".join(
+        (importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split()
+    )
+    measured = re.search(
+        r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", text
+    )
     assert measured or re.search(r"Not yet trained to the end", text), text
 
 
 def test_the_articles_recipes_are_the_articles():
-    assert zoo.load_recipes("mlp")["article"] == Recipe(epochs=5, batch_size=100, optimizer="adam", lr=1e-3)
-    assert zoo.load_recipes("cnn")["article"] == Recipe(epochs=10, batch_size=100, optimizer="adam", lr=1e-3)
+    assert zoo.load_recipes("mlp")["article"] == Recipe(
+        epochs=5, batch_size=100, optimizer="adam", lr=1e-3
+    )
+    assert zoo.load_recipes("cnn")["article"] == Recipe(
+        epochs=10, batch_size=100, optimizer="adam", lr=1e-3
+    )
 
 
 def test_an_unknown_name_suggests_the_nearest():

@@ -1,4 +1,4 @@
-"""The command line. ``cli/options`` defines the options of each command; the module that runs it is loaded last."""
+"""The command line. ``cli/options`` defines the options; each command's module loads last."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     from lamina.errors import GroupError, LaminaError, LeaderError, suggest
 
     if given[0] not in COMMANDS:
-        print(f"lamina: Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr)
+        print(
+            f"lamina: Unknown command {given[0]!r}. {suggest(given[0], COMMANDS)}", file=sys.stderr
+        )
         return 2
     rank = os.environ.get("RANK", "0") if "TORCHELASTIC_RUN_ID" in os.environ else "0"
     who = "lamina" if rank == "0" else f"lamina (rank {rank})"  # most errors occur in all processes
@@ -104,7 +106,10 @@ def _print_usage() -> None:
         print(f"\n{group}:")
         for name, meaning in commands.items():
             print(f"  {name:<11}{meaning}")
-    print("\nExample: lamina train --data photos --time 3m\nRun lamina COMMAND --help to see the options of a command.")
+    print(
+        "\nExample: lamina train --data photos --time 3m\nRun lamina COMMAND --help to see the"
+        " options of a command."
+    )
 
 
 def _run(words: list[str], *, is_quiet: bool) -> int:
@@ -119,23 +124,38 @@ def _run(words: list[str], *, is_quiet: bool) -> int:
 
     name, *arguments = words
     group = next(group for group, commands in GROUPS.items() if name in commands)
-    # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of torchrun end at
-    # once instead: while they wait for each other, no Python code runs.
-    is_alone = "TORCHELASTIC_RUN_ID" not in os.environ and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number)) if is_alone else None
+    # SIGTERM unwinds the stack as Ctrl-C does, so that no incomplete files remain. The processes of
+    # torchrun end at once instead: while they wait for each other, no Python code runs.
+    is_alone = (
+        "TORCHELASTIC_RUN_ID" not in os.environ
+        and threading.current_thread() is threading.main_thread()
+    )
+    before = (
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        if is_alone
+        else None
+    )
     try:
         # The terminal prints warnings as remarks; this restores Python's own behavior afterwards.
         with warnings.catch_warnings():
-            kind = getattr(import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options")
+            kind = getattr(
+                import_module(f"lamina.cli.options.{group}_options"), f"{name.title()}Options"
+            )
             options = parse_options(kind, name, arguments)
             has_progress = getattr(options, "progress", False)
             if has_progress and not options.json:
-                raise LaminaError("--progress adds events to --json. Add --json, or leave out --progress.")
+                raise LaminaError(
+                    "--progress adds events to --json. Add --json, or leave out --progress."
+                )
             terminal = Terminal(
-                as_json=options.json, emits_progress=has_progress, command=("lamina", *words), is_quiet=is_quiet
+                as_json=options.json,
+                emits_progress=has_progress,
+                command=("lamina", *words),
+                is_quiet=is_quiet,
             )
             was_enabled = gc.isenabled()
-            gc.disable()  # otherwise Python searches torch's modules for garbage, while they load and later
+            # otherwise Python searches torch's modules for garbage, while they load and later
+            gc.disable()
             try:
                 command = import_module(f"lamina.cli.{name}")
             finally:

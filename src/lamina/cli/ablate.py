@@ -24,7 +24,9 @@ def run(options: AblateOptions, terminal: Terminal) -> int:
     name, whole, decisions = find_experiment(options.net, dataset, options.given, choose)
     for decision in decisions:
         terminal.remark(str(decision))
-    settings = find_settings(whole, split_recipe(options.net)[1], options.given) if options.each else []
+    settings = (
+        find_settings(whole, split_recipe(options.net)[1], options.given) if options.each else []
+    )
     parts = remove_parts(name, whole, [*options.without, *settings])
     path, experiments = plan_study(options.runs_dir, options.name, parts)
     if status := train_study(path, experiments, plan, options.device, terminal):

@@ -1,4 +1,4 @@
-"""lamina reproduce without RUN: train the article's two nets, and compare with its published accuracies."""
+"""lamina reproduce without RUN: train the article's two nets, and compare the accuracies."""
 
 from __future__ import annotations
 
@@ -34,40 +34,65 @@ def reproduce_article(options: ReproduceOptions, terminal: Terminal) -> int:
     dataset = choose_data(options.data, Preparation(val_fraction=0.0), terminal)
     if dataset.train.kind is not SINGLE_LABEL:
         raise DataError(
-            f"The article's nets predict one class per image, but the targets of {dataset.name} are "
-            f"{dataset.train.kind.name}. Use --data cifar10."
+            f"The article's nets predict one class per image, but the targets of {dataset.name} are"
+            f" {dataset.train.kind.name}. Use --data cifar10."
         )
     if len(dataset.splits) == 1:
         raise DataError(
-            f"{dataset.name} has no val or test images to evaluate on. Add a test split, or use --data cifar10."
+            f"{dataset.name} has no val or test images to evaluate on. Add a test split, or use"
+            " --data cifar10."
         )
     nets = {name: choose_net(name, terminal) for name in CLAIMED}
-    experiments = {name: Experiment(net, net.recipes["article"], dataset) for name, net in nets.items()}
+    experiments = {
+        name: Experiment(net, net.recipes["article"], dataset) for name, net in nets.items()
+    }
     path, experiments = plan_study(options.runs_dir, None, list(experiments.items()))
     if read_study(path).get("is_finished"):  # measure again
         path = options.runs_dir / name_study(options.runs_dir, "study")
-    if status := train_study(path, experiments, Plan(seeds), options.device, terminal, is_brief=False):
+    if status := train_study(
+        path, experiments, Plan(seeds), options.device, terminal, is_brief=False
+    ):
         return status
     names = list(experiments)
-    runs = {name: [load_run(locate_run(path, names, name, seed)) for seed in range(seeds)] for name in names}
+    runs = {
+        name: [load_run(locate_run(path, names, name, seed)) for seed in range(seeds)]
+        for name in names
+    }
     claimed = CLAIMED if dataset.source == "cifar10" else {}
     drawing = path / "curves.png"
     histories = {name: [one.folder.history.epochs() for one in done] for name, done in runs.items()}
-    reports = {name: [report for one in done if (report := one.report)] for name, done in runs.items()}
+    reports = {
+        name: [report for one in done if (report := one.report)] for name, done in runs.items()
+    }
     save_figure(draw_curves(histories, Score("accuracy", 0.0), claimed, reports), drawing)
     terminal.say("")
-    rows = [_print_net(name, done, len(dataset.train), claimed.get(name), terminal) for name, done in runs.items()]
-    heads = ("net", "published", "measured", "95 % interval", "parameters", "training seconds", "images/s")
+    rows = [
+        _print_net(name, done, len(dataset.train), claimed.get(name), terminal)
+        for name, done in runs.items()
+    ]
+    heads = (
+        "net",
+        "published",
+        "measured",
+        "95 % interval",
+        "parameters",
+        "training seconds",
+        "images/s",
+    )
     terminal.tabulate(heads, rows)
     if not claimed:
-        terminal.say(f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}.")
+        terminal.say(
+            f"The article's accuracies are for CIFAR-10, so they are not shown for {dataset.name}."
+        )
     terminal.say(f"learning curves: {drawing}", "")
     print_comparison(read_comparisons(path)[0], terminal, path / FIGURE)
     terminal.emit("done", curves=str(drawing), seconds=time.perf_counter() - STARTED)
     return 0
 
 
-def _print_net(name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal) -> tuple[str, ...]:
+def _print_net(
+    name: str, runs: list[Run], images: int, claimed: float | None, terminal: Terminal
+) -> tuple[str, ...]:
     reports = [report for one in runs if (report := one.report)]
     accuracies = [report.score.value for report in reports]
     measured, split = mean_interval(accuracies), reports[0].split

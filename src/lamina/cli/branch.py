@@ -25,20 +25,32 @@ def run(options: BranchOptions, terminal: Terminal) -> int:
     origin = origin if net else add_module(origin, options.net, terminal)
     origin = replace(origin, dataset=choose_run_data(origin, options.data, terminal))
     epoch, command = options.from_epoch, list(terminal.command)
-    # The recorded command repeats the branch, even if the origin trains further, and needs no --runs-dir.
-    place = next((at for at, word in enumerate(command) if at > 1 and Path(word) == options.run), None)
+    # The recorded command repeats the branch, even if the origin trains further, and needs no
+    # --runs-dir.
+    place = next(
+        (at for at, word in enumerate(command) if at > 1 and Path(word) == options.run), None
+    )
     if place is not None:
         command[place] = str(origin.path.resolve())
     if epoch is None and (checkpoints := list_checkpoints(origin)):
         epoch = max(checkpoints)
         command.append(f"--from-epoch={epoch:.10g}")
     branch = branch_run(
-        origin, epoch, recipe=overlay(origin.record.recipe, options.given), net=net, name=options.name,
-        runs_dir=options.runs_dir, command=command,
-    )  # fmt: skip
-    for line in (f"recipe: {describe_recipe(branch.record.recipe)}", *str(Started(branch)).split("\n")):
+        origin,
+        epoch,
+        recipe=overlay(origin.record.recipe, options.given),
+        net=net,
+        name=options.name,
+        runs_dir=options.runs_dir,
+        command=command,
+    )
+    for line in (
+        f"recipe: {describe_recipe(branch.record.recipe)}",
+        *str(Started(branch)).split("\n"),
+    ):
         terminal.remark(line)
-    finish = threading.Event() if options.progress else None  # Ctrl-C then ends it with an evaluation
+    # Ctrl-C then ends it with an evaluation
+    finish = threading.Event() if options.progress else None
     with terminal.progress() as show_progress:
         events = branch.iter_train(finish=finish)
         (*_, branch), stopped_by = play(events, terminal, show_progress, run=branch, finish=finish)

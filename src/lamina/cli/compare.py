@@ -33,16 +33,22 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
     """Run the command."""
     plan = read_plan(options)
     if options.until_decided and (options.seeds or options.time):
-        raise RecipeError("--until-decided sets the number of seeds. Use it without --seeds and --time.")
+        raise RecipeError(
+            "--until-decided sets the number of seeds. Use it without --seeds and --time."
+        )
     sources = [find_run_or_net(text, options.runs_dir) for text in (options.a, options.b)]
     runs = [one for one in sources if isinstance(one, Run)]
-    is_trained = options.seeds or options.time or options.until_decided or options.a_given or options.b_given
+    is_trained = (
+        options.seeds or options.time or options.until_decided or options.a_given or options.b_given
+    )
     loading = options.preparation.flags_of() or ("--data" if options.data else "")
     if runs and (options.preparation or (loading and not is_trained)):
         raise RecipeError(f"A run stores how its images are loaded. Leave out {loading}.")
     if len(runs) == 2 and not is_trained:
         if options.name is not None or options.device != "auto":
-            raise RecipeError("Two runs are compared by their stored predictions. Leave out --name and --device.")
+            raise RecipeError(
+                "Two runs are compared by their stored predictions. Leave out --name and --device."
+            )
         return print_comparison(compare_stored(runs, plan.margin), terminal)
     if runs:
         dataset = choose_run_data(runs[0], options.data, terminal)
@@ -50,7 +56,9 @@ def run(options: CompareOptions, terminal: Terminal) -> int:
         dataset = choose_data(options.data, Preparation(**options.preparation), terminal)
     named = []
     for source, given in zip(sources, (options.a_given, options.b_given), strict=True):
-        name, experiment, decisions = find_experiment(source, dataset, given, partial(choose_net, terminal=terminal))
+        name, experiment, decisions = find_experiment(
+            source, dataset, given, partial(choose_net, terminal=terminal)
+        )
         named.append((name, experiment))
         for decision in decisions:
             terminal.remark(f"{name}: {decision}")
@@ -65,7 +73,9 @@ def read_plan(options: StudyOptions) -> Plan:
     return Plan(options.seeds, seconds, options.margin)
 
 
-def print_comparison(found: PairedComparison, terminal: Terminal, figure: Path | None = None) -> int:
+def print_comparison(
+    found: PairedComparison, terminal: Terminal, figure: Path | None = None
+) -> int:
     terminal.say(*str(found).split("\n"), *([] if figure is None else [f"figure: {figure}"]))
     terminal.emit(**found.to_json())
     return 0
@@ -80,11 +90,13 @@ def train_study(
     *,
     is_brief: bool = True,
 ) -> int:
-    """Train the experiments of a study, without lines for epochs if ``is_brief``; returns the exit status."""
+    """Train the experiments of a study; ``is_brief`` omits epochs. Returns the exit status."""
     events = iter_comparisons(path, experiments, plan, device, terminal.command)
     with terminal.progress() as show_progress:
         _, stopped_by = play(events, terminal, show_progress, is_brief=is_brief)
     if stopped_by is None:
         return 0
-    terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study {path}, run the command again")
+    terminal.remark(
+        f"lamina: stopped by {stopped_by.name}; to continue the study {path}, run the command again"
+    )
     return 128 + stopped_by

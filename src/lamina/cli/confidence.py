@@ -1,4 +1,4 @@
-"""lamina predict --confidence-threshold and --coverage: reject predictions, or show prediction sets or intervals."""
+"""lamina predict --confidence-threshold and --coverage: rejection, prediction sets, intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import replace
 import torch
 
 from lamina.cli.terminal import Terminal
-from lamina.deploy.confidence_rule import ConfidenceRule, describe_coverage, find_val, fit_coverage, make_rule
+from lamina.deploy.confidence_rule import (
+    ConfidenceRule,
+    describe_coverage,
+    find_val,
+    fit_coverage,
+    make_rule,
+)
 from lamina.evaluation.calibration import (
     choose_thresholds,
     describe_fraction,
@@ -33,13 +39,14 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
         terminal.remark(f"threshold for {aim} on {source}: {one}")
         if lack := one.find_lack(aim):
             terminal.remark(f"warning: {lack}")
-    return replace(run.task, thresholds=tuple(one.value for one in thresholds))  # type: ignore[call-arg]
+    values = tuple(one.value for one in thresholds)
+    return replace(run.task, thresholds=values)  # type: ignore[call-arg]
 
 
 def make_confidence_rule(
     run: Run, task: Task, limit: float | None, coverage: float | None, terminal: Terminal
 ) -> ConfidenceRule:
-    """Make the rule for the options, and print what it was fitted to and its effect on the test images."""
+    """Make the rule, and print what it was fitted to and its effect on the test images."""
     rule = make_rule(task, limit, coverage)
     if limit is None and coverage is None:
         return rule
@@ -49,7 +56,10 @@ def make_confidence_rule(
     if limit is not None:
         _report_rejections(run, task, limit, terminal)
         if rule.favored:
-            why = f"because the threshold of {100 * task.cutoffs[0]:.2f} % for yes was chosen to predict it"
+            why = (
+                f"because the threshold of {100 * task.cutoffs[0]:.2f} % for yes was chosen to"
+                " predict it"
+            )
             terminal.remark(f"{rule.favored} is never rejected, {why}")
     if coverage is None:
         return rule
@@ -70,7 +80,7 @@ def _report_rejections(run: Run, task: Task, limit: float, terminal: Terminal) -
     kept = keep_favored(task, task.decide(logits).flatten().long(), confidence) >= limit
     accuracy = describe_fraction(int(is_correct[kept].sum()), int(kept.sum()))
     terminal.remark(
-        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images, "
-        f"{100 * kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without the threshold: "
-        f"{describe_fraction(int(is_correct.sum()), len(is_correct))}"
+        f"confidence threshold: {100 * limit:g} %; on {len(is_correct):,} {split} images,"
+        f" {100 * kept.double().mean():.1f} % are kept, with an accuracy of {accuracy}; without the"
+        f" threshold: {describe_fraction(int(is_correct.sum()), len(is_correct))}"
     )

@@ -27,7 +27,10 @@ def run(options: DataOptions, terminal: Terminal) -> int:
     if options.cache or options.cache_clear:
         return _show_cache(options.data, terminal, is_cleared=options.cache_clear)
     if options.data is None:
-        raise DataError("No data set given. Add a folder, archive, table or array file, or a name such as cifar10.")
+        raise DataError(
+            "No data set given. Add a folder, archive, table or array file, or a name such as"
+            " cifar10."
+        )
     if options.run is not None:
         from lamina.cli.mistakes import judge_by_run
 
@@ -57,44 +60,69 @@ def run(options: DataOptions, terminal: Terminal) -> int:
 
 
 def _show_cache(data: str | None, terminal: Terminal, *, is_cleared: bool) -> int:
-    """List or remove the decoded copies of a data set, or of all; the exit status is 2 if one cannot be removed."""
+    """List or remove decoded copies of data sets; the exit status is 2 if one cannot be removed."""
     every = list_cached()
     copies = [copy for copy in every if data is None or copy.source in (data, full_source(data))]
     if data is not None and not copies:
-        hint = suggest(data, sorted({copy.source for copy in every})) if every else "It has none at all."
+        hint = (
+            suggest(data, sorted({copy.source for copy in every}))
+            if every
+            else "It has none at all."
+        )
         raise DataError(f"The cache has no decoded copy of {data}. {hint}")
     total_bytes = sum(copy.size_bytes for copy in every)
     limit_bytes = find_limit_bytes(total_bytes)
     rows: list[tuple[str, ...]] = []
     values: list[dict[str, Any]] = []
     for copy in copies[::-1]:
-        state = copy.state if not is_cleared else "removed" if copy.remove() else "in use or protected"
+        state = (
+            copy.state if not is_cleared else "removed" if copy.remove() else "in use or protected"
+        )
         total_bytes -= copy.size_bytes * (state == "removed")
         images, height, width, *_ = (*copy.shape, 0, 0, 0)
         size = format_size(copy.size_bytes)
         rows.append((copy.source, state, copy.last_used, f"{images:,}", f"{height}×{width}", size))
         values.append(fields_to_json(copy) | {"folder": str(copy.folder), "state": state})
-    terminal.tabulate(("data set", "state", "last used", "images", "height×width", "size"), rows, texts=3)
+    terminal.tabulate(
+        ("data set", "state", "last used", "images", "height×width", "size"), rows, texts=3
+    )
     limit = f"limit: {format_size(limit_bytes)} (set another with LAMINA_CACHE_GB)"
     terminal.say(f"all copies: {format_size(total_bytes)} in {cache_folder()}; {limit}")
-    terminal.emit("cache", folder=str(cache_folder()), bytes=total_bytes, limit_bytes=limit_bytes, copies=values)
+    terminal.emit(
+        "cache",
+        folder=str(cache_folder()),
+        bytes=total_bytes,
+        limit_bytes=limit_bytes,
+        copies=values,
+    )
     return 2 if any(one["state"] == "in use or protected" for one in values) else 0
 
 
 def _check(options: DataOptions) -> None:
-    does_more = options.labels or options.duplicates or options.run is not None or options.contact_sheet is not None
+    does_more = (
+        options.labels
+        or options.duplicates
+        or options.run is not None
+        or options.contact_sheet is not None
+    )
     if (does_more or options.preparation) and (options.cache or options.cache_clear):
         raise DataError("--cache and --cache-clear read no images. Leave out the other options.")
     if options.labels and options.run is not None:
-        raise DataError("--labels trains new nets, but --with uses the model of a run. Use only one of them.")
+        raise DataError(
+            "--labels trains new nets, but --with uses the model of a run. Use only one of them."
+        )
     if options.net is not None and options.run is None:
         raise DataError("--net defines the net of a run, but there is no run. Add --with RUN.")
     if not options.pretrained and not options.labels:
         raise DataError("--no-pretrained applies to the nets that --labels trains. Add --labels.")
     if options.output and not options.labels and options.run is None:
         raise DataError("--output saves label issues. Add --labels or --with RUN to find them.")
-    if options.groups is not None and (not options.duplicates or options.groups.suffix.lower() != ".csv"):
-        raise DataError("--groups saves near-duplicates as a .csv file. Use --duplicates --groups groups.csv.")
+    if options.groups is not None and (
+        not options.duplicates or options.groups.suffix.lower() != ".csv"
+    ):
+        raise DataError(
+            "--groups saves near-duplicates as a .csv file. Use --duplicates --groups groups.csv."
+        )
     if options.hard is not None and options.run is None:
         raise DataError("--hard draws images that are hard for the model of a run. Add --with RUN.")
     for flag, count in (("--samples", options.samples), ("--top", options.top)):
@@ -104,7 +132,9 @@ def _check(options: DataOptions) -> None:
         check_issues_file(output)
     for flag, file in (("--contact-sheet", options.contact_sheet), ("--hard", options.hard)):
         if file is not None and file.suffix.lower() != ".png":
-            raise DataError(f"{flag} is {file}; it must end in .png. Use {flag} {file.with_suffix('.png')}.")
+            raise DataError(
+                f"{flag} is {file}; it must end in .png. Use {flag} {file.with_suffix('.png')}."
+            )
 
 
 def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
@@ -114,7 +144,9 @@ def _inspect(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None
     if advice := advise_folds(dataset):
         terminal.remark(f"advice: {advice}")
     sheet = options.contact_sheet
-    terminal.emit("data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet))
+    terminal.emit(
+        "data", **_to_json(dataset, inspection), contact_sheet=None if sheet is None else str(sheet)
+    )
 
 
 def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal) -> None:
@@ -137,14 +169,19 @@ def _print_summary(dataset: Dataset, inspection: Inspection, terminal: Terminal)
     terminal.say(f"input shape: {'×'.join(map(str, dataset.train.shape))}")
     channels = inspection.channels
     mean, standard_deviation = (
-        " ".join(f"{value:.1f}" for value in values) for values in (channels.mean, channels.standard_deviation)
+        " ".join(f"{value:.1f}" for value in values)
+        for values in (channels.mean, channels.standard_deviation)
     )
     total = sum(map(len, splits.values()))
     gray = f"; gray images: {channels.gray:,} of {total:,}" if len(channels.mean) == 3 else ""
-    terminal.say(f"channels: mean {mean}; standard deviation {standard_deviation} (range 0 to 255){gray}")
+    terminal.say(
+        f"channels: mean {mean}; standard deviation {standard_deviation} (range 0 to 255){gray}"
+    )
     terminal.say(f"fingerprint: {dataset.fingerprint}")
     severities = Counter(finding.severity for finding in inspection.findings)
-    found = ", ".join(f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items())
+    found = ", ".join(
+        f"{count} {severity}{'s' * (count > 1)}" for severity, count in severities.items()
+    )
     terminal.say("", f"problems: {found or 'none'}")
     for finding in inspection.findings:
         _print_finding(finding, terminal)
@@ -156,7 +193,9 @@ def print_sizes(sizes: SizeSummary, terminal: Terminal) -> None:
         terminal.say(f"original size: {height}×{width} ({plural(count, 'image', 'images')})")
         return
     for what, place in (("heights", 0), ("widths", 1)):
-        low, middle, high = (each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px))
+        low, middle, high = (
+            each[place] for each in (sizes.smallest_px, sizes.median_px, sizes.largest_px)
+        )
         terminal.say(f"{what}: {low} to {high} px, median {middle:.0f}")
     common = ", ".join(f"{height}×{width} ({count:,})" for height, width, count in sizes.common)
     terminal.say(f"sizes (height×width): {sizes.sizes:,}, most often {common}")
@@ -172,7 +211,7 @@ def _print_finding(finding: Finding, terminal: Terminal) -> None:
 
 
 def _name(sighting: Sighting, finding: Finding) -> str:
-    """An image's file name, its split unless the name begins with it, and its target if targets conflict."""
+    """An image's file name, with its split if not in the name; its target if targets conflict."""
     remarks: list[str] = []
     if sighting.split is not None and not sighting.name.lower().startswith(f"{sighting.split}/"):
         remarks.append(sighting.split)
@@ -193,16 +232,23 @@ def _to_json(dataset: Dataset, inspection: Inspection) -> Mapping[str, Any]:
         "images": {split: len(images) for split, images in dataset.splits.items()},
         "counts": {split: images.target_counts() for split, images in dataset.splits.items()},
         "numbers": {
-            split: [spread._asdict() for spread in measure_spread(images)] for split, images in dataset.splits.items()
+            split: [spread._asdict() for spread in measure_spread(images)]
+            for split, images in dataset.splits.items()
         },
         "imbalance_ratio": imbalance(dataset.train),
         "sizes": None if inspection.sizes is None else fields_to_json(inspection.sizes),
         "channels": fields_to_json(inspection.channels),
         "split_rule": dataset.split_rule,
-        "problems": [{"image": problem.path, "reason": problem.reason} for problem in dataset.problems],
+        "problems": [
+            {"image": problem.path, "reason": problem.reason} for problem in dataset.problems
+        ],
         "duplicates": [list_images(group) for group in inspection.duplicates],
         "findings": [
-            fields_to_json(finding) | {"images": list_images(finding.images), "twins": list_images(finding.twins)}
+            fields_to_json(finding)
+            | {
+                "images": list_images(finding.images),
+                "twins": list_images(finding.twins),
+            }
             for finding in inspection.findings
         ],
     }

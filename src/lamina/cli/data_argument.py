@@ -14,13 +14,18 @@ from lamina.data.load import ClassMatch
 from lamina.errors import LaminaWarning
 
 
-def choose_data(source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False) -> Dataset:
-    """Load a data set by name or path, or the default one; ``is_again`` omits warnings and remarks."""
+def choose_data(
+    source: str | None, preparation: Preparation, terminal: Terminal, *, is_again: bool = False
+) -> Dataset:
+    """Load a data set by name or path, or the default; ``is_again`` omits warnings and remarks."""
     reason = "as requested"
     if source is None:
         source, reason = find_default_data()
     if is_again:
-        with warnings.catch_warnings(action="ignore", category=LaminaWarning), _preparing(terminal) as progress:
+        with (
+            warnings.catch_warnings(action="ignore", category=LaminaWarning),
+            _preparing(terminal) as progress,
+        ):
             return load_data(source, preparation, progress=progress)
     with _preparing(terminal) as progress:
         dataset = load_data(source, preparation, progress=progress)
@@ -30,7 +35,11 @@ def choose_data(source: str | None, preparation: Preparation, terminal: Terminal
 
 
 def choose_other_data(
-    source: str, preparation: Preparation, target_names: tuple[str, ...], match: ClassMatch, terminal: Terminal
+    source: str,
+    preparation: Preparation,
+    target_names: tuple[str, ...],
+    match: ClassMatch,
+    terminal: Terminal,
 ) -> Dataset:
     """Load a data set by name or path, to evaluate a model that was trained on another one."""
     with _preparing(terminal) as progress:

@@ -37,20 +37,28 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     if options.output is not None:
         check_output(options.output, (".csv",))
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-    match = ClassMatch(options.unknown, {} if options.rename is None else read_renamed(options.rename))
-    data, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation, match)
+    match = ClassMatch(
+        options.unknown, {} if options.rename is None else read_renamed(options.rename)
+    )
+    data, is_own = choose_evaluated_data(
+        run, options.data, predictor, terminal, options.preparation, match
+    )
     split = options.split or ("test" if data.test is not None else "val")
     if options.near_duplicates and split == "train":
         raise DataError(
-            "--near-duplicates compares images with the training images, but --split is train. Use --split test."
+            "--near-duplicates compares images with the training images, but --split is train. Use"
+            " --split test."
         )
     if split not in data.splits:
         raise DataError(
-            f"{data.name} has no {split} split; it has {', '.join(data.splits)}. Use --split {next(iter(data.splits))}."
+            f"{data.name} has no {split} split; it has {', '.join(data.splits)}. Use --split"
+            f" {next(iter(data.splits))}."
         )
     views = views_of(run.record.recipe) if options.tta else ONE_VIEW
     if options.tta and len(views) == 1:
-        terminal.remark("warning: --tta has no effect, because the recipe uses neither flip nor translate_px")
+        terminal.remark(
+            "warning: --tta has no effect, because the recipe uses neither flip nor translate_px"
+        )
     images = data.splits[split]
     model = predictor.model
     if len(views) > 1 and run.calibration is not None and run.calibration.temperatures:
@@ -60,7 +68,8 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}
-    if not is_own or (run.record.started_from and split != "train"):  # leaks of its own data set are known
+    # leaks of its own data set are known
+    if not is_own or (run.record.started_from and split != "train"):
         found = report_training_images(run, images, terminal)
     seconds = estimate_seconds(len(images), len(data.train), images.shape)
     is_unasked = options.near_duplicates is None and is_own and split != "train"
@@ -71,8 +80,8 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
             terminal.say("", f"no {split} image is a near-duplicate of a training image")
     elif is_unasked:
         terminal.remark(
-            f"near-duplicates of training images: search skipped, because it may take {seconds:.0f} s. To search, "
-            "use --near-duplicates."
+            f"near-duplicates of training images: search skipped, because it may take {seconds:.0f}"
+            " s. To search, use --near-duplicates."
         )
     if options.output is not None:
         fold = run.record.data.preparation.folds() if is_own else None
@@ -87,12 +96,17 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
 
 
 def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
-    """Write a row for each image; for regression, the targets and predictions have a column for each number."""
+    """Write a row for each image; for regression, two columns for each number."""
     kind, names = task.kind, task.kind.class_names(task.target_names)
     heads = ["target", "predicted", *(f"p({name})" for name in names)]
     if kind is REGRESSION:
-        heads = [f"{what}({name})" for what in ("target", "predicted") for name in task.target_names]
-    with writing(file, "The file is unchanged; use another --output."), open_atomically(file) as opened:
+        heads = [
+            f"{what}({name})" for what in ("target", "predicted") for name in task.target_names
+        ]
+    with (
+        writing(file, "The file is unchanged; use another --output."),
+        open_atomically(file) as opened,
+    ):
         opened.write(format_csv([map(guard, ("image", *heads, "split", "fold"))]))
         for one in outputs:
             rows = task.probabilities(torch.from_numpy(one.logits)).tolist()
@@ -115,8 +129,8 @@ def read_renamed(file: Path) -> dict[str, str]:
     rows = read_rows(str(file), "rename")
     if wrong := next((row for row in rows if len(row) != 2), None):
         raise DataError(
-            f"{file} has the line {','.join(wrong)!r}; expected a class of the data and one of the model, "
-            "as in doggo,dog."
+            f"{file} has the line {','.join(wrong)!r}; expected a class of the data and one of the"
+            " model, as in doggo,dog."
         )
     return {name.strip(): renamed.strip() for name, renamed in rows}
 
@@ -125,14 +139,18 @@ def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict
     """Report how many images a run, or one that it started from, was trained on; as JSON values."""
     trained, are_all_known = find_trained(run.record, images.shape)
     if not are_all_known:
-        terminal.remark("training images: not all compared, because some are not in this machine's cache at this size")
+        terminal.remark(
+            "training images: not all compared, because some are not in this machine's cache at"
+            " this size"
+        )
     if not trained:
         return {}
     count = sum(digest in trained for digest in digest_rows(images.pixels))
     if count:
         since = ", or of a run that it started from" if run.record.started_from else ""
         terminal.remark(
-            f"warning: {count:,} of the {len(images):,} images are also among the training images{since} "
-            "(identical pixels), so the score says too little about new images. Evaluate on images that are not."
+            f"warning: {count:,} of the {len(images):,} images are also among the training"
+            f" images{since} (identical pixels), so the score says too little about new images."
+            " Evaluate on images that are not."
         )
     return {"training_images": count}

@@ -47,17 +47,21 @@ Maps: TypeAlias = dict[str, tuple[Float32[np.ndarray, "h w"], Faithfulness]]
 
 
 def run(options: ExplainOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if an image could not be read, but the others are explained."""
+    """Run the command; returns 2 if an image could not be read, after explaining the others."""
     with ExitStack() as stack:
         return _explain_images(options, *choose_images(options.images, stack, terminal), terminal)
 
 
 def _explain_images(
-    options: ExplainOptions, images: Sequence[Path | EncodedImage], problems: Sequence[Problem], terminal: Terminal
+    options: ExplainOptions,
+    images: Sequence[Path | EncodedImage],
+    problems: Sequence[Problem],
+    terminal: Terminal,
 ) -> int:
     if options.layer is not None and options.method not in (None, "grad-cam"):
         raise NetError(
-            f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method grad-cam."
+            f"--layer is {options.layer!r}, but {options.method} does not use a layer. Use --method"
+            " grad-cam."
         )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model, task, resize = predictor.model, predictor.task, cast("Resize", predictor.resize)
@@ -83,20 +87,30 @@ def _explain_images(
                 continue
             make_folder(folder)  # not earlier: if no image can be read, no empty folder remains
             prediction, target = _predict(model, path, pixels, wanted)
-            maps = {name: _explain(model, pixels, target, explain, quick) for name, (explain, quick) in methods.items()}
+            maps = {
+                name: _explain(model, pixels, target, explain, quick)
+                for name, (explain, quick) in methods.items()
+            }
             target_name = task.target_names[target]
             predicted = describe(prediction)
             file = _name_file(folder, Path(path), used)
             image, box = _read_image(given, model, resize)
-            save_sheet(draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file)
+            save_sheet(
+                draw_attributions(image, box, maps, Path(path).name, predicted, target_name), file
+            )
             _save_maps(file.with_suffix(".npz"), maps, box)
             terminal.say(f"{path}: {predicted}; {file} shows the evidence for {target_name}")
             for name, (_, measured) in maps.items():
                 terminal.say(f"  {name}: {measured}")
                 terminal.emit(
-                    "explanation", image=path, predicted=prediction.predicted, method=name, file=str(file),
-                    target=target_name, **asdict(measured),
-                )  # fmt: skip
+                    "explanation",
+                    image=path,
+                    predicted=prediction.predicted,
+                    method=name,
+                    file=str(file),
+                    target=target_name,
+                    **asdict(measured),
+                )
     return 2 if failed else 0
 
 
@@ -115,17 +129,23 @@ def _choose_methods(
     side_px = window_side_px(height, width)
     found: dict[str, tuple[Explain, Explain]] = {
         "occlusion": (occlusion, partial(occlusion, stride_px=(side_px, side_px))),
-        "gradients": (partial(integrated_gradients, steps=STEPS), partial(integrated_gradients, steps=CONTROL_STEPS)),
+        "gradients": (
+            partial(integrated_gradients, steps=STEPS),
+            partial(integrated_gradients, steps=CONTROL_STEPS),
+        ),
     }
     if method is not None and method != "grad-cam":
         return {method: found[method]}
     black = np.zeros((1, height, width, channels), np.uint8)
     place = choose_layer(model, layer) if layer is not None else find_spatial_layer(model)
     if place is None and method is None:
-        terminal.remark("grad-cam: skipped, because no layer of this net has an output with height and width")
+        terminal.remark(
+            "grad-cam: skipped, because no layer of this net has an output with height and width"
+        )
         return found
     cam = partial(grad_cam, layer=place)
-    cam(model, black, np.zeros(1, np.int64))  # rejects an unsuitable layer before any image is explained
+    # rejects an unsuitable layer before any image is explained
+    cam(model, black, np.zeros(1, np.int64))
     return {**({} if method else found), "grad-cam": (cam, cam)}
 
 
@@ -135,14 +155,19 @@ def _predict(
     task, logits = model.task, torch.from_numpy(predict_logits(model, pixels))
     if not torch.isfinite(logits).all():
         raise NotFiniteError(
-            "The model's logits contain NaN or infinity, because training diverged. Train again with a lower --lr."
+            "The model's logits contain NaN or infinity, because training diverged. Train again"
+            " with a lower --lr."
         )
     target = choose_target(task, logits[0].numpy()) if wanted is None else wanted
     return make_prediction(task, name, task.probabilities(logits)[0].tolist()), target
 
 
 def _explain(
-    model: Model, pixels: UInt8[np.ndarray, "1 h w c"], target: int, explain: Explain, quick: Explain
+    model: Model,
+    pixels: UInt8[np.ndarray, "1 h w c"],
+    target: int,
+    explain: Explain,
+    quick: Explain,
 ) -> tuple[Float32[np.ndarray, "h w"], Faithfulness]:
     targets = np.array([target])
     maps = explain(model, pixels, targets)
@@ -164,7 +189,7 @@ def _name_file(folder: Path, image: Path, used: set[str]) -> Path:
 def _read_image(
     given: Path | EncodedImage, model: Model, resize: Resize
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[float, float, float, float]]:
-    """An image at its original size, and the box that the model sees: left, top, right, bottom in pixels."""
+    """The original image, and the box that the model sees: left, top, right, bottom in pixels."""
     channels, height, width = model.in_shape
     with ImageReader() as reader:
         data = reader.read(given) if isinstance(given, EncodedImage) else read_file(given)
@@ -175,4 +200,5 @@ def _read_image(
 def _save_maps(file: Path, maps: Maps, box: tuple[float, float, float, float]) -> None:
     arrays = {"box_px": np.array(box), **{name: values for name, (values, _) in maps.items()}}
     with writing(file), open_atomically(file) as opened:
-        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]  # mypy matches the names with its own arguments
+        # mypy matches the names with the arguments of the function
+        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""lamina export: write a run's model to a file for other programs, and compare its outputs with the run's."""
+"""lamina export: write a run's model to a file, and compare its outputs with the run's."""
 
 from __future__ import annotations
 
@@ -23,12 +23,18 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
     file = options.file
     file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
     if file_format is None:
-        raise DataError(f"FILE is {file}; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to pt2.")
+        raise DataError(
+            f"FILE is {file}; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to"
+            " pt2."
+        )
     if SUFFIXES.get(file.suffix.lower(), file_format) != file_format:
-        raise DataError(f"FILE is {file}, but --to is {file_format}. Change the extension, or leave out --to.")
+        raise DataError(
+            f"FILE is {file}, but --to is {file_format}. Change the extension, or leave out --to."
+        )
     if not file.parent.is_dir():
         raise DataError(
-            f"FILE is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
+            f"FILE is {file}, but the folder {file.parent} does not exist. Create it, or use"
+            " another folder."
         )
     run, predictor = load_predictor(options.run, options.net, "cpu", terminal)
     images = None
@@ -37,7 +43,9 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         dataset = choose_run_data(run, options.data, terminal)
         images = dataset.test or dataset.val or dataset.train
     else:
-        terminal.remark("data: not found, so the check uses synthetic images (to use others, add --data DATA)")
+        terminal.remark(
+            "data: not found, so the check uses synthetic images (to use others, add --data DATA)"
+        )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
         export = export_onnx if file_format == "onnx" else export_pt2
@@ -51,8 +59,18 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         described = describe_model(predictor.model, predictor.resize)
         write_json(
             parity_file,
-            {"run": str(run.path), "data": run.record.data.fingerprint, **asdict(parity_check), **described},
+            {
+                "run": str(run.path),
+                "data": run.record.data.fingerprint,
+                **asdict(parity_check),
+                **described,
+            },
         )
-    terminal.say(f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}", f"numerical parity check: {parity_file}")
-    terminal.emit("export", run=str(run.path), file=str(file), bytes=len(content), **asdict(parity_check))
+    terminal.say(
+        f"{file}: {len(content) / 1e6:.1f} MB, {parity_check}",
+        f"numerical parity check: {parity_file}",
+    )
+    terminal.emit(
+        "export", run=str(run.path), file=str(file), bytes=len(content), **asdict(parity_check)
+    )
     return 0

@@ -15,7 +15,12 @@ from lamina.cli.options.inspect_options import InspectOptions
 from lamina.cli.output import make_folder, save_sheet
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import Dataset, Images
-from lamina.drawing.unit_sheets import build_unit_sheet, build_units_sheet, draw_probes, draw_similarity
+from lamina.drawing.unit_sheets import (
+    build_unit_sheet,
+    build_units_sheet,
+    draw_probes,
+    draw_similarity,
+)
 from lamina.errors import DataError, NetError
 from lamina.insight.concepts import Concept, find_concepts
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
@@ -36,10 +41,18 @@ from lamina.training.model import Model
 
 # Maximum numbers of images, taken evenly, for each measurement.
 SEEN_IMAGES, SEEN_PIXELS = 10_000, 40_000_000  # training images that are searched for patches
-PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = 4000, 2000, 500, 1000, 500
-MODULE_PIXELS = 5_000_000  # instead of SEEN_PIXELS for torch modules, which run completely for each layer
+PROBE_IMAGES, SCORED_IMAGES, REMOVAL_IMAGES, CONCEPT_IMAGES, COMPARED_IMAGES = (
+    4000,
+    2000,
+    500,
+    1000,
+    500,
+)
+# instead of SEEN_PIXELS for torch modules, which run completely for each layer
+MODULE_PIXELS = 5_000_000
 REMOVED_PIXELS = 25_000_000  # for torch modules, while units are removed, in all layers together
-LEAST_IMAGES, MOST_PIXELS = 50, 2_000_000  # fewer images if they are large: removals are slow, comparisons need memory
+# fewer images if they are large: removals are slow, comparisons need memory
+LEAST_IMAGES, MOST_PIXELS = (50, 2_000_000)
 SHOWN_UNITS, MOST_UNITS = 24, 96  # units per figure, without and with ``--layer``
 UNTRAINED_NETS = 5  # nets with random weights to compare concepts with
 SHOWN_CONCEPTS = 5  # printed per layer; ``--json`` lists all
@@ -49,7 +62,9 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
     if options.unit is not None and options.layer is None:
         raise NetError(f"--unit is {options.unit}, but no layer is given. Add --layer LAYER.")
     if options.other is not None and options.layer is not None:
-        raise NetError("--with compares all layers, but --layer shows a single one. Use only one of them.")
+        raise NetError(
+            "--with compares all layers, but --layer shows a single one. Use only one of them."
+        )
     run, predictor = load_predictor(options.run, options.net, options.device, terminal)
     model = predictor.model
     layer = None if options.layer is None else choose_layer(model, options.layer)
@@ -60,10 +75,13 @@ def run(options: InspectOptions, terminal: Terminal) -> int:
     if dataset.train.shape != model.in_shape:
         shapes = ("×".join(map(str, shape)) for shape in (model.in_shape, dataset.train.shape))
         raise DataError(
-            "The run's images have shape {}, but the images of --data have {}. Use the run's data set.".format(*shapes)
+            "The run's images have shape {}, but the images of --data have {}. Use the run's data"
+            " set.".format(*shapes)
         )
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        inspection = _Inspection(model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress)
+        inspection = _Inspection(
+            model, *_choose_images(model, dataset, terminal), folder, terminal, show_progress
+        )
         if options.other is not None:
             _compare(inspection, run, options.other, options)
         elif layer is None:
@@ -91,14 +109,18 @@ def _choose_images(model: Model, dataset: Dataset, terminal: Terminal) -> tuple[
             break
     else:
         terminal.remark(
-            "warning: there are no val or test images with labels; lamina computes scores on training images"
+            "warning: there are no val or test images with labels; lamina computes scores on"
+            " training images"
         )
         images = dataset.train
     pixels = MODULE_PIXELS if model.net is None else SEEN_PIXELS
-    train, held_out = _take(dataset.train, SEEN_IMAGES, pixels), _take(images, SCORED_IMAGES, pixels)
+    train, held_out = (
+        _take(dataset.train, SEEN_IMAGES, pixels),
+        _take(images, SCORED_IMAGES, pixels),
+    )
     terminal.remark(
-        f"images: {len(train):,} of {len(dataset.train):,} in train for patches, {len(held_out):,} of {len(images):,} "
-        f"in {images.split} for scores"
+        f"images: {len(train):,} of {len(dataset.train):,} in train for patches, {len(held_out):,}"
+        f" of {len(images):,} in {images.split} for scores"
     )
     return train, held_out
 
@@ -111,17 +133,28 @@ def _take(images: Images, most: int, pixels: int = MOST_PIXELS) -> Images:
 def _show_all(inspection: _Inspection) -> None:
     model, train, terminal = inspection.model, inspection.train, inspection.terminal
     layers = choose_layers(model)
-    responses = measure_responses(model, train.pixels, layers, partial(inspection.show_progress, "measuring responses"))
+    responses = measure_responses(
+        model, train.pixels, layers, partial(inspection.show_progress, "measuring responses")
+    )
     fitted = train.take_evenly(PROBE_IMAGES)
     terminal.remark(f"fitting probes to {len(layers)} layers, with trained and with random weights")
     trained, untrained = (
-        probe_layers(one, fitted, inspection.held_out, layers, partial(inspection.show_progress, f"probing {what}"))
+        probe_layers(
+            one,
+            fitted,
+            inspection.held_out,
+            layers,
+            partial(inspection.show_progress, f"probing {what}"),
+        )
         for one, what in ((model, "layers"), (untrain(model, fitted), "random weights"))
     )
     terminal.remark(f"comparing units with {UNTRAINED_NETS} nets with random weights")
     concepts = _find_concepts(inspection, layers, responses)
     terminal.remark("measuring the effect of removing units")
-    sheets = [_draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1] for path in layers]
+    sheets = [
+        _draw_units(inspection, path, responses[path], SHOWN_UNITS, len(layers))[1]
+        for path in layers
+    ]
     names = ["image", *(name_stage(model, path) for path in layers)]
     score = trained[0].score
     rows = [("image", "", "", _format(trained[0]), "")]
@@ -129,41 +162,62 @@ def _show_all(inspection: _Inspection) -> None:
         units = f"{responses[path].strengths.shape[1]:,}"
         rows.append((name, units, _describe_field(responses[path]), _format(own), _format(other)))
     probed = score.name.replace("_", " ")
-    terminal.tabulate(("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1)
+    terminal.tabulate(
+        ("layer", "units", "receptive field", f"probe {probed}", "random weights"), rows, texts=1
+    )
     chart = inspection.folder / "probes.png"
     values, controls = ([probe.score.value for probe in probes] for probes in (trained, untrained))
     save_sheet(draw_probes(names, values, controls, probed, is_fraction=score.is_fraction), chart)
     for path, own, other, sheet in zip(layers, trained[1:], untrained[1:], sheets, strict=True):
         terminal.emit(
-            "layer", layer=path, name=name_stage(model, path), units=responses[path].strengths.shape[1],
-            sees_px=_to_json(responses[path]), metric=score.name, probe=own.score.value,
-            probe_untrained=other.score.value, file=str(sheet),
-        )  # fmt: skip
+            "layer",
+            layer=path,
+            name=name_stage(model, path),
+            units=responses[path].strengths.shape[1],
+            sees_px=_to_json(responses[path]),
+            metric=score.name,
+            probe=own.score.value,
+            probe_untrained=other.score.value,
+            file=str(sheet),
+        )
     _report_concepts(inspection, concepts)
     terminal.say(
-        "", f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training images and "
-        f"scored on {len(inspection.held_out):,} of {inspection.held_out.split}.",
+        "",
+        f"A probe is a linear classifier on a layer's output, fitted to {len(fitted):,} training"
+        f" images and scored on {len(inspection.held_out):,} of {inspection.held_out.split}.",
         f"figures: {inspection.folder} (one per layer; probes.png)",
-    )  # fmt: skip
+    )
 
 
 def _show_layer(inspection: _Inspection, path: str, unit: int | None) -> None:
     terminal = inspection.terminal
     responses = measure_responses(
-        inspection.model, inspection.train.pixels, [path], partial(inspection.show_progress, "measuring responses")
+        inspection.model,
+        inspection.train.pixels,
+        [path],
+        partial(inspection.show_progress, "measuring responses"),
     )[path]
     if unit is not None:
         _show_unit(inspection, path, responses, unit)
         return
     units, file = _draw_units(inspection, path, responses, MOST_UNITS)
     name = name_stage(inspection.model, path)
-    terminal.say(f"layer {name}: {responses.strengths.shape[1]:,} units, receptive field {_describe_field(responses)}")
+    terminal.say(
+        f"layer {name}: {responses.strengths.shape[1]:,} units, receptive field"
+        f" {_describe_field(responses)}"
+    )
     rows = []
     for one in units:
-        changes = ("", "") if one.removal is None else (one.removal.describe_score(), one.removal.describe_loss())
+        changes = (
+            ("", "")
+            if one.removal is None
+            else (one.removal.describe_score(), one.removal.describe_loss())
+        )
         rows.append((str(one.number + 1), one.describe_best(), *changes))
     metric = "score" if units[0].removal is None else units[0].removal.before.name.replace("_", " ")
-    terminal.tabulate(("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows, texts=2)
+    terminal.tabulate(
+        ("unit", "separates best (AUC)", f"{metric} without unit", "loss"), rows, texts=2
+    )
     if rest := responses.strengths.shape[1] - len(units):
         terminal.say(f"and {rest:,} more, which separate the classes less (--unit N)")
     terminal.say(f"figure: {file}")
@@ -173,11 +227,17 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
     units, terminal = responses.strengths.shape[1], inspection.terminal
     name = name_stage(inspection.model, path)
     if not 1 <= unit <= units:
-        raise NetError(f"--unit is {unit}, but layer {name} has units 1 to {units:,}. Use --unit 1.")
+        raise NetError(
+            f"--unit is {unit}, but layer {name} has units 1 to {units:,}. Use --unit 1."
+        )
     some = _take(inspection.held_out, REMOVAL_IMAGES)
     (found,) = inspect_units(inspection.model, path, responses, inspection.train, some, [unit - 1])
     title = f"layer {name}, unit {unit} of {units:,}"
-    remark = "; ".join(filter(None, (f"receptive field {_describe_field(responses)}", _describe_removal(found, some))))
+    remark = "; ".join(
+        filter(
+            None, (f"receptive field {_describe_field(responses)}", _describe_removal(found, some))
+        )
+    )
     file = inspection.folder / f"layer-{_slug(name)}-unit-{unit}.png"
     save_sheet(build_unit_sheet(inspection.train, found, title, remark), file)
     terminal.say(f"{title}: {remark}")
@@ -190,7 +250,7 @@ def _show_unit(inspection: _Inspection, path: str, responses: Responses, unit: i
 def _draw_units(
     inspection: _Inspection, path: str, responses: Responses, most: int, layers: int = 1
 ) -> tuple[tuple[Unit, ...], Path]:
-    """Draw the units of a layer that separate a class best; ``layers`` is the number of layers in all."""
+    """Draw the units of a layer that separate a class best; ``layers`` counts all layers drawn."""
     name = name_stage(inspection.model, path)
     numbers = rank_units(responses, inspection.train)[:most]
     some = _take(inspection.held_out, REMOVAL_IMAGES)
@@ -202,22 +262,29 @@ def _draw_units(
         unit
         for held_out, part in ((some, numbers[:removed]), (None, numbers[removed:]))
         if part
-        for unit in inspect_units(inspection.model, path, responses, inspection.train, held_out, part, progress)
+        for unit in inspect_units(
+            inspection.model, path, responses, inspection.train, held_out, part, progress
+        )
     )
     chance = measure_chance(responses, inspection.train)
     count = responses.strengths.shape[1]
     shown = (
-        f"the {len(units)} of {count:,} units that separate a class best" if len(units) < count else f"{count} units"
+        f"the {len(units)} of {count:,} units that separate a class best"
+        if len(units) < count
+        else f"{count} units"
     )
     remark = (
-        f"Receptive field: {_describe_field(responses)}. For each unit: the training patches that excite it most; the "
-        f"class that it separates best on the training images, with the area under the ROC curve (by chance "
-        f"{chance:.2f}); the effect of removing {'it' if removed == len(numbers) else f'it (first {removed} units)'}, "
-        f"on {len(some):,} {some.split} images."
+        f"Receptive field: {_describe_field(responses)}. For each unit: the training patches that"
+        " excite it most; the class that it separates best on the training images, with the area"
+        f" under the ROC curve (by chance {chance:.2f}); the effect of removing"
+        f" {'it' if removed == len(numbers) else f'it (first {removed} units)'}, on {len(some):,}"
+        f" {some.split} images."
     )
     file = inspection.folder / f"layer-{_slug(name)}.png"
     filters = read_filters(inspection.model, path)
-    save_sheet(build_units_sheet(inspection.train, units, f"layer {name}: {shown}", remark, filters), file)
+    save_sheet(
+        build_units_sheet(inspection.train, units, f"layer {name}: {shown}", remark, filters), file
+    )
     for unit in units:
         _emit_unit(inspection, path, unit, file)
     return units, file
@@ -232,29 +299,45 @@ def _find_concepts(
     controls = []
     for seed in range(UNTRAINED_NETS):
         inspection.show_progress("comparing with random weights", seed, UNTRAINED_NETS)
-        controls.append(measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers))
+        controls.append(
+            measure_strengths(untrain(inspection.model, train, seed), some.pixels, layers)
+        )
     return {
-        path: find_concepts(responses[path].strengths[rows], [each[path] for each in controls], some) for path in layers
+        path: find_concepts(
+            responses[path].strengths[rows], [each[path] for each in controls], some
+        )
+        for path in layers
     }
 
 
 def _report_concepts(inspection: _Inspection, concepts: Mapping[str, Sequence[Concept]]) -> None:
     terminal = inspection.terminal
-    terminal.say("", "units that match a class or attribute (overlap; with random weights; with shuffled labels):")
+    terminal.say(
+        "",
+        "units that match a class or attribute (overlap; with random weights; with shuffled"
+        " labels):",
+    )
     for path, found in concepts.items():
         name = name_stage(inspection.model, path)
         clear = sorted((one for one in found if one.is_found), key=lambda one: -one.overlap)
         words = [
-            f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f}; {one.shuffled:.2f})"
+            f"{one.name}: unit {one.unit + 1} ({one.overlap:.2f}; {one.untrained:.2f};"
+            f" {one.shuffled:.2f})"
             for one in clear[:SHOWN_CONCEPTS]
         ]
         more = [f"and {len(clear) - SHOWN_CONCEPTS} more"] if len(clear) > SHOWN_CONCEPTS else []
         terminal.say(f"  {name}: {', '.join([*words, *more]) or 'none'}")
         for one in found:
             terminal.emit(
-                "concept", layer=path, concept=one.name, unit=one.unit + 1, overlap=one.overlap,
-                overlap_untrained=one.untrained, overlap_shuffled=one.shuffled, found=one.is_found,
-            )  # fmt: skip
+                "concept",
+                layer=path,
+                concept=one.name,
+                unit=one.unit + 1,
+                overlap=one.overlap,
+                overlap_untrained=one.untrained,
+                overlap_shuffled=one.shuffled,
+                found=one.is_found,
+            )
 
 
 def _compare(inspection: _Inspection, run: Run, other_path: Path, options: InspectOptions) -> None:
@@ -265,16 +348,23 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
     if other.in_shape != model.in_shape:
         shapes = ("×".join(map(str, one.in_shape)) for one in (model, other))
         raise DataError(
-            "The images of the two runs have different shapes: {} and {}. Compare runs with the same --size.".format(
-                *shapes
-            )
+            "The images of the two runs have different shapes: {} and {}. Compare runs with the"
+            " same --size.".format(*shapes)
         )
     some = _take(inspection.held_out, COMPARED_IMAGES)
     layers, others = choose_layers(model), choose_layers(other)
     values = compare_layers(
-        model, other, some.pixels, layers, others, partial(inspection.show_progress, "comparing layers")
+        model,
+        other,
+        some.pixels,
+        layers,
+        others,
+        partial(inspection.show_progress, "comparing layers"),
     )
-    names = [name_stage(model, path) for path in layers], [name_stage(other, path) for path in others]
+    names = (
+        [name_stage(model, path) for path in layers],
+        [name_stage(other, path) for path in others],
+    )
     file = inspection.folder / f"similarity-{other_run.path.name}.png"
     save_sheet(draw_similarity(values, names, (run.path.name, other_run.path.name)), file)
     rows = []
@@ -284,9 +374,13 @@ def _compare(inspection: _Inspection, run: Run, other_path: Path, options: Inspe
     terminal.tabulate((str(run.path), f"most similar in {other_run.path}", "CKA"), rows, texts=2)
     terminal.say(f"figure: {file}")
     terminal.emit(
-        "similarity", other=str(other_run.path), layers=list(layers), other_layers=list(others), cka=values.tolist(),
+        "similarity",
+        other=str(other_run.path),
+        layers=list(layers),
+        other_layers=list(others),
+        cka=values.tolist(),
         file=str(file),
-    )  # fmt: skip
+    )
 
 
 def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> None:
@@ -294,11 +388,19 @@ def _emit_unit(inspection: _Inspection, path: str, unit: Unit, file: Path) -> No
     for patch in unit.patches:
         (left, right), (top, bottom) = patch.columns, patch.rows
         name = inspection.train.names[patch.row]
-        patches.append({"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength})
+        patches.append(
+            {"image": name, "box_px": [left, top, right, bottom], "strength": patch.strength}
+        )
     inspection.terminal.emit(
-        "unit", layer=path, unit=unit.number + 1, auc=dict(unit.aucs), file=str(file), patches=patches,
-        cost=unit.removal and unit.removal.cost, loss_rise=unit.removal and unit.removal.loss_rise,
-    )  # fmt: skip
+        "unit",
+        layer=path,
+        unit=unit.number + 1,
+        auc=dict(unit.aucs),
+        file=str(file),
+        patches=patches,
+        cost=unit.removal and unit.removal.cost,
+        loss_rise=unit.removal and unit.removal.loss_rise,
+    )
 
 
 def _describe_field(responses: Responses) -> str:
@@ -328,4 +430,8 @@ def _slug(name: str) -> str:
     """A layer's name as part of a file name, such as ``05-conv2d-relu``."""
     number, _, kind = name.partition(" ")
     words = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
-    return f"{number.zfill(2)}-{words}" if number.isdecimal() else f"{re.sub(r'[^A-Za-z0-9_.]+', '-', number)}-{words}"
+    return (
+        f"{number.zfill(2)}-{words}"
+        if number.isdecimal()
+        else f"{re.sub(r'[^A-Za-z0-9_.]+', '-', number)}-{words}"
+    )

@@ -20,7 +20,8 @@ from lamina.training.device import choose_device
 from lamina.training.pretrained import find_all_at_hand
 
 NEAR_DUPLICATES_IMAGES = 20_000
-"""Up to this many images, near-duplicates are kept in the same fold; beyond it, only identical images are."""
+"""Up to this many images, near-duplicates are kept in the same fold; beyond it, only identical
+images are."""
 
 
 def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
@@ -28,12 +29,14 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
     train = dataset.train
     check_dealable(train)
     check_learnable(dataset)
-    plans = choose_plans(train, next(iter(find_all_at_hand()), None) if options.pretrained else None)
+    plans = choose_plans(
+        train, next(iter(find_all_at_hand()), None) if options.pretrained else None
+    )
     device = choose_device(options.device)
     terminal.remark(f"device: {device}")
     terminal.remark(
-        f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts images it was not "
-        "trained on"
+        f"nets: {' and '.join(map(str, plans))}; four-fold cross-validation: each net predicts"
+        " images it was not trained on"
     )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         is_small = len(train) <= NEAR_DUPLICATES_IMAGES
@@ -43,47 +46,71 @@ def judge_by_folds(dataset: Dataset, options: DataOptions, terminal: Terminal) -
         if divided:
             or_group, groups_and = (" or of one group", "groups and ") if train.groups else ("", "")
             terminal.remark(
-                f"warning: {divided:,} training images are near-duplicates of each other{or_group}, too many to be in "
-                f"one fold. lamina keeps only {groups_and}identical images in one fold, and divides these if there are "
-                "too many. A net may have been trained on a copy of an image whose label it checks."
+                f"warning: {divided:,} training images are near-duplicates of each other{or_group},"
+                f" too many to be in one fold. lamina keeps only {groups_and}identical images in"
+                " one fold, and divides these if there are too many. A net may have been trained"
+                " on a copy of an image whose label it checks."
             )
         findings = check_labels(
             dataset,
             lambda images, others: predict_by(
-                plans, images, others, groups=groups, device=device.value,
+                plans,
+                images,
+                others,
+                groups=groups,
+                device=device.value,
                 progress=partial(show_progress, "checking labels"),
             ),
-        )  # fmt: skip
+        )
     report_label_issues(dataset, findings, options, terminal)
 
 
-def report_label_issues(dataset: Dataset, findings: LabelFindings, options: DataOptions, terminal: Terminal) -> None:
-    agreeing, who = ("nets agree", "nets trained on other images") if options.labels else ("model agrees", "the model")
+def report_label_issues(
+    dataset: Dataset, findings: LabelFindings, options: DataOptions, terminal: Terminal
+) -> None:
+    agreeing, who = (
+        ("nets agree", "nets trained on other images")
+        if options.labels
+        else ("model agrees", "the model")
+    )
     for split, label_issues in findings.label_issues.items():
         total, agreement = dataset.splits[split].targets.size, findings.agreements[split]
         terminal.say(
-            f"{split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely incorrect "
-            f"({100 * len(label_issues) / total:.1f} %); for {findings.disagreements[split]:,}, another label is more "
-            "probable"
+            f"{split}: {len(label_issues):,} of {plural(total, 'label is', 'labels are')} likely"
+            f" incorrect ({100 * len(label_issues) / total:.1f} %); for"
+            f" {findings.disagreements[split]:,}, another label is more probable"
         )
         if agreement.is_weak:
             terminal.remark(
-                f"warning: the {agreeing} with only {format_percent(agreement.value)} of the {split} labels, averaged "
-                f"over classes (by chance: {format_percent(agreement.guessed)}). A weak model flags correct labels, so "
-                "most of the listed labels are likely correct. Train a better net, or add images."
+                f"warning: the {agreeing} with only {format_percent(agreement.value)} of the"
+                f" {split} labels, averaged over classes (by chance:"
+                f" {format_percent(agreement.guessed)}). A weak model flags correct labels, so most"
+                " of the listed labels are likely correct. Train a better net, or add images."
             )
     if findings.injected_recall is not None:
         terminal.say(
-            f"test with injected errors: {findings.injected_found:,} of {findings.injected:,} randomly exchanged "
-            f"labels found ({100 * findings.injected_recall:.0f} %)"
+            f"test with injected errors: {findings.injected_found:,} of {findings.injected:,}"
+            f" randomly exchanged labels found ({100 * findings.injected_recall:.0f} %)"
         )
     ordered = sorted(
-        ((dataset.splits[split], one) for split, found in findings.label_issues.items() for one in found),
+        (
+            (dataset.splits[split], one)
+            for split, found in findings.label_issues.items()
+            for one in found
+        ),
         key=lambda pair: -pair[1].score,
     )
     found = [(Sight(images, one.row), one) for images, one in ordered]
     rows = [
-        (sight.name, sight.images.split, one.given, one.likely, f"{one.score:.4f}", one.explain(who), "")
+        (
+            sight.name,
+            sight.images.split,
+            one.given,
+            one.likely,
+            f"{one.score:.4f}",
+            one.explain(who),
+            "",
+        )
         for sight, one in found
     ]
     terminal.tabulate(COLUMNS[:5], [row[:5] for row in rows], texts=4, top=options.top)
@@ -91,26 +118,36 @@ def report_label_issues(dataset: Dataset, findings: LabelFindings, options: Data
         if file.suffix.lower() == ".csv":
             save_table(file, [COLUMNS, *rows])
             earlier = options.preparation.get("labels_from", ())
-            train = f"lamina train --data {options.data} --labels-from {' '.join(map(str, (*earlier, file)))}"
+            train = (
+                f"lamina train --data {options.data} --labels-from"
+                f" {' '.join(map(str, (*earlier, file)))}"
+            )
             advice = f"{ADVICE} Then run {train}." if ordered else "There are none."
             terminal.remark(f"label issues: {file}. {advice}")
             continue
         from lamina.drawing.contact_sheet import build_label_issues_sheet
 
-        title = f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely incorrect"
+        title = (
+            f"{dataset.name}: {plural(len(ordered), 'label that is', 'labels that are')} likely"
+            " incorrect"
+        )
         save_sheet(build_label_issues_sheet(ordered, title), file)
         terminal.remark(f"images with label issues: {file}")
     if ordered and not options.output:
-        terminal.remark("To draw these images, use --output FILE.png; to correct their labels, --output FILE.csv.")
+        terminal.remark(
+            "To draw these images, use --output FILE.png; to correct their labels, --output"
+            " FILE.csv."
+        )
     if ordered:
         terminal.remark(
-            "Look at each image before you correct its label: some are correct. Do not remove test images, because "
-            "only easy ones would remain."
+            "Look at each image before you correct its label: some are correct. Do not remove test"
+            " images, because only easy ones would remain."
         )
     terminal.emit(
         "labels",
         label_issues=[
-            sight.to_json() | {"given": one.given, "likely": one.likely, "score": one.score} for sight, one in found
+            sight.to_json() | {"given": one.given, "likely": one.likely, "score": one.score}
+            for sight, one in found
         ],
         agreement={split: agreement.value for split, agreement in findings.agreements.items()},
         injected_recall=findings.injected_recall,

@@ -1,4 +1,4 @@
-"""lamina data --with: find label issues, hard classes and images, and outliers with a run's model."""
+"""lamina data --with: find label issues, hard classes and images, and outliers with a model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     """Report label issues, hard classes and images, and outliers."""
     run, predictor = load_predictor(path, options.net, options.device, terminal)
     task = predictor.task
-    dataset, is_own = choose_evaluated_data(run, options.data, predictor, terminal, options.preparation, ClassMatch())
+    dataset, is_own = choose_evaluated_data(
+        run, options.data, predictor, terminal, options.preparation, ClassMatch()
+    )
     with terminal.progress(QUIET_SECONDS) as show_progress:
 
         def judge(images: Images) -> Judged:
@@ -58,16 +60,18 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
         report_label_issues(dataset, findings, options, terminal)
         if is_own:
             terminal.say(
-                "train: the model was trained on these images and may have memorized incorrect labels; --labels avoids "
-                "this"
+                "train: the model was trained on these images and may have memorized incorrect"
+                " labels; --labels avoids this"
             )
     held_out = [one for one in judged if one.images.split != "train"] if is_own else judged
     if not held_out:
         terminal.remark(
-            "warning: the data set has no val or test split; hard images come from train, which the model was "
-            "trained on"
+            "warning: the data set has no val or test split; hard images come from train, which the"
+            " model was trained on"
         )
-    _report_hard(task, held_out or judged, escape(f"{dataset.name}: hard for {path}"), options, terminal)
+    _report_hard(
+        task, held_out or judged, escape(f"{dataset.name}: hard for {path}"), options, terminal
+    )
     isolation = measure_isolation(torch.cat([one.features for one in judged]))
     terminal.say("", "outliers (images whose features are unlike all others):")
     sights = list_sights(one.images for one in judged)
@@ -75,7 +79,9 @@ def judge_by_run(path: Path, options: DataOptions, terminal: Terminal) -> Datase
     return dataset
 
 
-def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal) -> None:
+def _report_hard(
+    task: Task, judged: Sequence[Judged], title: str, options: DataOptions, terminal: Terminal
+) -> None:
     sights = list_sights(one.images for one in judged)
     logits = np.concatenate([one.logits for one in judged])
     targets = np.concatenate([one.images.targets for one in judged])
@@ -83,8 +89,15 @@ def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: Data
     classes, pairs = find_confusions(task, logits, targets)
     order = np.argsort(-losses, kind="stable")[: max(options.top, DRAWN_LOSSES)]
     worst = [
-        (sights[row], task.kind.format(targets[row], task.target_names), predicted, float(losses[row]))
-        for row, predicted in zip(order.tolist(), format_predictions(task, logits[order]), strict=True)
+        (
+            sights[row],
+            task.kind.format(targets[row], task.target_names),
+            predicted,
+            float(losses[row]),
+        )
+        for row, predicted in zip(
+            order.tolist(), format_predictions(task, logits[order]), strict=True
+        )
     ]
     splits = [one.images.split for one in judged]
     images = plural(len(sights), "image", "images")
@@ -92,7 +105,8 @@ def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: Data
     _tabulate_confusions(task, classes, pairs, sights, options.top, terminal)
     terminal.say("", "largest losses:")
     rows = [
-        (sight.name, sight.images.split, truth, predicted, f"{loss:.3g}") for sight, truth, predicted, loss in worst
+        (sight.name, sight.images.split, truth, predicted, f"{loss:.3g}")
+        for sight, truth, predicted, loss in worst
     ]
     terminal.tabulate(("image", "split", "true", "predicted", "loss"), rows[: options.top], texts=4)
     if options.hard is not None:
@@ -117,24 +131,33 @@ def _report_hard(task: Task, judged: Sequence[Judged], title: str, options: Data
 
 
 def _tabulate_confusions(
-    task: Task, classes: Sequence[Confusion], pairs: Sequence[Confusion], sights: Sequence[Sight], top: int,
+    task: Task,
+    classes: Sequence[Confusion],
+    pairs: Sequence[Confusion],
+    sights: Sequence[Sight],
+    top: int,
     terminal: Terminal,
-) -> None:  # fmt: skip
+) -> None:
     if not pairs:
         if task.kind.has_classes:
             terminal.say("all predictions are correct")
         return
     heads = ("of", "share", "95 % interval")
-    if task.kind is SINGLE_LABEL and task.outputs > 2:  # with two classes, the pairs contain the same values
+    # with two classes, the pairs contain the same values
+    if task.kind is SINGLE_LABEL and task.outputs > 2:
         terminal.tabulate(
-            ("true", "incorrect", *heads), [(one.target, *_format_counts(one)) for one in classes], top=top
+            ("true", "incorrect", *heads),
+            [(one.target, *_format_counts(one)) for one in classes],
+            top=top,
         )
         terminal.say("")
     rows = []
     for one in pairs:
         names = name_some([sights[row].name for row in one.rows], NAMED_IMAGES)
         rows.append((one.target, str(one.predicted), names, *_format_counts(one)))
-    terminal.tabulate(("true", "predicted", "largest losses", "images", *heads), rows, texts=3, top=top)
+    terminal.tabulate(
+        ("true", "predicted", "largest losses", "images", *heads), rows, texts=3, top=top
+    )
 
 
 def _format_counts(one: Confusion) -> tuple[str, str, str, str]:
@@ -147,5 +170,11 @@ def _to_json(one: Confusion, sights: Sequence[Sight]) -> dict[str, object]:
     predicted = {} if one.predicted is None else {"predicted": one.predicted}
     interval = [round(one.interval.low, 4), round(one.interval.high, 4)]
     examples = [sights[row].to_json() for row in one.rows]
-    return {"true": one.target, **predicted, "images": len(one.rows), "of": one.images, "interval": interval,
-            "examples": examples}  # fmt: skip
+    return {
+        "true": one.target,
+        **predicted,
+        "images": len(one.rows),
+        "of": one.images,
+        "interval": interval,
+        "examples": examples,
+    }

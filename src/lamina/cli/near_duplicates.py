@@ -1,4 +1,4 @@
-"""lamina data --duplicates: near-duplicates and outliers; and the near-duplicates of training images in a score."""
+"""lamina data --duplicates: near-duplicates and outliers, and the score without near-duplicates."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ def show_outliers(
     sights: Sequence[Sight], isolation: Float32[np.ndarray, " n"], top: int, terminal: Terminal
 ) -> list[dict[str, object]]:
     outliers = np.argsort(-isolation, kind="stable")[:top].tolist()
-    rows = [(sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers]
+    rows = [
+        (sights[row].name, sights[row].images.split, f"{isolation[row]:.3f}") for row in outliers
+    ]
     terminal.tabulate(("image", "split", "isolation"), rows, texts=2)
-    return [sights[row].to_json() | {"isolation": round(float(isolation[row]), 4)} for row in outliers]
+    return [
+        sights[row].to_json() | {"isolation": round(float(isolation[row]), 4)} for row in outliers
+    ]
 
 
 def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) -> None:
@@ -64,13 +68,28 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
         pairs = find_near_duplicates(pixels, partial(show_progress, "comparing images"))
         isolation = measure_isolation(compute_signatures(pixels))
     across = sum(sights[pair.first].images is not sights[pair.second].images for pair in pairs)
-    terminal.say(f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them across splits")
+    terminal.say(
+        f"{plural(len(pairs), 'pair', 'pairs')} of near-duplicates, {across:,} of them across"
+        " splits"
+    )
     rows, values = [], []
     for pair in pairs:
         first, second = sights[pair.first], sights[pair.second]
-        splits, mirrored = [first.images.split, second.images.split], "yes" if pair.mirrored else "no"
-        rows.append((first.name, splits[0], second.name, splits[1], mirrored, f"{pair.distance:.3f}"))
-        values.append({"first": first.name, "second": second.name, "distance": pair.distance, "splits": splits})
+        splits, mirrored = (
+            [first.images.split, second.images.split],
+            "yes" if pair.mirrored else "no",
+        )
+        rows.append(
+            (first.name, splits[0], second.name, splits[1], mirrored, f"{pair.distance:.3f}")
+        )
+        values.append(
+            {
+                "first": first.name,
+                "second": second.name,
+                "distance": pair.distance,
+                "splits": splits,
+            }
+        )
     heads = ("image", "split", "near-duplicate", "split", "mirrored", "distance")
     terminal.tabulate(heads, rows, texts=5, top=options.top)
     counts = _offer_groups(sights, pixels, pairs, options.groups, terminal)
@@ -80,9 +99,13 @@ def list_duplicates(dataset: Dataset, options: DataOptions, terminal: Terminal) 
 
 
 def _offer_groups(
-    sights: Sequence[Sight], pixels: np.ndarray, pairs: Sequence[Pair], file: Path | None, terminal: Terminal
+    sights: Sequence[Sight],
+    pixels: np.ndarray,
+    pairs: Sequence[Pair],
+    file: Path | None,
+    terminal: Terminal,
 ) -> dict[str, int]:
-    """Say how many held-out images have near-duplicates in ``train``; save all near-duplicates as groups."""
+    """Count held-out images with near-duplicates in ``train``; save near-duplicates as groups."""
     near = {
         row
         for first, second, *_ in pairs
@@ -93,32 +116,48 @@ def _offer_groups(
     for split, count in counts.items():
         total = sum(sight.images.split == split for sight in sights)
         terminal.say(
-            f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which inflates the score on "
-            f"{split}; lamina evaluate RUN prints the score without them"
+            f"{count:,} of the {total:,} images of {split} have near-duplicates in train, which"
+            f" inflates the score on {split}; lamina evaluate RUN prints the score without them"
         )
     if file is not None:
         given = [images.groups[row] for images, row in sights if images.groups]
         groups = group_copies(pixels, pairs, given)
         sizes = Counter(groups)
-        rows = [(one.name, sights[group].name) for one, group in zip(sights, groups, strict=True) if sizes[group] > 1]
+        rows = [
+            (one.name, sights[group].name)
+            for one, group in zip(sights, groups, strict=True)
+            if sizes[group] > 1
+        ]
         save_table(file, [("image", "group"), *rows])
         several = plural(sum(size > 1 for size in sizes.values()), "group", "groups")
-        terminal.say(f"{file}: {len(rows):,} images in {several}" + f"; train with --group-from {file}" * bool(rows))
+        terminal.say(
+            f"{file}: {len(rows):,} images in {several}"
+            + f"; train with --group-from {file}" * bool(rows)
+        )
     elif counts:
-        terminal.say("to keep near-duplicates in one split, save them as groups with --groups groups.csv")
+        terminal.say(
+            "to keep near-duplicates in one split, save them as groups with --groups groups.csv"
+        )
     return counts
 
 
 def report_overlap(
-    task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, terminal: Terminal
+    task: Task,
+    logits: Float32[np.ndarray, "n k"],
+    images: Images,
+    train: Images,
+    terminal: Terminal,
 ) -> dict[str, Any]:
-    """Report how many images are near-duplicates of training images, and the score without them; as JSON values."""
+    """Report the near-duplicates of training images, and the score without them, as JSON values."""
     with terminal.progress(QUIET_SECONDS) as show_progress:
-        overlap = find_overlap(task, logits, images, train, partial(show_progress, "comparing images"))
+        overlap = find_overlap(
+            task, logits, images, train, partial(show_progress, "comparing images")
+        )
     if len(overlap.rows):
         terminal.say("", str(overlap))
         terminal.remark(
-            "near-duplicates: to keep them in one split, see lamina data DATA --duplicates --groups FILE.csv"
+            "near-duplicates: to keep them in one split, see lamina data DATA --duplicates --groups"
+            " FILE.csv"
         )
     score = None if overlap.report is None else overlap.report.score.value
     return {"near_duplicates": len(overlap.rows), "score_without": score}

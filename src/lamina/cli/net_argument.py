@@ -20,13 +20,19 @@ from lamina.training.recipe import Recipe
 
 
 def choose_net(text: str, terminal: Terminal, weights: str | None = None) -> NetChoice:
-    """Find the net that ``text`` names, as :func:`find_net` does, or execute ``file.py`` or ``file.py:NAME``."""
+    """Find a net as :func:`find_net` does, or execute ``file.py`` or ``file.py:NAME``."""
     is_timm = text.startswith(TIMM)
     for folder in () if weights is None else (Path(weights), Path(weights).parent):
         if (folder / "run.json").exists():
-            raise NetError(f"--weights is {weights}, the weights of a run. Use lamina train --start-from {folder}.")
+            raise NetError(
+                f"--weights is {weights}, the weights of a run. Use lamina train --start-from"
+                f" {folder}."
+            )
     if weights is not None and not is_timm:
-        raise NetError(f"--weights is {weights!r}, but only timm:NAME has pretrained weights. Leave out --weights.")
+        raise NetError(
+            f"--weights is {weights!r}, but only timm:NAME has pretrained weights. Leave out"
+            " --weights."
+        )
     if not is_timm and (file := re.fullmatch(r"(.+\.py)(?::(\w+))?", text)):
         return _choose_own(Path(file[1]), file[2] or "", terminal)
     choice = find_net(text, weights, terminal.remark)
@@ -49,23 +55,38 @@ def _choose_own(file: Path, name: str, terminal: Terminal) -> NetChoice:
 
 
 def _find_own(path: Path, name: str) -> Any:
-    """Execute a Python file, and return its only net, function or class, or the one called ``name``."""
+    """Execute a Python file; returns its only net, function or class, or the one named ``name``."""
     if not path.is_file():
-        raise NetError(f"The file {path} does not exist. Use the path of a Python file that defines a Net.")
+        raise NetError(
+            f"The file {path} does not exist. Use the path of a Python file that defines a Net."
+        )
     module = _run_file(path)
     named = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-    own = {key: value for key, value in named.items() if getattr(value, "__module__", "") == module.__name__}
+    own = {
+        key: value
+        for key, value in named.items()
+        if getattr(value, "__module__", "") == module.__name__
+    }
     values = {key: value for key, value in named.items() if isinstance(value, Net)}
     functions = {key: value for key, value in own.items() if inspect.isfunction(value)}
-    classes = {key: value for key, value in own.items() if inspect.isclass(value) and not issubclass(value, Layer)}
+    classes = {
+        key: value
+        for key, value in own.items()
+        if inspect.isclass(value) and not issubclass(value, Layer)
+    }
     candidates = values | functions or classes
     chosen = (candidates | classes).get(name) if name else next(iter(candidates.values()), None)
-    held = f"It defines {', '.join(candidates | classes)}." if candidates | classes else "It defines none."
+    held = (
+        f"It defines {', '.join(candidates | classes)}."
+        if candidates | classes
+        else "It defines none."
+    )
     if name and chosen is None:
         raise NetError(f"{path} defines no net, function or class called {name!r}. {held}")
     if chosen is None or not (name or len(candidates) == 1):
         raise NetError(
-            f"{path} must define exactly one Net, or one function that returns a module. {held} Use {path}:NAME."
+            f"{path} must define exactly one Net, or one function that returns a module. {held} Use"
+            f" {path}:NAME."
         )
     return chosen
 
@@ -75,7 +96,8 @@ def _run_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise NetError(f"{path} is not a Python file. Use the path of a file that ends in .py.")
     module = importlib.util.module_from_spec(spec)
-    # As when Python runs the file, it can import its neighbors, and its classes find their module by name.
+    # As when Python runs the file, it can import its neighbors, and its classes find their module
+    # by name.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules.setdefault(path.stem, module)
     try:
@@ -94,7 +116,8 @@ def _call_own(path: Path, make: Callable[[], Any]) -> Any:
         raise _failed(path, error) from error
     if not isinstance(made, Net | nn.Module):
         raise NetError(
-            f"{path}: {make.__name__}() returned {type(made).__name__}; it must return a Net or an nn.Module."
+            f"{path}: {make.__name__}() returned {type(made).__name__}; it must return a Net or an"
+            " nn.Module."
         )
     return made
 

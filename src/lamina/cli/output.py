@@ -36,13 +36,19 @@ def check_output(file: Path, suffixes: Iterable[str]) -> None:
     *others, last = suffixes
     first = others[0] if others else last
     if file.is_dir():
-        raise DataError(f"--output is {file}, which is a folder. Use --output {file / f'output{first}'}.")
+        raise DataError(
+            f"--output is {file}, which is a folder. Use --output {file / f'output{first}'}."
+        )
     if file.suffix.lower() not in suffixes:
         expected = f"{', '.join(others)} or {last}" if others else last
-        raise DataError(f"--output is {file}; it must end in {expected}. Use --output {file.with_suffix(first)}.")
+        raise DataError(
+            f"--output is {file}; it must end in {expected}. Use --output"
+            f" {file.with_suffix(first)}."
+        )
     if not file.parent.is_dir():
         raise DataError(
-            f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use another folder."
+            f"--output is {file}, but the folder {file.parent} does not exist. Create it, or use"
+            " another folder."
         )
 
 
@@ -51,14 +57,15 @@ def format_csv(rows: Iterable[Iterable[str]], delimiter: str = ",") -> bytes:
     lines = []
     for row in rows:
         line = io.StringIO()
-        # The writer quotes only characters of its own line terminator, and a name may contain \r or \n.
+        # The writer quotes only characters of its own line terminator, and a name may contain \r or
+        # \n.
         csv.writer(line, delimiter=delimiter, lineterminator="\r\n").writerow(row)
         lines.append(line.getvalue().removesuffix("\r\n") + "\n")
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 def save_table(file: Path, rows: Iterable[Iterable[str]]) -> None:
-    """Save a table for a spreadsheet, with the mark that makes Excel read UTF-8, and without formulas."""
+    """Save a table for spreadsheets: without formulas, and with the mark of UTF-8 for Excel."""
     with writing(file):
         write_atomically(file, codecs.BOM_UTF8 + format_csv(map(guard, row) for row in rows))
 
@@ -68,17 +75,21 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"Cannot create the folder {folder}: {error.strerror}. Use another --output.") from error
+        raise DataError(
+            f"Cannot create the folder {folder}: {error.strerror}. Use another --output."
+        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DataError(f"Cannot write in the folder {folder}. Use another --output.")
     return folder
 
 
 def check_issues_file(file: Path) -> None:
-    """Check a file of ``--output`` before hours of work; a table that exists may hold corrections by hand."""
+    """Check a file of ``--output`` before hours of work; an existing table may hold corrections."""
     check_output(file, (".csv", ".png"))
     if file.suffix.lower() == ".csv" and file.exists():
-        raise DataError(f"{file} exists, and may contain your corrections. Choose another file, or delete it.")
+        raise DataError(
+            f"{file} exists, and may contain your corrections. Choose another file, or delete it."
+        )
 
 
 def save_sheet(sheet: Figure | Image, file: Path) -> None:

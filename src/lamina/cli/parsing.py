@@ -1,4 +1,4 @@
-"""Parse a command's options with tyro, which derives flags and help from the command's dataclass."""
+"""Parse a command's options with tyro, which derives flags and help from a dataclass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HELP_ALL: Any = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(hel
 
 @dataclass(frozen=True)
 class Group:
-    """The group of options that help shows an option in; if ``is_further``, only ``--help-all`` shows it."""
+    """A group of options in the help; if ``is_further``, only ``--help-all`` shows it."""
 
     name: str
     is_further: bool = False
@@ -42,7 +42,7 @@ class Group:
 
 
 class Given(dict[str, Any]):
-    """The values that were typed for the fields of the dataclass ``kind``; each of its fields has a flag."""
+    """The typed values for fields of the dataclass ``kind``; each field has a flag."""
 
     kind: ClassVar[type]
     error: ClassVar[type[LaminaError]]
@@ -61,14 +61,20 @@ class Given(dict[str, Any]):
                     given |= check_values(cls.kind, {name: value}, cls.error)
                 except LaminaError as error:
                     flag, default = cls({name: value}).flags_of(), defaults[name]
-                    advice = f"Try {flag} {default}." if default else f"Leave out {flag} for the default."
+                    advice = (
+                        f"Try {flag} {default}."
+                        if default
+                        else f"Leave out {flag} for the default."
+                    )
                     raise cls.error(f"{error} {advice}") from None
         return given
 
     def flags_of(self, names: Collection[str] | None = None) -> str:
         """List the flags that were typed, or those among ``names``."""
         wanted = [name for name in self if names is None or name in names]
-        own = [getattr(self.flags.get(name), "name", None) or name.replace("_", "-") for name in wanted]
+        own = [
+            getattr(self.flags.get(name), "name", None) or name.replace("_", "-") for name in wanted
+        ]
         return " and ".join(f"--{flag}" for flag in own)
 
 
@@ -82,7 +88,8 @@ def parse_options(kind: type[Options], command: str, arguments: Sequence[str]) -
     # tyro does not wrap a description, and joins its lines unless they begin with a space.
     paragraphs = map(_join_lines, (inspect.getdoc(kind) or "").split("\n\n"))
     description = "\n".join(
-        textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ") for text in paragraphs
+        textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  ")
+        for text in paragraphs
     )
     shows_all = "--help-all" in arguments
     asks_help = shows_all or not {"-h", "--help"}.isdisjoint(arguments)
@@ -114,10 +121,14 @@ def _explain(box: str, command: str) -> str:
         nearest = re.search(r"--[\w-]+", others[0]) if "Perhaps" in others[0] else None
         what = "Unknown option" if found[1].startswith("-") else "Unexpected argument"
         problem = f"{what} {found[1]}." + (f" Did you mean {nearest[0]}?" if nearest else "")
-    elif found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)", problem):
+    elif found := re.match(
+        r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*?),?\)", problem
+    ):
         problem = f"{found[2]} is {found[1]!r}; it must be one of {found[3]}."
     elif found := re.match(r"Error parsing (\S+): .*?(int\(\)|float).*: ('.*')", problem):
-        problem = f"{found[1]} is {found[3]}; it must be a {'whole ' * (found[2] == 'int()')}number."
+        problem = (
+            f"{found[1]} is {found[3]}; it must be a {'whole ' * (found[2] == 'int()')}number."
+        )
     elif found := re.match(r"Missing from (lamina \w+): (\S+) (.*) \(required\)", problem):
         problem = f"{found[1]} needs {found[2]}: {found[3]}."
     elif found := re.match(r"Missing value for argument '(.*)'\. Expected (\d+)", problem):
@@ -133,10 +144,14 @@ def _read_optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | N
     spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(inner, info.markers))
     if not isinstance(spec, PrimitiveConstructorSpec):
         return None
-    return dataclasses.replace(spec, is_instance=lambda _: True, str_from_instance=lambda value: [str(value)])
+    return dataclasses.replace(
+        spec, is_instance=lambda _: True, str_from_instance=lambda value: [str(value)]
+    )
 
 
-def _read_struct(info: StructTypeInfo, *, shows_further: bool | None) -> StructConstructorSpec | None:
+def _read_struct(
+    info: StructTypeInfo, *, shows_further: bool | None
+) -> StructConstructorSpec | None:
     """List a dataclass's fields for tyro. For help, group them; ``shows_further`` includes all."""
     kind: Any = info.type
     if not isinstance(kind, type):
@@ -175,7 +190,11 @@ def _list_fields(kind: Any) -> list[tuple[StructFieldSpec, Group]]:
     types, texts = get_type_hints(kind, include_extras=True), read_texts(kind)
     found = []
     for field in dataclasses.fields(kind):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         if default is dataclasses.MISSING:
             default = tyro.MISSING_NONPROP
         notes = getattr(types[field.name], "__metadata__", ())

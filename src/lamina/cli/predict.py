@@ -31,11 +31,13 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".jsonl": ""}
 
 
 def run(options: PredictOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if an image could not be read, but the others are predicted."""
+    """Run the command; returns 2 if an image could not be read, after predicting the others."""
     if options.top is not None and options.top < 1:
         raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 3.")
     if options.top is not None and options.coverage is not None:
-        raise DataError("--coverage and --top both choose the classes to print. Use only one of them.")
+        raise DataError(
+            "--coverage and --top both choose the classes to print. Use only one of them."
+        )
     if options.output is not None:
         check_output(options.output, DELIMITERS)
     with ExitStack() as stack:
@@ -43,19 +45,28 @@ def run(options: PredictOptions, terminal: Terminal) -> int:
 
 
 def _predict(
-    options: PredictOptions, images: Sequence[ImageLike], problems: Sequence[Problem], terminal: Terminal
+    options: PredictOptions,
+    images: Sequence[ImageLike],
+    problems: Sequence[Problem],
+    terminal: Terminal,
 ) -> int:
     if _is_exported(options.run):
         predictor = _load_file(options)
         rule = make_rule(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        predictor.model.task = choose_task(run, Recipe(aim=options.aim, cost=options.cost), terminal)
-        rule = make_confidence_rule(run, predictor.task, options.confidence_threshold, options.coverage, terminal)
+        predictor.model.task = choose_task(
+            run, Recipe(aim=options.aim, cost=options.cost), terminal
+        )
+        rule = make_confidence_rule(
+            run, predictor.task, options.confidence_threshold, options.coverage, terminal
+        )
     task = predictor.task
     not_found = [Prediction(problem.path, problem=problem.reason) for problem in problems]
     output = (
-        _open_file(options.output, task, rule) if options.output else _open_table(terminal, task, options.top, rule)
+        _open_file(options.output, task, rule)
+        if options.output
+        else _open_table(terminal, task, options.top, rule)
     )
     failed = 0
     with (
@@ -63,7 +74,9 @@ def _predict(
         terminal.progress(QUIET_SECONDS) as show_progress,
         closing(predictor.iter_predict(images)) as predictions,
     ):
-        for done, prediction in enumerate(itertools.chain(not_found, predictions), start=1 - len(not_found)):
+        for done, prediction in enumerate(
+            itertools.chain(not_found, predictions), start=1 - len(not_found)
+        ):
             terminal.emit(**_to_event(task, prediction, rule))
             if prediction.problem is not None:
                 failed += 1
@@ -71,12 +84,14 @@ def _predict(
             write(prediction)
             show_progress("predicting", max(0, done), len(images))
     if options.output is not None:
-        terminal.say(f"{options.output}: {len(not_found) + len(images) - failed:,} of {len(images):,} images")
+        terminal.say(
+            f"{options.output}: {len(not_found) + len(images) - failed:,} of {len(images):,} images"
+        )
     return 2 if failed else 0
 
 
 def _is_exported(path: Path) -> bool:
-    """Whether lamina export wrote the file, according to its extension or the parity check next to it."""
+    """Whether lamina export wrote the file, by its extension or the parity check next to it."""
     parity_file = path.with_name(f"{path.name}.json")
     return path.suffix.lower() == ".onnx" or (
         path.is_file() and parity_file.is_file() and b'"sha256"' in parity_file.read_bytes()
@@ -87,13 +102,16 @@ def _load_file(options: PredictOptions) -> Predictor:
     for flag in ("coverage", "aim", "cost"):
         if getattr(options, flag) is not None:
             raise DataError(
-                f"--{flag} needs predictions for val images, which an exported file does not contain. Use the run "
-                "instead."
+                f"--{flag} needs predictions for val images, which an exported file does not"
+                " contain. Use the run instead."
             )
     if options.net is not None:
         raise DataError("An exported file contains its net. Leave out --net.")
     if options.device not in ("auto", "cpu"):
-        raise DataError(f"--device is {options.device}, but lamina runs exported files on the CPU. Leave out --device.")
+        raise DataError(
+            f"--device is {options.device}, but lamina runs exported files on the CPU. Leave out"
+            " --device."
+        )
     return open_onnx(options.run)
 
 
@@ -101,7 +119,7 @@ def _load_file(options: PredictOptions) -> Predictor:
 def _open_table(
     terminal: Terminal, task: Task, top: int | None, rule: ConfidenceRule
 ) -> Iterator[Callable[[Prediction], None]]:
-    """Print a table with the ``top`` most likely classes or labels; yields a function that adds a prediction."""
+    """Print the ``top`` most likely classes or labels; yields a function that adds a prediction."""
     kind = task.kind
     if kind is SINGLE_LABEL:
         top = top or SHOWN_CLASSES
@@ -113,9 +131,16 @@ def _open_table(
         def write(prediction: Prediction) -> None:
             if prediction.problem is None:
                 if kind is REGRESSION:
-                    half_widths = [f" ± {half_width:.3g}" for half_width in rule.half_widths] or [""] * len(heads)
+                    half_widths = [f" ± {half_width:.3g}" for half_width in rule.half_widths] or [
+                        ""
+                    ] * len(heads)
                     numbers = zip(prediction.values.values(), half_widths, strict=True)
-                    add([prediction.name, *(f"{value:.6g}{half_width}" for value, half_width in numbers)])
+                    add(
+                        [
+                            prediction.name,
+                            *(f"{value:.6g}{half_width}" for value, half_width in numbers),
+                        ]
+                    )
                 elif rule.rejects(prediction):
                     add([prediction.name, f"rejected ({describe(prediction, 1)})"])
                 else:
@@ -126,10 +151,15 @@ def _open_table(
 
 
 @contextmanager
-def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callable[[Prediction], None]]:
-    """Write a table or JSON lines, atomically at the end of the block; yields a function that adds a prediction."""
+def _open_file(
+    file: Path, task: Task, rule: ConfidenceRule
+) -> Iterator[Callable[[Prediction], None]]:
+    """Write a table or JSON lines atomically; yields a function that adds a prediction."""
     delimiter = DELIMITERS[file.suffix.lower()]
-    with writing(file, "The file is unchanged; use another --output."), open_atomically(file) as opened:
+    with (
+        writing(file, "The file is unchanged; use another --output."),
+        open_atomically(file) as opened,
+    ):
 
         def write(prediction: Prediction) -> None:
             if delimiter:
@@ -145,7 +175,11 @@ def _open_file(file: Path, task: Task, rule: ConfidenceRule) -> Iterator[Callabl
 def _to_event(task: Task, prediction: Prediction, rule: ConfidenceRule) -> dict[str, Any]:
     if prediction.problem is not None:
         return {"event": "problem", "image": prediction.name, "reason": prediction.problem}
-    event: dict[str, Any] = {"event": "prediction", "image": prediction.name, "predicted": prediction.predicted}
+    event: dict[str, Any] = {
+        "event": "prediction",
+        "image": prediction.name,
+        "predicted": prediction.predicted,
+    }
     if task.kind is BINARY:
         event["question"] = task.target_names[0]
     if task.kind is not REGRESSION:
@@ -176,7 +210,11 @@ def _csv_columns(task: Task, prediction: Prediction, rule: ConfidenceRule) -> li
     values = [f"{value:.7g}" for value in prediction.values.values()]
     if task.kind is REGRESSION:
         return [name, *values, *(f"{half_width:.7g}" for half_width in rule.half_widths), ""]
-    predicted = (prediction.predicted,) if isinstance(prediction.predicted, str) else prediction.predicted or ()
+    predicted = (
+        (prediction.predicted,)
+        if isinstance(prediction.predicted, str)
+        else prediction.predicted or ()
+    )
     rejected = ["yes" if rule.rejects(prediction) else "no"] if rule.limit is not None else []
     chosen = [guard(";".join(rule.choose(prediction)))] if rule.threshold is not None else []
     return [name, guard(";".join(predicted)), *values, *rejected, *chosen, ""]

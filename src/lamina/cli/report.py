@@ -25,8 +25,13 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
     study = next(found, options.run)
     if is_study(study):
         if options.card or options.data or options.net:
-            raise RunError(f"{study} is a study, which has only a report page. Leave out --card, --data and --net.")
-        return _write(options.file or study / "report.html", build_study_page(study), "page", terminal)
+            raise RunError(
+                f"{study} is a study, which has only a report page. Leave out --card, --data and"
+                " --net."
+            )
+        return _write(
+            options.file or study / "report.html", build_study_page(study), "page", terminal
+        )
     run = load_run(options.run)
     if options.card:
         file = options.file or run.path / "README.md"
@@ -40,7 +45,9 @@ def run(options: ReportOptions, terminal: Terminal) -> int:
         text = build_report_page(run, dataset, _find_model(run, options.net, terminal))
     status = _write(file, text, "card" if options.card else "page", terminal)
     if options.card:
-        terminal.remark('The license is "unknown" and the intended use is empty. Complete both by hand.')
+        terminal.remark(
+            'The license is "unknown" and the intended use is empty. Complete both by hand.'
+        )
     return status
 
 
@@ -67,12 +74,13 @@ def _find_data(run: Run, source: str | None, terminal: Terminal) -> Dataset | No
         return dataset
     if source is not None:
         raise DataError(
-            f"{source} differs from the data set that {run.path} was trained on (fingerprint {dataset.fingerprint} "
-            f"instead of {run.record.data.fingerprint}). Use the original data set, or leave out --data for a report "
-            "without images."
+            f"{source} differs from the data set that {run.path} was trained on (fingerprint"
+            f" {dataset.fingerprint} instead of {run.record.data.fingerprint}). Use the original"
+            " data set, or leave out --data for a report without images."
         )
     terminal.remark(
-        "warning: the report will contain no images, because the data set has changed since the run was trained"
+        "warning: the report will contain no images, because the data set has changed since the run"
+        " was trained"
     )
     return None
 
@@ -90,8 +98,15 @@ def _find_model(run: Run, net: str | None, terminal: Terminal) -> Model | None:
 
 
 def _check_card(file: Path, options: ReportOptions) -> None:
-    given = [flag for flag, value in (("--data", options.data), ("--net", options.net)) if value is not None]
+    given = [
+        flag
+        for flag, value in (("--data", options.data), ("--net", options.net))
+        if value is not None
+    ]
     if given:
         raise RunError(f"--card uses neither data nor net. Leave out {' and '.join(given)}.")
     if file.exists():
-        raise RunError(f"{file} already exists, and may contain your own text. Delete it, or choose another file.")
+        raise RunError(
+            f"{file} already exists, and may contain your own text. Delete it, or choose another"
+            " file."
+        )

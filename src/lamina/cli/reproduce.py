@@ -1,4 +1,4 @@
-"""lamina reproduce: retrain the first epochs of a run and compare the weights, or train the article's nets."""
+"""lamina reproduce: retrain a run's first epochs and compare, or train the article's nets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import check_parts_given, choose_net, find_dataset, make_training, read_initial
+from lamina.runs.retraining import (
+    check_parts_given,
+    choose_net,
+    find_dataset,
+    make_training,
+    read_initial,
+)
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.training.events import Epoch, Step
@@ -21,7 +27,9 @@ def run(options: ReproduceOptions, terminal: Terminal) -> int:
     """Run the command; the exit status is 2 if the weights after an epoch differ."""
     _check_options(options)
     return (
-        reproduce_article(options, terminal) if options.run is None else _reproduce_run(options.run, options, terminal)
+        reproduce_article(options, terminal)
+        if options.run is None
+        else _reproduce_run(options.run, options, terminal)
     )
 
 
@@ -29,12 +37,17 @@ def _check_options(options: ReproduceOptions) -> None:
     """Reject options that need RUN without it, and the reverse."""
     with_run = {"--epochs": options.epochs is not None, "--net": options.net is not None}
     without_run = {"--seeds": options.seeds is not None, "--device": options.device != "auto"}
-    unused = [flag for flag, is_given in (with_run if options.run is None else without_run).items() if is_given]
+    unused = [
+        flag
+        for flag, is_given in (with_run if options.run is None else without_run).items()
+        if is_given
+    ]
     if unused and options.run is None:
         raise RunError(f"{unused[0]} requires a run. Add RUN, as in lamina reproduce runs/pets.")
     if unused:
         raise RunError(
-            f"{unused[0]} applies to the article's nets, but RUN is {options.run}. Leave out {unused[0]} or RUN."
+            f"{unused[0]} applies to the article's nets, but RUN is {options.run}. Leave out"
+            f" {unused[0]} or RUN."
         )
 
 
@@ -42,14 +55,17 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
     run = load_run(path, runs_dir=options.runs_dir)
     if (origin := run.record.branched_from) is not None:
         raise RunError(
-            f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first epochs are those of "
-            f"that run. Reproduce them with lamina reproduce {origin.run}"
+            f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
+            f" epochs are those of that run. Reproduce them with lamina reproduce {origin.run}"
         )
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
     check_parts_given(run.folder, run.record, run.parts)
     dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
-    net, initial = choose_net(run.folder, run.record, run.module), read_initial(run.folder, run.record)
+    net, initial = (
+        choose_net(run.folder, run.record, run.module),
+        read_initial(run.folder, run.record),
+    )
     training = make_training(run.record, dataset, net, initial=initial)
     rows = []
     is_same = True
@@ -63,16 +79,27 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
             is_same = again == recorded
             rows.append((str(event.epoch), recorded, again, "yes" if is_same else "no"))
             terminal.emit(
-                "reproduced", run=str(run.path), epoch=event.epoch, recorded=recorded, again=again, same=is_same
+                "reproduced",
+                run=str(run.path),
+                epoch=event.epoch,
+                recorded=recorded,
+                again=again,
+                same=is_same,
             )
             if event.epoch == len(digests) or not is_same:
                 break
     terminal.tabulate(("epoch", "recorded weights", "retrained weights", "equal"), rows, texts=4)
     changes = find_changes(run.record)
     terminal.emit(
-        "result", run=str(run.path), same=is_same, epochs=len(rows),
-        changes=[{"what": change.what, "recorded": change.first, "now": change.second} for change in changes],
-    )  # fmt: skip
+        "result",
+        run=str(run.path),
+        same=is_same,
+        epochs=len(rows),
+        changes=[
+            {"what": change.what, "recorded": change.first, "now": change.second}
+            for change in changes
+        ],
+    )
     for change in changes:
         terminal.remark(f"{change.what}: {change.first} during training, {change.second} now")
     if is_same:
@@ -82,7 +109,10 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
     reason = (
         "The differences listed above may be the cause."
         if changes
-        else "Software, processor and threads are unchanged. Check whether the run's history or the data changed."
+        else (
+            "Software, processor and threads are unchanged. Check whether the run's history or the"
+            " data changed."
+        )
     )
     terminal.remark(f"lamina: {run.path}: the weights after epoch {len(rows)} differ. {reason}")
     return 2
@@ -95,16 +125,20 @@ def _read_digests(run: Run, epochs: int) -> list[str]:
     if epochs < 1:
         raise RunError(f"--epochs is {epochs}; it must be at least 1. Use --epochs 1.")
     if epochs > done:
-        raise RunError(f"--epochs is {epochs}, but {run.path} has only {done} complete epochs. Use fewer --epochs.")
+        raise RunError(
+            f"--epochs is {epochs}, but {run.path} has only {done} complete epochs. Use fewer"
+            " --epochs."
+        )
     if rewinds and epochs > (last := rewinds[0].get("to_epochs_done") or 0):
         raise RunError(
-            f"--epochs is {epochs}, but {run.path} returned to epoch {last} and continued with a lower learning rate. "
+            f"--epochs is {epochs}, but {run.path} returned to epoch {last} and continued with a"
+            " lower learning rate. "
             + (f"Use --epochs {last} or less." if last else "None of its epochs can be reproduced.")
         )
     digests = [str(digest) for epoch in range(1, epochs + 1) if (digest := recorded.get(epoch))]
     if len(digests) < epochs:
         raise RunError(
-            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to {epochs}. "
-            "Use fewer --epochs, or train again."
+            f"{run.path / 'history.jsonl'} lacks the digest of the weights after one of epochs 1 to"
+            f" {epochs}. Use fewer --epochs, or train again."
         )
     return digests

@@ -20,17 +20,27 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
     with join_group() as group:
         run = share_run(options.run, group)
         print_group(group, run.record.recipe.lanes, terminal)
-        run = replace(add_module(run, options.net, terminal), dataset=choose_run_data(run, options.data, terminal))
+        run = replace(
+            add_module(run, options.net, terminal),
+            dataset=choose_run_data(run, options.data, terminal),
+        )
         terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
         if run.record.late_end is not None and run.record.epochs is None:
             epochs = options.epochs or run.record.recipe.epochs
-            terminal.remark(f"time: lamina resume has no time limit; it trains up to {epochs:,} epochs")
+            terminal.remark(
+                f"time: lamina resume has no time limit; it trains up to {epochs:,} epochs"
+            )
         finish = threading.Event() if options.progress and group.size == 1 else None
         events = run.iter_train(
-            epochs=options.epochs, save_every_seconds=save_every_seconds,
+            epochs=options.epochs,
+            save_every_seconds=save_every_seconds,
             rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
-            on_diagnosis=options.on_diagnosis, group=group, finish=finish,
-        )  # fmt: skip
+            on_diagnosis=options.on_diagnosis,
+            group=group,
+            finish=finish,
+        )
         with terminal.progress() as show_progress:
-            (*_, run), stopped_by = play(events, terminal, show_progress, run=run, finish=finish, group=group)
+            (*_, run), stopped_by = play(
+                events, terminal, show_progress, run=run, finish=finish, group=group
+            )
         return print_result(run, stopped_by, terminal)

@@ -27,7 +27,9 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
         first, second = (load_run(path, runs_dir=options.runs_dir) for path in options.diff)
         _show_differences(first, second, terminal)
         return 0
-    folder = options.runs_dir if options.study is None else _find_study(options.study, options.runs_dir)
+    folder = (
+        options.runs_dir if options.study is None else _find_study(options.study, options.runs_dir)
+    )
     if folder is None:
         _list_trials(str(options.study), options.runs_dir, terminal)
     else:
@@ -36,7 +38,7 @@ def run(options: RunsOptions, terminal: Terminal) -> int:
 
 
 def _find_study(text: str, runs_dir: Path) -> Path | None:
-    """The folder of a study whose runs are listed; ``None`` for a tuning, of which the trials are."""
+    """A study's folder whose runs are listed; ``None`` for a tuning, whose trials are listed."""
     for path in (Path(text), runs_dir / text):
         settings = read_study(path).get("settings")
         if settings is not None and "over" not in settings:
@@ -68,7 +70,10 @@ def _list_runs(folder: Path, terminal: Terminal) -> None:
         if place == folder:
             rows.append(row)
         elif sizes[place]:
-            text = f"{plural(sizes.pop(place), 'run', 'runs')} (lamina runs --study {shlex.quote(str(place))})"
+            text = (
+                f"{plural(sizes.pop(place), 'run', 'runs')} (lamina runs --study"
+                f" {shlex.quote(str(place))})"
+            )
             rows.append(dict.fromkeys(row, "") | {"run": str(place), "net": text})
     if rows:
         blank = dict.fromkeys(rows[0], "")
@@ -102,7 +107,9 @@ def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:
         terminal.emit("difference", what=difference.what, a=difference.first, b=difference.second)
     terminal.emit("result", runs=[str(first.path), str(second.path)], differences=len(differences))
     if differences:
-        rows = [(difference.what, difference.first, difference.second) for difference in differences]
+        rows = [
+            (difference.what, difference.first, difference.second) for difference in differences
+        ]
         terminal.tabulate(("difference", str(first.path), str(second.path)), rows, texts=3)
     else:
         terminal.say(f"{first.path} and {second.path} differ only in time and name")

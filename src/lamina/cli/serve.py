@@ -19,7 +19,9 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     if not options.runs:
         raise DataError("No runs given. Add their paths, as in lamina serve runs/pets.")
     if not 0 <= options.port < 2**16:
-        raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000.")
+        raise DataError(
+            f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8000."
+        )
     if not 1 <= options.max_mb <= 256:
         raise DataError(f"--max-mb is {options.max_mb}; it must be from 1 to 256. Use --max-mb 10.")
     check_installed("serve")
@@ -29,7 +31,12 @@ def run(options: ServeOptions, terminal: Terminal) -> int:
     token, metrics_token = read_tokens(options.host, options.token)
     worker = Worker(name_runs(options.runs), options.device, options.coverage, terminal.remark)
     settings = Settings(
-        options.host, options.port, token, metrics_token, options.max_mb * 10**6, has_similar=options.similar
+        options.host,
+        options.port,
+        token,
+        metrics_token,
+        options.max_mb * 10**6,
+        has_similar=options.similar,
     )
 
     def announce(url: str) -> None:
@@ -54,12 +61,13 @@ def check_installed(command: str) -> None:
     for name in ("starlette", "uvicorn"):
         if find_spec(name) is None:
             raise DataError(
-                f"lamina {command} requires {name}, which is not installed. Run pip install 'lamina[serve]'"
+                f"lamina {command} requires {name}, which is not installed. Run pip install"
+                " 'lamina[serve]'"
             )
 
 
 def read_tokens(host: str, given: str | None) -> tuple[str | None, str | None]:
-    """The token, given or of the environment, and that of the metrics; ``DataError`` if they cannot be used."""
+    """The tokens for requests and for the metrics; ``DataError`` if they cannot be used."""
     from lamina.deploy.serve.security import TOKEN_VARIABLES, is_loopback
 
     token, metrics_token = (os.environ.get(name) or None for name in TOKEN_VARIABLES)
@@ -70,16 +78,18 @@ def read_tokens(host: str, given: str | None) -> tuple[str | None, str | None]:
             f"Set {TOKEN_VARIABLES[0]} to a secret, or use --token."
         )
     for what, secret in (("The token", token), (TOKEN_VARIABLES[1], metrics_token)):
-        if secret is not None and not (secret.isascii() and secret.isprintable() and secret == secret.strip()):
+        if secret is not None and not (
+            secret.isascii() and secret.isprintable() and secret == secret.strip()
+        ):
             raise DataError(
-                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without spaces at its ends. "
-                "Choose another."
+                f"{what} cannot be sent in an HTTP header; it must be printable ASCII without"
+                " spaces at its ends. Choose another."
             )
     return token, metrics_token
 
 
 def name_runs(given: Sequence[Path]) -> dict[str, str]:
-    """Map the names for requests to folders: NAME of NAME=RUN; else the folder's name, or its path if not unique."""
+    """Map names for requests to folders: NAME, else the folder's name, or its path if ambiguous."""
     pairs = [_split_name(path) for path in dict.fromkeys(given)]
     folders = [escape(path.resolve().name) for _, path in pairs]
     counts = Counter(folder for (name, _), folder in zip(pairs, folders, strict=True) if not name)
@@ -88,17 +98,21 @@ def name_runs(given: Sequence[Path]) -> dict[str, str]:
         name = name or (folder if counts[folder] == 1 else escape(str(path)))
         if name in runs:
             raise DataError(
-                f"{runs[name]} and {path} have the same name, {name}; names must differ. Use another name, as in "
-                f"other={path}."
+                f"{runs[name]} and {path} have the same name, {name}; names must differ. Use"
+                f" another name, as in other={path}."
             )
         runs[name] = str(path)
     return runs
 
 
 def _split_name(path: Path) -> tuple[str, Path]:
-    """The name and the run of NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
+    """Split NAME=RUN; the name is empty for a plain RUN, which may contain =, too."""
     name, _, run = str(path).partition("=")
-    exists = any(os.path.exists(one) for one in (path, Path("runs", path)))  # noqa: PTH110  # exists() fails on long names
+    # Path.exists raises for names that are too long.
+    exists = any(
+        os.path.exists(one)  # noqa: PTH110
+        for one in (path, Path("runs", path))
+    )
     if run and not name and not exists:
         raise DataError(f"NAME is missing before = in {path}. Use a name, as in pets={run}.")
     if exists or not (name and run) or name != Path(name).name:

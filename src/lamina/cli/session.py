@@ -32,21 +32,47 @@ from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import FINALS, Tuned
 from lamina.studies.search import Tried
 from lamina.targets import REGRESSION
-from lamina.training.events import Cooldown, Diagnosis, Epoch, FeatureProgress, HeadFit, Resumed, Rewind, Step
+from lamina.training.events import (
+    Cooldown,
+    Diagnosis,
+    Epoch,
+    FeatureProgress,
+    HeadFit,
+    Resumed,
+    Rewind,
+    Step,
+)
 from lamina.training.group import ALONE, Group
 from lamina.training.schedule import can_end_late
 
-IN_TRAINING = (Started, Trial, Resumed, FeatureProgress, HeadFit, Step, Report, Epoch, Diagnosis, Rewind, Cooldown)
-"""After these events, a signal lets the current step finish; after others, it stops the command immediately."""
+IN_TRAINING = (
+    Started,
+    Trial,
+    Resumed,
+    FeatureProgress,
+    HeadFit,
+    Step,
+    Report,
+    Epoch,
+    Diagnosis,
+    Rewind,
+    Cooldown,
+)
+"""After these events, a signal lets the current step finish; after others, it stops the command
+immediately."""
 
 
 def print_group(group: Group, lanes: int, terminal: Terminal) -> None:
     """Print the size of the group, if there are several processes."""
     if group.size > 1:
         threads = plural(torch.get_num_threads(), "thread", "threads")
-        terminal.remark(f"group: {group.size} processes of {threads} each; each batch has {lanes} lanes")
+        terminal.remark(
+            f"group: {group.size} processes of {threads} each; each batch has {lanes} lanes"
+        )
         if group.restarts:
-            terminal.remark(f"group: torchrun has restarted it {plural(group.restarts, 'time', 'times')}")
+            terminal.remark(
+                f"group: torchrun has restarted it {plural(group.restarts, 'time', 'times')}"
+            )
 
 
 def play(
@@ -61,8 +87,9 @@ def play(
 ) -> tuple[list[Run], signal.Signals | None]:
     """Print events until they end or a signal arrives; return their runs and the signal.
 
-    If the learning rate of the training can fall at any time, or a program follows it (``--progress``), the first
-    Ctrl-C sets ``finish`` instead. With ``is_brief``, nothing is printed about a single run.
+    If the learning rate of the training can fall at any time, or a program follows it
+    (``--progress``), the first Ctrl-C sets ``finish`` instead. With ``is_brief``, nothing is
+    printed about a single run.
     """
     event: RunEvent | None = None
     runs = [] if run is None else [run]
@@ -78,7 +105,9 @@ def play(
         finish.set()
         return True
 
-    with _stop_signals(lambda: group.size > 1 or isinstance(event, IN_TRAINING), ask_to_finish, group) as received:
+    with _stop_signals(
+        lambda: group.size > 1 or isinstance(event, IN_TRAINING), ask_to_finish, group
+    ) as received:
         try:
             for event in _until_stopped(events, received, group):
                 if isinstance(event, Started):
@@ -110,7 +139,8 @@ def _until_stopped(
     """Yield events until they end or a signal arrives, then the events of stopping."""
     for event in events:
         yield event
-        # The processes of a group agree at each event. The event after a report belongs to the same epoch.
+        # The processes of a group agree at each event. The event after a report belongs to the same
+        # epoch.
         if not isinstance(event, Report) and group.any(bool(received)):
             if not received:
                 received.append(signal.SIGTERM)  # another process was stopped
@@ -125,7 +155,10 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if not isinstance(event, Decision | Started | Resumed | PairedComparison):  # only on stderr
         values = event.to_json()
         values.pop("diagnoses", None)  # each is a separate event
-        terminal.emit(**({} if run is None or isinstance(event, Seeds | Tuned) else {"run": str(run.path)}) | values)
+        terminal.emit(
+            **({} if run is None or isinstance(event, Seeds | Tuned) else {"run": str(run.path)})
+            | values
+        )
     if is_brief and is_about_run(event):
         return
     if isinstance(event, Epoch | Seeds | Folds | Tuned):
@@ -134,8 +167,13 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
     if isinstance(event, Rewind):
         text = f"warning: {text}"
     if isinstance(event, Resumed) and run is not None:
-        has_ended = event.epochs_done < (event.epochs or 0) and not terminal.is_quiet and run.early_end
-        text = f"{run.path}: {'the training stopped early; evaluating the final model' if has_ended else text}"
+        has_ended = (
+            event.epochs_done < (event.epochs or 0) and not terminal.is_quiet and run.early_end
+        )
+        text = (
+            f"{run.path}:"
+            f" {'the training stopped early; evaluating the final model' if has_ended else text}"
+        )
     for line in text.split("\n"):
         terminal.remark(line)
 
@@ -159,13 +197,17 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         terminal.say("", *str(report).split("\n"))
         overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
         terminal.say("")
-        terminal.say(f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report {run.path}")
+        terminal.say(
+            f"saved to {run.path}: model, report, curves.png; to draw more, run lamina report"
+            f" {run.path}"
+        )
         _explain_no_calibration(run, dataset, terminal)
         if advice := advise_folds(dataset):
             terminal.remark(f"advice: {advice}")
     elif stopped_by is None and run.is_finished:
         terminal.say(
-            f"{dataset.name} has no val or test images with targets, so there is no score; the model is in {run.path}"
+            f"{dataset.name} has no val or test images with targets, so there is no score; the"
+            f" model is in {run.path}"
         )
     terminal.emit(
         "result",
@@ -177,7 +219,8 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         kind=record.task.kind.name,
         epochs_done=done,
         epochs=planned,
-        **_last_on_val(rows) | ({} if report is None else report.headline()),  # both have the score on val without test
+        **_last_on_val(rows)
+        | ({} if report is None else report.headline()),  # both have the score on val without test
         **({} if report is None else {"baseline": dataclasses.asdict(report.baseline)}),
         **overlap,
         stopped_by=stopped_by and stopped_by.name,
@@ -187,13 +230,19 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
     )
     if stopped_by is not None:
         what = "evaluate" if run.is_finished else "continue"
-        terminal.remark(f"lamina: stopped by {stopped_by.name}; to {what}, run {resume_command(run.path, record)}")
+        terminal.remark(
+            f"lamina: stopped by {stopped_by.name}; to {what}, run"
+            f" {resume_command(run.path, record)}"
+        )
     return status
 
 
 def _last_on_val(rows: list[dict[str, Any]]) -> dict[str, float]:
     """The score of the last epoch that was evaluated on val."""
-    scores = ({name: row[name] for name in row if name.startswith("val_") and name != "val_loss"} for row in rows[::-1])
+    scores = (
+        {name: row[name] for name in row if name.startswith("val_") and name != "val_loss"}
+        for row in rows[::-1]
+    )
     return next(filter(None, scores), {})
 
 
@@ -203,13 +252,17 @@ def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> N
     calibration = run.calibration
     if calibration is not None and calibration.thresholds:
         terminal.say(
-            f"thresholds chosen on {calibration.source} for {calibration.aim}:", *map(str, calibration.thresholds)
+            f"thresholds chosen on {calibration.source} for {calibration.aim}:",
+            *map(str, calibration.thresholds),
         )
     if run.record.task.kind is REGRESSION or (calibration is not None and calibration.temperatures):
         return
     reason = "there are no predictions for val"
     if (held_out := run.folder.load_out_of_fold(run.record.task)) is not None:
-        reason = f"there are {plural(len(held_out.logits), 'image', 'images')}, fewer than {LEAST_IMAGES}"
+        reason = (
+            f"there are {plural(len(held_out.logits), 'image', 'images')}, fewer than"
+            f" {LEAST_IMAGES}"
+        )
     elif val is None:
         reason = "there is no val split. To create one, train with --val 0.1"
     elif len(val) < LEAST_IMAGES:
@@ -220,20 +273,25 @@ def _explain_no_calibration(run: Run, dataset: Dataset, terminal: Terminal) -> N
 def _look_for_overlap(
     run: Run, dataset: Dataset, report: Report, most_seconds: float, terminal: Terminal
 ) -> Mapping[str, Any]:
-    """Search for near-duplicates of training images if that takes little time compared with training."""
-    train, images = dataset.train, next(one for split, one in dataset.splits.items() if split == report.split)
+    """Search for near-duplicates of training images, if this is quick compared with training."""
+    train, images = (
+        dataset.train,
+        next(one for split, one in dataset.splits.items() if split == report.split),
+    )
     outputs = run.outputs.get(images.split)
     seconds = estimate_seconds(len(images), len(train), images.shape)
     if outputs is None or seconds > min(UNASKED_SECONDS, most_seconds):
         return {}
-    return report_overlap(run.record.task, outputs.raw_logits(run.record.task), images, train, terminal)
+    return report_overlap(
+        run.record.task, outputs.raw_logits(run.record.task), images, train, terminal
+    )
 
 
 @contextmanager
 def _stop_signals(
     is_in_training: Callable[[], bool], ask_to_finish: Callable[[], bool], group: Group
 ) -> Iterator[list[signal.Signals]]:
-    """Record Ctrl-C and SIGTERM so that all processes finish the current step; a second Ctrl-C stops immediately."""
+    """Record Ctrl-C and SIGTERM; processes finish their step, a second Ctrl-C stops immediately."""
     received: list[signal.Signals] = []
 
     def note(number: int, _: FrameType | None) -> None:

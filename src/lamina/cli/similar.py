@@ -1,4 +1,4 @@
-"""lamina similar: the training images whose features are most similar to the features of an image."""
+"""lamina similar: find the training images whose features are most similar to an image's."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Drawn: TypeAlias = tuple[str, Sequence[UInt8[np.ndarray, "h w c"]], Sequence[tup
 
 
 def run(options: SimilarOptions, terminal: Terminal) -> int:
-    """Run the command; the exit status is 2 if an image could not be read, but the others are compared."""
+    """Run the command; returns 2 if an image could not be read, after comparing the others."""
     if options.top < 1:
         raise DataError(f"--top is {options.top}; it must be at least 1. Use --top 6.")
     if options.output is not None:
@@ -45,13 +45,22 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
         train, what = dataset.train, "training image"
         if dataset.fingerprint != run.record.data.fingerprint:
             what = f"image of {dataset.name}"
-            terminal.remark(f"warning: {dataset.name} is not, or no longer, the data set that the run was trained on")
+            terminal.remark(
+                f"warning: {dataset.name} is not, or no longer, the data set that the run was"
+                " trained on"
+            )
         with terminal.progress(QUIET_SECONDS) as show_progress:
-            known = normalize(predict_with_features(model, train.pixels, partial(show_progress, "embedding"))[1])
+            known = normalize(
+                predict_with_features(model, train.pixels, partial(show_progress, "embedding"))[1]
+            )
         add = stack.enter_context(terminal.table(("image", what, "target", "similarity"), texts=3))
         unread = [(problem.path, problem.reason) for problem in problems]
-        for chunk in stack.enter_context(closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))):
-            cosines, rows = find_neighbors(normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top)
+        for chunk in stack.enter_context(
+            closing(decode_ahead(images, model.in_shape, cast(Resize, predictor.resize)))
+        ):
+            cosines, rows = find_neighbors(
+                normalize(predict_with_features(model, chunk.pixels)[1]), known, options.top
+            )
             found = zip(chunk.pixels, cosines.tolist(), rows.tolist(), strict=True)
             for name, reason in zip(chunk.names, chunk.reasons, strict=True):
                 if reason is not None:
@@ -62,17 +71,24 @@ def run(options: SimilarOptions, terminal: Terminal) -> int:
                 for value, row in zip(*nearest, strict=True):
                     target = train.kind.format(train.targets[row], train.target_names)
                     add((name, train.names[row], target, f"{value:.3f}"))
-                    similar.append({"image": train.names[row], "target": target, "similarity": round(value, 4)})
+                    similar.append(
+                        {"image": train.names[row], "target": target, "similarity": round(value, 4)}
+                    )
                 terminal.emit("similar", image=name, similar=similar)
                 if options.output is not None and len(drawn) < DRAWN_IMAGES:
-                    captions = [(shorten(one["target"]), f"{one['similarity']:.2f}") for one in similar]
+                    captions = [
+                        (shorten(one["target"]), f"{one['similarity']:.2f}") for one in similar
+                    ]
                     drawn.append((Path(name).name, [pixels, *train.pixels[nearest[1]]], captions))
     for name, reason in unread:
         terminal.emit("problem", image=name, reason=reason)
         terminal.remark(f"lamina: {name}: {reason}")
     if options.output is not None and drawn:
         more = len(images) + len(problems) - len(unread) - len(drawn)
-        title = f"the most similar {what.replace('image', 'images', 1)} by the features of {run.path.name}"
+        title = (
+            f"the most similar {what.replace('image', 'images', 1)} by the features of"
+            f" {run.path.name}"
+        )
         _save_drawn(drawn, title, f"and {more:,} more, not drawn" * (more > 0), options.output)
         terminal.remark(f"similar images: {options.output}")
     return 2 if unread else 0
@@ -82,7 +98,9 @@ def _save_drawn(drawn: Sequence[Drawn], title: str, rest: str, file: Path) -> No
     from lamina.drawing.sheets import SheetRow, lay_out  # loads matplotlib
 
     rows = [
-        SheetRow([make_tile(each, TILE_PX) for each in images], [("", ""), *captions], shorten(name))
+        SheetRow(
+            [make_tile(each, TILE_PX) for each in images], [("", ""), *captions], shorten(name)
+        )
         for name, images, captions in drawn
     ]
     save_sheet(lay_out(rows, title, rest=rest), file)

@@ -1,4 +1,4 @@
-"""lamina train --start-from: load the run to start from, and compare the models before and after."""
+"""lamina train --start-from: load the run to start from, and compare both models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | Non
     if options.start_from is None:
         return None
     if not options.pretrained:
-        raise RecipeError("--start-from uses the weights of a run, but --no-pretrained asks for none. Leave out one.")
+        raise RecipeError(
+            "--start-from uses the weights of a run, but --no-pretrained asks for none. Leave out"
+            " one."
+        )
     run = load_run(options.start_from, runs_dir=options.runs_dir)
     if options.net is not None and run.record.own_module is None:
-        raise RecipeError(f"--start-from trains the net of {run.path}, {run.record.net_name}. Leave out {options.net}.")
+        raise RecipeError(
+            f"--start-from trains the net of {run.path}, {run.record.net_name}. Leave out"
+            f" {options.net}."
+        )
     start = find_start(add_module(run, options.net, terminal), options.runs_dir)
     start.check_recipe(options.given)
     return start
@@ -32,4 +38,9 @@ def print_comparison(made: Run, before: Run, terminal: Terminal) -> None:
     improvement = compare_with_start(made, before, made.dataset)
     terminal.say(f"compared with {before.path}: {improvement}")
     if isinstance(improvement, Improvement):
-        terminal.emit("compared", run=str(made.path), started_from=str(before.path), **fields_to_json(improvement))
+        terminal.emit(
+            "compared",
+            run=str(made.path),
+            started_from=str(before.path),
+            **fields_to_json(improvement),
+        )

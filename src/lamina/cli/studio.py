@@ -17,10 +17,13 @@ from lamina.errors import DataError
 def run(options: StudioOptions, terminal: Terminal) -> int:
     """Run the command."""
     if not 0 <= options.port < 2**16:
-        raise DataError(f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8100.")
+        raise DataError(
+            f"--port is {options.port}; it must be from 0 to {2**16 - 1}. Use --port 8100."
+        )
     if not options.data.is_dir():
         raise DataError(
-            f"--data is {options.data}, which is not a folder. Use the folder that contains your data sets."
+            f"--data is {options.data}, which is not a folder. Use the folder that contains your"
+            " data sets."
         )
     check_installed("studio")
     from lamina.deploy.studio.data_folder import DataFolder

@@ -16,8 +16,8 @@ def run(options: SummaryOptions, terminal: Terminal) -> int:
     net = None if options.net.startswith(TIMM) else choose_net(options.net, terminal).net
     if not isinstance(net, Net):
         raise NetError(
-            f"NET is {options.net}, which is a torch module; lamina summary needs a lamina.Net. Use layers or the name "
-            "of a net."
+            f"NET is {options.net}, which is a torch module; lamina summary needs a lamina.Net. Use"
+            " layers or the name of a net."
         )
     own = net[-1].units if len(net) and isinstance(net[-1], Output) else None
     outputs = own or 10 if options.outputs is None else options.outputs
@@ -30,5 +30,7 @@ def run(options: SummaryOptions, terminal: Terminal) -> int:
 def _read_shape(text: str) -> Shape:
     lengths = text.split("x")
     if len(lengths) != 3 or not all(length.isdecimal() and int(length) > 0 for length in lengths):
-        raise NetError(f"--input is {text!r}; it must be channels, height and width. Use --input 3x32x32.")
+        raise NetError(
+            f"--input is {text!r}; it must be channels, height and width. Use --input 3x32x32."
+        )
     return tuple(int(length) for length in lengths)

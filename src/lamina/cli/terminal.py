@@ -1,4 +1,4 @@
-"""Print tables and progress bars on a terminal, plain lines to a pipe, and JSON lines with ``--json``."""
+"""Print tables and progress to a terminal, plain lines to a pipe, JSON lines with ``--json``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def read_seconds(flag: str, text: str) -> float:
     """Convert the time of a flag, such as ``60s``, ``5m`` or ``1h``, to seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text, re.ASCII)
     if found is None:
-        raise RecipeError(f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m.")
+        raise RecipeError(
+            f"{flag} is {text!r}; it must be a number followed by s, m or h. Use {flag} 5m."
+        )
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
@@ -44,9 +46,10 @@ class PlainConsole(Console):
 class Terminal:
     """The output of a command: results on stdout; remarks, warnings and progress on stderr.
 
-    With ``as_json``, stdout contains only JSON objects, one per line; ``emits_progress`` adds steps and progress.
-    ``command`` is what the user typed. ``is_quiet`` suppresses all output, for all but one process of a group. Text is
-    escaped, so that names from data can neither break lines nor send control sequences to the terminal.
+    With ``as_json``, stdout contains only JSON objects, one per line; ``emits_progress`` adds steps
+    and progress. ``command`` is what the user typed. ``is_quiet`` suppresses all output, for all
+    but one process of a group. Text is escaped, so that names from data can neither break lines nor
+    send control sequences to the terminal.
     """
 
     def __init__(
@@ -67,7 +70,9 @@ class Terminal:
         # On one screen, a shared console keeps text and progress bar apart.
         share_screen = sys.stdout.isatty() and self._err.is_terminal
         self._out = self._err if share_screen and not as_json else PlainConsole()
-        self._shows_progress = not is_quiet and self._err.is_terminal and not (share_screen and as_json)
+        self._shows_progress = (
+            not is_quiet and self._err.is_terminal and not (share_screen and as_json)
+        )
         # One line each, without the file and line number that Python prints.
         warnings.simplefilter("always", category=UserWarning)
         warnings.showwarning = lambda message, *_, **__: self.remark(f"warning: {message}")
@@ -95,9 +100,13 @@ class Terminal:
             self.emit(event, **values)
 
     def tabulate(
-        self, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1, top: int | None = None
+        self,
+        heads: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        texts: int = 1,
+        top: int | None = None,
     ) -> None:
-        """Print a table, or its first ``top`` rows; the first ``texts`` columns contain text, the others numbers."""
+        """Print a table, or its first ``top`` rows; the first ``texts`` columns contain text."""
         with self.table(heads, texts) as add:
             for row in rows[:top]:
                 add(row)
@@ -105,8 +114,10 @@ class Terminal:
             self.say(f"and {len(rows) - top:,} more (--top N, --json)")
 
     @contextmanager
-    def table(self, heads: Sequence[str], texts: int = 1) -> Iterator[Callable[[Sequence[str]], None]]:
-        """Yield a function that adds a row; tabs separate the columns in a pipe, where rows are printed immediately."""
+    def table(
+        self, heads: Sequence[str], texts: int = 1
+    ) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Yield a function that adds a row; a pipe gets rows immediately, separated by tabs."""
         if self.as_json:
             yield lambda _: None
         elif not self._out.is_terminal:

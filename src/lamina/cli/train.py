@@ -41,9 +41,13 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         finish = threading.Event() if can_finish and is_alone else None
         start = partial(start_run, device=options.device, command=terminal.command, group=group)
         train = partial(
-            Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
-            on_diagnosis=options.on_diagnosis, group=group, finish=finish,
-        )  # fmt: skip
+            Run.iter_train,
+            save_every_seconds=save_every_seconds,
+            rewind_on_nan=options.on_nan == "rewind",
+            on_diagnosis=options.on_diagnosis,
+            group=group,
+            finish=finish,
+        )
         limit = DEFAULT_SECONDS if seconds is None else seconds
         choice, origin = None, load_start(options, terminal)
         if origin is not None:
@@ -53,7 +57,8 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             _print_limit(options, limit, terminal)
         else:
             choice = choose_net(options.net, terminal, options.weights)
-            zoo.choose_recipe(choice.name, choice.recipes, options.recipe)  # before any image is read
+            # before any image is read
+            zoo.choose_recipe(choice.name, choice.recipes, options.recipe)
         dataset = choose_data(options.data, preparation, terminal)
         _print_conflicts(dataset, options.data or dataset.name, terminal)
         if origin is not None:
@@ -62,26 +67,51 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
         deadline = Deadline(STARTED, limit) if is_timed else None
         with terminal.progress() as show_progress:
             train_one = partial(
-                iter_run, choice=choice, recipe=options.recipe, given=options.given, pretrained=options.pretrained,
-                train=train, device=options.device, progress=partial(show_progress, "preparing images"),
-            )  # fmt: skip
+                iter_run,
+                choice=choice,
+                recipe=options.recipe,
+                given=options.given,
+                pretrained=options.pretrained,
+                train=train,
+                device=options.device,
+                progress=partial(show_progress, "preparing images"),
+            )
             if options.folds is not None:
                 events = iter_folds(
-                    dataset, options.folds, train_one, deadline=deadline, settings=_find_settings(options), start=start,
-                    train=train, name=options.name, runs_dir=options.runs_dir,
-                )  # fmt: skip
+                    dataset,
+                    options.folds,
+                    train_one,
+                    deadline=deadline,
+                    settings=_find_settings(options),
+                    start=start,
+                    train=train,
+                    name=options.name,
+                    runs_dir=options.runs_dir,
+                )
             elif options.seeds is not None and choice is not None:
-                experiment, decisions = fit_experiment(choice, dataset, options.recipe, options.given)
+                experiment, decisions = fit_experiment(
+                    choice, dataset, options.recipe, options.given
+                )
                 for decision in decisions:
                     terminal.remark(str(decision))
                 events = iter_seeds(
-                    choice, dataset, experiment.recipe, seeds=options.seeds, name=options.name,
-                    runs_dir=options.runs_dir, device=options.device, command=terminal.command,
-                    save_every_seconds=save_every_seconds, rewind_on_nan=options.on_nan == "rewind",
-                    on_diagnosis=options.on_diagnosis, group=group,
-                )  # fmt: skip
+                    choice,
+                    dataset,
+                    experiment.recipe,
+                    seeds=options.seeds,
+                    name=options.name,
+                    runs_dir=options.runs_dir,
+                    device=options.device,
+                    command=terminal.command,
+                    save_every_seconds=save_every_seconds,
+                    rewind_on_nan=options.on_nan == "rewind",
+                    on_diagnosis=options.on_diagnosis,
+                    group=group,
+                )
             else:
-                events = train_one(dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name)
+                events = train_one(
+                    dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name
+                )
             runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
@@ -91,13 +121,19 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
     if dataset.conflicts:
-        count = plural(dataset.conflicts, "group of identical images has", "groups of identical images have")
+        count = plural(
+            dataset.conflicts, "group of identical images has", "groups of identical images have"
+        )
         what = "different targets, which no net can learn"
         terminal.remark(f"warning: {count} {what}; lamina data {shlex.quote(source)} lists them")
 
 
 def _print_end(
-    options: TrainOptions, made: Run, origin: Run | None, stopped_by: signal.Signals | None, terminal: Terminal
+    options: TrainOptions,
+    made: Run,
+    origin: Run | None,
+    stopped_by: signal.Signals | None,
+    terminal: Terminal,
 ) -> int:
     several = options.seeds is not None or options.folds is not None
     if several and stopped_by is None:
@@ -106,7 +142,11 @@ def _print_end(
     if origin is not None and stopped_by is None:
         print_comparison(made, origin, terminal)
     if several:
-        name = made.path.name.rpartition("-seed")[0] if options.folds is None else made.path.parent.name
+        name = (
+            made.path.name.rpartition("-seed")[0]
+            if options.folds is None
+            else made.path.parent.name
+        )
         terminal.remark(f"lamina: to train the rest, run the command again with --name {name}")
     return status
 
@@ -126,59 +166,90 @@ def _prepare(options: TrainOptions) -> Preparation:
 
 def _check(options: TrainOptions, group: Group) -> None:
     """Reject options that exclude each other."""
-    if options.start_from is not None and (options.seeds or options.folds or options.weights or options.recipe):
+    if options.start_from is not None and (
+        options.seeds or options.folds or options.weights or options.recipe
+    ):
         raise RecipeError(
-            "--start-from uses the net, weights and recipe of one run. Leave out --seeds, --folds, --weights and "
-            "--recipe. To change settings of the recipe, use their options, as in --epochs 5 --lr 0.01."
+            "--start-from uses the net, weights and recipe of one run. Leave out --seeds, --folds,"
+            " --weights and --recipe. To change settings of the recipe, use their options, as in"
+            " --epochs 5 --lr 0.01."
         )
-    if group.size > 1 and ((options.net is None and options.start_from is None) or options.time is not None):
+    if group.size > 1 and (
+        (options.net is None and options.start_from is None) or options.time is not None
+    ):
         raise RecipeError(
-            "A group of processes needs a NET and cannot use --time, because the processes would measure different "
-            "times. Use lamina train NET --epochs N."
+            "A group of processes needs a NET and cannot use --time, because the processes would"
+            " measure different times. Use lamina train NET --epochs N."
         )
     if options.folds is not None:
         check_folds(options.folds)
         others = {"--seeds": options.seeds, "--patience": options.given.get("patience")}
         if clashing := [flag for flag, value in others.items() if value]:
-            reason = "needs a val split, but --folds trains on it" if clashing[0] == "--patience" else "repeats --folds"
-            raise RecipeError(f"{clashing[0]} cannot be used with --folds, because it {reason}. Leave out one of them.")
+            reason = (
+                "needs a val split, but --folds trains on it"
+                if clashing[0] == "--patience"
+                else "repeats --folds"
+            )
+            raise RecipeError(
+                f"{clashing[0]} cannot be used with --folds, because it {reason}. Leave out one of"
+                " them."
+            )
         if group.size > 1 or options.on_diagnosis == "stop":
             what = "a group of processes" if group.size > 1 else "--on-diagnosis stop"
             raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
-    if options.name is not None and options.seeds is None and options.folds is None and group.size == 1:
+    if (
+        options.name is not None
+        and options.seeds is None
+        and options.folds is None
+        and group.size == 1
+    ):
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read
-            raise RunError(f"The run {path} already exists. Use lamina resume {path}, or another --name.")
+            raise RunError(
+                f"The run {path} already exists. Use lamina resume {path}, or another --name."
+            )
     if options.seeds is not None:
         check_seeds(options.seeds)
         if options.net is None:
             raise RecipeError(
-                "--seeds requires a net, because lamina might choose a different net for each seed. Add NET, as in "
-                f"lamina train cnn-s --seeds {options.seeds}."
+                "--seeds requires a net, because lamina might choose a different net for each"
+                f" seed. Add NET, as in lamina train cnn-s --seeds {options.seeds}."
             )
         if options.time is not None:
             raise RecipeError(
-                "--seeds cannot be used with --time, because the number of epochs would differ between runs. Use "
-                "--epochs instead of --time."
+                "--seeds cannot be used with --time, because the number of epochs would differ"
+                " between runs. Use --epochs instead of --time."
             )
     if options.time is not None and "epochs" in options.given:
-        raise RecipeError("--time and --epochs both set the number of epochs. Use only one of them.")
+        raise RecipeError(
+            "--time and --epochs both set the number of epochs. Use only one of them."
+        )
     if options.net is not None and not options.pretrained:
         raise RecipeError(
-            f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}. Leave out one of them."
+            f"--no-pretrained applies only if lamina chooses the net, but NET is {options.net}."
+            " Leave out one of them."
         )
     if options.net is None and options.start_from is None:
         head = options.given.get("head")
-        for name, value in (("recipe", options.recipe), ("weights", options.weights), ("head", head)):
+        for name, value in (
+            ("recipe", options.recipe),
+            ("weights", options.weights),
+            ("head", head),
+        ):
             if value is not None:
-                raise RecipeError(f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}.")
+                raise RecipeError(
+                    f"--{name} requires a net. Add NET, as in lamina train cnn-s --{name} {value}."
+                )
 
 
 def _print_limit(options: TrainOptions, seconds: float, terminal: Terminal) -> None:
-    limit = f"{seconds:.0f} s for the whole command ({'the default' if options.time is None else 'as requested'})"
+    limit = (
+        f"{seconds:.0f} s for the whole command"
+        f" ({'the default' if options.time is None else 'as requested'})"
+    )
     if "epochs" in options.given:
         limit = (
-            "no limit, because --epochs is given; lamina chooses a net and an image size that would train in "
-            f"about {seconds:.0f} s"
+            "no limit, because --epochs is given; lamina chooses a net and an image size that"
+            f" would train in about {seconds:.0f} s"
         )
     terminal.remark(f"time: {limit}")

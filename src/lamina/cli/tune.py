@@ -23,28 +23,50 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
     """Run the command."""
     choose = partial(choose_net, terminal=terminal)
     if options.join is not None:
-        known = (options.net, options.over, options.net_over, options.trials, options.time, options.storage)
+        known = (
+            options.net,
+            options.over,
+            options.net_over,
+            options.trials,
+            options.time,
+            options.storage,
+        )
         if any(known) or options.name or options.given or options.preparation:
             raise RecipeError(
-                "--join continues a study that knows its net, ranges and settings. Leave out all but --data, "
-                "--runs-dir and --device; of several studies in a database, choose one by URL#NAME."
+                "--join continues a study that knows its net, ranges and settings. Leave out all"
+                " but --data, --runs-dir and --device; of several studies in a database, choose one"
+                " by URL#NAME."
             )
         trials = find_trials(options.join, options.runs_dir)
-        if options.runs_dir != TuneOptions.runs_dir and trials.folder.parent.resolve() != options.runs_dir.resolve():
-            raise RecipeError(f"{options.join} keeps its runs in its own folder. Leave out --runs-dir.")
+        if (
+            options.runs_dir != TuneOptions.runs_dir
+            and trials.folder.parent.resolve() != options.runs_dir.resolve()
+        ):
+            raise RecipeError(
+                f"{options.join} keeps its runs in its own folder. Leave out --runs-dir."
+            )
         events = iter_joined(trials, options.data, choose, options.device, terminal.command)
         again = f"lamina tune --join {shlex.quote(hide_password(options.join))}"
     else:
         over, net_over = _split("--over", options.over), _split("--net-over", options.net_over)
         if options.net is None:
-            raise RecipeError("There is no net to tune. Use lamina tune NET --over lr=1e-4..1e-1:log.")
+            raise RecipeError(
+                "There is no net to tune. Use lamina tune NET --over lr=1e-4..1e-1:log."
+            )
         seconds = None if options.time is None else read_seconds("--time", options.time)
         found = choose_data(options.data, Preparation(**options.preparation), terminal)
         dataset = draw_val(found)
         if dataset is not found:
             terminal.remark("val: a tenth of the training images, to compare trials (--val)")
         search = Search(
-            *split_recipe(options.net), options.given, over, net_over, dataset, choose, options.device, terminal.command
+            *split_recipe(options.net),
+            options.given,
+            over,
+            net_over,
+            dataset,
+            choose,
+            options.device,
+            terminal.command,
         )
         path = plan_tuning(search, options.runs_dir, options.name, options.trials, seconds)
         events = iter_tuning(path, search, options.storage, options.trials, seconds)
@@ -53,7 +75,9 @@ def run(options: TuneOptions, terminal: Terminal) -> int:
         _, stopped_by = play(events, terminal, show_progress, is_brief=True)
     if stopped_by is None:
         return 0
-    terminal.remark(f"lamina: stopped by {stopped_by.name}; to continue the study, run {again} again")
+    terminal.remark(
+        f"lamina: stopped by {stopped_by.name}; to continue the study, run {again} again"
+    )
     return 128 + stopped_by
 
 
@@ -63,12 +87,15 @@ def _split(flag: str, texts: tuple[str, ...]) -> Mapping[str, str]:
     for text in texts:
         if "=" not in text or text.startswith("="):
             raise RecipeError(
-                f"{flag} {text!r} is not a name with a range. Use {flag} NAME=LOW..HIGH or NAME=A,B,C. If it is the "
-                f"net, put it before {flag}."
+                f"{flag} {text!r} is not a name with a range. Use {flag} NAME=LOW..HIGH or"
+                f" NAME=A,B,C. If it is the net, put it before {flag}."
             )
         name, _, ranged = text.partition("=")
         name = name.replace("-", "_")
         if name in found:
-            raise RecipeError(f"{flag} has two ranges for {name}, {found[name]} and {ranged}. Leave out one of them.")
+            raise RecipeError(
+                f"{flag} has two ranges for {name}, {found[name]} and {ranged}. Leave out one of"
+                " them."
+            )
         found[name] = ranged
     return found

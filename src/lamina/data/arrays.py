@@ -1,4 +1,4 @@
-"""Check a user's arrays and convert them to pixels and targets; messages explain how to convert other arrays."""
+"""Check a user's arrays and convert them to pixels and targets; messages explain conversions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from lamina.errors import DataError, describe_type, name_some, plural, suggest
 from lamina.targets import KINDS, SINGLE_LABEL, KindName, Targets, kind_of
 
 CHANNELS = (1, 3, 4)
-"""Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a width."""
-# Floats with fractions are taken as 0 to 1 if their maximum is from the first to 1, as 0 to 255 from the second on.
+"""Lengths of a last axis that holds channels, as in (N, H, W, C); an axis of another length is a
+width."""
+# Floats with fractions are taken as 0 to 1 if their maximum is from the first to 1, as 0 to 255
+# from the second on.
 LEAST_FRACTION, LEAST_BYTE = 0.1, 128
 BLOCK_IMAGES = 256
 MANY_NUMBERS = 20  # up to this many distinct whole floats may be classes
 
 
 def to_array(value: Any, name: str) -> np.ndarray:
-    """Convert lists, tensors on any device and other array-likes; ``name`` is the argument, for messages."""
+    """Convert lists, tensors (any device) and array-likes; ``name`` is the argument in messages."""
     if isinstance(value, np.ma.MaskedArray):
         leave = f"x[~{name}.mask] and {name}.compressed()" if name == "y" else f"{name}.filled(0)"
         remedy = f"{'Leave out those images' if name == 'y' else 'Fill the gaps'}, as in {leave}."
@@ -32,38 +34,57 @@ def to_array(value: Any, name: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError:
-        remedy = "Give one target for each image." if name == "y" else "Resize all images to one size."
-        raise DataError(f"{name} has rows of different shapes; all must have the same shape. {remedy}") from None
+        remedy = (
+            "Give one target for each image." if name == "y" else "Resize all images to one size."
+        )
+        raise DataError(
+            f"{name} has rows of different shapes; all must have the same shape. {remedy}"
+        ) from None
     except (TypeError, RuntimeError):
-        raise DataError(f"{name} must be an array, got {describe_type(value)}, which numpy cannot convert.") from None
+        raise DataError(
+            f"{name} must be an array, got {describe_type(value)}, which numpy cannot convert."
+        ) from None
 
 
 def to_pixels(value: Any, name: str) -> UInt8[np.ndarray, "n h w c"]:
     """Return images as uint8 (N, H, W, C), given uint8 (N, H, W, C) or (N, H, W)."""
     expected = f"{name} must be a uint8 array of shape (N, H, W) or (N, H, W, C)"
     if hasattr(value, "pixels"):
-        raise DataError(f"{expected}, but got {describe_type(value)}. Pass its pixels, as in images.pixels.")
+        raise DataError(
+            f"{expected}, but got {describe_type(value)}. Pass its pixels, as in images.pixels."
+        )
     x = to_array(value, name)
     if x.ndim not in (3, 4) or x.dtype.kind not in "biuf":
-        remedy = f" Pass a single image as {name}[None]." if x.ndim == 2 and x.dtype.kind in "biuf" else ""
+        remedy = (
+            f" Pass a single image as {name}[None]."
+            if x.ndim == 2 and x.dtype.kind in "biuf"
+            else ""
+        )
         raise DataError(f"{expected}, but got {_describe_given(value, x)}.{remedy}")
     if 0 in x.shape[1:]:
         raise DataError(
-            f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or resized them."
+            f"{name} has images without pixels: its shape is {x.shape}. Check how you cropped or"
+            " resized them."
         )
     is_first = x.ndim == 4 and x.shape[1] in CHANNELS and x.shape[3] not in CHANNELS
-    turned = f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}" if is_first else express(value, name)
+    turned = (
+        f"{express(value, name)}{turn_axes(value, '0, 2, 3, 1')}"
+        if is_first
+        else express(value, name)
+    )
     if x.dtype != np.uint8:
         wanted, shape = (", with channels last", f" of shape {x.shape}") if is_first else ("", "")
         advice = _advise_scale(x, name, turned, convert(value, "uint8"))
-        raise DataError(f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}")
+        raise DataError(
+            f"Expected {name} of uint8, 0 to 255{wanted}, got {x.dtype}{shape}. {advice}"
+        )
     if is_first:
         raise DataError(f"Expected {name} with channels last, got shape {x.shape}. Use {turned}.")
     return x[..., None] if x.ndim == 3 else x
 
 
 def express(value: Any, name: str) -> str:
-    """Return the argument as code for an error message, wrapped in ``np.array()`` if it is not an array."""
+    """Return the argument as code for a message, in ``np.array()`` if it is not an array."""
     return name if hasattr(value, "dtype") else f"np.array({name})"
 
 
@@ -78,7 +99,7 @@ def convert(value: Any, kind: Literal["bool", "int", "uint8"]) -> str:
 
 
 def find_factor(low: float, high: float, is_whole: bool) -> int | None:
-    """The factor from floats to bytes: 255 for fractions, 1 for 0 to 255; ``None`` if it is ambiguous."""
+    """The factor from floats to bytes: 255 for fractions, 1 for 0 to 255, ``None`` if ambiguous."""
     if not 0 <= low <= high <= 255:
         return None
     if is_whole:
@@ -87,16 +108,19 @@ def find_factor(low: float, high: float, is_whole: bool) -> int | None:
 
 
 def describe_range(low: float, high: float) -> str:
-    """Describe the range of floats that :func:`find_factor` rejects, as a phrase that follows a name."""
+    """Describe a range that :func:`find_factor` rejects, as a phrase that follows a name."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return "contains NaN or infinity: correct these values"
     if 0 <= low <= high <= 255:
-        return f"has fractions up to {high:.6g}, so the range may be 0 to 1 or 0 to 255: scale them to one of these"
+        return (
+            f"has fractions up to {high:.6g}, so the range may be 0 to 1 or 0 to 255: scale them to"
+            " one of these"
+        )
     return f"has values from {low:g} to {high:g}: scale them to 0 to 255"
 
 
 def has_only_0_and_1(pixels: UInt8[np.ndarray, "n h w c"]) -> bool:
-    """Whether the maximum is 1, so that images look black; stops at the first block with a higher value."""
+    """Whether the maximum is 1, so that images look black; stops at the first higher value."""
     blocks = (pixels[start : start + BLOCK_IMAGES] for start in range(0, len(pixels), BLOCK_IMAGES))
     return all(block.max(initial=0) <= 1 for block in blocks) and bool(pixels.any())
 
@@ -107,7 +131,9 @@ def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
     low, high = (float(x.min()), float(x.max())) if x.size else (0.0, 0.0)
     if x.dtype.kind in "iu" and 0 <= low <= high <= 255:
         factor = "255 * " if high == 1 else ""
-        return f"Convert values from 0 to {1 if high == 1 else 255} with {factor}{written}{to_bytes}."
+        return (
+            f"Convert values from 0 to {1 if high == 1 else 255} with {factor}{written}{to_bytes}."
+        )
     match find_factor(low, high, is_whole=x.dtype.kind in "iu" or bool((x == np.round(x)).all())):
         case 255:
             return f"Convert fractions from 0 to 1 with ({written} * 255).round(){to_bytes}."
@@ -118,18 +144,23 @@ def _advise_scale(x: np.ndarray, name: str, written: str, to_bytes: str) -> str:
     return f"{name} {describe_range(low, high)}."
 
 
-def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -> tuple[Targets, tuple[str, ...]]:
-    """Return the targets, of the kind given by ``task`` or inferred from their values, and their names."""
+def to_targets(
+    value: Any, names: Sequence[str] | None, task: KindName | None
+) -> tuple[Targets, tuple[str, ...]]:
+    """Return the targets, of kind ``task`` or inferred from their values, and their names."""
     y, given = to_array(value, "y"), _check_names(names)
     if task is not None and task not in {kind.name for kind in KINDS}:
         raise DataError(
-            f"task is {task!r}, which is not a kind of target. {suggest(str(task), [k.name for k in KINDS])}"
+            f"task is {task!r}, which is not a kind of target."
+            f" {suggest(str(task), [k.name for k in KINDS])}"
         )
     if task == "regression" and y.dtype.kind in "biu" and y.ndim in (1, 2):
         y = y.astype(np.float64)
     _check_one_type(y, value)
     _check_kind(y, value, task)
-    columns = tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
+    columns = (
+        tuple(f"label_{column}" for column in range(y.shape[1])) if y.ndim == 2 else ("target",)
+    )
     if y.dtype.kind == "b":
         if y.ndim == 1 and given is not None and len(given) != 1:
             raise DataError(
@@ -140,7 +171,9 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
         targets, found = y, given or columns
     elif y.dtype.kind == "f":
         if not np.isfinite(y).all():
-            raise DataError("y contains NaN or infinity. Correct these targets, or leave out their images.")
+            raise DataError(
+                "y contains NaN or infinity. Correct these targets, or leave out their images."
+            )
         targets, found = y.reshape(len(y), len(columns)).astype(np.float32), given or columns
     else:
         targets, found = (_number_classes if y.dtype.kind in "iu" else _name_classes)(y, given)
@@ -150,7 +183,7 @@ def to_targets(value: Any, names: Sequence[str] | None, task: KindName | None) -
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
-    """Raise ``DataError`` for mixed types, which numpy converts to text, and for numbers stored as objects."""
+    """Raise ``DataError`` for mixed types, which numpy turns into text, and numbers as objects."""
     if y.ndim != 1:
         return
     is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)
@@ -161,48 +194,74 @@ def _check_one_type(y: np.ndarray, value: Any) -> None:
     examples = {_plain_type(one): repr(one) for one in values}
     if len(examples) > 1:
         shown = ", ".join(examples[each] for each in sorted(examples))
-        raise DataError(f"y has values of different types, such as {shown}. Convert all of them to one type.")
+        raise DataError(
+            f"y has values of different types, such as {shown}. Convert all of them to one type."
+        )
     only = next(iter(examples), "str")
     if only in ("int", "float", "bool"):
-        raise DataError(f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only}).")
+        raise DataError(
+            f"y has {only} values stored as objects. Use {express(value, 'y')}.astype({only})."
+        )
     if only != "str":
-        raise DataError(f"y has values of type {only}. Use whole numbers, strings, booleans or floats.")
+        raise DataError(
+            f"y has values of type {only}. Use whole numbers, strings, booleans or floats."
+        )
 
 
 def _plain_type(value: object) -> str:
     if isinstance(value, bool | np.bool_):
         return "bool"
-    for kind, types in (("int", (int, np.integer)), ("float", (float, np.floating)), ("str", (str,))):
+    for kind, types in (
+        ("int", (int, np.integer)),
+        ("float", (float, np.floating)),
+        ("str", (str,)),
+    ):
         if isinstance(value, types):
             return kind
     return type(value).__name__
 
 
 def _check_kind(y: np.ndarray, value: Any, task: KindName | None) -> None:
-    """Raise ``DataError`` for arrays that cannot be targets, and for numbers that may be meant as classes or labels."""
+    """Raise ``DataError`` for invalid targets, and for numbers that may mean classes or labels."""
     written = express(value, "y")
     as_ints, as_bools = f"{written}{convert(value, 'int')}", f"{written}{convert(value, 'bool')}"
     if y.ndim == 2 and y.shape[1] == 1 and y.dtype.kind not in "bf":
-        raise DataError(f"Expected one class per image, y of shape (N,), got {y.shape}. Use {written}.ravel().")
-    if y.ndim not in (1, 2) or (y.ndim == 2 and y.dtype.kind not in "bf") or y.dtype.kind not in "biufUTO":
-        remedy = f" Convert one-hot rows with {written}.argmax(axis=1), labels with {as_bools}." if y.ndim == 2 else ""
         raise DataError(
-            "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K), or as floats (N,) or "
-            f"(N, K), got {_describe_given(value, y)}.{remedy}"
+            f"Expected one class per image, y of shape (N,), got {y.shape}. Use {written}.ravel()."
+        )
+    if (
+        y.ndim not in (1, 2)
+        or (y.ndim == 2 and y.dtype.kind not in "bf")
+        or y.dtype.kind not in "biufUTO"
+    ):
+        remedy = (
+            f" Convert one-hot rows with {written}.argmax(axis=1), labels with {as_bools}."
+            if y.ndim == 2
+            else ""
+        )
+        raise DataError(
+            "Expected y as whole numbers or strings (N,) for classes, as booleans (N,) or (N, K),"
+            f" or as floats (N,) or (N, K), got {_describe_given(value, y)}.{remedy}"
         )
     if task is not None or y.dtype.kind != "f" or not y.size:
         return
     numbers, is_one = np.unique(y), y.ndim == 1 or y.shape[1] == 1
-    if is_one and (numbers == np.round(numbers)).all() and len(numbers) <= max(MANY_NUMBERS, len(y) // 2):
+    if (
+        is_one
+        and (numbers == np.round(numbers)).all()
+        and len(numbers) <= max(MANY_NUMBERS, len(y) // 2)
+    ):
         classes = as_ints if y.ndim == 1 else f"{written}.ravel(){convert(value, 'int')}"
         raise DataError(
-            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use {classes} for classes, "
-            'or task="regression" for numbers.'
+            f"y has whole numbers as {y.dtype}, which may be classes or numbers to predict. Use"
+            f' {classes} for classes, or task="regression" for numbers.'
         )
     if not is_one and ((y == 0) | (y == 1)).all():
         raise DataError(
-            f"y has {y.shape[1]} columns of only 0 and 1 as {y.dtype}, which may be classes, labels or numbers to "
-            f'predict. Use {written}.argmax(axis=1) for classes, {as_bools} for labels, or task="regression" for '
+            f"y has {y.shape[1]} columns of only 0 and 1 as {y.dtype}, which may be classes, labels"
+            " or numbers to "
+            f"predict. Use {written}.argmax(axis=1) for classes, {as_bools} for labels, or"
+            ' task="regression" for '
             "numbers."
         )
 
@@ -213,11 +272,23 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     expected = "names must be a list of strings, one for each class, label or number, in order"
     if isinstance(names, Mapping):
         texts, numbers = (all(isinstance(one, kind) for one in names) for kind in (str, int))
-        how = "sorted(names, key=names.get)" if texts else "[names[number] for number in sorted(names)]"
-        raise DataError(f"{expected}, got a {type(names).__name__}.{f' Use {how}.' if texts or numbers else ''}")
+        how = (
+            "sorted(names, key=names.get)"
+            if texts
+            else "[names[number] for number in sorted(names)]"
+        )
+        raise DataError(
+            f"{expected}, got a {type(names).__name__}.{f' Use {how}.' if texts or numbers else ''}"
+        )
     if isinstance(names, Set):
-        raise DataError(f"{expected}, got a {type(names).__name__}, which has no order. Use sorted(names).")
-    listed = list(names.tolist() if hasattr(names, "tolist") else names) if isinstance(names, Iterable) else []
+        raise DataError(
+            f"{expected}, got a {type(names).__name__}, which has no order. Use sorted(names)."
+        )
+    listed = (
+        list(names.tolist() if hasattr(names, "tolist") else names)
+        if isinstance(names, Iterable)
+        else []
+    )
     if isinstance(names, str) or not listed or not all(isinstance(name, str) for name in listed):
         raise DataError(f"{expected}, got {reprlib.repr(names)}.")
     if len(set(listed)) < len(listed):
@@ -225,13 +296,18 @@ def _check_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(listed)
 
 
-def _number_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets, tuple[str, ...]]:
+def _number_classes(
+    y: np.ndarray, given: tuple[str, ...] | None
+) -> tuple[Targets, tuple[str, ...]]:
     present = [int(number) for number in np.unique(y)]
     if given is None and present != list(range(len(present))):
-        named = f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
+        named = (
+            f", or pass names for all numbers from 0 to {max(present)}" if min(present) >= 0 else ""
+        )
         raise DataError(
-            f"y has the classes {name_some([str(number) for number in present])}, but classes must be 0, 1, 2 … "
-            f"without gaps. Renumber them with _, y = np.unique(y, return_inverse=True){named}."
+            f"y has the classes {name_some([str(number) for number in present])}, but classes must"
+            " be 0, 1, 2 … without gaps. Renumber them with _, y = np.unique(y,"
+            f" return_inverse=True){named}."
         )
     targets, classes = y.astype(np.int64), given or tuple(map(str, present))
     SINGLE_LABEL.check(targets, classes)
@@ -242,7 +318,10 @@ def _name_classes(y: np.ndarray, given: tuple[str, ...] | None) -> tuple[Targets
     texts: list[str] = y.tolist()
     classes = given or tuple(sorted(set(texts)))
     if unknown := sorted(set(texts) - set(classes)):
-        raise DataError(f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to names.")
+        raise DataError(
+            f"y has {name_some(unknown)}, not listed in names: {', '.join(classes)}. Add them to"
+            " names."
+        )
     places = {name: place for place, name in enumerate(classes)}
     return np.array([places[text] for text in texts], np.int64), classes
 

@@ -1,4 +1,4 @@
-"""Build a data set from the listing of a source: targets, splits, and one array of pixels in a file."""
+"""Build a data set from a source's listing: targets, splits, and all pixels in one file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ from lamina.data.images import Dataset, Problem, Progress
 from lamina.data.labels import leave_out_unlabeled, read_targets
 from lamina.data.preparation import Preparation
 from lamina.data.sources.listing import Listing
-from lamina.data.splits import OWN_RULE, SPLITS, Split, draw_splits, order_by_split, unite_duplicates
+from lamina.data.splits import (
+    OWN_RULE,
+    SPLITS,
+    Split,
+    draw_splits,
+    order_by_split,
+    unite_duplicates,
+)
 from lamina.data.workers import Decoded, decode_images, keep_rows, store_pixels
 from lamina.targets import Targets, kind_of
 
 ENCODING = ("utf-8", "surrogateescape")
-Check: TypeAlias = Callable[[Sequence[str]], list[str]]  # raises DataError if it rejects some of these classes
+# raises DataError if it rejects some of these classes
+Check: TypeAlias = Callable[[Sequence[str]], list[str]]
 
 
 def build_dataset(
@@ -40,10 +48,19 @@ def build_dataset(
     names = [image.name for image in listing.images]
     targets, target_names, reason = read_targets(listing, preparation)
     groups = _find_groups(listing, names, targets, target_names, preparation)
-    drawn, rule = draw_splits(names, kind_of(targets).strata(targets), listing.splits, preparation, groups)
-    targets, are_kept, effect = correct(corrections, names, targets, target_names)  # does not change the splits
+    drawn, rule = draw_splits(
+        names, kind_of(targets).strata(targets), listing.splits, preparation, groups
+    )
+    # does not change the splits
+    targets, are_kept, effect = correct(corrections, names, targets, target_names)
     if check is not None:
-        check([one for one, count in kind_of(targets).count(targets[are_kept], target_names).items() if count])
+        check(
+            [
+                one
+                for one, count in kind_of(targets).count(targets[are_kept], target_names).items()
+                if count
+            ]
+        )
     order, found, size_px = _store(listing, drawn, preparation, folder, progress)
     problems = [Problem(names[order[one.row]], one.reason) for one in found if one.reason]
     kept = [one for one in found if not one.reason]
@@ -64,15 +81,24 @@ def build_dataset(
     sizes_px = np.array([(one.height, one.width) for one in kept], np.int32).reshape(-1, 2)
     sizes, resize = [splits.count(split) for split in SPLITS], preparation.resize
     train, val, test = split_images(
-        map_pixels(folder / "pixels.npy"), targets, target_names, tuple(names), sizes_px, sizes, groups
+        map_pixels(folder / "pixels.npy"),
+        targets,
+        target_names,
+        tuple(names),
+        sizes_px,
+        sizes,
+        groups,
     )
-    head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"  # without resizing: crop
+    # without resizing: crop
+    head = f"{size_px} {resize if size_px else 'crop'} {targets.dtype} {target_names}"
     digests = [one.pixel_digest for one in kept]
     whole = (listing.pixels and listing.pixels.content) or ""
     contents = ["" if whole else one.content for one in kept]
     return Dataset(
         name=name,
-        fingerprint=_digest(head, zip(splits, names, contents, targets, strict=True), [whole, *groups]),
+        fingerprint=_digest(
+            head, zip(splits, names, contents, targets, strict=True), [whole, *groups]
+        ),
         train=train,
         val=val,
         test=test,
@@ -82,26 +108,42 @@ def build_dataset(
         split_rule=rule,
         target_reason=reason,
         leaks=list_leaks(splits, names, digests),
-        conflicts=sum(len(np.unique(targets[[*group]], axis=0)) > 1 for group in group_duplicates(digests)),
+        conflicts=sum(
+            len(np.unique(targets[[*group]], axis=0)) > 1 for group in group_duplicates(digests)
+        ),
         conversions=tuple(listing.conversions),
         corrections=effect,
     )
 
 
 def _store(
-    listing: Listing, drawn: Sequence[Split], preparation: Preparation, folder: Path, progress: Progress
+    listing: Listing,
+    drawn: Sequence[Split],
+    preparation: Preparation,
+    folder: Path,
+    progress: Progress,
 ) -> tuple[list[int], list[Decoded], int | None]:
-    """Store the pixels; returns the place of each stored image in the listing, how it was decoded, and the size."""
+    """Store the pixels; return the stored images' places in the listing, results, and size."""
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is not None:
-        return list(range(len(drawn))), store_pixels(listing.pixels, folder, size_px, resize), size_px
+        return (
+            list(range(len(drawn))),
+            store_pixels(listing.pixels, folder, size_px, resize),
+            size_px,
+        )
     order = order_by_split(drawn)
-    found, size_px = decode_images([listing.images[place] for place in order], folder, size_px, resize, progress)
+    found, size_px = decode_images(
+        [listing.images[place] for place in order], folder, size_px, resize, progress
+    )
     return order, found, size_px
 
 
 def _find_groups(
-    listing: Listing, names: Sequence[str], targets: Targets, target_names: Sequence[str], preparation: Preparation
+    listing: Listing,
+    names: Sequence[str],
+    targets: Targets,
+    target_names: Sequence[str],
+    preparation: Preparation,
 ) -> tuple[str, ...]:
     rule = preparation.group_from
     groups = tuple(map(str, listing.groups) if rule is None else find_groups(names, rule))
@@ -110,8 +152,10 @@ def _find_groups(
     return groups
 
 
-def _digest(head: str, images: Iterable[tuple[str, str, str, np.ndarray]], tail: Sequence[str]) -> str:
-    """The fingerprint covers what training sees, not how it was requested, so that it outlives new options."""
+def _digest(
+    head: str, images: Iterable[tuple[str, str, str, np.ndarray]], tail: Sequence[str]
+) -> str:
+    """A digest of what training sees, not of the options, so that new options do not change it."""
     digest = hashlib.blake2b(head.encode(*ENCODING), digest_size=16)
     for split, name, content, target in images:
         digest.update(f"\n{split}\0{name}\0{content}\0".encode(*ENCODING))

@@ -5,13 +5,14 @@
                      sizes.npy     int32 (N, 2), stored height and width of each image
                      dataset.json  the other fields of the data set, and the state of its source
                      source.txt    the name or path of the data set
-                     digest.json   a digest of these files and of samples of the pixels; its time is the last use
+                     digest.json   a digest of these files and of samples of the pixels;
+                                   its time is the last use
 <cache>/.<name>-<key>/             under construction, being removed, or left by a killed process
 <cache>/locks/<name>-<key>         held during construction and removal
 <cache>/locks/limit                held while a process removes what exceeds the limit
 
-Each mapping of ``pixels.npy`` holds a shared lock on the file, which ends with the array or its process; a copy with
-such a lock is not removed.
+Each mapping of ``pixels.npy`` holds a shared lock on the file, which ends with the array or its
+process; a copy with such a lock is not removed.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ if sys.platform != "win32":  # which does not rename a folder with a mapped file
 FORMAT = 11
 WAIT_SECONDS = 2.0
 BLOCKS_CHECKED, BLOCK_BYTES = 64, 1 << 14
-MAP_NORESERVE = 0x4000  # on Linux, for all processors that torch supports; Python defines it from 3.13 on
+# on Linux, for all processors that torch supports; Python defines it from 3.13 on
+MAP_NORESERVE = 0x4000
 KEY_LETTERS, UNFINISHED = 32, "unfinished"
 # Fields that load_data sets itself, or that are stored as arrays.
 NOT_STORED = (*SPLITS, "source", "preparation")
@@ -59,8 +61,12 @@ ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  #
 
 
 def cache_folder() -> Path:
-    """The folder of decoded data: the environment variable ``LAMINA_CACHE``, or the user's cache folder."""
-    return Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina")).expanduser().absolute()
+    """The folder of decoded data: ``LAMINA_CACHE`` if it is set, or the user's cache folder."""
+    return (
+        Path(os.environ.get("LAMINA_CACHE") or platformdirs.user_cache_dir("lamina"))
+        .expanduser()
+        .absolute()
+    )
 
 
 def digest_of(*parts: object) -> str:
@@ -69,14 +75,16 @@ def digest_of(*parts: object) -> str:
 
 
 def find_cached(name: str, key: str, state: str) -> Dataset | None:
-    """The data set in the cache for this state of its source; ``None`` if it is missing or damaged."""
+    """The cached data set for this state of its source; ``None`` if it is missing or damaged."""
     with suppress(DataError, FileNotFoundError):  # another process may be removing it
         return _read(_folder_of(name, key), state)
     return None
 
 
-def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset], source: str) -> Dataset:
-    """Load the data set from the cache if it was built from this state of ``source``; otherwise build it.
+def load_cached(
+    name: str, key: str, state: str, build: Callable[[Path], Dataset], source: str
+) -> Dataset:
+    """Load the data set from the cache, or build it if the cache lacks this state of ``source``.
 
     Building removes other copies, with a warning, if the cache would exceed its limit.
     """
@@ -101,8 +109,8 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
             built = _read(folder, state)  # under the lock, before another process may remove it
     except OSError as error:
         raise DataError(
-            f"Cannot write to the cache {root}: {error.strerror or error}. "
-            "Free some space there, for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
+            f"Cannot write to the cache {root}: {error.strerror or error}. Free some space there,"
+            " for example with lamina data --cache-clear, or set LAMINA_CACHE to another folder."
         ) from error
     assert built is not None  # noqa: S101
     return built
@@ -110,20 +118,21 @@ def load_cached(name: str, key: str, state: str, build: Callable[[Path], Dataset
 
 @dataclass(frozen=True)
 class CachedCopy:
-    """A decoded copy of a data set; one data set has several for several sizes or other preparations."""
+    """A decoded copy of a data set, which may have several for different preparations."""
 
     folder: Path
     source: str  # the name or path of the data set
     shape: tuple[int, ...]  # (N, H, W, C); empty if damaged
     size_bytes: int
     last_used: str
-    state: str  # "unfinished" while a process builds it, after that process was killed, or if a file is missing
+    # "unfinished" while a process builds it, after that process was killed, or if a file is missing
+    state: str
 
     def __str__(self) -> str:
         return f"{self.source} ({format_size(self.size_bytes)}, last used {self.last_used})"
 
     def remove(self) -> bool:
-        """Remove the copy; ``False`` if a process uses or prepares it, or if this user may not or on a full disk."""
+        """Remove the copy; ``False`` if it is in use, this user may not, or the disk is full."""
         root, name = self.folder.parent, self.folder.name.removeprefix(".")
         beside = root / f".{name}"
         with suppress(Timeout, OSError), FileLock(root / "locks" / name, timeout=0):
@@ -142,10 +151,15 @@ def list_cached() -> list[CachedCopy]:
     if cache_folder().is_file():
         raise DataError(f"The cache {cache_folder()} is a file. Set LAMINA_CACHE to a folder.")
     for folder in cache_folder().glob(f"*-{'[0-9a-f]' * KEY_LETTERS}/"):
-        pixels_file, digest_file, shape = folder / "pixels.npy", folder / "digest.json", tuple[int, ...]()
+        pixels_file, digest_file, shape = (
+            folder / "pixels.npy",
+            folder / "digest.json",
+            tuple[int, ...](),
+        )
         is_whole = not folder.name.startswith(".") and digest_file.exists() and pixels_file.exists()
         with suppress(FileNotFoundError):  # another process may be removing it
-            with suppress(Exception), pixels_file.open("rb") as file:  # numpy raises many kinds for a damaged header
+            # numpy raises many kinds for a damaged header
+            with suppress(Exception), pixels_file.open("rb") as file:
                 shape = read_shape(file)
             source_file = folder / "source.txt"
             source = source_file.read_text(**ENCODING) if source_file.exists() else folder.name
@@ -162,10 +176,12 @@ def format_size(size_bytes: int) -> str:
 
 
 def find_limit_bytes(held_bytes: int) -> int:
-    """``LAMINA_CACHE_GB``, by default half of the space that the disk would have without the cache."""
+    """``LAMINA_CACHE_GB``; by default half of the space that the disk has without the cache."""
     given = os.environ.get("LAMINA_CACHE_GB")
     if not given:
-        root = next(folder for folder in (cache_folder(), *cache_folder().parents) if folder.is_dir())
+        root = next(
+            folder for folder in (cache_folder(), *cache_folder().parents) if folder.is_dir()
+        )
         return (shutil.disk_usage(root).free + held_bytes) // 2
     if not re.fullmatch(r"\d+(\.\d+)?", given, re.ASCII):
         expected = "it must be a number of gigabytes, such as 50. Correct or unset it."
@@ -174,9 +190,10 @@ def find_limit_bytes(held_bytes: int) -> int:
 
 
 def keep_within_limit(own: Path, own_bytes: int) -> None:
-    """Remove the least recently used copies until a copy under construction fits, with a warning that names them."""
+    """Remove the least recently used copies, with a warning, until the new copy fits."""
     removed, message = list[str](), ""
-    with suppress(OSError), FileLock(own.parent / "locks" / "limit"):  # two processes at once would remove too much
+    # two processes at once would remove too much
+    with suppress(OSError), FileLock(own.parent / "locks" / "limit"):
         copies = [copy for copy in list_cached() if copy.folder != own]
         held_bytes = sum(copy.size_bytes for copy in copies)
         free_bytes = shutil.disk_usage(own.parent).free
@@ -187,18 +204,28 @@ def keep_within_limit(own: Path, own_bytes: int) -> None:
                 removed.append(str(copy))
         # Without room on the disk, decoding fails with an error of its own.
         if held_bytes + own_bytes > limit_bytes and own_bytes <= shutil.disk_usage(own.parent).free:
-            why = "processes use the other copies" if own_bytes <= limit_bytes else "the new copy alone is larger"
+            why = (
+                "processes use the other copies"
+                if own_bytes <= limit_bytes
+                else "the new copy alone is larger"
+            )
             message = f"The cache exceeds its limit of {format_size(limit_bytes)}, because {why}."
     if removed:
         message += f" Removed the least recently used copies from the cache: {name_some(removed)}."
     if message:
-        warnings.warn(f"{message.strip()} Set another limit with LAMINA_CACHE_GB.", LaminaWarning, stacklevel=2)
+        warnings.warn(
+            f"{message.strip()} Set another limit with LAMINA_CACHE_GB.",
+            LaminaWarning,
+            stacklevel=2,
+        )
 
 
 def _is_mapped(pixels_file: Path) -> bool:
     """Whether a process has mapped the images."""
     if sys.platform != "win32" and pixels_file.exists():
-        with pixels_file.open("rb+" if os.access(pixels_file, os.W_OK) else "rb") as file:  # NFS needs a writable file
+        with pixels_file.open(
+            "rb+" if os.access(pixels_file, os.W_OK) else "rb"
+        ) as file:  # NFS needs a writable file
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:  # locked, or a disk without locks
@@ -218,7 +245,9 @@ def lock_or_wait(path: Path, what: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=WAIT_SECONDS)
     except Timeout:
-        warnings.warn(f"Waiting for another process to prepare {what}.", LaminaWarning, stacklevel=4)
+        warnings.warn(
+            f"Waiting for another process to prepare {what}.", LaminaWarning, stacklevel=4
+        )
         lock.acquire()
     try:
         yield
@@ -240,10 +269,15 @@ def map_pixels(path: Path) -> UInt8[np.ndarray, "n h w c"]:
             return np.empty(shape, np.uint8)
         if sys.platform != "win32":
             with suppress(OSError):  # a disk without locks
-                fcntl.flock(file, fcntl.LOCK_SH)  # the map keeps the file open, and with it the lock
-        if sys.platform == "linux":  # which reserves memory for a copy of all pages, and fails if there is too little
+                # the map keeps the file open, and with it the lock
+                fcntl.flock(file, fcntl.LOCK_SH)
+        # which reserves memory for a copy of all pages, and fails if there is too little
+        if sys.platform == "linux":
             pages = mmap.mmap(
-                file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+                file.fileno(),
+                0,
+                flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
             )
         else:
             pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -262,14 +296,22 @@ def split_images(
     """Split arrays that hold ``train`` (may be empty), ``val`` and ``test`` one after another."""
     starts = list(accumulate(counts, initial=0))
     train, val, test = (
-        Images(pixels[rows], targets[rows], target_names, names[rows], split, sizes_px[rows], groups[rows])
+        Images(
+            pixels[rows],
+            targets[rows],
+            target_names,
+            names[rows],
+            split,
+            sizes_px[rows],
+            groups[rows],
+        )
         for split, rows in zip(SPLITS, map(slice, starts, starts[1:]), strict=True)
     )
     return train, val if len(val) else None, test if len(test) else None
 
 
 def _read(folder: Path, state: str) -> Dataset | None:
-    """Load a cached data set; ``None`` if it is absent or its state or format differs, ``DataError`` if damaged."""
+    """Load a cached data set; ``None`` if it is absent or outdated, ``DataError`` if damaged."""
     try:
         if not (folder / "digest.json").is_file():
             return None
@@ -302,7 +344,8 @@ def _read(folder: Path, state: str) -> Dataset | None:
 def _build(folder: Path, state: str, build: Callable[[Path], Dataset], source: str) -> None:
     beside = folder.with_name(f".{folder.name}")
     beside.mkdir()
-    shutil.rmtree(folder, ignore_errors=True)  # of another state of the source: the disk may not hold both
+    # of another state of the source: the disk may not hold both
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         (beside / "source.txt").write_text(source, **ENCODING)
         _write(beside, build(beside), state)
@@ -325,7 +368,11 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
         "names": [name for images in splits for name in images.names],
         "groups": [group for images in splits for group in images.groups],
     }
-    stored |= {one.name: getattr(dataset, one.name) for one in fields(Dataset) if one.name not in NOT_STORED}
+    stored |= {
+        one.name: getattr(dataset, one.name)
+        for one in fields(Dataset)
+        if one.name not in NOT_STORED
+    }
     (folder / "dataset.json").write_text(json.dumps(stored, default=asdict), "utf-8")
     (folder / "digest.json").write_text(json.dumps(_digest_some(folder)), "utf-8")
     for file in folder.iterdir():
@@ -334,14 +381,16 @@ def _write(folder: Path, dataset: Dataset, state: str) -> None:
 
 
 def _digest_some(folder: Path) -> str:
-    """A digest of the small files and of samples of the pixels, which detects blocks that were never written."""
+    """Digest the small files and samples of the pixels, to detect blocks that are not written."""
     digest = hashlib.blake2b(digest_size=16)
     for name in ("dataset.json", "targets.npy", "sizes.npy"):
         digest.update((folder / name).read_bytes())
     with (folder / "pixels.npy").open("rb") as file:
         size_bytes = file.seek(0, os.SEEK_END)
         digest.update(str(size_bytes).encode())
-        for place in np.linspace(0, max(0, size_bytes - BLOCK_BYTES), num=BLOCKS_CHECKED, dtype=np.int64):
+        for place in np.linspace(
+            0, max(0, size_bytes - BLOCK_BYTES), num=BLOCKS_CHECKED, dtype=np.int64
+        ):
             file.seek(place)
             digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Corrected labels and excluded images: the files of ``Preparation.labels_from`` and ``Preparation.exclude``."""
+"""Corrected labels and excluded images (``Preparation.labels_from`` and ``exclude``)."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from lamina.text import guard, unguard
 COLUMNS = ("image", "split", "given", "likely", "score", "reason", "correct")
 """The columns of a table of label issues, of which lamina reads ``image`` and ``correct``."""
 EXCLUDE = "exclude"
-ADVICE = f"Write the correct label of an image into the column correct, or {EXCLUDE}; empty cells change nothing."
+ADVICE = (
+    f"Write the correct label of an image into the column correct, or {EXCLUDE}; empty cells change"
+    " nothing."
+)
 Place: TypeAlias = tuple[int, int]  # column and value of a label
 Table: TypeAlias = tuple[str, Sequence[tuple[str, str | None]]]
-"""A file: its name in messages, and its entries: images, each with a label, or ``None`` to exclude it."""
+"""A file: its name in messages, and its entries: images, each with a label, or ``None`` to exclude
+it."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What corrections changed: labels and images; the entries that change nothing; and the images not found."""
+    """What corrections changed, the entries without effect, and the images not found."""
 
     corrected: int = 0
     excluded: int = 0
@@ -38,9 +42,10 @@ class Effect:
 
     def __str__(self) -> str:
         return (
-            f"{plural(self.corrected, 'label', 'labels')} corrected, {plural(self.excluded, 'image', 'images')} "
-            f"excluded, {plural(self.unchanged, 'entry', 'entries')} without a change, {len(self.not_found):,} not "
-            "found"
+            f"{plural(self.corrected, 'label', 'labels')} corrected,"
+            f" {plural(self.excluded, 'image', 'images')} excluded,"
+            f" {plural(self.unchanged, 'entry', 'entries')} without a change,"
+            f" {len(self.not_found):,} not found"
         )
 
 
@@ -67,8 +72,8 @@ def correct(
         missing = describe_unknown([image for image in wanted if image not in rows_of], rows_of)
         if len(missing) == len(wanted):
             raise DataError(
-                f"{file} names no image of the data set; the first of {len(missing):,} is {missing[0]}. Use names as "
-                f"lamina data prints them, such as {names[0]}."
+                f"{file} names no image of the data set; the first of {len(missing):,} is"
+                f" {missing[0]}. Use names as lamina data prints them, such as {names[0]}."
             )
         not_found += missing
         for image in wanted.keys() & rows_of.keys():
@@ -78,25 +83,39 @@ def correct(
                 unchanged += bool((flat[rows_, column] == value).all())
                 flat[rows_, column] = value
     if not are_kept.any():
-        raise DataError(f"All {len(names):,} images are excluded. Leave some of them out of the list.")
+        raise DataError(
+            f"All {len(names):,} images are excluded. Leave some of them out of the list."
+        )
     changed = (corrected != targets).reshape(len(names), -1)[are_kept]
-    return corrected, are_kept, Effect(int(changed.sum()), int((~are_kept).sum()), unchanged, not_found)
+    return (
+        corrected,
+        are_kept,
+        Effect(int(changed.sum()), int((~are_kept).sum()), unchanged, not_found),
+    )
 
 
 def contain_files(preparation: Preparation) -> tuple[list[Table], Preparation]:
-    """The corrections of a preparation, and the preparation with what its files say in place of their names.
+    """The corrections, and the preparation with the contents of its files in place of names.
 
-    So a run does not depend on the files, and columns and rows that change nothing make no other data set.
+    So a run does not depend on the files, and columns and rows that change nothing make no other
+    data set.
     """
     tables, rule = read_corrections(preparation), preparation.group_from
-    excluded = None if preparation.exclude is None else format_rows([(image,) for image, _ in tables[-1][1]])
+    excluded = (
+        None
+        if preparation.exclude is None
+        else format_rows([(image,) for image, _ in tables[-1][1]])
+    )
     contained = replace(
         preparation,
         labels_from=tuple(
-            format_rows([("image", "correct"), *rows]) for _, rows in tables[: len(preparation.labels_from)]
+            format_rows([("image", "correct"), *rows])
+            for _, rows in tables[: len(preparation.labels_from)]
         ),
         exclude=excluded,
-        group_from=read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule,
+        group_from=(
+            read_text(rule, "group_from") if rule and rule.lower().endswith(".csv") else rule
+        ),
     )
     return tables, contained
 
@@ -115,9 +134,16 @@ def read_corrections(preparation: Preparation) -> list[Table]:
     tables = [_read_table(file) for file in preparation.labels_from]
     if preparation.exclude is None:
         return tables
-    # Names may contain commas, so this is no CSV file, but a spreadsheet puts such names into quotation marks.
-    lines = [line.removesuffix("\r") for line in read_text(preparation.exclude, "exclude").split("\n")]
-    names = [unguard(line[1:-1].replace('""', '"') if line[0] == line[-1] == '"' else line) for line in lines if line]
+    # Names may contain commas, so this is no CSV file, but a spreadsheet puts such names into
+    # quotation marks.
+    lines = [
+        line.removesuffix("\r") for line in read_text(preparation.exclude, "exclude").split("\n")
+    ]
+    names = [
+        unguard(line[1:-1].replace('""', '"') if line[0] == line[-1] == '"' else line)
+        for line in lines
+        if line
+    ]
     images = names[1:] if names and names[0].lower() == "image" else names
     file = name_file(preparation.exclude, "exclude")
     if not images:
@@ -127,9 +153,15 @@ def read_corrections(preparation: Preparation) -> list[Table]:
 
 def _read_table(path: str) -> Table:
     file = name_file(path, "labels_from")
-    rows = [(image, label) for image, label in read_pairs(path, "labels_from", "correct", ADVICE) if label]
+    rows = [
+        (image, label)
+        for image, label in read_pairs(path, "labels_from", "correct", ADVICE)
+        if label
+    ]
     if not rows:
-        raise DataError(f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}")
+        raise DataError(
+            f"{file} has no entry in the column correct, so it changes nothing. {ADVICE}"
+        )
     return file, rows
 
 
@@ -141,23 +173,29 @@ def _find_wanted(
     for image, label in rows:
         if label is not None and label.lower() == EXCLUDE and label in labels:
             raise DataError(
-                f"{file} has {label} for {image}, which is a class and the word to leave out an image. Leave out "
-                "images with --exclude FILE, or rename the class."
+                f"{file} has {label} for {image}, which is a class and the word to leave out an"
+                " image. Leave out images with --exclude FILE, or rename the class."
             )
         if label is None or label.lower() == EXCLUDE:
             found[image][EXCLUDE] = None
         elif label in labels:
             found[image][label] = labels[label]
         else:
-            known = suggest(label, labels) if labels else "The targets are numbers, which lamina cannot correct."
+            known = (
+                suggest(label, labels)
+                if labels
+                else "The targets are numbers, which lamina cannot correct."
+            )
             raise DataError(
-                f"{file} has the label {label!r} for {image}, which is not in the data set. {known} To leave out an "
-                f"image, write {EXCLUDE}."
+                f"{file} has the label {label!r} for {image}, which is not in the data set. {known}"
+                f" To leave out an image, write {EXCLUDE}."
             )
     for image, places in found.items():
         columns = {place[0] for place in places.values() if place is not None}
         if 1 < len(places) > len(columns):
-            raise DataError(f"{file} has {' and '.join(places)} for {image}. Keep one of these rows.")
+            raise DataError(
+                f"{file} has {' and '.join(places)} for {image}. Keep one of these rows."
+            )
     return found
 
 

@@ -16,7 +16,15 @@ import numpy as np
 from jaxtyping import Real, UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from lamina.data.formats import FORMATS, HEAD_BYTES, HEIF, RAW, RAW_SUFFIXES, explain_unread, is_heif
+from lamina.data.formats import (
+    FORMATS,
+    HEAD_BYTES,
+    HEIF,
+    RAW,
+    RAW_SUFFIXES,
+    explain_unread,
+    is_heif,
+)
 from lamina.data.preparation import Resize
 from lamina.data.resizing import enough_pixels, resize_image
 
@@ -40,7 +48,7 @@ SIDEWAYS = {TURNS[orientation] for orientation in (5, 6, 7, 8)}
 
 
 class EncodedImage(NamedTuple):
-    """An encoded image: a file, a member of a zip or, with an offset, a span of a file; size 0 if unknown."""
+    """An encoded image: a file, a zip member, or a file's span at an offset; size 0 if unknown."""
 
     name: str
     file: str = ""
@@ -54,16 +62,22 @@ class BadImageError(Exception):
 
 
 def decode_image(
-    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    mode: Literal["L", "RGB"] = "RGB",
+    resize: Resize = "crop",
 ) -> UInt8[np.ndarray, "h w c"]:
     """Decode an image, as :func:`decode_and_measure` does, and return only the pixels."""
     return decode_and_measure(data, size, mode, resize)[0]
 
 
 def decode_and_measure(
-    data: bytes, size: tuple[int, int] | None = None, mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    mode: Literal["L", "RGB"] = "RGB",
+    resize: Resize = "crop",
 ) -> tuple[UInt8[np.ndarray, "h w c"], tuple[int, int]]:
-    """Decode an image, turn it upright and resize it; return the pixels and the stored height and width."""
+    """Decode, turn upright and resize an image; return its pixels and stored height and width."""
     if not data:
         raise BadImageError("empty")
     head = data[:HEAD_BYTES]
@@ -84,9 +98,12 @@ def decode_and_measure(
 
 
 def convert_image(
-    image: Image.Image, size: tuple[int, int], mode: Literal["L", "RGB"] = "RGB", resize: Resize = "crop"
+    image: Image.Image,
+    size: tuple[int, int],
+    mode: Literal["L", "RGB"] = "RGB",
+    resize: Resize = "crop",
 ) -> UInt8[np.ndarray, "h w c"]:
-    """Convert a Pillow image to pixels as :func:`decode_image` does, without changing the Pillow image."""
+    """Convert a copy of a Pillow image to pixels, as :func:`decode_image` does."""
     with _named_errors():
         return _fit(_load_upright(image.copy(), size, resize)[0], size, mode, resize)
 
@@ -94,7 +111,7 @@ def convert_image(
 def fit_pixels(
     pixels: UInt8[np.ndarray, "n h w c"], size_px: int, resize: Resize = "crop"
 ) -> UInt8[np.ndarray, "n s s c"]:
-    """Resize gray or RGB pixels to squares of ``size_px`` as :func:`decode_image` resizes images."""
+    """Resize gray or RGB pixels to squares of ``size_px``, as :func:`decode_image` does."""
     size = (size_px, size_px)
     if pixels.shape[1:3] == size:
         return pixels
@@ -118,12 +135,15 @@ class ImageReader(contextlib.ExitStack):
         try:
             archive = self._opened.get(image.file)
             if archive is None:
-                archive = zipfile.ZipFile(image.file) if image.member else Path(image.file).open("rb")  # noqa: SIM115
+                archive = (
+                    zipfile.ZipFile(image.file) if image.member else Path(image.file).open("rb")  # noqa: SIM115
+                )
                 self._opened[image.file] = archive
                 self.callback(archive.close)
             if isinstance(archive, zipfile.ZipFile):
                 with archive.open(image.member) as member:
-                    return member.read(image.size_bytes)  # a limit, because the directory may understate the size
+                    # a limit, because the directory may understate the size
+                    return member.read(image.size_bytes)
             archive.seek(image.offset_bytes or 0)
             data = archive.read(image.size_bytes)
             if len(data) < image.size_bytes:
@@ -153,7 +173,7 @@ def read_file(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _named_errors() -> Iterator[None]:
-    """Turn Pillow's errors, except for unknown formats, into ``BadImageError``, and ignore its warnings."""
+    """Turn Pillow's errors, except unknown formats, into ``BadImageError``; ignore its warnings."""
     try:
         with _ignored_warnings():
             yield
@@ -173,7 +193,7 @@ _ignoring_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _ignored_warnings() -> Iterator[None]:
-    """``warnings.catch_warnings(action="ignore")`` for threads, which would otherwise undo each other's filter."""
+    """Ignore warnings in threads, which would undo each other's ``warnings.catch_warnings``."""
     global _ignoring_threads
     with _ignoring_lock:
         if not _ignoring_threads:
@@ -203,7 +223,8 @@ def _load_upright(
 ) -> tuple[Image.Image, tuple[int, int]]:
     """Load the image upright, no larger than needed; return it with its stored height and width."""
     is_jpeg = image.format in ("JPEG", "MPO")  # some cameras write MPO, a JPEG followed by others
-    if not is_jpeg:  # the EXIF of a PNG may follow its pixels, and Pillow rotates a TIFF when it loads it
+    # the EXIF of a PNG may follow its pixels, and Pillow rotates a TIFF when it loads it
+    if not is_jpeg:
         image.load()
     turn = TURNS.get(_read_orientation(image))
     width, height = image.size[::-1] if turn in SIDEWAYS else image.size
@@ -235,8 +256,10 @@ def _convert(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
 
 
 def _check_values(values: Real[np.ndarray, "h w"], white: int) -> Real[np.ndarray, "h w"]:
-    """Check that values are from 0 (black) to ``white``; the range is never guessed, as images must share it."""
+    """Check that values are from 0 (black) to ``white``, a range that all images must share."""
     low, high = values.min(), values.max()
     if not 0 <= low <= high <= white:  # false for NaN, too
-        raise BadImageError(f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)")
+        raise BadImageError(
+            f"values from {low:g} to {high:g}, expected 0 (black) to {white} (white)"
+        )
     return values

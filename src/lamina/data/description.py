@@ -18,7 +18,11 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
     groups = [group for images in dataset.splits.values() for group in images.groups]
     lines += [f"groups: {describe_groups(groups)}"] if groups else []
     others = [problem.path for problem in dataset.problems if problem.reason == OTHER_FILE]
-    lines += [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"] if others else []
+    lines += (
+        [f"not used: {plural(len(others), 'file', 'files')}: {name_some(others, EXAMPLES)}"]
+        if others
+        else []
+    )
     empty = [problem.path for problem in dataset.problems if problem.reason == EMPTY_FOLDER]
     lines += [f"folders without images: {name_some(empty, EXAMPLES)}"] if empty else []
     return lines
@@ -26,12 +30,17 @@ def describe_data(dataset: Dataset, reason: str = "") -> list[str]:
 
 def describe_reading(dataset: Dataset) -> list[str]:
     """Describe how lamina read the targets and sized the images of your own data; one line each."""
-    lines = [f"targets: {dataset.target_reason}"] if dataset.source and dataset.source not in NAMES else []
+    lines = (
+        [f"targets: {dataset.target_reason}"]
+        if dataset.source and dataset.source not in NAMES
+        else []
+    )
     is_corrected = dataset.preparation.labels_from or dataset.preparation.exclude
     lines += [f"corrections: {dataset.corrections}"] if is_corrected else []
     if dataset.preparation.size_px is None and dataset.size_px is not None:
         lines.append(
-            f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because the images differ "
-            "in size or exceed 256 px (change with --size, in Python Preparation(size_px=…))"
+            f"size: resized to {dataset.size_px}×{dataset.size_px} px by {dataset.resize}, because"
+            " the images differ in size or exceed 256 px (change with --size, in Python"
+            " Preparation(size_px=…))"
         )
     return lines

@@ -12,15 +12,16 @@ from lamina.data.images import Images
 from lamina.data.resizing import resize_image
 
 SAMPLED = 50
-# The difference, as a fraction of the contrast (standard deviation), from which on detail counts as lost. Measured on
-# CIFAR-10 and the shapes, enlarged from 32 px by three filters, with and without JPEG: a quarter of the images lose at
-# least 0.05 to 0.13 at 32 px, and at least 0.21 to 0.37 at 16 px. Thin lines and faint textures lose 0.5 to 0.9.
+# The difference, as a fraction of the contrast (standard deviation), from which on detail counts as
+# lost. Measured on CIFAR-10 and the shapes, enlarged from 32 px by three filters, with and without
+# JPEG: a quarter of the images lose at least 0.05 to 0.13 at 32 px, and at least 0.21 to 0.37 at 16
+# px. Thin lines and faint textures lose 0.5 to 0.9.
 LOST_FRACTION = 0.16
 LEAST_CONTRAST_LEVELS = 8.0  # of 255; in flatter images, JPEG artifacts would count as detail
 
 
 def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
-    """The smallest of ``sides_px`` (ascending) at which 75 % of the images keep their detail; ``None`` if none."""
+    """The smallest of ``sides_px`` (ascending) at which 75 % of images keep detail; or ``None``."""
     channels, side, _ = images.shape
     if channels not in (1, 3):
         return None
@@ -31,7 +32,10 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
     for smaller in sides_px:
         if smaller >= side:
             return None
-        again = [resize_image(resize_image(one, (smaller, smaller), "crop"), (side, side), "crop") for one in sample]
+        again = [
+            resize_image(resize_image(one, (smaller, smaller), "crop"), (side, side), "crop")
+            for one in sample
+        ]
         lost = [
             _measure_loss(np.asarray(one, float), np.asarray(two, float))
             for one, two in zip(sample, again, strict=True)
@@ -42,5 +46,6 @@ def find_detail_px(images: Images, sides_px: Sequence[int]) -> int | None:
 
 
 def _measure_loss(image: Float[np.ndarray, ...], again: Float[np.ndarray, ...]) -> float:
-    contrast = np.sqrt(image.var(axis=(0, 1)).mean())  # per channel: a uniformly colored image has no contrast
+    # per channel: a uniformly colored image has no contrast
+    contrast = np.sqrt(image.var(axis=(0, 1)).mean())
     return float(np.sqrt(np.mean(np.square(image - again))) / max(LEAST_CONTRAST_LEVELS, contrast))

@@ -33,7 +33,7 @@ def group_duplicates(digests: Sequence[str]) -> list[tuple[int, ...]]:
 
 @dataclass(frozen=True)
 class Leak:
-    """An image that an earlier split contains too, with identical pixels, which inflates the score."""
+    """An image with identical pixels in an earlier split, which inflates the score."""
 
     name: str
     split: Split
@@ -41,7 +41,9 @@ class Leak:
     twin_split: Split
 
 
-def list_leaks(splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]) -> tuple[Leak, ...]:
+def list_leaks(
+    splits: Sequence[Split], names: Sequence[str], digests: Sequence[str]
+) -> tuple[Leak, ...]:
     return tuple(
         Leak(names[place], split, names[twin], earlier)
         for split, earlier, twins in find_leaks(splits, group_duplicates(digests))

@@ -1,4 +1,4 @@
-"""Problems of a data set: what each is, how it harms training or scores, and what to do about it."""
+"""Problems of a data set: what they are, how they harm training or scores, and what to do."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from lamina.targets import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 Severity = Literal["error", "warning", "note"]
 
-# A class is tiny if it has fewer training images than this, or than this fraction of the median class.
+# A class is tiny if it has fewer training images than this, or than this fraction of the median
+# class.
 TINY_CLASS_IMAGES, TINY_CLASS_FRACTION = 10, 1 / 20
 COARSE_FRACTION = 1 / 100  # rounding error of float32 as a fraction of the standard deviation
 IMBALANCE_RATIO = 10.0  # largest class ÷ smallest class
 SINGLE_CLASS_REMEDY = (
-    "Add images of another class, or choose other labels with --label-from or --label-column (in Python, label_from "
-    "or label_columns)."
+    "Add images of another class, or choose other labels with --label-from or --label-column (in"
+    " Python, label_from or label_columns)."
 )
 
 
 class Sighting(NamedTuple):
-    """An image that a finding is about; ``split`` and ``target`` are ``None`` if it could not be read."""
+    """An image that a finding is about; ``split`` and ``target`` are ``None`` if unreadable."""
 
     split: Split | None
     name: str
@@ -44,13 +45,15 @@ class Finding:
     severity: Severity
     message: str
     count: int  # of images or classes
-    images: tuple[Sighting, ...] = field(default=(), repr=False)  # all images; empty if it is about classes
-    twins: tuple[Sighting, ...] = field(default=(), repr=False)  # for each image, the first identical one
+    # all images; empty if it is about classes
+    images: tuple[Sighting, ...] = field(default=(), repr=False)
+    # for each image, the first identical one
+    twins: tuple[Sighting, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What inspection measured, for the images of all splits one after another; duplicates are groups of indices."""
+    """Measurements of the images of all splits in order; duplicates are groups of indices."""
 
     dataset: Dataset
     duplicates: list[tuple[int, ...]]
@@ -61,7 +64,9 @@ class Facts:
 
     @cached_property
     def _rows(self) -> list[tuple[Images, int]]:
-        return [(images, row) for images in self.dataset.splits.values() for row in range(len(images))]
+        return [
+            (images, row) for images in self.dataset.splits.values() for row in range(len(images))
+        ]
 
     @cached_property
     def splits(self) -> list[Split]:
@@ -73,7 +78,11 @@ class Facts:
 
     def sight(self, places: Iterable[int]) -> tuple[Sighting, ...]:
         return tuple(
-            Sighting(images.split, images.names[row], images.kind.format(images.targets[row], images.target_names))
+            Sighting(
+                images.split,
+                images.names[row],
+                images.kind.format(images.targets[row], images.target_names),
+            )
             for images, row in (self._rows[place] for place in places)
         )
 
@@ -106,29 +115,35 @@ def find_faults(facts: Facts) -> tuple[Finding, ...]:
 
 
 def imbalance(images: Images) -> float | None:
-    """Images of the largest class ÷ images of the smallest non-empty class; ``None`` for regression."""
+    """The largest class ÷ the smallest non-empty class, in images; ``None`` for regression."""
     counts = [count for count in images.target_counts().values() if count]
     return max(counts) / min(counts) if counts else None
 
 
-def _find_marked(facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str) -> Finding:
+def _find_marked(
+    facts: Facts, marked: Bool[np.ndarray, " n"], kind: str, severity: Severity, what: str
+) -> Finding:
     places = np.flatnonzero(marked).tolist()
     message = f"{plural(len(places), 'image is', 'images are')} {what}"
     return Finding(kind, severity, message, len(places), facts.sight(places))
 
 
-def _find_twins(facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str) -> Finding:
-    """A finding about the images in the keys of ``twins``, each identical to the image in the value."""
+def _find_twins(
+    facts: Facts, twins: dict[int, int], kind: str, severity: Severity, what: str
+) -> Finding:
+    """A finding about the keys of ``twins``, images that are identical to the value's image."""
     message = f"{plural(len(twins), 'image is', 'images are')} {what}"
-    return Finding(kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values()))
+    return Finding(
+        kind, severity, message, len(twins), facts.sight(twins), facts.sight(twins.values())
+    )
 
 
 def _find_leaks(facts: Facts) -> list[Finding]:
     found = []
     for split, earlier, twins in find_leaks(facts.splits, facts.duplicates):
         what = (
-            f"in both {split} and {earlier} (identical pixels), which inflates the score on {split}. "
-            "Keep each image in one split only."
+            f"in both {split} and {earlier} (identical pixels), which inflates the score on"
+            f" {split}. Keep each image in one split only."
         )
         found.append(_find_twins(facts, twins, "leak", "error", what))
     return found
@@ -143,9 +158,10 @@ def find_group_leaks(dataset: Dataset) -> list[Finding]:
             images, which = dataset.splits[split], name_some(sorted(both))
             count = sum(group in both for group in images.groups)
             message = (
-                f"{plural(len(both), 'group is', 'groups are')} in both {split} and {earlier}: {which}. This is about "
-                f"{count:,} of the {len(images):,} images of {split}, and may inflate the score on {split}. Let lamina "
-                "draw the splits, or move each group to one split."
+                f"{plural(len(both), 'group is', 'groups are')} in both {split} and {earlier}:"
+                f" {which}. This is about {count:,} of the {len(images):,} images of {split}, and"
+                f" may inflate the score on {split}. Let lamina draw the splits, or move each group"
+                " to one split."
             )
             found.append(Finding("group-leak", "error", message, len(both)))
     return found
@@ -164,7 +180,7 @@ def _find_conflicts(facts: Facts) -> Finding:
 
 
 def find_gaps(dataset: Dataset) -> list[Finding]:
-    """Classes or labels without images: in ``train``, or in another split although ``train`` has some."""
+    """Classes or labels missing from ``train``, or from a split although ``train`` has them."""
     return [
         Finding("class-missing", "error" if split == "train" else "warning", message, count)
         for split, count, message in list_gaps(dataset)
@@ -174,11 +190,16 @@ def find_gaps(dataset: Dataset) -> list[Finding]:
 def find_dark(train: Images) -> list[Finding]:
     """Training images whose largest pixel value is 1."""
     message = f"train has {DARK} Scale them to 0 to 255."
-    return [Finding("dark", "warning", message, len(train))] if has_only_0_and_1(train.pixels) else []
+    return (
+        [Finding("dark", "warning", message, len(train))] if has_only_0_and_1(train.pixels) else []
+    )
 
 
 def _find_only_class(train: Images) -> list[Finding]:
-    message = f"the only class is {train.target_names[0]}, so there is nothing to learn. {SINGLE_CLASS_REMEDY}"
+    message = (
+        f"the only class is {train.target_names[0]}, so there is nothing to learn."
+        f" {SINGLE_CLASS_REMEDY}"
+    )
     is_alone = train.kind is SINGLE_LABEL and len(train.target_names) == 1
     return [Finding("class-missing", "error", message, 1)] if is_alone else []
 
@@ -190,7 +211,10 @@ def _find_unreadable(dataset: Dataset) -> list[Finding]:
         groups.setdefault(problem.reason.split(":")[0], []).append(problem)
     found = []
     for reason, problems in sorted(groups.items(), key=lambda group: -len(group[1])):
-        count, them = plural(len(problems), "file was", "files were"), "it" if len(problems) == 1 else "them"
+        count, them = (
+            plural(len(problems), "file was", "files were"),
+            "it" if len(problems) == 1 else "them",
+        )
         sighted = tuple(Sighting(None, problem.path, None) for problem in problems)
         message = f"{count} left out: {reason}."
         if reason == OTHER_FILE:
@@ -214,7 +238,10 @@ def _find_copies(facts: Facts) -> list[Finding]:
             first, *others = [place for place in group if facts.splits[place] == split] or [-1]
             # With different targets, they are conflicts.
             twins |= {place: first for place in others if facts.have_same_target(place, first)}
-        what = f"pixel-identical to another image in {split}, which then counts more than once. Keep one of each."
+        what = (
+            f"pixel-identical to another image in {split}, which then counts more than once. Keep"
+            " one of each."
+        )
         found.append(_find_twins(facts, twins, "duplicate", "warning", what))
     return found
 
@@ -222,13 +249,24 @@ def _find_copies(facts: Facts) -> list[Finding]:
 def _find_constant(train: Images) -> list[Finding]:
     if train.kind is MULTI_LABEL and len(train) > 1:
         everywhere = [name for name, count in train.target_counts().items() if count == len(train)]
-        kind, have, remedy = "label-constant", f"the label {name_some(everywhere)}", "Add images without it"
+        kind, have, remedy = (
+            "label-constant",
+            f"the label {name_some(everywhere)}",
+            "Add images without it",
+        )
     elif train.kind is REGRESSION and len(train):
         everywhere = _select(train, (train.targets == train.targets[0]).all(axis=0))
-        kind, have, remedy = "number-constant", f"the same value of {name_some(everywhere)}", "Check the table"
+        kind, have, remedy = (
+            "number-constant",
+            f"the same value of {name_some(everywhere)}",
+            "Check the table",
+        )
     else:
         return []
-    message = f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the column out."
+    message = (
+        f"all images in train have {have}, so there is nothing to learn. {remedy}, or leave the"
+        " column out."
+    )
     return [Finding(kind, "warning", message, len(everywhere))]
 
 
@@ -241,15 +279,17 @@ def _find_coarse(train: Images) -> list[Finding]:
     coarse = (deviations > 0) & (steps > COARSE_FRACTION * deviations)
     names = _select(train, coarse)
     message = (
-        f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples of "
-        f"{steps[coarse].max(initial=0):.3g}, which hides much of their variation. "
-        "Subtract a constant from them in the table."
+        f"the values of {name_some(names)} are so far from 0 that float32 rounds them to multiples"
+        f" of {steps[coarse].max(initial=0):.3g}, which hides much of their variation. Subtract a"
+        " constant from them in the table."
     )
     return [Finding("number-coarse", "warning", message, len(names))]
 
 
 def _select(train: Images, columns: Bool[np.ndarray, " k"]) -> list[str]:
-    return [name for name, is_selected in zip(train.target_names, columns, strict=True) if is_selected]
+    return [
+        name for name, is_selected in zip(train.target_names, columns, strict=True) if is_selected
+    ]
 
 
 def _find_tiny(train: Images) -> Finding:
@@ -269,11 +309,14 @@ def _find_imbalance(train: Images) -> list[Finding]:
     if ratio is None or ratio < IMBALANCE_RATIO:
         return []
     counts = {name: count for name, count in train.target_counts().items() if count}
-    largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    largest, smallest = (
+        max(counts, key=lambda name: counts[name]),
+        min(counts, key=lambda name: counts[name]),
+    )
     message = (
-        f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of {smallest} "
-        f"({counts[smallest]:,}). To weight the classes equally, train with --class-weights (in Python, "
-        "Recipe(class_weights=True))."
+        f"train has {ratio:,.0f} times as many images of {largest} ({counts[largest]:,}) as of"
+        f" {smallest} ({counts[smallest]:,}). To weight the classes equally, train with"
+        " --class-weights (in Python, Recipe(class_weights=True))."
     )
     return [Finding("imbalance", "note", message, len(counts))]
 
@@ -281,12 +324,20 @@ def _find_imbalance(train: Images) -> list[Finding]:
 def _find_misfits(facts: Facts) -> list[Finding]:
     _, height, width = facts.dataset.train.shape
     effect = {
-        "crop": "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad').",
+        "crop": (
+            "keeps less than half. To keep everything, use --resize pad (in Python, resize='pad')."
+        ),
         "pad": "adds more black bars than image. Crop the images to what matters.",
-        "stretch": "distorts them badly. To keep the proportions, use --resize pad (in Python, resize='pad').",
+        "stretch": (
+            "distorts them badly. To keep the proportions, use --resize pad (in Python,"
+            " resize='pad')."
+        ),
     }[facts.dataset.resize]
     long = f"so wide or tall that resizing to {height}×{width} by {facts.dataset.resize} {effect}"
-    small = f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains faster."
+    small = (
+        f"smaller than {height}×{width}; enlarging adds no detail, and a smaller size trains"
+        " faster."
+    )
     return [
         _find_marked(facts, facts.oblong, "oblong", "note", long),
         _find_marked(facts, facts.enlarged, "enlarged", "note", small),

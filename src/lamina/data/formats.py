@@ -12,7 +12,19 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 HEIF = "HEIF"
 HEAD_BYTES = 132  # DICOM's mark ends here
-SURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+SURE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+)
 SUFFIXES = (*SURE_SUFFIXES, ".heic", ".heif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm")
 # A raw file looks like a TIFF, of which Pillow would read the thumbnail.
 RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
@@ -48,12 +60,14 @@ def is_heif(head: bytes) -> bool:
 
 
 def explain_unread(head: bytes, name: str) -> str | None:
-    """Why lamina does not read an image file, and what to do; ``None`` if it reads it, or if it is another file."""
+    """Why lamina cannot read this image format, and what to do; ``None`` for all other files."""
     if head[128:132] == b"DICM":  # often without a suffix
         return MEDICAL
     if is_heif(head) and not can_read_heif():
         return NO_HEIF
-    return next((reason for suffixes, reason in UNREAD.items() if name.lower().endswith(suffixes)), None)
+    return next(
+        (reason for suffixes, reason in UNREAD.items() if name.lower().endswith(suffixes)), None
+    )
 
 
 @cache

@@ -12,7 +12,7 @@ from lamina.targets import BINARY, SINGLE_LABEL, Targets, kind_of
 
 
 def find_groups(names: Sequence[str], rule: str) -> list[str]:
-    """The group of each image by a rule (``Preparation.group_from``); ``DataError`` if it does not apply to one."""
+    """The groups by the rule of ``Preparation.group_from``; ``DataError`` if an image has none."""
     if "\n" in rule or rule.lower().endswith(".csv"):
         return _read_groups(names, rule)
     kind, _, detail = rule.partition(":")
@@ -30,44 +30,62 @@ def find_groups(names: Sequence[str], rule: str) -> list[str]:
     if missing := [name for name, group in zip(names, found, strict=True) if not group]:
         what = "is in no folder" if kind == "parent" else "does not match"
         others = f", and {len(missing) - 1:,} others" if len(missing) > 1 else ""
-        raise DataError(f"--group-from {rule} (in Python, group_from): {missing[0]} {what}{others}. Change the rule.")
+        raise DataError(
+            f"--group-from {rule} (in Python, group_from): {missing[0]} {what}{others}. Change the"
+            " rule."
+        )
     return [group for group in found if group]
 
 
 def _read_groups(names: Sequence[str], file: str) -> list[str]:
     """The groups in a CSV file; an image that it does not name is a group of its own."""
-    name, rows = name_file(file, "group_from"), read_pairs(file, "group_from", "group", "Correct the first line.")
+    name, rows = (
+        name_file(file, "group_from"),
+        read_pairs(file, "group_from", "group", "Correct the first line."),
+    )
     if not (rows and all(map(all, rows))):
-        raise DataError(f"{name} must have an image and a group in each row, and at least one row. Complete it.")
+        raise DataError(
+            f"{name} must have an image and a group in each row, and at least one row. Complete it."
+        )
     groups = dict(rows)
     if unknown := describe_unknown(sorted(groups.keys() - {*names}), names):
         count = plural(len(unknown), "image that is", "images that are")
         raise DataError(
-            f"{name} names {count} not in the data set; the first is {unknown[0]}. Use paths in the data set, such as "
-            f"{names[0]}."
+            f"{name} names {count} not in the data set; the first is {unknown[0]}. Use paths in the"
+            f" data set, such as {names[0]}."
         )
     return [groups.get(name, name) for name in names]
 
 
 def check_divisible(targets: Targets, target_names: Sequence[str], groups: Sequence[str]) -> None:
-    """Raise ``DataError`` if all images, or all of a class, are in one group: training and testing need two."""
+    """Raise ``DataError`` if one group has all images, or all of a class: splits need two."""
     remedy = "Change --group-from or --group-column, or draw no splits with --val 0 --test 0."
     are_single = len(set(groups)) == len(groups)
     if len(set(groups)) == 1:
-        raise DataError(f"All {len(groups):,} images are in one group, {groups[0]}, so they cannot be split. {remedy}")
+        raise DataError(
+            f"All {len(groups):,} images are in one group, {groups[0]}, so they cannot be split."
+            f" {remedy}"
+        )
     kind = kind_of(targets)
     if kind not in (SINGLE_LABEL, BINARY):
         return
-    names, of_class = kind.class_names(target_names), {*zip(kind.strata(targets), groups, strict=True)}
+    names, of_class = (
+        kind.class_names(target_names),
+        {*zip(kind.strata(targets), groups, strict=True)},
+    )
     counts = Counter(stratum for stratum, _ in of_class)
     for stratum, group in sorted(of_class, key=str):
         if counts[stratum] == 1:
             name = names[int(stratum)]  # type: ignore[call-overload]
             if are_single:
-                raise DataError(f"Only one image is {name}, so it cannot be in train and test. Add some of this class.")
+                raise DataError(
+                    f"Only one image is {name}, so it cannot be in train and test. Add some of this"
+                    " class."
+                )
             raise DataError(
-                f"All images of {name} are in one group, {group}, so {name} cannot be in both train and test. Add "
-                f"images of {name} from other groups, or leave out this class. {remedy}"
+                f"All images of {name} are in one group, {group}, so {name} cannot be in both train"
+                f" and test. Add images of {name} from other groups, or leave out this class."
+                f" {remedy}"
             )
 
 
@@ -75,6 +93,11 @@ def describe_groups(groups: Sequence[str]) -> str:
     """The number of groups and the size of the largest."""
     ((largest, count),) = Counter(groups).most_common(1)
     if count == 1:
-        return f"each of the {len(groups):,} images is a group of its own, so grouping has no effect"
+        return (
+            f"each of the {len(groups):,} images is a group of its own, so grouping has no effect"
+        )
     total = len(set(groups))
-    return f"{plural(total, 'group', 'groups')} of {len(groups):,} images; the largest is {largest} with {count:,}"
+    return (
+        f"{plural(total, 'group', 'groups')} of {len(groups):,} images; the largest is {largest}"
+        f" with {count:,}"
+    )

@@ -18,20 +18,33 @@ FEW_IMAGES = 300  # fewer make a score uncertain by over 5 points
 
 
 def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
-    """Train on ``train`` and ``val`` without a fold, from 1, which becomes ``test``; with 0, on all, and keep ``test``.
+    """Make one fold of ``train`` and ``val`` the ``test`` split, and train on the others.
 
-    Folds follow from names, targets and groups, not from pixels, so they are the same at every image size. Training
-    images that are identical to one of the fold are left out.
+    Folds count from 1. Fold 0 trains on all of ``train`` and ``val``, and keeps ``test``.
+
+    Folds follow from names, targets and groups, not from pixels, so they are the same at every
+    image size. Training images that are identical to one of the fold are left out.
     """
     if (own := dataset.preparation.fold) is not None:
-        raise DataError(f"{dataset.name} already has fold {own} held out. Leave out --fold (in Python, fold).")
+        raise DataError(
+            f"{dataset.name} already has fold {own} held out. Leave out --fold (in Python, fold)."
+        )
     pool = _join(dataset)
     groups = pool.groups or pool.names
     if folds > (count := len(set(groups))):
         noun = "groups" if pool.groups else "images"
-        raise DataError(f"train and val have {count:,} {noun}, fewer than {folds} folds. Use fewer folds.")
+        raise DataError(
+            f"train and val have {count:,} {noun}, fewer than {folds} folds. Use fewer folds."
+        )
     check_divisible(pool.targets, pool.target_names, groups)
-    parts = np.array(deal(pool.kind.strata(pool.targets), groups, [1 / folds] * folds, dataset.preparation.split_seed))
+    parts = np.array(
+        deal(
+            pool.kind.strata(pool.targets),
+            groups,
+            [1 / folds] * folds,
+            dataset.preparation.split_seed,
+        )
+    )
     held = np.flatnonzero(parts == fold - 1)
     kept, left_out = np.flatnonzero(parts != fold - 1), 0
     if fold:
@@ -40,10 +53,20 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
         others = len(kept)
         kept = np.array([row for row in kept.tolist() if digests[row] not in seen], np.int64)
         left_out = others - len(kept)
-    rule = f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
-    rule += f", without {plural(left_out, 'copy', 'copies')} of its images in train" if left_out else ""
-    digest = hashlib.blake2b(f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16)
-    leaks = [replace(leak, twin_split="train") for leak in dataset.leaks if leak.split == "test" and not fold]
+    rule = (
+        f"fold {fold} of {folds} held out as test" if fold else "trains on train and val together"
+    )
+    rule += (
+        f", without {plural(left_out, 'copy', 'copies')} of its images in train" if left_out else ""
+    )
+    digest = hashlib.blake2b(
+        f"{dataset.fingerprint} {fold} {kept.tolist()}".encode(), digest_size=16
+    )
+    leaks = [
+        replace(leak, twin_split="train")
+        for leak in dataset.leaks
+        if leak.split == "test" and not fold
+    ]
     return replace(
         dataset,
         fingerprint=digest.hexdigest(),
@@ -59,13 +82,19 @@ def hold_out(dataset: Dataset, fold: int, folds: int) -> Dataset:
 def advise_folds(dataset: Dataset) -> str:
     """A sentence that advises cross-validation if scores depend on few images; otherwise empty."""
     held = dataset.test or dataset.val
-    if held is None or len(held) >= FEW_IMAGES or dataset.preparation.fold or not held.kind.has_classes:
+    if (
+        held is None
+        or len(held) >= FEW_IMAGES
+        or dataset.preparation.fold
+        or not held.kind.has_classes
+    ):
         return ""
     most_points = 98 / math.sqrt(len(held))  # half of the 95 % interval of a fraction of 50 %
     count = plural(len(held), "image", "images")
     return (
-        f"{held.split} has only {count}, so an accuracy on it is uncertain by up to ±{most_points:.0f} points; lamina "
-        "train --folds 5 evaluates on all images of train and val"
+        f"{held.split} has only {count}, so an accuracy on it is uncertain by up to"
+        f" ±{most_points:.0f} points; lamina train --folds 5 evaluates on all images of train"
+        " and val"
     )
 
 

@@ -26,9 +26,14 @@ from lamina.values import explain_call
 
 Progress = Callable[[int, int], None]
 
-DARK = "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been truncated."
+DARK = (
+    "only the pixel values 0 and 1 of 0 to 255, so the images look black, as if fractions had been"
+    " truncated."
+)
 EMPTY_FOLDER = "a folder without images"  # a problem's reason, perhaps of a class
-OTHER_FILE = "not an image file"  # a problem's reason, which needs no repair: notes, tables, labels …
+OTHER_FILE = (  # a problem's reason, which needs no repair: notes, tables, labels …
+    "not an image file"
+)
 HTML_SAMPLES, HTML_PX = 6, 48  # images per class in a notebook, and their side
 
 
@@ -44,12 +49,14 @@ class Problem:
 class Images:
     """The decoded images of one split, with their targets.
 
-    Supports ``len``, slices such as ``images[:300]``, and :meth:`take`. Create it from your own arrays with
-    :meth:`from_arrays`. The arrays may be memory-mapped files; writing to them does not change the files.
+    Supports ``len``, slices such as ``images[:300]``, and :meth:`take`. Create it from your own
+    arrays with :meth:`from_arrays`. The arrays may be memory-mapped files; writing to them does not
+    change the files.
 
     Attributes:
         pixels: uint8 (N, H, W, C), 0 to 255.
-        targets: int64 (N,) for classes, bool (N, K) for labels, bool (N,) for yes/no, float32 (N, K) for numbers.
+        targets: int64 (N,) for classes, bool (N, K) for labels, bool (N,) for yes/no, float32 (N,
+            K) for numbers.
         target_names: the names of the classes, the labels, the yes/no question or the numbers.
         names: the names of the images, such as their paths in the source.
         split: ``train``, ``val`` or ``test``.
@@ -82,11 +89,13 @@ class Images:
                 f"got {self.pixels.dtype} of shape {self.pixels.shape}."
             )
         if len(self.groups) not in (0, len(self.names)):
-            raise DataError(f"Expected a group for each of {len(self.names)} images, got {len(self.groups)}.")
+            raise DataError(
+                f"Expected a group for each of {len(self.names)} images, got {len(self.groups)}."
+            )
         if not len(self.pixels) == len(self.targets) == len(self.names):
             raise DataError(
-                "Expected one target and one name for each image, "
-                f"got {len(self.pixels)} images, {len(self.targets)} targets and {len(self.names)} names."
+                f"Expected one target and one name for each image, got {len(self.pixels)} images,"
+                f" {len(self.targets)} targets and {len(self.names)} names."
             )
         self.kind.check(self.targets, self.target_names)
 
@@ -105,20 +114,23 @@ class Images:
 
         Args:
             x: the images, uint8 (N, H, W) or (N, H, W, C), 0 to 255.
-            y: one target per image. Whole numbers (N,) are classes 0, 1, 2 … without gaps, and strings (N,) are the
-                names of classes. Booleans (N,) are yes/no targets, booleans (N, K) labels. Floats (N,) or (N, K) are
-                numbers to predict; whole numbers as floats must be mostly distinct, or ``task`` must be given.
-            names: the names of the classes, the labels, the yes/no question or the numbers. By default classes are
-                named by their numbers or strings; pass names if a split may lack a class.
+            y: one target per image. Whole numbers (N,) are classes 0, 1, 2 … without gaps, and
+                strings (N,) are the names of classes. Booleans (N,) are yes/no targets, booleans
+                (N, K) labels. Floats (N,) or (N, K) are numbers to predict; whole numbers as floats
+                must be mostly distinct, or ``task`` must be given.
+            names: the names of the classes, the labels, the yes/no question or the numbers. By
+                default classes are named by their numbers or strings; pass names if a split may
+                lack a class.
             split: ``train``, ``val`` or ``test``.
-            task: ``regression`` if ``y`` has whole numbers to predict. By default inferred from ``y``.
+            task: ``regression`` if ``y`` has whole numbers to predict. By default inferred from
+                ``y``.
 
         Returns:
             The images.
 
         Raises:
-            DataError: the arrays are empty, have the wrong type or shape, or differ in length; the message shows how
-                to convert them.
+            DataError: the arrays are empty, have the wrong type or shape, or differ in length; the
+                message shows how to convert them.
 
         Warns:
             LaminaWarning: the largest pixel value is 1 of 255.
@@ -131,13 +143,20 @@ class Images:
         pixels, (targets, target_names) = to_pixels(x, "x"), to_targets(y, names, task)
         if len(pixels) != len(targets):
             raise DataError(
-                f"Expected one target for each image, got {len(pixels)} images in x and {len(targets)} targets in y."
+                f"Expected one target for each image, got {len(pixels)} images in x and"
+                f" {len(targets)} targets in y."
             )
         if not len(pixels):
-            raise DataError(f"x has no images: its shape is {pixels.shape}. Check how you selected them.")
+            raise DataError(
+                f"x has no images: its shape is {pixels.shape}. Check how you selected them."
+            )
         if has_only_0_and_1(pixels):
-            warnings.warn(f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=3)
-        return cls(pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split)
+            warnings.warn(
+                f"x has {DARK} If they are masks, use 255 * x.", LaminaWarning, stacklevel=3
+            )
+        return cls(
+            pixels, targets, target_names, tuple(f"{row:05d}" for row in range(len(pixels))), split
+        )
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -145,8 +164,13 @@ class Images:
     def __getitem__(self, rows: object) -> Images:
         """Return a slice of the images as a copy, as in ``images[:300]``."""
         if not isinstance(rows, slice):
-            how = "images.pixels[0] for the pixels of one image, or images.take([0, 5]) for some images"
-            raise DataError(f"Images support slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}.")
+            how = (
+                "images.pixels[0] for the pixels of one image, or images.take([0, 5]) for some"
+                " images"
+            )
+            raise DataError(
+                f"Images support slices, such as images[:300], got {reprlib.repr(rows)}. Use {how}."
+            )
         return self.take(range(len(self))[rows])
 
     def __repr__(self) -> str:
@@ -170,21 +194,37 @@ class Images:
         """
         given = to_array(indices, "indices")
         if given.ndim != 1 or (
-            len(given) and (given.dtype.kind not in "iu" or not -len(self) <= given.min() <= given.max() < len(self))
+            len(given)
+            and (
+                given.dtype.kind not in "iu"
+                or not -len(self) <= given.min() <= given.max() < len(self)
+            )
         ):
             hint = " For a mask, use np.flatnonzero(mask)." if given.dtype.kind == "b" else ""
             raise DataError(
-                f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1} (negative: from the end), "
-                f"got {reprlib.repr(given.tolist())}.{hint}"
+                f"indices must be whole numbers (M,) from {-len(self)} to {len(self) - 1}"
+                f" (negative: from the end), got {reprlib.repr(given.tolist())}.{hint}"
             )
         rows = given.astype(np.int64)
-        names, groups = (tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups))
+        names, groups = (
+            tuple(each[row] for row in rows) if each else () for each in (self.names, self.groups)
+        )
         sizes = None if self.original_sizes_px is None else self.original_sizes_px[rows]
         pixels, targets = self.pixels[rows], self.targets[rows]
-        return replace(self, pixels=pixels, targets=targets, names=names, original_sizes_px=sizes, groups=groups)
+        return replace(
+            self,
+            pixels=pixels,
+            targets=targets,
+            names=names,
+            original_sizes_px=sizes,
+            groups=groups,
+        )
 
     def take_evenly(self, count: int) -> Images:
-        """Return ``count`` evenly spaced images (all if there are fewer), because a set may be sorted by class."""
+        """Return ``count`` evenly spaced images (all if there are fewer).
+
+        They are a better sample than the first images, because a data set may be sorted by class.
+        """
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 0:
             raise DataError(f"count must be a whole number of at least 0, got {count!r}.")
         return self.take(np.linspace(0, len(self) - 1, num=min(len(self), count), dtype=np.int64))
@@ -199,14 +239,25 @@ class Images:
         return self.kind.count(self.targets, self.target_names)
 
     def choose_samples(self, count: int) -> dict[str, list[int]]:
-        """The indices of ``count`` evenly spaced images of each class or label; for each number, from low to high."""
+        """The indices of ``count`` evenly spaced images of each class, label or number.
+
+        For regression, the images go from the lowest to the highest value of each number.
+        """
         if self.kind is REGRESSION:
-            names, members = self.target_names, [np.argsort(column, kind="stable") for column in self.targets.T]
+            names, members = (
+                self.target_names,
+                [np.argsort(column, kind="stable") for column in self.targets.T],
+            )
         else:
             names = self.kind.class_names(self.target_names)
             members = self.kind.members(self.targets, self.target_names)
-        places = [np.linspace(0, len(each) - 1, min(count, len(each)), dtype=np.int64) for each in members]
-        return {name: each[place].tolist() for name, each, place in zip(names, members, places, strict=True)}
+        places = [
+            np.linspace(0, len(each) - 1, min(count, len(each)), dtype=np.int64) for each in members
+        ]
+        return {
+            name: each[place].tolist()
+            for name, each, place in zip(names, members, places, strict=True)
+        }
 
     def _repr_html_(self) -> str:
         return _show(repr(self), {self.split: self})
@@ -214,7 +265,9 @@ class Images:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
-    """A data set: images to train on, and to evaluate on. Load it with ``load_data``, or use :meth:`from_images`.
+    """A data set: images to train on, and images to evaluate on.
+
+    Load it with ``load_data``, or make it with :meth:`from_images`.
 
     Attributes:
         name: its name in output.
@@ -228,15 +281,17 @@ class Dataset:
         split_rule: where the splits come from.
         target_reason: what the targets are, and where they come from.
         leaks: the images that are in two splits.
-        conflicts: the number of groups of identical images with different targets, counted when images are decoded; 0
-            for arrays in memory.
-        conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would reject.
+        conflicts: the number of groups of identical images with different targets, counted when
+            images are decoded; 0 for arrays in memory.
+        conversions: how lamina interpreted arrays of a file that ``Images.from_arrays`` would
+            reject.
         corrections: the effect of ``Preparation.labels_from`` and ``Preparation.exclude``.
         source: the name or absolute path for ``load_data``; empty for arrays in memory.
         preparation: the options that it was loaded with.
 
     Raises:
-        DataError: the splits differ in the shape of their images, the kind of target or the target names.
+        DataError: the splits differ in the shape of their images, the kind of target or the target
+            names.
     """
 
     name: str
@@ -258,18 +313,22 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for split in SPLITS:
-            check_type(getattr(self, split), (Images,), split, "Images", is_optional=split != "train")
+            check_type(
+                getattr(self, split), (Images,), split, "Images", is_optional=split != "train"
+            )
         for split, images in self.splits.items():
             if difference := _find_difference(self.train, images):
                 what, expected, found, remedy = difference
                 raise DataError(
-                    f"All splits of a data set must have the same {what}, but in {self.name}, train has {expected}, "
-                    f"and {split} has {found}. {remedy}"
+                    f"All splits of a data set must have the same {what}, but in {self.name}, train"
+                    f" has {expected}, and {split} has {found}. {remedy}"
                 )
 
     @classmethod
     @explain_call
-    def from_images(cls, train: Images, val: Images | None = None, test: Images | None = None) -> Dataset:
+    def from_images(
+        cls, train: Images, val: Images | None = None, test: Images | None = None
+    ) -> Dataset:
         """Make a data set from images in memory.
 
         Args:
@@ -281,7 +340,8 @@ class Dataset:
             The data set. Its fingerprint is a digest of all images and targets.
 
         Raises:
-            DataError: an argument is not ``Images``, or was made with another ``split`` than the one it is passed as.
+            DataError: an argument is not ``Images``, or was made with another ``split`` than the
+                one it is passed as.
 
         Warns:
             LaminaWarning: an image is in two splits, or a split lacks a class.
@@ -295,14 +355,20 @@ class Dataset:
             check_type(images, (Images,), split, "Images", is_optional=split != "train")
             if images is not None and images.split not in ("train", split):
                 raise DataError(
-                    f'{split} got images made with split="{images.split}". Pass them by name, as in '
-                    f"Dataset.from_images(train, {images.split}=images), or make them for this split, as in "
-                    f'Images.from_arrays(x, y, split="{split}").'
+                    f'{split} got images made with split="{images.split}". Pass them by name, as in'
+                    f" Dataset.from_images(train, {images.split}=images), or make them for this"
+                    f' split, as in Images.from_arrays(x, y, split="{split}").'
                 )
         digest = hashlib.blake2b(digest_size=16)
         for split, images in zip(SPLITS, (train, val, test), strict=True):
             if images is not None:
-                shown = (split, images.pixels.shape, images.targets.dtype, images.targets.shape, images.target_names)
+                shown = (
+                    split,
+                    images.pixels.shape,
+                    images.targets.dtype,
+                    images.targets.shape,
+                    images.target_names,
+                )
                 digest.update(repr(shown).encode())
                 digest.update(np.ascontiguousarray(images.pixels).data)
                 digest.update(np.ascontiguousarray(images.targets).data)
@@ -323,7 +389,10 @@ class Dataset:
         return {split: images for split, images in pairs if images is not None and len(images)}
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items()) or "no images"
+        counts = (
+            ", ".join(f"{split} {len(images):,}" for split, images in self.splits.items())
+            or "no images"
+        )
         return escape(f"Dataset({self.name}: {self.train._describe()}: {counts})")
 
     def _repr_html_(self) -> str:
@@ -335,11 +404,15 @@ class Dataset:
 
 
 def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
-    """For each split that lacks a class or label of ``train``: its name, how many it lacks, and a message."""
+    """For each split that lacks classes or labels of ``train``: its name, how many, a message."""
     found, trained = [], dataset.train.target_counts()
     for split, images in dataset.splits.items():
         counts = images.target_counts()
-        missing = [name for name, count in counts.items() if not count and (split == "train" or trained[name])]
+        missing = [
+            name
+            for name, count in counts.items()
+            if not count and (split == "train" or trained[name])
+        ]
         effect = "no net can learn it" if split == "train" else f"scores on {split} do not cover it"
         if missing:
             effect = effect if len(missing) == 1 else f"{effect.removesuffix('it')}them"
@@ -351,7 +424,9 @@ def list_gaps(dataset: Dataset) -> list[tuple[Split, int, str]]:
 def _find_own_leaks(splits: Mapping[Split, Images]) -> tuple[Leak, ...]:
     digests = [digest for images in splits.values() for digest in digest_rows(images.pixels)]
     names = [name for images in splits.values() for name in images.names]
-    return list_leaks([split for split, images in splits.items() for _ in images.names], names, digests)
+    return list_leaks(
+        [split for split, images in splits.items() for _ in images.names], names, digests
+    )
 
 
 def _count_rows(splits: Mapping[Split, Images]) -> list[tuple[str, ...]]:
@@ -370,7 +445,9 @@ def _show(title: str, splits: Mapping[Split, Images]) -> str:
         for name, places in list(chosen.items())[:MOST_ROWS]:
             tiles = (make_tile(images.pixels[place], HTML_PX) for place in places)
             samples = join(image(encode_png(tile), name) for tile in tiles)
-            rows.append([shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])])
+            rows.append(
+                [shorten(name), samples, *counts.get(name, ["low to high" for _ in splits])]
+            )
         if (more := len(chosen) - MOST_ROWS) > 0:
             rows.append([f"and {more:,} more", *("" for _ in range(1 + len(splits)))])
     return card(title, table(["", "", *splits], [*rows, ["total", "", *totals]], texts=2))
@@ -383,9 +460,19 @@ def _describe_shape(images: Images) -> str:
 def _find_difference(one: Images, other: Images) -> tuple[str, str, str, str] | None:
     """What two splits should share but do not: its name, the value of each, and what to do."""
     if one.shape != other.shape:
-        return "image shape", _describe_shape(one), _describe_shape(other), "Resize the images to one size."
+        return (
+            "image shape",
+            _describe_shape(one),
+            _describe_shape(other),
+            "Resize the images to one size.",
+        )
     if one.kind is not other.kind:
-        return "kind of target", str(one.kind), str(other.kind), "Use one kind of target in all splits."
+        return (
+            "kind of target",
+            str(one.kind),
+            str(other.kind),
+            "Use one kind of target in all splits.",
+        )
     if one.target_names != other.target_names:
         pairs = enumerate(zip(one.target_names, other.target_names, strict=False))
         first = next((place for place, (name, another) in pairs if name != another), 0)

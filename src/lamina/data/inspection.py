@@ -17,7 +17,8 @@ from lamina.targets import REGRESSION
 CHUNK_VALUES = 2**18  # as floats, they fit into the cache of one core
 # Of 255, in each channel: above a JPEG of one color, below the noise of a camera in the dark.
 BLANK_STANDARD_DEVIATION = 2.0
-OBLONG_RATIO = 2.0  # ratio of the scales of the two sides: cropping leaves less than half, or padding adds half
+# ratio of the scales of the two sides: cropping leaves less than half, or padding adds half
+OBLONG_RATIO = 2.0
 COMMON_SIZES = 5
 
 
@@ -38,7 +39,8 @@ class SizeSummary:
     smallest_px: tuple[int, int]
     median_px: tuple[float, float]
     largest_px: tuple[int, int]
-    common: tuple[tuple[int, int, int], ...]  # height, width, number of images; the most common first
+    # height, width, number of images; the most common first
+    common: tuple[tuple[int, int, int], ...]
     sizes: int  # number of different sizes
     enlarged: int
     oblong: int
@@ -46,7 +48,10 @@ class SizeSummary:
 
 @dataclass(frozen=True)
 class ChannelSummary:
-    """Mean and standard deviation of each channel, of 255; how many non-blank images have three equal channels."""
+    """Mean and standard deviation of each channel, of 255, and the number of gray images.
+
+    A gray image has three equal channels; blank images do not count.
+    """
 
     mean: tuple[float, ...]
     standard_deviation: tuple[float, ...]
@@ -64,7 +69,7 @@ class Inspection:
 
 
 def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
-    """Examine every image of a data set, in chunks, and find what would harm training or distort scores."""
+    """Examine all images of a data set, in chunks, for problems that harm training or scores."""
     splits = list(dataset.splits.values())
     means, squares, gray, digests = _read_pixels(splits, progress or (lambda *_: None))
     blank = np.all(_standard_deviation(means, squares) < BLANK_STANDARD_DEVIATION, axis=1)
@@ -85,7 +90,9 @@ def inspect(dataset: Dataset, progress: Progress | None = None) -> Inspection:
     spread = _standard_deviation(mean, square)
     return Inspection(
         sizes=_summarize_sizes(facts),
-        channels=ChannelSummary(tuple(mean.tolist()), tuple(spread.tolist()), int(facts.gray.sum())),
+        channels=ChannelSummary(
+            tuple(mean.tolist()), tuple(spread.tolist()), int(facts.gray.sum())
+        ),
         duplicates=tuple(map(facts.sight, groups)),
         findings=find_faults(facts),
     )
@@ -96,7 +103,11 @@ def _read_pixels(
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"], Bool[np.ndarray, " n"], list[str]]:
     """For each image: mean and mean square of each channel, whether it is gray, and a digest."""
     total, channels = sum(map(len, splits)), splits[0].shape[0]
-    means, squares, gray = np.zeros((total, channels)), np.zeros((total, channels)), np.zeros(total, bool)
+    means, squares, gray = (
+        np.zeros((total, channels)),
+        np.zeros((total, channels)),
+        np.zeros(total, bool),
+    )
     digests: list[str] = []
     for images in splits:
         step = max(1, CHUNK_VALUES // max(1, images.pixels[:1].size))
@@ -110,12 +121,16 @@ def _read_pixels(
     return means, squares, gray, digests
 
 
-def _measure(pixels: UInt8[np.ndarray, "n h w c"]) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
+def _measure(
+    pixels: UInt8[np.ndarray, "n h w c"],
+) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n c"]]:
     count, height, width, channels = pixels.shape
-    # First add rows of pixels in float32, which is fast and precise enough, then their sums in float64.
+    # First add rows of pixels in float32, which is fast and precise enough, then their sums in
+    # float64.
     values = pixels.reshape(count, height, width * channels).astype(np.float32)
     means, squares = (
-        each.sum(axis=1).reshape(count, width, channels).sum(axis=1, dtype=np.float64) / (height * width)
+        each.sum(axis=1).reshape(count, width, channels).sum(axis=1, dtype=np.float64)
+        / (height * width)
         for each in (values, np.square(values))
     )
     return means, squares
@@ -127,8 +142,10 @@ def _standard_deviation(
     return np.asarray(np.sqrt(np.maximum(square - mean**2, 0)))
 
 
-def _find_gray(pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, " n"]:
-    """Which images have three equal channels; compares only images whose channels have equal means."""
+def _find_gray(
+    pixels: UInt8[np.ndarray, "n h w c"], means: Float[np.ndarray, "n c"]
+) -> Bool[np.ndarray, " n"]:
+    """Which images have three equal channels; compares only images with equal channel means."""
     gray = np.zeros(len(pixels), bool)
     if pixels.shape[3] == 3:
         for row in np.flatnonzero((means == means[:, :1]).all(axis=1)):
@@ -141,13 +158,15 @@ def measure_spread(images: Images) -> tuple[NumberSpread, ...]:
     if images.kind is not REGRESSION:
         return ()
     return tuple(
-        NumberSpread(name, float(each.min()), float(each.mean()), float(each.std()), float(each.max()))
+        NumberSpread(
+            name, float(each.min()), float(each.mean()), float(each.std()), float(each.max())
+        )
         for name, each in zip(images.target_names, images.targets.astype(np.float64).T, strict=True)
     )
 
 
 def _find_scales(images: Images) -> Float[np.ndarray, "n 2"]:
-    """The factors by which height and width of each image were scaled; 1 if the original size is unknown."""
+    """The factors that scaled each image's height and width; 1 if the original size is unknown."""
     if images.original_sizes_px is None:
         return np.ones((len(images), 2))
     return np.asarray(images.shape[1:] / np.maximum(images.original_sizes_px, 1))

@@ -24,76 +24,122 @@ from lamina.data.preparation import Preparation, Resize
 from lamina.data.sources.archive import open_archive
 from lamina.data.sources.cifar import open_batches
 from lamina.data.sources.class_folders import open_folder
-from lamina.data.sources.downloads import PUBLISHED, download, downloaded_path, is_offline, list_published
+from lamina.data.sources.downloads import (
+    PUBLISHED,
+    download,
+    downloaded_path,
+    is_offline,
+    list_published,
+)
 from lamina.data.sources.drawn import SHAPES, open_shapes
 from lamina.data.sources.idx import open_idx
 from lamina.data.sources.listing import Source
 from lamina.data.sources.npz import open_npz
 from lamina.data.sources.table import open_table
-from lamina.errors import DataError, LaminaError, LaminaWarning, check_type, find_nearest, name_some, plural, suggest
+from lamina.errors import (
+    DataError,
+    LaminaError,
+    LaminaWarning,
+    check_type,
+    find_nearest,
+    name_some,
+    plural,
+    suggest,
+)
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
 from lamina.values import explain_call
 
 NAMES = (*PUBLISHED, *SHAPES)
-# The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may contain a table.
+# The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may
+# contain a table.
 PATH_SOURCES = (open_batches, open_npz, open_idx, open_table, open_folder, open_archive)
 WHOLE_RULE = "none; all images are test"
 ARRAYS = " (for arrays, use Images.from_arrays(x, y))"
-OPTIONS = ("image_column", "label_columns", "split_column", "group_column", "label_separator", "label_from", "splits")
+OPTIONS = (
+    "image_column",
+    "label_columns",
+    "split_column",
+    "group_column",
+    "label_separator",
+    "label_from",
+    "splits",
+)
 FOLDER_OPTIONS = ("label_from", "splits")
 EXAMPLES = 3  # images listed per finding
 
 
 @explain_call
 def load_data(
-    source: str | Path, preparation: Preparation = Preparation(), *, progress: Progress | None = None
+    source: str | Path,
+    preparation: Preparation = Preparation(),
+    *,
+    progress: Progress | None = None,
 ) -> Dataset:
-    """Load a data set by name or path. The first call decodes it into a cache; later calls read the cache.
+    """Load a data set by name or path.
+
+    The first call decodes it into a cache; later calls read the cache.
 
     Args:
-        source: a name, such as ``cifar10``, ``mnist`` or ``shapes`` (``lamina.data.NAMES`` lists all), or a path:
+        source: a name, such as ``cifar10``, ``mnist`` or ``shapes`` (``lamina.data.NAMES`` lists
+            all), or a path:
 
-            - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test`` folders of these;
+            - a folder with a subfolder for each class, or with ``train``, ``val`` and ``test``
+                folders of these;
             - a zip or tar archive of such a folder;
-            - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of tables;
+            - a table of image paths and targets (CSV, TSV, Parquet or JSON lines), or a folder of
+                tables;
             - a NumPy ``.npz``, MNIST's IDX files, or the official CIFAR archive or its folder.
-        preparation: how to read it: image size, columns, splits. By default inferred from the source.
+        preparation: how to read it: image size, columns, splits. By default inferred from the
+            source.
         progress: called as ``progress(done, total)``, in images, during decoding.
 
     Returns:
-        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without splits in a path,
-        lamina draws 20 % of the images as ``test`` and 10 % as ``val``, stratified; named sets keep their published
-        splits.
+        The data set, with RGB images (grayscale for ``.npz`` and IDX files of gray images). Without
+        splits in a path, lamina draws 20 % of the images as ``test`` and 10 % as ``val``,
+        stratified; named sets keep their published splits.
 
     Raises:
-        DataError: the data set does not exist or cannot be used, a field of ``preparation`` does not apply to it, or
-            the cache is not writable.
+        DataError: the data set does not exist or cannot be used, a field of ``preparation`` does
+            not apply to it, or the cache is not writable.
 
     Warns:
-        LaminaWarning: images were left out; an image is in two splits; a split lacks a
-            class; arrays of an ``.npz`` were converted; a damaged cache is rebuilt; copies of other sets were removed
-            from a full cache; a download starts; another process is preparing the same set.
+        LaminaWarning: images were left out; an image is in two splits; a split lacks a class;
+            arrays of an ``.npz`` were converted; a damaged cache is rebuilt; copies of other sets
+            were removed from a full cache; a download starts; another process is preparing the same
+            set.
 
     >>> data = load_data("shapes", Preparation(size_px=8, val_fraction=0.1))
     >>> len(data.train), data.train.shape, len(data.val)
     (7200, (3, 8, 8), 800)
     """
-    check_type(source, (str, Path), "source", f"the name or path of a data set{ARRAYS}", is_optional=False)
-    check_type(preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)")
+    check_type(
+        source, (str, Path), "source", f"the name or path of a data set{ARRAYS}", is_optional=False
+    )
+    check_type(
+        preparation, (Preparation,), "preparation", "a Preparation, as in Preparation(size_px=64)"
+    )
     dataset = _read(source, preparation, progress, is_given=True)
     if not len(dataset.train):
-        raise DataError(f"{source} has no training images. Add some to train/, or reduce val and test.")
+        raise DataError(
+            f"{source} has no training images. Add some to train/, or reduce val and test."
+        )
     messages = _describe_problems(dataset.problems)
     messages += [describe_leaks(dataset.leaks)] if dataset.leaks else []
     if dataset.conversions:
-        messages.append(f"{dataset.name}: {' '.join(dataset.conversions)} The targets are {dataset.target_reason}.")
+        messages.append(
+            f"{dataset.name}: {' '.join(dataset.conversions)} The targets are"
+            f" {dataset.target_reason}."
+        )
     messages += [
         f"{dataset.name}: {found.message}"
         for found in (*find_gaps(dataset), *find_dark(dataset.train), *find_group_leaks(dataset))
     ]
     if not_found := dataset.corrections.not_found:
         named = name_some(not_found, EXAMPLES)
-        messages.append(f"Not in the data set, but in its corrections: {named}. Use names as lamina data prints them.")
+        messages.append(
+            f"Not in the data set, but in its corrections: {named}. Use names as lamina data prints"
+            " them."
+        )
     for message in messages:
         warnings.warn(message, LaminaWarning, stacklevel=3)
     return dataset
@@ -101,9 +147,10 @@ def load_data(
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """How the classes of other data become the classes of a model, and what happens to classes it does not know."""
+    """How other data's classes become a model's classes, and what happens to unknown classes."""
 
-    unknown: Literal["error", "ignore", "keep"] = "error"  # with "keep", the data keeps its own classes
+    # with "keep", the data keeps its own classes
+    unknown: Literal["error", "ignore", "keep"] = "error"
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, name: str, target_names: tuple[str, ...]) -> int:
@@ -120,11 +167,22 @@ def load_to_evaluate(
     *,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Load data for a trained model, with the targets in the model's order; without splits, all images are ``test``."""
+    """Load data for a trained model, with the targets in the model's order.
+
+    Without splits, all images are ``test``.
+    """
     preparation = replace(
-        preparation, val_fraction=0.0, test_fraction=0.0, group_from=None, group_column=None, fold=None
+        preparation,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        group_from=None,
+        group_column=None,
+        fold=None,
     )
-    is_matched = match.unknown != "keep" and preparation.task in (SINGLE_LABEL.name, MULTI_LABEL.name)
+    is_matched = match.unknown != "keep" and preparation.task in (
+        SINGLE_LABEL.name,
+        MULTI_LABEL.name,
+    )
     check = partial(_find_unknown, source, target_names, match) if is_matched else None
     dataset = _read(source, preparation, progress, check=check)
     for message in _describe_problems(dataset.problems):
@@ -150,22 +208,30 @@ def load_to_evaluate(
 def _find_unknown(
     source: str | Path, target_names: tuple[str, ...], match: ClassMatch, names: Sequence[str]
 ) -> list[str]:
-    """The classes of other data that a model does not know; ``DataError`` unless these may be left out."""
+    """The classes of other data that a model lacks; ``DataError`` unless these may be left out."""
     unknown = [name for name in names if match.place(name, target_names) < 0]
     if unknown and (match.unknown == "error" or unknown == list(names)):
         nearest = {name: find_nearest(name, target_names) for name in unknown}
-        named = [f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()]
+        named = [
+            f"{name} (did you mean {near}?)" if near else name for name, near in nearest.items()
+        ]
         raise DataError(
-            f"{source} has labels that are not among the classes of the model ({', '.join(target_names)}): "
-            f"{name_some(named)}. Leave them out with --unknown ignore, or give their names with --rename FILE."
+            f"{source} has labels that are not among the classes of the model"
+            f" ({', '.join(target_names)}): {name_some(named)}. Leave them out with --unknown"
+            " ignore, or give their names with --rename FILE."
         )
     return unknown
 
 
-def as_dataset(data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()) -> Dataset:
-    """Return ``data`` as a data set: unchanged, made from training images, or loaded; by default the default set."""
+def as_dataset(
+    data: Dataset | Images | str | Path | None, preparation: Preparation = Preparation()
+) -> Dataset:
+    """Return a data set: ``data`` itself, made from training images, loaded, or the default."""
     check_type(
-        data, (Dataset, Images, str, Path), "data", f"a Dataset, Images, or the name or path of a data set{ARRAYS}"
+        data,
+        (Dataset, Images, str, Path),
+        "data",
+        f"a Dataset, Images, or the name or path of a data set{ARRAYS}",
     )
     if isinstance(data, Images):
         return Dataset.from_images(data)  # which rejects images of another split
@@ -174,12 +240,18 @@ def as_dataset(data: Dataset | Images | str | Path | None, preparation: Preparat
 
 
 def resize_dataset(dataset: Dataset, side_px: int, progress: Progress | None = None) -> Dataset:
-    """Resize a data set to squares: by loading its source again if it is unchanged, otherwise from its pixels."""
+    """Resize a data set to squares, from its source if unchanged, otherwise from its pixels."""
     preparation = replace(dataset.preparation, size_px=side_px)
-    if dataset.source and _has_same_targets(_read(dataset.source, dataset.preparation, progress), dataset):
+    if dataset.source and _has_same_targets(
+        _read(dataset.source, dataset.preparation, progress), dataset
+    ):
         return _read(dataset.source, preparation, progress)
     resized = {
-        split: replace(images, pixels=fit_pixels(images.pixels, side_px, dataset.resize), original_sizes_px=None)
+        split: replace(
+            images,
+            pixels=fit_pixels(images.pixels, side_px, dataset.resize),
+            original_sizes_px=None,
+        )
         for split, images in dataset.splits.items()
     }
     return replace(dataset, size_px=side_px, preparation=preparation, **resized)  # type: ignore[arg-type]
@@ -189,7 +261,9 @@ def resize_images(images: Images, side_px: int, resize: Resize = "crop") -> Imag
     """Resize images to squares, unless their shorter side already is ``side_px``."""
     if min(images.shape[1:]) == side_px:
         return images
-    return replace(images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None)
+    return replace(
+        images, pixels=fit_pixels(images.pixels, side_px, resize), original_sizes_px=None
+    )
 
 
 def _has_same_targets(one: Dataset, other: Dataset) -> bool:
@@ -206,29 +280,32 @@ def full_source(source: str | Path) -> str:
 
 
 def check_learnable(dataset: Dataset) -> None:
-    """Raise ``DataError`` if there is only one class, a class without training images, or one target for all."""
+    """Raise ``DataError`` for a single class, an empty class in ``train``, or a single target."""
     train = dataset.train
     if train.kind not in (SINGLE_LABEL, BINARY):
         if (train.targets == train.targets[:1]).all():
             noun = "labels" if train.kind is MULTI_LABEL else "numbers"
             raise DataError(
-                f"{dataset.name} has nothing to learn: {plural(len(train), 'training image', 'training images')} "
-                f"with the same {noun}, {train.kind.format(train.targets[0], train.target_names)}. "
-                f"Add images with other {noun}, or choose another column with --label-column (in Python, "
-                "label_columns)."
+                f"{dataset.name} has nothing to learn:"
+                f" {plural(len(train), 'training image', 'training images')} with the same {noun},"
+                f" {train.kind.format(train.targets[0], train.target_names)}. Add images with other"
+                f" {noun}, or choose another column with --label-column (in Python, label_columns)."
             )
         return
     trained = [name for name, count in dataset.train.target_counts().items() if count]
     if untrained := sorted(set(_counted(dataset)) - set(trained)):
         raise DataError(
-            f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove the class."
+            f"{dataset.name} has no training images of {name_some(untrained)}. Add some, or remove"
+            " the class."
         )
     if len(trained) == 1:
-        raise DataError(f"{dataset.name} has only one class to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}")
+        raise DataError(
+            f"{dataset.name} has only one class to train on, {trained[0]}. {SINGLE_CLASS_REMEDY}"
+        )
 
 
 def find_default_data() -> tuple[str, str]:
-    """The default data set and the reason: CIFAR-10, downloaded if needed, or shapes if that fails."""
+    """The default data set and the reason: CIFAR-10, or shapes if its download fails."""
     if path := os.environ.get("LAMINA_CIFAR10"):
         return "cifar10", f"LAMINA_CIFAR10 is {path}"
     if downloaded_path("cifar10").exists():
@@ -249,10 +326,14 @@ def _find_failure(_target: Path, _is_offline: bool) -> str:
 
 
 def _describe_problems(problems: Sequence[Problem]) -> list[str]:
-    """A message about the images that were left out, if any; other files and empty folders need no warning."""
+    """A message about images that were left out, if any; other files and empty folders get none."""
     left_out = [problem for problem in problems if problem.reason not in (OTHER_FILE, EMPTY_FOLDER)]
     named = [f"{problem.path} ({problem.reason})" for problem in left_out]
-    return [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"] if named else []
+    return (
+        [f"Left out {plural(len(named), 'image', 'images')}: {name_some(named, EXAMPLES)}"]
+        if named
+        else []
+    )
 
 
 def _count(dataset: Dataset, name: str) -> int:
@@ -264,9 +345,11 @@ def _counted(dataset: Dataset) -> list[str]:
 
 
 def find_prepared(source: str, preparation: Preparation, fingerprint: str) -> Dataset | None:
-    """The data set if it is in the cache and unchanged, otherwise ``None``; never downloads or decodes anything."""
+    """The data set if the cache has it unchanged, otherwise ``None``; no download, no decoding."""
     is_given = source == "cifar10" and "LAMINA_CIFAR10" in os.environ
-    is_missing = source in ("cifar10", "cifar100") and not is_given and not downloaded_path(source).exists()
+    is_missing = (
+        source in ("cifar10", "cifar100") and not is_given and not downloaded_path(source).exists()
+    )
     if is_missing or not source:
         return None
     try:
@@ -287,24 +370,33 @@ def _read(
     is_given: bool = False,
     check: Check | None = None,
 ) -> Dataset:
-    """Load a data set from the cache, or decode it; ``is_given`` if the preparation was given for this source."""
-    rule = preparation.group_from  # before it is replaced by its content, so that messages name the file
+    """Load or decode a data set; ``is_given`` if the preparation was given for this source."""
+    # before it is replaced by its content, so that messages name the file
+    rule = preparation.group_from
     corrections, preparation = contain_files(preparation)
     name, key, opened, drawn = _open(source, preparation)
-    unused = [field for field in OPTIONS if field in preparation.to_json() and field not in opened.options]
+    unused = [
+        field for field in OPTIONS if field in preparation.to_json() and field not in opened.options
+    ]
     if is_given and unused:
         columns = [field for field in unused if field not in FOLDER_OPTIONS]
         others = [field for field in unused if field in FOLDER_OPTIONS]
         users = [f"{name_some(columns)} (for tables only)"] if columns else []
-        users += [f"{name_some(others)} (for folders and archives of images only)"] if others else []
-        raise DataError(f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}.")
+        users += (
+            [f"{name_some(others)} (for folders and archives of images only)"] if others else []
+        )
+        raise DataError(
+            f"{name} does not use {' or '.join(users)}. Leave out {' and '.join(unused)}."
+        )
 
     def build(folder: Path) -> Dataset:
         show = progress or (lambda *_: None)
         given = replace(drawn, group_from=rule)
         if check is not None:
             check(opened.target_names)
-        dataset = build_dataset(opened.read(folder, show), name, given, corrections, folder, show, check)
+        dataset = build_dataset(
+            opened.read(folder, show), name, given, corrections, folder, show, check
+        )
         (folder / "spool").unlink(missing_ok=True)
         return dataset
 
@@ -316,34 +408,46 @@ def _read(
 
 
 def _open(source: str | Path, preparation: Preparation) -> tuple[str, str, Source, Preparation]:
-    """The name of a data set, its cache key, its source, and the preparation with splits resolved."""
+    """A data set's name, cache key and source, and the preparation with splits resolved."""
     path = _find_path(source)
     if path is not None:
-        name = str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
+        name = (
+            str(source) if source in NAMES else path.stem if path.is_file() else path.resolve().name
+        )
         where, opened = str(path.resolve()), _open_path(path, preparation)
     else:
         where = name = str(source)
         published = Source(name, lambda *_: list_published(name))
         opened = open_shapes(name, preparation) if name in SHAPES else published
-    # Published results use all training images of a named set, so no val is drawn from it by default.
-    drawn = replace(preparation, val_fraction=preparation.val_fraction or 0.0) if source in NAMES else preparation
+    # Published results use all training images of a named set, so no val is drawn from it by
+    # default.
+    drawn = (
+        replace(preparation, val_fraction=preparation.val_fraction or 0.0)
+        if source in NAMES
+        else preparation
+    )
     values = replace(drawn, fold=None).to_json()  # all folds share one copy in the cache
     return name, digest_of(where, name, sorted(values.items())), opened, drawn
 
 
 def _find_path(source: str | Path) -> Path | None:
-    """The path of a data set; ``None`` for a named set that is drawn, or downloaded when it is read."""
+    """The path of a data set; ``None`` for a named set that is drawn, or downloaded later."""
     if source == "cifar10" and (given := os.environ.get("LAMINA_CIFAR10")):
         path = Path(given).expanduser()
         if not path.exists():
-            raise DataError(f"LAMINA_CIFAR10 is {given}, but no such file or folder exists. Correct or unset it.")
+            raise DataError(
+                f"LAMINA_CIFAR10 is {given}, but no such file or folder exists. Correct or"
+                " unset it."
+            )
         return path
     if source in ("cifar10", "cifar100"):
         return download(str(source))
     if source in NAMES:
         return None
     if source == "":
-        raise DataError(f"The name of the data set is empty. Use a path, or one of {', '.join(NAMES)}.")
+        raise DataError(
+            f"The name of the data set is empty. Use a path, or one of {', '.join(NAMES)}."
+        )
     path = Path(source).expanduser()
     try:
         path.stat()
@@ -364,8 +468,8 @@ def _open_path(path: Path, preparation: Preparation) -> Source:
         if source := open_source(path, preparation):
             return source
     raise DataError(
-        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON lines), .npz or IDX file. "
-        f"Use one of these, or one of {', '.join(NAMES)}."
+        f"{path} is not a folder and not a readable zip, tar, table (CSV, TSV, Parquet, JSON"
+        f" lines), .npz or IDX file. Use one of these, or one of {', '.join(NAMES)}."
     )
 
 
@@ -375,7 +479,11 @@ def _renumber(images: Images, target_names: tuple[str, ...], match: ClassMatch) 
     if images.kind is SINGLE_LABEL:
         numbers = np.array(places, np.int64)[images.targets]
         renumbered = replace(images, targets=np.maximum(numbers, 0), target_names=target_names)
-        return renumbered if (numbers >= 0).all() else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
+        return (
+            renumbered
+            if (numbers >= 0).all()
+            else renumbered.take(np.flatnonzero(numbers >= 0).tolist())
+        )
     targets = np.zeros((len(images), len(target_names)), np.bool_)
     for column, place in enumerate(places):
         if place >= 0:

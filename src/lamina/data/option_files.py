@@ -1,4 +1,4 @@
-"""The small files that options name, such as tables of corrections, read as any spreadsheet saves them."""
+"""Small files that options name, such as tables of corrections, as spreadsheets save them."""
 
 from __future__ import annotations
 
@@ -12,40 +12,46 @@ from lamina.text import unguard
 
 
 def read_text(file: str, option: str) -> str:
-    """The content of a file, which ends with a line break; a text with a line break is the content of a file."""
+    """The text of a file, with a final line break; ``file`` with a line break is the text."""
     if "\n" in file:
         return file
     if not file:
-        raise DataError(f"{_flag(option)} is empty; it must name a file. Leave it out, or name one.")
+        raise DataError(
+            f"{_flag(option)} is empty; it must name a file. Leave it out, or name one."
+        )
     try:
         return Path(file).expanduser().read_bytes().decode("utf-8-sig") + "\n"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise DataError(
-            f"Cannot read {file} for {_flag(option)} (in Python, {option}): {reason}. Check the path; the text must be "
-            "UTF-8 (in Excel: CSV UTF-8)."
+            f"Cannot read {file} for {_flag(option)} (in Python, {option}): {reason}. Check the"
+            " path; the text must be UTF-8 (in Excel: CSV UTF-8)."
         ) from None
 
 
 def read_rows(file: str, option: str) -> list[list[str]]:
-    """The cells of a CSV file or of its content, without empty rows; separated by commas, semicolons or tabs."""
+    """The non-empty rows of a CSV file or text; commas, semicolons or tabs separate its cells."""
     text = read_text(file, option)
     first = text.lstrip().partition("\n")[0]
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count)))
+        rows = list(
+            csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+        )
     except csv.Error as error:
-        raise DataError(f"{name_file(file, option)} is not a CSV file: {error}. Save it again as CSV UTF-8.") from None
+        raise DataError(
+            f"{name_file(file, option)} is not a CSV file: {error}. Save it again as CSV UTF-8."
+        ) from None
     return [list(map(unguard, row)) for row in rows if any(map(str.strip, row))]
 
 
 def read_pairs(file: str, option: str, column: str, advice: str) -> list[tuple[str, str]]:
-    """The images in a CSV file, each with its cell in another column; ``advice`` ends the message if one is missing."""
+    """The images in a CSV file with their cells in ``column``; ``advice`` ends error messages."""
     head, *rows = read_rows(file, option) or [[]]
     columns = [cell.strip().lower() for cell in head]
     if [columns.count(name) for name in ("image", column)] != [1, 1]:
         raise DataError(
-            f"{name_file(file, option)} has the columns {', '.join(head) or '(none)'}; it must have image and "
-            f"{column}. {advice}"
+            f"{name_file(file, option)} has the columns {', '.join(head) or '(none)'}; it must have"
+            f" image and {column}. {advice}"
         )
     named = (dict(zip(columns, row, strict=False)) for row in rows)
     return [(row.get("image", ""), row.get(column, "").strip()) for row in named]

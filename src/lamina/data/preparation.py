@@ -29,17 +29,18 @@ class Preparation:
     """
 
     size_px: Annotated[int, Range(1)] | None = None
-    """resize images to squares with this side in pixels (default: keep the size if all images share one, up to
-    256 px; otherwise 64; without NET, lamina train chooses)"""
+    """resize images to squares with this side in pixels (default: keep the size if all images share
+    one, up to 256 px; otherwise 64; without NET, lamina train chooses)"""
     resize: Resize = "crop"
-    """how an image becomes a square: crop scales it to cover the square and keeps the center; pad scales it to fit
-    inside and adds black bars; stretch changes its proportions"""
+    """how an image becomes a square: crop scales it to cover the square and keeps the center; pad
+    scales it to fit inside and adds black bars; stretch changes its proportions"""
     label_from: LabelFrom | None = None
-    """source of an image's class: folder (its top-level class folder), parent (the folder that contains it) or filename
-    (its file name up to the first digit) (default: folder, if the names of the folders are not ambiguous)"""
+    """source of an image's class: folder (its top-level class folder), parent (the folder that
+    contains it) or filename (its file name up to the first digit) (default: folder, if the names of
+    the folders are not ambiguous)"""
     splits: Annotated[tuple[str, ...], "a list such as train=Training"] = ()
-    """the top-level folders that are splits, as in train=Training test=Testing; lamina leaves out the others (default:
-    folders with words such as train, val and test in their names)"""
+    """the top-level folders that are splits, as in train=Training test=Testing; lamina leaves out
+    the others (default: folders with words such as train, val and test in their names)"""
     task: KindName | None = None
     """kind of target (default: inferred from the targets)"""
     image_column: str | None = None
@@ -51,24 +52,26 @@ class Preparation:
     split_column: str | None = None
     """column of a table with train, val or test (default: found by name)"""
     val_fraction: Fraction | None = None
-    """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source has no val split, and
-    0 for built-in data sets)"""
+    """fraction of the images to set aside as val, stratified by class (default: 0.1 if the source
+    has no val split, and 0 for built-in data sets)"""
     test_fraction: Fraction | None = None
-    """fraction of the images to set aside as test (default: 0.2 if the source has no val or test split)"""
+    """fraction of the images to set aside as test (default: 0.2 if the source has no val or test
+    split)"""
     split_seed: int = 0
     """random seed for drawing the splits"""
     group_column: str | None = None
-    """column of a table with the group of each image, such as its patient; lamina draws no group into two splits"""
+    """column of a table with the group of each image, such as its patient; lamina draws no group
+    into two splits"""
     group_from: str | None = None
-    """source of an image's group, for the same purpose: parent (the name of its folder), stem:_ (its file name up to
-    the last _, or another text), regex:PATTERN (the first pair of parentheses, searched in its path in the data set),
-    or a .csv file with the columns image and group"""
+    """source of an image's group, for the same purpose: parent (the name of its folder), stem:_
+    (its file name up to the last _, or another text), regex:PATTERN (the first pair of parentheses,
+    searched in its path in the data set), or a .csv file with the columns image and group"""
     fold: str | None = None
-    """use one data set of a cross-validation: 2/5 trains on train and val except for the second of five folds, and
-    tests on this fold; 0/5 trains on all of train and val, and tests on test"""
+    """use one data set of a cross-validation: 2/5 trains on train and val except for the second of
+    five folds, and tests on this fold; 0/5 trains on all of train and val, and tests on test"""
     labels_from: Annotated[tuple[str, ...], "a list of files"] = ()
-    """CSV files of corrections, as --labels --output writes them: the column correct contains the correct label,
-    exclude to leave out the image, or nothing to leave it as it is"""
+    """CSV files of corrections, as --labels --output writes them: the column correct contains the
+    correct label, exclude to leave out the image, or nothing to leave it as it is"""
     exclude: str | None = None
     """file with the names of images to leave out, one per line"""
 
@@ -76,16 +79,19 @@ class Preparation:
         check_fields(self, DataError)
         if self.label_separator == "":
             raise DataError(
-                "label_separator is empty, but must have at least one character, such as label_separator='|'."
+                "label_separator is empty, but must have at least one character, such as"
+                " label_separator='|'."
             )
         self.folds()
         check_rule(self.group_from)
         if self.group_column is not None and self.group_from is not None:
-            raise DataError("group_column and group_from both say how images are grouped. Use only one of them.")
+            raise DataError(
+                "group_column and group_from both say how images are grouped. Use only one of them."
+            )
         if (self.val_fraction or 0) + (self.test_fraction or 0) >= 1:
             raise DataError(
-                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no training images. "
-                "Their sum must be below 1."
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction} leave no"
+                " training images. Their sum must be below 1."
             )
 
     def folds(self) -> tuple[int, int] | None:
@@ -95,19 +101,29 @@ class Preparation:
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.fold, re.ASCII)
         fold, folds = (int(found[1]), int(found[2])) if found else (0, 0)
         if folds < 2 or fold > folds:
-            raise DataError(f"fold is {self.fold!r}; expected a fold and the number of folds, such as fold='2/5'.")
+            raise DataError(
+                f"fold is {self.fold!r}; expected a fold and the number of folds, such as"
+                " fold='2/5'."
+            )
         return fold, folds
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from their default."""
-        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        values = {
+            field.name: (getattr(self, field.name), field.default)
+            for field in dataclasses.fields(self)
+        }
         changed = {name: value for name, (value, default) in values.items() if value != default}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in changed.items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in changed.items()
+        }
 
 
 def check_rule(rule: str | None) -> None:
     """Raise ``DataError`` unless images can be grouped by this rule."""
-    is_file = rule is not None and ("\n" in rule or rule.lower().endswith(".csv"))  # or the content of one
+    # or the content of one
+    is_file = rule is not None and ("\n" in rule or rule.lower().endswith(".csv"))
     if rule is None or is_file or rule == "parent" or re.fullmatch("stem:.+", rule):
         return
     expected = "expected parent, stem:_ (or another text), regex:PATTERN, or a .csv file"
@@ -118,5 +134,8 @@ def check_rule(rule: str | None) -> None:
                 return
         except re.error as error:
             raise DataError(f"The pattern of {rule!r} is invalid: {error}. Correct it.") from None
-        expected = "the part of the pattern that names the group must be in parentheses, as in regex:(patient[0-9]+)"
+        expected = (
+            "the part of the pattern that names the group must be in parentheses, as in"
+            " regex:(patient[0-9]+)"
+        )
     raise DataError(f"group_from is {rule!r}; {expected}.")

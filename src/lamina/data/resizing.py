@@ -6,14 +6,15 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 
-# Pillow's filters average all source pixels, so there is no aliasing. Lanczos keeps hardly more detail than bicubic and
-# takes 1.5 times as long; bilinear blurs.
+# Pillow's filters average all source pixels, so there is no aliasing. Lanczos keeps hardly more
+# detail than bicubic and takes 1.5 times as long; bilinear blurs.
 FILTER = Image.Resampling.BICUBIC
-# When reducing six times or more, Pillow first averages blocks of pixels down to three times the target size. The error
-# against float arithmetic over all pixels is 56 dB; rounding alone has 58 dB.
+# When reducing six times or more, Pillow first averages blocks of pixels down to three times the
+# target size. The error against float arithmetic over all pixels is 56 dB; rounding alone has 58
+# dB.
 REDUCING_GAP = 3.0
-# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves twice the size needed: at least 43 dB, in half the
-# time. Decoding at just the size needed would reach 37 dB.
+# A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if that leaves twice the size needed: at least 43
+# dB, in half the time. Decoding at just the size needed would reach 37 dB.
 OVERSAMPLING = 2
 
 
@@ -32,8 +33,10 @@ def resize_image(image: Image.Image, size: tuple[int, int], resize: Resize) -> I
     return image.resize((width, height), FILTER, box=box, reducing_gap=REDUCING_GAP)
 
 
-def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) of an image that :func:`resize_image` keeps; beyond its edges for ``pad``."""
+def seen_box(
+    stored: tuple[int, int], size: tuple[int, int], resize: Resize
+) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) that :func:`resize_image` keeps; larger for ``pad``."""
     (stored_width, stored_height), (height, width) = stored, size
     left, top, right, bottom = 0.0, 0.0, float(stored_width), float(stored_height)
     if resize == "pad":
@@ -50,14 +53,16 @@ def seen_box(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> 
     return left, top, right, bottom
 
 
-def enough_pixels(stored: tuple[int, int], size: tuple[int, int], resize: Resize) -> tuple[int, int]:
-    """The smallest (width, height) at which to decode an image of ``stored`` (width, height) for ``size``."""
+def enough_pixels(
+    stored: tuple[int, int], size: tuple[int, int], resize: Resize
+) -> tuple[int, int]:
+    """The smallest (width, height) to decode for ``size`` from ``stored`` (width, height)."""
     width, height = _inside(stored, size) if resize == "pad" else size[::-1]
     return OVERSAMPLING * width, OVERSAMPLING * height
 
 
 def _inside(stored: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """The largest width and height with the proportions of ``stored`` inside ``size`` (height, width)."""
+    """The largest (width, height) inside ``size`` (height, width), proportioned as ``stored``."""
     width, height = stored
     scale = min(size[1] / width, size[0] / height)
     return max(1, round(width * scale)), max(1, round(height * scale))

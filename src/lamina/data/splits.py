@@ -28,7 +28,9 @@ SPLIT_WORDS: dict[str, Split] = {
     "holdout": "test",
 }
 UNLABELED_WORDS = ("pred", "predict", "prediction", "unlabeled", "unlabelled")
-_WORD = re.compile(rf"(?<![a-z])({'|'.join((*SPLIT_WORDS, *UNLABELED_WORDS))})(?:set|data|images)?(?![a-z])")
+_WORD = re.compile(
+    rf"(?<![a-z])({'|'.join((*SPLIT_WORDS, *UNLABELED_WORDS))})(?:set|data|images)?(?![a-z])"
+)
 
 LEAKS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("val", "train"), ("test", "val"))
 OWN_RULE = "from the source"
@@ -38,8 +40,10 @@ LEAST_VAL_IMAGES = 10  # a default val needs at least this many images for a mea
 
 
 def find_splits(names: Iterable[str]) -> dict[str, Split | None]:
-    """The splits that names stand for, by a word in each, such as ``seg_train`` or ``TestSet``; ``None``: unlabeled."""
-    words = {name: _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()) for name in names}
+    """The splits that words in names stand for, as in ``seg_train``; ``None`` for unlabeled."""
+    words = {
+        name: _WORD.findall(re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()) for name in names
+    }
     meant = {name: {SPLIT_WORDS.get(word) for word in found} for name, found in words.items()}
     return {name: splits.pop() for name, splits in meant.items() if len(splits) == 1}
 
@@ -51,7 +55,7 @@ def draw_splits(
     preparation: Preparation,
     image_groups: Sequence[str] = (),
 ) -> tuple[list[Split], str]:
-    """The split of each image, and the rule; drawn by digests of names, so that adding an image moves few others."""
+    """The split of each image, and the rule: digests of names, so that a new image moves few."""
     own = {split for split in given if split is not None}
     splits: list[Split] = ["train" if split is None else split for split in given]
     groups: defaultdict[object, list[int]] = defaultdict(list)
@@ -65,26 +69,37 @@ def draw_splits(
     fractions = _choose_fractions(preparation, own)
     parts: dict[int, int] = {}  # of images with groups: 0 for train, then those of ``fractions``
     if image_groups and fractions:
-        rows, wanted = [place for group in ordered for place in group], [fraction for _, fraction, _ in fractions]
+        rows, wanted = (
+            [place for group in ordered for place in group],
+            [fraction for _, fraction, _ in fractions],
+        )
         own_groups, own_strata = ([each[row] for row in rows] for each in (image_groups, strata))
         dealt = deal(own_strata, own_groups, [1 - sum(wanted), *wanted], preparation.split_seed)
         parts = dict(zip(rows, dealt, strict=True))
     for number, (split, fraction, is_requested) in enumerate(fractions, start=1):
-        places = [row for row in parts if parts[row] == number] if parts else _draw(ordered, splits, fraction)
+        places = (
+            [row for row in parts if parts[row] == number]
+            if parts
+            else _draw(ordered, splits, fraction)
+        )
         least = LEAST_VAL_IMAGES if split == "val" and not is_requested else 1
         if len(places) >= least:
             for place in places:
                 splits[place] = split
             drawn.append(f"{100 * fraction:.0f} % drawn as {split}")
         elif is_requested:
-            groups_too = f" with {plural(len({*image_groups}), 'group', 'groups')}" if image_groups else ""
+            groups_too = (
+                f" with {plural(len({*image_groups}), 'group', 'groups')}" if image_groups else ""
+            )
             raise DataError(
-                f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split} split{groups_too}. "
-                f"Add images, or increase --{split} (in Python, {split}_fraction); 0 draws no {split}."
+                f"{100 * fraction:.0f} % of {len(names):,} images is too few for a {split}"
+                f" split{groups_too}. Add images, or increase --{split} (in Python,"
+                f" {split}_fraction); 0 draws no {split}."
             )
         else:
             missing.append(
-                f"no {split}, because {100 * fraction:.0f} % of the images is {len(places)}, fewer than {least}"
+                f"no {split}, because {100 * fraction:.0f} % of the images is {len(places)}, fewer"
+                f" than {least}"
             )
     how = "stratified, groups kept together" if image_groups else "stratified"
     rule = f"{' and '.join(drawn)}, {how}, seed {preparation.split_seed}" if drawn else OWN_RULE
@@ -93,8 +108,10 @@ def draw_splits(
     return splits, "; ".join([rule, *missing])
 
 
-def deal(strata: Sequence[object], groups: Sequence[Hashable], fractions: Sequence[float], seed: int = 0) -> list[int]:
-    """The part of each image: a group is in one part, and each stratum is in all parts, in proportion to fractions."""
+def deal(
+    strata: Sequence[object], groups: Sequence[Hashable], fractions: Sequence[float], seed: int = 0
+) -> list[int]:
+    """The part of each image: keeps groups whole, and divides each stratum by the fractions."""
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
     for place, group in enumerate(groups):
         members[group].append(place)
@@ -102,11 +119,16 @@ def deal(strata: Sequence[object], groups: Sequence[Hashable], fractions: Sequen
     filled: list[Counter[object]] = [Counter() for _ in parts]
     found = [0] * len(groups)
     # Large groups first, because small ones can make up for the imbalance that they leave.
-    for group in sorted(members, key=lambda group: (-len(members[group]), _digest(seed, str(group)))):
+    for group in sorted(
+        members, key=lambda group: (-len(members[group]), _digest(seed, str(group)))
+    ):
         own = Counter(strata[place] for place in members[group])
 
         def fullness(part: int, own: Counter[object] = own) -> tuple[float, float]:
-            shares = (count * filled[part][stratum] / totals[stratum] ** 2 for stratum, count in own.items())
+            shares = (
+                count * filled[part][stratum] / totals[stratum] ** 2
+                for stratum, count in own.items()
+            )
             return sum(shares) / fractions[part], filled[part].total() / fractions[part]
 
         chosen = min(parts, key=fullness)
@@ -122,7 +144,7 @@ def unite_duplicates(
     digests: Sequence[Hashable],
     groups: Sequence[Hashable] = (),
 ) -> list[Split]:
-    """Move identical images with their groups, where splits were drawn, to the split of the first of them."""
+    """Move identical images with their groups to the split of the first, if splits were drawn."""
     parents: dict[Hashable, Hashable] = {}
 
     def find(key: Hashable) -> Hashable:
@@ -153,7 +175,7 @@ def order_by_split(splits: Sequence[Split]) -> list[int]:
 def find_leaks(
     splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Split, Split, dict[int, int]]]:
-    """Each held-out split and an earlier one, with the indices of images in both and their first twins."""
+    """Each held-out split, an earlier split, and for each image in both its earlier twin."""
     for split, earlier in LEAKS:
         twins: dict[int, int] = {}
         for group in duplicates:
@@ -169,8 +191,8 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
     for split, requested in (("test", test), ("val", val)):
         if requested and split in own:
             raise DataError(
-                f"The source already has a {split} split, so lamina cannot draw one. "
-                f"Leave out --{split} (in Python, {split}_fraction), or merge the splits of the source."
+                f"The source already has a {split} split, so lamina cannot draw one. Leave out"
+                f" --{split} (in Python, {split}_fraction), or merge the splits of the source."
             )
     if test is None:
         test = 0.0 if own - {"train"} else TEST_FRACTION
@@ -179,8 +201,9 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
         val = 0.0 if "val" in own else min(VAL_FRACTION, (1 - test) / 4)
     if test + val >= 1:
         raise DataError(
-            f"{100 * val:g} % for val and {100 * test:.0f} % for test (the default) leave no training images. "
-            "Decrease --val or set --test (in Python, val_fraction or test_fraction)."
+            f"{100 * val:g} % for val and {100 * test:.0f} % for test (the default) leave no"
+            " training images. Decrease --val or set --test (in Python, val_fraction or"
+            " test_fraction)."
         )
     fractions: list[tuple[Split, float, bool]] = [
         ("test", test, preparation.test_fraction is not None),
@@ -190,18 +213,21 @@ def _choose_fractions(preparation: Preparation, own: set[Split]) -> list[tuple[S
 
 
 def _draw(groups: Sequence[Sequence[int]], splits: Sequence[Split], fraction: float) -> list[int]:
-    """Draw that fraction of each group from its images still in train, of which it leaves at least one."""
+    """Draw a fraction of each group from its images in train, and leave at least one."""
     drawn = []
     owed = 0.0
     for group in groups:
         left = [place for place in group if splits[place] == "train"]
         share = len(group) * fraction + owed
         count = max(0, min(round(share), len(left) - 1))
-        # The next stratum makes up for rounding, so that many small strata add up to the requested fraction.
+        # The next stratum makes up for rounding, so that many small strata add up to the requested
+        # fraction.
         owed = max(-1.0, min(1.0, share - count))
         drawn += left[:count]
     return drawn
 
 
 def _digest(seed: int, name: str) -> bytes:
-    return hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return hashlib.blake2b(
+        f"{seed}\0{name}".encode("utf-8", "surrogateescape"), digest_size=8
+    ).digest()

@@ -14,7 +14,7 @@ def to_pillow(pixels: UInt8[np.ndarray, "h w c"]) -> Image.Image:
 
 
 def make_tile(pixels: UInt8[np.ndarray, "h w c"], side: int) -> Image.Image:
-    """Enlarge an image by a whole factor, with sharp pixels, or reduce it, to fit into ``side`` pixels."""
+    """Enlarge an image by a whole factor, with sharp pixels, or reduce it, to fit ``side`` px."""
     height, width = pixels.shape[:2]
     longest = max(height, width)
     scale = side // longest if longest <= side else side / longest

@@ -19,7 +19,14 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lamina.data.cache import keep_within_limit, read_shape
-from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, decode_and_measure, decode_image, fit_pixels
+from lamina.data.decoding import (
+    BadImageError,
+    EncodedImage,
+    ImageReader,
+    decode_and_measure,
+    decode_image,
+    fit_pixels,
+)
 from lamina.data.duplicates import digest_rows
 from lamina.data.images import Progress
 from lamina.data.preparation import Resize
@@ -29,18 +36,21 @@ from lamina.errors import DataError
 MIXED_SIZES_SIDE_PX = 64
 OWN_SIZE_LIMIT_PX = 256  # full camera photographs exceed what nets can use and memory can hold
 SAMPLE_IMAGES = 32
-# A worker takes a third of a second to start, as long as it takes to decode this many small images or bytes.
+# A worker takes a third of a second to start, as long as it takes to decode this many small images
+# or bytes.
 IMAGES_PER_WORKER = 1000
 BYTES_PER_WORKER = 12 * 2**20
-# Workers take turns with blocks of this size, because one class may have larger images than another.
+# Workers take turns with blocks of this size, because one class may have larger images than
+# another.
 IMAGES_PER_BLOCK = 50
-# Keeps glibc from returning the memory of each image to the system, which saves a tenth of the time at 224 px.
+# Keeps glibc from returning the memory of each image to the system, which saves a tenth of the time
+# at 224 px.
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "100000000", "MALLOC_TRIM_THRESHOLD_": "100000000"}
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Decoded(NamedTuple):
-    """The result for one image: its row in ``pixels.npy``, its stored size, and why it could not be decoded."""
+    """One image's row in ``pixels.npy``, its stored size, and the reason if decoding failed."""
 
     row: int
     content: str  # digest of the encoded bytes, or of the pixels before they were resized
@@ -55,7 +65,7 @@ class _SizesDifferError(Exception):
 
 
 class _Job(NamedTuple):
-    """The images of one worker, their rows in ``folder/pixels.npy``, and the file for its results."""
+    """One worker's images, their rows in ``folder/pixels.npy``, and the file for its results."""
 
     images: list[EncodedImage]
     rows: list[int]
@@ -65,9 +75,13 @@ class _Job(NamedTuple):
 
 
 def decode_images(
-    images: Sequence[EncodedImage], folder: Path, size_px: int | None, resize: Resize, progress: Progress
+    images: Sequence[EncodedImage],
+    folder: Path,
+    size_px: int | None,
+    resize: Resize,
+    progress: Progress,
 ) -> tuple[list[Decoded], int | None]:
-    """Decode images to RGB into ``folder/pixels.npy``; the size returned is ``None`` if all kept theirs."""
+    """Decode images to RGB into ``folder/pixels.npy``; the size is ``None`` if all kept theirs."""
     if size_px is None:
         sizes = _sample_sizes(images)
         if len(sizes) == 1 and max(max(size) for size in sizes) <= OWN_SIZE_LIMIT_PX:
@@ -78,11 +92,21 @@ def decode_images(
 
 
 def _decode_at(
-    size: tuple[int, int], resize: Resize | None, images: Sequence[EncodedImage], folder: Path, progress: Progress
+    size: tuple[int, int],
+    resize: Resize | None,
+    images: Sequence[EncodedImage],
+    folder: Path,
+    progress: Progress,
 ) -> list[Decoded]:
     start_array(folder / "pixels.npy", (len(images), *size, 3))
     jobs = [
-        _Job([images[row] for row in rows], rows, str(folder), str(folder / f"result-{number}.json"), resize)
+        _Job(
+            [images[row] for row in rows],
+            rows,
+            str(folder),
+            str(folder / f"result-{number}.json"),
+            resize,
+        )
         for number, rows in enumerate(_share_out(len(images), count_workers(images)))
     ]
     done = 0
@@ -91,16 +115,22 @@ def _decode_at(
         progress(done, len(images))
     found: list[Decoded] = []
     for job in jobs:
-        found += (Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8")))
+        found += (
+            Decoded(*fields) for fields in json.loads(Path(job.result_file).read_text("utf-8"))
+        )
         Path(job.result_file).unlink()
     found.sort()
     if all(one.reason for one in found):
         first = f"{images[0].name} ({found[0].reason})"
-        raise DataError(f"Cannot read any of the {len(images)} images; the first is {first}. Check the files.")
+        raise DataError(
+            f"Cannot read any of the {len(images)} images; the first is {first}. Check the files."
+        )
     return found
 
 
-def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resize) -> list[Decoded]:
+def store_pixels(
+    pixels: Pixels, folder: Path, size_px: int | None, resize: Resize
+) -> list[Decoded]:
     count, height, width, channels = pixels.shape
     size = (height, width) if size_px is None else (size_px, size_px)
     file = folder / "pixels.npy"
@@ -109,7 +139,9 @@ def store_pixels(pixels: Pixels, folder: Path, size_px: int | None, resize: Resi
     with file.open("r+b") as rows:
         rows.seek(offset_bytes)
         for block in pixels.blocks():
-            fitted = np.ascontiguousarray(block if size_px is None else fit_pixels(block, size_px, resize))
+            fitted = np.ascontiguousarray(
+                block if size_px is None else fit_pixels(block, size_px, resize)
+            )
             rows.write(fitted.data)
             digests = digest_rows(fitted)
             contents = digests if size_px is None else digest_rows(block)
@@ -128,17 +160,24 @@ def count_workers(images: Sequence[EncodedImage]) -> int:
 
 def _share_out(count: int, workers: int) -> list[list[int]]:
     """Distribute ``count`` images over workers, block by block in turn."""
-    blocks = [range(start, min(start + IMAGES_PER_BLOCK, count)) for start in range(0, count, IMAGES_PER_BLOCK)]
-    shares = [[row for block in blocks[number::workers] for row in block] for number in range(workers)]
+    blocks = [
+        range(start, min(start + IMAGES_PER_BLOCK, count))
+        for start in range(0, count, IMAGES_PER_BLOCK)
+    ]
+    shares = [
+        [row for block in blocks[number::workers] for row in block] for number in range(workers)
+    ]
     return [rows for rows in shares if rows]
 
 
 def _sample_sizes(images: Sequence[EncodedImage]) -> set[tuple[int, int]]:
-    """The sizes (height, width) of a few evenly spaced images, which reveal most sets of mixed sizes."""
+    """The sizes (height, width) of a few evenly spaced images, which usually reveal mixed sizes."""
     step = -(-len(images) // SAMPLE_IMAGES)
     sizes: set[tuple[int, int]] = set()
     with ImageReader() as reader:
-        for count, image in enumerate(chain.from_iterable(images[start::step] for start in range(step)), 1):
+        for count, image in enumerate(
+            chain.from_iterable(images[start::step] for start in range(step)), 1
+        ):
             with contextlib.suppress(BadImageError):
                 height, width, _ = decode_image(reader.read(image)).shape
                 sizes.add((height, width))
@@ -181,10 +220,12 @@ def _digest(data: bytes) -> str:
 
 def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
     """Decode each job in a process; yield how many images are done, and leave no process behind."""
-    # Without multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. The workers share one
-    # pipe; their lines are short enough to be written atomically.
+    # Without multiprocessing, so that a user's script needs no ``if __name__ == "__main__"``. The
+    # workers share one pipe; their lines are short enough to be written atomically.
     package = str(Path(__file__).resolve().parents[2])
-    code = f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
+    code = (
+        f"import sys; sys.path.insert(0, {package!r}); from lamina.data.workers import work; work()"
+    )
     workers: list[subprocess.Popen[bytes]] = []
     complaints, job_file = folder / "workers.txt", folder / "job.json"
     reading, writing = os.pipe()
@@ -195,7 +236,8 @@ def _decode_in_workers(jobs: Sequence[_Job], folder: Path) -> Iterator[int]:
                     job_file.write_text(json.dumps(job), "utf-8")
                     with job_file.open("rb") as given:
                         workers.append(
-                            subprocess.Popen(  # noqa: S603 (our own interpreter and code)
+                            # lamina's own interpreter and code
+                            subprocess.Popen(  # noqa: S603
                                 [sys.executable, "-P", "-c", code],
                                 stdin=given,
                                 stdout=output,
@@ -222,8 +264,8 @@ def _check_ended(status: int, complaints: Path) -> None:
     if status:
         last = complaints.read_text("utf-8", errors="replace").strip().rpartition("\n")[2]
         raise DataError(
-            f"A process that decodes images failed (status {status}{', ' + last if last else ''}), and nothing was "
-            "stored. Try again, and close other programs if memory is short."
+            f"A process that decodes images failed (status {status}{', ' + last if last else ''}),"
+            " and nothing was stored. Try again, and close other programs if memory is short."
         )
 
 
@@ -241,28 +283,31 @@ def work() -> None:
 
 
 def start_array(path: Path, shape: tuple[int, ...]) -> int:
-    """Write the header of a .npy file and reserve its rows; return the offset of the first in bytes."""
+    """Write a .npy file's header and reserve its rows; return the first row's offset in bytes."""
     needed_bytes = math.prod(shape)
-    with path.open("wb") as file:  # first, so that other processes count it; the disk allocates nothing yet
+    with path.open(
+        "wb"
+    ) as file:  # first, so that other processes count it; the disk allocates nothing yet
         offset_bytes = _write_header(file, shape)
         file.truncate(offset_bytes + needed_bytes)
     keep_within_limit(path.parent, needed_bytes)
     if needed_bytes > (free_bytes := shutil.disk_usage(path.parent).free):
         raise DataError(
-            f"The decoded images need {needed_bytes / 1e9:.1f} GB, "
-            f"but {path.parent.parent} has {free_bytes / 1e9:.1f} GB free. "
-            "Use a smaller --size (in Python, size_px), or set LAMINA_CACHE to a folder with more space."
+            f"The decoded images need {needed_bytes / 1e9:.1f} GB, but {path.parent.parent} has"
+            f" {free_bytes / 1e9:.1f} GB free. Use a smaller --size (in Python, size_px), or set"
+            " LAMINA_CACHE to a folder with more space."
         )
     return offset_bytes
 
 
 def keep_rows(path: Path, kept: Sequence[int]) -> None:
-    """Keep these rows of the array in a file, in this order; row by row, as the array may exceed memory."""
+    """Keep these rows of an array file, in this order, one by one, as it may exceed memory."""
     with path.open("rb") as rows:
         _, *row_shape = read_shape(rows)
         offset_bytes, row_bytes = rows.tell(), math.prod(row_shape)
         shape = (len(kept), *row_shape)
-        in_place = all(first < second for first, second in pairwise(kept))  # the disk may not hold two copies
+        # the disk may not hold two copies
+        in_place = all(first < second for first, second in pairwise(kept))
         target = path if in_place else path.with_suffix(".kept")
         if not in_place:
             start_array(target, shape)
@@ -279,5 +324,7 @@ def keep_rows(path: Path, kept: Sequence[int]) -> None:
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> int:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
     return file.tell()

@@ -26,16 +26,27 @@ NAMED_CLASSES = 50
 
 
 def build_card(run: Run) -> str:
-    """The model card as Markdown, with the metadata of https://huggingface.co/docs/hub/model-cards as YAML."""
+    """The model card as Markdown; metadata: https://huggingface.co/docs/hub/model-cards."""
     facts, report = collect_facts(run), run.report
-    metadata = (f"{key}: {to_yaml(value)}" for key, value in _collect_metadata(run, report, facts.name).items())
+    metadata = (
+        f"{key}: {to_yaml(value)}"
+        for key, value in _collect_metadata(run, report, facts.name).items()
+    )
     sections = {
         "Results": _describe_results(run, report, facts),
         "Limitations": _describe_limits(run, report, facts),
         "Usage": _describe_use(run),
         "Training": [f"- {name}: {_quote(value)}" for name, value in facts.origin.items()],
     }
-    lines = ["---", *metadata, "---", "", f"# {_quote(facts.name)}", "", *_describe_model(run, facts)]
+    lines = [
+        "---",
+        *metadata,
+        "---",
+        "",
+        f"# {_quote(facts.name)}",
+        "",
+        *_describe_model(run, facts),
+    ]
     for title, section in sections.items():
         lines += ["", f"## {title}", "", *section]
     return "\n".join(lines) + "\n"
@@ -44,7 +55,11 @@ def build_card(run: Run) -> str:
 def to_yaml(value: Any) -> str:
     """A value as JSON that YAML 1.1 parses to the same value."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{to_yaml(key)}: {to_yaml(inner)}" for key, inner in value.items())
+            + "}"
+        )
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(map(to_yaml, value)) + "]"
     if isinstance(value, float):
@@ -73,7 +88,8 @@ def _collect_metadata(run: Run, report: Report | None, name: str) -> dict[str, A
     if report is None:
         return found
     metrics = [
-        {"type": kind, "name": name, "value": float(f"{value:.4g}")} for kind, name, value in _collect_metrics(report)
+        {"type": kind, "name": name, "value": float(f"{value:.4g}")}
+        for kind, name, value in _collect_metrics(report)
     ]
     found["metrics"] = [metric["type"] for metric in metrics if metric["type"] in METRICS]
     data = {"name": record.data.name, "type": known or "other", "split": report.split}
@@ -106,7 +122,9 @@ def _describe_model(run: Run, facts: Facts) -> list[str]:
     kind, names = run.record.task.kind, run.record.task.target_names
     quoted = [_quote(name) for name in names[:NAMED_CLASSES]]
     more = f" and {len(names) - NAMED_CLASSES:,} more" if len(names) > NAMED_CLASSES else ""
-    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(kind, "Target" if len(names) == 1 else "Classes")
+    noun = {REGRESSION: "Numbers", MULTI_LABEL: "Labels"}.get(
+        kind, "Target" if len(names) == 1 else "Classes"
+    )
     return [_quote(facts.about), "", f"{noun}: {', '.join(quoted)}{more}."]
 
 
@@ -116,7 +134,10 @@ def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str
     lines = [f"- {_quote(line)}" for line in (*facts.verdict, *report.summary_lines())]
     heads, rows = report.table()
     table = [heads, ["---", *("---:" for _ in heads[1:])], *(map(_quote, row) for row in rows)]
-    where = f"Measured on the {report.images:,} {report.split} images of {_quote(run.record.data.name)}, which were "
+    where = (
+        f"Measured on the {report.images:,} {report.split} images of"
+        f" {_quote(run.record.data.name)}, which were "
+    )
     where += "not used for training"
     where += ", but may have been used to choose the model." if report.split == "val" else "."
     return [where, "", *lines, "", *(f"| {' | '.join(row)} |" for row in table)]
@@ -125,38 +146,57 @@ def _describe_results(run: Run, report: Report | None, facts: Facts) -> list[str
 def _describe_limits(run: Run, report: Report | None, facts: Facts) -> list[str]:
     limits = []
     if run.record.task.kind is REGRESSION:
-        limits.append("The model predicts numbers for any image, even one unlike the training images.")
+        limits.append(
+            "The model predicts numbers for any image, even one unlike the training images."
+        )
     else:
         noun = "labels" if run.record.task.kind is MULTI_LABEL else "classes"
-        limits.append(f"The model predicts these {noun} for any image, even one unlike the training images.")
+        limits.append(
+            f"The model predicts these {noun} for any image, even one unlike the training images."
+        )
     if isinstance(report, ClassReport):
-        weak = sorted((one.recall, one.name, one.support) for one in report.classes if one.recall is not None)
+        weak = sorted(
+            (one.recall, one.name, one.support) for one in report.classes if one.recall is not None
+        )
         recall, name, support = weak[0]
         if recall < 1:
-            limits.append(f"Lowest recall: {_quote(name)}, {100 * recall:.1f} % of {support:,} images.")
+            limits.append(
+                f"Lowest recall: {_quote(name)}, {100 * recall:.1f} % of {support:,} images."
+            )
         if absent := ", ".join(_quote(one.name) for one in report.classes if not one.support):
             limits.append(f"The evaluation had no images of {absent}.")
     if run.record.task.kind is not REGRESSION:
         calibration = run.calibration
         limits.append(
-            "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of such predictions "
-            "are correct."
+            "The probabilities are not calibrated: a probability of 80 % does not mean that 80 % of"
+            " such predictions are correct."
             if calibration is None or not calibration.temperatures
-            else f"The probabilities are calibrated on {calibration.source}; the calibration "
-            "holds for similar images only."
+            else (
+                f"The probabilities are calibrated on {calibration.source}; the calibration "
+                "holds for similar images only."
+            )
         )
         if calibration is not None and calibration.thresholds:
             chosen = "; ".join(map(str, calibration.thresholds))
-            limits.append(f"Thresholds chosen on {calibration.source} for {calibration.aim}: {_quote(chosen)}.")
+            limits.append(
+                f"Thresholds chosen on {calibration.source} for {calibration.aim}:"
+                f" {_quote(chosen)}."
+            )
     limits += [f"Diagnosis during training: {_quote(diagnosis)}" for diagnosis in facts.diagnoses]
-    limits.append("Intended use, risks and biases have not been assessed. The owner of the model should add them here.")
+    limits.append(
+        "Intended use, risks and biases have not been assessed. The owner of the model should add"
+        " them here."
+    )
     return [f"- {limit}" for limit in limits]
 
 
 def _describe_use(run: Run) -> list[str]:
     load = 'load_run("PATH")  # this folder'
     if run.record.own_module is not None:
-        load = 'load_run("PATH", module=module)  # this folder, and a new instance of its custom module'
+        load = (
+            'load_run("PATH", module=module)  # this folder, and a new instance of its custom'
+            " module"
+        )
     return [
         *("```python", "from lamina import load_run", "", f"run = {load}"),
         *('print(run.predict("photos/*.jpg"))', "```"),
@@ -165,4 +205,6 @@ def _describe_use(run: Run) -> list[str]:
 
 def _quote(text: str) -> str:
     """Escape text for Markdown, so that it contains no formatting and no links."""
-    return re.sub(r"[\\`*_\[\]<>#|~&$@]|(?<=www)\.|:(?=//)", r"\\\g<0>", escape(text), flags=re.IGNORECASE)
+    return re.sub(
+        r"[\\`*_\[\]<>#|~&$@]|(?<=www)\.|:(?=//)", r"\\\g<0>", escape(text), flags=re.IGNORECASE
+    )

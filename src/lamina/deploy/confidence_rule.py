@@ -1,4 +1,4 @@
-"""``ConfidenceRule``: which predictions are rejected, and the prediction sets or intervals of images."""
+"""``ConfidenceRule``: which predictions are rejected, and prediction sets or intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lamina.training.task import Task
 
 @dataclass(frozen=True)
 class ConfidenceRule:
-    """The confidence threshold, the threshold of prediction sets, and the half-widths of prediction intervals.
+    """The confidence threshold, and the prediction sets' threshold or the intervals' half-widths.
 
     ``favored`` is yes if the decision threshold is below 0.5, else empty: it is never rejected.
     """
@@ -37,31 +37,40 @@ class ConfidenceRule:
     threshold: float | None = None
     half_widths: tuple[float, ...] = ()
     favored: str = ""
-    covered: Interval | None = None  # 95 % interval of the fraction of new images that sets or intervals cover
+    # 95 % interval of the fraction of new images that sets or intervals cover
+    covered: Interval | None = None
 
     def rejects(self, prediction: Prediction) -> bool:
-        own = prediction.values.get(prediction.predicted, 1.0) if isinstance(prediction.predicted, str) else 1.0
+        own = (
+            prediction.values.get(prediction.predicted, 1.0)
+            if isinstance(prediction.predicted, str)
+            else 1.0
+        )
         return self.limit is not None and own < self.limit and prediction.predicted != self.favored
 
     def choose(self, prediction: Prediction) -> list[str]:
         """The classes of the prediction set, most likely first, with the predicted one."""
         ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
         threshold = 0.0 if self.threshold is None else self.threshold
-        return [name for name, value in ranked if value >= threshold or name == prediction.predicted]
+        return [
+            name for name, value in ranked if value >= threshold or name == prediction.predicted
+        ]
 
 
 def make_rule(task: Task, limit: float | None, coverage: float | None) -> ConfidenceRule:
-    """The rule for a confidence threshold; ``DataError`` if it or the coverage is out of range, or does not apply."""
+    """The rule for a confidence threshold; ``DataError`` if an option is invalid or unsuitable."""
     for flag, value in (("--confidence-threshold", limit), ("--coverage", coverage)):
         if value is not None and not 0 < value < 1:
             raise DataError(f"{flag} is {value:g}; it must be between 0 and 1. Use {flag} 0.9.")
         if value is not None and task.kind is MULTI_LABEL:
             raise DataError(
-                f"The model is multi-label, but {flag} needs exactly one class per image. Leave out {flag}."
+                f"The model is multi-label, but {flag} needs exactly one class per image. Leave out"
+                f" {flag}."
             )
     if limit is not None and task.kind is REGRESSION:
         raise DataError(
-            "The model predicts numbers, but --confidence-threshold needs probabilities. Use --coverage 0.9."
+            "The model predicts numbers, but --confidence-threshold needs probabilities. Use"
+            " --coverage 0.9."
         )
     return ConfidenceRule(limit, favored="yes" if find_favored(task) == 1 else "")
 
@@ -69,52 +78,62 @@ def make_rule(task: Task, limit: float | None, coverage: float | None) -> Confid
 def find_val(run: Run, flag: str) -> Outputs:
     if "val" not in run.outputs:
         raise RunError(
-            f"{flag} needs predictions for val images, but {run.path} has none. Train with --val 0.1. If the run has a "
-            f"val split, lamina resume {run.path} computes them."
+            f"{flag} needs predictions for val images, but {run.path} has none. Train with --val"
+            f" 0.1. If the run has a val split, lamina resume {run.path} computes them."
         )
     return run.outputs["val"]
 
 
 def fit_coverage(rule: ConfidenceRule, task: Task, run: Run, coverage: float) -> ConfidenceRule:
-    """The rule with prediction sets or intervals that hold the truth for this fraction of images."""
+    """The rule with prediction sets or intervals that cover this fraction of images."""
     val = find_val(run, "--coverage")
     count = len(val.logits)
-    # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv 1209.2673).
-    rule = replace(rule, covered=wilson_interval(min(count, math.ceil((count + 1) * coverage)), count))
+    # The coverage of new images is distributed as Beta(place, count + 1 - place) (Vovk, 2012, arXiv
+    # 1209.2673).
+    rule = replace(
+        rule, covered=wilson_interval(min(count, math.ceil((count + 1) * coverage)), count)
+    )
     if task.kind is REGRESSION:
-        half_widths = fit_intervals(val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage)
+        half_widths = fit_intervals(
+            val.logits.astype(np.float64), np.asarray(val.targets, np.float64), coverage
+        )
         if np.isfinite(half_widths).all():
             return replace(rule, half_widths=tuple(half_widths.tolist()))
     else:
-        threshold = fit_sets(find_probabilities(task, val), np.asarray(val.targets, np.int64), coverage)
+        threshold = fit_sets(
+            find_probabilities(task, val), np.asarray(val.targets, np.int64), coverage
+        )
         if threshold is not None:
             return replace(rule, threshold=threshold)
     raise DataError(
-        f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to fit it. Use a lower "
-        "--coverage, or train with a larger --val."
+        f"--coverage is {coverage:g}, but {run.path} has only {count:,} val images, too few to fit"
+        " it. Use a lower --coverage, or train with a larger --val."
     )
 
 
 def describe_coverage(run: Run, task: Task, rule: ConfidenceRule, coverage: float) -> list[str]:
-    """What the coverage was fitted to, and what it is on the test images, after a warning if ``val`` is small."""
+    """Describe the fit of the coverage and its test value; warns first if ``val`` is small."""
     count, test, lines = len(run.outputs["val"].logits), run.outputs.get("test"), []
     low, high = (100 * end for end in vars(rule.covered).values())
-    if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):  # at most 1.5 times as many uncovered
+    # at most 1.5 times as many uncovered
+    if count < (needed := math.ceil(4 * Z**2 * coverage / (1 - coverage))):
         lines.append(
-            f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as few as "
-            f"{low:.0f} % of new images may be covered. For a reliable coverage, val needs about {needed:,} "
-            "images; use a larger --val."
+            f"warning: --coverage is {100 * coverage:g} %, but val has only {count:,} images, so as"
+            f" few as {low:.0f} % of new images may be covered. For a reliable coverage, val needs"
+            f" about {needed:,} images; use a larger --val."
         )
     words = (
-        f"coverage: {100 * coverage:g} %, fitted to {count:,} val images, so about {low:.1f} to {high:.1f} % of new "
-        "images (95 % interval)"
+        f"coverage: {100 * coverage:g} %, fitted to {count:,} val images, so about {low:.1f} to"
+        f" {high:.1f} % of new images (95 % interval)"
     )
     if test is None:
         return [*lines, words]
     words += f"; measured on {len(test.logits):,} test images:"
     if rule.threshold is None:
         are_inside = (np.abs(test.logits - test.targets) <= np.array(rule.half_widths)).sum(axis=0)
-        shares = ", ".join(describe_fraction(int(inside), len(test.logits)) for inside in are_inside)
+        shares = ", ".join(
+            describe_fraction(int(inside), len(test.logits)) for inside in are_inside
+        )
         return [*lines, f"{words} {shares} of the true numbers are in their intervals"]
     sets = choose_sets(find_probabilities(task, test), rule.threshold)
     holds_truth = sets[np.arange(len(sets)), np.asarray(test.targets, np.int64)]

@@ -1,7 +1,7 @@
-"""Export a model with its preprocessing, as ONNX or as a ``torch.export`` program, and use ONNX files as models.
+"""Export a model with its preprocessing, as ONNX or ``torch.export``; use ONNX files as models.
 
-The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are ``probabilities`` (N, M), for
-regression the numbers, and ``logits`` (N, K).
+The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are
+``probabilities`` (N, M), for regression the numbers, and ``logits`` (N, K).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class Exported(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, images: UInt8[Tensor, "n h w c"]) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
+    def forward(
+        self, images: UInt8[Tensor, "n h w c"]
+    ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n k"]]:
         logits = self.model(images)
         return expand_probabilities(self.model.task, logits), logits
 
@@ -54,7 +56,10 @@ def describe_model(model: Model, resize: str) -> dict[str, Any]:
         "names": list(task.kind.class_names(task.target_names) or task.target_names),
         "thresholds": list(task.cutoffs),
         "in_shape": list(model.in_shape),
-        "layout": "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green, blue",
+        "layout": (
+            "images: uint8 (N, height, width, channels), 0 to 255; channels: gray, or red, green,"
+            " blue"
+        ),
         "resize": resize,
     }
 
@@ -62,7 +67,10 @@ def describe_model(model: Model, resize: str) -> dict[str, Any]:
 def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
     """The metadata as strings: values that are not strings become JSON."""
     described = describe_model(model, resize)
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in described.items()}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in described.items()
+    }
 
 
 def export_onnx(model: Model, resize: str) -> bytes:
@@ -72,7 +80,8 @@ def export_onnx(model: Model, resize: str) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise NetError(
-            "onnx or onnxscript is not installed; the export needs both. Use pip install 'lamina[export]'"
+            "onnx or onnxscript is not installed; the export needs both. Use pip install"
+            " 'lamina[export]'"
         ) from error
     _check(model, resize)
     with warnings.catch_warnings(action="ignore"):  # torch warns about its own deprecated functions
@@ -90,7 +99,9 @@ def export_onnx(model: Model, resize: str) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     if program is None:
-        raise NetError("torch.onnx returned nothing for this net; expected a program. Use the format pt2.")
+        raise NetError(
+            "torch.onnx returned nothing for this net; expected a program. Use the format pt2."
+        )
     proto = program.model_proto
     for key, value in _describe_in_texts(model, resize).items():
         entry = proto.metadata_props.add()
@@ -99,12 +110,14 @@ def export_onnx(model: Model, resize: str) -> bytes:
 
 
 def export_pt2(model: Model, resize: str) -> bytes:
-    """The content of a ``torch.export`` file, which ``torch.export.load`` loads without running pickled code."""
+    """The content of a ``torch.export`` file, which loads without running pickled code."""
     _check(model, resize)
     content = io.BytesIO()
     with warnings.catch_warnings(action="ignore"):
         try:
-            program = torch.export.export(*_prepare(model), dynamic_shapes=({0: torch.export.Dim("n")},))
+            program = torch.export.export(
+                *_prepare(model), dynamic_shapes=({0: torch.export.Dim("n")},)
+            )
             torch.export.save(program, content, extra_files=_describe_in_texts(model, resize))
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
@@ -117,7 +130,7 @@ def _check(model: Model, resize: str) -> None:
 
 
 def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
-    """The module to export and its example input: two images, because one would fix the batch size."""
+    """The module to export, and two example images, because one would fix the batch size."""
     folded = fold_model(copy.deepcopy(model).cpu())
     channels, height, width = model.in_shape
     return Exported(folded).eval(), (torch.zeros(2, height, width, channels, dtype=torch.uint8),)
@@ -125,20 +138,29 @@ def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
 
 def _cannot_export(error: Exception) -> NetError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = next((line for line in lines if "Error" in line or "not support" in line), (lines or [""])[0])
+    reason = next(
+        (line for line in lines if "Error" in line or "not support" in line), (lines or [""])[0]
+    )
     return NetError(
-        f"The net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter traces the forward pass "
-        "once; write it without control flow that depends on the images."
+        f"The net cannot be exported ({type(error).__name__}: {reason:.200}). The exporter traces"
+        " the forward pass once; write it without control flow that depends on the images."
     )
 
 
 class OnnxModel(Model):
     """An exported ONNX file used as a model. It has no layers or weights, and cannot be trained."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, task: Task, in_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, task: Task, in_shape: tuple[int, int, int]
+    ) -> None:
         channels = in_shape[0]
         super().__init__(
-            nn.Identity(), net=None, task=task, in_shape=in_shape, mean=(0.0,) * channels, std=(1.0,) * channels
+            nn.Identity(),
+            net=None,
+            task=task,
+            in_shape=in_shape,
+            mean=(0.0,) * channels,
+            std=(1.0,) * channels,
         )
         self._session = session
 
@@ -155,7 +177,9 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
-        raise NetError("onnxruntime is not installed; ONNX files need it. Use pip install 'lamina[export]'") from error
+        raise NetError(
+            "onnxruntime is not installed; ONNX files need it. Use pip install 'lamina[export]'"
+        ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
@@ -163,8 +187,8 @@ def open_session(content: bytes, what: str) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
         raise RunError(
-            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]:.200}. Use a run, or an ONNX file from "
-            "lamina export."
+            f"onnxruntime cannot load {what}: {str(error).splitlines()[0]:.200}. Use a run, or an"
+            " ONNX file from lamina export."
         ) from error
 
 
@@ -175,13 +199,16 @@ def open_onnx(file: Path) -> Predictor:
         task = Task.from_json(json.loads(metadata["task"]))
         channels, height, width = (int(size) for size in json.loads(metadata["in_shape"]))
         resize = metadata["resize"]
-        (images,), (logits,) = session.get_inputs(), [one for one in session.get_outputs() if one.name == "logits"]
+        (images,), (logits,) = (
+            session.get_inputs(),
+            [one for one in session.get_outputs() if one.name == "logits"],
+        )
         expected = [height, width, channels], [task.outputs]
         if resize not in get_args(Resize) or (images.shape[1:], logits.shape[1:]) != expected:
             raise ValueError("the metadata differ from the file")
     except (KeyError, ValueError, TypeError, IndexError, LaminaError) as error:
         raise RunError(
-            f"{file} was not exported by lamina: it must have the metadata task, in_shape and resize. Export the run "
-            "again."
+            f"{file} was not exported by lamina: it must have the metadata task, in_shape and"
+            " resize. Export the run again."
         ) from error
     return Predictor(OnnxModel(session, task, (channels, height, width)), resize)

@@ -10,7 +10,8 @@ from lamina.runs.run import Run
 from lamina.text import shorten
 
 NOT_EVALUATED = (
-    "The model has not been evaluated: the data set has no val or test images, or training has not finished."
+    "The model has not been evaluated: the data set has no val or test images, or training has not"
+    " finished."
 )
 
 
@@ -40,13 +41,15 @@ def collect_facts(run: Run) -> Facts:
     return Facts(
         name=run.path.resolve().name,
         about=(
-            f"{record.net_name} ({record.parameters:,} parameters) for {'gray' if channels == 1 else 'color'} images "
-            f"of {height}×{width} px: {record.task.kind.describe(record.task.target_names)}. Trained on "
-            f"{record.data.name} with lamina {record.versions.get('lamina', '')} on {record.created[:10]}.{ended}"
+            f"{record.net_name} ({record.parameters:,} parameters) for"
+            f" {'gray' if channels == 1 else 'color'} images of {height}×{width} px:"
+            f" {record.task.kind.describe(record.task.target_names)}. Trained on {record.data.name}"
+            f" with lamina {record.versions.get('lamina', '')} on {record.created[:10]}.{ended}"
         ),
         verdict=[NOT_EVALUATED] if report is None else find_verdict(report),
         diagnoses=[
-            f"{one['kind']} (epoch {one['epoch']}): {one['finding']} {one['advice']}" for one in history.diagnoses()
+            f"{one['kind']} (epoch {one['epoch']}): {one['finding']} {one['advice']}"
+            for one in history.diagnoses()
         ],
         origin={
             "recipe": repr(record.recipe),

@@ -1,4 +1,4 @@
-"""The numerical parity check of exported files: compare the file with the model, in batches of several sizes."""
+"""The numerical parity check: compare exported files with the model, at several batch sizes."""
 
 from __future__ import annotations
 
@@ -44,19 +44,23 @@ class ParityCheck:
     limit: float  # of the difference of a logit
     largest_probability_difference: float
     same_predictions: int
-    close_calls: int  # images with a different prediction, because the best two are within the limit
+    # images with a different prediction, because the best two are within the limit
+    close_calls: int
 
     def __str__(self) -> str:
         others = f", {self.close_calls} too close to call" if self.close_calls else ""
         return (
-            f"matches the run on {self.images - 2:,} {self.split} images, a black image and a white image, in "
-            f"batches of {', '.join(map(str, self.batches))}: logits differ by at most {self.largest_difference:.1e} "
-            f"(limit {self.limit:.1e}), {self.same_predictions:,} of {self.images:,} predictions are equal{others}"
+            f"matches the run on {self.images - 2:,} {self.split} images, a black image and a white"
+            f" image, in batches of {', '.join(map(str, self.batches))}: logits differ by at most"
+            f" {self.largest_difference:.1e} (limit {self.limit:.1e}), {self.same_predictions:,} of"
+            f" {self.images:,} predictions are equal{others}"
         )
 
 
-def check_parity(content: bytes, file_format: Format, model: Model, images: Images | None) -> ParityCheck:
-    """Compare an exported file with the model on up to 256 images, or on noise; ``NetError`` if outputs differ."""
+def check_parity(
+    content: bytes, file_format: Format, model: Model, images: Images | None
+) -> ParityCheck:
+    """Compare a file with the model on up to 256 images, or noise; ``NetError`` if they differ."""
     some = _draw_noise(model) if images is None else images.take_evenly(IMAGES).pixels
     plain = np.stack([np.full(some.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)
@@ -65,27 +69,31 @@ def check_parity(content: bytes, file_format: Format, model: Model, images: Imag
     expected = predict_logits(model, pixels)
     if not np.isfinite(expected).all():
         raise NotFiniteError(
-            "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or with "
-            "gradient_clip=1."
+            "The model's logits are NaN or infinite: training diverged. Train again with a lower"
+            " lr, or with gradient_clip=1."
         )
     with torch.inference_mode():
         probabilities = expand_probabilities(model.task, torch.from_numpy(expected)).numpy()
     found, logits = _predict_in_batches(_open(content, file_format), pixels)
     if logits.shape != expected.shape or found.shape != probabilities.shape:
         raise NetError(
-            f"The exported file returns logits of shape {logits.shape} for {len(pixels)} images; expected "
-            f"{expected.shape}. The file was not written."
+            f"The exported file returns logits of shape {logits.shape} for {len(pixels)} images;"
+            f" expected {expected.shape}. The file was not written."
         )
-    limit, scale = (TOLERANCE * max(1.0, float(np.abs(one).max())) for one in (expected, probabilities))
+    limit, scale = (
+        TOLERANCE * max(1.0, float(np.abs(one).max())) for one in (expected, probabilities)
+    )
     difference, apart = (
-        float(np.abs(one - other).max()) for one, other in ((logits, expected), (found, probabilities))
+        float(np.abs(one - other).max())
+        for one, other in ((logits, expected), (found, probabilities))
     )
     same = _find_same_predictions(logits, expected, model.task, limit)
     if not (difference <= limit and apart <= scale):
         raise NetError(
-            f"The exported file does not match the run: logits differ by up to {difference:.2g} (limit {limit:.2g}), "
-            f"probabilities by {apart:.2g} (limit {scale:.2g}), and {int((~same).sum()):,} of {len(pixels):,} "
-            "predictions differ. The file was not written."
+            f"The exported file does not match the run: logits differ by up to {difference:.2g}"
+            f" (limit {limit:.2g}), probabilities by {apart:.2g} (limit {scale:.2g}), and"
+            f" {int((~same).sum()):,} of {len(pixels):,} predictions differ. The file was not"
+            " written."
         )
     return ParityCheck(
         format=file_format,
@@ -142,5 +150,7 @@ def _find_same_predictions(
 ) -> Bool[np.ndarray, " n"]:
     if task.kind is REGRESSION:
         return np.asarray((np.abs(got - expected) <= limit).all(axis=1))
-    one, other = (task.decide(torch.from_numpy(logits)).view(len(logits), -1) for logits in (got, expected))
+    one, other = (
+        task.decide(torch.from_numpy(logits)).view(len(logits), -1) for logits in (got, expected)
+    )
     return np.asarray((one == other).all(dim=1))

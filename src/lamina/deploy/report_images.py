@@ -1,4 +1,4 @@
-"""The parts of a report page that show images: confused classes, the largest losses, and the units of the net."""
+"""Images on a report page: confused classes, the largest losses, and the units of the net."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ from lamina.errors import plural
 from lamina.evaluation.calibration import judge_predictions
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import ClassReport, Report
-from lamina.insight.confusions import find_cells, find_confusions, format_predictions, measure_losses
+from lamina.insight.confusions import (
+    find_cells,
+    find_confusions,
+    format_predictions,
+    measure_losses,
+)
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
 from lamina.insight.units import inspect_units, measure_chance, measure_responses, rank_units
 from lamina.markup import LONGEST_NAME, Markup, chart, image, join, link, matrix, table, wrap
@@ -29,17 +34,20 @@ from lamina.text import format_percent, shorten
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-IMAGES_BYTES = 6_000_000  # of the images behind the confusions; charts and sheets add about one million more
+# of the images behind the confusions; charts and sheets add about one million more
+IMAGES_BYTES = 6_000_000
 MOST_OF_CELL, MOST_LOSSES = 30, 24
-MOST_CLASSES, MOST_PAIRS = 25, 50  # of a confusion matrix, and of the list of pairs that replaces a larger matrix
+# of a confusion matrix, and of the list of pairs that replaces a larger matrix
+MOST_CLASSES, MOST_PAIRS = (25, 50)
 IMAGE_PX, IMAGE_QUALITY = 96, 90
-SEEN_IMAGES, LEAST_SEEN, SEEN_PIXELS = 500, 50, 2_000_000  # searched for patches: fewer large images
+# searched for patches: fewer large images
+SEEN_IMAGES, LEAST_SEEN, SEEN_PIXELS = (500, 50, 2_000_000)
 SHOWN_LAYERS, SHOWN_UNITS = 2, 12
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A model's logits for the images that it was evaluated on, and the images, if they are available."""
+    """A model's logits for the images it was evaluated on, and the images, if available."""
 
     task: Task
     outputs: Outputs
@@ -77,7 +85,10 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
             (
                 name,
                 [
-                    (links.get((row, column), "0"), report.confusion[row][column] / max(1, scores.support))
+                    (
+                        links.get((row, column), "0"),
+                        report.confusion[row][column] / max(1, scores.support),
+                    )
                     for column in range(len(names))
                 ],
             )
@@ -88,7 +99,10 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
     _, pairs = find_confusions(task, evidence.outputs.logits, evidence.outputs.targets)
     if not pairs:
         return wrap("p", "All predictions are correct.")
-    listed = [_Cell(pair.target, str(pair.predicted), pair.rows, is_correct=False) for pair in pairs[:MOST_PAIRS]]
+    listed = [
+        _Cell(pair.target, str(pair.predicted), pair.rows, is_correct=False)
+        for pair in pairs[:MOST_PAIRS]
+    ]
     remark, album, shown = _show_cells(listed, evidence)
     lines = [
         (
@@ -111,15 +125,20 @@ def show_confusions(report: Report, evidence: Evidence) -> Markup:
 def _find_cells(report: ClassReport, evidence: Evidence) -> dict[tuple[int, int], _Cell]:
     ((_, cells),) = find_cells(evidence.task, evidence.outputs.logits, evidence.outputs.targets)
     names = [scores.name for scores in report.classes]
-    return {(row, column): _Cell(names[row], names[column], own, row == column) for (row, column), own in cells.items()}
+    return {
+        (row, column): _Cell(names[row], names[column], own, row == column)
+        for (row, column), own in cells.items()
+    }
 
 
 def _link_cells(cells: Sequence[_Cell], shown: Sequence[int]) -> list[str]:
     """The number of images of each cell, linked to its images if the page shows some."""
     return [
-        link(f"{len(cell.rows):,}", f"cell-{number}", f"{len(cell.rows):,}: {_name_cell(cell)}")
-        if count
-        else f"{len(cell.rows):,}"
+        (
+            link(f"{len(cell.rows):,}", f"cell-{number}", f"{len(cell.rows):,}: {_name_cell(cell)}")
+            if count
+            else f"{len(cell.rows):,}"
+        )
         for number, (cell, count) in enumerate(zip(cells, shown, strict=True))
     ]
 
@@ -130,7 +149,7 @@ def _name_cell(cell: _Cell) -> str:
 
 
 def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Markup, list[int]]:
-    """A remark, the images of the cells, hidden until a link opens them, and how many of each cell are shown."""
+    """A remark, the images of the cells, hidden behind links, and the number shown per cell."""
     if evidence.images is None:
         return Markup(""), Markup(""), [0] * len(cells)
     images, sure = evidence.images, _describe_confidence(evidence)
@@ -139,7 +158,11 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
     for number, (cell, own) in enumerate(zip(cells, figures, strict=True)):
         if not own:
             continue
-        some = "" if len(own) == len(cell.rows) else f"; shown are the {len(own):,} with the largest loss"
+        some = (
+            ""
+            if len(own) == len(cell.rows)
+            else f"; shown are the {len(own):,} with the largest loss"
+        )
         title = f"{_name_cell(cell)}: {len(cell.rows):,}{some}"
         back = wrap("p", link("back to the table", "confusions"))
         shown_here = wrap("h3", title), wrap("div", *own, kind="images"), back
@@ -152,7 +175,7 @@ def _show_cells(cells: Sequence[_Cell], evidence: Evidence) -> tuple[Markup, Mar
 
 
 def _fill_album(cells: Sequence[_Cell], images: Images, sure: Sequence[str]) -> list[list[Markup]]:
-    """The first images of each cell, at most 30; correct predictions get the space that the errors leave."""
+    """The first images of each cell, at most 30; errors come before correct predictions."""
     wanted = sorted(
         (cell.is_correct, place, number)
         for number, cell in enumerate(cells)
@@ -183,13 +206,18 @@ def show_losses(evidence: Evidence) -> Markup:
         return table(("image", "true", "predicted", "loss"), lines, texts=3)
     sure = _describe_confidence(evidence)
     captions = [
-        _pair_numbers(evidence, row)
-        if task.kind is REGRESSION
-        else f"{shorten(truth, LONGEST_NAME)} → {shorten(predicted, LONGEST_NAME)} {sure[row]}".strip()
+        (
+            _pair_numbers(evidence, row)
+            if task.kind is REGRESSION
+            else (
+                f"{shorten(truth, LONGEST_NAME)} → {shorten(predicted, LONGEST_NAME)} {sure[row]}"
+            ).strip()
+        )
         for row, truth, predicted in zip(order.tolist(), true, given, strict=True)
     ]
     figures = [
-        _show_image(evidence.images, row, caption) for row, caption in zip(order.tolist(), captions, strict=True)
+        _show_image(evidence.images, row, caption)
+        for row, caption in zip(order.tolist(), captions, strict=True)
     ]
     head = "Target → prediction" + (", with its probability." if any(sure) else ".")
     if task.kind is REGRESSION:
@@ -198,7 +226,9 @@ def show_losses(evidence: Evidence) -> Markup:
 
 
 def _pair_numbers(evidence: Evidence, row: int) -> str:
-    pairs = zip(evidence.outputs.targets[row].tolist(), evidence.outputs.logits[row].tolist(), strict=True)
+    pairs = zip(
+        evidence.outputs.targets[row].tolist(), evidence.outputs.logits[row].tolist(), strict=True
+    )
     return ", ".join(f"{true:.3g} → {number:.3g}" for true, number in pairs)
 
 
@@ -222,15 +252,16 @@ def _show_image(images: Images, row: int, caption: str) -> Markup:
 
 
 def show_units(model: Model, train: Images) -> Markup:
-    """A sheet for each of the first two layers, with the patches of training images that excite its units most."""
+    """A sheet for each of the first two layers: the training patches that excite its units most."""
     _, height, width = train.shape
     some = train.take_evenly(min(SEEN_IMAGES, max(LEAST_SEEN, SEEN_PIXELS // (height * width))))
     layers = choose_layers(model)[:SHOWN_LAYERS]
     parts = [
         wrap(
             "p",
-            f"For each unit: the patches of {plural(len(some), 'training image', 'training images')} that excite it "
-            "most, and the class that its response separates best, with the area under the ROC curve.",
+            "For each unit: the patches of"
+            f" {plural(len(some), 'training image', 'training images')} that excite it most, and"
+            " the class that its response separates best, with the area under the ROC curve.",
             kind="faint",
         )
     ]
@@ -240,7 +271,12 @@ def show_units(model: Model, train: Images) -> Markup:
         name, count = name_stage(model, path), responses.strengths.shape[1]
         field = "the whole image" if responses.field is None else f"{responses.field}"
         title = f"layer {name}: {len(units)} of {plural(count, 'unit', 'units')}"
-        remark = f"receptive field: {field}; the best unit reaches {measure_chance(responses, some):.2f} by chance"
+        remark = (
+            f"receptive field: {field}; the best unit reaches {measure_chance(responses, some):.2f}"
+            " by chance"
+        )
         sheet = build_units_sheet(some, units, title, remark, read_filters(model, path))
-        parts.append(chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet"))
+        parts.append(
+            chart(encode_png(sheet), f"patches that excite units of layer {name}", "sheet")
+        )
     return join(parts)

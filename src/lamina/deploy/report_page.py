@@ -1,4 +1,4 @@
-"""The report page of a run: one self-contained HTML file with results, errors, training and data."""
+"""The report page of a run: one HTML file with its results, errors, training and data."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ from lamina.text import format_percent
 from lamina.training.model import Model
 from lamina.training.task import Task
 
-INSPECTED_BYTES = 2_000_000_000  # of pixels: larger data sets are not checked, because it would take long
+# of pixels: larger data sets are not checked, because it would take long
+INSPECTED_BYTES = 2_000_000_000
 MOST_NAMED = 5
 
 
 def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | None = None) -> str:
-    """The report page as self-contained HTML; without data and model, it has no images and no units."""
+    """The report page as HTML; without data and model, it has no images and no units."""
     if dataset is not None and dataset.fingerprint != run.record.data.fingerprint:
         dataset = None
     facts, report, outputs, task = collect_facts(run), run.report, run.outputs, run.task
-    own = next((one for one in outputs.values() if report is not None and one.split == report.split), None)
+    own = next(
+        (one for one in outputs.values() if report is not None and one.split == report.split), None
+    )
     images = None if dataset is None or own is None else dataset.splits.get(own.split)
     confusions = losses = Markup("")
     if report is not None and own is not None:
@@ -57,14 +60,19 @@ def build_report_page(run: Run, dataset: Dataset | None = None, model: Model | N
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
         wrap(
             "main",
-            *(wrap("section", wrap("h2", title), body, name=target) for target, (title, body) in shown.items()),
+            *(
+                wrap("section", wrap("h2", title), body, name=target)
+                for target, (title, body) in shown.items()
+            ),
             kind="smooth" if min(run.record.in_shape[1:]) > 48 else "",
         ),
     )
 
 
 def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> list[Markup]:
-    lines = [wrap("p", line, kind="headline") for line in report.summary_lines()[:1]] if report else []
+    lines = (
+        [wrap("p", line, kind="headline") for line in report.summary_lines()[:1]] if report else []
+    )
     lines.append(wrap("p", facts.about, kind="faint"))
     if report is None:
         lines.append(wrap("p", *facts.verdict, kind="warning"))
@@ -74,27 +82,42 @@ def _show_head(facts: Facts, report: Report | None, dataset: Dataset | None) -> 
     return lines
 
 
-def _show_results(facts: Facts, report: Report | None, task: Task, outputs: Outputs | None) -> Markup:
+def _show_results(
+    facts: Facts, report: Report | None, task: Task, outputs: Outputs | None
+) -> Markup:
     if report is None:
         return Markup("")
     parts = [wrap("p", line, kind="warning") for line in facts.verdict]
     parts += [wrap("p", line) for line in report.summary_lines()[1:]]
     parts.append(table(*report.table()))
     if outputs is not None and isinstance(report, NumberReport):
-        parts.append(chart(encode_png(draw_scatter(report, outputs)), "predicted against true values"))
+        parts.append(
+            chart(encode_png(draw_scatter(report, outputs)), "predicted against true values")
+        )
     elif outputs is not None:
         if task.cutoffs and (curves := draw_thresholds(task, outputs)) is not None:
-            parts += [wrap("h3", "Thresholds"), chart(encode_png(curves), "precision and recall by threshold")]
+            parts += [
+                wrap("h3", "Thresholds"),
+                chart(encode_png(curves), "precision and recall by threshold"),
+            ]
         parts.append(wrap("h3", "Calibration"))
-        parts.append(chart(encode_png(draw_reliability(task, outputs)), "reliability diagram", "chart narrow"))
+        parts.append(
+            chart(
+                encode_png(draw_reliability(task, outputs)), "reliability diagram", "chart narrow"
+            )
+        )
     if isinstance(report, ClassReport) and report.rejections:
         parts.append(wrap("h3", "Confidence threshold"))
-        parts.append(wrap("p", "Results if predictions with a lower probability are rejected.", kind="faint"))
+        parts.append(
+            wrap("p", "Results if predictions with a lower probability are rejected.", kind="faint")
+        )
         lines = [
             (f"{100 * one.limit:g} %", format_percent(one.coverage), format_percent(one.accuracy))
             for one in report.rejections
         ]
-        parts.append(table(("confidence threshold", "predictions kept", "accuracy of these"), lines, texts=0))
+        parts.append(
+            table(("confidence threshold", "predictions kept", "accuracy of these"), lines, texts=0)
+        )
     return join(parts)
 
 
@@ -132,7 +155,11 @@ def _show_data(run: Run, dataset: Dataset | None, outputs: Mapping[Split, Output
     record = run.record
     kind, names = record.task.kind, record.task.target_names
     channels, height, width = record.in_shape
-    parts = [wrap("p", f"{record.data.name}: {height}×{width}×{channels} images, {kind.describe(names)}.")]
+    parts = [
+        wrap(
+            "p", f"{record.data.name}: {height}×{width}×{channels} images, {kind.describe(names)}."
+        )
+    ]
     if dataset is None:
         known = [f"{len(one.targets):,} {split}" for split, one in outputs.items()]
         if known:
@@ -180,8 +207,9 @@ def _show_model(run: Run) -> Markup:
 def _show_reproduction(run: Run, facts: Facts) -> Markup:
     command = shlex.join(run.record.command)
     advice = (
-        "On the CPU, without --compile, the weights are bit-identical if data, versions, processor type and number "
-        "of threads are those above. To retrain the first epochs and compare, use lamina reproduce RUN."
+        "On the CPU, without --compile, the weights are bit-identical if data, versions, processor"
+        " type and number of threads are those above. To retrain the first epochs and compare, use"
+        " lamina reproduce RUN."
     )
     return join(
         [

@@ -1,4 +1,4 @@
-"""The report page of a study: one self-contained HTML file with its result, figures, trials and settings."""
+"""The report page of a study: one HTML file with its result, figures, trials and settings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ FIGURES = {
 
 
 def is_study(path: Path) -> bool:
-    """Whether a folder contains a comparison, an ablation or a tuning; a cross-validation has its model's report."""
-    settings = read_study(path).get("settings")  # none if another program wrote the file, or there is none
+    """Whether a folder is a comparison, an ablation or a tuning.
+
+    A cross-validation has the report of its model.
+    """
+    # none if another program wrote the file, or there is none
+    settings = read_study(path).get("settings")
     return settings is not None and "folds" not in settings
 
 
@@ -32,7 +36,11 @@ def build_study_page(path: Path) -> str:
     """The report page of a comparison, an ablation or a tuning, as self-contained HTML."""
     state = read_study(path)
     trials = _show_trials(path, state)
-    pictures = (chart(read_bytes(path / file), what) for file, what in FIGURES.items() if (path / file).exists())
+    pictures = (
+        chart(read_bytes(path / file), what)
+        for file, what in FIGURES.items()
+        if (path / file).exists()
+    )
     sections = {
         "result": ("Result", _show_result(path, state)),
         "figures": ("Figures", join(pictures)),
@@ -42,24 +50,43 @@ def build_study_page(path: Path) -> str:
     shown = {name: section for name, section in sections.items() if section[1]}
     return document(
         f"{path.name}: lamina study",
-        wrap("header", wrap("h1", path.name), wrap("p", f"A study by lamina, in {path}.", kind="faint")),
+        wrap(
+            "header",
+            wrap("h1", path.name),
+            wrap("p", f"A study by lamina, in {path}.", kind="faint"),
+        ),
         wrap("nav", *(link(title, target) for target, (title, _) in shown.items())),
-        wrap("main", *(wrap("section", wrap("h2", title), body, name=at) for at, (title, body) in shown.items())),
+        wrap(
+            "main",
+            *(
+                wrap("section", wrap("h2", title), body, name=at)
+                for at, (title, body) in shown.items()
+            ),
+        ),
     )
 
 
 def _show_result(path: Path, state: Mapping[str, Any]) -> Markup:
     if (tuned := read_final(path)) is not None:
-        return join([table(*tuned.table(), texts=2), *(wrap("p", line) for line in tuned.summary_lines())])
+        return join(
+            [table(*tuned.table(), texts=2), *(wrap("p", line) for line in tuned.summary_lines())]
+        )
     parts = []
     for one in comparison.read_comparisons(path):
         first, second, verdict, *others = str(one).split("\n")
-        parts += [wrap("p", verdict, kind="headline"), *(wrap("p", line) for line in (first, second, *others))]
+        parts += [
+            wrap("p", verdict, kind="headline"),
+            *(wrap("p", line) for line in (first, second, *others)),
+        ]
     parts += [wrap("p", f"{name} diverged.", kind="warning") for name in state.get("diverged", ())]
     if "joined" in state:
-        parts.append(wrap("p", "Another process leads this study, and has its result.", kind="warning"))
+        parts.append(
+            wrap("p", "Another process leads this study, and has its result.", kind="warning")
+        )
     elif not state.get("is_finished", False):
-        parts.insert(0, wrap("p", "This study has not ended. The same command continues it.", kind="warning"))
+        parts.insert(
+            0, wrap("p", "This study has not ended. The same command continues it.", kind="warning")
+        )
     return join(parts)
 
 
@@ -73,7 +100,10 @@ def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
 
 def _show_runs(path: Path) -> Markup:
     runs, damaged = find_runs(path)
-    rows = [(run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}") for run in runs]
+    rows = [
+        (run.path.name, "" if run.report is None else f"{run.report.split} {run.report.score}")
+        for run in runs
+    ]
     rows += [(one.path.name, one.problem) for one in damaged]
     return table(("run", "score"), rows, texts=2) if rows else Markup("")
 
@@ -81,7 +111,20 @@ def _show_runs(path: Path) -> Markup:
 def _show_settings(settings: Mapping[str, Any]) -> Markup:
     experiments = settings.get("experiments", [])
     columns = ("name", "net", "recipe")
-    parts = [table(("experiment", *columns[1:]), [[one[name] for name in columns] for one in experiments], texts=3)]
-    named = [(name, value) for name, value in settings.items() if name != "experiments" and value not in (None, {})]
-    rows = [(name, describe_values(value) if isinstance(value, Mapping) else str(value)) for name, value in named]
+    parts = [
+        table(
+            ("experiment", *columns[1:]),
+            [[one[name] for name in columns] for one in experiments],
+            texts=3,
+        )
+    ]
+    named = [
+        (name, value)
+        for name, value in settings.items()
+        if name != "experiments" and value not in (None, {})
+    ]
+    rows = [
+        (name, describe_values(value) if isinstance(value, Mapping) else str(value))
+        for name, value in named
+    ]
     return join([*(parts if experiments else []), table(("setting", "value"), rows, texts=2)])

@@ -1,1 +1,4 @@
-"""Figures. ``draw_*`` return a figure, ``save_figure`` writes it as a PNG. Only this package imports matplotlib."""
+"""Figures: ``draw_*`` return a figure, and ``save_figure`` writes it as a PNG.
+
+Only this package imports matplotlib.
+"""

@@ -31,7 +31,7 @@ def draw_attributions(
     predicted: str,
     target: str,
 ) -> Figure:
-    """Draw an image, and for each method its map over ``box`` (in pixels of the image) with what was measured."""
+    """Draw an image, and each method's map over ``box`` (in image pixels) with its measurements."""
     height, width = pixels.shape[:2]
     image = to_pillow(pixels)
     image.thumbnail((LONGEST_SIDE_PX, LONGEST_SIDE_PX))
@@ -42,7 +42,9 @@ def draw_attributions(
     _show(original, np.asarray(image), (width, height), "image")
     left, top, right, bottom = box
     if left > 0 or top > 0:
-        original.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=COLORS[1], lw=1.5))
+        original.add_patch(
+            Rectangle((left, top), right - left, bottom - top, fill=False, color=COLORS[1], lw=1.5)
+        )
         _write(original, "frame: the net's input", FAINT_INK)
     # Without negative values, no pixel is evidence against the target.
     is_signed = any(values.min() < 0 for values, _ in maps.values())
@@ -53,14 +55,28 @@ def draw_attributions(
         low, colors = (-most, "RdBu_r") if is_signed else (0.0, "viridis")
         smooth = "nearest" if max(height, width) <= 2 * max(values.shape) else "bilinear"
         axes.imshow(
-            values, cmap=colors, vmin=low, vmax=most, alpha=0.9 * strength, extent=(left, right, bottom, top),
+            values,
+            cmap=colors,
+            vmin=low,
+            vmax=most,
+            alpha=0.9 * strength,
+            extent=(left, right, bottom, top),
             interpolation=smooth,
-        )  # fmt: skip
+        )
         axes.set(xlim=(0, width), ylim=(height, 0))
         # A no-break space keeps a number and its % on one line.
-        _write(axes, textwrap.fill(str(measured).replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE), INK)
-    meaning = "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
-    title = f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)} ({meaning})"
+        _write(
+            axes,
+            textwrap.fill(str(measured).replace(" %", "\N{NO-BREAK SPACE}%"), LETTERS_A_LINE),
+            INK,
+        )
+    meaning = (
+        "red: evidence for, blue: evidence against" if is_signed else "brighter: more evidence"
+    )
+    title = (
+        f"{label(name)}: {label(predicted, LONGEST_PREDICTION)}\nMaps for {label(target)}"
+        f" ({meaning})"
+    )
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=9)
     return figure
 
@@ -70,13 +86,18 @@ def _average_blocks(values: Float32[np.ndarray, "y x"]) -> Float32[np.ndarray, "
     places = (range(0, size, side) for size in values.shape)
     rows, columns = (np.array(starts) for starts in places)
     sums = np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
-    heights, widths = (np.diff(starts, append=size) for starts, size in zip((rows, columns), values.shape, strict=True))
+    heights, widths = (
+        np.diff(starts, append=size)
+        for starts, size in zip((rows, columns), values.shape, strict=True)
+    )
     return sums / np.outer(heights, widths).astype(np.float32)
 
 
 def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> None:
     width, height = size
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
+    axes.imshow(
+        pixels, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest"
+    )
     axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.set_title(title, loc="left", color=INK, fontsize=9)
     axes.spines[:].set_color("#d8d8d8")
@@ -84,4 +105,6 @@ def _show(axes: Axes, pixels: np.ndarray, size: tuple[int, int], title: str) -> 
 
 
 def _write(axes: Axes, text: str, color: str) -> None:
-    axes.annotate(text, (0, 0), (0, -5), "axes fraction", "offset points", color=color, fontsize=7, va="top")
+    axes.annotate(
+        text, (0, 0), (0, -5), "axes fraction", "offset points", color=color, fontsize=7, va="top"
+    )

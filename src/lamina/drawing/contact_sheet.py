@@ -22,13 +22,15 @@ MOST_LABEL_ISSUES, MOST_PAIRS = 80, 10
 
 
 def build_contact_sheet(images: Images, samples: int) -> Image.Image:
-    """A sheet with ``samples`` images of each class or label; for each number, images from its lowest to highest."""
+    """A sheet of ``samples`` images of each class, label or number, numbers from low to high."""
     chosen, counts, most = images.choose_samples(samples), images.target_counts(), SIDES_PX[-1][0]
     names = list(chosen)
     captions: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
     if images.kind is REGRESSION:
         columns = dict(zip(names, images.targets.T, strict=True))
-        captions = {name: [(f"{columns[name][row]:.3g}",) for row in rows] for name, rows in chosen.items()}
+        captions = {
+            name: [(f"{columns[name][row]:.3g}",) for row in rows] for name, rows in chosen.items()
+        }
     side = _choose_side(min(most, len(names)))
     rows = [
         SheetRow(
@@ -45,10 +47,14 @@ def build_contact_sheet(images: Images, samples: int) -> Image.Image:
 
 
 def build_label_issues_sheet(found: Sequence[tuple[Images, LabelIssue]], title: str) -> Image.Image:
-    """A sheet of the first label issues: under each image the given label, the likely label, and the score."""
+    """A sheet of the first label issues: each image with its given and likely label and score."""
     drawn = found[:MOST_LABEL_ISSUES]
-    tiles = [make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn]
-    captions = [(shorten(one.given), f"→ {shorten(one.likely)}", f"{one.score:.2f}") for _, one in drawn]
+    tiles = [
+        make_tile(images.pixels[label_issue.row], SIDES_PX[0][1]) for images, label_issue in drawn
+    ]
+    captions = [
+        (shorten(one.given), f"→ {shorten(one.likely)}", f"{one.score:.2f}") for _, one in drawn
+    ]
     rest = f"and {len(found) - len(drawn):,} more, not drawn" if len(found) > len(drawn) else ""
     return lay_out(break_rows(tiles, captions, COLUMNS), title, rest=rest)
 
@@ -58,7 +64,7 @@ def build_hard_sheet(
     pairs: Sequence[tuple[Confusion, Sequence[tuple[Images, int]]]],
     title: str,
 ) -> Image.Image:
-    """A sheet of the images with the largest losses, and of pairs of confused classes. An image is (split, row)."""
+    """A sheet of the largest losses and of confused pairs of classes; an image is (split, row)."""
     side = _choose_side(-(-len(losses) // COLUMNS) + min(MOST_PAIRS, len(pairs)))
     first, *more = break_rows(
         [make_tile(images.pixels[row], side) for images, row, _, _ in losses],
@@ -70,8 +76,14 @@ def build_hard_sheet(
         low, high = 100 * pair.interval.low, 100 * pair.interval.high
         tiles = [make_tile(images.pixels[row], side) for images, row in rows_of_images[:COLUMNS]]
         name = f"{shorten(pair.target)} → {shorten(str(pair.predicted))}"
-        rows.append(SheetRow(tiles, (), name, f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"))
-    rest = f"and {len(pairs) - MOST_PAIRS:,} more pairs, not drawn" if len(pairs) > MOST_PAIRS else ""
+        rows.append(
+            SheetRow(
+                tiles, (), name, f"{len(pair.rows):,} of {pair.images:,}: {low:.1f} to {high:.1f} %"
+            )
+        )
+    rest = (
+        f"and {len(pairs) - MOST_PAIRS:,} more pairs, not drawn" if len(pairs) > MOST_PAIRS else ""
+    )
     return lay_out(rows, title, rest=rest)
 
 

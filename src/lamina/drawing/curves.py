@@ -14,7 +14,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lamina.drawing.layer_curves import draw_layers
-from lamina.drawing.style import COLORS, GRID, INK, label, limit_fraction, new_figure, percent_formatter
+from lamina.drawing.style import (
+    COLORS,
+    GRID,
+    INK,
+    label,
+    limit_fraction,
+    new_figure,
+    percent_formatter,
+)
 from lamina.evaluation.reports import Report
 from lamina.targets import Score
 
@@ -29,8 +37,8 @@ def draw_curves(
 ) -> Figure:
     """Draw score and loss by epoch: a thin line for each seed, a thick one for the mean.
 
-    A single history also gets the panels of its layers. If it has one epoch, bars replace the curves, and the layers'
-    panels go from the first layer to the last.
+    A single history also gets the panels of its layers. If it has one epoch, bars replace the
+    curves, and the layers' panels go from the first layer to the last.
     """
     claimed, reports = claimed or {}, reports or {}
     rows = [row for histories in curves.values() for history in histories for row in history]
@@ -39,14 +47,21 @@ def draw_curves(
     has_bars = has_one_history and len(rows) == 1
     top_inches = 2.2 if has_bars else 5.0
     figure = new_figure(11, top_inches + 6 * has_layers)
-    grid = figure.add_gridspec(3 if has_layers else 1, 6, height_ratios=(top_inches, 3, 3) if has_layers else (1,))
+    grid = figure.add_gridspec(
+        3 if has_layers else 1, 6, height_ratios=(top_inches, 3, 3) if has_layers else (1,)
+    )
     panels = [figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])]
     if has_bars:
-        _draw_bars(figure, panels, rows[0], score, next(iter(curves)), next(iter(reports.values()), ())[:1])
+        _draw_bars(
+            figure, panels, rows[0], score, next(iter(curves)), next(iter(reports.values()), ())[:1]
+        )
     else:
         _draw_epochs(figure, panels, curves, score, claimed, reports)
     if has_layers:
-        below = [figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2]) for place in range(6)]
+        below = [
+            figure.add_subplot(grid[1 + place // 3, 2 * (place % 3) : 2 * (place % 3) + 2])
+            for place in range(6)
+        ]
         draw_layers(figure, below, rows)
         panels += below
     for axes in panels[2 * has_bars :]:
@@ -73,11 +88,18 @@ def _draw_epochs(
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         for net_name, histories in curves.items():
             for column, style in ((f"train_{quantity}", "--"), (f"val_{quantity}", "-")):
-                _draw_seeds(axes, [_read_series(history, column) for history in histories], colors[net_name], style)
+                _draw_seeds(
+                    axes,
+                    [_read_series(history, column) for history in histories],
+                    colors[net_name],
+                    style,
+                )
             for history, report in zip(histories, reports.get(net_name, ()), strict=False):
                 last = max((row["epoch"] for row in history), default=1)
                 value = report.loss if quantity == "loss" else report.score.value
-                axes.plot(last, value, color=colors[net_name], marker="D", linestyle="", clip_on=False)
+                axes.plot(
+                    last, value, color=colors[net_name], marker="D", linestyle="", clip_on=False
+                )
         axes.set_title(quantity.replace("_", " "), loc="left", color=INK)
     score_axes = panels[0]
     for net_name, value in claimed.items():
@@ -102,7 +124,12 @@ def _draw_epochs(
 
 
 def _draw_bars(
-    figure: Figure, panels: Sequence[Axes], row: Mapping[str, Any], score: Score, net_name: str, final: Sequence[Report]
+    figure: Figure,
+    panels: Sequence[Axes],
+    row: Mapping[str, Any],
+    score: Score,
+    net_name: str,
+    final: Sequence[Report],
 ) -> None:
     for axes, quantity in zip(panels, (score.name, "loss"), strict=True):
         bars = {
@@ -113,7 +140,9 @@ def _draw_bars(
         bars |= {one.split: one.loss if quantity == "loss" else one.score.value for one in final}
         drawn = axes.barh(list(bars), list(bars.values()), height=0.6, color=COLORS[0])
         is_fraction = quantity != "loss" and score.is_fraction
-        texts = [f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()]
+        texts = [
+            f"{100 * value:.1f} %" if is_fraction else f"{value:.4g}" for value in bars.values()
+        ]
         axes.bar_label(drawn, texts, padding=4, color=INK, fontsize=9)
         axes.invert_yaxis()
         axes.margins(x=0.15)
@@ -124,13 +153,17 @@ def _draw_bars(
             axes.set_xticks(np.arange(0, 1.01, 0.2))
             axes.spines["bottom"].set_bounds(0, 1)  # beyond is space for the values
             axes.xaxis.set_major_formatter(percent_formatter())
-    figure.legend(handles=_list_nets({net_name: COLORS[0]}), loc="outside upper left", frameon=False)
+    figure.legend(
+        handles=_list_nets({net_name: COLORS[0]}), loc="outside upper left", frameon=False
+    )
 
 
 def _list_nets(colors: Mapping[str, str]) -> list[Line2D]:
     # matplotlib leaves labels that start with an underscore out of the legend.
     names = {name: f" {label(name)}" if name.startswith("_") else label(name) for name in colors}
-    return [Line2D([], [], color=colors[name], linewidth=4, label=text) for name, text in names.items()]
+    return [
+        Line2D([], [], color=colors[name], linewidth=4, label=text) for name, text in names.items()
+    ]
 
 
 def _read_series(history: History, column: str) -> dict[int, float]:
@@ -142,10 +175,24 @@ def _draw_seeds(axes: Axes, seeds: Sequence[Mapping[int, float]], color: str, st
     means = [statistics.fmean(series[epoch] for series in seeds) for epoch in epochs]
     if len(seeds) > 1:
         for series in seeds:
-            axes.plot(list(series), list(series.values()), color=color, linestyle=style, linewidth=0.7, alpha=0.45)
+            axes.plot(
+                list(series),
+                list(series.values()),
+                color=color,
+                linestyle=style,
+                linewidth=0.7,
+                alpha=0.45,
+            )
     # A single epoch is drawn as a point, hollow instead of dashed.
     marker = "o" if len(epochs) == 1 else None
     fill = color if style == "-" else "white"
     axes.plot(
-        epochs, means, color=color, linestyle=style, linewidth=2.2, marker=marker, markerfacecolor=fill, clip_on=False
+        epochs,
+        means,
+        color=color,
+        linestyle=style,
+        linewidth=2.2,
+        marker=marker,
+        markerfacecolor=fill,
+        clip_on=False,
     )

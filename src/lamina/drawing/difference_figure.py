@@ -14,12 +14,14 @@ LONGEST_TITLE = 40  # characters
 
 
 def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
-    """Draw a row for each comparison: a dot for each seed, and the intervals for new images and for these alone."""
+    """Draw each comparison: dots for seeds, and intervals for new images and for these alone."""
     figure = new_figure(9, 1.6 + 0.7 * len(compared))
     axes, first = figure.add_subplot(), compared[0]
     score = Score(first.metric, 0.0)
     scale = 100 if score.is_fraction else 1
-    axes.axvspan(-scale * first.margin, scale * first.margin, color=GRID, linewidth=0, label="margin")
+    axes.axvspan(
+        -scale * first.margin, scale * first.margin, color=GRID, linewidth=0, label="margin"
+    )
     axes.axvline(0, color=FAINT_INK, linewidth=1)
     for row, one in enumerate(compared):
         for ends, width, name in (
@@ -29,10 +31,14 @@ def draw_differences(compared: Sequence[PairedComparison]) -> Figure:
             if ends is not None:
                 places, key = [scale * end for end in ends], None if row else f"interval, {name}"
                 axes.plot(places, [row, row], color=COLORS[0], linewidth=width, label=key)
-        axes.plot(scale * one.difference, row, color=INK, marker="|", markersize=10, markeredgewidth=2)
+        axes.plot(
+            scale * one.difference, row, color=INK, marker="|", markersize=10, markeredgewidth=2
+        )
         points = [scale * difference for difference in one.differences]
         key = None if row else "one seed"
-        axes.plot(points, [row - 0.25] * len(points), ".", color=COLORS[1], clip_on=False, label=key)
+        axes.plot(
+            points, [row - 0.25] * len(points), ".", color=COLORS[1], clip_on=False, label=key
+        )
     axes.set_yticks(range(len(compared)), [label(one.a, LONGEST_TITLE) for one in compared])
     axes.set_ylim(len(compared) - 0.5, -0.6)
     unit = "percentage points" if score.is_fraction else "unit of the numbers"

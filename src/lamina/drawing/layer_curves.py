@@ -1,4 +1,4 @@
-"""Panels of the layers' statistics by epoch: a line for each layer, colored by its position in the net."""
+"""Panels of the layers' statistics by epoch: a line per layer, colored by position in the net."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ PANELS = (
 
 
 def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draw a history's ``layers`` into six panels, by epoch or, for a single epoch, by layer, with a color bar."""
+    """Draw a history's ``layers`` in six panels and a color bar, by epoch or, for one, by layer."""
     # Partly measured epochs lack some layers.
-    lists = sorted((row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True)
+    lists = sorted(
+        (row["layers"]["names"] for row in rows if "layers" in row), key=len, reverse=True
+    )
     names = list(dict.fromkeys(name for listed in lists for name in listed))
     # Yellow, the end of the scale, is too pale for lines.
     shades = colormaps["viridis"](np.linspace(0, 0.9, len(names)))
@@ -42,7 +44,12 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
         drawn = read_series(rows, column)
         if len(rows) == 1:
             values = [drawn[name][rows[0]["epoch"]] for name in names if name in drawn]
-            axes.plot([names.index(name) for name in names if name in drawn], values, color=FAINT_INK, linewidth=1)
+            axes.plot(
+                [names.index(name) for name in names if name in drawn],
+                values,
+                color=FAINT_INK,
+                linewidth=1,
+            )
             ticks = range(0, len(names), -(-len(names) // MOST_TICKS))
             axes.set_xlim(-0.5, len(names) - 0.5)
             axes.set_xticks(ticks, [_find_number(names[place], place) for place in ticks])
@@ -50,11 +57,18 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             marker = "o" if len(series) == 1 else None
             places = [names.index(name)] if len(rows) == 1 else list(series)
             axes.plot(
-                places, [*series.values()], color=colors[name], linewidth=1.3, marker=marker, markersize=4,
+                places,
+                [*series.values()],
+                color=colors[name],
+                linewidth=1.3,
+                marker=marker,
+                markersize=4,
                 clip_on=False,
-            )  # fmt: skip
+            )
         if not drawn:
-            axes.text(0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=FAINT_INK, fontsize=9)
+            axes.text(
+                0.5, 0.5, empty, transform=axes.transAxes, ha="center", color=FAINT_INK, fontsize=9
+            )
             axes.set_yticks([])
         elif column.endswith("norms"):
             _scale_by_logarithm(axes)
@@ -65,7 +79,9 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             axes.yaxis.set_major_formatter(percent_formatter())
         axes.set_title(title, loc="left", color=INK, fontsize=10)
 
-    shown = ScalarMappable(BoundaryNorm([place - 0.5 for place in range(len(names) + 1)], len(names)))
+    shown = ScalarMappable(
+        BoundaryNorm([place - 0.5 for place in range(len(names) + 1)], len(names))
+    )
     shown.set_cmap(ListedColormap(shades))
     bar = figure.colorbar(shown, ax=list(panels), aspect=40, fraction=0.03, pad=0.01)
     step = -(-len(names) // MOST_NAMED)
@@ -77,7 +93,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
 
 
 def _find_number(name: str, place: int) -> str:
-    """A layer's number in the net; for a custom module, whose layers have paths, its position among the drawn ones."""
+    """A layer's number in the net; in a custom module, its position among the drawn layers."""
     number = name.partition(" ")[0].partition(".")[0]
     return number if number.isdecimal() else str(place + 1)
 
@@ -105,7 +121,9 @@ def read_series(rows: Sequence[Mapping[str, Any]], column: str) -> dict[str, dic
         values = layers[column]
         if column == "update_norms":
             pairs = zip(values, layers["weight_norms"], strict=True)
-            values = [change / size if change is not None and size else None for change, size in pairs]
+            values = [
+                change / size if change is not None and size else None for change, size in pairs
+            ]
         for name, value in zip(layers["names"], values, strict=True):
             if value is not None and (value > 0 or not column.endswith("norms")):
                 series.setdefault(name, {})[row["epoch"]] = value

@@ -23,7 +23,10 @@ CURVE_POINTS = 400
 
 def draw_reliability(task: Task, outputs: Outputs) -> Figure:
     """Draw a reliability diagram."""
-    logits, truth = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
+    logits, truth = (
+        torch.from_numpy(outputs.logits).double(),
+        torch.from_numpy(np.array(outputs.targets)),
+    )
     raw = task.with_temperatures(())
     series = {"calibrated": task, "uncalibrated": raw} if task != raw else {"uncalibrated": raw}
     figure = new_figure(5, 4.6)
@@ -35,14 +38,22 @@ def draw_reliability(task: Task, outputs: Outputs) -> Figure:
         error = calibration_error(confidence, is_correct)
         color = COLORS[0] if number == 0 else FAINT_INK
         axes.plot(
-            [one_bin[0] for one_bin in bins], [one_bin[1] for one_bin in bins], marker="o", markersize=4,
-            linestyle="-" if number == 0 else "--", color=color, clip_on=False,
+            [one_bin[0] for one_bin in bins],
+            [one_bin[1] for one_bin in bins],
+            marker="o",
+            markersize=4,
+            linestyle="-" if number == 0 else "--",
+            color=color,
+            clip_on=False,
             label=f"{name}: calibration error {format_percent(error)}",
-        )  # fmt: skip
+        )
     axes.set_title(f"reliability on {outputs.split}", loc="left", color=INK)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_xlabel("predicted probability", color=INK)
-    axes.set_ylabel("accuracy" if task.kind is not MULTI_LABEL else "fraction of images with the label", color=INK)
+    axes.set_ylabel(
+        "accuracy" if task.kind is not MULTI_LABEL else "fraction of images with the label",
+        color=INK,
+    )
     axes.legend(frameon=False, fontsize=8)
     _style_fractions(figure)
     return figure
@@ -57,14 +68,18 @@ def _style_fractions(figure: Figure) -> None:
 
 
 def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
-    """Draw precision against recall for yes or each label (at most 12), and for yes the ROC curve; mark the thresholds.
+    """Draw precision against recall, and for yes the ROC curve, with the thresholds marked.
 
-    The bands are pointwise 95 % intervals of the vertical axis (Wilson). ``None`` if no label has images with and
-    without it.
+    It draws yes, or each label (at most 12). The bands are pointwise 95 % intervals of the vertical
+    axis (Wilson). ``None`` if no label has images with and without it.
     """
     truth = outputs.targets.reshape(len(outputs.logits), -1)
     columns = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))[:MOST_SCATTERS]
-    panels = [(column, is_roc) for column in columns for is_roc in (False, True)[: 1 + (task.kind is BINARY)]]
+    panels = [
+        (column, is_roc)
+        for column in columns
+        for is_roc in (False, True)[: 1 + (task.kind is BINARY)]
+    ]
     if not panels:
         return None
     across = min(len(panels), SCATTERS_A_ROW)
@@ -73,13 +88,16 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
     for number, (column, is_roc) in enumerate(panels, start=1):
         own, is_true, cutoff = probabilities[:, column], truth[:, column], task.cutoffs[column]
         order = np.argsort(-own, kind="stable")
-        ends = np.flatnonzero(np.diff(own[order], append=-1))  # images with equal probabilities share a threshold
+        # images with equal probabilities share a threshold
+        ends = np.flatnonzero(np.diff(own[order], append=-1))
         ends = ends[np.linspace(0, len(ends) - 1, min(len(ends), CURVE_POINTS)).astype(int)]
         found, predicted, positive = is_true[order].cumsum()[ends], ends + 1, int(is_true.sum())
         recall = found / positive
         across_axis = (predicted - found) / (len(own) - positive) if is_roc else recall
         wholes = np.full(len(found), positive) if is_roc else predicted
-        bands = [wilson_interval(*pair) for pair in zip(found.tolist(), wholes.tolist(), strict=True)]
+        bands = [
+            wilson_interval(*pair) for pair in zip(found.tolist(), wholes.tolist(), strict=True)
+        ]
         axes = figure.add_subplot(-(-len(panels) // across), across, number)
         low, high = [one.low for one in bands], [one.high for one in bands]
         axes.fill_between(across_axis, low, high, color=COLORS[0], alpha=0.2, linewidth=0)
@@ -87,12 +105,22 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
         place = int((own[order][ends] > cutoff).sum()) - 1
         if place >= 0:
             axes.plot(
-                across_axis[place], (found / wholes)[place], marker="o", color=COLORS[1], linestyle="", clip_on=False,
+                across_axis[place],
+                (found / wholes)[place],
+                marker="o",
+                color=COLORS[1],
+                linestyle="",
+                clip_on=False,
                 label=f"threshold {100 * cutoff:.3g} %",
-            )  # fmt: skip
+            )
             axes.legend(frameon=False, fontsize=8, loc="lower right" if is_roc else "lower left")
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.set_title(f"{label(task.target_names[column])} on {outputs.split}", loc="left", color=INK, fontsize=10)
+        axes.set_title(
+            f"{label(task.target_names[column])} on {outputs.split}",
+            loc="left",
+            color=INK,
+            fontsize=10,
+        )
         axes.set_xlabel("false positive rate" if is_roc else "recall", color=INK)
         axes.set_ylabel("recall (true positive rate)" if is_roc else "precision", color=INK)
     _style_fractions(figure)
@@ -100,7 +128,7 @@ def draw_thresholds(task: Task, outputs: Outputs) -> Figure | None:
 
 
 def draw_scatter(report: NumberReport, outputs: Outputs) -> Figure:
-    """Draw predicted against true values, in a panel for each number; the diagonal is a perfect prediction."""
+    """Draw predicted against true values, one panel per number; the diagonal is perfect."""
     count = len(outputs.logits)
     rows = np.linspace(0, count - 1, min(count, MOST_POINTS), dtype=np.int64)
     numbers, truth = outputs.logits[rows], outputs.targets[rows]

@@ -18,7 +18,8 @@ from lamina.data.thumbnails import encode_png as encode_image
 from lamina.files import write_atomically
 from lamina.text import LONGEST_NAME, shorten
 
-# Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow, too pale for lines.
+# Safe for color-blind readers (Okabe and Ito, Color universal design, 2008), without the yellow,
+# too pale for lines.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 INK, FAINT_INK, GRID = "#222222", "#8a8a8a", "#e6e6e6"
 DOTS_PER_INCH = 150
@@ -47,24 +48,29 @@ def encode_png(figure: Figure | Image.Image) -> bytes:
     if not isinstance(figure, Figure):
         return encode_image(figure)
     encoded = io.BytesIO()
-    figure.savefig(encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2)
+    figure.savefig(
+        encoded, dpi=DOTS_PER_INCH, facecolor="white", bbox_inches="tight", pad_inches=0.2
+    )
     return encoded.getvalue()
 
 
 def label(name: str, longest: int = LONGEST_NAME) -> str:
-    """A shortened name for matplotlib: ``?`` for letters that no installed font has, and escaped ``$``."""
+    """A shortened name for matplotlib: ``?`` for letters without a font, and ``$`` escaped."""
     families = matplotlib.rcParams["font.family"]
     fonts = [findfont(FontProperties(family=[family])) for family in families]
     shown = shorten(name, longest)
-    missing = {letter for letter in shown if not any(ord(letter) in _letters(font) for font in fonts)}
+    missing = {
+        letter for letter in shown if not any(ord(letter) in _letters(font) for font in fonts)
+    }
     if missing and (font := _find_font(frozenset(map(ord, missing)))):
-        matplotlib.rcParams["font.family"] = [*families, font.name]  # the list of fallbacks for letters
+        # the list of fallbacks for letters
+        matplotlib.rcParams["font.family"] = [*families, font.name]
         missing = {letter for letter in missing if ord(letter) not in _letters(font.fname)}
     return "".join("?" if letter in missing else letter for letter in shown).replace("$", r"\$")
 
 
 def font_file(text: str) -> str:
-    """A font for images: the one that matplotlib ships, or an installed one that has more of the letters."""
+    """A font for images: matplotlib's own, or an installed font with more of the letters."""
     shipped = str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
     missing = frozenset(map(ord, text)) - _letters(shipped)
     font = _find_font(frozenset(map(ord, text)) - {10}) if missing else None
@@ -75,7 +81,11 @@ def font_file(text: str) -> str:
 def _find_font(letters: frozenset[int]) -> FontEntry | None:
     """The first installed font with most of these letters; ``None`` if none has any."""
     # The font of last resort, which matplotlib ships, has a box for each letter of all scripts.
-    fonts = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
+    fonts = [
+        font
+        for font in fontManager.ttflist
+        if font.style == "normal" and "Last Resort" not in font.name
+    ]
     found = max(fonts, key=lambda font: len(letters & _letters(font.fname)), default=None)
     return found if found and letters & _letters(found.fname) else None
 

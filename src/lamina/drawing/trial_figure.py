@@ -1,4 +1,4 @@
-"""The trials of a tuning: their values and scores as parallel coordinates, and how much each value matters."""
+"""A tuning's trials: values and scores as parallel coordinates, and each value's importance."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from lamina.drawing.style import COLORS, FAINT_INK, INK, label, new_figure
 from lamina.targets import Score
 
 LONGEST_VALUE = 12  # characters
-COLOR_MAP = "viridis_r"  # dark is best; its palest tenth is left out, because it is hardly visible on white
+COLOR_MAP = (  # dark is best; its palest tenth is left out, because it is hardly visible on white
+    "viridis_r"
+)
 TICKS = 5
 
 
 @dataclass(frozen=True)
 class Column:
-    """A vertical axis: the heights of the trials on it, from 0 to 1 (NaN for no value), and its ticks."""
+    """A vertical axis: the trials' heights on it, 0 to 1 (NaN for no value), and its ticks."""
 
     heights: Sequence[float]
     ticks: Sequence[tuple[float, str]]
@@ -30,12 +32,20 @@ class Column:
 def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
     """Draw a line for each trial of Optuna through its values to its score on ``val``.
 
-    Trials that were stopped are thin and gray, and end before the score; trials that failed are left out.
+    Trials that were stopped are thin and gray, and end before the score; trials that failed are
+    left out.
     """
     score = Score(metric, 0.0)
-    kept = [one for one in trials if one.state.name in ("COMPLETE", "PRUNED") and "error" not in one.user_attrs]
+    kept = [
+        one
+        for one in trials
+        if one.state.name in ("COMPLETE", "PRUNED") and "error" not in one.user_attrs
+    ]
     finished = [one.value if one.state.name == "COMPLETE" else np.nan for one in kept]
-    scores, names = _spread(finished, score.format), list(dict.fromkeys(name for one in kept for name in one.params))
+    scores, names = (
+        _spread(finished, score.format),
+        list(dict.fromkeys(name for one in kept for name in one.params)),
+    )
     columns = [*(_place(name, kept) for name in names), scores]
     figure = new_figure(max(6.0, 2.2 * len(columns)), 5)
     axes, colors = figure.add_subplot(), matplotlib.colormaps[COLOR_MAP]
@@ -46,21 +56,36 @@ def draw_trials(trials: Sequence[Any], metric: str) -> Figure:
         is_stopped = ranks[at] < 0
         shade = (ranks[at] + 0.1) / 1.1  # the worst is not white
         color, width = (FAINT_INK, 0.5) if is_stopped else (colors(shade), 1.6)
-        axes.plot(range(len(columns)), heights[:, at], color=color, linewidth=width, alpha=0.6 if is_stopped else 0.9)
+        axes.plot(
+            range(len(columns)),
+            heights[:, at],
+            color=color,
+            linewidth=width,
+            alpha=0.6 if is_stopped else 0.9,
+        )
     for place, column in enumerate(columns):
         axes.axvline(place, color=INK, linewidth=0.8)
         for height, text in column.ticks:
             axes.annotate(
-                text, (place, height), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK,
+                text,
+                (place, height),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK,
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-            )  # fmt: skip
+            )
     axes.set_xticks(range(len(columns)), [*map(label, names), f"val {score.title}"])
     axes.set_xlim(-0.1, len(columns) - 0.5)
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     done = sum(not np.isnan(one) for one in finished)
-    about = f"{done} trials trained to the end (dark is best), {len(kept) - done} stopped earlier (gray)"
+    about = (
+        f"{done} trials trained to the end (dark is best), {len(kept) - done} stopped earlier"
+        " (gray)"
+    )
     axes.set_title(about, loc="left", color=INK, fontsize=10)
     return figure
 
@@ -71,7 +96,13 @@ def draw_importances(importances: Mapping[str, float]) -> Figure:
     axes, names = figure.add_subplot(), sorted(importances, key=lambda name: importances[name])
     axes.barh(range(len(names)), [100 * importances[name] for name in names], color=COLORS[0])
     for row, name in enumerate(names):
-        axes.text(100 * importances[name], row, f" {100 * importances[name]:.0f} %", va="center", color=INK)
+        axes.text(
+            100 * importances[name],
+            row,
+            f" {100 * importances[name]:.0f} %",
+            va="center",
+            color=INK,
+        )
     axes.set_yticks(range(len(names)), [label(name) for name in names])
     axes.set_title("what distinguishes the best quarter of the trials", loc="left", color=INK)
     axes.set_xlim(0, 110)
@@ -101,12 +132,21 @@ def _place(name: str, trials: Sequence[Any]) -> Column:
         numbers = [one.params.get(name, np.nan) for one in trials]
         show = "{:.0f}" if isinstance(kind.low, int) else "{:.3g}"
         return _spread(numbers, show.format, is_log=kind.log, is_whole=isinstance(kind.low, int))
-    heights = [choices.index(one.params[name]) / most if name in one.params else np.nan for one in trials]
-    return Column(heights, [(at / most, label(str(choice), LONGEST_VALUE)) for at, choice in enumerate(choices)])
+    heights = [
+        choices.index(one.params[name]) / most if name in one.params else np.nan for one in trials
+    ]
+    return Column(
+        heights,
+        [(at / most, label(str(choice), LONGEST_VALUE)) for at, choice in enumerate(choices)],
+    )
 
 
 def _spread(
-    numbers: Sequence[float], show: Callable[[float], str], *, is_log: bool = False, is_whole: bool = False
+    numbers: Sequence[float],
+    show: Callable[[float], str],
+    *,
+    is_log: bool = False,
+    is_whole: bool = False,
 ) -> Column:
     """The axis of numbers, from the smallest to the largest that occurs."""
     known = np.log(numbers) if is_log else np.array(numbers, np.float64)
@@ -117,4 +157,6 @@ def _spread(
         shown = np.unique(np.rint(shown))
         marks = np.log(shown) if is_log else shown
     wide = high - low or 1.0
-    return Column(list((known - low) / wide), [*zip((marks - low) / wide, map(show, shown), strict=True)])
+    return Column(
+        list((known - low) / wide), [*zip((marks - low) / wide, map(show, shown), strict=True)]
+    )

@@ -12,7 +12,16 @@ from PIL import Image, ImageDraw, ImageOps
 
 from lamina.data import Images
 from lamina.data.thumbnails import make_tile
-from lamina.drawing.sheets import FRAME, GAP_PX, MARGIN_PX, TEXT_PX, SheetRow, break_rows, lay_out, load_font
+from lamina.drawing.sheets import (
+    FRAME,
+    GAP_PX,
+    MARGIN_PX,
+    TEXT_PX,
+    SheetRow,
+    break_rows,
+    lay_out,
+    load_font,
+)
 from lamina.drawing.style import COLORS, FAINT_INK, GRID, INK, label, new_figure, percent_formatter
 from lamina.insight.units import Patch, Unit
 from lamina.text import shorten
@@ -35,15 +44,17 @@ def build_units_sheet(
     remark: str,
     filters: Float32[np.ndarray, "u c y x"] | None = None,
 ) -> Image.Image:
-    """A sheet of units: the patches that excite each, its best class, the cost of removing it, and its filter."""
+    """A sheet of units: each with its patches, best class, cost of removal, and filter."""
     columns = COLUMNS if filters is None else COLUMNS_WITH_FILTERS
-    tiles = [_compose(images, unit, None if filters is None else filters[unit.number]) for unit in units]
+    tiles = [
+        _compose(images, unit, None if filters is None else filters[unit.number]) for unit in units
+    ]
     captions = [(f"unit {unit.number + 1}", *_describe(unit)) for unit in units]
     return lay_out(break_rows(tiles, captions, columns), title, remark)
 
 
 def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Image.Image:
-    """A sheet of one unit: its patches, the images that contain them, and how well it separates each class."""
+    """A sheet of one unit: its patches, their images, and how well it separates each class."""
     rows = []
     crops = [cut_patch(images, patch) for patch in unit.patches]
     are_crops = any(crop.shape[:2] != images.shape[1:] for crop in crops)
@@ -51,9 +62,14 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
         rows.append(SheetRow([make_tile(crop, LARGE_PATCH_PX) for crop in crops]))
     wholes = [make_tile(images.pixels[patch.row], LARGE_PATCH_PX) for patch in unit.patches]
     if are_crops:
-        wholes = [_frame(tile, patch, images) for tile, patch in zip(wholes, unit.patches, strict=True)]
+        wholes = [
+            _frame(tile, patch, images) for tile, patch in zip(wholes, unit.patches, strict=True)
+        ]
     if unit.patches:
-        names = [shorten(images.kind.format(images.targets[patch.row], images.target_names)) for patch in unit.patches]
+        names = [
+            shorten(images.kind.format(images.targets[patch.row], images.target_names))
+            for patch in unit.patches
+        ]
         rows.append(SheetRow(wholes, [(name,) for name in names]))
     parts = lay_out(rows, title, remark), _draw_bars(unit)
     width, height = max(part.width for part in parts), sum(part.height for part in parts)
@@ -63,10 +79,14 @@ def build_unit_sheet(images: Images, unit: Unit, title: str, remark: str) -> Ima
     return sheet
 
 
-def _compose(images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] | None) -> Image.Image:
+def _compose(
+    images: Images, unit: Unit, weights: Float32[np.ndarray, "c y x"] | None
+) -> Image.Image:
     left = 0 if weights is None else FILTER_PX + GAP_PX
     patches = [make_tile(cut_patch(images, patch), PATCH_PX) for patch in unit.patches]
-    step_x, step_y = (patches[0].width + PATCH_GAP_PX, patches[0].height + PATCH_GAP_PX) if patches else (0, 0)
+    step_x, step_y = (
+        (patches[0].width + PATCH_GAP_PX, patches[0].height + PATCH_GAP_PX) if patches else (0, 0)
+    )
     height = max(ACROSS * step_y, FILTER_PX)
     tile = Image.new("RGB", (left + max(ACROSS * step_x, 1), height), "white")
     if weights is not None:
@@ -86,9 +106,15 @@ def _frame(tile: Image.Image, patch: Patch, images: Images) -> Image.Image:
     )
     framed = ImageOps.expand(tile, FRAME_PX, "white")
     pen = ImageDraw.Draw(framed)
-    # Around the patch, which may be only a few pixels; the white edge makes the frame visible on orange and red.
+    # Around the patch, which may be only a few pixels; the white edge makes the frame visible on
+    # orange and red.
     for color, inwards in (("white", 0), (COLORS[1], 1)):
-        corners = left + inwards, top + inwards, right + 2 * FRAME_PX - 1 - inwards, bottom + 2 * FRAME_PX - 1 - inwards
+        corners = (
+            left + inwards,
+            top + inwards,
+            right + 2 * FRAME_PX - 1 - inwards,
+            bottom + 2 * FRAME_PX - 1 - inwards,
+        )
         pen.rectangle(corners, outline=color, width=FRAME_PX - inwards)
     return framed
 
@@ -97,7 +123,8 @@ def _draw_bars(unit: Unit) -> Image.Image:
     font, small = (load_font(round(TEXT_PX * scale)) for scale in (0.9, 0.75))
     best = sorted(unit.aucs.items(), key=lambda pair: -abs(pair[1] - 0.5))[:BARS]
     heading = (
-        "Area under the ROC curve. Right: responds to this class. Left: responds to the other classes."
+        "Area under the ROC curve. Right: responds to this class. Left: responds to the other"
+        " classes."
         if unit.patches
         else "Its response is constant, so it separates no class from the others."
     )
@@ -125,12 +152,14 @@ def _describe(unit: Unit) -> tuple[str, ...]:
         lines.append(unit.describe_best())
     if unit.removal is not None:
         metric = unit.removal.before.name.replace("_", " ")
-        lines.append(f"{metric} {unit.removal.describe_score()}, loss {unit.removal.describe_loss()}")
+        lines.append(
+            f"{metric} {unit.removal.describe_score()}, loss {unit.removal.describe_loss()}"
+        )
     return tuple(lines)
 
 
 def cut_patch(images: Images, patch: Patch) -> UInt8[np.ndarray, "y x c"]:
-    """The pixels of a patch, gray beyond the image's border; at most the image's height and width."""
+    """The pixels of a patch, gray beyond the image; at most the image's height and width."""
     sides = zip((patch.rows, patch.columns), images.shape[1:], strict=True)
     (top, bottom), (left, right) = (
         (0, size) if after - first >= size else (first, after) for (first, after), size in sides
@@ -150,16 +179,31 @@ def _color(weights: Float32[np.ndarray, "c y x"]) -> UInt8[np.ndarray, "y x c"]:
 
 
 def draw_probes(
-    names: Sequence[str], trained: Sequence[float], untrained: Sequence[float], score_name: str, *, is_fraction: bool
+    names: Sequence[str],
+    trained: Sequence[float],
+    untrained: Sequence[float],
+    score_name: str,
+    *,
+    is_fraction: bool,
 ) -> Figure:
     """Draw the score of a linear probe on each layer, with trained and with random weights."""
     figure = new_figure(max(5.0, 1.6 + 0.62 * len(names)), 3.8)
     axes = figure.subplots()
     places = range(len(names))
     axes.plot(places, trained, marker="o", color=COLORS[0], label="trained", clip_on=False)
-    axes.plot(places, untrained, marker="o", color=FAINT_INK, linestyle="--", label="random weights", clip_on=False)
+    axes.plot(
+        places,
+        untrained,
+        marker="o",
+        color=FAINT_INK,
+        linestyle="--",
+        label="random weights",
+        clip_on=False,
+    )
     axes.set_xticks(places, [label(name) for name in names], rotation=40, ha="right", fontsize=8)
-    axes.set_title(f"{score_name} of a linear probe on each layer", loc="left", color=INK, fontsize=10)
+    axes.set_title(
+        f"{score_name} of a linear probe on each layer", loc="left", color=INK, fontsize=10
+    )
     if is_fraction:
         axes.set_ylim(0, 1)
         axes.yaxis.set_major_formatter(percent_formatter())
@@ -170,19 +214,31 @@ def draw_probes(
 
 
 def draw_similarity(
-    values: Float64[np.ndarray, "l m"], names: tuple[Sequence[str], Sequence[str]], runs: tuple[str, str]
+    values: Float64[np.ndarray, "l m"],
+    names: tuple[Sequence[str], Sequence[str]],
+    runs: tuple[str, str],
 ) -> Figure:
     """Draw the similarity of the layers of two runs as a heat map: unbiased linear CKA, 0 to 1."""
     rows, columns = names
     figure = new_figure(2.4 + 0.5 * len(columns), 1.8 + 0.38 * len(rows))
     axes = figure.subplots()
     image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
-    axes.set_xticks(range(len(columns)), [label(name) for name in columns], rotation=40, ha="right", fontsize=8)
+    axes.set_xticks(
+        range(len(columns)), [label(name) for name in columns], rotation=40, ha="right", fontsize=8
+    )
     axes.set_yticks(range(len(rows)), [label(name) for name in rows], fontsize=8)
     axes.set(xlabel=label(runs[1]), ylabel=label(runs[0]))
     for row, column in np.ndindex(*values.shape) if values.size <= 400 else ():
         ink = "white" if values[row, column] < 0.6 else "black"
-        axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", color=ink, fontsize=6)
+        axes.text(
+            column,
+            row,
+            f"{values[row, column]:.2f}",
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=6,
+        )
     axes.set_title("similarity of the layers (CKA)", loc="left", color=INK, fontsize=10)
     figure.colorbar(image, shrink=0.8)
     return figure

@@ -1,4 +1,4 @@
-"""Calibration on ``val``: temperatures, the confidence threshold, prediction sets and prediction intervals."""
+"""Calibration on ``val``: temperatures, confidence threshold, prediction sets and intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ LEAST_OF_LABEL = 30  # images with a label, and images without, to fit a tempera
 COOLEST, HOTTEST = 0.05, 20.0
 BISECTIONS = 40
 ROUNDING = 1e-9  # of a number of images
-TIE_MARGIN = 1e-6  # fraction by which predict may round a probability differently, in float32 and seven digits
+# fraction by which predict may round a probability differently, in float32 and seven digits
+TIE_MARGIN = 1e-6
 REJECTION_LIMITS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidence thresholds in a report
 
 
@@ -65,7 +66,9 @@ class Threshold:
             images, what = self.predicted, f"images predicted as {escape(self.name)}"
         reached = {"recall": self.positive, "precision": self.predicted}.get(aim.name, 0)
         if self.positive and self.found < aim.value * reached - ROUNDING:
-            return f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
+            return (
+                f"no threshold reaches {aim} for {escape(self.name)} on these images, so it is 0.5"
+            )
         if images >= needed:
             return ""
         return f"{images:,} {what} are too few to support {aim}; about {needed:,} are needed"
@@ -76,11 +79,11 @@ class Calibration:
     """The temperatures that divide a model's logits, and the images that they were fitted to.
 
     Attributes:
-        split: the split that the images belong to: ``val``, or ``train`` for the out-of-fold predictions of a
-            cross-validation.
+        split: the split that the images belong to: ``val``, or ``train`` for the out-of-fold
+            predictions of a cross-validation.
         images: number of images.
-        temperatures: one for all classes, or one per label; above 1 for an overconfident model; empty for too few
-            images.
+        temperatures: one for all classes, or one per label; above 1 for an overconfident model;
+            empty for too few images.
         aim: what the thresholds were chosen for, such as ``recall=0.95``; empty without an aim.
         thresholds: one per label, for yes-or-no and multi-label models with an aim.
     """
@@ -123,31 +126,47 @@ class Rejection:
     accuracy: float | None
 
 
-def fit_temperatures(task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets) -> tuple[float, ...]:
-    """The temperatures with the lowest loss (Guo et al., On calibration of modern neural networks, 2017, 4.2)."""
+def fit_temperatures(
+    task: Task, logits: Float32[np.ndarray, "n k"], targets: Targets
+) -> tuple[float, ...]:
+    """The temperatures with the lowest loss.
+
+    Guo et al., On calibration of modern neural networks, 2017, 4.2.
+    """
     if task.kind is REGRESSION or len(logits) < LEAST_IMAGES:
         return ()
     values = torch.from_numpy(logits).double()
-    softening = 1 / (len(values) + 2)  # keeps the temperature above 0 if every prediction is correct (Platt, 1999)
+    # keeps the temperature above 0 if every prediction is correct (Platt, 1999)
+    softening = 1 / (len(values) + 2)
     if task.kind is SINGLE_LABEL:
         classes = values.shape[1]
         if classes < 2:
             return ()
         wanted = torch.full_like(values, softening / (classes - 1))
         wanted[torch.arange(len(values)), torch.from_numpy(np.array(targets))] = 1 - softening
-        return (_fit(lambda sharpness: float(((values * sharpness).softmax(1) - wanted).mul(values).mean())),)
+        return (
+            _fit(
+                lambda sharpness: float(
+                    ((values * sharpness).softmax(1) - wanted).mul(values).mean()
+                )
+            ),
+        )
     truth = torch.from_numpy(np.array(targets)).view(len(values), -1)
     wanted = torch.where(truth, 1 - softening, softening).double()
 
     def fit(columns: Tensor, goals: Tensor) -> float:
-        return _fit(lambda sharpness: float(((columns * sharpness).sigmoid() - goals).mul(columns).mean()))
+        return _fit(
+            lambda sharpness: float(((columns * sharpness).sigmoid() - goals).mul(columns).mean())
+        )
 
     counts = truth.sum(0)
     common = fit(values, wanted)
     return tuple(
-        fit(values[:, place], wanted[:, place])
-        if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL and values.shape[1] > 1
-        else common
+        (
+            fit(values[:, place], wanted[:, place])
+            if LEAST_OF_LABEL <= count <= len(values) - LEAST_OF_LABEL and values.shape[1] > 1
+            else common
+        )
         for place, count in enumerate(counts.tolist())
     )
 
@@ -157,8 +176,8 @@ def choose_thresholds(
 ) -> tuple[Threshold, ...]:
     """The decision threshold of each label that achieves the aim on these images, or else 0.5.
 
-    With ``recall``, it is the threshold of the highest precision among those that achieve it, and the other way round.
-    Without any image with the label, it is 0.5.
+    With ``recall``, it is the threshold of the highest precision among those that achieve it, and
+    the other way round. Without any image with the label, it is 0.5.
     """
     probabilities = task.probabilities(torch.from_numpy(logits).double()).numpy()
     columns = np.asarray(targets).reshape(len(logits), -1)
@@ -182,13 +201,20 @@ def _choose_threshold(
         case "f1":
             worth = 2 * found / (predicted + positive + (predicted + positive == 0))
         case "recall":
-            worth = np.where(found >= aim.value * positive - ROUNDING, found / np.maximum(1, predicted), -np.inf)
+            worth = np.where(
+                found >= aim.value * positive - ROUNDING, found / np.maximum(1, predicted), -np.inf
+            )
         case "precision":
-            worth = np.where((found >= aim.value * predicted - ROUNDING) & (found > 0), found, -np.inf)
+            worth = np.where(
+                (found >= aim.value * predicted - ROUNDING) & (found > 0), found, -np.inf
+            )
         case "miss":
             worth = -(aim.value * (positive - found) + (predicted - found))
-    # Of equally good thresholds, that with more images found for recall, and with fewer false alarms otherwise.
-    best = len(worth) - 1 - int(worth[::-1].argmax()) if aim.name == "recall" else int(worth.argmax())
+    # Of equally good thresholds, that with more images found for recall, and with fewer false
+    # alarms otherwise.
+    best = (
+        len(worth) - 1 - int(worth[::-1].argmax()) if aim.name == "recall" else int(worth.argmax())
+    )
     if not positive or worth[best] == -np.inf:
         above = probabilities.astype(np.float32) > 0.5
         return Threshold(name, 0.5, positive, int(above.sum()), int((above & truth).sum()))
@@ -203,7 +229,10 @@ def describe_fraction(part: int, whole: int) -> str:
     if not whole:
         return "–"
     interval = wilson_interval(part, whole)
-    return f"{100 * part / whole:.1f} % (95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
+    return (
+        f"{100 * part / whole:.1f} % (95 % interval {100 * interval.low:.1f} to"
+        f" {100 * interval.high:.1f} %)"
+    )
 
 
 def _fit(slope: Callable[[float], float]) -> float:
@@ -219,15 +248,19 @@ def _fit(slope: Callable[[float], float]) -> float:
 
 
 def expand_probabilities(task: Task, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n m"]:
-    """The probability of each class or label; for binary, of no and of yes; for regression, the numbers."""
+    """The probability of each class or label; no and yes for binary; numbers for regression."""
     probabilities = task.probabilities(logits)
-    return torch.cat([1 - probabilities, probabilities], dim=1) if task.kind is BINARY else probabilities
+    return (
+        torch.cat([1 - probabilities, probabilities], dim=1)
+        if task.kind is BINARY
+        else probabilities
+    )
 
 
 def judge_predictions(
     task: Task, logits: Float[Tensor, "n k"], targets: Tensor
 ) -> tuple[Float[Tensor, " m"], Bool[Tensor, " m"]]:
-    """The probability of each prediction, and whether it is correct; for labels, whether the image has each label."""
+    """The probabilities of predictions or labels, and whether they are correct or present."""
     probabilities = task.probabilities(logits)
     if task.kind is MULTI_LABEL:
         return probabilities.flatten(), targets.flatten()
@@ -239,16 +272,20 @@ def judge_predictions(
 
 
 def find_favored(task: Task) -> int:
-    """1, the number of yes, if a threshold below 0.5 says yes to images that are more likely no; otherwise -1."""
+    """1 (yes) if a threshold below 0.5 predicts yes for images that are more likely no; else -1."""
     return 1 if task.kind is BINARY and task.cutoffs[0] < 0.5 else -1
 
 
-def keep_favored(task: Task, chosen: Int64[Tensor, " n"], confidence: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """The confidences for a confidence threshold: 1 for the favored class, which is never rejected."""
+def keep_favored(
+    task: Task, chosen: Int64[Tensor, " n"], confidence: Float[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """The confidences to compare with the threshold: 1 for the favored class, never rejected."""
     return confidence.masked_fill(chosen == find_favored(task), 1.0)
 
 
-def find_bins(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -> list[tuple[float, float, int]]:
+def find_bins(
+    confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]
+) -> list[tuple[float, float, int]]:
     """Mean probability, fraction correct and count, for each of 15 equal bins that is not empty."""
     bins = (confidence * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
     counts = torch.bincount(bins, minlength=CALIBRATION_BINS)
@@ -263,24 +300,31 @@ def find_bins(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"]) -
     ]
 
 
-def measure_rejection(confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"], limit: float) -> Rejection:
+def measure_rejection(
+    confidence: Float[Tensor, " n"], is_correct: Bool[Tensor, " n"], limit: float
+) -> Rejection:
     kept = confidence >= limit
     count = int(kept.sum())
-    return Rejection(limit, count / len(kept), float(is_correct[kept].double().mean()) if count else None)
+    return Rejection(
+        limit, count / len(kept), float(is_correct[kept].double().mean()) if count else None
+    )
 
 
 def fit_sets(
     probabilities: Float64[np.ndarray, "n k"], targets: Int64[np.ndarray, " n"], coverage: float
 ) -> float | None:
     """The lowest probability of a class in a prediction set; ``None`` for too few images."""
-    # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels, 2019.
+    # Sadinle, Lei and Wasserman, Least ambiguous set-valued classifiers with bounded error levels,
+    # 2019.
     own = np.sort(probabilities[np.arange(len(targets)), targets])[::-1]
     place = math.ceil((len(own) + 1) * coverage) - 1
     return float(own[place]) * (1 - TIE_MARGIN) if place < len(own) else None
 
 
-def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> Bool[np.ndarray, "n k"]:
-    """The classes in each prediction set: all that reach the threshold, and always the most likely one."""
+def choose_sets(
+    probabilities: Float64[np.ndarray, "n k"], threshold: float
+) -> Bool[np.ndarray, "n k"]:
+    """The classes of each prediction set: all that reach the threshold, and the most likely one."""
     chosen = probabilities >= threshold
     chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
     return chosen
@@ -289,7 +333,7 @@ def choose_sets(probabilities: Float64[np.ndarray, "n k"], threshold: float) -> 
 def fit_intervals(
     predicted: Float64[np.ndarray, "n k"], targets: Float64[np.ndarray, "n k"], coverage: float
 ) -> Float64[np.ndarray, " k"]:
-    """Half the width of each number's prediction interval (Lei et al., 2018); infinite for too few images."""
+    """Half-width of each prediction interval (Lei et al., 2018); infinite for too few images."""
     residuals = np.sort(np.abs(predicted - targets), axis=0)
     place = math.ceil((len(residuals) + 1) * coverage) - 1
     return residuals[place] if place < len(residuals) else np.full(residuals.shape[1], np.inf)

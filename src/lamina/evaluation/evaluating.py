@@ -61,14 +61,14 @@ def evaluate(
     Args:
         model: the trained model, for example ``run.load_model()``.
         images: the images to evaluate on, for example ``dataset.test``.
-        views: views of each image for test-time augmentation (:func:`views_of`). lamina averages the logits over all
-            views for images with uncertain predictions.
+        views: views of each image for test-time augmentation (:func:`views_of`). lamina averages
+            the logits over all views for images with uncertain predictions.
         group: the processes that share the images; each of them gets the whole report.
         metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
 
     Returns:
-        A :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, depending on the model's task. Its
-        ``data_name`` is not set.
+        A :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, depending on the
+        model's task. Its ``data_name`` is not set.
 
     Raises:
         DataError: there are no images, or their targets differ from the model's.
@@ -108,13 +108,24 @@ def score_logits(
     seconds: float,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report:
-    """The report for the logits of ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
+    """The report for ``images``, computed in ``seconds``; raises what :func:`evaluate` raises."""
     _check_targets(task, images)
     _check_finite(predicted, images)
-    logits, targets = torch.from_numpy(predicted).double(), torch.from_numpy(np.array(images.targets))
+    logits, targets = (
+        torch.from_numpy(predicted).double(),
+        torch.from_numpy(np.array(images.targets)),
+    )
     loss = task.loss(logits, targets).item()
-    custom = _measure(metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets)
-    shared = {"split": images.split, "images": len(images), "loss": loss, "seconds": seconds, "metrics": custom}
+    custom = _measure(
+        metrics, task.probabilities(logits) if isinstance(task, Regression) else logits, targets
+    )
+    shared = {
+        "split": images.split,
+        "images": len(images),
+        "loss": loss,
+        "seconds": seconds,
+        "metrics": custom,
+    }
     match task:
         case SingleLabel():
             return _report_classes(shared, task, logits, targets)
@@ -133,7 +144,7 @@ def score_logits(
 def _measure(
     metrics: Mapping[str, OwnMetric], logits: Float[Tensor, "n k"], targets: Tensor
 ) -> dict[str, float | None]:
-    """The custom metrics; ``None`` for NaN, infinity, and, with a warning, a metric that raises an exception."""
+    """The custom metrics; ``None`` for NaN or infinity, and, with a warning, for an exception."""
     found: dict[str, float | None] = {}
     for name, metric in metrics.items():
         found[name] = None
@@ -142,8 +153,14 @@ def _measure(
             if isinstance(value, str):
                 raise TypeError("it returned text, not a number")
             number = float(value)
-        except Exception as error:  # a custom function may raise anything; the report does not need it
-            warnings.warn(f"the metric {name} failed: {type(error).__name__}: {error}", LaminaWarning, stacklevel=2)
+        except (
+            Exception
+        ) as error:  # a custom function may raise anything; the report does not need it
+            warnings.warn(
+                f"the metric {name} failed: {type(error).__name__}: {error}",
+                LaminaWarning,
+                stacklevel=2,
+            )
             continue
         if math.isfinite(number):
             found[name] = number
@@ -151,10 +168,14 @@ def _measure(
 
 
 def to_columns(task: Task, logits: Float[Tensor, "n k"]) -> Columns:
-    """Scores and predictions with a column for each class, label or number, as :func:`measure` expects them."""
+    """Scores and predictions by class, label or number (columns), as :func:`measure` expects."""
     decided = task.decide(logits)
     if isinstance(task, SingleLabel | Binary):
-        values = torch.cat([-logits, logits], dim=1) if isinstance(task, Binary) else task.probabilities(logits)
+        values = (
+            torch.cat([-logits, logits], dim=1)
+            if isinstance(task, Binary)
+            else task.probabilities(logits)
+        )
         return values, to_truth(task, decided.flatten())
     return decided if isinstance(task, Regression) else logits, decided
 
@@ -162,25 +183,31 @@ def to_columns(task: Task, logits: Float[Tensor, "n k"]) -> Columns:
 def to_truth(task: Task, targets: Tensor) -> Shaped[Tensor, "n c"]:
     """Targets with a column for each class, label or number."""
     if isinstance(task, SingleLabel | Binary):
-        return functional.one_hot(targets.long(), len(task.kind.class_names(task.target_names))).bool()
+        return functional.one_hot(
+            targets.long(), len(task.kind.class_names(task.target_names))
+        ).bool()
     return targets.double() if isinstance(task, Regression) else targets
 
 
 def measure_gain(
     metric: MetricName, own: Columns, other: Columns, truth: Shaped[Tensor, "n c"]
 ) -> tuple[Measured, Baseline] | None:
-    """A metric of predictions, and their gain over others on the same images; ``None`` if the metric is undefined."""
+    """A metric of predictions, and its gain over others on these images; ``None`` if undefined."""
     found, plain = (measure(metric, *each, truth) for each in (own, other))
     if found is None or plain is None:
         return None
     sign = -1 if Score(metric, 0.0).lower_is_better else 1
-    gain, influences = sign * (found.value - plain.value), sign * (found.influences - plain.influences)
+    gain, influences = (
+        sign * (found.value - plain.value),
+        sign * (found.influences - plain.influences),
+    )
     interval = influence_interval(gain, influences)
     if metric == "accuracy":
         hits, other_hits = ((chosen == truth).all(dim=1) for _, chosen in (own, other))
         better, worse = int((hits & ~other_hits).sum()), int((other_hits & ~hits).sum())
         gain, interval = (better - worse) / len(hits), matched_interval(better, worse, len(hits))
-    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:  # only one score varies
+    # only one score varies
+    elif interval and found.interval and plain.influences.abs().max() < ROUNDING:
         interval = Interval(found.interval.low - plain.value, found.interval.high - plain.value)
     return found, Baseline(plain.value, gain, interval)
 
@@ -195,28 +222,40 @@ def _compare(task: Task, own: Columns, constant: Columns, truth: Tensor) -> dict
     assert compared is not None  # noqa: S101
     found, baseline = compared
     score = None if metric == default else Score(metric, found.value)
-    return {"chosen_score": score, "undefined": undefined, "score_interval": found.interval, "baseline": baseline}
+    return {
+        "chosen_score": score,
+        "undefined": undefined,
+        "score_interval": found.interval,
+        "baseline": baseline,
+    }
 
 
 def _report_classes(
-    shared: dict[str, Any], task: SingleLabel | Binary, logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]
+    shared: dict[str, Any],
+    task: SingleLabel | Binary,
+    logits: Float[Tensor, "n k"],
+    targets: Int64[Tensor, " n"],
 ) -> ClassReport:
     names, chosen = task.kind.class_names(task.target_names), task.decide(logits).flatten().long()
     shares, own = task.shares, to_columns(task, logits)
     if isinstance(task, Binary):
         shares = (1 - shares[0], shares[0])
-        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)  # their softmax is the sigmoid
+        # their softmax is the sigmoid
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     majority = int(np.argmax(shares))
     confusion = count_confusion(chosen, targets, len(names))
     is_correct = chosen == targets
     temperature = task.temperatures[0] if task.temperatures else None
     raw, confidence = (
-        (logits / divisor).softmax(dim=1).gather(1, chosen[:, None])[:, 0] for divisor in (1.0, temperature or 1.0)
+        (logits / divisor).softmax(dim=1).gather(1, chosen[:, None])[:, 0]
+        for divisor in (1.0, temperature or 1.0)
     )
     kept = keep_favored(task, chosen, confidence)
     correct, predicted, support = confusion.diagonal(), confusion.sum(axis=0), confusion.sum(axis=1)
     counts = np.stack([correct, predicted, support], axis=1).tolist()
-    classes = tuple(ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True))
+    classes = tuple(
+        ClassScores(name, *_score(*row)) for name, row in zip(names, counts, strict=True)
+    )
     truth, usual = (to_truth(task, each) for each in (targets, torch.full_like(targets, majority)))
     return ClassReport(
         **shared,
@@ -241,7 +280,10 @@ def _find_top5(logits: Float[Tensor, "n k"], targets: Int64[Tensor, " n"]) -> fl
 
 
 def _report_labels(
-    shared: dict[str, Any], task: MultiLabel, logits: Float[Tensor, "n k"], targets: Bool[Tensor, "n k"]
+    shared: dict[str, Any],
+    task: MultiLabel,
+    logits: Float[Tensor, "n k"],
+    targets: Bool[Tensor, "n k"],
 ) -> LabelReport:
     if not targets.any():
         raise DataError(
@@ -249,10 +291,17 @@ def _report_labels(
             "Evaluate on images of which some have a label."
         )
     own = _, chosen = to_columns(task, logits)
-    correct, predicted, support = (chosen & targets).sum(dim=0), chosen.sum(dim=0), targets.sum(dim=0)
+    correct, predicted, support = (
+        (chosen & targets).sum(dim=0),
+        chosen.sum(dim=0),
+        targets.sum(dim=0),
+    )
     counts = torch.stack([correct, predicted, support], dim=1).tolist()
     columns = [slice(column, column + 1) for column in range(targets.shape[1])]
-    precisions = [_find_value("average_precision", logits[:, one], chosen[:, one], targets[:, one]) for one in columns]
+    precisions = [
+        _find_value("average_precision", logits[:, one], chosen[:, one], targets[:, one])
+        for one in columns
+    ]
     labels = tuple(
         LabelScores(name, *_score(*row), precision)
         for name, precision, row in zip(task.target_names, precisions, counts, strict=True)
@@ -263,7 +312,8 @@ def _report_labels(
     return LabelReport(
         **shared,
         **_compare(task, own, (shares, shares > 0.5), targets),
-        baseline_micro_f1=int(2 * support[usual].sum()) / int(usual.sum() * len(targets) + support.sum()),
+        baseline_micro_f1=int(2 * support[usual].sum())
+        / int(usual.sum() * len(targets) + support.sum()),
         mean_average_precision=_mean_of_known([scores.average_precision for scores in labels]),
         micro_f1=int(2 * correct.sum()) / int(predicted.sum() + support.sum()),
         macro_f1=_mean_of_known([scores.f1 for scores in labels if scores.support]),
@@ -274,7 +324,10 @@ def _report_labels(
 
 
 def _report_numbers(
-    shared: dict[str, Any], task: Regression, predicted: Float[Tensor, "n k"], targets: Float[Tensor, "n k"]
+    shared: dict[str, Any],
+    task: Regression,
+    predicted: Float[Tensor, "n k"],
+    targets: Float[Tensor, "n k"],
 ) -> NumberReport:
     truth = targets.double()
     medians = truth.new_tensor(task.medians).expand_as(truth)
@@ -291,13 +344,22 @@ def _report_numbers(
         )
         for place, name in enumerate(task.target_names)
     )
-    return NumberReport(**shared, **compared, mean_absolute_error=float(errors.mean()), numbers=numbers)
+    return NumberReport(
+        **shared, **compared, mean_absolute_error=float(errors.mean()), numbers=numbers
+    )
 
 
-def _score(correct: int, predicted: int, support: int) -> tuple[float | None, float | None, float | None, int]:
+def _score(
+    correct: int, predicted: int, support: int
+) -> tuple[float | None, float | None, float | None, int]:
     """Precision, recall, F1 (``None`` where undefined) and support, from counts of images."""
     f1 = 2 * correct / (predicted + support) if predicted + support else None
-    return correct / predicted if predicted else None, correct / support if support else None, f1, support
+    return (
+        correct / predicted if predicted else None,
+        correct / support if support else None,
+        f1,
+        support,
+    )
 
 
 def _find_value(metric: MetricName, values: Tensor, chosen: Tensor, truth: Tensor) -> float | None:
@@ -312,13 +374,16 @@ def _mean_of_known(values: Sequence[float | None]) -> float:
 
 def _check_targets(task: Task, images: Images) -> None:
     if not len(images):
-        raise DataError(f"The {images.split} split has no images; evaluation needs at least one. Use another split.")
+        raise DataError(
+            f"The {images.split} split has no images; evaluation needs at least one. Use another"
+            " split."
+        )
     kind, names = images.kind, tuple(images.target_names)
     if (task.kind, task.target_names) != (kind, names):
         raise DataError(
-            f"The {images.split} images have {kind} targets ({name_some(names, 9)}), but the model was trained on "
-            f"{task.kind} targets ({name_some(task.target_names, 9)}). "
-            "Evaluate on images with the target names of the training images, in that order."
+            f"The {images.split} images have {kind} targets ({name_some(names, 9)}), but the model"
+            f" was trained on {task.kind} targets ({name_some(task.target_names, 9)}). Evaluate on"
+            " images with the target names of the training images, in that order."
         )
 
 
@@ -326,7 +391,7 @@ def _check_finite(logits: Float32[np.ndarray, "n k"], images: Images) -> None:
     broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
     if len(broken):
         raise NotFiniteError(
-            f"The model's logits are NaN or infinite for {len(broken):,} of {len(images):,} {images.split} images, "
-            f"first for {images.names[broken[0]]}: training diverged. "
-            "Train again with a lower lr, or with gradient_clip=1."
+            f"The model's logits are NaN or infinite for {len(broken):,} of {len(images):,}"
+            f" {images.split} images, first for {images.names[broken[0]]}: training diverged. Train"
+            " again with a lower lr, or with gradient_clip=1."
         )

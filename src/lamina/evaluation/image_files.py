@@ -24,7 +24,14 @@ from torch import Tensor
 
 from lamina.data import Dataset, Images, Problem
 from lamina.data.arrays import CHANNELS, to_array, to_pixels, turn_axes
-from lamina.data.decoding import BadImageError, EncodedImage, ImageReader, convert_image, decode_image, read_file
+from lamina.data.decoding import (
+    BadImageError,
+    EncodedImage,
+    ImageReader,
+    convert_image,
+    decode_image,
+    read_file,
+)
 from lamina.data.formats import SUFFIXES
 from lamina.data.preparation import Resize
 from lamina.data.sources.archive import list_zip, spool_tar
@@ -34,7 +41,8 @@ from lamina.errors import DataError, describe_type
 from lamina.nets import Shape
 
 ImageLike: TypeAlias = str | Path | EncodedImage | bytes | Image.Image | np.ndarray | Tensor
-"""A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any size."""
+"""A path, the bytes of an encoded file, a PIL image, or uint8 pixels (H, W) or (H, W, C) of any
+size."""
 
 IMAGES = "paths, bytes, PIL images or arrays"
 CHUNK_IMAGES = 256
@@ -43,25 +51,34 @@ THREAD_IMAGES = 16
 
 
 class Chunk(NamedTuple):
-    """Decoded images: ``reasons`` has ``None`` for an image with a row in ``pixels``, else why it was not decoded."""
+    """Decoded images: ``reasons`` has ``None`` for each row of ``pixels``, else what failed."""
 
     names: list[str]
     pixels: UInt8[np.ndarray, "n h w c"]
     reasons: list[str | None]
 
 
-def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> tuple[list[Path | EncodedImage], list[Problem]]:
-    """The images in files, folders, patterns, archives and tables, in order and without repetition, and what failed.
+def find_images(
+    inputs: Sequence[str | Path], stack: ExitStack
+) -> tuple[list[Path | EncodedImage], list[Problem]]:
+    """The images in files, folders, patterns, archives and tables, in order, and what failed.
 
-    It unpacks tar files and tables that contain images into folders that ``stack`` removes.
+    Each image occurs once. The function unpacks tar files and tables that contain images into
+    folders that ``stack`` removes.
     """
     found: dict[str, Path | EncodedImage] = {}
     problems: list[Problem] = []
     if "" in inputs:
-        raise DataError("The path of an image is empty. Pass a file or a folder; . is the current folder.")
+        raise DataError(
+            "The path of an image is empty. Pass a file or a folder; . is the current folder."
+        )
     images: Sequence[Path | EncodedImage]
     for given in map(Path, inputs):
-        if os.path.isdir(given):  # noqa: PTH112  # before Python 3.12, Path.is_dir raises for a name that is too long
+        # before Python 3.12, Path.is_dir raises for a name that is too long
+        # before Python 3.12, Path.is_dir raises for a name that is too long
+        if os.path.isdir(  # noqa: PTH112
+            given
+        ):
             images, unread = _search_folder(given)
         elif not os.path.exists(given) and glob.has_magic(str(given)):  # noqa: PTH110
             images, unread = _search_pattern(str(given))
@@ -74,8 +91,10 @@ def find_images(inputs: Sequence[str | Path], stack: ExitStack) -> tuple[list[Pa
     return list(found.values()), problems
 
 
-def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> Generator[Chunk, None, None]:
-    """The images in chunks, decoding the next while the caller uses one; close it if you stop early."""
+def decode_ahead(
+    images: Iterable[ImageLike], shape: Shape, resize: Resize
+) -> Generator[Chunk, None, None]:
+    """The images in chunks, one decoded ahead of the caller; close it if you stop early."""
     size = max(1, min(CHUNK_IMAGES, CHUNK_BYTES // math.prod(shape)))
     if isinstance(images, np.ndarray) and images.shape[1:] == (*shape[1:], shape[0]):
         for first in range(0, len(images), size):
@@ -93,13 +112,16 @@ def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> G
     following, waiting = iter(images), None
     chunk, first = list(itertools.islice(following, size)), 0
     with ImageReader() as reader:
-        if chunk and len(chunk) < min(size, THREAD_IMAGES + 1):  # a thread starts as slowly as it decodes a few images
+        # a thread starts as slowly as it decodes a few images
+        if chunk and len(chunk) < min(size, THREAD_IMAGES + 1):
             yield _gather(chunk, first, [decode(chunk)], shape)
             return
         pool = ThreadPoolExecutor(os.cpu_count())  # starts its threads on demand
         try:
             while chunk:
-                parts = [chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)]
+                parts = [
+                    chunk[at : at + THREAD_IMAGES] for at in range(0, len(chunk), THREAD_IMAGES)
+                ]
                 decoded = pool.map(decode, parts)
                 if waiting is not None:
                     yield _gather(*waiting, shape)
@@ -112,7 +134,7 @@ def decode_ahead(images: Iterable[ImageLike], shape: Shape, resize: Resize) -> G
 
 
 def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterable[ImageLike]:
-    """The images, one by one; the shape distinguishes an array (H, W, C) from gray images (N, H, W)."""
+    """The images one by one; ``shape`` decides whether an array is (H, W, C) or gray (N, H, W)."""
     if isinstance(images, str | Path | EncodedImage | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray | Tensor):
@@ -121,24 +143,39 @@ def list_images(images: ImageLike | Iterable[ImageLike], shape: Shape) -> Iterab
             paths: list[str | Path] = array.tolist()
             return paths
         is_one = array.ndim == 2 or (
-            array.ndim == 3 and array.shape[1:] != (height, width) and array.shape[2] in (*CHANNELS, channels)
+            array.ndim == 3
+            and array.shape[1:] != (height, width)
+            and array.shape[2] in (*CHANNELS, channels)
         )
-        if array.ndim == 3 and not is_one and array.shape[0] == channels > 1 and array.shape[2] not in CHANNELS:
+        if (
+            array.ndim == 3
+            and not is_one
+            and array.shape[0] == channels > 1
+            and array.shape[2] not in CHANNELS
+        ):
             raise DataError(
-                f"images of shape {array.shape} are ambiguous: one image with channels first, or {channels} gray "
-                f"images. Use images{turn_axes(images, '1, 2, 0')} for one image, or images[..., None] for gray images."
+                f"images of shape {array.shape} are ambiguous: one image with channels first, or"
+                f" {channels} gray images. Use images{turn_axes(images, '1, 2, 0')} for one image,"
+                " or images[..., None] for gray images."
             )
         pixels = to_pixels(array[None] if is_one else array, "images")
         return pixels if pixels.shape[1:] == (height, width, channels) else list(pixels)
     if isinstance(images, Images | Dataset | Mapping) or not isinstance(images, Iterable):
-        hint = " Pass their pixels, such as dataset.test.pixels." if isinstance(images, Images | Dataset) else ""
+        hint = (
+            " Pass their pixels, such as dataset.test.pixels."
+            if isinstance(images, Images | Dataset)
+            else ""
+        )
         hint = " Pass a list of its values." if isinstance(images, Mapping) else hint
         raise DataError(f"images must be {IMAGES}, got {describe_type(images)}.{hint}")
     return images
 
 
 def _gather(
-    images: Sequence[ImageLike], first: int, decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]], shape: Shape
+    images: Sequence[ImageLike],
+    first: int,
+    decoded: Iterable[list[UInt8[np.ndarray, "h w c"] | str]],
+    shape: Shape,
 ) -> Chunk:
     channels, height, width = shape
     found = list(itertools.chain.from_iterable(decoded))
@@ -160,7 +197,9 @@ def _decode_some(
     decoded: list[UInt8[np.ndarray, "h w c"] | str] = []
     for image in images:
         try:
-            decoded.append(_decode(read(image) if isinstance(image, EncodedImage) else image, shape, resize))
+            decoded.append(
+                _decode(read(image) if isinstance(image, EncodedImage) else image, shape, resize)
+            )
         except BadImageError as error:
             decoded.append(str(error))
     return decoded
@@ -172,13 +211,18 @@ def _decode(image: ImageLike, shape: Shape, resize: Resize) -> UInt8[np.ndarray,
         image = to_array(image, "image")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
-            raise BadImageError(f"expected uint8 pixels (H, W) or (H, W, C), got {image.dtype} of shape {image.shape}")
+            raise BadImageError(
+                f"expected uint8 pixels (H, W) or (H, W, C), got {image.dtype} of shape"
+                f" {image.shape}"
+            )
         pixels = image[..., None] if image.ndim == 2 else image
         if pixels.shape == (height, width, channels):
             return pixels
         if pixels.shape[2] not in (1, 3, 4):
             if pixels.shape[0] in (1, 3):
-                raise BadImageError(f"expected channels last, got shape {pixels.shape}: use .transpose(1, 2, 0)")
+                raise BadImageError(
+                    f"expected channels last, got shape {pixels.shape}: use .transpose(1, 2, 0)"
+                )
             raise BadImageError(f"expected 1, 3 or 4 channels, got {pixels.shape[2]}")
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if channels not in (1, 3):
@@ -197,7 +241,10 @@ def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
         listing = scan_folder(folder)
     except DataError as error:
         return [], [Problem(str(folder), str(error))]
-    problems = [Problem(str(folder / problem.path), problem.reason) for problem in (*listing.problems, *listing.unused)]
+    problems = [
+        Problem(str(folder / problem.path), problem.reason)
+        for problem in (*listing.problems, *listing.unused)
+    ]
     if not listing.images:
         problems.append(Problem(str(folder), "the folder contains no images"))
     return [folder / image.name for image in listing.images], problems
@@ -206,7 +253,12 @@ def _search_folder(folder: Path) -> tuple[list[Path], list[Problem]]:
 def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
     paths: list[Path] = []
     problems: list[Problem] = []
-    for match in map(Path, sorted(glob.glob(pattern, recursive=True))):  # noqa: PTH207  # Path.glob takes no whole path
+    # Path.glob takes no whole path
+    for match in map(
+        # Path.glob takes no whole path
+        Path,
+        sorted(glob.glob(pattern, recursive=True)),  # noqa: PTH207
+    ):
         if match.is_dir():
             found, unread = _search_folder(match)
             paths += found
@@ -217,7 +269,9 @@ def _search_pattern(pattern: str) -> tuple[list[Path], list[Problem]]:
                 paths.append(match)
             except BadImageError as error:
                 problems.append(Problem(str(match), str(error)))
-    return paths, problems if paths or problems else [Problem(pattern, "no image matches this pattern")]
+    return paths, (
+        problems if paths or problems else [Problem(pattern, "no image matches this pattern")]
+    )
 
 
 def _make_folder(stack: ExitStack) -> Path:
@@ -239,14 +293,18 @@ def _search_file(path: Path, stack: ExitStack) -> tuple[list[Path | EncodedImage
         else:
             return [path], []
     except (DataError, OSError, ValueError) as error:
-        reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        reason = (
+            error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+        )
         return [], [Problem(str(path), reason)]
     problems = [Problem(f"{path}/{problem.path}", problem.reason) for problem in scan.problems]
     if not scan.images:
         problems.append(Problem(str(path), "no images in it"))
     return [
-        image._replace(name=f"{path}/{image.name}")
-        if image.member or image.offset_bytes is not None
-        else Path(image.file)
+        (
+            image._replace(name=f"{path}/{image.name}")
+            if image.member or image.offset_bytes is not None
+            else Path(image.file)
+        )
         for image in scan.images
     ], problems

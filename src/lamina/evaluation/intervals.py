@@ -1,4 +1,4 @@
-"""Confidence intervals: for accuracies, for differences on the same images, and for means over seeds."""
+"""Confidence intervals: for accuracies, paired differences, and means over seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """The mean of ``count`` values and its interval; ``low`` and ``high`` are ``None`` for a single value."""
+    """The mean of ``count`` values; ``low`` and ``high`` are ``None`` for a single value."""
 
     mean: float
     low: float | None
@@ -37,12 +37,13 @@ class MeanInterval:
 
 
 def wilson_interval(correct: float, total: float) -> Interval:
-    """Wilson's 95 % score interval (1927) of ``correct / total``, valid near 0 and 1 and for few images."""
+    """Wilson's 95 % interval (1927) of ``correct / total``; valid near 0 and 1, for few images."""
     fraction = correct / total
     center = fraction + Z**2 / (2 * total)
     half_width = Z * math.sqrt(fraction * (1 - fraction) / total + Z**2 / (4 * total**2))
     scale = 1 + Z**2 / total
-    # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the fraction.
+    # With none or all correct, one end is exactly 0 or 1; rounding must not move it past the
+    # fraction.
     return Interval(
         low=min((center - half_width) / scale, fraction) if correct else 0.0,
         high=max((center + half_width) / scale, fraction) if correct < total else 1.0,
@@ -50,8 +51,9 @@ def wilson_interval(correct: float, total: float) -> Interval:
 
 
 def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) -> Interval:
-    """The interval of the difference of two accuracies, from the images that only one of two models gets correct."""
-    # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24 (2005), 729-740).
+    """The interval of a difference of accuracies, from images that only one model gets correct."""
+    # Wald interval with half an image added to each cell (Agresti, Min, Statistics in Medicine 24
+    # (2005), 729-740).
     better_share, worse_share = (better + 0.5) / (total + 2), (worse + 0.5) / (total + 2)
     difference = better_share - worse_share
     z = statistics.NormalDist().inv_cdf((1 + level) / 2)
@@ -61,22 +63,26 @@ def matched_interval(better: int, worse: int, total: int, level: float = LEVEL) 
 
 def influence_interval(value: float, influences: Float64[Tensor, " n"]) -> Interval | None:
     """The 95 % interval of a metric on n images, by Student's t; ``None`` for one image."""
-    # Influences are the derivatives of the metric by the weight of each image. Their squares sum to its variance: the
-    # infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 6).
+    # Influences are the derivatives of the metric by the weight of each image. Their squares sum to
+    # its variance: the infinitesimal jackknife (Efron, The Jackknife, the Bootstrap and Other
+    # Resampling Plans, 1982, chapter 6).
     count = len(influences)
     if count == 1:
         return None
-    half_width = t_quantile(count - 1) * math.sqrt(float(influences.square().sum()) * count / (count - 1))
+    half_width = t_quantile(count - 1) * math.sqrt(
+        float(influences.square().sum()) * count / (count - 1)
+    )
     return Interval(value - half_width, value + half_width)
 
 
 def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], int]]) -> Interval:
-    """The 95 % interval of the mean of some fractions, from their values, influences and numbers of images.
+    """The 95 % interval of a mean of fractions, from values, influences and numbers of images.
 
-    For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's intervals of the recalls.
-    Each fraction gets Wilson's interval for the number of images at which a proportion has its variance (Korn and
-    Graubard, Survey Methodology 24 (1998), 193-201), or for all its images if it has none. The intervals are combined
-    with their correlations (MOVER: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702).
+    For one accuracy, it is Wilson's interval; for a balanced accuracy, it combines Wilson's
+    intervals of the recalls. Each fraction gets Wilson's interval for the number of images at which
+    a proportion has its variance (Korn and Graubard, Survey Methodology 24 (1998), 193-201), or for
+    all its images if it has none. The intervals are combined with their correlations (MOVER: Zou
+    and Donner, Statistics in Medicine 27 (2008), 1693-1702).
     """
     steps = torch.zeros(2, len(fractions[0][1]), dtype=torch.float64)
     squares = torch.zeros(2, dtype=torch.float64)
@@ -85,7 +91,9 @@ def combine_fractions(fractions: Sequence[tuple[float, Float64[Tensor, " n"], in
         varies = min(variance, binomial) > ROUNDING
         images = binomial / variance if varies else float(count)
         if count > 1 and not math.isclose(images, count):
-            images *= (Z / t_quantile(count - 1)) ** 2  # the variance is an estimate, not that of a proportion
+            images *= (
+                Z / t_quantile(count - 1)
+            ) ** 2  # the variance is an estimate, not that of a proportion
         interval = wilson_interval(value * images, images)
         widths = torch.tensor([value - interval.low, interval.high - value], dtype=torch.float64)
         if varies:
@@ -117,7 +125,8 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
             (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         )
         return z + sum(term * inverse**power for power, term in enumerate(terms, start=1))
-    # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds it.
+    # The probability grows with the angle whose tangent is t/√ν, which is bounded: bisection finds
+    # it.
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
@@ -127,7 +136,8 @@ def t_quantile(degrees_of_freedom: int, level: float = LEVEL) -> float:
 
 
 def _probability_within(angle: float, degrees_of_freedom: int) -> float:
-    # P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun (1964).
+    # P(|T| < √ν·tan(angle)), by the finite series 26.7.3 and 26.7.4 of Abramowitz and Stegun
+    # (1964).
     odd = degrees_of_freedom % 2
     cosine = math.cos(angle)
     series, term = 0.0, cosine**odd

@@ -1,4 +1,4 @@
-"""``Outputs``: a model's logits for a split with the targets, stored so that later commands need not run the model."""
+"""``Outputs``: a model's logits and targets for a split, stored so that commands can reuse them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ FAILURES = (
     *(DataError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
     *(ValueError, TypeError, SyntaxError, KeyError, AttributeError, MemoryError, RuntimeError),
 )
-"""What loading a damaged file may raise: its header may have any syntax, or ask for any amount of memory."""
+"""What loading a damaged file may raise: its header may have any syntax, or ask for any amount of
+memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,10 +35,12 @@ class Outputs:
 
     Attributes:
         split: ``train``, ``val`` or ``test``.
-        logits: the logits (N, K), before calibration; for regression, the predicted numbers in the targets' units.
+        logits: the logits (N, K), before calibration; for regression, the predicted numbers in the
+            targets' units.
         targets: the targets of the images.
         names: the names of the images.
-        folds: the fold, from 1, whose model did not see the image in training, if a cross-validation computed these.
+        folds: the fold, from 1, whose model did not see the image in training, if a
+            cross-validation computed these.
     """
 
     split: Split
@@ -47,11 +50,14 @@ class Outputs:
     folds: Int64[np.ndarray, " n"] | None = None
 
     def __repr__(self) -> str:
-        return f"Outputs({self.split}: {name_outputs(self.targets)} {self.logits.shape}, targets, names)"
+        return (
+            f"Outputs({self.split}: {name_outputs(self.targets)} {self.logits.shape}, targets,"
+            " names)"
+        )
 
     @staticmethod
     def collect(task: Task, logits: Float32[np.ndarray, "n k"], images: Images) -> Outputs:
-        """The logits of ``images`` with their targets and names; for regression, the numbers in the targets' units."""
+        """The logits of ``images`` (regression: numbers in target units), targets and names."""
         if isinstance(task, Regression):
             logits = task.probabilities(from_numpy(logits).double()).float().numpy()
         return Outputs(images.split, logits, images.targets, images.names)
@@ -59,9 +65,9 @@ class Outputs:
     def raw_logits(self, task: Task) -> Float32[np.ndarray, "n k"]:
         """The input of the task's loss: the logits; for regression, standardized numbers."""
         if isinstance(task, Regression):
-            standardized: Float32[np.ndarray, "n k"] = (self.logits - np.array(task.means)) / np.array(
-                task.standard_deviations
-            )
+            standardized: Float32[np.ndarray, "n k"] = (
+                self.logits - np.array(task.means)
+            ) / np.array(task.standard_deviations)
             return standardized.astype(np.float32)
         return self.logits
 
@@ -72,7 +78,7 @@ def name_outputs(targets: np.ndarray) -> str:
 
 
 def pack_outputs(outputs: Sequence[Outputs]) -> bytes:
-    """Logits as an ``.npz`` file with arrays such as ``test_logits``, for regression ``test_predictions``."""
+    """Logits as an ``.npz`` file: ``test_logits``, or ``test_predictions`` for regression."""
     arrays: dict[str, Any] = {}
     for one in outputs:
         arrays |= {
@@ -93,9 +99,14 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        found = {split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays}
+        found = {
+            split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
+        }
         if len(arrays) != 3 * len(found) + sum(one.folds is not None for one in found.values()):
-            raise ValueError(f"expected logits, targets and names of {', '.join(SPLITS)}, got {', '.join(arrays)}")
+            raise ValueError(
+                f"expected logits, targets and names of {', '.join(SPLITS)}, got"
+                f" {', '.join(arrays)}"
+            )
     except FAILURES as error:
         # NumPy's message would suggest unpickling it.
         reason = "it contains Python objects" if str(error).startswith("Object arrays") else error
@@ -106,11 +117,19 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:
     targets, names = arrays[f"{split}_targets"], arrays[f"{split}_names"]
     logits, folds = arrays[f"{split}_{name_outputs(targets)}"], arrays.get(f"{split}_folds")
-    fits = logits.dtype == np.float32 and logits.ndim == 2 and names.dtype.kind == "U" and names.ndim == 1
+    fits = (
+        logits.dtype == np.float32
+        and logits.ndim == 2
+        and names.dtype.kind == "U"
+        and names.ndim == 1
+    )
     fits = fits and (folds is None or (folds.dtype == np.int64 and folds.shape == (len(names),)))
     if not fits or not len(logits) == len(targets) == len(names):
-        found = ", ".join(f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names))
+        found = ", ".join(
+            f"{each.dtype} of shape {each.shape}" for each in (logits, targets, names)
+        )
         raise ValueError(
-            f"expected float32 logits, targets and names of the same number of {split} images, got {found}"
+            f"expected float32 logits, targets and names of the same number of {split} images, got"
+            f" {found}"
         )
     return Outputs(split, logits, targets, tuple(names.tolist()), folds)

@@ -1,4 +1,4 @@
-"""Differences between two models or experiments, by seed and image: intervals, tests and the number of seeds needed."""
+"""Differences of two models or experiments, by seed and image: intervals, tests, seeds needed."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from lamina.training.task import Regression, Task
 
 Verdict: TypeAlias = Literal["better", "worse", "equal", "undecided"]
 LOOKS = {4: 0.01, 8: 0.015, 16: 0.025}
-"""Significance level at each number of seeds of a study that ends as soon as it is decided; they add up to 0.05
-(Bonferroni's inequality), so at most 5 % of such studies make a false claim."""
+"""Significance level at each number of seeds of a study that ends as soon as it is decided; they
+add up to 0.05 (Bonferroni's inequality), so at most 5 % of such studies make a false claim."""
 POWER = 0.8  # fraction of studies that detect a difference
 MOST_SEEDS = 1000  # larger numbers are not announced
 
 
 @dataclass(frozen=True)
 class Effect:
-    """The mean difference of two experiments, positive if the first is better, and its uncertainty."""
+    """The mean difference of two experiments, positive if the first is better, with uncertainty."""
 
     difference: float  # mean over seeds and images
     seeds: int  # number of pairs S
@@ -38,7 +38,8 @@ class Effect:
     seed_variance: float  # of the difference between seeds on these images; 0 for one seed
     image_variance: float  # of the expected difference between images
     limit: float = math.inf  # largest possible difference
-    discordant: tuple[int, int] | None = None  # images that only one of a single pair of models gets correct
+    # images that only one of a single pair of models gets correct
+    discordant: tuple[int, int] | None = None
 
     def interval(self, level: float = LEVEL) -> Interval:
         """The interval of the difference for new images and, for several seeds, new seeds."""
@@ -56,11 +57,14 @@ class Effect:
     def half_width(self, level: float, seeds: int | None = None) -> float:
         """Half the width of the interval, or of that expected with another number of seeds.
 
-        The variances of seeds and of images have their own degrees of freedom, so each gets its own quantile. (One for
-        the sum, with Satterthwaite's degrees of freedom, claims too many differences with 2 to 4 seeds.)
+        The variances of seeds and of images have their own degrees of freedom, so each gets its own
+        quantile. (One for the sum, with Satterthwaite's degrees of freedom, claims too many
+        differences with 2 to 4 seeds.)
         """
         seeds = seeds or self.seeds
-        by_seed = t_quantile(max(1, min(seeds, self.seeds) - 1), level) ** 2 * self.seed_variance / seeds
+        by_seed = (
+            t_quantile(max(1, min(seeds, self.seeds) - 1), level) ** 2 * self.seed_variance / seeds
+        )
         return math.sqrt(by_seed + self.image_half_width(level) ** 2)
 
     def image_half_width(self, level: float = LEVEL) -> float:
@@ -68,10 +72,11 @@ class Effect:
         return t_quantile(self.images - 1, level) * math.sqrt(self.image_variance / self.images)
 
     def judge(self, margin: float, alpha: float = ALPHA) -> Verdict:
-        """Whether the first is better, worse, or equal within the margin, by the interval of level 1 - ``alpha``.
+        """Whether the first is better, worse, or equal, by the interval of level 1 - ``alpha``.
 
-        A difference is claimed if the interval excludes 0, equality if it lies within the margin: two one-sided tests
-        at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), 657-680).
+        A difference is claimed if the interval excludes 0, equality if it lies within the margin:
+        two one-sided tests at ``alpha`` / 2 (Schuirmann, Journal of Pharmacokinetics and
+        Biopharmaceutics 15 (1987), 657-680).
         """
         interval = self.interval(1 - alpha)
         if interval.low > 0 or interval.high < 0:
@@ -79,14 +84,17 @@ class Effect:
         return "equal" if -margin < interval.low and interval.high < margin else "undecided"
 
     def seeds_to_detect(self, margin: float, alpha: float = ALPHA) -> int | None:
-        """The number of seeds with which 80 % of studies detect a difference of the margin; ``None`` if over 1,000.
+        """The number of seeds with which 80 % of studies detect a difference of the margin.
 
-        It is larger than the number of this study. Both quantiles have the degrees of freedom of this study, because
-        the variance between seeds is estimated (Julious and Owen, Statistics in Medicine 25 (2006), 1789-1802).
+        It is larger than the number of this study, and ``None`` if over 1,000. Both quantiles have
+        the degrees of freedom of this study, because the variance between seeds is estimated
+        (Julious and Owen, Statistics in Medicine 25 (2006), 1789-1802).
         """
 
         def can_detect(seeds: int) -> bool:
-            return self.half_width(1 - alpha, seeds) + self.half_width(2 * POWER - 1, seeds) <= margin
+            return (
+                self.half_width(1 - alpha, seeds) + self.half_width(2 * POWER - 1, seeds) <= margin
+            )
 
         if not 2 <= self.seeds < MOST_SEEDS or not can_detect(MOST_SEEDS):
             return None
@@ -94,21 +102,25 @@ class Effect:
         return more[bisect_left(more, True, key=can_detect)]
 
 
-def measure_effect(differences: Float64[np.ndarray, "s n"], metric: MetricName = "accuracy") -> Effect:
+def measure_effect(
+    differences: Float64[np.ndarray, "s n"], metric: MetricName = "accuracy"
+) -> Effect:
     """The effect from the differences of S seeds (rows) on n images (columns).
 
-    Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of the images' means,
-    and s_e² of the interaction, the variance of the mean is s_d²/S + s_δ²/n - s_e²/(S·n) (Owen, The pigeonhole
-    bootstrap, Annals of Applied Statistics 1 (2007), 386-411; Searle et al., Variance Components, 1992, chapter 4).
-    Neither part is estimated below the lower limit that the interaction implies.
+    Seeds and images are crossed random factors. With s_d² the variance of the seeds' means, s_δ² of
+    the images' means, and s_e² of the interaction, the variance of the mean is s_d²/S + s_δ²/n -
+    s_e²/(S·n) (Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1 (2007), 386-411;
+    Searle et al., Variance Components, 1992, chapter 4). Neither part is estimated below the lower
+    limit that the interaction implies.
 
-    For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min, Statistics in
-    Medicine 24 (2005), 729-740). Otherwise, models that predict alike on a few images would have no variance.
+    For fractions, half an image is added in favor of each model, as for one pair (Agresti and Min,
+    Statistics in Medicine 24 (2005), 729-740). Otherwise, models that predict alike on a few images
+    would have no variance.
 
     Args:
         differences: Score of the first minus score of the second, such as 1, 0 or -1 for an image.
-        metric: The metric, whose possible values limit the interval. For the accuracy of one pair of models, McNemar's
-            exact test decides.
+        metric: The metric, whose possible values limit the interval. For the accuracy of one pair
+            of models, McNemar's exact test decides.
     """
     seeds, images = differences.shape
     mean, by_seed, by_image = differences.mean(), differences.mean(axis=1), differences.mean(axis=0)
@@ -121,27 +133,41 @@ def measure_effect(differences: Float64[np.ndarray, "s n"], metric: MetricName =
         seed_variance = max(float(by_seed.var(ddof=1)), interaction / images)
     image_variance = max(float(by_image.var(ddof=1)) - interaction / seeds, 0.0) + added
     is_one_pair = seeds == 1 and metric == "accuracy"
-    discordant = (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
+    discordant = (
+        (int((differences > 0).sum()), int((differences < 0).sum())) if is_one_pair else None
+    )
     return Effect(float(mean), seeds, images, seed_variance, image_variance, limit, discordant)
 
 
 def mcnemar_p_value(better: int, worse: int) -> float:
-    """Exact two-sided p value of McNemar's test (Psychometrika 12 (1947), 153-157): a binomial test of 1/2."""
+    """Exact two-sided p value of McNemar's test: a binomial test of 1/2.
+
+    McNemar, Psychometrika 12 (1947), 153-157.
+    """
     total, counts = better + worse, torch.arange(min(better, worse) + 1, dtype=torch.float64)
-    logs = math.lgamma(total + 1) - torch.lgamma(counts + 1) - torch.lgamma(total - counts + 1) - total * math.log(2)
+    logs = (
+        math.lgamma(total + 1)
+        - torch.lgamma(counts + 1)
+        - torch.lgamma(total - counts + 1)
+        - total * math.log(2)
+    )
     return min(1.0, 2 * float(logs.exp().sum()))
 
 
 def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bool]:
-    """Whether each of several effects is not zero (Holm, Scandinavian Journal of Statistics 6 (1979), 65-70).
+    """Whether each of several effects is not zero.
 
-    With probability 1 - ``alpha``, none of the effects that are zero is claimed.
+    With probability 1 - ``alpha``, none of the effects that are zero is claimed (Holm, Scandinavian
+    Journal of Statistics 6 (1979), 65-70).
     """
     found = [False] * len(effects)
     while not all(found):
         level = 1 - alpha / found.count(False)
         intervals = [effect.interval(level) for effect in effects]
-        claimed = [one or not each.low <= 0 <= each.high for one, each in zip(found, intervals, strict=True)]
+        claimed = [
+            one or not each.low <= 0 <= each.high
+            for one, each in zip(found, intervals, strict=True)
+        ]
         if claimed == found:
             break
         found = claimed
@@ -149,26 +175,35 @@ def find_differences(effects: Sequence[Effect], alpha: float = ALPHA) -> list[bo
 
 
 def probability_better(differences: Sequence[float]) -> float:
-    """P(A > B): the fraction of pairs in which the first is better; ties count half (Bouthillier, MLSys 2021)."""
-    return sum((difference > 0) + (difference == 0) / 2 for difference in differences) / len(differences)
+    """P(A > B): fraction of pairs with the first better, ties half (Bouthillier, MLSys 2021)."""
+    return sum((difference > 0) + (difference == 0) / 2 for difference in differences) / len(
+        differences
+    )
 
 
 def score_images(task: Task, outputs: Outputs) -> Float64[np.ndarray, " n"]:
-    """A value for each image, whose mean is the task's metric, and whose variance gives the variance of the metric.
+    """A value for each image; their mean is the metric, their variance gives its variance.
 
-    For the accuracy, 1 for a correct image and 0 for others; for the mean absolute error, the error. For a metric that
-    is no mean over images, its value plus n times the image's influence, which linearizes it (infinitesimal jackknife).
+    For the accuracy, 1 for a correct image and 0 for others; for the mean absolute error, the
+    error. For a metric that is no mean over images, its value plus n times the image's influence,
+    which linearizes it (infinitesimal jackknife).
 
     Raises:
         DataError: The metric is undefined, because all images have the same target.
     """
-    logits, targets = torch.from_numpy(outputs.logits).double(), torch.from_numpy(np.array(outputs.targets))
+    logits, targets = (
+        torch.from_numpy(outputs.logits).double(),
+        torch.from_numpy(np.array(outputs.targets)),
+    )
     # The outputs of a regression are numbers already, not logits.
     columns = (logits, logits) if isinstance(task, Regression) else to_columns(task, logits)
     metric = find_metric(task)
     found = measure(metric, *columns, to_truth(task, targets))
     if found is None:
-        raise DataError(f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add images.")
+        raise DataError(
+            f"The {Score(metric, 0.0).title} of the {outputs.split} images is undefined. Add"
+            " images."
+        )
     return np.round((found.value + len(logits) * found.influences).numpy(), 12)
 
 

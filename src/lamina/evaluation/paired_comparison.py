@@ -13,7 +13,7 @@ from lamina.training.events import Event
 
 @dataclass(frozen=True)
 class PairedComparison(Event):
-    """The comparison of two runs or experiments, A and B. Differences are positive if A is better."""
+    """Compares two runs or experiments, A and B; differences are positive if A is better."""
 
     a: str  # name of A
     b: str  # name of B, the reference
@@ -24,17 +24,22 @@ class PairedComparison(Event):
     difference: float  # mean over seeds
     level: float  # of all intervals: 0.95, or more if there are several looks or comparisons
     interval: tuple[float, float]  # for new images and, with several seeds, new seeds
-    seeds_interval: tuple[float, float] | None  # for new seeds on these images; ``None`` for one seed
+    # for new seeds on these images; ``None`` for one seed
+    seeds_interval: tuple[float, float] | None
     differences: tuple[float, ...]  # of each seed
     images: int
     probability_better: float  # P(A > B) for one seed, on these images
     margin: float  # largest difference that counts as equal
-    seeds_to_detect: int | None  # the margin, or a larger difference that was found; ``None`` if more than 1,000
-    image_half_width: float  # of the interval that would remain with any number of seeds, at the last look
+    # the margin, or a larger difference that was found; ``None`` if more than 1,000
+    seeds_to_detect: int | None
+    # of the interval that would remain with any number of seeds, at the last look
+    image_half_width: float
     verdict: Verdict  # on A
     train_seconds: tuple[float, float]  # means for A and B
-    val_reached: tuple[float, float, float] | None = None  # score on val that all runs reach; mean seconds of A and B
-    val_at_equal_seconds: tuple[float, float, float] | None = None  # seconds; mean scores on val of A and B
+    # score on val that all runs reach; mean seconds of A and B
+    val_reached: tuple[float, float, float] | None = None
+    # seconds; mean scores on val of A and B
+    val_at_equal_seconds: tuple[float, float, float] | None = None
 
     @property
     def seeds(self) -> int:
@@ -54,23 +59,40 @@ class PairedComparison(Event):
     @property
     def words(self) -> str:
         """The verdict in words, with interval, number of seeds and images, and margin."""
-        images, margin = plural(self.images, "image", "images"), self._format(self.margin, unit=True)
+        images, margin = (
+            plural(self.images, "image", "images"),
+            self._format(self.margin, unit=True),
+        )
         size = f"{'one pair of models' if self.seeds == 1 else f'{self.seeds} seeds'}, {images}"
         if self.verdict in ("better", "worse"):
-            low, high = self.interval if self.verdict == "better" else (-self.interval[1], -self.interval[0])
-            is_small = f", less than the margin of {margin}," if abs(self.difference) < self.margin else ""
+            low, high = (
+                self.interval
+                if self.verdict == "better"
+                else (-self.interval[1], -self.interval[0])
+            )
+            is_small = (
+                f", less than the margin of {margin}," if abs(self.difference) < self.margin else ""
+            )
             by_holm = "; significant by Holm's method" if low <= 0 else ""
             difference = f"{self._format(abs(self.difference), unit=True)}{is_small}"
-            text = f"A is {self.verdict} by {difference} ({self._level} {self._range(low, high)}; {size}{by_holm})"
+            text = (
+                f"A is {self.verdict} by {difference} ({self._level} {self._range(low, high)};"
+                f" {size}{by_holm})"
+            )
         elif self.verdict == "equal":
             text = f"equal within {margin} ({self._level} {self._range(*self.interval)}; {size})"
         else:
-            text = f"undecided: {self._range(*self.interval, unit=True)} ({self._level}; {size}){self._advice(images)}"
+            text = (
+                f"undecided: {self._range(*self.interval, unit=True)} ({self._level};"
+                f" {size}){self._advice(images)}"
+            )
         return f"{text}; other seeds may differ" if self.seeds == 1 else text
 
     def _advice(self, images: str) -> str:
         """What more seeds would do."""
-        target, left = (self._format(value, unit=True) for value in (self.target, self.image_half_width))
+        target, left = (
+            self._format(value, unit=True) for value in (self.target, self.image_half_width)
+        )
         if self.seeds == 1:
             return ""
         if self.is_limited:
@@ -100,7 +122,10 @@ class PairedComparison(Event):
         a, b = (Score(self.metric, score) for score in (self.a_score, self.b_score))
         lines = [f"A {self.a}: {self.split} {a}", f"B {self.b}: {self.split} {b}", self.words]
         if self.seeds_interval is not None:
-            better, equal = sum(one > 0 for one in self.differences), sum(one == 0 for one in self.differences)
+            better, equal = (
+                sum(one > 0 for one in self.differences),
+                sum(one == 0 for one in self.differences),
+            )
             pairs = f"{better} of {self.seeds} pairs" + (f", equal in {equal}" if equal else "")
             lines.append(
                 f"for new seeds on these images: {self._range(*self.seeds_interval, unit=True)} "
@@ -108,8 +133,18 @@ class PairedComparison(Event):
             )
         lines.append("training time: A {:.1f} s, B {:.1f} s".format(*self.train_seconds))
         if self.val_reached is not None and self.val_at_equal_seconds is not None:
-            score, (reached, *took), (seconds, *scores) = a, self.val_reached, self.val_at_equal_seconds
+            score, (reached, *took), (seconds, *scores) = (
+                a,
+                self.val_reached,
+                self.val_at_equal_seconds,
+            )
             title, common = f"val {score.title}", score.format(reached)
-            lines.append("time to {} {} (all runs reach it): A {:.1f} s, B {:.1f} s".format(title, common, *took))
-            lines.append("{} after {:.1f} s: A {}, B {}".format(title, seconds, *map(score.format, scores)))
+            lines.append(
+                "time to {} {} (all runs reach it): A {:.1f} s, B {:.1f} s".format(
+                    title, common, *took
+                )
+            )
+            lines.append(
+                "{} after {:.1f} s: A {}, B {}".format(title, seconds, *map(score.format, scores))
+            )
         return "\n".join(lines)

@@ -37,9 +37,9 @@ class Prediction:
 
     Attributes:
         name: the image's path; ``image 0``, ``image 1`` … for an image without a path.
-        predicted: the most likely class (``no`` or ``yes`` for binary), the labels with a probability above 0.5, or the
-            numbers by name. ``None`` if the image could not be read. Yes and labels may have other thresholds
-            (``Recipe.aim``).
+        predicted: the most likely class (``no`` or ``yes`` for binary), the labels with a
+            probability above 0.5, or the numbers by name. ``None`` if the image could not be read.
+            Yes and labels may have other thresholds (``Recipe.aim``).
         values: the probability of each class or label by name; for regression, the numbers by name.
         problem: why the image could not be read; ``None`` if it was read.
     """
@@ -53,7 +53,8 @@ class Prediction:
         return escape(f"Prediction({self.name!r}: {describe(self)})")
 
     def _repr_html_(self) -> str:
-        if self.predicted is None or isinstance(self.predicted, Mapping):  # the title has everything
+        # the title has everything
+        if self.predicted is None or isinstance(self.predicted, Mapping):
             return card(repr(self))
         ranked = sorted(self.values.items(), key=lambda pair: pair[1], reverse=True)
         rows = [(name, f"{100 * value:.1f} %") for name, value in ranked]
@@ -61,19 +62,25 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """A list of :class:`Prediction` that prints as a table; a notebook shows the first predictions with their images.
+    """A list of :class:`Prediction` that prints as a table.
+
+    A notebook shows the first predictions with their images.
 
     Attributes:
         tiles: thumbnails of the first images; ``None`` for an image that could not be read.
     """
 
-    def __init__(self, predictions: Iterable[Prediction] = (), tiles: Sequence[Image.Image | None] = ()) -> None:
+    def __init__(
+        self, predictions: Iterable[Prediction] = (), tiles: Sequence[Image.Image | None] = ()
+    ) -> None:
         super().__init__(predictions)
         self.tiles = list(tiles)
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [(prediction.name, describe(prediction)) for prediction in self[:SHOWN_ROWS]]
-        return rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
+        return (
+            rows if len(self) <= SHOWN_ROWS else [*rows, (f"… {len(self) - SHOWN_ROWS:,} more", "")]
+        )
 
     def __repr__(self) -> str:
         return format_table(("image", "predicted"), self._rows(), texts=2)
@@ -90,7 +97,10 @@ class Predictions(list[Prediction]):
 
 def _show_image(prediction: Prediction, tile: Image.Image | None) -> Markup:
     shown = [image(encode_png(tile), prediction.name)] if tile is not None else []
-    lines = (wrap("div", describe(prediction)), wrap("div", shorten(PurePath(prediction.name).name), kind="faint"))
+    lines = (
+        wrap("div", describe(prediction)),
+        wrap("div", shorten(PurePath(prediction.name).name), kind="faint"),
+    )
     return wrap("figure", *shown, wrap("figcaption", *lines))
 
 
@@ -102,11 +112,14 @@ def check_resize(resize: str) -> None:
 @explain_arguments(LaminaError)
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A model with its preprocessing (decoding, resizing, normalization) and the names of its classes.
+    """A model with its preprocessing and the names of its classes.
+
+    The preprocessing consists of decoding, resizing and normalization.
 
     Args:
         model: the trained model.
-        resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the setting from training.
+        resize: how to fit images of a different size: ``crop``, ``pad`` or ``stretch``; use the
+            setting from training.
 
     Raises:
         LaminaError: ``model`` is not a :class:`Model`, or ``resize`` has another value.
@@ -125,7 +138,13 @@ class Predictor:
     resize: str = "crop"
 
     def __post_init__(self) -> None:
-        check_type(self.model, (Model,), "model", "a Model (run.predictor() returns a Predictor)", is_optional=False)
+        check_type(
+            self.model,
+            (Model,),
+            "model",
+            "a Model (run.predictor() returns a Predictor)",
+            is_optional=False,
+        )
         check_resize(self.resize)
 
     @cached_property
@@ -148,9 +167,10 @@ class Predictor:
         """Predict each image.
 
         Args:
-            images: one image or an iterable of images: paths, bytes of encoded files, PIL images, or uint8 arrays or
-                tensors (H, W) or (H, W, C) of any size. A single array may hold several images: (N, H, W, C), or
-                (N, H, W) for gray images. An array with three dimensions is one image if the last is 1, 3 or 4.
+            images: one image or an iterable of images: paths, bytes of encoded files, PIL images,
+                or uint8 arrays or tensors (H, W) or (H, W, C) of any size. A single array may hold
+                several images: (N, H, W, C), or (N, H, W) for gray images. An array with three
+                dimensions is one image if the last is 1, 3 or 4.
 
         Returns:
             A prediction for each image, in order. A file that cannot be decoded gets a ``problem``.
@@ -166,7 +186,9 @@ class Predictor:
             found.append(prediction)
         return found
 
-    def iter_predict(self, images: ImageLike | Iterable[ImageLike]) -> Generator[Prediction, None, None]:
+    def iter_predict(
+        self, images: ImageLike | Iterable[ImageLike]
+    ) -> Generator[Prediction, None, None]:
         """Yield the predictions of :meth:`predict` one by one, for more images than fit in memory.
 
         Threads decode the next images meanwhile; close the iterator if you stop early.
@@ -194,8 +216,8 @@ class Predictor:
             images: as for :meth:`predict`.
 
         Returns:
-            Probabilities (N, K), one column for each class or label; (N, 1) with the probability of yes for binary; for
-            regression, the numbers.
+            Probabilities (N, K), one column for each class or label; (N, 1) with the probability of
+            yes for binary; for regression, the numbers.
 
         Raises:
             DataError: an image cannot be read.
@@ -213,21 +235,27 @@ class Predictor:
         self, images: ImageLike | Iterable[ImageLike]
     ) -> Generator[tuple[Chunk, Float32[np.ndarray, "m k"]], None, None]:
         listed = list_images(images, self.model.in_shape)
-        with closing(decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))) as chunks:
+        with closing(
+            decode_ahead(listed, self.model.in_shape, cast(Resize, self.resize))
+        ) as chunks:
             for chunk in chunks:
                 folded = self._folded.find()
                 parts = split_pixels(chunk.pixels)
-                logits = compute_logits(folded, parts) if folded else predict_logits(self.model, chunk.pixels)
+                logits = (
+                    compute_logits(folded, parts)
+                    if folded
+                    else predict_logits(self.model, chunk.pixels)
+                )
                 if not np.isfinite(logits).all():
                     raise NotFiniteError(
-                        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, "
-                        "or with gradient_clip=1."
+                        "The model's logits are NaN or infinite: training diverged. Train again"
+                        " with a lower lr, or with gradient_clip=1."
                     )
                 yield chunk, self.task.probabilities(torch.from_numpy(logits)).numpy()
 
 
 def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
-    """The prediction from an image's row of probabilities or numbers; rounds these to seven digits after deciding."""
+    """Decide a prediction from probabilities or numbers, then round these to seven digits."""
     values = (1 - row[0], row[0]) if task.kind is BINARY else row
     names = task.kind.class_names(task.target_names) or task.target_names
     named = {key: float(f"{value:.7g}") for key, value in zip(names, values, strict=True)}
@@ -235,7 +263,9 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
     if task.kind is REGRESSION:
         predicted = named
     elif task.kind is MULTI_LABEL:
-        predicted = tuple(key for key, value, limit in zip(names, row, task.cutoffs, strict=True) if value > limit)
+        predicted = tuple(
+            key for key, value, limit in zip(names, row, task.cutoffs, strict=True) if value > limit
+        )
     elif task.kind is BINARY:
         predicted = "yes" if row[0] > task.cutoffs[0] else "no"
     else:
@@ -244,7 +274,7 @@ def make_prediction(task: Task, name: str, row: Sequence[float]) -> Prediction:
 
 
 def describe(prediction: Prediction, top: int | None = None) -> str:
-    """The prediction with its probability, or the ``top`` most likely classes or labels; the numbers for regression."""
+    """The prediction and its probability, the ``top`` classes or labels, or the numbers."""
     predicted, values = prediction.predicted, prediction.values
     if predicted is None:
         return f"could not be read: {prediction.problem}"

@@ -1,4 +1,4 @@
-"""Reports: the metrics of a model on one split. They print, show as a card in notebooks, and convert to JSON."""
+"""Reports: a model's metrics on one split; they print, show in notebooks, and convert to JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class Baseline:
 
     Attributes:
         value: the baseline's score, in the metric of :attr:`Report.score`.
-        gain: how much better the model is: the difference of the two scores, positive if the model is better.
+        gain: how much better the model is: the difference of the two scores, positive if the model
+            is better.
         gain_interval: 95 % interval of the gain on these images; ``None`` for one image.
     """
 
@@ -49,16 +50,18 @@ class Report(ABC):
         split: ``train``, ``val`` or ``test``.
         images: number of images.
         loss: mean loss, without label smoothing.
-        baseline: the score of a constant prediction: the training images' majority class, label frequencies or median.
+        baseline: the score of a constant prediction: the training images' majority class, label
+            frequencies or median.
         metrics: custom metrics by name; ``None`` if undefined.
         seconds: duration of the evaluation.
         views: number of views for test-time augmentation (:func:`views_of`).
         reviewed_images: number of images whose logits were averaged over the views.
         data_name: name of the data set, if the caller set it.
         data_fingerprint: fingerprint of the data set, if the caller set it.
-        chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind of target.
-        undefined: the recipe's metric if these images leave it undefined, because all have one target; the score is
-            then the default metric.
+        chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind
+            of target.
+        undefined: the recipe's metric if these images leave it undefined, because all have one
+            target; the score is then the default metric.
         score_interval: the 95 % interval of the score on these images
             (:func:`~lamina.evaluation.scores.measure` states how); ``None`` if there is none.
     """
@@ -85,18 +88,30 @@ class Report(ABC):
 
     @property
     def score(self) -> Score:
-        """The metric of the recipe; by default accuracy, mean average precision or mean absolute error."""
+        """The metric of the recipe.
+
+        By default, it is accuracy, mean average precision or mean absolute error.
+        """
         default = self.kind.metrics[0]
         return self.chosen_score or Score(default, getattr(self, default))
 
     def summary_lines(self) -> list[str]:
-        """The metrics as lines of text: an undefined one, the score and the baseline first, custom metrics last."""
+        """The metrics as lines of text.
+
+        First come an undefined metric, the score and the baseline; last come custom metrics.
+        """
         lines = self._metric_lines()
         if self.undefined is not None:
             reason = f"all targets of {self._format_images()} are equal"
             title = Score(self.undefined, 0.0).title
-            lines.insert(0, f"{self.split} {title} is undefined, because {reason}; the score is the {self.score.title}")
-        return lines + [f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()]
+            lines.insert(
+                0,
+                f"{self.split} {title} is undefined, because {reason}; the score is the"
+                f" {self.score.title}",
+            )
+        return lines + [
+            f"{self.split} {name} {_format(value, '.4g')}" for name, value in self.metrics.items()
+        ]
 
     @abstractmethod
     def _metric_lines(self) -> list[str]: ...
@@ -122,25 +137,45 @@ class Report(ABC):
         words = f"{self.split} {self.score.title} {self.score.format(self.score.value, 1)}{mean_of}"
         if self.score_interval is None:
             return f"{words} ({self._format_images()})"
-        low, high = (self.score.format(end, 1) for end in (self.score_interval.low, self.score_interval.high))
+        low, high = (
+            self.score.format(end, 1) for end in (self.score_interval.low, self.score_interval.high)
+        )
         low = low.removesuffix(" %")
         return f"{words} (95 % interval {low} to {high}, {self._format_images()})"
 
-    def _describe_others(self, metrics: Mapping[str, float | None], error: float, uncalibrated: float | None) -> str:
+    def _describe_others(
+        self, metrics: Mapping[str, float | None], error: float, uncalibrated: float | None
+    ) -> str:
         """The metrics that are defined, without the score; the loss, and the calibration error."""
-        shown = {name: value for name, value in metrics.items() if name != self.score.title and value is not None}
-        before = "not calibrated" if uncalibrated is None else f"{format_percent(uncalibrated)} before calibration"
+        shown = {
+            name: value
+            for name, value in metrics.items()
+            if name != self.score.title and value is not None
+        }
+        before = (
+            "not calibrated"
+            if uncalibrated is None
+            else f"{format_percent(uncalibrated)} before calibration"
+        )
         if uncalibrated is not None and self.split == "val":
             before += "; the calibration was fitted to these images"
         others = [f"{name} {format_percent(value)}" for name, value in shown.items()]
-        return ", ".join([*others, f"loss {self.loss:.4f}", f"calibration error {format_percent(error)} ({before})"])
+        return ", ".join(
+            [
+                *others,
+                f"loss {self.loss:.4f}",
+                f"calibration error {format_percent(error)} ({before})",
+            ]
+        )
 
     def _describe_gain(self) -> str:
         gain, interval = self.baseline.gain, self.baseline.gain_interval
         text = f"gain {self.format_gain(gain)}"
         if interval is None:
             return text
-        low, high = (self.format_gain(end).removesuffix(" points") for end in (interval.low, interval.high))
+        low, high = (
+            self.format_gain(end).removesuffix(" points") for end in (interval.low, interval.high)
+        )
         return f"{text} (95 % interval {low} to {high})"
 
     def _remarks(self) -> str:
@@ -148,7 +183,7 @@ class Report(ABC):
         return ""
 
     def headline(self) -> dict[str, float]:
-        """The default metric and the score, with keys as in a history: ``{"test_accuracy": 0.75}``."""
+        """The default metric and the score, keyed as in a history: ``{"test_accuracy": 0.75}``."""
         default = self.kind.metrics[0]
         both = {default: getattr(self, default), self.score.name: self.score.value}
         return {f"{self.split}_{name}": value for name, value in both.items()}
@@ -158,7 +193,10 @@ class Report(ABC):
         return "\n".join([*lines, "", remarks] if (remarks := self._remarks()) else lines)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.split} {self.score}, {plural(self.images, 'image', 'images')})"
+        return (
+            f"{type(self).__name__}({self.split} {self.score},"
+            f" {plural(self.images, 'image', 'images')})"
+        )
 
     def _repr_html_(self) -> str:
         lines = (wrap("p", line) for line in (*find_verdict(self), *self.summary_lines()))
@@ -170,7 +208,11 @@ class Report(ABC):
 
     def _format_images(self) -> str:
         count = "1 image" if self.images == 1 else f"{self.images:,} images"
-        return count if self.views == 1 else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
+        return (
+            count
+            if self.views == 1
+            else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; ``kind`` is the name of :attr:`kind`."""
@@ -192,13 +234,16 @@ class Report(ABC):
         kind = values.get("kind")
         if kind not in reports:
             raise LaminaError(
-                f"The report's kind is {kind!r}; it must be one of {', '.join(reports)}. Evaluate the model again."
+                f"The report's kind is {kind!r}; it must be one of {', '.join(reports)}. Evaluate"
+                " the model again."
             )
         fields = {name: value for name, value in values.items() if name != "kind"}
         try:
             return from_json_values(reports[kind], fields, "report")
         except ValueError as error:
-            raise LaminaError(f"The report is damaged: {error}. Evaluate the model again.") from error
+            raise LaminaError(
+                f"The report is damaged: {error}. Evaluate the model again."
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -209,14 +254,18 @@ class ClassReport(Report):
         accuracy: the fraction of images with a correct prediction.
         accuracy_interval: its 95 % interval (Wilson).
         balanced_accuracy: the mean recall of the classes.
-        top5_accuracy: the fraction of images whose class is among the five most likely; ``None`` below ten classes.
-        calibration_error: mean difference between the probability of the predicted class and the accuracy, over 15
-            equal bins (Guo et al., On calibration of modern neural networks, 2017, equation 3).
-        uncalibrated_error: the calibration error without the model's temperature; ``None`` if it has no temperature.
+        top5_accuracy: the fraction of images whose class is among the five most likely; ``None``
+            below ten classes.
+        calibration_error: mean difference between the probability of the predicted class and the
+            accuracy, over 15 equal bins (Guo et al., On calibration of modern neural networks,
+            2017, equation 3).
+        uncalibrated_error: the calibration error without the model's temperature; ``None`` if it
+            has no temperature.
         rejections: the effect of several confidence thresholds.
         classes: the metrics of each class.
         confusion: number of images by true class (rows) and predicted class (columns).
-        majority: the most frequent class of the training images (``no`` or ``yes`` for binary), which is the baseline.
+        majority: the most frequent class of the training images (``no`` or ``yes`` for binary),
+            which is the baseline.
         question: more metrics of a binary model; ``None`` for single-label.
     """
 
@@ -248,17 +297,25 @@ class ClassReport(Report):
         return heapq.nlargest(count, errors, key=lambda error: error[2])
 
     def _metric_lines(self) -> list[str]:
-        accuracies = {"": self.accuracy, "top-5 ": self.top5_accuracy, "balanced ": self.balanced_accuracy}
+        accuracies = {
+            "": self.accuracy,
+            "top-5 ": self.top5_accuracy,
+            "balanced ": self.balanced_accuracy,
+        }
         others = {f"{name}accuracy": value for name, value in accuracies.items()}
         lines = [
             self.describe_score(),
-            f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, {self._describe_gain()}",
+            (
+                f"{self.describe_baseline()}: {format_percent(self.baseline.value)},"
+                f" {self._describe_gain()}"
+            ),
             self._describe_others(others, self.calibration_error, self.uncalibrated_error),
         ]
         if self.question is not None:
             lines.append(
-                f"{escape(self.question.name)}: average precision {format_percent(self.question.average_precision)}, "
-                f"ROC AUC {_format(self.question.roc_auc, '.3f')}"
+                f"{escape(self.question.name)}: average precision"
+                f" {format_percent(self.question.average_precision)}, ROC AUC"
+                f" {_format(self.question.roc_auc, '.3f')}"
             )
         return lines
 
@@ -269,8 +326,14 @@ class ClassReport(Report):
         return advise_on_classes(self)
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        rows = [(each.name, *map(format_percent, (each.precision, each.recall, each.f1)), f"{each.support:,}")
-                for each in self.classes]  # fmt: skip
+        rows = [
+            (
+                each.name,
+                *map(format_percent, (each.precision, each.recall, each.f1)),
+                f"{each.support:,}",
+            )
+            for each in self.classes
+        ]
         return ("class", "precision", "recall", "F1", "images"), rows
 
     def _show_mistakes(self) -> Markup:
@@ -281,7 +344,9 @@ class ClassReport(Report):
             (name, [(f"{images:,}", images / max(1, sum(counts))) for images in counts])
             for name, counts in zip(names, self.confusion, strict=True)
         ]
-        return join([note("rows: true class, columns: predicted class"), matrix(names, rows, "true class")])
+        return join(
+            [note("rows: true class, columns: predicted class"), matrix(names, rows, "true class")]
+        )
 
     def _remarks(self) -> str:
         support = {scores.name: scores.support for scores in self.classes}
@@ -289,21 +354,29 @@ class ClassReport(Report):
             (truth, predicted, f"{images:,}", format_percent(images / support[truth]))
             for truth, predicted, images in self.most_confused()
         ]
-        return format_table(("true class", "predicted", "images", "share of class"), rows, texts=2) if rows else ""
+        return (
+            format_table(("true class", "predicted", "images", "share of class"), rows, texts=2)
+            if rows
+            else ""
+        )
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LabelReport(Report):
-    """The report of a multi-label model. The baseline scores each label with its frequency in the training images.
+    """The report of a multi-label model.
+
+    The baseline scores each label with its frequency in the training images.
 
     Attributes:
         mean_average_precision: the mean over labels; labels without images are left out.
         micro_f1: F1 over all predictions, so frequent labels count most.
-        baseline_micro_f1: micro F1 of predicting the labels that more than half of the training images have.
+        baseline_micro_f1: micro F1 of predicting the labels that more than half of the training
+            images have.
         macro_f1: the mean F1 over labels; labels without images are left out.
-        calibration_error: mean difference between predicted probability and frequency, over 15 equal bins of the
-            probabilities of all labels.
-        uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it has none.
+        calibration_error: mean difference between predicted probability and frequency, over 15
+            equal bins of the probabilities of all labels.
+        uncalibrated_error: the calibration error without the model's temperatures; ``None`` if it
+            has none.
         labels: the metrics of each label.
     """
 
@@ -321,8 +394,10 @@ class LabelReport(Report):
         others = {"mean average precision": precision, "micro F1": micro, "macro F1": macro}
         return [
             self.describe_score(),
-            f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
-            f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}",
+            (
+                f"{self.describe_baseline()}: {format_percent(self.baseline.value)}, micro F1 "
+                f"{format_percent(self.baseline_micro_f1)}, {self._describe_gain()}"
+            ),
             self._describe_others(others, self.calibration_error, self.uncalibrated_error),
         ]
 
@@ -331,9 +406,15 @@ class LabelReport(Report):
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows = [
-            (each.name, *map(format_percent, (each.average_precision, each.precision, each.recall, each.f1)),
-             f"{each.support:,}") for each in self.labels
-        ]  # fmt: skip
+            (
+                each.name,
+                *map(
+                    format_percent, (each.average_precision, each.precision, each.recall, each.f1)
+                ),
+                f"{each.support:,}",
+            )
+            for each in self.labels
+        ]
         return ("label", "average precision", "precision", "recall", "F1", "images"), rows
 
     def _remarks(self) -> str:
@@ -367,9 +448,15 @@ class NumberReport(Report):
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         rows: list[tuple[str, ...]] = [
-            (each.name, f"{each.mean_absolute_error:.4g}", f"{each.baseline_error:.4g}",
-             f"{each.root_mean_squared_error:.4g}", _format(each.r2, ".3f")) for each in self.numbers
-        ]  # fmt: skip
+            (
+                each.name,
+                f"{each.mean_absolute_error:.4g}",
+                f"{each.baseline_error:.4g}",
+                f"{each.root_mean_squared_error:.4g}",
+                _format(each.r2, ".3f"),
+            )
+            for each in self.numbers
+        ]
         return ("number", "mean absolute error", "baseline error", "RMSE", "R²"), rows
 
 

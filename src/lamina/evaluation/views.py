@@ -1,4 +1,4 @@
-"""Test-time augmentation: average the logits of mirrored and translated views of images with uncertain predictions."""
+"""Test-time augmentation: average an uncertain image's logits over mirrored, translated views."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
         recipe: the recipe that the model was trained with.
 
     Returns:
-        One, two, three or six views: mirrored if the recipe flips, and moved by 1 px if it translates.
+        One, two, three or six views: mirrored if the recipe flips, and moved by 1 px if it
+        translates.
 
     >>> from lamina import Recipe
     >>> len(views_of(Recipe(flip="random", translate_px=2)))
@@ -47,14 +48,19 @@ def views_of(recipe: Recipe) -> tuple[View, ...]:
     translations = ((0, 0.5), (-1, 0.25), (1, 0.25)) if recipe.translate_px else ((0, 1.0),)
     sides = (False,) if recipe.flip == "off" else (False, True)
     return tuple(
-        View(weight / len(sides), side, translate_px) for translate_px, weight in translations for side in sides
+        View(weight / len(sides), side, translate_px)
+        for translate_px, weight in translations
+        for side in sides
     )
 
 
 def predict_views(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], views: tuple[View, ...], group: Group = ALONE
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    views: tuple[View, ...],
+    group: Group = ALONE,
 ) -> tuple[Float32[np.ndarray, "n k"], int]:
-    """The logits, averaged over ``views`` for images with uncertain predictions, and the number of those images."""
+    """The logits, averaged over ``views`` for uncertain images, and the number of these images."""
     logits = predict_logits(model, pixels, group=group)
     if len(views) == 1:
         return logits, 0
@@ -62,14 +68,18 @@ def predict_views(
     images_at_once = max(1, PIXELS_AT_ONCE // (pixels.shape[1] * pixels.shape[2]))
     for rows in np.split(uncertain, range(images_at_once, len(uncertain), images_at_once)):
         chosen = torch.from_numpy(np.ascontiguousarray(pixels[rows]))
-        logits[rows] = sum(view.weight * predict_logits(model, _show(chosen, view)) for view in views)
+        logits[rows] = sum(
+            view.weight * predict_logits(model, _show(chosen, view)) for view in views
+        )
     return logits, len(uncertain)
 
 
 def _is_uncertain(task: Task, logits: Float32[np.ndarray, "n k"]) -> Bool[np.ndarray, " n"]:
-    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:  # for other tasks, all predictions count as uncertain
+    # for other tasks, all predictions count as uncertain
+    if not isinstance(task, SingleLabel) or logits.shape[1] < 2:
         return np.ones(len(logits), np.bool_)
-    likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values  # without temperatures
+    # without temperatures
+    likeliest = torch.from_numpy(logits).softmax(dim=1).topk(2, dim=1).values
     return (likeliest[:, 0] - likeliest[:, 1] < UNCERTAIN_BELOW).numpy()
 
 

@@ -1,1 +1,1 @@
-"""Inspect trained models and their data: attribution, units, probes, confusions, label issues, near-duplicates."""
+"""Inspect models and data: attribution, units, probes, confusions, label issues, duplicates."""

@@ -1,8 +1,9 @@
 """Attribution maps: how much the prediction depends on each pixel.
 
-The functions accept a model, uint8 images (N, H, W, C) and, for each image, the index of the output to explain (a class
-or label, the number's index, 0 for binary). They return maps (N, H, W) of its logit: positive values are evidence for
-the output, negative values evidence against it. They change neither the model nor torch's random generators.
+The functions accept a model, uint8 images (N, H, W, C) and, for each image, the index of the output
+to explain (a class or label, the number's index, 0 for binary). They return maps (N, H, W) of its
+logit: positive values are evidence for the output, negative values evidence against it. They change
+neither the model nor torch's random generators.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from lamina.training.randomness import seeded
 from lamina.training.task import Task
 
 STEPS, CONTROL_STEPS = 32, 12
-"""Steps of integrated gradients in commands and servers: for a map, and for the maps of random weights."""
-GRADIENT_PIXELS = 100 * 32 * 32  # differentiated at once: a backward pass keeps the outputs of all layers
+"""Steps of integrated gradients in commands and servers: for a map, and for the maps of random
+weights."""
+# differentiated at once: a backward pass keeps the outputs of all layers
+GRADIENT_PIXELS = 100 * 32 * 32
 
 
 def occlusion(
@@ -42,9 +45,9 @@ def occlusion(
     window_px: Pair | None = None,
     stride_px: Pair | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """Occlusion: cover the image with a window of the mean color, and measure how much the logit falls.
+    """Occlusion: cover the image with a window, and measure how much the logit falls.
 
-    A pixel's value is the mean over all windows that cover it.
+    The window has the mean color. A pixel's value is the mean over all windows that cover it.
 
     Args:
         model: the model to explain.
@@ -60,7 +63,8 @@ def occlusion(
         DataError: a target is not the index of an output.
         NetError: the images do not have the model's input shape.
 
-    Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901, section 4.2.
+    Zeiler and Fergus, Visualizing and understanding convolutional networks, arXiv 1311.2901,
+    section 4.2.
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
@@ -75,7 +79,10 @@ def occlusion(
     window = window_px or (side, side)
     stride = stride_px or (max(1, window[0] // 2), max(1, window[1] // 2))
     rows, columns = (
-        [slice(start, start + length) for start in range(0, step * ceil(max(0, size - length) / step) + 1, step)]
+        [
+            slice(start, start + length)
+            for start in range(0, step * ceil(max(0, size - length) / step) + 1, step)
+        ]
         for size, length, step in zip((height, width), window, stride, strict=True)
     )
     places = list(product(rows, columns))
@@ -83,7 +90,9 @@ def occlusion(
     with torch.inference_mode(), float_inputs(model, pixels, None) as (inputs, cover):
         outputs = torch.from_numpy(targets).to(model.device)
         before = pick(model.body(inputs), outputs)
-        for image, chunk in product(range(len(pixels)), _chunks(len(places), PREDICTED_PIXELS // (height * width))):
+        for image, chunk in product(
+            range(len(pixels)), _chunks(len(places), PREDICTED_PIXELS // (height * width))
+        ):
             chosen = places[chunk]
             covered = inputs[image].expand(len(chosen), *inputs.shape[1:]).clone()
             for row, place in zip(covered, chosen, strict=True):
@@ -104,23 +113,26 @@ def integrated_gradients(
     steps: int = 50,
     baseline: Sequence[float] | None = None,
 ) -> Float32[np.ndarray, "n h w"]:
-    """Integrated gradients: the difference from a baseline image, times the mean gradient between the two.
+    """Integrated gradients: the difference from a baseline image, times the mean gradient.
 
-    With enough ``steps``, a map sums to the difference of the logit between the image and the baseline.
+    The mean is over the path between the two images. With enough ``steps``, a map sums to the
+    difference of the logit between the image and the baseline.
 
     Args:
         model: the model to explain.
         pixels: uint8 images (N, H, W, C).
         targets: index of the output to explain, for each image.
         steps: number of gradients on the path (Gauss-Legendre quadrature).
-        baseline: color of the baseline image, 0 to 255 for each channel; by default the mean of the training images.
+        baseline: color of the baseline image, 0 to 255 for each channel; by default the mean of the
+            training images.
 
     Returns:
         The maps (N, H, W), summed over the channels, in units of the logit.
 
     Raises:
         DataError: a target is not the index of an output.
-        NetError: the images do not have the model's input shape, or ``steps`` is not a positive integer.
+        NetError: the images do not have the model's input shape, or ``steps`` is not a positive
+            integer.
 
     Sundararajan, Taly, Yan, Axiomatic attribution for deep networks, arXiv 1703.01365, equation 1.
 
@@ -133,17 +145,24 @@ def integrated_gradients(
     """
     pixels, targets = _check(model, pixels, targets)
     if not isinstance(steps, int) or steps < 1:
-        raise NetError(f"steps is {steps!r:.60}; it must be an integer of at least 1. Use steps=50.")
+        raise NetError(
+            f"steps is {steps!r:.60}; it must be an integer of at least 1. Use steps=50."
+        )
     places, weights = np.polynomial.legendre.leggauss(steps)  # on -1 to 1
     maps = np.empty(pixels.shape[:3], np.float32)
     with torch.enable_grad(), float_inputs(model, pixels, baseline) as (inputs, empty):
-        fractions, shares = (inputs.new_tensor(values).view(-1, 1, 1, 1) for values in ((1 + places) / 2, weights / 2))
+        fractions, shares = (
+            inputs.new_tensor(values).view(-1, 1, 1, 1)
+            for values in ((1 + places) / 2, weights / 2)
+        )
         for number, target in enumerate(targets.tolist()):
             difference = inputs[number] - empty
             mean_gradient = torch.zeros_like(difference)
             for chunk in _chunks(steps, GRADIENT_PIXELS // difference[0].numel()):
                 on_the_way = (empty + fractions[chunk] * difference).requires_grad_()
-                (gradients,) = torch.autograd.grad(model.body(on_the_way)[:, target].sum(), on_the_way)
+                (gradients,) = torch.autograd.grad(
+                    model.body(on_the_way)[:, target].sum(), on_the_way
+                )
                 mean_gradient += (shares[chunk] * gradients).sum(dim=0)
             maps[number] = (difference * mean_gradient).sum(dim=0).cpu().numpy()
     return maps
@@ -163,15 +182,16 @@ def grad_cam(
         model: the model to explain.
         pixels: uint8 images (N, H, W, C).
         targets: index of the output to explain, for each image.
-        layer: number of the layer in the net, from 1, or its module path; by default the last layer whose output has
-            height and width.
+        layer: number of the layer in the net, from 1, or its module path; by default the last layer
+            whose output has height and width.
 
     Returns:
         The maps (N, H, W), enlarged bilinearly to the size of the images.
 
     Raises:
         DataError: a target is not the index of an output.
-        NetError: the images do not have the model's input shape, or the layer's output has no height and width.
+        NetError: the images do not have the model's input shape, or the layer's output has no
+            height and width.
 
     Selvaraju et al., Grad-CAM, arXiv 1610.02391, equations 1 and 2, without the ReLU.
 
@@ -197,8 +217,8 @@ def grad_cam(
         if output.ndim != 4:
             shape = "×".join(map(str, output.shape[1:]))
             raise NetError(
-                f"The output of layer {chosen!r} has shape {shape}, but Grad-CAM needs channels, height and width. "
-                "Use another layer."
+                f"The output of layer {chosen!r} has shape {shape}, but Grad-CAM needs channels,"
+                " height and width. Use another layer."
             )
         summed = (gradient.mean(dim=(2, 3), keepdim=True) * output).sum(dim=1, keepdim=True)
         enlarged = functional.interpolate(summed, pixels.shape[1:3], mode="bilinear")
@@ -206,17 +226,29 @@ def grad_cam(
     return maps
 
 
-def _check(model: Model, pixels: Any, targets: Any) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
-    pixels, found, outputs = check_input(model, pixels, "pixels"), to_array(targets, "targets"), model.task.outputs
-    if found.shape != (len(pixels),) or found.dtype.kind not in "iu" or not ((found >= 0) & (found < outputs)).all():
+def _check(
+    model: Model, pixels: Any, targets: Any
+) -> tuple[UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]]:
+    pixels, found, outputs = (
+        check_input(model, pixels, "pixels"),
+        to_array(targets, "targets"),
+        model.task.outputs,
+    )
+    if (
+        found.shape != (len(pixels),)
+        or found.dtype.kind not in "iu"
+        or not ((found >= 0) & (found < outputs)).all()
+    ):
         raise DataError(
-            f"targets is {reprlib.repr(found.tolist())}; it must contain the index of an output, from 0 to "
-            f"{outputs - 1}, for each of {len(pixels)} images."
+            f"targets is {reprlib.repr(found.tolist())}; it must contain the index of an output,"
+            f" from 0 to {outputs - 1}, for each of {len(pixels)} images."
         )
     return pixels, found.astype(np.int64)
 
 
-def measure_strength(values: Float32[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], float]:
+def measure_strength(
+    values: Float32[np.ndarray, "h w"],
+) -> tuple[Float32[np.ndarray, "h w"], float]:
     """The opacity of each pixel of a map, from 0 to 1, and the lowest magnitude with opacity 1."""
     magnitudes = np.abs(values)
     # A quantile, because single pixels may be far stronger than all others.
@@ -233,9 +265,13 @@ def choose_target(task: Task, logits: Float[np.ndarray, " k"]) -> int:
 
 
 def find_spatial_layer(model: Model) -> str | None:
-    """The module path of the last layer whose output has channels and more than one position, if any."""
+    """The module path of the last layer whose output has channels and several positions, if any."""
     paths = module_paths(model) or [path for path, _ in model.named_modules() if path]
-    spatial = [path for path, shape in call_order(model, paths).items() if len(shape) == 3 and prod(shape[1:]) > 1]
+    spatial = [
+        path
+        for path, shape in call_order(model, paths).items()
+        if len(shape) == 3 and prod(shape[1:]) > 1
+    ]
     return spatial[-1] if spatial else None
 
 
@@ -255,7 +291,8 @@ def float_inputs(
     with eval_mode(model), seeded(0, model.device):
         inputs = model.normalize(torch.from_numpy(pixels).to(model.device))
         color, mean, std = (
-            torch.tensor(values, dtype=torch.float64) for values in (baseline or model.mean, model.mean, model.std)
+            torch.tensor(values, dtype=torch.float64)
+            for values in (baseline or model.mean, model.mean, model.std)
         )
         yield inputs, ((color - mean) / std).to(inputs).view(-1, 1, 1)
 

@@ -1,7 +1,8 @@
-"""Units that detect a class: the overlap between the images that excite a unit and the images of the class.
+"""Units that detect a class: the overlap of a unit's exciting images with the class.
 
-After Bau et al., Network dissection, arXiv 1704.05796, but for whole images. Two controls measure the overlap that
-chance reaches: the best unit for shuffled labels, and the best unit of nets with random weights.
+After Bau et al., Network dissection, arXiv 1704.05796, but for whole images. Two controls measure
+the overlap that chance reaches: the best unit for shuffled labels, and the best unit of nets with
+random weights.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from lamina.training.randomness import derive_seed
 
 SHUFFLES = 50
 LEAST_GAIN = 0.25
-"""Lower limit of (overlap - control) / (1 - control) for a concept, for both controls. Random nets reached up to 0.07,
-and 0.20 without recalibrated batch-norm statistics (36 nets, four data sets, benchmarks/inside.py)."""
+"""Lower limit of (overlap - control) / (1 - control) for a concept, for both controls. Random nets
+reached up to 0.07, and 0.20 without recalibrated batch-norm statistics (36 nets, four data sets,
+benchmarks/inside.py)."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,11 @@ class Concept:
 
 
 def find_concepts(
-    strengths: Float32[np.ndarray, "n u"], untrained: Sequence[Float32[np.ndarray, "n u"]], images: Images
+    strengths: Float32[np.ndarray, "n u"],
+    untrained: Sequence[Float32[np.ndarray, "n u"]],
+    images: Images,
 ) -> tuple[Concept, ...]:
-    """The best unit for each class or attribute; ``untrained`` are the strengths of nets with random weights."""
+    """The best unit of each class or attribute; ``untrained`` has random nets' strengths."""
     truth = memberships(images) > 0
     generator = np.random.default_rng(derive_seed(0, "concepts"))
     own, *others = (RankedStrengths(each) for each in (strengths, *untrained))
@@ -63,10 +67,15 @@ class RankedStrengths:
         self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
 
     def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
-        """Intersection over union of units and rows of ``truth``, which have an equal number of true values."""
+        """Intersection over union of units and rows of ``truth``, with equal numbers of true."""
         count = int(truth[0].sum())
-        # The images with the greatest strengths, without those at the minimum, such as the 0 of a ReLU.
-        responds = (self._strengths >= self._descending[count - 1]) & (self._strengths > self._descending[-1])
+        # The images with the greatest strengths, without those at the minimum, such as the 0 of a
+        # ReLU.
+        responds = (self._strengths >= self._descending[count - 1]) & (
+            self._strengths > self._descending[-1]
+        )
         both = responds.T.astype(np.float32) @ truth.T.astype(np.float32)
-        overlaps: Float64[np.ndarray, "u s"] = both / (responds.sum(axis=0)[:, None] + count - both.astype(np.float64))
+        overlaps: Float64[np.ndarray, "u s"] = both / (
+            responds.sum(axis=0)[:, None] + count - both.astype(np.float64)
+        )
         return overlaps

@@ -1,8 +1,8 @@
 """Label issues by confident learning (Northcutt, Jiang and Chuang, 2021, arXiv 1911.00068).
 
-Confident learning estimates how many labels of each class are incorrect, from the probabilities of nets that were
-not trained on the images, and selects that number of labels, the least probable first. Injected label errors measure
-its recall.
+Confident learning estimates how many labels of each class are incorrect, from the probabilities of
+nets that were not trained on the images, and selects that number of labels, the least probable
+first. Injected label errors measure its recall.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INJECTED_FRACTION = 0.02  # of the training labels: few, because the nets learn 
 
 @dataclass(frozen=True, eq=False)
 class CrossPrediction:
-    """Probabilities from nets that were not trained on the images; for ``others``, the mean over all folds."""
+    """Probabilities from nets not trained on the images; for ``others``, the mean over folds."""
 
     own: Float32[np.ndarray, "n k"] = field(repr=False)
     others: tuple[Float32[np.ndarray, "_ k"], ...] = field(default=(), repr=False)
@@ -45,7 +45,7 @@ class SelectedRows:
 def count_confident(
     probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
 ) -> Int64[np.ndarray, "k k"]:
-    """Count the images of each given class (row) that confidently belong to each class (column): equations 1 and 2."""
+    """Count the images by given class (row) and confident class (column): equations 1 and 2."""
     classes = probabilities.shape[1]
     counts = np.bincount(given, minlength=classes)
     own = np.bincount(given, probabilities[np.arange(len(given)), given], minlength=classes)
@@ -60,8 +60,10 @@ def count_confident(
     return joint
 
 
-def estimate_joint(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, "k k"]:
-    """Estimate how many images of each given class (row) truly belong to each class (column): equation 3."""
+def estimate_joint(
+    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
+) -> Int64[np.ndarray, "k k"]:
+    """Estimate the number of images by given class (row) and true class (column): equation 3."""
     joint = count_confident(probabilities, given)
     counts = np.bincount(given, minlength=len(joint))
     scaled = joint / joint.sum(axis=1, keepdims=True) * counts[:, None]
@@ -79,9 +81,9 @@ def select_by_confident_learning(
 ) -> SelectedRows:
     """Select label issues with "prune by noise rate" (section 3.2, method 4).
 
-    For each pair of a given class and another class, this selects the number of images that ``joint`` has
-    (:func:`estimate_joint`), those with the largest difference of the two probabilities. It never selects the only
-    image of a class.
+    For each pair of a given class and another class, this selects the number of images that
+    ``joint`` has (:func:`estimate_joint`), those with the largest difference of the two
+    probabilities. It never selects the only image of a class.
     """
     joint = estimate_joint(probabilities, given) if joint is None else joint
     found = np.zeros(len(given), bool)
@@ -94,13 +96,17 @@ def select_by_confident_learning(
     return _rank(probabilities, given, found)
 
 
-def find_disagreements(probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]) -> SelectedRows:
-    """All images whose most probable class is not the given class, a baseline for confident learning."""
+def find_disagreements(
+    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"]
+) -> SelectedRows:
+    """All images whose likeliest class is not the given one: a baseline for confident learning."""
     return _rank(probabilities, given, np.ones(len(given), bool))
 
 
 def _rank(
-    probabilities: Float[np.ndarray, "n k"], given: Int64[np.ndarray, " n"], candidates: Bool[np.ndarray, " n"]
+    probabilities: Float[np.ndarray, "n k"],
+    given: Int64[np.ndarray, " n"],
+    candidates: Bool[np.ndarray, " n"],
 ) -> SelectedRows:
     suggested, rows = probabilities.argmax(axis=1), np.arange(len(given))
     margins = probabilities[rows, suggested] - probabilities[rows, given]
@@ -111,7 +117,7 @@ def _rank(
 
 @dataclass(frozen=True)
 class LabelIssue:
-    """A label that is probably incorrect, with the probabilities of the given and the likely label."""
+    """A probably incorrect label, with the probabilities of the given and the likely label."""
 
     row: int
     column: int  # of the label for multi-label targets, else 0
@@ -133,8 +139,10 @@ class LabelIssue:
         )
 
 
-def find_label_issues(images: Images, probabilities: Float[np.ndarray, "n k"]) -> tuple[LabelIssue, ...]:
-    """The label issues of ``images``, the most likely first; each multi-label target counts as two classes."""
+def find_label_issues(
+    images: Images, probabilities: Float[np.ndarray, "n k"]
+) -> tuple[LabelIssue, ...]:
+    """The label issues of ``images``, likeliest first; multi-label targets are two classes each."""
     check_kind(images.kind)
     kind, names = images.kind, images.target_names
     label_issues = []
@@ -157,7 +165,8 @@ def count_disagreements(images: Images, probabilities: Float[np.ndarray, "n k"])
 class Agreement(NamedTuple):
     """How often the given label is the net's most probable class."""
 
-    value: float  # mean over the classes; for multi-label and binary targets, over yes and no of each label
+    # mean over the classes; for multi-label and binary targets, over yes and no of each label
+    value: float
     guessed: float  # the value of a net that guesses
 
     @property
@@ -181,14 +190,14 @@ def measure_agreement(images: Images, probabilities: Float[np.ndarray, "n k"]) -
 def check_kind(kind: Kind) -> None:
     if kind is REGRESSION:
         raise DataError(
-            "The targets are numbers; label checking needs classes or labels. To see the largest errors of a run's "
-            "model instead, use lamina data DATA --with RUN"
+            "The targets are numbers; label checking needs classes or labels. To see the largest"
+            " errors of a run's model instead, use lamina data DATA --with RUN"
         )
 
 
 @dataclass(frozen=True)
 class LabelFindings:
-    """The label issues of each split, and the recall for injected label errors, if there were any."""
+    """The label issues of each split, and the recall for injected label errors, if any."""
 
     label_issues: Mapping[Split, tuple[LabelIssue, ...]] = field(repr=False)
     disagreements: Mapping[Split, int]  # labels that are not the most probable class
@@ -201,7 +210,9 @@ class LabelFindings:
         return self.injected_found / self.injected if self.injected else None
 
 
-def judge_labels(splits: Iterable[Images], probabilities: Iterable[Float[np.ndarray, "_ k"]]) -> LabelFindings:
+def judge_labels(
+    splits: Iterable[Images], probabilities: Iterable[Float[np.ndarray, "_ k"]]
+) -> LabelFindings:
     """The label issues of splits, from the probabilities of their images."""
     pairs = list(zip(splits, probabilities, strict=True))
     return LabelFindings(
@@ -211,27 +222,34 @@ def judge_labels(splits: Iterable[Images], probabilities: Iterable[Float[np.ndar
     )
 
 
-def check_labels(dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction]) -> LabelFindings:
-    """The label issues of every split, from nets trained once, on training labels with injected errors."""
-    # No net was trained on the image that it predicts, so the probabilities do not depend on the image's label. They
-    # serve twice: with the injected errors, to measure the recall, and with the given labels.
+def check_labels(
+    dataset: Dataset, predict: Callable[[Images, Sequence[Images]], CrossPrediction]
+) -> LabelFindings:
+    """The label issues of all splits, from nets trained once on labels with injected errors."""
+    # No net was trained on the image that it predicts, so the probabilities do not depend on the
+    # image's label. They serve twice: with the injected errors, to measure the recall, and with the
+    # given labels.
     flipped = inject_label_errors(dataset.train, INJECTED_FRACTION, derive_seed(0, "injected"))
     train, *others = dataset.splits.values()
     prediction = predict(flipped, others)
     injected = np.argwhere((flipped.targets != train.targets).reshape(len(flipped), -1)).tolist()
-    found = {(label_issue.row, label_issue.column) for label_issue in find_label_issues(flipped, prediction.own)}
+    found = {
+        (label_issue.row, label_issue.column)
+        for label_issue in find_label_issues(flipped, prediction.own)
+    }
     findings = judge_labels([train, *others], [prediction.own, *prediction.others])
     injected_found = sum((row, column) in found for row, column in injected)
     return dataclasses.replace(findings, injected=len(injected), injected_found=injected_found)
 
 
 def inject_label_errors(images: Images, fraction: float, seed: int = 0) -> Images:
-    """The images with a fraction of their labels exchanged; for multi-label, a fraction of each label's rarer value."""
+    """Exchange a fraction of the labels; for multi-label, of each label's rarer value."""
     check_kind(images.kind)
     targets = np.array(images.targets)
     if (targets == targets[:1]).all():
         raise DataError(
-            "The training images have one class; label checking needs at least two. Add images of another class."
+            "The training images have one class; label checking needs at least two. Add images of"
+            " another class."
         )
     random = np.random.default_rng(seed)
     if images.kind is SINGLE_LABEL:
@@ -242,7 +260,7 @@ def inject_label_errors(images: Images, fraction: float, seed: int = 0) -> Image
 
 
 def _exchange(targets: Int64[np.ndarray, " n"], count: int, random: np.random.Generator) -> None:
-    """Exchange labels in place among ``count`` random images, so that if possible each gets a different label."""
+    """Exchange labels in place among ``count`` random images, if possible for different labels."""
     rows = random.choice(len(targets), count, replace=False)
     if (targets[rows] == targets[rows[0]]).all():
         rows[0] = random.choice(np.flatnonzero(targets != targets[rows[0]]))
@@ -257,19 +275,21 @@ def _exchange(targets: Int64[np.ndarray, " n"], count: int, random: np.random.Ge
 
 
 def _flip(targets: Bool[np.ndarray, "n k"], fraction: float, random: np.random.Generator) -> None:
-    """Flip in place a fraction of each label's rarer value, and the same number of the other value."""
+    """Flip in place a fraction of each label's rarer value, and as many of the frequent value."""
     are_rarer = targets == (targets.mean(axis=0) <= 0.5)
     rows, columns = np.nonzero(are_rarer)
     chosen = random.choice(len(rows), max(1, round(fraction * len(rows))), replace=False)
     targets[rows[chosen], columns[chosen]] ^= True
     for column, count in zip(*np.unique(columns[chosen], return_counts=True), strict=True):
-        targets[random.choice(np.flatnonzero(~are_rarer[:, column]), count, replace=False), column] ^= True
+        targets[
+            random.choice(np.flatnonzero(~are_rarer[:, column]), count, replace=False), column
+        ] ^= True
 
 
 def _split_columns(
     kind: Kind, probabilities: Float[np.ndarray, "n k"], targets: Targets
 ) -> list[tuple[Float[np.ndarray, "n c"], Int64[np.ndarray, " n"]]]:
-    """The targets as classification problems: one, or for each label one with the classes no and yes."""
+    """The targets as classification problems: one, or a no/yes problem for each label."""
     if kind is SINGLE_LABEL:
         return [(probabilities, targets)]
     labels = targets[:, None] if kind is BINARY else targets

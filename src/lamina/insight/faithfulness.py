@@ -1,8 +1,10 @@
-"""How faithful attribution maps are: whether they depend on the weights, and the prediction on the pixels they mark.
+"""Measure how faithful attribution maps are.
 
-The first redraws the weights (Adebayo et al., arXiv 1810.03292). The second covers the image cell by cell in the map's
-order (after Samek et al., arXiv 1509.06321). Its control moves the map to random places, rather than covering random
-cells: many holes confuse a net more than one covered area.
+The first test checks whether maps depend on the weights: it redraws these (Adebayo et al., arXiv
+1810.03292). The second checks whether the prediction depends on the pixels that a map marks: it
+covers the image cell by cell in the map's order (after Samek et al., arXiv 1509.06321). Its control
+moves the map to random places, rather than covering random cells: many holes confuse a net more
+than one covered area.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from lamina.training.randomness import derive_seed, seeded
 Explain: TypeAlias = Callable[
     [Model, UInt8[np.ndarray, "n h w c"], Int64[np.ndarray, " n"]], Float32[np.ndarray, "n h w"]
 ]
-"""An attribution function of a model, images and targets; ``functools.partial`` sets its other arguments."""
+"""An attribution function of a model, images and targets; ``functools.partial`` sets its other
+arguments."""
 
 CASCADE = (0.0, 0.5, 1.0)
-"""Fractions of the layers whose weights are redrawn, from the last layer backward; 0 is the last layer only."""
+"""Fractions of the layers whose weights are redrawn, from the last layer backward; 0 is the last
+layer only."""
 CELLS = 8  # along the shorter side
 LEVELS = 12  # steps in which the cells are covered
 RANDOM_ORDERS = 6  # random places that the map is moved to, mirrored at random
@@ -39,18 +43,21 @@ GOLDEN_FRACTION = 0.6180339887498949
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """What was measured for one map. The less the map is worth, the less the values differ from those of its controls.
+    """The measurements of one map, with controls.
+
+    The less the map is worth, the less its values differ from the controls' values.
 
     Attributes:
-        correlations: rank correlations, from -1 to 1, with the maps for redrawn weights (in the last layer, in half of
-            the layers, in all layers); near 1 or -1 if the map does not depend on the weights.
-        before: probability of the explained class or label; for regression, the number in standard deviations from the
-            mean.
+        correlations: rank correlations, from -1 to 1, with the maps for redrawn weights (in the
+            last layer, in half of the layers, in all layers); near 1 or -1 if the map does not
+            depend on the weights.
+        before: probability of the explained class or label; for regression, the number in standard
+            deviations from the mean.
         by_map: mean of that value while the cells are covered in the map's order.
         by_random_map: the same for the map moved to random places.
         by_center: the same from the center of the image outward.
-        is_against: whether the model does not predict the label, or predicts a number below the mean. Then the
-            evidence against it is covered first, so that the value rises.
+        is_against: whether the model does not predict the label, or predicts a number below the
+            mean. Then the evidence against it is covered first, so that the value rises.
         is_number: whether the value is a number rather than a probability.
     """
 
@@ -68,13 +75,20 @@ class Faithfulness:
 
         what = "number, in standard deviations from the mean," if self.is_number else "probability"
         order = "order, evidence against it first," if self.is_against else "order"
-        gain = self.by_map - self.by_random_map if self.is_against else self.by_random_map - self.by_map
-        verdict = "" if gain > 0 else " (the map is no better than random places: do not rely on it)"
+        gain = (
+            self.by_map - self.by_random_map
+            if self.is_against
+            else self.by_random_map - self.by_map
+        )
+        verdict = (
+            "" if gain > 0 else " (the map is no better than random places: do not rely on it)"
+        )
         correlations = ", ".join(f"{value:.2f}" for value in self.correlations)
         return (
-            f"covering the image in the map's {order} changes the {what} from {show(self.before)} to "
-            f"{show(self.by_map)} on average, covering random places to {show(self.by_random_map)}{verdict}, covering "
-            f"from the center to {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
+            f"covering the image in the map's {order} changes the {what} from {show(self.before)}"
+            f" to {show(self.by_map)} on average, covering random places to"
+            f" {show(self.by_random_map)}{verdict}, covering from the center to"
+            f" {show(self.by_center)}; rank correlation with maps of random weights: {correlations}"
         )
 
 
@@ -100,13 +114,18 @@ def measure_faithfulness(
     correlations = []
     for fraction in CASCADE:
         redrawn_maps = explain(redraw(model, fraction), pixels, targets)
-        correlations.append([rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)])
+        correlations.append(
+            [rank_correlation(*pair) for pair in zip(maps, redrawn_maps, strict=True)]
+        )
     covered = _cover_cells(model, pixels, targets, maps)
-    return tuple(Faithfulness(own, *parts) for own, parts in zip(zip(*correlations, strict=True), covered, strict=True))
+    return tuple(
+        Faithfulness(own, *parts)
+        for own, parts in zip(zip(*correlations, strict=True), covered, strict=True)
+    )
 
 
 def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
-    """A copy of the model with new random weights in the last ``fraction`` of its layers, in calling order."""
+    """A copy with new random weights in the last ``fraction`` of its layers, in calling order."""
     copied = copy.deepcopy(model)
     layers = learned_modules(copied)
     with torch.no_grad(), seeded(derive_seed(seed, "redraw"), model.device):
@@ -114,7 +133,8 @@ def redraw(model: Model, fraction: float, seed: int = 0) -> Model:
             if callable(reset := getattr(layer, "reset_parameters", None)):
                 reset()
             else:
-                for weight in layer.parameters(recurse=False):  # normal, with the standard deviation of the weights
+                # normal, with the standard deviation of the weights
+                for weight in layer.parameters(recurse=False):
                     weight.normal_(0, float(weight.std(correction=0)) or 1.0)
     return copied
 
@@ -158,16 +178,25 @@ def _cover_cells(
         for image, target, values, own in zip(inputs, targets.tolist(), maps, logits, strict=True):
             predicted = own[None] > 0 if is_number else task.decide(own[None])
             is_against = task.kind is not SINGLE_LABEL and not predicted[0, target]
-            sign = -1 if is_against else 1  # the evidence for what the model predicts is negative in the map
+            # the evidence for what the model predicts is negative in the map
+            sign = -1 if is_against else 1
             moved = (
                 np.roll(values, move, (0, 1))[::down, ::across]
                 for move, (down, across) in zip(moves, flips, strict=True)
             )
-            by_map, *at_random = (np.bincount(cells.ravel(), -sign * one.ravel()) / sizes for one in (values, *moved))
+            by_map, *at_random = (
+                np.bincount(cells.ravel(), -sign * one.ravel()) / sizes for one in (values, *moved)
+            )
             orders = [by_map, from_center, *at_random]
-            ranks = torch.from_numpy(np.stack([np.argsort(np.argsort(order, kind="stable")) for order in orders]))
+            ranks = torch.from_numpy(
+                np.stack([np.argsort(np.argsort(order, kind="stable")) for order in orders])
+            )
             levels = torch.arange(1, LEVELS) * count / LEVELS
-            masks = (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)].flatten(0, 1).to(image.device)
+            masks = (
+                (ranks[:, None, :] < levels[:, None])[:, :, torch.from_numpy(cells)]
+                .flatten(0, 1)
+                .to(image.device)
+            )
             kept = torch.cat(
                 [
                     find_values(model.body(torch.where(part[:, None], cover, image)), target)

@@ -34,19 +34,22 @@ from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 
 FOLDS = 4
 MOST_OF_ALL, MOST_OF_A_CLASS = 1 / FOLDS, 0.5
-"""Largest share of all images, and of a class, that a group kept in one fold may have: otherwise the fold would be too
-large, or its net would hardly see the class."""
+"""Largest share of all images, and of a class, that a group kept in one fold may have: otherwise
+the fold would be too large, or its net would hardly see the class."""
 FEATURES_ALONE_IMAGES, FEATURES_IMAGES = 1_000, 20_000
-"""With a pretrained net, up to the first number of images its features suffice; up to the second, ``cnn-s`` helps."""
+"""With a pretrained net, up to the first number of images its features suffice; up to the second,
+``cnn-s`` helps."""
 FEATURES_SIDE_PX = 96
 TRAINED_SIDE_PX = 64  # at most
-HOME = Home(7_500, 32)  # the recipe for ``cnn-s`` was chosen on this: three quarters of 10,000 images
+# the recipe for ``cnn-s`` was chosen on this: three quarters of 10,000 images
+HOME = Home(7_500, 32)
 # Without label smoothing, the probabilities separate incorrect labels from correct ones better.
 RECIPE = dataclasses.replace(load_recipe("cnn-s"), epochs=5, batch_size=100, label_smoothing=0.0)
 # In addition to features, in two fifths of the time.
 BRIEF_RECIPE = dataclasses.replace(RECIPE, epochs=3, batch_size=125, start_size_fraction=0.625)
 INDEPENDENCE = 0.75
-"""Exponent of the factors when probabilities are multiplied: below 1, because all nets learned the given labels."""
+"""Exponent of the factors when probabilities are multiplied: below 1, because all nets learned the
+given labels."""
 LEAST_PROBABILITY = 1e-6  # keeps a single net from deciding
 PROGRESS_PARTS = 1000
 
@@ -66,19 +69,20 @@ class Plan:
 
 
 def check_dealable(images: Images) -> None:
-    """Raise ``DataError`` if the targets are numbers, or if there are too few images for four folds."""
+    """Raise ``DataError`` if targets are numbers, or images are too few for four folds."""
     check_kind(images.kind)
     if len(images) < 2 * FOLDS:
         raise DataError(
-            f"The train split has {plural(len(images), 'image', 'images')}; label checking needs at least "
-            f"{2 * FOLDS}. Add images, or check the labels yourself."
+            f"The train split has {plural(len(images), 'image', 'images')}; label checking needs at"
+            f" least {2 * FOLDS}. Add images, or check the labels yourself."
         )
 
 
 def limit_groups(images: Images, groups: Sequence[Hashable]) -> tuple[list[Hashable], int]:
-    """The groups, after dividing those that are too large for one fold, and the number of images in these."""
-    # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a whole class. lamina
-    # divides it into the given groups and identical images, and those that are still too large into single images.
+    """The groups, with those too large for one fold divided, and the number of images in these."""
+    # Pairs of near-duplicates, such as successive frames of a video, may form a chain through a
+    # whole class. lamina divides it into the given groups and identical images, and those that are
+    # still too large into single images.
     found = list(groups)
     divided = _find_too_large(images, found)
     part = images.take(divided)
@@ -122,12 +126,19 @@ def cross_predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """Train ``net``, or a head for it, on three of four folds, and predict the fourth; ``groups`` share a fold."""
+    """Train ``net``, or a head for it, on three of four folds, and predict the fourth.
+
+    The images of a group share a fold.
+    """
     check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
     check_type(net, (Net, TimmNet), "net", 'a Net, such as load_net("cnn-s")', is_optional=False)
-    check_type(recipe, (Recipe,), "recipe", 'a Recipe, such as load_recipe("cnn-s")', is_optional=False)
+    check_type(
+        recipe, (Recipe,), "recipe", 'a Recipe, such as load_recipe("cnn-s")', is_optional=False
+    )
     check_dealable(images)
-    limited, _ = limit_groups(images, group_copies(images.pixels, (), images.groups) if groups is None else groups)
+    limited, _ = limit_groups(
+        images, group_copies(images.pixels, (), images.groups) if groups is None else groups
+    )
     seed = derive_seed(recipe.seed, "folds")
     folds = np.array(deal(images.kind.strata(images.targets), limited, [1 / FOLDS] * FOLDS, seed))
     if isinstance(net, TimmNet):
@@ -136,16 +147,23 @@ def cross_predict(
 
 
 def _predict_by_nets(
-    images: Images, others: Sequence[Images], folds: Int64[np.ndarray, " n"], net: Net, recipe: Recipe, device: str,
+    images: Images,
+    others: Sequence[Images],
+    folds: Int64[np.ndarray, " n"],
+    net: Net,
+    recipe: Recipe,
+    device: str,
     progress: Progress | None,
-) -> CrossPrediction:  # fmt: skip
+) -> CrossPrediction:
     task = task_of(images)
     own = np.empty((len(images), task.outputs), np.float32)
     sums = [np.zeros((len(each), task.outputs), np.float32) for each in others]
     for fold in range(FOLDS):
         held, kept = (np.flatnonzero(is_in) for is_in in (folds == fold, folds != fold))
         seeded = dataclasses.replace(recipe, seed=derive_seed(recipe.seed, "fold", fold))
-        training = Training(net.with_outputs(task.outputs), images.take(kept), seeded, device=device)
+        training = Training(
+            net.with_outputs(task.outputs), images.take(kept), seeded, device=device
+        )
         steps = recipe.epochs * training.steps_per_epoch
         for _ in training:
             if progress is not None:
@@ -157,9 +175,14 @@ def _predict_by_nets(
 
 
 def _predict_by_heads(
-    images: Images, others: Sequence[Images], folds: Int64[np.ndarray, " n"], net: TimmNet, recipe: Recipe, device: str,
+    images: Images,
+    others: Sequence[Images],
+    folds: Int64[np.ndarray, " n"],
+    net: TimmNet,
+    recipe: Recipe,
+    device: str,
     progress: Progress | None,
-) -> CrossPrediction:  # fmt: skip
+) -> CrossPrediction:
     task = task_of(images)
     place = choose_device(device).value
     model = build_model(net.module(images.shape, task.outputs), images, recipe).to(place)
@@ -168,9 +191,14 @@ def _predict_by_heads(
     first, *rest = features(model, pixels, progress).split([len(images), *map(len, others)])
     targets, parts = torch.from_numpy(np.array(images.targets)), torch.from_numpy(folds)
     few = torch.linspace(0, len(first) - 1, min(len(first), CHOOSING_IMAGES)).long()
-    fit = cross_fit(first, targets, parts, task, choose_penalty(first[few], targets[few], parts[few], task))
+    fit = cross_fit(
+        first, targets, parts, task, choose_penalty(first[few], targets[few], parts[few], task)
+    )
     own = task.probabilities(fit.logits)
-    means = [torch.stack([task.probabilities(head.logits(each)) for head in fit.heads]).mean(dim=0) for each in rest]
+    means = [
+        torch.stack([task.probabilities(head.logits(each)) for head in fit.heads]).mean(dim=0)
+        for each in rest
+    ]
     return CrossPrediction(own.numpy(), tuple(mean.numpy() for mean in means))
 
 
@@ -180,7 +208,7 @@ def _to_probabilities(training: Training, pixels: np.ndarray) -> Float32[np.ndar
 
 
 def choose_plans(images: Images, pretrained: TimmNet | None) -> tuple[Plan, ...]:
-    """The plans for ``images``, depending on their number and size; ``pretrained`` is an available net, if any."""
+    """The plans for ``images``, by their number and size; ``pretrained`` is a net, if available."""
     if pretrained is None or len(images) > FEATURES_IMAGES or images.shape[0] not in (1, 3):
         return (_train_small(images, RECIPE),)
     if len(images) <= FEATURES_ALONE_IMAGES:
@@ -197,13 +225,21 @@ def predict_by(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> CrossPrediction:
-    """The product of the probabilities of all plans (:func:`cross_predict`), which is better than their mean."""
+    """The product of all plans' probabilities (:func:`cross_predict`), better than their mean."""
     predictions = []
     for place, plan in enumerate(plans):
         report = None if progress is None else partial(_report_part, progress, place, len(plans))
         own, *rest = (resize_images(each, plan.side_px) for each in (images, *others))
         predictions.append(
-            cross_predict(own, rest, net=plan.net, recipe=plan.recipe, groups=groups, device=device, progress=report)
+            cross_predict(
+                own,
+                rest,
+                net=plan.net,
+                recipe=plan.recipe,
+                groups=groups,
+                device=device,
+                progress=report,
+            )
         )
     if len(predictions) == 1:
         return predictions[0]
@@ -214,8 +250,10 @@ def predict_by(
     )
 
 
-def multiply(probabilities: Sequence[Float32[np.ndarray, "n k"]], kind: Kind) -> Float32[np.ndarray, "n k"]:
-    """The tempered and normalized product of several nets' probabilities; for labels, label by label."""
+def multiply(
+    probabilities: Sequence[Float32[np.ndarray, "n k"]], kind: Kind
+) -> Float32[np.ndarray, "n k"]:
+    """The tempered, normalized product of nets' probabilities; for multi-label, label by label."""
     clipped = [np.clip(each, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY) for each in probabilities]
     product = np.prod(clipped, axis=0) ** INDEPENDENCE
     total = product.sum(axis=1, keepdims=True)
@@ -225,11 +263,15 @@ def multiply(probabilities: Sequence[Float32[np.ndarray, "n k"]], kind: Kind) ->
 
 
 def _report_part(progress: Progress, place: int, plans: int, done: int, total: int) -> None:
-    progress(place * PROGRESS_PARTS + done * PROGRESS_PARTS // max(1, total), plans * PROGRESS_PARTS)
+    progress(
+        place * PROGRESS_PARTS + done * PROGRESS_PARTS // max(1, total), plans * PROGRESS_PARTS
+    )
 
 
 def _take_features(images: Images, net: TimmNet) -> Plan:
-    recipe = fit_recipe(RECIPES["default"], _kept(images), FEATURES_SIDE_PX, images.kind, PRETRAINED_HOME)
+    recipe = fit_recipe(
+        RECIPES["default"], _kept(images), FEATURES_SIDE_PX, images.kind, PRETRAINED_HOME
+    )
     reason = f"a head on its features at {FEATURES_SIDE_PX} px"
     return Plan(net.net_name, net, recipe, FEATURES_SIDE_PX, reason)
 
@@ -242,7 +284,13 @@ def _train_small(images: Images, recipe: Recipe) -> Plan:
         name, own, home = "cnn-s", recipe, HOME
     smaller = min(side_px, TRAINED_SIDE_PX)
     fitted = fit_recipe(own, _kept(images), smaller, images.kind, home)
-    return Plan(name, load_net(name), fitted, smaller, f"from scratch, {fitted.epochs} epochs at {smaller} px")
+    return Plan(
+        name,
+        load_net(name),
+        fitted,
+        smaller,
+        f"from scratch, {fitted.epochs} epochs at {smaller} px",
+    )
 
 
 def _kept(images: Images) -> int:

@@ -1,4 +1,4 @@
-"""The layers of a model to inspect: their names, the receptive fields of their units, and the filters of the first."""
+"""The layers of a model to inspect: names, receptive fields of units, and the first filters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 
 NOISE_IMAGES = 4  # their gradients show the receptive fields of a module
-SCALES = (1, 2, 4)  # size of the noise relative to the model's input, for receptive fields that the border cuts off
+# size of the noise relative to the model's input, for receptive fields that the border cuts off
+SCALES = (1, 2, 4)
 MOST_SIDE_PX = 256  # of enlarged noise, which needs a backward pass for each layer
 
 
 def choose_layers(model: Model) -> tuple[str, ...]:
-    """The module paths of the layers to inspect: each layer with weights, after normalization and activation."""
+    """The module paths to inspect: layers with weights, after normalization and activation."""
     if model.net is not None:
         return tuple(f"body.{place}" for place in _choose_places(model.net, model.in_shape))
     name, module = "body", model.body
@@ -49,7 +50,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
-    """The indices of the layers to inspect, with the index of the layer with weights that each belongs to."""
+    """The indices of the layers to inspect, each with the index of its layer with weights."""
     chosen: dict[int, int] = {}
     for place, (layer, shape) in enumerate(zip(net, net.shapes(in_shape), strict=False)):
         if layer.parameter_count(shape) and not isinstance(layer, BatchNorm):
@@ -61,7 +62,7 @@ def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
 
 
 def name_stage(model: Model, path: str) -> str:
-    """The name of a layer from :func:`choose_layers`: its number and its parts, such as ``3 Linear, ReLU``."""
+    """The name of a layer in :func:`choose_layers`: number and parts, as in ``3 Linear, ReLU``."""
     paths = module_paths(model)
     if model.net is None or path not in paths:
         return name_layer(model, path)
@@ -77,7 +78,7 @@ def find_field(model: Model, path: str) -> Field | None:
 
 
 def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
-    """The receptive fields by module path, from a net's layers or a module's gradients; ``None`` is the whole image."""
+    """The receptive fields by path, from layers or gradients; ``None`` for the whole image."""
     found: dict[str, Field | None] = dict.fromkeys(paths)
     known = module_paths(model)
     if model.net is not None:
@@ -96,8 +97,10 @@ def find_fields(model: Model, paths: Sequence[str]) -> dict[str, Field | None]:
     return found
 
 
-def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str, Field | Literal["cut off"] | None]:
-    """The fields, measured on noise of ``scale`` times the input's size; ``None`` for the whole image."""
+def _measure_fields(
+    model: Model, paths: Sequence[str], scale: int
+) -> dict[str, Field | Literal["cut off"] | None]:
+    """The fields on noise of ``scale`` times the input's size; ``None`` for the whole image."""
     channels, height, width = model.in_shape
     shape = (NOISE_IMAGES, channels, scale * height, scale * width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(model.device)
@@ -109,7 +112,9 @@ def _measure_fields(model: Model, paths: Sequence[str], scale: int) -> dict[str,
     with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, paths, keep):
         inputs = noise.requires_grad_()
         model.body(inputs)
-        return {path: _measure_field(inputs, kept[path]) if path in kept else None for path in paths}
+        return {
+            path: _measure_field(inputs, kept[path]) if path in kept else None for path in paths
+        }
 
 
 def _measure_field(
@@ -121,7 +126,9 @@ def _measure_field(
     neighbor = [max(0, place - 1) for place in middle]
     boxes = []
     for row, column in (middle, neighbor):
-        (gradient,) = torch.autograd.grad(output[:, :, row, column].sum(), inputs, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            output[:, :, row, column].sum(), inputs, retain_graph=True
+        )
         is_seen = gradient.abs().sum(dim=(0, 1)) > 0
         if not is_seen.any():
             return None
@@ -145,13 +152,17 @@ def _find_box(is_seen: Bool[Tensor, "h w"]) -> tuple[Pair, Pair]:
 
 
 def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | None:
-    """The weights of the units at ``path`` as small images; ``None`` unless the layer's input is the image."""
-    with_weights = [each for each, module in model.named_modules() if list(module.parameters(recurse=False))]
+    """The weights at ``path`` as small images; ``None`` unless the layer's input is the image."""
+    with_weights = [
+        each for each, module in model.named_modules() if list(module.parameters(recurse=False))
+    ]
     called = next(iter(call_order(model, with_weights)), "")
     first = model.get_submodule(called)
     paths, place = module_paths(model), path
     if model.net is not None and path in paths:
-        place = paths[_choose_places(model.net, model.in_shape).get(paths.index(path), paths.index(path))]
+        place = paths[
+            _choose_places(model.net, model.in_shape).get(paths.index(path), paths.index(path))
+        ]
     others = [each for each in with_weights if each.startswith(f"{place}.") and each != called]
     is_alone = not any(_has_weights(model.get_submodule(each)) for each in others)
     if not (called == place or (called.startswith(f"{place}.") and is_alone)):
@@ -161,4 +172,8 @@ def read_filters(model: Model, path: str) -> Float32[np.ndarray, "u c y x"] | No
     filters: Float32[np.ndarray, "u ..."] = first.weight.detach().float().cpu().numpy()
     if isinstance(first, nn.Conv2d):
         return filters if filters.shape[1] == model.in_shape[0] else None
-    return filters.reshape(-1, *model.in_shape) if filters[0].size == math.prod(model.in_shape) else None
+    return (
+        filters.reshape(-1, *model.in_shape)
+        if filters[0].size == math.prod(model.in_shape)
+        else None
+    )

@@ -25,9 +25,11 @@ from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression
 
-STATISTICS_IMAGES, STATISTICS_BATCH = 500, 100  # for the batch-norm statistics of nets with random weights
+# for the batch-norm statistics of nets with random weights
+STATISTICS_IMAGES, STATISTICS_BATCH = (500, 100)
 MOST_FEATURES = 1024
-"""Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at random."""
+"""Largest input of a probe. Larger layers are average-pooled; larger vectors are projected at
+random."""
 LEAST_COMPARED = 4
 PENALTIES = tuple(10.0**power for power in range(-1, 7))
 """L2 penalties; a probe uses the one with the smallest leave-one-out error."""
@@ -35,7 +37,7 @@ PENALTIES = tuple(10.0**power for power in range(-1, 7))
 
 @dataclass(frozen=True)
 class Probe:
-    """The score of a linear probe on a layer's output (Alain and Bengio, arXiv 1610.01644), on held-out images."""
+    """The held-out score of a linear probe on a layer (Alain and Bengio, arXiv 1610.01644)."""
 
     layer: str  # module path; empty for the input image
     features: int  # number of inputs of the probe
@@ -43,11 +45,17 @@ class Probe:
 
 
 def probe_layers(
-    model: Model, train: Images, held_out: Images, layers: Sequence[str], progress: Progress | None = None
+    model: Model,
+    train: Images,
+    held_out: Images,
+    layers: Sequence[str],
+    progress: Progress | None = None,
 ) -> tuple[Probe, ...]:
-    """Fit a linear probe to ``train`` for the input image and for each layer, and score it on ``held_out``."""
+    """Fit a linear probe on ``train`` for the input and each layer; score it on ``held_out``."""
     goals = probe_targets(model, train)
-    inputs = [reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)]
+    inputs = [
+        reduce_outputs(model, images.pixels, layers, progress) for images in (train, held_out)
+    ]
     probes = []
     for done, layer in enumerate(("", *layers), start=1):
         predicted, _ = fit_ridge(inputs[0][layer], goals, inputs[1][layer])
@@ -60,7 +68,7 @@ def probe_layers(
 
 @torch.no_grad()
 def untrain(model: Model, images: Images, seed: int = 0) -> Model:
-    """A copy with new random weights and recalibrated batch-norm statistics; fixed layers keep their weights."""
+    """A copy with random weights and recalibrated batch-norm statistics; keeps fixed layers."""
     untrained = redraw(model, 1.0, seed)
     batch_norms: list[_BatchNorm] = []
     for module, own in zip(model.modules(), untrained.modules(), strict=True):
@@ -84,7 +92,7 @@ def untrain(model: Model, images: Images, seed: int = 0) -> Model:
 
 
 def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
-    """The targets of a probe: 1 for a class or label that an image has, else -1; standardized numbers."""
+    """A probe's targets: 1 for a class or label of the image, else -1; standardized numbers."""
     targets = np.asarray(images.targets, np.float64)
     if isinstance(model.task, Regression):
         standardized: Float64[np.ndarray, "n k"] = (targets - model.task.means) / np.array(
@@ -97,9 +105,12 @@ def probe_targets(model: Model, images: Images) -> Float64[np.ndarray, "n k"]:
 
 
 def reduce_outputs(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Sequence[str], progress: Progress | None = None
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    layers: Sequence[str],
+    progress: Progress | None = None,
 ) -> dict[str, Float64[np.ndarray, "n d"]]:
-    """Reduce each layer's output to at most 1,024 numbers per image; the key ``""`` has the input image."""
+    """Reduce each layer's output to at most 1,024 numbers per image; key ``""`` is the input."""
     parts: dict[str, list[Tensor]] = {layer: [] for layer in ("", *layers)}
     chunks = split_pixels(pixels)
     for batch in chunks:
@@ -117,7 +128,9 @@ def _reduce(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n d"]:
     if output.ndim == 4 and output[0].numel() > MOST_FEATURES:
         height, width = output.shape[2:]
         scale = math.sqrt(MOST_FEATURES / output[0].numel())
-        output = functional.adaptive_avg_pool2d(output, (max(1, int(height * scale)), max(1, int(width * scale))))
+        output = functional.adaptive_avg_pool2d(
+            output, (max(1, int(height * scale)), max(1, int(width * scale)))
+        )
     elif output.ndim == 3:
         output = output.mean(dim=1)
     flat = output.flatten(1)
@@ -133,8 +146,9 @@ def fit_ridge(
     others: Float64[np.ndarray, "m d"],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Float64[np.ndarray, "m k"], float]:
-    """Ridge regression: the predictions for ``others``, and the penalty with the smallest leave-one-out error."""
-    # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning, equation 7.64).
+    """Ridge regression: predictions for ``others``, penalty with the least leave-one-out error."""
+    # Both follow from one eigendecomposition (Hastie et al., The elements of statistical learning,
+    # equation 7.64).
     mean, std = features.mean(axis=0), features.std(axis=0)
     std = np.where(std > 1e-9 * (1 + np.abs(mean)), std, np.inf)
     own, other = (features - mean) / std, (others - mean) / std
@@ -162,14 +176,16 @@ def compare_layers(
     others: Sequence[str],
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, "l m"]:
-    """Unbiased linear CKA of each pair of layers of two models (arXiv 1905.00414, and 2010.15327, equation 3)."""
+    """Unbiased linear CKA of two models' layers (arXiv 1905.00414; 2010.15327, equation 3)."""
     if len(pixels) < LEAST_COMPARED:
         raise DataError(
-            f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are needed. Pass more."
+            f"{len(pixels)} images are too few to compare layers; at least {LEAST_COMPARED} are"
+            " needed. Pass more."
         )
     wanted = [(model, path) for path in layers] + [(other, path) for path in others]
     grams = []
-    for done, (one, path) in enumerate(wanted, start=1):  # one at a time: the outputs for all images may be large
+    # one at a time: the outputs for all images may be large
+    for done, (one, path) in enumerate(wanted, start=1):
         grams.append(_compute_gram(one, pixels, path))
         if progress is not None:
             progress(done, len(wanted))
@@ -177,7 +193,9 @@ def compare_layers(
     return np.array([[unbiased_cka(gram, another) for another in its] for gram in own])
 
 
-def _compute_gram(model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str) -> Float64[np.ndarray, "n n"]:
+def _compute_gram(
+    model: Model, pixels: UInt8[np.ndarray, "n h w c"], path: str
+) -> Float64[np.ndarray, "n n"]:
     batches = (np.ascontiguousarray(batch) for batch in split_pixels(pixels))
     outputs = torch.cat([activations(model, batch, [path])[path].flatten(1) for batch in batches])
     outputs -= outputs.mean(dim=0)

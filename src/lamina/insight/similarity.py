@@ -1,4 +1,4 @@
-"""Near-duplicates: images with similar signatures (low frequencies), compared at small translations; and outliers."""
+"""Near-duplicates, found by low frequencies and compared at small translations; and outliers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,23 @@ SIDE_PX = 32  # images are compared at this size at most
 FREQUENCIES = 8  # of a signature in each direction, including the constant
 NEIGHBORS = 8  # candidates for each image, and for its mirror image
 LEAST_LIKENESS = 0.7  # cosine of the signatures of two candidates
-BLOCK = 1000  # images whose neighbors are found at once: memory grows with this times the number of images
+# images whose neighbors are found at once: memory grows with this times the number of images
+BLOCK = 1000
 RESIZED_AT_ONCE = 50  # large images, so that they stay in the processor's cache
 MOST_TRANSLATION_PX = 3  # at the size of comparison
-MOST_COARSE_DISTANCE = 0.6  # in gray at half size; saves the comparison at full size, which takes 60 times as long
-MOST_GAIN, MOST_OFFSET_LEVELS = 1.33, 32.0  # how much contrast and mean of a channel may differ, of 255 levels
-FLATTEST_LEVELS = 8.0  # differences count relative to an image's contrast, or to this in flatter ones
-MOST_REFERENCES = 10_000  # images among which the nearest neighbors are searched, to measure isolation
+# in gray at half size; saves the comparison at full size, which takes 60 times as long
+MOST_COARSE_DISTANCE = 0.6
+# how much contrast and mean of a channel may differ, of 255 levels
+MOST_GAIN, MOST_OFFSET_LEVELS = (1.33, 32.0)
+# differences count relative to an image's contrast, or to this in flatter ones
+FLATTEST_LEVELS = 8.0
+# images among which the nearest neighbors are searched, to measure isolation
+MOST_REFERENCES = 10_000
 MOST_DISTANCE = 0.32  # of near-duplicates
 
 
 class Pair(NamedTuple):
-    """Two near-duplicates, and the root mean square of their difference relative to their contrast."""
+    """Two near-duplicates, and their root mean square difference relative to their contrast."""
 
     first: int
     second: int
@@ -61,9 +66,12 @@ def shrink(pixels: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n s t c"]
 
 
 def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n d"]:
-    """The low frequencies of each image's brightness, normalized to length 1; zeros for an image of one color."""
+    """Low frequencies of each image's brightness, as unit vectors; zeros for a single color."""
     resized = shrink(pixels)
-    blocks = (np.ascontiguousarray(resized[start : start + BLOCK]) for start in range(0, len(resized), BLOCK))
+    blocks = (
+        np.ascontiguousarray(resized[start : start + BLOCK])
+        for start in range(0, len(resized), BLOCK)
+    )
     parts = [_transform(_center(torch.from_numpy(block)).mean(dim=1)) for block in blocks]
     return torch.cat(parts) if parts else torch.empty(0, FREQUENCIES**2 - 1)
 
@@ -71,9 +79,12 @@ def compute_signatures(pixels: UInt8[np.ndarray, "n h w c"]) -> Float[Tensor, "n
 def find_neighbors(
     signatures: Float[Tensor, "n d"], others: Float[Tensor, "m d"], count: int
 ) -> tuple[Float[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """The cosines of each signature with the ``count`` nearest of ``others`` (or all, if fewer), and their rows."""
+    """The cosines of each signature with the ``count`` nearest of ``others``, and their rows."""
     count = min(count, len(others))
-    likeness, rows = torch.empty(len(signatures), count), torch.empty(len(signatures), count, dtype=torch.int64)
+    likeness, rows = (
+        torch.empty(len(signatures), count),
+        torch.empty(len(signatures), count, dtype=torch.int64),
+    )
     for start in range(0, len(signatures), BLOCK):
         block = slice(start, start + BLOCK)
         likeness[block], rows[block] = (signatures[block] @ others.T).topk(count, dim=1)
@@ -90,8 +101,9 @@ def find_near_duplicates(
     progress: Progress | None = None,
     others: UInt8[np.ndarray, "m h w c"] | None = None,
 ) -> tuple[Pair, ...]:
-    """The near-duplicates within ``pixels``, or between ``pixels`` and ``others``, the smallest distance first."""
-    pixels = shrink(to_pixels(pixels, "pixels"))  # once, as an image may be compared with sixteen others
+    """The near-duplicates in ``pixels``, or between it and ``others``, smallest distance first."""
+    # once, as an image may be compared with sixteen others
+    pixels = shrink(to_pixels(pixels, "pixels"))
     others = None if others is None else shrink(to_pixels(others, "others"))
     own = compute_signatures(pixels)
     known = own if others is None else compute_signatures(others)
@@ -100,7 +112,9 @@ def find_near_duplicates(
     pairs: dict[tuple[int, int], tuple[float, bool]] = {}
     for mirrored in (False, True):
         # An image is its own nearest.
-        likeness, rows = find_neighbors(own * signs if mirrored else own, known, NEIGHBORS + (others is None))
+        likeness, rows = find_neighbors(
+            own * signs if mirrored else own, known, NEIGHBORS + (others is None)
+        )
         first, place = torch.nonzero(likeness >= LEAST_LIKENESS, as_tuple=True)
         places = torch.stack([first, rows[first, place]], dim=1)
         if others is None:
@@ -115,12 +129,15 @@ def find_near_duplicates(
                     pairs[key] = (distance, mirrored)
             if progress is not None:
                 progress(mirrored * len(places) + start + len(part), 2 * len(places))
-    found = (Pair(one, two, round(distance, 4), is_mirrored) for (one, two), (distance, is_mirrored) in pairs.items())
+    found = (
+        Pair(one, two, round(distance, 4), is_mirrored)
+        for (one, two), (distance, is_mirrored) in pairs.items()
+    )
     return tuple(sorted(found, key=lambda pair: (pair.distance, pair.first, pair.second)))
 
 
 def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
-    """The group of each of ``count`` images: the first image that pairs connect it with, or itself."""
+    """The group of each of ``count`` images: the first that pairs connect it with, or itself."""
     parents = list(range(count))
 
     def find(place: int) -> int:
@@ -135,17 +152,23 @@ def group_pairs(count: int, pairs: Sequence[Pair]) -> list[int]:
     return [find(place) for place in range(count)]
 
 
-def group_copies(pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair], given: Sequence[str] = ()) -> list[int]:
-    """The first image that near-duplicates, identical pixels and ``given`` groups connect each image with."""
+def group_copies(
+    pixels: UInt8[np.ndarray, "n h w c"], pairs: Sequence[Pair], given: Sequence[str] = ()
+) -> list[int]:
+    """For each image, the first one linked by near-duplicates, equal pixels or ``given`` groups."""
     groups = [*group_duplicates(digest_rows(pixels)), *group_duplicates(given)]
     identical = [Pair(first, row, 0.0, False) for first, *others in groups for row in others]
     return group_pairs(len(pixels), [*pairs, *identical])
 
 
-def measure_isolation(features: Float[Tensor, "n d"], neighbors: int = 10) -> Float[np.ndarray, " n"]:
-    """1 minus the mean cosine with each image's nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
+def measure_isolation(
+    features: Float[Tensor, "n d"], neighbors: int = 10
+) -> Float[np.ndarray, " n"]:
+    """1 minus the mean cosine with the nearest neighbors (Sun et al., 2022, arXiv 2204.06507)."""
     unit = normalize(features)
-    references = torch.linspace(0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64).long()
+    references = torch.linspace(
+        0, len(unit) - 1, min(len(unit), MOST_REFERENCES), dtype=torch.float64
+    ).long()
     count = min(neighbors, len(references) - 1)
     if count < 1:
         return np.zeros(len(unit), np.float32)
@@ -156,7 +179,7 @@ def measure_isolation(features: Float[Tensor, "n d"], neighbors: int = 10) -> Fl
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """The images of a split that are near-duplicates of training images, and the metrics without them."""
+    """A split's near-duplicates of training images, and the metrics without them."""
 
     split: str
     images: int
@@ -165,10 +188,16 @@ class Overlap:
 
     def __str__(self) -> str:
         are = "is a near-duplicate" if len(self.rows) == 1 else "are near-duplicates"
-        found = f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
+        found = (
+            f"{len(self.rows):,} of {self.images:,} {self.split} images {are} of training images"
+        )
         if not len(self.rows):
             return found
-        rest = "no image is left to evaluate" if self.report is None else self.report.summary_lines()[0]
+        rest = (
+            "no image is left to evaluate"
+            if self.report is None
+            else self.report.summary_lines()[0]
+        )
         return f"{found}; without them: {rest}"
 
 
@@ -179,9 +208,13 @@ def estimate_seconds(images: int, train_images: int, shape: Shape) -> float:
 
 
 def find_overlap(
-    task: Task, logits: Float32[np.ndarray, "n k"], images: Images, train: Images, progress: Progress | None = None
+    task: Task,
+    logits: Float32[np.ndarray, "n k"],
+    images: Images,
+    train: Images,
+    progress: Progress | None = None,
 ) -> Overlap:
-    """Find the near-duplicates of training images in a split, and evaluate the logits of the other images."""
+    """Find a split's near-duplicates of training images, and evaluate the remaining logits."""
     pairs = find_near_duplicates(images.pixels, progress, train.pixels)
     rows = np.unique(np.array([pair.first for pair in pairs], np.int64))
     rest = np.setdiff1d(np.arange(len(images)), rows)
@@ -230,22 +263,28 @@ def _halve(planes: Float[Tensor, "p c h w"]) -> Float[Tensor, "p 1 s t"]:
     return functional.adaptive_avg_pool2d(planes.mean(dim=1, keepdim=True), size)
 
 
-def _compare(one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], translate_px: int) -> Float[Tensor, " p"]:
+def _compare(
+    one: Float[Tensor, "p c h w"], two: Float[Tensor, "p c h w"], translate_px: int
+) -> Float[Tensor, " p"]:
     best = torch.full((len(one),), math.inf)
     translate_px = min(translate_px, min(one.shape[2:]) // 8)
     for down in range(-translate_px, translate_px + 1):
         for right in range(-translate_px, translate_px + 1):
-            best = torch.minimum(best, _differ(_overlap(one, down, right), _overlap(two, -down, -right)))
+            best = torch.minimum(
+                best, _differ(_overlap(one, down, right), _overlap(two, -down, -right))
+            )
     return best
 
 
 def _overlap(planes: Float[Tensor, "p c h w"], down: int, right: int) -> Float[Tensor, "p c m"]:
     height, width = planes.shape[2:]
-    return planes[:, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)].flatten(2)
+    return planes[
+        :, :, max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)
+    ].flatten(2)
 
 
 def _differ(one: Float[Tensor, "p c m"], two: Float[Tensor, "p c m"]) -> Float[Tensor, " p"]:
-    """The relative difference that remains after fitting gain and offset of each channel, within limits."""
+    """The relative difference left after fitting each channel's gain and offset within limits."""
     mean_one, mean_two = one.mean(dim=2), two.mean(dim=2)
     ones, twos, product = (  # variances and covariance; torch.var takes several times as long
         (left * right).mean(dim=2) - mean_left * mean_right

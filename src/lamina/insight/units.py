@@ -1,4 +1,4 @@
-"""The units of a layer (channels, or numbers of a vector): what excites them, and which classes they separate."""
+"""The units of a layer (channels or numbers): what excites them, which classes they separate."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ class Responses:
     """The maximum output of each unit of a layer for each image, and its position."""
 
     strengths: Float32[np.ndarray, "n u"] = field(repr=False)
-    places: Int64[np.ndarray, "n u"] = field(repr=False)  # row * width + column in the layer's output
+    # row * width + column in the layer's output
+    places: Int64[np.ndarray, "n u"] = field(repr=False)
     size: Pair  # height and width of the output; (1, 1) for a vector
     field: Field | None  # receptive field; ``None`` is the whole image
 
 
 @dataclass(frozen=True)
 class Patch:
-    """The part of the image in ``row`` that excites a unit; ``rows`` and ``columns`` may exceed the image."""
+    """The part of an image that excites a unit; ``rows`` and ``columns`` may exceed the image."""
 
     row: int
     rows: Pair
@@ -51,7 +52,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Removal:
-    """The score with and without a unit (its output replaced with its mean), and how much the loss rises."""
+    """The score with a unit and with its output replaced with its mean, and the rise in loss."""
 
     before: Score
     after: Score
@@ -95,11 +96,18 @@ class Unit:
         if not self.aucs:
             return ""
         auc = self.aucs[self.best]
-        return f"{shorten(self.best)} {auc:.2f}" if auc >= 0.5 else f"not {shorten(self.best)} {1 - auc:.2f}"
+        return (
+            f"{shorten(self.best)} {auc:.2f}"
+            if auc >= 0.5
+            else f"not {shorten(self.best)} {1 - auc:.2f}"
+        )
 
 
 def measure_responses(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], layers: Iterable[int | str], progress: Progress | None = None
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    layers: Iterable[int | str],
+    progress: Progress | None = None,
 ) -> dict[str, Responses]:
     """The responses of the units of some layers, by module path."""
     pixels = check_input(model, pixels, "pixels")
@@ -110,14 +118,22 @@ def measure_responses(
 
 
 def measure_strengths(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], paths: Sequence[str], progress: Progress | None = None
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    paths: Sequence[str],
+    progress: Progress | None = None,
 ) -> dict[str, Float32[np.ndarray, "n u"]]:
     """Only the strengths of :func:`measure_responses`."""
-    return {path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()}
+    return {
+        path: own[0] for path, own in _find_all_greatest(model, pixels, paths, progress).items()
+    }
 
 
 def _find_all_greatest(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], paths: Sequence[str], progress: Progress | None
+    model: Model,
+    pixels: UInt8[np.ndarray, "n h w c"],
+    paths: Sequence[str],
+    progress: Progress | None,
 ) -> dict[str, tuple[Float32[np.ndarray, "n u"], Int64[np.ndarray, "n u"], Pair]]:
     parts: dict[str, list[tuple[Tensor, Tensor, Pair]]] = {path: [] for path in paths}
     done = 0
@@ -147,8 +163,10 @@ def units_first(output: Float[Tensor, "n ..."]) -> Float[Tensor, "n u p"]:
     return output.flatten(2) if output.ndim > 2 else output[:, :, None]
 
 
-def find_patches(responses: Responses, unit: int, in_size: Pair, most: int = PATCHES) -> tuple[Patch, ...]:
-    """The patches that excite a unit most, each from a different image; none for a constant unit."""
+def find_patches(
+    responses: Responses, unit: int, in_size: Pair, most: int = PATCHES
+) -> tuple[Patch, ...]:
+    """The patches that excite a unit most, each from another image; none for a constant unit."""
     strengths = responses.strengths[:, unit]
     if strengths.min() == strengths.max():
         return ()
@@ -170,7 +188,7 @@ def inspect_units(
     numbers: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Unit, ...]:
-    """Inspect some units of a layer with its ``responses`` to ``images``; ``held_out`` measures their removal."""
+    """Inspect units of a layer by ``responses`` to ``images``; ``held_out`` measures removals."""
     aucs = measure_aucs(responses.strengths[:, numbers], images)
     removals: Sequence[Removal | None] = [None] * len(numbers)
     if held_out is not None:
@@ -195,8 +213,10 @@ def rank_units(responses: Responses, images: Images) -> list[int]:
     return order
 
 
-def measure_aucs(strengths: Float32[np.ndarray, "n u"], images: Images) -> Float64[np.ndarray, "u k"]:
-    """The area under the ROC curve of each unit for each class, or for numbers above their median; NaN if undefined."""
+def measure_aucs(
+    strengths: Float32[np.ndarray, "n u"], images: Images
+) -> Float64[np.ndarray, "u k"]:
+    """The ROC AUC of each unit for each class, or numbers above the median; NaN if undefined."""
     return _area(_rank(strengths), memberships(images))
 
 
@@ -204,19 +224,26 @@ def _rank(strengths: Float32[np.ndarray, "n u"]) -> Float64[np.ndarray, "u n"]:
     return np.stack([mean_ranks(column) for column in strengths.T])
 
 
-def _area(ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, "u k"]:
+def _area(
+    ranks: Float64[np.ndarray, "u n"], truth: Float64[np.ndarray, "n k"]
+) -> Float64[np.ndarray, "u k"]:
     inside = truth.sum(axis=0)
     pairs = inside * (len(truth) - inside)
     above = ranks @ truth - inside * (inside + 1) / 2
-    aucs: Float64[np.ndarray, "u k"] = np.divide(above, pairs, out=np.full(above.shape, np.nan), where=pairs > 0)
+    aucs: Float64[np.ndarray, "u k"] = np.divide(
+        above, pairs, out=np.full(above.shape, np.nan), where=pairs > 0
+    )
     return aucs
 
 
 def measure_chance(responses: Responses, images: Images) -> float:
-    """The area under the curve of a layer's best unit by chance: the 95 % quantile of 20 shuffles of the labels."""
+    """The AUC of a layer's best unit by chance: the 95 % quantile of 20 shuffles of the labels."""
     ranks, truth = _rank(responses.strengths), memberships(images)
     generator = np.random.default_rng(derive_seed(0, "chance"))
-    reached = [np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max() for _ in range(SHUFFLES)]
+    reached = [
+        np.nan_to_num(np.abs(_area(ranks, generator.permutation(truth)) - 0.5)).max()
+        for _ in range(SHUFFLES)
+    ]
     return 0.5 + float(np.quantile(reached, 0.95))
 
 
@@ -243,10 +270,15 @@ def measure_removals(
     model: Model, images: Images, path: str, units: Sequence[int], progress: Progress | None = None
 ) -> tuple[Removal, ...]:
     """Measure the effect on ``images`` of replacing each unit's output with its mean."""
-    # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit costs nothing.
-    chunks = [torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))]
+    # After Morcos et al., arXiv 1803.06959, but with the mean instead of 0, so that a constant unit
+    # costs nothing.
+    chunks = [
+        torch.from_numpy(batch) for batch in split_pixels(np.ascontiguousarray(images.pixels))
+    ]
     outputs = [activations(model, chunk, [path])[path] for chunk in chunks]
-    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(dim=0) / len(images)
+    means = torch.stack([units_first(output).mean(dim=2).sum(dim=0) for output in outputs]).sum(
+        dim=0
+    ) / len(images)
     before = score_logits(model.task, _finish(model, path, chunks, outputs), images, 0.0)
     removals = []
     for done, unit in enumerate(units, start=1):
@@ -258,7 +290,9 @@ def measure_removals(
     return tuple(removals)
 
 
-def _set_unit(output: Float[Tensor, "n ..."], unit: int, value: Float[Tensor, ""]) -> Float[Tensor, "n ..."]:
+def _set_unit(
+    output: Float[Tensor, "n ..."], unit: int, value: Float[Tensor, ""]
+) -> Float[Tensor, "n ..."]:
     changed = output.clone()
     changed[(..., unit) if output.ndim == 3 else (slice(None), unit)] = value
     return changed
@@ -273,7 +307,10 @@ def _count_calls(model: Model, path: str, images: UInt8[Tensor, "n h w c"]) -> i
 
 @torch.inference_mode()
 def _finish(
-    model: Model, path: str, chunks: Sequence[UInt8[Tensor, "_ h w c"]], outputs: Sequence[Float[Tensor, "_ ..."]]
+    model: Model,
+    path: str,
+    chunks: Sequence[UInt8[Tensor, "_ h w c"]],
+    outputs: Sequence[Float[Tensor, "_ ..."]],
 ) -> Float32[np.ndarray, "_ k"]:
     paths, logits = module_paths(model), []
     rest: nn.Module | None = None
@@ -287,7 +324,9 @@ def _finish(
                 continue
             countdown = count(1 - calls)
 
-            def replace_last(*_: object, own: Tensor = output, number: Iterator[int] = countdown) -> Tensor | None:
+            def replace_last(
+                *_: object, own: Tensor = output, number: Iterator[int] = countdown
+            ) -> Tensor | None:
                 return None if next(number) else own.clone()  # later modules may work in place
 
             with watch(model, [path], replace_last):

@@ -1,1 +1,4 @@
-"""Optional C functions for the layers that torch computes slowly on CPUs; without them, torch computes these layers."""
+"""Optional C functions for the layers that torch computes slowly on CPUs.
+
+Without them, torch computes these layers.
+"""

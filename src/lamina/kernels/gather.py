@@ -25,17 +25,20 @@ def gather_normalized(
     dtype: torch.dtype,
     kernels: Kernels,
 ) -> Float[Tensor, "b c h w"] | None:
-    """The images at ``indices`` in float32 or bf16, with the memory layout of ``scale`` and ``shift``.
+    """The images at ``indices`` in float32 or bf16, laid out in memory as ``scale`` and ``shift``.
 
-    ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for indices that are
-    out of range.
+    ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for
+    indices that are out of range.
     """
-    tensors = [one for one in (pixels, indices, flips, translations_px, holes_px) if one is not None]
+    tensors = [
+        one for one in (pixels, indices, flips, translations_px, holes_px) if one is not None
+    ]
     count, height, width, channels = pixels.shape
     is_channels_last = scale.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
     is_supported = all(one.is_cpu and one.is_contiguous() for one in tensors) and all(
-        one.is_cpu and one.dtype == torch.float32 and one.is_contiguous(memory_format=layout) for one in (scale, shift)
+        one.is_cpu and one.dtype == torch.float32 and one.is_contiguous(memory_format=layout)
+        for one in (scale, shift)
     )
     if not (is_supported and pixels.numel() and indices.numel()):
         return None

@@ -29,7 +29,10 @@ class NormActCall(ctypes.Structure):
         *((name, c_int64) for name in ("rows", "channels", "height", "width")),
         *((name, c_void_p) for name in ("input", "pooled", "places", "output", "weight", "bias")),
         *((name, c_void_p) for name in ("running_mean", "running_var", "mean", "inverse_std")),
-        *((name, c_void_p) for name in ("output_gradient", "input_gradient", "weight_gradient", "bias_gradient")),
+        *(
+            (name, c_void_p)
+            for name in ("output_gradient", "input_gradient", "weight_gradient", "bias_gradient")
+        ),
         *((name, c_float) for name in ("slope", "eps", "momentum")),
         *((name, c_int32) for name in ("is_bf16", "is_training")),
     ]
@@ -41,7 +44,10 @@ class GatherCall(ctypes.Structure):
     _fields_ = [
         ("parallel", c_void_p),
         *((name, c_int64) for name in ("images", "stored", "height", "width", "channels")),
-        *((name, c_void_p) for name in ("pixels", "indices", "flips", "translations_px", "holes_px")),
+        *(
+            (name, c_void_p)
+            for name in ("pixels", "indices", "flips", "translations_px", "holes_px")
+        ),
         ("cutout_px", c_int64),
         *((name, c_void_p) for name in ("scale", "shift", "output")),
         *((name, c_int32) for name in ("is_bf16", "is_channels_first")),
@@ -75,13 +81,13 @@ class NoKernels:
 
 @cache
 def load_kernels(level: str) -> Kernels | NoKernels:
-    """The functions for an instruction set, ``auto`` for the widest that the processor has, or ``off``."""
+    """The functions for an instruction set; ``auto`` chooses the widest available, ``off`` none."""
     if level == "off":
         return NoKernels(f"{VARIABLE} is off")
     if level not in ("auto", *LEVELS):
         raise LaminaError(
-            f"{VARIABLE} is {level!r}; it must be auto, off, baseline, avx2 or avx512. Unset it to use the widest "
-            "instruction set of this processor."
+            f"{VARIABLE} is {level!r}; it must be auto, off, baseline, avx2 or avx512. Unset it to"
+            " use the widest instruction set of this processor."
         )
     path = next(Path(__file__).parent.glob("native*.so"), None)
     if path is None:
@@ -98,23 +104,26 @@ def load_kernels(level: str) -> Kernels | NoKernels:
         return NoKernels(f"this processor does not have {level}")
     gather = _find_function(library, "lamina_gather", place, GatherCall)
     passes = (
-        _find_function(library, f"lamina_norm_act_{name}", place, NormActCall) for name in ("forward", "backward")
+        _find_function(library, f"lamina_norm_act_{name}", place, NormActCall)
+        for name in ("forward", "backward")
     )
     return Kernels(list(LEVELS)[place], parallel, gather, *passes)
 
 
 def find_kernels() -> Kernels | NoKernels:
-    """The functions that ``LAMINA_KERNELS`` chooses, by default the widest that the processor has."""
+    """The functions that ``LAMINA_KERNELS`` chooses; the default is ``auto``."""
     return load_kernels(os.environ.get(VARIABLE) or "auto")
 
 
-def _find_function(library: ctypes.CDLL, table: str, place: int, call: type[ctypes.Structure]) -> Any:
+def _find_function(
+    library: ctypes.CDLL, table: str, place: int, call: type[ctypes.Structure]
+) -> Any:
     kind = ctypes.CFUNCTYPE(c_int32, POINTER(call))
     return kind((c_void_p * len(LEVELS)).in_dll(library, table)[place] or 0)
 
 
 def _find_parallel() -> int | None:
-    """The address of ``torch_parallel_for``, which torch exports for C (torch/csrc/stable/c/shim.h)."""
+    """The address of ``torch_parallel_for``, a C function of torch (torch/csrc/stable/c/shim.h)."""
     name = {"darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
     try:
         function = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name)).torch_parallel_for

@@ -19,8 +19,7 @@ EXPORTED norm_act_function *const lamina_norm_act_forward[3] = LEVELS(lamina_nor
 EXPORTED norm_act_function *const lamina_norm_act_backward[3] = LEVELS(lamina_norm_act_backward);
 
 /* The widest instruction set of this processor: 0 for the baseline, 1 for AVX2, 2 for AVX-512. */
-EXPORTED int32_t lamina_find_level(void)
-{
+EXPORTED int32_t lamina_find_level(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma"))

@@ -1,4 +1,4 @@
-"""Batch norm and a piecewise linear activation, optionally after a 2×2 max pool, in one C function."""
+"""One C function for an optional 2×2 max pool, batch norm and a piecewise linear activation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class NormAct(nn.Module):
     """A row of torch's layers, computed by one kernel where it supports their input.
 
     Args:
-        layers: A batch norm, optionally with a 2×2 max pool before it and a ReLU or LeakyReLU after it.
+        layers: A batch norm, optionally with a 2×2 max pool before it and a ReLU or LeakyReLU after
+            it.
         kernels: The C functions.
     """
 
@@ -31,9 +32,14 @@ class NormAct(nn.Module):
         super().__init__()
         self.layers, self._kernels = nn.ModuleList(layers), kernels
         self._pools = isinstance(layers[0], nn.MaxPool2d)
-        self._norm: list[Any] = [layers[self._pools]]  # in a list, so that it is not a second submodule
+        # in a list, so that it is not a second submodule
+        self._norm: list[Any] = [layers[self._pools]]
         last = layers[-1]
-        self._slope = last.negative_slope if isinstance(last, nn.LeakyReLU) else float(not isinstance(last, nn.ReLU))
+        self._slope = (
+            last.negative_slope
+            if isinstance(last, nn.LeakyReLU)
+            else float(not isinstance(last, nn.ReLU))
+        )
 
     def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         (norm,) = self._norm
@@ -55,11 +61,16 @@ class NormAct(nn.Module):
             x.is_cpu
             and x.dtype in DTYPES
             and (is_image or (x.ndim == 2 and not self._pools))
-            and x.is_contiguous(memory_format=torch.channels_last if is_image else torch.contiguous_format)
+            and x.is_contiguous(
+                memory_format=torch.channels_last if is_image else torch.contiguous_format
+            )
             and x.shape[1] == norm.num_features
             and (not self._pools or min(x.shape[2:]) > 1)
             and x.numel() >= 8 * x.shape[1]  # more than one value per channel, also after the pool
-            and all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in _tensors(norm))
+            and all(
+                tensor.dtype == torch.float32 and tensor.is_contiguous()
+                for tensor in _tensors(norm)
+            )
             and not has_hooks(self.layers)
         )
 
@@ -72,13 +83,16 @@ def has_hooks(layers: Iterable[nn.Module]) -> bool:
         or all_modules._global_backward_hooks
         or all_modules._global_backward_pre_hooks
     ) or any(
-        layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
         for layer in layers
     )
 
 
 def join_layers(layers: Sequence[nn.Module], kernels: Kernels) -> Iterator[tuple[int, nn.Module]]:
-    """The layers of a row with their places, where ``NormAct`` replaces those that one kernel computes."""
+    """The layers of a row and their places; ``NormAct`` replaces those that a kernel computes."""
     place = 0
     while place < len(layers):
         start = place + _is_pool(layers[place])
@@ -106,7 +120,12 @@ def _is_pool(layer: nn.Module) -> bool:
 def _is_norm(layer: nn.Module) -> bool:
     # Types are not narrowed by ``in``, and a subclass may compute something else.
     norm: Any = layer
-    return type(norm) in BATCH_NORMS and norm.affine and norm.track_running_stats and norm.momentum is not None
+    return (
+        type(norm) in BATCH_NORMS
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
 
 
 def _tensors(norm: Any) -> tuple[Tensor, ...]:
@@ -116,7 +135,14 @@ def _tensors(norm: Any) -> tuple[Tensor, ...]:
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor, norm: Any, slope: float, pools: bool, kernels: Kernels
+        context: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        norm: Any,
+        slope: float,
+        pools: bool,
+        kernels: Kernels,
     ) -> Tensor:
         shape, channels = x.shape, x.shape[1]
         if pools:
@@ -149,9 +175,15 @@ class _NormAct(torch.autograd.Function):
             is_training=norm.training,
         )
         _check(kernels.norm_act_forward(ctypes.byref(call)))
-        # The call has the addresses of tensors that stay alive here, or that autograd checks for changes.
+        # The call has the addresses of tensors that stay alive here, or that autograd checks for
+        # changes.
         context.save_for_backward(x if pooled is None else pooled, weight, bias, places, statistics)
-        context.call, context.shape, context.layout, context.kernels = call, x.shape, layout, kernels
+        context.call, context.shape, context.layout, context.kernels = (
+            call,
+            x.shape,
+            layout,
+            kernels,
+        )
         return output
 
     @staticmethod
@@ -161,19 +193,31 @@ class _NormAct(torch.autograd.Function):
         gradient = gradient.to(rows.dtype).contiguous(memory_format=context.layout)
         call, shape = context.call, context.shape
         is_whole = places is None or not (shape[2] % 2 or shape[3] % 2)
-        create = torch.empty if is_whole else torch.zeros  # a pool never reads the last line of an odd number
+        # a pool never reads the last line of an odd number
+        create = torch.empty if is_whole else torch.zeros
         input_gradient = None
         if context.needs_input_grad[0]:
             input_gradient = create(shape, dtype=rows.dtype)
             if rows.ndim == 4:
-                input_gradient = create(shape[0], *shape[2:], shape[1], dtype=rows.dtype).permute(0, 3, 1, 2)
+                input_gradient = create(shape[0], *shape[2:], shape[1], dtype=rows.dtype).permute(
+                    0, 3, 1, 2
+                )
         weight_gradient, bias_gradient = torch.empty_like(weight), torch.empty_like(bias)
         call.input = rows.data_ptr() if places is None else None
-        call.pooled, call.places = (None, None) if places is None else (rows.data_ptr(), places.data_ptr())
-        call.weight, call.bias, call.mean = weight.data_ptr(), bias.data_ptr(), statistics.data_ptr()
+        call.pooled, call.places = (
+            (None, None) if places is None else (rows.data_ptr(), places.data_ptr())
+        )
+        call.weight, call.bias, call.mean = (
+            weight.data_ptr(),
+            bias.data_ptr(),
+            statistics.data_ptr(),
+        )
         call.inverse_std, call.output_gradient = statistics[1].data_ptr(), gradient.data_ptr()
         call.input_gradient = _address(input_gradient)
-        call.weight_gradient, call.bias_gradient = weight_gradient.data_ptr(), bias_gradient.data_ptr()
+        call.weight_gradient, call.bias_gradient = (
+            weight_gradient.data_ptr(),
+            bias_gradient.data_ptr(),
+        )
         _check(context.kernels.norm_act_backward(ctypes.byref(call)))
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
 

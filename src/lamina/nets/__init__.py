@@ -1,4 +1,7 @@
-"""Nets as immutable sequences of layers that compute shapes and costs without tensors; only modules need torch."""
+"""Nets as immutable sequences of layers.
+
+Layers compute shapes and costs without tensors; only modules need torch.
+"""
 
 from __future__ import annotations
 

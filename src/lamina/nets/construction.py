@@ -19,12 +19,14 @@ def build_layer(name: str, by_place: Sequence[object], by_name: Mapping[str, obj
 
 
 def is_own(layer: Layer) -> bool:
-    """Whether the layer is a custom one: its class is not lamina's, even if it has the same name."""
+    """Whether the layer's class is custom, even if it has the name of one of lamina's."""
     return KINDS.get(type(layer).__name__) is not type(layer)
 
 
 def layer_from_json(data: object) -> Layer:
-    if not isinstance(data, dict) or not all(isinstance(text, str) for text in (data.get("layer"), *data)):
+    if not isinstance(data, dict) or not all(
+        isinstance(text, str) for text in (data.get("layer"), *data)
+    ):
         raise NetError(f'a layer in JSON must be {{"layer": name, ...}}, got {reprlib.repr(data)}.')
     kind = data["layer"]
     arguments = {name: _argument(item) for name, item in data.items() if name != "layer"}

@@ -16,19 +16,20 @@ from lamina.text import format_table
 
 @dataclass(frozen=True)
 class Row:
-    """One layer of a :class:`Summary`; the costs of a ``Residual`` are in the rows of the layers inside it."""
+    """One layer of a :class:`Summary`; the rows inside a ``Residual`` have its costs."""
 
     layer: str
     depth: int  # how many ``Residual`` and shortcuts contain the layer, for indentation
     out_shape: Shape
     parameters: int
     multiply_adds: int
-    field: Field | None  # the receptive field of a unit, in input pixels; ``None`` is the whole image
+    # the receptive field of a unit, in input pixels; ``None`` is the whole image
+    field: Field | None
 
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """What :func:`summarize` returns: one row per layer, and the totals. ``print`` shows it as a table.
+    """The result of :func:`summarize`: one row per layer, and the totals. ``print`` shows a table.
 
     Attributes:
         rows: one :class:`Row` per layer, including the layers inside ``Residual``.
@@ -45,18 +46,24 @@ class Summary:
 
     def __repr__(self) -> str:
         layers = plural(sum(row.depth == 0 for row in self.rows), "layer", "layers")
-        return f"Summary({layers}, {self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds)"
+        return (
+            f"Summary({layers}, {self.parameters:,} parameters, {self.multiply_adds:,}"
+            " multiply-adds)"
+        )
 
     def _repr_html_(self) -> str:
         return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """The headings and the rows, the totals last; layers are numbered as in messages and commands."""
+        """The headings and the rows, the totals last; layers are numbered as in messages."""
         numbers = accumulate(int(row.depth == 0) for row in self.rows)
         width = len(str(sum(row.depth == 0 for row in self.rows)))
         rows = [
             (
-                f"{' ' * width if row.depth else format(number, f'{width}')} {'  ' * row.depth}{row.layer}",
+                (
+                    f"{' ' * width if row.depth else format(number, f'{width}')}"
+                    f" {'  ' * row.depth}{row.layer}"
+                ),
                 "×".join(map(str, row.out_shape)),
                 f"{row.parameters:,}",
                 f"{row.multiply_adds:,}",
@@ -74,10 +81,14 @@ class Summary:
 def summarize_layers(layers: Sequence[Layer], in_shape: Shape) -> Summary:
     """Summarize layers for images of ``in_shape``; raise ``NetError`` if a shape does not match."""
     rows = tuple(_rows(layers, in_shape, Field(), depth=0))
-    return Summary(rows, sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows))
+    return Summary(
+        rows, sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
+    )
 
 
-def _rows(layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int) -> Iterator[Row]:
+def _rows(
+    layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int
+) -> Iterator[Row]:
     shapes, fields = trace_shapes(layers, in_shape), trace_fields(layers, in_shape, field)
     for place, layer in enumerate(layers):
         shape, out_shape, out_field = shapes[place], shapes[place + 1], fields[place + 1]

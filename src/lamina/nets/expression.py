@@ -19,8 +19,8 @@ def parse_net(text: str) -> Net:
     """Parse a net from text, without running any code.
 
     Args:
-        text: layers separated by commas, or the ``repr`` of a net. Arguments are literals: numbers, strings, ``True``,
-            ``False``, ``None``, tuples of these, and layers inside ``Residual``.
+        text: layers separated by commas, or the ``repr`` of a net. Arguments are literals: numbers,
+            strings, ``True``, ``False``, ``None``, tuples of these, and layers inside ``Residual``.
 
     Returns:
         The net.
@@ -31,15 +31,25 @@ def parse_net(text: str) -> Net:
     >>> parse_net("Flatten(), Linear(200), ReLU(), Output()")
     Net(Flatten(), Linear(200), ReLU(), Output())
     """
-    check_type(text, (str,), "text", 'a string of layers (such as "Flatten(), Output()")', is_optional=False)
+    check_type(
+        text,
+        (str,),
+        "text",
+        'a string of layers (such as "Flatten(), Output()")',
+        is_optional=False,
+    )
     if len(text) > LONGEST:
-        raise NetError(f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file.")
+        raise NetError(
+            f"the layers must be at most {LONGEST:,} characters, got {len(text):,}. Use a file."
+        )
     # In brackets, so that the layers may span several lines.
     source = f"(\n{text}\n)"
     try:
         layers = [_layer(source, piece) for piece in _pieces(ast.parse(source, mode="eval").body)]
     except SyntaxError as error:
-        raise NetError(f"the layers are not valid Python: {_quote_near(text, error)}. {_EXAMPLE}") from None
+        raise NetError(
+            f"the layers are not valid Python: {_quote_near(text, error)}. {_EXAMPLE}"
+        ) from None
     except (RecursionError, MemoryError):
         raise NetError(f"the layers are nested too deeply. {_EXAMPLE}") from None
     except ValueError:
@@ -79,8 +89,8 @@ def _value(source: str, node: ast.expr) -> object:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             return -number
     raise NetError(
-        f"expected a number, a string, True, False, None or a tuple of these, got: {_quote(source, node)}. "
-        "Expressions are not evaluated: write the value itself."
+        "expected a number, a string, True, False, None or a tuple of these, got:"
+        f" {_quote(source, node)}. Expressions are not evaluated: write the value itself."
     )
 
 

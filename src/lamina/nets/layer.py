@@ -1,4 +1,4 @@
-"""Base classes of layers: frozen dataclasses that compute their shapes and costs and build their torch module."""
+"""Base classes of layers: frozen dataclasses with their shapes, costs and torch modules."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ from lamina.values import check_fields, explain_arguments, fields_to_json
 if TYPE_CHECKING:
     from torch import nn
 
-Shape: TypeAlias = tuple[int, ...]  # the shape of one image without the batch: (C, H, W), or (F,) for a vector
+# the shape of one image without the batch: (C, H, W), or (F,) for a vector
+Shape: TypeAlias = tuple[int, ...]
 
 AnyLayer = TypeVar("AnyLayer", bound="Layer")
-TORCH_HINT = "If you mean torch's {given}, write {rest}: lamina infers the input size from the previous layer."
+TORCH_HINT = (
+    "If you mean torch's {given}, write {rest}: lamina infers the input size from the previous"
+    " layer."
+)
 
 
 @dataclass(frozen=True, repr=False)
 class Layer(ABC):
     """Base class of all layers. Subclass it, as a frozen dataclass, to write your own layer.
 
-    The fields of the class are the layer's arguments. From them and an input shape, without the batch dimension, a
-    layer computes its output shape and costs and builds its torch module. By default it keeps the input shape and the
-    receptive field and has no parameters; only :meth:`module` must be defined.
+    The fields of the class are the layer's arguments. From them and an input shape, without the
+    batch dimension, a layer computes its output shape and costs and builds its torch module. By
+    default it keeps the input shape and the receptive field and has no parameters; only
+    :meth:`module` must be defined.
 
     Raises:
-        NetError: an argument is invalid, or ``out_shape`` gets an input shape that does not match. The other methods
-            may assume that the shape matches.
+        NetError: an argument is invalid, or ``out_shape`` gets an input shape that does not match.
+            The other methods may assume that the shape matches.
 
     >>> @dataclass(frozen=True, repr=False)
     ... class Mish(Layer):
@@ -45,7 +50,8 @@ class Layer(ABC):
     def __new__(cls, *_: object, **__: object) -> Self:
         if lacking := sorted(cls.__abstractmethods__):
             raise NetError(
-                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class; see help(Layer.{lacking[0]})."
+                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class; see"
+                f" help(Layer.{lacking[0]})."
             )
         return super().__new__(cls)
 
@@ -65,7 +71,7 @@ class Layer(ABC):
         return 0
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """The receptive field of a unit whose inputs have the field ``field``; ``None`` is the whole image."""
+        """The receptive field of a unit whose inputs have ``field``; ``None``: the whole image."""
         return field
 
     @abstractmethod
@@ -73,7 +79,7 @@ class Layer(ABC):
         """Build the torch module, with newly initialized weights, for inputs (N, *in_shape)."""
 
     def __repr__(self) -> str:
-        """The Python expression that makes the layer: required arguments by position, changed defaults by name."""
+        """The Python expression that makes the layer, without arguments that have their default."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)
@@ -82,13 +88,13 @@ class Layer(ABC):
         return f"{type(self).__name__}({', '.join(arguments)})"
 
     def to_json(self) -> dict[str, object]:
-        """The layer's name and all its arguments, so that stored nets do not change if a default does."""
+        """The layer's name and all arguments, so that stored nets survive a change of defaults."""
         return {"layer": type(self).__name__, **fields_to_json(self)}
 
 
 @dataclass(frozen=True, repr=False)
 class ElementwiseLayer(Layer):
-    """A layer that maps each number independently: the class with the same name and arguments in ``torch.nn``."""
+    """A layer that maps each number independently, with the name and arguments of ``torch.nn``."""
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
@@ -120,8 +126,9 @@ class DerivedLayer(Layer):
 
 @dataclass_transform(frozen_default=True)
 def layer_class(kind: type[AnyLayer]) -> type[AnyLayer]:
-    """Class decorator of lamina's layers: a frozen dataclass that rejects unknown arguments with a ``NetError``."""
-    # Fields after KW_ONLY mark layers whose class in torch takes the input size first: Linear(784, 100) is rejected.
+    """Make a layer's class a frozen dataclass that rejects unknown arguments with ``NetError``."""
+    # Fields after KW_ONLY mark layers whose class in torch takes the input size first: Linear(784,
+    # 100) is rejected.
     made = dataclass(frozen=True, repr=False)(kind)
     is_sized_in_torch = any(field.kw_only for field in fields(made))
     return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(made)
@@ -131,7 +138,8 @@ def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
     """The channels, height and width of an image; ``NetError`` for anything else."""
     if len(in_shape) != 3:
         raise NetError(
-            f"{layer}: expected an image (C, H, W), got {in_shape}. Move it before Flatten() or GlobalAvgPool()."
+            f"{layer}: expected an image (C, H, W), got {in_shape}. Move it before Flatten() or"
+            " GlobalAvgPool()."
         )
     channels, height, width = in_shape
     return channels, height, width
@@ -140,12 +148,15 @@ def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
 def require_vector(layer: Layer, in_shape: Shape) -> int:
     """The length of a vector; ``NetError`` for anything else."""
     if len(in_shape) != 1:
-        raise NetError(f"{layer}: expected a vector (F,), got {in_shape}. Put Flatten() or GlobalAvgPool() before it.")
+        raise NetError(
+            f"{layer}: expected a vector (F,), got {in_shape}. Put Flatten() or GlobalAvgPool()"
+            " before it."
+        )
     return in_shape[0]
 
 
 def slide(layer: Layer, window: Window, in_shape: Shape, remedy: str = "") -> Pair:
-    """The height and width after a window slides over an image; ``remedy`` ends the message if it does not fit."""
+    """The output height and width of a window; ``remedy`` ends the message if it does not fit."""
     _, height, width = require_image(layer, in_shape)
     out_size = window.out_size((height, width))
     if min(out_size) < 1:
@@ -173,7 +184,9 @@ def pair_shapes(layers: Sequence[Layer], in_shape: Shape) -> Iterable[tuple[Laye
     return zip(layers, trace_shapes(layers, in_shape), strict=False)
 
 
-def trace_fields(layers: Sequence[Layer], in_shape: Shape, field: Field | None) -> tuple[Field | None, ...]:
+def trace_fields(
+    layers: Sequence[Layer], in_shape: Shape, field: Field | None
+) -> tuple[Field | None, ...]:
     """The receptive field before each layer, then the one after the last."""
     found = [field]
     for layer, shape in pair_shapes(layers, in_shape):
@@ -198,10 +211,12 @@ def check_layers(owner: str, layers: Sequence[object]) -> None:
         if not isinstance(layer, Layer):
             is_torchs = type(layer).__module__.startswith("torch.nn")
             raise NetError(
-                f"{owner}: layer {place} must be a layer such as ReLU(), got {'torch' if is_torchs else ''}"
+                f"{owner}: layer {place} must be a layer such as ReLU(), got"
+                f" {'torch' if is_torchs else ''}"
                 f"{'.nn.' if is_torchs else ''}{reprlib.repr(layer)}. "
                 + (
-                    "Import it from lamina.nets, or train the module itself: start_run(nn.Sequential(...), data)."
+                    "Import it from lamina.nets, or train the module itself:"
+                    " start_run(nn.Sequential(...), data)."
                     if is_torchs
                     else "Pass the layers as separate arguments, as in Net(Flatten(), Output())."
                 )

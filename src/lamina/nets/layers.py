@@ -1,6 +1,7 @@
-"""The layers, with the names and arguments of torch.nn, but without input sizes, which lamina infers.
+"""The layers, with the names and arguments of torch.nn, but no input sizes: lamina infers them.
 
-To add a layer, define its class here and add its name to ``__all__``: JSON, expressions and tests then include it.
+To add a layer, define its class here and add its name to ``__all__``: JSON, expressions and tests
+then include it.
 """
 
 from __future__ import annotations
@@ -53,31 +54,33 @@ __all__ = [
 
 @layer_class
 class Conv2d(Layer):
-    """A 2-d convolution: slides ``out_channels`` filters over the image; each computes one output channel.
+    """A 2-d convolution: slides ``out_channels`` filters over the image, one per output channel.
 
-    All sizes are in pixels of the layer's input: one number for height and width, or a pair (height, width).
+    All sizes are in pixels of the layer's input: one number for height and width, or a pair
+    (height, width).
 
     Args:
         out_channels: the number of filters, which is the number of output channels.
         kernel_size: the size of each filter.
         stride: the distance between neighboring positions of a filter.
-        padding: ``"valid"`` adds none. ``"same"`` adds zeros so that the output has ceil(input / stride) pixels; an
-            odd number of them puts the extra one at the bottom and right, as Keras does. A size adds that many zeros
-            on each side.
+        padding: ``"valid"`` adds none. ``"same"`` adds zeros so that the output has ceil(input /
+            stride) pixels; an odd number of them puts the extra one at the bottom and right, as
+            Keras does. A size adds that many zeros on each side.
         dilation: the distance between the pixels that a filter reads.
-        groups: the number of groups of channels that are convolved separately; must divide the channels of input and
-            output. With as many groups as input channels this is a depthwise convolution.
+        groups: the number of groups of channels that are convolved separately; must divide the
+            channels of input and output. With as many groups as input channels this is a depthwise
+            convolution.
         bias: whether to add a learned number to each output channel.
 
     Shape:
-        (C, H, W) → (out_channels, H_out, W_out), where H_out = floor((H + padding - span) / stride) + 1, with the
-        padding of both sides and span = dilation · (kernel_size - 1) + 1.
+        (C, H, W) → (out_channels, H_out, W_out), where H_out = floor((H + padding - span) /
+        stride) + 1, with the padding of both sides and span = dilation · (kernel_size - 1) + 1.
 
     >>> Conv2d(32, kernel_size=3, padding="same").out_shape((3, 32, 32))
     (32, 32, 32)
     >>> Conv2d(32, kernel_size=3, stride=2, padding="same").out_shape((3, 33, 32))
     (32, 17, 16)
-    >>> Conv2d(32, kernel_size=3).parameter_count((3, 32, 32))  # 32 filters of 3 · 3 · 3 weights and a bias
+    >>> Conv2d(32, kernel_size=3).parameter_count((3, 32, 32))  # 32 · (3 · 3 · 3 weights + 1 bias)
     896
     """
 
@@ -148,11 +151,12 @@ class Conv2d(Layer):
 
 @layer_class
 class Whiten(DerivedLayer):
-    """A convolution whose outputs are uncorrelated, computed from the training images; only as the first layer.
+    """A first layer whose outputs are uncorrelated: a convolution computed from training images.
 
-    Neighboring pixels are highly correlated; whitening removes that correlation, which speeds up training. Before the
-    first epoch, lamina computes the filters: the eigenvectors of the covariance of all patches of the training images,
-    scaled to variance 1, and their negatives. The filters stay fixed; only the bias is trained.
+    Neighboring pixels are highly correlated; whitening removes that correlation, which speeds up
+    training. Before the first epoch, lamina computes the filters: the eigenvectors of the
+    covariance of all patches of the training images, scaled to variance 1, and their negatives. The
+    filters stay fixed; only the bias is trained.
 
     Args:
         kernel_size: the size of a patch in pixels; one number, or a pair (height, width).
@@ -229,28 +233,32 @@ class Linear(Layer):
 class Output(DerivedLayer):
     """The last layer of a net: a ``Linear`` with one unit per class, label or number to predict.
 
-    Write ``Output()``: when you train the net or call ``summarize``, lamina sets the number of units from the data. Its
-    outputs are logits (for regression, numbers); do not put a ``Softmax`` or ``Sigmoid`` after it, because the loss
-    applies them.
+    Write ``Output()``: when you train the net or call ``summarize``, lamina sets the number of
+    units from the data. Its outputs are logits (for regression, numbers); do not put a ``Softmax``
+    or ``Sigmoid`` after it, because the loss applies them.
 
     Args:
         units: the number of outputs; ``None`` until it is known.
 
     Shape:
-        (F,) → (units,). Before the number of units is known, asking for the shape raises ``NetError``.
+        (F,) → (units,). Before the number of units is known, asking for the shape raises
+        ``NetError``.
 
     >>> Output(10).out_shape((128,))
     (10,)
     >>> Output().out_shape((128,))
     Traceback (most recent call last):
-    lamina.errors.NetError: Output(): the number of outputs is not known yet. Call net.with_outputs(10) for 10.
+    lamina.errors.NetError: Output(): the number of outputs is not known yet. \
+Call net.with_outputs(10) for 10.
     """
 
     units: Whole | None = None
 
     def counterpart(self, in_shape: Shape) -> Linear:
         if self.units is None:
-            raise NetError(f"{self}: the number of outputs is not known yet. Call net.with_outputs(10) for 10.")
+            raise NetError(
+                f"{self}: the number of outputs is not known yet. Call net.with_outputs(10) for 10."
+            )
         require_vector(self, in_shape)
         return Linear(self.units)
 
@@ -262,12 +270,13 @@ class Output(DerivedLayer):
 class BatchNorm(Layer):
     """Batch normalization: scales each channel to mean 0 and variance 1 over the batch.
 
-    Then applies a learned scale and shift to each channel. In eval mode, running averages replace the mean and
-    variance of the batch. Works on images (``nn.BatchNorm2d``) and vectors (``nn.BatchNorm1d``).
+    Then applies a learned scale and shift to each channel. In eval mode, running averages replace
+    the mean and variance of the batch. Works on images (``nn.BatchNorm2d``) and vectors
+    (``nn.BatchNorm1d``).
 
     Args:
-        momentum: the weight of the current batch in the running averages, from 0 to 1. This is torch's definition:
-            Keras's momentum 0.9 is 0.1 here.
+        momentum: the weight of the current batch in the running averages, from 0 to 1. This is
+            torch's definition: Keras's momentum 0.9 is 0.1 here.
         eps: added to the variance, to avoid division by zero.
 
     Shape:
@@ -300,9 +309,9 @@ class BatchNorm(Layer):
 
 @layer_class
 class Dropout(ElementwiseLayer):
-    """Regularization: in training, sets each number to 0 with probability ``p`` and scales the others by 1 / (1 - p).
+    """Regularization: in training, sets each number to 0 with probability ``p``.
 
-    In evaluation it does nothing.
+    It scales the remaining numbers by 1 / (1 - p). In evaluation it does nothing.
 
     Args:
         p: the probability, from 0 to below 1.
@@ -341,7 +350,7 @@ class Tanh(ElementwiseLayer):
 
 @layer_class
 class GELU(ElementwiseLayer):
-    """The activation x · Φ(x), where Φ is the standard normal distribution function. Keeps the shape.
+    """The activation x · Φ(x), with the standard normal distribution function Φ. Keeps the shape.
 
     Source: Hendrycks, Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
     """
@@ -357,13 +366,13 @@ class SiLU(ElementwiseLayer):
 
 @layer_class
 class Softmax(Layer):
-    """exp(x), normalized to sum to 1: over the channels of each pixel of an image, or over a vector.
+    """exp(x), normalized to sum to 1 over a vector or over the channels of each pixel of an image.
 
     Keeps the shape. Not for the end of a net: lamina expects logits there.
     """
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
-        """Unchanged for images; the whole image for vectors, because the sum includes every number."""
+        """Unchanged for images; the whole image for vectors, whose sum includes every number."""
         return field if len(in_shape) == 3 else None
 
     def module(self, in_shape: Shape) -> nn.Module:

@@ -28,11 +28,13 @@ class SameConv2d(nn.Conv2d):
         (top, bottom), (left, right) = window.borders((height, width))
         if self.groups == 1 or _has_slow_gradients(self, images):
             return _convolve(self, functional.pad(images, (left, right, top, bottom)))
-        # A padded copy takes longer than few products per output do. Where one side needs one pixel more, this pads
-        # both sides and drops the first row or column of the output.
+        # A padded copy takes longer than few products per output do. Where one side needs one pixel
+        # more, this pads both sides and drops the first row or column of the output.
         y, x = bottom - top, right - left
         padding = top + y * stride[0], left + x * stride[1]
-        wider = functional.conv2d(images, self.weight, self.bias, stride, padding, dilation, self.groups)
+        wider = functional.conv2d(
+            images, self.weight, self.bias, stride, padding, dilation, self.groups
+        )
         return wider[:, :, y:, x:]
 
 
@@ -47,7 +49,7 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 def _has_slow_gradients(layer: nn.Conv2d, images: Tensor) -> bool:
-    """Whether oneDNN has no kernel for the gradients: depthwise in bf16, larger than 3×3 or strided."""
+    """Whether oneDNN lacks a gradient kernel: depthwise in bf16, larger than 3×3 or strided."""
     return (
         torch.is_grad_enabled()
         and images.device.type == "cpu"
@@ -62,17 +64,22 @@ def _has_slow_gradients(layer: nn.Conv2d, images: Tensor) -> bool:
 
 def _convolve(layer: nn.Conv2d, padded: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
     if not _has_slow_gradients(layer, padded):
-        return functional.conv2d(padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
+        return functional.conv2d(
+            padded, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups
+        )
     dtype = torch.get_autocast_dtype("cpu")
-    products: Tensor = _ChannelProducts.apply(padded.to(dtype), layer.weight.to(dtype), layer.stride)  # type: ignore[no-untyped-call]
+    products: Tensor = _ChannelProducts.apply(
+        padded.to(dtype), layer.weight.to(dtype), layer.stride
+    )  # type: ignore[no-untyped-call]
     return products if layer.bias is None else products + layer.bias.to(dtype)[:, None, None]
 
 
 class _ChannelProducts(torch.autograd.Function):
     """A depthwise convolution without padding whose gradients use operations that are fast in bf16.
 
-    Times in ms of 32 images, 144 channels of 24 px, 5×5, stride 2, on one Zen 4 core: input 38.8 by torch, 13.1 here,
-    filters 23.2 and 14.5; 672 channels of 6 px, 5×5, stride 1: filters 32.6 and 1.8.
+    Times in ms of 32 images, 144 channels of 24 px, 5×5, stride 2, on one Zen 4 core: input 38.8 by
+    torch, 13.1 here, filters 23.2 and 14.5; 672 channels of 6 px, 5×5, stride 1: filters 32.6 and
+    1.8.
     """
 
     @staticmethod
@@ -94,25 +101,47 @@ class _ChannelProducts(torch.autograd.Function):
         )
 
 
-def _image_gradient(gradient: Tensor, images: Tensor, filters: Tensor, stride: tuple[int, int]) -> Tensor:
+def _image_gradient(
+    gradient: Tensor, images: Tensor, filters: Tensor, stride: tuple[int, int]
+) -> Tensor:
     """A convolution of stride 1 with the mirrored filters, with zeros between strided gradients."""
     height, width = filters.shape[2:]
     if stride != (1, 1):
-        apart = torch.zeros_like(images[:, :, height - 1 :, width - 1 :], memory_format=torch.channels_last)
+        apart = torch.zeros_like(
+            images[:, :, height - 1 :, width - 1 :], memory_format=torch.channels_last
+        )
         apart[:, :, :: stride[0], :: stride[1]] = gradient
         gradient = apart
-    return functional.conv2d(gradient, filters.flip(2, 3), padding=(height - 1, width - 1), groups=len(filters))
+    return functional.conv2d(
+        gradient, filters.flip(2, 3), padding=(height - 1, width - 1), groups=len(filters)
+    )
 
 
-def _filter_gradient(gradient: Tensor, images: Tensor, filters: Tensor, stride: tuple[int, int]) -> Tensor:
+def _filter_gradient(
+    gradient: Tensor, images: Tensor, filters: Tensor, stride: tuple[int, int]
+) -> Tensor:
     """The gradients of all 3×3 parts of the filters; where parts overlap, they are equal."""
     found = torch.empty_like(filters)
     part = filters[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
-    height, width = (step * (size - 1) + 3 for step, size in zip(stride, gradient.shape[2:], strict=True))
+    height, width = (
+        step * (size - 1) + 3 for step, size in zip(stride, gradient.shape[2:], strict=True)
+    )
     for y, x in product(*(range(0, size - 2, 2) for size in filters.shape[2:])):
-        seen = images[:, :, y : y + height, x : x + width].contiguous(memory_format=torch.channels_last)
+        seen = images[:, :, y : y + height, x : x + width].contiguous(
+            memory_format=torch.channels_last
+        )
         _, found[:, :, y : y + 3, x : x + 3], _ = torch.ops.aten.convolution_backward(
-            gradient, seen, part, None, stride, (0, 0), (1, 1), False, (0, 0), len(filters), (False, True, False)
+            gradient,
+            seen,
+            part,
+            None,
+            stride,
+            (0, 0),
+            (1, 1),
+            False,
+            (0, 0),
+            len(filters),
+            (False, True, False),
         )
     return found
 
@@ -120,11 +149,14 @@ def _filter_gradient(gradient: Tensor, images: Tensor, filters: Tensor, stride: 
 class LayoutFlatten(nn.Flatten):
     """``nn.Flatten`` whose gradient has the memory layout of its input."""
 
-    # nn.Flatten returns a channels-first gradient for channels-last activations; mixing the two is 20 times slower.
+    # nn.Flatten returns a channels-first gradient for channels-last activations; mixing the two is
+    # 20 times slower.
 
     def forward(self, images: Float[Tensor, "n ..."]) -> Float[Tensor, "n f"]:
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
-        rows: Tensor = _FlattenTurned.apply(images) if is_turned else super().forward(images)  # type: ignore[no-untyped-call]
+        if not is_turned:
+            return super().forward(images)
+        rows: Tensor = _FlattenTurned.apply(images)  # type: ignore[no-untyped-call]
         return rows
 
 
@@ -160,19 +192,22 @@ class ResidualSum(nn.Module):
 
 
 class Whitening(nn.Conv2d):
-    """The module of :class:`~lamina.nets.Whiten`. Its weights are random until ``fit``, then frozen."""
+    """The module of :class:`~lamina.nets.Whiten`: random weights until ``fit``, then frozen."""
 
-    def __init__(self, in_channels: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self, in_channels: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1)
+    ) -> None:
         height, width = kernel_size
         super().__init__(in_channels, 2 * in_channels * height * width, kernel_size, stride)
         self.weight.requires_grad_(False)
 
     @torch.no_grad()
     def fit(self, images: Float[Tensor, "n c h w"]) -> None:
-        """Compute the weights from normalized training images (Jordan, arXiv 2404.00498, section 3.2).
+        """Fit the weights to normalized training images (Jordan, arXiv 2404.00498, section 3.2).
 
-        With eigenvalues λ and eigenvectors v of the covariance of all patches, largest first, the filters are
-        v / sqrt(λ + 5e-4), then their negatives. The sign of v is chosen so that its largest entry is positive.
+        With eigenvalues λ and eigenvectors v of the covariance of all patches, largest first, the
+        filters are v / sqrt(λ + 5e-4), then their negatives. The sign of v is chosen so that its
+        largest entry is positive.
         """
         eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
         eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)
@@ -185,8 +220,12 @@ class Whitening(nn.Conv2d):
         total = images.new_zeros(size, dtype=torch.float64)
         products = images.new_zeros(size, size, dtype=torch.float64)
         count = 0
-        for batch in torch.split(images, max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))):
-            patches = functional.unfold(batch.double(), self.kernel_size).movedim(1, 0).reshape(size, -1)
+        for batch in torch.split(
+            images, max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
+        ):
+            patches = (
+                functional.unfold(batch.double(), self.kernel_size).movedim(1, 0).reshape(size, -1)
+            )
             total += patches.sum(1)
             products += patches @ patches.T
             count += patches.shape[1]

@@ -30,23 +30,24 @@ WANTED_OUTPUT = {  # by whether the net predicts numbers
 
 
 class NoLayerError(NetError, IndexError):
-    """An index is out of range. Also an ``IndexError``, so that Python's iteration over sequences ends."""
+    """An index is out of range; an ``IndexError`` too, so that Python's iteration ends."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Net(Sequence[Layer]):
     """A neural network as an immutable sequence of layers.
 
-    A ``Net`` describes the layers; a model is a trained net. Input sizes are inferred: each layer gets its input shape
-    from the layer before, the first from the images. Nets support indexing, slicing, ``+`` and comparison; methods
-    such as :meth:`replace` return a new net.
+    A ``Net`` describes the layers; a model is a trained net. Input sizes are inferred: each layer
+    gets its input shape from the layer before, the first from the images. Nets support indexing,
+    slicing, ``+`` and comparison; methods such as :meth:`replace` return a new net.
 
     Args:
-        layers: layers from ``lamina.nets``, first to last. To train it, end the net with ``Output()``.
+        layers: layers from ``lamina.nets``, first to last. To train it, end the net with
+            ``Output()``.
 
     Raises:
-        NetError: an argument is not a layer, or a method gets a shape that does not match the layers. Shapes exclude
-            the batch dimension: (C, H, W) for images, (F,) for vectors.
+        NetError: an argument is not a layer, or a method gets a shape that does not match the
+            layers. Shapes exclude the batch dimension: (C, H, W) for images, (F,) for vectors.
 
     >>> from lamina.nets import Flatten, Linear, Output, ReLU
     >>> net = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -74,11 +75,16 @@ class Net(Sequence[Layer]):
             return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
         except (IndexError, TypeError):
             wanted = f"a whole number from {-len(self)} to {len(self) - 1} or a slice"
-            raise NoLayerError(f"the index of a layer of this net must be {wanted}, got {index!r:.60}.") from None
+            raise NoLayerError(
+                f"the index of a layer of this net must be {wanted}, got {index!r:.60}."
+            ) from None
 
     def __add__(self, other: Net) -> Net:
         if not isinstance(other, Net):
-            raise NetError(f"only a Net can be added to a net, as in net + Net(Output()), got {reprlib.repr(other)}.")
+            raise NetError(
+                "only a Net can be added to a net, as in net + Net(Output()), got"
+                f" {reprlib.repr(other)}."
+            )
         return Net(*self.layers, *other.layers)
 
     def __repr__(self) -> str:
@@ -93,11 +99,15 @@ class Net(Sequence[Layer]):
                 summary = summarize_layers(layers, in_shape)
                 if layers != self.layers:
                     rows = tuple(
-                        replace(row, layer=row.layer.replace(repr(assumed), repr(given))) for row in summary.rows
+                        replace(row, layer=row.layer.replace(repr(assumed), repr(given)))
+                        for row in summary.rows
                     )
                     summary = replace(summary, rows=rows)
                 shape = "×".join(map(str, in_shape))
-                remark = f"for {shape} images and {EXAMPLE_OUTPUTS} classes; for your data: summarize(net, images)"
+                remark = (
+                    f"for {shape} images and {EXAMPLE_OUTPUTS} classes; for your data:"
+                    " summarize(net, images)"
+                )
                 return card(title, table(*summary.table()), note(remark))
         return card(title, table(("layer",), [(repr(layer),) for layer in self.layers]))
 
@@ -108,7 +118,12 @@ class Net(Sequence[Layer]):
         >>> Net(Flatten(), Output()).with_outputs(10)
         Net(Flatten(), Output(units=10))
         """
-        return Net(*_rebuild(self.layers, lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,)))
+        return Net(
+            *_rebuild(
+                self.layers,
+                lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,),
+            )
+        )
 
     def check(self, in_shape: Shape, outputs: int, *, predicts_numbers: bool = False) -> Net:
         """Check that the net can be trained, and return it with its outputs set.
@@ -122,7 +137,8 @@ class Net(Sequence[Layer]):
             The net as :meth:`with_outputs` returns it.
 
         Raises:
-            NetError: the shapes of the layers do not match, or the net does not end with ``outputs`` unbounded outputs.
+            NetError: the shapes of the layers do not match, or the net does not end with
+                ``outputs`` unbounded outputs.
 
         >>> from lamina.nets import Linear, Output
         >>> Net(Linear(20), Output()).check((3, 8, 8), 10)
@@ -130,7 +146,11 @@ class Net(Sequence[Layer]):
         lamina.errors.NetError: layer 1 of 2, Linear(20): expected a vector (F,), got (3, 8, 8). \
 Put Flatten() or GlobalAvgPool() before it.
         """
-        if isinstance(in_shape, tuple) and len(in_shape) == 3 and in_shape[0] == in_shape[1] > in_shape[2] in (1, 3):
+        if (
+            isinstance(in_shape, tuple)
+            and len(in_shape) == 3
+            and in_shape[0] == in_shape[1] > in_shape[2] in (1, 3)
+        ):
             height, width, channels = in_shape
             raise NetError(
                 f"the shape of an image is (C, H, W), but {in_shape} has its channels last. "
@@ -139,17 +159,17 @@ Put Flatten() or GlobalAvgPool() before it.
         for place, layer in enumerate(self.layers, start=1):
             if isinstance(layer, Output) and layer.units not in (None, outputs):
                 raise NetError(
-                    f"layer {place} of {len(self)}, {layer}: the task has {plural(outputs, 'output', 'outputs')}, "
-                    f"not {layer.units}. Write Output(), which gets the number from the data, or call "
-                    f"net.with_outputs({outputs})."
+                    f"layer {place} of {len(self)}, {layer}: the task has"
+                    f" {plural(outputs, 'output', 'outputs')}, not {layer.units}. Write Output(),"
+                    f" which gets the number from the data, or call net.with_outputs({outputs})."
                 )
         net = self.with_outputs(outputs)
         made = net.out_shape(in_shape)
         bounded = (Softmax, Sigmoid, Tanh) if predicts_numbers else (Softmax, Sigmoid)
         if net.layers and isinstance(last := net.layers[-1], bounded):
             raise NetError(
-                f"layer {len(net)} of {len(net)}, {last}: the net must output {WANTED_OUTPUT[predicts_numbers]}. "
-                f"Remove {last}."
+                f"layer {len(net)} of {len(net)}, {last}: the net must output"
+                f" {WANTED_OUTPUT[predicts_numbers]}. Remove {last}."
             )
         if made != (outputs,):
             raise NetError(
@@ -166,14 +186,18 @@ Put Flatten() or GlobalAvgPool() before it.
         ((3, 32, 32), (3072,), (100,), (100,))
         """
         sizes: Any = in_shape if isinstance(in_shape, tuple) else ()
-        if len(sizes) not in (1, 3) or not all(isinstance(size, Integral) and int(size) >= 1 for size in sizes):
-            raise NetError(f"in_shape must be (C, H, W) or (F,), each size at least 1, got {in_shape}.")
+        if len(sizes) not in (1, 3) or not all(
+            isinstance(size, Integral) and int(size) >= 1 for size in sizes
+        ):
+            raise NetError(
+                f"in_shape must be (C, H, W) or (F,), each size at least 1, got {in_shape}."
+            )
         for place, layer in enumerate(self.layers, start=1):
             inside = [inner for inner in _walk((layer,)) if isinstance(inner, Whiten)]
             if inside and (place > 1 or isinstance(layer, Residual)):
                 raise NetError(
-                    f"layer {place} of {len(self)}, {inside[0]}: must be the first layer of the net. "
-                    "Move it to the front."
+                    f"layer {place} of {len(self)}, {inside[0]}: must be the first layer of the"
+                    " net. Move it to the front."
                 )
         return trace_shapes(self.layers, in_shape)
 
@@ -182,7 +206,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return self.shapes(in_shape)[-1]
 
     def fields(self, in_shape: Shape) -> tuple[Field | None, ...]:
-        """The receptive field of a unit of each layer, in pixels of the image; ``None`` is the whole image."""
+        """Each layer's receptive field, in pixels of the image; ``None`` is the whole image."""
         self.shapes(in_shape)
         return trace_fields(self.layers, in_shape, Field())[1:]
 
@@ -197,7 +221,7 @@ Put Flatten() or GlobalAvgPool() before it.
         return sum(layer.multiply_adds(shape) for layer, shape in pairs)
 
     def module(self, in_shape: Shape) -> nn.Sequential:
-        """Build a torch module with newly initialized weights; it maps float (N, *in_shape) to (N, *out_shape)."""
+        """Build a torch module with new weights, from float (N, *in_shape) to (N, *out_shape)."""
         self.shapes(in_shape)
         return build_modules(self.layers, in_shape)
 
@@ -212,14 +236,20 @@ Put Flatten() or GlobalAvgPool() before it.
         Net(Conv2d(32, 3), ReLU())
         """
         if not isinstance(kind, type):
-            raise NetError(f"without: kind must be a class of layers, such as BatchNorm, got {reprlib.repr(kind)}.")
-        return Net(*_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,)))
+            raise NetError(
+                "without: kind must be a class of layers, such as BatchNorm, got"
+                f" {reprlib.repr(kind)}."
+            )
+        return Net(
+            *_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,))
+        )
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
         """Return the net with layers replaced, also inside ``Residual``.
 
         Args:
-            old: a class, such as ``ReLU``, for all its layers; or a layer, such as ``Linear(100)``, for equal ones.
+            old: a class, such as ``ReLU``, for all its layers; or a layer, such as ``Linear(100)``,
+                for equal ones.
             new: the layer that takes their place.
 
         Raises:
@@ -240,12 +270,14 @@ Put Flatten() or GlobalAvgPool() before it.
         net = Net(*_rebuild(self.layers, change))
         if not found:
             name = old.__name__ if isinstance(old, type) else repr(old)
-            raise NetError(f"replace: the net has no {name}: {self}. Give a layer that it contains.")
+            raise NetError(
+                f"replace: the net has no {name}: {self}. Give a layer that it contains."
+            )
         return net
 
     @property
     def own_layers(self) -> tuple[Layer, ...]:
-        """The custom layers, also inside ``Residual``; JSON cannot store the code of their classes."""
+        """The custom layers, also inside ``Residual``; JSON cannot store their classes."""
         return tuple(layer for layer in _walk(self.layers) if is_own(layer))
 
     def to_json(self) -> dict[str, object]:
@@ -259,22 +291,31 @@ Put Flatten() or GlobalAvgPool() before it.
         {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
         """
         if own := self.own_layers:
-            raise NetError(f"JSON stores only lamina's layers, but {own[0]} is a custom layer. Keep its Python file.")
+            raise NetError(
+                f"JSON stores only lamina's layers, but {own[0]} is a custom layer. Keep its Python"
+                " file."
+            )
         return {"layers": [layer.to_json() for layer in self.layers]}
 
     @classmethod
     def from_json(cls, data: object) -> Net:
-        """Rebuild the net that :meth:`to_json` wrote, without running code; ``NetError`` for anything else."""
-        if not isinstance(data, dict) or set(data) != {"layers"} or not isinstance(data["layers"], list):
+        """Rebuild the net of :meth:`to_json` without running code; ``NetError`` if that fails."""
+        if (
+            not isinstance(data, dict)
+            or set(data) != {"layers"}
+            or not isinstance(data["layers"], list)
+        ):
             raise NetError(f'a net in JSON must be {{"layers": [...]}}, got {reprlib.repr(data)}.')
         try:
             return cls(*(layer_from_json(layer) for layer in data["layers"]))
         except RecursionError:
-            raise NetError("the net in JSON is nested too deeply. Remove the inner levels.") from None
+            raise NetError(
+                "the net in JSON is nested too deeply. Remove the inner levels."
+            ) from None
 
 
 class _Images(Protocol):
-    """The part of :class:`~lamina.Images` that is used here; this package does not import ``lamina.data``."""
+    """The used part of :class:`~lamina.Images`; this package does not import ``lamina.data``."""
 
     target_names: tuple[str, ...]
 
@@ -288,7 +329,7 @@ class _Dataset(Protocol):
 
 @explain_call
 def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None = None) -> Summary:
-    """Summarize a net: output shape, parameters, multiply-adds and receptive field of each layer, and totals.
+    """Summarize a net: shapes, parameters, multiply-adds and receptive fields by layer, and totals.
 
     Args:
         net: the net.
@@ -319,21 +360,30 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
     found: Any = getattr(images, "train", images)
     if (names := getattr(found, "target_names", None)) is not None:
         if outputs not in (None, len(names)):
-            raise NetError(f"outputs is {outputs}, but the images have {len(names)} targets. Leave outputs out.")
+            raise NetError(
+                f"outputs is {outputs}, but the images have {len(names)} targets. Leave outputs"
+                " out."
+            )
         in_shape, outputs = found.shape, len(names)
     elif isinstance(images, tuple) and isinstance(outputs, int):
         in_shape = images
     elif isinstance(images, tuple):
-        raise NetError(f"a shape needs the number of outputs, as in summarize(net, {images}, 10), got {outputs!r}.")
+        raise NetError(
+            f"a shape needs the number of outputs, as in summarize(net, {images}, 10), got"
+            f" {outputs!r}."
+        )
     else:
         raise NetError(
-            f"images must be Images, a Dataset, or a shape such as (3, 32, 32), got {type(images).__name__}."
+            "images must be Images, a Dataset, or a shape such as (3, 32, 32), got"
+            f" {type(images).__name__}."
         )
     return summarize_layers(net.check(in_shape, outputs).layers, in_shape)
 
 
-def _rebuild(layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]) -> tuple[Layer, ...]:
-    """Replace each layer with what ``change`` returns, also inside each ``Residual`` that ``change`` keeps."""
+def _rebuild(
+    layers: Sequence[Layer], change: Callable[[Layer], tuple[Layer, ...]]
+) -> tuple[Layer, ...]:
+    """Replace each layer with the result of ``change``, also inside every kept ``Residual``."""
     rebuilt: list[Layer] = []
     for layer in layers:
         changed = change(layer)

@@ -55,11 +55,14 @@ class MaxPool2d(_Pool):
 
     Args:
         kernel_size: the size of the window in pixels; one number, or a pair (height, width).
-        stride: the distance between neighboring windows; by default ``kernel_size``, so that they do not overlap.
-        padding: the border on each side, at most half of ``kernel_size``; it never wins the maximum.
+        stride: the distance between neighboring windows; by default ``kernel_size``, so that they
+            do not overlap.
+        padding: the border on each side, at most half of ``kernel_size``; it never wins the
+            maximum.
 
     Shape:
-        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) / stride) + 1.
+        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) /
+        stride) + 1.
 
     >>> MaxPool2d(2).out_shape((16, 9, 8))
     (16, 4, 4)
@@ -72,11 +75,13 @@ class AvgPool2d(_Pool):
 
     Args:
         kernel_size: the size of the window in pixels; one number, or a pair (height, width).
-        stride: the distance between neighboring windows; by default ``kernel_size``, so that they do not overlap.
+        stride: the distance between neighboring windows; by default ``kernel_size``, so that they
+            do not overlap.
         padding: zeros to add on each side, at most half of ``kernel_size``; they count in the mean.
 
     Shape:
-        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) / stride) + 1.
+        (C, H, W) → (C, H_out, W_out), where H_out = floor((H + 2 · padding - kernel_size) /
+        stride) + 1.
 
     >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
     (16, 4, 4)

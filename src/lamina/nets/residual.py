@@ -31,18 +31,23 @@ class Residual(Layer):
 
     Args:
         layers: the layers of f, as separate arguments.
-        shortcut: a tuple of layers to apply to x before the addition; needed if f changes the shape. By default x is
-            added unchanged.
+        shortcut: a tuple of layers to apply to x before the addition; needed if f changes the
+            shape. By default x is added unchanged.
 
     Shape:
         the output shape of f, which must equal the output shape of the shortcut.
 
-    Source: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385, equations 1 and 2.
+    Source: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385,
+    equations 1 and 2.
 
     >>> from lamina.nets import BatchNorm, Conv2d, ReLU
     >>> Residual(Conv2d(32, 3, padding="same"), BatchNorm(), ReLU()).out_shape((32, 16, 16))
     (32, 16, 16)
-    >>> block = Residual(Conv2d(64, 3, stride=2, padding="same"), BatchNorm(), shortcut=(Conv2d(64, 1, stride=2),))
+    >>> block = Residual(
+    ...     Conv2d(64, 3, stride=2, padding="same"),
+    ...     BatchNorm(),
+    ...     shortcut=(Conv2d(64, 1, stride=2),),
+    ... )
     >>> block.out_shape((32, 16, 16))
     (64, 8, 8)
     """
@@ -54,13 +59,19 @@ class Residual(Layer):
         if not layers:
             raise NetError("Residual: expected at least one layer, got none.")
         if not isinstance(shortcut, tuple):
-            raise NetError(f"Residual: shortcut must be a tuple of layers such as (Conv2d(64, 1),), got {shortcut!r}.")
+            raise NetError(
+                "Residual: shortcut must be a tuple of layers such as (Conv2d(64, 1),), got"
+                f" {shortcut!r}."
+            )
         check_layers("Residual", layers)
         check_layers("Residual's shortcut", shortcut)
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "shortcut", shortcut)
         if _depth(self) > DEEPEST:
-            raise NetError(f"Residual: blocks are nested more than {DEEPEST} levels deep. Remove the inner levels.")
+            raise NetError(
+                f"Residual: blocks are nested more than {DEEPEST} levels deep. Remove the inner"
+                " levels."
+            )
 
     def __repr__(self) -> str:
         arguments = [repr(layer) for layer in self.layers]
@@ -73,8 +84,8 @@ class Residual(Layer):
         passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)
         if made != passed:
             raise NetError(
-                f"Residual: cannot add the outputs of its layers, {made}, and of its shortcut, {passed}. "
-                + _advise(in_shape, made)
+                f"Residual: cannot add the outputs of its layers, {made}, and of its shortcut,"
+                f" {passed}. " + _advise(in_shape, made)
             )
         return made
 
@@ -100,7 +111,9 @@ class Residual(Layer):
         from lamina.nets.modules import ResidualSum
 
         self.out_shape(in_shape)
-        return ResidualSum(build_modules(self.layers, in_shape), build_modules(self.shortcut, in_shape))
+        return ResidualSum(
+            build_modules(self.layers, in_shape), build_modules(self.shortcut, in_shape)
+        )
 
     def _pair_shapes(self, in_shape: Shape) -> Iterable[tuple[Layer, Shape]]:
         return chain(pair_shapes(self.layers, in_shape), pair_shapes(self.shortcut, in_shape))
@@ -127,7 +140,11 @@ def _advise(in_shape: Shape, made: Shape) -> str:
         # A 1×1 window with stride s makes ceil(n / s) of n pixels.
         down, across = (-(-before // after) for before, after in zip(in_size, size, strict=True))
         if size == [-(-in_size[0] // down), -(-in_size[1] // across)]:
-            stride = "" if down == across == 1 else f", stride={down if down == across else (down, across)}"
+            stride = (
+                ""
+                if down == across == 1
+                else f", stride={down if down == across else (down, across)}"
+            )
             return f"Add shortcut=(Conv2d({channels}, 1{stride}),)."
         return "Keep the size in the block with padding='same'."
     if len(in_shape) == len(made) == 1:

@@ -1,4 +1,4 @@
-"""The arithmetic of sliding windows: sizes, padding and receptive fields of convolutions and pools."""
+"""Arithmetic of sliding windows: sizes, padding and receptive fields of convolutions and pools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 
 from lamina.values import Range
 
-LARGEST = 1_000_000  # a larger size or number of channels is rejected as a typo, before memory runs out
+# a larger size or number of channels is rejected as a typo, before memory runs out
+LARGEST = 1_000_000
 
 Pair: TypeAlias = tuple[int, int]  # (height, width)
 
@@ -15,13 +16,15 @@ Whole: TypeAlias = Annotated[int, Range(1, LARGEST)]
 WholeOrZero: TypeAlias = Annotated[int, Range(0, LARGEST)]
 Size: TypeAlias = Whole | Annotated[tuple[Whole, Whole], "two, (height, width)"]
 """One number for both height and width, or a pair."""
-Padding: TypeAlias = WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "two, (height, width)"]
+Padding: TypeAlias = (
+    WholeOrZero | Annotated[tuple[WholeOrZero, WholeOrZero], "two, (height, width)"]
+)
 """Zeros to add on each side: one number for both height and width, or a pair."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """The receptive field of a unit: the part of the input image that it depends on, in input pixels.
+    """The receptive field of a unit: the part of the image that it depends on, in input pixels.
 
     Attributes:
         size_px: (height, width) of the field; the border of a small image may clip it.
@@ -34,9 +37,11 @@ class Field:
     start_px: Pair = (0, 0)
 
     def box(self, row: int, column: int) -> tuple[Pair, Pair]:
-        """The field of one unit, padding included: (first row, last row + 1), (first column, last column + 1)."""
+        """The rows and columns of one unit's field, padding included: (first, last + 1) of each."""
         tops = zip((row, column), self.start_px, self.step_px, self.size_px, strict=True)
-        rows, columns = ((start + place * step, start + place * step + size) for place, start, step, size in tops)
+        rows, columns = (
+            (start + place * step, start + place * step + size) for place, start, step, size in tops
+        )
         return rows, columns
 
     def __str__(self) -> str:
@@ -46,7 +51,10 @@ class Field:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window: all fields are (height, width) in input pixels; ``"same"`` padding is as in Keras."""
+    """A sliding window; all fields are (height, width) in input pixels.
+
+    ``"same"`` padding is as in Keras.
+    """
 
     kernel_size: Pair
     stride: Pair = (1, 1)
@@ -57,7 +65,8 @@ class Window:
     def span(self) -> Pair:
         """The size of the window from first to last pixel, including the gaps of a dilation."""
         height, width = (
-            (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)
+            (kernel - 1) * dilation + 1
+            for kernel, dilation in zip(self.kernel_size, self.dilation, strict=True)
         )
         return height, width
 
@@ -67,7 +76,9 @@ class Window:
             height, width = self.padding
             return (height, height), (width, width)
         sides = zip(in_size, self.span, self.stride, strict=True)
-        totals = (max((-(-size // stride) - 1) * stride + span - size, 0) for size, span, stride in sides)
+        totals = (
+            max((-(-size // stride) - 1) * stride + span - size, 0) for size, span, stride in sides
+        )
         vertical, horizontal = ((total // 2, total - total // 2) for total in totals)
         return vertical, horizontal
 
@@ -75,16 +86,21 @@ class Window:
         """The number of positions of the window; zero or less along a side that is too short."""
         height, width = (
             (size + sum(border) - span) // stride + 1
-            for size, border, span, stride in zip(in_size, self.borders(in_size), self.span, self.stride, strict=True)
+            for size, border, span, stride in zip(
+                in_size, self.borders(in_size), self.span, self.stride, strict=True
+            )
         )
         return height, width
 
     def widen(self, field: Field, in_size: Pair) -> Field:
-        """The receptive field of a unit whose inputs each have ``field`` (Araujo et al., Distill 2019)."""
+        """The field of a unit whose inputs have ``field`` (Araujo et al., Distill 2019)."""
         height, width = (
-            size + (span - 1) * step for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)
+            size + (span - 1) * step
+            for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)
         )
-        down, across = (step * stride for step, stride in zip(field.step_px, self.stride, strict=True))
+        down, across = (
+            step * stride for step, stride in zip(field.step_px, self.stride, strict=True)
+        )
         borders = zip(field.start_px, field.step_px, self.borders(in_size), strict=True)
         top, left = (start - step * border for start, step, (border, _) in borders)
         return Field((height, width), (down, across), (top, left))

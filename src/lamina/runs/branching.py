@@ -1,4 +1,4 @@
-"""Branches: a new run that continues from a checkpoint of another one, with the same or another recipe and net."""
+"""Branches: new runs that continue from a checkpoint, with the same or another recipe and net."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ def branch_run(
 ) -> Run:
     """Create a run that continues from a checkpoint of another one. ``run.train()`` trains it.
 
-    With the same recipe and net, it continues to the same weights as the other run, to the last bit. With another
-    optimizer, the state of the optimizer starts anew; with another batch size, the epoch must be complete.
+    With the same recipe and net, it continues to the same weights as the other run, to the last
+    bit. With another optimizer, the state of the optimizer starts anew; with another batch size,
+    the epoch must be complete.
 
     Args:
         run: The run to branch from, which stays as it is.
-        epoch: Continue from the checkpoint after this epoch; by default the last one. Besides it, a run has the
-            checkpoint before the fall of the learning rate, and those that the studio kept.
+        epoch: Continue from the checkpoint after this epoch; by default the last one. Besides it, a
+            run has the checkpoint before the fall of the learning rate, and those that the studio
+            kept.
         recipe: Another recipe; by default the run's.
-        net: Another net whose weights have the same names and shapes, such as one with another dropout probability.
+        net: Another net whose weights have the same names and shapes, such as one with another
+            dropout probability.
         name: Name of the new run; by default date, net and a number.
         runs_dir: Folder of the new run.
         command: Recorded as the command that created the run.
@@ -54,8 +57,8 @@ def branch_run(
         The new run, with the history up to the checkpoint.
 
     Raises:
-        LaminaError: The checkpoint is missing or damaged, does not fit the net, is beyond the epochs of the recipe, or
-            any error of :meth:`Run.train` before its first step.
+        LaminaError: The checkpoint is missing or damaged, does not fit the net, is beyond the
+            epochs of the recipe, or any error of :meth:`Run.train` before its first step.
 
     >>> import tempfile
     >>> from lamina import Epoch, Net, start_run
@@ -77,7 +80,9 @@ def branch_run(
     unchanged = _make(run, old, dataset)
     begin = round(stored.standing.steps_done / unchanged.steps_per_epoch, 3)
     if epoch not in (None, begin):  # a training has replaced it meanwhile
-        raise RunError(f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again.")
+        raise RunError(
+            f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+        )
     net = old.net if net is None else net.with_outputs(old.task.outputs)
     is_same = recipe in (None, old.recipe) and net == old.net
     record = dataclasses.replace(
@@ -96,21 +101,30 @@ def branch_run(
         training.restore(stored)
     except RunError as error:
         raise RunError(
-            f"The net does not fit the weights of {run.path}: {error}. Change only settings without weights, such as "
-            "the probability of Dropout."
+            f"The net does not fit the weights of {run.path}: {error}. Change only settings without"
+            " weights, such as the probability of Dropout."
         ) from error
     done = training.epochs_done
     is_over = training.recipe.epochs <= done if record.late_end is None else training.is_finished
     if is_over and not is_same:
         if record.late_end is not None:
-            raise RecipeError("The training was over at this checkpoint. Branch from an earlier checkpoint.")
-        raise RecipeError(f"epochs is {record.epochs}, but the checkpoint is after epoch {done}. Use a number "
-                          f"above {done}, or an earlier checkpoint.")  # fmt: skip
+            raise RecipeError(
+                "The training was over at this checkpoint. Branch from an earlier checkpoint."
+            )
+        raise RecipeError(
+            f"epochs is {record.epochs}, but the checkpoint is after epoch {done}. Use a number "
+            f"above {done}, or an earlier checkpoint."
+        )
     record = dataclasses.replace(record, branched_from=BranchedFrom(str(run.path.resolve()), begin))
     kept = [file for file in (run.folder.initial_file, run.folder.history.file) if file.exists()]
-    files = {file.name: read_bytes(file) for file in kept} | {run.folder.checkpoint_file.name: pack_checkpoint(stored)}
+    files = {file.name: read_bytes(file) for file in kept} | {
+        run.folder.checkpoint_file.name: pack_checkpoint(stored)
+    }
     branch = dataclasses.replace(
-        run, path=create_folder(Path(runs_dir), record, name, dataset, files), record=record, dataset=dataset
+        run,
+        path=create_folder(Path(runs_dir), record, name, dataset, files),
+        record=record,
+        dataset=dataset,
     )
     branch.folder.history.trim(training.epochs_done, training.rewinds)
     return branch
@@ -119,32 +133,52 @@ def branch_run(
 def _make(run: Run, record: RunRecord, dataset: Dataset) -> Training:
     net = choose_net(run.folder, record, run.module)
     initial = read_initial(run.folder, record)
-    return make_training(record, dataset, net, parts=run.parts, initial=initial, has_checkpoint=True)
+    return make_training(
+        record, dataset, net, parts=run.parts, initial=initial, has_checkpoint=True
+    )
 
 
 def fit_checkpoint(checkpoint: Checkpoint, old: Training, new: Training) -> Checkpoint:
     """A checkpoint of ``old`` as the one from which ``new``, with another recipe, continues."""
     standing, tensors = checkpoint.standing, dict(checkpoint.tensors)
     before, after = old.recipe, new.recipe
-    moves_end = (before.epochs, before.schedule, before.batch_size) != (after.epochs, after.schedule, after.batch_size)
+    moves_end = (before.epochs, before.schedule, before.batch_size) != (
+        after.epochs,
+        after.schedule,
+        after.batch_size,
+    )
     if moves_end and standing.is_falling:
-        raise RecipeError("epochs, schedule and batch_size cannot be changed here, because the learning rate has begun "
-                          "to fall for the end of the training. Branch from an earlier checkpoint.")  # fmt: skip
+        raise RecipeError(
+            "epochs, schedule and batch_size cannot be changed here, because the learning rate has "
+            "begun to fall for the end of the training. Branch from an earlier checkpoint."
+        )
     epochs_done, rest = divmod(standing.steps_done, old.steps_per_epoch)
     if rest and new.steps_per_epoch != old.steps_per_epoch:
-        raise RecipeError("batch_size can only be changed after a complete epoch, but this checkpoint is within one. "
-                          "Branch from another checkpoint.")  # fmt: skip
+        raise RecipeError(
+            "batch_size can only be changed after a complete epoch, but this checkpoint is within "
+            "one. Branch from another checkpoint."
+        )
     fresh = new.checkpoint()
     groups = {name: numbers for name, numbers in fresh.standing.optimizer.items() if name.isdigit()}
     weights = {name: numbers for name, numbers in standing.optimizer.items() if not name.isdigit()}
     if before.optimizer != after.optimizer:
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")}
+        tensors = {
+            name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")
+        }
         weights = {}
     averaged = {name for name in fresh.tensors if name.startswith("averaged.")}
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("averaged.") or name in averaged}
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith("averaged.") or name in averaged
+    }
     for name in averaged - tensors.keys():
         tensors[name] = tensors[name.replace("averaged.", "live.", 1)]
-    steps_done, plan, falls = epochs_done * new.steps_per_epoch + rest, new.ending.plan, standing.falls
+    steps_done, plan, falls = (
+        epochs_done * new.steps_per_epoch + rest,
+        new.ending.plan,
+        standing.falls,
+    )
     if moves_end:
         falls = ()
         if plan.steps is not None and plan.is_falling(steps_done) and steps_done < plan.steps:

@@ -18,7 +18,8 @@ from lamina.files import METADATA, write_atomically
 if TYPE_CHECKING:  # the studio's web process, which does not load torch, keeps checkpoints
     from lamina.runs.run import Run
 
-KEPT_BYTES, KEPT_FILES = 2 * 10**9, 50  # of the checkpoints of a run; beyond them, every second one is removed
+# of the checkpoints of a run; beyond them, every second one is removed
+KEPT_BYTES, KEPT_FILES = (2 * 10**9, 50)
 
 
 def kept_folder(run: Path) -> Path:
@@ -27,7 +28,7 @@ def kept_folder(run: Path) -> Path:
 
 
 def list_checkpoints(run: Run) -> dict[float, Path]:
-    """The files of the checkpoints by the number of epochs before them, the last one first; none in the first epoch."""
+    """The checkpoint files by completed epochs, the last first; empty in the first epoch."""
     rows, found = run.folder.history.epochs(), dict[float, Path]()
     if not rows:
         return {}
@@ -44,14 +45,18 @@ def list_checkpoints(run: Run) -> dict[float, Path]:
 def find_checkpoint(run: Run, epoch: float) -> Path:
     found = list_checkpoints(run)
     if epoch not in found:
-        choice = f"Choose from {', '.join(f'{one:.10g}' for one in sorted(found))}." if found else "It has no others."
+        choice = (
+            f"Choose from {', '.join(f'{one:.10g}' for one in sorted(found))}."
+            if found
+            else "It has no others."
+        )
         raise RunError(f"{run.path} has no checkpoint after epoch {epoch:.10g}. {choice}")
     return found[epoch]
 
 
 @lru_cache(maxsize=1000)
 def _read_steps(file: Path, _: int) -> int:
-    """The number of steps before a checkpoint, which was written at a given time; 0 if it is damaged."""
+    """The steps before a checkpoint with this time of writing; 0 if it is damaged."""
     try:
         with safe_open(file, framework="np") as opened:
             stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
@@ -61,7 +66,7 @@ def _read_steps(file: Path, _: int) -> int:
 
 
 def keep_checkpoint(run: Path) -> None:
-    """Keep the current checkpoint of a run. A link suffices, because each new checkpoint is a new file."""
+    """Keep the current checkpoint of a run, as a link, because each checkpoint is a new file."""
     folder, current = kept_folder(run), run / "state.safetensors"
     with suppress(OSError):  # no training fails for lack of space here
         kept = folder / f"{current.stat().st_mtime_ns}.safetensors"

@@ -33,7 +33,7 @@ class Difference:
 
 
 def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
-    """Differences between two runs, without names, commands and times; raises ``RunError`` for a damaged file."""
+    """Compare two runs except names, commands and times; ``RunError`` for a damaged file."""
     return [
         *compare_records(first.read_record(), second.read_record()),
         *_compare(_flatten_results(first), _flatten_results(second)),
@@ -42,7 +42,10 @@ def compare_runs(first: RunFolder, second: RunFolder) -> list[Difference]:
 
 def compare_records(first: RunRecord, second: RunRecord) -> list[Difference]:
     """Differences between two records, without command and time."""
-    return [*_compare_nets(first.net, second.net), *_compare(_flatten_record(first), _flatten_record(second))]
+    return [
+        *_compare_nets(first.net, second.net),
+        *_compare(_flatten_record(first), _flatten_record(second)),
+    ]
 
 
 def find_changes(record: RunRecord) -> list[Difference]:
@@ -61,10 +64,14 @@ def find_changes(record: RunRecord) -> list[Difference]:
 
 
 def _flatten_record(record: RunRecord) -> dict[str, Any]:
-    plain = fields_to_json(record) | {"device": record.device.value, "precision": record.precision.value}
+    plain = fields_to_json(record) | {
+        "device": record.device.value,
+        "precision": record.precision.value,
+    }
     for name in ("net", "command", "created"):
         del plain[name]
-    plain["task"].pop("shares", None)  # can be thousands, and differ only if the fingerprint of the data does
+    # can be thousands, and differ only if the fingerprint of the data does
+    plain["task"].pop("shares", None)
     return dict(_flatten(plain))
 
 
@@ -89,21 +96,31 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     for name in dict.fromkeys((*first, *second)):
-        one, other = (NONE if values.get(name) in (None, "") else str(values[name]) for values in (first, second))
+        one, other = (
+            NONE if values.get(name) in (None, "") else str(values[name])
+            for values in (first, second)
+        )
         if one != other and name == "machine.flags":
             one, other = _drop_shared_words(one, other), _drop_shared_words(other, one)
         if one != other:
-            is_long = name.startswith(("data.preparation.", "started_from."))  # these contain whole files
-            yield Difference(name, *((shorten(text, 100) for text in (one, other)) if is_long else (one, other)))
+            # these contain whole files
+            is_long = name.startswith(("data.preparation.", "started_from."))
+            yield Difference(
+                name, *((shorten(text, 100) for text in (one, other)) if is_long else (one, other))
+            )
 
 
 def _compare_nets(first: Net | None, second: Net | None) -> Iterator[Difference]:
-    rows = [[repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)]
+    rows = [
+        [repr(layer) for layer in net.layers] if net is not None else [] for net in (first, second)
+    ]
     matcher = difflib.SequenceMatcher(None, rows[0], rows[1], autojunk=False)
     for kind, start, stop, other_start, other_stop in matcher.get_opcodes():
         if kind != "equal":
             one, other = rows[0][start:stop], rows[1][other_start:other_stop]
-            yield Difference(f"net, layer {start + 1}", ", ".join(one) or NONE, ", ".join(other) or NONE)
+            yield Difference(
+                f"net, layer {start + 1}", ", ".join(one) or NONE, ", ".join(other) or NONE
+            )
 
 
 def _drop_shared_words(one: str, other: str) -> str:

@@ -36,12 +36,14 @@ def evaluate_final(
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> Report | None:
-    """Evaluate on ``test``, else ``val``, and save report, logits and curves; ``None`` if neither can be scored."""
-    recorded = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
+    """Evaluate on ``test``, else ``val``, and save the results; ``None`` if neither has a score."""
+    recorded = [
+        name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")
+    ]
     if missing := [name for name in recorded if name not in metrics]:
         warnings.warn(
-            f"the run's own metrics cannot be computed without their functions: {name_some(missing)}. Pass them "
-            "again, as in load_run(path, metrics=…)",
+            "the run's own metrics cannot be computed without their functions:"
+            f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)",
             LaminaWarning,
             stacklevel=3,
         )
@@ -54,7 +56,10 @@ def evaluate_final(
     for images in (test, dataset.val):
         if images is not None:
             began = time.perf_counter()
-            predicted[images.split] = predict_logits(model, images.pixels, group=group), time.perf_counter() - began
+            predicted[images.split] = (
+                predict_logits(model, images.pixels, group=group),
+                time.perf_counter() - began,
+            )
     held_out = folder.load_out_of_fold(task)
     if held_out is None and dataset.val is not None:
         held_out = Outputs.collect(task, predicted["val"][0], dataset.val)
@@ -63,13 +68,20 @@ def evaluate_final(
         if calibration is not None:
             task = calibration.apply(task)
     elif (aim := record.recipe.find_aim(task.kind)) and not folder.is_of_folds():
-        _warn(f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with --val 0.1")
+        _warn(
+            f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with"
+            " --val 0.1"
+        )
     for images in (test, dataset.val):
         if images is None:
             continue
         logits, seconds = predicted[images.split]
         if report is None:
-            report = score_split(dataset, images, partial(score_logits, task, logits, seconds=seconds, metrics=metrics))
+            report = score_split(
+                dataset,
+                images,
+                partial(score_logits, task, logits, seconds=seconds, metrics=metrics),
+            )
         if report is not None:
             outputs.append(Outputs.collect(record.task, logits, images))
     if group.is_leader and (report is not None or calibration is not None):
@@ -83,7 +95,7 @@ def evaluate_final(
 
 
 def calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:
-    """Temperatures that calibrate probabilities on ``held_out``, and thresholds if the recipe has an aim.
+    """Temperatures calibrated on ``held_out``, and thresholds if the recipe has an aim.
 
     ``None`` if there are too few images and no aim; warns if there are too few images for the aim.
     """
@@ -104,7 +116,9 @@ def _warn(message: str) -> None:
     warnings.warn(message, LaminaWarning, stacklevel=4)
 
 
-def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Report]) -> Report | None:
+def score_split(
+    dataset: Dataset, images: Images, score: Callable[[Images], Report]
+) -> Report | None:
     """The report on a split; warns and returns ``None`` if it cannot be scored."""
     try:
         report = score(images)
@@ -115,10 +129,16 @@ def score_split(dataset: Dataset, images: Images, score: Callable[[Images], Repo
 
 
 def _draw_curves(folder: RunFolder, record: RunRecord, report: Report) -> None:
-    """Draw score and loss, which is quick; ``lamina report`` also draws the layers and the figures of the report."""
+    """Draw score and loss; ``lamina report`` also draws layers and the report's figures."""
     from lamina.drawing.curves import draw_curves  # loads matplotlib
     from lamina.drawing.style import save_figure
 
     name = record.net_name
-    rows = [{column: row[column] for column in row if column != "layers"} for row in folder.history.epochs()]
-    save_figure(draw_curves({name: [rows]}, report.score, reports={name: [report]}), folder.path / "curves.png")
+    rows = [
+        {column: row[column] for column in row if column != "layers"}
+        for row in folder.history.epochs()
+    ]
+    save_figure(
+        draw_curves({name: [rows]}, report.score, reports={name: [report]}),
+        folder.path / "curves.png",
+    )

@@ -18,7 +18,9 @@ from lamina.training.events import Epoch, LayerStatistics
 if TYPE_CHECKING:
     import polars
 
-BAD_LINE = "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
+BAD_LINE = (
+    "Restore the file from a copy, or delete that line; weights and checkpoint are in other files."
+)
 EVENTS = ("epoch", "rewind", "early_end")
 TEXTS = ("event", "reason", "weights", "diagnosis", "kind", "layer", "finding", "advice")
 """Fields with text; all others but the nested ones are numbers."""
@@ -47,7 +49,10 @@ class History:
                 raise
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The rows of completed epochs. Warns about an incomplete last line; ``RunError`` if a line is damaged."""
+        """The rows of completed epochs.
+
+        Warns about an incomplete last line; raises ``RunError`` if a line is damaged.
+        """
         return [row for row in self._rows(warns=True) if row["event"] == "epoch"]
 
     def diagnoses(self) -> list[dict[str, Any]]:
@@ -58,20 +63,28 @@ class History:
 
     def early_end(self) -> str | None:
         """The reason of an early end by ``Recipe.patience``, or ``None``."""
-        return next((str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None)
+        return next(
+            (str(row["reason"]) for row in self._rows() if row["event"] == "early_end"), None
+        )
 
     def frame(self) -> polars.DataFrame:
         import polars
 
         rows = self.epochs()
-        known = rows or [dict.fromkeys(field.name for field in fields(Epoch) if field.name not in ("score", "metrics"))]
-        names = dict.fromkeys(name for row in known for name in row if name not in (*TEXTS, *NESTED))
+        known = rows or [
+            dict.fromkeys(
+                field.name for field in fields(Epoch) if field.name not in ("score", "metrics")
+            )
+        ]
+        names = dict.fromkeys(
+            name for row in known for name in row if name not in (*TEXTS, *NESTED)
+        )
         columns = {name: [row.get(name) for row in rows] for name in names}
         schema = None if rows else dict.fromkeys(names, polars.Float64)
         return polars.DataFrame(columns, schema, strict=False)
 
     def trim(self, epochs: int, rewinds: int) -> None:
-        """Remove rows after a checkpoint with this number of epochs and rewinds. Needs no disk space."""
+        """Remove rows after a checkpoint with these epochs and rewinds; needs no disk space."""
         if not self.file.exists():
             return
         content, end = read_bytes(self.file), 0
@@ -92,12 +105,15 @@ class History:
         *lines, rest = read_bytes(self.file).split(b"\n")
         if rest and warns:
             warnings.warn(
-                f"The last line of {self.file} is incomplete, probably after a crash, and is ignored. "
-                "lamina resume repeats that epoch.",
+                f"The last line of {self.file} is incomplete, probably after a crash, and is"
+                " ignored. lamina resume repeats that epoch.",
                 LaminaWarning,
                 stacklevel=3,
             )
-        return [_parse_row(line, f"Line {number} of {self.file}") for number, line in enumerate(lines, start=1)]
+        return [
+            _parse_row(line, f"Line {number} of {self.file}")
+            for number, line in enumerate(lines, start=1)
+        ]
 
 
 def _open_no_link(path: str, flags: int) -> int:
@@ -108,15 +124,23 @@ def _open_no_link(path: str, flags: int) -> int:
 def _parse_row(line: bytes, what: str) -> dict[str, Any]:
     row = parse_object(line, what, BAD_LINE)
     if row.get("event") not in EVENTS:
-        raise damaged(what, f"event must be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}", BAD_LINE)
+        raise damaged(
+            what,
+            f"event must be one of {', '.join(EVENTS)}, but is {row.get('event')!r:.60}",
+            BAD_LINE,
+        )
     key = "rewind" if row["event"] == "rewind" else "epoch"
     number = row.get(key)
     if type(number) is not int or number < 1:
-        raise damaged(what, f"{key} must be an integer of 1 or more, but is {number!r:.60}", BAD_LINE)
+        raise damaged(
+            what, f"{key} must be an integer of 1 or more, but is {number!r:.60}", BAD_LINE
+        )
     _check_values(row, what)
     diagnoses = row.get("diagnoses", [])
     if not isinstance(diagnoses, list) or not all(isinstance(each, dict) for each in diagnoses):
-        raise damaged(what, f"diagnoses must be a list of objects, but is {diagnoses!r:.60}", BAD_LINE)
+        raise damaged(
+            what, f"diagnoses must be a list of objects, but is {diagnoses!r:.60}", BAD_LINE
+        )
     for diagnosis in diagnoses:
         evidence = diagnosis.get("evidence", {})
         if not isinstance(evidence, dict):
@@ -125,7 +149,11 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
         _check_values(evidence, what)
     if "layers" in row and not _holds_layers(row["layers"]):
         found = f"{row['layers']!r:.60}"
-        raise damaged(what, f"layers must contain names and a number or null for each, but is {found}", BAD_LINE)
+        raise damaged(
+            what,
+            f"layers must contain names and a number or null for each, but is {found}",
+            BAD_LINE,
+        )
     return row
 
 
@@ -140,7 +168,9 @@ def _check_values(row: Mapping[str, Any], what: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    return (
+        value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+    )
 
 
 def _holds_layers(layers: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Saves a run while it trains: history, model and checkpoint, despite full disks, NaN and infinity."""
+"""Saves a run in training: history, model and checkpoint, despite full disks, NaN and infinity."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FINISHING_FRACTION = 0.1
 
 @dataclass
 class ValScores:
-    """The best and the last epochs on ``val``, kept in memory so that the history is read only once."""
+    """The best and last epochs on ``val``, kept in memory to read the history only once."""
 
     best_epoch: int = 0
     best_value: float = float("inf")
@@ -77,8 +77,8 @@ class ValScores:
 class Keeper:
     """Saves a run while it trains.
 
-    If the disk is full, the training continues with a warning, and the next epoch retries. A checkpoint is never ahead
-    of the history.
+    If the disk is full, the training continues with a warning, and the next epoch retries. A
+    checkpoint is never ahead of the history.
     """
 
     training: Training
@@ -126,13 +126,21 @@ class Keeper:
                 yield self._early_end
             if not (self._early_end and self._early_end.diagnosis):
                 report = evaluate_final(
-                    self.folder, self.record, self.training.model, self.dataset, self.group, self.metrics
+                    self.folder,
+                    self.record,
+                    self.training.model,
+                    self.dataset,
+                    self.group,
+                    self.metrics,
                 )
                 if report is not None:
                     yield report
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
-                error.add_note(f"The last checkpoint is in {self.folder.path}; load_run(…).train() resumes from it.")
+                error.add_note(
+                    f"The last checkpoint is in {self.folder.path}; load_run(…).train() resumes"
+                    " from it."
+                )
             raise
         except GeneratorExit:  # the caller left the loop; a group saves at an interrupt itself
             if not self._is_saved and self.group.size == 1:
@@ -144,7 +152,8 @@ class Keeper:
             raise
 
     def _keep(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
-        if isinstance(event, FeatureProgress | HeadFit):  # before the first step, so there is nothing to save
+        # before the first step, so there is nothing to save
+        if isinstance(event, FeatureProgress | HeadFit):
             yield event
             return
         self._is_saved = False
@@ -161,7 +170,7 @@ class Keeper:
             self._try(self._save_before_fall)
 
     def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
-        """Begin the fall of the learning rate where the time that is left asks for it, or the user does."""
+        """Begin the fall of the learning rate when the time limit or the user asks for it."""
         training, limit = self.training, self.limit
         if training.is_finished or self._early_end:
             return
@@ -172,7 +181,11 @@ class Keeper:
                 steps = max(1, round(FINISHING_FRACTION * training.steps_done))
                 yield self._start_fall(event.epoch, steps, "finishing on request")
                 return
-            chosen = None if limit is None else limit.choose_fall_steps(training.ending, training.steps_done)
+            chosen = (
+                None
+                if limit is None
+                else limit.choose_fall_steps(training.ending, training.steps_done)
+            )
             if chosen is not None:
                 is_first = not training.ending.is_falling(training.steps_done)
                 fall = self._start_fall(event.epoch, chosen, "the time limit")
@@ -182,7 +195,9 @@ class Keeper:
         if is_asked or (limit is not None and self.group.any(limit.is_over)):
             of = "" if training.ending.epochs is None else f" of {training.ending.epochs}"
             why = "finished on request" if is_asked else "time limit reached"
-            self._early_end = EarlyEnd(training.epochs_done, f"{why} after {training.epochs_done}{of} epochs")
+            self._early_end = EarlyEnd(
+                training.epochs_done, f"{why} after {training.epochs_done}{of} epochs"
+            )
 
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self.training.ending.start_fall(self.training.steps_done, steps)
@@ -194,7 +209,9 @@ class Keeper:
         ending = self.training.ending
         if not self.group.is_leader:
             return
-        self.record = dataclasses.replace(self.record, late_end=LateEnd(ending.epochs, ending.plan.falls))
+        self.record = dataclasses.replace(
+            self.record, late_end=LateEnd(ending.epochs, ending.plan.falls)
+        )
         self._try(lambda: self.folder.replace_record(self.record))
 
     def _save_before_fall(self) -> None:
@@ -241,7 +258,7 @@ class Keeper:
         yield from new
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
-        """A diagnosis of overfitting from the scores on ``val``, as plain values, and a reason to end, if any."""
+        """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
         score, sign = report.score, 1 if report.score.lower_is_better else -1
@@ -250,11 +267,22 @@ class Keeper:
             for row in self.folder.history.epochs():
                 self._scores.add(row, score.name, sign)
         self._scores.add(event.to_json(), score.name, sign)
-        overfitting = None if "overfitting" in self._known else self._scores.find_overfitting(score.name, sign)
+        overfitting = (
+            None
+            if "overfitting" in self._known
+            else self._scores.find_overfitting(score.name, sign)
+        )
         recipe, best = self.training.recipe, self._scores.best_epoch
         reason = ""
-        if recipe.patience and not self.training.is_finished and event.epoch - best >= recipe.patience:
-            reason = f"{report.split} {score.title} has not improved since epoch {best} (patience {recipe.patience})"
+        if (
+            recipe.patience
+            and not self.training.is_finished
+            and event.epoch - best >= recipe.patience
+        ):
+            reason = (
+                f"{report.split} {score.title} has not improved since epoch {best} (patience"
+                f" {recipe.patience})"
+            )
         return dataclasses.asdict(overfitting) if overfitting else None, reason
 
     def _find_known(self) -> set[str]:
@@ -267,20 +295,28 @@ class Keeper:
         return set(self.group.lead_json(find))
 
     def _is_worth_saving(self) -> bool:
-        """Whether to save after this epoch: yes, unless saving would take too large a fraction of the time."""
+        """Whether to save after this epoch: yes, unless saving takes too much of the time."""
         waited = time.perf_counter() - self._saved_at
         is_last = self.training.is_finished or self._early_end is not None
-        return is_last or waited >= self.save_every_seconds or self._saving_seconds < SAVING_FRACTION * waited
+        return (
+            is_last
+            or waited >= self.save_every_seconds
+            or self._saving_seconds < SAVING_FRACTION * waited
+        )
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
         val = self.dataset.val
         if val is None:
             return None
-        if event.epoch % evaluation_interval(self.training.images, len(val)) and not self.training.is_finished:
+        if (
+            event.epoch % evaluation_interval(self.training.images, len(val))
+            and not self.training.is_finished
+        ):
             return None
         report = score_split(self.dataset, val, self._score)
-        if report is None:  # it would fail after every epoch, which is no reason to end the training
+        # it would fail after every epoch, which is no reason to end the training
+        if report is None:
             self.dataset = dataclasses.replace(self.dataset, val=None)
         elif report.undefined and self._scores is None:
             warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
@@ -289,19 +325,23 @@ class Keeper:
     def _score(self, images: Images) -> Report:
         started = time.perf_counter()
         logits = self.training.predict_logits(images.pixels)
-        return score_logits(self.training.model.task, logits, images, time.perf_counter() - started, self.metrics)
+        return score_logits(
+            self.training.model.task, logits, images, time.perf_counter() - started, self.metrics
+        )
 
     def _is_time_to_save(self) -> bool:
-        return self.group.is_leader and time.perf_counter() - self._saved_at >= self.save_every_seconds
+        return (
+            self.group.is_leader and time.perf_counter() - self._saved_at >= self.save_every_seconds
+        )
 
     def _check_same(self, when: str) -> None:
         if self.group.size == 1:
             return
         if deviating := self.group.find_deviating(self.training.digest()):
             raise GroupError(
-                f"{when}, the weights differ between the processes ({deviating}). Memory or a processor may be faulty, "
-                "or the module may keep state outside of buffers. The last checkpoint is intact; resume it with lamina "
-                "resume."
+                f"{when}, the weights differ between the processes ({deviating}). Memory or a"
+                " processor may be faulty, or the module may keep state outside of buffers. The"
+                " last checkpoint is intact; resume it with lamina resume."
             )
 
     def _save_all(self) -> None:
@@ -319,7 +359,8 @@ class Keeper:
                 self.folder.save_model(self.training.model)
             self.folder.save_checkpoint(checkpoint)
         except (WriteError, RuntimeError, MemoryError):
-            if not self.folder.checkpoint_file.exists():  # without a checkpoint, the history could not be resumed
+            # without a checkpoint, the history could not be resumed
+            if not self.folder.checkpoint_file.exists():
                 self._rows = rows
                 with self.folder.writing():
                     self.folder.history.trim(0, 0)
@@ -344,35 +385,43 @@ class Keeper:
                 raise
             self._saved_at = time.perf_counter()
             warnings.warn(
-                f"cannot write to {self.folder.path}: {reason}. Training continues, and the last complete checkpoint "
-                f"is kept. Free some {room}.",
+                f"cannot write to {self.folder.path}: {reason}. Training continues, and the last"
+                f" complete checkpoint is kept. Free some {room}.",
                 LaminaWarning,
                 stacklevel=4,
             )
 
     def _rewind(self, error: NotFiniteError) -> Rewind:
-        """Return to the last checkpoint with half the learning rate, if allowed and not done too often."""
+        """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
         training, path = self.training, self.folder.path
         if not self.record.rewind_on_nan:
             raise NotFiniteError(
-                f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in Python, "
-                "run.train(rewind_on_nan=True)) continues from it with half the learning rate."
+                f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
+                " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
+                " rate."
             ) from error
         if training.rewinds == MOST_REWINDS:
             raise NotFiniteError(
-                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it stops. The last "
-                f"checkpoint is in {path}."
+                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
+                f" stops. The last checkpoint is in {path}."
             ) from error
         checkpoint = share_checkpoint(self.folder, self.group)
         if checkpoint is None:
-            raise NotFiniteError(f"{error} There is no checkpoint in {path} to return to. Start a new run.") from error
+            raise NotFiniteError(
+                f"{error} There is no checkpoint in {path} to return to. Start a new run."
+            ) from error
         standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
         training.restore(dataclasses.replace(checkpoint, standing=standing))
-        rewind = Rewind(standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error))
+        rewind = Rewind(
+            standing.rewinds, training.epochs_done, standing.steps_done, training.lr, str(error)
+        )
         self._early_end = None
         if self.group.is_leader:
             # Epochs after the checkpoint are repeated; pending rewinds are kept.
-            self._rows = [*(row for row in self._rows if row["event"] == "rewind"), rewind.to_json()]
+            self._rows = [
+                *(row for row in self._rows if row["event"] == "rewind"),
+                rewind.to_json(),
+            ]
             with self.folder.writing():
                 self.folder.history.trim(training.epochs_done, training.rewinds)
             self._try(self._save_checkpoint)
@@ -391,7 +440,10 @@ def explain_lack_of_memory(training: Training) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         size = min(training.recipe.batch_size, training.images)
-        remedy = f"Try batch_size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
+        remedy = (
+            f"Try batch_size {size // 2}." if size > 1 else "Try smaller images or a smaller net."
+        )
         raise RecipeError(
-            f"Out of memory on {training.device.value} with batch_size {training.recipe.batch_size}. {remedy}"
+            f"Out of memory on {training.device.value} with batch_size"
+            f" {training.recipe.batch_size}. {remedy}"
         ) from error

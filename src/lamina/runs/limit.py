@@ -12,10 +12,10 @@ from lamina.training.ending import Ending
 LEAST_STEPS, LEAST_SECONDS = 3, 1.0
 """The pace is known after so many steps in so many seconds."""
 RECENT_FRACTION = 0.25
-"""The pace is that of the last quarter of the time so far, as a machine may become slower or faster."""
+"""Fraction of the time so far over which the pace is measured; a machine's speed may change."""
 TOLERANCE, SPARE_FRACTION, REST_FRACTION = 0.02, 0.01, 0.03
-"""A fall is planned again if it would end a fraction of the time too early or too late; it should end a fraction of the
-time before the limit; and between two plans a fraction of the time passes."""
+"""A fall is planned again if it would end a fraction of the time too early or too late; it should
+end a fraction of the time before the limit; and between two plans a fraction of the time passes."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TimeLimit:
         return time.perf_counter() > self.until
 
     def choose_fall_steps(self, ending: Ending, step: int) -> int | None:
-        """In how many steps from ``step`` on the learning rate should fall; ``None`` if the plan may stay as it is."""
+        """In how many steps the rate should fall from ``step`` on; ``None`` keeps the plan."""
         now = time.perf_counter()
         self._marks.append((now, step))
         if now > self.until:  # one more step ends training at the rate that the fall has reached

@@ -27,7 +27,7 @@ SIDES_PX = (32, 48, 64)
 PHOTO_SIDES_PX = (96, 128, 160, 192, 224)
 """Image sizes to consider for the nets of ``PHOTO_LADDER``, if the images have that much detail."""
 LEAST_SIDE_PX = 16
-"""Smaller images are enlarged to this size, because the nets of ``LADDER`` halve the size three times."""
+"""Smaller images are enlarged to this size, because ``LADDER`` nets halve the size three times."""
 QUICKEST = "mlp"
 """The net for images that are too small for convolutions, and for very short time limits."""
 TIMM = "timm:"
@@ -39,17 +39,22 @@ class NetChoice:
     """A net to train, with its recipes."""
 
     name: str  # in tables and in names of runs
-    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)  # the module for an image shape and outputs
+    # the module for an image shape and outputs
+    net: Net | Callable[[Shape, int], nn.Module] = field(repr=False)
     recipes: dict[str, Recipe] = field(default_factory=lambda: {"default": Recipe()}, repr=False)
     origin: OwnModule | TimmNet | None = None  # if the net is not a plain ``Net``
     home: Home = field(default=ZOO_HOME, repr=False)  # the images that the recipes were tuned on
 
     def make(self, seed: int, shape: Shape, outputs: int) -> Net | nn.Module:
-        """The net, or a module for this image shape and number of logits, with weights drawn from ``seed``."""
-        return self.net if isinstance(self.net, Net) else draw_module(self.net, seed, shape, outputs)
+        """The net, or a module for this shape and number of logits, with weights from ``seed``."""
+        return (
+            self.net if isinstance(self.net, Net) else draw_module(self.net, seed, shape, outputs)
+        )
 
 
-def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape, outputs: int) -> nn.Module:
+def draw_module(
+    make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape, outputs: int
+) -> nn.Module:
     """Call ``make`` with weights drawn from the seed of a recipe."""
     import torch
 
@@ -59,8 +64,10 @@ def draw_module(make: Callable[[Shape, int], nn.Module], seed: int, shape: Shape
         return make(shape, outputs)
 
 
-def find_net(text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None) -> NetChoice:
-    """Find a zoo net or ``timm:NAME``, or parse layers; calls ``report`` with a message before a download."""
+def find_net(
+    text: str, weights: str | None = None, report: Callable[[str], None] = lambda _: None
+) -> NetChoice:
+    """Find a zoo net or ``timm:NAME``, or parse layers; reports a download before it starts."""
     if text.startswith(TIMM):
         from lamina.training.pretrained import open_timm_net
 
@@ -70,8 +77,8 @@ def find_net(text: str, weights: str | None = None, report: Callable[[str], None
     if "(" in text:
         return NetChoice("net", parse_net(text), {"default": Recipe()})
     raise NetError(
-        f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} "
-        'Or use layers, such as "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
+        f"There is no net {text!r} in the zoo. {suggest(text, zoo.NAMES)} Or use layers, such as"
+        ' "Flatten(), Linear(200), ReLU(), Output()", or on the command line a .py file.'
     )
 
 
@@ -84,7 +91,7 @@ def choice_of_timm(net: TimmNet) -> NetChoice:
 
 
 def find_own_side(dataset: Dataset) -> int:
-    """The side of the images in pixels, before lamina resized them: the median if their sizes differ."""
+    """The images' side in pixels before lamina resized them; the median if sizes differ."""
     sizes = dataset.train.original_sizes_px
     if dataset.size_px is not None and sizes is not None:
         return int(np.median(sizes.min(axis=1)))
@@ -92,7 +99,7 @@ def find_own_side(dataset: Dataset) -> int:
 
 
 def find_sides(dataset: Dataset) -> tuple[int, ...]:
-    """The image sizes to consider, ascending, up to the size of the originals and of their detail."""
+    """The image sizes to consider, ascending, up to the originals' size and detail."""
     images = dataset.train
     _, height, width = images.shape
     limit = find_own_side(dataset)
@@ -108,7 +115,7 @@ def find_sides(dataset: Dataset) -> tuple[int, ...]:
 
 
 def choose_by_images(dataset: Dataset) -> str:
-    """Choose a zoo net by the size and detail of the images, without timing; ``lamina.choose`` also considers time."""
+    """Choose a zoo net by image size and detail, without the timing of ``lamina.choose``."""
     side_px = min(dataset.train.shape[1:])
     if side_px < zoo.LEAST_CONVOLVED_PX:
         return QUICKEST

@@ -19,16 +19,24 @@ from lamina.training.recipe import Recipe
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 
 
-def summarize_run(folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None) -> dict[str, str]:
-    """The row of a run in a table, by column; ``rows`` are its epochs, ``None`` if they cannot be read."""
+def summarize_run(
+    folder: RunFolder, record: RunRecord, report: Report | None, rows: Rows | None
+) -> dict[str, str]:
+    """A run's table row, by column; ``rows`` are its epochs, ``None`` if unreadable."""
     # A finished run has no score if there were no images to evaluate on.
-    is_finished = rows is not None and (len(rows) == record.epochs or folder.history.early_end() is not None)
+    is_finished = rows is not None and (
+        len(rows) == record.epochs or folder.history.early_end() is not None
+    )
     score = "no score" if is_finished else "not finished"
     return {
         "run": str(folder.path),
         "net": record.net_name,
         "data": record.data.name,
-        "score": score if report is None else f"{report.split} {report.score}" + ", not finished" * (not is_finished),
+        "score": (
+            score
+            if report is None
+            else f"{report.split} {report.score}" + ", not finished" * (not is_finished)
+        ),
         "epochs": f"{'?' if rows is None else len(rows)}/{record.epochs or '?'}",
         "parameters": f"{record.parameters:,}",
         "train seconds": f"{sum(row.get('train_seconds') or 0.0 for row in rows or ()):.1f}",
@@ -51,16 +59,22 @@ def show_run(folder: RunFolder, record: RunRecord) -> str:
 
 
 def describe_recipe(recipe: Recipe, *, is_open: bool = False) -> str:
-    """The main settings of a recipe, and all others that differ from their defaults; no epochs if time decides."""
-    always = {name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")}
+    """The main settings of a recipe and all changed ones; no epochs if time decides."""
+    always = {
+        name: getattr(recipe, name) for name in ("epochs", "batch_size", "optimizer", "lr", "seed")
+    }
     shown = always | recipe.changes()
-    return ", ".join(f"{name} {value}" for name, value in shown.items() if name != "epochs" or not is_open)
+    return ", ".join(
+        f"{name} {value}" for name, value in shown.items() if name != "epochs" or not is_open
+    )
 
 
 def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
     lines = [f"net: {escape(record.net_name)}, {record.parameters:,} parameters"]
     if has_own_statistics:
-        mean, std = (", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std))
+        mean, std = (
+            ", ".join(f"{value:.1f}" for value in values) for values in (record.mean, record.std)
+        )
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
     lines += [escape(f"start: {record.started_from}")] if record.started_from else []
     lines += [escape(f"branch of {record.branched_from}")] if record.branched_from else []

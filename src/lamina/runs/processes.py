@@ -23,8 +23,10 @@ def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
     return parse_record(group.lead_json(lambda: record_to_json(action())), "run.json")
 
 
-def share_checkpoint(folder: RunFolder, group: Group, file: Path | None = None) -> Checkpoint | None:
-    """The last checkpoint, or that in ``file``, which the leader reads for all; ``None`` if there is none."""
+def share_checkpoint(
+    folder: RunFolder, group: Group, file: Path | None = None
+) -> Checkpoint | None:
+    """The last checkpoint or ``file``, read by the leader for all; ``None`` if there is none."""
     if group.size == 1:
         return folder.read_checkpoint(file)
 
@@ -37,14 +39,15 @@ def share_checkpoint(folder: RunFolder, group: Group, file: Path | None = None) 
 
 
 def check_place(path: Path, group: Group) -> None:
-    """Raise ``RunError`` if another process has the run, but the leader, which writes it, does not."""
+    """Raise ``RunError`` if another process has the run, but the leader does not."""
     if group.size == 1:
         return
     found = [text == b"1" for text in group.gather(b"1" if (path / "run.json").exists() else b"0")]
     if any(found) and not found[0]:
         raise RunError(
-            f"Rank {found.index(True)} has the run {path}, but rank 0, which writes it, does not. Keep runs on a disk "
-            "that the machines share, or start torchrun with --node-rank 0 on the machine that has the run."
+            f"Rank {found.index(True)} has the run {path}, but rank 0, which writes it, does not."
+            " Keep runs on a disk that the machines share, or start torchrun with --node-rank 0 on"
+            " the machine that has the run."
         )
 
 
@@ -58,16 +61,21 @@ def check_processes(record: RunRecord, group: Group) -> None:
     if set(devices) not in ({"cpu"}, {"cuda"}):
         found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
         raise RecipeError(
-            f"Processes that train together must all use the CPU, or each its own CUDA GPU, but found {found}. "
-            "Start fewer processes, or train a new run with --device cpu (in Python, device='cpu')."
+            "Processes that train together must all use the CPU, or each its own CUDA GPU, but"
+            f" found {found}. Start fewer processes, or train a new run with --device cpu (in"
+            " Python, device='cpu')."
         )
     machine = describe_machine()
-    computes = f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
+    computes = (
+        f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch"
+        f" {torch.__version__}"
+    )
     if (deviating := group.find_deviating(computes)) and group.is_leader:
         warnings.warn(
-            f"The processes differ in threads, instruction set or torch version ({deviating}; rank 0 has "
-            f"{plural(machine.threads, 'thread', 'threads')} and {machine.instructions}). The last bits of the weights "
-            "then depend on which process has which lanes. Set OMP_NUM_THREADS to the same number everywhere.",
+            f"The processes differ in threads, instruction set or torch version ({deviating}; rank"
+            f" 0 has {plural(machine.threads, 'thread', 'threads')} and {machine.instructions})."
+            " The last bits of the weights then depend on which process has which lanes. Set"
+            " OMP_NUM_THREADS to the same number everywhere.",
             LaminaWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Prints the progress of training: a line per epoch, and a progress bar in a terminal or notebook."""
+"""Prints training progress: a line per epoch, and a progress bar in a terminal or notebook."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ _shown: list[str] = []  # names of the runs whose progress is shown
 
 
 @explain_call
-def show_progress(events: Iterable[AnyEvent], console: Console | None = None, name: str = "") -> Iterator[AnyEvent]:
+def show_progress(
+    events: Iterable[AnyEvent], console: Console | None = None, name: str = ""
+) -> Iterator[AnyEvent]:
     """Print training events and pass them on.
 
-    Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook. If several threads
-    of a terminal train, only the first one has a bar; in a notebook, each has one.
+    Prints a line per event, except for steps, which a progress bar shows in a terminal or notebook.
+    If several threads of a terminal train, only the first one has a bar; in a notebook, each has
+    one.
 
     Args:
         events: A ``Training``, or the iterator from ``Run.iter_train`` or ``choose``.
@@ -47,17 +50,28 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
 
     >>> from lamina import Recipe, Training, load_data
     >>> from lamina.nets import Flatten, Net, Output
-    >>> training = Training(Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1), device="cpu")
+    >>> training = Training(
+    ...     Net(Flatten(), Output()), load_data("shapes").train, Recipe(epochs=1), device="cpu"
+    ... )
     >>> for event in show_progress(training):  # doctest: +ELLIPSIS
     ...     pass
     epoch 1/1  train loss ...
     """
-    check_type(events, (Iterable,), "events", "training events, such as run.iter_train()", is_optional=False)
+    check_type(
+        events,
+        (Iterable,),
+        "events",
+        "training events, such as run.iter_train()",
+        is_optional=False,
+    )
     is_notebook = (console or Console()).is_jupyter
     console = console or _find_console()
     final: Report | None = None
     label = ""
-    with _count(name), _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update:
+    with (
+        _count(name),
+        _show_notebook_bar() if is_notebook else _show_terminal_bar(console) as update,
+    ):
         for event in events:
             if name and len(_shown) > 1:  # from now on, even if the other runs end first
                 label = f"{name}: "
@@ -67,7 +81,8 @@ def show_progress(events: Iterable[AnyEvent], console: Console | None = None, na
                 case FeatureProgress():
                     update(f"{label}features", event.done, event.images)
                 case Report():
-                    final = event  # printed at the end, unless an epoch follows, which contains the score
+                    # printed at the end, unless an epoch follows, which contains the score
+                    final = event
                 case Diagnosis():  # printed with its epoch
                     pass
                 case Event():
@@ -113,7 +128,7 @@ def _show_terminal_bar(console: Console) -> Iterator[Bar]:
 
 @contextmanager
 def _show_notebook_bar() -> Iterator[Bar]:
-    """An HTML bar, because rich's is a widget that needs a package and captures output of other threads."""
+    """An HTML bar; rich's widget needs a package and captures other threads' output."""
     from IPython.display import display, update_display
 
     handle: Any = None
@@ -134,4 +149,6 @@ def _show_notebook_bar() -> Iterator[Bar]:
         yield update
     finally:
         if handle is not None:
-            update_display({"text/html": "", "text/plain": ""}, raw=True, display_id=handle.display_id)
+            update_display(
+                {"text/html": "", "text/plain": ""}, raw=True, display_id=handle.display_id
+            )

@@ -35,21 +35,25 @@ COMPUTING_FLAGS = ("amx", "avx", "f16c", "fma", "sse", "asimd", "bf16", "fphp", 
 
 @dataclass(frozen=True)
 class OwnModule:
-    """The source of your own module, or net with your own layers. lamina never executes a file that a run names."""
+    """The source of your own module or layers; lamina never executes a file that a run names."""
 
     file: str  # empty if it was passed in Python
-    name: str  # of the function, class or net in the file; in Python, of the class, or the repr of the net
+    # of the function, class or net in the file; in Python, of the class, or the repr of the net
+    name: str
 
     def __str__(self) -> str:
         """The argument or option that passes it again."""
         if not self.file:
-            return f"load_run(path, module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
+            return (
+                "load_run(path,"
+                f" module={self.name if self.name.endswith(')') else f'{self.name}(…)'})"
+            )
         return "--net " + shlex.quote(f"{self.file}:{self.name}" if self.name else self.file)
 
 
 @dataclass(frozen=True)
 class DataOrigin:
-    """The data set of a training run; ``source`` is its name or absolute path, empty for arrays in memory."""
+    """The data set of a run; ``source`` is its name or absolute path, empty for arrays."""
 
     source: str
     name: str
@@ -82,7 +86,7 @@ class Considered:
 
 @dataclass(frozen=True)
 class StartedFrom:
-    """The run whose weights a training started from, and what became of its classes, labels or numbers."""
+    """The run whose weights a training started from, and what became of its outputs."""
 
     run: str  # absolute path
     kept: tuple[str, ...]  # the outputs for these kept their weights
@@ -91,12 +95,14 @@ class StartedFrom:
 
     def __str__(self) -> str:
         kept = name_some(self.kept) or "none"
-        return f"{self.run}; outputs kept: {kept}" + (f"; initialized: {name_some(self.new)}" if self.new else "")
+        return f"{self.run}; outputs kept: {kept}" + (
+            f"; initialized: {name_some(self.new)}" if self.new else ""
+        )
 
 
 @dataclass(frozen=True)
 class BranchedFrom:
-    """The run whose checkpoint a run continues from, and the number of epochs before that checkpoint."""
+    """The run whose checkpoint a run continues from, and the epochs before the checkpoint."""
 
     run: str  # absolute path
     epoch: float
@@ -130,13 +136,16 @@ class RunRecord:
     data: DataOrigin
     device: Choice
     precision: Precision
-    rewind_on_nan: bool  # whether to return to the last checkpoint on NaN or infinity, rather than to stop
+    # whether to return to the last checkpoint on NaN or infinity, rather than to stop
+    rewind_on_nan: bool
     command: tuple[str, ...]  # words of the command line; empty in Python
     created: str  # ISO 8601, UTC
-    versions: dict[str, str]  # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets
+    # lamina, Python, torch, NumPy, instruction set of the kernels; timm for its nets
+    versions: dict[str, str]
     machine: Machine
     considered: tuple[Considered, ...] = ()  # empty if the user named the net
-    parts: dict[str, str] = field(default_factory=dict)  # custom functions: purpose → module and name
+    # custom functions: purpose → module and name
+    parts: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
     branched_from: BranchedFrom | None = None
     late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
@@ -147,13 +156,17 @@ class RunRecord:
         return self.recipe.epochs if self.late_end is None else self.late_end.epochs
 
     def __repr__(self) -> str:
-        return escape(f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})")
+        return escape(
+            f"RunRecord({self.net_name} on {self.data.name}, {self.recipe}, {self.created})"
+        )
 
 
 def resume_command(path: Path, record: RunRecord) -> str:
     """The command that resumes a run, with the file of a custom module."""
     own = record.own_module
-    return f"lamina resume {shlex.quote(str(path))}" + (f" {own}" if own is not None and own.file else "")
+    return f"lamina resume {shlex.quote(str(path))}" + (
+        f" {own}" if own is not None and own.file else ""
+    )
 
 
 def find_versions(*, with_timm: bool) -> dict[str, str]:

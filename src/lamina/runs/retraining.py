@@ -31,13 +31,18 @@ from lamina.training.schedule import extend_recipe
 from lamina.training.tensors import digest_tensors, unpack_tensors
 
 
-def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | None = None) -> str | Path:
-    """The name or path of a run's data set: ``moved_to``, or the recorded one if it still exists."""
+def find_source(
+    folder: RunFolder, record: RunRecord, moved_to: str | Path | None = None
+) -> str | Path:
+    """A run's data set, by name or path: ``moved_to``, or the recorded one if it still exists."""
     source = record.data.source
     if moved_to is not None:
         return moved_to
     if not source:
-        raise DataError(f"{folder.path} was trained on arrays in memory. Pass them again, as in train(data=dataset).")
+        raise DataError(
+            f"{folder.path} was trained on arrays in memory. Pass them again, as in"
+            " train(data=dataset)."
+        )
     if source not in NAMES and not Path(source).exists():
         raise DataError(
             f"{folder.path} was trained on {source}, which no longer exists. "
@@ -47,45 +52,59 @@ def find_source(folder: RunFolder, record: RunRecord, moved_to: str | Path | Non
 
 
 def find_dataset(
-    folder: RunFolder, record: RunRecord, data: Dataset | Images | str | Path | None, group: Group = ALONE
+    folder: RunFolder,
+    record: RunRecord,
+    data: Dataset | Images | str | Path | None,
+    group: Group = ALONE,
 ) -> Dataset:
     """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
-    check_type(data, (Dataset, Images, str, Path), "data", "a Dataset, Images, or the name or path of a data set")
+    check_type(
+        data,
+        (Dataset, Images, str, Path),
+        "data",
+        "a Dataset, Images, or the name or path of a data set",
+    )
     data = Dataset.from_images(data) if isinstance(data, Images) else data
     source = data if isinstance(data, Dataset) else find_source(folder, record, data)
     preparation = record.data.preparation
     dataset = source if isinstance(source, Dataset) else load_data(source, preparation)
     if not (record.data.source or preparation.size_px in (None, dataset.size_px)):
-        dataset = resize_dataset(dataset, preparation.size_px)  # arrays, resized as for the training
+        # arrays, resized as for the training
+        dataset = resize_dataset(dataset, preparation.size_px)
     group.wait()  # other processes may have to decode their images first
     if deviating := group.find_deviating(dataset.fingerprint):
         raise DataError(
-            f"{dataset.name} differs between the processes ({deviating}). Use the same images on every machine, from a "
-            "shared disk or copied."
+            f"{dataset.name} differs between the processes ({deviating}). Use the same images on"
+            " every machine, from a shared disk or copied."
         )
     if dataset.fingerprint != record.data.fingerprint:
         sources = {dataset.source, record.data.source}
         if len(sources) > 1 and sources & {*NAMES, ""}:
             problem = f"{folder.path} was trained on {record.data.name}, not on {dataset.name}."
             remedy = (
-                "Omit the data argument (on the command line, --data), pass the data set that the run was trained on"
+                "Omit the data argument (on the command line, --data), pass the data set that the"
+                " run was trained on"
             )
         else:
             marks = f"fingerprint {dataset.fingerprint}, was {record.data.fingerprint}"
             problem = f"{dataset.name} has changed since {folder.path} was trained ({marks})."
             remedy = "Restore the images, train a new run"
         raise RunError(
-            f"{problem} {remedy}, or evaluate the model on other images: evaluate(run.load_model(), images)."
+            f"{problem} {remedy}, or evaluate the model on other images: evaluate(run.load_model(),"
+            " images)."
         )
     return dataset
 
 
-def choose_net(folder: RunFolder, record: RunRecord, module: Net | nn.Module | None) -> Net | TimmNet | nn.Module:
+def choose_net(
+    folder: RunFolder, record: RunRecord, module: Net | nn.Module | None
+) -> Net | TimmNet | nn.Module:
     """The net in the run, or the custom net or module that the caller passed."""
     if (net := record.net or record.timm) is not None:
         if module is not None:
             raise RunError(
-                f"{folder.path} contains its net, {record.net_name}. Leave out module (on the command line, --net)."
+                f"{folder.path} contains its net, {record.net_name}. Leave out module (on the"
+                " command line, --net)."
             )
         return net
     if module is None:
@@ -95,7 +114,9 @@ def choose_net(folder: RunFolder, record: RunRecord, module: Net | nn.Module | N
         )
     own = record.own_module
     if isinstance(module, Net) and own is not None and not own.file and repr(module) != own.name:
-        raise RunError(f"module is {module!r}, but {folder.path} was trained with {own.name}. Pass that net.")
+        raise RunError(
+            f"module is {module!r}, but {folder.path} was trained with {own.name}. Pass that net."
+        )
     return module
 
 
@@ -109,9 +130,10 @@ def make_training(
     initial: Initial | None = None,
     has_checkpoint: bool = False,
 ) -> Training:
-    """Set up the training of a run, before its first step, with the recorded precision and device, if available.
+    """Set up a run's training before its first step, with the recorded precision and device.
 
-    A module is copied. A timm net gets random weights if ``initial`` or a checkpoint replaces them.
+    A module is copied. If the recorded device is missing, lamina chooses another one. A timm net
+    gets random weights if ``initial`` or a checkpoint replaces them.
     """
     if isinstance(net, TimmNet):
         make = net.empty_module if has_checkpoint or initial else net.module
@@ -125,7 +147,8 @@ def make_training(
         record.recipe,
         device=device,
         precision=record.precision,
-        # Events after every step only on a single CPU: a GPU waits for each, and a group communicates at each.
+        # Events after every step only on a single CPU: a GPU waits for each, and a group
+        # communicates at each.
         steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
         group=group,
         parts=parts,
@@ -137,7 +160,7 @@ def make_training(
 
 
 def read_initial(folder: RunFolder, record: RunRecord, group: Group = ALONE) -> Initial | None:
-    """The weights that a run starts from, which the leader reads for all; ``None`` if they are drawn."""
+    """The weights that a run starts from, read by the leader; ``None`` if they are drawn."""
     if record.started_from is None:
         return None
     content = group.lead(lambda: read_bytes(folder.initial_file))
@@ -147,19 +170,26 @@ def read_initial(folder: RunFolder, record: RunRecord, group: Group = ALONE) -> 
 
 def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
     """Raise ``RunError`` unless the custom functions are those that the run was started with."""
-    given, recorded = (_without_metrics(described) for described in (parts.describe(), record.parts))
+    given, recorded = (
+        _without_metrics(described) for described in (parts.describe(), record.parts)
+    )
     if not recorded.keys() <= given.keys():
         raise RunError(
-            f"{folder.path} was started with your own functions, which the run does not store. Pass them "
-            f"again in Python, as in load_run({str(folder.path)!r}, {describe_arguments(record.parts)}).train()."
+            f"{folder.path} was started with your own functions, which the run does not store. Pass"
+            f" them again in Python, as in load_run({str(folder.path)!r},"
+            f" {describe_arguments(record.parts)}).train()."
         )
     if extra := [name for name in given if name not in recorded]:
         raise RunError(
-            f"{folder.path} was started without your own {name_some(extra)}. Leave it out, or start a new run with it."
+            f"{folder.path} was started without your own {name_some(extra)}. Leave it out, or start"
+            " a new run with it."
         )
     for name, place in given.items():
         if place != recorded[name]:
-            _warn(f"{name} was {recorded[name]} and is now {place}; the weights may differ from an uninterrupted run")
+            _warn(
+                f"{name} was {recorded[name]} and is now {place}; the weights may differ from an"
+                " uninterrupted run"
+            )
 
 
 def _without_metrics(described: dict[str, str]) -> dict[str, str]:
@@ -177,12 +207,15 @@ def resume_training(
 ) -> Training:
     """Restore the training of a run from its last checkpoint. Writes nothing.
 
-    On the same processor type and torch version, it continues to bit-identical weights (not with ``compile``; untested
-    on GPUs). ``epochs`` is the total number. Without a C++ compiler, ``compile`` is switched off in its recipe.
+    On the same processor type and torch version, it continues to bit-identical weights (not with
+    ``compile``; untested on GPUs). ``epochs`` is the total number. Without a C++ compiler,
+    ``compile`` is switched off in its recipe.
     """
     net = choose_net(folder, record, module)
     check_parts_given(folder, record, parts)
-    recipe = record.recipe if epochs is None else extend_recipe(record.recipe, epochs, parts.schedule)
+    recipe = (
+        record.recipe if epochs is None else extend_recipe(record.recipe, epochs, parts.schedule)
+    )
     device = choose_again(record.device).value
     if group.any(recipe.compile and misses_compiler(device)):
         recipe = dataclasses.replace(recipe, compile=False)
@@ -194,16 +227,22 @@ def resume_training(
             checkpoint = share_checkpoint(folder, group, folder.before_fall_file)
             if checkpoint is None:
                 raise RecipeError(
-                    f"epochs cannot be changed to {epochs}, because {folder.before_fall_file}, the checkpoint before "
-                    "the fall of the learning rate, is missing. Leave out epochs, or start a new run."
+                    f"epochs cannot be changed to {epochs}, because {folder.before_fall_file}, the"
+                    " checkpoint before the fall of the learning rate, is missing. Leave out"
+                    " epochs, or start a new run."
                 )
 
     def check_history() -> bytes:
         # Without weights, the training was killed before it saved any, and its history is cut off.
-        if checkpoint is None and folder.weights_file.exists() and (done := len(folder.history.epochs())):
+        if (
+            checkpoint is None
+            and folder.weights_file.exists()
+            and (done := len(folder.history.epochs()))
+        ):
             raise RunError(
-                f"{folder.path} has {done} epochs in its history, but no state.safetensors to resume from. "
-                "Restore that file from a copy, or delete history.jsonl and start over with lamina resume."
+                f"{folder.path} has {done} epochs in its history, but no state.safetensors to"
+                " resume from. Restore that file from a copy, or delete history.jsonl and start"
+                " over with lamina resume."
             )
         return b""
 
@@ -217,7 +256,8 @@ def resume_training(
         initial=read_initial(folder, record, group),
         has_checkpoint=checkpoint is not None,
     )
-    if checkpoint is None and group.size > 1:  # a custom module may be initialized differently in each process
+    # a custom module may be initialized differently in each process
+    if checkpoint is None and group.size > 1:
         content = group.lead(lambda: pack_checkpoint(training.checkpoint()))
         checkpoint = unpack_checkpoint(content, "the leader's initial weights")
     if checkpoint is not None:
@@ -242,13 +282,17 @@ def check_enough_epochs(folder: RunFolder, training: Training) -> None:
         position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
         at_peak = " at the peak learning rate" if ending.can_move else ""
         raise RecipeError(
-            f"epochs is {epochs}, but {folder.path} has already trained {position}{at_peak}. Use {least} or more."
+            f"epochs is {epochs}, but {folder.path} has already trained {position}{at_peak}. Use"
+            f" {least} or more."
         )
 
 
 def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> None:
     """Set history and weights of a run to the state of its training, and warn about changes."""
-    changes = [f"{change.what} was {change.first} and is now {change.second}" for change in find_changes(record)]
+    changes = [
+        f"{change.what} was {change.first} and is now {change.second}"
+        for change in find_changes(record)
+    ]
     if training.recipe.compile != record.recipe.compile:
         changes.insert(0, "compile was on and is now off, because there is no C++ compiler")
     for change in changes:
@@ -258,17 +302,20 @@ def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> 
     found = {row["epoch"] for row in folder.history.epochs()}
     if missing := sorted({*range(1, training.epochs_done + 1)} - found):
         _warn(
-            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from epoch {missing[0]}. "
-            "Their metrics are lost, but the checkpoint is intact and the training resumes."
+            f"{folder.history.file} lacks {len(missing)} of {training.epochs_done} epochs, from"
+            f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
+            " training resumes."
         )
     early_end = folder.history.early_end()
     if early_end and training.recipe.epochs > record.recipe.epochs:
         raise RecipeError(
-            f"epochs is {training.recipe.epochs}, but {folder.path} ended early after epoch {training.epochs_done} "
-            f"with patience {training.recipe.patience}. Start a new run with a larger patience."
+            f"epochs is {training.recipe.epochs}, but {folder.path} ended early after epoch"
+            f" {training.epochs_done} with patience {training.recipe.patience}. Start a new run"
+            " with a larger patience."
         )
     if (training.is_finished or early_end) and not _has_weights(folder, training):
-        folder.save_model(training.model)  # missing weights may be the reason to resume a finished run
+        # missing weights may be the reason to resume a finished run
+        folder.save_model(training.model)
 
 
 def _has_weights(folder: RunFolder, training: Training) -> bool:

@@ -1,4 +1,4 @@
-"""``Run``: a training run, its progress and its results, in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
+"""``Run``: a training run in a folder of plain files (:mod:`lamina.runs.run_folder`)."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ class Run:
         path: Folder of the run.
         record: Content of ``run.json``: net, recipe, data, software and machine.
         dataset: Data set, if it was passed to this process.
-        module: Your own module, or net with your own layers, before its first step, if it was passed.
+        module: Your own module, or net with your own layers, before its first step, if it was
+            passed.
         parts: Your own functions, if they were passed.
     """
 
@@ -91,11 +92,13 @@ class Run:
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
 
-        Takes the arguments and raises the errors of :meth:`iter_train`. In addition, ``progress`` prints data, recipe,
-        net and device, then a line per epoch, and shows a progress bar in a terminal or notebook.
+        Takes the arguments and raises the errors of :meth:`iter_train`. In addition, ``progress``
+        prints data, recipe, net and device, then a line per epoch, and shows a progress bar in a
+        terminal or notebook.
 
         Returns:
-            The report on ``test``, else on ``val``. ``None`` if neither can be scored or a diagnosis ended training.
+            The report on ``test``, else on ``val``. ``None`` if neither can be scored or a
+            diagnosis ended training.
         """
         check_group(group)
         trained = self.iter_train(
@@ -147,47 +150,63 @@ class Run:
     ) -> Generator[RunEvent, None, None]:
         """Train the run as an iterator of events.
 
-        You may leave the loop at any event: the run stays consistent, and calling this again resumes it. On the same
-        processor type and torch version, the weights are then bit-identical to the weights of an uninterrupted run (not
-        with ``compile``; untested on GPUs). The run is locked while it trains.
+        You may leave the loop at any event: the run stays consistent, and calling this again
+        resumes it. On the same processor type and torch version, the weights are then bit-identical
+        to the weights of an uninterrupted run (not with ``compile``; untested on GPUs). The run is
+        locked while it trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
-            epochs: New total number of epochs; needs the schedule ``trapezoid``, or ``constant`` without warmup.
-            until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate falls in time.
-            is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's epochs.
-            finish: Setting this event ends the training of a single process; with ``trapezoid``, after a short fall of
-                the learning rate.
-            save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a checkpoint, unless epochs
-                are so short that saving would take over 2 % of the time.
-            rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning rate, up to 3 times.
-                By default as recorded in the run, at first ``False``.
+            epochs: New total number of epochs; needs the schedule ``trapezoid``, or ``constant``
+                without warmup.
+            until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate
+                falls in time.
+            is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's
+                epochs.
+            finish: Setting this event ends the training of a single process; with ``trapezoid``,
+                after a short fall of the learning rate.
+            save_every_seconds: Time between checkpoints within epochs. Each epoch ends with a
+                checkpoint, unless epochs are so short that saving would take over 2 % of the time.
+            rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning
+                rate, up to 3 times. By default as recorded in the run, at first ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
-            group: Processes that train together, all of which call this. Only the leader needs the run folder.
+            group: Processes that train together, all of which call this. Only the leader needs the
+                run folder.
 
         Yields:
-            ``Resumed`` if the training resumes; ``Step`` every few steps; after each epoch, once it is saved, the
-            ``Report`` on ``val``, the ``Epoch`` and each new ``Diagnosis``; ``Rewind`` after a return to a checkpoint;
-            ``EarlyEnd`` if patience, the time limit or a diagnosis ends the training; last the ``Report`` on ``test``,
-            or on ``val`` without a ``test`` split. After patience, the run is finished; otherwise, calling this again
+            ``Resumed`` if the training resumes; ``Step`` every few steps; after each epoch, once it
+            is saved, the ``Report`` on ``val``, the ``Epoch`` and each new ``Diagnosis``;
+            ``Rewind`` after a return to a checkpoint; ``EarlyEnd`` if patience, the time limit or a
+            diagnosis ends the training; last the ``Report`` on ``test``, or on ``val`` without a
+            ``test`` split. After patience, the run is finished; otherwise, calling this again
             trains the rest. After a diagnosis, ``test`` is not evaluated.
 
         Warns:
-            LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or hardware has changed.
+            LaminaWarning: A file cannot be written, a split cannot be evaluated, or software or
+                hardware has changed.
 
         Raises:
-            LaminaError: An argument is invalid, a file is damaged, another process trains the run, or the disk is full.
-                The last checkpoint stays intact.
+            LaminaError: An argument is invalid, a file is damaged, another process trains the run,
+                or the disk is full. The last checkpoint stays intact.
         """
-        check_type(save_every_seconds, (Real,), "save_every_seconds", "a number of seconds", is_optional=False)
+        check_type(
+            save_every_seconds,
+            (Real,),
+            "save_every_seconds",
+            "a number of seconds",
+            is_optional=False,
+        )
         if not save_every_seconds >= 0:
             raise RunError(
-                f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use save_every_seconds=60."
+                f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use"
+                " save_every_seconds=60."
             )
         check_group(group)
         check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
         if on_diagnosis not in ("continue", "stop"):
-            raise RunError(f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'.")
+            raise RunError(
+                f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'."
+            )
         folder = self.folder
         dataset = find_dataset(folder, self.record, self.dataset if data is None else data, group)
         check_place(self.path, group)
@@ -200,7 +219,9 @@ class Run:
             group.lead(lock)  # from here on, no other process changes the run
             record = lead_record(group, folder.read_record)
             check_processes(record, group)
-            training = resume_training(folder, record, dataset, self.module, epochs, group, self.parts)
+            training = resume_training(
+                folder, record, dataset, self.module, epochs, group, self.parts
+            )
             stack.enter_context(explain_lack_of_memory(training))
 
             def update() -> RunRecord:
@@ -208,7 +229,9 @@ class Run:
                 rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
                 recipe = dataclasses.replace(training.recipe, compile=record.recipe.compile)
                 end = record.late_end if epochs in (None, record.epochs) else None
-                updated = dataclasses.replace(record, recipe=recipe, rewind_on_nan=rewinds, late_end=end)
+                updated = dataclasses.replace(
+                    record, recipe=recipe, rewind_on_nan=rewinds, late_end=end
+                )
                 if updated != record:
                     folder.replace_record(updated)
                 return updated
@@ -217,37 +240,53 @@ class Run:
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.ending.epochs)
             stops = on_diagnosis == "stop"
-            limit = None if until is None else TimeLimit(until, is_open and training.ending.can_move)
+            limit = (
+                None if until is None else TimeLimit(until, is_open and training.ending.can_move)
+            )
             keeper = Keeper(
-                *(training, folder, record, dataset, save_every_seconds, limit, finish, stops, group),
+                *(
+                    training,
+                    folder,
+                    record,
+                    dataset,
+                    save_every_seconds,
+                    limit,
+                    finish,
+                    stops,
+                    group,
+                ),
                 metrics=self.parts.metrics,
             )
             with closing(keeper.train()) as events:
-                for event in events:  # noqa: UP028  # an exception thrown in here ends the loop, which saves
+                # an exception thrown in here ends the loop, which saves
+                for event in events:  # noqa: UP028
                     yield event
 
     @explain_call
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
-        """Evaluate the saved model on ``test``, else on ``val``, and save report, logits and learning curves.
+        """Evaluate the saved model on ``test``, else ``val``, and save report, logits and curves.
 
-        :meth:`train` calls this at the end, so you need it only if you stopped training early. See :meth:`iter_train`
-        for ``data``.
+        :meth:`train` calls this at the end, so you need it only if you stopped training early. See
+        :meth:`iter_train` for ``data``.
 
         Returns:
             The report, or ``None`` if there are no images that can be scored.
 
         Warns:
-            LaminaWarning: A split cannot be scored, or one of your own metrics was not passed to :func:`load_run`.
+            LaminaWarning: A split cannot be scored, or one of your own metrics was not passed to
+                :func:`load_run`.
 
         Raises:
-            LaminaError: The weights cannot be loaded (see :meth:`load_model`), the data is missing or has changed, or
-                another process is training the run.
+            LaminaError: The weights cannot be loaded (see :meth:`load_model`), the data is missing
+                or has changed, or another process is training the run.
         """
         dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
         with self.folder.lock():
             run = dataclasses.replace(self, record=self.folder.read_record())
             model = run.load_model().to(choose_again(run.record.device).value)
-            return evaluate_final(self.folder, run.record, model, dataset, metrics=self.parts.metrics)
+            return evaluate_final(
+                self.folder, run.record, model, dataset, metrics=self.parts.metrics
+            )
 
     @property
     def report(self) -> Report | None:
@@ -260,7 +299,7 @@ class Run:
 
     @property
     def outputs(self) -> dict[Split, Outputs]:
-        """The logits of the saved model for ``test`` and ``val``, by split; empty before the first report.
+        """The saved model's logits for ``test`` and ``val``; empty before the first report.
 
         For regression, they are the predicted numbers in the units of the targets.
 
@@ -271,7 +310,7 @@ class Run:
 
     @property
     def calibration(self) -> Calibration | None:
-        """Temperatures and thresholds; ``None`` without enough ``val`` images or out-of-fold predictions.
+        """Temperatures and thresholds; ``None`` if ``val`` or the folds have too few images.
 
         Raises:
             RunError: ``calibration.json`` is damaged.
@@ -300,7 +339,7 @@ class Run:
         return self.folder.history.frame()
 
     def plot(self) -> Figure:
-        """The learning curves as a matplotlib figure, which a notebook shows; ``figure.savefig(path)`` saves it.
+        """The learning curves as a matplotlib figure for a notebook or ``figure.savefig(path)``.
 
         Raises:
             RunError: A file of the run is damaged.
@@ -308,13 +347,15 @@ class Run:
         from lamina.drawing.curves import draw_curves  # loads matplotlib
 
         name, task, report = self.record.net_name, self.record.task, self.report
-        score = Score(task.metric or task.kind.metrics[0], math.nan) if report is None else report.score
+        score = (
+            Score(task.metric or task.kind.metrics[0], math.nan) if report is None else report.score
+        )
         reports = {} if report is None else {name: [report]}
         return draw_curves({name: [self.folder.history.epochs()]}, score, reports=reports)
 
     @property
     def early_end(self) -> str | None:
-        """The reason if ``Recipe.patience`` ended the training before its last epoch; else ``None``."""
+        """Why ``Recipe.patience`` ended the training before its last epoch; else ``None``."""
         return self.folder.history.early_end()
 
     @property
@@ -340,7 +381,8 @@ class Run:
         """Predict images.
 
         Args:
-            images: Paths of images, folders, archives, tables or patterns, or what :meth:`Predictor.predict` accepts.
+            images: Paths of images, folders, archives, tables or patterns, or what
+                :meth:`Predictor.predict` accepts.
 
         Returns:
             A table of predictions.
@@ -348,7 +390,11 @@ class Run:
         Raises:
             LaminaError: See :meth:`load_model`.
         """
-        given = [images] if isinstance(images, str | Path) else list(list_images(images, self.record.in_shape))
+        given = (
+            [images]
+            if isinstance(images, str | Path)
+            else list(list_images(images, self.record.in_shape))
+        )
         paths = [one for one in given if isinstance(one, str | Path)]
         if len(paths) < len(given):
             return self.predictor().predict(given)
@@ -366,10 +412,11 @@ class Run:
         return dataclasses.replace(self, record=record)
 
     def load_model(self) -> Model:
-        """The trained model, on the CPU and in eval mode, with calibrated probabilities if the run has temperatures.
+        """The trained model, on the CPU, in eval mode, calibrated if the run has temperatures.
 
         Raises:
-            RunError: The weights are missing, damaged or do not fit, or your own module was not passed.
+            RunError: The weights are missing, damaged or do not fit, or your own module was not
+                passed.
             NetError: The net needs timm, which is not installed.
         """
         record, task = self.record, self.task
@@ -385,8 +432,20 @@ class Run:
             else:
                 body = deepcopy(net)
             layers = net if isinstance(net, Net) else None
-            model = Model(body, net=layers, task=task, in_shape=record.in_shape, mean=record.mean, std=record.std)
-        except (NetError, RuntimeError, TypeError, ValueError) as error:  # TypeError for sizes beyond 64 bits
+            model = Model(
+                body,
+                net=layers,
+                task=task,
+                in_shape=record.in_shape,
+                mean=record.mean,
+                std=record.std,
+            )
+        except (
+            NetError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # TypeError for sizes beyond 64 bits
             if record.own_module is not None and isinstance(error, NetError):
                 raise  # the error is about the module that was passed
             raise damaged(str(self.folder.record_file), error) from error

@@ -1,8 +1,9 @@
 """``RunFolder``: the files of a run, which are never left incomplete.
 
-The files are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the checkpoint),
-``report.json``, ``logits.npz``, ``calibration.json`` and, if lamina drew the splits, ``splits.json``. All but the
-history, which is only appended to, are written under another name and renamed. Nothing is pickled or executed.
+The files are ``run.json``, ``history.jsonl``, ``model.safetensors``, ``state.safetensors`` (the
+checkpoint), ``report.json``, ``logits.npz``, ``calibration.json`` and, if lamina drew the splits,
+``splits.json``. All but the history, which is only appended to, are written under another name and
+renamed. Nothing is pickled or executed.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from lamina.errors import LaminaError, RunError, plural, suggest
 from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.reports import Report
-from lamina.files import damaged, lock_folder, open_atomically, parse_object, read_bytes, write_atomically, write_json
+from lamina.files import (
+    damaged,
+    lock_folder,
+    open_atomically,
+    parse_object,
+    read_bytes,
+    write_atomically,
+    write_json,
+)
 from lamina.runs.history import History
 from lamina.runs.record import RunRecord, parse_record, record_to_json
 from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
@@ -31,10 +40,13 @@ from lamina.training.task import Task
 from lamina.training.tensors import pack_tensors, unpack_tensors
 from lamina.values import fields_to_json, from_json_values
 
-NO_CHECKPOINT = "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
+NO_CHECKPOINT = (
+    "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
+)
 """Advice for a checkpoint that cannot be used."""
 STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
-"""In the folder of a study: its settings and progress; of a tuning, its winner; of a cross-validation, its last run."""
+"""In the folder of a study: its settings and progress; of a tuning, its winner; of a
+cross-validation, its last run."""
 
 
 class WriteError(RunError):
@@ -43,8 +55,8 @@ class WriteError(RunError):
     def __init__(self, path: Path, error: OSError) -> None:
         self.reason = str(error.strerror or error)
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. The last checkpoint is intact. Free disk space, then run "
-            f"lamina resume {path}"
+            f"Cannot write to {path}: {self.reason}. The last checkpoint is intact. Free disk"
+            f" space, then run lamina resume {path}"
         )
 
 
@@ -52,8 +64,8 @@ class WriteError(RunError):
 class RunFolder:
     """The files of the run in ``path``.
 
-    Methods that read raise ``RunError`` for a damaged file and return ``None`` (or nothing) for a missing one. Methods
-    that write raise ``WriteError`` and keep the old file.
+    Methods that read raise ``RunError`` for a damaged file and return ``None`` (or nothing) for a
+    missing one. Methods that write raise ``WriteError`` and keep the old file.
     """
 
     path: Path
@@ -123,14 +135,16 @@ class RunFolder:
         file = self.weights_file
         if not file.exists():
             raise RunError(
-                f"{file} is missing; the run has not saved weights yet, or has lost them. Train "
-                f"it with load_run({str(self.path)!r}).train() (on the command line, lamina resume {self.path})."
+                f"{file} is missing; the run has not saved weights yet, or has lost them. Train it"
+                f" with load_run({str(self.path)!r}).train() (on the command line, lamina resume"
+                f" {self.path})."
             )
         remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
         weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)
         for name in sorted({*weights, *expected}):
             found, wanted = (
-                tuple(tensors[name].shape) if name in tensors else "none" for tensors in (weights, expected)
+                tuple(tensors[name].shape) if name in tensors else "none"
+                for tensors in (weights, expected)
             )
             if found != wanted:
                 raise RunError(
@@ -140,7 +154,7 @@ class RunFolder:
         return weights
 
     def save_model(self, model: Model) -> None:
-        """Replace the trained weights and, just before renaming, remove the outdated report and logits."""
+        """Replace the trained weights; just before, remove the outdated report and logits."""
         content = pack_tensors(model.state_dict(), {})
         with self.writing(), open_atomically(self.weights_file) as file:
             file.write(content)
@@ -170,7 +184,9 @@ class RunFolder:
         found = unpack_outputs(read_bytes(file), str(file))
         for one in found.values():
             if one.logits.shape[1] != task.outputs or kind_of(one.targets) is not task.kind:
-                expected = f"{plural(task.outputs, 'logit', 'logits')} per image and {task.kind} targets"
+                expected = (
+                    f"{plural(task.outputs, 'logit', 'logits')} per image and {task.kind} targets"
+                )
                 raise damaged(str(file), f"expected {expected} for {one.split}", REMEDY)
         return found
 
@@ -179,7 +195,7 @@ class RunFolder:
             write_atomically(self.path / "logits.npz", pack_outputs(outputs))
 
     def load_out_of_fold(self, task: Task) -> Outputs | None:
-        """The logits of the folds, for the run on all images of a cross-validation; ``None`` for other runs."""
+        """The logits of the folds, for a cross-validation's run on all images; else ``None``."""
         is_whole = self.path.name == WHOLE and self.is_of_folds()
         return RunFolder(self.path.parent).load_outputs(task).get("train") if is_whole else None
 
@@ -189,9 +205,11 @@ class RunFolder:
         return is_named and (self.path.parent / STUDY_FILE).exists()
 
     def is_trial(self) -> bool:
-        """Whether the run belongs to a search, which never reads ``test``, or to finals without a winner yet."""
+        """Whether the run is of a search, which never reads ``test``, or of unfinished finals."""
         study, name = self.path.parent, self.path.name
-        is_open = name.startswith("trial-") or (name.startswith("final-") and not (study / WINNER_FILE).exists())
+        is_open = name.startswith("trial-") or (
+            name.startswith("final-") and not (study / WINNER_FILE).exists()
+        )
         return is_open and (study / STUDY_FILE).exists()
 
     def read_calibration(self, task: Task) -> Calibration | None:
@@ -206,8 +224,13 @@ class RunFolder:
                 raise ValueError("regression has no probabilities, so no temperatures")
             expected = 1 if task.kind is SINGLE_LABEL else task.outputs
             if len(found.temperatures) not in (expected, 0 if found.thresholds else expected):
-                raise ValueError(f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}")
-            if found.thresholds and tuple(one.name for one in found.thresholds) != task.target_names:
+                raise ValueError(
+                    f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}"
+                )
+            if (
+                found.thresholds
+                and tuple(one.name for one in found.thresholds) != task.target_names
+            ):
                 raise ValueError(f"expected thresholds of {', '.join(task.target_names)}")
         except (ValueError, LaminaError) as error:
             raise damaged(str(file), error, REMEDY) from error
@@ -235,16 +258,24 @@ def resolve_run(path: Path, runs_dir: Path) -> Path:
 
 
 def find_run(path: Path, runs_dir: Path) -> Path:
-    """The folder of a run, by path or by name in ``runs_dir``; raises ``RunError`` with suggestions."""
+    """Find a run's folder, by path or name in ``runs_dir``; else ``RunError`` with suggestions."""
     path = resolve_run(path, runs_dir)
     if path.is_file():
-        folder = path.parent if (path.parent / "run.json").exists() else "the folder that lamina train wrote"
+        folder = (
+            path.parent
+            if (path.parent / "run.json").exists()
+            else "the folder that lamina train wrote"
+        )
         raise RunError(f"{path} is a file; expected the folder of a run. Use {folder}.")
     if not path.is_dir():
         places = [path.parent] if str(path) != path.name else [Path(), runs_dir]
         where = " or ".join("this folder" if place == Path() else str(place) for place in places)
         known = sorted({file.parent.name for place in places for file in place.glob("*/run.json")})
-        others = suggest(path.name, known) if known else "No runs were found there. Train one with lamina train."
+        others = (
+            suggest(path.name, known)
+            if known
+            else "No runs were found there. Train one with lamina train."
+        )
         raise RunError(f"No run named {path.name} in {where}. {others}")
     if (path / STUDY_FILE).exists() and (path / WHOLE / "run.json").exists():
         return path / WHOLE

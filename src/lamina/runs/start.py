@@ -39,7 +39,15 @@ from lamina.runs.starting_point import find_start
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.packaged import PACKAGES
-from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts, drop_ignored
+from lamina.training.parts import (
+    OwnAugment,
+    OwnLoss,
+    OwnMetrics,
+    OwnOptimizer,
+    OwnSchedule,
+    Parts,
+    drop_ignored,
+)
 from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
@@ -70,9 +78,10 @@ def start_run(
     """Create the folder of a new run; ``run.train()`` trains it.
 
     Args:
-        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or your own module
-            from normalized float images (N, C, H, W) to logits (N, K), of which a copy is trained. By default, a net
-            that suits the images (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
+        net: A net, a name in the zoo, ``timm:NAME``, layers as text, the result of ``find_net``, or
+            your own module from normalized float images (N, C, H, W) to logits (N, K), of which a
+            copy is trained. By default, a net that suits the images
+            (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
             modules and layers.
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
             shapes if it is not available.
@@ -81,24 +90,28 @@ def start_run(
         runs_dir: Folder of the runs; created if necessary.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        start_from: A run, its folder or its name: train its net further, from its weights and with its recipe, image
-            size and normalization. The classes may differ; outputs with the same name keep their weights.
+        start_from: A run, its folder or its name: train its net further, from its weights and with
+            its recipe, image size and normalization. The classes may differ; outputs with the same
+            name keep their weights.
         command: Words of the command line, for the record.
-        group: Processes that train together (:func:`~lamina.training.group.join_group`), all of which call this. The
-            leader creates the folder.
-        loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run stores only the
-            names of your functions, so :func:`load_run` needs them again to resume.
+        group: Processes that train together (:func:`~lamina.training.group.join_group`), all of
+            which call this. The leader creates the folder.
+        loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run
+            stores only the names of your functions, so :func:`load_run` needs them again to resume.
             :class:`~lamina.training.parts.Parts` describes this argument and the next four.
         optimizer: Function from the parameters, a list, and the recipe to a torch optimizer.
-        augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and targets.
+        augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and
+            targets.
         schedule: Function from the completed fraction of steps to the factor of the learning rate.
-        metrics: List of functions, or dictionary by name, from the logits and targets of a split to a number.
+        metrics: List of functions, or dictionary by name, from the logits and targets of a split to
+            a number.
 
     Returns:
         The run, before its first step.
 
     Warns:
-        LaminaWarning: The weights of a timm net are downloaded, or any warning of :func:`load_data`.
+        LaminaWarning: The weights of a timm net are downloaded, or any warning of
+            :func:`load_data`.
 
     Raises:
         LaminaError: An argument is invalid, or the folder exists or cannot be written.
@@ -106,7 +119,9 @@ def start_run(
     >>> import tempfile
     >>> from lamina import Epoch, Net, Recipe, load_run
     >>> from lamina.nets import Flatten, Output
-    >>> run = start_run(Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=tempfile.mkdtemp())
+    >>> run = start_run(
+    ...     Net(Flatten(), Output()), "shapes", Recipe(epochs=2), runs_dir=tempfile.mkdtemp()
+    ... )
     >>> next(event.epoch for event in run.iter_train() if isinstance(event, Epoch))
     1
     >>> load_run(run.path).train(progress=False).split
@@ -114,9 +129,13 @@ def start_run(
     """
     check_type(runs_dir, (str, Path), "runs_dir", "a folder", is_optional=False)
     check_type(name, (str,), "name", "the name of the run")
-    check_type(command, (tuple, list), "command", "the words of the command line", is_optional=False)
+    check_type(
+        command, (tuple, list), "command", "the words of the command line", is_optional=False
+    )
     check_group(group)
-    check_type(recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)")
+    check_type(
+        recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
+    )
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     start = None if start_from is None else find_start(start_from, Path(runs_dir))
     choice = None if net is None else choose_net(net)
@@ -133,8 +152,9 @@ def start_run(
         recipe = drop_ignored(recipe, parts)
     if recipe.patience and not dataset.val:
         raise RecipeError(
-            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure improvement on. "
-            "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
+            f"patience is {recipe.patience}, but {dataset.name} has no val split to measure"
+            " improvement on. Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)),"
+            " or leave out patience."
         )
     made = choice.make(recipe.seed, train.shape, task_of(train).outputs)
     if start is None:
@@ -153,7 +173,8 @@ def start_run(
         path = create_folder(Path(runs_dir), record, name, dataset, files)
         return json.dumps({"path": str(path), "record": values}).encode()
 
-    begun = json.loads(group.lead_once(begin))  # torchrun restarts the command if a process was lost
+    # torchrun restarts the command if a process was lost
+    begun = json.loads(group.lead_once(begin))
     return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own, parts)
 
 
@@ -163,7 +184,9 @@ def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
     if isinstance(net, NetChoice):
         return net
     if isinstance(net, str):
-        return find_net(net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2))
+        return find_net(
+            net, report=lambda message: warnings.warn(message, LaminaWarning, stacklevel=2)
+        )
     if isinstance(net, Net):
         return NetChoice("net", net, origin=OwnModule("", repr(net)))
     name = type(net).__name__
@@ -177,8 +200,9 @@ def _check_pretrained(recipe: Recipe, choice: NetChoice, net: Net | nn.Module) -
     settings = {"head": recipe.head == "fitted", "initial_fraction": recipe.initial_fraction > 0}
     if is_random and (used := [name for name, is_used in settings.items() if is_used]):
         raise RecipeError(
-            f"{used[0]} is {getattr(recipe, used[0])!r}, which needs pretrained weights, but {choice.name} has random "
-            f"ones. Use a pretrained net, such as timm:{PACKAGES[0].net}, or leave out {used[0]}."
+            f"{used[0]} is {getattr(recipe, used[0])!r}, which needs pretrained weights, but"
+            f" {choice.name} has random ones. Use a pretrained net, such as timm:{PACKAGES[0].net},"
+            f" or leave out {used[0]}."
         )
 
 
@@ -220,8 +244,9 @@ def _copy(net: AnyNet) -> AnyNet:
         return deepcopy(net)
     except Exception as error:  # any error of the module's attributes
         raise NetError(
-            f"A run trains a copy of the net, but {type(net).__name__} cannot be copied ({type(error).__name__}: "
-            f"{error}). Store tensors as parameters or buffers, and keep files and locks out of the module."
+            f"A run trains a copy of the net, but {type(net).__name__} cannot be copied"
+            f" ({type(error).__name__}: {error}). Store tensors as parameters or buffers, and keep"
+            " files and locks out of the module."
         ) from error
 
 
@@ -232,9 +257,12 @@ def create_folder(
     dataset: Dataset | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Create the folder of a run with ``run.json``, ``splits.json`` if lamina drew splits, and more files by name."""
+    """Create a run's folder with ``run.json``, any drawn ``splits.json``, and files by name."""
     check_name(name)
-    numbered = (f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}" for number in itertools.count(1))
+    numbered = (
+        f"{record.created[:10]}-{shorten_net_name(record.net_name)}-{number}"
+        for number in itertools.count(1)
+    )
     with making_runs(runs_dir):
         runs_dir.mkdir(parents=True, exist_ok=True)
         # Written under another name and renamed, so that the folder is never incomplete.
@@ -262,8 +290,8 @@ def making_runs(runs_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(
-            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with --runs-dir (in Python, "
-            "runs_dir)."
+            f"Cannot write a run to {runs_dir}: {error.strerror}. Choose another folder with"
+            " --runs-dir (in Python, runs_dir)."
         ) from error
 
 
@@ -279,7 +307,12 @@ def _rename_folder(folder: Path, names: Iterable[str], record: RunRecord) -> Pat
         except OSError:
             if not path.exists():
                 raise
-    resume = f"lamina resume {shlex.quote(str(path))}" if record.command else f"load_run({str(path)!r}).train()"
+    resume = (
+        f"lamina resume {shlex.quote(str(path))}"
+        if record.command
+        else f"load_run({str(path)!r}).train()"
+    )
     raise RunError(
-        f"The run {path} already exists. Resume it with {resume}, choose another name, or delete that folder."
+        f"The run {path} already exists. Resume it with {resume}, choose another name, or delete"
+        " that folder."
     )

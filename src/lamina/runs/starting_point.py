@@ -1,4 +1,4 @@
-"""Train a run's net further on other data, with the same or other classes, and compare the models before and after."""
+"""Train a run's net further on other data, and compare the models before and after."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ from lamina.training.task import task_of
 from lamina.training.tensors import pack_tensors
 
 INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
-"""A net that is trained further on new images alone forgets others (docs/your-images.md): less with the average of the
-weights before and after, and with a lower learning rate. Random weights of new outputs cannot be averaged."""
+"""A net that is trained further on new images alone forgets others (docs/your-images.md): less with
+the average of the weights before and after, and with a lower learning rate. Random weights of new
+outputs cannot be averaged."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,21 @@ class StartingPoint:
     model: Model
 
     def choose_net(self, dataset: Dataset, net: object = None) -> NetChoice:
-        """The run's net and recipe, without new outputs with a lower learning rate and an average of the weights."""
+        """The run's net and recipe.
+
+        Without new outputs, the recipe has a lower learning rate and averages the weights.
+        """
         if net is not None:
-            raise RunError("start_from trains the net of a run. Leave out net; pass your own module to load_run.")
+            raise RunError(
+                "start_from trains the net of a run. Leave out net; pass your own module to"
+                " load_run."
+            )
         record = self.run.record
         own = choose_net(self.run.folder, record, self.run.module)
         is_new = not set(dataset.train.target_names) <= set(record.task.target_names)
-        recipe = dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs, initial_fraction=0.0)
+        recipe = dataclasses.replace(
+            record.recipe, epochs=record.epochs or record.recipe.epochs, initial_fraction=0.0
+        )
         if not is_new:
             lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
             recipe = overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
@@ -69,70 +78,89 @@ class StartingPoint:
         """
         own, (_, height, width) = self.run.record, self.model.in_shape
         if given.get("size_px", height) != height:
-            raise DataError(f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
-                            f"{height}×{width} px, which further training keeps. Leave out --size.")  # fmt: skip
+            raise DataError(
+                f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
+                f"{height}×{width} px, which further training keeps. Leave out --size."
+            )
         like: dict[str, Any] = {"resize": own.data.preparation.resize, "task": own.task.kind.name}
         like |= {"size_px": height} if height == width else {}
         if source is None or full_source(source) != own.data.source:
             return Preparation(**like | dict(given))
         labels_from = (*own.data.preparation.labels_from, *given.get("labels_from", ()))
         return dataclasses.replace(
-            own.data.preparation, **like | {"fold": None} | dict(given) | {"labels_from": labels_from}
+            own.data.preparation,
+            **like | {"fold": None} | dict(given) | {"labels_from": labels_from},
         )
 
     def check_recipe(self, given: Mapping[str, Any]) -> None:
-        """Raise ``RecipeError`` for another normalization or head, which belong to the weights of the run."""
+        """Raise ``RecipeError`` for a normalization or head that differs from the run's."""
         for name in ("normalization", "head"):
             own = getattr(self.run.record.recipe, name)
             if given.get(name, own) != own:
                 raise RecipeError(
-                    f"{name} is {given[name]!r}, but {self.run.path} was trained with {own!r}, which further training "
-                    f"keeps. Leave out --{name} (in Python, use dataclasses.replace(run.record.recipe, epochs=5))."
+                    f"{name} is {given[name]!r}, but {self.run.path} was trained with {own!r},"
+                    f" which further training keeps. Leave out --{name} (in Python, use"
+                    " dataclasses.replace(run.record.recipe, epochs=5))."
                 )
 
     def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
         """The data set, read as that of the run; see :meth:`fit`."""
-        return self.fit(as_dataset(data, self.prepare({}, data if isinstance(data, str | Path) else None)))
+        return self.fit(
+            as_dataset(data, self.prepare({}, data if isinstance(data, str | Path) else None))
+        )
 
     def fit(self, dataset: Dataset) -> Dataset:
-        """The data set with images of the size that the run was trained on; raises ``DataError`` if impossible."""
+        """The data set at the image size of the run's training; ``DataError`` if impossible."""
         shape, task = self.model.in_shape, self.model.task
         if dataset.train.kind is not task.kind:
-            raise DataError(f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
-                            f"{dataset.train.kind} ones. Choose the kind with --task, or train a new net.")  # fmt: skip
+            raise DataError(
+                f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
+                f"{dataset.train.kind} ones. Choose the kind with --task, or train a new net."
+            )
         if task.kind is REGRESSION:  # the head's outputs are standardized by other images
-            raise DataError(f"{self.run.path} predicts numbers, whose scale depends on the training images, so its net "
-                            "cannot be trained further on others. Train a new net on all images.")  # fmt: skip
+            raise DataError(
+                f"{self.run.path} predicts numbers, whose scale depends on the training images, so "
+                "its net cannot be trained further on others. Train a new net on all images."
+            )
         if dataset.train.shape != shape and shape[1] == shape[2]:
             dataset = resize_dataset(dataset, shape[1])
         if dataset.train.shape != shape:
             raise DataError(
-                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but those of {dataset.name} "
-                f"have {'×'.join(map(str, dataset.train.shape))}. Use images of that shape, or train a new net."
+                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but those"
+                f" of {dataset.name} have {'×'.join(map(str, dataset.train.shape))}. Use images of"
+                " that shape, or train a new net."
             )
         return dataset
 
     def carry_weights(self, record: RunRecord, fresh: Model) -> tuple[RunRecord, dict[str, bytes]]:
-        """The record of a new run, and the file of its weights: of ``fresh`` only for outputs that the run lacks."""
+        """The new run's record and weights file; from ``fresh`` only outputs that the run lacks."""
         old, weights, head = self.model.state_dict(), dict(fresh.state_dict()), find_head(fresh)
         names, known = fresh.task.target_names, self.model.task.target_names
         kept = [name for name in names if name in known]
         for name, tensor in weights.items():
             found = old.get(name)
-            if name.rpartition(".")[0] == head and found is not None and found.shape[1:] == tensor.shape[1:]:
+            if (
+                name.rpartition(".")[0] == head
+                and found is not None
+                and found.shape[1:] == tensor.shape[1:]
+            ):
                 tensor = weights[name] = tensor.clone()
                 rows = [[of.index(one) for one in kept] for of in (names, known)]
                 tensor[rows[0]] = found[rows[1]].to(tensor)
             elif found is None or found.shape != tensor.shape:
-                raise RunError(f"The weights {name} of {self.run.path} do not fit the net, which depends on the number "
-                               "of classes there. Use the same classes, or train a new net.")  # fmt: skip
+                raise RunError(
+                    f"The weights {name} of {self.run.path} do not fit the net, which depends on "
+                    "the number of classes there. Use the same classes, or train a new net."
+                )
             else:
                 weights[name] = found
         new = tuple(name for name in names if name not in known)
         before = self.run.record
         trained_on = (before.data, *(before.started_from.trained_on if before.started_from else ()))
         start = StartedFrom(str(self.run.path.resolve()), tuple(kept), new, trained_on)
-        record = dataclasses.replace(record, mean=self.model.mean, std=self.model.std, started_from=start)
+        record = dataclasses.replace(
+            record, mean=self.model.mean, std=self.model.std, started_from=start
+        )
         return record, {self.run.folder.initial_file.name: pack_tensors(weights, {})}
 
 
@@ -143,7 +171,8 @@ class Improvement:
     split: str
     images: int
     unknown: int  # images left out because the model before does not know their class
-    trained: int  # images left out because the model before, or one that it started from, was trained on them
+    # images left out because the model before, or one that it started from, was trained on them
+    trained: int
     are_all_known: bool  # whether all these training images are at hand
     metric: str
     before: float
@@ -153,28 +182,48 @@ class Improvement:
     def __str__(self) -> str:
         score = Score(self.metric, self.before)
         before, after = (score.format(value, 1) for value in (self.before, self.after))
-        left_out = [f"{self.unknown:,} of classes that the model before does not know"] if self.unknown else []
+        left_out = (
+            [f"{self.unknown:,} of classes that the model before does not know"]
+            if self.unknown
+            else []
+        )
         left_out += [f"{self.trained:,} that it was trained on"] if self.trained else []
         rest = f"; left out: {' and '.join(left_out)}" if left_out else ""
         if not self.are_all_known:
-            rest += "; not all of its training images are in this machine's cache, so these may include some of them"
+            rest += (
+                "; not all of its training images are in this machine's cache, so these may include"
+                " some of them"
+            )
         text = (
-            f"{score.title} before {before}, after {after}; difference {100 * (self.after - self.before):+.1f} points"
+            f"{score.title} before {before}, after {after}; difference"
+            f" {100 * (self.after - self.before):+.1f} points"
         )
         if self.interval is not None:
-            text += f" (95 % interval {100 * self.interval.low:+.1f} to {100 * self.interval.high:+.1f})"
-        return f"{text} on the same {plural(self.images, f'{self.split} image', f'{self.split} images')}{rest}"
+            text += (
+                f" (95 % interval {100 * self.interval.low:+.1f} to"
+                f" {100 * self.interval.high:+.1f})"
+            )
+        return (
+            f"{text} on the same"
+            f" {plural(self.images, f'{self.split} image', f'{self.split} images')}{rest}"
+        )
 
 
 def find_start(start_from: Run | str | Path, runs_dir: Path) -> StartingPoint:
     """Load the run to start from, with its model."""
-    check_type(start_from, (Run, str, Path), "start_from", "a Run, or the folder or name of one", is_optional=False)
+    check_type(
+        start_from,
+        (Run, str, Path),
+        "start_from",
+        "a Run, or the folder or name of one",
+        is_optional=False,
+    )
     run = start_from if isinstance(start_from, Run) else load_run(start_from, runs_dir=runs_dir)
     return StartingPoint(run, run.load_model())
 
 
 def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | str:
-    """Compare a run with the run that it started from on ``test``, else ``val``, or say why that is impossible."""
+    """Compare a run with its start on ``test``, else ``val``, or say why that is impossible."""
     found, task, old = run.outputs, run.task, start.task
     outputs = found.get("test", found.get("val"))
     if outputs is None:
@@ -184,12 +233,19 @@ def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | 
     trained, are_all_known = find_trained(start.record, images.shape)
     kept = [name for name in names if name in known and {*task.target_names} & {*old.target_names}]
     places = [[of.index(name) for name in kept] for of in (names, known)]
-    is_known = np.ones(len(images), np.bool_) if task.kind is not SINGLE_LABEL else np.isin(images.targets, places[0])
+    is_known = (
+        np.ones(len(images), np.bool_)
+        if task.kind is not SINGLE_LABEL
+        else np.isin(images.targets, places[0])
+    )
     is_new = np.array([digest not in trained for digest in digest_rows(images.pixels)])
     rows = np.flatnonzero(is_known & is_new)
     if not (kept and len(rows)):
         return f"no {images.split} image is of a class that the model before knows, and new to it"
-    before, after = predict_logits(start.load_model(), images.pixels[rows]), outputs.raw_logits(task)[rows]
+    before, after = (
+        predict_logits(start.load_model(), images.pixels[rows]),
+        outputs.raw_logits(task)[rows],
+    )
     both = []
     for own, logits, columns in ((task, after, places[0]), (old, before, places[1])):
         values, chosen = to_columns(own, torch.from_numpy(logits).double())
@@ -198,16 +254,30 @@ def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | 
     metric = cast(MetricName, task.metric or task.kind.metrics[0])
     compared = measure_gain(metric, both[0], both[1], truth)
     if compared is None:
-        return f"the {Score(metric, 0.0).title} of these {len(rows):,} {images.split} images is undefined"
+        return (
+            f"the {Score(metric, 0.0).title} of these {len(rows):,} {images.split} images is"
+            " undefined"
+        )
     (score, gain), counts = compared, (int((~is_known).sum()), int((is_known & ~is_new).sum()))
     return Improvement(
-        images.split, len(rows), *counts, are_all_known, metric, gain.value, score.value, gain.gain_interval
+        images.split,
+        len(rows),
+        *counts,
+        are_all_known,
+        metric,
+        gain.value,
+        score.value,
+        gain.gain_interval,
     )
 
 
 def find_trained(record: RunRecord, shape: Shape) -> tuple[set[str], bool]:
-    """Digests of the training images of a run and of those it started from, and whether these are all at hand."""
+    """Digests of the training images of a run and its starts, and whether all are at hand."""
     origins = (record.data, *(record.started_from.trained_on if record.started_from else ()))
-    found = [find_prepared(origin.source, origin.preparation, origin.fingerprint) for origin in origins]
+    found = [
+        find_prepared(origin.source, origin.preparation, origin.fingerprint) for origin in origins
+    ]
     known = [own.train for own in found if own is not None and own.train.shape == shape]
-    return {digest for images in known for digest in digest_rows(images.pixels)}, len(known) == len(origins)
+    return {digest for images in known for digest in digest_rows(images.pixels)}, len(known) == len(
+        origins
+    )

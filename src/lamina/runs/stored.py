@@ -43,8 +43,10 @@ def load_run(
     Args:
         path: Folder or name of the run.
         runs_dir: Folder to search for names.
-        module: Your own module, or net with your own layers, newly created, if the run was started with one.
-        loss: Your own loss, to resume a run that was started with it. Predictions do not need these functions.
+        module: Your own module, or net with your own layers, newly created, if the run was started
+            with one.
+        loss: Your own loss, to resume a run that was started with it. Predictions do not need these
+            functions.
         optimizer: Your own optimizer, to resume the run.
         augment: Your own augmentation, to resume the run.
         schedule: Your own schedule, to resume the run.
@@ -69,9 +71,13 @@ def load_run(
         raise RunError("path is empty. Give the folder or name of a run.")
     try:
         path = find_run(Path(path), Path(runs_dir))
-    except OSError as error:  # before Python 3.12 for closed folders, and for a name that is too long
+    except (
+        OSError
+    ) as error:  # before Python 3.12 for closed folders, and for a name that is too long
         reason = (error.strerror or str(error)).lower()
-        raise RunError(f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions.") from None
+        raise RunError(
+            f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions."
+        ) from None
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
 
@@ -105,7 +111,9 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
     """
     check_type(folder, (str, Path), "folder", "the folder of the runs", is_optional=False)
     if not Path(folder).is_dir():
-        raise RunError(f"There is no folder {folder}. Use the runs_dir of start_run, by default runs.")
+        raise RunError(
+            f"There is no folder {folder}. Use the runs_dir of start_run, by default runs."
+        )
     runs, damaged_runs = find_runs(folder)
     for damaged in damaged_runs:
         warnings.warn(f"Skipped a damaged run: {damaged.problem}", LaminaWarning, stacklevel=3)
@@ -113,11 +121,13 @@ def list_runs(folder: str | Path = "runs") -> list[Run]:
 
 
 def find_runs(folder: str | Path) -> tuple[list[Run], list[DamagedRun]]:
-    """The runs in a folder, oldest first, and the damaged ones; empty if the folder does not exist."""
+    """The runs in a folder, oldest first, and the damaged ones; none if it does not exist."""
     runs: list[Run] = []
     damaged_runs: list[DamagedRun] = []
     tops = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
-    for path in (one for top in tops for one in (top.iterdir() if (top / STUDY_FILE).exists() else [top])):
+    for path in (
+        one for top in tops for one in (top.iterdir() if (top / STUDY_FILE).exists() else [top])
+    ):
         if path.is_dir() and not path.name.startswith("."):
             try:
                 runs.append(load_run(path))

@@ -17,32 +17,51 @@ KEPT = ("epochs", "seed", "lanes", "precision", "compile", "patience", "metric")
 """Settings that are no parts: how long, where and how exactly to train, and the score."""
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in KEPT}
 LAYERS = {
-    one.__name__: one for one in vars(nets).values() if isinstance(one, type) and Layer in one.__mro__[1:]
-}  # fmt: skip
+    one.__name__: one
+    for one in vars(nets).values()
+    if isinstance(one, type) and Layer in one.__mro__[1:]
+}
 COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so they are reset together
 
 
 def find_settings(whole: Experiment, recipe_name: str | None, given: Container[str]) -> list[str]:
-    """Settings that differ from their defaults in the recipe before it was fitted to the images, or are ``given``."""
+    """Settings that the recipe changes from their defaults before fitting, or are ``given``."""
     own = zoo.choose_recipe(whole.net.name, whole.net.recipes, recipe_name).changes()
-    found = [one for one in whole.recipe.changes() if one in DEFAULTS and (one in own or one in given)]
+    found = [
+        one for one in whole.recipe.changes() if one in DEFAULTS and (one in own or one in given)
+    ]
     return [one for one in found if one not in COUPLED[1:] or "optimizer" not in found]
 
 
-def remove_parts(name: str, whole: Experiment, parts: Sequence[str]) -> list[tuple[str, Experiment]]:
-    """The experiment without each part, which is a class of layers or a setting of the recipe, and the whole last."""
+def remove_parts(
+    name: str, whole: Experiment, parts: Sequence[str]
+) -> list[tuple[str, Experiment]]:
+    """The experiment without each part (a layer class or a recipe setting), and the whole last."""
     if not parts:
-        raise RecipeError(f"There is no part to remove from {name}. Use --without BatchNorm or --each.")
+        raise RecipeError(
+            f"There is no part to remove from {name}. Use --without BatchNorm or --each."
+        )
     fields = dict.fromkeys(part.replace("-", "_") for part in parts)
-    return [*(_reset(one, whole) if one in DEFAULTS else _remove(one, whole) for one in fields), (name, whole)]
+    return [
+        *(_reset(one, whole) if one in DEFAULTS else _remove(one, whole) for one in fields),
+        (name, whole),
+    ]
 
 
 def _reset(field: str, whole: Experiment) -> tuple[str, Experiment]:
     recipe = whole.recipe
     if getattr(recipe, field) == DEFAULTS[field]:
-        raise RecipeError(f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without.")
-    changed = {one: DEFAULTS[one] for one in (COUPLED if field == "optimizer" else (field,)) if one in recipe.changes()}
-    name = ", ".join(f"{one} {value} instead of {getattr(recipe, one)}" for one, value in changed.items())
+        raise RecipeError(
+            f"{field} has its default already, {DEFAULTS[field]}. Leave it out of --without."
+        )
+    changed = {
+        one: DEFAULTS[one]
+        for one in (COUPLED if field == "optimizer" else (field,))
+        if one in recipe.changes()
+    }
+    name = ", ".join(
+        f"{one} {value} instead of {getattr(recipe, one)}" for one, value in changed.items()
+    )
     if field == "class_weights":  # they may have chosen the metric
         changed["metric"] = recipe.find_metric(whole.dataset.train.kind)
     return name, replace(whole, recipe=overlay(recipe, changed))
@@ -53,10 +72,18 @@ def _remove(part: str, whole: Experiment) -> tuple[str, Experiment]:
     if part in KEPT:
         raise RecipeError(f"All trainings share {part}. Leave it out of --without.")
     if part not in LAYERS:
-        nearest = find_nearest(part, [*LAYERS, *DEFAULTS]) or "a layer such as BatchNorm, or a setting such as flip"
-        raise NetError(f"{part!r} is neither a layer nor a setting of the recipe. Did you mean {nearest}?")
+        nearest = (
+            find_nearest(part, [*LAYERS, *DEFAULTS])
+            or "a layer such as BatchNorm, or a setting such as flip"
+        )
+        raise NetError(
+            f"{part!r} is neither a layer nor a setting of the recipe. Did you mean {nearest}?"
+        )
     if not isinstance(net, Net):
-        raise NetError(f"{whole.net.name} is not a lamina net, so its layers cannot be removed. Remove only settings.")
+        raise NetError(
+            f"{whole.net.name} is not a lamina net, so its layers cannot be removed. Remove only"
+            " settings."
+        )
     rest = net.without(LAYERS[part])
     if rest == net:
         raise NetError(f"{whole.net.name} has no {part}. Leave it out of --without.")

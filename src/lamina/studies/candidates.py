@@ -40,7 +40,9 @@ LEAST_SHARE = 0.7
 HOPELESS = 2.0  # do not time a candidate whose estimate exceeds this multiple of the time left
 
 
-def propose(dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None) -> list[Candidate]:
+def propose(
+    dataset: Dataset, given: Mapping[str, Any], sides_px: Sequence[int] | None = None
+) -> list[Candidate]:
     """The candidates, cheapest first, alternating between a larger net and larger images."""
     asked = dataset.preparation.size_px
     sides = sides_px or (find_sides(dataset) if asked is None else (asked,))
@@ -61,7 +63,11 @@ def propose_quickest(dataset: Dataset, given: Mapping[str, Any]) -> list[Candida
 def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, Any]) -> Candidate:
     candidate = fit_candidate(find_net(name), "", dataset, given, side_px)
     # Regression targets may depend on the size of objects, and a compiled net accepts one size.
-    is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given or bool(given.get("compile"))
+    is_fixed = (
+        dataset.train.kind is REGRESSION
+        or "start_size_fraction" in given
+        or bool(given.get("compile"))
+    )
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
     candidate = candidate if given.keys() & ENDS else open_end(candidate)
     return replace(candidate, can_resize=can_resize)
@@ -70,7 +76,7 @@ def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, 
 def fit_candidate(
     net: NetChoice, recipe_name: str, dataset: Dataset, given: Mapping[str, Any], side_px: int
 ) -> Candidate:
-    """A candidate with a recipe of the net (by default the first), fitted to the images and overlaid with ``given``."""
+    """A candidate with the net's named or first recipe, fitted to the images, and ``given``."""
     own = net.recipes[recipe_name] if recipe_name else next(iter(net.recipes.values()))
     images = len(dataset.train)
     fitted = fit_recipe(own, images, side_px, dataset.train.kind, net.home)
@@ -82,12 +88,14 @@ def fit_candidate(
 def choose_from_scratch(
     candidates: Sequence[Candidate], deadline: Deadline, device: str, *, are_epochs_given: bool
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The most expensive candidate that fits into the time limit; ``NoTimeError`` if no epoch of the first does."""
+    """The most expensive candidate that fits; ``NoTimeError`` if no epoch of the first does."""
     considered: list[Considered] = []
     chosen, seconds_per_multiply_add = candidates[0], 0.0
     for candidate in candidates:
         multiply_adds = cast(Net, candidate.make()).multiply_adds(candidate.shape)
-        expected = replace(candidate, pace=Pace(multiply_adds * seconds_per_multiply_add, 0.0)).total_seconds()
+        expected = replace(
+            candidate, pace=Pace(multiply_adds * seconds_per_multiply_add, 0.0)
+        ).total_seconds()
         if considered and LEAST_SHARE * expected > HOPELESS * chosen.left_to_train(deadline):
             considered.append(to_considered(candidate, "too slow (estimated)", seconds=expected))
             break
@@ -105,20 +113,24 @@ def choose_from_scratch(
             chosen = timed
         if not has_time:
             break
-    return chosen, tuple(replace(one, verdict=CHOSEN) if is_of(one, chosen) else one for one in considered)
+    return chosen, tuple(
+        replace(one, verdict=CHOSEN) if is_of(one, chosen) else one for one in considered
+    )
 
 
 def choose_with_fallback(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> tuple[Candidate, tuple[Considered, ...]]:
-    """The largest net and image size that fit into the time limit, or the quickest ones if not one epoch fits."""
+    """The largest net and image size that fit into the time limit, or the quickest if none fit."""
     ways = [propose(dataset, given)]
     if dataset.preparation.size_px is None:
         tried = Considered(ways[0][0].experiment.net.name, ways[0][0].side_px, 0, 0.0, "")
         ways += [[one] for one in propose_quickest(dataset, given) if not is_of(tried, one)]
     for candidates in ways[:-1]:
         with suppress(NoTimeError):
-            return choose_from_scratch(candidates, deadline, device, are_epochs_given="epochs" in given)
+            return choose_from_scratch(
+                candidates, deadline, device, are_epochs_given="epochs" in given
+            )
     return choose_from_scratch(ways[-1], deadline, device, are_epochs_given="epochs" in given)
 
 
@@ -126,7 +138,11 @@ def is_of(one: Considered, candidate: Candidate) -> bool:
     return (one.net_name, one.side_px) == (candidate.experiment.net.name, candidate.side_px)
 
 
-def to_considered(candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0) -> Considered:
+def to_considered(
+    candidate: Candidate, verdict: str, recipe: Recipe | None = None, seconds: float = 0.0
+) -> Considered:
     recipe = recipe or candidate.recipe
     seconds = seconds or candidate.total_seconds(recipe)
-    return Considered(candidate.experiment.net.name, candidate.side_px, recipe.epochs, round(seconds, 1), verdict)
+    return Considered(
+        candidate.experiment.net.name, candidate.side_px, recipe.epochs, round(seconds, 1), verdict
+    )

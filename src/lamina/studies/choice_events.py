@@ -37,7 +37,10 @@ class Comparison(Event):
     candidates: tuple[Considered, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"event": "considered", "candidates": [dataclasses.asdict(one) for one in self.candidates]}
+        return {
+            "event": "considered",
+            "candidates": [dataclasses.asdict(one) for one in self.candidates],
+        }
 
     def __str__(self) -> str:
         rows = [
@@ -49,16 +52,23 @@ class Comparison(Event):
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The start of a run, before its events. If a trial shows that another net is better, a second one follows."""
+    """The start of a run, before its events.
+
+    If a trial shows that another net is better, a second ``Started`` follows.
+    """
 
     run: Run
 
     def to_json(self) -> dict[str, Any]:
         record = self.run.record
         return {
-            "event": "started", "run": str(self.run.path), "net": record.net_name, "parameters": record.parameters,
-            "device": record.device.value, "precision": record.precision.value,
-        }  # fmt: skip
+            "event": "started",
+            "run": str(self.run.path),
+            "net": record.net_name,
+            "parameters": record.parameters,
+            "device": record.device.value,
+            "precision": record.precision.value,
+        }
 
     def __str__(self) -> str:
         lines = describe_start(self.run.record, has_own_statistics=self.native_side_px is not None)
@@ -72,7 +82,7 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Trial(Event):
-    """A short training from random weights, compared with a fitted head on images that neither has seen.
+    """A short training from random weights, compared with a fitted head on held-out images.
 
     Attributes:
         net: Name of the net.
@@ -94,15 +104,15 @@ class Trial(Event):
 
     @property
     def is_better(self) -> bool:
-        """Whether the net from scratch has the lower loss, although it was trained for only a part of the time."""
+        """Whether the net from scratch has the lower loss, although trained only briefly."""
         return self.loss < self.head_loss
 
     def __str__(self) -> str:
         verdict = "from scratch is better" if self.is_better else "the pretrained net stays"
         return (
-            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss {self.loss:.3f} on "
-            f"{self.images:,} held-out images, fitted head {self.head_loss:.3f} (standard error of the difference "
-            f"{self.standard_error:.3f}): {verdict}"
+            f"trial: {self.net} from scratch at {self.side_px} px for {self.seconds:.0f} s: loss"
+            f" {self.loss:.3f} on {self.images:,} held-out images, fitted head {self.head_loss:.3f}"
+            f" (standard error of the difference {self.standard_error:.3f}): {verdict}"
         )
 
 
@@ -142,7 +152,8 @@ class Seeds(Event):
 
     Attributes:
         runs: One ``Seed`` per run.
-        mean: Mean score; ``None`` if a run has no score, because the mean of the others would be biased.
+        mean: Mean score; ``None`` if a run has no score, because the mean of the others would be
+            biased.
         interval: 95 % interval of the mean by Student's t; ``None`` for a single run.
     """
 
@@ -161,10 +172,15 @@ class Seeds(Event):
     def to_json(self) -> dict[str, Any]:
         first = self.runs[0]
         return {
-            "event": "seeds", "scores": self.scores, "mean": self.mean,
-            "interval": self.interval and list(self.interval), "metric": first.metric, "split": first.split,
-            "seeds": [one.seed for one in self.runs], "runs": [str(one.run) for one in self.runs],
-        }  # fmt: skip
+            "event": "seeds",
+            "scores": self.scores,
+            "mean": self.mean,
+            "interval": self.interval and list(self.interval),
+            "metric": first.metric,
+            "split": first.split,
+            "seeds": [one.seed for one in self.runs],
+            "runs": [str(one.run) for one in self.runs],
+        }
 
     def __str__(self) -> str:
         lines, first = [str(one) for one in self.runs], self.runs[0]
@@ -176,7 +192,9 @@ class Seeds(Event):
             return "\n".join([*lines, f"{text} (no interval for a single run)"])
         low, high = (Score(first.metric or "", end).format(end) for end in self.interval)
         low = low.removesuffix(" %")
-        return "\n".join([*lines, f"{text} (95 % interval of the mean {low} to {high}, {len(self.runs)} runs)"])
+        return "\n".join(
+            [*lines, f"{text} (95 % interval of the mean {low} to {high}, {len(self.runs)} runs)"]
+        )
 
 
 def is_about_run(event: object) -> bool:

@@ -49,17 +49,19 @@ def choose(
 ) -> Iterator[RunEvent]:
     """Choose net, image size and recipe by measurement, and train, as an iterator of events.
 
-    :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes from the cheapest
-    upwards. If pretrained weights are available locally, it fits a head to the features of a pretrained net and
-    compares it, by cross-validation, with a short training from scratch. The better of both is trained. The ``val``
-    and ``test`` splits choose nothing. You may leave the loop at any event: the run so far stays consistent.
+    :func:`~lamina.train` without ``net`` does this and returns the run. lamina times nets and sizes
+    from the cheapest upwards. If pretrained weights are available locally, it fits a head to the
+    features of a pretrained net and compares it, by cross-validation, with a short training from
+    scratch. The better of both is trained. The ``val`` and ``test`` splits choose nothing. You may
+    leave the loop at any event: the run so far stays consistent.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
-            shapes if it is not available. The image size is chosen unless ``Preparation(size_px=…)`` sets it.
-        seconds: Time until the end of the evaluation, by default 300. In measurements, training exceeded it by up to
-            2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a limit, but net and size are
-            chosen for about this time.
+            shapes if it is not available. The image size is chosen unless
+            ``Preparation(size_px=…)`` sets it.
+        seconds: Time until the end of the evaluation, by default 300. In measurements, training
+            exceeded it by up to 2.7 s (limit 20 s). With ``epochs`` in ``given``, it is not a
+            limit, but net and size are chosen for about this time.
         given: Recipe settings that lamina must not choose, such as ``{"lr": 0.01}``.
         pretrained: Try pretrained weights that are available locally.
         name: Name of the run; by default date, net and a number.
@@ -67,15 +69,15 @@ def choose(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Yields:
-        ``Decision``, ``Comparison`` (of the candidates), ``Started`` (with the run), ``Trial`` and the events of
-        :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
+        ``Decision``, ``Comparison`` (of the candidates), ``Started`` (with the run), ``Trial`` and
+        the events of :meth:`~lamina.Run.iter_train`; last the ``Report`` on ``test``.
 
     Warns:
         LaminaWarning: See ``load_data`` and ``Run.iter_train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any error of
-            ``load_data`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
+            error of ``load_data`` and ``Run.iter_train``.
 
     >>> events = choose("shapes", seconds=60)  # nothing runs before the first event
     >>> events.close()
@@ -87,9 +89,15 @@ def choose(
     Recipe(**given)
     dataset, start = as_dataset(data), partial(start_run, runs_dir=runs_dir, device=device)
     return iter_chosen(
-        dataset, deadline, given, pretrained=pretrained, start=start, train=Run.iter_train, device=device,
+        dataset,
+        deadline,
+        given,
+        pretrained=pretrained,
+        start=start,
+        train=Run.iter_train,
+        device=device,
         name=name,
-    )  # fmt: skip
+    )
 
 
 def iter_chosen(
@@ -120,21 +128,37 @@ def iter_chosen(
     lost: Run | None = None
     if pretrained_net is not None:
         lost = yield from _iter_pretrained(
-            pretrained_net, considered, deadline, given, start=named, train=train, device=device, progress=progress
+            pretrained_net,
+            considered,
+            deadline,
+            given,
+            start=named,
+            train=train,
+            device=device,
+            progress=progress,
         )
         if lost is None:
             return
-        considered = tuple(replace(one, verdict=WORSE) if one.verdict == CHOSEN else one for one in considered)
+        considered = tuple(
+            replace(one, verdict=WORSE) if one.verdict == CHOSEN else one for one in considered
+        )
     candidate, others = choose_with_fallback(dataset, deadline, given, device)
     candidate, decisions = _prepare(candidate, progress)
     yield from decisions
     recipe = candidate.spend(deadline) if has_limit else candidate.recipe
-    considered += tuple(to_considered(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in others)
+    considered += tuple(
+        to_considered(candidate, CHOSEN, recipe) if one.verdict == CHOSEN else one for one in others
+    )
     yield Comparison(considered)
     if lost is not None:
         remove_run(lost.path)
     yield from iter_candidate(
-        candidate, recipe, deadline if has_limit else None, start=named, train=train, considered=considered
+        candidate,
+        recipe,
+        deadline if has_limit else None,
+        start=named,
+        train=train,
+        considered=considered,
     )
 
 
@@ -149,17 +173,23 @@ def _iter_pretrained(
     device: str,
     progress: Progress | None,
 ) -> Generator[RunEvent, None, Run | None]:
-    """Train a pretrained net, unless a trial shows that a net from scratch is better; then return the run to remove.
+    """Train a pretrained net, unless a trial favors a net from scratch; returns a run to remove.
 
     The events before the trial follow it, so that nothing is printed about a run that is not kept.
     """
-    dataset = candidate.experiment.dataset  # in its own size, because a net from scratch has another one
+    # in its own size, because a net from scratch has another one
+    dataset = candidate.experiment.dataset
     candidate, decisions = _prepare(candidate, progress)
     held: list[RunEvent] = [*decisions, Comparison(considered)]
     run: Run | None = None
     is_kept = False
     training = iter_candidate(
-        candidate, candidate.spend(deadline), deadline, start=start, train=train, considered=considered
+        candidate,
+        candidate.spend(deadline),
+        deadline,
+        start=start,
+        train=train,
+        considered=considered,
     )
     try:
         with closing(training):
@@ -171,7 +201,9 @@ def _iter_pretrained(
                 if isinstance(event, Started):
                     run = event.run
                 if isinstance(event, HeadFit):
-                    trial = try_from_scratch(propose(dataset, given)[0], event, trial_seconds(deadline), device)
+                    trial = try_from_scratch(
+                        propose(dataset, given)[0], event, trial_seconds(deadline), device
+                    )
                     if trial is not None and trial.is_better:
                         yield event
                         yield trial
@@ -188,7 +220,7 @@ def _iter_pretrained(
 def _choose_pretrained(
     dataset: Dataset, deadline: Deadline, given: Mapping[str, Any], device: str
 ) -> tuple[Candidate | None, tuple[Considered, ...], str]:
-    """The pretrained candidate to train, all that were considered, and a remark, such as why there is none."""
+    """The pretrained candidate, if any, all that were considered, and a remark."""
     if len(dataset.train) > MOST_IMAGES:
         return None, (), ""
     if "epochs" in given:

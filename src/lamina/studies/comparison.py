@@ -48,7 +48,7 @@ FIGURE = "differences.png"
 
 @dataclass(frozen=True)
 class Plan:
-    """When a study ends: after some seeds, before some seconds, or otherwise as soon as it is decided."""
+    """When a study ends: after some seeds, before some seconds, or as soon as it is decided."""
 
     seeds: int | None = None
     seconds: float | None = None
@@ -57,12 +57,15 @@ class Plan:
     def __post_init__(self) -> None:
         if self.seeds is not None and self.seconds is not None:
             raise RecipeError(
-                "Seeds and a time limit both set the number of trainings. Use only one of --seeds and --time (in "
-                "Python, seeds and seconds)."
+                "Seeds and a time limit both set the number of trainings. Use only one of --seeds"
+                " and --time (in Python, seeds and seconds)."
             )
         check_seconds(self.seconds)
         if self.margin is not None and not 0 < self.margin < float("inf"):
-            raise RecipeError(f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage point.")
+            raise RecipeError(
+                f"margin is {self.margin}; it must be positive. Use 0.005 for half a percentage"
+                " point."
+            )
 
     @property
     def is_sequential(self) -> bool:
@@ -74,8 +77,8 @@ def check_pairs(seeds: int | None) -> None:
     check_type(seeds, (int,), "seeds", "a whole number")
     if seeds is not None and seeds < 2:
         raise RecipeError(
-            f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how much seeds differ. "
-            "Use --seeds 4 (in Python, seeds=4)."
+            f"seeds is {seeds}; a comparison needs at least 2, because one seed does not show how"
+            " much seeds differ. Use --seeds 4 (in Python, seeds=4)."
         )
 
 
@@ -95,23 +98,26 @@ def compare(
     device: str = "auto",
     progress: bool = True,
 ) -> PairedComparison:
-    """Train pairs of runs of A and B that share their seeds, and compare them; or two runs by their stored predictions.
+    """Train pairs of runs of A and B that share their seeds, and compare them.
 
-    The study is a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
+    Two runs are compared by their stored predictions, unless other settings are given. The study is
+    a folder in ``runs_dir`` with the runs and the figure ``differences.png``.
 
     Args:
-        a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by layers or as a value;
-            or a run or its path, whose net and recipe are trained with other seeds.
+        a: A net by name, with a recipe after a colon if it is not the first (``"cnn:best"``), by
+            layers or as a value; or a run or its path, whose net and recipe are trained with other
+            seeds.
         b: The reference, as ``a``.
         data: As for :func:`~lamina.train`; by default the data of a run, or CIFAR-10.
         a_given: Settings of A's recipe, such as ``{"lr": 0.01}``.
         b_given: Settings of B's recipe.
-        seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With two runs and no other
-            settings, none is trained: their stored predictions are compared.
+        seeds: Number of pairs, at least 2; by default 4, 8 or 16, until there is a verdict. With
+            two runs and no other settings, none is trained: their stored predictions are compared.
         seconds: Time limit in place of a number of pairs.
-        margin: Smallest difference that matters, by default 0.005 (half a point); for regression, in the unit of the
-            numbers, by default 1 % of B's error.
-        name: Name of the study. By default, an interrupted study of the same experiments is continued.
+        margin: Smallest difference that matters, by default 0.005 (half a point); for regression,
+            in the unit of the numbers, by default 1 % of B's error.
+        name: Name of the study. By default, an interrupted study of the same experiments is
+            continued.
         runs_dir: Folder of the study and of runs by name.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         progress: Print a line for each run, and show a progress bar.
@@ -120,15 +126,17 @@ def compare(
         The comparison; ``print`` it. Differences are positive if A is better.
 
     Raises:
-        LaminaError: An argument is invalid, A and B are the same, or any error of :func:`~lamina.train`.
+        LaminaError: An argument is invalid, A and B are the same, or any error of
+            :func:`~lamina.train`.
 
-    Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar, Psychometrika 12, 1947 (two
-    runs).
+    Source: Searle et al., Variance Components, 1992, chapter 4 (seeds and images); McNemar,
+    Psychometrika 12, 1947 (two runs).
 
     >>> import tempfile
     >>> from lamina import compare
-    >>> found = compare("Flatten(), Output()", "Flatten(), Linear(4), Output()", "shapes", a_given={"epochs": 1},
-    ...     b_given={"epochs": 1}, seeds=2, runs_dir=tempfile.mkdtemp(), progress=False)
+    >>> found = compare("Flatten(), Output()", "Flatten(), Linear(4), Output()", "shapes",
+    ...     a_given={"epochs": 1}, b_given={"epochs": 1}, seeds=2,
+    ...     runs_dir=tempfile.mkdtemp(), progress=False)
     >>> found.seeds, found.images
     (2, 2000)
     """
@@ -139,19 +147,33 @@ def compare(
     check_type(name, (str,), "name", "text")
     check_pairs(seeds)
     runs_dir, plan = Path(runs_dir), Plan(seeds, seconds, margin)
-    sources = [one if isinstance(one, Run) else find_run_or_net(str(one), runs_dir) for one in (a, b)]
+    sources = [
+        one if isinstance(one, Run) else find_run_or_net(str(one), runs_dir) for one in (a, b)
+    ]
     runs = [one for one in sources if isinstance(one, Run)]
     if len(runs) == 2 and not (seeds or seconds or a_given or b_given):
         if data is not None or name is not None or device != "auto":
-            raise RunError("Two runs are compared by their stored predictions. Leave out data, name and device.")
+            raise RunError(
+                "Two runs are compared by their stored predictions. Leave out data, name and"
+                " device."
+            )
         return compare_stored(runs, margin)
     dataset = find_dataset(runs[0].folder, runs[0].record, data) if runs else as_dataset(data)
     settings = (a_given or {}, b_given or {})
-    found = [find_experiment(one, dataset, each, choose_net) for one, each in zip(sources, settings, strict=True)]
-    path, experiments = plan_study(runs_dir, name, [(title, experiment) for title, experiment, _ in found])
+    found = [
+        find_experiment(one, dataset, each, choose_net)
+        for one, each in zip(sources, settings, strict=True)
+    ]
+    path, experiments = plan_study(
+        runs_dir, name, [(title, experiment) for title, experiment, _ in found]
+    )
     decisions = [Decision(title, str(one)) for title, _, made in found for one in made]
     events = itertools.chain(decisions, iter_comparisons(path, experiments, plan, device))
-    for _ in show_progress(itertools.filterfalse(is_about_run, events), name=path.name) if progress else events:
+    for _ in (
+        show_progress(itertools.filterfalse(is_about_run, events), name=path.name)
+        if progress
+        else events
+    ):
         pass
     return read_comparisons(path)[0]
 
@@ -164,31 +186,48 @@ def plan_study(
     for (one, first), (other, second) in itertools.combinations(named, 2):
         if one == other or (first.net.net, first.recipe) == (second.net.net, second.recipe):
             raise RunError(
-                f"{one} and {other} are the same net with the same recipe. Change the recipe of B, as in --b-lr 0.03 "
-                "(in Python, b_given={'lr': 0.03}). To compare a net with itself with other seeds, use --b-seed 1000."
+                f"{one} and {other} are the same net with the same recipe. Change the recipe of B,"
+                " as in --b-lr 0.03 (in Python, b_given={'lr': 0.03}). To compare a net with"
+                " itself with other seeds, use --b-seed 1000."
             )
     dataset = named[0][1].dataset
     if dataset.val is None and dataset.test is None:
-        raise DataError(f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1.")
+        raise DataError(
+            f"{dataset.name} has no val or test split to compare on. Draw one with --val 0.1."
+        )
     metrics = {each: one.recipe.find_metric(one.dataset.train.kind) for each, one in named}
     if len(set(metrics.values())) > 1:
         scored = ", ".join(f"{each} by {metric}" for each, metric in metrics.items())
-        raise RecipeError(f"The scores differ: {scored}. Set metric to the same value in all recipes.")
+        raise RecipeError(
+            f"The scores differ: {scored}. Set metric to the same value in all recipes."
+        )
     experiments = dict(named)
-    return runs_dir / (name or name_study(runs_dir, "study", describe_experiments(experiments))), experiments
+    return (
+        runs_dir / (name or name_study(runs_dir, "study", describe_experiments(experiments))),
+        experiments,
+    )
 
 
 def iter_comparisons(
-    path: Path, experiments: Mapping[str, Experiment], plan: Plan, device: str, command: Sequence[str] = ()
+    path: Path,
+    experiments: Mapping[str, Experiment],
+    plan: Plan,
+    device: str,
+    command: Sequence[str] = (),
 ) -> Generator[RunEvent, None, None]:
-    """Train experiments with shared seeds in the study ``path``, and compare each with the last, the reference.
+    """Train experiments with shared seeds in the study ``path``, and compare each with the last.
 
-    Yields the comparisons at each look but the last; :func:`read_comparisons` returns the last.
+    The last experiment is the reference. Yields the comparisons at each look but the last;
+    :func:`read_comparisons` returns the last.
     """
     began, last = time.perf_counter(), max(LOOKS) if plan.is_sequential else plan.seeds
     choose_device(device)  # fails before the folder is created
     with open_study(path, describe_experiments(experiments)) as state:
-        looks, known_plan, diverged = state.get("looks", []), state.get("plan", {}), state.get("diverged", [])
+        looks, known_plan, diverged = (
+            state.get("looks", []),
+            state.get("plan", {}),
+            state.get("diverged", []),
+        )
         if known_plan == asdict(plan) and state["is_finished"]:
             yield Decision("study", str(path), "its result")
             return
@@ -199,7 +238,11 @@ def iter_comparisons(
         runs: dict[str, list[Run]] = {name: [] for name in experiments if name not in diverged}
         for count in itertools.count(1):
             seed_began = time.perf_counter()
-            goal = next((look for look in LOOKS if look >= count), last) if plan.is_sequential else last
+            goal = (
+                next((look for look in LOOKS if look >= count), last)
+                if plan.is_sequential
+                else last
+            )
             yield from _train_seed(path, experiments, runs, count - 1, goal, device, command)
             state["diverged"] = [name for name in experiments if name not in runs]
             slowest = max(slowest, time.perf_counter() - seed_began)
@@ -212,7 +255,12 @@ def iter_comparisons(
             is_last = is_last or all(one.verdict != "undecided" or one.is_limited for one in judged)
             looks = sorted({*looks, count})
             results = [one.to_json() for one in judged]
-            state |= {"plan": asdict(plan), "is_finished": is_last, "looks": looks, "results": results}
+            state |= {
+                "plan": asdict(plan),
+                "is_finished": is_last,
+                "looks": looks,
+                "results": results,
+            }
             write_json(path / STUDY_FILE, state)  # before anybody sees the result
             _draw(judged, path / FIGURE)
             if is_last:
@@ -229,7 +277,10 @@ def _draw(judged: Sequence[PairedComparison], file: Path) -> None:
 
 def read_comparisons(path: Path) -> list[PairedComparison]:
     """The results of a study."""
-    return [parse_event(PairedComparison, one, path / STUDY_FILE) for one in read_study(path).get("results", [])]
+    return [
+        parse_event(PairedComparison, one, path / STUDY_FILE)
+        for one in read_study(path).get("results", [])
+    ]
 
 
 def _announce(
@@ -243,9 +294,14 @@ def _announce(
     else:
         counts = [plan.seeds] if plan.seeds else [min(LOOKS), max(LOOKS)]
         minutes = " to ".join(f"{one_seed * max(0.0, count - begun) / 60:.1f}" for count in counts)
-        text = f"{f'{plan.seeds} seeds' if plan.seeds else '4, 8 or 16 seeds, until decided'}: about {minutes} min"
+        text = (
+            f"{f'{plan.seeds} seeds' if plan.seeds else '4, 8 or 16 seeds, until decided'}: about"
+            f" {minutes} min"
+        )
     parts = " + ".join(f"{took:.0f} s ({name})" for name, took in each.items())
-    yield Decision("plan", f"{text}; one seed: {parts}; in {path}", "to resume, run the command again")
+    yield Decision(
+        "plan", f"{text}; one seed: {parts}; in {path}", "to resume, run the command again"
+    )
     return one_seed
 
 
@@ -258,20 +314,24 @@ def _train_seed(
     device: str,
     command: Sequence[str],
 ) -> Generator[RunEvent, None, None]:
-    """Add a run with the next seed to each experiment in ``runs``; one that diverges is left out from then on."""
+    """Add a run with the next seed to each experiment; drop an experiment if its run diverges."""
     *_, reference = runs
     for name in list(runs):
         folder, recipe = locate_run(path, list(experiments), name, place), experiments[name].recipe
         seed = recipe.seed + place
         seeded = replace(experiments[name], recipe=replace(recipe, seed=seed))
         try:
-            run = yield from iter_run(folder, seeded, device=device, command=command, is_begun=folder.exists())
+            run = yield from iter_run(
+                folder, seeded, device=device, command=command, is_begun=folder.exists()
+            )
             runs[name].append(run)
             done = [one for each in runs.values() for one in each]
             yield _describe_progress(name, run, done, seeds_planned and seeds_planned * len(runs))
         except NotFiniteError as error:
             if name == reference or len(runs) == 2:
-                raise RunError(f"{name} diverged with seed {seed}, so there is nothing to compare: {error}") from error
+                raise RunError(
+                    f"{name} diverged with seed {seed}, so there is nothing to compare: {error}"
+                ) from error
             yield Decision("warning", f"{name} diverged with seed {seed}", str(error))
             del runs[name]
 

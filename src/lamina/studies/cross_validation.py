@@ -42,7 +42,8 @@ class Folds(Event):
 
     Attributes:
         reports: The report on each fold, by the model that was trained on the other folds.
-        outputs: The logits of these models for all images of ``train`` and ``val``, with targets, names and folds.
+        outputs: The logits of these models for all images of ``train`` and ``val``, with targets,
+            names and folds.
         run: The run on all images of ``train`` and ``val``, evaluated on ``test`` if there is one.
     """
 
@@ -67,13 +68,20 @@ class Folds(Event):
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "event": "folds", "scores": self.scores, "mean": self.mean,
-            "interval": [self.interval.low, self.interval.high], "metric": self.reports[0].score.name,
-            "images": len(self.outputs.names), "run": str(self.run.path), "folder": str(self.run.path.parent),
-        }  # fmt: skip
+            "event": "folds",
+            "scores": self.scores,
+            "mean": self.mean,
+            "interval": [self.interval.low, self.interval.high],
+            "metric": self.reports[0].score.name,
+            "images": len(self.outputs.names),
+            "run": str(self.run.path),
+            "folder": str(self.run.path.parent),
+        }
 
     def __repr__(self) -> str:
-        return f"Folds({len(self.reports)} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
+        return (
+            f"Folds({len(self.reports)} folds, {self._describe_mean()}, run={str(self.run.path)!r})"
+        )
 
     def _describe_mean(self) -> str:
         score, interval = self.reports[0].score, self.interval
@@ -84,19 +92,28 @@ class Folds(Event):
         count, report = len(self.reports), self.run.report
         lines = [
             self._describe_mean(),
-            f"The interval is about training on {count - 1} of {count} parts of such images. It is approximate: the "
-            "corrected t test of Nadeau and Bengio (2003), from the variance between folds.",
-            f"model trained on all {len(self.outputs.names):,} images: {escape(str(self.run.path))}",
+            (
+                f"The interval is about training on {count - 1} of {count} parts of such images. It"
+                " is approximate: the corrected t test of Nadeau and Bengio (2003), from the"
+                " variance between folds."
+            ),
+            (
+                f"model trained on all {len(self.outputs.names):,} images:"
+                f" {escape(str(self.run.path))}"
+            ),
         ]
         return "\n".join([*lines, *([] if report is None else [report.summary_lines()[0]])])
 
 
 def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0) -> Interval:
-    """The 95 % interval of the mean score of k folds, by the corrected t test of Nadeau and Bengio (2003)."""
-    # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training sets overlap. The
-    # second term is the ratio of held-out images to training images.
+    """The 95 % interval of the mean of k fold scores (Nadeau and Bengio's t test, 2003)."""
+    # The variance between folds counts 1/k + 1/(k - 1) times, not 1/k times, because the training
+    # sets overlap. The second term is the ratio of held-out images to training images.
     count = len(scores)
-    mean, variance = statistics.fmean(scores), statistics.variance(scores) * (1 / count + 1 / (count - 1))
+    mean, variance = (
+        statistics.fmean(scores),
+        statistics.variance(scores) * (1 / count + 1 / (count - 1)),
+    )
     half_width = t_quantile(count - 1) * math.sqrt(variance)
     return Interval(max(least, mean - half_width), min(most, mean + half_width))
 
@@ -104,7 +121,10 @@ def fold_interval(scores: Sequence[float], least: float = 0.0, most: float = 1.0
 def check_folds(folds: int) -> None:
     check_type(folds, (int,), "folds", "a whole number", is_optional=False)
     if folds < 2:
-        raise RunError(f"folds is {folds}; it must be at least 2. Use folds=5 (on the command line, --folds 5).")
+        raise RunError(
+            f"folds is {folds}; it must be at least 2. Use folds=5 (on the command line,"
+            " --folds 5)."
+        )
 
 
 def iter_folds(
@@ -119,10 +139,10 @@ def iter_folds(
     name: str | None,
     runs_dir: Path,
 ) -> Generator[RunEvent, None, None]:
-    """Train and evaluate a run for each fold, then one on all images; skips those that are finished.
+    """Train and evaluate a run for each fold, then one on all images; skips finished runs.
 
-    The time that is left is divided by the number of runs that are left. ``settings`` describes what the runs share: an
-    existing folder with other settings is an error.
+    The time that is left is divided by the number of runs that are left. ``settings`` describes
+    what the runs share: an existing folder with other settings is an error.
     """
     check_folds(folds)
     check_name(name)
@@ -131,26 +151,35 @@ def iter_folds(
     left = folds + 1 - len(read_study(path).get("finished", ()))
     if deadline is not None and (lacking := left * LEAST_SECONDS - deadline.seconds_left()) > 0:
         raise RecipeError(
-            f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only "
-            f"{max(0.0, deadline.seconds_left()):.1f} s are left for all of them. Increase --time (in Python, seconds) "
-            f"by at least {math.ceil(lacking)} s."
+            f"The cross-validation has {plural(left, 'run', 'runs')} to train, but only"
+            f" {max(0.0, deadline.seconds_left()):.1f} s are left for all of them. Increase --time"
+            f" (in Python, seconds) by at least {math.ceil(lacking)} s."
         )
     with open_study(path, {"folds": folds, "data": dataset.fingerprint, **settings}) as state:
-        yield Decision("folds", f"{folds}, in {path}", "to resume, run the command again with this name")
+        yield Decision(
+            "folds", f"{folds}, in {path}", "to resume, run the command again with this name"
+        )
         runs: list[Run] = []
         for fold in range(1, folds + 1):
             part = part if fold == 1 else hold_out(dataset, fold, folds)
             share = None if deadline is None else deadline.seconds_left() / (folds + 2 - fold)
-            run = yield from _iter_one(path / f"fold-{fold}", part, share, state, train_one, start, train)
+            run = yield from _iter_one(
+                path / f"fold-{fold}", part, share, state, train_one, start, train
+            )
             if run.report is None:
-                raise RunError(f"{run.path} could not be evaluated on its fold. Use fewer folds, or add images.")
+                raise RunError(
+                    f"{run.path} could not be evaluated on its fold. Use fewer folds, or add"
+                    " images."
+                )
             runs.append(run)
             images = plural(run.report.images, "image", "images")
             yield Decision(f"fold {fold}", f"{run.report.score} on {images}", str(run.path))
         outputs = _collect(runs)
         RunFolder(path).save_outputs([outputs])
         share = None if deadline is None else deadline.seconds_left()
-        run = yield from _iter_one(path / WHOLE, hold_out(dataset, 0, folds), share, state, train_one, start, train)
+        run = yield from _iter_one(
+            path / WHOLE, hold_out(dataset, 0, folds), share, state, train_one, start, train
+        )
         yield Folds(tuple(run.report for run in runs if run.report is not None), outputs, run)
 
 
@@ -163,7 +192,7 @@ def _iter_one(
     start: StartRun,
     train: IterTrain,
 ) -> Generator[RunEvent, None, Run]:
-    """Train a run, or load it if it is finished; repeat an unfinished one if it has a time limit or your own module."""
+    """Load a finished run, resume it, or train it again with a time limit or your own module."""
     run = replace(load_run(folder), dataset=dataset) if folder.exists() else None
     if run is not None and folder.name in state.get("finished", ()):
         yield Started(run)

@@ -48,21 +48,24 @@ def train(
     device: str = "auto",
     progress: bool = True,
 ) -> Run:
-    """Train a net, evaluate it and save it as a run. Without ``net``, lamina chooses one for the data.
+    """Train a net, evaluate it and save it as a run.
+
+    Without ``net``, lamina chooses one for the data.
 
     Args:
         data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
             shapes if it is not available.
-        net: A net, a name in the zoo, ``timm:NAME``, layers as text, or your own module from normalized float images
-            (N, C, H, W) to logits (N, K). By default, lamina chooses net, image size and recipe by measurement
-            (:func:`~lamina.choose`).
-        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is fitted to the
-            images; by default the net's first recipe. Needs ``net``.
-        seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit with it. Of a
-            ``Recipe``, as many epochs are trained as fit. In measurements, training exceeded the time by up to 2.7 s
-            (limit 20 s).
-        start_from: A run, its folder or its name: train its net further, from its weights and with its recipe
-            (:func:`~lamina.start_run`). Pass no ``net``; for your own module, pass ``load_run(path, module=…)``.
+        net: A net, a name in the zoo, ``timm:NAME``, layers as text, or your own module from
+            normalized float images (N, C, H, W) to logits (N, K). By default, lamina chooses net,
+            image size and recipe by measurement (:func:`~lamina.choose`).
+        recipe: A recipe, which is used unchanged, or the name of one of the net's recipes, which is
+            fitted to the images; by default the net's first recipe. Needs ``net``.
+        seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit
+            with it. Of a ``Recipe``, as many epochs are trained as fit. In measurements, training
+            exceeded the time by up to 2.7 s (limit 20 s).
+        start_from: A run, its folder or its name: train its net further, from its weights and with
+            its recipe (:func:`~lamina.start_run`). Pass no ``net``; for your own module, pass
+            ``load_run(path, module=…)``.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -75,12 +78,13 @@ def train(
         LaminaWarning: See ``load_data``, ``start_run`` and ``Run.train``.
 
     Raises:
-        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any error of ``load_data``,
-            ``start_run`` and ``Run.train``.
+        LaminaError: An argument is invalid, not even one epoch fits into the time limit, or any
+            error of ``load_data``, ``start_run`` and ``Run.train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
-    >>> run = train("shapes", net="mlp", recipe=Recipe(epochs=1), runs_dir=tempfile.mkdtemp(), progress=False)
+    >>> run = train("shapes", net="mlp", recipe=Recipe(epochs=1),
+    ...     runs_dir=tempfile.mkdtemp(), progress=False)
     >>> run.report.split
     'test'
     """
@@ -112,9 +116,10 @@ def cross_validate(
 ) -> Folds:
     """Train and evaluate a net on each of several folds, and then train it on all images.
 
-    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each is predicted by a
-    model that was trained on the others. Without ``net``, lamina chooses one for each run, from its training images.
-    ``test`` is evaluated once, by the last model. A call with the same ``name`` skips finished runs.
+    The folds are parts of ``train`` and ``val``, stratified; images of a group share a fold. Each
+    is predicted by a model that was trained on the others. Without ``net``, lamina chooses one for
+    each run, from its training images. ``test`` is evaluated once, by the last model. A call with
+    the same ``name`` skips finished runs.
 
     Args:
         data: As for :func:`train`.
@@ -128,31 +133,44 @@ def cross_validate(
         progress: As for :func:`train`.
 
     Returns:
-        The reports on the folds, their mean score with its interval, all logits, and the run on all images.
+        The reports on the folds, their mean score with its interval, all logits, and the run on all
+        images.
 
     Warns:
         LaminaWarning: See :func:`train`.
 
     Raises:
-        LaminaError: There are too few images or groups, the folder has other settings, or any error of :func:`train`.
+        LaminaError: There are too few images or groups, the folder has other settings, or any error
+            of :func:`train`.
 
     >>> import tempfile
     >>> import numpy as np
     >>> from lamina import Images, Recipe
-    >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8), np.arange(40) % 2
+    >>> x, y = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3),
+    ...     dtype=np.uint8), np.arange(40) % 2
     >>> images = Images.from_arrays(x, y)
     >>> folder = tempfile.mkdtemp()
-    >>> found = cross_validate(images, net="mlp", recipe=Recipe(epochs=1), runs_dir=folder, progress=False)
+    >>> found = cross_validate(images, net="mlp", recipe=Recipe(epochs=1),
+    ...     runs_dir=folder, progress=False)
     >>> len(found.scores), found.outputs.logits.shape
     (5, (40, 2))
     """
     began = time.perf_counter()
     train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
-    settings = {"net": net and (net if isinstance(net, str) else repr(net)), "recipe": recipe and str(recipe)}
+    settings = {
+        "net": net and (net if isinstance(net, str) else repr(net)),
+        "recipe": recipe and str(recipe),
+    }
     events = iter_folds(
-        dataset, folds, train_one, deadline=_limit(began, net, seconds), settings=settings,
-        start=partial(start_run, device=device), name=name, runs_dir=Path(runs_dir),
-    )  # fmt: skip
+        dataset,
+        folds,
+        train_one,
+        deadline=_limit(began, net, seconds),
+        settings=settings,
+        start=partial(start_run, device=device),
+        name=name,
+        runs_dir=Path(runs_dir),
+    )
     last = _follow(events, dataset, name, progress)[1]
     assert isinstance(last, Folds)  # noqa: S101
     return last
@@ -175,9 +193,16 @@ def iter_run(
     """Train one run, of ``choice`` or of a net that lamina chooses before the deadline."""
     if choice is None:
         yield from iter_chosen(
-            dataset, deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS), given, pretrained=pretrained,
-            start=start, train=train, device=device, name=name, progress=progress,
-        )  # fmt: skip
+            dataset,
+            deadline or Deadline(time.perf_counter(), DEFAULT_SECONDS),
+            given,
+            pretrained=pretrained,
+            start=start,
+            train=train,
+            device=device,
+            name=name,
+            progress=progress,
+        )
         return
     if isinstance(recipe, Recipe):
         experiment = Experiment(choice, recipe, dataset)
@@ -185,21 +210,34 @@ def iter_run(
         experiment, decisions = fit_experiment(choice, dataset, recipe, given)
         yield from decisions
     yield from iter_named(
-        experiment, deadline, start=partial(start, name=name), train=train, device=device,
-        is_open=recipe != zoo.PUBLISHED and not isinstance(recipe, Recipe) and not given.keys() & ENDS,
+        experiment,
+        deadline,
+        start=partial(start, name=name),
+        train=train,
+        device=device,
+        is_open=recipe != zoo.PUBLISHED
+        and not isinstance(recipe, Recipe)
+        and not given.keys() & ENDS,
         most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
-    )  # fmt: skip
+    )
 
 
 def _plan(
-    net: Net | nn.Module | NetChoice | str | None, recipe: Recipe | str | None, seconds: float | None, device: str
+    net: Net | nn.Module | NetChoice | str | None,
+    recipe: Recipe | str | None,
+    seconds: float | None,
+    device: str,
 ) -> TrainOne:
     """Check the arguments of :func:`train`, and return a function that trains one run with them."""
     check_seconds(seconds)
     check_type(recipe, (Recipe, str), "recipe", "a Recipe, or the name of one of the net's")
     if net is None and recipe is not None:
-        raise RecipeError('recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").')
-    return partial(iter_run, choice=None if net is None else choose_net(net), recipe=recipe, device=device)
+        raise RecipeError(
+            'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").'
+        )
+    return partial(
+        iter_run, choice=None if net is None else choose_net(net), recipe=recipe, device=device
+    )
 
 
 def _limit(began: float, net: object, seconds: float | None) -> Deadline | None:
@@ -209,7 +247,9 @@ def _limit(began: float, net: object, seconds: float | None) -> Deadline | None:
     return Deadline(began, DEFAULT_SECONDS if seconds is None else seconds)
 
 
-def _follow(events: Iterable[RunEvent], dataset: Dataset, name: str | None, progress: bool) -> tuple[Run, RunEvent]:
+def _follow(
+    events: Iterable[RunEvent], dataset: Dataset, name: str | None, progress: bool
+) -> tuple[Run, RunEvent]:
     """Print the events if ``progress``, until they end; the last run, and the last event."""
     introduction = Remark("\n".join([*describe_data(dataset), *describe_reading(dataset)]))
     shown = show_progress(chain([introduction], events), name=name or "") if progress else events

@@ -19,14 +19,25 @@ from lamina.training.device import choose_device
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from lamina.training.timing import EVALUATED_IMAGES, STEPS, TIMED_BATCH, Pace, measure_pace, time_evaluation
+from lamina.training.timing import (
+    EVALUATED_IMAGES,
+    STEPS,
+    TIMED_BATCH,
+    Pace,
+    measure_pace,
+    time_evaluation,
+)
 
 START_SIZE_FRACTION = 0.625
-"""``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of ``cnn-s``."""
+"""``start_size_fraction`` if not all epochs fit into the time limit; as in the recipe ``quick`` of
+``cnn-s``."""
 ENDING_SECONDS = 1.2  # reserved for the learning curves and the end of the process
-EVALUATION_RESERVE = 1.1  # factor of the time of the final evaluation, which is timed with few images
-SEARCH_RESERVE = 2.2  # of the search for near-duplicates, which is not timed: 1.9 s where 0.9 s were estimated
-SPARE_FRACTION = 0.04  # fraction of the time left that no epoch is planned for, in case the machine gets busier
+# factor of the time of the final evaluation, which is timed with few images
+EVALUATION_RESERVE = 1.1
+# of the search for near-duplicates, which is not timed: 1.9 s where 0.9 s were estimated
+SEARCH_RESERVE = 2.2
+# fraction of the time left that no epoch is planned for, in case the machine gets busier
+SPARE_FRACTION = 0.04
 LEAST_STEPS = 100
 """A training under a time limit needs this number of steps, or one epoch."""
 ENDS = {"epochs", "schedule", "warmup_fraction"}
@@ -66,12 +77,14 @@ class Experiment:
 class Candidate:
     """An experiment with its pace on this machine."""
 
-    experiment: Experiment  # its recipe is fitted to ``side_px``, its data set may not be resized yet
+    # its recipe is fitted to ``side_px``, its data set may not be resized yet
+    experiment: Experiment
     side_px: int
     pace: Pace = UNTIMED  # zero until timed
     changes: tuple[str, str] = ("", "")  # what the recipe was fitted to, and the changed fields
     can_resize: bool = False  # whether progressive resizing is allowed if time is short
-    is_open: bool = False  # whether to train until the time limit, whatever the number of epochs in the recipe
+    # whether to train until the time limit, whatever the number of epochs in the recipe
+    is_open: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -89,7 +102,9 @@ class Candidate:
 
     def total_seconds(self, recipe: Recipe | None = None) -> float:
         dataset = self.experiment.dataset
-        return self.pace.total_seconds(recipe or self.recipe, len(dataset.train), len(dataset.val or ()))
+        return self.pace.total_seconds(
+            recipe or self.recipe, len(dataset.train), len(dataset.val or ())
+        )
 
     @property
     def evaluated(self) -> list[int]:
@@ -102,7 +117,7 @@ class Candidate:
         return EVALUATION_RESERVE * self.pace.evaluation_seconds * sum(self.evaluated)
 
     def ending_seconds(self) -> float:
-        """The time after the last epoch, for logits of test and val, near-duplicates, figures and saving."""
+        """The time after the last epoch: test and val logits, near-duplicates, figures, saving."""
         # Two checkpoints: before the fall and after the last step.
         seconds = ENDING_SECONDS + 2 * self.pace.saving_seconds + self.evaluating_seconds()
         images, evaluated = len(self.experiment.dataset.train), self.evaluated
@@ -116,13 +131,21 @@ class Candidate:
     def fit(self, deadline: Deadline, recipe: Recipe | None = None) -> Recipe:
         """The recipe with as many epochs as fit, at least one."""
         dataset, left = self.experiment.dataset, self.left_to_train(deadline)
-        return self.pace.fit(recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left)
+        return self.pace.fit(
+            recipe or self.recipe, len(dataset.train), len(dataset.val or ()), left
+        )
 
     def spend(self, deadline: Deadline) -> Recipe:
         """The recipe with as many epochs as fit, with progressive resizing if time is short."""
         recipe = self.fit(deadline)
-        if self.can_resize and recipe.epochs < self.recipe.epochs and not self.recipe.start_size_fraction:
-            resizing = self.fit(deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION))
+        if (
+            self.can_resize
+            and recipe.epochs < self.recipe.epochs
+            and not self.recipe.start_size_fraction
+        ):
+            resizing = self.fit(
+                deadline, replace(self.recipe, start_size_fraction=START_SIZE_FRACTION)
+            )
             recipe = resizing if 2 <= resizing.epochs <= self.recipe.epochs else recipe
         return recipe
 
@@ -134,13 +157,17 @@ class Candidate:
 
     def time_evaluation(self, device: str) -> Candidate:
         """The candidate with the pace of an evaluation at its image size, measured."""
-        few = resize_images(self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px)
+        few = resize_images(
+            self.experiment.dataset.train.take_evenly(EVALUATED_IMAGES), self.side_px
+        )
         model = build_model(self.make(), few, self.recipe).to(choose_device(device).value)
-        return replace(self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few)))
+        return replace(
+            self, pace=replace(self.pace, evaluation_seconds=time_evaluation(model, few))
+        )
 
 
 def time_experiment(experiment: Experiment, device: str) -> float:
-    """The estimated seconds of a whole run, measured in a few steps; 0 if they diverge, which the run will report."""
+    """Estimate the seconds of a whole run from a few steps; 0 if they diverge."""
     try:
         timed = Candidate(experiment, min(experiment.dataset.train.shape[1:])).time(device)
     except NotFiniteError:
@@ -163,17 +190,25 @@ def check_seconds(seconds: float | None) -> None:
 def check_one_epoch(candidate: Candidate, deadline: Deadline) -> None:
     recipe = candidate.recipe
     one = candidate.total_seconds(replace(recipe, epochs=1))
-    what, fraction = "One epoch", LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train)
+    what, fraction = (
+        "One epoch",
+        LEAST_STEPS * recipe.batch_size / len(candidate.experiment.dataset.train),
+    )
     if candidate.is_open and fraction < 1:  # training may end within its first epoch
         what, one = f"A training of {LEAST_STEPS} steps", fraction * one
     if (lacking := one - candidate.left_to_train(deadline)) > 0:
         raise NoTimeError(
-            f"{what} of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the final evaluation "
-            f"{candidate.ending_seconds():.1f} s, but only {max(0.0, deadline.seconds_left()):.1f} s are left. "
-            f"Increase --time (in Python, seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
+            f"{what} of {candidate.experiment.net.name} takes {one:.1f} s on this machine and the"
+            f" final evaluation {candidate.ending_seconds():.1f} s, but only"
+            f" {max(0.0, deadline.seconds_left()):.1f} s are left. Increase --time (in Python,"
+            f" seconds) by at least {math.ceil(1 + lacking / (1 - SPARE_FRACTION))} s."
         )
 
 
 def format_minutes(seconds: float) -> str:
     """``about 2.5 min``, or seconds if they are fewer than 60."""
-    return f"about {seconds:.0f} s" if seconds < 60 else f"about {seconds / 60:.{seconds < 600:d}f} min"
+    return (
+        f"about {seconds:.0f} s"
+        if seconds < 60
+        else f"about {seconds / 60:.{seconds < 600:d}f} min"
+    )

@@ -1,4 +1,4 @@
-"""The end of a tuning: train the best again with other seeds, choose on ``val``, and evaluate once on ``test``."""
+"""The end of a tuning: retrain the best with other seeds, choose on ``val``, evaluate on test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Finalist:
     Attributes:
         name: ``trial 7``, or the net and recipe without searched values.
         values: The searched values by name.
-        search_score: The score on ``val`` by which the search found them; ``None`` for the recipe itself.
+        search_score: The score on ``val`` by which the search found them; ``None`` for the recipe
+            itself.
         scores: The scores on ``val`` with the other seeds.
     """
 
@@ -64,8 +65,9 @@ class Tuned(Event):
         metric: Name of the score.
         finalists: The values that were trained again, best first; the recipe itself is among them.
         winner: The best of them on ``val``.
-        comparison: The winner compared with the recipe itself on ``test``; ``None`` without ``test``, if the net has
-            searched sizes, and so no recipe without them, or if the recipe is the winner.
+        comparison: The winner compared with the recipe itself on ``test``; ``None`` without
+            ``test``, if the net has searched sizes, and so no recipe without them, or if the recipe
+            is the winner.
         test_scores: Scores of the winner on ``test``, one per seed; empty without a ``test`` split.
     """
 
@@ -79,7 +81,7 @@ class Tuned(Event):
 
     @property
     def luck(self) -> float | None:
-        """How much better the winner scored in the search than with other seeds; ``None`` for the recipe itself."""
+        """How much better the winner scored in the search than later; ``None`` for the recipe."""
         if self.winner.search_score is None:
             return None
         luck = self.winner.search_score - self.winner.mean
@@ -91,9 +93,12 @@ class Tuned(Event):
 
     def to_json(self) -> dict[str, Any]:
         return super().to_json() | {
-            "event": "study", "best": dict(self.winner.values), "val": self.winner.mean, "test": self.test_mean,
+            "event": "study",
+            "best": dict(self.winner.values),
+            "val": self.winner.mean,
+            "test": self.test_mean,
             "luck": self.luck,
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         return "\n".join([format_table(*self.table(), texts=2), *self.summary_lines()])
@@ -105,19 +110,31 @@ class Tuned(Event):
     def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         """The headings and rows of the table of finalists."""
         format_score = Score(self.metric, 0.0).format
-        searched = ("" if one.search_score is None else format_score(one.search_score) for one in self.finalists)
+        searched = (
+            "" if one.search_score is None else format_score(one.search_score)
+            for one in self.finalists
+        )
         rows = [
             (one.name, describe_values(one.values), found, format_score(one.mean))
             for one, found in zip(self.finalists, searched, strict=True)
         ]
-        return ("finalist", "values", "val, search", f"val, mean of {len(self.winner.scores)} seeds"), rows
+        return (
+            "finalist",
+            "values",
+            "val, search",
+            f"val, mean of {len(self.winner.scores)} seeds",
+        ), rows
 
     def summary_lines(self) -> list[str]:
-        """The winner, its luck, its score on ``test`` and the comparison with the recipe, in words."""
+        """The winner, its luck, its ``test`` score and the comparison, in words."""
         score, winner = Score(self.metric, 0.0), self.winner
         lines = [f"best: {winner.name}: no searched values beat the recipe on val"]
         if self.luck is not None:
-            luck = f"{abs(100 * self.luck):.2f} points" if score.is_fraction else f"{abs(self.luck):.4g}"
+            luck = (
+                f"{abs(100 * self.luck):.2f} points"
+                if score.is_fraction
+                else f"{abs(self.luck):.4g}"
+            )
             how = "worse" if self.luck < 0 else "better"
             lines = [
                 f"best: {winner.name}: {describe_values(winner.values)}",
@@ -125,7 +142,10 @@ class Tuned(Event):
             ]
         lines.append(f"runs of the best: {Path(self.study) / name_final(winner.name, '*')}")
         if self.test_mean is None:
-            lines.append("no test split, so no score on images that no choice has seen; draw one with --test 0.2")
+            lines.append(
+                "no test split, so no score on images that no choice has seen; draw one with"
+                " --test 0.2"
+            )
         else:
             mean = f"{score.format(self.test_mean)} (mean of {len(winner.scores)} seeds)"
             lines.append(f"test {score.title} of the best: {mean}")
@@ -142,12 +162,16 @@ def name_final(finalist: str, seed: object) -> str:
 
 def plan_finals(trial_seconds: float, seconds: float | None) -> tuple[int, int]:
     """The numbers of finalists and of seeds that fit into ``seconds``."""
-    fitting = (plan for plan in PLANS if seconds is None or count_trainings(*plan) * trial_seconds <= seconds)
+    fitting = (
+        plan
+        for plan in PLANS
+        if seconds is None or count_trainings(*plan) * trial_seconds <= seconds
+    )
     return next(fitting, PLANS[-1])
 
 
 def count_trainings(finalists: float, seeds: int, has_base: bool = True) -> float:
-    """The most trainings that the finals take: the ends of stopped trials, and seeds of finalists and of the recipe."""
+    """The most trainings of the finals: ends of stopped trials, and all seeds of each finalist."""
     return finalists + (finalists + has_base) * seeds
 
 
@@ -155,9 +179,14 @@ def rank_finalists(trials: Trials) -> list[int]:
     """The numbers of the trials that could win, best first; ``RunError`` if there are none."""
     ranked = [one.number for state in ("COMPLETE", "PRUNED") for one in trials.rank(state)]
     if not ranked:
-        errors = [one.user_attrs["error"] for one in find_new(trials.read()) if "error" in one.user_attrs]
+        errors = [
+            one.user_attrs["error"] for one in find_new(trials.read()) if "error" in one.user_attrs
+        ]
         known = f" The last trial {errors[-1]}" if errors else ""
-        raise RunError(f"No trial has a score, so there is no result. Search other ranges, or allow more time.{known}")
+        raise RunError(
+            "No trial has a score, so there is no result. Search other ranges, or allow more"
+            f" time.{known}"
+        )
     return ranked
 
 
@@ -168,7 +197,9 @@ def iter_finals(
     metric, known = trials.settings["metric"], (yield from wait(trials.read))
     runs: dict[str, list[Run]] = {}
     found: list[Finalist] = []
-    chosen = yield from _choose_finalists(search, trials, [known[number] for number in ranked], count)
+    chosen = yield from _choose_finalists(
+        search, trials, [known[number] for number in ranked], count
+    )
     if search.base is not None:  # first, because it also wins if another is only equal
         name = ":".join(filter(None, (str(search.net), search.recipe)))
         chosen.insert(0, (Finalist(name, {}, None, ()), search.base))
@@ -176,16 +207,23 @@ def iter_finals(
     for one, experiment in chosen:
         runs[one.name] = []
         try:
-            for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):  # the search has another
+            # the search has another
+            for seed in (experiment.recipe.seed + 1 + place for place in range(seeds)):
                 folder = trials.folder / name_final(one.name, seed)
                 seeded = replace(experiment, recipe=replace(experiment.recipe, seed=seed))
                 trained += not (folder / "report.json").exists()
                 runs[one.name].append((yield from search.iter_run(folder, seeded)))
                 one = replace(one, scores=(*one.scores, score_on_val(runs[one.name][-1])))
-                done, score, every = sum(map(len, runs.values())), Score(metric, one.scores[-1]), len(chosen) * seeds
+                done, score, every = (
+                    sum(map(len, runs.values())),
+                    Score(metric, one.scores[-1]),
+                    len(chosen) * seeds,
+                )
                 left = (time.perf_counter() - began) / max(1, trained) * (every - done)
                 more = f", {format_minutes(left)} left" if left else ""
-                yield Decision("final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}")
+                yield Decision(
+                    "final", f"{one.name}, seed {seed}: val {score}", f"{done} of {every}{more}"
+                )
             found.append(one)
         except NotFiniteError as error:
             yield Decision("warning", f"{one.name} diverged, and is left out", str(error))
@@ -198,11 +236,23 @@ def iter_finals(
     rivals = {one.name: runs[one.name] for one in (best, base) if one is not None}
     tested: list[float] = []
     compared = None
-    if search.dataset.test is not None:  # nothing is chosen any more, so the test images may be read, once
-        reports = {name: [run.evaluate(data=search.dataset) for run in each] for name, each in rivals.items()}
+    # nothing is chosen any more, so the test images may be read, once
+    if search.dataset.test is not None:
+        reports = {
+            name: [run.evaluate(data=search.dataset) for run in each]
+            for name, each in rivals.items()
+        }
         tested = [one.score.value for one in reports[best.name] if one is not None]
         compared = judge_runs(rivals)[0] if len(rivals) == 2 else None
-    tuned = Tuned(str(trials.folder), len(find_new(known)), metric, tuple(found), best, compared, tuple(tested))
+    tuned = Tuned(
+        str(trials.folder),
+        len(find_new(known)),
+        metric,
+        tuple(found),
+        best,
+        compared,
+        tuple(tested),
+    )
     write_json(trials.folder / FINAL, tuned.to_json())
     yield tuned
 
@@ -218,7 +268,9 @@ def _choose_finalists(
         experiment, score = search.make(import_optuna().trial.FixedTrial(one.params)), one.value
         if one.state.name == "PRUNED":
             try:
-                score = score_on_val((yield from search.iter_run(trials.folder / f"trial-{one.number}", experiment)))
+                score = score_on_val(
+                    (yield from search.iter_run(trials.folder / f"trial-{one.number}", experiment))
+                )
             except NotFiniteError:
                 continue
         chosen.append((Finalist(f"trial {one.number}", one.params, score, ()), experiment))
@@ -228,4 +280,8 @@ def _choose_finalists(
 def read_final(path: Path) -> Tuned | None:
     """The result of a tuning that has ended."""
     file = path / FINAL
-    return parse_event(Tuned, parse_object(read_bytes(file), str(file)), file) if file.exists() else None
+    return (
+        parse_event(Tuned, parse_object(read_bytes(file), str(file)), file)
+        if file.exists()
+        else None
+    )

@@ -1,4 +1,4 @@
-"""Train a named net, with its recipe fitted to the images and, with a time limit, to the machine."""
+"""Train a named net, with its recipe fitted to the images and, if time is limited, the machine."""
 
 from __future__ import annotations
 
@@ -43,17 +43,29 @@ def fit_experiment(
         experiment = replace(experiment, recipe=overlay(own, dict(given)))
     elif candidate.changes[1]:
         decisions.append(Decision(*candidate.changes))
-    recipe, native_px = experiment.recipe, native_side_px(net.origin if isinstance(net.origin, TimmNet) else None)
+    recipe, native_px = (
+        experiment.recipe,
+        native_side_px(net.origin if isinstance(net.origin, TimmNet) else None),
+    )
     if native_px is not None and 2 * side_px <= native_px:
-        advice = f"a larger size, such as {min(native_px, 4 * side_px)} px, is usually slower but more accurate"
+        advice = (
+            f"a larger size, such as {min(native_px, 4 * side_px)} px, is usually slower but more"
+            " accurate"
+        )
         fact = f"the images are {side_px} px, but the net was pretrained on {native_px} px"
         decisions.append(Decision("size", f"{fact}; {advice}"))
     if own.flip != recipe.flip and "flip" not in given:
         decisions.append(
-            Decision("flip", recipe.flip, "mirroring may change the target numbers; set flip to enable it")
+            Decision(
+                "flip",
+                recipe.flip,
+                "mirroring may change the target numbers; set flip to enable it",
+            )
         )
     if own.optimizer != recipe.optimizer and "lr" not in given:
-        decisions.append(Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; set lr to change it"))
+        decisions.append(
+            Decision("lr", f"{recipe.lr:g}", f"usual for {recipe.optimizer}; set lr to change it")
+        )
     return experiment, decisions
 
 
@@ -69,19 +81,26 @@ def iter_named(
 ) -> Generator[RunEvent, None, None]:
     """Train a named net, with a deadline until then.
 
-    ``is_open`` selects a schedule of the learning rate that can end at any time. Otherwise the training has as many
-    epochs as fit, at most ``most_epochs``.
+    ``is_open`` selects a schedule of the learning rate that can end at any time. Otherwise the
+    training has as many epochs as fit, at most ``most_epochs``.
     """
-    candidate, recipe = Candidate(experiment, min(experiment.dataset.train.shape[1:])), experiment.recipe
+    candidate, recipe = (
+        Candidate(experiment, min(experiment.dataset.train.shape[1:])),
+        experiment.recipe,
+    )
     if deadline is not None:
         candidate = (open_end(candidate) if is_open else candidate).time(device)
         check_one_epoch(candidate, deadline)
         recipe = candidate.spend(deadline)
         recipe = replace(recipe, epochs=min(recipe.epochs, most_epochs or recipe.epochs))
-        epoch_seconds = (candidate.total_seconds(recipe) - candidate.pace.start_seconds) / recipe.epochs
+        epoch_seconds = (
+            candidate.total_seconds(recipe) - candidate.pace.start_seconds
+        ) / recipe.epochs
         epochs = ("about " if candidate.is_open else "") + plural(recipe.epochs, "epoch", "epochs")
         reason = "" if most_epochs is None else f"the recipe has {most_epochs}"
-        yield Decision("time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason)
+        yield Decision(
+            "time", f"{deadline.seconds:.0f} s → {epochs} of {epoch_seconds:.1f} s each", reason
+        )
     yield from iter_candidate(candidate, recipe, deadline, start=start, train=train)
 
 
@@ -101,7 +120,8 @@ def iter_candidate(
     if considered:
         seconds = round(candidate.total_seconds(recipe), 1)
         considered = [
-            replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one for one in considered
+            replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
+            for one in considered
         ]
         run = run.replace_record(replace(run.record, considered=tuple(considered)))
     yield Started(run)
@@ -111,5 +131,7 @@ def iter_candidate(
 
 
 def remove_run(path: Path) -> None:
-    """Remove the folder of a run, hidden first, so that a partial folder is never listed as a run."""
-    shutil.rmtree(path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True)
+    """Remove a run's folder, hidden first, so that a partial folder is never listed."""
+    shutil.rmtree(
+        path.rename(path.with_name(f".{path.name}-{secrets.token_hex(4)}")), ignore_errors=True
+    )

@@ -39,7 +39,8 @@ COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
     *("parts.loss", "parts.optimizer", "parts.augment", "parts.schedule"),
 )
-"""Prefixes of the values that runs of one experiment must share. Metrics do not affect the training."""
+"""Prefixes of the values that runs of one experiment must share. Metrics do not affect the
+training."""
 
 
 @explain_call
@@ -59,13 +60,15 @@ def iter_seeds(
     on_diagnosis: str = "continue",
     group: Group = ALONE,
 ) -> Generator[RunEvent, None, None]:
-    """Train a net with several seeds, each in a run named ``NAME-seed0`` and so on, as an iterator of events.
+    """Train a net with several seeds, in runs named ``NAME-seed0`` and so on, and yield events.
 
-    The runs differ only in initial weights, image order, augmentation and dropout, which follow from ``recipe.seed``.
-    They share their splits. Call this again after an interruption: it skips finished runs and resumes unfinished ones.
+    The runs differ only in initial weights, image order, augmentation and dropout, which follow
+    from ``recipe.seed``. They share their splits. Call this again after an interruption: it skips
+    finished runs and resumes unfinished ones.
 
     Args:
-        net: As for :func:`~lamina.start_run`, or a function that creates your own module, called for each seed.
+        net: As for :func:`~lamina.start_run`, or a function that creates your own module, called
+            for each seed.
         data: As for :func:`~lamina.start_run`.
         recipe: Recipe with the first seed; by default the net's first recipe, fitted to the images.
         seeds: Number of runs.
@@ -80,19 +83,22 @@ def iter_seeds(
         group: Processes that train together, all of which call this.
 
     Yields:
-        For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a ``Seed`` with its
-        score; last ``Seeds`` with the mean and its 95 % interval, all from :mod:`lamina.studies.choice_events`.
+        For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
+        ``Seed`` with its score; last ``Seeds`` with the mean and its 95 % interval, all from
+        :mod:`lamina.studies.choice_events`.
 
     Raises:
-        LaminaError: An argument is invalid, there are no images to score, or an existing run of that name has another
-            net, recipe, data set or own function except for metrics (functions are compared by module and name, modules
-            by name and number of parameters); or any error of ``start_run`` and ``Run.iter_train``.
+        LaminaError: An argument is invalid, there are no images to score, or an existing run of
+            that name has another net, recipe, data set or own function except for metrics
+            (functions are compared by module and name, modules by name and number of parameters);
+            or any error of ``start_run`` and ``Run.iter_train``.
 
     >>> import tempfile
     >>> from lamina import Recipe
     >>> def linear():
     ...     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
-    >>> *_, result = iter_seeds(linear, "shapes", Recipe(epochs=1), seeds=2, runs_dir=tempfile.mkdtemp())
+    >>> *_, result = iter_seeds(linear, "shapes", Recipe(epochs=1), seeds=2,
+    ...     runs_dir=tempfile.mkdtemp())
     >>> len(result.scores), result.split
     (2, 'test')
     """
@@ -101,8 +107,8 @@ def iter_seeds(
     choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(
-            f"{dataset.name} has no val or test split to score the runs on. Draw one with --val 0.1 (in Python, "
-            "Preparation(val_fraction=0.1))."
+            f"{dataset.name} has no val or test split to score the runs on. Draw one with --val 0.1"
+            " (in Python, Preparation(val_fraction=0.1))."
         )
     if recipe is None:
         experiment, decisions = fit_experiment(choice, dataset, None, {})
@@ -110,24 +116,39 @@ def iter_seeds(
         yield from decisions
     numbers = range(recipe.seed, recipe.seed + seeds)
     # After a restart by torchrun, this returns the first result.
-    plan = json.loads(group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode()))
+    plan = json.loads(
+        group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode())
+    )
     train = partial(
-        Run.iter_train, save_every_seconds=save_every_seconds, rewind_on_nan=rewind_on_nan, on_diagnosis=on_diagnosis,
+        Run.iter_train,
+        save_every_seconds=save_every_seconds,
+        rewind_on_nan=rewind_on_nan,
+        on_diagnosis=on_diagnosis,
         group=group,
-    )  # fmt: skip
+    )
     done: list[Seed] = []
     for seed in numbers:
         path, seeded = folder / f"{plan['name']}-seed{seed}", replace(recipe, seed=seed)
         run = yield from iter_run(
-            path, Experiment(choice, seeded, dataset), train=train, device=device, command=command, parts=parts,
-            group=group, is_begun=seed in plan["begun"],
-        )  # fmt: skip
+            path,
+            Experiment(choice, seeded, dataset),
+            train=train,
+            device=device,
+            command=command,
+            parts=parts,
+            group=group,
+            is_begun=seed in plan["begun"],
+        )
         score = group.lead_json(partial(_read_score, run))
         done.append(Seed(seed, path, *(score or (None, None, None))))
         yield done[-1]
     known = [one.score for one in done if one.score is not None]
     found = mean_interval(known) if len(known) == len(done) else None
-    interval = None if found is None or found.low is None or found.high is None else (found.low, found.high)
+    interval = (
+        None
+        if found is None or found.low is None or found.high is None
+        else (found.low, found.high)
+    )
     yield Seeds(tuple(done), None if found is None else found.mean, interval)
 
 
@@ -142,15 +163,22 @@ def iter_run(
     group: Group = ALONE,
     is_begun: bool,
 ) -> Generator[RunEvent, None, Run]:
-    """Start the run of an experiment in ``path``, or load it if ``is_begun``, and train it unless it is finished."""
+    """Start an experiment's run in ``path``, or load it if ``is_begun``; then train to its end."""
     if is_begun:
         run = _find_run(path, experiment, parts, device, group)
     else:
         yield Decision("recipe", describe_recipe(experiment.recipe))
         run = start_run(
-            experiment.net, experiment.dataset, experiment.recipe, runs_dir=path.parent, name=path.name, device=device,
-            command=command, group=group, **vars(parts),
-        )  # fmt: skip
+            experiment.net,
+            experiment.dataset,
+            experiment.recipe,
+            runs_dir=path.parent,
+            name=path.name,
+            device=device,
+            command=command,
+            group=group,
+            **vars(parts),
+        )
     yield Started(run)
     if group.lead_json(partial(_read_score, run)) is None:
         yield from train(run)
@@ -167,8 +195,8 @@ def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoi
     if isinstance(net, nn.Module):
         name = type(net).__name__
         raise NetError(
-            f"net is a module, {name}, which would start with the same weights for every seed. Pass a function that "
-            f"creates it, such as lambda: {name}(…)."
+            f"net is a module, {name}, which would start with the same weights for every seed. Pass"
+            f" a function that creates it, such as lambda: {name}(…)."
         )
     if isinstance(net, Net | NetChoice | str) or not callable(net):
         return choose_net(net)
@@ -176,32 +204,50 @@ def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoi
     return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
-def _plan(choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int]) -> dict[str, object]:
+def _plan(
+    choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int]
+) -> dict[str, object]:
     """The common name of the runs, and the seeds that already have a run."""
     if name is not None:
-        return {"name": name, "begun": [seed for seed in seeds if (folder / f"{name}-seed{seed}").exists()]}
+        return {
+            "name": name,
+            "begun": [seed for seed in seeds if (folder / f"{name}-seed{seed}").exists()],
+        }
     today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
     numbered = (f"{today}-{number}" for number in itertools.count(1))
-    free = next(one for one in numbered if not (folder / one).exists() and not list(folder.glob(f"{one}-seed*")))
+    free = next(
+        one
+        for one in numbered
+        if not (folder / one).exists() and not list(folder.glob(f"{one}-seed*"))
+    )
     return {"name": free, "begun": []}
 
 
 def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str, group: Group) -> Run:
-    """Load a run that was started earlier; raises ``RunError`` if it belongs to another experiment."""
-    run, choice, recipe, dataset = share_run(path, group), experiment.net, experiment.recipe, experiment.dataset
+    """Load a run that was started earlier; ``RunError`` if it belongs to another experiment."""
+    run, choice, recipe, dataset = (
+        share_run(path, group),
+        experiment.net,
+        experiment.recipe,
+        experiment.dataset,
+    )
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
     prepared = prepare_training(make(), dataset.train, recipe, device, group=group, parts=parts)
     changes = [
         f"{change.what} is {change.first}, not {change.second}"
-        for change in compare_records(run.record, describe_record(prepared, dataset, choice, (), parts))
+        for change in compare_records(
+            run.record, describe_record(prepared, dataset, choice, (), parts)
+        )
         if change.what.startswith(COMPARED)
     ]
     if changes:
         raise RunError(
-            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose another name, or "
-            "delete that folder."
+            f"The run {path} already exists, with other settings: {'; '.join(changes)}. Choose"
+            " another name, or delete that folder."
         )
-    return replace(run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts)
+    return replace(
+        run, dataset=dataset, module=None if run.record.own_module is None else make(), parts=parts
+    )
 
 
 def _read_score(run: Run) -> tuple[str, str, float] | None:

@@ -1,4 +1,4 @@
-"""Search spaces: the values that a tuning tries for each setting, written as on the command line."""
+"""Search spaces: the values that a tuning tries for each setting, as on the command line."""
 
 from __future__ import annotations
 
@@ -40,26 +40,42 @@ Range: TypeAlias = Span | tuple[Any, ...]
 
 
 def parse_range(name: str, text: str, *, is_whole: bool | None = None) -> Range:
-    """Parse ``1e-4..1e-1:log``, ``32..256`` or ``50,100,200``; without ``is_whole``, whole ends give whole numbers."""
-    expected = f"Use a range, as in {name}=LOW..HIGH or {name}=LOW..HIGH:log, or values, as in {name}=A,B,C."
+    """Parse ``1e-4..1e-1:log``, ``32..256`` or ``50,100,200``; by default, whole ends give ints."""
+    expected = (
+        f"Use a range, as in {name}=LOW..HIGH or {name}=LOW..HIGH:log, or values, as in"
+        f" {name}=A,B,C."
+    )
     if (found := re.fullmatch(r"(.+)\.\.([^:]+)(:log)?", text)) is None:
         if ".." in text or ":" in text:
-            raise RecipeError(f"The range of {name} is {text!r}, which is neither a range nor a list. {expected}")
+            raise RecipeError(
+                f"The range of {name} is {text!r}, which is neither a range nor a list. {expected}"
+            )
         values = tuple(dict.fromkeys(map(_read_value, text.split(","))))
         if len(values) < 2:
             raise RecipeError(f"{name} has only one value to try, {text!r}. {expected}")
         return values
     ends = [_read_value(end) for end in found.groups()[:2]]
-    if not all(isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end) for end in ends):
-        raise RecipeError(f"The range of {name} is {text!r}, whose ends are not both numbers. {expected}")
+    if not all(
+        isinstance(end, int | float) and not isinstance(end, bool) and math.isfinite(end)
+        for end in ends
+    ):
+        raise RecipeError(
+            f"The range of {name} is {text!r}, whose ends are not both numbers. {expected}"
+        )
     low, high = ends
     are_whole = all(isinstance(end, int) for end in ends)
     if is_whole and not are_whole:
-        raise RecipeError(f"The range of {name} is {text!r}, but {name} takes whole numbers. {expected}")
+        raise RecipeError(
+            f"The range of {name} is {text!r}, but {name} takes whole numbers. {expected}"
+        )
     if not low < high:
-        raise RecipeError(f"The range of {name} is {text!r}; it must rise. Use {name}={high}..{low}.")
+        raise RecipeError(
+            f"The range of {name} is {text!r}; it must rise. Use {name}={high}..{low}."
+        )
     if found[3] and low <= 0:
-        raise RecipeError(f"The range of {name} is {text!r}; a logarithmic range must begin above 0. {expected}")
+        raise RecipeError(
+            f"The range of {name} is {text!r}; a logarithmic range must begin above 0. {expected}"
+        )
     return Span(low, high, are_whole if is_whole is None else is_whole, bool(found[3]))
 
 
@@ -89,12 +105,15 @@ def parse_sizes(texts: Mapping[str, str], net: str) -> dict[str, Range]:
     """The range of each name that stands for a number in the layers ``net``."""
     if texts and "(" not in net:
         raise NetError(
-            f"The net {net} has no sizes to search. Write its layers, with a name in place of each size, as in "
+            f"The net {net} has no sizes to search. Write its layers, with a name in place of each"
+            " size, as in "
             f'lamina tune "Flatten(), Linear(width), ReLU(), Output()" --net-over width=32..256.'
         )
     for name in texts:
         if not re.search(rf"\b{re.escape(name)}\b(?!\s*[(=])", net):
-            raise NetError(f"{name} does not stand for a number in the layers {net}. Write it in place of one.")
+            raise NetError(
+                f"{name} does not stand for a number in the layers {net}. Write it in place of one."
+            )
     return {name: parse_range(name, text) for name, text in texts.items()}
 
 

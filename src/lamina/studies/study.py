@@ -38,7 +38,7 @@ LONGEST_FOLDER = 40  # characters of an experiment's name in the name of a run
 
 @contextmanager
 def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Lock the folder of a study, and yield the content of ``study.json``; ``RunError`` if it has other settings."""
+    """Lock a study, and yield its ``study.json``; ``RunError`` if it has other settings."""
     if not read_study(path) and any(path.glob("[!.]*")):  # a kill may leave an empty folder
         raise RunError(f"{path} exists, but is not a study. Choose another name.")
     with making_runs(path.parent):
@@ -50,13 +50,14 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, An
         given, stored = json.loads(json.dumps(settings)), state["settings"]
         if changed := [key for key in given | stored if given.get(key) != stored.get(key)]:
             raise RunError(
-                f"{path} exists, with other {' and '.join(changed)}. Choose another name, or delete that folder."
+                f"{path} exists, with other {' and '.join(changed)}. Choose another name, or delete"
+                " that folder."
             )
         yield state
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """The content of ``study.json``; empty for a new study, or if another program wrote the file."""
+    """The content of ``study.json``; empty for a new study, or if another program wrote it."""
     file = path / STUDY_FILE
     state = parse_object(read_bytes(file), str(file)) if file.exists() else {}
     return state if isinstance(state.get("settings"), dict) else {}
@@ -66,7 +67,9 @@ def parse_event(kind: type[AnyEvent], stored: Mapping[str, Any], file: Path) -> 
     """The event that ``to_json`` wrote to a file; ``RunError`` if it is damaged."""
     try:
         return from_json_values(
-            kind, {one.name: stored[one.name] for one in fields(kind) if one.name in stored}, "result"
+            kind,
+            {one.name: stored[one.name] for one in fields(kind) if one.name in stored},
+            "result",
         )
     except ValueError as error:
         raise damaged(str(file), error) from error
@@ -86,11 +89,19 @@ def name_study(runs_dir: Path, what: str, settings: Mapping[str, Any] | None = N
 
 
 def describe_experiments(experiments: Mapping[str, Experiment]) -> dict[str, Any]:
-    """The settings of a study: its experiments in order, the last of which is the reference, and their data."""
+    """A study's settings: its experiments, the last of which is the reference, and their data."""
     dataset = next(iter(experiments.values())).dataset
-    nets = {name: one.net.net if isinstance(one.net.net, Net) else one.net.name for name, one in experiments.items()}
+    nets = {
+        name: one.net.net if isinstance(one.net.net, Net) else one.net.name
+        for name, one in experiments.items()
+    }
     described = [
-        {"name": name, "net": str(nets[name]), "recipe": repr(one.recipe), "file": digest_file(one.net)}
+        {
+            "name": name,
+            "net": str(nets[name]),
+            "recipe": repr(one.recipe),
+            "file": digest_file(one.net),
+        }
         for name, one in experiments.items()
     ]
     return {"experiments": described, "data": f"{dataset.name} ({dataset.fingerprint})"}
@@ -109,7 +120,7 @@ def locate_run(path: Path, names: Sequence[str], name: str, seed: int) -> Path:
 
 
 def find_run_or_net(text: str, runs_dir: Path) -> Run | str:
-    """The run at a path or with a name, or else the text of a net; ``RunError`` if it is neither."""
+    """The run at a path or with a name, else the text of a net; ``RunError`` if it is neither."""
     if "(" in text or ".py" in text:
         return text
     path, net = resolve_run(Path(text), runs_dir), split_recipe(text)[0]
@@ -118,9 +129,18 @@ def find_run_or_net(text: str, runs_dir: Path) -> Run | str:
     if net in zoo.NAMES or net.startswith(TIMM):
         return text
     if studies := [one for one in (path, runs_dir / text) if (one / STUDY_FILE).exists()]:
-        raise RunError(f"{studies[0]} is a study. Use one of the runs in it, such as {next(studies[0].glob('*/'))}.")
-    nearest = find_nearest(net, [*zoo.NAMES, *(file.parent.name for file in runs_dir.glob("*/run.json"))])
-    advice = f"Did you mean {nearest}?" if nearest else "Use a name that lamina runs lists, a net, or layers."
+        raise RunError(
+            f"{studies[0]} is a study. Use one of the runs in it, such as"
+            f" {next(studies[0].glob('*/'))}."
+        )
+    nearest = find_nearest(
+        net, [*zoo.NAMES, *(file.parent.name for file in runs_dir.glob("*/run.json"))]
+    )
+    advice = (
+        f"Did you mean {nearest}?"
+        if nearest
+        else "Use a name that lamina runs lists, a net, or layers."
+    )
     raise RunError(f"There is no run or net {text!r}. {advice}")
 
 
@@ -134,9 +154,12 @@ def split_recipe(text: str) -> tuple[str, str | None]:
 
 
 def find_experiment(
-    source: Run | str, dataset: Dataset, given: Mapping[str, Any], choose: Callable[[str], NetChoice]
+    source: Run | str,
+    dataset: Dataset,
+    given: Mapping[str, Any],
+    choose: Callable[[str], NetChoice],
 ) -> tuple[str, Experiment, list[Decision]]:
-    """The experiment of a run, or of ``NET:RECIPE`` as in ``lamina train``, overlaid with ``given``, and its name."""
+    """The name and experiment of a run or of ``NET:RECIPE``, overlaid with ``given``."""
     changes = [f"--{name.replace('_', '-')} {value}" for name, value in given.items()]
     if isinstance(source, str):
         net, recipe_name = split_recipe(source)
@@ -144,10 +167,25 @@ def find_experiment(
         return " ".join([source, *changes]), experiment, decisions
     record = source.record
     if (record.data.fingerprint, record.in_shape) != (dataset.fingerprint, dataset.train.shape):
-        raise RunError(f"{source.path} was trained on other images, or at another size. Name its net instead.")
-    is_stored = (record.net is not None or record.timm is not None) and not OWN_CODE & record.parts.keys()
+        raise RunError(
+            f"{source.path} was trained on other images, or at another size. Name its net instead."
+        )
+    is_stored = (
+        record.net is not None or record.timm is not None
+    ) and not OWN_CODE & record.parts.keys()
     if not is_stored or record.started_from is not None or record.branched_from is not None:
-        raise RunError(f"A study cannot repeat {source.path}: its code or first weights are not stored. Name its net.")
-    net_choice = choice_of_timm(record.timm) if record.timm else NetChoice(record.net_name, record.net or Net())
+        raise RunError(
+            f"A study cannot repeat {source.path}: its code or first weights are not stored. Name"
+            " its net."
+        )
+    net_choice = (
+        choice_of_timm(record.timm)
+        if record.timm
+        else NetChoice(record.net_name, record.net or Net())
+    )
     recipe = replace(record.recipe, epochs=record.epochs or record.recipe.epochs, seed=0)
-    return " ".join([str(source.path), *changes]), Experiment(net_choice, overlay(recipe, dict(given)), dataset), []
+    return (
+        " ".join([str(source.path), *changes]),
+        Experiment(net_choice, overlay(recipe, dict(given)), dataset),
+        [],
+    )

@@ -1,4 +1,4 @@
-"""Trials in a database, which the workers of a tuning share: Optuna's storage, heartbeats and pruner."""
+"""A tuning's trials in a database that the workers share: Optuna's storage and pruner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from lamina.training.randomness import derive_seed
 Result = TypeVar("Result")
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 10, 60
-"""A trial whose worker has not been heard of for longer than the latter is taken up by another worker."""
+"""A trial whose worker has not been heard of for longer than the latter is taken up by another
+worker."""
 OUTAGE_SECONDS = 600.0  # how long a worker waits for its database
 LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the database
 DATABASE = "study.db"
@@ -58,12 +59,13 @@ def import_optuna() -> Any:
 
 @dataclass(frozen=True)
 class Trials:
-    """The trials of one study in a database. Methods raise Optuna's errors; generators call them by :func:`wait`."""
+    """A study's trials in a database. Methods raise Optuna's errors; generators use ``wait``."""
 
     study: Any  # Optuna's
     settings: Mapping[str, Any]  # of the search
     folder: Path  # of the runs of this worker
-    worker: str = field(default_factory=lambda: secrets.token_hex(4))  # stored with the trials that it trains
+    # stored with the trials that it trains
+    worker: str = field(default_factory=lambda: secrets.token_hex(4))
 
     def read(self, *states: str) -> list[Any]:
         """All trials, or those in these states of Optuna."""
@@ -71,21 +73,34 @@ class Trials:
         return [one for one in trials if not states or one.state.name in states]
 
     def rank(self, state: str) -> list[Any]:
-        """The trials in a state of Optuna, best first; of those that were stopped, first those with most epochs."""
+        """The trials in a state of Optuna, best first; stopped ones by epochs, most first."""
         sign, is_stopped = 1 if self.study.direction.name == "MINIMIZE" else -1, state == "PRUNED"
-        known = [one for one in self.read(state) if one.value is not None and "error" not in one.user_attrs]
-        return sorted(known, key=lambda one: (-one.last_step if is_stopped else 0, sign * one.value))
+        known = [
+            one
+            for one in self.read(state)
+            if one.value is not None and "error" not in one.user_attrs
+        ]
+        return sorted(
+            known, key=lambda one: (-one.last_step if is_stopped else 0, sign * one.value)
+        )
 
     def find_progress(self) -> tuple[int, Score | None, float]:
-        """How many trials have ended, the best score so far, and about how many seconds the search still takes."""
+        """The number of ended trials, the best score, and about how many seconds are left."""
         limits, finished = self.study.user_attrs["limits"], self.rank("COMPLETE")
-        took = [one.duration.total_seconds() for one in find_new(self.read("COMPLETE", "PRUNED", "FAIL"))]
+        took = [
+            one.duration.total_seconds()
+            for one in find_new(self.read("COMPLETE", "PRUNED", "FAIL"))
+        ]
         if limits["trials"] is None:
             left = max(0.0, limits["until"] - time.time())
         else:
             each = statistics.fmean(took) if took else 0.0
             left = max(0, limits["trials"] - len(took)) * each / (1 + len(self.read("RUNNING")))
-        return len(took), Score(self.settings["metric"], finished[0].value) if finished else None, left
+        return (
+            len(took),
+            Score(self.settings["metric"], finished[0].value) if finished else None,
+            left,
+        )
 
     def list_leading(self) -> tuple[dict[str, Any], ...]:
         """The rows of the best trials so far, and of those that run now."""
@@ -94,25 +109,33 @@ class Trials:
 
     def take(self) -> Any:
         """Take a trial that was given back, or a new one."""
-        with warnings.catch_warnings(action="ignore"):  # about heartbeats outside of Optuna's own loop
+        # about heartbeats outside of Optuna's own loop
+        with warnings.catch_warnings(action="ignore"):
             trial = self.study.ask()
         self._mark(trial._trial_id, self.worker)
         return trial
 
     def propose(self, trial: Any, ranges: Mapping[str, Range]) -> None:
-        """Choose values for a trial that no other has: at first evenly spread (Sobol), later by TPE."""
+        """Choose values that no other trial has: first evenly spread (Sobol), then by TPE."""
         from optuna.samplers import PartialFixedSampler, TPESampler
 
         # Seeded by the number of the trial, so that no two workers draw the same values.
         seed = derive_seed(self.settings["seed"], f"trial {trial.number}") % 2**32
         tpe, values = TPESampler(seed=seed, n_startup_trials=FIRST, constant_liar=True), {}
         if ranges:  # a function draws its values itself
-            points = torch.quasirandom.SobolEngine(len(ranges), scramble=True, seed=self.settings["seed"])
+            points = torch.quasirandom.SobolEngine(
+                len(ranges), scramble=True, seed=self.settings["seed"]
+            )
             points.fast_forward(trial.number)
             space = {name: to_distribution(one) for name, one in ranges.items()}
             # Empty until so many trials have ended.
-            values = tpe.sample_relative(self.study, self.study._storage.get_trial(trial._trial_id), space)
-            values, others = values or find_values(ranges, points.draw()), [one.params for one in self.read()]
+            values = tpe.sample_relative(
+                self.study, self.study._storage.get_trial(trial._trial_id), space
+            )
+            values, others = (
+                values or find_values(ranges, points.draw()),
+                [one.params for one in self.read()],
+            )
             for _ in range(MOST_DRAWS):
                 if values not in others:
                     break
@@ -129,7 +152,7 @@ class Trials:
 
     @contextmanager
     def holding(self, trial: Any) -> Iterator[None]:
-        """Tell the database regularly that this worker lives; an error in the block gives the trial back."""
+        """Send heartbeats during the block; an error in the block gives the trial back."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         is_over, storage = threading.Event(), self.study._storage
@@ -169,36 +192,50 @@ class Trials:
         storage, study = self.study._storage, self.study._study_id
         with suppress(UpdateFinishedTrialError):
             for one in self.read("RUNNING"):
-                if "worker" not in one.user_attrs:  # perhaps lost before its first heartbeat: its time begins now
+                # perhaps lost before its first heartbeat: its time begins now
+                if "worker" not in one.user_attrs:
                     self._mark(one._trial_id, "")
             if before := storage._get_stale_trial_ids(study):
-                time.sleep(2 * HEARTBEAT_SECONDS)  # perhaps the database was down: live workers are heard of by then
+                # perhaps the database was down: live workers are heard of by then
+                time.sleep(2 * HEARTBEAT_SECONDS)
                 for row in set(before) & set(storage._get_stale_trial_ids(study)):
-                    storage.set_trial_user_attr(row, "worker", "")  # a worker that was only asleep has lost it
+                    # a worker that was only asleep has lost it
+                    storage.set_trial_user_attr(row, "worker", "")
                     _offer(storage, row)
 
     def report(self, trial: Any, epoch: int, score: float) -> Any:
         """Store the score of an epoch; returns the trial with it."""
         self._check(trial)
-        with warnings.catch_warnings(action="ignore"):  # a trial that starts again reports its epochs again
+        # a trial that starts again reports its epochs again
+        with warnings.catch_warnings(action="ignore"):
             trial.report(score, epoch)
         return self.study._storage.get_trial(trial._trial_id)
 
     def is_worse(self, trial: Any, epoch: int) -> bool:
-        """Whether successive halving stops the trial from :meth:`report` after this epoch; it may be asked again."""
+        """Whether successive halving stops the trial after this epoch; can be asked again."""
         epochs = self.settings["epochs"]
-        return epochs is not None and 2 * epoch <= epochs and bool(self.study.pruner.prune(self.study, trial))
+        return (
+            epochs is not None
+            and 2 * epoch <= epochs
+            and bool(self.study.pruner.prune(self.study, trial))
+        )
 
-    def tell(self, trial: Any, score: float | None, state: str, error: str | None = None) -> Mapping[str, Any]:
+    def tell(
+        self, trial: Any, score: float | None, state: str, error: str | None = None
+    ) -> Mapping[str, Any]:
         """Store the end of a trial; returns its values."""
         from optuna.trial import TrialState
 
         self._check(trial)
-        is_told = self.study._storage.get_trial(trial._trial_id).state.is_finished()  # before the connection was lost
+        is_told = self.study._storage.get_trial(
+            trial._trial_id
+        ).state.is_finished()  # before the connection was lost
         if error is not None and not is_told:
             trial.set_user_attr("error", error)
         try:
-            return dict(self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params)
+            return dict(
+                self.study.tell(trial, score, TrialState[state], skip_if_finished=True).params
+            )
         except ValueError as lost:  # the leader has just put the trial back into the queue
             raise TrialLostError from lost
 
@@ -225,11 +262,15 @@ def _to_row(trial: Any) -> dict[str, Any]:
     score = trial.intermediate_values.get(trial.last_step) if trial.value is None else trial.value
     error = trial.user_attrs.get("error")
     return {
-        "trial": trial.number, "state": trial.state.name.lower(),
-        "score": None if error else score,  # one that diverged has the worst score, perhaps infinity
-        "epoch": trial.last_step, "seconds": None if trial.duration is None else trial.duration.total_seconds(),
-        "error": error, "values": trial.params,
-    }  # fmt: skip
+        "trial": trial.number,
+        "state": trial.state.name.lower(),
+        # one that diverged has the worst score, perhaps infinity
+        "score": None if error else score,
+        "epoch": trial.last_step,
+        "seconds": None if trial.duration is None else trial.duration.total_seconds(),
+        "error": error,
+        "values": trial.params,
+    }
 
 
 def _offer(storage: Any, row: int) -> None:
@@ -239,7 +280,7 @@ def _offer(storage: Any, row: int) -> None:
 
 
 def wait(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
-    """Call, again and again while the database is down; an event before the first pause lets a signal end it."""
+    """Retry a call while the database is down; yields first, so that a signal can end it."""
     from optuna.exceptions import UpdateFinishedTrialError
 
     began, pause = time.monotonic(), 0.5
@@ -251,11 +292,16 @@ def wait(call: Callable[[], Result]) -> Generator[Decision, None, Result]:
         except _find_outages() as error:
             if time.monotonic() - began > OUTAGE_SECONDS:
                 raise RunError(
-                    f"The database of the study has been unreachable for {OUTAGE_SECONDS / 60:.0f} minutes "
-                    f"({_explain(error)}). Start it, and run the command again; nothing is lost."
+                    f"The database of the study has been unreachable for {OUTAGE_SECONDS / 60:.0f}"
+                    f" minutes ({_explain(error)}). Start it, and run the command again; nothing is"
+                    " lost."
                 ) from error
             if pause == 0.5:
-                yield Decision("waiting", f"for the database of the study ({_explain(error)})", "Ctrl-C ends it")
+                yield Decision(
+                    "waiting",
+                    f"for the database of the study ({_explain(error)})",
+                    "Ctrl-C ends it",
+                )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -278,21 +324,27 @@ def connect(url: str | None, folder: Path) -> Any:
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
     from sqlalchemy.pool import NullPool
 
-    # A new connection for each transaction, so that none is left open, or found dead after the server has restarted.
+    # A new connection for each transaction, so that none is left open, or found dead after the
+    # server has restarted.
     options: dict[str, Any] = {"poolclass": NullPool}
     if url is not None and not url.startswith("postgres"):
         raise _refuse(url)
     if url is None:
         file = folder.resolve() / DATABASE
-        options["creator"] = lambda: sqlite3.connect(file, timeout=60)  # a URL cannot contain all names of files
+        # a URL cannot contain all names of files
+        options["creator"] = lambda: sqlite3.connect(file, timeout=60)
     else:
         options["connect_args"] = {"connect_timeout": 10, "tcp_user_timeout": 30_000}  # s, ms
     try:
         with warnings.catch_warnings(action="ignore"):
             return optuna.storages.RDBStorage(
-                "sqlite://" if url is None else re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),
-                engine_kwargs=options, heartbeat_interval=HEARTBEAT_SECONDS, grace_period=GRACE_SECONDS,
-            )  # fmt: skip
+                "sqlite://"
+                if url is None
+                else re.sub("^postgres(ql)?://", "postgresql+psycopg://", url),
+                engine_kwargs=options,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+            )
     except ArgumentError:
         raise _refuse(url) from None
     except ImportError as error:
@@ -304,20 +356,22 @@ def connect(url: str | None, folder: Path) -> Any:
 
 def _refuse(url: str | None) -> RunError:
     return RunError(
-        f"storage is {hide_password(str(url))!r}, which is not the URL of a PostgreSQL database. Use "
-        "postgresql://USER:PASSWORD@HOST/DATABASE."
+        f"storage is {hide_password(str(url))!r}, which is not the URL of a PostgreSQL database."
+        " Use postgresql://USER:PASSWORD@HOST/DATABASE."
     )
 
 
 def create_study(storage: Any, name: str, settings: Mapping[str, Any], leader: str) -> None:
-    """Create a study, unless ``leader`` has created it before; ``RunError`` if another study has this name."""
+    """Create a study, unless ``leader`` has created it; ``RunError`` if the name is taken."""
     optuna = import_optuna()
     direction = "minimize" if Score(settings["metric"], 0.0).lower_is_better else "maximize"
-    study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    study = optuna.create_study(
+        storage=storage, study_name=name, direction=direction, load_if_exists=True
+    )
     if study.user_attrs.get("leader", leader) != leader:
         raise RunError(
-            f"The database already contains the study {name}, which another folder leads. Join it with lamina tune "
-            "--join, or choose another name."
+            f"The database already contains the study {name}, which another folder leads. Join it"
+            " with lamina tune --join, or choose another name."
         )
     study.set_user_attr("leader", leader)
     study.set_user_attr("settings", settings)
@@ -335,9 +389,12 @@ def open_trials(storage: Any, name: str | None, folder: Path) -> Trials:
     study = optuna.load_study(study_name=name, storage=storage)
     if (settings := study.user_attrs.get("settings")) is None:
         raise RunError(
-            f"The study {name} has no settings. If lamina tune is starting it at this moment, try again; otherwise it "
-            "is of another program."
+            f"The study {name} has no settings. If lamina tune is starting it at this moment, try"
+            " again; otherwise it is of another program."
         )
-    least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))  # epochs before trials are compared, then thrice
-    study.pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=least, reduction_factor=REDUCTION)
+    # epochs before trials are compared, then thrice
+    least = max(1, round((settings["epochs"] or 1) / REDUCTION**2))
+    study.pruner = optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=least, reduction_factor=REDUCTION
+    )
     return Trials(study, settings, folder / study.study_name)

@@ -1,1 +1,1 @@
-"""Training: a recipe and the loop that follows it. Import names from their modules or from ``lamina``."""
+"""Training: a recipe and its loop. Import names from their modules or from ``lamina``."""

@@ -19,7 +19,8 @@ from lamina.values import explain_call
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
-    "Layer {!r} has no output tensor, because forward does not call it or it returns a tuple. Choose another layer."
+    "Layer {!r} has no output tensor, because forward does not call it or it returns a tuple."
+    " Choose another layer."
 )
 
 
@@ -32,28 +33,34 @@ class Call(NamedTuple):
 
 @explain_call
 def activations(
-    model: Model, images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"], layers: Iterable[Place]
+    model: Model,
+    images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"],
+    layers: Iterable[Place],
 ) -> dict[Place, Float[Tensor, "n ..."]]:
     """The outputs of layers for a batch of images, with the model in eval mode.
 
     Args:
         model: A trained or new model.
         images: Pixels, uint8 (N, H, W, C).
-        layers: Layers by number, from 1 as in :func:`summarize` (-1 is the last), or by module path, such as
-            ``"body.0"`` for layer 1.
+        layers: Layers by number, from 1 as in :func:`summarize` (-1 is the last), or by module
+            path, such as ``"body.0"`` for layer 1.
 
     Returns:
         The output of each layer. If a module is called several times, the output of its last call.
 
     Raises:
-        NetError: A layer does not exist or returns no tensor, or the images do not have the model's shape.
+        NetError: A layer does not exist or returns no tensor, or the images do not have the model's
+            shape.
         DataError: The images are not uint8 pixels (N, H, W, C).
 
     >>> from lamina import Recipe, load_data, load_net
     >>> from lamina.training.model import build_model
     >>> images = load_data("shapes").test
     >>> model = build_model(load_net("mlp"), images, Recipe())
-    >>> {layer: output.shape for layer, output in activations(model, images.pixels[:5], [1, -1]).items()}
+    >>> {
+    ...     layer: output.shape
+    ...     for layer, output in activations(model, images.pixels[:5], [1, -1]).items()
+    ... }
     {1: torch.Size([5, 3072]), -1: torch.Size([5, 10])}
     """
     pixels = check_input(model, images)
@@ -71,19 +78,27 @@ def module_paths(model: Model) -> tuple[str, ...]:
 
 
 def innermost_paths(model: Model) -> list[str]:
-    return [path for path, module in model.body.named_modules(prefix="body") if not list(module.children())]
+    return [
+        path
+        for path, module in model.body.named_modules(prefix="body")
+        if not list(module.children())
+    ]
 
 
 def learned_modules(model: Model) -> list[nn.Module]:
     """The modules with parameters in call order, after those that are never called."""
-    paths = [path for path, module in model.named_modules() if any(True for _ in module.parameters(recurse=False))]
+    paths = [
+        path
+        for path, module in model.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
     called = call_order(model, paths)
     order = [*(path for path in paths if path not in called), *called]
     return [model.get_submodule(path) for path in order]
 
 
 def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
-    """The modules at ``paths`` in the order of their first calls, with the shape of their last output."""
+    """The modules at ``paths`` by first call, with the shape of their last output."""
     called: dict[str, torch.Size] = {}
 
     def note(path: str, _: Tensor, output: Tensor) -> None:
@@ -91,7 +106,12 @@ def call_order(model: Model, paths: Iterable[str]) -> dict[str, torch.Size]:
 
     channels, height, width = model.in_shape
     black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
-    with torch.inference_mode(), eval_mode(model), seeded(0, model.device), watch(model, paths, note):
+    with (
+        torch.inference_mode(),
+        eval_mode(model),
+        seeded(0, model.device),
+        watch(model, paths, note),
+    ):
         model(black)
     return called
 
@@ -104,7 +124,7 @@ def find_paths(model: Model, layers: Iterable[Any]) -> dict[Any, str]:
 
 
 def find_path(model: Model, layer: int | str) -> str:
-    """The module path of a layer, given by its number (from 1, or from -1 backwards) or by its path."""
+    """The module path of a layer, by its number (from 1, or from -1 backwards) or its path."""
     if isinstance(layer, str):
         known = [name for name, _ in model.named_modules() if name]
         if layer not in known:
@@ -112,15 +132,16 @@ def find_path(model: Model, layer: int | str) -> str:
         return layer
     if not isinstance(layer, int) or isinstance(layer, bool):
         raise NetError(
-            f"A layer must be a number or a module path, got {layer!r:.60}. Use 1 or 'body.0' for the first."
+            f"A layer must be a number or a module path, got {layer!r:.60}. Use 1 or 'body.0' for"
+            " the first."
         )
     paths = module_paths(model)
     if not 1 <= abs(layer) <= len(paths):
         if paths:
             raise NetError(f"There is no layer {layer}; the net has layers 1 to {len(paths)}.")
         raise NetError(
-            f"There is no layer {layer}, because layers of your own module have no numbers. Give a module path, such "
-            "as 'body.conv1'."
+            f"There is no layer {layer}, because layers of your own module have no numbers. Give a"
+            " module path, such as 'body.conv1'."
         )
     return paths[layer - 1 if layer > 0 else layer]
 
@@ -141,22 +162,28 @@ def describe_layer(model: Model, path: str) -> str:
 
 
 def name_layer(model: Model, path: str) -> str:
-    """A short name: the layer's number (from 1) and class, or the name and class in a custom module."""
+    """A short name: number (from 1) and class, or name and class in a custom module."""
     kind = type(model.get_submodule(path)).__name__
     name = path.partition(".")[2]
     place, dot, inside = name.partition(".")
     if model.net is None or not place.isdecimal():
         return f"{name or 'the module'} {kind}"
-    return f"{int(place) + 1}{dot}{inside} {kind if inside else type(model.net.layers[int(place)]).__name__}"
+    return (
+        f"{int(place) + 1}{dot}{inside}"
+        f" {kind if inside else type(model.net.layers[int(place)]).__name__}"
+    )
 
 
 @torch.no_grad()
-def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]) -> dict[str, Call]:
+def record_calls(
+    model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]
+) -> dict[str, Call]:
     """The inputs and outputs of the modules at ``paths`` that accept and return tensors."""
     calls: dict[str, Call] = {}
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
-        calls[path] = Call(given.clone(), output.clone())  # copies, because a later layer may work in place
+        # copies, because a later layer may work in place
+        calls[path] = Call(given.clone(), output.clone())
 
     with eval_mode(model), seeded(0, model.device), watch(model, paths, note):
         model(images.to(model.device))
@@ -166,7 +193,7 @@ def record_calls(model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable
 def layer_gradients(
     model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
 ) -> Call:
-    """The output of a layer, and the gradient of each image's logit at ``outputs`` with respect to it."""
+    """The output of a layer, and the gradient of the logits at ``outputs`` with respect to it."""
     path = find_path(model, layer)
     kept: list[Tensor] = []
 
@@ -187,7 +214,7 @@ def layer_gradients(
 def watch(
     model: nn.Module, paths: Iterable[str], see: Callable[[str, Tensor, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Call ``see(path, input, output)`` after each module; if it returns a tensor, that replaces the output."""
+    """Call ``see(path, input, output)`` after each module; a returned tensor is the new output."""
 
     def note(
         path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object

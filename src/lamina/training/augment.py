@@ -1,4 +1,4 @@
-"""Augmentation of whole batches of uint8 images, by random choices that are drawn once per epoch."""
+"""Augmentation of batches of uint8 images, by random choices drawn once per epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
-_PART_BITS = 7  # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
+# interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
+_PART_BITS = 7
 _GRAY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 
 
 @dataclass(frozen=True, eq=False)
 class Choices:
-    """Random choices for each training image in one epoch; ``None`` for an augmentation that is off."""
+    """One epoch's random choices per training image; ``None`` if an augmentation is off."""
 
     flips: Bool[Tensor, " n"] | None = None  # whether to mirror the image left to right
     translations_px: Int64[Tensor, "n 2"] | None = None  # translation down and right
@@ -40,7 +41,9 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     def draw_uniform(purpose: str, columns: int) -> Float[Tensor, "n columns"]:
         return torch.rand(count, columns, generator=derive_generator(recipe.seed, purpose, epoch))
 
-    def draw(purpose: str, low: int, high: tuple[int, int], index: int = epoch) -> Int64[Tensor, "n 2"]:
+    def draw(
+        purpose: str, low: int, high: tuple[int, int], index: int = epoch
+    ) -> Int64[Tensor, "n 2"]:
         generator = derive_generator(recipe.seed, purpose, index)
         drawn = [torch.randint(low, limit, (count,), generator=generator) for limit in high]
         return torch.stack(drawn, dim=1).to(pixels.device)
@@ -48,12 +51,15 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
     flips = crops = jitters = None
     if recipe.flip == "random":
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
-    elif recipe.flip == "alternating":  # flipped in every other epoch (Jordan, arXiv 2404.00498, section 3.6)
+    # flipped in every other epoch (Jordan, arXiv 2404.00498, section 3.6)
+    elif recipe.flip == "alternating":
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
     if recipe.crop_from_fraction:
         crops = _place_crops(draw_uniform("crop", 4), recipe.crop_from_fraction).to(pixels.device)
     if recipe.jitter_fraction:
-        jitters = (1 + recipe.jitter_fraction * (2 * draw_uniform("jitter", 3) - 1)).to(pixels.device)
+        jitters = (1 + recipe.jitter_fraction * (2 * draw_uniform("jitter", 3) - 1)).to(
+            pixels.device
+        )
     most = recipe.translate_px
     return Choices(
         flips=flips,
@@ -87,12 +93,18 @@ def gather_batch(
     cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
-    """The images at ``indices``, augmented, on ``device``; the result does not depend on the batch."""
+    """The augmented images at ``indices``, on ``device``; the batch does not affect the result."""
     device = device or pixels.device
     batch = pixels.index_select(0, indices)
     if batch.device != device:
-        batch = (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
-    if choices.flips is not None or choices.translations_px is not None or choices.crops is not None:
+        batch = (batch.pin_memory() if device.type == "cuda" else batch).to(
+            device, non_blocking=True
+        )
+    if (
+        choices.flips is not None
+        or choices.translations_px is not None
+        or choices.crops is not None
+    ):
         count, height, width, channels = batch.shape
         rows = torch.arange(height, device=device).expand(count, height)
         columns = torch.arange(width, device=device).expand(count, width)
@@ -101,17 +113,28 @@ def gather_batch(
             rows = _reflect(rows - translations_px[:, :1], height)
             columns = _reflect(columns - translations_px[:, 1:], width)
         if choices.flips is not None:
-            columns = torch.where(choices.flips[indices, None].to(device), width - 1 - columns, columns)
+            columns = torch.where(
+                choices.flips[indices, None].to(device), width - 1 - columns, columns
+            )
         if choices.crops is not None:
             top, left, crop_height, crop_width = choices.crops[indices].to(device).T[..., None]
-            # Rows are contiguous, so transposing images in between is faster than gathering single pixels.
-            transposed = _interpolate_rows(batch, height * top + (rows + 0.5) * crop_height - 0.5).transpose(1, 2)
-            transposed = _interpolate_rows(transposed.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5)
+            # Rows are contiguous, so transposing images in between is faster than gathering single
+            # pixels.
+            transposed = _interpolate_rows(
+                batch, height * top + (rows + 0.5) * crop_height - 0.5
+            ).transpose(1, 2)
+            transposed = _interpolate_rows(
+                transposed.contiguous(), width * left + (columns + 0.5) * crop_width - 0.5
+            )
             batch = transposed.transpose(1, 2).contiguous()
         else:
             # One index per pixel, because three index tensors take 1.5 times as long.
             places = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)
-            batch = batch.flatten(1, 2).gather(1, places[..., None].expand(-1, -1, channels)).view_as(batch)
+            batch = (
+                batch.flatten(1, 2)
+                .gather(1, places[..., None].expand(-1, -1, channels))
+                .view_as(batch)
+            )
     if choices.jitters is not None:
         batch = _jitter(batch, choices.jitters[indices].to(device))
     if choices.holes_px is not None:
@@ -129,7 +152,11 @@ def shrink_batch(images: UInt8[Tensor, "b h w c"], fraction: float) -> UInt8[Ten
     if images.device.type == "cpu":
         shrunk = functional.interpolate(planes, size, mode="bilinear", antialias=True)
     else:  # torch resizes uint8 only on a CPU
-        shrunk = functional.interpolate(planes.float(), size, mode="bilinear", antialias=True).round().to(torch.uint8)
+        shrunk = (
+            functional.interpolate(planes.float(), size, mode="bilinear", antialias=True)
+            .round()
+            .to(torch.uint8)
+        )
     return shrunk.permute(0, 2, 3, 1)
 
 
@@ -138,7 +165,7 @@ def shrunk_size(length_px: int, fraction: float) -> int:
 
 
 def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[Tensor, "n 4"]:
-    """Crops of uniform area and log-uniform aspect ratio (Szegedy et al., arXiv 1409.4842, section 6)."""
+    """Crops of uniform area and log-uniform ratio (Szegedy et al., arXiv 1409.4842, section 6)."""
     area = from_fraction + (1 - from_fraction) * uniform[:, 0]
     largest_log = area.log().neg().clamp(max=math.log(CROP_RATIO))
     stretch = ((2 * uniform[:, 1] - 1) * largest_log).exp()
@@ -146,7 +173,9 @@ def _place_crops(uniform: Float[Tensor, "n 4"], from_fraction: float) -> Float[T
     return torch.cat((uniform[:, 2:] * (1 - sides), sides), dim=1)
 
 
-def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, "b h"]) -> UInt8[Tensor, "b h w c"]:
+def _interpolate_rows(
+    batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, "b h"]
+) -> UInt8[Tensor, "b h w c"]:
     """Rows at fractional ``positions``, interpolated linearly and clamped to the image."""
     count, height, width, channels = batch.shape
     parts = (positions.clamp(0, height - 1) * 2**_PART_BITS).round().long()
@@ -156,11 +185,19 @@ def _interpolate_rows(batch: UInt8[Tensor, "b h w c"], positions: Float[Tensor, 
     lower = rows.index_select(0, (first + (above + 1).clamp(max=height - 1)).flatten()).short()
     upper = rows.index_select(0, (first + above).flatten()).short()
     weights = (parts & (2**_PART_BITS - 1)).short().view(-1, 1)
-    between = lower.sub_(upper).mul_(weights).add_(2 ** (_PART_BITS - 1)).bitwise_right_shift_(_PART_BITS).add_(upper)
+    between = (
+        lower.sub_(upper)
+        .mul_(weights)
+        .add_(2 ** (_PART_BITS - 1))
+        .bitwise_right_shift_(_PART_BITS)
+        .add_(upper)
+    )
     return between.to(torch.uint8).view_as(batch)
 
 
-def _jitter(batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]) -> UInt8[Tensor, "b h w c"]:
+def _jitter(
+    batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]
+) -> UInt8[Tensor, "b h w c"]:
     """Change brightness, contrast and saturation by ``factors``, in one pass."""
     brightness, contrast, saturation = factors.T[..., None, None]
     values = batch.float()
@@ -171,9 +208,9 @@ def _jitter(batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]) -> U
         saturation = torch.ones_like(saturation)
     gray = values @ weights  # whole numbers, whose sum is exact in any order
     mean_gray = gray.int().sum((1, 2), keepdim=True) / gray[0].numel()
-    gray.mul_((1 - saturation) * contrast * brightness).add_((1 - contrast) * brightness * mean_gray).div_(
-        weights.sum()
-    )
+    gray.mul_((1 - saturation) * contrast * brightness).add_(
+        (1 - contrast) * brightness * mean_gray
+    ).div_(weights.sum())
     factor = (saturation * contrast * brightness)[..., None]
     return values.mul_(factor).add_(gray[..., None]).round_().clamp_(0, 255).to(torch.uint8)
 
@@ -183,7 +220,7 @@ def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor,
 
 
 def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side_px: int) -> None:
-    """Fill a gray square around each center, in place (cutout: DeVries and Taylor, arXiv 1708.04552)."""
+    """Fill gray squares in place (cutout: DeVries and Taylor, arXiv 1708.04552)."""
     _, height, width, _ = batch.shape
     top_left = holes_px - side_px // 2
     rows = torch.arange(height, device=batch.device) - top_left[:, :1]
@@ -203,14 +240,18 @@ def augment_batch(
     name, shape = describe_part(own), tuple(images.shape)
     if not isinstance(changed, tuple | list) or len(changed) != 2:
         raise RecipeError(
-            f"augment must return images and targets, but {name} returned {type(changed).__name__}. "
-            "End it with return images, targets."
+            f"augment must return images and targets, but {name} returned {type(changed).__name__}."
+            " End it with return images, targets."
         )
     images = changed[0]
     if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
-        found = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        found = (
+            f"{images.dtype} {tuple(images.shape)}"
+            if isinstance(images, Tensor)
+            else type(images).__name__
+        )
         raise RecipeError(
-            f"augment must return images as float32 {shape}, like its input, but {name} returned {found}. "
-            "Keep the shape and return floats from 0 to 1."
+            f"augment must return images as float32 {shape}, like its input, but {name} returned"
+            f" {found}. Keep the shape and return floats from 0 to 1."
         )
     return images.mul(255).permute(0, 2, 3, 1), changed[1]

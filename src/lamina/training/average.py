@@ -26,7 +26,7 @@ class Average(Protocol):
         """Take the weights before the first step, in place of those at construction."""
 
     def update(self, step: int) -> None:
-        """Update the average after ``step`` (from 0), and copy buffers such as batch-norm statistics."""
+        """Update the average after ``step`` (from 0), and copy buffers (batch-norm statistics)."""
 
 
 def build_average(live: Model, recipe: Recipe) -> Average | None:
@@ -46,7 +46,9 @@ class MovingAverage:
         # Interpolating between two equal infinities yields NaN.
         self._with_infinities: list[tuple[Tensor, Tensor]] = []
         for averaged, weight in zip(self._model.parameters(), live.parameters(), strict=True):
-            (self._finite if torch.isfinite(weight).all() else self._with_infinities).append((averaged, weight))
+            (self._finite if torch.isfinite(weight).all() else self._with_infinities).append(
+                (averaged, weight)
+            )
 
     @property
     def model(self) -> Model:
@@ -57,7 +59,8 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the initial weights.
+        # A smaller decay in the first steps, as in TensorFlow's ExponentialMovingAverage, forgets
+        # the initial weights.
         share = 1 - min(self._decay, (1 + step) / (10 + step))
         kept, weights = zip(*self._finite, strict=True)
         torch._foreach_lerp_(kept, weights, share)
@@ -69,12 +72,16 @@ class MovingAverage:
 
 
 class MeanWithStart:
-    """The mean of the weights before training and those of ``live``: WiSE-FT (Wortsman et al., arXiv 2109.01903)."""
+    """The mean of initial and ``live`` weights: WiSE-FT (Wortsman et al., arXiv 2109.01903)."""
 
     def __init__(self, live: Model, initial_fraction: float) -> None:
         self._mean, self._initial = deepcopy(live), deepcopy(live)
         self.kept = {"initial": self._initial}
-        self._each, self._live, self._fraction = (self._mean, live, self._initial), live, initial_fraction
+        self._each, self._live, self._fraction = (
+            (self._mean, live, self._initial),
+            live,
+            initial_fraction,
+        )
 
     @property
     @torch.no_grad()

@@ -23,24 +23,27 @@ from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
 LEAST_IN_LANE = 2  # images, because batch norm cannot normalize a single one
-RESIDENT_FRACTION = 0.25  # of the free GPU memory, for images; weights and activations need the rest
+# of the free GPU memory, for images; weights and activations need the rest
+RESIDENT_FRACTION = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The augmented images of a step or of one of its lanes, on the device; ``epoch`` and ``step`` count from 0."""
+    """Augmented images of a step or lane, on the device; ``epoch`` and ``step`` count from 0."""
 
     epoch: int
     step: int
     indices: Int64[Tensor, " b"]  # in the training set
-    images: Selection | UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]  # floats after a custom augmentation
+    # floats after a custom augmentation
+    images: Selection | UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]
     targets: Any  # for the loss, from `Task.prepare` or from a custom augmentation
-    labels: (
-        Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None
-    )  # as in `Images`; `None` if a custom augmentation changed them
-    weights: Float[Tensor, "b ..."] | None  # factors for the loss of each target; `None` without class weights
+    # as in `Images`; `None` if a custom augmentation changed them
+    labels: Num[Tensor, "b ..."] | Bool[Tensor, "b ..."] | None
+    # factors for the loss of each target; `None` without class weights
+    weights: Float[Tensor, "b ..."] | None
     lane: int = 0  # index of the lane
-    share: Float[Tensor, ""] | None = None  # fraction of the step's images; `None` if there is one lane
+    # fraction of the step's images; `None` if there is one lane
+    share: Float[Tensor, ""] | None = None
 
     @property
     def pixels(self) -> UInt8[Tensor, "b h w c"] | Float[Tensor, "b h w c"]:
@@ -67,8 +70,9 @@ class DividedBatch:
 class Batches:
     """The batches of all epochs; each depends only on the seed, the epoch and the step.
 
-    If the images take at most ``resident_bytes`` in total (by default, a quarter of the free GPU memory), they are
-    copied to the device once; otherwise, each batch is copied through pinned memory.
+    If the images take at most ``resident_bytes`` in total (by default, a quarter of the free GPU
+    memory), they are copied to the device once; otherwise, each batch is copied through pinned
+    memory.
     """
 
     def __init__(
@@ -83,7 +87,9 @@ class Batches:
     ) -> None:
         self._recipe, self._device, self._augment = recipe, device, augment
         pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
-        is_resident = pixels.nbytes <= (find_resident_bytes(device) if resident_bytes is None else resident_bytes)
+        is_resident = pixels.nbytes <= (
+            find_resident_bytes(device) if resident_bytes is None else resident_bytes
+        )
         self._pixels = pixels.to(device) if is_resident else pixels
         task = task_of(images)
         prepared = task.prepare(targets)
@@ -116,7 +122,9 @@ class Batches:
             rows, part = self._slices[step], lanes[lane]
             indices = order[part].to(device)
             fraction = size_fraction(recipe, epoch, is_falling=is_falling(epoch * len(self) + step))
-            selection = Selection(self._pixels, order[part], choices, recipe.cutout_px, fraction, device)
+            selection = Selection(
+                self._pixels, order[part], choices, recipe.cutout_px, fraction, device
+            )
             images: Selection | Tensor = selection
             targets = self._targets.index_select(0, indices)
             is_same = self._labels is self._targets  # for classes, so gather once
@@ -124,7 +132,9 @@ class Batches:
             weights = None if self._weights is None else self._weights[indices]
             if self._augment:
                 seed = derive_seed(recipe.seed, f"augment in epoch {epoch} lane {lane}", step)
-                images, changed = augment_batch(self._augment, selection.gather(), targets.clone(), seed)
+                images, changed = augment_batch(
+                    self._augment, selection.gather(), targets.clone(), seed
+                )
                 if not is_equal(changed, targets):  # this waits for the GPU
                     labels = None
                     check_unweighted(self._augment, weights)
@@ -137,16 +147,21 @@ class Batches:
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)
             own = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
-            yield DividedBatch(epoch, step, rows.stop - rows.start, len(lanes), own, partial(gather, step, lanes))
+            yield DividedBatch(
+                epoch, step, rows.stop - rows.start, len(lanes), own, partial(gather, step, lanes)
+            )
 
 
 def check_images(images: Images, recipe: Recipe) -> None:
     if not len(images):
-        raise DataError(f"The {images.split} split is empty; training needs at least one image. Add images to it.")
+        raise DataError(
+            f"The {images.split} split is empty; training needs at least one image. Add images"
+            " to it."
+        )
     if recipe.translate_px >= (side := min(images.shape[1:])):
         raise RecipeError(
-            f"translate_px is {recipe.translate_px}; it must be less than the image side, {side} px. "
-            f"Use translate_px={side // 8}."
+            f"translate_px is {recipe.translate_px}; it must be less than the image side, {side}"
+            f" px. Use translate_px={side // 8}."
         )
     if recipe.class_weights:
         task_of(images).weigh(torch.from_numpy(images.targets))
@@ -154,33 +169,42 @@ def check_images(images: Images, recipe: Recipe) -> None:
 
 def is_equal(changed: object, targets: Tensor) -> bool:
     """Whether a custom augmentation returned the targets unchanged."""
-    return isinstance(changed, Tensor) and changed.dtype == targets.dtype and torch.equal(changed, targets)
+    return (
+        isinstance(changed, Tensor)
+        and changed.dtype == targets.dtype
+        and torch.equal(changed, targets)
+    )
 
 
 def check_unweighted(augment: OwnAugment, weights: Tensor | None) -> None:
     if weights is not None:
         raise RecipeError(
-            f"class_weights needs the original targets, but {describe_part(augment)} changed them. Remove "
-            "class_weights from the recipe."
+            f"class_weights needs the original targets, but {describe_part(augment)} changed them."
+            " Remove class_weights from the recipe."
         )
 
 
 def find_resident_bytes(device: torch.device) -> float:
-    """Upper limit of the pixels to keep on a device; none on a CPU or on MPS, which shares its memory."""
-    return RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
+    """Most bytes of pixels to keep on a device; no limit on CPU and MPS, which need no copy."""
+    return (
+        RESIDENT_FRACTION * torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else float("inf")
+    )
 
 
 def divide_lanes(rows: slice, lanes: int) -> list[slice]:
-    """The rows of a batch in nearly equal lanes; fewer lanes if they would have fewer than two rows each."""
+    """Divide a batch into nearly equal lanes, fewer if a lane would have under two rows."""
     count = rows.stop - rows.start
     parts = max(1, min(lanes, count // LEAST_IN_LANE))
     return [
-        slice(rows.start + part * count // parts, rows.start + (part + 1) * count // parts) for part in range(parts)
+        slice(rows.start + part * count // parts, rows.start + (part + 1) * count // parts)
+        for part in range(parts)
     ]
 
 
 def _divide(count: int, batch_size: int) -> list[slice]:
-    """The batches of an epoch; a single last image joins the previous batch, because batch norm needs two."""
+    """The batches of an epoch; a single last image joins the previous batch, for batch norm."""
     starts = list(range(0, count, batch_size))
     if len(starts) > 1 and count - starts[-1] == 1:
         starts.pop()

@@ -46,8 +46,8 @@ class NamedSchedule:
         fall: From the completed fraction of the steps after the warmup to the factor.
         rise: From the step of the warmup (from 0) and the number of its steps to the factor.
         warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
-        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on the number of steps,
-            and the end of the training can be decided late.
+        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
+            the number of steps, and the end of the training can be decided late.
         fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
     """
 
@@ -69,6 +69,6 @@ SCHEDULES = {
     ),
     "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
 }
-"""``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts; ``one-cycle`` from Smith
-and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms up, stays, and falls in a straight line:
-Hägele et al., arXiv 2405.18392."""
+"""``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
+``one-cycle`` from Smith and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms
+up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""

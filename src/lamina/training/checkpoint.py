@@ -44,13 +44,18 @@ class Checkpoint:
     """The state that training needs to resume exactly."""
 
     tensors: dict[str, Tensor]
-    """On the CPU: weights as ``live.…``, their average as ``averaged.…``, optimizer state as ``optimizer.KEY.…``."""
+    """On the CPU: weights as ``live.…``, their average as ``averaged.…``, optimizer state as
+    ``optimizer.KEY.…``."""
     standing: Standing
 
 
 def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
     """The tensors of models and of an optimizer over the first model, by name."""
-    found = {f"{kind}.{name}": tensor for kind, model in models.items() for name, tensor in model.state_dict().items()}
+    found = {
+        f"{kind}.{name}": tensor
+        for kind, model in models.items()
+        for name, tensor in model.state_dict().items()
+    }
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
             if isinstance(value, Tensor):
@@ -62,25 +67,42 @@ def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
     return digest_tensors(name_tensors(models, optimizer))
 
 
-def collect_numbers(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, dict[str, Any]]:
-    """Numbers of an optimizer's groups, by index, and of its weights, by name; warns about values that are lost."""
-    groups: dict[str, Mapping[str, Any]] = {str(place): group for place, group in enumerate(optimizer.param_groups)}
-    states = {name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)}
-    lost = {key for state in states.values() for key, value in state.items() if not isinstance(value, Tensor | KEPT)}
+def collect_numbers(
+    models: Mapping[str, nn.Module], optimizer: Optimizer
+) -> dict[str, dict[str, Any]]:
+    """An optimizer's numbers by group index and weight name; warns about lost values."""
+    groups: dict[str, Mapping[str, Any]] = {
+        str(place): group for place, group in enumerate(optimizer.param_groups)
+    }
+    states = {
+        name: optimizer.state.get(weight, {}) for name, weight in _optimized(models, optimizer)
+    }
+    lost = {
+        key
+        for state in states.values()
+        for key, value in state.items()
+        if not isinstance(value, Tensor | KEPT)
+    }
     for group in groups.values():
         made_again = (int, float, str, tuple, torch.dtype, type(None))
-        lost |= {key for key, value in group.items() if not isinstance(value, made_again)} - {"params", "lr"}
+        lost |= {key for key, value in group.items() if not isinstance(value, made_again)} - {
+            "params",
+            "lr",
+        }
     if lost:
         warnings.warn(
-            f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a checkpoint cannot "
-            "store; the weights of a resumed training may differ. Store numbers, or tensors per weight",
+            f"{type(optimizer).__name__} has {name_some(sorted(lost))} in its state, which a"
+            " checkpoint cannot store; the weights of a resumed training may differ. Store"
+            " numbers, or tensors per weight",
             LaminaWarning,
             stacklevel=1,
         )
     found: dict[str, dict[str, Any]] = {}
     for holder, values in (groups | states).items():
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        found[holder] = numbers | {key: list(value) for key, value in values.items() if _are_numbers(value)}
+        found[holder] = numbers | {
+            key: list(value) for key, value in values.items() if _are_numbers(value)
+        }
     for place, group in groups.items():
         found[place]["weights"] = len(group["params"])
     return {holder: values for holder, values in found.items() if values}
@@ -90,17 +112,25 @@ def _are_numbers(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(part, int | float) for part in value)
 
 
-def make_checkpoint(models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing) -> Checkpoint:
+def make_checkpoint(
+    models: Mapping[str, nn.Module], optimizer: Optimizer, standing: Standing
+) -> Checkpoint:
     named = name_tensors(models, optimizer)
     tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
-    return Checkpoint(tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer)))
+    return Checkpoint(
+        tensors, dataclasses.replace(standing, optimizer=collect_numbers(models, optimizer))
+    )
 
 
-def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer) -> Standing:
+def restore_checkpoint(
+    checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer
+) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
     tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
-    expected = {f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()}
+    expected = {
+        f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()
+    }
     weights = dict(_optimized(models, optimizer))
     for place, group in enumerate(optimizer.param_groups):
         kept = numbers.get(str(place), {})
@@ -108,8 +138,8 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
             if kept.get(key, now) != now:
                 what = {"weights": "number of weights", "initial_lr": "learning rate"}[key]
                 raise RunError(
-                    f"the checkpoint does not fit the training: the {what} of optimizer group {place + 1} was "
-                    f"{kept[key]:g} and is {now:g}"
+                    f"the checkpoint does not fit the training: the {what} of optimizer group"
+                    f" {place + 1} was {kept[key]:g} and is {now:g}"
                 )
     memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
@@ -120,11 +150,14 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
             kept = tensor.clone()  # the optimizer counts its steps in it
             if tensor.shape == weight.shape:
                 # Fused optimizers expect the memory layout of the weight.
-                kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+                kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(
+                    tensor
+                )
             memory[weight_name][key] = kept
         elif name not in expected:
             raise RunError(
-                f"the checkpoint does not fit the training: it contains {name}, which the training does not have"
+                f"the checkpoint does not fit the training: it contains {name}, which the training"
+                " does not have"
             )
     for name, tensor in expected.items():
         if name not in tensors:
@@ -145,7 +178,9 @@ def restore_checkpoint(checkpoint: Checkpoint, models: Mapping[str, nn.Module], 
     return checkpoint.standing
 
 
-def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _optimized(
+    models: Mapping[str, nn.Module], optimizer: Optimizer
+) -> Iterator[tuple[str, Tensor]]:
     """Names and weights of the first model in the order of the optimizer."""
     names = {weight: name for name, weight in next(iter(models.values())).named_parameters()}
     for group in optimizer.param_groups:
@@ -156,4 +191,6 @@ def _optimized(models: Mapping[str, nn.Module], optimizer: Optimizer) -> Iterato
 def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
     found, wanted = tuple(tensor.shape), tuple(expected.shape)
     if found != wanted:
-        raise RunError(f"the checkpoint does not fit the training: {name} has shape {found}, expected {wanted}")
+        raise RunError(
+            f"the checkpoint does not fit the training: {name} has shape {found}, expected {wanted}"
+        )

@@ -31,19 +31,26 @@ class Choice:
 
 
 def choose_device(wanted: str) -> Choice:
-    """The device to train on. ``auto`` means CUDA if available, else the CPU; MPS must be requested."""
+    """The device to train on; ``auto`` is CUDA if available, else the CPU, and never MPS."""
     check_type(wanted, (str,), "device", "auto, cpu, cuda or mps", is_optional=False)
     available = _find_devices()
     if wanted == "auto":
         if available["cuda"]:
             return Choice("cuda", "found")
-        return Choice("cpu", "MPS is untested; request it with device mps" if available["mps"] else "no GPU found")
+        return Choice(
+            "cpu",
+            "MPS is untested; request it with device mps" if available["mps"] else "no GPU found",
+        )
     if wanted not in available:
-        raise RecipeError(f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use device='auto'.")
+        raise RecipeError(
+            f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use"
+            " device='auto'."
+        )
     if not available[wanted]:
         found = ", ".join(name for name, is_available in available.items() if is_available)
         raise RecipeError(
-            f"device is {wanted!r}, but torch does not find one on this machine (found: {found}). Use auto or cpu."
+            f"device is {wanted!r}, but torch does not find one on this machine (found: {found})."
+            " Use auto or cpu."
         )
     return Choice(wanted, "as requested")
 
@@ -54,7 +61,11 @@ def choose_again(recorded: Choice) -> Choice:
 
 
 def _find_devices() -> dict[str, bool]:
-    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
 
 
 def keep_freed_memory() -> bool:
@@ -62,4 +73,8 @@ def keep_freed_memory() -> bool:
     if not sys.platform.startswith("linux"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+    return (
+        mallopt is not None
+        and bool(mallopt(_M_MMAP_MAX, 0))
+        and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+    )

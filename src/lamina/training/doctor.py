@@ -37,13 +37,16 @@ from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 NORM_STEPS, NORM_IMAGES = 50, 5_000
 """Steps and images between measurements of norms, whichever comes first."""
 LOSS_STEPS, MOST_ASKED = 100, 20
-"""Steps between checks whether a step lowered its own batch's loss, and the number of checks to keep."""
+"""Steps between checks whether a step lowered its own batch's loss, and the number of checks to
+keep."""
 MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
-"""Upper and lower limit of the fixed images for layer statistics, and their fraction of the training images, which
-takes about 1 % of the time. If the lower limit exceeds the fraction, statistics follow only every few epochs."""
+"""Upper and lower limit of the fixed images for layer statistics, and their fraction of the
+training images, which takes about 1 % of the time. If the lower limit exceeds the fraction,
+statistics follow only every few epochs."""
 FITTED_IMAGES, FITTING_STEPS = 16, 150
 """Images, of as many classes as possible, and steps that show whether a net can learn at all."""
-SATURATED_FRACTION = 0.03  # an output is saturated within this fraction of half the range from an end
+# an output is saturated within this fraction of half the range from an end
+SATURATED_FRACTION = 0.03
 
 
 @dataclass
@@ -58,7 +61,8 @@ class DoctorState:
     names: list[str] = field(default_factory=list)
     raised: list[bool] = field(default_factory=list)
     """Whether each of the last checked steps raised the loss of its own batch."""
-    since: dict[str, int] = field(default_factory=dict)  # first epoch of each inactive layer (follow)
+    # first epoch of each inactive layer (follow)
+    since: dict[str, int] = field(default_factory=dict)
     next_fit: int = 0  # first epoch for the next test whether the net can learn at all
 
 
@@ -107,13 +111,16 @@ class Doctor:
         """Whether a step is due, one in ``interval``, aligned to the ends of epochs."""
         epoch, place = divmod(step, self._steps_per_epoch)
         left = self._steps_per_epoch - 1 - place
-        return left % interval == 0 and (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
+        return (
+            left % interval == 0 and (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
+        )
 
     @contextmanager
     def watch(self, divided: DividedBatch, loss: Float[Tensor, ""]) -> Iterator[None]:
-        """Measure the norms of the step in the block and whether it lowers its batch's loss, if these are due."""
+        """Measure norms in the block's step, and whether it lowers its batch's loss, if due."""
         step = divided.epoch * self._steps_per_epoch + divided.step
-        ends = self._steps_per_epoch, self._steps_per_epoch * self._recipe.epochs  # of the first and the last epoch
+        # of the first and the last epoch
+        ends = (self._steps_per_epoch, self._steps_per_epoch * self._recipe.epochs)
         if step == 0:
             self._state.initial_loss = loss.item()
         if step == 0 or step + 1 in ends or self._is_due(step, self._norm_steps):
@@ -124,12 +131,16 @@ class Doctor:
         if self._can_repeat and self._is_due(step, LOSS_STEPS):
             with torch.no_grad(), keep_buffers(self._model):
                 _, loss_after = self._forward.repeat(next(divided.own))
-            self._state.raised = [*self._state.raised, loss_after.item() > loss.item()][-MOST_ASKED:]
+            self._state.raised = [*self._state.raised, loss_after.item() > loss.item()][
+                -MOST_ASKED:
+            ]
 
     @contextmanager
     def _check(self, step: int) -> Iterator[None]:
         named = self._model.named_parameters()
-        moving = {name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None}
+        moving = {
+            name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None
+        }
         self._state.names = list(moving)
         before = [weight.detach().clone() for weight in moving.values()]
         yield
@@ -144,7 +155,7 @@ class Doctor:
             self._state.checks.append(Check(step, gradient, size, update))
 
     def examine(self, epoch: Epoch, lr: float) -> Epoch:
-        """The epoch with layer statistics, if due, and new diagnoses; ``lr`` is the peak learning rate."""
+        """Add layer statistics, if due, and new diagnoses; ``lr`` is the peak learning rate."""
         state, model, number = self._state, self._model, epoch.epoch
         if number == 1:
             state.first_accuracy = epoch.train_accuracy
@@ -166,7 +177,9 @@ class Doctor:
             steps=steps,
             recipe=self._recipe,
             layers=layers,
-            names={path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))},
+            names={
+                path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))
+            },
             checks=checks,
             raised=sum(state.raised),
             asked=len(state.raised),
@@ -184,7 +197,11 @@ class Doctor:
             first_accuracy=state.first_accuracy,
             baseline_accuracy=self._baseline_accuracy,
         )
-        if number >= state.next_fit and learns_nothing(seen) and not any(map(explains, state.found)):
+        if (
+            number >= state.next_fit
+            and learns_nothing(seen)
+            and not any(map(explains, state.found))
+        ):
             seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
             state.next_fit = 2 * number
         found = list(diagnose(seen, state.found))
@@ -192,7 +209,9 @@ class Doctor:
             leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
             found = [Diagnosis(**values) for values in leaders]
         state.found += found
-        return dataclasses.replace(epoch, layers=collect_statistics(model, seen), diagnoses=tuple(found))
+        return dataclasses.replace(
+            epoch, layers=collect_statistics(model, seen), diagnoses=tuple(found)
+        )
 
 
 def collect_statistics(model: Model, seen: Observation) -> LayerStatistics | None:
@@ -213,7 +232,9 @@ def collect_statistics(model: Model, seen: Observation) -> LayerStatistics | Non
     paths = [path for path, _ in model.named_modules() if path in known]
 
     def pick(found: Mapping[str, float]) -> list[float | None]:
-        return [None if (value := found.get(path)) is None else round_value(value) for path in paths]
+        return [
+            None if (value := found.get(path)) is None else round_value(value) for path in paths
+        ]
 
     return LayerStatistics(
         names=[name_layer(model, path) for path in paths],
@@ -221,7 +242,9 @@ def collect_statistics(model: Model, seen: Observation) -> LayerStatistics | Non
         weight_norms=pick(join(check.weights) if check else {}),
         update_norms=pick(join(check.updates) if check else {}),
         input_means=pick({path: moments.mean for path, moments in inputs.items()}),
-        input_standard_deviations=pick({path: moments.standard_deviation for path, moments in inputs.items()}),
+        input_standard_deviations=pick(
+            {path: moments.standard_deviation for path, moments in inputs.items()}
+        ),
         inactive_fractions=pick(inactive),
     )
 
@@ -234,7 +257,9 @@ def round_value(value: float) -> float | None:
 def measure_activity(model: Model, images: Images) -> Activity:
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
     sums: dict[str, Tensor] = {}
-    largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called several times
+    largest: dict[
+        str, dict[int, Tensor]
+    ] = {}  # by call, because a module may be called several times
     called: Counter[str] = Counter()
     ends: dict[str, list[float]] = {}
 
@@ -242,13 +267,17 @@ def measure_activity(model: Model, images: Images) -> Activity:
         module = modules[path]
         has_weights = any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
         if has_weights and given.is_floating_point() and given.numel():
-            moments = len(given) * torch.stack([given.mean(), given.square().mean(), torch.ones_like(given.mean())])
+            moments = len(given) * torch.stack(
+                [given.mean(), given.square().mean(), torch.ones_like(given.mean())]
+            )
             sums[path] = sums[path] + moments if path in sums else moments
         if output.ndim < 2 or not output.numel() or not output.is_floating_point():
             return
         if isinstance(module, nn.Sigmoid | nn.Tanh):
             distance = output.abs() if isinstance(module, nn.Tanh) else (2 * output - 1).abs()
-            ends.setdefault(path, []).append(float((distance > 1 - SATURATED_FRACTION).float().mean()))
+            ends.setdefault(path, []).append(
+                float((distance > 1 - SATURATED_FRACTION).float().mean())
+            )
         if isinstance(module, nn.ReLU | nn.ReLU6):
             units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens
             units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
@@ -258,7 +287,12 @@ def measure_activity(model: Model, images: Images) -> Activity:
             called[path] += 1
 
     batches = split_pixels(np.ascontiguousarray(images.pixels))
-    with eval_mode(model), seeded(0, model.device), keep_buffers(model), watch(model, modules, note):
+    with (
+        eval_mode(model),
+        seeded(0, model.device),
+        keep_buffers(model),
+        watch(model, modules, note),
+    ):
         parts = []
         for batch in batches:
             called.clear()
@@ -276,7 +310,10 @@ def measure_activity(model: Model, images: Images) -> Activity:
     return Activity(
         images=len(images),
         inputs=inputs,
-        dead={path: float((torch.cat(list(calls.values())) == 0).float().mean()) for path, calls in largest.items()},
+        dead={
+            path: float((torch.cat(list(calls.values())) == 0).float().mean())
+            for path, calls in largest.items()
+        },
         saturated={path: statistics.fmean(shares) for path, shares in ends.items()},
         predicted_classes=predicted_classes,
         classes=classes,
@@ -291,7 +328,8 @@ def fit_few(model: Model, images: Images, recipe: Recipe) -> float:
     rank[order] = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])
     few = images.take(np.lexsort((targets, rank))[:FITTED_IMAGES])
     pixels, truth = (
-        torch.from_numpy(np.ascontiguousarray(part)).to(model.device) for part in (few.pixels, few.targets)
+        torch.from_numpy(np.ascontiguousarray(part)).to(model.device)
+        for part in (few.pixels, few.targets)
     )
     before = [weight.detach().clone() for weight in model.parameters()]
     optimizer = build_optimizer(model, recipe)
@@ -325,7 +363,11 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     """The loss of the best constant prediction, from the class shares of the training targets."""
     if isinstance(task, SingleLabel):
         shares = torch.tensor(task.shares)
-        logits, targets, weights = shares.clamp(min=1e-6).log(), torch.arange(len(shares)), len(shares) * shares
+        logits, targets, weights = (
+            shares.clamp(min=1e-6).log(),
+            torch.arange(len(shares)),
+            len(shares) * shares,
+        )
     elif isinstance(task, MultiLabel | Binary):
         shares = torch.tensor(task.shares)
         logits = shares.clamp(1e-6, 1 - 1e-6).logit()
@@ -336,7 +378,9 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
         return float(task.loss(torch.zeros(targets.shape), targets))
     if recipe.class_weights:
         logits = torch.zeros_like(logits)  # with class weights, all classes count equally
-    return float(task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights))
+    return float(
+        task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights)
+    )
 
 
 def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:

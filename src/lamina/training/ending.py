@@ -1,4 +1,4 @@
-"""When a training ends: after the epochs of its recipe, or when the time left is what the fall of the rate takes."""
+"""When a training ends: after the recipe's epochs, or when time is left only for the fall."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lamina.training.schedule import OPEN, Fall, Plan, can_end_late, lr_factor, 
 
 
 class Ending:
-    """The plan of a training in progress, which can change while its schedule lets the end be decided late.
+    """The plan of a training in progress, which can change while its schedule leaves the end open.
 
     Attributes:
         plan: how many steps there are, and where the learning rate falls.
@@ -20,18 +20,20 @@ class Ending:
         can_move: whether no step before the fall depends on the number of steps.
     """
 
-    def __init__(self, recipe: Recipe, steps_per_epoch: int, own: OwnSchedule | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, steps_per_epoch: int, own: OwnSchedule | None = None
+    ) -> None:
         self._recipe, self._own, self.steps_per_epoch = recipe, own, steps_per_epoch
         self.can_move = can_end_late(recipe, own)
         self.plan = self._planned = plan_steps(recipe, steps_per_epoch, own)
 
     @property
     def epochs(self) -> int | None:
-        """The number of epochs, of which the last may be cut short; ``None`` while that is not decided."""
+        """The number of epochs, of which the last may be cut short; ``None`` if undecided."""
         return self.plan.count_epochs(self.steps_per_epoch)
 
     def count_epochs(self, step: int) -> int:
-        """Number of completed epochs after ``step`` steps; the last epoch of a training may be cut short."""
+        """Number of completed epochs after ``step`` steps; the last epoch may be cut short."""
         rest = self.steps_per_epoch - 1 if self.is_over(step) else 0
         return (step + rest) // self.steps_per_epoch
 
@@ -52,7 +54,7 @@ class Ending:
         return self.is_falling(step) and not self.is_falling(step - 1)
 
     def count_fall_steps(self, step: int) -> int:
-        """The number of steps of a fall from ``step`` on that makes up the schedule's fraction of all steps."""
+        """The steps of a fall from ``step`` on that is the schedule's fraction of all steps."""
         fraction = SCHEDULES[self._recipe.schedule].fall_fraction
         return max(1, round(step * fraction / (1 - fraction)))
 
@@ -63,14 +65,14 @@ class Ending:
             self.plan = self._planned = Plan(falls[-1].end, tuple(falls))
 
     def leave_open(self, step: int) -> None:
-        """Let the training go on until :meth:`start_fall`; no effect on a fall that has begun at ``step``."""
+        """Let the training go on until :meth:`start_fall`; keeps a fall that began at ``step``."""
         self._check()
         self._planned = OPEN
         if not self.plan.is_falling(step):
             self.plan = OPEN
 
     def start_fall(self, step: int, steps: int) -> None:
-        """Let the learning rate fall to zero in the ``steps`` steps from ``step`` on, and end there."""
+        """Let the learning rate fall to zero in ``steps`` steps from ``step`` on, and end there."""
         self._check()
         self.plan = self.plan.fall_from(step, steps)
 
@@ -82,10 +84,13 @@ class Ending:
         begun = tuple(fall for fall in falls if fall.start <= step)
         self.plan = Plan(begun[-1].end, begun) if begun else self._planned
         if self.can_move and not begun and self.plan.is_falling(step):
-            self.plan = OPEN.fall_from(step, max(self.count_fall_steps(step), (self.plan.steps or 0) - step))
+            self.plan = OPEN.fall_from(
+                step, max(self.count_fall_steps(step), (self.plan.steps or 0) - step)
+            )
 
     def _check(self) -> None:
         if not self.can_move:
             raise RecipeError(
-                f"The end of a training can be moved with the schedule trapezoid, not with {self._recipe.schedule}."
+                "The end of a training can be moved with the schedule trapezoid, not with"
+                f" {self._recipe.schedule}."
             )

@@ -26,7 +26,13 @@ CauseKind = Literal[
 ]
 DiagnosisKind = (
     CauseKind
-    | Literal["initial-loss-too-high", "labels-look-shuffled", "one-class-predicted", "oscillation", "overfitting"]
+    | Literal[
+        "initial-loss-too-high",
+        "labels-look-shuffled",
+        "one-class-predicted",
+        "oscillation",
+        "overfitting",
+    ]
 )
 
 
@@ -35,7 +41,7 @@ class Event:
     """Base class of the training events."""
 
     def to_json(self) -> dict[str, Any]:
-        """The event as JSON values: its name as ``event``, then its fields; NaN and infinity become ``None``.
+        """The event as JSON: its name as ``event``, its fields; NaN and infinity become ``None``.
 
         >>> Step(epoch=1, step=10, steps=79, loss=2.25).to_json()
         {'event': 'step', 'epoch': 1, 'step': 10, 'steps': 79, 'loss': 2.25}
@@ -46,7 +52,9 @@ class Event:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
         return {name: _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -76,15 +84,17 @@ class Step(Event):
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """Statistics of each layer after an epoch, to four digits; one value, or ``None``, for each of ``names``."""
+    """Each layer's statistics after an epoch, to four digits; one value or ``None`` per name."""
 
     names: Sequence[str]  # layers in the order of the net, such as ``2 Linear``
-    gradient_norms: Sequence[float | None]  # length of the weight gradient in the last step of the epoch
+    # length of the weight gradient in the last step of the epoch
+    gradient_norms: Sequence[float | None]
     weight_norms: Sequence[float | None]  # length of the weights before that step
     update_norms: Sequence[float | None]  # length of their change in that step
     input_means: Sequence[float | None]  # over some fixed images, after the epoch
     input_standard_deviations: Sequence[float | None]  # over these images
-    inactive_fractions: Sequence[float | None]  # dead units of a ReLU; saturated outputs of Sigmoid and Tanh
+    # dead units of a ReLU; saturated outputs of Sigmoid and Tanh
+    inactive_fractions: Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,11 @@ class Epoch(Event):
         values = super().to_json()
         del values["score"]
         metrics = values.pop("metrics")
-        last = {name: found for name in ("weights", "layers", "diagnoses") if (found := values.pop(name))}
+        last = {
+            name: found
+            for name in ("weights", "layers", "diagnoses")
+            if (found := values.pop(name))
+        }
         return {**values, **metrics, **last}
 
     def __str__(self) -> str:
@@ -157,7 +171,9 @@ class Epoch(Event):
             words.append(f"train accuracy {100 * self.train_accuracy:.2f} %")
         if self.score is not None:
             words.append(f"val {self.score}")
-        return "  ".join([*words, f"{self.train_seconds:.1f} s", f"{self.images_per_second:,.0f} images/s"])
+        return "  ".join(
+            [*words, f"{self.train_seconds:.1f} s", f"{self.images_per_second:,.0f} images/s"]
+        )
 
 
 @dataclass(frozen=True)
@@ -184,12 +200,15 @@ class Resumed(Event):
         if self.epochs_done >= self.epochs:
             done = f"all {self.epochs} epochs are" if self.epochs > 1 else "the only epoch is"
             return f"{done} done; evaluating the model"
-        return f"resuming after step {self.steps_done}, with {self.epochs_done} of {self.epochs} epochs done"
+        return (
+            f"resuming after step {self.steps_done}, with {self.epochs_done} of {self.epochs}"
+            " epochs done"
+        )
 
 
 @dataclass(frozen=True)
 class Cooldown(Event):
-    """The start of the fall of the learning rate in ``epoch``, to zero over ``steps`` steps, and its reason."""
+    """The learning rate starts to fall in ``epoch``, to zero over ``steps`` steps, and why."""
 
     epoch: int
     steps: int
@@ -197,7 +216,10 @@ class Cooldown(Event):
 
     def __str__(self) -> str:
         steps = plural(self.steps, "step", "steps")
-        return f"epoch {self.epoch}: the learning rate falls to zero over the next {steps}: {self.reason}"
+        return (
+            f"epoch {self.epoch}: the learning rate falls to zero over the next {steps}:"
+            f" {self.reason}"
+        )
 
 
 @dataclass(frozen=True)
@@ -218,8 +240,10 @@ class HeadFit(Event):
     Attributes:
         images: Number of training images that it was fitted to.
         features: Number of features of an image.
-        penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation if possible.
-        loss: Mean loss of images that the heads of the cross-validation were not fitted to; NaN without one.
+        penalty: Factor of half the squared weights in the sum of losses, chosen by cross-validation
+            if possible.
+        loss: Mean loss of images that the heads of the cross-validation were not fitted to; NaN
+            without one.
         accuracy: Fraction of correct predictions for them; ``None`` for regression.
         seconds: Time of features and fits.
         rows, logits: Indices of these images, and their logits (N, K); not in the JSON.
@@ -240,11 +264,20 @@ class HeadFit(Event):
         return values
 
     def __str__(self) -> str:
-        score = f"loss {self.loss:.3f}" if self.accuracy is None else f"accuracy {100 * self.accuracy:.1f} %"
-        source = "too few images for cross-validation" if math.isnan(self.loss) else f"cross-validation: {score}"
+        score = (
+            f"loss {self.loss:.3f}"
+            if self.accuracy is None
+            else f"accuracy {100 * self.accuracy:.1f} %"
+        )
+        source = (
+            "too few images for cross-validation"
+            if math.isnan(self.loss)
+            else f"cross-validation: {score}"
+        )
         return (
-            f"head: fitted to {self.features:,} features of {plural(self.images, 'image', 'images')} in "
-            f"{self.seconds:.1f} s ({source}, penalty {self.penalty:g})"
+            f"head: fitted to {self.features:,} features of"
+            f" {plural(self.images, 'image', 'images')} in {self.seconds:.1f} s ({source}, penalty"
+            f" {self.penalty:g})"
         )
 
 
@@ -253,7 +286,7 @@ MOST_REWINDS = 3
 
 @dataclass(frozen=True)
 class Rewind(Event):
-    """A return to the last checkpoint after NaN or infinity; ``lr`` is the new peak learning rate."""
+    """A return to the last checkpoint after NaN or infinity; ``lr`` is the new peak rate."""
 
     rewind: int
     to_epochs_done: int
@@ -268,7 +301,7 @@ class Rewind(Event):
 
 @dataclass(frozen=True)
 class EarlyEnd(Event):
-    """Training ended before its last epoch, because of ``Recipe.patience``, a time limit or a diagnosis.
+    """Training ended before its last epoch, by ``Recipe.patience``, a time limit or a diagnosis.
 
     ``diagnosis`` is the kind of diagnosis that ended it, if one did; the run is then unfinished.
     """

@@ -21,11 +21,13 @@ from lamina.training.model import RESHAPING, Model, check_input, eval_mode, spli
 from lamina.values import explain_call
 
 MOST_FEATURES = 4096
-"""Per image, to compare images by; more are summed in groups, which bounds the memory for nets without pooling."""
+"""Per image, to compare images by; more are summed in groups, which bounds the memory for nets
+without pooling."""
 PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
 """Prefixes of autograd's names for products with a weight."""
 FOLDED_IMAGES = 100
-"""Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not save."""
+"""Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not
+save."""
 
 
 @explain_call
@@ -38,8 +40,8 @@ def predict_logits(
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of images, with the model in eval mode.
 
-    For 100 images or more, this uses a copy of the model with folded batch norms, which is faster and equal up to
-    rounding. Models with forward hooks are not folded.
+    For 100 images or more, this uses a copy of the model with folded batch norms, which is faster
+    and equal up to rounding. Models with forward hooks are not folded.
 
     Args:
         model: A trained or new model.
@@ -72,18 +74,29 @@ def predict_logits(
             predicted = compute_logits(used, batches[own.start : own.stop])
     if group.size == 1:
         return predicted
-    return np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32).reshape(-1, model.task.outputs).copy()
+    return (
+        np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32)
+        .reshape(-1, model.task.outputs)
+        .copy()
+    )
 
 
 @torch.inference_mode()
-def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> Float32[np.ndarray, "n k"]:
+def compute_logits(
+    model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]
+) -> Float32[np.ndarray, "n k"]:
     """The logits by the model as it is, whose layers must be in eval mode."""
-    logits = [model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu() for batch in batches]
-    return np.concatenate([np.empty((0, model.task.outputs), np.float32), *(part.numpy() for part in logits)])
+    logits = [
+        model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
+        for batch in batches
+    ]
+    return np.concatenate(
+        [np.empty((0, model.task.outputs), np.float32), *(part.numpy() for part in logits)]
+    )
 
 
 def find_head(model: Model) -> str:
-    """The module path of the last linear layer or convolution; raises ``NetError`` if there is none."""
+    """The module path of the last linear layer or convolution; ``NetError`` if there is none."""
     owners: dict[Tensor, str] = {
         weight: path
         for path, module in model.named_modules()
@@ -94,16 +107,18 @@ def find_head(model: Model) -> str:
         if weight in owners:
             return owners[weight]
     raise NetError(
-        "The model has no linear layer or convolution, so it has no head and no features. Use a net that ends in "
-        "Output()."
+        "The model has no linear layer or convolution, so it has no head and no features. Use a net"
+        " that ends in Output()."
     )
 
 
 def trace_weights(model: Model) -> Iterator[Tensor]:
-    """The trainable matrices, nearest to the logits first; matrices that only scale or embed come last."""
+    """The trainable matrices, nearest to the logits first; scalings and embeddings come last."""
     channels, height, width = model.in_shape
     with eval_mode(model), torch.enable_grad():
-        logits = model(torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device))
+        logits = model(
+            torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
+        )
     # Breadth first through the autograd graph; each node with whether a product uses its output.
     nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
     seen: set[Any] = set()
@@ -119,7 +134,9 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
         seen.update(nodes)
         below: dict[Any, bool] = {}
         for node, is_factor in nodes.items():
-            is_product = node.name().startswith(PRODUCTS) or (is_factor and node.name().startswith(RESHAPING))
+            is_product = node.name().startswith(PRODUCTS) or (
+                is_factor and node.name().startswith(RESHAPING)
+            )
             for child, _ in node.next_functions:
                 if child is not None and child not in seen:
                     below[child] = below.get(child, False) or is_product
@@ -130,7 +147,7 @@ def trace_weights(model: Model) -> Iterator[Tensor]:
 def features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
 ) -> Float[Tensor, "n d"]:
-    """The input of the model's head for each image, on the CPU; raises ``NetError`` if there is no head."""
+    """The head's input for each image, on the CPU; raises ``NetError`` if there is no head."""
     return _collect(model, pixels, progress, None)[1]
 
 
@@ -139,7 +156,8 @@ def predict_with_features(
 ) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
     """Logits, and features to compare images by their cosines.
 
-    Of more than 4,096 features, it returns sums with random signs, which change cosines by about 0.02.
+    Of more than 4,096 features, it returns sums with random signs, which change cosines by about
+    0.02.
     """
     return _collect(model, pixels, progress, MOST_FEATURES)
 

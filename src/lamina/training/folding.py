@@ -1,4 +1,4 @@
-"""Folds batch norms into the layers before them, found by the net's structure or, for timm, in a forward pass."""
+"""Folds batch norms into the layers before them, by the net's structure or a forward pass."""
 
 from __future__ import annotations
 
@@ -20,21 +20,23 @@ RELATIVE_ERROR = 1e-3
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """The module for prediction, with batch norms folded into the layers before them; shares all other layers."""
+    """The module for prediction with folded batch norms; shares all other layers."""
     if type(module) is ResidualSum:
-        return ResidualSum(_fold_row(module.body), _fold_row(module.shortcut)).train(module.training)
+        return ResidualSum(_fold_row(module.body), _fold_row(module.shortcut)).train(
+            module.training
+        )
     return _fold_row(module) if type(module) is nn.Sequential else module
 
 
 class FoldedCopy:
-    """A copy of a model for prediction, which is folded again when weights have changed, but not when layers have."""
+    """A copy of a model for prediction, folded again when weights change, not when layers do."""
 
     def __init__(self, model: Model) -> None:
         self._model, self._layers = model, list(model.modules())
         self._fold()
 
     def find(self) -> Model | None:
-        """The copy, in eval mode; ``None`` if the model has hooks or is not built from a net's layers."""
+        """The copy, in eval mode; ``None`` if the model has hooks or is not built from a net."""
         if self._folded is None or has_hooks(self._layers):
             return None
         if self._describe_weights() != self._state:
@@ -45,7 +47,8 @@ class FoldedCopy:
         model = self._model
         self._folded: Model | None = None
         self._weights = [*model.parameters(), *model.buffers()]
-        # Custom modules may not allow copies, timm's bodies have nothing to fold, inference tensors have no version.
+        # Custom modules may not allow copies, timm's bodies have nothing to fold, inference tensors
+        # have no version.
         is_built = type(model.body) is nn.Sequential and model.net is not None
         if is_built and not any(weight.is_inference() for weight in self._weights):
             self._state = self._describe_weights()
@@ -55,23 +58,32 @@ class FoldedCopy:
             self._folded._modules = {"body": fold_batch_norms(body).eval()}
 
     def _describe_weights(self) -> tuple[torch.device, torch.dtype, list[int]]:
-        return self._weights[0].device, self._weights[0].dtype, [weight._version for weight in self._weights]
+        return (
+            self._weights[0].device,
+            self._weights[0].dtype,
+            [weight._version for weight in self._weights],
+        )
 
 
 @torch.no_grad()
 def fold_model(model: Model) -> Model:
-    """A copy of any model for prediction, with batch norms folded; the model itself if that is impossible."""
+    """A copy of any model for prediction with folded batch norms, or the model if impossible."""
     pairs = {} if has_hooks(model.modules()) else _find_pairs(model)
     if not pairs:
         return model
     folded = copy.copy(model)
     folded._modules = {"body": copy.deepcopy(model.body)}
     for convolution_path, batch_norm_path in pairs.items():
-        convolution, batch_norm = (folded.get_submodule(path) for path in (convolution_path, batch_norm_path))
+        convolution, batch_norm = (
+            folded.get_submodule(path) for path in (convolution_path, batch_norm_path)
+        )
         if (weights := _fuse(convolution, batch_norm)) is not None:
             convolution.weight, convolution.bias = weights
-            activation = getattr(batch_norm, "act", None)  # in timm, batch norms contain their activation
-            folded.set_submodule(batch_norm_path, activation if isinstance(activation, nn.Module) else nn.Identity())
+            # in timm, batch norms contain their activation
+            activation = getattr(batch_norm, "act", None)
+            folded.set_submodule(
+                batch_norm_path, activation if isinstance(activation, nn.Module) else nn.Identity()
+            )
     with eval_mode(model), eval_mode(folded):
         wanted, found = model(_sample(model)), folded(_sample(model))
     error = (found - wanted).abs().max() / wanted.abs().max()
@@ -87,7 +99,8 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
             folded[-1] = copy.deepcopy(before)
             folded[-1].weight, folded[-1].bias = weights
         elif type(before) in (*CONVOLUTIONS, nn.Linear) and isinstance(layer, ACTIVATIONS):
-            # Nothing else reads the products, and memory for a second array costs more than the arithmetic.
+            # Nothing else reads the products, and memory for a second array costs more than the
+            # arithmetic.
             activation = copy.copy(layer)
             activation.inplace = True
             folded.append(activation)
@@ -97,11 +110,19 @@ def _fold_row(row: nn.Sequential) -> nn.Sequential:
 
 
 def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
-    if not isinstance(batch_norm, BATCH_NORMS) or batch_norm.running_mean is None or batch_norm.running_var is None:
+    if (
+        not isinstance(batch_norm, BATCH_NORMS)
+        or batch_norm.running_mean is None
+        or batch_norm.running_var is None
+    ):
         return None
     # A batch norm without weights scales by 1 and shifts by 0.
-    scale = torch.ones_like(batch_norm.running_var) if batch_norm.weight is None else batch_norm.weight
-    shift = torch.zeros_like(batch_norm.running_mean) if batch_norm.bias is None else batch_norm.bias
+    scale = (
+        torch.ones_like(batch_norm.running_var) if batch_norm.weight is None else batch_norm.weight
+    )
+    shift = (
+        torch.zeros_like(batch_norm.running_mean) if batch_norm.bias is None else batch_norm.bias
+    )
     statistics = (batch_norm.running_mean, batch_norm.running_var, batch_norm.eps, scale, shift)
     if isinstance(layer, nn.Conv2d) and layer.out_channels == batch_norm.num_features:
         return fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
@@ -113,12 +134,16 @@ def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Par
 def _find_pairs(model: Model) -> dict[str, str]:
     """Pairs of a convolution and the batch norm after it, by module path."""
     modules = dict(model.named_modules())
-    paths = [path for path, module in modules.items() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    paths = [
+        path for path, module in modules.items() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)
+    ]
     calls: list[tuple[str, Tensor, Tensor]] = []
     with eval_mode(model), watch(model, paths, lambda *call: calls.append(call)):
         model(_sample(model))
     called = [path for path, _, _ in calls]
-    sources = {id(output): path for path, _, output in calls if isinstance(modules[path], nn.Conv2d)}
+    sources = {
+        id(output): path for path, _, output in calls if isinstance(modules[path], nn.Conv2d)
+    }
     return {
         sources[id(given)]: path
         for path, given, _ in calls
@@ -132,5 +157,7 @@ def _sample(model: Model) -> Tensor:
     """Two fixed noise images, so that folding depends only on the weights."""
     channels, height, width = model.in_shape
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (2, height, width, channels), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(
+        256, (2, height, width, channels), dtype=torch.uint8, generator=generator
+    )
     return pixels.to(model.device)

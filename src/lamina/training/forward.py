@@ -34,7 +34,7 @@ from lamina.training.schedule import sizes_shown
 
 
 class Forward:
-    """Computes logits and loss of a batch, with a twin of ``model`` that is prepared for ``precision``."""
+    """Computes logits and loss of a batch with a twin of ``model`` prepared for ``precision``."""
 
     def __init__(
         self,
@@ -50,11 +50,17 @@ class Forward:
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
         kernels = find_kernels()
-        is_usable = self._device.type == "cpu" and not recipe.compile  # torch.compile cannot read C functions
+        # torch.compile cannot read C functions
+        is_usable = self._device.type == "cpu" and not recipe.compile
         self._kernels = kernels if is_usable and isinstance(kernels, Kernels) else None
         self._prepared = prepare(model, precision, self._kernels)
-        self._dtype = torch.bfloat16 if rounds_images(self._prepared, autocasts=self._autocasts) else torch.float32
-        # One kernel per batch size, because a dynamic one could round differently depending on the first size.
+        self._dtype = (
+            torch.bfloat16
+            if rounds_images(self._prepared, autocasts=self._autocasts)
+            else torch.float32
+        )
+        # One kernel per batch size, because a dynamic one could round differently depending on the
+        # first size.
         prepared = self._prepared
         self._compute: Callable[[Tensor], Tensor] = (
             torch.compile(prepared, dynamic=False) if recipe.compile else prepared
@@ -70,23 +76,31 @@ class Forward:
 
     def _run(self, compute: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, "b k"]:
         normalized = self._gather(batch)
-        compute, images = (compute, batch.pixels) if normalized is None else (self._prepared.compute, normalized)
+        compute, images = (
+            (compute, batch.pixels) if normalized is None else (self._prepared.compute, normalized)
+        )
         with self._arithmetic(batch):
             return compute(images)
 
     def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
         """The normalized images, if one kernel may gather, augment and normalize them."""
         # A hook may be on the model, or on a layer that expects float32.
-        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks(self._prepared.modules()):
+        if not (self._kernels and isinstance(batch.images, Selection)) or has_hooks(
+            self._prepared.modules()
+        ):
             return None
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
-    def predict_logits(self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
+    def predict_logits(
+        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]
+    ) -> Float32[np.ndarray, "n k"]:
         """The logits of images in the number format of training, with the model in eval mode."""
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
-    def fit_head(self, images: Images, average: Average | None) -> Iterator[FeatureProgress | HeadFit]:
-        """Fit the head to the features of the images, if the recipe asks for it; the average starts from there."""
+    def fit_head(
+        self, images: Images, average: Average | None
+    ) -> Iterator[FeatureProgress | HeadFit]:
+        """Fit the head to the images' features, if the recipe says so, and start the average."""
         if self._recipe.head != "fitted":
             return
         for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
@@ -102,11 +116,14 @@ class Forward:
         if self._group.size > 1:
             for weight in self._model.get_submodule(find_linear_head(self._model)).parameters():
                 content = self._group.lead(weight.cpu().numpy().tobytes)
-                weight.copy_(torch.frombuffer(bytearray(content), dtype=weight.dtype).view(weight.shape))
+                weight.copy_(
+                    torch.frombuffer(bytearray(content), dtype=weight.dtype).view(weight.shape)
+                )
 
     def set_training_mode(self) -> None:
         self._model.train()
-        if self._recipe.head == "fitted":  # pretrained statistics are better than those of small batches
+        # pretrained statistics are better than those of small batches
+        if self._recipe.head == "fitted":
             for module in self._model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
@@ -127,8 +144,9 @@ def check_compile(recipe: Recipe, device: str) -> None:
         return
     if len(sizes_shown(recipe)) > 1:
         raise RecipeError(
-            f"compile is True and start_size_fraction is {recipe.start_size_fraction:g}; the net would be compiled "
-            "again for each image size. Set compile to False or start_size_fraction to 0."
+            f"compile is True and start_size_fraction is {recipe.start_size_fraction:g}; the net"
+            " would be compiled again for each image size. Set compile to False or"
+            " start_size_fraction to 0."
         )
     if misses_compiler(device):
         raise RecipeError(

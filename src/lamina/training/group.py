@@ -31,16 +31,17 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
-_joins = itertools.count()  # counts from 0 in restarted processes, which thus find the entries of the first ones
+# counts from 0 in restarted processes, which thus find the entries of the first ones
+_joins = itertools.count()
 
 
 @dataclass(frozen=True)
 class Group:
     """The processes that torchrun started, as seen by one of them. By default, a single process.
 
-    The methods from :meth:`exchange` on are collective: all processes must call them in the same order. They raise
-    ``GroupError`` if a process is lost. :meth:`wait` and :meth:`lead` wait while heartbeats arrive, the others for up
-    to a minute.
+    The methods from :meth:`exchange` on are collective: all processes must call them in the same
+    order. They raise ``GroupError`` if a process is lost. :meth:`wait` and :meth:`lead` wait while
+    heartbeats arrive, the others for up to a minute.
     """
 
     rank: int = 0
@@ -63,19 +64,21 @@ class Group:
         self._interrupts.append(True)
 
     def take_interrupt(self) -> bool:
-        """Whether :meth:`interrupt` was called in this process since the last call of this method."""
+        """Whether :meth:`interrupt` was called in this process since the last check."""
         if not self._interrupts:  # a signal may come between any two lines
             return False
         self._interrupts.clear()
         return True
 
     def deal(self, count: int, rank: int | None = None) -> range:
-        """The range of ``count`` items that a process (by default this one) has; nearly equal and contiguous."""
+        """A process's contiguous, nearly equal range of ``count`` items; by default this one's."""
         rank = self.rank if rank is None else rank
         return range(rank * count // self.size, (rank + 1) * count // self.size)
 
-    def exchange(self, own: Float[Tensor, "own length"], counts: Sequence[int]) -> Float[Tensor, "all part"]:
-        """Part :attr:`rank` of the vectors of all processes; ``counts`` has the number of vectors of each process.
+    def exchange(
+        self, own: Float[Tensor, "own length"], counts: Sequence[int]
+    ) -> Float[Tensor, "all part"]:
+        """Part :attr:`rank` of all processes' vectors; ``counts`` are their numbers of vectors.
 
         All parts have the same length; the last one is padded with zeros.
         """
@@ -88,7 +91,10 @@ class Group:
         received = own.new_empty(sum(counts), part)
         with self._naming_the_lost():
             dist.all_to_all_single(
-                received.view(-1), sent.view(-1), [count * part for count in counts], [len(own) * part] * self.size
+                received.view(-1),
+                sent.view(-1),
+                [count * part for count in counts],
+                [len(own) * part] * self.size,
             )
         return received
 
@@ -102,7 +108,7 @@ class Group:
         return whole[:length]
 
     def lead(self, action: Callable[[], bytes]) -> bytes:
-        """The result of ``action``, which only the leader calls; its error is a ``LeaderError`` elsewhere."""
+        """The leader's result of ``action``; if it fails, other processes raise ``LeaderError``."""
         if self.size == 1:
             return action()
         own = b""
@@ -122,10 +128,14 @@ class Group:
 
     def lead_json(self, action: Callable[[], Any]) -> Any:
         """:meth:`lead` of a value that JSON can hold."""
-        return action() if self.size == 1 else json.loads(self.lead(lambda: json.dumps(action()).encode()))
+        return (
+            action()
+            if self.size == 1
+            else json.loads(self.lead(lambda: json.dumps(action()).encode()))
+        )
 
     def _share(self, message: bytes) -> bytes:
-        """The leader's message. Not by :meth:`gather`, in which all processes would send as many bytes."""
+        """The leader's message; :meth:`gather` would send as many bytes from every process."""
         import torch
         import torch.distributed as dist
 
@@ -139,7 +149,7 @@ class Group:
         return content.numpy().tobytes()
 
     def lead_once(self, action: Callable[[], bytes]) -> bytes:
-        """Like :meth:`lead` for text, but returns the result of the first call after torchrun restarts the group."""
+        """Like :meth:`lead` for text; after torchrun restarts, returns the first call's result."""
         key = f"once/{next(self._onces)}"
 
         def take() -> bytes:
@@ -171,14 +181,19 @@ class Group:
             dist.all_gather(lengths, torch.tensor([len(message)]))
             longest = max(1, *map(int, lengths))
             found = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.size)]
-            dist.all_gather(found, torch.frombuffer(bytearray(message.ljust(longest, b"\0")), dtype=torch.uint8))
-        return [each.numpy().tobytes()[: int(length)] for each, length in zip(found, lengths, strict=True)]
+            dist.all_gather(
+                found, torch.frombuffer(bytearray(message.ljust(longest, b"\0")), dtype=torch.uint8)
+            )
+        return [
+            each.numpy().tobytes()[: int(length)]
+            for each, length in zip(found, lengths, strict=True)
+        ]
 
     def any(self, flag: bool) -> bool:
         return b"1" in self.gather(b"1" if flag else b"0")
 
     def find_deviating(self, value: str) -> str:
-        """The processes whose ``value`` differs from most, such as ``rank 1 deviates``; empty if all are equal."""
+        """The processes whose ``value`` differs, as in ``rank 1 deviates``; empty if all agree."""
         values = self.gather(value.encode())
         most = max(values, key=values.count)
         deviating = [rank for rank, one in enumerate(values) if one != most]
@@ -198,8 +213,8 @@ class Group:
             if isinstance(error, NotImplementedError) or is_out_of_memory(error):
                 raise
             raise GroupError(
-                f"{self._find_lost(error)} The last checkpoint is intact. Resume the run with lamina resume; the "
-                "number of processes may differ."
+                f"{self._find_lost(error)} The last checkpoint is intact. Resume the run with"
+                " lamina resume; the number of processes may differ."
             ) from error
 
     def _find_lost(self, error: RuntimeError) -> str:
@@ -212,15 +227,17 @@ class Group:
         if found:
             return found[0]
         return (
-            f"The rendezvous host at {find_host()} does not respond: torchrun or its machine has stopped, or the "
-            "network is down."
+            f"The rendezvous host at {find_host()} does not respond: torchrun or its machine has"
+            " stopped, or the network is down."
         )
 
     def _ask(self, store: Store, error: RuntimeError, found: list[str]) -> None:
         with suppress(RuntimeError):
             before = [store.get(f"heartbeat/{rank}") for rank in range(self.size)]
             time.sleep(SILENT_SECONDS)
-            silent = [rank for rank in range(self.size) if store.get(f"heartbeat/{rank}") == before[rank]]
+            silent = [
+                rank for rank in range(self.size) if store.get(f"heartbeat/{rank}") == before[rank]
+            ]
             sentence = self._describe_lost(store, silent, error)
             # The first finding counts, because processes that find a lost one end, too.
             found.append(bytes(store.compare_set("lost", "", sentence)).decode() or sentence)
@@ -229,12 +246,15 @@ class Group:
         if not silent:
             cause = str(error).strip().partition("\n")[0]
             return (
-                "All processes are running, but one did not reach the exchange in time, or the connection between them "
-                f"broke ({cause:.200})."
+                "All processes are running, but one did not reach the exchange in time, or the"
+                f" connection between them broke ({cause:.200})."
             )
         if store.check([f"end/{silent[0]}"]):
             return f"Rank {silent[0]} has ended: {store.get(f'end/{silent[0]}').decode()}"
-        return f"No response from {name_ranks(silent)} of {self.size} processes: killed, stopped or disconnected."
+        return (
+            f"No response from {name_ranks(silent)} of {self.size} processes: killed, stopped or"
+            " disconnected."
+        )
 
 
 DONE, FAILED = b"\0", b"\1"
@@ -250,7 +270,8 @@ def join_group() -> Iterator[Group]:
     """Join the processes that torchrun started, for the duration of the ``with`` block.
 
     Yields:
-        The group, for ``start_run`` and ``Run.iter_train``. Without torchrun, a group of one process.
+        The group, for ``start_run`` and ``Run.iter_train``. Without torchrun, a group of one
+        process.
 
     Raises:
         GroupError: The other processes cannot be reached, or one of them failed.
@@ -282,21 +303,29 @@ def join_group() -> Iterator[Group]:
             store = PrefixStore(f"start {start}", kept)
             backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
             dist.init_process_group(
-                backend, store=PrefixStore("exchange", store), rank=rank, world_size=size, timeout=timeout
+                backend,
+                store=PrefixStore("exchange", store),
+                rank=rank,
+                world_size=size,
+                timeout=timeout,
             )
             stack.callback(dist.destroy_process_group)
             own = PrefixStore("group", store)
             own.set(f"heartbeat/{rank}", "")
-            heart = threading.Thread(target=send_heartbeats, args=(own, rank, has_ended), daemon=True)
+            heart = threading.Thread(
+                target=send_heartbeats, args=(own, rank, has_ended), daemon=True
+            )
             heart.start()
-            stack.callback(heart.join, HEARTBEAT_SECONDS)  # or the thread aborts the process when Python ends
+            # or the thread aborts the process when Python ends
+            stack.callback(heart.join, HEARTBEAT_SECONDS)
             stack.callback(has_ended.set)
             dist.barrier()  # from here on, each has sent a heartbeat
         except (RuntimeError, ValueError) as error:
             raise GroupError(
-                f"The other processes cannot be reached through {find_host()}: "
-                f"{str(error).partition(chr(10))[0]:.300}. On several machines, set GLOO_SOCKET_IFNAME to the network "
-                "interface, such as eth0, and torchrun --local-addr to this machine's address."
+                f"The other processes cannot be reached through {find_host()}:"
+                f" {str(error).partition(chr(10))[0]:.300}. On several machines, set"
+                " GLOO_SOCKET_IFNAME to the network interface, such as eth0, and torchrun"
+                " --local-addr to this machine's address."
             ) from error
         try:
             yield Group(rank, size, start - 1, local_rank, own, PrefixStore("once", kept))

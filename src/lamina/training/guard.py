@@ -43,7 +43,12 @@ class Guard:
         parts: Parts = NO_PARTS,
     ) -> None:
         self._parts = parts
-        self._models, self._optimizer, self._forward, self._group = models, optimizer, forward, group
+        self._models, self._optimizer, self._forward, self._group = (
+            models,
+            optimizer,
+            forward,
+            group,
+        )
         self._clip_at = recipe.gradient_clip
         self._watched = choose_watched(models["live"])
         # A custom module may contain infinities on purpose, for example in a mask.
@@ -55,20 +60,30 @@ class Guard:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
     def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
-        """Raise ``NotFiniteError``, which names the first layer, if the loss or a gradient is not finite."""
+        """Raise ``NotFiniteError`` with the first layer if the loss or a gradient is not finite."""
         if is_finite(loss, self._watched):
             return
         model = self._models["live"]
-        found = (trace_not_finite(model, self._forward, batch, self._parts) for batch in divided.own)
+        found = (
+            trace_not_finite(model, self._forward, batch, self._parts) for batch in divided.own
+        )
         places = self._group.gather(find_first(found).encode())
         not_finite = "NaN" if math.isnan(loss) else "infinity"
-        what = "A gradient became NaN or infinity" if math.isfinite(loss) else f"The loss became {not_finite}"
-        normalizes = any(isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules())
-        remedies = " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
+        what = (
+            "A gradient became NaN or infinity"
+            if math.isfinite(loss)
+            else f"The loss became {not_finite}"
+        )
+        normalizes = any(
+            isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()
+        )
+        remedies = (
+            " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
+        )
         raise NotFiniteError(
-            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. "
-            f"The first values that are not finite: {find_first(place.decode() for place in places)}. "
-            f"Try an lr below {lr:g}{remedies}."
+            f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
+            f" are not finite: {find_first(place.decode() for place in places)}. Try an lr below"
+            f" {lr:g}{remedies}."
         )
 
     def check_weights(self, lr: float) -> None:
@@ -77,14 +92,16 @@ class Guard:
             raise NotFiniteError(problem.decode())
 
     def find_weights_problem(self, lr: float) -> str | None:
-        """The message about the first weight or optimizer state that is not finite in this process, if any."""
+        """The message about the first weight or optimizer state here that is not finite, if any."""
         tensors = name_tensors(self._models, self._optimizer)
         for place in find_not_finite(tensors):
-            if place not in self._intended or not has_same_infinities(tensors[place], self._intended[place]):
+            if place not in self._intended or not has_same_infinities(
+                tensors[place], self._intended[place]
+            ):
                 holder, _, name = place.partition(".")
                 return (
-                    f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was saved. Try an lr "
-                    f"below {lr:g} or gradient_clip 1."
+                    f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
+                    f" saved. Try an lr below {lr:g} or gradient_clip 1."
                 )
         return None
 
@@ -94,23 +111,35 @@ def find_first(places: Iterable[str]) -> str:
 
 
 def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
-    """Weights whose gradients show nearly every problem: biases if available, which are faster to check."""
-    # If the input is large, only the weight gradient may overflow; check_weights finds that after the step.
+    """Weights whose gradients show nearly every problem: biases if available, for speed."""
+    # If the input is large, only the weight gradient may overflow; check_weights finds that after
+    # the step.
     watched: list[Tensor] = []
     for module in model.modules():
         bias = module.bias if isinstance(module, nn.Linear | nn.Conv2d) else None
-        watched += module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
+        watched += (
+            module.parameters(recurse=False) if bias is None or not bias.requires_grad else (bias,)
+        )
     return tuple(watched)
 
 
 def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
     """Whether the loss and the gradients of ``weights`` are finite. Waits for the GPU."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    # A sum is not finite if a part is not. As a sum of finite parts can overflow, check every part then.
-    vectors = [loss.detach().view(1), *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2)]
-    sums = [torch.cat(vectors).sum(), *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1)]
+    # A sum is not finite if a part is not. As a sum of finite parts can overflow, check every part
+    # then.
+    vectors = [
+        loss.detach().view(1),
+        *(gradient.view(-1) for gradient in gradients if gradient.ndim < 2),
+    ]
+    sums = [
+        torch.cat(vectors).sum(),
+        *(gradient.sum().float() for gradient in gradients if gradient.ndim > 1),
+    ]
     total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
-    return math.isfinite(total.item()) or all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))
+    return math.isfinite(total.item()) or all(
+        bool(torch.isfinite(value).all()) for value in (loss, *gradients)
+    )
 
 
 def find_not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -137,7 +166,9 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
         index = len(outputs)
         outputs.append((path, bool(torch.isfinite(output).all())))
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all())))
+            output.register_hook(
+                lambda gradient: gradients.__setitem__(index, bool(torch.isfinite(gradient).all()))
+            )
 
     with watch(model, innermost_paths(model), note):
         logits, loss = forward.repeat(batch)
@@ -145,17 +176,27 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"
         if not torch.isfinite(loss):
-            has_broken_targets = isinstance(batch.targets, Tensor) and not torch.isfinite(batch.targets).all()
+            has_broken_targets = (
+                isinstance(batch.targets, Tensor) and not torch.isfinite(batch.targets).all()
+            )
             if parts.loss is not None and torch.isfinite(logits).all() and not has_broken_targets:
                 return f"your loss, {describe_part(parts.loss)}, for finite logits"
             return describe_loss(
-                logits, batch.targets, describe_layer(model, outputs[-1][0]) if outputs else "its layers"
+                logits,
+                batch.targets,
+                describe_layer(model, outputs[-1][0]) if outputs else "its layers",
             )
         model.zero_grad()
         loss.backward()
     for index, (path, _) in reversed(list(enumerate(outputs))):
-        weights = [weight.grad for weight in model.get_submodule(path).parameters() if weight.grad is not None]
-        if not gradients.get(index, True) or not all(bool(torch.isfinite(grad).all()) for grad in weights):
+        weights = [
+            weight.grad
+            for weight in model.get_submodule(path).parameters()
+            if weight.grad is not None
+        ]
+        if not gradients.get(index, True) or not all(
+            bool(torch.isfinite(grad).all()) for grad in weights
+        ):
             return f"the gradients of {describe_layer(model, path)}"
     return UNKNOWN
 

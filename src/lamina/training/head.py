@@ -1,4 +1,4 @@
-"""Linear heads on features, fitted to convergence, with an L2 penalty chosen by cross-validation."""
+"""Linear heads on features, fitted to convergence; cross-validation chooses the L2 penalty."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from lamina.training.recipe import Recipe
 from lamina.training.task import Targets, Task, Weights
 
 PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-"""Penalties to choose from; each is multiplied by half the squared weights and added to the sum of all losses."""
+"""Penalties to choose from; each is multiplied by half the squared weights and added to the sum of
+all losses."""
 USUAL_PENALTY = 100.0  # for too few images to choose
-PATIENCE = 2  # number of penalties in a row that do not lower the held-out loss, before the search ends
+# number of penalties in a row that do not lower the held-out loss, before the search ends
+PATIENCE = 2
 FOLDS = 3
 CHOOSING_IMAGES, FITTED_IMAGES = 2_000, 20_000
 """Upper limits of the images to choose the penalty by, and to fit the head to."""
 MOST_STEPS = 100  # of L-BFGS
 TOLERANCE = 3e-4
-"""A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no prediction."""
+"""A fit has converged if no derivative of the mean loss exceeds this; smaller tolerances change no
+prediction."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +58,24 @@ class CrossFit:
 
 
 def find_linear_head(model: Model) -> str:
-    """The module path of the linear layer that computes the logits; raises ``RecipeError`` if there is none."""
+    """The path of the linear layer that computes the logits; ``RecipeError`` if there is none."""
     path = find_head(model)
     channels, height, width = model.in_shape
-    calls = record_calls(model, torch.zeros(2, height, width, channels, dtype=torch.uint8), [path, "body"])
+    calls = record_calls(
+        model, torch.zeros(2, height, width, channels, dtype=torch.uint8), [path, "body"]
+    )
     layer = model.get_submodule(path)
-    is_head = type(layer) is nn.Linear and layer.bias is not None and path in calls and calls[path].input.ndim == 2
+    is_head = (
+        type(layer) is nn.Linear
+        and layer.bias is not None
+        and path in calls
+        and calls[path].input.ndim == 2
+    )
     if not is_head or not torch.equal(calls[path].output, calls["body"].output):
         raise RecipeError(
-            "head is 'fitted', which needs a net whose logits are the output of one linear layer with a bias, but "
-            f"those of this net are not the output of its last layer, {path} ({layer}). Set head to 'random'."
+            "head is 'fitted', which needs a net whose logits are the output of one linear layer"
+            f" with a bias, but those of this net are not the output of its last layer, {path}"
+            f" ({layer}). Set head to 'random'."
         )
     return path
 
@@ -84,8 +95,8 @@ def fit_model_head(
     found = torch.cat(parts)
     if not torch.isfinite(found).all():
         raise NotFiniteError(
-            "The features of the pretrained net contain NaN or infinity, so no head can be fitted to them. Use other "
-            "weights, or precision fp32."
+            "The features of the pretrained net contain NaN or infinity, so no head can be fitted"
+            " to them. Use other weights, or precision fp32."
         )
     targets = torch.from_numpy(sample.targets)
     weights = task.weigh(targets) if recipe.class_weights else None
@@ -105,17 +116,29 @@ def fit_model_head(
         accuracy = None if correct is None else correct.item() / len(few)
     seconds = time.perf_counter() - began
     yield HeadFit(
-        len(sample), found.shape[1], penalty, loss, accuracy, seconds, rows[few.numpy()], held_out.logits.numpy()
+        len(sample),
+        found.shape[1],
+        penalty,
+        loss,
+        accuracy,
+        seconds,
+        rows[few.numpy()],
+        held_out.logits.numpy(),
     )
 
 
-def deal_folds(images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS) -> Int64[Tensor, " n"]:
-    """The fold of each of some images: each stratum is spread evenly over all folds, and each group is in one."""
+def deal_folds(
+    images: Images, rows: Int64[np.ndarray, " n"], seed: int, folds: int = FOLDS
+) -> Int64[Tensor, " n"]:
+    """The fold of each image; each stratum is spread evenly over folds, each group is in one."""
     strata = images.kind.strata(images.targets[rows])
     if images.groups:
-        return torch.tensor(deal(strata, [images.groups[row] for row in rows.tolist()], [1 / folds] * folds, seed))
+        return torch.tensor(
+            deal(strata, [images.groups[row] for row in rows.tolist()], [1 / folds] * folds, seed)
+        )
     order = torch.randperm(len(strata), generator=derive_generator(seed, "folds")).tolist()
-    order.sort(key=lambda row: str(strata[row]))  # a stable sort, so each stratum stays in random order
+    # a stable sort, so each stratum stays in random order
+    order.sort(key=lambda row: str(strata[row]))
     dealt = torch.empty(len(strata), dtype=torch.int64)
     dealt[order] = torch.arange(len(strata)) % folds
     return dealt
@@ -128,7 +151,7 @@ def choose_penalty(
     task: Task,
     weights: Weights | None = None,
 ) -> float:
-    """The penalty with the lowest held-out loss in a cross-validation over ``folds``, from the largest downwards."""
+    """The penalty with the lowest cross-validated loss, tried from the largest downwards."""
     if len(folds) < 2 * (int(folds.max()) + 1):
         return USUAL_PENALTY
     best, lowest, failures = USUAL_PENALTY, float("inf"), 0
@@ -154,7 +177,7 @@ def cross_fit(
     weights: Weights | None = None,
     starts: Sequence[Head] = (),
 ) -> CrossFit:
-    """Fit a head without each fold; ``starts`` only saves steps. Without a second fold, there are no heads."""
+    """Fit a head without each fold; ``starts`` saves steps. Without a second fold, no heads."""
     logits, heads = torch.zeros(len(features), task.outputs), []
     for fold in range(int(folds.max()) + 1):
         is_held = folds == fold
@@ -178,7 +201,8 @@ def fit_head(
 ) -> Head:
     """The head with the lowest penalized loss; ``start`` only saves steps.
 
-    The penalty applies to the weights for centered features that are divided by the root of their mean square.
+    The penalty applies to the weights for centered features that are divided by the root of their
+    mean square.
     """
     mean = features.mean(0)
     scale = (features - mean).square().mean().sqrt().clamp(min=1e-12)
@@ -188,7 +212,11 @@ def fit_head(
         weight, bias = start.weight * scale, start.logits(mean[None])[0]
     weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=MOST_STEPS, tolerance_grad=TOLERANCE, history_size=10, line_search_fn="strong_wolfe"
+        [weight, bias],
+        max_iter=MOST_STEPS,
+        tolerance_grad=TOLERANCE,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
 
     def measure() -> float:

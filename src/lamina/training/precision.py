@@ -17,7 +17,8 @@ from lamina.training.activations import record_calls
 from lamina.training.device import Choice
 from lamina.training.model import Model
 
-# Limits of a net and of a linear layer, below which conversion to bf16 costs what the products save.
+# Limits of a net and of a linear layer, below which conversion to bf16 costs what the products
+# save.
 LEAST_MULTIPLY_ADDS = 1_000_000
 LEAST_WEIGHTS = 100_000
 Module = TypeVar("Module", bound=nn.Module)
@@ -52,14 +53,14 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether a device multiplies matrices clearly faster in bf16 than in fp32; false for ARM and MPS."""
+    """Whether a device multiplies matrices faster in bf16 than in fp32; false for ARM and MPS."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) -> Model:
-    """A twin of the model for training steps; it shares all weights and hooks, but may compute layers together.
+    """A twin for training steps that shares all weights and hooks but may compute layers together.
 
     Args:
         model: Model to train, on its device; stays as it is.
@@ -74,14 +75,16 @@ def prepare(model: Model, precision: Precision, kernels: Kernels | None = None) 
 
 
 def rounds_images(twin: Model, *, autocasts: bool) -> bool:
-    """Whether the first product of a twin rounds images to bf16, so that they may be bf16 before."""
-    first = next((layer for layer in twin.body.children() if not isinstance(layer, nn.Flatten)), None)
+    """Whether a twin's first product rounds images to bf16, so that they may be bf16 before."""
+    first = next(
+        (layer for layer in twin.body.children() if not isinstance(layer, nn.Flatten)), None
+    )
     convolves = autocasts and type(first) in (nn.Conv2d, SameConv2d, Whitening)
     return type(twin.body) is nn.Sequential and (convolves or type(first) is Bfloat16Linear)
 
 
 def uses_autocast(model: Model, precision: Precision) -> bool:
-    """Whether torch's autocast chooses the products that are computed in bf16, rather than ``prepare``."""
+    """Whether torch's autocast, rather than ``prepare``, chooses the products in bf16."""
     return precision.value == "bf16" and not _is_linear(model)
 
 
@@ -91,15 +94,21 @@ def _prepare(module: nn.Module, rounded: Set[nn.Module], kernels: Kernels | None
         twin.__class__ = Bfloat16Linear
         return twin
     if type(module) is ResidualSum:
-        return _copy(module, {name: _prepare(row, rounded, kernels) for name, row in module.named_children()})
+        return _copy(
+            module, {name: _prepare(row, rounded, kernels) for name, row in module.named_children()}
+        )
     if type(module) is not nn.Sequential:
         return module
-    layers = dict(enumerate(module)) if kernels is None else dict(join_layers(list(module), kernels))
-    return _copy(module, {str(place): _prepare(layer, rounded, kernels) for place, layer in layers.items()})
+    layers = (
+        dict(enumerate(module)) if kernels is None else dict(join_layers(list(module), kernels))
+    )
+    return _copy(
+        module, {str(place): _prepare(layer, rounded, kernels) for place, layer in layers.items()}
+    )
 
 
 def _copy(module: Module, children: dict[str, nn.Module]) -> Module:
-    """A module that shares parameters, buffers and hooks with ``module``, but has other children."""
+    """A module with ``module``'s parameters, buffers and hooks, but with other children."""
     twin = copy.copy(module)
     twin._modules = {**children}
     return twin
@@ -107,7 +116,11 @@ def _copy(module: Module, children: dict[str, nn.Module]) -> Module:
 
 def _is_linear(model: Model) -> bool:
     on_cpu = model.device.type == "cpu"
-    return on_cpu and model.net is not None and not any(isinstance(module, nn.Conv2d) for module in model.modules())
+    return (
+        on_cpu
+        and model.net is not None
+        and not any(isinstance(module, nn.Conv2d) for module in model.modules())
+    )
 
 
 def _find_linear(model: Model) -> dict[str, nn.Linear]:
@@ -120,8 +133,11 @@ def count_multiply_adds(model: Model) -> int:
         return model.net.multiply_adds(model.in_shape)
     channels, height, width = model.in_shape
     image = torch.zeros(1, height, width, channels, dtype=torch.uint8)
-    paths = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    paths = [
+        name for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
     calls = record_calls(model, image, paths)
     return sum(
-        call.output.numel() * cast(Tensor, model.get_submodule(path).weight)[0].numel() for path, call in calls.items()
+        call.output.numel() * cast(Tensor, model.get_submodule(path).weight)[0].numel()
+        for path, call in calls.items()
     )

@@ -1,4 +1,4 @@
-"""Pretrained nets from timm with a new head. The only module that imports timm, and only when it builds such a net."""
+"""Pretrained timm nets with a new head; only this module imports timm, and only to build one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
 
 NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
-"""Values of ``weights`` other than a path: random, published by timm, or packaged with lamina[pretrained]."""
+"""Values of ``weights`` other than a path: random, published by timm, or packaged with
+lamina[pretrained]."""
 HUB_FILE = "model.safetensors"
 IN_PYTHON = " (in Python, the argument weights of find_net)"
 HUB_PREFIX = "models--timm--"  # of folders of timm nets in the hub's cache
 HUB_TIMEOUT_SECONDS = 10
 SMALL_BYTES = 10_000_000, 50_000_000
-"""Sizes of cached weights to consider by default: smaller nets are tests, larger ones are slow on a CPU."""
+"""Sizes of cached weights to consider by default: smaller nets are tests, larger ones are slow on a
+CPU."""
 
 RECIPES = {
     "default": Recipe(
@@ -46,9 +48,12 @@ RECIPES = {
         initial_fraction=0.5,
     ),
 }
-"""The recipe for pretrained weights, tuned with EfficientNet-Lite on 500 held-out images of CIFAR-10
-(docs/experiments.md): fit the head (Kumar et al., arXiv 2202.10054), train all layers, and average the weights."""
-FRESH_RECIPES = {"default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")}
+"""The recipe for pretrained weights, tuned with EfficientNet-Lite on 500 held-out images of
+CIFAR-10 (docs/experiments.md): fit the head (Kumar et al., arXiv 2202.10054), train all layers, and
+average the weights."""
+FRESH_RECIPES = {
+    "default": Recipe(optimizer="adamw", weight_decay=0.05, schedule="one-cycle", flip="random")
+}
 """Recipes for random weights."""
 
 
@@ -72,7 +77,9 @@ class TimmNet:
         if self.weights == PACKAGED:
             where = f"from the package {_find_package(self.name).distribution}"
         else:
-            where = f"published by timm for {self.name}" if self.weights == PRETRAINED else self.weights
+            where = (
+                f"published by timm for {self.name}" if self.weights == PRETRAINED else self.weights
+            )
         return f"{where} ({self.digest})"
 
     def module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -80,7 +87,10 @@ class TimmNet:
             return self.empty_module(shape, outputs)
         source, tensors = self._read()
         if (found := digest_tensors(tensors)) != self.digest:
-            raise NetError(f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train a new run.")
+            raise NetError(
+                f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train a"
+                " new run."
+            )
         return _build(self.name, shape, outputs, tensors)
 
     def empty_module(self, shape: Shape, outputs: int) -> nn.Module:
@@ -101,36 +111,44 @@ class TimmNet:
 
 
 def open_timm_net(name: str, weights: str | None, report: Callable[[str], None]) -> TimmNet:
-    """A timm net, by default with the weights of its tag; calls ``report`` with a message before a download."""
+    """A timm net, by default with its tag's weights; reports a download before it starts."""
     name = _complete_name(name)
     if weights == NONE:
         return TimmNet(name, NONE, "")
     if weights is None:
-        is_packaged = any(package.net == name and package.find() is not None for package in PACKAGES)
+        is_packaged = any(
+            package.net == name and package.find() is not None for package in PACKAGES
+        )
         weights = PACKAGED if is_packaged and find_pretrained(name) is None else PRETRAINED
     if weights == PACKAGED:
         package = _find_package(name)
         package.read()  # so that a damaged file is reported before any image is loaded
         return TimmNet(name, PACKAGED, package.digest)
     if weights == PRETRAINED:
-        return _check_weights(name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report)))
+        return _check_weights(
+            name, PRETRAINED, read_weights(find_pretrained(name) or fetch_pretrained(name, report))
+        )
     file = Path(weights).expanduser().resolve()
     return _check_weights(name, str(file), read_weights(file))
 
 
 def find_all_at_hand() -> tuple[TimmNet, ...]:
-    """The nets to try by default, the cheapest first: the packaged ones, else a small one from the hub's cache.
+    """The default nets, cheapest first: the packaged ones, else a small one from the hub's cache.
 
     Does not read packaged weights; :meth:`TimmNet.module` reads and checks them.
     """
     if importlib.util.find_spec("timm") is None:
         return ()
     if packaged := tuple(
-        TimmNet(package.net, PACKAGED, package.digest) for package in PACKAGES if package.find() is not None
+        TimmNet(package.net, PACKAGED, package.digest)
+        for package in PACKAGES
+        if package.find() is not None
     ):
         return packaged
     least, most = SMALL_BYTES
-    files = {name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most}
+    files = {
+        name: file for name, file in find_cached().items() if least <= file.stat().st_size <= most
+    }
     if not files:
         return ()
     name = min(files, key=lambda name: files[name].stat().st_size)
@@ -144,7 +162,9 @@ def find_cached() -> dict[str, Path]:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    names = sorted(folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*"))
+    names = sorted(
+        folder.name.removeprefix(HUB_PREFIX) for folder in Path(HF_HUB_CACHE).glob(f"{HUB_PREFIX}*")
+    )
     # timm's organization also publishes nets that timm does not have.
     known = set(import_timm().list_pretrained()) if names else set()
     files = {name: find_pretrained(name) for name in names if name in known}
@@ -162,8 +182,9 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
     """Download a net's pretrained weights; calls ``report`` with their size first."""
     if is_offline():
         raise NetError(
-            f"The weights of {name} are not cached, and LAMINA_OFFLINE forbids downloads. Unset it, or use --weights "
-            f"FILE.safetensors, or --weights {NONE} for random weights{IN_PYTHON}."
+            f"The weights of {name} are not cached, and LAMINA_OFFLINE forbids downloads. Unset it,"
+            f" or use --weights FILE.safetensors, or --weights {NONE} for random"
+            f" weights{IN_PYTHON}."
         )
     hub, repository = _find_hub(name)
     url = hub.hf_hub_url(repository, HUB_FILE)
@@ -176,31 +197,35 @@ def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
     except Exception as error:  # error classes differ between versions of the hub's library
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise NetError(
-            f"The weights of {name} cannot be downloaded from {url} ({reason}). Check the network, or use --weights "
-            f"FILE.safetensors, or --weights {NONE} for random weights{IN_PYTHON}."
+            f"The weights of {name} cannot be downloaded from {url} ({reason}). Check the network,"
+            f" or use --weights FILE.safetensors, or --weights {NONE} for random"
+            f" weights{IN_PYTHON}."
         ) from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Rejects pickled files, because loading them can run code."""
+    """The tensors of a safetensors file, on the CPU; rejects pickles, which can run code."""
     if not file.is_file():
         raise NetError(
-            f"There is no file {file}. For --weights, use a safetensors file, {PRETRAINED} for the weights that timm "
-            f"publishes, {PACKAGED} for those that lamina[pretrained] installs, or {NONE} for random ones{IN_PYTHON}."
+            f"There is no file {file}. For --weights, use a safetensors file, {PRETRAINED} for the"
+            f" weights that timm publishes, {PACKAGED} for those that lamina[pretrained] installs,"
+            f" or {NONE} for random ones{IN_PYTHON}."
         )
     try:
         return dict(safetensors.torch.load_file(file))
     except (SafetensorError, KeyError, OSError) as error:
         raise NetError(
-            f"{file} is not a safetensors file ({error}). lamina does not load pickled files (.pth, .pt, .bin), "
-            "because "
-            'they can run code. Convert it with python -c "import torch, safetensors.torch as s; '
-            "s.save_file({name: tensor.contiguous() for name, tensor in "
-            f"torch.load('{file}', weights_only=True).items()}}, '{file.with_suffix('.safetensors')}')\""
+            f"{file} is not a safetensors file ({error}). lamina does not load pickled files (.pth,"
+            ' .pt, .bin), because they can run code. Convert it with python -c "import torch,'
+            " safetensors.torch as s; s.save_file({name: tensor.contiguous() for name, tensor in"
+            f" torch.load('{file}', weights_only=True).items()}},"
+            f" '{file.with_suffix('.safetensors')}')\""
         ) from error
 
 
-def own_statistics(body: nn.Module, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def own_statistics(
+    body: nn.Module, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:
@@ -236,45 +261,70 @@ def _check_weights(name: str, weights: str, tensors: Mapping[str, Tensor]) -> Ti
     return TimmNet(name, weights, digest_tensors(tensors))
 
 
-def _build(name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] | None) -> nn.Module:
+def _build(
+    name: str, shape: Shape, outputs: int, tensors: Mapping[str, Tensor] | None
+) -> nn.Module:
     timm = import_timm()
     config = timm.get_pretrained_cfg(_complete_name(name))
     channels, height, width = shape
-    # Vision transformers have a fixed size; timm interpolates their weights to another one when loading.
+    # Vision transformers have a fixed size; timm interpolates their weights to another one when
+    # loading.
     size = {"img_size": (height, width)} if config.fixed_input_size else {}
     overlay, units = {}, outputs
     if tensors is not None:
         # First with the head of the file, if it has one, so that timm checks all weights.
-        classifiers = config.classifier if isinstance(config.classifier, tuple | list) else (config.classifier,)
+        classifiers = (
+            config.classifier
+            if isinstance(config.classifier, tuple | list)
+            else (config.classifier,)
+        )
         head = tensors.get(f"{classifiers[0]}.weight")
         units = 0 if head is None else len(head)
         overlay = {"state_dict": dict(tensors), "num_classes": units, "label_offset": 0}
     try:
         body: nn.Module = timm.create_model(
-            name, pretrained=tensors is not None, pretrained_cfg_overlay=overlay, num_classes=units, in_chans=channels,
+            name,
+            pretrained=tensors is not None,
+            pretrained_cfg_overlay=overlay,
+            num_classes=units,
+            in_chans=channels,
             **size,
-        )  # fmt: skip
+        )
         body.pretrained_cfg.pop("state_dict", None)  # type: ignore[union-attr, operator]
         body.reset_classifier(outputs)  # type: ignore[operator]
         _replace_convolutions(body)
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
         if tensors is not None:
             expected = timm.create_model(name, num_classes=units).state_dict()
             if misfit := _describe_misfit(tensors, expected):
-                raise NetError(f"The weights do not fit {name}: {misfit}. Use weights of this net.") from error
+                raise NetError(
+                    f"The weights do not fit {name}: {misfit}. Use weights of this net."
+                ) from error
         raise NetError(
-            f"timm cannot build {name} for images of {channels}×{height}×{width} (channels, height, width): {error}"
+            f"timm cannot build {name} for images of {channels}×{height}×{width} (channels, height,"
+            f" width): {error}"
         ) from error
     return body
 
 
 def _replace_convolutions(body: nn.Module) -> None:
-    """Compute convolutions faster, with the same weights: timm pads inputs of TensorFlow's nets with copies."""
+    """Compute convolutions faster; timm pads inputs of TensorFlow's nets with copies."""
     padded = import_timm().layers.Conv2dSame
     for module in body.modules():
         if type(module) is padded:
             module.__class__ = SameConv2d
-        elif type(module) is nn.Conv2d and module.groups == module.in_channels == module.out_channels > 1:
+        elif (
+            type(module) is nn.Conv2d
+            and module.groups == module.in_channels == module.out_channels > 1
+        ):
             module.__class__ = DepthwiseConv2d
 
 
@@ -292,13 +342,14 @@ def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tenso
 
 
 def _complete_name(name: str) -> str:
-    """The name with a tag, if timm has one. Rejects files and hub addresses, which timm also accepts."""
+    """The name with a tag, if timm has one; rejects files and hub addresses."""
     timm = import_timm()
     known = timm.list_models()
     net, _, tag = name.partition(".")
     if net not in known:
         nearest = find_nearest(net, known)
-        remedy = f"Did you mean {nearest}?" if nearest else "timm.list_models() lists them."  # over a thousand
+        # over a thousand
+        remedy = f"Did you mean {nearest}?" if nearest else "timm.list_models() lists them."
         raise NetError(f"timm has no net {net!r}. {remedy}")
     tags = [other.partition(".")[2] for other in timm.list_models(f"{net}.*", pretrained=True)]
     if tag and tag not in tags:
@@ -313,7 +364,8 @@ def import_timm() -> ModuleType:
         import timm
     except ImportError as error:
         raise NetError(
-            f"This net needs timm, which cannot be imported ({error}). Run pip install 'lamina[pretrained]'"
+            f"This net needs timm, which cannot be imported ({error}). Run pip install"
+            " 'lamina[pretrained]'"
         ) from error
     module: ModuleType = timm
     return module

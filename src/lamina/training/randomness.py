@@ -1,4 +1,4 @@
-"""Random generators whose seeds depend on purpose and step only, so that training resumes exactly."""
+"""Random generators seeded by purpose and step only, so that training resumes exactly."""
 
 from __future__ import annotations
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 60.0  # a process that does not respond for this long is lost
 POLL_SECONDS = 0.02
 HEARTBEAT_SECONDS, SILENT_SECONDS = 1.0, 3.5
-"""Time between heartbeats, and the silence after which a process counts as lost once an exchange has failed."""
+"""Time between heartbeats, and the silence after which a process counts as lost once an exchange
+has failed."""
 ABSENT_SECONDS = 15.0
-"""Silence after which a process that others wait for is lost: less than the 30 s after which torchrun kills the others,
-so that they can report it."""
+"""Silence after which a process that others wait for is lost: less than the 30 s after which
+torchrun kills the others, so that they can report it."""
 
 
 def name_ranks(ranks: Iterable[int]) -> str:
@@ -35,7 +36,7 @@ def find_host() -> str:
 
 
 class Waiting:
-    """Waits for all processes, in a thread because the store waits forever if the network is down."""
+    """Waits for all processes, in a thread: the store blocks forever if the network is down."""
 
     def __init__(self, store: Store, place: str, rank: int, size: int) -> None:
         self._store, self._place, self._rank = store, place, rank
@@ -45,7 +46,7 @@ class Waiting:
         self._ended = threading.Event()
 
     def finish(self) -> None:
-        """Return when all have arrived; raises ``RuntimeError`` if a process or the store is lost."""
+        """Return when all have arrived; ``RuntimeError`` if a process or the store is lost."""
         threading.Thread(target=self._poll, daemon=True).start()
         while not self._ended.wait(HEARTBEAT_SECONDS):
             if time.monotonic() - self._last_reply_at > TIMEOUT_SECONDS:
@@ -70,7 +71,7 @@ class Waiting:
             self._ended.set()
 
     def _look(self, rank: int, heartbeat: bytes, since: float) -> tuple[bytes, float]:
-        """Check whether a process has arrived; returns its last heartbeat and the time of its last change."""
+        """Check whether a process has arrived; returns its last heartbeat and when it changed."""
         if self._store.check([f"{self._place}/{rank}"]):
             self._missing.remove(rank)
         elif self._store.check([f"end/{rank}"]):
@@ -93,9 +94,10 @@ def send_heartbeats(store: Store, rank: int, has_ended: threading.Event) -> None
 
 
 def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> int:
-    """The number of this start of the processes, from 1, agreed through a store with entries of earlier starts."""
-    # The count of torchrun may differ between machines. Each process leaves a secret under its rank, the leader sends
-    # the number to that secret, and all continue once each has confirmed it; secrets of earlier starts never do.
+    """The number of this start, from 1, agreed through a store with earlier starts' entries."""
+    # The count of torchrun may differ between machines. Each process leaves a secret under its
+    # rank, the leader sends the number to that secret, and all continue once each has confirmed it;
+    # secrets of earlier starts never do.
     deadline = time.monotonic() + timeout_seconds
     secret = secrets.token_hex(8)
     number = store.add("starts", 1) if rank == 0 else 0
@@ -117,8 +119,9 @@ def count_start(store: Store, rank: int, size: int, timeout_seconds: float) -> i
         if time.monotonic() > deadline:
             missing = name_ranks([0] if rank else sorted(waiting))
             raise GroupError(
-                f"{missing[:1].upper() + missing[1:]} of {size} processes did not start within {timeout_seconds:g} "
-                "seconds. Resume the run with lamina resume; the number of processes may differ."
+                f"{missing[:1].upper() + missing[1:]} of {size} processes did not start within"
+                f" {timeout_seconds:g} seconds. Resume the run with lamina resume; the number of"
+                " processes may differ."
             )
         time.sleep(POLL_SECONDS)
     store.set(f"go/{number}", "")

@@ -16,7 +16,7 @@ from lamina.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Fall:
-    """A fall of the learning rate in a straight line: from its value at step ``start`` (from 0) to zero at ``end``."""
+    """A linear fall of the learning rate, from step ``start`` (from 0) to zero at ``end``."""
 
     start: int
     end: int
@@ -28,7 +28,8 @@ class Plan:
 
     Attributes:
         steps: Number of steps of the training; ``None`` if it is not decided yet.
-        falls: With the schedule ``trapezoid``, the falls so far; each replaces the rest of the previous one.
+        falls: With the schedule ``trapezoid``, the falls so far; each replaces the rest of the
+            previous one.
     """
 
     steps: int | None
@@ -41,7 +42,7 @@ class Plan:
         return bool(self.falls) and step >= self.falls[0].start
 
     def count_epochs(self, steps_per_epoch: int) -> int | None:
-        """Number of epochs, the last of which may have fewer steps; ``None`` if it is not decided yet."""
+        """Number of epochs; the last may have fewer steps; ``None`` while undecided."""
         return None if self.steps is None else math.ceil(self.steps / steps_per_epoch)
 
     def fall_from(self, step: int, steps: int) -> Plan:
@@ -83,7 +84,7 @@ def plan_steps(recipe: Recipe, steps_per_epoch: int, own: OwnSchedule | None = N
 
 
 def lr_factor(recipe: Recipe, step: int, plan: Plan, own: OwnSchedule | None = None) -> float:
-    """The factor of the peak learning rate at ``step`` (from 0), from the recipe's schedule or a custom one.
+    """The factor of the peak learning rate at ``step`` (from 0), by recipe or custom schedule.
 
     >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
     >>> [lr_factor(recipe, step, Plan(8)) for step in range(8)]
@@ -101,8 +102,9 @@ def lr_factor(recipe: Recipe, step: int, plan: Plan, own: OwnSchedule | None = N
             factor = math.nan
         if not 0 <= factor < math.inf:
             raise RecipeError(
-                f"schedule returned {given!r:.60} at fraction {step / steps:g} of the steps; {describe_part(own)} "
-                "must return a factor of the learning rate, 0 or more, such as 1 - done."
+                f"schedule returned {given!r:.60} at fraction {step / steps:g} of the steps;"
+                f" {describe_part(own)} must return a factor of the learning rate, 0 or more, such"
+                " as 1 - done."
             )
         return factor
     warmup_steps = round((recipe.warmup_fraction or schedule.warmup_fraction) * steps)
@@ -112,7 +114,7 @@ def lr_factor(recipe: Recipe, step: int, plan: Plan, own: OwnSchedule | None = N
 
 
 def size_fraction(recipe: Recipe, epoch: int, *, is_falling: bool = False) -> float:
-    """The image side in ``epoch`` (from 0) as a fraction of full size, in eighths; 1 in the last quarter of all epochs.
+    """The image side in ``epoch`` (from 0), in eighths of full size; full in the last quarter.
 
     With the schedule ``trapezoid``, images have their full size while the learning rate falls.
 
@@ -131,8 +133,9 @@ def size_fraction(recipe: Recipe, epoch: int, *, is_falling: bool = False) -> fl
 
 
 def evaluation_interval(train_images: int, val_images: int) -> int:
-    """Number of epochs between evaluations on ``val``, so that they take at most a fifth of the time."""
-    # Computed rather than measured, so that it is reproducible. A forward pass takes about a third of a training step.
+    """Epochs between evaluations on ``val``, which then take at most a fifth of the time."""
+    # Computed rather than measured, so that it is reproducible. A forward pass takes about a third
+    # of a training step.
     return max(1, math.ceil(5 * val_images / (3 * train_images)))
 
 
@@ -140,12 +143,13 @@ def sizes_shown(recipe: Recipe) -> list[float]:
     """All image sides during training as fractions of full size, ascending."""
     if not recipe.start_size_fraction:
         return [1.0]
-    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))  # 1,000 samples include every eighth
+    # 1,000 samples include every eighth
+    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))
     return sorted({1.0, *(size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1))})
 
 
 def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -> Recipe:
-    """The recipe with more epochs; raises ``RecipeError`` if this would change the steps already done."""
+    """The recipe with more epochs; ``RecipeError`` if this would change the steps already done."""
     spread = {
         "progressive resizing": recipe.start_size_fraction and not can_end_late(recipe),
         f"schedule {recipe.schedule}": recipe.schedule != "constant" and not can_end_late(recipe),
@@ -155,8 +159,8 @@ def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -
     if epochs != recipe.epochs and any(spread.values()):
         what = next(what for what, is_so in spread.items() if is_so)
         raise RecipeError(
-            f"epochs is {epochs}, but the run has {recipe.epochs} and {what} depends on the total, so every step so "
-            "far would have been different. Leave out epochs to finish this run, or start a new run with "
-            f"epochs={epochs}."
+            f"epochs is {epochs}, but the run has {recipe.epochs} and {what} depends on the total,"
+            " so every step so far would have been different. Leave out epochs to finish this run,"
+            f" or start a new run with epochs={epochs}."
         )
     return dataclasses.replace(recipe, epochs=epochs)

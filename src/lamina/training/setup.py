@@ -49,16 +49,25 @@ def prepare_training(
     parts: Parts = NO_PARTS,
     initial: Initial | None = None,
 ) -> Prepared:
-    """Check the arguments of training, choose device and number format, and build model and optimizer.
+    """Check training's arguments, choose device and number format, build model and optimizer.
 
     Raises:
         NetError: The net does not accept these images or does not return one logit per target.
-        RecipeError: The recipe does not fit the images, the net or the group, or the device is missing.
+        RecipeError: The recipe does not fit the images, the net or the group, or the device is
+            missing.
         DataError: There are no images.
     """
-    check_type(net, (Net, nn.Module), "net", "a Net or a module (load_net(NAME) returns a Net)", is_optional=False)
+    check_type(
+        net,
+        (Net, nn.Module),
+        "net",
+        "a Net or a module (load_net(NAME) returns a Net)",
+        is_optional=False,
+    )
     check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
-    check_type(recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)")
+    check_type(
+        recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
+    )
     check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=function)", is_optional=False)
     check_group(group)
     recipe = recipe or Recipe()
@@ -74,11 +83,21 @@ def prepare_training(
         find_linear_head(model)
     check_compile(recipe, chosen.value)
     precision = precision or choose_precision(recipe.precision, model)
-    return Prepared(model, build_optimizer(model, recipe, precision.value, parts.optimizer), recipe, chosen, precision)
+    return Prepared(
+        model,
+        build_optimizer(model, recipe, precision.value, parts.optimizer),
+        recipe,
+        chosen,
+        precision,
+    )
 
 
 def check_format(precision: Precision | None, steps_per_record: int) -> None:
-    expected = 'a Precision, such as run.record.precision (to choose one, use Recipe(precision="fp32"))'
+    expected = (
+        'a Precision, such as run.record.precision (to choose one, use Recipe(precision="fp32"))'
+    )
     check_type(precision, (Precision,), "precision", expected)
     if not isinstance(steps_per_record, int) or steps_per_record < 1:
-        raise RecipeError(f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}.")
+        raise RecipeError(
+            f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}."
+        )

@@ -26,10 +26,12 @@ Weights = Float[Tensor, "n ..."]
 
 @dataclass(frozen=True, repr=False)
 class Task(ABC):
-    """The loss and the meaning of logits, with statistics of the training targets for the baseline of a report."""
+    """The loss, the meaning of logits, and statistics of the training targets for the baseline."""
 
-    target_names: tuple[str, ...]  # names of the classes, labels or numbers, or the yes-or-no question
-    metric: str = field(default="", kw_only=True)  # the score of reports, one of ``Kind.metrics``; empty for its first
+    # names of the classes, labels or numbers, or the yes-or-no question
+    target_names: tuple[str, ...]
+    # the score of reports, one of ``Kind.metrics``; empty for its first
+    metric: str = field(default="", kw_only=True)
     kind: ClassVar[Kind]
 
     @property
@@ -39,28 +41,42 @@ class Task(ABC):
 
     @property
     def cutoffs(self) -> tuple[float, ...]:
-        """The probability above which each output is predicted; empty unless outputs are yes or no."""
+        """The threshold of each output's probability; empty unless outputs are yes or no."""
         return ()
 
     def __repr__(self) -> str:
         return f"Task({self.kind.describe(self.target_names)})"
 
     def loss(
-        self, logits: Logits, targets: Targets, label_smoothing: float = 0.0, weights: Weights | None = None
+        self,
+        logits: Logits,
+        targets: Targets,
+        label_smoothing: float = 0.0,
+        weights: Weights | None = None,
     ) -> Float[Tensor, ""]:
         """The mean loss of a batch; ``weights`` multiply the loss of each target."""
         return self.compare(logits, self.prepare(targets, logits.dtype), label_smoothing, weights)
 
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Targets as the loss needs them: class indices (N,), 0.0 or 1.0 (N, K), or standardized numbers (N, K)."""
+        """Targets as the loss needs them.
+
+        Class indices (N,), 0.0 or 1.0 (N, K), or standardized numbers (N, K).
+        """
         del dtype
         return targets
 
     @abstractmethod
     def compare(
-        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
+        self,
+        logits: Logits,
+        prepared: Tensor,
+        label_smoothing: float = 0.0,
+        weights: Weights | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean loss of a batch with prepared targets; for classes, these may also be probabilities (N, K)."""
+        """The mean loss of a batch with prepared targets.
+
+        For classes, the targets may also be probabilities (N, K).
+        """
 
     @abstractmethod
     def weigh(self, targets: Targets) -> Weights:
@@ -68,11 +84,14 @@ class Task(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
-        """Probabilities, calibrated if there are temperatures; for regression, numbers in the units of the targets."""
+        """Probabilities, calibrated if there are temperatures.
+
+        For regression, numbers in the units of the targets.
+        """
 
     @abstractmethod
     def decide(self, logits: Logits) -> Num[Tensor, "n ..."] | Bool[Tensor, "n k"]:
-        """The predictions: class indices (N,), whether each label applies (N, K), or numbers (N, K)."""
+        """Predictions: class indices (N,), whether labels apply (N, K), or numbers (N, K)."""
 
     @abstractmethod
     def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
@@ -88,13 +107,17 @@ class Task(ABC):
 
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Task:
-        """The task that :meth:`to_json` wrote; raises ``RunError`` if the values do not describe one."""
+        """The task that :meth:`to_json` wrote; raises ``RunError`` if the values are invalid."""
         kinds = SingleLabel, MultiLabel, Binary, Regression
         try:
             task = next(task for task in kinds if task.kind.name == values["kind"])
-            return from_json_values(task, {name: value for name, value in values.items() if name != "kind"}, "task")
+            return from_json_values(
+                task, {name: value for name, value in values.items() if name != "kind"}, "task"
+            )
         except (StopIteration, KeyError, ValueError) as error:
-            raise RunError(f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}.") from error
+            raise RunError(
+                f"Expected a task such as {{'kind': 'single-label', …}}, got {values!r}."
+            ) from error
 
 
 @final
@@ -104,7 +127,8 @@ class SingleLabel(Task):
 
     Attributes:
         shares: Fraction of the training images in each class, from 0 to 1.
-        temperatures: Empty, or one value that divides the logits before the softmax; the loss ignores it.
+        temperatures: Empty, or one value that divides the logits before the softmax; the loss
+            ignores it.
 
     >>> SingleLabel(("cat", "dog"), shares=(0.75, 0.25)).weigh(torch.tensor([0, 0, 0, 1]))
     tensor([0.6667, 0.6667, 0.6667, 2.0000])
@@ -115,13 +139,20 @@ class SingleLabel(Task):
     kind = targets.SINGLE_LABEL
 
     def compare(
-        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
+        self,
+        logits: Logits,
+        prepared: Tensor,
+        label_smoothing: float = 0.0,
+        weights: Weights | None = None,
     ) -> Float[Tensor, ""]:
         if weights is None:
             return functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing)
-        # torch's own class weights divide by their sum over the batch, so a rare class would count less in the batches
-        # that contain it, and they weight the smoothed part by the other classes.
-        losses = functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing, reduction="none")
+        # torch's own class weights divide by their sum over the batch, so a rare class would count
+        # less in the batches that contain it, and they weight the smoothed part by the other
+        # classes.
+        losses = functional.cross_entropy(
+            logits, prepared, label_smoothing=label_smoothing, reduction="none"
+        )
         return (losses * weights).mean()
 
     def weigh(self, targets: Targets) -> Weights:
@@ -154,7 +185,11 @@ class _SigmoidTask(Task):
         return targets.to(dtype).view(len(targets), -1)
 
     def compare(
-        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
+        self,
+        logits: Logits,
+        prepared: Tensor,
+        label_smoothing: float = 0.0,
+        weights: Weights | None = None,
     ) -> Float[Tensor, ""]:
         smoothed = prepared * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
@@ -163,14 +198,16 @@ class _SigmoidTask(Task):
     def weigh(self, targets: Targets) -> Weights:
         """Positives and negatives of each output get equal total weight."""
         columns = targets.long().view(len(targets), -1).T
-        weights = [_inverse_shares(torch.bincount(column, minlength=2))[column] for column in columns]
+        weights = [
+            _inverse_shares(torch.bincount(column, minlength=2))[column] for column in columns
+        ]
         return torch.stack(weights, dim=1).view_as(targets)
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
         return _soften(logits, self.temperatures).sigmoid()
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
-        """The task with other temperatures; thresholds change so that they are passed by the same logits."""
+        """The task with other temperatures; the same logits pass the changed thresholds."""
         ones = (1.0,) * self.outputs
         thresholds = tuple(
             value if value in (0, 1) else 1 / (1 + (1 / value - 1) ** (before / after))
@@ -186,7 +223,7 @@ class _SigmoidTask(Task):
         return tuple(np.array(self.thresholds or (0.5,) * self.outputs, np.float32).tolist())
 
     def decide(self, logits: Logits) -> Bool[Tensor, "n k"]:
-        """Whether the probability of each output is above its threshold, in float32 as in predictions and exports."""
+        """Whether each output's probability exceeds its threshold, in float32 as in exports."""
         probabilities = self.probabilities(logits.float())
         return probabilities > probabilities.new_tensor(self.cutoffs)
 
@@ -223,10 +260,16 @@ class Regression(Task):
 
     def prepare(self, targets: Targets, dtype: torch.dtype = torch.float32) -> Tensor:
         targets = targets.to(dtype)
-        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(self.standard_deviations)
+        return (targets - targets.new_tensor(self.means)) / targets.new_tensor(
+            self.standard_deviations
+        )
 
     def compare(
-        self, logits: Logits, prepared: Tensor, label_smoothing: float = 0.0, weights: Weights | None = None
+        self,
+        logits: Logits,
+        prepared: Tensor,
+        label_smoothing: float = 0.0,
+        weights: Weights | None = None,
     ) -> Float[Tensor, ""]:
         """Mean squared error of the standardized numbers; ignores smoothing and weights."""
         del label_smoothing, weights
@@ -235,8 +278,8 @@ class Regression(Task):
     def weigh(self, targets: Targets) -> Weights:
         del targets
         raise RecipeError(
-            "class_weights is True, but the targets are numbers; only classes have weights. Remove class_weights "
-            "from the recipe."
+            "class_weights is True, but the targets are numbers; only classes have weights. Remove"
+            " class_weights from the recipe."
         )
 
     def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
@@ -254,10 +297,19 @@ def task_of(images: Images) -> Task:
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)
-        standard_deviations = np.where((values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0)
-        return Regression(names, tuple(medians.tolist()), tuple(means.tolist()), tuple(standard_deviations.tolist()))
+        standard_deviations = np.where(
+            (values != values[:1]).any(axis=0), values.std(axis=0, dtype=np.float64), 1.0
+        )
+        return Regression(
+            names,
+            tuple(medians.tolist()),
+            tuple(means.tolist()),
+            tuple(standard_deviations.tolist()),
+        )
     if images.kind is targets.SINGLE_LABEL:
-        return SingleLabel(names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist()))
+        return SingleLabel(
+            names, tuple((np.bincount(values, minlength=len(names)) / len(values)).tolist())
+        )
     sigmoid = MultiLabel if images.kind is targets.MULTI_LABEL else Binary
     return sigmoid(names, tuple(values.reshape(len(values), -1).mean(axis=0).tolist()))
 

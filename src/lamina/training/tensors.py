@@ -32,8 +32,10 @@ def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> by
     return bytes(safetensors.torch.save(written, metadata))
 
 
-def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and values from :func:`pack_tensors`; raises ``RunError`` if they are damaged."""
+def unpack_tensors(
+    content: bytes, what: str, remedy: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Unpack tensors, on the CPU, and values of :func:`pack_tensors`; ``RunError`` if damaged."""
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
     except (SafetensorError, KeyError) as error:  # KeyError for a dtype that torch does not have
@@ -52,7 +54,7 @@ def unpack_tensors(content: bytes, what: str, remedy: str) -> tuple[dict[str, Te
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """Digest of names, dtypes, shapes and values, to the last bit (BLAKE2b, 128 bits, hexadecimal)."""
+    """Digest of names, dtypes, shapes and exact values (BLAKE2b, 128 bits, hexadecimal)."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

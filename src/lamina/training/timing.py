@@ -24,18 +24,21 @@ from lamina.training.schedule import evaluation_interval, size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
-TIMED_EVALUATION, EVALUATED_IMAGES = 40, 200  # images; the second number is more precise, for fast nets
+# images; the second number is more precise, for fast nets
+TIMED_EVALUATION, EVALUATED_IMAGES = (40, 200)
 ENOUGH_SECONDS, MOST_SECONDS = 0.4, 2.0
-"""One step of a slow net is enough; and after the second time, also the second step, which is not warm yet."""
+"""One step of a slow net is enough; and after the second time, also the second step, which is not
+warm yet."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
 SAVING_SECONDS, SAVING_SECONDS_PER_WEIGHT = 0.1, 1e-7  # of a checkpoint
 SAVING_FRACTION = 0.02
-"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later ones."""
+"""Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later
+ones."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per image on this machine, in training at full size and in evaluation, and to start and to save."""
+    """Seconds per full-size image in training and evaluation here, and to start and to save."""
 
     train_seconds: float
     evaluation_seconds: float
@@ -47,27 +50,39 @@ class Pace:
         area = 1.0
         if recipe.start_size_fraction:
             fall = (1 - SCHEDULES[recipe.schedule].fall_fraction) * recipe.epochs
-            sizes = (size_fraction(recipe, epoch, is_falling=epoch >= fall) for epoch in range(recipe.epochs))
+            sizes = (
+                size_fraction(recipe, epoch, is_falling=epoch >= fall)
+                for epoch in range(recipe.epochs)
+            )
             area = statistics.fmean(size**2 for size in sizes)
         evaluation = self.evaluation_seconds * evaluated / evaluation_interval(images, evaluated)
         epoch = self.train_seconds * images * area + evaluation
         saving = min(self.saving_seconds, SAVING_FRACTION * epoch)
-        return self.start_seconds + self.head_seconds(recipe, images) + (epoch + saving) * recipe.epochs
+        return (
+            self.start_seconds
+            + self.head_seconds(recipe, images)
+            + (epoch + saving) * recipe.epochs
+        )
 
     def head_seconds(self, recipe: Recipe, images: int) -> float:
         """Time to compute features and fit a head to them, if the recipe asks for it."""
         if recipe.head == "random":
             return 0.0
         fitted = min(images, FITTED_IMAGES)
-        return self.evaluation_seconds * fitted + FIT_SECONDS * (min(fitted, CHOOSING_IMAGES) + fitted)
+        return self.evaluation_seconds * fitted + FIT_SECONDS * (
+            min(fitted, CHOOSING_IMAGES) + fitted
+        )
 
     def fit(self, recipe: Recipe, images: int, evaluated: int, seconds: float) -> Recipe:
         """The recipe with as many epochs as fit into ``seconds``, at least 1."""
-        most = max(0, int(seconds / max(1e-3, self.train_seconds * images / 64))) + 1  # at an eighth of the side
+        # at an eighth of the side
+        most = max(0, int(seconds / max(1e-3, self.train_seconds * images / 64))) + 1
         fitting = bisect_right(
             range(1, most + 1),
             seconds,
-            key=lambda epochs: self.total_seconds(replace(recipe, epochs=epochs), images, evaluated),
+            key=lambda epochs: self.total_seconds(
+                replace(recipe, epochs=epochs), images, evaluated
+            ),
         )
         return replace(recipe, epochs=max(1, fitting))
 
@@ -88,24 +103,34 @@ def measure_pace(net: Net | nn.Module, images: Images, recipe: Recipe, device: s
         if is_busy or (is_warm and ended[-1] - ended[WARM_UP_STEPS - 1] > ENOUGH_SECONDS):
             break
     skipped = min(WARM_UP_STEPS, len(ended) - 1)
-    sizes = itertools.cycle(min(batch, len(sample) - start) for start in range(0, len(sample), batch))
-    took = [(end - start) / size for start, end, size in zip([began, *ended], ended, sizes, strict=False)]
+    sizes = itertools.cycle(
+        min(batch, len(sample) - start) for start in range(0, len(sample), batch)
+    )
+    took = [
+        (end - start) / size
+        for start, end, size in zip([began, *ended], ended, sizes, strict=False)
+    ]
     weights = sum(weight.numel() for weight in training.model.parameters())
     saving_seconds = SAVING_SECONDS + SAVING_SECONDS_PER_WEIGHT * weights
-    # The fastest step: other programs can only add time, and a net that is timed too slow may be passed over for good,
-    # while the end of a training follows the time that it takes.
-    return Pace(min(took[skipped:]), time_evaluation(training.model, images), ended[0] - began, saving_seconds)
+    # The fastest step: other programs can only add time, and a net that is timed too slow may be
+    # passed over for good, while the end of a training follows the time that it takes.
+    return Pace(
+        min(took[skipped:]),
+        time_evaluation(training.model, images),
+        ended[0] - began,
+        saving_seconds,
+    )
 
 
 def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
-    """The batch size and the lanes of a timed step: lanes of the recipe's size, up to ``TIMED_BATCH`` images."""
+    """The batch size and lanes of a timed step: the recipe's, up to ``TIMED_BATCH`` images."""
     size = max(LEAST_IN_LANE, min(recipe.batch_size // recipe.lanes, TIMED_BATCH))
     lanes = min(recipe.lanes, TIMED_BATCH // size)
     return min(recipe.batch_size, lanes * size), lanes
 
 
 def time_evaluation(model: Model, images: Images) -> float:
-    """Seconds per image, after a warm-up call if it is short, from more images if the net is fast."""
+    """Seconds per image after a short warm-up call, from more images if the net is fast."""
     count, seconds = 0, 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
         sample = images.take_evenly(few)

@@ -1,6 +1,7 @@
 """Predefined nets, one per module: layers, training recipes and measured results.
 
-Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. To add a net, add a module.
+Each module defines ``NET`` and ``RECIPES``; the first recipe is the default. To add a net, add a
+module.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from lamina.nets import Net
 from lamina.training.recipe import Recipe
 from lamina.values import explain_call
 
-NAMES: tuple[str, ...] = tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
+NAMES: tuple[str, ...] = tuple(
+    sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__))
+)
 LADDER: tuple[str, ...] = ("cnn-s", "cnn-m", "cnn-l")
 """The nets that ``lamina train`` chooses from, from the fastest to the most accurate."""
-PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")  # for images that need more than 64 px
+# for images that need more than 64 px
+PHOTO_LADDER: tuple[str, ...] = ("photo-s", "photo-m", "photo-l")
 LEAST_CONVOLVED_PX = 12
-"""Smallest image side for convolutional nets: below it, at most one pixel reaches the last block of ``cnn-s``."""
+"""Smallest image side for convolutional nets: below it, at most one pixel reaches the last block of
+``cnn-s``."""
 PUBLISHED = "article"
-"""Name of the recipes that reproduce a published result: requested by name, they are not adapted and use no ``val``."""
+"""Name of the recipes that reproduce a published result: requested by name, they are not adapted
+and use no ``val``."""
 
 
 @explain_call
@@ -59,8 +65,8 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
 
     Args:
         net_name: the name of the net.
-        recipe_name: the name of the recipe; by default the first. ``cnn`` and ``mlp`` have ``article``, which
-            reproduces the published result.
+        recipe_name: the name of the recipe; by default the first. ``cnn`` and ``mlp`` have
+            ``article``, which reproduces the published result.
 
     Returns:
         The recipe.
@@ -75,7 +81,9 @@ def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
     return choose_recipe(net_name, load_recipes(net_name), recipe_name)
 
 
-def choose_recipe(net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None) -> Recipe:
+def choose_recipe(
+    net_name: str, recipes: Mapping[str, Recipe], recipe_name: str | None = None
+) -> Recipe:
     """Return the recipe with that name, by default the first; ``RecipeError`` if there is none."""
     check_type(recipe_name, (str,), "recipe_name", "the name of a recipe")
     chosen = recipe_name or next(iter(recipes))

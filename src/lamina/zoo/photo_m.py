@@ -1,7 +1,7 @@
 """The medium CNN for images of 64 to 224 px: photo-s with more channels.
 
-606,658 parameters at 3×32×32 and ten classes. Multiply-adds: 57.7 million per image of 96 px, 314 million at 224 px.
-Not yet trained to the end on a full data set.
+606,658 parameters at 3×32×32 and ten classes. Multiply-adds: 57.7 million per image of 96 px, 314
+million at 224 px. Not yet trained to the end on a full data set.
 """
 
 from dataclasses import replace

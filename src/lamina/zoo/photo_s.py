@@ -1,7 +1,7 @@
-"""The smallest CNN for images of 64 to 224 px: the blocks of cnn-s on images reduced to a quarter of their side.
+"""The smallest CNN for images of 64 to 224 px: cnn-s's blocks at a quarter of the image side.
 
-Whitening with stride 2, then a convolution with stride 2. 156,034 parameters at 3×32×32 and ten classes. Images must
-have at least 32 px. Multiply-adds per image:
+Whitening with stride 2, then a convolution with stride 2. 156,034 parameters at 3×32×32 and ten
+classes. Images must have at least 32 px. Multiply-adds per image:
 
     photo-s    96 px: 16.9 million    224 px: 92 million
     cnn-s      32 px: 17.1 million     96 px: 169.5 million
@@ -17,7 +17,16 @@ def stack_blocks(*widths: int) -> Net:
     """Whitening and a convolution, each with stride 2, a block for each width, and the output."""
     reduction = Conv2d(widths[0], kernel_size=3, stride=2, padding=1, bias=False)
     blocks = (layer for width in widths for layer in block(width))
-    return Net(Whiten(2, stride=2), ReLU(), reduction, BatchNorm(), ReLU(), *blocks, GlobalMaxPool(), Output())
+    return Net(
+        Whiten(2, stride=2),
+        ReLU(),
+        reduction,
+        BatchNorm(),
+        ReLU(),
+        *blocks,
+        GlobalMaxPool(),
+        Output(),
+    )
 
 
 NET = stack_blocks(32, 64, 64)

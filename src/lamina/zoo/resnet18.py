@@ -1,8 +1,8 @@
-"""ResNet-18 for small images, as a reference: a 3×3 stem, four stages of two residual blocks, average pooling.
+"""ResNet-18 for small images: a 3×3 stem, four stages of two residual blocks, average pooling.
 
-He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385. The stem has no stride and no pool,
-as in section 4.2 of that paper. 11,173,962 parameters at 3×32×32 and ten classes. Not yet trained to the end: an epoch
-takes minutes on two cores.
+He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, arXiv 1512.03385. The stem has no
+stride and no pool, as in section 4.2 of that paper. 11,173,962 parameters at 3×32×32 and ten
+classes. Not yet trained to the end: an epoch takes minutes on two cores.
 """
 
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Layer, Net, Output, ReLU, Residual
@@ -19,7 +19,11 @@ def _block(channels: int, stride: int = 1) -> tuple[Layer, ...]:
             ReLU(),
             Conv2d(channels, kernel_size=3, padding=1, bias=False),
             BatchNorm(),
-            shortcut=() if is_same else (Conv2d(channels, kernel_size=1, stride=stride, bias=False), BatchNorm()),
+            shortcut=(
+                ()
+                if is_same
+                else (Conv2d(channels, kernel_size=1, stride=stride, bias=False), BatchNorm())
+            ),
         ),
         ReLU(),
     )

@@ -1,4 +1,4 @@
-"""Options that several commands share. The modules here load quickly, so that ``--help`` does too."""
+"""Options that several commands share. The modules here load quickly, for a fast ``--help``."""
 
 from __future__ import annotations
 
@@ -7,56 +7,75 @@ from typing import Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-RunFolder = Annotated[Positional[Path], arg(metavar="RUN", help="path of a run, or its name in runs/")]
+RunFolder = Annotated[
+    Positional[Path], arg(metavar="RUN", help="path of a run, or its name in runs/")
+]
 Images = Annotated[
     Positional[tuple[Path, ...]],
     arg(
         metavar="IMAGE...",
-        help="image files, folders, archives, tables, or quoted patterns such as 'photos/**/*.jpg'; - reads a list",
+        help=(
+            "image files, folders, archives, tables, or quoted patterns such as 'photos/**/*.jpg';"
+            " - reads a list"
+        ),
         help_behavior_hint="",
     ),
 ]
 DATA = "a folder, archive, table or array file, or the name of a built-in data set"
 MovedData = Annotated[
-    str | None, arg(metavar="DATA", help="where the run's data set is now (default: where it was during training)")
+    str | None,
+    arg(
+        metavar="DATA",
+        help="where the run's data set is now (default: where it was during training)",
+    ),
 ]
 OwnModule = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="file.py[:NAME] that defines the run's net, if you wrote it as a torch module or with custom layers; "
-        "lamina executes the file",
+        help=(
+            "file.py[:NAME] that defines the run's net, if you wrote it as a torch module or with"
+            " custom layers; lamina executes the file"
+        ),
     ),
 ]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], arg(help="device to compute on")]
 RunsFolder = Annotated[Path, arg(metavar="FOLDER", help="folder that contains the runs")]
 Flag = FlagCreatePairsOff[bool]
 """A switch that is off by default; unlike ``bool``, it has no ``--no-`` form."""
-Json = Annotated[Flag, arg(help="print one JSON object per line on stdout, and everything else on stderr")]
+Json = Annotated[
+    Flag, arg(help="print one JSON object per line on stdout, and everything else on stderr")
+]
 Progress = Annotated[
     Flag,
     arg(
-        help="with --json: also print steps and progress, at most twice a second; the first Ctrl-C then ends a single "
-        "training of one process early, with an evaluation"
+        help=(
+            "with --json: also print steps and progress, at most twice a second; the first Ctrl-C"
+            " then ends a single training of one process early, with an evaluation"
+        )
     ),
 ]
 SaveEvery = Annotated[
     str,
     arg(
         metavar="TIME",
-        help="time between checkpoints within an epoch (30s, 5m, 1h); lamina also saves after each epoch, unless "
-        "checkpoints would take more than 2 % of the time",
+        help=(
+            "time between checkpoints within an epoch (30s, 5m, 1h); lamina also saves after each"
+            " epoch, unless checkpoints would take more than 2 % of the time"
+        ),
     ),
 ]
 ON_NAN = (
-    "if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint and halve the learning rate "
-    "(at most 3 times)"
+    "if a loss or gradient is NaN or infinite: stop, or return to the last checkpoint and halve the"
+    " learning rate (at most 3 times)"
 )
 OnNan = Annotated[Literal["stop", "rewind"], arg(help=ON_NAN)]
 OnDiagnosis = Annotated[
     Literal["continue", "stop"],
     arg(
-        help="if lamina diagnoses a problem, such as dead units: print the evidence and a suggestion, then continue "
-        "or stop"
+        help=(
+            "if lamina diagnoses a problem, such as dead units: print the evidence and a"
+            " suggestion, then continue or stop"
+        )
     ),
 ]

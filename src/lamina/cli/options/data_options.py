@@ -1,4 +1,4 @@
-"""Options of lamina data, and the options for reading images and targets that it shares with lamina train."""
+"""Options of lamina data, and the options for images and targets shared with lamina train."""
 
 from __future__ import annotations
 
@@ -41,14 +41,17 @@ class PreparationFields(Given):
 class DataOptions:
     """Show what a data set contains and report its problems. Nothing is changed.
 
-    Prints splits, classes, image sizes and channels, then problems, worst first: the same image in two splits or with
-    two labels, unreadable files, duplicates, blank images, missing or tiny classes. The exit status is 0 even if there
-    are problems. --labels, --with and --duplicates run other checks instead, and --cache lists decoded copies.
+    Prints splits, classes, image sizes and channels, then problems, worst first: the same image in
+    two splits or with two labels, unreadable files, duplicates, blank images, missing or tiny
+    classes. The exit status is 0 even if there are problems. --labels, --with and --duplicates run
+    other checks instead, and --cache lists decoded copies.
 
     Example: lamina data photos --labels
     """
 
-    data: Annotated[Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")] = None
+    data: Annotated[
+        Positional[str | None], arg(metavar="DATA", help=DATA, help_behavior_hint="")
+    ] = None
     labels: Annotated[Flag, arg(aliases=("--label-issues",)), Group("check")] = False
     """find label issues, by training nets with cross-validation"""
     run: Annotated[Path | None, arg(name="with", metavar="RUN"), Group("check")] = None
@@ -63,22 +66,25 @@ class DataOptions:
     cache: Annotated[Flag, Group("cache")] = False
     """list the decoded copies of DATA, or of all data sets, with size and last use"""
     cache_clear: Annotated[Flag, Group("cache")] = False
-    """remove the decoded copies of DATA, or of all data sets, that no process uses; lamina itself removes the least
-    recently used ones if all exceed LAMINA_CACHE_GB (default: half of the disk space that is free without them)"""
+    """remove the decoded copies of DATA, or of all data sets, that no process uses; lamina itself
+    removes the least recently used ones if all exceed LAMINA_CACHE_GB (default: half of the disk
+    space that is free without them)"""
     top: Annotated[int, arg(metavar="N"), Group("output")] = 10
-    """number of rows to print from each list; --json prints all rows, except in the lists of losses and outliers"""
+    """number of rows to print from each list; --json prints all rows, except in the lists of losses
+    and outliers"""
     contact_sheet: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
     """save a sheet of sample training images of each class to this .png file"""
     samples: Annotated[int, arg(metavar="N"), Group("output")] = 10
     """images per class, label or number on the contact sheet"""
     output: Annotated[tuple[Path, ...], arg(metavar="FILE..."), Group("output")] = ()
-    """with --labels or --with: save the label issues as a table to correct (.csv), a sheet of images (.png) or both"""
+    """with --labels or --with: save the label issues as a table to correct (.csv), a sheet of
+    images (.png) or both"""
     hard: Annotated[Path | None, arg(metavar="FILE"), Group("output")] = None
-    """with --with: save a sheet of the most frequent confusions and of the images with the largest losses to this .png
-    file"""
+    """with --with: save a sheet of the most frequent confusions and of the images with the largest
+    losses to this .png file"""
     progress: Annotated[Progress, Group("output", is_further=True)] = False
     json: Annotated[Json, Group("output")] = False
-    preparation: Annotated[PreparationFields, Group("data", text="How to load the images and targets.")] = field(
-        default_factory=PreparationFields
-    )
+    preparation: Annotated[
+        PreparationFields, Group("data", text="How to load the images and targets.")
+    ] = field(default_factory=PreparationFields)
     device: Device = "auto"

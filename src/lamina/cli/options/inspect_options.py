@@ -15,14 +15,15 @@ from lamina.cli.parsing import Group
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Show what a net has learned: which images excite its units, and how well each layer separates the classes.
+    """Show which images excite a net's units, and how well each layer separates the classes.
 
     Example: lamina inspect runs/pets --layer 3
     """
 
     run: RunFolder
     layer: Annotated[str | None, arg(metavar="LAYER")] = None
-    """show the units of one layer, given by its number (from 1) or module path (default: all layers with weights)"""
+    """show the units of one layer, given by its number (from 1) or module path (default: all layers
+    with weights)"""
     unit: Annotated[int | None, arg(metavar="N")] = None
     """with --layer: show a single unit, given by its number (from 1)"""
     other: Annotated[Path | None, arg(name="with", metavar="RUN")] = None
@@ -37,7 +38,7 @@ class InspectOptions:
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """Show which pixels a prediction depends on, as a map over the image, and measure how faithful the map is.
+    """Show which pixels a prediction depends on, as a map, and measure how faithful the map is.
 
     Example: lamina explain runs/pets cat.jpg
     """
@@ -45,11 +46,14 @@ class ExplainOptions:
     run: RunFolder
     images: Images
     method: Literal["occlusion", "gradients", "grad-cam"] | None = None
-    """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default: all three)"""
+    """method: occlusion (covering parts of the image), integrated gradients, or Grad-CAM (default:
+    all three)"""
     target: Annotated[str | None, arg(metavar="CLASS")] = None
-    """class, label or number to explain (default: the most likely class or label, or the first number)"""
+    """class, label or number to explain (default: the most likely class or label, or the first
+    number)"""
     layer: Annotated[str | None, arg(metavar="LAYER")] = None
-    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with height and width)"""
+    """layer for Grad-CAM, given by its number (from 1) or module path (default: the last one with
+    height and width)"""
     output: Annotated[Path | None, arg(metavar="FOLDER")] = None
     """folder for the figures (.png) and maps (.npz) (default: explanations in the run's folder)"""
     net: OwnModule = None
@@ -59,7 +63,9 @@ class ExplainOptions:
 
 @dataclass(frozen=True)
 class SimilarOptions:
-    """Show the training images that are most similar to an image: the cosine of the inputs of the net's last layer.
+    """Show the training images that are most similar to an image.
+
+    The similarity is the cosine of the inputs of the net's last layer.
 
     Example: lamina similar runs/pets cat.jpg --output similar.png
     """
@@ -78,7 +84,9 @@ class SimilarOptions:
 
 @dataclass(frozen=True)
 class EmbedOptions:
-    """Save the inputs of a net's last layer for each image as NumPy arrays: features, names, splits, targets.
+    """Save the inputs of a net's last layer for each image as NumPy arrays.
+
+    The file contains features, names, splits and targets.
 
     DATA needs classes, labels or numbers, as for training; they need not be those of the run.
 
@@ -89,9 +97,9 @@ class EmbedOptions:
     run: RunFolder
     output: Annotated[Path, arg(metavar="FILE")]
     """.npz file to write"""
-    preparation: Annotated[PreparationFields, Group("data", text="How to load other images and targets.")] = field(
-        default_factory=PreparationFields
-    )
+    preparation: Annotated[
+        PreparationFields, Group("data", text="How to load other images and targets.")
+    ] = field(default_factory=PreparationFields)
     net: OwnModule = None
     device: Device = "auto"
     json: Json = False
@@ -99,7 +107,7 @@ class EmbedOptions:
 
 @dataclass(frozen=True)
 class SummaryOptions:
-    """List a net's layers with output shape, parameters, multiply-adds and receptive field, and the totals.
+    """List a net's layers and totals: output shape, parameters, multiply-adds, receptive field.
 
     Example: lamina summary cnn --input 3x64x64
     """

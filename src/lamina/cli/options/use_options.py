@@ -22,18 +22,18 @@ class PredictOptions:
     """path of a run, its name in runs/, or an ONNX file that lamina exported"""
     images: Images
     top: Annotated[int | None, arg(metavar="N")] = None
-    """number of classes or labels to print per image, most likely first (default: 3 classes, or the labels with a
-    probability above 50 %)"""
+    """number of classes or labels to print per image, most likely first (default: 3 classes, or the
+    labels with a probability above 50 %)"""
     confidence_threshold: Annotated[float | None, arg(metavar="P")] = None
     """reject predictions with a probability below P, from 0 to 1"""
     aim: Annotated[str | None, arg(metavar="AIM")] = None
-    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95 or precision=0.9 (default: the
-    run's thresholds, which are 0.5 without --aim in lamina train)"""
+    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95 or
+    precision=0.9 (default: the run's thresholds, which are 0.5 without --aim in lamina train)"""
     cost: Annotated[str | None, arg(metavar="miss=N")] = None
     """as --aim: the lowest cost if a miss costs as much as N false alarms"""
     coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
-    """print prediction sets that contain the true class for about this fraction of images, such as 0.9; for numbers,
-    print prediction intervals"""
+    """print prediction sets that contain the true class for about this fraction of images, such as
+    0.9; for numbers, print prediction intervals"""
     output: Annotated[Path | None, arg(metavar="FILE")] = None
     """write all probabilities to a .csv, .tsv or .jsonl file instead of printing them"""
     net: OwnModule = None
@@ -67,21 +67,25 @@ class ServeOptions:
     Example: lamina serve runs/pets --port 8080
     """
 
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")]
-    """paths of runs, or their names in runs/; requests that name no model use the first. NAME is the model's name in
-    requests (default: the folder's name, or its path if several folders have this name)"""
+    runs: Annotated[
+        Positional[tuple[Path, ...]], arg(metavar="[NAME=]RUN...", help_behavior_hint="")
+    ]
+    """paths of runs, or their names in runs/; requests that name no model use the first. NAME is
+    the model's name in requests (default: the folder's name, or its path if several folders have
+    this name)"""
     port: Annotated[int, arg(metavar="N")] = 8000
     """port to listen on; 0 chooses a free one"""
     host: Annotated[str, arg(metavar="ADDRESS")] = "127.0.0.1"
-    """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a token"""
+    """address to listen on; 0.0.0.0 listens on all addresses of this machine, and requires a
+    token"""
     token: Annotated[str | None, arg(metavar="TOKEN")] = None
-    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other users cannot see;
-    LAMINA_METRICS_TOKEN opens only the metrics)"""
+    """secret that requests must send (default: the environment variable LAMINA_TOKEN, which other
+    users cannot see; LAMINA_METRICS_TOKEN opens only the metrics)"""
     max_mb: Annotated[int, arg(metavar="MB")] = 10
     """largest request in megabytes"""
     coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
-    """add to each prediction a prediction set that contains the true class for about this fraction of images, such as
-    0.9; for numbers, prediction intervals"""
+    """add to each prediction a prediction set that contains the true class for about this fraction
+    of images, such as 0.9; for numbers, prediction intervals"""
     similar: bool = True
     """show similar training images with their labels, if this machine has them"""
     device: Device = "auto"

@@ -1,1 +1,1 @@
-"""Sources of images: each lists its images before any is decoded. To add a source, add a module here."""
+"""Sources of images: each lists its images before decoding. To add a source, add a module here."""

@@ -1,4 +1,4 @@
-"""Read zip and tar archives of class folders; no archive can make lamina write outside the cache."""
+"""Read zip and tar archives of class folders; none can make lamina write outside the cache."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ def open_archive(path: Path, preparation: Preparation) -> Source | None:
     def read(folder: Path, _: Progress) -> Listing:
         if not is_zip and is_batches_archive(path):
             return list_batches(path)
-        return arrange(list_zip(path) if is_zip else spool_tar(path, folder / "spool"), path, preparation)
+        return arrange(
+            list_zip(path) if is_zip else spool_tar(path, folder / "spool"), path, preparation
+        )
 
     return Source(mark_state(path.stat()), read, ("label_from", "label_separator", "splits"))
 
 
 def list_zip(path: Path, *, may_have_tables: bool = False) -> Scan:
-    """List the images of a zip, to be read in place; ``DataError`` if it is damaged, unsafe or needs its table."""
+    """List a zip's images, read in place; ``DataError`` if damaged, unsafe or needing its table."""
 
     def read_head(member: zipfile.ZipInfo) -> bytes:
         with archive.open(member) as file:
@@ -80,14 +82,15 @@ def _sort_members(
     *,
     may_have_tables: bool,
 ) -> Scan:
-    """Divide the members of an archive, with functions that read their start and list them as images."""
+    """Divide an archive's members, with functions that read their start and list them as images."""
     images: dict[str, EncodedImage] = {}
     others: dict[str, str] = {}
     tables: list[str] = []
     for name, read_head, list_image in members:
         try:
             check_image(name, read_head)
-            images[name] = list_image()  # if a name occurs twice, as after tar -r, the last one counts
+            # if a name occurs twice, as after tar -r, the last one counts
+            images[name] = list_image()
         except BadImageError as error:
             others[name] = str(error)
             if _is_table(name, read_head() if _has_header(name) else None):
@@ -98,7 +101,7 @@ def _sort_members(
 
 
 def _has_header(name: str) -> bool:
-    """Whether a member is named like a table but may be something else, so that its header decides."""
+    """Whether a member is named like a table but may be something else, so its header decides."""
     return name.rpartition("/")[2] in METADATA and not name.endswith(".parquet")
 
 
@@ -107,7 +110,7 @@ def _is_table(name: str, header: bytes | None) -> bool:
 
 
 def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -> None:
-    """Reject an archive that, as a folder, would be read by its table instead of its class folders."""
+    """Reject an archive that, unpacked, would be read by its table instead of its class folders."""
     for table in tables:
         *folders, file = table.split("/")
         if folders and folders[-1].lower() in SPLIT_WORDS:
@@ -115,6 +118,6 @@ def _reject_tables(path: Path, images: Collection[str], tables: Sequence[str]) -
         around = "".join(f"{folder}/" for folder in folders)
         if not images or (file in METADATA and all(name.startswith(around) for name in images)):
             raise DataError(
-                f"{path} contains a table, {table}, but lamina reads tables only from folders. Unpack the archive and "
-                "use the path of the table or its folder."
+                f"{path} contains a table, {table}, but lamina reads tables only from folders."
+                " Unpack the archive and use the path of the table or its folder."
             )

@@ -1,6 +1,7 @@
-"""Read the official files of CIFAR-10 and CIFAR-100: pickled batches, unpickled without running any of their code.
+"""Read the official CIFAR-10 and CIFAR-100 files: pickled batches, without running their code.
 
-Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009), https://www.cs.toronto.edu/~kriz/cifar.html
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images" (2009),
+https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ class _BatchFiles(NamedTuple):
 
 
 CIFAR10 = _BatchFiles(
-    tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta", "label_names", "labels"
+    tuple(f"data_batch_{number}" for number in range(1, 6)),
+    "test_batch",
+    "batches.meta",
+    "label_names",
+    "labels",
 )
 CIFAR100 = _BatchFiles(("train",), "test", "meta", "fine_label_names", "fine_labels")
 REMEDY = "Download or unpack the official archive again."
@@ -46,7 +51,9 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
     """Open the folder of an unpacked official archive, or its parent."""
     for folder in (path, path / "cifar-10-batches-py"):
         for files in (CIFAR10, CIFAR100):
-            if (folder / files.meta).is_file() and any((folder / name).is_file() for name in files.train):
+            if (folder / files.meta).is_file() and any(
+                (folder / name).is_file() for name in files.train
+            ):
                 state = [(file.name, mark_state(file.stat())) for file in sorted(folder.iterdir())]
                 return Source(state, lambda *_, folder=folder: list_batches(folder))
     return None
@@ -54,16 +61,26 @@ def open_batches(path: Path, _: Preparation) -> Source | None:
 
 def is_batches_archive(path: Path) -> bool:
     """Whether a tar is an official archive, judged by the names of its first members."""
-    names = (PurePosixPath(name) for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1))
-    return any(name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2 for name in names)
+    names = (
+        PurePosixPath(name)
+        for name, _ in islice(tar_members(path, lambda _: False), len(CIFAR10.all) + 1)
+    )
+    return any(
+        name.name in (CIFAR10.meta, CIFAR10.train[0], CIFAR100.meta) and len(name.parts) <= 2
+        for name in names
+    )
 
 
 def list_batches(path: Path) -> Listing:
-    """List the images of the official archive or its folder; ``DataError`` if a file is missing or invalid."""
+    """List the official archive or its folder; ``DataError`` if a file is missing or invalid."""
     wanted = {*CIFAR10.all, *CIFAR100.all}
     if path.is_dir():
         with readable(path):
-            contents = {name: (path / name).read_bytes() for name in sorted(wanted) if (path / name).is_file()}
+            contents = {
+                name: (path / name).read_bytes()
+                for name in sorted(wanted)
+                if (path / name).is_file()
+            }
     else:
         members = tar_members(path, lambda name: PurePosixPath(name).name in wanted)
         contents = {PurePosixPath(name).name: data for name, data in members if data is not None}
@@ -89,7 +106,8 @@ def list_batches(path: Path) -> Listing:
                 file_names.extend(f"{split}/{_text(file)}" for file in given)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}. {REMEDY}"
+                    f"{name} is not a batch of 32×32 RGB images with {files.targets}: {error!r}."
+                    f" {REMEDY}"
                 ) from error
         joined = np.concatenate(pixels), np.concatenate(targets)
         splits[split] = Images(*joined, target_names, tuple(file_names), split)
@@ -97,7 +115,7 @@ def list_batches(path: Path) -> Listing:
 
 
 def read_pickle(data: bytes, name: str) -> dict[str, Any]:
-    """Read a pickled dictionary of plain values and byte arrays; never calls anything that the pickle names."""
+    """Read a pickled dictionary of plain values and byte arrays, and call nothing that it names."""
     try:
         if not data.endswith(pickle.STOP):
             raise EOFError("pickle data was truncated")
@@ -114,9 +132,10 @@ def _text(value: str | bytes) -> str:
 
 
 class _StandIn:
-    """Stands in for every class that a pickle names, so that neither numpy nor other code gets its values.
+    """Stands in for every class in a pickle, so that no code, such as numpy, gets its values.
 
-    A pickle cannot change the stand-ins: setting the state of a class, not an instance, fails for lack of ``self``.
+    A pickle cannot change the stand-ins: setting the state of a class, not an instance, fails for
+    lack of ``self``.
     """
 
     def __setstate__(self, state: Any) -> None:
@@ -134,7 +153,9 @@ class _Array(_StandIn):
             raise DataError("its array is stored in column order; expected row order.")
 
     def pixels(self) -> UInt8[np.ndarray, "n values"]:
-        if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(self._data):
+        if not isinstance(self._data, bytes | bytearray) or math.prod(self._shape) != len(
+            self._data
+        ):
             raise ValueError("the size of its array does not match its shape")
         return np.frombuffer(self._data, np.uint8).reshape(self._shape)
 
@@ -168,11 +189,13 @@ _ADMITTED: dict[tuple[str, str], type[_StandIn]] = {
 }
 
 
-class _ArrayUnpickler(pickle._Unpickler):  # in Python: the C version allocates lists of any length the file claims
+# in Python: the C version allocates lists of any length the file claims
+class _ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> type[_StandIn]:
         try:
             return _ADMITTED[module, name]
         except KeyError:
             raise DataError(
-                f"its pickle asks for {module}.{name}, which is neither an array nor a container. {REMEDY}"
+                f"its pickle asks for {module}.{name}, which is neither an array nor a container."
+                f" {REMEDY}"
             ) from None

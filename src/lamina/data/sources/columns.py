@@ -18,15 +18,49 @@ IMAGE_KINDS: tuple[ColumnKind, ...] = ("text", "bytes")
 LABEL_KINDS: tuple[ColumnKind, ...] = ("text", "number", "truth", "list")
 # In order of preference, and normalized as by _simple.
 IMAGE_NAMES = (
-    *("file_name", "image", "img", "picture", "photo", "filename", "file", "path", "image_path", "img_path"),
+    *(
+        "file_name",
+        "image",
+        "img",
+        "picture",
+        "photo",
+        "filename",
+        "file",
+        "path",
+        "image_path",
+        "img_path",
+    ),
     *("file_path", "filepath", "image_file", "image_name", "img_name", "images"),
 )
 LABEL_NAMES = (
-    *("label", "labels", "class", "classes", "category", "categories", "target", "targets", "tag", "tags"),
+    *(
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "category",
+        "categories",
+        "target",
+        "targets",
+        "tag",
+        "tags",
+    ),
     *("fine_label", "class_name", "label_name"),
 )
 SPLIT_NAMES = ("split", "subset", "partition")
-ROW_NAMES = ("", "id", "index", "idx", "row", "uuid", "unnamed:_0", "image_id", "img_id", "file_id", "sample_id")
+ROW_NAMES = (
+    "",
+    "id",
+    "index",
+    "idx",
+    "row",
+    "uuid",
+    "unnamed:_0",
+    "image_id",
+    "img_id",
+    "file_id",
+    "sample_id",
+)
 # The number of values to examine for paths.
 VALUES_EXAMINED = 1000
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -34,16 +68,20 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The columns of one file; ``read`` returns the values of a column, ``None`` for empty cells and NaN."""
+    """The columns of a file; ``read`` returns a column, with ``None`` for empty cells and NaN."""
 
     path: Path
     kinds: Mapping[str, ColumnKind]
     rows: int
     read: Callable[[str], list[Any]]
-    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for columns that hold class numbers
+    # for columns that hold class numbers
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def describe(self) -> str:
-        return f"Its columns are {', '.join(f'{column} ({kind})' for column, kind in self.kinds.items())}."
+        return (
+            "Its columns are"
+            f" {', '.join(f'{column} ({kind})' for column, kind in self.kinds.items())}."
+        )
 
 
 class Columns(NamedTuple):
@@ -56,7 +94,7 @@ class Columns(NamedTuple):
 
 
 def choose_columns(table: Table, preparation: Preparation) -> Columns:
-    """Choose the requested columns, otherwise those with a well-known name or the only possible ones."""
+    """Choose the requested columns, else those with a well-known name or the only possible ones."""
     image = preparation.image_column or find_image_column(table)
     _check_kind(table, image, "--image-column", IMAGE_KINDS, "image paths or image bytes")
     split = preparation.split_column or _find_split(table, image)
@@ -66,21 +104,29 @@ def choose_columns(table: Table, preparation: Preparation) -> Columns:
         _check_kind(table, group, "--group-column", ("text", "number", "truth"), "text or numbers")
     labels = preparation.label_columns or _find_labels(table, {image, split, group})
     for column in labels:
-        _check_kind(table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text")
+        _check_kind(
+            table, column, "--label-column", LABEL_KINDS, "text, numbers, booleans or lists of text"
+        )
         if column in (image, split):
             raise DataError(
-                f"Column {column!r} of {table.path} holds the {'images' if column == image else 'splits'}, so it "
-                "cannot be a label column. Choose another with --label-column (in Python, label_columns)."
+                f"Column {column!r} of {table.path} holds the"
+                f" {'images' if column == image else 'splits'}, so it cannot be a label column."
+                " Choose another with --label-column (in Python, label_columns)."
             )
     return Columns(image, labels, split, group)
 
 
-def _check_kind(table: Table, column: str, flag: str, kinds: tuple[ColumnKind, ...], expected: str) -> None:
+def _check_kind(
+    table: Table, column: str, flag: str, kinds: tuple[ColumnKind, ...], expected: str
+) -> None:
     if column not in table.kinds:
-        raise DataError(f"{table.path} has no column {column!r} for {flag}. {suggest(column, table.kinds)}")
+        raise DataError(
+            f"{table.path} has no column {column!r} for {flag}. {suggest(column, table.kinds)}"
+        )
     if (kind := table.kinds[column]) not in kinds:
         raise DataError(
-            f"Column {column!r} of {table.path} is of type {kind}; {flag} needs {expected}. {table.describe()}"
+            f"Column {column!r} of {table.path} is of type {kind}; {flag} needs {expected}."
+            f" {table.describe()}"
         )
 
 
@@ -89,8 +135,8 @@ def read_splits(table: Table, column: str) -> list[Split | None]:
     values = table.read(column)
     if unknown := _unknown_splits(values):
         raise DataError(
-            f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))}; expected train, val or "
-            "test. Rename them, or remove those rows."
+            f"Column {column!r} of {table.path} contains {name_some(list(map(repr, unknown)))};"
+            " expected train, val or test. Rename them, or remove those rows."
         )
     words = find_splits({value for value in values if value is not None})
     return [words.get(value) for value in values]
@@ -98,20 +144,30 @@ def read_splits(table: Table, column: str) -> list[Split | None]:
 
 def find_image_column(table: Table) -> str:
     usable = [column for column, kind in table.kinds.items() if kind in IMAGE_KINDS]
-    found = _well_known(usable, IMAGE_NAMES) or [column for column in usable if _holds_images(table, column)]
+    found = _well_known(usable, IMAGE_NAMES) or [
+        column for column in usable if _holds_images(table, column)
+    ]
     if len(found) == 1:
         return found[0]
-    which = f"several columns that may hold the images: {', '.join(found)}" if found else "no column of images"
+    which = (
+        f"several columns that may hold the images: {', '.join(found)}"
+        if found
+        else "no column of images"
+    )
     raise DataError(
-        f"{table.path} has {which}. Choose the column of image paths or bytes with --image-column (in Python, "
-        f"image_column). {table.describe()}"
+        f"{table.path} has {which}. Choose the column of image paths or bytes with --image-column"
+        f" (in Python, image_column). {table.describe()}"
     )
 
 
 def _holds_images(table: Table, column: str) -> bool:
     if table.kinds[column] == "bytes":
         return True
-    values = [value.replace("\\", "/") for value in table.read(column)[:VALUES_EXAMINED] if value is not None]
+    values = [
+        value.replace("\\", "/")
+        for value in table.read(column)[:VALUES_EXAMINED]
+        if value is not None
+    ]
     return bool(values) and all(is_image_path(value) or URL.match(value) for value in values)
 
 
@@ -131,20 +187,24 @@ def _unknown_splits(values: Iterable[str | None]) -> list[str]:
 
 
 def _find_labels(table: Table, others: set[str | None]) -> tuple[str, ...]:
-    rest = [column for column in table.kinds if column not in others and _simple(column) not in ROW_NAMES]
+    rest = [
+        column
+        for column in table.kinds
+        if column not in others and _simple(column) not in ROW_NAMES
+    ]
     found = _well_known(rest, LABEL_NAMES)
     if not found and all(table.kinds[column] in ("number", "truth") for column in rest):
         found = rest
     if not found:
         raise DataError(
-            f"{table.path} has no column named like label or class. "
-            f"Choose the column of targets with --label-column (in Python, label_columns). {table.describe()}"
+            f"{table.path} has no column named like label or class. Choose the column of targets"
+            f" with --label-column (in Python, label_columns). {table.describe()}"
         )
     return tuple(found)
 
 
 def _well_known(columns: Iterable[str], names: tuple[str, ...]) -> list[str]:
-    """The column with the first of these names, ignoring case, as a list of one; empty if there is none."""
+    """A list with the column of the first of these names, ignoring case; empty if there is none."""
     places = {_simple(column): column for column in reversed(list(columns))}
     return [places[name] for name in names if name in places][:1]
 

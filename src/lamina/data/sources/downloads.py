@@ -37,23 +37,41 @@ PUBLISHED = {
     "cifar10": Published(
         "https://www.cs.toronto.edu/~kriz/",
         170,
-        {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
-        remedy=" Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, "
-        "or a zip or folder of class folders.",
+        {
+            "cifar-10-python.tar.gz": (
+                "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+            )
+        },
+        remedy=(
+            " Or set LAMINA_CIFAR10 to the path of a copy: cifar-10-python.tar.gz, its folder"
+            " cifar-10-batches-py, or a zip or folder of class folders."
+        ),
     ),
     "cifar100": Published(
         "https://www.cs.toronto.edu/~kriz/",
         169,
-        {"cifar-100-python.tar.gz": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"},
+        {
+            "cifar-100-python.tar.gz": (
+                "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
+            )
+        },
     ),
     "mnist": Published(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         12,
         {
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            "train-images-idx3-ubyte.gz": (
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            ),
         },
         tuple(f"{digit} - {word}" for digit, word in enumerate(DIGITS)),
     ),
@@ -61,12 +79,31 @@ PUBLISHED = {
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         31,
         {
-            "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            "train-images-idx3-ubyte.gz": (
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+            ),
+            "train-labels-idx1-ubyte.gz": (
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+            ),
+            "t10k-images-idx3-ubyte.gz": (
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+            ),
+            "t10k-labels-idx1-ubyte.gz": (
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+            ),
         },
-        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        (
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
     ),
 }
 
@@ -82,20 +119,25 @@ def downloaded_path(name: str) -> Path:
 
 
 def download(name: str) -> Path:
-    """Download a set unless it exists, and return its path; ``DataError`` if a file is unavailable or altered."""
+    """Download a set if needed, and return its path; ``DataError`` for missing or altered files."""
     target, published = downloaded_path(name), PUBLISHED[name]
     if target.exists():
         return target
     if is_offline():
         raise DataError(
-            f"{name} is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset it.{published.remedy}"
+            f"{name} is not downloaded yet, and LAMINA_OFFLINE forbids downloads. Unset"
+            f" it.{published.remedy}"
         )
     host, handled = urlsplit(published.url).hostname, sys.exception()
     try:
         with lock_or_wait(target.parent / f"{name}.lock", name):
             if target.exists():  # downloaded by another process in the meantime
                 return target
-            warnings.warn(f"Downloading {name} ({published.size_mb} MB) from {host}.", LaminaWarning, stacklevel=4)
+            warnings.warn(
+                f"Downloading {name} ({published.size_mb} MB) from {host}.",
+                LaminaWarning,
+                stacklevel=4,
+            )
             with tempfile.TemporaryDirectory(dir=target.parent) as beside:
                 _fetch(published, Path(beside) if len(published.files) == 1 else Path(beside, name))
                 Path(beside, target.name).replace(target)
@@ -117,7 +159,7 @@ def _fetch(published: Published, folder: Path) -> None:
 
 
 def _find_reason(error: BaseException, handled: BaseException | None) -> str:
-    """The root cause of an error that requests and urllib3 wrap; stops at ``handled``, an earlier error."""
+    """The root cause of an error in requests or urllib3; stops at the earlier ``handled``."""
     if isinstance(error, ValueError) and "hash of downloaded file" in str(error):
         return "the SHA-256 of the file differs from the published one"
     while (cause := error.__cause__ or error.__context__) not in (None, handled):
@@ -130,9 +172,15 @@ def list_published(name: str) -> Listing:
     folder, classes = download(name), PUBLISHED[name].classes
     source = open_idx(folder, Preparation())
     if source is None:
-        raise DataError(f"{folder} does not contain all files of {name}. Delete it to download the set again.")
+        raise DataError(
+            f"{folder} does not contain all files of {name}. Delete it to download the set again."
+        )
     listing = source.read(folder, lambda *_: None)
     labels = [name_class(number, classes, str(folder)) for number in listing.labels["label"]]
     return replace(
-        listing, labels={"class": labels}, target_names=classes, label_reason="the published set", kind="single-label"
+        listing,
+        labels={"class": labels},
+        target_names=classes,
+        label_reason="the published set",
+        kind="single-label",
     )

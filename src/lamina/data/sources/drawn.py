@@ -1,4 +1,6 @@
-"""The built-in set: ten kinds of figures with random positions, sizes, angles and colors, drawn over clutter.
+"""The built-in data set: ten kinds of figures, drawn over clutter.
+
+Positions, sizes, angles and colors are random.
 
 Figures are polygons, antialiased by the signed distance from the center of each pixel to the edge
 (Quilez, "2D distance functions", https://iquilezles.org/articles/distfunctions2d/).
@@ -25,7 +27,18 @@ SHAPES: tuple[ShapesTarget, ...] = ("shapes", "shapes-attributes", "shapes-pose"
 COUNTS: dict[Split, int] = {"train": 8_000, "test": 2_000}
 SEEDS: dict[Split, int] = {"train": 1, "test": 2}
 
-KINDS = ("arrow", "circle", "crescent", "cross", "drop", "heart", "pentagon", "square", "star", "triangle")
+KINDS = (
+    "arrow",
+    "circle",
+    "crescent",
+    "cross",
+    "drop",
+    "heart",
+    "pentagon",
+    "square",
+    "star",
+    "triangle",
+)
 # The number of corners, and their radii in turn.
 REGULAR_KINDS: dict[str, tuple[int, tuple[float, ...]]] = {
     "circle": (24, (0.88,)),
@@ -50,7 +63,8 @@ DRAWING_VERSION = 1
 
 SMALL_RADIUS_FRACTION = (0.20, 0.28)
 LARGE_RADIUS_FRACTION = (0.32, 0.40)
-# How far the center of a figure varies within the frame; at 1, a fully connected net learns almost nothing.
+# How far the center of a figure varies within the frame; at 1, a fully connected net learns almost
+# nothing.
 WANDER_FRACTION = 0.5
 # The maximum length of each stroke of clutter; a dot is a stroke of length 0.
 CLUTTER_LENGTHS_FRACTION = (0.5, 0.5, 0.3, 0.3, 0.0, 0.0, 0.0)
@@ -65,17 +79,23 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
         total = sum(COUNTS.values())
         drawn: dict[Split, Images] = {}
         for split, count in COUNTS.items():
-            report = partial(lambda before, done, _: progress(before + done, total), sum(map(len, drawn.values())))
+            report = partial(
+                lambda before, done, _: progress(before + done, total),
+                sum(map(len, drawn.values())),
+            )
             drawn[split] = draw_shapes(name, split, count, SEEDS[split], size_px, report)
-        # Identified by its parameters, not its pixels, which may differ in the last bit between processors.
-        return list_images(drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}")
+        # Identified by its parameters, not its pixels, which may differ in the last bit between
+        # processors.
+        return list_images(
+            drawn, "the built-in set", f"{name} {DRAWING_VERSION} {COUNTS} {SEEDS} {size_px}"
+        )
 
     return Source(DRAWING_VERSION, read, target_names=TARGET_NAMES[name])
 
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """The figures to draw, one per image; lengths are fractions of the image side, angles radians clockwise."""
+    """The figures to draw, one per image; lengths in image sides, angles in radians clockwise."""
 
     kind: Int64[np.ndarray, " n"]
     angle: Float[np.ndarray, " n"]
@@ -86,14 +106,21 @@ class Figures:
 
 
 def draw_shapes(
-    target: ShapesTarget, split: Split, count: int, seed: int, size_px: int = 32, progress: Progress | None = None
+    target: ShapesTarget,
+    split: Split,
+    count: int,
+    seed: int,
+    size_px: int = 32,
+    progress: Progress | None = None,
 ) -> Images:
-    """Draw RGB images with one figure each, such as a heart or an arrow. Equal seeds draw equal images.
+    """Draw RGB images with one figure each, such as a heart or an arrow.
+
+    Equal seeds draw equal images.
 
     Args:
-        target: what to predict. ``shapes``: the kind of figure (10 classes). ``shapes-attributes``: its attributes
-            (4 labels). ``shapes-pose``: its angle from upright in radians, -π/2 to π/2 clockwise, and its size as a
-            fraction of the image side, 0.4 to 0.8.
+        target: what to predict. ``shapes``: the kind of figure (10 classes). ``shapes-attributes``:
+            its attributes (4 labels). ``shapes-pose``: its angle from upright in radians, -π/2 to
+            π/2 clockwise, and its size as a fraction of the image side, 0.4 to 0.8.
         split: the split of the images.
         count: the number of images.
         seed: the random seed.
@@ -132,7 +159,9 @@ def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figu
     large, warm = random.random((2, count)) < 0.5
     outlined = random.random(count) < 0.3
     striped = (random.random(count) < 0.5) & ~outlined
-    low, high = np.where(large, np.array([LARGE_RADIUS_FRACTION]).T, np.array([SMALL_RADIUS_FRACTION]).T)
+    low, high = np.where(
+        large, np.array([LARGE_RADIUS_FRACTION]).T, np.array([SMALL_RADIUS_FRACTION]).T
+    )
     radius = low + random.random(count) * (high - low)
     centre = 0.5 + WANDER_FRACTION * (random.random((count, 2)) - 0.5) * (1 - 2 * radius[:, None])
     hue = np.where(warm, -0.04, 0.36) + random.random(count) * np.where(warm, 0.17, 0.36)
@@ -141,7 +170,7 @@ def choose_figures(random: np.random.Generator, count: int, posed: bool) -> Figu
 
 
 def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
-    """The corners (x, y) of an upright figure, clockwise, in a circle of radius 1; y points down."""
+    """The corners (x, y) of an upright figure in a unit circle, clockwise; y points down."""
     match kind:
         case "arrow":
             right = [(0.0, -1.0), (0.8, -0.1), (0.32, -0.1), (0.32, 0.95)]
@@ -156,14 +185,18 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
         case "cross":
             arm = [(0.32, -0.95), (0.32, -0.32), (0.95, -0.32)]
             quarter = np.array([[0.0, -1.0], [1.0, 0.0]])
-            return np.concatenate([np.array(arm) @ np.linalg.matrix_power(quarter.T, turns) for turns in range(4)])
+            return np.concatenate(
+                [np.array(arm) @ np.linalg.matrix_power(quarter.T, turns) for turns in range(4)]
+            )
         case "drop":
             turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
             return np.stack([0.95 * np.sin(turn) * np.sin(turn / 2) ** 1.5, -np.cos(turn)], axis=1)
         case "heart":
             turn = np.linspace(0, 2 * np.pi, 28, endpoint=False)
             across = 16 * np.sin(turn) ** 3
-            down = 7 * np.cos(2 * turn) + 2 * np.cos(3 * turn) + np.cos(4 * turn) - 12 * np.cos(turn)
+            down = (
+                7 * np.cos(2 * turn) + 2 * np.cos(3 * turn) + np.cos(4 * turn) - 12 * np.cos(turn)
+            )
             return np.stack([across / 19, (down - 3) / 19], axis=1)
         case _:
             corners, radius = REGULAR_KINDS[kind]
@@ -172,14 +205,18 @@ def outline(kind: str) -> Float[np.ndarray, "corners 2"]:
             return np.stack([radii * np.sin(turn), -radii * np.cos(turn)], axis=1)
 
 
-def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) -> UInt8[np.ndarray, "n h w 3"]:
+def draw_figures(
+    random: np.random.Generator, figures: Figures, size_px: int
+) -> UInt8[np.ndarray, "n h w 3"]:
     count = len(figures.kind)
     _, outlined, striped, _ = figures.attributes.T[..., None, None]
     light = random.random(count) < 0.5
     canvas = _background(random, light, size_px)
     distance_px, x, radius_px = place_figures(figures, size_px)
     stroke_px = size_px * 0.07
-    distance_px = np.where(outlined, np.abs(distance_px + stroke_px / 2) - stroke_px / 2, distance_px)
+    distance_px = np.where(
+        outlined, np.abs(distance_px + stroke_px / 2) - stroke_px / 2, distance_px
+    )
     covered = np.clip(0.5 - distance_px, 0, 1)
     period_px = size_px * 0.16
     wave = np.sin(x * radius_px * (2 * np.pi / period_px)) * (period_px / 4)
@@ -191,20 +228,32 @@ def draw_figures(random: np.random.Generator, figures: Figures, size_px: int) ->
     canvas += covered[:, None] * (paint - canvas)
     canvas += (random.random(canvas.shape, np.float32) - 0.5) * 0.16
     # Channels first until here, because numpy is slow along an axis of length three.
-    return np.ascontiguousarray(np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(
+        np.round(np.clip(canvas, 0, 1) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    )
 
 
 def place_figures(
     figures: Figures, size_px: int
-) -> tuple[Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]]:
-    """For each pixel, the distance to the edge in px (negative inside) and x in radii; and the radius in px."""
+) -> tuple[
+    Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n h w"], Float32[np.ndarray, "n 1 1"]
+]:
+    """Each pixel's distance to the edge in px (negative inside), x in radii; the radius in px."""
     # Coordinates of pixel centers relative to an upright figure of radius 1 at the origin.
     pixel = (np.arange(size_px, dtype=np.float32) + 0.5) / size_px
     centre_x, centre_y, sine, cosine, radius = (
         part.astype(np.float32)[:, None, None]
-        for part in (*figures.centre.T, np.sin(figures.angle), np.cos(figures.angle), figures.radius)
+        for part in (
+            *figures.centre.T,
+            np.sin(figures.angle),
+            np.cos(figures.angle),
+            figures.radius,
+        )
     )
-    right, down = (pixel[None, None, :] - centre_x) / radius, (pixel[None, :, None] - centre_y) / radius
+    right, down = (
+        (pixel[None, None, :] - centre_x) / radius,
+        (pixel[None, :, None] - centre_y) / radius,
+    )
     x, y = cosine * right + sine * down, cosine * down - sine * right
     radius_px = (figures.radius * size_px).astype(np.float32)[:, None, None]
     distance_px = np.empty_like(x)
@@ -216,16 +265,22 @@ def place_figures(
 
 
 def polygon_distance(
-    corners: Float[np.ndarray, "corners 2"], x: Float32[np.ndarray, "*shape"], y: Float32[np.ndarray, "*shape"]
+    corners: Float[np.ndarray, "corners 2"],
+    x: Float32[np.ndarray, "*shape"],
+    y: Float32[np.ndarray, "*shape"],
 ) -> Float32[np.ndarray, "*shape"]:
     """The distance from each point to the edge of the polygon, negative inside."""
     nearest = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, np.bool_)
-    for (start_x, start_y), (end_x, end_y) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+    for (start_x, start_y), (end_x, end_y) in zip(
+        corners, np.roll(corners, -1, axis=0), strict=True
+    ):
         edge_x, edge_y = np.float32(end_x - start_x), np.float32(end_y - start_y)
         off_x, off_y = x - np.float32(start_x), y - np.float32(start_y)
         along = np.clip((off_x * edge_x + off_y * edge_y) / (edge_x**2 + edge_y**2), 0, 1)
-        np.minimum(nearest, (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2, out=nearest)
+        np.minimum(
+            nearest, (off_x - along * edge_x) ** 2 + (off_y - along * edge_y) ** 2, out=nearest
+        )
         crosses = (y >= np.float32(start_y)) != (y >= np.float32(end_y))
         inside ^= crosses & ((off_x * edge_y < off_y * edge_x) == (edge_y > 0))
     distance: Float32[np.ndarray, "*shape"] = np.sqrt(nearest)
@@ -250,7 +305,9 @@ def _background(
     near, far = colors(), colors()
     canvas: Float32[np.ndarray, "n 3 h w"] = near + np.clip(wash, 0, 1)[:, None] * (far - near)
     for longest in CLUTTER_LENGTHS_FRACTION:
-        start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[..., None, None]
+        start_x, start_y, turn, length, thickness = random.random((5, count), np.float32)[
+            ..., None, None
+        ]
         edge_x = length * longest * np.cos(turn * 2 * np.pi)
         edge_y = length * longest * np.sin(turn * 2 * np.pi)
         off_x, off_y = x - start_x, y - start_y
@@ -263,8 +320,10 @@ def _background(
 
 
 def hsv_to_rgb(
-    hue: Float[np.ndarray, " n"], saturation: Float[np.ndarray, " n"], value: Float[np.ndarray, " n"]
+    hue: Float[np.ndarray, " n"],
+    saturation: Float[np.ndarray, " n"],
+    value: Float[np.ndarray, " n"],
 ) -> Float32[np.ndarray, "n 3"]:
-    """Convert hue (in turns), saturation and value to RGB; Smith, "Color gamut transform pairs" (1978)."""
+    """Convert hue (turns), saturation, value to RGB; Smith, "Color gamut transform pairs", 1978."""
     pure = np.clip(np.abs((hue[:, None] * 6 + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
     return np.asarray(value[:, None] * (1 + saturation[:, None] * (pure - 1)), np.float32)

@@ -12,7 +12,14 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lamina.data.preparation import Preparation
-from lamina.data.sources.listing import Listing, Source, mark_state, name_rows, readable, stack_pixels
+from lamina.data.sources.listing import (
+    Listing,
+    Source,
+    mark_state,
+    name_rows,
+    readable,
+    stack_pixels,
+)
 from lamina.data.sources.members import ARRAY_FLOOR_BYTES, COMPRESSION_RATIO
 from lamina.data.splits import SPLITS, Split
 from lamina.errors import DataError
@@ -22,29 +29,40 @@ UNSIGNED_BYTE = 8
 
 
 def open_idx(path: Path, _: Preparation) -> Source | None:
-    """Open IDX files, recognized by their file names; ``DataError`` for several sets or a missing file."""
+    """Open IDX files, recognized by name; ``DataError`` for several sets or a missing file."""
     pairs = _find_pairs(path)
     state = [(file.name, mark_state(file.stat())) for pair in pairs.values() for file in pair]
     return Source(state, lambda *_: _list_arrays(pairs)) if pairs else None
 
 
 def _find_pairs(path: Path) -> dict[Split, tuple[Path, Path]]:
-    """The files of images and of labels by split, in a folder or next to one file; empty if there are none."""
+    """The files of images and labels by split, in a folder or next to a file; empty if none."""
     one = None if path.is_dir() else IDX.fullmatch(path.name)
     if not path.is_dir() and one is None:
         return {}
     for folder in (path.parent,) if one else (path, path / "raw"):
         files = sorted(folder.iterdir()) if folder.is_dir() else []
-        matches = [match for file in files if (match := IDX.fullmatch(file.name)) and (not one or match[1] == one[1])]
+        matches = [
+            match
+            for file in files
+            if (match := IDX.fullmatch(file.name)) and (not one or match[1] == one[1])
+        ]
         if len(prefixes := sorted({match[1] for match in matches})) > 1:
             sets = ", ".join(f"{prefix}*" for prefix in prefixes)
-            raise DataError(f"{folder} has the files of several sets: {sets}. Use the path of a file in one of them.")
+            raise DataError(
+                f"{folder} has the files of several sets: {sets}. Use the path of a file in one of"
+                " them."
+            )
         found: dict[tuple[Split, str], Path] = {}
         for match in matches:  # an uncompressed file comes before its .gz, and wins
-            found.setdefault(("train" if match[2] == "train" else "test", match[3]), folder / match.string)
+            found.setdefault(
+                ("train" if match[2] == "train" else "test", match[3]), folder / match.string
+            )
         for split, kind in found:
             if kind == "images" and (split, "labels") not in found:
-                raise DataError(f"The label file of {found[split, kind]} is missing. Download it again.")
+                raise DataError(
+                    f"The label file of {found[split, kind]} is missing. Download it again."
+                )
         if images := [split for split in SPLITS if (split, "images") in found]:
             return {split: (found[split, "images"], found[split, "labels"]) for split in images}
     return {}
@@ -56,12 +74,19 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
     for split, (file, _) in pairs.items():
         if len(images[split]) != len(labels[split]):
             raise DataError(
-                f"{file} has {len(images[split])} images, but its label file has {len(labels[split])} labels. "
-                "Download both again."
+                f"{file} has {len(images[split])} images, but its label file has"
+                f" {len(labels[split])} labels. Download both again."
             )
-    if len({one.shape[1:] for one in images.values()}) > 1 or 0 in next(iter(images.values())).shape:
-        sizes = ", ".join(f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items())
-        raise DataError(f"Expected images of one size in all files, got {sizes}. Download them again.")
+    if (
+        len({one.shape[1:] for one in images.values()}) > 1
+        or 0 in next(iter(images.values())).shape
+    ):
+        sizes = ", ".join(
+            f"{split} {' x '.join(map(str, one.shape))}" for split, one in images.items()
+        )
+        raise DataError(
+            f"Expected images of one size in all files, got {sizes}. Download them again."
+        )
     return Listing(
         images=name_rows({split: len(one) for split, one in images.items()}),
         splits=[split for split, one in images.items() for _ in one],
@@ -72,14 +97,15 @@ def _list_arrays(pairs: Mapping[Split, tuple[Path, Path]]) -> Listing:
 
 
 def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
-    """Read an array of unsigned bytes: two zeros, the type, the number of dimensions, their sizes, the data."""
+    """Read an array of unsigned bytes: two zeros, type, number of dimensions, sizes, data."""
     is_packed = path.suffix == ".gz"
     with readable(path), gzip.open(path) if is_packed else path.open("rb") as file:
         magic = file.read(4)
         if magic != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
             raise DataError(
-                f"{path} begins with {magic.hex(' ') or 'nothing'}, but an IDX file of "
-                f"{'images' if dimensions == 3 else 'labels'} begins with 00 00 08 {dimensions:02x}. Download it again."
+                f"{path} begins with {magic.hex(' ') or 'nothing'}, but an IDX file of"
+                f" {'images' if dimensions == 3 else 'labels'} begins with 00 00 08"
+                f" {dimensions:02x}. Download it again."
             )
         sizes = np.frombuffer(file.read(4 * dimensions), ">u4").tolist()
         header_bytes = math.prod(sizes)
@@ -91,6 +117,7 @@ def _read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "_ ..."]:
             shape = " x ".join(map(str, sizes))
             held = f"more than {header_bytes}" if len(data) > header_bytes else len(data)
             raise DataError(
-                f"{path} should have {shape} bytes according to its header, but has {held}. Download it again."
+                f"{path} should have {shape} bytes according to its header, but has {held}."
+                " Download it again."
             )
     return np.frombuffer(data, np.uint8).reshape(sizes)

@@ -1,4 +1,4 @@
-"""The interface of all sources: a state to compare with the cache, and a listing of images or pixels."""
+"""The interface of all sources: a state to compare with the cache, and the images or pixels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ READ_ERRORS: tuple[type[BaseException], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Decoded images; ``blocks`` iterates over them from the start, ``content`` identifies them for the fingerprint."""
+    """Decoded images: ``blocks`` iterates from the start, ``content`` is for the fingerprint."""
 
     shape: tuple[int, int, int, int]
     blocks: Callable[[], Iterator[UInt8[np.ndarray, "m h w c"]]]
@@ -54,15 +54,21 @@ class Listing:
     kind: KindName | None = None  # if the source determines it
     pixels: Pixels | None = None  # for arrays, whose images have only names
     groups: Sequence[str | None] = ()  # empty if the source has none
-    conversions: Sequence[str] = ()  # for arrays: sentences on how ambiguous values were interpreted
+    conversions: Sequence[
+        str
+    ] = ()  # for arrays: sentences on how ambiguous values were interpreted
 
-    def keep(self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]) -> Listing:
+    def keep(
+        self, rows: Sequence[int], images: Sequence[EncodedImage], problems: Sequence[Problem]
+    ) -> Listing:
         """Keep these rows, with their images, and add the problems of the others."""
         return replace(
             self,
             images=images,
             splits=[self.splits[row] for row in rows],
-            labels={column: [values[row] for row in rows] for column, values in self.labels.items()},
+            labels={
+                column: [values[row] for row in rows] for column, values in self.labels.items()
+            },
             groups=[self.groups[row] for row in rows] if self.groups else (),
             problems=[*self.problems, *problems],
         )
@@ -70,7 +76,7 @@ class Listing:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A state that changes with the content of a source, and a function to list it, given a temporary folder."""
+    """The state of a source, which changes with its content, and a function to list the source."""
 
     state: object
     read: Callable[[Path, Progress], Listing]
@@ -79,12 +85,16 @@ class Source:
     target_names: Sequence[str] = ()  # if they are known before reading
 
 
-def list_images(splits: Mapping[Split, Images], label_reason: str, content: str | None = None) -> Listing:
+def list_images(
+    splits: Mapping[Split, Images], label_reason: str, content: str | None = None
+) -> Listing:
     """The listing of a published set, given its images by split."""
     parts = list(splits.values())
     first, kind = parts[0], kind_of(parts[0].targets)
     if kind is SINGLE_LABEL:
-        labels = {"class": [first.target_names[place] for one in parts for place in one.targets.tolist()]}
+        labels = {
+            "class": [first.target_names[place] for one in parts for place in one.targets.tolist()]
+        }
     else:
         columns = np.concatenate([one.targets for one in parts]).T.tolist()
         labels = dict(zip(first.target_names, columns, strict=True))
@@ -99,7 +109,9 @@ def list_images(splits: Mapping[Split, Images], label_reason: str, content: str 
     )
 
 
-def stack_pixels(parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | None = None) -> Pixels:
+def stack_pixels(
+    parts: Sequence[UInt8[np.ndarray, "_ h w c"]], content: str | None = None
+) -> Pixels:
     """Arrays in memory, one after another."""
 
     def blocks() -> Iterator[UInt8[np.ndarray, "m h w c"]]:
@@ -121,7 +133,7 @@ def name_rows(counts: Mapping[Split, int] | Mapping[Split | None, int]) -> list[
 
 
 def clean_label(value: Any) -> Any:
-    """Convert a value to a label: NaN and empty text to ``None``, a list of text or integers to a list of text."""
+    """Convert a value to a label: NaN and empty text to ``None``, lists to lists of text."""
     if isinstance(value, list):
         is_flat = all(item is None or isinstance(item, str | int) for item in value)
         return [str(item) for item in value if item is not None] if is_flat else tuple(value)
@@ -136,8 +148,8 @@ def name_class(number: Any, names: Sequence[str], where: str) -> str:
         return names[int(number)]
     count = len(names)
     raise DataError(
-        f"{where} has the label {number!r}, but names only {count} classes, 0 to {count - 1}. Correct the labels or "
-        "the names, and create the file again."
+        f"{where} has the label {number!r}, but names only {count} classes, 0 to {count - 1}."
+        " Correct the labels or the names, and create the file again."
     )
 
 
@@ -147,7 +159,9 @@ def readable(path: Path, errors: tuple[type[BaseException], ...] = READ_ERRORS) 
     try:
         yield
     except errors as error:
-        reason = (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
+        reason = (
+            (getattr(error, "strerror", None) or str(error)).strip().partition("\n")[0].rstrip(".")
+        )
         raise DataError(f"Cannot read {path}: {reason}. Create or download it again.") from error
 
 

@@ -26,8 +26,13 @@ RATIO_FLOOR_BYTES = 2**20  # smaller members may exceed the ratio
 ARRAY_FLOOR_BYTES = 2**28  # so may smaller arrays: sorted labels compress 1000:1
 
 HEADER_BYTES = 2**16  # of a tar's extended header, which holds a long name
-HEADER_TYPES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-                tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+HEADER_TYPES = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 ENCRYPTED, UTF8 = 0x1, 0x800  # flags of a zip's member
 ENTRY = b"PK\x01\x02"  # begins each member's entry in a zip's directory
@@ -41,7 +46,7 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 class _DirectoryReader(io.FileIO):
-    """A zip file that checks its directory before ``zipfile`` makes objects of a hundred times its size."""
+    """A zip file that checks its directory before ``zipfile`` makes objects 100 times as large."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         remedy = "Unpack it and use the folder."
@@ -49,12 +54,14 @@ class _DirectoryReader(io.FileIO):
             raise DataError(f"{self.name} is rejected: its directory has {size} bytes. {remedy}")
         data = super().read(size) or b""
         if data.count(ENTRY) > MOST_MEMBERS:  # count, because the number it claims may be false
-            raise DataError(f"{self.name} is rejected: it has more than {MOST_MEMBERS} members. {remedy}")
+            raise DataError(
+                f"{self.name} is rejected: it has more than {MOST_MEMBERS} members. {remedy}"
+            )
         return data
 
 
 def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, zipfile.ZipInfo]]:
-    """The files of a zip with their paths; ``DataError`` if a member is encrypted, unsafe or too large."""
+    """A zip's files with their paths; ``DataError`` if one is encrypted, unsafe or too large."""
     total_bytes = 0
     for count, member in enumerate(archive.infolist(), start=1):
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -70,7 +77,7 @@ def zip_members(archive: zipfile.ZipFile, path: Path) -> Iterator[tuple[str, zip
 
 
 def _decode_name(member: zipfile.ZipInfo) -> str:
-    """A member's name: zip on Linux writes UTF-8 without the flag for it, which zipfile reads as cp437."""
+    """A member's name: zip on Linux writes UTF-8 without its flag, which zipfile reads as cp437."""
     if member.flag_bits & UTF8:
         return member.filename
     try:
@@ -80,11 +87,15 @@ def _decode_name(member: zipfile.ZipInfo) -> str:
 
 
 class _LimitedInfo(tarfile.TarInfo):
-    """A tar header that is rejected before tarfile reads a name or comment of any length into memory."""
+    """Rejects a tar header before tarfile reads a name or comment of any length into memory."""
 
-    def _proc_member(self, archive: tarfile.TarFile) -> Any:  # frombuf is not called by all patched versions of Python
+    def _proc_member(
+        self, archive: tarfile.TarFile
+    ) -> Any:  # frombuf is not called by all patched versions of Python
         if self.type in HEADER_TYPES and self.size > HEADER_BYTES:
-            raise ValueError(f"it has a header of {self.size} bytes; at most {HEADER_BYTES} are allowed")
+            raise ValueError(
+                f"it has a header of {self.size} bytes; at most {HEADER_BYTES} are allowed"
+            )
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
@@ -96,7 +107,9 @@ def tar_members(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[
         for count, member in enumerate(archive, start=1):
             if not (member.isreg() or member.isdir()) or member.issparse():
                 _reject(path, member.name, "is a link, a device or a sparse file")
-            end_bytes = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            end_bytes = (
+                member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            )
             total_bytes += member.size
             _check_member(path, member.name, count, member.size, total_bytes)
             if total_bytes > max(RATIO_FLOOR_BYTES, COMPRESSION_RATIO * archive_bytes):

@@ -1,4 +1,4 @@
-"""Read Parquet files as Hugging Face writes them: their columns, and the encoded images in one of them."""
+"""Read Parquet files as Hugging Face writes them: columns, one of them with encoded images."""
 
 from __future__ import annotations
 
@@ -41,11 +41,17 @@ def read_parquet_table(path: Path) -> Table:
             cells = [_name_classes(value, names, f"Column {column!r} of {path}") for value in cells]
         return [clean_label(value) for value in cells]
 
-    return Table(path, {column: find_kind(dtype) for column, dtype in schema.items()}, rows, read, class_names)
+    return Table(
+        path,
+        {column: find_kind(dtype) for column, dtype in schema.items()},
+        rows,
+        read,
+        class_names,
+    )
 
 
 def spool_table(listing: Listing, folder: Path) -> Listing:
-    """Copy the encoded images of a table into ``folder/spool``; they keep their names if these are unique."""
+    """Copy a table's encoded images into ``folder/spool``; they keep their names if unique."""
     kept: list[int] = []
     images: list[EncodedImage] = []
     names: list[str | None] = []
@@ -63,7 +69,8 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
                     problems.append(Problem(image.name, f"larger than {MEMBER_BYTES // 2**20} MiB"))
                 elif offset_bytes + len(data) > TOTAL_BYTES:
                     raise DataError(
-                        f"The images in {file} exceed {TOTAL_BYTES} bytes. Split the table into smaller sets."
+                        f"The images in {file} exceed {TOTAL_BYTES} bytes. Split the table into"
+                        " smaller sets."
                     )
                 else:
                     spool.write(data)
@@ -72,13 +79,16 @@ def spool_table(listing: Listing, folder: Path) -> Listing:
                     names.append(name)
     if not images:
         raise DataError(
-            f"Cannot use any of the {len(problems)} images in {listing.images[0].file}; the first is "
-            f"{problems[0].path} ({problems[0].reason}). Write the table again with the bytes of the images."
+            f"Cannot use any of the {len(problems)} images in {listing.images[0].file}; the first"
+            f" is {problems[0].path} ({problems[0].reason}). Write the table again with the bytes"
+            " of the images."
         )
     if all(names) and len(set(names)) < len(names):  # often the names restart in each split
         names = [f"{listing.splits[row]}/{name}" for row, name in zip(kept, names, strict=True)]
     if all(names) and len(set(names)) == len(names):
-        images = [image._replace(name=name) for image, name in zip(images, names, strict=True) if name]
+        images = [
+            image._replace(name=name) for image, name in zip(images, names, strict=True) if name
+        ]
     return listing.keep(kept, images, problems)
 
 
@@ -90,8 +100,14 @@ def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes |
     while offset < count:
         with readable(path, ERRORS):
             values = scan.slice(offset, min(rows, count - offset)).collect()[column]
-            fields = [field.name for field in values.dtype.fields] if isinstance(values.dtype, pl.Struct) else []
-            names = values.struct.field("path").to_list() if "path" in fields else [None] * len(values)
+            fields = (
+                [field.name for field in values.dtype.fields]
+                if isinstance(values.dtype, pl.Struct)
+                else []
+            )
+            names = (
+                values.struct.field("path").to_list() if "path" in fields else [None] * len(values)
+            )
             encoded = values.struct.field("bytes") if fields else values
             batch_bytes = int(encoded.bin.size().sum())
             pairs = list(zip(encoded.to_list(), names, strict=True))
@@ -103,7 +119,7 @@ def _read_encoded(path: Path, column: str, count: int) -> Iterator[tuple[bytes |
 
 
 def _class_names(text: str | None) -> dict[str, tuple[str, ...]]:
-    """The class names by column, which Hugging Face's ``datasets`` writes into the metadata of Parquet."""
+    """The class names by column, which Hugging Face's ``datasets`` writes into Parquet metadata."""
     found: dict[str, tuple[str, ...]] = {}
     with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
         for column, feature in json.loads(text or "{}")["info"]["features"].items():
@@ -122,7 +138,9 @@ def find_kind(dtype: Any) -> ColumnKind:  # Any, because beartype cannot check p
         return "truth"
     if dtype.is_numeric():
         return "number"
-    if isinstance(dtype, pl.List | pl.Array) and (dtype.inner == pl.String or dtype.inner.is_integer()):
+    if isinstance(dtype, pl.List | pl.Array) and (
+        dtype.inner == pl.String or dtype.inner.is_integer()
+    ):
         return "list"
     fields = dict(dtype) if isinstance(dtype, pl.Struct) else {}
     return "bytes" if pl.Binary in (dtype, fields.get("bytes")) else "other"

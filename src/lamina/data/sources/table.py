@@ -1,4 +1,4 @@
-"""Read tables of images: CSV, TSV, JSON lines or Parquet, single files or folders in Hugging Face's layout."""
+"""Read tables of images: CSV, TSV, JSON lines, Parquet, or folders in Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -17,16 +17,36 @@ from lamina.data.decoding import BadImageError, EncodedImage
 from lamina.data.images import Problem, Progress
 from lamina.data.preparation import Preparation
 from lamina.data.sources.class_folders import Scan, is_hidden, is_image_path, stat_file, walk_files
-from lamina.data.sources.columns import URL, Columns, Table, choose_columns, find_image_column, read_splits
+from lamina.data.sources.columns import (
+    URL,
+    Columns,
+    Table,
+    choose_columns,
+    find_image_column,
+    read_splits,
+)
 from lamina.data.sources.listing import Listing, Source, clean_label, mark_state
 from lamina.data.splits import SPLIT_WORDS, Split
 from lamina.errors import DataError, name_some, plural
 
-SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".parquet")
+SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".csv.gz",
+    ".tsv.gz",
+    ".jsonl",
+    ".ndjson",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".parquet",
+)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 HEADER_BYTES = 2**16  # at the start of a table, searched for column names
-# Files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a digest.
-SHARD = re.compile(rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE)
+# Files of Hugging Face's datasets: train-00000-of-00002.parquet, in older sets followed by a
+# digest.
+SHARD = re.compile(
+    rf"({'|'.join(SPLIT_WORDS)})(?:-(\d+)-of-(\d+))?(?:-[0-9a-f]+)?\.parquet", re.IGNORECASE
+)
 NAME_LIMIT = 200
 OUTSIDE = "outside the table's folder"
 
@@ -40,7 +60,7 @@ class _Part(NamedTuple):
 
 
 def open_table(path: Path, preparation: Preparation) -> Source | None:
-    """Open a table, recognized by its file name, or a folder with Parquet files or a ``metadata.csv``."""
+    """Open a table, recognized by file name, or a folder with Parquet files or ``metadata.csv``."""
     scanned = scan_table(path, preparation)
     if scanned is None:
         return None
@@ -58,7 +78,7 @@ def open_table(path: Path, preparation: Preparation) -> Source | None:
 
 
 def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | None:
-    """List a table, with a digest of its state; ``member`` of an image encoded in the table is its column."""
+    """List a table, with a digest of its state; ``member`` of an encoded image is its column."""
     parts, problems = _find_parts(path)
     if not parts:
         return None
@@ -80,12 +100,17 @@ def scan_table(path: Path, preparation: Preparation) -> tuple[Listing, str] | No
         listings.append(listing)
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     if any(one.target_names != listings[0].target_names for one in listings):
-        raise DataError(f"The files of the table {path} name different classes. Download or create it again.")
+        raise DataError(
+            f"The files of the table {path} name different classes. Download or create it again."
+        )
     joined = replace(
         listings[0],
         images=[image for one in listings for image in one.images],
         splits=[split for one in listings for split in one.splits],
-        labels={column: [value for one in listings for value in one.labels[column]] for column in listings[0].labels},
+        labels={
+            column: [value for one in listings for value in one.labels[column]]
+            for column in listings[0].labels
+        },
         problems=[*problems, *(problem for one in listings for problem in one.problems)],
         groups=[group for one in listings for group in one.groups],
     )
@@ -97,7 +122,7 @@ def is_table(path: Path) -> bool:
 
 
 def list_table(path: Path, spool: Path) -> Scan:
-    """List the images of a table without its labels; copies images that it contains into the folder ``spool``."""
+    """List a table's images without labels; copies images that it contains into ``spool``."""
     table, part = _read_table(path), _Part(path)
     columns = Columns(find_image_column(table), (), None)
     listing = _list_rows(table, columns, part)
@@ -126,20 +151,32 @@ def _list_rows(table: Table, columns: Columns, part: _Part) -> Listing:
     stem = part.file.name.rpartition(".")[0]
     plural = "s" if len(columns.labels) > 1 else ""
     return Listing(
-        [EncodedImage(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image) for row in range(table.rows)],
+        [
+            EncodedImage(f"{part.prefix}{stem}/{row:07d}", str(part.file), columns.image)
+            for row in range(table.rows)
+        ],
         [part.split] * table.rows if columns.split is None else read_splits(table, columns.split),
         {column: table.read(column) for column in columns.labels},
         target_names=table.class_names.get(columns.labels[0]) if len(columns.labels) == 1 else None,
         label_reason=f"column{plural} {', '.join(map(repr, columns.labels))}",
-        groups=[]
-        if columns.group is None
-        else [None if one is None else str(one) for one in map(clean_label, table.read(columns.group))],
+        groups=(
+            []
+            if columns.group is None
+            else [
+                None if one is None else str(one)
+                for one in map(clean_label, table.read(columns.group))
+            ]
+        ),
     )
 
 
 def _find_unnamed(folder: Path, listing: Listing) -> list[Problem]:
     named = {image.file for image in listing.images}
-    names = sorted(name for name, entry in walk_files(folder) if is_image_path(name) and entry.path not in named)
+    names = sorted(
+        name
+        for name, entry in walk_files(folder)
+        if is_image_path(name) and entry.path not in named
+    )
     return [Problem(name, "not named in the table") for name in names]
 
 
@@ -155,20 +192,31 @@ def _find_parts(path: Path) -> tuple[list[_Part], list[Problem]]:
         return [_Part(own)], []
     entries = sorted(path.iterdir())
     folders = [one for one in entries if one.is_dir() and not is_hidden(one.name)]
-    found = {folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS}
+    found = {
+        folder: _find_metadata(folder) for folder in folders if folder.name.lower() in SPLIT_WORDS
+    }
     if any(found.values()):
         return (
-            [_Part(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/") for folder, one in found.items() if one],
-            [Problem(folder.name, "no table for its images") for folder, one in found.items() if not one],
+            [
+                _Part(one, SPLIT_WORDS[folder.name.lower()], f"{folder.name}/")
+                for folder, one in found.items()
+                if one
+            ],
+            [
+                Problem(folder.name, "no table for its images")
+                for folder, one in found.items()
+                if not one
+            ],
         )
-    is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()  # a link may lead in a circle
+    # a link may lead in a circle
+    is_wrapped = len(folders) == 1 and not found and not folders[0].is_symlink()
     if is_wrapped and not any(is_image_path(entry.name) for entry in entries):
         return _find_parts(folders[0])
     return _find_parquet(path)
 
 
 def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
-    """The Parquet files below a folder: the ones named after splits, or all if the folder has no images."""
+    """The Parquet files below a folder: those named after splits, or all if it has no images."""
     names = [name for name, _ in walk_files(path)]
     files = [PurePosixPath(name) for name in sorted(names) if name.lower().endswith(".parquet")]
     files = [file for file in files if not file.name.startswith(".")]
@@ -176,7 +224,11 @@ def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
     if not shards and any(map(is_image_path, names)):
         return [], []
     words = {file: shards[file][1] if file in shards else file.parent.name for file in files}
-    splits = {file: SPLIT_WORDS[word.lower()] for file, word in words.items() if word.lower() in SPLIT_WORDS}
+    splits = {
+        file: SPLIT_WORDS[word.lower()]
+        for file, word in words.items()
+        if word.lower() in SPLIT_WORDS
+    }
     chosen = list(splits) or files
     in_split = {file: file.parent.name.lower() in SPLIT_WORDS for file in chosen}
     sets = sorted({str(file.parent.parent if in_split[file] else file.parent) for file in chosen})
@@ -190,10 +242,19 @@ def _find_parquet(path: Path) -> tuple[list[_Part], list[Problem]]:
         for number in range(int(match[3] or 0)):
             if (match[1].lower(), number) not in found:
                 missing = f"{match[1]}-{number:0{len(match[2])}}-of-{match[3]}"
-                raise DataError(f"The Parquet file {missing} is missing in {path}. Download the set again.")
+                raise DataError(
+                    f"The Parquet file {missing} is missing in {path}. Download the set again."
+                )
     return (
-        [_Part(path / file, splits.get(file), f"{file.parent.name}/" if in_split[file] else "") for file in chosen],
-        [Problem(str(file), "not named after a split") for file in files if splits and file not in splits],
+        [
+            _Part(path / file, splits.get(file), f"{file.parent.name}/" if in_split[file] else "")
+            for file in chosen
+        ],
+        [
+            Problem(str(file), "not named after a split")
+            for file in files
+            if splits and file not in splits
+        ],
     )
 
 
@@ -204,20 +265,29 @@ def _find_metadata(folder: Path) -> Path | None:
                 if file.suffix == ".parquet":  # column names are in its footer
                     opened.seek(-min(HEADER_BYTES, file.stat().st_size), os.SEEK_END)
                 head = opened.read(HEADER_BYTES)
-            if re.search(rb"\bfile_name\b", head) if file.suffix == ".parquet" else names_files(head):
+            if (
+                re.search(rb"\bfile_name\b", head)
+                if file.suffix == ".parquet"
+                else names_files(head)
+            ):
                 return file
     return None
 
 
 def _find_images(
-    listing: Listing, table: Table, columns: Columns, part: _Part, digest: hashlib.blake2b, preparation: Preparation
+    listing: Listing,
+    table: Table,
+    columns: Columns,
+    part: _Part,
+    digest: hashlib.blake2b,
+    preparation: Preparation,
 ) -> Listing:
-    """Find the images that the rows of a table name; rows without a usable image become problems."""
+    """Find the images that a table's rows name; rows without a usable image become problems."""
     values = table.read(columns.image)
     if url := next((value for value in values if value is not None and URL.match(value)), None):
         raise DataError(
-            f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which lamina does not "
-            "download. Download the images, and put their paths into the table."
+            f"Column {columns.image!r} of {part.file} contains URLs, such as {url[:80]!r}, which"
+            " lamina does not download. Download the images, and put their paths into the table."
         )
     find, columns_read = _Finder(part.file.parent), [listing.splits, *listing.labels.values()]
     columns_read += [listing.groups] if listing.groups else []
@@ -243,8 +313,9 @@ def _find_images(
             problems.append(Problem(named, str(error)))
     if not images:
         raise DataError(
-            f"Cannot use any of the {len(values)} images that {part.file} names; the first is {problems[0].path} "
-            f"({problems[0].reason}). Column {columns.image!r} must contain paths relative to {part.file.parent}."
+            f"Cannot use any of the {len(values)} images that {part.file} names; the first is"
+            f" {problems[0].path} ({problems[0].reason}). Column {columns.image!r} must contain"
+            f" paths relative to {part.file.parent}."
         )
     digest.update(repr(problems).encode("utf-8", "backslashreplace"))
     found = listing.keep([first for first, *_ in rows.values()], images, problems)
@@ -252,12 +323,18 @@ def _find_images(
     if columns.split is not None or part.split is not None:
         return found
     # If all images are in folders named after splits, these are their splits.
-    tops = [image.name.partition("/")[0].lower() if "/" in image.name else "" for image in found.images]
-    return replace(found, splits=[SPLIT_WORDS[top] for top in tops]) if set(tops) <= SPLIT_WORDS.keys() else found
+    tops = [
+        image.name.partition("/")[0].lower() if "/" in image.name else "" for image in found.images
+    ]
+    return (
+        replace(found, splits=[SPLIT_WORDS[top] for top in tops])
+        if set(tops) <= SPLIT_WORDS.keys()
+        else found
+    )
 
 
 class _Finder:
-    """Finds the image that a table names: its path, or else the only file with this name, with or without a suffix."""
+    """Finds the image that a table names: by its path, or the only file with this name or stem."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._real_folder = folder, folder.resolve()
@@ -288,7 +365,7 @@ class _Finder:
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:
-        """The paths of the images below the folder, by file name and by file name without suffix."""
+        """The paths of the images below the folder, by file name with and without suffix."""
         found: defaultdict[str, list[str]] = defaultdict(list)
         for path, _ in walk_files(self._folder):
             if is_image_path(path):
@@ -305,14 +382,17 @@ def _unite_rows(
     rows: Sequence[Sequence[int]],
     preparation: Preparation,
 ) -> Listing:
-    """Unite the labels in different rows of one image, if the task is multi-label; otherwise ``DataError``."""
+    """Unite one image's labels from several rows if the task is multi-label; else ``DataError``."""
     differing = [place for place, own in enumerate(rows) if len(own) > 1]
     if not differing:
         return found
     (name, values), *others = listing.labels.items()
     fixed = [column for column in columns if column is not values]  # splits and groups
     is_split = any(
-        column[row] != column[rows[place][0]] for column in fixed for place in differing for row in rows[place]
+        column[row] != column[rows[place][0]]
+        for column in fixed
+        for place in differing
+        for row in rows[place]
     )
     if preparation.task == "multi-label" and not others and not is_split:
         labels = [[values[row] for row in own if values[row] is not None] for own in rows]
@@ -320,7 +400,8 @@ def _unite_rows(
     one, other = rows[differing[0]][:2]
     shown = next(f"{each[one]} and {each[other]}" for each in columns if each[one] != each[other])
     raise DataError(
-        f"{plural(len(differing), 'image has', 'images have')} several rows with different values, such as {shown} for "
-        f"{found.images[differing[0]].name}. If these are several labels of an image, add --task multi-label (in "
-        "Python, task='multi-label'). Otherwise, keep one row for each image."
+        f"{plural(len(differing), 'image has', 'images have')} several rows with different values,"
+        f" such as {shown} for {found.images[differing[0]].name}. If these are several labels of an"
+        " image, add --task multi-label (in Python, task='multi-label'). Otherwise, keep one row"
+        " for each image."
     )

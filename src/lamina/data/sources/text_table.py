@@ -25,11 +25,17 @@ from lamina.errors import DataError
 TEXT_LIMIT_BYTES = 2 * 2**30
 # Other programs write these for missing values.
 MISSING = ("NA", "N/A", "nan", "NaN", "null", "None")
-JSON_KINDS: Mapping[type, ColumnKind] = {str: "text", bool: "truth", int: "number", float: "number", list: "list"}
+JSON_KINDS: Mapping[type, ColumnKind] = {
+    str: "text",
+    bool: "truth",
+    int: "number",
+    float: "number",
+    list: "list",
+}
 
 
 def read_text_table(path: Path) -> Table:
-    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks a header of unique names."""
+    """Read a text table; ``DataError`` if it is damaged, not UTF-8 or lacks unique column names."""
     name = path.name.lower().removesuffix(".gz")
     with readable(path, (*READ_ERRORS, *ERRORS)):
         data = _read_bytes(path)
@@ -37,7 +43,12 @@ def read_text_table(path: Path) -> Table:
             return _read_json(_decode(data, path), path)
         frame = _read_csv(data, path, is_tabbed=name.endswith(".tsv"))
     kinds = {column: find_kind(dtype) for column, dtype in frame.schema.items()}
-    return Table(path, kinds, frame.height, lambda column: [clean_label(value) for value in frame[column].to_list()])
+    return Table(
+        path,
+        kinds,
+        frame.height,
+        lambda column: [clean_label(value) for value in frame[column].to_list()],
+    )
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -46,10 +57,13 @@ def _read_bytes(path: Path) -> bytes:
         data = file.read(min(TEXT_LIMIT_BYTES, most_bytes) + 1)
     if most_bytes < len(data):
         raise DataError(
-            f"{path} is rejected: it is compressed more than {COMPRESSION_RATIO}:1. Unpack it and use the table."
+            f"{path} is rejected: it is compressed more than {COMPRESSION_RATIO}:1. Unpack it and"
+            " use the table."
         )
     if len(data) > TEXT_LIMIT_BYTES:
-        raise DataError(f"{path} has more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet.")
+        raise DataError(
+            f"{path} has more than {TEXT_LIMIT_BYTES // 2**30} GiB of text. Convert it to Parquet."
+        )
     return data.removeprefix(codecs.BOM_UTF8)
 
 
@@ -61,11 +75,14 @@ def _decode(data: bytes, path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}. {remedy}") from None
+        raise DataError(
+            f"{path} is not UTF-8: line {line} has the byte 0x{data[error.start]:02x}. {remedy}"
+        ) from None
 
 
 def _read_json(text: str, path: Path) -> Table:
-    # Without polars, which forces one type on each column: it turns ["a"] into text, and rejects 1 next to [].
+    # Without polars, which forces one type on each column: it turns ["a"] into text, and rejects 1
+    # next to [].
     rows = list(_parse_lines(text))
     columns = {
         column: [clean_label(row.get(column)) for row in rows]
@@ -101,7 +118,9 @@ def _read_csv(data: bytes, path: Path, is_tabbed: bool) -> pl.DataFrame:
     first_line = data.partition(b"\n")[0].decode(errors="replace")
     separator = "\t" if is_tabbed else next((mark for mark in ",;\t" if mark in first_line), ",")
     try:
-        frame = pl.read_csv(io.BytesIO(data), has_header=False, separator=separator, infer_schema=False)
+        frame = pl.read_csv(
+            io.BytesIO(data), has_header=False, separator=separator, infer_schema=False
+        )
     except pl.exceptions.NoDataError:
         frame = pl.DataFrame([""])
     except ERRORS:
@@ -122,8 +141,9 @@ def _explain_csv(text: str, path: Path, separator: str) -> None:
     for record in records:
         if len(record) > len(header):
             raise DataError(
-                f"Line {records.line_num} of {path} has {len(record)} fields, but the first row names "
-                f"{len(header)} columns. Put text that contains {separator!r} in double quotes."
+                f"Line {records.line_num} of {path} has {len(record)} fields, but the first row"
+                f" names {len(header)} columns. Put text that contains {separator!r} in double"
+                " quotes."
             )
         if any(field.count('"') % 2 for field in record):
             raise DataError(
@@ -134,14 +154,19 @@ def _explain_csv(text: str, path: Path, separator: str) -> None:
 
 def _check_header(header: Sequence[str], path: Path) -> None:
     if header == [""]:
-        raise DataError(f"{path} is empty; expected a row of column names, then one row for each image. Add them.")
+        raise DataError(
+            f"{path} is empty; expected a row of column names, then one row for each image. Add"
+            " them."
+        )
     if data_like := next((name for name in header if is_image_path(name.replace("\\", "/"))), None):
         raise DataError(
             f"The first row of {path} looks like data ({data_like!r}); expected column names. "
             "Insert a first row such as image,label."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise DataError(f"{path} has more than one column named {twice[0]!r}. Rename them to unique names.")
+        raise DataError(
+            f"{path} has more than one column named {twice[0]!r}. Rename them to unique names."
+        )
 
 
 def _find_type(cells: pl.Series) -> pl.Series:

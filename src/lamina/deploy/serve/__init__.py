@@ -1,1 +1,1 @@
-"""``lamina serve``: an HTTP API for the models of runs, and a page to try them. The models run in a worker process."""
+"""``lamina serve``: an HTTP API and a web page for models, which run in a worker process."""

@@ -14,7 +14,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from lamina.deploy.serve.bodies import REQUEST_IMAGES, RETRY_AFTER, AsciiJson, Held, read_images, refuse
+from lamina.deploy.serve.bodies import (
+    REQUEST_IMAGES,
+    RETRY_AFTER,
+    AsciiJson,
+    Held,
+    read_images,
+    refuse,
+)
 from lamina.deploy.serve.metrics import Metrics
 from lamina.deploy.serve.security import ASSETS, TASKS
 from lamina.deploy.serve.worker import FullError, Worker
@@ -48,12 +55,18 @@ def build_app(worker: Worker, metrics: Metrics, limit_bytes: int, has_similar: b
 
     return Starlette(
         routes=[
-            *(Route(path, serve_asset("lamina.deploy.serve", *asset)) for path, asset in ASSETS.items()),
+            *(
+                Route(path, serve_asset("lamina.deploy.serve", *asset))
+                for path, asset in ASSETS.items()
+            ),
             Route("/healthz", get_health),
             Route("/readyz", get_readiness),
             Route("/metrics", get_metrics),
             Route("/v1/model", get_models),
-            *(Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"]) for task in tasks),
+            *(
+                Route(f"/v1/{task}", partial(_compute, worker, metrics, held), methods=["POST"])
+                for task in tasks
+            ),
         ],
         exception_handlers={HTTPException: handle_error},
     )
@@ -63,13 +76,17 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
     names, task = [model["model"] for model in worker.models], request.url.path.removeprefix("/v1/")
     name = request.query_params.get("model", names[0])
     if name not in names:
-        raise HTTPException(404, f"This server has no model {name[:100]!r}. {suggest(name[:100], names)}")
+        raise HTTPException(
+            404, f"This server has no model {name[:100]!r}. {suggest(name[:100], names)}"
+        )
     limit = REQUEST_IMAGES if task == "predict" else 1
     async with held.read_body(request) as body:
         images, is_list = await read_images(request.headers.get("content-type", ""), body, limit)
         del body  # the images of a list are copies
         try:
-            futures = worker.submit(task, names.index(name), [image for image in images if image is not None])
+            futures = worker.submit(
+                task, names.index(name), [image for image in images if image is not None]
+            )
         except FullError:
             raise HTTPException(503, "The queue is full. Try again later.", RETRY_AFTER) from None
         found = iter(await _wait_for(futures, request))
@@ -85,7 +102,9 @@ async def _compute(worker: Worker, metrics: Metrics, held: Held, request: Reques
     return AsciiJson(responses[0], statuses[0])
 
 
-def serve_asset(package: str, name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def serve_asset(
+    package: str, name: str, media_type: str
+) -> Callable[[Request], Awaitable[Response]]:
     """A handler that sends a file of a package's page."""
     content = files(package).joinpath("page", name).read_bytes()
 
@@ -95,7 +114,9 @@ def serve_asset(package: str, name: str, media_type: str) -> Callable[[Request],
     return respond
 
 
-async def _wait_for(futures: Sequence[asyncio.Future[dict[str, Any]]], request: Request) -> list[dict[str, Any]]:
+async def _wait_for(
+    futures: Sequence[asyncio.Future[dict[str, Any]]], request: Request
+) -> list[dict[str, Any]]:
     """The responses; cancels the jobs of a client that disconnects or waits too long."""
 
     async def notice_leaving() -> None:

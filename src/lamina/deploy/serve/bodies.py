@@ -17,12 +17,14 @@ from starlette.responses import JSONResponse
 
 from lamina.errors import plural
 
-# A body that is too large is read up to here and dropped: few clients read a response before they have sent everything.
+# A body that is too large is read up to here and dropped: few clients read a response before they
+# have sent everything.
 READ_LIMIT = 4  # times the limit
 HELD_LIMIT_BYTES = 64 * 10**6  # of all requests together
 BODY_SECONDS = 15.0
 REQUEST_IMAGES = 64
-JSON_MARKS = 8 * REQUEST_IMAGES  # commas, brackets and braces, which parse to objects many times their size
+# commas, brackets and braces, which parse to objects many times their size
+JSON_MARKS = 8 * REQUEST_IMAGES
 RETRY_AFTER = {"Retry-After": "1"}
 
 
@@ -39,14 +41,14 @@ def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -
 
 @dataclass
 class Held:
-    """The most bytes in the body of a request, and the number of bytes in all bodies in progress."""
+    """The most bytes in a request's body, and the number of bytes in all bodies in progress."""
 
     limit_bytes: int
     size: int = 0
 
     @asynccontextmanager
     async def read_body(self, request: Request) -> AsyncIterator[bytearray]:
-        """The body, counted during the block; status 503 if all requests together exceed the limit."""
+        """The body, counted during the block; status 503 if all bodies exceed the limit."""
         own = 0
 
         def hold(size: int) -> None:
@@ -77,7 +79,9 @@ async def _read(request: Request, hold: Callable[[int], None], limit_bytes: int)
                 if read > READ_LIMIT * limit_bytes:
                     break
     except TimeoutError:
-        raise HTTPException(408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
+        raise HTTPException(
+            408, f"The body did not arrive within {BODY_SECONDS:.0f} seconds."
+        ) from None
     except ClientDisconnect:
         raise HTTPException(400, "The client disconnected before the body was complete.") from None
     if read > limit_bytes:
@@ -89,7 +93,7 @@ async def _read(request: Request, hold: Callable[[int], None], limit_bytes: int)
 async def read_images(
     content_type: str, body: bytearray, limit: int
 ) -> tuple[Sequence[bytes | bytearray | None], bool]:
-    """The images in a body (JSON, a form's files, or one image), ``None`` for no base64, and whether it is a list."""
+    """The images in a body, ``None`` for invalid base64, and whether they were sent as a list."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         files = _parse_form(content_type, body)
@@ -103,7 +107,9 @@ async def read_images(
 
 def _too_many(limit: int) -> HTTPException:
     images = plural(limit, "image", "images")
-    return HTTPException(413, f"The request has too many images; the limit is {images}. Send several requests.")
+    return HTTPException(
+        413, f"The request has too many images; the limit is {images}. Send several requests."
+    )
 
 
 def _parse_form(content_type: str, body: bytearray) -> list[bytes]:
@@ -129,7 +135,9 @@ def _parse_images(body: bytearray, limit: int) -> list[bytes | None]:
         if len(texts) > limit:
             raise too_many
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise HTTPException(400, 'Invalid body. Send JSON such as {"images": ["…"]}, each image in base64.') from None
+        raise HTTPException(
+            400, 'Invalid body. Send JSON such as {"images": ["…"]}, each image in base64.'
+        ) from None
     return [_decode(text) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""``/v1/explain``: an attribution map of a prediction, and how faithful it is; ``/v1/similar``: similar images."""
+"""``/v1/explain``: an attribution map and how faithful it is; ``/v1/similar``: similar images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from torch import Tensor
 from lamina.data import Images, thumbnails
 from lamina.data.load import find_prepared
 from lamina.errors import NetError
-from lamina.insight.attribution import CONTROL_STEPS, STEPS, choose_target, integrated_gradients, measure_strength
+from lamina.insight.attribution import (
+    CONTROL_STEPS,
+    STEPS,
+    choose_target,
+    integrated_gradients,
+    measure_strength,
+)
 from lamina.insight.faithfulness import measure_faithfulness
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.runs.run import Run
@@ -26,12 +32,13 @@ from lamina.training.folding import fold_model
 from lamina.training.model import Model
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
-# Time limit of measuring its faithfulness, which takes two to three times as long as the map. The worker's limit covers
-# both.
+# Time limit of measuring its faithfulness, which takes two to three times as long as the map. The
+# worker's limit covers both.
 FAITHFULNESS_SECONDS = 30.0
-# Time limit of the first request for similar images, while other requests wait. Half of it is for finding the training
-# images in the cache, which continues in a thread. The rest is for their features; if it is too short, a random part is
-# searched: with one thread of an EPYC and `cnn-s`, about 10,000 images of 32 px.
+# Time limit of the first request for similar images, while other requests wait. Half of it is for
+# finding the training images in the cache, which continues in a thread. The rest is for their
+# features; if it is too short, a random part is searched: with one thread of an EPYC and `cnn-s`,
+# about 10,000 images of 32 px.
 SIMILAR_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 10.0  # between searches for training images that are not in the cache
 IMAGES_AT_ONCE = 50  # reached from one by doubling: a large net may take seconds for one image
@@ -52,8 +59,8 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
             break
     if seconds > MAP_SECONDS:
         raise NetError(
-            f"A map would take about {seconds:.0f} s on this machine; the limit is {MAP_SECONDS:.0f} s. "
-            "Use lamina explain, which has no limit."
+            f"A map would take about {seconds:.0f} s on this machine; the limit is"
+            f" {MAP_SECONDS:.0f} s. Use lamina explain, which has no limit."
         )
     began = time.monotonic()
     maps = integrated_gradients(model, pixels, targets, steps=STEPS)
@@ -70,7 +77,7 @@ def explain_image(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[st
 
 
 def paint_map(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 4"]:
-    """A map as RGBA pixels: red is evidence for the prediction, blue evidence against it; stronger is more opaque."""
+    """A map as RGBA pixels: red for the prediction, blue against it; stronger is more opaque."""
     painted = np.empty((*values.shape, 4), np.uint8)
     painted[..., :3] = np.where(values[..., None] >= 0, FOR, AGAINST)
     painted[..., 3] = np.rint(measure_strength(values)[0] * 230)
@@ -84,7 +91,7 @@ def encode_png(pixels: UInt8[np.ndarray, "h w c"]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Training images with their features, the input of the model's last layer, normalized to length 1."""
+    """Training images with their features, the last layer's input, normalized to length 1."""
 
     model: Model
     images: Images
@@ -101,7 +108,9 @@ class TrainingImages:
             row = self.rows[place]
             target = images.kind.format(images.targets[row], images.target_names)
             image = encode_png(np.asarray(images.pixels[row]))
-            found.append({"id": row, "target": target, "similarity": round(similarity, 4), "image": image})
+            found.append(
+                {"id": row, "target": target, "similarity": round(similarity, 4), "image": image}
+            )
         return {"searched": len(self.rows), "images": found}
 
 
@@ -110,14 +119,14 @@ def find_training_images(run: Run) -> Images | str:
     origin = run.record.data
     if (dataset := find_prepared(origin.source, origin.preparation, origin.fingerprint)) is None:
         return (
-            "The training images are not in the server's cache, or have changed. Load them there with "
-            "lamina similar RUN IMAGE."
+            "The training images are not in the server's cache, or have changed. Load them there"
+            " with lamina similar RUN IMAGE."
         )
     return dataset.train
 
 
 def compute_features(model: Model, train: Images, until: float) -> TrainingImages:
-    """The training images with their features, or a random part of them; ``until`` is a time of ``time.monotonic``."""
+    """The training images with features, or a random part if ``until`` (monotonic) comes first."""
     folded = fold_model(model)
     order = np.random.default_rng(0).permutation(len(train))
     parts: list[Float[Tensor, "n d"]] = []

@@ -1,4 +1,4 @@
-"""The worker process of ``lamina serve``: decodes images and predicts, until the server closes the pipe."""
+"""The worker process of ``lamina serve``: decodes images and predicts, until the pipe closes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ class Served:
     predictor: Predictor
     rule: ConfidenceRule  # prediction sets or intervals
     remarks: Sequence[str] = ()  # about them
-    similar: TrainingImages | str | None = None  # why they are not available, until a time of ``time.monotonic``
+    # why they are not available, until a time of ``time.monotonic``
+    similar: TrainingImages | str | None = None
     look_again: float = 0.0
     listing: Future[Images | str] | None = None  # in progress
 
     def find_training_images(self) -> TrainingImages | str:
-        """The training images with their features, or why there are none; ``TimeoutError`` if listing takes long."""
+        """The training images with features, or why not; ``TimeoutError`` if listing is slow."""
         began = time.monotonic()
         if self.similar is None or (isinstance(self.similar, str) and began > self.look_again):
             if self.listing is None:
@@ -60,12 +61,16 @@ class Served:
             found = self.listing.result(SIMILAR_SECONDS / 2)
             self.listing, self.look_again = None, time.monotonic() + LOOK_AGAIN_SECONDS
             until = began + SIMILAR_SECONDS
-            self.similar = found if isinstance(found, str) else compute_features(self.predictor.model, found, until)
+            self.similar = (
+                found
+                if isinstance(found, str)
+                else compute_features(self.predictor.model, found, until)
+            )
         return self.similar
 
     @cached_property
     def weights(self) -> str:
-        """A digest of the weights, which tells apart models that are replaced under the same name."""
+        """A digest of the weights; it changes if another model takes the name."""
         with self.run.folder.weights_file.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
@@ -85,7 +90,9 @@ class Served:
             "score": None if report is None else f"{report.split} {report.score}",
             "weights": self.weights,
             "calibrated": bool(calibration and calibration.temperatures),
-            "calibrated_on": calibration.source if calibration and calibration.temperatures else None,
+            "calibrated_on": (
+                calibration.source if calibration and calibration.temperatures else None
+            ),
             "aim": calibration.aim if calibration else "",
             "thresholds_on": calibration.source if calibration and calibration.thresholds else None,
             "thresholds": dict(zip(task.target_names, task.cutoffs, strict=False)),
@@ -93,12 +100,14 @@ class Served:
             "height_px": height,
             "width_px": width,
             "resize": self.predictor.resize,
-            "coverage_interval": self.rule.covered and [self.rule.covered.low, self.rule.covered.high],
+            "coverage_interval": (
+                self.rule.covered and [self.rule.covered.low, self.rule.covered.high]
+            ),
         }
 
 
 def format_prediction(one: Served, prediction: Prediction) -> dict[str, Any]:
-    """A prediction as a response: classes or labels in decreasing order of probability, numbers in target order."""
+    """A prediction as a response: classes by decreasing probability, numbers in target order."""
     if prediction.problem is not None:
         return {"model": one.name, "problem": prediction.problem, "status": 422}
     task, rule = one.predictor.task, one.rule
@@ -106,21 +115,29 @@ def format_prediction(one: Served, prediction: Prediction) -> dict[str, Any]:
     if task.kind is REGRESSION:
         widths = [{"half_width": width} for width in rule.half_widths] or [{}] * task.outputs
         pairs = zip(prediction.values.items(), widths, strict=True)
-        return {**response, "predictions": [{"name": name, "value": value, **width} for (name, value), width in pairs]}
+        return {
+            **response,
+            "predictions": [
+                {"name": name, "value": value, **width} for (name, value), width in pairs
+            ],
+        }
     if task.kind is BINARY:
         response["question"] = task.target_names[0]
     if rule.threshold is not None:
         response["set"] = rule.choose(prediction)
     names = ("yes",) if task.kind is BINARY else task.target_names
     limits = {  # rounded as the probabilities are
-        name: {"threshold": float(f"{cutoff:.7g}")} for name, cutoff in zip(names, task.cutoffs, strict=False)
+        name: {"threshold": float(f"{cutoff:.7g}")}
+        for name, cutoff in zip(names, task.cutoffs, strict=False)
     }
     ranked = sorted(prediction.values.items(), key=lambda pair: -pair[1])
     rows = [{"class": name, "probability": value, **limits.get(name, {})} for name, value in ranked]
     return {**response, "predictions": rows}
 
 
-def respond(served: Sequence[Served], task: str, model: int, images: Sequence[bytes]) -> list[dict[str, Any]]:
+def respond(
+    served: Sequence[Served], task: str, model: int, images: Sequence[bytes]
+) -> list[dict[str, Any]]:
     """A response for each image; failures have a ``problem`` and an HTTP ``status``."""
     one = served[model]
     try:
@@ -129,7 +146,9 @@ def respond(served: Sequence[Served], task: str, model: int, images: Sequence[by
             responses = [format_prediction(one, prediction) for prediction in found]
         else:
             responses = [_look_closer(one, task, image) for image in images]
-        return [each if "problem" in each else {**each, "weights": one.weights} for each in responses]
+        return [
+            each if "problem" in each else {**each, "weights": one.weights} for each in responses
+        ]
     except Exception as error:
         if len(images) > 1:
             # The images may come from several clients, and only one of them may be at fault.
@@ -143,7 +162,9 @@ def respond(served: Sequence[Served], task: str, model: int, images: Sequence[by
 
 def _look_closer(one: Served, task: str, image: bytes) -> dict[str, Any]:
     model = one.predictor.model
-    with closing(decode_ahead([image], model.in_shape, cast(Resize, one.predictor.resize))) as chunks:
+    with closing(
+        decode_ahead([image], model.in_shape, cast(Resize, one.predictor.resize))
+    ) as chunks:
         chunk = next(chunks)
     if chunk.reasons[0] is not None:
         return {"model": one.name, "problem": chunk.reasons[0], "status": 422}
@@ -174,12 +195,20 @@ def open_runs(runs: Mapping[str, str], device: str, coverage: float | None) -> l
         channels, height, width = predictor.model.in_shape
         predictor.predict(np.zeros((1, height, width, channels), np.uint8))
         has_sets = coverage is not None and predictor.task.kind is not MULTI_LABEL
-        one = Served(name, run, predictor, make_rule(predictor.task, None, coverage if has_sets else None))
+        one = Served(
+            name, run, predictor, make_rule(predictor.task, None, coverage if has_sets else None)
+        )
         if coverage is not None and has_sets:
             one.rule = fit_coverage(one.rule, predictor.task, run, coverage)
-            one.remarks = [f"{path}: {line}" for line in describe_coverage(run, predictor.task, one.rule, coverage)]
+            one.remarks = [
+                f"{path}: {line}"
+                for line in describe_coverage(run, predictor.task, one.rule, coverage)
+            ]
         elif coverage is not None:
-            one.remarks = [f"{path} is multi-label; lamina serves it without prediction sets, but others with them"]
+            one.remarks = [
+                f"{path} is multi-label; lamina serves it without prediction sets, but others with"
+                " them"
+            ]
         served.append(one)
     return served
 

@@ -9,7 +9,7 @@ BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 
 class Metrics:
-    """Counters of requests by path and status, of their duration, and of images by model and task."""
+    """Counters of requests by path and status, their duration, and images by model and task."""
 
     def __init__(self) -> None:
         self._requests: Counter[tuple[str, int]] = Counter()
@@ -39,7 +39,10 @@ class Metrics:
             for (model, task), count in sorted(self._images.items())
         ]
         lines.append("# TYPE lamina_request_seconds histogram")
-        lines += [f'lamina_request_seconds_bucket{{le="{limit}"}} {self._buckets[limit]}' for limit in BUCKETS_SECONDS]
+        lines += [
+            f'lamina_request_seconds_bucket{{le="{limit}"}} {self._buckets[limit]}'
+            for limit in BUCKETS_SECONDS
+        ]
         lines += [
             f'lamina_request_seconds_bucket{{le="+Inf"}} {total}',
             f"lamina_request_seconds_sum {self._seconds:.6f}",

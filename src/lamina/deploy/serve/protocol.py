@@ -14,19 +14,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lamina.deploy.serve.security import HEADERS, REQUEST_SECONDS, Guard
 
 CONNECTIONS = 256  # open at once; further connections are closed with status 503
-HEAD_SECONDS = 10.0  # from the start of a connection, or from a response, to the end of the next request's head
+# from the start of a connection, or from a response, to the end of the next request's head
+HEAD_SECONDS = 10.0
 TAKE_SECONDS = 30.0  # for the client to read a response
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 that refuses too many connections, and aborts those whose request or response takes too long."""
+    """HTTP/1.1 that refuses too many connections, and aborts slow requests and responses."""
 
     _limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        # asyncio sets it only if the listening socket names its protocol. Without it, the body of a response waits 40
-        # ms for the client to acknowledge the head.
+        # asyncio sets it only if the listening socket names its protocol. Without it, the body of a
+        # response waits 40 ms for the client to acknowledge the head.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._set_limit()
         if len(self.connections) > CONNECTIONS:

@@ -1,4 +1,4 @@
-"""Access control: hosts, origins and the token, checked before any handler runs, and security headers for browsers."""
+"""Access control before any handler: hosts, origins, the token; security headers for browsers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ PATHS = (*OPEN_PATHS, "/metrics", "/v1/model", *(f"/v1/{task}" for task in TASKS
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:;"
+        " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none';"
+        " require-trusted-types-for 'script'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -62,8 +63,8 @@ def find_names(host: str) -> frozenset[str]:
 
 def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
     """Whether a request comes from a page of ``origin``, or not from a page."""
-    # Browsers send Origin with each POST, and Sec-Fetch-Site, which pages cannot forge, to loopback and over HTTPS.
-    # Other programs send neither.
+    # Browsers send Origin with each POST, and Sec-Fetch-Site, which pages cannot forge, to loopback
+    # and over HTTPS. Other programs send neither.
     site = headers.get(b"sec-fetch-site")
     if site is None:
         return headers.get(b"origin", origin) == origin
@@ -71,7 +72,7 @@ def is_own_page(headers: Mapping[bytes, bytes], origin: bytes) -> bool:
 
 
 class Guard:
-    """Passes requests with a valid host (one of ``names``), origin and token to ``app``; adds headers, counts."""
+    """Passes requests with a valid host, origin and token to ``app``; adds headers, counts."""
 
     def __init__(
         self,
@@ -133,19 +134,31 @@ class Guard:
             headers[name] = headers[name] + b"," + value if name in headers else value
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not self._is_own(host, scope):
-            return refuse(421, f"The host {host[:100]!r} is not a name of this server. Use the URL that it printed.")
+            return refuse(
+                421,
+                f"The host {host[:100]!r} is not a name of this server. Use the URL that it"
+                " printed.",
+            )
         own = f"{scope['scheme']}://{host}".encode("latin-1")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and not is_own_page(headers, own):
-            return refuse(403, "Pages from other origins cannot use this server. Open the server's own page.")
+            return refuse(
+                403, "Pages from other origins cannot use this server. Open the server's own page."
+            )
         tokens = self._metrics_tokens if scope["path"] == "/metrics" else self._tokens
         if tokens and scope["path"] not in self._open_paths:
             kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-            if kind.lower() != b"bearer" or not any(hmac.compare_digest(given.strip(), token) for token in tokens):
-                reason = "The token is missing or invalid. Send the header Authorization: Bearer TOKEN."
+            if kind.lower() != b"bearer" or not any(
+                hmac.compare_digest(given.strip(), token) for token in tokens
+            ):
+                reason = (
+                    "The token is missing or invalid. Send the header Authorization: Bearer TOKEN."
+                )
                 return refuse(401, reason, {"www-authenticate": "Bearer"})
         return None
 
     def _is_own(self, host: str, scope: Scope) -> bool:
         address = scope["server"][0] if scope.get("server") else ""
         names = {*self._names, f"[{address}]" if ":" in address else address}
-        return host in {f"{name}:{self._port}" for name in names} or (self._port == 80 and host in names)
+        return host in {f"{name}:{self._port}" for name in names} or (
+            self._port == 80 and host in names
+        )

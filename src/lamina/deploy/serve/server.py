@@ -21,13 +21,19 @@ END_SECONDS = 5  # for requests in progress when the server shuts down
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at exactly this address; port 0 means any free port."""
     try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         return socket.create_server(address[:2], family=family)
     except UnicodeError:
-        raise DataError(f"--host is {host!r}, which is not a valid address. Use --host 127.0.0.1.") from None
+        raise DataError(
+            f"--host is {host!r}, which is not a valid address. Use --host 127.0.0.1."
+        ) from None
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"Cannot listen on port {port} of {host}: {reason}. Use another --port.") from error
+        raise DataError(
+            f"Cannot listen on port {port} of {host}: {reason}. Use another --port."
+        ) from error
 
 
 def name_host(host: str) -> str:
@@ -50,7 +56,7 @@ class Settings:
 
 
 async def serve(worker: Worker, settings: Settings, announce: Callable[[str], None]) -> None:
-    """Serve runs until the task is cancelled; calls ``announce`` with the URL once the server is ready."""
+    """Serve runs until the task is cancelled; calls ``announce`` with the URL when ready."""
     with open_socket(settings.host, settings.port) as listening:
         try:
             port = listening.getsockname()[1]
@@ -60,7 +66,9 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
                 server = _build_server(worker, settings, port)
                 loop = await worker.start()
             except OSError as error:
-                raise LaminaError(f"Cannot start the server: {error}. See the output above.") from error
+                raise LaminaError(
+                    f"Cannot start the server: {error}. See the output above."
+                ) from error
             async with running(server, listening) as task:
                 if server.started:
                     announce(f"http://{name_host(settings.host)}:{port}/")
@@ -72,7 +80,7 @@ async def serve(worker: Worker, settings: Settings, announce: Callable[[str], No
 
 @asynccontextmanager
 async def running(server: Server, listening: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve during the block, which begins when the server has started or failed; then wait for open requests."""
+    """Serve during the block, after the server has started or failed; then finish open requests."""
     task = asyncio.create_task(server.serve([listening]))
     try:
         while not (server.started or task.done()):
@@ -95,4 +103,6 @@ def _build_server(worker: Worker, settings: Settings, port: int) -> Server:
 
     metrics = Metrics()
     app = build_app(worker, metrics, settings.limit_bytes, settings.has_similar)
-    return Server(Guard(app, find_names(settings.host), port, settings.token, settings.metrics_token, metrics))
+    return Server(
+        Guard(app, find_names(settings.host), port, settings.token, settings.metrics_token, metrics)
+    )

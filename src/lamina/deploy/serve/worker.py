@@ -1,4 +1,4 @@
-"""The server's side of the worker process: a bounded queue, time limits, and a restart if the process dies."""
+"""The server's side of the worker process: a bounded queue, time limits, and restarts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.errors import LaminaError, RunError
 
 QUEUE_IMAGES = 128  # further requests are refused
-# ``decode_ahead`` decodes this number in one thread, so that only one image's pixels are in memory at a time.
+# ``decode_ahead`` decodes this number in one thread, so that only one image's pixels are in memory
+# at a time.
 BATCH_IMAGES = 16
 # Time limit of a batch, by task; batches of predictions take about a quarter of it.
 SECONDS = {"predict": 20.0, "explain": 60.0, "similar": 60.0}
@@ -49,7 +50,7 @@ class FullError(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """An image that waits for its response; ``is_alone`` if the worker died with a batch that contained it."""
+    """An image that waits for its response; ``is_alone`` if the worker died with its batch."""
 
     task: str
     model: int
@@ -73,8 +74,10 @@ class Worker:
     runs: Mapping[str, str]  # folders by name
     device: str
     coverage: float | None  # of prediction sets or intervals
-    remark: Callable[[str], None]  # called with what the process says at its start, and when it is lost
-    models: list[dict[str, Any]] = field(default_factory=list)  # the descriptions of the runs, in their order
+    # called with what the process says at its start, and when it is lost
+    remark: Callable[[str], None]
+    # the descriptions of the runs, in their order
+    models: list[dict[str, Any]] = field(default_factory=list)
     restarts: int = 0
     is_ready: bool = False
     _jobs: list[Job] = field(default_factory=list, repr=False)
@@ -91,7 +94,9 @@ class Worker:
     async def spawn(self) -> None:
         given = json.dumps({"runs": self.runs, "device": self.device, "coverage": self.coverage})
         # The process that decodes untrusted images does not need the secrets.
-        inherited = {name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES}
+        inherited = {
+            name: value for name, value in os.environ.items() if name not in TOKEN_VARIABLES
+        }
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # import no modules from the current folder
@@ -106,7 +111,7 @@ class Worker:
         )
 
     async def start(self) -> asyncio.Task[None]:
-        """Wait until the process is ready, and return the task that feeds it, which ends only with an error."""
+        """Wait for the process; returns the task that feeds it and ends only with an error."""
         for line in await self._greet():
             self.remark(line)
         self._loop = asyncio.create_task(self._work())
@@ -115,7 +120,7 @@ class Worker:
     def submit(
         self, task: str, model: int, images: Sequence[bytes | bytearray]
     ) -> list[asyncio.Future[dict[str, Any]]]:
-        """Queue images; their responses may be a ``problem``. ``FullError`` if the queue has no space for all."""
+        """Queue images; a response may be a ``problem``. ``FullError`` if not all fit."""
         self._drop_cancelled()
         if len(self._jobs) + len(images) > QUEUE_IMAGES:
             raise FullError
@@ -157,7 +162,11 @@ class Worker:
                     responses = await self._exchange(batch)
             except (OSError, EOFError) as error:
                 # asyncio's TimeoutError is an OSError.
-                why = f"took longer than {limit_seconds:.0f} seconds" if isinstance(error, TimeoutError) else "ended"
+                why = (
+                    f"took longer than {limit_seconds:.0f} seconds"
+                    if isinstance(error, TimeoutError)
+                    else "ended"
+                )
                 self.remark(f"the worker process {why}; restarting it")
                 self._batch_images.pop(batch[0].model, None)
                 self._return(batch, why)
@@ -170,7 +179,7 @@ class Worker:
                 job.settle(response)
 
     async def _take(self) -> list[Job]:
-        """The next batch: predictions of one model if there are any, else one of the slower jobs."""
+        """The next batch: predictions of one model if there are any, else one slower job."""
         self._drop_cancelled()
         while not self._jobs:
             self._has_jobs.clear()
@@ -190,7 +199,9 @@ class Worker:
         if process is None or process.stdin is None:
             raise EOFError
         sizes = [len(job.image) for job in batch]
-        process.stdin.write(pack_values({"task": batch[0].task, "model": batch[0].model, "sizes": sizes}))
+        process.stdin.write(
+            pack_values({"task": batch[0].task, "model": batch[0].model, "sizes": sizes})
+        )
         for job in batch:  # one by one: data that the pipe cannot take yet is copied
             process.stdin.write(job.image)
             await process.stdin.drain()

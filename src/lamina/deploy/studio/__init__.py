@@ -1,1 +1,1 @@
-"""The workbench in the browser. Everything it does is a lamina command, and every result is an ordinary run."""
+"""The workbench in the browser. It runs lamina commands, and every result is an ordinary run."""

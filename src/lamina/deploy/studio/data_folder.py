@@ -1,4 +1,4 @@
-"""The data sets that the studio may use: the built-in ones, and those under the folder that the command allows."""
+"""The data sets of the studio: the built-in ones, and all in the folder of the command."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ from lamina.files import write_atomically
 FILES = (*TABLES, ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".npz")
 MOST_LISTED = 200
 TARGET = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|true|false", re.IGNORECASE)  # in a table
-MARK = ".made-by-lamina-studio"  # file in each set that is made on the page; the studio changes no other folders
-CORRECTIONS = "-corrections.csv"  # end of the name of a table of corrected labels, beside the data set
+# file in each set that is made on the page; the studio changes no other folders
+MARK = ".made-by-lamina-studio"
+CORRECTIONS = (  # end of the name of a table of corrected labels, beside the data set
+    "-corrections.csv"
+)
 
 
 @dataclass(frozen=True)
 class DataFolder:
-    """The folder whose data sets the studio may use; folders of runs, such as ``runs_dir``, are none."""
+    """The folder of the studio's data sets, without folders of runs, such as ``runs_dir``."""
 
     path: Path
     runs_dir: Path
 
     def list_sources(self) -> list[dict[str, str | int]]:
-        """Name and source of each data set, or of the folder itself; then the built-in ones, then other folders."""
+        """Name and source of each data set or the folder, the built-in ones, other folders."""
         children = self._list()
         is_own = self._is_own(children)
         own = [self.path] if is_own else list(filter(_is_data, children))[:MOST_LISTED]
@@ -46,9 +49,14 @@ class DataFolder:
         others = [path for path in others if path.is_dir() or path.name.lower().endswith(TABLES)]
         if sum(map(_has_image, others)) > 1:  # some of its folders may be classes
             own.append(self.path)
-        found: list[dict[str, str | int]] = [{"name": path.name, "source": str(path)} for path in own]
+        found: list[dict[str, str | int]] = [
+            {"name": path.name, "source": str(path)} for path in own
+        ]
         found += [{"name": name, "source": name} for name in NAMES if name not in PUBLISHED]
-        found += [{"name": name, "source": name, "download": _find_download_mb(name)} for name in PUBLISHED]
+        found += [
+            {"name": name, "source": name, "download": _find_download_mb(name)}
+            for name in PUBLISHED
+        ]
         for path in others[:MOST_LISTED]:
             reason = "no class folders found" if path.is_dir() else "no images with targets found"
             found.append({"name": f"{path.name} ({reason})", "source": str(path)})
@@ -61,8 +69,8 @@ class DataFolder:
         path = Path(source).resolve()
         if not (Path(source).is_absolute() and path.is_relative_to(self.path)):
             raise DataError(
-                f"{source[:100]} is not in {self.path}, the folder that the studio may read. Choose a data set from "
-                "the list, or start lamina studio with --data FOLDER."
+                f"{source[:100]} is not in {self.path}, the folder that the studio may read. Choose"
+                " a data set from the list, or start lamina studio with --data FOLDER."
             )
         return str(path)
 
@@ -73,27 +81,37 @@ class DataFolder:
         return beside / f"{path.name}{CORRECTIONS}"
 
     def correct(self, source: str, choices: Mapping[str, str] | None) -> dict[str, str]:
-        """Add labels by image (or ``exclude``; empty: none) to this table; returns all. ``None`` deletes the table."""
+        """Add labels by image to the table of corrections; returns all corrections.
+
+        ``exclude`` leaves out an image; an empty label removes its correction. ``None`` deletes the
+        table.
+        """
         file = self.find_corrections(source)
         if file.exists() and read_rows(str(file), "labels_from")[:1] != [["image", "correct"]]:
             raise DataError(
-                f"{file} has other columns than image and correct, so the studio did not make it. To correct labels "
-                "here, move it to another folder."
+                f"{file} has other columns than image and correct, so the studio did not make it."
+                " To correct labels here, move it to another folder."
             )
-        kept = dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
+        kept = (
+            dict(read_pairs(str(file), "labels_from", "correct", ADVICE)) if file.exists() else {}
+        )
         given = (choices or {}).items()
-        kept |= {image.encode("utf-8", "backslashreplace").decode(): label for image, label in given}
+        kept |= {
+            image.encode("utf-8", "backslashreplace").decode(): label for image, label in given
+        }
         kept = {image: label for image, label in kept.items() if label and choices is not None}
         table = format_rows([("image", "correct"), *kept.items()])
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, table) if kept else file.unlink(missing_ok=True)
         except OSError as error:
-            raise DataError(f"Cannot write {file}: {error.strerror or error}. Free some space; try again.") from None
+            raise DataError(
+                f"Cannot write {file}: {error.strerror or error}. Free some space; try again."
+            ) from None
         return kept
 
     def check_new(self, name: str) -> Path:
-        """The folder for new data sets; ``DataError`` if a set of this name would not be one there."""
+        """The folder for new data sets; ``DataError`` if this name would not be a data set."""
         if self.path / name.strip() == self.runs_dir.resolve():
             raise DataError(f"{name} is the folder of the runs. Use another name.")
         if self._is_own(self._list()):
@@ -102,10 +120,14 @@ class DataFolder:
         return self.path
 
     def _is_own(self, children: list[Path]) -> bool:
-        """Whether the folder is a data set itself: all its folders but the runs are classes, or all are splits."""
+        """Whether the folder is a data set: all its folders are classes, or all are splits."""
         folders = [path for path in children if path.is_dir()]
-        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(map(_has_classes, folders))
-        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (self.path / MARK).exists()
+        are_splits = len(find_splits(path.name for path in folders)) == len(folders) and any(
+            map(_has_classes, folders)
+        )
+        are_classes = (len(folders) > 1 and all(map(_has_image, folders))) or (
+            self.path / MARK
+        ).exists()
         return are_classes or are_splits
 
     def _list(self) -> list[Path]:
@@ -114,14 +136,22 @@ class DataFolder:
             found = sorted(path for path in self.path.iterdir() if not path.name.startswith("."))
         except OSError as error:
             reason = error.strerror or error
-            raise DataError(f"Cannot read {self.path}: {reason}. Start lamina studio with another --data.") from error
-        found = [path for path in found if not path.name.endswith(CORRECTIONS) and path != self.runs_dir.resolve()]
+            raise DataError(
+                f"Cannot read {self.path}: {reason}. Start lamina studio with another --data."
+            ) from error
+        found = [
+            path
+            for path in found
+            if not path.name.endswith(CORRECTIONS) and path != self.runs_dir.resolve()
+        ]
         return [path for path in found if not _holds_runs(path)]
 
 
 def _find_download_mb(name: str) -> int:
     """The size of what has to be downloaded first; 0 if the data set is on this machine."""
-    is_at_hand = downloaded_path(name).exists() or (name == "cifar10" and os.environ.get("LAMINA_CIFAR10"))
+    is_at_hand = downloaded_path(name).exists() or (
+        name == "cifar10" and os.environ.get("LAMINA_CIFAR10")
+    )
     return 0 if is_at_hand else PUBLISHED[name].size_mb
 
 
@@ -146,7 +176,9 @@ def _may_have_targets(file: Path) -> bool:
     row = {re.sub(r"[ -]", "_", name.strip().lower()): str(value) for name, value in row.items()}
     has_image = not row.keys().isdisjoint(IMAGE_NAMES) or any(map(is_image_path, row.values()))
     known = (*IMAGE_NAMES, *SPLIT_NAMES, *ROW_NAMES)
-    others = [value for name, value in row.items() if name not in known and not is_image_path(value)]
+    others = [
+        value for name, value in row.items() if name not in known and not is_image_path(value)
+    ]
     has_targets = bool(others) and all(map(TARGET.fullmatch, others))
     return has_image and (has_targets or not row.keys().isdisjoint(LABEL_NAMES))
 
@@ -154,7 +186,9 @@ def _may_have_targets(file: Path) -> bool:
 def _holds_runs(path: Path) -> bool:
     """Whether a folder is a run or study, or contains one."""
     places = (path, *map(Path, _list_some(path, only_folders=True))) if path.is_dir() else ()
-    return any(all((place / name).exists() for name in names) for place in places for names in RESULTS)
+    return any(
+        all((place / name).exists() for name in names) for place in places for names in RESULTS
+    )
 
 
 def _has_splits(path: Path | str) -> bool:

@@ -21,30 +21,40 @@ from lamina.training.task import task_of
 
 SHOWN_CLASSES, SHOWN_IMAGES = 12, 6
 TIMED_IMAGES, TURNS = 64, 3
-MOST_VALUES, MOST_MULTIPLY_ADDS = 10**8, 64 * 10**8  # for all images whose layers are timed: a gigabyte, seconds
+# for all images whose layers are timed: a gigabyte, seconds
+MOST_VALUES, MOST_MULTIPLY_ADDS = (10**8, 64 * 10**8)
 
 
-def load_source(source: str, size_px: int | None, val: str | None, corrections: str | None) -> Dataset:
-    """A data set as ``lamina train`` loads it, with a table of corrections; its problems are known."""
+def load_source(
+    source: str, size_px: int | None, val: str | None, corrections: str | None
+) -> Dataset:
+    """A data set as ``lamina train`` loads it, with a table of corrections."""
     try:
         fraction = None if val is None else float(val)
     except ValueError:
-        raise DataError(f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1.") from None
+        raise DataError(
+            f"val is {val}; it must be a number of at least 0 and below 1. Use 0.1."
+        ) from None
     tables = (corrections,) if corrections else ()
-    return load_data(source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables))
+    return load_data(
+        source, Preparation(size_px=size_px, val_fraction=fraction, labels_from=tables)
+    )
 
 
-def preview_data(source: str, size_px: int | None, val: str | None, corrections: str | None) -> dict[str, Any]:
+def preview_data(
+    source: str, size_px: int | None, val: str | None, corrections: str | None
+) -> dict[str, Any]:
     """The shape and the outputs that a net needs, and some training images of each class."""
     dataset = load_source(source, size_px, val, corrections)
     images = dataset.train
     samples, counts = images.choose_samples(SHOWN_IMAGES), images.target_counts()
+    # to choose from in a correction
     return {
         "shape": list(images.shape),
         "outputs": task_of(images).outputs,
         "kind": images.kind.name,
         "classes": len(samples),
-        "labels": list(samples) if images.kind in (SINGLE_LABEL, BINARY) else [],  # to choose from in a correction
+        "labels": (list(samples) if images.kind in (SINGLE_LABEL, BINARY) else []),
         "corrections": dataset.corrections.corrected + dataset.corrections.excluded,
         "split_rule": dataset.split_rule,
         "images": {split: len(own) for split, own in dataset.splits.items()},
@@ -59,8 +69,10 @@ def preview_data(source: str, size_px: int | None, val: str | None, corrections:
     }
 
 
-def draw_images(source: str, size_px: int | None, val: str | None, names: list[object]) -> list[str | None]:
-    """The images with these names in the uncorrected data, as PNG; ``None`` for those that are no longer there."""
+def draw_images(
+    source: str, size_px: int | None, val: str | None, names: list[object]
+) -> list[str | None]:
+    """Uncorrected images by name, as PNG; ``None`` for images that no longer exist."""
     found: dict[str, str | None] = dict.fromkeys(map(str, names))
     for images in load_source(source, size_px, val, None).splits.values():
         for row, name in enumerate(images.names):
@@ -76,8 +88,14 @@ def time_layers(layers: str, shape: Shape, outputs: int) -> list[float]:
     """
     net = parse_net(layers).check(shape, outputs)
     summary = summarize_layers(net.layers, shape)
-    values = summary.parameters + 2 * math.prod(shape) + sum(math.prod(row.out_shape) for row in summary.rows)
-    images = min(TIMED_IMAGES, MOST_MULTIPLY_ADDS // max(1, summary.multiply_adds), MOST_VALUES // values)
+    values = (
+        summary.parameters
+        + 2 * math.prod(shape)
+        + sum(math.prod(row.out_shape) for row in summary.rows)
+    )
+    images = min(
+        TIMED_IMAGES, MOST_MULTIPLY_ADDS // max(1, summary.multiply_adds), MOST_VALUES // values
+    )
     if not images:
         raise NetError("The net is too large to measure its layers while it is edited.")
     x = torch.randn(images, *shape).contiguous(memory_format=torch.channels_last)

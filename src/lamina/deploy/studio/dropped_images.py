@@ -1,6 +1,7 @@
 """Images that the page sends, from files or a webcam, saved as a folder of class folders.
 
-These functions run in the torch process. Only pixels are stored, so nothing else that a file contains reaches the disk.
+These functions run in the torch process. Only pixels are stored, so nothing else that a file
+contains reaches the disk.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ SHORTER_PX = 512  # at most, of a stored image
 THUMBNAIL_PX = 56
 NAME_LETTERS = 60
 LISTED = 60  # images of a class
-WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)  # no names there
+# no names there
+WINDOWS = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[/\\:*?"<>|].*|.*\.', re.IGNORECASE)
 
 
 def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dict[str, Any]:
-    """Store the pixels of an encoded image as the next PNG of a class; returns what the page shows of both."""
+    """Store an encoded image's pixels as the next PNG of a class; returns what the page shows."""
     own, place = _find_places(folder, set_name, class_name)
     try:
         image = Image.fromarray(decode_image(data))
@@ -48,7 +50,9 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
         file = place / f"{max(numbers, default=0) + 1:04}.png"
         write_atomically(file, encode_png(image))
     except OSError as error:
-        raise DataError(f"Cannot write to {own}: {error.strerror or error}. Free some space; try again.") from None
+        raise DataError(
+            f"Cannot write to {own}: {error.strerror or error}. Free some space; try again."
+        ) from None
     return {
         "source": str(own),
         "file": file.name,
@@ -58,9 +62,13 @@ def save_image(folder: Path, set_name: str, class_name: str, data: bytes) -> dic
 
 
 def list_images(folder: Path, set_name: str) -> dict[str, Any]:
-    """The classes of a set that the studio made, with their last images, the oldest first; none if there is no set."""
+    """The classes of a set that the studio made, with their last images; none without a set."""
     own, _ = _find_places(folder, set_name)
-    places = [path for path in sorted(own.iterdir()) if path.is_dir() and not path.is_symlink()] if own.exists() else []
+    places = (
+        [path for path in sorted(own.iterdir()) if path.is_dir() and not path.is_symlink()]
+        if own.exists()
+        else []
+    )
     classes = []
     for place in places:
         numbers = sorted(_list_numbers(place))
@@ -85,20 +93,30 @@ def _list_numbers(place: Path) -> list[int]:
 
 
 def _find_places(folder: Path, set_name: str, class_name: str | None = None) -> tuple[Path, Path]:
-    """The folders of a set and of a class in it; ``DataError`` for names and folders that the studio must not use."""
+    """The folders of a set and of a class in it; ``DataError`` for names that are not allowed."""
     own = folder / _check_name(set_name, "set")
     place = own if class_name is None else own / _check_name(class_name, "class")
     is_own = (own / MARK).is_file() and not (own.is_symlink() or place.is_symlink())
     if (own.exists() and not is_own) or (place.exists() and not place.is_dir()):
-        raise DataError(f"{own} exists already and was not made here, so it stays as it is. Use another name.")
+        raise DataError(
+            f"{own} exists already and was not made here, so it stays as it is. Use another name."
+        )
     return own, place
 
 
 def _check_name(name: str, what: str) -> str:
     """The name, in the form in which equal letters have equal codes."""
     name = unicodedata.normalize("NFC", name.strip())
-    is_reserved = is_hidden(name) or find_splits([name]) or WINDOWS.fullmatch(name) or escape(name) != name
+    is_reserved = (
+        is_hidden(name) or find_splits([name]) or WINDOWS.fullmatch(name) or escape(name) != name
+    )
     if is_reserved or not 0 < len(name) <= NAME_LETTERS:
-        rule = f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as train or con"
-        raise DataError(f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another name.")
+        rule = (
+            f"1 to {NAME_LETTERS} letters, digits, spaces, - or _, and not be reserved, such as"
+            " train or con"
+        )
+        raise DataError(
+            f"The name of a {what} is {name[:NAME_LETTERS]!r}; it must have {rule}. Use another"
+            " name."
+        )
     return name

@@ -1,4 +1,4 @@
-"""The stream of events: numbered, kept for pages that open or reconnect later, and sent as server-sent events."""
+"""The stream of events: numbered, kept for pages that reconnect, sent as server-sent events."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 
 MOST_DIGITS = 20  # of the number of an event
 KEPT_EVENTS = 20_000  # two hours of steps; a page that has missed more reads the runs instead
-# A stream ends before the server's limit for requests, and the page asks again for what came after its last event.
+# A stream ends before the server's limit for requests, and the page asks again for what came after
+# its last event.
 STREAM_SECONDS = 60.0
 
 
@@ -24,7 +25,8 @@ class EventLog:
 
     last: int = 0
     is_closed: bool = False
-    name: str = field(default_factory=lambda: secrets.token_hex(4))  # tells apart the logs of two studios
+    # tells apart the logs of two studios
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
     _events: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_EVENTS))
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -42,14 +44,16 @@ class EventLog:
         self._changed.set()
 
     def mark(self, number: int) -> str:
-        """The mark of an event, or of a later one if it is not kept until a page has asked for the stream."""
+        """The mark of an event, or of a later one if the event may soon be dropped."""
         return f"{self.name}-{max(number, self.last - KEPT_EVENTS * 9 // 10)}"
 
     async def stream(self, mark: str) -> AsyncIterator[bytes]:
-        """The events after a mark as server-sent events; ``lost`` in place of those that are no longer kept."""
+        """The events after a mark as server-sent events; ``lost`` if some were dropped."""
         until = time.monotonic() + STREAM_SECONDS
         name, _, text = mark.partition("-")
-        after = int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
+        after = (
+            int(text) if text.isdecimal() and len(text) < MOST_DIGITS and name == self.name else -1
+        )
         yield b": open\n\n"
         while (left := until - time.monotonic()) > 0 and not self.is_closed:
             if not self.last - len(self._events) <= after <= self.last:

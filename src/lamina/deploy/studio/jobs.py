@@ -1,4 +1,4 @@
-"""Jobs: lamina commands in processes of their own. Trainings wait for each other; the others start at once."""
+"""Jobs: lamina commands as processes. Trainings wait for each other; others start at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ WITH_PROGRESS = ("train", "resume", "data")
 LINE_BYTES = 2**30  # at most; lamina data lists all duplicates in one line
 SHOWN_IMAGES = 20  # of a finding about data; the command lists all
 NICENESS = 5  # of all commands but trainings
-STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)  # exit status on request
+# exit status on request
+STOPPED = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 END_SECONDS = 60.0  # for a training to save itself when the studio ends
 
 
@@ -56,7 +57,17 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
         chooses_net = self.words[0] == "train" and self.words[1].startswith("--")  # instead of NET
-        shown = ("number", "run", "state", "problem", "began", "is_stopping", "is_finishing", "checked", "label_issues")
+        shown = (
+            "number",
+            "run",
+            "state",
+            "problem",
+            "began",
+            "is_stopping",
+            "is_finishing",
+            "checked",
+            "label_issues",
+        )
         found = {name: getattr(self, name) for name in shown}
         return {"event": "job", "command": command, "chooses_net": chooses_net} | found
 
@@ -69,13 +80,22 @@ class Jobs:
     log: EventLog
     jobs: list[Job] = field(default_factory=list)
     is_closing: bool = False
-    # Microseconds, so that a page does not take the jobs of a studio that was started again for its own.
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(time.time_ns() // 1000))
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one training at a time, in order of arrival
+    # Microseconds, so that a page does not take the jobs of a studio that was started again for its
+    # own.
+    _numbers: itertools.count[int] = field(
+        default_factory=lambda: itertools.count(time.time_ns() // 1000)
+    )
+    # one training at a time, in order of arrival
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def start(
-        self, words: Sequence[str], run: str = "", *, is_training: bool = False, checked: dict[str, Any] | None = None
+        self,
+        words: Sequence[str],
+        run: str = "",
+        *,
+        is_training: bool = False,
+        checked: dict[str, Any] | None = None,
     ) -> Job:
         """Start a command, or queue it if it trains."""
         if self.is_closing:
@@ -91,7 +111,7 @@ class Jobs:
         return job
 
     def reserve(self, run: str) -> bool:
-        """Mark a name as taken until its training ends; ``False`` if another studio has marked it."""
+        """Reserve a run's name until its training ends; ``False`` if another studio has it."""
         mark = self.runs_dir / f".{run}"
         try:
             mark.mkdir(parents=True)
@@ -108,10 +128,15 @@ class Jobs:
     def find_active(self, run: object, number: object = None) -> Job | None:
         """The job in progress that trains a run, or that has a number."""
         active = (job for job in self.jobs if job.is_active)
-        return next((job for job in active if job.number == number or (run and job.run == run)), None)
+        return next(
+            (job for job in active if job.number == number or (run and job.run == run)), None
+        )
 
     def stop(self, job: Job, *, is_finishing: bool = False) -> None:
-        """Ask a command to save and end; with ``is_finishing``, to let the learning rate fall and to evaluate first."""
+        """Ask a command to save and end.
+
+        With ``is_finishing``, the learning rate falls first, and the run is evaluated.
+        """
         if is_finishing and job.is_stopping:  # a second signal would end it before it has saved
             return
         job.is_finishing, job.is_stopping = is_finishing, True
@@ -133,12 +158,21 @@ class Jobs:
         return [self._describe_end(job) for job in active if job.run]
 
     def _describe_end(self, job: Job) -> str:
-        resume = f"press Continue in the studio, or run lamina resume {shlex.quote(str(self.runs_dir / job.run))}"
+        resume = (
+            "press Continue in the studio, or run lamina resume"
+            f" {shlex.quote(str(self.runs_dir / job.run))}"
+        )
         if job.is_active:
-            return f"{job.run} is still being saved by its own process; when that has ended, {resume}"
+            return (
+                f"{job.run} is still being saved by its own process; when that has ended, {resume}"
+            )
         if not (self.runs_dir / job.run / "run.json").exists():
             return f"{job.run} had not begun; to train it, run {shlex.join(['lamina', *job.words])}"
-        return f"{job.run}: {job.problem}" if job.problem else f"{job.run} is saved; to continue it, {resume}"
+        return (
+            f"{job.run}: {job.problem}"
+            if job.problem
+            else f"{job.run} is saved; to continue it, {resume}"
+        )
 
     async def _train(self, job: Job) -> None:
         async with self._turn:
@@ -162,16 +196,24 @@ class Jobs:
             else:
                 job.state = "failed"
                 is_saved = job.run and (self.runs_dir / job.run / "run.json").exists()
-                saved = "The run is saved up to its last checkpoint; press Continue." if is_saved else last
+                saved = (
+                    "The run is saved up to its last checkpoint; press Continue."
+                    if is_saved
+                    else last
+                )
                 if status != 2 or not job.problem:  # 2: an error, whose message is the last remark
                     job.problem = f"The process ended with status {status}. {saved}"
         job.process = None
         self._announce(job)
 
     async def _execute(self, job: Job) -> tuple[int, str]:
-        """Run the command and pass on its events; returns its exit status and its last line on stderr."""
+        """Run the command, pass on its events; returns exit status and last line on stderr."""
         # Corrections that were undone while the command waited no longer apply.
-        words = [one for one in job.words if not one.startswith(LABELS) or Path(one.removeprefix(LABELS)).is_file()]
+        words = [
+            one
+            for one in job.words
+            if not one.startswith(LABELS) or Path(one.removeprefix(LABELS)).is_file()
+        ]
         job.process = process = await asyncio.create_subprocess_exec(
             *(() if job.is_training or os.name == "nt" else ("nice", "-n", str(NICENESS))),
             sys.executable,
@@ -188,7 +230,9 @@ class Jobs:
             process.terminate()
         job.state, job.began = "running", time.time()
         self._announce(job)
-        _, last = await asyncio.gather(self._read_events(job, process), self._read_remarks(job, process))
+        _, last = await asyncio.gather(
+            self._read_events(job, process), self._read_remarks(job, process)
+        )
         return await process.wait(), last
 
     async def _read_events(self, job: Job, process: Process) -> None:
@@ -206,7 +250,9 @@ class Jobs:
                 job.label_issues = event["label_issues"]  # for pages that open later
                 continue
             for finding in event.get("findings", ()):
-                finding |= {name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")}
+                finding |= {
+                    name: finding.get(name, [])[:SHOWN_IMAGES] for name in ("images", "twins")
+                }
             event.pop("duplicates", None)
             self.log.add(event | {"job": job.number, "run": job.run})
 

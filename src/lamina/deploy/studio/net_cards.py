@@ -1,4 +1,4 @@
-"""The net as cards: one for each layer, with its arguments, shape and costs, and the error that it causes."""
+"""The net as cards: one for each layer, with its arguments, shape, costs and error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ from lamina.nets.window import Field
 
 
 def list_layers() -> list[dict[str, str]]:
-    """The layers that can be added, with the first sentence of their documentation and an example."""
-    examples = {"Conv2d": "Conv2d(32, 3, padding='same')", "Linear": "Linear(100)", "Dropout": "Dropout(0.5)"}
+    """The layers to add, each with the first sentence of its documentation and an example."""
+    examples = {
+        "Conv2d": "Conv2d(32, 3, padding='same')",
+        "Linear": "Linear(100)",
+        "Dropout": "Dropout(0.5)",
+    }
     examples |= {"MaxPool2d": "MaxPool2d(2)", "AvgPool2d": "AvgPool2d(2)"}
     examples["Residual"] = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
     return [
-        {"name": name, "text": examples.get(name, f"{name}()"), "meaning": " ".join(_first_sentence(layer).split())}
+        {
+            "name": name,
+            "text": examples.get(name, f"{name}()"),
+            "meaning": " ".join(_first_sentence(layer).split()),
+        }
         for name, layer in KINDS.items()
     ]
 
@@ -51,7 +59,7 @@ def format_layers(net: Net) -> str:
 
 
 def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) -> dict[str, Any]:
-    """The cards of layers written in Python, with costs for images of ``shape``, and the first error with its card."""
+    """The cards of layers in Python, with costs for ``shape``; the first error with its card."""
     cards: list[dict[str, Any]] = []
     parsed: list[Layer] = []
     problem: str | None = None
@@ -63,10 +71,16 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
         try:
             found = parse_net(text)
             if len(found) != 1:
-                raise NetError(f"expected one layer, got {len(found)}. Add each layer as a card of its own.")
+                raise NetError(
+                    f"expected one layer, got {len(found)}. Add each layer as a card of its own."
+                )
             layer = found[0]
             parsed.append(layer)
-            card |= {"text": repr(layer), "name": type(layer).__name__, "arguments": _list_arguments(layer)}
+            card |= {
+                "text": repr(layer),
+                "name": type(layer).__name__,
+                "arguments": _list_arguments(layer),
+            }
             if at is None or problem:
                 continue
             (layer,) = parsed[-1:] if outputs is None else Net(layer).with_outputs(outputs)
@@ -99,12 +113,12 @@ def show_net(layers: Sequence[str], shape: Shape | None, outputs: int | None) ->
 
 
 def split_text(text: str) -> list[str]:
-    """The layers in Python text, each as its own text; ``NetError`` if the text is not a list of layers."""
+    """The layers in Python text, each as text; ``NetError`` if it is not a list of layers."""
     return [repr(layer) for layer in parse_net(text)]
 
 
 def _list_arguments(layer: Layer) -> list[dict[str, str]] | None:
-    """The arguments as Python texts, the defaults for the page to show; ``None`` for a layer that contains others."""
+    """The arguments and defaults as Python; ``None`` for a layer that contains others."""
     if isinstance(layer, Residual):
         return None
     found = []

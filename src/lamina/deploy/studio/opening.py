@@ -20,16 +20,25 @@ from lamina.deploy.studio.torch_process import TorchProcess
 async def open_studio(
     data: DataFolder, host: str, port: int, token: str | None, announce: Callable[[str], None]
 ) -> list[str]:
-    """Serve the studio until the task is cancelled; returns the runs that were then in training, saved.
+    """Serve the studio until the task is cancelled; returns the runs that were in training.
 
-    Calls ``announce`` with the URL once the studio is ready.
+    Calls ``announce`` with the URL once the studio is ready. The returned runs are saved.
     """
     studio = Studio(data, Jobs(data.runs_dir, EventLog()), TorchProcess(), TorchProcess())
     headers = {**HEADERS, "Permissions-Policy": "camera=(self), geolocation=(), microphone=()"}
     unfinished: list[str] = []
     with open_socket(host, port) as listening, suppress(asyncio.CancelledError):
         port = listening.getsockname()[1]
-        guard = Guard(build_studio(studio), find_names(host), port, token, None, Metrics(), list_assets(), headers)
+        guard = Guard(
+            build_studio(studio),
+            find_names(host),
+            port,
+            token,
+            None,
+            Metrics(),
+            list_assets(),
+            headers,
+        )
         async with running(Server(guard), listening) as task:
             try:
                 announce(f"http://{name_host(host)}:{port}/")

@@ -18,11 +18,12 @@ from lamina.runs.run_folder import STUDY_FILE
 from lamina.runs.stored import load_run
 
 PLACES = "--name", "--runs-dir"  # of the run; a new run gets its own
-FILES = "--labels-from", "--exclude", "--group-from"  # options that may name files, besides the data
+# options that may name files, besides the data
+FILES = ("--labels-from", "--exclude", "--group-from")
 
 
 def describe_reproduction(path: Path) -> dict[str, Any]:
-    """A command and Python that train the run again, empty if there is none; and in what they may differ."""
+    """A command and Python that train the run again, or empty, and how the results may differ."""
     run = load_run(path)
     record, python, remarks = run.record, "", []
     try:
@@ -35,18 +36,29 @@ def describe_reproduction(path: Path) -> dict[str, Any]:
         name, _, value = word.partition("=")
         file = value if name in FILES else word if option in FILES or word.endswith(".py") else ""
         option = name if name.startswith("--") else option
-        if os.path.isfile(file):  # noqa: PTH113 (of any text)
+        # any text may come
+        if os.path.isfile(file):  # noqa: PTH113
             text = f"The command reads {file} again, which may have changed"
-            remarks.append(text + ("; the Python contains what the training read." if python else "."))
+            remarks.append(
+                text + ("; the Python contains what the training read." if python else ".")
+            )
     if (path.parent / STUDY_FILE).exists():
         remarks.append("The run is part of a study, which the command repeats as a whole.")
     if record.late_end is not None:
         done = len(run.folder.history.epochs())
-        text = f"A time limit or Finish now ended the training after epoch {done}. The command may end at another one."
-        remarks.append(text + f" The Python trains all {record.recipe.epochs} epochs of the recipe." * bool(python))
+        text = (
+            f"A time limit or Finish now ended the training after epoch {done}. The command may end"
+            " at another one."
+        )
+        remarks.append(
+            text
+            + f" The Python trains all {record.recipe.epochs} epochs of the recipe." * bool(python)
+        )
     elif not run.is_finished:
         done, planned = len(run.folder.history.epochs()), record.epochs
-        remarks.append(f"The run has trained {done} of {planned} epochs. What follows trains all {planned}.")
+        remarks.append(
+            f"The run has trained {done} of {planned} epochs. What follows trains all {planned}."
+        )
     if record.considered:
         text = "lamina chose the net by measurement. The command may choose another"
         remarks.append(text + ("; the Python does not." if python else "."))
@@ -59,17 +71,25 @@ def write_command(words: Sequence[str]) -> str:
     for word in following:
         if word in PLACES:
             next(following, None)
-        elif word not in ("--json", "--progress") and not word.startswith(tuple(f"{place}=" for place in PLACES)):
+        elif word not in ("--json", "--progress") and not word.startswith(
+            tuple(f"{place}=" for place in PLACES)
+        ):
             kept.append(word)
     return shlex.join(kept)
 
 
 def write_python(record: RunRecord) -> str:
-    """Python that trains the net on the same data with the same recipe, or continues from the same checkpoint."""
+    """Python that repeats the training, from the same checkpoint if it began at one."""
     if record.net is None:
-        raise LaminaError("The run does not contain its net as layers, so there is no Python to copy.")
+        raise LaminaError(
+            "The run does not contain its net as layers, so there is no Python to copy."
+        )
     if record.started_from is not None or record.parts:
-        origin = "your own functions" if record.started_from is None else f"the weights of {record.started_from.run}"
+        origin = (
+            "your own functions"
+            if record.started_from is None
+            else f"the weights of {record.started_from.run}"
+        )
         raise LaminaError(f"The training used {origin}, so there is no Python to copy.")
     train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
     layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
@@ -85,6 +105,10 @@ def write_python(record: RunRecord) -> str:
         )
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
-    own = [f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]]
-    data = f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
+    own = [
+        f"{name}={value!r}" for name, value in vars(preparation).items() if value != defaults[name]
+    ]
+    data = (
+        f"data = lamina.load_data({record.data.source!r}, lamina.Preparation({', '.join(own)}))\n"
+    )
     return f"{head}\n{data}{net}run = lamina.start_run(net, data, recipe)\n{train}"

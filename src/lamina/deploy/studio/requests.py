@@ -1,4 +1,4 @@
-"""The values in requests, checked by their names, and the fields of a recipe that the page shows."""
+"""The values in requests, checked by name, and the recipe fields that the page shows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,35 @@ LONGEST_TEXT = 20_000  # characters
 LARGEST = 2**53  # whole number that a page can send
 TIME = re.compile(r"\d+(\.\d+)?[smh]", re.ASCII)  # as the command line takes it
 MAIN_FIELDS = (
-    *("epochs", "batch_size", "lr", "optimizer", "schedule", "weight_decay", "label_smoothing", "dropout", "flip"),
+    *(
+        "epochs",
+        "batch_size",
+        "lr",
+        "optimizer",
+        "schedule",
+        "weight_decay",
+        "label_smoothing",
+        "dropout",
+        "flip",
+    ),
     *("translate_px", "cutout_px", "gradient_clip", "class_weights", "patience", "seed"),
 )
 KINDS: dict[type | UnionType, tuple[str, ...]] = {
-    str: ("class", "file", "layer", "name", "net", "recipe", "run", "set", "source", "split", "text", "time", "val"),
+    str: (
+        "class",
+        "file",
+        "layer",
+        "name",
+        "net",
+        "recipe",
+        "run",
+        "set",
+        "source",
+        "split",
+        "text",
+        "time",
+        "val",
+    ),
     int | float: ("epoch",),
     int: ("number", "outputs", "predicted", "problem", "row", "size_px", "truth"),
     list: ("cards", "images", "others", "shape"),
@@ -39,7 +63,7 @@ class Values(dict[str, Any]):
 
 
 def check_values(values: object) -> Values:
-    """The values of a request that are not ``None``; ``RunError`` unless they have the types of their names."""
+    """The values that are not ``None``; ``RunError`` unless their types match their names."""
     if not isinstance(values, dict):
         raise RunError("The request is not an object. Reload the page.")
     given = Values((name, value) for name, value in values.items() if value is not None)
@@ -47,26 +71,35 @@ def check_values(values: object) -> Values:
         for name in given.keys() & names:
             value = given[name]
             texts = value.values() if isinstance(value, dict) else [value] if kind is str else []
-            are_texts = all(isinstance(text, str) and "\0" not in text and len(text) <= LONGEST_TEXT for text in texts)
+            are_texts = all(
+                isinstance(text, str) and "\0" not in text and len(text) <= LONGEST_TEXT
+                for text in texts
+            )
             is_huge = isinstance(value, int) and abs(value) > LARGEST
             if not isinstance(value, kind) or isinstance(value, bool) or is_huge or not are_texts:
-                raise RunError(f"{name} is {value!r:.60}, which cannot be used. Change it, or leave it out.")
+                raise RunError(
+                    f"{name} is {value!r:.60}, which cannot be used. Change it, or leave it out."
+                )
     return given
 
 
 def check_fields(given: Values) -> dict[str, str]:
-    """The given fields of a recipe as texts by name; ``RecipeError`` if a training cannot have them."""
+    """The given recipe fields as text by name; ``RecipeError`` if a training cannot have them."""
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name in (texts := given.get("fields", {})):
         if name not in known:
-            raise RunError(f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}")
+            raise RunError(
+                f"A recipe has no field {str(name)[:100]!r}. {suggest(str(name)[:100], known)}"
+            )
     check_types(Recipe, read_fields(texts), RecipeError)
     return dict(texts)
 
 
 def check_time(text: str) -> str:
     if not TIME.fullmatch(text):
-        raise RecipeError(f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m.")
+        raise RecipeError(
+            f"The time limit is {text[:100]!r}; it must be a number followed by s, m or h. Use 5m."
+        )
     return text
 
 
@@ -86,7 +119,11 @@ def write_options(texts: dict[str, str]) -> list[str]:
     options = []
     for name, text in texts.items():
         flag = name.replace("_", "-")
-        options.append(f"--{'no-' * (text == 'False')}{flag}" if text in ("True", "False") else f"--{flag}={text}")
+        options.append(
+            f"--{'no-' * (text == 'False')}{flag}"
+            if text in ("True", "False")
+            else f"--{flag}={text}"
+        )
     return options
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of the results of runs, as JSON values. These functions run in the torch process."""
+"""What the page shows of runs, as JSON values. These functions run in the torch process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from jaxtyping import Float, Float32, Int64, UInt8
 
 from lamina.data import Dataset
 from lamina.data.preparation import Resize
-from lamina.deploy.serve.explanation import SIMILAR_SECONDS, TrainingImages, compute_features, explain_image
+from lamina.deploy.serve.explanation import (
+    SIMILAR_SECONDS,
+    TrainingImages,
+    compute_features,
+    explain_image,
+)
 from lamina.deploy.studio.run_views import draw_inside, draw_thumbnail, draw_tiles
 from lamina.errors import DataError, LaminaError
 from lamina.evaluation.advice import find_verdict
@@ -36,10 +41,13 @@ from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.task import Task
 
 Given: TypeAlias = bytes | tuple[str, int]
-"""An image: the content of a file, or the split and row of one of the run's images (by default, of ``val``)."""
-TILES, PAIR_TILES, TILE_PX = 30, 12, 96  # images with one prediction, or of one disagreement, and their longer side
+"""An image: the content of a file, or the split and row of one of the run's images (by default, of
+``val``)."""
+# images with one prediction, or of one disagreement, and their longer side
+TILES, PAIR_TILES, TILE_PX = (30, 12, 96)
 SHOWN_VALUES = 12  # classes or labels of a prediction
-UNITS, SEEN_IMAGES, TIMED_IMAGES, SEEN_SECONDS = 12, 500, 10, 5.0  # training images that are searched for patches
+# training images that are searched for patches
+UNITS, SEEN_IMAGES, TIMED_IMAGES, SEEN_SECONDS = (12, 500, 10, 5.0)
 FILES = "run.json", "model.safetensors", "report.json", "calibration.json", "logits.npz"
 
 
@@ -60,7 +68,9 @@ class Opened:
 
     @cached_property
     def training_images(self) -> TrainingImages:
-        return compute_features(self.predictor.model, self.dataset.train, time.monotonic() + SIMILAR_SECONDS)
+        return compute_features(
+            self.predictor.model, self.dataset.train, time.monotonic() + SIMILAR_SECONDS
+        )
 
 
 def open_run(path: Path) -> Opened:
@@ -77,26 +87,35 @@ def _open(path: Path, _: tuple[int, ...]) -> Opened:
 
 @lru_cache(maxsize=4)
 def load_dataset(path: Path, _: DataOrigin) -> Dataset:
-    """The data of a run, which must not have changed; loaded again only if the run has other data."""
+    """Load a run's data, which must be unchanged; cached until the run has other data."""
     run = load_run(path)
     return find_dataset(run.folder, run.record, None)
 
 
 def show_report(path: Path) -> dict[str, Any]:
-    """The report of a run with confusions and largest losses, or why there is none; and the layers."""
+    """A run's report with confusions and largest losses, or why it has none; and the layers."""
     opened = open_run(path)
     model, report, task = opened.predictor.model, opened.run.report, opened.task
     layers = [[one, name_stage(model, one)] for one in choose_layers(model)]
     if report is None:
-        remedy = f"If it is paused, press Continue, or run {resume_command(path, opened.run.record)}."
-        return {"layers": layers, "missing": f"{path.name} is evaluated when its training has ended. {remedy}"}
+        remedy = (
+            f"If it is paused, press Continue, or run {resume_command(path, opened.run.record)}."
+        )
+        return {
+            "layers": layers,
+            "missing": f"{path.name} is evaluated when its training has ended. {remedy}",
+        }
     outputs = find_outputs(opened.run)
     order = np.argsort(-_measure_losses(task, outputs), kind="stable")
-    wrong = order[(_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]]
+    wrong = order[
+        (_decide(task, outputs) != outputs.targets.reshape(len(order), -1)).any(axis=1)[order]
+    ]
     are_wrong = task.kind is not REGRESSION and len(wrong) > 0
     return {
         "layers": layers,
-        "verdict": find_verdict(report) or [f"The model is better than the {report.describe_baseline()}."],
+        "verdict": (
+            find_verdict(report) or [f"The model is better than the {report.describe_baseline()}."]
+        ),
         "lines": report.summary_lines(),
         "table": report.table(),
         "report": report.to_json(),
@@ -104,7 +123,10 @@ def show_report(path: Path) -> dict[str, Any]:
             [names, [[*cell, len(rows)] for cell, rows in cells.items()]]
             for names, cells in find_cells(task, outputs.logits, outputs.targets)
         ],
-        "largest": show_tiles(opened, outputs, (wrong if are_wrong else order)[:TILES]) | {"are_wrong": are_wrong},
+        "largest": (
+            show_tiles(opened, outputs, (wrong if are_wrong else order)[:TILES])
+            | {"are_wrong": are_wrong}
+        ),
     }
 
 
@@ -114,40 +136,59 @@ def show_cell(path: Path, problem: int, truth: int, predicted: int) -> dict[str,
     outputs = find_outputs(opened.run)
     problems = find_cells(opened.task, outputs.logits, outputs.targets)
     if not (0 <= problem < len(problems) and (truth, predicted) in problems[problem][1]):
-        raise DataError("There are no such images, because the run was evaluated again. Reload the page.")
+        raise DataError(
+            "There are no such images, because the run was evaluated again. Reload the page."
+        )
     rows = problems[problem][1][truth, predicted]
-    if opened.task.kind is SINGLE_LABEL:  # cells of one label are sorted already: a temperature keeps their order
+    # cells of one label are sorted already: a temperature keeps their order
+    if opened.task.kind is SINGLE_LABEL:
         rows = rows[np.argsort(-_measure_losses(opened.task, outputs)[rows], kind="stable")]
     return show_tiles(opened, outputs, rows[:TILES])
 
 
 def show_tiles(opened: Opened, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> dict[str, Any]:
-    """Evaluated images with target and prediction; ``problem`` is why the images are not available."""
+    """Evaluated images with target and prediction; ``problem`` says why images are missing."""
     task, problem, images = opened.task, "", None
     try:
         images = opened.dataset.splits[outputs.split]
     except LaminaError as error:
         problem = f"The images are not shown. {error}"
     shown = []
-    for row, (target, predicted) in zip(rows.tolist(), describe_rows(task, outputs, rows), strict=True):
+    for row, (target, predicted) in zip(
+        rows.tolist(), describe_rows(task, outputs, rows), strict=True
+    ):
         png = None if images is None else draw_thumbnail(images.pixels[row], TILE_PX)
-        shown.append({"row": row, "name": outputs.names[row], "target": target, "predicted": predicted, "png": png})
+        shown.append(
+            {
+                "row": row,
+                "name": outputs.names[row],
+                "target": target,
+                "predicted": predicted,
+                "png": png,
+            }
+        )
     return {"split": outputs.split, "problem": problem, "images": shown}
 
 
-def describe_rows(task: Task, outputs: Outputs, rows: Int64[np.ndarray, " m"]) -> list[tuple[str, str]]:
+def describe_rows(
+    task: Task, outputs: Outputs, rows: Int64[np.ndarray, " m"]
+) -> list[tuple[str, str]]:
     """The targets of some images, and the predictions with their probabilities."""
     if task.kind is REGRESSION:
         sides = (outputs.targets[rows].tolist(), outputs.logits[rows].tolist())
-        targets, found = ([", ".join(f"{number:.3g}" for number in own) for own in side] for side in sides)
+        targets, found = (
+            [", ".join(f"{number:.3g}" for number in own) for own in side] for side in sides
+        )
         return list(zip(targets, found, strict=True))
     targets = [task.kind.format(outputs.targets[row], task.target_names) for row in rows]
     values = task.probabilities(torch.from_numpy(outputs.logits[rows])).tolist()
-    return list(zip(targets, (describe(make_prediction(task, "", own)) for own in values), strict=True))
+    return list(
+        zip(targets, (describe(make_prediction(task, "", own)) for own in values), strict=True)
+    )
 
 
 def show_units(path: Path, layer: str) -> dict[str, Any]:
-    """The units of a layer that separate a class best, with the patches of training images that excite them most."""
+    """The units of a layer that separate a class best, with the patches that excite them most."""
     from lamina.drawing.unit_sheets import cut_patch  # loads matplotlib
 
     opened = open_run(path)
@@ -160,11 +201,24 @@ def show_units(path: Path, layer: str) -> dict[str, Any]:
     some = train.take_evenly(min(SEEN_IMAGES, max(TIMED_IMAGES, affordable)))
     (responses,) = measure_responses(model, some.pixels, [layer]).values()
     shown = []
-    for unit in inspect_units(model, layer, responses, some, None, rank_units(responses, some)[:UNITS]):
+    for unit in inspect_units(
+        model, layer, responses, some, None, rank_units(responses, some)[:UNITS]
+    ):
         patches = [cut_patch(some, patch) for patch in unit.patches]
-        shown.append([unit.number + 1, unit.describe_best(), draw_tiles(np.stack(patches), 3) if patches else None])
+        shown.append(
+            [
+                unit.number + 1,
+                unit.describe_best(),
+                draw_tiles(np.stack(patches), 3) if patches else None,
+            ]
+        )
     field = "the whole image" if responses.field is None else str(responses.field)
-    return {"searched": len(some), "units": responses.strengths.shape[1], "field": field, "shown": shown}
+    return {
+        "searched": len(some),
+        "units": responses.strengths.shape[1],
+        "field": field,
+        "shown": shown,
+    }
 
 
 def look_at(path: Path, image: Given) -> dict[str, Any]:
@@ -175,7 +229,12 @@ def look_at(path: Path, image: Given) -> dict[str, Any]:
     values, kind = list(prediction.values.items()), opened.task.kind
     if kind is not REGRESSION:
         values = sorted(values, key=lambda pair: -pair[1])[:SHOWN_VALUES]
-    shown = {"predicted": describe(prediction), "values": values, "target": target, "kind": kind.name}
+    shown = {
+        "predicted": describe(prediction),
+        "values": values,
+        "target": target,
+        "kind": kind.name,
+    }
     return shown | draw_inside(opened.predictor.model, pixels)
 
 
@@ -192,22 +251,26 @@ def find_similar(path: Path, image: Given) -> dict[str, Any]:
 
 
 def _read(opened: Opened, image: Given) -> tuple[UInt8[np.ndarray, "1 h w c"], str | None]:
-    """The pixels of an image, decoded as for a prediction, and the target of an image of the run's data."""
+    """An image's pixels, decoded as for a prediction, and the target if the run has the image."""
     if isinstance(image, bytes):
         shape, resize = opened.predictor.model.in_shape, cast(Resize, opened.predictor.resize)
         with closing(decode_ahead([image], shape, resize)) as chunks:
             chunk = next(chunks)
         if (reason := chunk.reasons[0]) is not None:
-            raise DataError(f"This file cannot be used: {reason}. Choose an image, such as a JPEG or PNG.")
+            raise DataError(
+                f"This file cannot be used: {reason}. Choose an image, such as a JPEG or PNG."
+            )
         return chunk.pixels, None
     splits = {str(split): images for split, images in opened.dataset.splits.items()}
     images = splits.get(image[0]) or splits.get("val") or splits.get("test") or splits["train"]
     row = image[1] % len(images)
-    return np.asarray(images.pixels[row : row + 1]), images.kind.format(images.targets[row], images.target_names)
+    return np.asarray(images.pixels[row : row + 1]), images.kind.format(
+        images.targets[row], images.target_names
+    )
 
 
 def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, Any]:
-    """How other runs differ from a run, score on its test images, and disagree with it; or why they cannot."""
+    """How runs differ from a run, score and disagree on its test images, or why they cannot."""
     run = load_run(runs_dir / name)
     differences = {other: find_differences(run, load_run(runs_dir / other)) for other in others}
     runs, problems = dict[str, Opened](), list[str]()
@@ -236,10 +299,15 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
 
 
 def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
-    """The settings that differ between two runs, and in words how their trainings began and ended."""
+    """The settings that differ between two runs, and how their trainings began and ended."""
     settings = compare_records(run.record, other.record)
     found = [one for one in settings if not one.what.startswith(("branched_from.", "late_end."))]
-    rows = zip(("branched from", "epochs trained"), _describe_course(run), _describe_course(other), strict=True)
+    rows = zip(
+        ("branched from", "epochs trained"),
+        _describe_course(run),
+        _describe_course(other),
+        strict=True,
+    )
     return [vars(one) for one in (*found, *(Difference(*row) for row in rows if row[1] != row[2]))]
 
 
@@ -264,20 +332,27 @@ def show_disagreements(opened: Opened, base: Opened) -> list[dict[str, Any]]:
 def find_disagreements(
     task: Task, outputs: Outputs, base_task: Task, others: Outputs
 ) -> dict[str, Int64[np.ndarray, " _"]]:
-    """The images that only ``a`` or only ``b`` predicts correctly (numbers: closer), or both wrongly but differently.
+    """Images that only ``a`` or only ``b`` predicts correctly, or both wrongly but differently.
 
-    The largest difference of the losses comes first.
+    For numbers, the closer prediction counts as correct. The largest difference of the losses comes
+    first.
     """
     both = (task, outputs), (base_task, others)
     a, b = (_decide(*one) for one in both)
     truth = outputs.targets.reshape(a.shape).astype(np.float32)
-    order = np.argsort(-np.abs(np.subtract(*(_measure_losses(*one) for one in both))), kind="stable")
+    order = np.argsort(
+        -np.abs(np.subtract(*(_measure_losses(*one) for one in both))), kind="stable"
+    )
     if task.kind is REGRESSION:
         a_error, b_error = (np.abs(each - truth).mean(axis=1) for each in (a, b))
         masks = {"a": a_error < b_error, "b": b_error < a_error}
     else:
         a_right, b_right = ((each == truth).all(axis=1) for each in (a, b))
-        masks = {"a": a_right & ~b_right, "b": b_right & ~a_right, "": ~a_right & ~b_right & (a != b).any(axis=1)}
+        masks = {
+            "a": a_right & ~b_right,
+            "b": b_right & ~a_right,
+            "": ~a_right & ~b_right & (a != b).any(axis=1),
+        }
     return {better: order[mask[order]] for better, mask in masks.items()}
 
 

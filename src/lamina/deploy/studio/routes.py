@@ -26,14 +26,22 @@ from lamina.deploy.serve.security import ASSETS
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.jobs import Jobs
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
-from lamina.deploy.studio.requests import Values, check_fields, check_time, check_values, list_fields, write_options
+from lamina.deploy.studio.requests import (
+    Values,
+    check_fields,
+    check_time,
+    check_values,
+    list_fields,
+    write_options,
+)
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import LaminaError, RunError, suggest
 from lamina.files import check_name
 
 REQUEST_BYTES, IMAGE_BYTES = 1_000_000, 32_000_000
 IMAGE_TYPE = "application/octet-stream"
-MADE_FILES = {"report.html": "report", "model.onnx": "export"}  # in a run, made by these commands, and downloaded
+# in a run, made by these commands, and downloaded
+MADE_FILES = {"report.html": "report", "model.onnx": "export"}
 SHARED = "/request.js", "/view.js"  # with the page of lamina serve
 TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}
 
@@ -50,40 +58,54 @@ class Studio:
     slow: TorchProcess  # for what may take long, so that the page need not wait for it
 
     def find_run(self, name: str) -> Path:
-        """The folder of a run, by its name in the folder of the runs, such as ``first`` or ``study/fold-1``."""
+        """The folder of a run by its name, such as ``first`` or ``study/fold-1``."""
         parts = name.split("/")
-        is_below = len(parts) < 3 and all(part and not part.startswith(".") for part in parts) and "\\" not in name
-        if is_below and os.path.isfile(self.data.runs_dir / name / "run.json"):  # noqa: PTH113 (also if it is too long)
+        is_below = (
+            len(parts) < 3
+            and all(part and not part.startswith(".") for part in parts)
+            and "\\" not in name
+        )
+        # Path.is_file raises for names that are too long
+        if is_below and os.path.isfile(self.data.runs_dir / name / "run.json"):  # noqa: PTH113
             return self.data.runs_dir / name
         known = sorted(file.parent.name for file in self.data.runs_dir.glob("*/run.json"))
         others = suggest(name[:100], known) if known else "Train one."
         raise RunError(f"There is no run {name[:100]!r} in {self.data.runs_dir}. {others}")
 
     def choose_name(self, given: str, first: str) -> str:
-        """Reserve the name of a new run: the given one if it is free, or ``first`` and the first free number."""
+        """Reserve a new run's name: ``given`` if free, or ``first`` and the first free number."""
         taken = {job.run for job in self.jobs.jobs if job.is_active}
 
         def reserve(name: str) -> bool:
-            return name not in taken and not (self.data.runs_dir / name).exists() and self.jobs.reserve(name)
+            return (
+                name not in taken
+                and not (self.data.runs_dir / name).exists()
+                and self.jobs.reserve(name)
+            )
 
-        if not given:  # unlike names of lamina train, it begins with no date, so that neither takes the other's
+        # unlike names of lamina train, it begins with no date, so that neither takes the other's
+        if not given:
             names = (f"{first}-{number}" for number in itertools.count(1))
             return next(filter(reserve, names))
         check_name(given)
         if reserve(given):
             return given
         if given in taken or (self.data.runs_dir / given).exists():
-            raise RunError(f"There is already a run {given}. Use another name, or select the run to continue it.")
+            raise RunError(
+                f"There is already a run {given}. Use another name, or select the run to"
+                " continue it."
+            )
         mark = self.data.runs_dir / f".{given}"
         raise RunError(
-            f"{given} is reserved for a training of another studio. Use another name; if no other studio runs, remove "
-            f"{mark}."
+            f"{given} is reserved for a training of another studio. Use another name; if no other"
+            f" studio runs, remove {mark}."
         )
 
 
 async def get_state(studio: Studio, _: Values) -> dict[str, Any]:
     """Everything that the page needs to start, or to start again."""
-    after = studio.jobs.log.mark(studio.jobs.log.last)  # before the runs, which take a while to list
+    # before the runs, which take a while to list
+    after = studio.jobs.log.mark(studio.jobs.log.last)
     runs = await studio.quick.call("run_views.list_runs", studio.data.runs_dir)
     return {
         "data": await asyncio.to_thread(studio.data.list_sources),
@@ -109,20 +131,30 @@ async def get_net(_: Studio, given: Values) -> dict[str, Any]:
 async def time_net(studio: Studio, given: Values) -> Any:
     if any(job.is_active and job.is_training for job in studio.jobs.jobs):
         raise RunError("The layers are not timed while a net trains.")
-    return await studio.slow.call("data_views.time_layers", given["text"], tuple(given["shape"]), given["outputs"])
+    return await studio.slow.call(
+        "data_views.time_layers", given["text"], tuple(given["shape"]), given["outputs"]
+    )
 
 
 async def inspect_data(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina data``, whose result is an event."""
     check = ["--labels"] if given.get("labels") else []
     words = ["data", studio.data.check(given["source"]), *_load(studio, given), *check]
-    checked = {name: given[name] for name in ("source", "size_px", "val") if name in given} if check else None
-    is_corrected = studio.data.find_corrections(given["source"]).exists()  # the page must be able to undo it
-    return studio.jobs.start(words, is_training=bool(check), checked=checked).to_json() | {"is_corrected": is_corrected}
+    checked = (
+        {name: given[name] for name in ("source", "size_px", "val") if name in given}
+        if check
+        else None
+    )
+    is_corrected = studio.data.find_corrections(
+        given["source"]
+    ).exists()  # the page must be able to undo it
+    return studio.jobs.start(words, is_training=bool(check), checked=checked).to_json() | {
+        "is_corrected": is_corrected
+    }
 
 
 def _load(studio: Studio, given: Values) -> list[str]:
-    """Options that load the data set as the page shows it, with the labels that were corrected there."""
+    """Options that load the data set as the page shows it, with the labels corrected there."""
     _, size_px, val, corrections = _describe(studio, given)
     options = {"size": size_px, "val": val, "labels-from": corrections}
     return [f"--{name}={value}" for name, value in options.items() if value]
@@ -132,7 +164,12 @@ def _describe(studio: Studio, given: Values) -> tuple[str, int | None, str | Non
     """The arguments of ``data_views.load_source``."""
     file = studio.data.find_corrections(given["source"])
     corrections = str(file) if file.exists() else None
-    return studio.data.check(given["source"]), given.get("size_px"), given.get("val") or None, corrections
+    return (
+        studio.data.check(given["source"]),
+        given.get("size_px"),
+        given.get("val") or None,
+        corrections,
+    )
 
 
 async def correct_labels(studio: Studio, given: Values) -> dict[str, str]:
@@ -144,11 +181,18 @@ async def train(studio: Studio, given: Values) -> dict[str, Any]:
     net = given.get("net") or ""
     if net and net not in zoo.NAMES:
         net = ", ".join(split_text(net))  # neither an option nor a file, which lamina would execute
-    words = ["train", *([net] if net else []), f"--data={studio.data.check(given['source'])}", *_load(studio, given)]
+    words = [
+        "train",
+        *([net] if net else []),
+        f"--data={studio.data.check(given['source'])}",
+        *_load(studio, given),
+    ]
     words += [f"--recipe={given['recipe']}"] if net and given.get("recipe") else []
     words += [f"--time={check_time(given['time'])}"] if given.get("time") else []
     words += write_options(check_fields(given))
-    run = studio.choose_name(given.get("name", ""), "chosen" if not net else net if net in zoo.NAMES else "net")
+    run = studio.choose_name(
+        given.get("name", ""), "chosen" if not net else net if net in zoo.NAMES else "net"
+    )
     words += [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
     return studio.jobs.start(words, run, is_training=True).to_json()
 
@@ -156,7 +200,10 @@ async def train(studio: Studio, given: Values) -> dict[str, Any]:
 async def resume(studio: Studio, given: Values) -> dict[str, Any]:
     """Start ``lamina resume`` for a run that is not in training."""
     words = "resume", str(studio.find_run(given["run"]))
-    return (studio.jobs.find_active(given["run"]) or studio.jobs.start(words, given["run"], is_training=True)).to_json()
+    return (
+        studio.jobs.find_active(given["run"])
+        or studio.jobs.start(words, given["run"], is_training=True)
+    ).to_json()
 
 
 async def stop(studio: Studio, given: Values) -> dict[str, Any]:
@@ -170,15 +217,27 @@ async def stop(studio: Studio, given: Values) -> dict[str, Any]:
 
 async def branch(studio: Studio, given: Values) -> Any:
     """Create a branch of a run and train it."""
-    path, fields, runs_dir = studio.find_run(given["run"]), check_fields(given), studio.data.runs_dir
+    path, fields, runs_dir = (
+        studio.find_run(given["run"]),
+        check_fields(given),
+        studio.data.runs_dir,
+    )
     epoch, net = given["epoch"], given.get("net", "")
-    words = ["lamina", "branch", str(path.resolve()), f"--from-epoch={epoch}", *write_options(fields)]
+    words = [
+        "lamina",
+        "branch",
+        str(path.resolve()),
+        f"--from-epoch={epoch}",
+        *write_options(fields),
+    ]
     words += [f"--net={', '.join(split_text(net))}"] if net else []
     name = studio.choose_name("", f"{path.name}-from-{epoch:g}")
 
     async def make() -> dict[str, Any]:
         try:
-            await studio.slow.call("run_views.make_branch", path, epoch, fields, net, runs_dir / name, words)
+            await studio.slow.call(
+                "run_views.make_branch", path, epoch, fields, net, runs_dir / name, words
+            )
         finally:
             studio.jobs.release(name)  # it has a folder now, or no branch was made
         return studio.jobs.start(["resume", str(runs_dir / name)], name, is_training=True).to_json()
@@ -194,9 +253,13 @@ READ: dict[str, Callable[[Studio, Values], Sequence[Any]]] = {
     "runs folder": lambda studio, _: [studio.data.runs_dir],
     "run": lambda studio, given: [studio.find_run(given["run"])],
     "run name": lambda studio, given: [studio.find_run(given["run"]) and given["run"]],
-    "others": lambda studio, given: [[name for name in given["others"] if studio.find_run(str(name))]],
+    "others": lambda studio, given: [
+        [name for name in given["others"] if studio.find_run(str(name))]
+    ],
     # The uploaded bytes, or the place of an image in the data of the run.
-    "sight": lambda _, given: [given["image"] if "image" in given else (given["split"], given["row"])],
+    "sight": lambda _, given: [
+        given["image"] if "image" in given else (given["split"], given["row"])
+    ],
 }
 """The arguments of functions that are more than values of a request."""
 
@@ -205,7 +268,11 @@ def compute(function: str, *names: str, is_quick: bool = False) -> Action:
     """An action that calls a function of a torch process with arguments of these names."""
 
     def read(studio: Studio, given: Values) -> list[Any]:
-        return [one for name in names for one in (READ[name](studio, given) if name in READ else [given[name]])]
+        return [
+            one
+            for name in names
+            for one in (READ[name](studio, given) if name in READ else [given[name]])
+        ]
 
     async def act(studio: Studio, given: Values) -> Any:
         arguments = await asyncio.to_thread(read, studio, given)  # which may look into many folders
@@ -253,19 +320,30 @@ ACTIONS: dict[str, Action] = {
     "files": list_files,
     "images": compute("data_views.draw_images", "uncorrected data", "images", is_quick=True),
     "correct": correct_labels,
-    "save-image": compute("dropped_images.save_image", "new folder", "set", "class", "image", is_quick=True),
-    "remove-image": compute("dropped_images.remove_image", "folder", "set", "class", "file", is_quick=True),
+    "save-image": compute(
+        "dropped_images.save_image", "new folder", "set", "class", "image", is_quick=True
+    ),
+    "remove-image": compute(
+        "dropped_images.remove_image", "folder", "set", "class", "file", is_quick=True
+    ),
     "set": compute("dropped_images.list_images", "folder", "set", is_quick=True),
 }
-"""What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values in the query."""
+"""What the page asks for, by ``POST /api/NAME`` with JSON, or with the bytes of an image and values
+in the query."""
 
 
 def list_assets() -> dict[str, tuple[str, str]]:
-    """For each path in the URL, a file of the page and its type: the only files that the server reads by request."""
+    """The page's files with their types, by URL path: the only files that the server reads."""
     names = sorted(file.name for file in files(__package__).joinpath("page").iterdir())
-    served = {name: (name, TYPES[name.rpartition(".")[2]]) for name in names if name.rpartition(".")[2] in TYPES}
+    served = {
+        name: (name, TYPES[name.rpartition(".")[2]])
+        for name in names
+        if name.rpartition(".")[2] in TYPES
+    }
     shared = {path: ASSETS[path] for path in SHARED}
-    return {"/": served["index.html"]} | {f"/{name}": asset for name, asset in served.items()} | shared
+    return (
+        {"/": served["index.html"]} | {f"/{name}": asset for name, asset in served.items()} | shared
+    )
 
 
 def build_studio(studio: Studio) -> Starlette:
@@ -285,7 +363,10 @@ def build_studio(studio: Studio) -> Starlette:
         except RunError as error:
             return refuse(404, str(error))
         if name not in MADE_FILES or not file.is_file() or file.is_symlink():
-            return refuse(404, f"{file.parent.name} has no file {str(name)[:100]!r} to download. Make it first.")
+            return refuse(
+                404,
+                f"{file.parent.name} has no file {str(name)[:100]!r} to download. Make it first.",
+            )
         return FileResponse(file, media_type=IMAGE_TYPE, filename=f"{file.parent.name}-{name}")
 
     async def act(request: Request) -> Response:
@@ -295,7 +376,11 @@ def build_studio(studio: Studio) -> Starlette:
         is_image = request.headers.get("content-type") == IMAGE_TYPE
         async with (held_images if is_image else held).read_body(request) as body:
             try:
-                given = {**request.query_params, "image": bytes(body)} if is_image else json.loads(body or b"{}")
+                given = (
+                    {**request.query_params, "image": bytes(body)}
+                    if is_image
+                    else json.loads(body or b"{}")
+                )
             except (ValueError, RecursionError):
                 raise HTTPException(400, "The request is not JSON.") from None
             return await _respond(studio, ACTIONS[name], given)
@@ -303,7 +388,12 @@ def build_studio(studio: Studio) -> Starlette:
     return Starlette(
         routes=[
             *(
-                Route(path, serve_asset("lamina.deploy.serve" if path in SHARED else str(__package__), *asset))
+                Route(
+                    path,
+                    serve_asset(
+                        "lamina.deploy.serve" if path in SHARED else str(__package__), *asset
+                    ),
+                )
                 for path, asset in list_assets().items()
             ),
             Route("/api/events", stream),
@@ -328,4 +418,8 @@ async def _respond(studio: Studio, action: Action, given: object) -> AsciiJson:
     try:
         return AsciiJson(found)
     except ValueError:
-        return refuse(422, "The result contains NaN or infinity. Train the net again with a smaller learning rate.")
+        return refuse(
+            422,
+            "The result contains NaN or infinity. Train the net again with a smaller learning"
+            " rate.",
+        )

@@ -67,7 +67,10 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
 def _name_net(record: RunRecord) -> str:
     if record.net is None or record.net_name != "net":
         return record.net_name
-    return f"own net of {plural(len(record.net), 'layer', 'layers')} and {record.parameters:,} parameters"
+    return (
+        f"own net of {plural(len(record.net), 'layer', 'layers')} and {record.parameters:,}"
+        " parameters"
+    )
 
 
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
@@ -91,17 +94,21 @@ def list_epochs(path: Path) -> list[float]:
     return list(list_checkpoints(load_run(path)))
 
 
-def make_branch(path: Path, epoch: float, given: dict[str, str], layers: str, new: Path, command: list[str]) -> None:
+def make_branch(
+    path: Path, epoch: float, given: dict[str, str], layers: str, new: Path, command: list[str]
+) -> None:
     """Create the run ``new``, a branch of a run from the checkpoint after ``epoch``."""
     run = load_run(path)
     recipe = overlay(run.record.recipe, read_fields(given))
     if layers and run.record.net is None:
         raise RunError(
-            f"The net of {path.name} does not consist of lamina's layers, so it cannot be changed. Untick “with the "
-            "net above”."
+            f"The net of {path.name} does not consist of lamina's layers, so it cannot be changed."
+            " Untick “with the net above”."
         )
     net = parse_net(layers) if layers else None
-    branch_run(run, epoch, recipe=recipe, net=net, name=new.name, runs_dir=new.parent, command=command)
+    branch_run(
+        run, epoch, recipe=recipe, net=net, name=new.name, runs_dir=new.parent, command=command
+    )
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:
@@ -139,7 +146,9 @@ def _draw_units(output: Float32[np.ndarray, ...]) -> dict[str, Any]:
 
 
 def draw_thumbnail(pixels: UInt8[np.ndarray, "h w c"], side_px: int) -> str:
-    return base64.b64encode(thumbnails.encode_png(thumbnails.make_tile(np.asarray(pixels), side_px))).decode()
+    return base64.b64encode(
+        thumbnails.encode_png(thumbnails.make_tile(np.asarray(pixels), side_px))
+    ).decode()
 
 
 def draw_tiles(tiles: UInt8[np.ndarray, "u y x c"], most_columns: int = ROW) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The process that computes for the page: the only one of the studio, besides its commands, that loads torch."""
+"""The process that computes for the page: only it and the studio's commands load torch."""
 
 from __future__ import annotations
 
@@ -20,29 +20,33 @@ from typing import Any
 from lamina.errors import LaminaError
 
 NICENESS = 5  # the training comes first
-WAIT_SECONDS, COMPUTE_SECONDS = 25.0, 60.0  # for other calls, and to compute: together less than a request may take
+# for other calls, and to compute: together less than a request may take
+WAIT_SECONDS, COMPUTE_SECONDS = (25.0, 60.0)
 
 
 @dataclass(eq=False)
 class TorchProcess:
-    """One process that runs functions in turn. If it dies or takes too long, the next call starts another one."""
+    """One process that runs functions in turn; a new one starts if it dies or takes too long."""
 
     _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
     async def call(self, name: str, *arguments: Any) -> Any:
-        """Call ``module.function`` of this package there, by name, because to import it here would load torch.
+        """Call ``module.function`` of this package there, by name.
 
-        Raises ``LaminaError`` if the function does, takes too long, or ends the process, or if the call waits too long
-        for others.
+        Importing the function here would load torch. Raises ``LaminaError`` if the function does,
+        takes too long, or ends the process, or if the call waits too long for others.
         """
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._turn.acquire()
         except TimeoutError:
-            raise LaminaError("The studio is busy with other results. Try again in a minute.") from None
+            raise LaminaError(
+                "The studio is busy with other results. Try again in a minute."
+            ) from None
         task = asyncio.create_task(self._call(name, arguments))
-        task.add_done_callback(lambda _: self._turn.release())  # even if the client has left: the process is busy
+        # even if the client has left: the process is busy
+        task.add_done_callback(lambda _: self._turn.release())
         return await asyncio.shield(task)
 
     async def _call(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -59,12 +63,15 @@ class TorchProcess:
         except TimeoutError:
             self._end(pool)
             raise LaminaError(
-                f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped. Try smaller images, or use a "
-                "command without this limit, such as lamina report RUN or lamina explain RUN IMAGE."
+                f"This took longer than {COMPUTE_SECONDS:.0f} seconds and was stopped. Try smaller"
+                " images, or use a command without this limit, such as lamina report RUN or lamina"
+                " explain RUN IMAGE."
             ) from None
         except BrokenProcessPool:
             self._end(pool)
-            raise LaminaError("The process that computes this was lost. It starts again: try again.") from None
+            raise LaminaError(
+                "The process that computes this was lost. It starts again: try again."
+            ) from None
         if not is_done:
             raise LaminaError(value)
         return value

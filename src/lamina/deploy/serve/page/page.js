@@ -28,8 +28,13 @@ async function connect() {
   find("access").hidden = true;
   showStatus(isAnother ? "Connected." : "");
   const { models } = server;
-  const lines = models.map((model) => `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`);
-  find("models").textContent = plain(`${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`);
+  const lines = models.map(
+    (model) =>
+      `${model.model} (${model.net} on ${model.data}${model.score ? `, ${model.score}` : ""})`,
+  );
+  find("models").textContent = plain(
+    `${models.length === 1 ? "Model" : "Models"}: ${lines.join("; ")}`,
+  );
   const cards = models.map((model, place) => {
     const card = make("section", { className: "model", id: `model-${place}`, hidden: true });
     card.setAttribute("aria-labelledby", `model-${place}-title`);
@@ -43,7 +48,10 @@ async function reduce(file) {
   try {
     const image = await createImageBitmap(file, { imageOrientation: "from-image" });
     const scale = Math.min(1, LONGEST_PX / Math.max(image.width, image.height));
-    const canvas = new OffscreenCanvas(Math.round(image.width * scale), Math.round(image.height * scale));
+    const canvas = new OffscreenCanvas(
+      Math.round(image.width * scale),
+      Math.round(image.height * scale),
+    );
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.fillStyle = "white"; // behind transparent pixels
@@ -66,9 +74,13 @@ async function take(file) {
     if (turn === newest) showStatus("The file cannot be read. Choose an image."); // a folder, or a deleted file
     return;
   }
-  if (file.size > server.limit_bytes) { // smaller ones are sent unchanged
+  if (file.size > server.limit_bytes) {
+    // smaller ones are sent unchanged
     file = await reduce(file);
-    if (!file) return showStatus(`The image is larger than ${server.limit_bytes / 1e6} MB, and this browser cannot reduce it. Choose another one.`);
+    if (!file)
+      return showStatus(
+        `The image is larger than ${server.limit_bytes / 1e6} MB, and this browser cannot reduce it. Choose another one.`,
+      );
   }
   if (turn !== newest) return;
   for (const card of find("predictions").children) card.hidden = true;
@@ -78,7 +90,9 @@ async function take(file) {
   preview.alt = "Your image";
   preview.hidden = false;
   showStatus("Computing …");
-  const results = await Promise.all(server.models.map((model, place) => predict(model, find(`model-${place}`), file, turn)));
+  const results = await Promise.all(
+    server.models.map((model, place) => predict(model, find(`model-${place}`), file, turn)),
+  );
   if (turn === newest) showStatus(results.join(" "));
 }
 
@@ -86,7 +100,9 @@ async function predict(model, card, file, turn) {
   try {
     const prediction = await post("v1/predict", file, { model: model.model });
     if (turn !== newest) return "";
-    const text = showPrediction(card, model, prediction, server, (task, button, place) => look(task, model, file, turn, button, place));
+    const text = showPrediction(card, model, prediction, server, (task, button, place) =>
+      look(task, model, file, turn, button, place),
+    );
     card.hidden = false;
     return `${model.model} predicts ${text}.`;
   } catch (error) {
@@ -116,8 +132,12 @@ async function look(task, model, file, turn, button, place) {
 
 for (const id of ["file", "camera"]) {
   // Cleared on click, so that choosing the same file again is a change.
-  find(id).addEventListener("click", ({ target }) => { target.value = ""; });
-  find(id).addEventListener("change", ({ target }) => { if (target.files.length) take(target.files[0]); });
+  find(id).addEventListener("click", ({ target }) => {
+    target.value = "";
+  });
+  find(id).addEventListener("change", ({ target }) => {
+    if (target.files.length) take(target.files[0]);
+  });
 }
 
 document.addEventListener("paste", (event) => {

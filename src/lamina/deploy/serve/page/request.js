@@ -26,11 +26,20 @@ export async function request(path, options = {}) {
   }
   if (response.ok) return response;
   const { error, problem } = await response.json().catch(() => ({}));
-  throw new RequestError(response.status, error ?? problem ?? `The server responded with status ${response.status}.`);
+  throw new RequestError(
+    response.status,
+    error ?? problem ?? `The server responded with status ${response.status}.`,
+  );
 }
 
 // The JSON of the response to some bytes, with values in the address.
 export async function post(path, bytes, values) {
   const headers = { "Content-Type": "application/octet-stream" };
-  return (await request(`${path}?${new URLSearchParams(values)}`, { method: "POST", body: bytes, headers })).json();
+  return (
+    await request(`${path}?${new URLSearchParams(values)}`, {
+      method: "POST",
+      body: bytes,
+      headers,
+    })
+  ).json();
 }

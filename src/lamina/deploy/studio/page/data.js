@@ -10,14 +10,20 @@ let inspecting = {}; // number of the job, and what it loads
 let timer = 0;
 
 export function startData() {
-  const list = (source) => fill(find("source"), state.data.map(({ name, source: own }) => [own, name]), source);
+  const list = (source) =>
+    fill(
+      find("source"),
+      state.data.map(({ name, source: own }) => [own, name]),
+      source,
+    );
   list();
   find("source").addEventListener("change", () => {
     clearTimeout(timer);
     forget();
     timer = setTimeout(() => use(find("source").value), WAIT_MS);
   });
-  for (const id of ["size", "val"]) find(id).addEventListener("change", () => use(find("source").value));
+  for (const id of ["size", "val"])
+    find(id).addEventListener("change", () => use(find("source").value));
   listen("event", receive);
   listen("sources", (source) => {
     list(source);
@@ -44,7 +50,11 @@ export function use(source) {
   const download = state.data.find((one) => one.source === source)?.download;
   if (!download) return choose(source);
   chosen.source = source;
-  const get = make("button", { type: "button", on: { click: () => choose(source) } }, `Download ${download} MB`);
+  const get = make(
+    "button",
+    { type: "button", on: { click: () => choose(source) } },
+    `Download ${download} MB`,
+  );
   find("data-view").replaceChildren(make("p", {}, `${source} is not on this machine yet.`), get);
   forget();
 }
@@ -52,14 +62,24 @@ export function use(source) {
 // How the data set is loaded, for the studio's commands.
 export function describeSource() {
   const size = find("size").value.trim(); // if it is no number, lamina says so
-  return { source: chosen.source, size_px: Number(size) || size || null, val: find("val").value.trim() || findVal(chosen.source) };
+  return {
+    source: chosen.source,
+    size_px: Number(size) || size || null,
+    val: find("val").value.trim() || findVal(chosen.source),
+  };
 }
 
 export async function choose(source) {
   if (!source) return;
   chosen.source = source;
   forget();
-  find("data-view").replaceChildren(make("p", { className: "note" }, `Reading ${find("source").selectedOptions[0]?.text ?? source} …`));
+  find("data-view").replaceChildren(
+    make(
+      "p",
+      { className: "note" },
+      `Reading ${find("source").selectedOptions[0]?.text ?? source} …`,
+    ),
+  );
   if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
   const given = describeSource();
   inspecting = { given };
@@ -74,10 +94,21 @@ export async function choose(source) {
 }
 
 async function receive(event) {
-  if (!inspecting.number || !inspecting.given || ![event.job, event.number].includes(inspecting.number)) return;
+  if (
+    !inspecting.number ||
+    !inspecting.given ||
+    ![event.job, event.number].includes(inspecting.number)
+  )
+    return;
   if (event.event === "progress") {
-    find("data-view").replaceChildren(make("p", { className: "note" }, `${event.what} ${count(event.done)} of ${count(event.total)}`),
-      make("progress", { max: event.total, value: event.done, ariaLabel: event.what }));
+    find("data-view").replaceChildren(
+      make(
+        "p",
+        { className: "note" },
+        `${event.what} ${count(event.done)} of ${count(event.total)}`,
+      ),
+      make("progress", { max: event.total, value: event.done, ariaLabel: event.what }),
+    );
   }
   if (event.event === "job" && event.state === "failed") fail({ message: event.problem });
   if (event.event !== "data") return;
@@ -94,29 +125,76 @@ async function receive(event) {
 }
 
 function fail(error) {
-  find("data-view").replaceChildren(make("p", { className: "problem", role: "alert" }, error.message));
+  find("data-view").replaceChildren(
+    make("p", { className: "problem", role: "alert" }, error.message),
+  );
 }
 
 function show(preview, findings) {
   const { images, shape, kind, classes, groups } = preview;
-  const splits = Object.entries(images).map(([split, size]) => `${count(size)} ${split}`).join(", ");
+  const splits = Object.entries(images)
+    .map(([split, size]) => `${count(size)} ${split}`)
+    .join(", ");
   const [channels, height, width] = shape;
   const facts = `${splits}; ${height}×${width} px, ${channels === 1 ? "gray" : "color"}; ${kind}, ${classes} ${kind === "regression" ? "numbers" : "classes"}`;
-  const sheet = groups.map(({ name, count: size, images: shown }) => make("li", {},
-    make("div", { className: "tiles" }, ...shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`))),
-    make("span", {}, name, " ", make("span", { className: "note" }, count(size)))));
-  const more = classes > groups.length && groups.length > 1 ? make("p", { className: "note" }, `and ${classes - groups.length} more classes`) : null;
-  find("data-view").replaceChildren(make("p", {}, facts), make("p", { className: "note" }, `Splits: ${preview.split_rule}`),
-    make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet), more ?? "", showFindings(findings));
+  const sheet = groups.map(({ name, count: size, images: shown }) =>
+    make(
+      "li",
+      {},
+      make(
+        "div",
+        { className: "tiles" },
+        ...shown.map(({ row, png }) => picture(png, `training image ${row} of ${name}`)),
+      ),
+      make("span", {}, name, " ", make("span", { className: "note" }, count(size))),
+    ),
+  );
+  const more =
+    classes > groups.length && groups.length > 1
+      ? make("p", { className: "note" }, `and ${classes - groups.length} more classes`)
+      : null;
+  find("data-view").replaceChildren(
+    make("p", {}, facts),
+    make("p", { className: "note" }, `Splits: ${preview.split_rule}`),
+    make("ul", { className: "sheet", ariaLabel: "Samples of each class" }, ...sheet),
+    more ?? "",
+    showFindings(findings),
+  );
 }
 
 function showFindings(findings) {
   if (!findings.length) return make("p", { className: "good" }, "No problems found.");
-  const items = findings.map(({ severity, message, images }) => make("li", { className: severity },
-    make("strong", {}, `${WORDS[severity]}: `), message,
-    images.length ? make("details", {}, make("summary", {}, "Which images"),
-      make("ul", {}, ...images.map(({ split, name }) => make("li", {}, split ? `${name} (${split})` : name)))) : null));
+  const items = findings.map(({ severity, message, images }) =>
+    make(
+      "li",
+      { className: severity },
+      make("strong", {}, `${WORDS[severity]}: `),
+      message,
+      images.length
+        ? make(
+            "details",
+            {},
+            make("summary", {}, "Which images"),
+            make(
+              "ul",
+              {},
+              ...images.map(({ split, name }) =>
+                make("li", {}, split ? `${name} (${split})` : name),
+              ),
+            ),
+          )
+        : null,
+    ),
+  );
   const worst = findings[0].severity;
-  return make("details", { open: worst === "error" }, make("summary", {}, `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`),
-    make("ul", { className: "findings" }, ...items));
+  return make(
+    "details",
+    { open: worst === "error" },
+    make(
+      "summary",
+      {},
+      `${findings.length} ${findings.length === 1 ? "finding" : "findings"} about this data`,
+    ),
+    make("ul", { className: "findings" }, ...items),
+  );
 }

@@ -12,7 +12,8 @@ export function redraw(place, ...children) {
   for (const key of open) findKey(place, key)?.setAttribute("open", "");
   const after = before?.dataset.key && findKey(place, before.dataset.key);
   if (!after) return;
-  if (before.matches("[type=text], textarea") && before.value !== before.defaultValue) after.value = before.value;
+  if (before.matches("[type=text], textarea") && before.value !== before.defaultValue)
+    after.value = before.value;
   after.focus();
 }
 
@@ -45,7 +46,11 @@ export function fill(select, pairs, chosen = select.value) {
 
 // A table that scrolls sideways.
 export function tabulate(heads, rows, caption = "") {
-  return make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") }, makeTable(heads, rows, caption));
+  return make(
+    "div",
+    { className: "scroll", tabIndex: 0, role: "region", ariaLabel: caption || heads.join(", ") },
+    makeTable(heads, rows, caption),
+  );
 }
 
 export function count(value) {
@@ -54,7 +59,13 @@ export function count(value) {
 
 export function short(value) {
   const size = Math.abs(value);
-  return size >= 1e9 ? `${(value / 1e9).toFixed(1)} G` : size >= 1e6 ? `${(value / 1e6).toFixed(1)} M` : size >= 1e4 ? `${(value / 1e3).toFixed(0)} k` : count(value);
+  return size >= 1e9
+    ? `${(value / 1e9).toFixed(1)} G`
+    : size >= 1e6
+      ? `${(value / 1e6).toFixed(1)} M`
+      : size >= 1e4
+        ? `${(value / 1e3).toFixed(0)} k`
+        : count(value);
 }
 
 export function duration(seconds) {

@@ -20,7 +20,12 @@ export function startMaking() {
   find("set-name").addEventListener("change", () => restart().catch(tellProblem));
   // Beside a place for images, a drop does nothing; otherwise the browser would leave the page.
   document.addEventListener("dragover", (event) => {
-    if (event.defaultPrevented || !event.dataTransfer.types.includes("Files") || event.target.type === "file") return;
+    if (
+      event.defaultPrevented ||
+      !event.dataTransfer.types.includes("Files") ||
+      event.target.type === "file"
+    )
+      return;
     event.preventDefault();
     event.dataTransfer.dropEffect = "none";
   });
@@ -47,7 +52,8 @@ async function restart() {
   for (const { name: own, count: size, images } of found.classes) {
     const row = addClass();
     row.querySelector(".name").value = own; // also without images
-    for (const image of images) showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
+    for (const image of images)
+      showImage(row, { ...image, source: found.source, count: size }, { set: name, class: own });
     showCount(row);
   }
   while (find("classes").children.length < 2) addClass();
@@ -59,7 +65,8 @@ async function useImages() {
   announce("sources", source);
   openMaking(false);
   const classes = rows.map((row) => `${row.querySelector(".name").value} (${row.dataset.count})`);
-  find("made").textContent = `${find("set-name").value} is chosen, with ${classes.join(", ")}. Next: choose a net, or “Choose for me”; then Train.`;
+  find("made").textContent =
+    `${find("set-name").value} is chosen, with ${classes.join(", ")}. Next: choose a net, or “Choose for me”; then Train.`;
   find("source").focus();
 }
 
@@ -67,7 +74,11 @@ function addClass() {
   const row = find("class-row").content.firstElementChild.cloneNode(true);
   row.querySelector("legend").textContent = `Class ${find("classes").children.length + 1}`;
   const files = row.querySelector("[type=file]");
-  files.addEventListener("change", () => save(row, [...files.files]).then(() => { files.value = ""; }));
+  files.addEventListener("change", () =>
+    save(row, [...files.files]).then(() => {
+      files.value = "";
+    }),
+  );
   row.addEventListener("dragover", (event) => event.preventDefault());
   row.addEventListener("drop", (event) => {
     event.preventDefault();
@@ -80,11 +91,16 @@ function addClass() {
 
 // The files that were dropped, also those in folders, without hidden ones.
 async function readDropped({ items }) {
-  const read = (entry) => readInside(entry).catch(() => ({ name: entry.name, problem: "cannot be read. Check its permissions." }));
+  const read = (entry) =>
+    readInside(entry).catch(() => ({
+      name: entry.name,
+      problem: "cannot be read. Check its permissions.",
+    }));
   const readInside = async (entry) => {
     if (entry instanceof File) return entry;
     if (entry.isFile) return new Promise((resolve, reject) => entry.file(resolve, reject));
-    const reader = entry.createReader(), inside = [];
+    const reader = entry.createReader(),
+      inside = [];
     for (;;) {
       const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 at once
       if (!some.length) return Promise.all(inside.map(read));
@@ -101,11 +117,15 @@ async function save(row, files) {
   const refused = [];
   const names = { set: find("set-name").value, class: row.querySelector(".name").value }; // they may change meanwhile
   for (const [place, file] of files.entries()) {
-    if (files.length > 1) row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
-    await saveImage(row, file, names).catch((error) => refused.push(`${file.name}: ${error.message}`));
+    if (files.length > 1)
+      row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
+    await saveImage(row, file, names).catch((error) =>
+      refused.push(`${file.name}: ${error.message}`),
+    );
   }
   showCount(row);
-  const more = refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
+  const more =
+    refused.length > 1 ? ` ${refused.length - 1} more of ${files.length} files were refused.` : "";
   tellProblem(refused.length ? { message: refused[0] + more } : null);
   return !refused.length;
 }
@@ -128,22 +148,42 @@ function showImage(row, saved, names) {
     item.remove();
     showCount(row);
   };
-  const item = make("li", {}, picture(saved.png, saved.file), make("button", { type: "button", className: "small",
-    ariaLabel: `Remove ${saved.file} of ${names.class}`, on: { click: () => remove().catch(tellProblem) } }, "×"));
+  const item = make(
+    "li",
+    {},
+    picture(saved.png, saved.file),
+    make(
+      "button",
+      {
+        type: "button",
+        className: "small",
+        ariaLabel: `Remove ${saved.file} of ${names.class}`,
+        on: { click: () => remove().catch(tellProblem) },
+      },
+      "×",
+    ),
+  );
   row.querySelector("ul").prepend(item);
   row.querySelector("ul").children[SHOWN_IMAGES]?.remove();
 }
 
 function showCount(row) {
-  const size = Number(row.dataset.count ?? 0), shown = row.querySelector("ul").children.length;
-  row.querySelector(".note").textContent = `${count(size)} ${size === 1 ? "image" : "images"}`
-    + (size > shown ? `, the last ${shown} shown` : size < FEW_IMAGES ? `; add more, at least ${FEW_IMAGES}` : "");
+  const size = Number(row.dataset.count ?? 0),
+    shown = row.querySelector("ul").children.length;
+  row.querySelector(".note").textContent =
+    `${count(size)} ${size === 1 ? "image" : "images"}` +
+    (size > shown
+      ? `, the last ${shown} shown`
+      : size < FEW_IMAGES
+        ? `; add more, at least ${FEW_IMAGES}`
+        : "");
 }
 
 // While the button is held, by pointer or key, the images of the webcam are saved.
 function saveWhileHeld(row, button) {
   const video = find("camera");
-  let isHeld = false, isSaving = false;
+  let isHeld = false,
+    isSaving = false;
   const hold = async ({ key }) => {
     if (isHeld || ![undefined, " ", "Enter"].includes(key)) return;
     isHeld = true;
@@ -153,7 +193,9 @@ function saveWhileHeld(row, button) {
       if (!video.srcObject) await startCamera(video, { width: 640, height: 480 });
       while (isHeld && row.isConnected && video.srcObject) {
         const wait = new Promise((done) => setTimeout(done, BURST_MS));
-        isHeld = await save(row, [new File([await takeImage(video, "image/png")], "webcam image")]) && isHeld;
+        isHeld =
+          (await save(row, [new File([await takeImage(video, "image/png")], "webcam image")])) &&
+          isHeld;
         await wait;
       }
     } catch (error) {
@@ -162,5 +204,8 @@ function saveWhileHeld(row, button) {
     isHeld = isSaving = false;
   };
   for (const begin of ["pointerdown", "keydown"]) button.addEventListener(begin, hold);
-  for (const end of ["pointerup", "pointerleave", "keyup", "blur"]) button.addEventListener(end, () => { isHeld = false; });
+  for (const end of ["pointerup", "pointerleave", "keyup", "blur"])
+    button.addEventListener(end, () => {
+      isHeld = false;
+    });
 }

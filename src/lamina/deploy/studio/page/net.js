@@ -22,20 +22,33 @@ export function startNet() {
   fill(find("kind"), state.layers.map(({ name }) => [name, name]).sort(), "Conv2d");
   find("kind").addEventListener("change", explainKind);
   find("add").addEventListener("click", add);
-  find("layers").addEventListener("focusin", ({ target }) => { at = Number(target.closest(".card").dataset.place); });
+  find("layers").addEventListener("focusin", ({ target }) => {
+    at = Number(target.closest(".card").dataset.place);
+  });
   find("python").addEventListener("input", () => {
     clearTimeout(timer);
     asked += 1; // a response on its way must not replace what is typed
     timer = setTimeout(readTyped, WAIT_MS);
   });
-  listen("preview", (preview) => preview && !chosen.net.isChosen && read({ text: find("python").value }, document.activeElement === find("python")));
+  listen(
+    "preview",
+    (preview) =>
+      preview &&
+      !chosen.net.isChosen &&
+      read({ text: find("python").value }, document.activeElement === find("python")),
+  );
   listen("start", explainKind);
-  listen("start", () => (find("preset").value !== CHOOSE && find("python").value ? useText(find("python").value) : usePreset()));
+  listen("start", () =>
+    find("preset").value !== CHOOSE && find("python").value
+      ? useText(find("python").value)
+      : usePreset(),
+  );
   listen("run", () => measure(asked)); // a training may have ended
 }
 
 function explainKind() {
-  find("kind-note").textContent = state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "") + ".";
+  find("kind-note").textContent =
+    state.layers.find(({ name }) => name === find("kind").value).meaning.replaceAll("``", "") + ".";
 }
 
 export function usePreset(given) {
@@ -95,12 +108,16 @@ async function show(given, isTyped, edited = null) {
   tell(find("net-problem"), found.problem);
   find("python").setAttribute("aria-invalid", String(Boolean(found.problem)));
   if (found.cards !== null) {
-    for (const [place, card] of (edited ?? cards).entries()) if (edited || card.text === found.cards[place]?.text) (card.before ?? card).next = found.cards[place];
+    for (const [place, card] of (edited ?? cards).entries())
+      if (edited || card.text === found.cards[place]?.text)
+        (card.before ?? card).next = found.cards[place];
     cards = found.cards;
     if (!isTyped) find("python").value = found.text;
     redraw(find("layers"), ...cards.map(showCard));
-    find("net-total").textContent = chosen.preview && !found.problem
-      ? `${cards.length} layers, ${short(found.parameters)} parameters, ${short(found.multiply_adds)} multiply-adds per image.` : "";
+    find("net-total").textContent =
+      chosen.preview && !found.problem
+        ? `${cards.length} layers, ${short(found.parameters)} parameters, ${short(found.multiply_adds)} multiply-adds per image.`
+        : "";
   }
   const text = found.text ?? find("python").value;
   const preset = state.presets.find((one) => one.text === text);
@@ -114,47 +131,68 @@ async function show(given, isTyped, edited = null) {
 async function measure(own) {
   await new Promise((resolve) => setTimeout(resolve, 2 * WAIT_MS));
   const isBusy = [...state.jobs.values()].some(isActive);
-  if (own !== asked || own === measured || chosen.net.problem || chosen.net.isChosen || !chosen.preview || isBusy) return;
+  if (
+    own !== asked ||
+    own === measured ||
+    chosen.net.problem ||
+    chosen.net.isChosen ||
+    !chosen.preview ||
+    isBusy
+  )
+    return;
   measured = own;
-  const given = { text: chosen.net.text, shape: chosen.preview.shape, outputs: chosen.preview.outputs };
-  timing = timing.then(() => own === asked && ask("times", given)).catch((error) => {
-    if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
-  });
+  const given = {
+    text: chosen.net.text,
+    shape: chosen.preview.shape,
+    outputs: chosen.preview.outputs,
+  };
+  timing = timing
+    .then(() => own === asked && ask("times", given))
+    .catch((error) => {
+      if (own === asked) find("net-total").append(` The cards show no times: ${error.message}`);
+    });
   const times = await timing;
   if (own !== asked || !times) return;
   const slowest = Math.max(...times);
   for (const [place, item] of [...find("layers").children].entries()) {
     const bar = item.querySelector(".time");
     bar.textContent = `${times[place].toFixed(times[place] < 1 ? 2 : 1)} ms`;
-    bar.style.setProperty("--part", `${Math.round(100 * times[place] / slowest)}%`);
+    bar.style.setProperty("--part", `${Math.round((100 * times[place]) / slowest)}%`);
   }
 }
 
 // Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the place of this one. The
 // element with the key that it returns gets the focus.
 function change(card, edit) {
-  const before = settleNet(), own = typed;
-  reading = before.then(async () => {
-    if (own !== typed) return; // another text or preset was chosen meanwhile
-    while (card?.next) card = card.next; // of the last response
-    const all = [...cards], place = all.indexOf(card);
-    if (card && place < 0) return; // it was removed
-    const key = edit(all, place);
-    await show({ cards: all.map(({ text }) => text) }, false, all);
-    if (key) (findKey(find("layers"), key) ?? find("add")).focus();
-  }).catch((error) => tell(find("net-problem"), error.message)); // the next edit still works
+  const before = settleNet(),
+    own = typed;
+  reading = before
+    .then(async () => {
+      if (own !== typed) return; // another text or preset was chosen meanwhile
+      while (card?.next) card = card.next; // of the last response
+      const all = [...cards],
+        place = all.indexOf(card);
+      if (card && place < 0) return; // it was removed
+      const key = edit(all, place);
+      await show({ cards: all.map(({ text }) => text) }, false, all);
+      if (key) (findKey(find("layers"), key) ?? find("add")).focus();
+    })
+    .catch((error) => tell(find("net-problem"), error.message)); // the next edit still works
   return reading;
 }
 
 // Adds a layer after the card that had the focus last, or before the output.
 async function add() {
-  const { text } = state.layers.find(({ name }) => name === find("kind").value), added = { text };
+  const { text } = state.layers.find(({ name }) => name === find("kind").value),
+    added = { text };
   await change(null, (all) => {
     const last = all.at(-1)?.name === "Output" ? all.length - 1 : all.length;
     all.splice(at === null ? last : Math.min(at + 1, last), 0, added);
   });
   const item = find("layers").children[cards.indexOf(added.next)];
-  (item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button"))?.focus();
+  (
+    item?.querySelector(".arguments > label input, textarea") ?? item?.querySelector("button")
+  )?.focus();
 }
 
 function move(card, step) {
@@ -167,23 +205,63 @@ function move(card, step) {
 
 function showCard(card, place) {
   const label = `layer ${place + 1}, ${card.name ?? "invalid"}`;
-  const button = (text, name, key, act) => make("button", { type: "button", className: "small", ariaLabel: `${name} ${label}`,
-    title: name, data: { key: `${key}-${place}` }, on: { click: act } }, text);
-  const costs = card.shape ? [card.shape.join("×"), card.parameters ? `${short(card.parameters)} par.` : "",
-    card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : "", card.field ?? ""] : [];
-  const item = make("li", { className: card.problem ? "card wrong" : "card", draggable: true, data: { place: String(place) } },
-    make("div", { className: "head" },
+  const button = (text, name, key, act) =>
+    make(
+      "button",
+      {
+        type: "button",
+        className: "small",
+        ariaLabel: `${name} ${label}`,
+        title: name,
+        data: { key: `${key}-${place}` },
+        on: { click: act },
+      },
+      text,
+    );
+  const costs = card.shape
+    ? [
+        card.shape.join("×"),
+        card.parameters ? `${short(card.parameters)} par.` : "",
+        card.multiply_adds ? `${short(card.multiply_adds)} m-a.` : "",
+        card.field ?? "",
+      ]
+    : [];
+  const item = make(
+    "li",
+    {
+      className: card.problem ? "card wrong" : "card",
+      draggable: true,
+      data: { place: String(place) },
+    },
+    make(
+      "div",
+      { className: "head" },
       make("strong", {}, card.name ?? card.text),
       make("span", { className: "time" }),
-      make("span", { className: "tools" },
+      make(
+        "span",
+        { className: "tools" },
         button("↑", "Move up", "up", () => move(card, -1)),
         button("↓", "Move down", "down", () => move(card, 1)),
-        button("×", "Remove", "remove", () => change(card, (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`)))),
+        button("×", "Remove", "remove", () =>
+          change(
+            card,
+            (all, own) => all.splice(own, 1) && `remove-${Math.min(own, all.length - 1)}`,
+          ),
+        ),
+      ),
+    ),
     make("div", { className: "costs" }, ...costs.map((text) => make("span", {}, text))),
     showArguments(card, place, label),
-    card.problem ? make("p", { className: "problem" }, card.problem) : null);
-  item.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/x-layer", String(place)));
-  item.addEventListener("dragover", (event) => event.dataTransfer.types.includes("text/x-layer") && event.preventDefault());
+    card.problem ? make("p", { className: "problem" }, card.problem) : null,
+  );
+  item.addEventListener("dragstart", (event) =>
+    event.dataTransfer.setData("text/x-layer", String(place)),
+  );
+  item.addEventListener(
+    "dragover",
+    (event) => event.dataTransfer.types.includes("text/x-layer") && event.preventDefault(),
+  );
   item.addEventListener("drop", (event) => {
     const from = event.dataTransfer.getData("text/x-layer");
     if (from !== "") {
@@ -197,20 +275,66 @@ function showCard(card, place) {
 // Inputs for the required and changed arguments; the others under "more".
 function showArguments(card, place, label) {
   const edit = async (apply) => {
-    while (find("layers").matches(":active")) await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
-    change(card, (all, own) => { all[own] = { ...(apply(all[own]) ?? all[own]), before: all[own] }; });
+    while (find("layers").matches(":active"))
+      await new Promise((resolve) => setTimeout(resolve, 20)); // a button that is pressed must stay
+    change(card, (all, own) => {
+      all[own] = { ...(apply(all[own]) ?? all[own]), before: all[own] };
+    });
   };
   if (!card.arguments) {
-    return make("textarea", { defaultValue: card.text, rows: 2, spellcheck: false, data: { key: `text-${place}` }, ariaLabel: `Text of ${label}`,
-      on: { change: (event) => edit(() => ({ text: event.target.value })) } });
+    return make("textarea", {
+      defaultValue: card.text,
+      rows: 2,
+      spellcheck: false,
+      data: { key: `text-${place}` },
+      ariaLabel: `Text of ${label}`,
+      on: { change: (event) => edit(() => ({ text: event.target.value })) },
+    });
   }
-  const input = ({ name, value, default: usual }) => make("label", {}, `${name} `, make("input", { defaultValue: value, placeholder: usual, spellcheck: false,
-    data: { key: `${name}-${place}` }, size: Math.max(4, value.length),
-    on: { change: (event) => edit((old) => old.arguments && { text: `${old.name}(${old.arguments
-      .map((one) => ({ ...one, value: one.name === name ? event.target.value.trim() : one.value }))
-      .filter((one) => one.value && one.value !== one.default).map((one) => `${one.name}=${one.value}`).join(", ")})` }) } }));
-  const [main, more] = [(one) => one.default === "" || one.value !== one.default, (one) => one.default !== "" && one.value === one.default]
-    .map((belongs) => card.arguments.filter(belongs));
-  return make("div", { className: "arguments" }, ...main.map(input),
-    more.length ? make("details", { data: { key: `more-${place}` } }, make("summary", { ariaLabel: `More arguments of ${label}` }, "more"), ...more.map(input)) : null);
+  const input = ({ name, value, default: usual }) =>
+    make(
+      "label",
+      {},
+      `${name} `,
+      make("input", {
+        defaultValue: value,
+        placeholder: usual,
+        spellcheck: false,
+        data: { key: `${name}-${place}` },
+        size: Math.max(4, value.length),
+        on: {
+          change: (event) =>
+            edit(
+              (old) =>
+                old.arguments && {
+                  text: `${old.name}(${old.arguments
+                    .map((one) => ({
+                      ...one,
+                      value: one.name === name ? event.target.value.trim() : one.value,
+                    }))
+                    .filter((one) => one.value && one.value !== one.default)
+                    .map((one) => `${one.name}=${one.value}`)
+                    .join(", ")})`,
+                },
+            ),
+        },
+      }),
+    );
+  const [main, more] = [
+    (one) => one.default === "" || one.value !== one.default,
+    (one) => one.default !== "" && one.value === one.default,
+  ].map((belongs) => card.arguments.filter(belongs));
+  return make(
+    "div",
+    { className: "arguments" },
+    ...main.map(input),
+    more.length
+      ? make(
+          "details",
+          { data: { key: `more-${place}` } },
+          make("summary", { ariaLabel: `More arguments of ${label}` }, "more"),
+          ...more.map(input),
+        )
+      : null,
+  );
 }

@@ -4,27 +4,73 @@ import { fill, find, make } from "./elements.js";
 import { announce, chosen, listen, state } from "./shared.js";
 
 export function startRecipe() {
-  const [main, more] = [state.fields.slice(0, 5), state.fields.slice(5).filter(({ is_main: isMain }) => isMain)];
+  const [main, more] = [
+    state.fields.slice(0, 5),
+    state.fields.slice(5).filter(({ is_main: isMain }) => isMain),
+  ];
   const limit = "training ends within this time; the learning rate falls at the end";
   find("recipe").replaceChildren(
-    make("div", { className: "fields" },
-      make("label", {}, "recipe", make("select", { id: "recipe-name", title: "a recipe that suits the net", on: { change: showDefaults } })),
+    make(
+      "div",
+      { className: "fields" },
+      make(
+        "label",
+        {},
+        "recipe",
+        make("select", {
+          id: "recipe-name",
+          title: "a recipe that suits the net",
+          on: { change: showDefaults },
+        }),
+      ),
       make("label", {}, "time limit", make("input", { id: "time", title: limit })),
-      ...main.map(makeField)),
-    make("details", {}, make("summary", {}, "More settings"), make("div", { id: "more-fields", className: "fields" },
-      make("label", {}, "name of the run", make("input", { id: "run-name", title: "and of its folder", placeholder: "net and a number" })),
-      ...more.map(makeField))),
-    make("p", { id: "explained", className: "note" }));
-  find("recipe").addEventListener("focusin", ({ target }) => { find("explained").textContent = target.title; });
-  fill(find("recipe-name"), [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [name, name]));
+      ...main.map(makeField),
+    ),
+    make(
+      "details",
+      {},
+      make("summary", {}, "More settings"),
+      make(
+        "div",
+        { id: "more-fields", className: "fields" },
+        make(
+          "label",
+          {},
+          "name of the run",
+          make("input", {
+            id: "run-name",
+            title: "and of its folder",
+            placeholder: "net and a number",
+          }),
+        ),
+        ...more.map(makeField),
+      ),
+    ),
+    make("p", { id: "explained", className: "note" }),
+  );
+  find("recipe").addEventListener("focusin", ({ target }) => {
+    find("explained").textContent = target.title;
+  });
+  fill(
+    find("recipe-name"),
+    [...new Set(state.presets.flatMap(({ recipes }) => Object.keys(recipes)))].map((name) => [
+      name,
+      name,
+    ]),
+  );
   listen("net", showRecipes);
 }
 
 function makeField({ name, text, choices }) {
   const own = { id: `field-${name}`, title: text };
-  return make("label", {}, name.replaceAll("_", " "), choices.length
-    ? make("select", own, ...["", ...choices].map((value) => make("option", { value }, value)))
-    : make("input", { ...own, spellcheck: false, autocomplete: "off" }));
+  return make(
+    "label",
+    {},
+    name.replaceAll("_", " "),
+    choices.length
+      ? make("select", own, ...["", ...choices].map((value) => make("option", { value }, value)))
+      : make("input", { ...own, spellcheck: false, autocomplete: "off" }),
+  );
 }
 
 function listRecipes() {
@@ -32,18 +78,27 @@ function listRecipes() {
 }
 
 function showRecipes() {
-  fill(find("recipe-name"), Object.keys(listRecipes()).map((name) => [name, name || (chosen.net.isChosen ? "chosen by lamina" : "default")]));
+  fill(
+    find("recipe-name"),
+    Object.keys(listRecipes()).map((name) => [
+      name,
+      name || (chosen.net.isChosen ? "chosen by lamina" : "default"),
+    ]),
+  );
   showDefaults();
 }
 
 // What applies to a field that is empty; lamina fits some of these values to the number of images.
 function findDefault({ name, default: usual }) {
-  return chosen.net.isChosen ? "chosen" : listRecipes()[find("recipe-name").value]?.[name] ?? usual;
+  return chosen.net.isChosen
+    ? "chosen"
+    : (listRecipes()[find("recipe-name").value]?.[name] ?? usual);
 }
 
 function showDefaults() {
   for (const field of state.fields) {
-    const input = find(`field-${field.name}`), value = findDefault(field);
+    const input = find(`field-${field.name}`),
+      value = findDefault(field);
     if (input instanceof HTMLSelectElement) input.options[0].textContent = `${value} (recipe)`;
     else if (input) input.placeholder = value;
   }
@@ -72,7 +127,10 @@ export function setFields(given) {
 
 // Fills the form with the recipe of a run. The main fields are all filled, because lamina fits empty ones to the data.
 export function useRecipe(recipe) {
-  const read = (field) => (field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "");
+  const read = (field) =>
+    field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "";
   const values = state.fields.map((field) => [field.name, read(field)]);
-  setFields(Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])));
+  setFields(
+    Object.fromEntries(values.map(([name, value]) => [name, value === "None" ? "" : value])),
+  );
 }

@@ -29,22 +29,27 @@ export function startRuns() {
 
 // The runs that are ticked, besides this one.
 export function listCompared({ name: own }) {
-  return [...chosen.compared].filter((name) => name !== own && state.runs.some((run) => run.name === name));
+  return [...chosen.compared].filter(
+    (name) => name !== own && state.runs.some((run) => run.name === name),
+  );
 }
 
 // Reads the runs whose curves are shown with those of a run: its parent, and the ticked ones.
 async function readOthers(run) {
   const names = new Set([run.parent ?? [], ...listCompared(run)].flat());
-  run.others = (await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))).flat();
+  run.others = (
+    await Promise.all([...names].map((name) => ask("run", { run: name }).catch(() => [])))
+  ).flat();
 }
 
 async function refresh() {
-  state.runs = await ask("runs").catch(tellProblem) ?? state.runs;
+  state.runs = (await ask("runs").catch(tellProblem)) ?? state.runs;
   showTree();
 }
 
 async function refreshCheckpoints(run) {
-  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint")) return;
+  if (performance.now() - refreshed < REFRESH_MS || document.activeElement === find("checkpoint"))
+    return;
   refreshed = performance.now();
   const checkpoints = await ask("checkpoints", { run: run.name }).catch(() => null);
   if (!checkpoints || chosen.run.name !== run.name) return;
@@ -87,39 +92,101 @@ export async function reload(name, isRetry = false) {
 }
 
 function showTree() {
-  const others = [...state.jobs.values()].filter((job) => job.run && findJob(job.run) === job
-    && (isActive(job) || job.state === "failed") && state.runs.every(({ name }) => name !== job.run));
-  const runs = [...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })), ...state.runs];
-  const byParent = Map.groupBy(runs, (run) => (runs.some(({ name }) => name === run.parent) ? run.parent : null));
-  const branchOf = (parent) => (byParent.get(parent) ?? []).map((run) => make("li", {}, showRow(run),
-    byParent.has(run.name) ? make("ul", {}, ...branchOf(run.name)) : null));
+  const others = [...state.jobs.values()].filter(
+    (job) =>
+      job.run &&
+      findJob(job.run) === job &&
+      (isActive(job) || job.state === "failed") &&
+      state.runs.every(({ name }) => name !== job.run),
+  );
+  const runs = [
+    ...others.map((job) => ({ name: job.run, problem: isActive(job) ? "" : job.problem })),
+    ...state.runs,
+  ];
+  const byParent = Map.groupBy(runs, (run) =>
+    runs.some(({ name }) => name === run.parent) ? run.parent : null,
+  );
+  const branchOf = (parent) =>
+    (byParent.get(parent) ?? []).map((run) =>
+      make(
+        "li",
+        {},
+        showRow(run),
+        byParent.has(run.name) ? make("ul", {}, ...branchOf(run.name)) : null,
+      ),
+    );
   const rows = branchOf(null);
-  redraw(find("runs"), ...(rows.length ? rows : [make("li", { className: "note" }, "There are no runs yet. Press Train.")]));
+  redraw(
+    find("runs"),
+    ...(rows.length
+      ? rows
+      : [make("li", { className: "note" }, "There are no runs yet. Press Train.")]),
+  );
 }
 
 function showRow(run) {
   if (run.problem) return make("div", { className: "problem" }, `${run.name}: ${run.problem}`);
   const job = findJob(run.name);
-  const progress = isActive(job) ? job.state === "queued" ? "waiting" : "running" : run.is_finished ? "" : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
-  const from = run.parent ? ` from ${run.parent}${run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`}` : "";
-  const note = run.net ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}` : "";
-  return make("div", { className: "run-row" },
-    make("input", { type: "checkbox", checked: chosen.compared.has(run.name), disabled: !run.net, ariaLabel: `compare ${run.name}`, title: "compare",
-      data: { key: `compare ${run.name}` }, on: { change: (event) => {
-        chosen.compared[event.target.checked ? "add" : "delete"](run.name);
-        if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
-      } } }),
-    make("button", { type: "button", className: "run", ariaPressed: String(chosen.name === run.name),
-      data: { key: run.name }, on: { click: () => chosen.name === run.name || select(run.name) } },
-      make("strong", {}, run.name), make("span", {}, run.score ?? progress), make("span", { className: "note" }, note)));
+  const progress = isActive(job)
+    ? job.state === "queued"
+      ? "waiting"
+      : "running"
+    : run.is_finished
+      ? ""
+      : `unfinished, ${run.epochs}/${run.planned ?? "?"} epochs`;
+  const from = run.parent
+    ? ` from ${run.parent}${run.parent_epoch === null ? "" : ` after epoch ${run.parent_epoch}`}`
+    : "";
+  const note = run.net
+    ? `${run.net} on ${run.data}${from}${run.score && progress ? `; ${progress}` : ""}`
+    : "";
+  return make(
+    "div",
+    { className: "run-row" },
+    make("input", {
+      type: "checkbox",
+      checked: chosen.compared.has(run.name),
+      disabled: !run.net,
+      ariaLabel: `compare ${run.name}`,
+      title: "compare",
+      data: { key: `compare ${run.name}` },
+      on: {
+        change: (event) => {
+          chosen.compared[event.target.checked ? "add" : "delete"](run.name);
+          if (chosen.run) readOthers(chosen.run).then(() => announce("compared"));
+        },
+      },
+    }),
+    make(
+      "button",
+      {
+        type: "button",
+        className: "run",
+        ariaPressed: String(chosen.name === run.name),
+        data: { key: run.name },
+        on: { click: () => chosen.name === run.name || select(run.name) },
+      },
+      make("strong", {}, run.name),
+      make("span", {}, run.score ?? progress),
+      make("span", { className: "note" }, note),
+    ),
+  );
 }
 
 // Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced by another.
 function showCheckpoints(run) {
-  const found = run.checkpoints.map((epoch) => [String(epoch), `epoch ${Number(epoch.toFixed(2))}`]);
+  const found = run.checkpoints.map((epoch) => [
+    String(epoch),
+    `epoch ${Number(epoch.toFixed(2))}`,
+  ]);
   const isGone = picked && found.every(([value]) => value !== picked);
-  fill(find("checkpoint"), isGone ? [["", "choose again"], ...found] : found, isGone ? "" : picked || found[0]?.[0]);
-  if (isGone) tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
+  fill(
+    find("checkpoint"),
+    isGone ? [["", "choose again"], ...found] : found,
+    isGone ? "" : picked || found[0]?.[0],
+  );
+  if (isGone)
+    tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
   update();
 }
 
@@ -138,7 +205,10 @@ async function edit() {
   const { text, recipe, source, name, size_px: size, val } = chosen.run;
   const isKnown = state.data.some((one) => one.source === source);
   find("time").value = "";
-  tell(find("runs-problem"), isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`);
+  tell(
+    find("runs-problem"),
+    isKnown ? null : `The data of ${name}, ${source}, are not in the list. Choose other data.`,
+  );
   if (isKnown) {
     find("size").value = size ?? "";
     find("val").value = val ?? "";
@@ -150,12 +220,19 @@ async function edit() {
 }
 
 async function branch() {
-  const given = { run: chosen.run.name, epoch: Number(find("checkpoint").value), fields: readFields() };
+  const given = {
+    run: chosen.run.name,
+    epoch: Number(find("checkpoint").value),
+    fields: readFields(),
+  };
   isBranching = true;
   update();
   try {
     await settleNet();
-    const { run } = await ask("branch", { ...given, net: find("with-net").checked ? chosen.net.text : "" });
+    const { run } = await ask("branch", {
+      ...given,
+      net: find("with-net").checked ? chosen.net.text : "",
+    });
     await select(run);
     find("training-title").focus();
   } finally {

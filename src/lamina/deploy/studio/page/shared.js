@@ -4,7 +4,15 @@ export const state = { presets: [], layers: [], fields: [], data: [], runs: [], 
 
 // The data set, the net, the name of the run that was selected last, the run that is shown (another one until that is
 // read), its tab, and the runs to compare.
-export const chosen = { source: "", preview: null, net: { text: "", preset: "", problem: null }, name: null, run: null, tab: "look", compared: new Set() };
+export const chosen = {
+  source: "",
+  preview: null,
+  net: { text: "", preset: "", problem: null },
+  name: null,
+  run: null,
+  tab: "look",
+  compared: new Set(),
+};
 
 const listeners = new EventTarget();
 

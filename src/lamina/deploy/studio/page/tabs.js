@@ -19,7 +19,10 @@ export function startTabs() {
       tabs[(place + step + tabs.length) % tabs.length].focus(); // Enter opens it, because some take long
     });
   }
-  document.addEventListener("click", ({ target }) => target.matches('a[href^="#tab-"]') && show(target.hash.slice(5)));
+  document.addEventListener(
+    "click",
+    ({ target }) => target.matches('a[href^="#tab-"]') && show(target.hash.slice(5)),
+  );
   listen("run", () => show(chosen.tab));
   listen("compared", () => chosen.tab === "compare" && show(chosen.tab));
   show(chosen.tab);
@@ -35,7 +38,9 @@ export async function show(name) {
   const panel = find("panel");
   panel.setAttribute("aria-labelledby", `tab-${name}`);
   if (!chosen.run) {
-    panel.replaceChildren(make("p", { className: "note" }, "Train a net, or select a run, to look inside it."));
+    panel.replaceChildren(
+      make("p", { className: "note" }, "Train a net, or select a run, to look inside it."),
+    );
     return;
   }
   const place = make("div");

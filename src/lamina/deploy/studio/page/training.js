@@ -43,8 +43,14 @@ async function train() {
     await settleNet();
     if (chosen.net.problem) return;
     const { text, preset, isChosen } = chosen.net;
-    const job = await ask("train", { ...describeSource(), net: isChosen ? "" : preset || text, fields: readFields(),
-      recipe: preset ? find("recipe-name").value : "", time: find("time").value.trim(), name: find("run-name").value.trim() });
+    const job = await ask("train", {
+      ...describeSource(),
+      net: isChosen ? "" : preset || text,
+      fields: readFields(),
+      recipe: preset ? find("recipe-name").value : "",
+      time: find("time").value.trim(),
+      name: find("run-name").value.trim(),
+    });
     find("run-name").value = "";
     await select(job.run);
   });
@@ -60,7 +66,11 @@ function update() {
   const run = chosen.run?.name === chosen.name ? chosen.run : null; // not while another one is being read
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
-  const reason = chosen.net.problem ? "Correct the error in the net to train." : chosen.preview ? null : "Load a data set to train.";
+  const reason = chosen.net.problem
+    ? "Correct the error in the net to train."
+    : chosen.preview
+      ? null
+      : "Load a data set to train.";
   tell(find("train-note"), reason);
   find("train").disabled = isStarting || Boolean(reason);
   find("pause").disabled = !isTraining || (job.is_stopping && !job.is_finishing);
@@ -78,10 +88,13 @@ function update() {
 export function sayStatus(text, isNew = false) {
   if (find("status").textContent !== text) find("status").textContent = text;
   clearTimeout(said.timer);
-  said.timer = setTimeout(() => {
-    said.at = performance.now();
-    if (find("spoken").textContent !== text) find("spoken").textContent = text; // else it would be spoken again
-  }, isNew ? 0 : said.at + SAY_MS - performance.now());
+  said.timer = setTimeout(
+    () => {
+      said.at = performance.now();
+      if (find("spoken").textContent !== text) find("spoken").textContent = text; // else it would be spoken again
+    },
+    isNew ? 0 : said.at + SAY_MS - performance.now(),
+  );
 }
 
 // Shows the selected run; while it trains, events complete it.
@@ -100,43 +113,66 @@ function showRun(run) {
 function describe(run) {
   const job = findJob(run.name);
   if (job?.state === "queued") return `${run.name} waits for the training before it`;
-  const done = run.rows.length, planned = run.planned ?? estimateEpochs(run, job);
+  const done = run.rows.length,
+    planned = run.planned ?? estimateEpochs(run, job);
   const hasBegun = isActive(job) && done + run.steps.length > 0; // then the epoch in training is named
   const at = `epoch ${hasBegun ? Math.min(done + 1, Number(planned) || Infinity) : done}/${planned}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
   if (isActive(job) && job.is_stopping) return `${at}, pausing …`;
-  if (isActive(job) && !hasBegun) return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${timeLeft(run, job)}`;
-  if (isActive(job)) return run.planned && done >= run.planned ? `${at}, evaluating` : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
+  if (isActive(job) && !hasBegun)
+    return `${at}, ${job.chooses_net ? "choosing the net" : "preparing"}${timeLeft(run, job)}`;
+  if (isActive(job))
+    return run.planned && done >= run.planned
+      ? `${at}, evaluating`
+      : `${at}${scoreOf(run.rows.at(-1))}${timeLeft(run, job)}`;
   if (job?.state === "failed") return `${run.name} ended with a problem after ${at}`;
-  if (!run.net) return job ? `${run.name} was stopped before it started` : `${run.name} is no longer in the folder of the runs`;
+  if (!run.net)
+    return job
+      ? `${run.name} was stopped before it started`
+      : `${run.name} is no longer in the folder of the runs`;
   if (run.score) return `done: ${run.score}; ${run.name}`;
-  return run.is_finished ? `done: ${run.name} has no score` : `paused at ${at}; Continue resumes exactly there`;
+  return run.is_finished
+    ? `done: ${run.name} has no score`
+    : `paused at ${at}; Continue resumes exactly there`;
 }
 
 // As many epochs as a time limit allows at the pace so far.
 function estimateEpochs(run, job) {
-  const limit = readLimit(job), done = run.rows.length;
+  const limit = readLimit(job),
+    done = run.rows.length;
   if (!limit || !done || !isActive(job)) return "?";
   return Math.max(done, Math.round((done * limit) / (Date.now() / 1000 - job.began)));
 }
 
 function scoreOf(row) {
-  const name = row && Object.keys(row).find((one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null);
-  if (!name) return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
+  const name =
+    row &&
+    Object.keys(row).find(
+      (one) => one.startsWith("val_") && one !== "val_loss" && row[one] !== null,
+    );
+  if (!name)
+    return row?.train_accuracy == null ? "" : `, train accuracy ${percent(row.train_accuracy)}`;
   return `, val ${name.slice(4).replaceAll("_", " ")} ${percent(row[name])}`;
 }
 
 function timeLeft(run, job) {
   const limit = readLimit(job);
-  if (limit) return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
+  if (limit)
+    return `, ${duration(limit - (Date.now() / 1000 - job.began))} of ${duration(limit)} left`;
   const [first, last] = [run.steps[0], run.steps.at(-1)]; // for the first epoch
-  const pace = run.pace ?? run.rows.at(-1)?.train_seconds ?? (last?.seconds - first?.seconds) / (last?.at - first?.at);
-  return pace && run.planned ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left` : "";
+  const pace =
+    run.pace ??
+    run.rows.at(-1)?.train_seconds ??
+    (last?.seconds - first?.seconds) / (last?.at - first?.at);
+  return pace && run.planned
+    ? `, about ${duration(pace * (run.planned - (run.rows.length || last.at)))} left`
+    : "";
 }
 
 // Tells the time left by the clock, because long steps have no events.
 function countDown() {
-  const run = chosen.run, job = run && findJob(run.name);
+  const run = chosen.run,
+    job = run && findJob(run.name);
   if (job?.state !== "running" || !readLimit(job)) return;
   sayStatus(describe(run));
   find("progress").firstElementChild.value = findPart(run);
@@ -161,9 +197,14 @@ function receive(event) {
   if (isStep) stepped = event.job;
   if (!run || event.run !== run.name) return;
   if (event.event === "remark" && !run.rows.length) find("pace").textContent = event.text;
-  if (event.event === "progress") showProgress(readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total, `${event.what} ${count(event.done)} of ${count(event.total)}`);
+  if (event.event === "progress")
+    showProgress(
+      readLimit(findJob(run.name)) ? findPart(run) : event.done / event.total,
+      `${event.what} ${count(event.done)} of ${count(event.total)}`,
+    );
   const last = run.rows.at(-1);
-  if (event.event === "diagnosis" && last) { // without an epoch yet, it appears when the run is read again
+  if (event.event === "diagnosis" && last) {
+    // without an epoch yet, it appears when the run is read again
     const others = (last.diagnoses ?? []).filter(({ finding }) => finding !== event.finding); // else it was read with its epoch
     last.diagnoses = [...others, event];
     showDiagnoses();
@@ -180,7 +221,10 @@ function receiveStep(event, run) {
   const at = event.epoch - 1 + event.step / event.steps;
   run.steps.push({ at, loss: event.loss, seconds: performance.now() / 1000 });
   if (run.steps.length > MOST_STEPS) run.steps = run.steps.filter((_, place) => place % 2);
-  showProgress(findPart(run, at), `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`);
+  showProgress(
+    findPart(run, at),
+    `epoch ${event.epoch}, step ${count(event.step)} of ${count(event.steps)}`,
+  );
   if (!run.rows.length) sayStatus(describe(run));
 }
 
@@ -190,8 +234,10 @@ function receiveEpoch(event, run) {
   run.seen = now;
   run.rows = [...run.rows.filter((row) => row.epoch < event.epoch), event];
   run.planned = event.epochs ?? run.planned;
-  showProgress(findPart(run, event.epoch),
-    `${count(event.images_per_second)} images/s, learning rate ${Number(event.lr.toPrecision(3))}`);
+  showProgress(
+    findPart(run, event.epoch),
+    `${count(event.images_per_second)} images/s, learning rate ${Number(event.lr.toPrecision(3))}`,
+  );
   sayStatus(describe(run), run.rows.length === 1);
   showDiagnoses();
   look(run);
@@ -200,7 +246,8 @@ function receiveEpoch(event, run) {
 
 // The part of a training that is done: of its time if that is limited, else of its epochs.
 function findPart(run, epochs) {
-  const job = findJob(run.name), limit = readLimit(job);
+  const job = findJob(run.name),
+    limit = readLimit(job);
   return limit ? (Date.now() / 1000 - job.began) / limit : epochs / (run.planned ?? epochs + 1);
 }
 
@@ -212,11 +259,20 @@ function showProgress(part, text) {
 // The curves of the selected run, and of those that it came from or is compared with, in the order of the list.
 function draw() {
   frame = 0;
-  const run = chosen.run, places = state.runs.map(({ name }) => name);
-  const shown = [run, ...run.others].sort((a, b) => places.indexOf(a.name) - places.indexOf(b.name));
+  const run = chosen.run,
+    places = state.runs.map(({ name }) => name);
+  const shown = [run, ...run.others].sort(
+    (a, b) => places.indexOf(a.name) - places.indexOf(b.name),
+  );
   const series = listSeries(shown);
   const label = shown.length > 1 ? `${run.name}: train, single steps` : "train, single steps";
-  if (run.steps.length) series.loss.unshift({ label, color: shown.length > 1 ? series.colors.get(run.name) : 0, isThin: true, points: run.steps.map((step) => [step.at, step.loss]) });
+  if (run.steps.length)
+    series.loss.unshift({
+      label,
+      color: shown.length > 1 ? series.colors.get(run.name) : 0,
+      isThin: true,
+      points: run.steps.map((step) => [step.at, step.loss]),
+    });
   score.format = series.format;
   loss.show(series.loss.reverse());
   score.show(series.score.reverse());
@@ -224,15 +280,31 @@ function draw() {
 
 function showDiagnoses() {
   const found = chosen.run.rows.flatMap((row) => row.diagnoses ?? []);
-  redraw(find("diagnoses"), ...found.slice(-3).map((one) => {
-    const [, name, value = "True"] = one.advice.match(CHANGE) ?? [];
-    const apply = () => {
-      setFields({ [name]: value });
-      find("train").focus();
-    };
-    return make("div", { className: "diagnosis" },
-      make("p", {}, make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `), `${one.finding} ${one.advice}`),
-      state.fields.some((field) => field.name === name)
-        ? make("button", { type: "button", data: { key: one.kind }, on: { click: apply } }, "Apply to the recipe") : null);
-  }));
+  redraw(
+    find("diagnoses"),
+    ...found.slice(-3).map((one) => {
+      const [, name, value = "True"] = one.advice.match(CHANGE) ?? [];
+      const apply = () => {
+        setFields({ [name]: value });
+        find("train").focus();
+      };
+      return make(
+        "div",
+        { className: "diagnosis" },
+        make(
+          "p",
+          {},
+          make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `),
+          `${one.finding} ${one.advice}`,
+        ),
+        state.fields.some((field) => field.name === name)
+          ? make(
+              "button",
+              { type: "button", data: { key: one.kind }, on: { click: apply } },
+              "Apply to the recipe",
+            )
+          : null,
+      );
+    }),
+  );
 }

@@ -17,17 +17,56 @@ export async function show(place, run) {
   let image = null; // bytes, or the last frame
   const problem = make("p", { className: "problem", role: "alert", hidden: true });
   const [inside, more] = [make("div"), make("div")];
-  const video = make("video", { muted: true, playsInline: true, hidden: true, ariaLabel: "Your camera" });
-  const file = make("input", { type: "file", accept: "image/*", id: "try-file", on: {
-    click: () => { file.value = ""; }, // choosing the same file again is a change
-    change: () => file.files[0] && take(file.files[0]) } });
-  const camera = make("button", { type: "button", on: { click: () => (video.hidden ? start() : stop()) } }, "Use the camera");
+  const video = make("video", {
+    muted: true,
+    playsInline: true,
+    hidden: true,
+    ariaLabel: "Your camera",
+  });
+  const file = make("input", {
+    type: "file",
+    accept: "image/*",
+    id: "try-file",
+    on: {
+      click: () => {
+        file.value = "";
+      }, // choosing the same file again is a change
+      change: () => file.files[0] && take(file.files[0]),
+    },
+  });
+  const camera = make(
+    "button",
+    { type: "button", on: { click: () => (video.hidden ? start() : stop()) } },
+    "Use the camera",
+  );
   const send = (action) => post(action, image, { run: run.name });
-  const drop = make("div", { className: "drop", on: { dragover: (event) => event.preventDefault(), drop: (event) => {
-    event.preventDefault();
-    take(event.dataTransfer.files[0]);
-  } } }, make("p", {}, "Drop an image here, paste one, or ", make("label", { htmlFor: "try-file" }, "choose a file: "), file), camera, video);
-  const note = make("p", { className: "note" }, "The image goes only to this studio, which does not store it.");
+  const drop = make(
+    "div",
+    {
+      className: "drop",
+      on: {
+        dragover: (event) => event.preventDefault(),
+        drop: (event) => {
+          event.preventDefault();
+          take(event.dataTransfer.files[0]);
+        },
+      },
+    },
+    make(
+      "p",
+      {},
+      "Drop an image here, paste one, or ",
+      make("label", { htmlFor: "try-file" }, "choose a file: "),
+      file,
+    ),
+    camera,
+    video,
+  );
+  const note = make(
+    "p",
+    { className: "note" },
+    "The image goes only to this studio, which does not store it.",
+  );
   place.replaceChildren(drop, note, problem, inside, more);
   current = { place, take };
 
@@ -37,7 +76,10 @@ export async function show(place, run) {
     tell(problem, given ? null : "That was not a file. Drop an image file, such as a JPEG or PNG.");
     if (!given) return;
     image = given;
-    settle(inside, "Predicting …", send("look"), (found) => [...showInside(found), ...offerMore(send)]);
+    settle(inside, "Predicting …", send("look"), (found) => [
+      ...showInside(found),
+      ...offerMore(send),
+    ]);
   }
 
   function stop() {
