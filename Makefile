@@ -5,10 +5,10 @@
 # make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
-# One more than there are processors, as some tests wait. Half of the slow ones are neighbours:
-# whoever is done first takes from the others.
+# One worker more than there are processors, because some tests wait. Tests start in the order of
+# tests/conftest.py, the longest first.
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
-WORKERS := --numprocesses $$(($(CORES) + 1)) --dist worksteal
+WORKERS := --numprocesses $$(($(CORES) + 1)) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test quick coverage lint kernels install clean
 
@@ -19,8 +19,7 @@ test: lint kernels
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
 
 quick: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not slow" \
-	    src tests/nets tests/training tests/evaluation tests/data
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not (process or browser or slow)"
 
 coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase

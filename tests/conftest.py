@@ -1,4 +1,8 @@
-"""While the tests run, shapes and dtypes are checked, and no test touches the user's cache."""
+"""Settings of all tests: where they run, what they may touch, their marks and their order.
+
+Marks follow from folders and fixtures. A test that needs a fixture of a whole module or of all
+tests stays with its neighbours on one worker, and the longest tests start first.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# The tests are about the CPU, also where there is a GPU; LAMINA_TEST_CUDA=1 runs those that are
-# about CUDA.
+# Tests run on the CPU even where there is a GPU; LAMINA_TEST_CUDA=1 runs the tests of CUDA.
 if not os.environ.get("LAMINA_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -23,52 +26,107 @@ import lamina
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# Speed is measured, not tested: a busy machine is no reason to fail.
-settings.register_profile("lamina", deadline=None)
-settings.load_profile("lamina")
+TESTS = Path(__file__).parent
+IS_COMPLETE = bool(os.environ.get("CI"))
+"""CI checks types at run time and runs all examples and kills; elsewhere a part of them."""
+SHARED_FIXTURES = ("server", "report_runs")
+"""Fixtures of all tests that take seconds to make: their tests stay on one worker."""
 
-# A float may be given as an int, as PEP 484 has it. Values such as Recipe and Preparation are left
-# out: they check their fields themselves, with a better message.
-install_import_hook(
-    [
-        *(
-            f"lamina.data.{module.name}"
-            for module in pkgutil.iter_modules([str(Path(lamina.__path__[0], "data"))])
-            if module.name != "preparation"
-        ),
-        "lamina.deploy",
-        "lamina.drawing",
-        "lamina.evaluation",
-        "lamina.files",
-        "lamina.insight",
-        "lamina.nets.modules",
-        "lamina.runs",
-        "lamina.text",
-        *(
-            f"lamina.training.{name}"
-            for name in (
-                "activations",
-                "augment",
-                "checkpoint",
-                "batches",
-                "forward",
-                "guard",
-                "head",
-                "loop",
-                "model",
-                "optim",
-                "randomness",
-                "schedule",
-                "task",
-            )
-        ),
-    ],
-    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+# No deadline: a busy machine is no reason to fail.
+settings.register_profile("complete", deadline=None)
+settings.register_profile("short", deadline=None, max_examples=30)
+settings.load_profile("complete" if IS_COMPLETE else "short")
+
+
+def check_types() -> None:
+    """Check shapes and types of lamina's functions whenever they are called.
+
+    As in PEP 484, an int may stand for a float. Values such as Recipe and Preparation are left out,
+    because they check their fields themselves, with better messages.
+    """
+    data = [
+        f"lamina.data.{module.name}"
+        for module in pkgutil.iter_modules([str(Path(lamina.__path__[0], "data"))])
+        if module.name != "preparation"
+    ]
+    rooms = ("deploy", "drawing", "evaluation", "files", "insight", "nets.modules", "runs", "text")
+    names = (
+        "activations",
+        "augment",
+        "batches",
+        "checkpoint",
+        "forward",
+        "guard",
+        "head",
+        "loop",
+        "model",
+        "optim",
+        "randomness",
+        "schedule",
+        "task",
+    )
+    install_import_hook(
+        [
+            *data,
+            *(f"lamina.{room}" for room in rooms),
+            *(f"lamina.training.{name}" for name in names),
+        ],
+        "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    )
+
+
+if IS_COMPLETE:
+    check_types()
+
+# Loaded after the line above, so that the types of what they import are checked.
+pytest_plugins = (
+    "support.images",
+    "support.report_runs",
+    "support.servers",
+    "support.studios",
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Derive marks and groups of workers, and put the longest tests first."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        for mark in ("process", "browser"):
+            if TESTS / mark in item.path.parents:
+                item.add_marker(mark)
+        for mark in ("browser", "cifar10", "postgres"):
+            if mark in fixtures:
+                item.add_marker(mark)
+        if group := find_group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=find_rank)
+
+
+def find_group(item: pytest.Item) -> str:
+    """The name of the tests that share an expensive fixture with this one."""
+    fixtures = getattr(item, "fixturenames", ())
+    for name in SHARED_FIXTURES:
+        if name in fixtures:
+            return name
+    information = getattr(item, "_fixtureinfo", None)
+    if information is not None:
+        for definitions in information.name2fixturedefs.values():
+            is_of_tests = definitions[-1].baseid.endswith(".py")
+            if is_of_tests and definitions[-1].scope in ("module", "session"):
+                return str(item.path)
+    return ""
+
+
+def find_rank(item: pytest.Item) -> int:
+    """Processes and pages first, then slow tests, then groups, then the rest."""
+    for rank, mark in enumerate(("browser", "process", "slow", "xdist_group")):
+        if item.get_closest_marker(mark):
+            return rank
+    return 4
+
+
 def make_common_folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    """A folder that all test processes share; xdist gives each its own base within it."""
+    """A folder that all workers share; xdist gives each its own folder below a common one."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
@@ -83,7 +141,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def use_shared_cache(shared_cache: Path) -> Iterator[None]:
-    """Leave the user's own cache alone, in what modules and sessions share too."""
+    """Leave the user's own cache alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LAMINA_CACHE", str(shared_cache))
         yield
@@ -91,7 +149,7 @@ def use_shared_cache(shared_cache: Path) -> Iterator[None]:
 
 @pytest.fixture
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, for a test that is about what is in it."""
+    """An empty cache, for a test that is about its content."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("LAMINA_CACHE", str(folder))
     return folder
@@ -101,7 +159,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def cifar10_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One cache for all tests on real images: they are decoded once."""
     if not os.environ.get("LAMINA_CIFAR10"):
-        pytest.skip("LAMINA_CIFAR10 is not set: no real images to test on")
+        pytest.skip("no CIFAR-10 images: set LAMINA_CIFAR10 to a copy of them")
     return make_common_folder(tmp_path_factory, "cifar10-cache")
 
 
@@ -116,17 +174,12 @@ def cifar10(cifar10_cache: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium; without one, tests skip, or fail if LAMINA_TEST_BROWSER is set."""
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
+    """Headless Chromium; without one, a test is skipped, or fails if LAMINA_TEST_BROWSER is set."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None and not os.environ.get("LAMINA_TEST_BROWSER"):
-        pytest.skip("there is no Chromium: install Debian's package chromium")
-    assert chromium, (
-        "LAMINA_TEST_BROWSER is set, but there is no Chromium. Install Debian's package chromium."
-    )
+        pytest.skip("no Chromium: apt-get install chromium")
+    assert chromium, "LAMINA_TEST_BROWSER is set, but there is no Chromium: install chromium."
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

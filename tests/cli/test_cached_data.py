@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import events, run_lamina, write_images
 
 from lamina.data import load_data
+from support.commands import events, run_lamina
+from support.images import write_images
 
 
 @pytest.fixture

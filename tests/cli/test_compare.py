@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import events, run_lamina
 from PIL import Image
 
 from lamina import Recipe, compare, load_run, start_run
@@ -30,7 +29,8 @@ from lamina.nets import Flatten, Linear, Net, Output
 from lamina.studies.experiments import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
-from small_runs import DATA, NET, RECIPE
+from support.commands import events, run_lamina
+from support.runs import DATA, NET, RECIPE
 
 A, B = "Flatten(), Output()", "Flatten(), Linear(4), ReLU(), Output()"
 MODULE = """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina
 from scipy.special import softmax
 from scipy.stats import beta
 
 from lamina import load_run
 from lamina.evaluation.intervals import wilson_interval
+from support.commands import events, run_lamina
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 

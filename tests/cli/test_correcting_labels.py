@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, write_images
 
 from lamina import load_data, load_run
 from lamina.data import Preparation
 from lamina.evaluation.intervals import matched_interval
+from support.commands import events, run_lamina
+from support.images import write_images
 
 NAMES = ("circle", "square", "triangle")
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, run_process, write_images
 
 import lamina
 from lamina import LaminaError, Recipe, cross_validate, load_run
 from lamina.evaluation.outputs import unpack_outputs
 from lamina.studies.cross_validation import fold_interval
+from support.commands import events, run_lamina, run_process
+from support.images import write_images
 
 NET_TEXT = "Flatten(), Output()"
 

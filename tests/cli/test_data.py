@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, write_images
 from PIL import Image
 
 from lamina.cli import main
 from lamina.cli.data import print_sizes
 from lamina.cli.terminal import Terminal
 from lamina.data.inspection import SizeSummary
+from support.commands import events, run_lamina
+from support.images import write_images
 
 
 def encode(pixels: np.ndarray) -> bytes:

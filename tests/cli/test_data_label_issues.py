@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, run_process, write_images
 from PIL import Image
+
+from support.commands import events, run_lamina, run_process
+from support.images import write_images
 
 
 def digest_files(folder: Path) -> dict[str, str]:

@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from commands import events
 
 from lamina import Diagnosis, Epoch, load_run, start_run
 from lamina.cli import main
 from lamina.errors import RunError
 from lamina.training.events import Step
 from lamina.training.recipe import Recipe
+from support.commands import events
 
 FLAGS = ("--data", "shapes", "--batch-size", "400", "--lr", "1", "--name", "high")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import write_images
 from PIL import Image
 
 from lamina.cli import main
+from support.images import write_images
 
 
 @pytest.fixture(scope="module")

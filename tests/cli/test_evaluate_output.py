@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_lamina
 from PIL import Image
 
 from lamina import load_run
 from lamina.text import guard, unguard
+from support.commands import run_lamina
 
 NET = "Flatten(), Output()"
 NAMES = ("=1+1.png", "-2.png", "@a.png", "+b.png", "plain.png", "'=c.png", "a,b.png", 'a"b.png')

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, run_process
 from PIL import Image
 
 from lamina.data import Dataset, Images
@@ -15,8 +14,9 @@ from lamina.drawing.attribution_sheet import _average_blocks
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from small_runs import begin_run
-from timm_weights import save_random
+from support.commands import events, run_lamina, run_process
+from support.runs import begin_run
+from support.timm_weights import save_random
 
 METHODS = ["occlusion", "gradients", "grad-cam"]
 

@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import events, run_lamina, run_process, write_images
+
+from support.commands import events, run_lamina, run_process
+from support.images import write_images
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 

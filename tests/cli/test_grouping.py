@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 
 import numpy as np
-from commands import events, run_lamina
 from PIL import Image
+
+from support.commands import events, run_lamina
 
 
 def write_bursts(folder) -> None:

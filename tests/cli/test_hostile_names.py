@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SIDE_PX, events, run_lamina
 from PIL import Image
 
 from lamina import Images, LaminaWarning, load_data, load_run
 from lamina.errors import DataError
+from support.commands import events, run_lamina
+from support.images import SIDE_PX
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, run_process
 from PIL import Image
+
+from support.commands import events, run_lamina, run_process
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import events, run_lamina
 
 from lamina.cli import COMMANDS, main
+from support.commands import events, run_lamina
 
 CASES = {
     "trian": "Unknown command 'trian'. Did you mean train?",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina
 from PIL import Image
 
 from lamina.cli import main
-from small_runs import DATA, start
+from support.commands import events, run_lamina
+from support.runs import DATA, start
 
 
 @pytest.fixture(scope="module")

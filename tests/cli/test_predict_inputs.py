@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina
 from PIL import Image
+
+from support.commands import events, run_lamina
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from lamina import Recipe, Training, evaluate, show_progress, start_run
 from lamina.text import build_table, make_bar
-from small_runs import DATA, NET
+from support.runs import DATA, NET
 
 HIDE_CURSOR = "\x1b[?25l"  # as a bar does first
 RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)

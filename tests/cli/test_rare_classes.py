@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import run_lamina
 from PIL import Image
+
+from support.commands import run_lamina
 
 SIDE_PX = 16
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from commands import events, run_lamina, run_process
 
 from lamina.runs.stored import load_run
+from support.commands import events, run_lamina, run_process
 
 
 @pytest.fixture(scope="module")

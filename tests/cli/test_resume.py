@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import events, write_images
 
 from lamina.cli import main
 from lamina.files import lock_folder
+from support.commands import events
+from support.images import write_images
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = (

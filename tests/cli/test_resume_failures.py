@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import events, write_images
 from safetensors.torch import load_file
 
 from lamina import load_run
 from lamina.cli import main
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
-from small_runs import DATA, full_disk, start
+from support.commands import events
+from support.images import write_images
+from support.runs import DATA, full_disk, start
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 

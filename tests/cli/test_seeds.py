@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from commands import events, run_lamina
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -23,7 +22,8 @@ from lamina.runs.record import OwnModule
 from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
 from lamina.training.parts import NO_PARTS, Parts
-from small_runs import DATA, NET, RECIPE
+from support.commands import events, run_lamina
+from support.runs import DATA, NET, RECIPE
 
 NET_TEXT = "Flatten(), Output()"
 

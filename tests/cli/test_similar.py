@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import events, run_lamina, run_process, write_images
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from lamina.data import Preparation, load_data
 from lamina.runs.stored import load_run
 from lamina.training.activations import watch
+from support.commands import events, run_lamina, run_process
+from support.images import write_images
 
 
 @pytest.fixture(scope="module")

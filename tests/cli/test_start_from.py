@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from commands import events, run_lamina, write_images
 
 from lamina import load_run
+from support.commands import events, run_lamina
+from support.images import write_images
 
 
 @pytest.fixture

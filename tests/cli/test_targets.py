@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import events, run_lamina, write_images
 from PIL import Image
 
 from lamina.data import Dataset, load_data
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
+from support.commands import events, run_lamina
+from support.images import write_images
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
 SETS = {"single-label": "shapes", "multi-label": "shapes-attributes", "regression": "shapes-pose"}

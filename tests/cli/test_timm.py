@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from commands import events, run_lamina, run_process
 from safetensors.torch import load_file
 
 from lamina.cli import main
-from timm_weights import save_random
+from support.commands import events, run_lamina, run_process
+from support.timm_weights import save_random
 
 NET = "test_efficientnet.r160_in1k"
 

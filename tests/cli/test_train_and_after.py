@@ -9,11 +9,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from commands import SIDE_PX, events, run_lamina, run_process, write_images
 from PIL import Image
 
 from lamina import load_run
 from lamina.cli import main
+from support.commands import events, run_lamina, run_process
+from support.images import SIDE_PX, write_images
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 

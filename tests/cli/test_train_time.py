@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import events, run_lamina, run_process, write_images
 
 from lamina import load_run, zoo
 from lamina.cli import STARTED
+from support.commands import events, run_lamina, run_process
+from support.images import write_images
 
 
 def run_from_now(seconds: float, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from commands import events, run_lamina
 
 from lamina import LaminaError, Recipe, Study, load_run, tune
 from lamina.data import Dataset, Images
@@ -31,11 +30,12 @@ from lamina.studies.choice_events import Decision
 from lamina.studies.finals import PLANS, count_trainings, plan_finals, rank_finalists
 from lamina.studies.search import Search, Tried, iter_search
 from lamina.studies.space import Span, insert_sizes, parse_range, parse_sizes
-from lamina.studies.trials import Trials, connect, create_study, open_trials
+from lamina.studies.trials import create_study, open_trials
 from lamina.text import hide_password
 from lamina.training.events import Epoch
+from support.commands import events, run_lamina
+from support.searches import NET, open_search
 
-NET = "Flatten(), Linear(4), ReLU(), Output()"
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8", "--epochs", "2")
 
 
@@ -57,18 +57,6 @@ def data():
 @pytest.fixture
 def few_finals(monkeypatch):
     monkeypatch.setattr(finals, "PLANS", ((2, 2),))
-
-
-def open_search(folder, data, **more) -> tuple[Search, Trials]:
-    """A search of two trials, without leader."""
-    given = {"epochs": 2, **more}
-    search = Search(NET, None, given, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = connect(None, folder)
-    create_study(storage, folder.name, search.to_json(), str(folder))
-    trials = open_trials(storage, folder.name, folder.parent)
-    trials.study.set_user_attr("limits", {"trials": 2, "until": None})
-    return search, trials
 
 
 def make_stale(folder: Path) -> None:

@@ -13,9 +13,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
-from commands import events, run_lamina
 from optuna.trial import FixedTrial
-from test_tune import NET, open_search
 
 from lamina import LaminaError, Preparation, load_data, load_run, tune
 from lamina.data import Dataset, Images
@@ -28,6 +26,8 @@ from lamina.studies.search import Search, Tried
 from lamina.studies.space import find_values, parse_settings, parse_sizes
 from lamina.studies.trials import RepeatedError, connect, create_study, open_trials
 from lamina.studies.tuning import iter_joined
+from support.commands import events, run_lamina
+from support.searches import NET, open_search
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
 

@@ -1,0 +1,110 @@
+"""The documents say what is so: their commands, links and Python are tried."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sysconfig
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
+LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
+
+
+def read_blocks(document: Path, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```",
+        document.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+
+
+def find_commands(document: Path) -> list[list[str]]:
+    """All of a document's command lines that begin with ``lamina``, in blocks and in the text."""
+    text = document.read_text(encoding="utf-8")
+    indented = re.findall(r"^ {4}(lamina .*)$", text, re.MULTILINE)
+    quoted = re.findall(r"`(lamina\s[^`]+)`", text)
+    fenced = [
+        line
+        for block in read_blocks(document, "sh")
+        for line in block.splitlines()
+        if line.startswith("lamina ")
+    ]
+    return [shlex.split(line, comments=True) for line in (*indented, *quoted, *fenced)]
+
+
+@cache
+def read_help(*command: str) -> str:
+    flag = "--help-all" if command else "--help"
+    return subprocess.run(
+        [LAMINA, *command, flag], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_the_readme_shows_how_to_install_and_the_makefile_knows_its_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert readme.index("source .venv/bin/activate") < readme.index("lamina train")
+    assert "`make demo`" in readme
+    assert re.search(r"^demo:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_their_flags_exist(document: Path) -> None:
+    for _, command, *arguments in find_commands(document):
+        if command.startswith("-"):
+            assert command in read_help()
+            continue
+        flags = [argument for argument in arguments if argument.startswith("--")]
+        missing = [flag for flag in flags if not re.search(rf"{flag}\b", read_help(command))]
+        assert missing == [], f"lamina {command} has no {missing}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    missing = [
+        target
+        for target in targets
+        if not re.match(r"\w+:", target) and not (document.parent / target).exists()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_named_paths_exist(document: Path) -> None:
+    named = re.findall(
+        r"`((?:src|tests|docs|benchmarks)/[\w/.-]+)`", document.read_text(encoding="utf-8")
+    )
+    assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_the_readmes_python_trains_and_prints_a_report(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in read_blocks(ROOT / "README.md", "python"):
+        namespace: dict[str, Any] = {}
+        exec(compile(block, "README.md", "exec"), namespace)
+
+    printed = capsys.readouterr().out
+    assert re.search(r"^epoch 5/5  train loss \d", printed, re.MULTILINE)
+    assert re.search(r"test accuracy +\d+\.\d %", printed)
+
+
+def test_the_changelog_begins_with_the_projects_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    versions = re.findall(
+        r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+    assert versions[0] == version

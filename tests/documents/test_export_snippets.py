@@ -1,0 +1,186 @@
+"""The snippets of docs/export.md run without lamina: in plain Python, and in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+from lamina import load_data
+from lamina.deploy.exported_model import export_onnx, export_pt2, open_onnx
+from lamina.evaluation.calibration import choose_thresholds
+from lamina.evaluation.image_files import decode_ahead
+from lamina.evaluation.predictor import Predictor, make_prediction
+from lamina.training.aim import Aim
+from lamina.training.features import predict_logits
+from lamina.training.task import Binary, MultiLabel, SingleLabel
+from support.exported import RESIDUAL, make_model
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def read_snippets() -> list[str]:
+    blocks = (DOCS / "export.md").read_text(encoding="utf-8").split("```python\n")[1:]
+    return [block.partition("```")[0] for block in blocks]
+
+
+def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
+    """An image of another size, with a transparent left half or rotated by its EXIF data."""
+    image = Image.fromarray(images.pixels[3]).resize((width, height), Image.Resampling.BICUBIC)
+    if mode == "RGBA":
+        image = image.convert(mode)
+        image.paste((0, 0, 0, 0), (0, 0, width // 2, height))
+    if mode == "turned":
+        image.getexif()[ExifTags.Base.Orientation] = 6
+    return image
+
+
+def run_snippet(snippet: str, folder: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("resize", "mode", "size", "data"),
+    [
+        ("crop", "turned", (90, 60), "shapes"),
+        ("pad", "RGBA", (90, 60), "shapes"),
+        ("pad", "RGB", (100, 1), "shapes"),
+        ("stretch", "RGB", (60, 90), "shapes-pose"),
+    ],
+)
+def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamina(
+    resize, mode, size, data, tmp_path
+):
+    images = load_data(data).test.take_evenly(20)
+    file = tmp_path / "cat.png"
+    draw_image(images, mode, *size).save(file)
+    if data == "shapes-pose":
+        images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
+    check = (
+        "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
+        " images)\n"
+    )
+    lines = run_snippet(read_snippets()[0] + check, tmp_path)
+    (chunk,) = decode_ahead([file], images.shape, resize)
+    assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
+    (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
+    if data == "shapes":
+        assert lines.pop() == f"predicted: {prediction.predicted}"
+    printed = {name: float(value) for name, value in (line.split() for line in lines)}
+    assert printed == pytest.approx(prediction.values, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["binary", "multi-label"])
+def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
+    images = load_data("shapes-attributes").test.take_evenly(40)
+    if kind == "binary":
+        images = dataclasses.replace(
+            images, targets=images.targets[:, 0].copy(), target_names=images.target_names[:1]
+        )
+    model = make_model(RESIDUAL, images, temperatures=(0.7,) * len(images.target_names))
+    logits = predict_logits(model, images.pixels)
+    thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
+    model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
+    (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
+    distances = np.abs(
+        model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs
+    ).min(axis=1)
+    seen = set()
+    black, nearest = np.zeros((32, 32, 3), np.uint8), images.pixels[distances.argsort()[:2]]
+    for pixels in (black, *nearest):
+        Image.fromarray(pixels).save(tmp_path / "cat.png")
+        (own,) = Predictor(model).predict(tmp_path / "cat.png")
+        (exported,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
+        assert own.predicted == exported.predicted
+        expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
+        assert run_snippet(read_snippets()[0], tmp_path)[-1] == f"predicted: {expected}"
+        if pixels is black:
+            assert run_snippet(read_snippets()[1], tmp_path) == [
+                str(own.predicted if kind == "binary" else list(own.predicted))
+            ]
+        seen.add(own.predicted)
+    assert len(seen) > 1
+    without = dataclasses.replace(model.task, thresholds=())
+    assert (
+        without.decide(torch.from_numpy(logits)) != model.task.decide(torch.from_numpy(logits))
+    ).any()
+
+
+def test_a_program_of_torch_is_read_with_its_names(tmp_path):
+    images = load_data("shapes").test.take_evenly(20)
+    model = make_model(RESIDUAL, images)
+    (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
+    black = np.zeros((1, 32, 32, 3), np.uint8)
+    assert run_snippet(read_snippets()[1], tmp_path) == [
+        images.target_names[predict_logits(model, black)[0].argmax()]
+    ]
+
+
+DECIDE = """([kind, names, probabilities, thresholds]) =>
+    decide(kind, names, new Float32Array(probabilities), thresholds)"""
+
+
+@pytest.mark.slow
+def test_javascript_decides_as_lamina_does(browser):
+    page = browser.new_page()
+    page.add_script_tag(content=(DOCS / "prepare_image.js").read_text(encoding="utf-8"))
+    tie = float(np.float32(0.1))
+    for task, row in (
+        (SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), [0.2, 0.5, 0.3]),
+        (Binary(("a?",), (0.5,), thresholds=(0.1,)), [tie]),
+        (
+            Binary(("a?",), (0.5,), thresholds=(0.1,)),
+            [float(np.nextafter(np.float32(0.1), np.float32(1)))],
+        ),
+        (MultiLabel(("x", "y", "z"), (0.5,) * 3, thresholds=(0.1, 0.7, 0.3)), [tie, 0.8, 0.4]),
+    ):
+        names = task.kind.class_names(task.target_names)
+        columns = [1 - row[0], *row] if isinstance(task, Binary) else row
+        found = page.evaluate(DECIDE, [task.kind.name, names, columns, list(task.cutoffs)])
+        predicted = make_prediction(task, "x", row).predicted
+        assert found == (list(predicted) if isinstance(predicted, tuple) else predicted)
+    page.close()
+
+
+PREPARE = """async ([text, shape, resize]) => {
+    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+    return Array.from(await prepare(new Blob([bytes], { type: "image/png" }), shape, resize));
+}"""
+
+
+@pytest.mark.slow
+def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
+    images = load_data("shapes").test.take_evenly(20)
+    page = browser.new_page()
+    page.add_script_tag(content=(DOCS / "prepare_image.js").read_text(encoding="utf-8"))
+    file = tmp_path / "image.png"
+    for mode, channels in (("turned", 3), ("RGBA", 3), ("RGB", 1)):
+        for resize in ("crop", "pad", "stretch"):
+            for width, height in ((32, 32), (90, 60), (400, 500)):
+                draw_image(images, mode, width, height).save(file)
+                encoded = base64.b64encode(file.read_bytes()).decode()
+                got = np.array(
+                    page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])
+                ).reshape(32, 32, channels)
+                (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
+                expected = chunk.pixels[0].astype(int)
+                apart = np.abs(got - expected).mean()
+                assert apart <= (0.1 if (width, height) == (32, 32) else 3)
+                # One that is shifted by a pixel is further away.
+                assert apart < 0.7 * min(
+                    np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
+                )
+    page.close()

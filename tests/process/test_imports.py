@@ -1,0 +1,96 @@
+"""What a prediction of one image, and a training, wait for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lamina.data import Dataset, Images
+from lamina.nets import Flatten, Net, Output
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from support.runs import begin_run
+
+
+def test_predicting_imports_nothing_that_it_does_not_use(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
+    images = Images(pixels, np.array([0, 1, 0, 1]), ("cat", "dog"), ("0", "1", "2", "3"), "train")
+    training = Training(
+        Net(Flatten(), Output()), images, Recipe(epochs=1, batch_size=4), device="cpu"
+    )
+    for _ in training:
+        pass
+    run = begin_run(
+        Net(Flatten(), Output()),
+        Dataset("pets", "abc", images),
+        None,
+        net_name="tiny",
+        device="cpu",
+        runs_dir=tmp_path,
+    )
+    run.folder.save_model(training.model)
+    Image.fromarray(pixels[0]).save(tmp_path / "one.png")
+
+    # Python names every module that it imports, with its time, on stderr.
+    printed = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-m",
+            "lamina",
+            "predict",
+            str(run.path),
+            str(tmp_path / "one.png"),
+        ],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=True,
+    )
+
+    imported = {
+        line.rpartition("|")[2].strip().split(".")[0] for line in printed.stderr.splitlines()
+    }
+    assert "torch" in imported
+    assert not imported & {
+        "torchmetrics",
+        "torchvision",
+        "matplotlib",
+        "scipy",
+        "sympy",
+        "pandas",
+        "sklearn",
+    }
+    assert printed.stdout.splitlines()[0] == "image\tpredicted"
+
+
+TRAIN = """
+import sys
+from lamina.cli import main
+for optimizer in ("adam", "sgd", "muon"):
+    # Wide enough for the layers to be in bf16 where the machine multiplies in it.
+    net = "Flatten(), Linear(2000), ReLU(), Output()"
+    words = ["train", net, "--epochs", "1", "--optimizer", optimizer]
+    assert main([*words, "--data", sys.argv[1]]) == 0
+"""
+
+
+def test_training_loads_none_of_the_compilers_that_torch_has(
+    workplace: Path, image_set: Path
+) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", TRAIN, str(image_set)],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in printed.stderr.splitlines()}
+    assert "torch" in imported
+    assert not imported & {"torch._dynamo", "torch.fx.experimental.symbolic_shapes", "sympy"}

@@ -1,0 +1,170 @@
+"""The wheel and the sdist in an empty environment, without extras."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+BUILD = """
+import sys
+from setuptools import build_meta
+print(build_meta.build_sdist(sys.argv[1]))
+print(build_meta.build_wheel(sys.argv[1]))
+"""
+FILES = (
+    "lamina/py.typed",
+    "lamina/notebook.css",
+    "lamina/deploy/report.css",
+    "lamina/deploy/serve/page/index.html",
+    "lamina/deploy/studio/page/index.html",
+    "lamina/deploy/studio/page/uplot-license.txt",
+)
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist of a clean copy of the checkout, and the wheel built from this sdist."""
+    folder = tmp_path_factory.mktemp("packages")
+    names = ["src", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    sdist = build(folder)[0]
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return sdist, build(unpacked)[1]
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Build the sdist and the wheel of a project."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(folder / "dist")],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (sdist,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def lamina(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command, from a wheel in an environment with nothing but what lamina depends on."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    packages_folder = Path(
+        sysconfig.get_path("purelib", vars={"base": str(environment)}, scheme="venv")
+    )
+    for dependency in find_dependencies("lamina"):
+        link_distribution(dependency, packages_folder)
+    with zipfile.ZipFile(packages[1]) as wheel:
+        wheel.extractall(packages_folder)
+    command = environment / "bin" / "lamina"
+    command.write_text(
+        f"#!{python}\nimport sys\nfrom lamina.cli import main\nsys.exit(main())\n",
+        encoding="utf-8",
+    )
+    command.chmod(0o755)
+    return command
+
+
+def find_dependencies(name: str) -> Iterator[Distribution]:
+    """The distributions that ``name`` requires without extras, directly or not."""
+    names, seen = [name], {name}
+    while names:
+        for text in distribution(names.pop()).requires or ():
+            requirement = Requirement(text)
+            is_needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if is_needed and requirement.name not in seen:
+                seen.add(requirement.name)
+                names.append(requirement.name)
+                yield distribution(requirement.name)
+
+
+def link_distribution(package: Distribution, folder: Path) -> None:
+    """Make the files of an installed distribution visible in another environment."""
+    for file in package.files or ():
+        top = file.parts[0]
+        target = folder / top
+        if top not in ("..", "__pycache__") and not target.exists():
+            target.symlink_to(package.locate_file(top))
+
+
+def run(lamina: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COVERAGE"))
+    }
+    return subprocess.run(
+        [lamina, *map(str, words)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_sdist_and_the_wheel_hold_what_the_program_needs(packages):
+    sdist, wheel = packages
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert [file for file in FILES if file not in names] == []
+    assert not any(name.startswith(("tests", "docs", "benchmarks")) for name in names)
+    with tarfile.open(sdist) as archive:
+        members = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {
+        str(file.relative_to(ROOT))
+        for suffix in ("*.c", "*.h", "*.inc", "*.py")
+        for file in (ROOT / "src").rglob(suffix)
+    }
+    assert sources - members == set()
+
+
+def test_the_installed_command_trains(lamina, image_set, tmp_path):
+    trained = run(lamina, "train", "mlp", "--data", image_set, "--epochs", "1", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "test accuracy" in trained.stdout
+    (run_folder,) = (tmp_path / "runs").iterdir()
+    assert (run_folder / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (("export", "RUN", "net.onnx"), "export"),
+        (("serve", "RUN"), "serve"),
+        (("studio",), "serve"),
+        (("tune", "mlp", "--over", "lr=1e-4..1e-1:log", "--data", "shapes"), "tune"),
+        (("train", "timm:resnet18", "--data", "shapes"), "pretrained"),
+    ],
+)
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    lamina, words, extra, stored_run, tmp_path
+):
+    words = tuple(str(stored_run) if word == "RUN" else word for word in words)
+    refused = run(lamina, *words, cwd=tmp_path)
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert f"lamina[{extra}]" in refused.stderr

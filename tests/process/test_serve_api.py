@@ -1,0 +1,388 @@
+"""The API predicts as ``lamina predict`` does, and says what is wrong with a request."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina import load_data, load_run
+from lamina.cli import main
+from lamina.deploy.serve import explanation
+from lamina.deploy.serve.bodies import REQUEST_IMAGES
+from lamina.deploy.serve.security import PATHS
+from lamina.errors import NetError
+from support.servers import (
+    API,
+    MARKUP,
+    PATIENCE_SECONDS,
+    encode,
+    fits,
+    noise,
+    read_all,
+    serving,
+    wait_until,
+)
+
+FAULTY = "faulty%5Cudce9"
+CORPUS = Path(__file__).parents[1] / "unit" / "corpus" / "images"
+
+
+def predict(run: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    assert main(["predict", str(run), str(file), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def as_dict(predicted: dict[str, object]) -> dict[str, float]:
+    return {row["class"]: row["probability"] for row in predicted["predictions"]}
+
+
+@pytest.mark.parametrize("name", ["shapes", "hostile"])
+def test_an_image_gets_the_prediction_of_lamina_predict(
+    server, served_runs, tmp_path, capsys, name
+):
+    for kind, seed, side_px in (("PNG", 0, 32), ("JPEG", 1, 50), ("WEBP", 2, 6)):
+        pixels = load_data("shapes").test.pixels[seed].repeat(-(-side_px // 32), axis=0)
+        (tmp_path / "one").write_bytes(encode(pixels, kind))
+        expected = predict(served_runs[name], tmp_path / "one", capsys)
+        predicted = server.ask(f"/v1/predict?model={name}", (tmp_path / "one").read_bytes())
+        assert predicted.status == 200
+        values = predicted.values
+        assert (values["model"], values["predicted"]) == (name, expected["predicted"])
+        assert as_dict(values) == expected["probabilities"]
+        shares = [row["probability"] for row in values["predictions"]]
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_several_images_get_a_list_in_their_order(server):
+    image_set = [noise(seed) for seed in range(5)]
+    alone = [server.ask("/v1/predict", image).values for image in image_set]
+    predicted = server.ask_list([*image_set[:2], b"no image", *image_set[2:]])
+    together = predicted.values
+    assert predicted.status == 200
+    assert together.pop(2) == {"model": "shapes", "problem": "not an image"}
+    for one, other in zip(alone, together, strict=True):
+        assert one["predicted"] == other["predicted"]
+        assert as_dict(one) == pytest.approx(as_dict(other), abs=1e-5)
+
+
+def test_an_image_that_cannot_be_computed_fails_alone(server):
+    bright = encode(np.full((6, 6, 3), 255, np.uint8))
+    alone = server.ask(f"/v1/predict?model={FAULTY}", bright)
+    reason = (
+        "The model's logits are NaN or infinite: training diverged. Train again with a lower lr, or"
+        " with gradient_clip=1."
+    )
+    assert (alone.status, alone.values) == (500, {"error": reason})
+    predicted = server.ask_list(
+        [*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}"
+    )
+    rows = predicted.values
+    assert predicted.status == 200
+    assert rows.pop(20) == {"model": r"faulty\udce9", "problem": reason}
+    assert all(row["predicted"] in MARKUP for row in rows)
+    assert len(rows) == 21
+    assert r'model="faulty\\udce9"' in server.ask("/metrics").body.decode()
+
+
+def test_the_models_are_described(server, served_runs):
+    first, second, third = server.ask("/v1/model").values["models"]
+    report = load_run(served_runs["shapes"]).report
+    assert (first["model"], first["kind"], first["data"]) == ("shapes", "single-label", "shapes")
+    assert first["score"] == f"test {report.score}"
+    assert first["classes"] == list(load_data("shapes").train.target_names)
+    assert (second["model"], second["net"], second["score"]) == ("hostile", "<b>tiny</b>", None)
+    assert (second["classes"], third["model"]) == (list(MARKUP), r"faulty\udce9")
+    assert (second["width_px"], second["height_px"], second["channels"]) == (6, 6, 3)
+
+
+def test_an_explanation_says_what_was_measured(server):
+    image = encode(load_data("shapes").test.pixels[0])
+    given = server.ask("/v1/explain", image).values
+    assert given["target"] == server.ask("/v1/predict", image).values["predicted"]
+    measured = given["faithfulness"]
+    shares = {
+        row["class"]: row["probability"]
+        for row in server.ask("/v1/predict", image).values["predictions"]
+    }
+    assert measured["before"] == pytest.approx(shares[given["target"]], abs=1e-5)
+    assert len(measured["correlations"]) == 3
+    for name in ("image", "map"):
+        assert base64.b64decode(given[name]).startswith(b"\x89PNG")
+
+
+def test_a_map_whose_faithfulness_would_take_too_long_has_none(served_runs, monkeypatch):
+    monkeypatch.setattr(explanation, "FAITHFULNESS_SECONDS", 0.0)
+    model = load_run(served_runs["shapes"]).load_model()
+    given = explanation.explain_image(model, load_data("shapes").test.pixels[:1])
+    assert given["faithfulness"] is None
+    assert base64.b64decode(given["map"]).startswith(b"\x89PNG")
+
+
+def test_a_map_that_would_take_too_long_is_refused_with_a_reason(served_runs, monkeypatch):
+    monkeypatch.setattr(explanation, "MAP_SECONDS", 0.0)
+    model = load_run(served_runs["shapes"]).load_model()
+    with pytest.raises(
+        NetError, match=r"A map would take about .* s on this machine; the limit is 0 s"
+    ):
+        explanation.explain_image(model, load_data("shapes").test.pixels[:1])
+
+
+def test_a_training_image_is_most_like_itself(server):
+    train = load_data("shapes").train
+    given = server.ask("/v1/similar", encode(train.pixels[-1])).values
+    assert given["searched"] == len(train)
+    nearest = given["images"][0]
+    assert nearest["id"] == len(train) - 1
+    assert nearest["target"] == train.target_names[train.targets[-1]]
+    assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
+    shares = [one["similarity"] for one in given["images"]]
+    assert shares == sorted(shares, reverse=True)
+    before = server.find_worker()
+    for name in ("hostile", FAULTY):
+        missing = server.ask(f"/v1/similar?model={name}", noise())
+        assert missing.status == 404
+        assert missing.values == {
+            "error": (
+                "The training images are not in the server's cache, or have changed. Load them"
+                " there with lamina similar RUN IMAGE."
+            )
+        }
+    assert server.find_worker() == before
+
+
+@pytest.mark.parametrize("file", sorted(CORPUS.iterdir()), ids=lambda file: file.name)
+def test_damaged_images_are_rejected_with_a_reason(server, file):
+    for task in ("predict", "explain"):
+        predicted = server.ask(f"/v1/{task}", file.read_bytes())
+        assert predicted.status == 422
+        assert predicted.values["problem"]
+
+
+def test_a_form_is_predicted_as_its_files(server):
+    def ask(*files: bytes):
+        parts = [
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+            + file
+            + b"\r\n"
+            for file in files
+        ]
+        field = b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\nmine\r\n'
+        body = b"".join([field, *parts, b"--x--\r\n"])
+        return server.ask("/v1/predict", body, Content_Type="multipart/form-data; boundary=x")
+
+    alone = [server.ask("/v1/predict", noise(seed)).values for seed in range(2)]
+    assert ask(noise(0)).values == alone[0]
+    assert [row["predicted"] for row in ask(noise(0), noise(1)).values] == [
+        row["predicted"] for row in alone
+    ]
+    assert ask(*[b"x"] * 65).status == 413
+
+
+def test_one_bad_entry_of_a_list_fails_alone_in_its_place(server):
+    good = base64.b64encode(noise()).decode()
+    body = json.dumps({"images": [good, "?", None, good]}).encode()
+    rows = server.ask("/v1/predict", body, Content_Type="application/json").values
+    assert rows[1:3] == [{"model": "shapes", "problem": "not base64"}] * 2
+    assert rows[0] == rows[3] == server.ask("/v1/predict", noise()).values
+
+
+def test_each_answer_names_the_weights(server, served_runs):
+    digest = hashlib.sha256((served_runs["shapes"] / "model.safetensors").read_bytes()).hexdigest()[
+        :16
+    ]
+    assert server.ask("/v1/predict", noise()).values["weights"] == digest
+    assert all(row["weights"] == digest for row in server.ask_list([noise(), noise(1)]).values)
+    for task in ("explain", "similar"):
+        assert server.ask(f"/v1/{task}", noise()).values["weights"] == digest
+    assert server.ask("/v1/model").values["models"][0]["weights"] == digest
+
+
+def test_wrong_requests_say_what_was_expected(server):
+    cases = {
+        ("/v1/predict?model=shape", noise(), "image/png"): (
+            404,
+            "This server has no model 'shape'. Did you mean shapes?",
+        ),
+        ("/v1/predict", b"[]", "application/json"): (
+            400,
+            'Invalid body. Send JSON such as {"images": ["…"]}',
+        ),
+        ("/v1/predict", b'{"images": "?"}', "application/json; charset=utf-8"): (
+            400,
+            "each image in base64",
+        ),
+        ("/v1/predict", b"--x\r\n\r\n--x--", "multipart/form-data; boundary=x"): (
+            400,
+            "curl -F image=@cat.jpg",
+        ),
+        ("/v1/predict", b"[" * 500, "application/json"): (400, "Send JSON"),
+        ("/v1/predict", b"[" * 100_000, "application/json"): (413, "limit is 64 images"),
+        ("/v1/predict", json.dumps({"images": [""] * 65}).encode(), "application/json"): (
+            413,
+            "the limit is 64 images",
+        ),
+        ("/v1/explain", b'{"images": ["", ""]}', "application/json"): (
+            413,
+            "too many images; the limit is 1 image",
+        ),
+        ("/v1/predict", bytes(10_000_001), "image/png"): (413, "The body exceeds 10 MB."),
+        ("/v1/nothing", b"", "image/png"): (404, "Not Found"),
+        ("/v1/model", b"", "image/png"): (405, "Method Not Allowed"),
+    }
+    for (path, body, kind), (status, reason) in cases.items():
+        predicted = server.ask(path, body, Content_Type=kind)
+        assert predicted.status == status
+        assert reason in predicted.values["error"]
+    assert server.ask("/v1/predict").status == 405
+
+
+def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_responses(server):
+    document = server.ask("/openapi.json").values
+    assert document == API
+    bodies = API["components"]["requestBodies"]
+    images = {
+        name: one["content"]["application/json"]["schema"]["properties"]["images"]
+        for name, one in bodies.items()
+    }
+    assert {name: one["maxItems"] for name, one in images.items()} == {
+        "Images": REQUEST_IMAGES,
+        "Image": 1,
+    }
+    for path, body, status in (
+        ("/v1/predict", noise(), 200),
+        ("/v1/predict", [noise(), b""], 200),
+        ("/v1/predict", b"", 422),
+        ("/v1/explain", noise(), 200),
+        ("/v1/similar", noise(), 200),
+        ("/v1/similar?model=hostile", noise(), 404),
+        ("/v1/model", None, 200),
+    ):
+        predicted = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
+        assert predicted.status == status
+        route = document["paths"][path.partition("?")[0]]["get" if body is None else "post"]
+        response = route["responses"].get(str(status), route["responses"]["default"])
+        if "$ref" in response:
+            response = API["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        schema = response["content"]["application/json"]["schema"]
+        assert fits(predicted.values, schema, document), (path, predicted.values)
+        assert not fits({"model": 1}, schema, document)
+    assets = {path for path in PATHS if path == "/" or path.endswith((".css", ".js", ".json"))}
+    assert set(API["paths"]) == set(PATHS) - assets
+
+
+def test_metrics_count_requests_and_images(server):
+    def count(line: str) -> int:
+        found = re.search(
+            rf"^{re.escape(line)} (\d+)$", server.ask("/metrics").body.decode(), re.MULTILINE
+        )
+        return int(found[1]) if found else 0
+
+    completed = 'lamina_requests_total{path="/v1/predict",status="200"}'
+    image_set = 'lamina_images_total{model="hostile",task="predict"}'
+    before = count(completed), count(image_set)
+    for _ in range(3):
+        server.ask("/v1/predict?model=hostile", noise())
+    assert (count(completed), count(image_set)) == (before[0] + 3, before[1] + 3)
+    assert count("lamina_queue_images") == 0
+    assert count("lamina_worker_ready") == 1
+    assert server.ask("/healthz").status == server.ask("/readyz").status == 200
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, "lamina: interrupted\n"), (signal.SIGTERM, 143, "")],
+)
+def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
+    served_runs, number, status, said
+):
+    limits = "from lamina.deploy.serve import server\nserver.END_SECONDS = 0.2"
+    with serving(served_runs["hostile"], limits=limits, keeps_stderr=True) as server:
+        worker = server.find_worker()
+        os.kill(worker, signal.SIGSTOP)
+        # A client that stays does not keep it from ending.
+        with server.connect(), server.connect() as waiting, server.connect() as sending:
+            head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: "
+            waiting.sendall(f"{head}{len(noise())}\r\n\r\n".encode() + noise())
+            sending.sendall(f"{head}9\r\n\r\nabc".encode())
+            wait_until(lambda: server.read_gauge("lamina_held_bytes") == len(noise()) + len("abc"))
+            server.process.send_signal(number)
+            for client in (waiting, sending):
+                predicted = read_all(client)
+                assert predicted.startswith(b"HTTP/1.1 503 ")
+                assert predicted.endswith(
+                    b'{"error": "The server is shutting down. Try again later."}'
+                )
+            assert server.process.wait(PATIENCE_SECONDS) == status
+        printed = server.process.stderr.read()
+        assert printed.endswith(said)
+        assert "Traceback" not in printed
+        assert "Cancel" not in printed
+        assert not Path(f"/proc/{worker}").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["none"],
+            (
+                "No run named none in this folder or runs. No runs were found there. Train one with"
+                " lamina train."
+            ),
+        ),
+        (
+            ["RUN", "--host", "0.0.0.0"],
+            (
+                "--host is 0.0.0.0, which other machines can reach, but there is no token. Set "
+                "LAMINA_TOKEN to a secret, or use --token."
+            ),
+        ),
+        (
+            ["RUN", "--token", "café"],
+            (
+                "The token cannot be sent in an HTTP header; it must be printable ASCII without"
+                " spaces at its ends. Choose another."
+            ),
+        ),
+        (
+            ["pets=RUN", "pets=none"],
+            "RUN and none have the same name, pets; names must differ. Use another name, as in",
+        ),
+        (
+            ["RUN", "--coverage", "1.5"],
+            "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9.",
+        ),
+        (
+            ["RUN", "--coverage", "0.9"],
+            "--coverage needs predictions for val images, but RUN has none. Train with",
+        ),
+        (
+            ["RUN", "--port", "TAKEN"],
+            "Cannot listen on port TAKEN of 127.0.0.1: Address already in use",
+        ),
+    ],
+)
+def test_what_cannot_be_served_gets_one_message(server, served_runs, tmp_path, arguments, message):
+    given = {"RUN": str(served_runs["hostile"]), "TAKEN": str(server.port)}
+    words = [
+        word.replace("RUN", given["RUN"]).replace("TAKEN", given["TAKEN"]) for word in arguments
+    ]
+    words = [sys.executable, "-m", "lamina", "serve", *words]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(
+        f"lamina: {message.replace('TAKEN', given['TAKEN']).replace('RUN', given['RUN'])}"
+    )
+    assert len(done.stderr.splitlines()) == 1

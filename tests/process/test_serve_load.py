@@ -1,0 +1,363 @@
+"""Floods, slow clients, bombs, failing workers: predictions stay correct, memory stays bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import resource
+import signal
+import socket
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lamina.cli import main
+from lamina.training.loop import Training
+from support.runs import DATA, NET, RECIPE, begin_run
+from support.servers import Server, encode, noise, pack_list, read_all, serving, wait_until
+
+LIMITS = """
+from lamina.deploy.serve import bodies, protocol, worker
+protocol.CONNECTIONS, protocol.HEAD_SECONDS, protocol.TAKE_SECONDS = 8, 3.0, 2.0
+bodies.BODY_SECONDS, worker.SECONDS["predict"], worker.RETRY_SECONDS = 1.5, 3.0, 0.1
+worker.RESPONSE_LIMIT_BYTES = 300_000
+"""
+
+
+WORDY = tuple(f"{name} " * 10_000 for name in "abc")
+
+
+@pytest.fixture(scope="module")
+def hasty(served_runs, tmp_path_factory):
+    """A server with low limits, so that tests reach them fast, with a run with long names."""
+    train = replace(DATA.train, target_names=WORDY)
+    wordy = begin_run(
+        NET,
+        replace(DATA, train=train, test=None),
+        RECIPE,
+        net_name="tiny",
+        name="wordy",
+        device="cpu",
+        runs_dir=tmp_path_factory.mktemp("wordy"),
+    )
+    wordy.folder.save_model(Training(NET, train, RECIPE, device="cpu").model)
+    with serving(served_runs["hostile"], wordy.path, limits=LIMITS) as started:
+        yield started
+        # Whatever became of the requests of these tests, none of their bodies is held for ever.
+        wait_until(lambda: started.read_gauge("lamina_held_bytes") == 0)
+
+
+async def post(port: int, image: bytes) -> tuple[int, bytes]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length:"
+        f" {len(image)}\r\nConnection: close"
+    )
+    try:
+        writer.write(f"{head}\r\n\r\n".encode() + image)
+        given = await reader.read()
+    except ConnectionError:
+        return 503, b""  # turned away before all was sent
+    finally:
+        writer.close()
+    return int(given.split()[1]) if given else 503, given.partition(b"\r\n\r\n")[2]
+
+
+def test_a_flood_of_requests_gets_correct_predictions_or_is_refused(server):
+    image_set = [noise(seed) for seed in range(10)]
+    expected = [server.ask("/v1/predict", image).values["predicted"] for image in image_set]
+
+    async def flood() -> list[tuple[int, bytes]]:
+        return await asyncio.gather(
+            *(post(server.port, image_set[number % 10]) for number in range(500))
+        )
+
+    with server.bounded():
+        outputs = asyncio.run(flood())
+    statuses = [status for status, _ in outputs]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 100
+    for number, (status, body) in enumerate(outputs):
+        if status == 200:
+            assert json.loads(body)["predicted"] == expected[number % 10]
+    assert server.ask("/v1/predict", image_set[0]).values["predicted"] == expected[0]
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+def make_bomb(side_px: int) -> bytes:
+    """A PNG of a few kilobytes with that many rows and columns of zeros."""
+    head = side_px.to_bytes(4, "big") * 2 + bytes([1, 0, 0, 0, 0])  # one bit a pixel
+    rows = zlib.compress(bytes((side_px // 8 + 1) * side_px), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_predicted(server):
+    whole = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8), "JPEG")
+    expected = server.ask("/v1/predict", noise()).values["predicted"]
+    bomb = make_bomb(20_000)
+    assert len(bomb) < 100_000
+    lists = b'{"images":[' + b"[]," * 3_300_000 + b"[]]}"
+    with server.bounded():
+        for image, problem in (
+            (bomb, "more than 67 megapixels"),
+            (whole[: len(whole) // 2], "truncated"),
+            (b"", "empty"),
+            (b"\x89PNG\r\n\x1a\n" + bytes(1000), None),
+        ):
+            predicted = server.ask("/v1/predict", image)
+            assert predicted.status == 422
+            assert problem is None or predicted.values["problem"] == problem
+            assert server.ask("/v1/predict", noise()).values["predicted"] == expected
+        assert server.ask("/v1/predict", lists, Content_Type="application/json").status == 413
+
+
+def test_bodies_of_any_declared_length_are_bounded(server):
+    with server.bounded():
+        host = f"Host: 127.0.0.1:{server.port}\r\n"
+        head = f"POST /v1/predict HTTP/1.1\r\n{host}"
+        for length in ("99999999999999999999", "-1", "1e3", "1\r\nContent-Length: 2"):
+            with server.connect() as connection:
+                connection.sendall(f"{head}Content-Length: {length}\r\n\r\n".encode() + bytes(1000))
+                if length[0] != "9":
+                    assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+        with server.connect() as connection:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            part = b"100000\r\n" + bytes(0x100000) + b"\r\n"
+            sent = 0
+            try:
+                for _ in range(200):
+                    connection.sendall(part)
+                    sent += 1
+            except ConnectionError:
+                pass
+    assert sent < 100
+    assert server.ask("/healthz").status == 200
+
+
+def test_the_largest_request_can_be_set(served_runs, capsys):
+    with serving(served_runs["shapes"], "--max-mb", "1") as small:
+        assert small.ask("/v1/predict", bytes(1_000_000)).status == 422
+        refused = small.ask("/v1/predict", bytes(1_000_001))
+    assert refused.status == 413
+    assert refused.values == {"error": "The body exceeds 1 MB. Send smaller or fewer images."}
+    assert main(["serve", str(served_runs["shapes"]), "--max-mb", "0"]) == 2
+    assert "--max-mb is 0; it must be from 1 to 256. Use --max-mb 10." in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_bodies_of_all_requests_are_bounded_together(server):
+    body = bytes(10_000_000)
+
+    def ask() -> int:
+        try:
+            return server.ask("/v1/predict", body).status
+        except ConnectionError:
+            return 503  # turned away before all was sent
+
+    os.kill(server.find_worker(), signal.SIGSTOP)
+    # They are in memory once here and once in the worker, and for a moment some are copied.
+    with server.bounded(240 * 2**20), ThreadPoolExecutor(7) as threads:
+        asked = [threads.submit(ask) for _ in range(7)]
+        wait_until(
+            lambda: (
+                any(one.done() for one in asked)
+                and server.read_gauge("lamina_held_bytes") == 60_000_000
+            )
+        )
+        os.kill(server.find_worker(), signal.SIGCONT)
+        assert sorted(one.result() for one in asked) == [422] * 6 + [503]
+    with server.connect() as leaving:
+        leaving.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode())
+        leaving.sendall(b"Content-Length: 99\r\n\r\nabc")
+        wait_until(lambda: server.read_gauge("lamina_held_bytes") == len("abc"))
+    wait_until(lambda: server.read_gauge("lamina_held_bytes") == 0)
+    assert server.ask("/v1/predict", body + b" ").status == 413
+    assert server.read_gauge("lamina_held_bytes") == 0
+
+
+@pytest.mark.slow
+def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
+    # sixteen of them take longer than a batch may
+    large = encode(np.zeros((4500, 4500, 3), np.uint8))
+    before = hasty.read_gauge("lamina_worker_restarts_total")
+    assert [hasty.ask_list([large] * count).status for count in (1, 20)] == [200, 200]
+    assert hasty.read_gauge("lamina_worker_restarts_total") == before
+
+
+@pytest.mark.slow
+def test_a_worker_whose_response_is_too_long_is_replaced(hasty):
+    before = hasty.read_gauge("lamina_worker_restarts_total")
+    rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
+    assert all(row["predicted"] in WORDY for row in rows)
+    assert hasty.read_gauge("lamina_worker_restarts_total") == before + 1
+
+
+@pytest.mark.slow
+def test_slow_clients_are_cut_off_while_others_are_served(hasty):
+    host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
+    healthy = b"GET /healthz HTTP/1.1\r\n" + host
+    cases = [
+        (b"", b"", b""),
+        (b"POST /v1/predict HTTP/1.1\r\n" + host, b"", b""),
+        (healthy + b"\r\n" + b"GET /healthz HTTP/1.1\r\n", b"ok\n", b"X"),
+        (healthy + b"Content-Length: 10\r\n\r\n", b"ok\n", b"X"),
+        (b"POST /v1/predict HTTP/1.1\r\n" + host + b"Content-Length: 100\r\n\r\nabc", b"", b""),
+    ]
+    began = time.monotonic()
+    connections = [hasty.connect() for _ in cases]
+    for connection, (beginning, predicted, more) in zip(connections, cases, strict=True):
+        connection.settimeout(30)
+        connection.sendall(beginning)
+        if predicted:
+            received = b""
+            while not received.endswith(predicted):
+                received += connection.recv(65536)
+            connection.sendall(more)
+    assert [hasty.ask("/v1/predict", noise(seed)).status for seed in range(20)] == [200] * 20
+    for connection, (beginning, *_) in zip(connections, cases, strict=True):
+        with connection:
+            assert read_all(connection).startswith(
+                b"HTTP/1.1 408 " if b"\r\n\r\nabc" in beginning else b""
+            )
+    assert time.monotonic() - began < 20
+
+
+def wait_for_a_place(server: Server) -> None:
+    wait_until(lambda: server.ask("/healthz").status == 200)
+
+
+@pytest.mark.slow
+def test_clients_that_read_nothing_lose_their_places(hasty):
+    request = f"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:{hasty.port}\r\n\r\n".encode()
+    connections = []
+    try:
+        for _ in range(8):
+            connection = socket.socket()
+            connections.append(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect((hasty.host, hasty.port))
+            connection.setblocking(False)
+            connection.send(request * 1000)  # whose responses are more than the kernel takes
+        assert hasty.ask("/healthz").status == 503
+        wait_for_a_place(hasty)
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_more_connections_than_the_limit_are_closed_at_once(hasty):
+    connections = [hasty.connect() for _ in range(10)]
+    try:
+        refused = connections[-1]
+        refused.settimeout(10)
+        predicted = read_all(refused)
+        assert predicted.startswith(b"HTTP/1.1 503 ")
+        assert b"X-Content-Type-Options: nosniff\r\n" in predicted
+    finally:
+        for connection in connections:
+            connection.close()
+    wait_for_a_place(hasty)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
+    expected = [hasty.ask("/v1/predict", noise(seed)).values["predicted"] for seed in range(4)]
+    worker = hasty.find_worker()
+    os.kill(worker, number)
+    with ThreadPoolExecutor(4) as threads:
+        outputs = list(threads.map(lambda seed: hasty.ask_list([noise(seed)]), range(4)))
+    assert [predicted.status for predicted in outputs] == [200] * 4
+    rows = [predicted.values[0] for predicted in outputs]
+    # The image that it had alone gets no prediction; those that waited do.
+    why = "ended" if number == signal.SIGKILL else "took longer than 3 seconds"
+    lost = {"model": "hostile", "problem": f"The worker process {why} on this image."}
+    assert sum(row == lost for row in rows) <= 1
+    for row, predicted in zip(rows, expected, strict=True):
+        assert row == lost or row["predicted"] == predicted
+    assert hasty.find_worker() != worker
+    assert hasty.ask("/readyz").status == 200
+
+
+@pytest.mark.slow
+def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
+    os.kill(hasty.find_worker(), signal.SIGSTOP)
+    lost = hasty.ask("/v1/predict", noise())
+    assert lost.status == 503
+    assert int(lost.headers["retry-after"]) >= 1
+    assert lost.values == {"error": "The worker process took longer than 3 seconds on this image."}
+    assert hasty.ask("/v1/predict", noise()).status == 200
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
+    expected = hasty.ask("/v1/predict", noise()).values["predicted"]
+    kept = http.client.HTTPConnection(hasty.host, hasty.port, timeout=30)
+    before = hasty.read_gauge("lamina_worker_restarts_total", kept)
+    limits = resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        os.kill(hasty.find_worker(), signal.SIGKILL)
+        # In a list, so that the response leaves the connection open.
+        kept.request(
+            "POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"}
+        )
+        (row,) = json.loads(kept.getresponse().read())
+        assert row["problem"] == "The worker process ended on this image."
+        wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
+    finally:
+        kept.close()
+        resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, limits)
+    assert hasty.ask("/v1/predict", noise()).values["predicted"] == expected
+
+
+@pytest.mark.slow
+def test_predictions_come_before_explanations_and_clients_that_left_are_forgotten(hasty):
+    def wait_until_waiting(count: int) -> None:
+        wait_until(lambda: hasty.read_gauge("lamina_queue_images") == count)
+
+    def ask(task: str) -> float:
+        assert hasty.ask(f"/v1/{task}", noise()).status == 200
+        return time.monotonic()
+
+    worker = hasty.find_worker()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            explained = [threads.submit(ask, "explain") for _ in range(3)]
+            wait_until_waiting(2)
+            left = http.client.HTTPConnection(hasty.host, hasty.port)
+            left.request("POST", "/v1/explain", noise())
+            wait_until_waiting(3)
+            left.close()
+            wait_until_waiting(2)
+            predicted = threads.submit(ask, "predict")
+            wait_until_waiting(3)
+            os.kill(worker, signal.SIGCONT)
+            assert sum(predicted.result() > one.result() for one in explained) <= 1
+    finally:
+        os.kill(worker, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_images_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
+    image_set = [noise(seed) for seed in range(64)]
+    expected = [one["predicted"] for one in hasty.ask_list(image_set).values]
+    os.kill(hasty.find_worker(), signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+        outputs = list(threads.map(lambda _: hasty.ask_list(image_set), range(3)))
+    assert sorted(predicted.status for predicted in outputs) == [200, 200, 503]
+    for predicted in outputs:
+        if predicted.status == 503:
+            assert predicted.headers["retry-after"] == "1"
+        else:
+            assert [one["predicted"] for one in predicted.values] == expected

@@ -1,0 +1,734 @@
+"""What the studio accepts and refuses, and its parts without a browser."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina import Preparation, Recipe, load_data, load_run, train
+from lamina.deploy.studio.data_folder import DataFolder
+from lamina.deploy.studio.data_views import time_layers
+from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
+from lamina.deploy.studio.jobs import NICENESS, Jobs
+from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
+from lamina.deploy.studio.torch_process import TorchProcess
+from lamina.errors import DataError, LaminaError
+from lamina.nets import parse_net
+from lamina.nets.costs import summarize_layers
+from lamina.runs.checkpoints import keep_checkpoint, kept_folder
+from lamina.runs.stored import find_runs
+from support.servers import encode, noise
+from support.studios import SMALL, opening, wait_for, wait_for_end, wait_for_epochs
+
+PAGE = files("lamina.deploy.studio").joinpath("page")
+
+
+def test_only_this_page_and_only_with_the_token_may_use_the_studio(tmp_path):
+    with opening(tmp_path, "--token", "secret") as studio:
+        assert studio.ask("/").status == 200  # the page that asks for the token
+        assert studio.ask("/main.js").headers["content-type"].startswith("text/javascript")
+        assert studio.ask("/api/runs", b"{}").status == 401
+        assert studio.ask("/api/events").status == 401
+        bearer = {"Authorization": "Bearer secret"}
+        assert studio.ask("/api/runs", b"{}", **bearer).values == []
+        assert studio.ask("/api/runs", b"{}", **bearer, Origin="http://evil.example").status == 403
+        assert studio.ask("/api/runs", b"{}", **bearer, Sec_Fetch_Site="cross-site").status == 403
+        assert studio.ask("/api/runs", b"{}", **bearer, Host="evil.example").status == 421
+        policy = studio.ask("/").headers
+        assert "script-src 'self'" in policy["content-security-policy"]
+        assert policy["permissions-policy"].startswith("camera=(self)")
+        for path in (
+            "/../jobs.py",
+            "/%2e%2e/jobs.py",
+            "/uplot-license.txt",
+            "/api/nothing",
+            "/page.css/x",
+        ):
+            assert studio.ask(path, b"{}" if "api" in path else None, **bearer).status == 404
+
+
+def test_a_browser_that_waits_for_the_page_gets_it(tmp_path):
+    browser = tmp_path / "browser.py"
+    browser.write_text(
+        "import pathlib, sys, urllib.request\n"
+        "body = urllib.request.urlopen(sys.argv[1]).read()\n"
+        "pathlib.Path(__file__).with_name('seen').write_bytes(body)\n"
+    )
+    with opening(tmp_path, "--browser", BROWSER=f"{sys.executable} {browser} %s"):
+        wait_for((tmp_path / "seen").exists)
+
+
+def test_the_process_that_serves_the_page_does_not_load_torch():
+    code = "import sys, lamina.deploy.studio.opening; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_address_requires_a_token(tmp_path, capsys):
+    from lamina.cli import main
+
+    assert main(["studio", "--host", "0.0.0.0", "--no-browser"]) == 2
+    assert "which other machines can reach, but there is no token" in capsys.readouterr().err
+    assert main(["studio", "--data", str(tmp_path / "none"), "--no-browser"]) == 2
+    assert (
+        "which is not a folder. Use the folder that contains your data sets"
+        in capsys.readouterr().err
+    )
+
+
+def test_requests_that_make_no_sense_get_one_sentence(studio):
+    assert studio.ask("/api/train", b"{").values["error"] == "The request is not JSON."
+    assert studio.act("train") == "The request lacks source. Reload the page."
+    assert studio.act("net", text=SMALL, shape="wide").startswith(
+        "shape is 'wide', which cannot be used. Change it"
+    )
+    assert ", which cannot be used" in studio.act(
+        "cell", run="x", problem=1.5, truth=True, predicted=0
+    )
+    assert "choices is {'a': 1}, which cannot be used" in studio.act(
+        "correct", source="shapes", choices={"a": 1}
+    )
+    assert "epoch is 1" in studio.act("branch", run="x", epoch=10**400)
+    assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
+    assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
+    assert "is not in" in studio.act("inspect", source="/etc")
+    assert "is not in" in studio.act(
+        "train", net=SMALL, source=str(studio.folder / ".." / "x"), fields={}
+    )
+    assert "There is no run '../../etc' in runs" in studio.act("run", run="../../etc")
+    assert studio.act("stop", run="nothing") == "nothing has already ended."
+    assert "not valid Python" in studio.act("net", text="Linear(")["problem"]
+    assert studio.ask("/api/net", b'"' + b"x" * 2_000_000 + b'"').status == 413
+    assert studio.ask("/api/net", b"[" * 200_000).status == 400
+    assert "name is ['x'], which cannot be used" in studio.act(
+        "train", net="mlp", source="shapes", name=["x"]
+    )
+    assert "which cannot be used" in studio.act(
+        "train", net="mlp", source="shapes", fields={"epochs": "1\0"}
+    )
+
+
+def test_options_of_the_command_line_cannot_be_smuggled_in(studio):
+    file = studio.folder / "net.py"
+    file.write_text("raise SystemExit('executed')")
+    for net in ("--help", str(file), f"{file}:build()", "timm:resnet18", "exec('1')"):
+        said = studio.act("train", net=net, source="shapes")
+        assert "not valid Python" in said or "expected a layer" in said or "is not a layer" in said
+    for name in ("start-from", "runs_dir", "epochs=1 --data"):
+        assert "A recipe has no field" in studio.act(
+            "train", net="mlp", source="shapes", fields={name: "1"}
+        )
+    assert "got '1 --json'" in studio.act(
+        "train", net="mlp", source="shapes", fields={"epochs": "1 --json"}
+    )
+    assert "time limit is '--help'" in studio.act(
+        "train", net="mlp", source="shapes", time="--help"
+    )
+
+
+def test_values_that_no_training_can_have_start_none(studio):
+    (studio.folder / "runs" / "run").mkdir(parents=True)
+    (studio.folder / "runs" / "run" / "run.json").touch()
+    refused = {
+        "epochs": ("0", "abc", "3.5"),
+        "lr": ("fast", "1e999"),
+        "optimizer": ("adm",),
+        "seed": ("(" * 9000,),
+    }
+    for name, texts in refused.items():
+        for text in texts:
+            for action, more in (
+                ("train", {"net": SMALL, "source": "shapes"}),
+                ("branch", {"run": "run", "epoch": 1}),
+            ):
+                assert studio.act(action, fields={name: text}, **more).startswith(
+                    f"{name} must be "
+                )
+    assert "must be a number followed by s, m or h" in studio.act(
+        "train", net=SMALL, source="shapes", time="1x"
+    )
+    assert studio.act("state")["jobs"] == []
+
+
+def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
+    outside = train(
+        "shapes",
+        net="mlp",
+        recipe=Recipe(epochs=1),
+        name="a",
+        runs_dir=studio.folder,
+        progress=False,
+    ).path
+    shutil.copytree(outside, studio.folder / "runs" / "here")
+    before = read_files(studio.folder)
+    for name in (str(outside), "../a", "..", ".hidden", "a/b", "a\\b", "a\nb"):
+        assert "name must be one line without /" in studio.act(
+            "train", net="mlp", source="shapes", name=name
+        )
+        for action in ("run", "resume", "report", "branch", "repeat"):
+            assert "There is no run" in studio.act(action, run=name, epoch=1), (action, name)
+    assert "There is already a run here" in studio.act(
+        "train", net="mlp", source="shapes", name="here"
+    )
+    assert read_files(studio.folder) == before
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="b")
+    assert "There is already a run b" in studio.act("train", net="mlp", source="shapes", name="b")
+    names = [studio.act("train", net=SMALL, source="shapes")["run"] for _ in range(2)]
+    assert names == ["net-1", "net-2"]  # other than lamina train chooses while they wait
+
+
+def read_files(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])
+def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, schedule):
+    fields = {"epochs": "5000", "schedule": schedule}
+    job = studio.act("train", net=SMALL, source="shapes", fields=fields, name="run")
+    wait_for_epochs(studio, "run")
+    for _ in range(2):  # from two pages
+        assert studio.act("stop", run="run", is_finishing=True)["is_finishing"]
+    assert wait_for_end(studio, job["number"])["state"] == "done"
+    run = studio.act("run", run="run")
+    assert run["score"].startswith("test accuracy") and run["epochs"] < 5000
+    assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
+    again = studio.act("resume", run="run")  # trains the rest, or evaluates
+    if schedule == "cosine":
+        wait_for_epochs(studio, "run", run["epochs"] + 1)
+        studio.act("stop", run="run", is_finishing=True)
+    assert wait_for_end(studio, again["number"])["state"] == "done"
+
+
+def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="full")
+    wait_for_epochs(studio, "full")
+    child = studio.find_child("train")
+    resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
+    studio.act("stop", run="full")
+    ended = wait_for_end(studio, job["number"])
+    assert (
+        ended["state"] == "failed"
+        and "The last checkpoint is intact. Free disk space" in ended["problem"]
+    )
+
+
+def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="paused")
+    wait_for_epochs(studio, "paused", 3)
+    os.kill(child := studio.find_child("train"), signal.SIGSTOP)  # in a slow step
+    studio.act("stop", run="paused")
+    assert not studio.act("stop", run="paused", is_finishing=True)["is_finishing"]
+    os.kill(child, signal.SIGCONT)
+    assert wait_for_end(studio, job["number"])["state"] == "stopped"
+    saved = max(studio.act("run", run="paused")["checkpoints"])
+    assert saved >= studio.act("run", run="paused")["epochs"]  # no step is lost
+
+
+def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
+    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="killed")
+    wait_for_epochs(studio, "killed", 5)
+    os.kill(child := studio.find_child("train"), signal.SIGSTOP)
+    studio.act("stop", run="killed", is_finishing=True)
+    os.kill(child, signal.SIGKILL)
+    ended = wait_for_end(studio, job["number"])
+    assert (ended["state"], studio.act("run", run="killed")["score"]) == ("failed", None)
+    assert ended["problem"].startswith(
+        "The process ended with status -9. The run is saved up to its last checkpoint"
+    )
+
+
+def test_a_preview_shows_images_and_classes_that_were_added(studio):
+    rng = np.random.default_rng(0)
+
+    def add(name: str, images: int) -> None:
+        for _ in range(images):
+            image, query = (
+                encode(rng.integers(0, 256, (8, 8, 3), np.uint8)),
+                f"set=pets&class={name}",
+            )
+            reply = studio.ask(
+                f"/api/save-image?{query}", image, Content_Type="application/octet-stream"
+            )
+            assert reply.status == 200
+
+    def preview() -> tuple[int, int, int]:
+        found = studio.act("preview", source=str(studio.folder / "pets"), val="0.1")
+        return found["outputs"], found["classes"], sum(found["images"].values())
+
+    add("cat", 20)
+    add("dog", 20)
+    assert preview() == (2, 2, 40)
+    add("cow", 20)
+    add("dog", 5)
+    assert preview() == (3, 3, 65)
+
+
+def test_the_runs_of_a_study_can_be_opened(studio):
+    words = [
+        "train",
+        "Flatten(), Output()",
+        "--data=shapes",
+        "--folds=2",
+        "--epochs=1",
+        "--name=study",
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "lamina", *words], cwd=studio.folder, check=True, capture_output=True
+    )
+    names = [one["name"] for one in studio.act("runs")]
+    assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
+    for name in names:
+        assert studio.act("run", run=name)["name"] == name
+        repeated = studio.act("repeat", run=name)
+        assert (
+            repeated["command"].startswith("lamina train")
+            and "part of a study" in repeated["remarks"][0]
+        )
+    assert "lines" in studio.act("report", run="study/fold-1")
+    compared = studio.act("compare", run="study/fold-1", others=["study/fold-2"])
+    assert list(compared["differences"]) == ["study/fold-2"]
+    assert "There is no run 'study'" in studio.act("run", run="study")
+    (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
+    for branch in ("final-from-1-1", "final-from-1-2"):
+        made = studio.act("branch", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
+        wait_for_end(studio, made["number"])
+        assert made["run"] == branch and studio.act("run", run=branch)["parent"] == "study/final"
+
+
+def test_bodies_that_wait_for_the_process_are_counted(studio):
+    assert studio.act("runs") == []
+    os.kill(child := studio.find_child("--multiprocessing-fork"), signal.SIGSTOP)
+    with ThreadPoolExecutor(3) as threads:
+
+        def save(number: int) -> int:
+            head = {"Content_Type": "application/octet-stream"}
+            try:
+                return studio.ask(
+                    f"/api/save-image?set=pets&class=cat{number}", bytes(31_000_000), **head
+                ).status
+            except ConnectionError:  # the server does not read the rest
+                return 503
+
+        waiting = [threads.submit(save, number) for number in range(3)]
+        refused = next(as_completed(waiting)).result()
+        os.kill(child, signal.SIGCONT)
+        assert refused == 503  # of three with 93 MB; the others are no images
+        assert sorted(one.result() for one in waiting) == [422, 422, 503]
+
+
+def test_a_process_goes_on_with_a_call_whose_client_has_left(monkeypatch):
+    async def check() -> None:
+        process = TorchProcess()
+        try:
+            times = "data_views.time_layers", SMALL, (3, 32, 32), 10
+            assert len(await process.call(*times)) == 5
+            (child,) = multiprocessing.active_children()
+            os.kill(child.pid, signal.SIGSTOP)
+            left = asyncio.create_task(process.call("run_views.list_runs", Path("none")))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            left.cancel()
+            monkeypatch.setattr("lamina.deploy.studio.torch_process.WAIT_SECONDS", 0.01)
+            with pytest.raises(LaminaError, match="The studio is busy with other results"):
+                await process.call(*times)
+            monkeypatch.undo()
+            os.kill(child.pid, signal.SIGCONT)
+            assert len(await process.call(*times)) == 5 and multiprocessing.active_children() == [
+                child
+            ]
+        finally:
+            process.close()
+
+    asyncio.run(check())
+
+
+def test_the_layers_of_large_nets_are_timed_with_fewer_images():
+    small = time_layers("Flatten(), Output()", (3, 8, 8), 10)
+    # 6e8 for each
+    large = time_layers(
+        "Conv2d(64, 3, padding='same'), ReLU(), Flatten(), Output()", (64, 128, 128), 2
+    )
+    assert len(small) == 2 and len(large) == 4 and large[0] > 100 * max(small)
+    with pytest.raises(LaminaError, match="too large to measure"):
+        time_layers("Conv2d(512, 5, padding='same'), Flatten(), Output()", (512, 64, 64), 2)
+
+
+def test_commands_that_answer_the_page_give_way_to_trainings(studio):
+    def find_niceness(word: str) -> int | None:
+        with contextlib.suppress(LookupError, ProcessLookupError):
+            return os.getpriority(os.PRIO_PROCESS, studio.find_child(word))
+
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="run")
+    assert wait_for(lambda: find_niceness("train") == os.getpriority(os.PRIO_PROCESS, 0))
+    studio.act("inspect", source="shapes")
+    assert wait_for(lambda: find_niceness("data") == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
+    assert "not timed while a net trains" in studio.act(
+        "times", text=SMALL, shape=[3, 32, 32], outputs=10
+    )
+
+
+def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhile(tmp_path):
+    with opening(tmp_path) as studio:
+        studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
+        wait_for_epochs(studio, "long", 2)
+        child = studio.find_child("train")
+        os.kill(child, signal.SIGSTOP)
+        studio.process.send_signal(signal.SIGINT)
+        wait_for(
+            lambda: studio.act("train", net=SMALL, source="shapes").startswith(
+                "The studio is ending"
+            )
+        )
+        studio.process.send_signal(signal.SIGINT)
+        studio.process.send_signal(signal.SIGTERM)
+        assert studio.act("runs")[0]["name"] == "long"  # it still responds
+        os.kill(child, signal.SIGCONT)
+        assert studio.process.wait(60) == 128 + signal.SIGINT
+    done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
+    assert (
+        done >= 2
+        and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
+    )
+
+
+def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_clean(
+    tmp_path, capfd
+):
+    for number in range(30):
+        file = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(noise(number) if number else b"no image")
+    with opening(tmp_path) as studio:
+        source = str(tmp_path / "pets")
+        job = studio.act(
+            "train", net="Flatten(), Output()", source=source, fields={"epochs": "1"}, name="run"
+        )
+        wait_for_end(studio, job["number"])
+        # reads the data in the studio
+        job = studio.act("branch", run="run", epoch=1, fields={"epochs": "2"})
+        assert wait_for_end(studio, job["number"])["state"] == "done"
+        with studio.connect() as page:
+            page.sendall(
+                f"GET /api/events HTTP/1.1\r\nHost: {studio.host}:{studio.port}\r\n\r\n".encode()
+            )
+            assert page.recv(9)
+            studio.process.send_signal(signal.SIGINT)
+            assert studio.process.wait(60) == 128 + signal.SIGINT
+    folders = f"data: {tmp_path}; runs: {tmp_path / 'runs'}"
+    assert capfd.readouterr().err == f"{folders}\nlamina: stopping\n"
+
+
+def test_a_process_that_is_killed_is_replaced(studio):
+    assert studio.act("runs") == []
+    os.kill(studio.find_child("--multiprocessing-fork"), signal.SIGKILL)
+    wait_for(lambda: studio.act("runs") == [])
+
+
+def test_the_events_of_a_job_arrive_once_each_and_in_order(studio):
+    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "3"}, name="run")
+    wait_for(lambda: any(one["name"] == "run" and one["score"] for one in studio.act("runs")))
+
+    found, after = [], ""
+    for _ in range(3):  # a page that loses its connection asks for the rest
+        found += studio.ask_stream(after, 5)
+        after = found[-1][0]
+    numbers = [int(mark.partition("-")[2]) for mark, _ in found]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert {event["event"] for _, event in found} >= {"job", "remark"}
+
+
+def test_a_page_that_missed_too_much_is_told_so_once():
+    async def first(mark: str) -> bytes:
+        stream = log.stream(mark)
+        assert await anext(stream) == b": open\n\n"
+        log.add({"event": "step", "step": 0})
+        found = await anext(stream)
+        await stream.aclose()
+        return found
+
+    async def check() -> None:
+        for number in range(KEPT_EVENTS + 10):
+            log.add({"event": "step", "step": number})
+        lost = await first(f"{log.name}-3")
+        assert b'"lost"' in lost
+        mark = lost.decode().split("\n")[0].removeprefix("id: ")
+        assert b'"lost"' not in await first(mark)  # the page goes on from there
+        assert b'"lost"' not in await first(log.mark(0))  # what a page that opens now is told
+        assert b'"lost"' in await first(f"other-{log.last}")  # of a studio that was started again
+
+    log = EventLog()
+    asyncio.run(check())
+
+
+def test_events_that_arrive_while_a_page_reads_slowly_are_sent_at_once():
+    async def check() -> None:
+        log = EventLog()
+        for number in range(3):
+            log.add({"event": "step", "step": number})
+        stream = log.stream(log.mark(0))
+        found = [await anext(stream) for _ in range(3)]  # open, and two of three
+        log.add({"event": "job"})  # while the connection takes no more
+        found += [await asyncio.wait_for(anext(stream), 10) for _ in range(2)]
+        assert [text.decode().split("\n")[0].rpartition("-")[2] for text in found[1:]] == [
+            "1",
+            "2",
+            "3",
+            "4",
+        ]
+        for number in range(KEPT_EVENTS + 1):
+            log.add({"event": "step", "step": number})
+        assert b'"lost"' in await asyncio.wait_for(anext(stream), 10)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("preset", list_presets(), ids=lambda preset: preset["name"])
+def test_the_cards_of_every_net_have_its_costs(preset):
+    shape = (3, 64, 64)
+    found = show_net(split_text(preset["text"]), shape, 10)
+    assert found["problem"] is None
+    assert found["text"] == preset["text"]
+    expected = summarize_layers(parse_net(preset["text"]).with_outputs(10).layers, shape)
+    assert (found["parameters"], found["multiply_adds"]) == (
+        expected.parameters,
+        expected.multiply_adds,
+    )
+    assert [tuple(card["shape"]) for card in found["cards"]] == list(
+        parse_net(preset["text"]).with_outputs(10).shapes(shape)[1:]
+    )
+
+
+@pytest.mark.parametrize("layer", list_layers(), ids=lambda layer: layer["name"])
+def test_every_layer_can_be_added_and_edited(layer):
+    (card,) = show_net([layer["text"]], None, None)["cards"]
+    assert card["name"] == layer["name"]
+    assert layer["meaning"]
+    if card["arguments"] is not None:
+        arguments = ", ".join(f"{one['name']}={one['value']}" for one in card["arguments"])
+        assert repr(parse_net(f"{card['name']}({arguments})")[0]) == card["text"]
+
+
+def test_an_error_is_at_the_card_that_causes_it():
+    found = show_net(["Conv2d(8, 3)", "Linear(9)", "Output()"], (3, 32, 32), 10)
+    assert [("problem" in card) for card in found["cards"]] == [False, True, False]
+    assert found["problem"].startswith("layer 2 of 3, Linear(9): expected a vector")
+    assert show_net(["Flatten()"], (3, 8, 8), 10)["cards"][-1]["problem"]
+    assert (
+        show_net([], (3, 8, 8), 10)["problem"]
+        == "The net has no layers. Add one, such as Output()."
+    )
+
+
+def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
+    for name in (
+        "pets/cat/1.png",
+        "pets/dog/1.png",
+        "seen/train/cat/1.png",
+        "runs/x/curves.png",
+        "texts/a/1.txt",
+        ".git/a/1.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(noise())
+    (tmp_path / "digits.npz").write_bytes(b"")
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    listed = [one["name"] for one in folder.list_sources()]
+    assert listed[: listed.index("shapes")] == ["digits.npz", "pets", "seen"]
+    assert listed[-1] == "texts (no class folders found)"  # lamina data says more
+    assert DataFolder(tmp_path / "pets", Path("runs")).list_sources()[0]["name"] == "pets"
+    assert folder.check(str(tmp_path / "pets")) == str(tmp_path / "pets")
+    outside = tmp_path.parent / "outside"
+    (tmp_path / "link").symlink_to(outside)
+    with pytest.raises(DataError, match="Choose a data set from the list"):
+        folder.correct(f"{tmp_path}/../{tmp_path.name}/../x", {"a": "b"})
+    assert folder.find_corrections(f"{tmp_path}/pets/../pets") == tmp_path / "pets-corrections.csv"
+    for source in ("/etc", str(tmp_path / ".." / "x"), "pets", str(tmp_path / "link")):
+        with pytest.raises(DataError, match="Choose a data set from the list"):
+            folder.check(source)
+
+
+TABLES = {
+    "labels.csv": "image,label\na.png,cat\n",
+    "poses.tsv": "id\tpicture name\tx\ty\n1\ta.png\t0.5\t-1e3\n",
+    "excel.csv": "\ufeffFile Name;Class\na.png;cat\n",
+    "lines.jsonl": '{"path": "a.png", "tags": ["x"]}\n',
+    "damaged.jsonl": "{\n",
+    "packed.csv.gz": "",
+    "predictions.csv": "image,predicted,p(cat),problem\na.png,cat,0.9,\n",
+    "history.jsonl": '{"event": "epoch", "epoch": 1}\n',
+    "prices.csv": "day,price\n1,2\n",
+    "list.csv": "image,split\na.png,train\n",
+    "versions.csv": "image,version\na.png,1.2.3\n",
+    "empty.csv": "",
+}
+
+
+def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_left_out(tmp_path):
+    for name, text in TABLES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    for name in (
+        "pets/cat/1.png",
+        "old/first/run.json",
+        "old/first/.lock",
+        "old/first/curves.png",
+        "one/run.json",
+        "one/history.jsonl",
+        "study/study.json",
+        "study/.lock",
+        "study/fold-1/curves.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(noise())
+    listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
+    good = [
+        "damaged.jsonl",
+        "excel.csv",
+        "labels.csv",
+        "lines.jsonl",
+        "packed.csv.gz",
+        "pets",
+        "poses.tsv",
+    ]
+    assert listed[: listed.index("shapes")] == good
+    others = [
+        "empty.csv",
+        "history.jsonl",
+        "list.csv",
+        "predictions.csv",
+        "prices.csv",
+        "versions.csv",
+    ]
+    assert listed[-6:] == [f"{name} (no images with targets found)" for name in others]
+
+
+def test_a_second_studio_does_not_choose_the_name_of_a_training_that_waits(tmp_path):
+    first, second = Jobs(tmp_path / "runs", EventLog()), Jobs(tmp_path / "runs", EventLog())
+    assert first.reserve("net-1")
+    assert not second.reserve("net-1")
+    assert second.reserve("net-2")
+    first.release("net-1")
+    assert second.reserve("net-1")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    # the training says why it cannot write there
+    assert Jobs(tmp_path / "gone", EventLog()).reserve("net-1")
+    assert find_runs(tmp_path / "runs") == ([], [])  # the marks are no runs
+    for name in ("net-1", "net-2", ""):
+        second.release(name)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "dog"), ("Training/cat", "Testing/cat"), ("seg_train/cat", "seg_test/cat")]
+)
+def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(tmp_path, names):
+    photos = tmp_path / "photos"
+    for number, name in enumerate((*names, "runs/x")):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "1.png").write_bytes(noise(number))
+    folder = DataFolder(photos, photos / "runs")
+    listed = [one["name"] for one in folder.list_sources()]
+    assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
+    with pytest.raises(DataError, match="Start lamina studio with another --data"):
+        folder.check_new("more")  # would be a class
+    for name in ("run.json", ".lock"):
+        (photos / "runs" / "x" / name).touch()
+    (photos / names[0] / "run.json").touch()  # of another program: no image of a class is lost
+    data = load_data(photos, Preparation(val_fraction=0.0))
+    assert data.train.target_names == tuple(sorted({Path(name).name for name in names}))  # not runs
+    (tmp_path / "test_plans").mkdir()
+    outer = [one["name"] for one in DataFolder(tmp_path, photos / "runs").list_sources()]
+    assert outer[: outer.index("shapes")] == ["photos"]
+
+
+def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path):
+    for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise())
+    folder = DataFolder(tmp_path, tmp_path / "runs")
+    listed = [one["name"] for one in folder.list_sources()]
+    assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
+    assert listed[-1] == "dog (no class folders found)"
+    assert folder.check_new("more") == tmp_path
+
+
+def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
+    for name in ("pets/cat/1.png", "pets/dog/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(noise())
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "cat":  # the tests may run as root, which may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert DataFolder(tmp_path, tmp_path / "runs").list_sources()[0]["name"] == "pets"
+
+
+def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
+    (tmp_path / "pets").mkdir()
+    folder, source, file = (
+        DataFolder(tmp_path, tmp_path / "runs"),
+        str(tmp_path / "pets"),
+        tmp_path / "pets-corrections.csv",
+    )
+    table = "image,split,given,likely,score,reason,correct\n1.png,train,cat,dog,0.9,,dog\n"
+    file.write_text(table)
+    for choices in ({"2.png": "cat"}, None):
+        with pytest.raises(
+            DataError,
+            match="has other columns than image and correct, so the studio did not make it",
+        ):
+            folder.correct(source, choices)
+    assert file.read_text() == table
+    file.write_text("\ufeffimage;correct\r\n1.png;dog\r\n", "utf-8")  # saved by Excel
+    assert folder.correct(source, {"2.png": "cat"}) == {"1.png": "dog", "2.png": "cat"}
+
+
+def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
+    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_BYTES", 450)
+    for epoch in range(6):
+        beside = tmp_path / "new"
+        beside.write_bytes(bytes([epoch]) * 100)
+        beside.rename(tmp_path / "state.safetensors")  # as lamina replaces it
+        os.utime(tmp_path / "state.safetensors", ns=(epoch, epoch))
+        keep_checkpoint(tmp_path)
+        keep_checkpoint(tmp_path)
+    kept = sorted(kept_folder(tmp_path).iterdir(), key=lambda file: int(file.stem))
+    assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
+    keep_checkpoint(tmp_path / "none")  # a run without checkpoint
+    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_FILES", 3)
+    (kept_folder(tmp_path) / "notes.txt").touch()
+    keep_checkpoint(tmp_path)
+    (tmp_path / "state.safetensors").rename(tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "state.safetensors")
+    os.utime(tmp_path / "state.safetensors", ns=(9, 9))
+    monkeypatch.setattr(os, "link", refuse_link)
+    keep_checkpoint(tmp_path)
+    kept = sorted(kept_folder(tmp_path).glob("*.safetensors"))
+    assert [int(file.stem) for file in kept] == [0, 4, 9]
+
+
+def refuse_link(*_: object) -> None:
+    raise OSError(errno.EPERM, "a file system without links")
+
+
+def test_the_charting_library_is_the_one_that_is_named():
+    lines = PAGE.joinpath("uplot-license.txt").read_text().splitlines()
+    for digest, name, _ in (line.split(maxsplit=2) for line in lines[1:3]):
+        assert hashlib.sha256(PAGE.joinpath(name).read_bytes()).hexdigest() == digest

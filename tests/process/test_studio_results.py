@@ -1,0 +1,470 @@
+"""The studio's results, compared with values computed here with numpy, and invalid images."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lamina import Preparation, Recipe, load_data, load_run, start_run, train
+from lamina.cli import main
+from lamina.data import Images
+from lamina.deploy.studio import reproduction, results, run_views
+from lamina.errors import LaminaError
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.branching import branch_run
+from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
+from lamina.runs.run import Run
+from support.runs import DATA, begin_run
+from support.studios import Studio
+
+NET = "Flatten(), Linear(20), ReLU(), Output()"
+LINEAR = Net(Flatten(), Output())
+RECIPE = Recipe(epochs=1, batch_size=100, seed=3)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """A run per kind of target, two kinds with two nets; the images of ``binary`` are deleted."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def make(name: str, data: str, net: str = NET) -> Run:
+        # val, so that predictions are calibrated
+        dataset = load_data(data, Preparation(val_fraction=0.1))
+        return train(dataset, net=net, recipe=RECIPE, name=name, runs_dir=folder, progress=False)
+
+    made = {
+        "single": make("single", "shapes"),
+        "linear": make("linear", "shapes", "Flatten(), Output()"),
+        "labels": make("labels", "shapes-attributes"),
+        "labels-linear": make("labels-linear", "shapes-attributes", "Flatten(), Output()"),
+        "numbers": make("numbers", "shapes-pose"),
+        "numbers-linear": make("numbers-linear", "shapes-pose", "Flatten(), Output()"),
+    }
+    targets = np.random.default_rng(1).random(12) < 0.5
+    parts = {
+        split: Images(getattr(DATA, split).pixels, targets, ("striped",), DATA.train.names, split)
+        for split in ("train", "test")
+    }
+    data = dataclasses.replace(DATA, **parts)
+    net = Net(Flatten(), Linear(4), ReLU(), Output())
+    made["binary"] = begin_run(net, data, RECIPE, net_name="tiny", name="binary", runs_dir=folder)
+    made["binary"].train(data=data, progress=False)
+    return {name: load_run(run.path) for name, run in made.items()}
+
+
+def count_cells(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int], int]:
+    pairs = np.stack([truth, predicted], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    return {
+        (int(row), int(column)): int(count)
+        for (row, column), count in zip(found, counts, strict=True)
+    }
+
+
+def measure_losses(run: Run) -> np.ndarray:
+    """The loss of each test image in float64, of the shown probabilities."""
+    outputs = run.outputs["test"]
+    logits, targets = outputs.logits.astype(np.float64), outputs.targets
+    if run.task.kind.name == "single-label":
+        logits = logits / run.calibration.temperatures[0]
+        return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets]
+    return (((logits - targets) / run.task.standard_deviations) ** 2).mean(axis=1)
+
+
+def test_confusions_of_classes_are_those_of_numpy(runs):
+    outputs = runs["single"].outputs["test"]
+    ((names, cells),) = results.show_report(runs["single"].path)["confusions"]
+    assert names == load_data("shapes").test.target_names
+    assert {(row, column): count for row, column, count in cells} == count_cells(
+        outputs.targets, outputs.logits.argmax(axis=1)
+    )
+
+
+@pytest.mark.parametrize("name", ["labels", "binary"])
+def test_confusions_of_labels_and_of_yes_or_no_are_those_of_numpy(runs, name):
+    outputs = runs[name].outputs["test"]
+    found = results.show_report(runs[name].path)["confusions"]
+    columns = zip(outputs.targets.reshape(len(outputs.names), -1).T, outputs.logits.T, strict=True)
+    for (_, cells), (truth, logits) in zip(found, columns, strict=True):
+        assert {(row, column): count for row, column, count in cells} == count_cells(
+            truth.astype(int), (logits > 0).astype(int)
+        )
+
+
+def test_a_cell_has_its_images_with_the_largest_loss_first(runs):
+    run, images = runs["single"], load_data("shapes").test
+    outputs = run.outputs["test"]
+    predicted = outputs.logits.argmax(axis=1)
+    pairs = count_cells(outputs.targets, predicted)
+    truth, wrong = max((pair for pair in pairs if pair[0] != pair[1]), key=pairs.__getitem__)
+    found = results.show_cell(run.path, 0, truth, wrong)
+    rows = [one["row"] for one in found["images"]]
+    expected = np.flatnonzero((outputs.targets == truth) & (predicted == wrong))
+    assert set(rows) <= set(expected.tolist()) and len(rows) == min(results.TILES, len(expected))
+    losses = measure_losses(run)
+    assert np.all(np.diff(losses[rows]) <= 1e-6)
+    assert losses[rows[0]] == pytest.approx(losses[expected].max())
+    probability = np.exp(outputs.logits[rows[0]].astype(float) / run.calibration.temperatures[0])
+    share = probability[wrong] / probability.sum()
+    assert found["images"][0]["target"] == images.target_names[truth]
+    assert found["images"][0]["predicted"] == f"{images.target_names[wrong]} {100 * share:.1f} %"
+    with pytest.raises(LaminaError, match="no such images"):
+        results.show_cell(run.path, 1, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["single", "numbers"])
+def test_the_largest_losses_come_first(runs, name):
+    found = results.show_report(runs[name].path)["largest"]
+    outputs, order = (
+        runs[name].outputs["test"],
+        np.argsort(-measure_losses(runs[name]), kind="stable"),
+    )
+    assert found["are_wrong"] == (name == "single")
+    if found["are_wrong"]:
+        order = order[(outputs.logits.argmax(axis=1) != outputs.targets)[order]]
+    assert [one["row"] for one in found["images"]] == order[: results.TILES].tolist()
+
+
+def test_missing_images_are_a_sentence_and_the_numbers_stay(runs):
+    found = results.show_report(runs["binary"].path)["largest"]
+    assert (
+        "The images are not shown." in found["problem"] and "no longer exists" in found["problem"]
+    )
+    outputs = runs["binary"].outputs["test"]
+    wrong = (outputs.logits > 0).ravel() != outputs.targets.ravel().astype(bool)
+    assert len(found["images"]) == wrong.sum() > 0 and found["images"][0]["png"] is None
+    assert re.fullmatch(r"(yes|no) \d+\.\d %", found["images"][0]["predicted"])
+
+
+def test_disagreements_of_classes_are_those_of_numpy(runs):
+    pair = [runs[name] for name in ("single", "linear")]
+    outputs = [run.outputs["test"] for run in pair]
+    truth = outputs[0].targets
+    a, b = (one.logits.argmax(axis=1) for one in outputs)
+    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    assert set(found["a"]) == set(np.flatnonzero((a == truth) & (b != truth)))
+    assert set(found["b"]) == set(np.flatnonzero((a != truth) & (b == truth)))
+    assert set(found[""]) == set(np.flatnonzero((a != truth) & (b != truth) & (a != b)))
+    differences = np.abs(measure_losses(pair[0]) - measure_losses(pair[1]))
+    assert all(np.all(np.diff(differences[rows]) <= 1e-6) for rows in found.values())
+
+
+def test_disagreements_of_labels_need_all_labels_right(runs):
+    pair = [runs[name] for name in ("labels", "labels-linear")]
+    outputs = [run.outputs["test"] for run in pair]
+    truth = outputs[0].targets
+    a, b = (one.logits > 0 for one in outputs)
+    a_right, b_right = (a == truth).all(axis=1), (b == truth).all(axis=1)
+    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    assert set(found["a"]) == set(np.flatnonzero(a_right & ~b_right))
+    assert set(found[""]) == set(np.flatnonzero(~a_right & ~b_right & (a != b).any(axis=1)))
+
+
+def test_disagreements_of_numbers_go_by_the_error(runs):
+    pair = [runs[name] for name in ("numbers", "numbers-linear")]
+    outputs = [run.outputs["test"] for run in pair]
+    a, b = (np.abs(one.logits - one.targets).mean(axis=1) for one in outputs)
+    found = results.find_disagreements(pair[0].task, outputs[0], pair[1].task, outputs[1])
+    assert set(found) == {"a", "b"}
+    # A prediction goes through standardized numbers and back, which may round.
+    assert len(set(found["a"]) ^ set(np.flatnonzero(a < b))) <= 2
+
+
+def test_a_comparison_has_verdict_differences_and_both_predictions(runs):
+    found = results.compare_with(runs["single"].path.parent, "single", ["linear"])
+    (judged,) = found["judged"]
+    scores = [
+        np.mean(run.outputs["test"].logits.argmax(axis=1) == run.outputs["test"].targets)
+        for run in (runs["linear"], runs["single"])
+    ]
+    assert (judged["a_score"], judged["b_score"]) == pytest.approx(scores)
+    assert "2,000 images" in judged["words"]
+    assert found["differences"]["linear"][0]["what"] == "net, layer 2"
+    groups = found["disagreements"]["linear"]
+    assert [group["better"] for group in groups] == ["a", "b", ""]
+    assert all(one["png"] and one["other"] for group in groups for one in group["images"])
+
+
+def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path):
+    shutil.copytree(runs["linear"].path, tmp_path / "linear")
+    keep_checkpoint(tmp_path / "linear")
+    (epoch,) = run_views.list_epochs(tmp_path / "linear")
+    run_views.make_branch(
+        tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"]
+    )
+    file = tmp_path / "linear" / "run.json"
+    late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"late_end": late_end}))
+    load_run(tmp_path / "branch").train(progress=False)
+    found = results.compare_with(tmp_path, "branch", ["linear"])["differences"]["linear"]
+    texts = {one["what"]: (one["first"], one["second"]) for one in found}
+    assert texts["branched from"] == ("linear after epoch 1", "–")
+    assert texts["epochs trained"] == ("2", "1 (ended early)")
+    assert not [what for what in texts if what.startswith(("branched_from", "late_end"))]
+
+
+def test_runs_that_cannot_be_compared_say_why(runs):
+    found = results.compare_with(runs["single"].path.parent, "single", ["numbers"])
+    assert (
+        "Compare runs with the same test images and metric" in found["problems"][0]
+        and not found["judged"]
+    )
+
+
+def test_a_run_without_report_says_how_to_get_it(runs, tmp_path):
+    run = begin_run(
+        LINEAR, load_data("shapes"), RECIPE, net_name="tiny", name="paused", runs_dir=tmp_path
+    )
+    events = run.iter_train()
+    next(event for event in events if type(event).__name__ == "Epoch")
+    events.close()
+    found = results.show_report(run.path)
+    assert "If it is paused, press Continue, or run lamina resume" in found["missing"]
+    assert found["layers"] == [["body.1", "2 Output"]]
+    for name in ("single", "linear"):
+        (tmp_path / name).symlink_to(runs[name].path)
+    compared = results.compare_with(tmp_path, "single", ["linear", "paused"])
+    assert compared["problems"] == [
+        "paused has not been evaluated yet; only its settings are compared."
+    ]
+    assert [one["a"] for one in compared["judged"]] == ["linear"] and compared["differences"][
+        "paused"
+    ]
+
+
+@pytest.mark.parametrize("damaged", ["single", "linear"])
+def test_a_run_whose_weights_are_lost_is_a_sentence_of_a_comparison(runs, tmp_path, damaged):
+    for name in ("single", "linear", "third"):
+        shutil.copytree(runs["single" if name == "single" else "linear"].path, tmp_path / name)
+    weights = tmp_path / damaged / "model.safetensors"
+    weights.unlink() if damaged == "single" else weights.write_bytes(b"{")
+    found = results.compare_with(tmp_path, "single", ["linear", "third"])
+    assert list(found["differences"]) == ["linear", "third"] and len(found["problems"]) == 1
+    assert str(weights) in found["problems"][0]
+    assert [one["a"] for one in found["judged"]] == (["third"] if damaged == "linear" else [])
+
+
+def test_a_run_is_loaded_again_after_each_epoch_but_not_its_data(runs):
+    path = runs["labels"].path
+    first = results.open_run(path)
+    dataset = first.dataset
+    os.utime(path / "model.safetensors", ns=(1, 1))
+    assert results.open_run(path) is not first and results.open_run(path).dataset is dataset
+
+
+def test_the_checkpoints_of_a_run_whose_data_are_gone_have_the_right_epochs(runs):
+    run = runs["binary"]
+    checkpoints = run_views.describe_run(run.path.parent, "binary")["checkpoints"]
+    assert checkpoints == [1]  # a step of 12 images in batches of 100
+    single = run_views.describe_run(run.path.parent, "single")["checkpoints"]
+    assert single == [1]  # 72 steps of 100 images
+    damaged = run.path / "checkpoints" / "1.safetensors"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"half a file")
+    assert run_views.list_epochs(run.path) == checkpoints
+
+
+def test_a_closer_look_at_an_image_of_the_data_and_at_the_same_image_as_a_file(runs):
+    run, images = runs["single"], load_data("shapes").test
+    found = results.look_at(run.path, ("test", 5))
+    logits = run.outputs["test"].logits[5].astype(float) / run.calibration.temperatures[0]
+    shares = np.exp(logits) / np.exp(logits).sum()
+    assert [value for _, value in found["values"]] == pytest.approx(np.sort(shares)[::-1], abs=1e-5)
+    assert found["target"] == images.target_names[images.targets[5]]
+    assert [layer["name"] for layer in found["layers"]] == ["3 Linear, ReLU"]
+    file = io.BytesIO()
+    Image.fromarray(images.pixels[5]).save(file, "PNG")
+    assert results.look_at(run.path, file.getvalue()) == {**found, "target": None}
+    assert results.explain(run.path, ("test", 5))["target"] == found["values"][0][0]
+    similar = results.find_similar(run.path, ("train", 7))
+    assert (similar["searched"], similar["images"][0]["id"]) == (7200, 7)
+    assert similar["images"][0]["similarity"] == pytest.approx(1)
+
+
+def test_patches_are_of_the_layer_that_was_asked_for(runs):
+    found = results.show_units(runs["single"].path, "body.2")
+    assert (found["searched"], found["units"], len(found["shown"])) == (500, 20, results.UNITS)
+    with pytest.raises(LaminaError, match=r"single has no layer 'body\.9'"):
+        results.show_units(runs["single"].path, "body.9")
+
+
+def encode(size: tuple[int, int], mode: str = "RGB") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, "PNG")
+    return file.getvalue()
+
+
+HOSTILE = {
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+    "text": b"no image at all\n" * 100,
+    "empty": b"",
+    "cut": encode((64, 64))[:-40],
+    "bomb": encode((20_000, 20_000), "1"),
+    "polyglot": b"GIF89a" + b"<script>alert(1)</script>",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_bytes_that_are_no_image_get_one_sentence(runs, kind):
+    with pytest.raises(
+        LaminaError,
+        match=r"^This file cannot be used: .+\. Choose an image, such as a JPEG or PNG\.$",
+    ):
+        results.look_at(runs["single"].path, HOSTILE[kind])
+
+
+@pytest.mark.slow
+def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(
+    studio: Studio, runs
+):
+    (studio.folder / "runs").mkdir()
+    (studio.folder / "runs" / "single").symlink_to(runs["single"].path)
+
+    def post(action: str, body: bytes) -> tuple[int, dict]:
+        reply = studio.ask(
+            f"/api/{action}?run=single", body, Content_Type="application/octet-stream"
+        )
+        return reply.status, reply.values
+
+    for body in HOSTILE.values():
+        status, values = post("look", body)
+        assert status == 422 and values["error"].startswith("This file cannot be used")
+    assert post("look", encode((40, 30)))[0] == 200
+    assert post("look", bytes(32_000_001))[0] == 413
+    assert "image is '/etc/passwd', which cannot be used" in studio.act(
+        "look", run="single", image="/etc/passwd"
+    )
+    assert "no run" in studio.act("report", run="../single")
+    for query in (
+        "run=single&file=run.json",
+        "run=single&file=..%2Fsingle%2Frun.json",
+        "run=..&file=report.html",
+        "",
+    ):
+        assert studio.ask(f"/api/file?{query}").status == 404
+    page = runs["single"].path / "report.html"
+    page.write_text("<script>alert(1)</script>")
+    reply = studio.ask("/api/file?run=single&file=report.html")
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/octet-stream")
+    assert reply.headers["content-disposition"] == 'attachment; filename="single-report.html"'
+    page.unlink()
+    page.symlink_to("/etc/passwd")
+    assert studio.ask("/api/file?run=single&file=report.html").status == 404
+    page.unlink()
+    assert studio.act("make", run="single", file="run.json").startswith(
+        "The studio cannot make 'run.json'"
+    )
+
+
+def test_a_command_is_repeated_without_the_place_of_the_run():
+    words = (
+        "lamina",
+        "train",
+        "mlp",
+        "--name",
+        "one",
+        "--epochs=2",
+        "--runs-dir=runs",
+        "--data=a b",
+        "--json",
+    )
+    assert reproduction.write_command(words) == "lamina train mlp --epochs=2 '--data=a b'"
+
+
+def test_what_cannot_be_repeated_is_said(runs, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("image,correct\ntrain/0.png,star\n")
+    data = load_data("shapes", Preparation(val_fraction=0.1))
+    more = {"start_from": runs["linear"], "command": ("lamina", "train", f"--labels-from={table}")}
+    further = start_run(
+        data=data, recipe=Recipe(epochs=1), runs_dir=tmp_path, name="further", **more
+    )
+    described = reproduction.describe_reproduction(further.path)
+    assert (
+        described["python"] == "" and described["command"] == f"lamina train --labels-from={table}"
+    )
+    assert f"The training used the weights of {runs['linear'].path}" in described["remarks"][0]
+    assert described["remarks"][1] == f"The command reads {table} again, which may have changed."
+    own = start_run(
+        LINEAR, data, RECIPE, runs_dir=tmp_path, name="own", loss=torch.nn.functional.cross_entropy
+    )
+    assert (
+        "The training used your own functions"
+        in reproduction.describe_reproduction(own.path)["remarks"][0]
+    )
+    gone = reproduction.describe_reproduction(runs["binary"].path)
+    assert gone["python"] == "" and "which no longer exists" in gone["remarks"][0]
+
+
+def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), len(name), np.uint8)).save(tmp_path / "pets" / name)
+    net = "Flatten(), " + "Linear(8), BatchNorm(), ReLU(), Dropout(0.5), " * 8 + "Output()"
+    words = [
+        "train",
+        net,
+        "--data",
+        str(tmp_path / "pets"),
+        "--val",
+        "0",
+        "--test",
+        "0",
+        "--epochs",
+        "1",
+    ]
+    assert main([*words, "--name", "run", "--runs-dir", str(tmp_path)]) == 0
+    found = reproduction.describe_reproduction(tmp_path / "run")
+    assert (found["remarks"], "Dropout" in found["python"]) == ([], True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "pets" / "b" / "3.png")
+    changed = reproduction.describe_reproduction(tmp_path / "run")
+    assert (changed["python"], len(changed["remarks"])) == ("", 1)
+
+
+def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
+    recipe = Recipe(epochs=3, batch_size=200, lr=0.01)
+    (tmp_path / "runs").mkdir()
+    run = begin_run(
+        LINEAR,
+        load_data("shapes"),
+        recipe,
+        net_name="tiny",
+        name="origin",
+        runs_dir=tmp_path / "runs",
+    )
+    events = run.iter_train()
+    next(event for event in events if type(event).__name__ == "Epoch")
+    events.close()
+    keep_checkpoint(run.path)
+    run.train(progress=False)
+    changed = dataclasses.replace(recipe, lr=0.001)
+    branch = branch_run(run, 1, recipe=changed, name="branch", runs_dir=tmp_path / "runs")
+    branch.train(progress=False)
+    for one in (run, branch):
+        described = reproduction.describe_reproduction(one.path)
+        assert described["command"] == "" and described["remarks"] == []
+        folder = tmp_path / f"again-{one.path.name}"
+        folder.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", described["python"]], cwd=folder, check=True, capture_output=True
+        )
+        (again,) = (folder / "runs").iterdir()
+        assert (
+            load_run(again).folder.history.epochs()[-1]["weights"]
+            == one.folder.history.epochs()[-1]["weights"]
+        )
+    for file in list_checkpoints(run).values():
+        file.unlink()
+    described = reproduction.describe_reproduction(branch.path)
+    assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]

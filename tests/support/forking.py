@@ -1,0 +1,306 @@
+"""Commands in processes of their own that start in milliseconds.
+
+:func:`start` sends an order to a program (this file), which has imported torch and most of lamina.
+The program forks a child for it. Signals, kills, limits, standard streams, the folder and the
+environment are the child's own, as in a new interpreter; only the imports are done already.
+``lamina.cli`` is not among them, because it reads the clock when it is imported.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+PATIENCE_SECONDS = 240.0
+ORDER_BYTES = 2**17
+STREAMS = ("stdin", "stdout", "stderr")
+LOADED = (
+    "torch._dynamo",
+    "lamina.data.sources.class_folders",
+    "lamina.data.workers",
+    "lamina.deploy.report_page",
+    "lamina.drawing",
+    "lamina.evaluation",
+    "lamina.insight",
+    "lamina.runs.differences",
+    "lamina.runs.run",
+    "lamina.studies.entry_point",
+)
+MODULE = "import runpy\nrunpy.run_module('lamina', run_name='__main__', alter_sys=True)"
+
+
+class Process:
+    """A child of the program, with the part of ``subprocess.Popen`` that tests use."""
+
+    def __init__(self, program: Program, number: int, streams: dict[str, IO[str] | None]) -> None:
+        self.program = program
+        self.pid = number
+        self.stdin, self.stdout, self.stderr = (streams[name] for name in STREAMS)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.program.find_status(self.pid, wait=False)
+        return self.returncode
+
+    def wait(self, timeout: float = PATIENCE_SECONDS) -> int:
+        if self.returncode is None:
+            self.returncode = self.program.find_status(self.pid, wait=True, timeout=timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float = PATIENCE_SECONDS) -> tuple[str, str]:
+        """Read stdout and stderr to their ends, and wait for the end of the process."""
+        if self.stdin is not None:
+            self.stdin.close()
+        texts = {"stdout": "", "stderr": ""}
+
+        def read(name: str, stream: IO[str]) -> None:
+            texts[name] = stream.read()
+
+        threads = [
+            threading.Thread(target=read, args=(name, stream), daemon=True)
+            for name, stream in (("stdout", self.stdout), ("stderr", self.stderr))
+            if stream is not None
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout)
+            assert not thread.is_alive(), f"process {self.pid} did not end in {timeout:g} s"
+        self.wait(timeout)
+        return texts["stdout"], texts["stderr"]
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if sys.exc_info()[0] is not None:
+            self.kill()
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
+
+
+class Program:
+    """The program that forks, and the socket to it."""
+
+    def __init__(self) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.statuses: dict[int, int] = {}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.process.wait()
+
+    def order(self, values: Mapping[str, object], files: list[int]) -> int:
+        """Send an order with three open files for the standard streams; returns the process."""
+        socket.send_fds(self.socket, [json.dumps(values).encode()], files)
+        while True:
+            answer = self._receive(PATIENCE_SECONDS)
+            if "started" in answer:
+                return answer["started"]
+
+    def find_status(
+        self, number: int, *, wait: bool, timeout: float = PATIENCE_SECONDS
+    ) -> int | None:
+        while number not in self.statuses:
+            try:
+                self._receive(timeout if wait else 0)
+            except BlockingIOError:
+                return None
+            except TimeoutError:
+                message = f"process {number} did not end in {timeout:g} s"
+                raise AssertionError(message) from None
+        return self.statuses[number]
+
+    def _receive(self, timeout: float) -> dict[str, int]:
+        self.socket.settimeout(timeout)
+        answer: dict[str, int] = json.loads(self.socket.recv(ORDER_BYTES))
+        if "ended" in answer:
+            self.statuses[answer["ended"]] = answer["status"]
+        return answer
+
+
+@cache
+def find_program() -> Program:
+    """The program of these tests, which the first order starts."""
+    return Program()
+
+
+def start(
+    *words: str | Path,
+    code: str = MODULE,
+    cwd: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+    **streams: IO[str] | IO[bytes] | int | None,
+) -> Process:
+    """Start ``lamina WORDS``, or the Python ``code`` with these arguments.
+
+    ``stdin``, ``stdout`` and ``stderr`` are as in ``subprocess.Popen``: ``PIPE``, ``DEVNULL``,
+    ``STDOUT``, a file, or ``None`` for the test's own.
+    """
+    pipes: dict[str, IO[str] | None] = dict.fromkeys(STREAMS)
+    files: list[int] = []
+    with contextlib.ExitStack() as stack:
+        for number, name in enumerate(STREAMS):
+            stream = streams.get(name)
+            if stream == subprocess.PIPE:
+                reads, writes = os.pipe()
+                theirs, ours = (reads, writes) if name == "stdin" else (writes, reads)
+                pipes[name] = open(ours, "w" if name == "stdin" else "r", encoding="utf-8")  # noqa: PTH123, SIM115
+                stack.callback(os.close, theirs)
+            elif stream == subprocess.STDOUT:
+                theirs = files[1]
+            elif stream is None or stream == subprocess.DEVNULL:
+                theirs = number if stream is None else os.open(os.devnull, os.O_RDWR)
+                if stream is not None:
+                    stack.callback(os.close, theirs)
+            else:
+                assert not isinstance(stream, int)
+                theirs = stream.fileno()
+            files.append(theirs)
+        order = {
+            "words": list(map(str, words)),
+            "code": code,
+            "folder": str(cwd or Path.cwd()),
+            "environment": dict(os.environ if environment is None else environment),
+        }
+        program = find_program()
+        return Process(program, program.order(order, files), pipes)
+
+
+def run(
+    *words: str | Path,
+    code: str = MODULE,
+    cwd: Path | str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Like :func:`start`; returns when the process has ended."""
+    process = start(
+        *words,
+        code=code,
+        cwd=cwd,
+        environment=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        printed, errors = process.communicate()
+    return subprocess.CompletedProcess(list(map(str, words)), process.returncode, printed, errors)
+
+
+def serve(orders: socket.socket) -> dict[str, object] | None:
+    """Fork a child for each order; returns the order in the child, and ``None`` at the end."""
+    ready, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    with selectors.DefaultSelector() as selector:
+        selector.register(orders, selectors.EVENT_READ)
+        selector.register(ready, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj == ready:
+                    os.read(ready, 4096)
+                    for number, status in reap():
+                        code = os.waitstatus_to_exitcode(status)
+                        send(orders, {"ended": number, "status": code})
+                    continue
+                text, files, *_ = socket.recv_fds(orders, ORDER_BYTES, 3)
+                if not text:
+                    return None
+                child = os.fork()
+                if child == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for target, file in enumerate(files):
+                        os.dup2(file, target)
+                        os.close(file)
+                    orders.close()
+                    order: dict[str, object] = json.loads(text)
+                    return order
+                send(orders, {"started": child})
+                for file in files:
+                    os.close(file)
+
+
+def send(orders: socket.socket, answer: dict[str, int]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        orders.send(json.dumps(answer).encode())
+
+
+def reap() -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            number, status = os.waitpid(-1, os.WNOHANG)
+            if not number:
+                return
+            yield number, status
+
+
+def become(order: dict[str, object]) -> None:
+    """Run an order in this process, as Python itself would."""
+    # What a shell starts in the background ignores SIGINT, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.chdir(order["folder"])
+    # Streams remember whether their files can be sought, so new files need new ones.
+    for number, (name, mode) in enumerate(zip(STREAMS, "rww", strict=True)):
+        before = getattr(sys, name)
+        stream = open(number, mode, encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+        stream.reconfigure(line_buffering=name == "stderr")
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.path[0] = ""
+    sys.argv = ["-c", *order["words"]]
+    exec(compile(order["code"], "<string>", "exec"), {"__name__": "__main__"})
+
+
+def main() -> None:
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # children share these pages
+    order = serve(socket.socket(fileno=int(sys.argv[1])))
+    if order is not None:
+        become(order)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""A search of two trials."""
+
+from __future__ import annotations
+
+from lamina.runs.start import choose_net
+from lamina.studies.search import Search
+from lamina.studies.trials import Trials, connect, create_study, open_trials
+
+NET = "Flatten(), Linear(4), ReLU(), Output()"
+
+
+def open_search(folder, data, **more) -> tuple[Search, Trials]:
+    """A search of two trials, without leader."""
+    given = {"epochs": 2, **more}
+    search = Search(NET, None, given, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = connect(None, folder)
+    create_study(storage, folder.name, search.to_json(), str(folder))
+    trials = open_trials(storage, folder.name, folder.parent)
+    trials.study.set_user_attr("limits", {"trials": 2, "until": None})
+    return search, trials

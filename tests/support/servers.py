@@ -1,0 +1,320 @@
+"""A server in its own process on a free port, and clients for it."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lamina.data import load_data
+from lamina.evaluation.evaluating import evaluate
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from support.runs import DATA, RECIPE, begin_run
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PATIENCE_SECONDS = 120.0
+MARKUP = (
+    "<img src=x onerror=\"document.title='owned'\">",
+    "<script>alert(1)</script>",
+    "{{7*7}}\u202egnp.exe\n\udce9",
+)
+"""Classes whose names a page would obey, were they more than text to it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def values(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+    announced: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}/"
+
+    def ask(
+        self, path: str, body: bytes | None = None, method: str | None = None, **headers: str
+    ) -> Reply:
+        """A request by an ordinary client."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE_SECONDS)
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        with contextlib.closing(connection):
+            connection.request(method or ("GET" if body is None else "POST"), path, body, named)
+            response = connection.getresponse()
+            given = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, given, response.read())
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=PATIENCE_SECONDS)
+
+    def ask_raw(self, request: bytes) -> bytes:
+        """What comes back for these bytes until the server closes the connection."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return read_all(connection)
+
+    def find_worker(self) -> int:
+        """The worker process: the server's only child."""
+        number = self.process.pid
+        (child,) = Path(f"/proc/{number}/task/{number}/children").read_text().split()
+        return int(child)
+
+    @contextlib.contextmanager
+    def bounded(self, growth_bytes: int = 50 * 2**20) -> Iterator[None]:
+        """Fail if the memory of server and worker grows by more than ``growth_bytes``."""
+        processes = [Path(f"/proc/{number}") for number in (self.process.pid, self.find_worker())]
+        for process in processes:
+            (process / "clear_refs").write_text("5")  # the peak is what is resident now
+
+        def sum_peaks() -> int:
+            return 1024 * sum(
+                int((process / "status").read_text().split("VmHWM:")[1].split()[0])
+                for process in processes
+            )
+
+        before = sum_peaks()
+        yield
+        assert sum_peaks() - before < growth_bytes
+
+    def read_gauge(self, name: str, connection: http.client.HTTPConnection | None = None) -> int:
+        """A figure of the metrics, by a connection of its own or a given one."""
+        if connection is None:
+            text = self.ask("/metrics").body
+        else:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read()
+        return int(text.decode().split(f"\n{name} ")[1].split()[0])
+
+    def ask_list(self, image_set: Sequence[bytes], path: str = "/v1/predict") -> Reply:
+        return self.ask(path, pack_list(image_set), Content_Type="application/json")
+
+
+def pack_list(image_set: Sequence[bytes]) -> bytes:
+    return json.dumps(
+        {"images": [base64.b64encode(image).decode() for image in image_set]}
+    ).encode()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not is_true():
+        assert time.monotonic() < until
+
+
+API = json.loads(files("lamina.deploy.serve").joinpath("page", "openapi.json").read_text("utf-8"))
+
+
+def fits(value: object, schema: dict, document: dict) -> bool:
+    """Whether a value is as a JSON Schema says, by the words that the document uses."""
+    known = {
+        "type",
+        "properties",
+        "required",
+        "items",
+        "oneOf",
+        "enum",
+        "additionalProperties",
+        "minimum",
+        "maximum",
+    }
+    if "$ref" in schema:
+        return fits(
+            value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
+        )
+    assert set(schema) <= known | {"description", "contentEncoding", "contentMediaType"}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+    }
+    kinds["null"] = type(None)
+    wanted = schema.get("type", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if wanted and not any(isinstance(value, kinds[one]) for one in wanted):
+        return False
+    if "oneOf" in schema and sum(fits(value, one, document) for one in schema["oneOf"]) != 1:
+        return False
+    if isinstance(value, dict):
+        parts = schema.get("properties", {})
+        other = schema.get("additionalProperties", {})
+        return set(schema.get("required", ())) <= set(value) and all(
+            fits(part, parts.get(name, other), document) for name, part in value.items()
+        )
+    if isinstance(value, list):
+        return (
+            all(fits(one, schema["items"], document) for one in value)
+            if "items" in schema
+            else True
+        )
+    if "enum" in schema:
+        return value in schema["enum"]
+    return not isinstance(value, float) or schema.get("minimum", value) <= value <= schema.get(
+        "maximum", value
+    )
+
+
+@contextlib.contextmanager
+def open_page(browser: Browser, url: str) -> Iterator[Page]:
+    """The page, which must log nothing and request nothing from another host."""
+    context = browser.new_context()
+    opened = context.new_page()
+    complaints: list[str] = []
+    asked: list[str] = []
+    # violations of the policy among them
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(url)
+    yield opened
+    context.close()
+    # Chromium notes each status of 400 or more, which the page expects.
+    assert [
+        text
+        for text in complaints
+        if not text.startswith("Failed to load resource: the server responded")
+    ] == []
+    assert [address for address in asked if not address.startswith((url, "blob:", "data:"))] == []
+
+
+@contextlib.contextmanager
+def serving(
+    *arguments: str | Path,
+    limits: str = "",
+    host: str = "127.0.0.1",
+    cwd: Path | None = None,
+    keeps_stderr: bool = False,
+    **environment: str,
+) -> Iterator[Server]:
+    """A server that is ready; ``limits`` is Python code that changes limits before the start."""
+    code = f"import sys\nfrom lamina.cli import main\n{limits}\nsys.exit(main(sys.argv[1:]))"
+    words = ["serve", *map(str, arguments), "--port", "0", "--json"]
+    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE if keeps_stderr else None,
+        text=True,
+        cwd=cwd,
+        env={**inherited, **environment},
+        # The background jobs of a shell ignore SIGINT, and what they start inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        try:
+            event = json.loads(process.stdout.readline())
+            assert event["event"] == "serving"
+            yield Server(
+                process, host, int(event["url"].rstrip("/").rpartition(":")[2]), event["url"]
+            )
+        finally:
+            process.terminate()
+            process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def noise(seed: int = 0, side_px: int = 32) -> bytes:
+    return encode(np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8))
+
+
+@pytest.fixture(scope="session")
+def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs on the shapes: one with cached data, one with markup as class names, a faulty one.
+
+    The last has a name that is not UTF-8, overflows on bright images, and names data that lies
+    where nobody can look.
+    """
+    if sys.platform == "win32":
+        pytest.skip("the tests look into /proc and send signals")
+    folder = tmp_path_factory.mktemp("runs")
+    net = Net(Flatten(), Linear(60), ReLU(), Output())
+    data = load_data("shapes")
+    training = Training(net, data.train, Recipe(epochs=1), device="cpu")
+    for _ in training:
+        pass
+    shapes = begin_run(
+        net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder
+    )
+    shapes.folder.save_model(training.model)
+    shapes.folder.save_report(evaluate(training.model, data.test.take_evenly(200)))
+    train, test = (replace(images, target_names=MARKUP) for images in (DATA.train, DATA.test))
+    data = replace(DATA, train=train, test=test)
+    training = Training(net, train, RECIPE, device="cpu")
+    hostile = begin_run(
+        net, data, RECIPE, net_name="<b>tiny</b>", name="hostile", device="cpu", runs_dir=folder
+    )
+    hostile.folder.save_model(training.model)
+    with torch.no_grad():
+        next(training.model.parameters()).fill_(4e36)
+    faulty = begin_run(
+        net,
+        replace(data, source="/" + "x" * 300),
+        RECIPE,
+        net_name="tiny",
+        name="faulty",
+        device="cpu",
+        runs_dir=folder,
+    )
+    faulty.folder.save_model(training.model)
+    return {
+        "shapes": shapes.path,
+        "hostile": hostile.path,
+        "faulty": faulty.path.rename(folder / "faulty\udce9"),
+    }
+
+
+@pytest.fixture(scope="session")
+def server(served_runs: dict[str, Path]) -> Iterator[Server]:
+    """All of them behind one server, as it is by default."""
+    with serving(*served_runs.values()) as started:
+        yield started

@@ -1,0 +1,30 @@
+"""The small sets that the tests of the data are about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.image_sources import Batches, ImageSet, make_batches, make_images
+
+
+@pytest.fixture(autouse=True)
+def use_empty_cache(cache: Path) -> None:
+    """What another test decoded is not there."""
+
+
+@pytest.fixture
+def image_set() -> ImageSet:
+    return make_images({"train": 4, "val": 1, "test": 2})
+
+
+@pytest.fixture(scope="session")
+def many_images() -> ImageSet:
+    """So many that worker processes decode them."""
+    return make_images({"train": 900, "val": 5, "test": 100}, side_px=4)
+
+
+@pytest.fixture
+def batches() -> Batches:
+    return make_batches()

@@ -1,0 +1,177 @@
+"""Images that lie encoded in a table are copied into one file, a few at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from lamina.data import Problem
+from lamina.data.decoding import BadImageError, ImageReader
+from lamina.data.preparation import Preparation
+from lamina.data.sources.parquet import spool_table
+from lamina.data.workers import decode_images
+from lamina.errors import DataError
+from support.table_sources import scan_table, write_encoded_parquet, write_shards
+
+DEFAULTS = Preparation()
+
+
+def write_images(path: Path, images: list[object]) -> Path:
+    pl.DataFrame({"image": images, "label": list(range(len(images)))}).write_parquet(path)
+    return path
+
+
+def test_the_scan_knows_rows_and_the_spool_knows_names(image_set, tmp_path: Path) -> None:
+    path = write_encoded_parquet(image_set, tmp_path)
+    scanned = scan_table(path, DEFAULTS)
+    assert scanned.images[0].name == "pets/0000000"
+    assert scanned.labels["label"][:5] == ["cat", "cat", "cat", "cat", "dog"]
+    spooled = spool_table(scanned, tmp_path)
+    assert [image.name for image in spooled.images[:2]] == [
+        "train-cat-0000.png",
+        "train-cat-0001.png",
+    ]
+    assert {image.file for image in spooled.images} == {str(tmp_path / "spool")}
+    assert (spooled.labels, spooled.splits) == (scanned.labels, scanned.splits)
+    sizes = [len(data) for data in image_set.encoded.values()]
+    assert (tmp_path / "spool").stat().st_size == sum(sizes)
+
+
+@pytest.mark.parametrize("paths", [["a.png", "a.png"], ["a.png", None], ["", "b.png"]])
+def test_ambiguous_names_are_not_used(paths: list[str | None], tmp_path: Path) -> None:
+    path = write_images(tmp_path / "a.parquet", [{"bytes": b"x", "path": name} for name in paths])
+    names = [image.name for image in spool_table(scan_table(path, DEFAULTS), tmp_path).images]
+    assert names == ["a/0000000", "a/0000001"]
+
+
+def test_names_that_recur_in_each_split_get_its_name(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_images(
+            tmp_path / f"{split}-00000-of-00001.parquet", [{"bytes": b"x", "path": "1.png"}]
+        )
+    listing = spool_table(scan_table(tmp_path, DEFAULTS), tmp_path)
+    assert [image.name for image in listing.images] == ["test/1.png", "train/1.png"]
+
+
+def test_the_names_of_two_shards_differ(image_set, tmp_path: Path) -> None:
+    listing = scan_table(write_shards(image_set, tmp_path), DEFAULTS)
+    assert len({image.name for image in listing.images}) == 21
+    assert listing.images[-1].name == "validation-00000-of-00001/0000002"
+    assert listing.splits[-1] == "val"
+
+
+def test_rows_without_bytes_are_problems(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.parquet.MEMBER_BYTES", 8)
+    path = write_images(
+        tmp_path / "a.parquet",
+        [{"bytes": data, "path": None} for data in (b"", None, b"xyz", b"x" * 9)],
+    )
+    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
+    assert listing.labels == {"label": [0, 2]}
+    assert listing.problems == [
+        Problem("a/0000001", "no image bytes in the table"),
+        Problem("a/0000003", "larger than 0 MiB"),
+    ]
+    with ImageReader() as reader:
+        assert [reader.read(image) for image in listing.images] == [b"", b"xyz"]
+
+
+def test_a_table_whose_images_were_left_outside_says_so(tmp_path: Path) -> None:
+    schema = {"image": pl.Struct({"bytes": pl.Binary, "path": pl.String}), "label": pl.Int64}
+    rows = {"image": [{"bytes": None, "path": "/home/me/1.png"}], "label": [1]}
+    path = tmp_path / "a.parquet"
+    pl.DataFrame(rows, schema=schema).write_parquet(path)
+    with pytest.raises(DataError) as raised:
+        spool_table(scan_table(path, DEFAULTS), tmp_path)
+    assert (
+        str(raised.value)
+        == f"Cannot use any of the 1 images in {path}; the first is a/0000000 (no image bytes in"
+        " the table). Write the table again with the bytes of the images."
+    )
+
+
+def test_more_bytes_than_the_limit_are_rejected(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lamina.data.sources.parquet.TOTAL_BYTES", 1000)
+    path = write_images(tmp_path / "a.parquet", [b"x" * 100] * 30)
+    with pytest.raises(DataError) as raised:
+        spool_table(scan_table(path, DEFAULTS), tmp_path)
+    assert (
+        str(raised.value)
+        == f"The images in {path} exceed 1000 bytes. Split the table into smaller sets."
+    )
+    assert (tmp_path / "spool").stat().st_size <= 1000
+
+
+def test_a_table_that_changed_in_between_is_noticed(tmp_path: Path) -> None:
+    path = write_images(tmp_path / "a.parquet", [b"x", b"y", b"z"])
+    listing = scan_table(path, DEFAULTS)
+    write_images(path, [b"x"])
+    with pytest.raises(DataError) as raised:
+        spool_table(listing, tmp_path)
+    assert str(raised.value) == f"{path} changed while lamina was reading it. Try again."
+
+
+def test_a_spool_that_was_cut_off_gives_no_image(image_set, tmp_path: Path) -> None:
+    listing = spool_table(
+        scan_table(write_encoded_parquet(image_set, tmp_path), DEFAULTS), tmp_path
+    )
+    with (tmp_path / "spool").open("r+b") as spool:
+        spool.truncate(100)
+    with (
+        ImageReader() as reader,
+        pytest.raises(BadImageError, match="damaged in the archive: it ends early"),
+    ):
+        reader.read(listing.images[0])
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_spool(many_images, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    path = write_encoded_parquet(many_images, tmp_path / "set")
+    listing = spool_table(scan_table(path, DEFAULTS), tmp_path)
+    decoded, _ = decode_images(listing.images, tmp_path, None, "crop", lambda *_: None)
+    assert not any(one.reason for one in decoded)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "pixels.npy"), np.stack(list(many_images.pixels.values()))
+    )
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from lamina.data.sources.parquet import spool_table
+from lamina.data.preparation import Preparation
+from lamina.data.sources.table import scan_table
+listing, _ = scan_table(Path("warm.parquet"), Preparation())
+spool_table(listing, Path("."))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+listing, _ = scan_table(Path("large.parquet"), Preparation())
+scanned = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+spool_table(listing, Path("."))
+print(scanned - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="counts kilobytes as Linux does")
+def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
+    """Of 400 MB of images the scan holds none, and the spooling a few at a time."""
+    random = np.random.default_rng(0)
+    for name, rows in (("warm", 400), ("large", 8000)):
+        write = pl.DataFrame(
+            {"image": [random.bytes(50_000) for _ in range(rows)], "label": list(range(rows))}
+        )
+        write.write_parquet(
+            tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed"
+        )
+    command = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    scan_kib, spool_kib = map(int, done.stdout.split())
+    assert (tmp_path / "spool").stat().st_size == 400_000_000
+    assert scan_kib < 30_000
+    assert spool_kib < 200_000

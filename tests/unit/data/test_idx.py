@@ -1,0 +1,154 @@
+"""MNIST's IDX files."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.data import Preparation
+from lamina.data.sources.idx import open_idx
+from lamina.data.sources.listing import Listing
+from lamina.data.sources.npz import open_npz
+from lamina.errors import DataError
+from support.table_sources import idx_bytes, write_idx
+
+
+@dataclass
+class Read:
+    listing: Listing
+    pixels: np.ndarray
+    digest: object
+
+    @property
+    def names(self) -> list[str]:
+        return [image.name for image in self.listing.images]
+
+    def __getattr__(self, name: str):
+        return getattr(self.listing, name)
+
+
+def read_arrays(path: Path) -> Read:
+    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
+    assert source is not None
+    listing = source.read(path.parent, lambda *_: None)
+    pixels = np.concatenate(list(listing.pixels.blocks()))
+    assert pixels.shape == listing.pixels.shape
+    return Read(listing, pixels, source.state)
+
+
+def grey(count: int, height: int = 4, width: int = 5) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
+
+
+IMAGES = {"train": (grey(7), np.arange(7)), "t10k": (grey(3), np.arange(3))}
+
+
+@pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
+@pytest.mark.parametrize("suffix", ["-ubyte", "-ubyte.gz"])
+def test_idx_files_are_read_from_their_folder_or_by_one_of_them(
+    prefix: str, suffix: str, tmp_path: Path
+) -> None:
+    folder = write_idx(tmp_path / "raw", IMAGES, prefix, suffix)
+    for path in (
+        folder,
+        tmp_path,
+        folder / f"{prefix}train-images-idx3{suffix}",
+        folder / f"{prefix}t10k-labels-idx1{suffix}",
+    ):
+        source = read_arrays(path)
+        np.testing.assert_array_equal(source.pixels[..., 0], np.concatenate([grey(7), grey(3)]))
+        assert source.labels == {"label": [*range(7), *range(3)]}
+        assert source.splits == ["train"] * 7 + ["test"] * 3
+
+
+def test_unpacked_files_are_preferred(tmp_path: Path) -> None:
+    write_idx(tmp_path, {"train": IMAGES["train"]}, suffix="-ubyte")
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"half a download")
+    assert len(read_arrays(tmp_path).pixels) == 7
+
+
+def test_files_of_several_sets_need_the_path_of_one(tmp_path: Path) -> None:
+    for prefix in ("emnist-digits-", "emnist-letters-"):
+        write_idx(tmp_path, IMAGES, prefix)
+    with pytest.raises(DataError) as raised:
+        read_arrays(tmp_path)
+    assert (
+        str(raised.value)
+        == f"{tmp_path} has the files of several sets: emnist-digits-*, emnist-letters-*. "
+        "Use the path of a file in one of them."
+    )
+    assert len(read_arrays(tmp_path / "emnist-digits-t10k-images-idx3-ubyte.gz").pixels) == 10
+
+
+GOOD = idx_bytes(grey(7))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "begins with nothing, but an IDX file of images begins with 00 00 08 03."),
+        (
+            b"\0\0\x0d\x03" + GOOD[4:],
+            "begins with 00 00 0d 03, but an IDX file of images begins with 00 00 08 03.",
+        ),
+        (GOOD[:-1], "should have 7 x 4 x 5 bytes according to its header, but has 139."),
+        (
+            GOOD + b"x",
+            "should have 7 x 4 x 5 bytes according to its header, but has more than 140.",
+        ),
+        (
+            GOOD[:4] + b"\xff" * 12,
+            (
+                "should have 4294967295 x 4294967295 x 4294967295 bytes according to its header,"
+                " but has 0."
+            ),
+        ),
+        (GOOD[:8], None),
+    ],
+)
+def test_idx_files_that_lie_are_rejected(data: bytes, message: str | None, tmp_path: Path) -> None:
+    for suffix in ("-ubyte", "-ubyte.gz"):
+        folder = tmp_path / suffix
+        write_idx(folder, IMAGES, suffix=suffix)
+        file = folder / f"train-images-idx3{suffix}"
+        file.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
+        with pytest.raises(DataError) as raised:
+            read_arrays(folder)
+        assert str(raised.value).startswith(f"{file} ")
+        assert str(raised.value).endswith(" Download it again.")
+        assert message is None or str(raised.value) == f"{file} {message} Download it again."
+
+
+def test_a_packed_idx_file_that_is_cut_off_or_a_bomb_is_rejected(tmp_path: Path) -> None:
+    write_idx(tmp_path, IMAGES)
+    file = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-20])
+    expected = (
+        f"Cannot read {file}: Compressed file ended before the end-of-stream marker was reached."
+        " Create or download it again."
+    )
+    with pytest.raises(DataError) as raised:
+        read_arrays(tmp_path)
+    assert str(raised.value) == expected
+    file.write_bytes(gzip.compress(b"\0\0\x08\x03" + b"\0\x01\0\0" * 3 + bytes(2**20)))
+    with pytest.raises(
+        DataError,
+        match="should have 65536 x 65536 x 65536 bytes according to its header, but has 1048576",
+    ):
+        read_arrays(tmp_path)
+
+
+def test_images_without_their_labels_are_rejected(tmp_path: Path) -> None:
+    write_idx(tmp_path, IMAGES)
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError) as raised:
+        read_arrays(tmp_path)
+    expected = (
+        f"The label file of {tmp_path / 't10k-images-idx3-ubyte.gz'} is missing. Download it again."
+    )
+    assert str(raised.value) == expected

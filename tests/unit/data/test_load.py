@@ -1,0 +1,261 @@
+"""Names, paths and what is taken where none is given."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina.data import NAMES, Preparation, find_default_data, load_data
+from lamina.errors import DataError, LaminaWarning
+from support.table_sources import ARRAY_SOURCES
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that refuses at once: nothing listens at the proxy's port."""
+    monkeypatch.delenv("LAMINA_CIFAR10", raising=False)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+REFUSED = os.strerror(errno.ECONNREFUSED)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("shaps", "No data set, file or folder named shaps. Did you mean shapes?"),
+        ("photo", "No data set, file or folder named photo. Did you mean photos?"),
+        (
+            "zebras",
+            (
+                "No data set, file or folder named zebras. Choose from: cifar10, cifar100, mnist,"
+                " fashion-mnist, shapes, shapes-attributes, shapes-pose."
+            ),
+        ),
+        ("no/such", "No data set, file or folder named no/such. Check the path."),
+        ("set.zip", "No data set, file or folder named set.zip. Check the path."),
+        (Path("shapes"), "No data set, file or folder named shapes. Check the path."),
+    ],
+)
+def test_an_unknown_source_says_what_to_do(
+    source: str | Path, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError) as raised:
+        load_data(source)
+    assert str(raised.value) == message
+
+
+def test_a_size_below_one_is_refused() -> None:
+    with pytest.raises(DataError) as raised:
+        load_data("shapes", Preparation(size_px=0))
+    assert str(raised.value) == "size_px must be a whole number of at least 1, got 0."
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "official"])
+def test_cifar10_is_where_the_variable_points(
+    form: str, image_set, batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = {
+        "folder": lambda: image_set.write_folder(tmp_path / "set"),
+        "zip": lambda: image_set.write_zip(tmp_path / "set.zip"),
+        "official": lambda: batches.write_archive(tmp_path / "cifar-10-python.tar.gz"),
+    }[form]()
+    monkeypatch.setenv("LAMINA_CIFAR10", str(path))
+
+    assert find_default_data() == ("cifar10", f"LAMINA_CIFAR10 is {path}")
+    data = load_data("cifar10")
+    assert data.name == "cifar10"
+    assert len(data.train) == (50 if form == "official" else 12)
+
+
+@pytest.mark.filterwarnings("ignore:Downloading cifar10")
+def test_cifar10_means_the_set_once_the_variable_is_gone(
+    image_set, batches, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, offline: None
+) -> None:
+    """Bug 2: the name gave whatever LAMINA_CIFAR10 once pointed at."""
+    path = image_set.write_zip(tmp_path / "set.zip")
+    monkeypatch.setenv("LAMINA_CIFAR10", str(path))
+    assert len(load_data("cifar10").train) == 12
+    monkeypatch.delenv("LAMINA_CIFAR10")
+    path.unlink()
+    assert find_default_data()[0] == "shapes"
+    with pytest.raises(DataError, match=r"^cifar10 could not be downloaded"):
+        load_data("cifar10")
+    (cache / "downloads").mkdir(exist_ok=True)
+    batches.write_archive(cache / "downloads" / "cifar-10-python.tar.gz")
+    assert len(load_data("cifar10").train) == 50
+
+
+def test_a_path_named_like_a_set_is_a_path(
+    image_set, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_set.write_folder(tmp_path / "mnist")
+    assert load_data("./mnist").source == str(tmp_path / "mnist")
+
+
+# A run knows its data by these: another value makes every run that was trained on them strange to
+# its images.
+FINGERPRINTS = {
+    "folder": "a8c76835a90107247c63ef78e8974e43",
+    "npz": "05e769dc2c0f3a8686fcc0547f9dc51e",
+    "shapes": "9bfb5fa852c81e048d940e94894dc085",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FINGERPRINTS)
+def test_fingerprints_stay_the_same(form: str, image_set, tmp_path: Path) -> None:
+    """Bug 8: they covered the whole preparation's text, whose fields differ between versions."""
+    source = {
+        "folder": lambda: image_set.write_folder(tmp_path / "pets"),
+        "npz": lambda: ARRAY_SOURCES["npz of keras"](image_set, tmp_path),
+        "shapes": lambda: "shapes",
+    }[form]()
+    assert load_data(source).fingerprint == FINGERPRINTS[form]
+    if form != "shapes":
+        label_from = "parent" if form == "folder" else None
+        alike = Preparation(task="single-label", label_from=label_from, split_seed=7, resize="pad")
+        assert load_data(source, alike).fingerprint == FINGERPRINTS[form]
+    for other in (
+        Preparation(size_px=7),
+        Preparation(val_fraction=0.2),
+        Preparation(val_fraction=0.2, split_seed=1),
+    ):
+        if form == "shapes" or other.size_px:
+            assert load_data(source, other).fingerprint != FINGERPRINTS[form]
+
+
+def test_a_variable_that_points_nowhere_is_an_error_not_a_fallback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LAMINA_CIFAR10", "/no/such/file")
+    assert find_default_data()[0] == "cifar10"
+    with pytest.raises(DataError) as raised:
+        load_data("cifar10")
+    assert (
+        str(raised.value)
+        == "LAMINA_CIFAR10 is /no/such/file, but no such file or folder exists. Correct or"
+        " unset it."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Downloading cifar10")
+def test_without_a_network_cifar10_is_an_error_that_says_what_to_do(offline: None) -> None:
+    with pytest.raises(DataError) as raised:
+        load_data("cifar10")
+    assert (
+        str(raised.value)
+        == f"cifar10 could not be downloaded from www.cs.toronto.edu: {REFUSED}. Check the network"
+        " connection and try again. Or set LAMINA_CIFAR10 to the path of a copy:"
+        " cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or folder of class"
+        " folders."
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Downloading cifar10")
+def test_without_a_network_the_default_is_shapes_and_the_reason_is_given(offline: None) -> None:
+    assert find_default_data() == (
+        "shapes",
+        (
+            "the built-in set, because cifar10 could not be downloaded from www.cs.toronto.edu:"
+            f" {REFUSED}. Check the network connection and try again. Or set LAMINA_CIFAR10 to the"
+            " path of a copy: cifar-10-python.tar.gz, its folder cifar-10-batches-py, or a zip or"
+            " folder of class folders."
+        ),
+    )
+
+
+def test_names_are_those_that_are_loaded() -> None:
+    assert NAMES == (
+        "cifar10",
+        "cifar100",
+        "mnist",
+        "fashion-mnist",
+        "shapes",
+        "shapes-attributes",
+        "shapes-pose",
+    )
+
+
+def test_importing_the_data_loads_no_torch() -> None:
+    code = (
+        "import sys, lamina.data; print([name for name in ('torch', 'matplotlib') if name in"
+        " sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("[]\n", "")
+
+
+CLASSES_OF_Y = "The targets are single-label, 3 classes, from array y."
+X, Y = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8), np.arange(12) % 3
+NUMBERS = "x has {} values from 0 to 1, converted to pixels from 0 to 255. "
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X, Y.astype(float), "y has whole numbers as float64. "),
+        (X, np.eye(3)[Y], "y has 3 columns of only 0 and 1 as float64. "),
+        (X, Y * 5, "y has the numbers 0, 5, 10, not 0 to 2. "),
+        (X.transpose(0, 3, 1, 2), Y, "x has shape (12, 3, 8, 8), interpreted as (N, C, H, W). "),
+        (X > 128, Y, NUMBERS.format("bool")),
+        (X / 255, Y, NUMBERS.format("float64")),
+        (X, Y[:, None], None),
+    ],
+)
+def test_what_the_arrays_of_a_file_are_taken_for_is_said(x, y, said, tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x=x, y=y)
+    for _ in ("decoded", "from the cache"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = load_data(tmp_path / "pets.npz", Preparation(test_fraction=0, val_fraction=0))
+        assert [str(one.message) for one in caught] == (
+            [] if said is None else [f"pets: {said}{CLASSES_OF_Y}"]
+        )
+        assert len(data.train.target_names) == 3
+
+
+def test_a_warning_names_the_array_that_it_is_about(tmp_path: Path) -> None:
+    test = ((255 - X) / 255).astype(np.float32).transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test, y_test=Y)
+    with pytest.raises(DataError, match="different ranges: x_train 0 to 255, x_test 0 to 1"):
+        load_data(tmp_path / "pets.npz")
+    np.savez(tmp_path / "pets.npz", x_train=X, y_train=Y, x_test=test * 255, y_test=Y)
+    said = (
+        r"x_test has float32 values from 0 to 255, .* x_test has shape \(12, 3, 8, 8\), interpreted"
+        r" as \(N, C, H, W\)\."
+    )
+    with pytest.warns(LaminaWarning, match=said):
+        load_data(tmp_path / "pets.npz", Preparation(val_fraction=0))
+
+
+@pytest.mark.parametrize("dtype", [int, float])
+def test_numbers_to_predict_are_no_classes_with_gaps(dtype: type, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), np.uint8)
+    np.savez(tmp_path / "pets.npz", x=x, y=(np.arange(60) * 10).astype(dtype))
+    assert load_data(tmp_path / "pets.npz").train.kind.name == "regression"
+
+
+def test_a_field_that_a_source_does_not_use_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x=X, y=Y)
+    with pytest.raises(DataError, match="pets does not use split_column"):
+        load_data(tmp_path / "pets.npz", Preparation(split_column="part"))
+
+
+def test_black_images_of_a_file_are_reported(tmp_path: Path) -> None:
+    np.savez(tmp_path / "pets.npz", x_train=X // 255, y_train=Y, x_test=X, y_test=Y)
+    with pytest.warns(LaminaWarning, match="train has only the pixel values 0 and 1"):
+        load_data(tmp_path / "pets.npz")

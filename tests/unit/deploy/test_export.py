@@ -1,0 +1,191 @@
+"""Exported files match the model for all kinds of target and net; others are not written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from torch import nn
+
+from lamina import load_data
+from lamina.data import Images
+from lamina.deploy.exported_model import OnnxModel, export_onnx, export_pt2, open_onnx
+from lamina.deploy.parity import check_parity
+from lamina.errors import NetError, NotFiniteError, RunError
+from lamina.training.pretrained import TimmNet
+from lamina.zoo import NAMES, load_net
+from support.exported import RESIDUAL, make_model
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+@pytest.mark.parametrize(
+    ("data", "temperatures"),
+    [
+        ("shapes", (0.6,)),
+        ("shapes-attributes", (0.5, 1.0, 2.0, 3.0)),
+        ("shapes-pose", ()),
+        ("binary", (0.7,)),
+    ],
+)
+def test_all_kinds_of_target_are_exported_with_their_probabilities(kind, data, temperatures):
+    if data == "binary":
+        whole = load_data("shapes-attributes").test.take_evenly(20)
+        images = Images(whole.pixels, whole.targets[:, 3].copy(), ("warm",), whole.names, "test")
+    else:
+        images = load_data(data).test.take_evenly(20)
+    model = make_model(RESIDUAL, images, temperatures=temperatures)
+    content = (export_onnx if kind == "onnx" else export_pt2)(model, "crop")
+    parity_check = check_parity(content, kind, model, images)
+    assert parity_check.images == 22
+    assert parity_check.largest_difference <= parity_check.limit
+    assert parity_check.same_predictions + parity_check.close_calls == 22
+    if kind == "onnx":
+        session = onnxruntime.InferenceSession(content)
+        assert [one.name for one in session.get_outputs()] == ["probabilities", "logits"]
+        probabilities, logits = session.run(None, {"images": images.pixels[:5]})
+        expected = model.task.probabilities(torch.from_numpy(logits))
+        names = json.loads(session.get_modelmeta().custom_metadata_map["names"])
+        assert probabilities.shape == (5, len(names))
+        if data == "binary":
+            assert names == ["no", "yes"]
+            expected = torch.hstack([1 - expected, expected])
+        assert probabilities == pytest.approx(expected.numpy(), abs=1e-5)
+        onnx.checker.check_model(onnx.load_from_string(content))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("photo-m", "photo-l", "cnn-m", "cnn-l")]
+)
+def test_nets_of_the_zoo_are_exported(name):
+    side_px = 64 if name.startswith("photo") else 32
+    pixels = np.random.default_rng(0).integers(0, 256, (9, side_px, side_px, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(9) % 3, ("a", "b", "c"), tuple(map(str, range(9))), "test")
+    model = make_model(load_net(name), images)
+    assert check_parity(export_onnx(model, "pad"), "onnx", model, images).largest_difference < 1e-3
+
+
+def make_own(channels: int, outputs: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 5),
+        nn.SiLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, outputs),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "make_body"),
+    [
+        ("shapes-attributes", lambda: make_own(3, 4)),
+        ("shapes-pose", lambda: timm.create_model("test_efficientnet", num_classes=2)),
+        (
+            "shapes-pose",
+            lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2),
+        ),
+    ],
+    ids=["own", "timm", "tensorflow"],
+)
+def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
+    images = load_data(data).test.take_evenly(9)
+    model = make_model(make_body(), images)
+    check_parity(export_onnx(model, "crop"), "onnx", model, images)
+    check_parity(export_pt2(model, "crop"), "pt2", model, images)
+
+
+@pytest.mark.slow
+def test_grey_images_are_exported():
+    grey = Images(
+        np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8),
+        np.arange(9) % 3,
+        ("a", "b", "c"),
+        tuple(map(str, range(9))),
+        "test",
+    )
+    for body in (load_net("mlp"), make_own(1, 3)):
+        model = make_model(body, grey)
+        check_parity(export_onnx(model, "crop"), "onnx", model, grey)
+
+
+class Deciding(nn.Module):
+    """Takes another way for dark images, which an export cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * 32 * 32, 10)
+
+    def forward(self, images):
+        """Logits."""
+        logits = self.head(images.flatten(1))
+        return -logits if images.mean() < 0 else logits
+
+
+def test_a_net_that_cannot_be_exported_is_named_and_a_file_that_predicts_otherwise_is_refused():
+    images = load_data("shapes").test.take_evenly(30)
+    with pytest.raises(
+        NetError, match=r"^The net cannot be exported \(.*write it without control flow"
+    ):
+        export_onnx(make_model(Deciding(), images), "crop")
+    model = make_model(RESIDUAL, images)
+    content = export_onnx(model, "crop")
+    with torch.no_grad():
+        model.body[-1].bias[0] += 0.01
+    with pytest.raises(NetError, match=r"does not match the run: logits differ by up to 0\.01"):
+        check_parity(content, "onnx", model, images)
+
+
+def test_few_images_are_compared_in_batches_of_all_sizes_and_a_model_without_numbers_is_named():
+    images = load_data("shapes").test.take_evenly(1)
+    model = make_model(RESIDUAL, images)
+    content = export_onnx(model, "crop")
+    parity_check = check_parity(content, "onnx", model, images)
+    assert (parity_check.images, parity_check.same_predictions) == (3, 3)
+    with torch.no_grad():
+        model.body[-1].bias[0] = float("nan")
+    with pytest.raises(
+        NotFiniteError, match=r"^The model's logits are NaN or infinite: training diverged\."
+    ):
+        check_parity(content, "onnx", model, images)
+
+
+def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
+    images = load_data("shapes").test.take_evenly(30)
+    model = make_model(RESIDUAL, images, temperatures=(0.8,))
+    file = tmp_path / "model.onnx"
+    file.write_bytes(export_onnx(model, "pad"))
+    session = onnxruntime.InferenceSession(file)
+    for count in (1, 3, 30):
+        assert session.run(None, {"images": images.pixels[:count]})[0].shape == (count, 10)
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["names"]) == list(images.target_names)
+    assert (json.loads(metadata["in_shape"]), metadata["resize"]) == ([3, 32, 32], "pad")
+    predictor = open_onnx(file)
+    assert isinstance(predictor.model, OnnxModel)
+    assert predictor.task == model.task
+    assert predictor.probabilities(images.pixels[:5]) == pytest.approx(
+        model.task.probabilities(model(torch.from_numpy(images.pixels[:5]))).detach().numpy(),
+        abs=1e-5,
+    )
+    # 100 images or more take the way on which a net's batch norms would be folded.
+    assert predictor.probabilities(np.repeat(images.pixels[:1], 120, axis=0)).shape == (120, 10)
+    renamed = onnx.load(file)
+    renamed.graph.output[1].name = "other"
+    for node in renamed.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["other" if name == "logits" else name for name in names]
+    others = renamed.SerializeToString()
+    for content, message in (
+        (b"nothing", "onnxruntime cannot load "),
+        (b"", "onnxruntime cannot load "),
+        (others, "was not exported by lamina: it must have the metadata task, in_shape and resize"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(RunError, match=message):
+            open_onnx(file)

@@ -1,0 +1,266 @@
+"""The report page: self-contained, within its size limit, true to the run, no injected markup."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import io
+import re
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from lamina.data import Dataset
+from lamina.deploy.report_images import IMAGES_BYTES, MOST_OF_CELL, Evidence, show_confusions
+from lamina.deploy.report_page import build_report_page
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.outputs import Outputs
+from lamina.runs.start import start_run
+from lamina.training.recipe import Recipe
+from lamina.training.task import task_of
+from support.report_runs import HOSTILE, NAMES, NET, Outline, make_dataset, make_images, train
+
+KINDS = list(NAMES)
+
+
+@pytest.fixture(scope="module")
+def pages(report_runs):
+    return {
+        kind: build_report_page(run, dataset, run.load_model())
+        for kind, (run, dataset) in report_runs.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_is_whole_and_asks_for_nothing_elsewhere(pages, kind):
+    page = Outline(pages[kind])
+    assert {"script", "link", "iframe", "object", "form", "base"}.isdisjoint(page.tags)
+    assert all(source.startswith("data:image/") for source in page.find("img", "src"))
+    assert all(target.startswith("#") for target in page.find("a", "href"))
+    assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "style"]
+    assert "url(" not in pages[kind]
+    assert "@import" not in pages[kind]
+    (viewport,) = [one for one in page.find("meta", "content") if "width=" in one]
+    assert viewport == "width=device-width, initial-scale=1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_policy_allows_the_pages_own_style_and_images_alone(pages, kind):
+    (policy,) = [
+        one for one in Outline(pages[kind]).find("meta", "content") if "default-src" in one
+    ]
+    (style,) = re.findall(r"<style>(.*?)</style>", pages[kind], re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        f"style-src 'sha256-{digest}'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_text(pages, kind):
+    assert "<script" not in pages[kind]
+    assert HOSTILE in "".join(Outline(pages[kind]).texts)
+    assert "\u202e" not in pages[kind]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_link_leads_somewhere_and_each_name_is_used_once(pages, kind):
+    page = Outline(pages[kind])
+    names = [value for _, key, value in page.attributes if key == "id"]
+    assert len(set(names)) == len(names)
+    assert {target[1:] for target in page.find("a", "href")} <= set(names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_says_what_the_report_says(report_runs, pages, kind):
+    run, _ = report_runs[kind]
+    text = " ".join(Outline(pages[kind]).texts)
+    for line in run.report.summary_lines():
+        assert line in text
+    for part in (
+        "Training",
+        "Diagnoses",
+        "Units of the first layers",
+        "Findings",
+        "Reproducing this run",
+        "abc",
+    ):
+        assert part in text
+    assert ("Confidence threshold" in text) == (kind in ("single-label", "binary"))
+    assert ("Confusions" in text) == (kind != "regression")
+
+
+def test_a_cell_opens_the_images_that_were_confused(report_runs, pages):
+    run, dataset = report_runs["single-label"]
+    outputs = run.outputs["test"]
+    chosen = outputs.logits.argmax(axis=1)
+    page = pages["single-label"]
+    cells = dict(re.findall(r'<div class="cell" id="(cell-\d+)">(.*?)<p><a', page, re.DOTALL))
+    links = re.findall(r'<a href="#(cell-\d+)" aria-label="[^"]*">([\d,]+)</a>', page)
+    assert len(links) == len(cells) > 1
+    counts = np.array(run.report.confusion)
+    assert 0 < counts.trace() < counts.sum()
+    assert sorted(int(number) for _, number in links) == sorted(counts[counts > 0].tolist())
+    expected = {
+        frozenset(np.flatnonzero((outputs.targets == row) & (chosen == column)).tolist())
+        for row, column in np.argwhere(counts > 0)
+    }
+    found = {
+        frozenset(int(place) for place in re.findall(r'alt="test/[^"]*?;(\d+)\.png"', cell))
+        for cell in cells.values()
+    }
+    whole = {rows for rows in expected if len(rows) <= MOST_OF_CELL}
+    assert whole <= found
+    source = re.search(
+        r'src="data:image/jpeg;base64,([^"]+)" alt="[^"]*?;(\d+)\.png"', cells["cell-0"]
+    )
+    with Image.open(io.BytesIO(base64.b64decode(source[1]))) as image:
+        difference = np.asarray(image, float) - dataset.test.pixels[int(source[2])]
+    # noise is what JPEG keeps worst; of another image it is 50
+    assert np.abs(difference).mean() < 30
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
+    run, dataset = report_runs["single-label"]
+    other = None if change == "gone" else dataclasses.replace(dataset, fingerprint="other")
+    page = build_report_page(run, other)
+    assert "This page has no images" in page
+    assert "image/jpeg" not in page
+    assert "cell-" not in page.replace(".cell", "")
+    assert dataset.test.names[0].split("/")[0] in page  # the names of the largest losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("splits", [(), ("val",)])
+def test_runs_without_val_or_test(tmp_path, splits):
+    dataset = make_dataset("single-label", *splits)
+    run = train(tmp_path, dataset)
+    text = " ".join(Outline(build_report_page(run, dataset, run.load_model())).texts)
+    assert ("has not been evaluated" in text) == (splits == ())
+    assert ("Largest losses" in text) == (splits != ())
+    assert "Units of the first layers" in text
+
+
+def test_a_run_that_has_not_begun(tmp_path):
+    dataset = make_dataset("binary", "test")
+    run = start_run(NET, dataset, Recipe(), runs_dir=tmp_path, device="cpu")
+    text = " ".join(Outline(build_report_page(run, dataset)).texts)
+    assert "No epoch has finished yet." in text
+    assert "Not available, because the model could not be loaded." in text
+
+
+@pytest.mark.slow
+def test_a_custom_module(tmp_path):
+    dataset = make_dataset("single-label", "test")
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    run = train(tmp_path, dataset, module)
+    page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
+    assert "A custom module, whose code lamina does not store" in page
+    assert "the patches of 90 training images" in page
+
+
+def test_ten_thousand_images_stay_within_the_size(report_runs):
+    """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
+    names = tuple(f"class {number}" for number in range(20))
+    small = make_images("single-label", 10_000, "test", names)
+    images = dataclasses.replace(
+        small, pixels=np.repeat(np.repeat(small.pixels, 6, axis=1), 6, axis=2)
+    )
+    task = task_of(images)
+    logits = np.random.default_rng(0).normal(size=(10_000, 20)).astype(np.float32)
+    report = score_logits(task, logits, images, 0.0)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
+    shown = show_confusions(report, evidence)
+    assert IMAGES_BYTES * 0.9 < len(shown) < IMAGES_BYTES * 1.1
+    count, whole = re.search(
+        r"This page has ([\d,]+) of ([\d,]+) images; the others are left out", shown
+    ).groups()
+    assert whole == "10,000"
+    assert int(count.replace(",", "")) == shown.count("<figure>")
+
+
+def test_many_classes_are_listed_by_pairs():
+    names = tuple(f"class {number}" for number in range(40))
+    images = make_images("single-label", 400, "test", names)
+    task = task_of(images)
+    logits = np.random.default_rng(0).normal(size=(400, 40)).astype(np.float32)
+    report = score_logits(task, logits, images, 0.0)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
+    shown = Outline(show_confusions(report, evidence))
+    assert "95 % interval" in shown.texts
+    assert shown.tags.count("tr") == 51
+    listed = (
+        r"Confused pairs: \d+; the table lists the 50 with the highest lower confidence bound\."
+    )
+    assert re.search(listed, " ".join(shown.texts))
+
+
+def test_mistakes_have_the_room_first(monkeypatch):
+    images = make_images("single-label", 300, "test")
+    task = task_of(images)
+    logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    report = score_logits(task, logits, images, 0.0)
+    evidence = Evidence.collect(task, Outputs("test", logits, images.targets, images.names), images)
+
+    def show_within(most_bytes):
+        monkeypatch.setattr("lamina.deploy.report_images.IMAGES_BYTES", most_bytes)
+        cells = re.findall(
+            r'<h3>(.*?)</h3><div class="images">(.*?)</div>', show_confusions(report, evidence)
+        )
+        figures = [
+            (" predicted correctly" in title, re.findall("<figure>.*?</figure>", own))
+            for title, own in cells
+        ]
+        return [[own for right, own in figures if right == is_right] for is_right in (False, True)]
+
+    def measure(cells):
+        return sum(len(figure) for own in cells for figure in own)
+
+    mistakes, right = show_within(10**9)
+    assert len(mistakes) == 6
+    assert len(right) == 3
+    assert min(map(len, mistakes)) > 10
+    some, none = show_within(measure(mistakes) // 2)
+    assert none == []
+    assert len(some) == 6  # each has its largest losses
+    assert measure(mistakes) / 3 < measure(some) <= measure(mistakes) / 2
+    whole, rest = show_within(measure(mistakes) + measure(right) // 2)
+    assert whole == mistakes
+    assert 0 < measure(rest) <= measure(right) // 2
+
+
+def test_images_of_other_rows_are_not_shown(report_runs):
+    run, dataset = report_runs["single-label"]
+    order = np.arange(len(dataset.test))[::-1]
+    assert (
+        Evidence.collect(run.record.task, run.outputs["test"], dataset.test.take(order)).images
+        is None
+    )
+
+
+def test_a_page_depends_on_the_run_alone(report_runs, pages, tmp_path):
+    run, dataset = report_runs["binary"]
+    moved = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / run.path.name))
+    assert build_report_page(moved, dataset, moved.load_model()) == pages["binary"]
+
+
+def test_grey_images(tmp_path):
+    images = make_images("single-label", 60, "train")
+    grey = dataclasses.replace(images, pixels=images.pixels[..., :1])
+    dataset = Dataset("grey", "abc", grey, test=dataclasses.replace(grey, split="test"))
+    run = train(tmp_path, dataset)
+    page = Outline(build_report_page(run, dataset, run.load_model()))
+    jpegs = [source for source in page.find("img", "src") if source.startswith("data:image/jpeg")]
+    with Image.open(io.BytesIO(base64.b64decode(jpegs[0].split(",")[1]))) as image:
+        assert image.mode == "L"

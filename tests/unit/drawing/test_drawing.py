@@ -1,0 +1,281 @@
+"""Figures are checked by their pixels: they are for people, but their colors can be counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.font_manager import get_font
+from PIL import Image
+
+from lamina.data import Images
+from lamina.drawing.curves import draw_curves
+from lamina.drawing.metric_figures import draw_reliability, draw_scatter, draw_thresholds
+from lamina.drawing.style import COLORS, font_file, label, save_figure
+from lamina.drawing.unit_sheets import draw_probes
+from lamina.evaluation.intervals import Interval
+from lamina.evaluation.outputs import Outputs
+from lamina.evaluation.reports import Baseline, ClassReport, NumberReport, Score
+from lamina.evaluation.scores import ClassScores, NumberScores
+from lamina.training.task import MultiLabel, SingleLabel
+from support.histories import history
+
+BASELINE = Baseline(0.3, 0.2, Interval(0.1, 0.3))
+
+
+def report_of(confusion: list[list[int]], names: list[str]) -> ClassReport:
+    return ClassReport(
+        split="test",
+        images=sum(map(sum, confusion)),
+        loss=0.5,
+        seconds=1.0,
+        baseline=BASELINE,
+        majority=names[0],
+        accuracy=0.5,
+        accuracy_interval=Interval(0.4, 0.6),
+        balanced_accuracy=0.5,
+        calibration_error=0.1,
+        classes=tuple(
+            ClassScores(name, 0.5, 0.5, 0.5, sum(row))
+            for name, row in zip(names, confusion, strict=True)
+        ),
+        confusion=tuple(map(tuple, confusion)),
+    )
+
+
+def count_pixels(path, color: str) -> int:
+    wanted = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        pixels = np.asarray(image.convert("RGB"), dtype=int)
+    return int((np.abs(pixels - wanted).max(axis=2) <= 2).sum())
+
+
+ACCURACY = Score("accuracy", 0.5)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["no", "yes"],
+        ["costs $5", "costs $6 to $7", "a^b_c$"],
+        [f"a name that is far too long to be read, number {place}" for place in range(6)],
+        [f"class {place}" for place in range(30)],
+    ],
+    ids=["two", "dollars", "long", "thirty"],
+)
+def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
+    save_figure(draw_labels(names), tmp_path / "labels.png")
+    assert count_pixels(tmp_path / "labels.png", COLORS[0]) > 1000
+    assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
+
+
+def test_each_net_has_a_color_of_its_own(tmp_path):
+    save_figure(
+        draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png"
+    )
+    mlp, cnn, third = (count_pixels(tmp_path / "curves.png", color) for color in COLORS[:3])
+    assert cnn > mlp > 200
+    assert third == 0
+
+
+def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_last_epoch():
+    rows = [{key: value for key, value in row.items() if "val" not in key} for row in history(5)]
+    report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
+    figure = draw_curves({"mlp": [rows]}, ACCURACY, reports={"mlp": [report]})
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["mlp", "training images", "test images, after the last epoch"]
+    for axes, value in zip(figure.axes, (report.accuracy, report.loss), strict=True):
+        assert [
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for line in axes.lines
+            if line.get_marker() == "D"
+        ] == [(5, value)]
+    named = [
+        text.get_text()
+        for text in draw_curves({"mlp": [history(5)]}, ACCURACY).legends[0].get_texts()
+    ]
+    assert named == ["mlp", "training images", "val images"]
+
+
+def test_a_claim_adds_a_line_in_its_nets_color(tmp_path):
+    curves = {"mlp": [history(5)], "cnn": [history(5)]}
+    save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
+    save_figure(draw_curves(curves, ACCURACY, claimed={"cnn": 0.3}), tmp_path / "claimed.png")
+    assert count_pixels(tmp_path / "claimed.png", COLORS[1]) > count_pixels(
+        tmp_path / "plain.png", COLORS[1]
+    )
+
+
+def test_seeds_of_different_length_and_epochs_without_figures_can_be_drawn(tmp_path):
+    seeds = [history(5), history(3), [row | {"train_accuracy": None} for row in history(4)]]
+    save_figure(draw_curves({"mlp": seeds}, ACCURACY), tmp_path / "curves.png")
+    assert count_pixels(tmp_path / "curves.png", COLORS[0]) > 200
+
+
+def test_the_values_of_one_epoch_are_bars(tmp_path):
+    report = report_of([[9, 0], [0, 9]], ["cat", "dog"])
+    figure = draw_curves({"mlp": [history(1)]}, ACCURACY, reports={"mlp": [report]})
+    row = history(1)[0]
+    for axes, column in zip(figure.axes, ("accuracy", "loss"), strict=True):
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["train", "val", "test"]
+        assert [bar.get_width() for bar in axes.patches] == [
+            row[f"train_{column}"],
+            row[f"val_{column}"],
+            getattr(report, column),
+        ]
+    save_figure(figure, tmp_path / "curves.png")
+    save_figure(draw_curves({"mlp": [[]]}, ACCURACY), tmp_path / "empty.png")
+
+
+def test_axes_of_fractions_end_at_100_percent():
+    rows = [row | {"val_accuracy": 1.0} for row in history(3)]
+    assert draw_curves({"mlp": [rows]}, ACCURACY).axes[0].get_ylim()[1] == 1
+    outputs = Outputs("test", np.eye(3, dtype=np.float32), np.arange(3), ("0", "1", "2"))
+    (reliability,) = draw_reliability(SingleLabel(("a", "b", "c"), (0.3, 0.3, 0.4)), outputs).axes
+    assert [reliability.get_xlim(), reliability.get_ylim()] == [(0, 1)] * 2
+    assert draw_probes(["a", "b"], [0.5, 1.0], [0.1, 0.2], "accuracy", is_fraction=True).axes[
+        0
+    ].get_ylim() == (0, 1)
+
+
+def test_an_image_is_replaced_whole(tmp_path):
+    path = tmp_path / "labels.png"
+    path.write_text("an older image")
+    save_figure(draw_labels(["one"]), path)
+    first = path.read_bytes()
+    save_figure(draw_labels(["other"]), path)
+    assert path.read_bytes() != first
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def draw_labels(names: Sequence[str]) -> Figure:
+    """Curves of precision and recall of labels with these names."""
+    generator = np.random.default_rng(0)
+    truth = generator.random((40, len(names))) < 0.5
+    logits = (generator.normal(size=truth.shape) + truth).astype(np.float32)
+    outputs = Outputs("test", logits, truth, tuple(map(str, range(40))))
+    figure = draw_thresholds(MultiLabel(tuple(names), (0.5,) * len(names)), outputs)
+    assert figure is not None
+    return figure
+
+
+def test_of_many_labels_twelve_are_drawn(tmp_path):
+    figure = draw_labels([f"label $ {place}" for place in range(30)])
+    assert len(figure.axes) == 12
+    save_figure(figure, tmp_path / "many.png")
+    with Image.open(tmp_path / "many.png") as image:
+        assert max(image.size) < 2500
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 15])
+def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
+    report = NumberReport(
+        split="test",
+        images=50,
+        loss=0.5,
+        seconds=1.0,
+        baseline=BASELINE,
+        mean_absolute_error=1.0,
+        numbers=tuple(NumberScores(f"a_$ {place}", 1.0, 2.0, 1.5, None) for place in range(count)),
+    )
+    truth = np.random.default_rng(0).normal(size=(50, count)).astype(np.float32)
+    truth[:, 0] = 3.0  # the same everywhere, and predicted so
+    images = Images(
+        np.zeros((50, 2, 2, 3), np.uint8), truth, tuple(map(str, range(count))), ("",) * 50, "test"
+    )
+    save_figure(
+        draw_scatter(report, Outputs("test", truth, truth, images.names)), tmp_path / "scatter.png"
+    )
+    with Image.open(tmp_path / "scatter.png") as image:
+        columns, lines = min(count, 3), -(-min(count, 12) // 3)
+        assert image.width / image.height == pytest.approx(columns / lines, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "score", "some"),
+    [
+        (0.75, 0.94, ACCURACY, ["77.5 %", "80 %", "82.5 %"]),
+        (0.0, 1.0, ACCURACY, ["0 %", "20 %", "100 %"]),
+        (0.991, 0.9925, ACCURACY, ["99.1 %", "99.12 %"]),
+        (2.5, 10.0, Score("mean_absolute_error", 1.0), ["3", "10"]),
+    ],
+)
+def test_the_labels_of_the_score_axis_are_the_values_at_its_ticks(low, high, score, some):
+    rows = [{"epoch": epoch, f"val_{score.name}": value} for epoch, value in ((1, low), (2, high))]
+    axes = draw_curves({"mlp": [rows]}, score).axes[0]
+    axes.figure.draw_without_rendering()
+    labels = {
+        tick.get_text(): place
+        for tick, place in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)
+    }
+    for text, place in labels.items():
+        number = float(text.removesuffix(" %").replace("\N{MINUS SIGN}", "-"))
+        assert number == pytest.approx(place if score.lower_is_better else 100 * place, abs=1e-9)
+        assert text.endswith(" %") != score.lower_is_better
+    assert set(some) <= set(labels)
+
+
+HOSTILE = [
+    "\x1b[31mred",
+    "new\nline",
+    "tab\there",
+    "\u202egnp.exe",
+    "a$b$c",
+    r"a\$b",
+    "猫",
+    "_hidden",
+    "\udcff",
+]
+
+
+def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_path):
+    figure = draw_labels(HOSTILE)
+    save_figure(figure, tmp_path / "labels.png")
+    shown = [
+        axes.get_title(loc="left").removesuffix(" on test").replace(r"\$", "$")
+        for axes in figure.axes
+    ]
+    assert shown == [
+        r"\x1b[31mred",
+        r"new\nline",
+        r"tab\there",
+        r"\u202egnp.exe",
+        "a$b$c",
+        r"a\$b",
+        "?",
+        "_hidden",
+        r"\udcff",
+    ]
+    figure.canvas.draw()  # as a notebook does
+    curves = draw_curves({name: [history(3)] for name in HOSTILE}, ACCURACY)
+    save_figure(curves, tmp_path / "curves.png")
+    assert len(curves.legends[0].get_texts()) == len(HOSTILE) + 2
+
+
+def test_figures_are_not_known_to_pyplot():
+    import matplotlib.pyplot
+
+    draw_curves({"mlp": [history(3)]}, ACCURACY)
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_letters_come_from_any_installed_font_that_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "font.family", ["sans-serif"])
+    stix = get_font(
+        str(Path(matplotlib.get_data_path(), "fonts/ttf/STIXGeneral.ttf"))
+    ).get_charmap()
+    dejavu = get_font(
+        str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"))
+    ).get_charmap()
+    letter = chr(min(stix.keys() - dejavu.keys() - set(range(0xE000, 0xF900))))
+    nowhere = "\U0001fadf"
+    assert label(f"a{letter}{nowhere}") == f"a{letter}?"
+    assert len(matplotlib.rcParams["font.family"]) == 2
+    assert font_file("plain").endswith("DejaVuSans.ttf")
+    assert ord(letter) in get_font(font_file(f"a{letter}")).get_charmap()

@@ -1,0 +1,383 @@
+"""What units respond to: a hand-built detector is described, and values match references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, roc_auc_score
+from torch import nn
+
+from lamina import load_data
+from lamina.data import Images
+from lamina.drawing.unit_sheets import cut_patch
+from lamina.insight.inspected_layers import (
+    choose_layers,
+    find_field,
+    find_fields,
+    name_stage,
+    read_filters,
+)
+from lamina.insight.units import (
+    Patch,
+    Responses,
+    find_patches,
+    inspect_units,
+    measure_aucs,
+    measure_chance,
+    measure_removals,
+    measure_responses,
+    name_memberships,
+    rank_units,
+)
+from lamina.nets import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+)
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
+from lamina.zoo import NAMES, load_net
+from support.detector import BACKGROUND, RED, build_detector
+
+
+@pytest.fixture(scope="module")
+def red_squares() -> Images:
+    """The images of the detector, and as many without their red square."""
+    _, images = build_detector()
+    without = images.pixels.copy()
+    without[(without == RED).all(axis=-1)] = BACKGROUND
+    pixels = np.concatenate([images.pixels, without])
+    targets = np.repeat(np.arange(2), len(images))
+    return Images(pixels, targets, ("red", "none"), tuple(map(str, range(len(pixels)))), "test")
+
+
+def test_a_detector_built_by_hand_says_what_it_sees(red_squares):
+    model, _ = build_detector()
+    responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
+    (unit,) = inspect_units(model, "body.1", responses, red_squares, red_squares, [0])
+    assert len(unit.patches) == 9
+    for patch in unit.patches:
+        rows, columns = (slice(*ends) for ends in (patch.rows, patch.columns))
+        assert (red_squares.pixels[patch.row, rows, columns] == RED).all()
+    assert unit.aucs == {"red": 1.0, "none": 0.0}
+    assert unit.describe_best() == "red 1.00"
+    assert unit.removal.before.value == 1.0
+    assert unit.removal.cost == 0.5
+    assert unit.removal.describe_score() == "-50.0 points"
+    filters = read_filters(model, "body.1")
+    assert filters.shape == (1, 3, 4, 4)
+    assert (filters[0, 0] > 0).all()
+    assert (filters[0, 1:] < 0).all()
+
+
+def test_a_unit_that_gives_all_images_the_same_has_no_patches_and_costs_nothing(red_squares):
+    model, _ = build_detector()
+    with torch.no_grad():
+        model.body[0].bias.fill_(-10.0)
+    responses = measure_responses(model, red_squares.pixels, ["body.1"])["body.1"]
+    (unit,) = inspect_units(model, "body.1", responses, red_squares, red_squares, [0])
+    assert unit.patches == ()
+    assert unit.aucs == {"red": 0.5, "none": 0.5}
+    assert unit.removal.cost == unit.removal.loss_rise == 0
+
+
+windows = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2))
+
+
+@settings(max_examples=30)
+@given(windows, windows, st.booleans(), st.integers(0, 10**6))
+def test_a_patch_is_exactly_what_the_unit_sees(first, second, pools, seed):
+    layers = [
+        Conv2d(3, size, stride=stride, padding=min(padding, size - 1), dilation=dilation)
+        for size, stride, padding, dilation in (first, second)
+    ]
+    net = Net(
+        layers[0], *([AvgPool2d(2, 1)] if pools else []), layers[1], GlobalAvgPool(), Output()
+    )
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (3, 31, 28, 1), dtype=np.uint8)
+    images = Images(pixels, np.arange(3), ("a", "b", "c"), ("0", "1", "2"), "train")
+    torch.manual_seed(seed)
+    model = build_model(net, images, Recipe())
+    place = len(net) - 3
+    responses = measure_responses(model, pixels, [place + 1])[f"body.{place}"]
+    patches = find_patches(responses, 1, (31, 28))
+    assume(patches)  # all images may have one and the same largest value
+    patch = patches[0]
+    down, across = divmod(int(responses.places[patch.row, 1]), responses.size[1])
+
+    # With positive weights no pixel that counts is cancelled out by others.
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.abs_()
+    inputs = model.normalize(torch.from_numpy(pixels[patch.row][None])).requires_grad_()
+    output = model.body[: place + 1](inputs)[0, 1, down, across]
+    counts = torch.autograd.grad(output, inputs)[0][0, 0] > 0
+    for axis, (first_px, after_px) in enumerate((patch.rows, patch.columns)):
+        seen = counts.any(dim=1 - axis).nonzero()
+        found = int(seen.min()), int(seen.max()) + 1
+        assert first_px <= found[0]
+        assert found[1] <= after_px
+        if first_px >= 0 and after_px <= counts.shape[axis]:
+            assert found == (first_px, after_px)
+
+
+def test_the_field_of_a_module_is_read_from_its_gradients():
+    images = load_data("shapes").test.take_evenly(2)
+    net = Net(
+        Conv2d(4, 5, stride=2, padding=2),
+        ReLU(),
+        MaxPool2d(2),
+        Conv2d(4, 3),
+        GlobalAvgPool(),
+        Output(),
+    )
+    known = build_model(net, images, Recipe())
+    own = build_model(known.body, images, Recipe())
+    for place in (0, 1, 3):
+        assert (
+            find_field(own, f"body.{place}")
+            == find_field(known, f"body.{place}")
+            == known.net.fields((3, 32, 32))[place]
+        )
+    assert find_field(own, "body.5") is None
+    attention = build_model(
+        timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe()
+    )
+    assert find_field(attention, "body.blocks.0") is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_net_of_the_zoo_has_layers_to_look_at(name):
+    side_px = 64 if name.startswith("photo") else 32
+    pixels = np.random.default_rng(0).integers(0, 256, (2, side_px, side_px, 3), dtype=np.uint8)
+    images = Images(pixels, np.arange(2), ("a", "b"), ("0", "1"), "train")
+    model = build_model(load_net(name), images, Recipe())
+    layers = choose_layers(model)
+    assert layers[-1] == f"body.{len(model.net) - 1}"
+    learned = [layer for layer in model.net if not isinstance(layer, BatchNorm)]
+    shapes = dict(zip(map(id, model.net), model.net.shapes(model.in_shape), strict=False))
+    assert len(layers) == sum(
+        bool(layer.parameter_count(shapes[id(layer)])) for layer in learned if id(layer) in shapes
+    )
+    assert len({name_stage(model, path) for path in layers}) == len(layers)
+    assert read_filters(model, layers[0]) is not None
+    assert read_filters(model, layers[-1]) is None or len(layers) == 1
+
+
+class Own(nn.Module):
+    """A module in a module, as people write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.ModuleDict({"unused": nn.Linear(2, 2)})
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images):
+        """Logits."""
+        return self.head(self.stem(images).mean(dim=(2, 3)))
+
+
+def test_the_parts_of_a_module_are_its_layers():
+    images = load_data("shapes").test.take_evenly(40)
+    model = build_model(Own(), images, Recipe())
+    assert choose_layers(model) == ("body.stem", "body.head")
+    assert [name_stage(model, path) for path in choose_layers(model)] == [
+        "stem Sequential",
+        "head Linear",
+    ]
+    assert choose_layers(build_model(nn.Sequential(Own()), images, Recipe())) == (
+        "body.0.stem",
+        "body.0.head",
+    )
+    responses = measure_responses(model, images.pixels, choose_layers(model))
+    assert {path: each.strengths.shape for path, each in responses.items()} == {
+        "body.stem": (40, 4),
+        "body.head": (40, 10),
+    }
+    # Its own module's removal goes through a hook, a net's through the layers behind: the same
+    # figures.
+    net = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
+    known = build_model(net, images, Recipe())
+    own = build_model(known.body, images, Recipe())
+    for path in ("body.1", "body.3"):
+        removals = [measure_removals(one, images, path, range(4)) for one in (known, own)]
+        assert [one.after for one in removals[0]] == [one.after for one in removals[1]]
+
+
+def test_the_cost_of_removal_is_that_of_a_layer_with_the_unit_at_its_mean():
+    images = load_data("shapes").test.take_evenly(200)
+    net = Net(Conv2d(4, 3), ReLU(), Flatten(), Output())
+    torch.manual_seed(3)
+    model = build_model(net, images, Recipe())
+    removals = measure_removals(model, images, "body.1", [2, 0])
+    with torch.no_grad():
+        outputs = model.body[:2](model.normalize(torch.from_numpy(images.pixels)))
+        before = accuracy_score(images.targets, model.body[2:](outputs).argmax(1))
+        for removal, unit in zip(removals, (2, 0), strict=True):
+            outputs_without = outputs.clone()
+            outputs_without[:, unit] = outputs[:, unit].mean()
+            logits = model.body[2:](outputs_without)
+            assert removal.cost == pytest.approx(
+                before - accuracy_score(images.targets, logits.argmax(1))
+            )
+            loss = nn.functional.cross_entropy(logits.double(), torch.from_numpy(images.targets))
+            whole = nn.functional.cross_entropy(
+                model.body[2:](outputs).double(), torch.from_numpy(images.targets)
+            )
+            assert removal.loss_rise == pytest.approx(float(loss - whole), abs=1e-6)
+
+
+@given(st.integers(0, 10**6))
+def test_areas_are_those_of_scikit_learn(seed):
+    generator = np.random.default_rng(seed)
+    strengths = generator.integers(0, 6, (40, 3)).astype(np.float32)  # with many ties
+    targets = generator.integers(0, 4, 40)
+    images = Images(
+        np.zeros((40, 1, 1, 1), np.uint8),
+        targets,
+        tuple("abcd"),
+        tuple(map(str, range(40))),
+        "train",
+    )
+    aucs = measure_aucs(strengths, images)
+    for unit, number in np.ndindex(*aucs.shape):
+        truth = targets == number
+        if truth.any() and not truth.all():
+            assert aucs[unit, number] == pytest.approx(roc_auc_score(truth, strengths[:, unit]))
+        else:
+            assert np.isnan(aucs[unit, number])
+
+
+def test_all_kinds_of_target_have_areas():
+    for name, names in (
+        ("shapes-attributes", ("large", "outlined", "striped", "warm")),
+        ("shapes-pose", ("high angle_radians", "high size_fraction")),
+    ):
+        images = load_data(name).test.take_evenly(100)
+        model = build_model(load_net("mlp"), images, Recipe())
+        responses = measure_responses(model, images.pixels, [3])["body.2"]
+        assert name_memberships(images) == names
+        (unit,) = inspect_units(
+            model, "body.2", responses, images, images, [rank_units(responses, images)[0]]
+        )
+        assert tuple(unit.aucs) == names
+        assert (
+            max(abs(auc - 0.5) for auc in unit.aucs.values())
+            == np.abs(measure_aucs(responses.strengths, images) - 0.5).max()
+        )
+    warm = load_data("shapes-attributes").test.take_evenly(50)
+    binary = replace(warm, targets=warm.targets[:, 3].copy(), target_names=("warm",))
+    assert name_memberships(binary) == ("yes",)
+    assert measure_aucs(np.ones((50, 2), np.float32), binary).tolist() == [[0.5], [0.5]]
+
+
+class Repeated(nn.Module):
+    """Calls one pool twice and one activation at two widths, in place, as tutorials do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
+        self.act, self.pool = nn.SiLU(inplace=True), nn.MaxPool2d(2)
+        self.head = nn.Linear(400, 10)
+
+    def forward(self, images):
+        """Logits."""
+        features = self.pool(self.act(self.conv1(images)))
+        return self.head(self.pool(self.act(self.conv2(features))).flatten(1))
+
+
+def test_a_module_that_is_called_several_times_and_works_in_place_has_right_costs():
+    images = load_data("shapes").test.take_evenly(120)
+    torch.manual_seed(1)
+    model = build_model(Repeated(), images, Recipe())
+    assert choose_layers(model) == ("body.conv1", "body.conv2", "body.head")
+    for path in ("body.conv2", "body.act", "body.pool"):
+        (removal,) = measure_removals(model, images, path, [3])
+        assert removal.before == measure_removals(model, images, "body.head", [0])[0].before
+        body = model.body
+        with torch.no_grad():
+            outputs = body.conv2(
+                body.pool(body.act(body.conv1(model.normalize(torch.from_numpy(images.pixels)))))
+            )
+            if path != "body.conv2":
+                outputs = body.act(outputs)
+            if path == "body.pool":
+                outputs = body.pool(outputs)
+            outputs[:, 3] = outputs[:, 3].mean()
+            if path == "body.conv2":
+                outputs = body.act(outputs)
+            if path != "body.pool":
+                outputs = body.pool(outputs)
+            expected = accuracy_score(images.targets, body.head(outputs.flatten(1)).argmax(1))
+        assert removal.after.value == pytest.approx(expected)
+
+
+def test_the_fields_of_many_layers_take_one_pass_for_each_size():
+    layers = [Conv2d(2, 3, padding="same") for _ in range(9)]
+    images = load_data("shapes").test.take_evenly(2)
+    torch.manual_seed(0)
+    own = build_model(
+        Net(*layers, GlobalAvgPool(), Output(10)).module((3, 32, 32)), images, Recipe()
+    )
+    passes = []
+    own.body.register_forward_hook(lambda *_: passes.append(1))
+    fields = find_fields(own, [f"body.{place}" for place in range(9)])
+    assert [fields[f"body.{place}"].size_px for place in range(9)] == [
+        (2 * n + 3,) * 2 for n in range(9)
+    ]
+    assert len(passes) <= 3
+
+
+def test_the_field_of_a_layer_that_sees_beyond_the_border_is_not_cut_off():
+    layers = [layer for _ in range(4) for layer in (Conv2d(8, 5, padding=2), ReLU())]
+    torch.manual_seed(0)
+    images = load_data("shapes").test.take_evenly(2)
+    net = Net(*layers, AvgPool2d(4, stride=4), Conv2d(8, 3, padding=1), GlobalAvgPool(), Output())
+    known = build_model(net, images, Recipe())
+    own = build_model(known.body, images, Recipe())
+    for place in (3, 7, 9):
+        assert find_field(own, f"body.{place}") == known.net.fields((3, 32, 32))[place]
+
+
+def test_a_patch_at_the_border_is_cut_with_grey_beyond_it(red_squares):
+    pixels = np.arange(25, dtype=np.uint8).reshape(1, 5, 5, 1)
+    images = Images(pixels, np.array([0]), ("a",), ("0",), "train")
+    cut = cut_patch(images, Patch(0, (-1, 2), (3, 6), 1.0))
+    assert cut[..., 0].tolist() == [[216, 216, 216], [3, 4, 216], [8, 9, 216]]
+    assert (
+        cut_patch(images, Patch(0, (-2, 5), (1, 3), 1.0))[..., 0].tolist()
+        == pixels[0, :, 1:3, 0].tolist()
+    )
+
+
+def test_what_a_best_unit_reaches_by_chance_shrinks_with_images():
+    generator = np.random.default_rng(0)
+    chances = []
+    for count in (10, 1000):
+        strengths = generator.normal(size=(count, 30)).astype(np.float32)
+        targets = np.arange(count) % 2
+        images = Images(
+            np.zeros((count, 1, 1, 1), np.uint8),
+            targets,
+            ("a", "b"),
+            tuple(map(str, range(count))),
+            "train",
+        )
+        responses = Responses(strengths, np.zeros((count, 30), np.int64), (1, 1), None)
+        chances.append(measure_chance(responses, images))
+    assert chances[0] > 0.7
+    assert 0.5 < chances[1] < 0.6

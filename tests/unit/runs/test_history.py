@@ -1,0 +1,220 @@
+"""``history.jsonl``: it grows, is read while it is written, and names what is damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+
+import pytest
+
+from lamina.errors import LaminaWarning, RunError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.record import RunRecord
+from lamina.runs.run import Run
+from lamina.runs.start import create_folder
+from lamina.runs.stored import load_run
+from lamina.training.events import Epoch
+from lamina.training.recipe import Recipe
+from support.runs import DATA, begin_run
+
+RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
+
+
+NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> RunRecord:
+    folder = tmp_path_factory.mktemp("runs")
+    command = ("lamina", "train", "tiny", "--data", "photos/pets")
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
+
+
+@pytest.fixture
+def run(tmp_path, record) -> Run:
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
+
+
+def raises(message: str):
+    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+
+
+def test_the_history_is_a_frame_of_the_epochs_numbers(run):
+    assert run.history.is_empty()
+    assert run.history.columns[:3] == ["epoch", "epochs", "train_loss"]
+    for row in (
+        {"event": "epoch", "epoch": 1, "train_loss": 1, "weights": "ab", "diagnoses": []},
+        {"event": "rewind", "rewind": 1, "lr": 0.5},
+        {"event": "epoch", "epoch": 2, "train_loss": 0.5, "val_accuracy": 0.25},
+    ):
+        run.folder.history.append(row)
+    assert run.history.to_dict(as_series=False) == {
+        "epoch": [1, 2],
+        "train_loss": [1.0, 0.5],
+        "val_accuracy": [None, 0.25],
+    }
+    panels = {axes.get_title(loc="left"): axes for axes in run.plot().axes}
+    assert [list(line.get_ydata()) for line in panels["loss"].lines] == [[1.0, 0.5], []]
+
+
+def test_the_history_grows_by_a_line_an_epoch(run):
+    assert run.folder.history.epochs() == []
+    rows = [
+        {"event": "epoch", "epoch": 1, "train_loss": 0.1 + 0.2, "train_accuracy": None},
+        {"event": "epoch", "epoch": 2, "train_loss": 1e-9},
+    ]
+    for place, row in enumerate(rows, start=1):
+        run.folder.history.append(row)
+        assert run.folder.history.epochs() == rows[:place]
+
+
+def test_nan_and_infinity_become_null(run):
+    epoch = Epoch(1, 2, math.nan, None, 1.0, 12.0, 0.1, metrics={"val_loss": math.inf})
+    run.folder.history.append(epoch.to_json())
+    row = json.loads((run.path / "history.jsonl").read_text())
+    assert (row["train_loss"], row["val_loss"]) == (None, None)
+
+
+def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
+    layers = {
+        "names": ["1 Linear", "2 ReLU"],
+        "gradient_norms": (0.5, None),
+        "weight_norms": (None, None),
+    }
+    layers |= dict.fromkeys(
+        ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"),
+        (1, 0.25),
+    )
+    run.folder.history.append({"event": "epoch", "epoch": 1, "layers": layers})
+    (row,) = run.folder.history.epochs()
+    assert row["layers"]["gradient_norms"] == [0.5, None]
+    assert row["layers"]["weight_norms"] == [None, None]
+    file = run.path / "history.jsonl"
+    whole = file.read_text()
+    for good, bad in (
+        ("0.25", '"x"'),
+        ("[0.5, null]", "[0.5]"),
+        ('"1 Linear"', "1"),
+        ("[0.5, null]", "3"),
+    ):
+        file.write_text(whole.replace(good, bad))
+        with pytest.raises(
+            RunError, match="layers must contain names and a number or null for each"
+        ):
+            run.folder.history.epochs()
+
+
+def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
+    run.folder.history.append({"event": "epoch", "epoch": 1, "reason": "ü"})
+    file = run.path / "history.jsonl"
+    whole = file.read_bytes()
+    for length in range(1, len(whole)):
+        file.write_bytes(whole + whole[:length])
+        message = (
+            f"The last line of {file} is incomplete, probably after a crash, and is ignored. "
+            "lamina resume repeats that epoch."
+        )
+        with pytest.warns(LaminaWarning, match=f"^{re.escape(message)}$"):
+            assert run.folder.history.epochs() == [{"event": "epoch", "epoch": 1, "reason": "ü"}]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("[2]", "expected a JSON object, got [2]"),
+        ("{}", "event must be one of epoch, rewind, early_end, but is None"),
+        ('{"event": "epoch"}', "epoch must be an integer of 1 or more, but is None"),
+        (
+            '{"event": "epoch", "epoch": "two"}',
+            "epoch must be an integer of 1 or more, but is 'two'",
+        ),
+        ('{"event": "epoch", "epoch": true}', "epoch must be an integer of 1 or more, but is True"),
+        (
+            '{"event": "rewind", "epoch": 2, "rewind": 0}',
+            "rewind must be an integer of 1 or more, but is 0",
+        ),
+        (
+            '{"event": "epoch", "epoch": 2, "train_seconds": "x"}',
+            "train_seconds must be a number, but is 'x'",
+        ),
+        (
+            '{"event": "epoch", "epoch": 2, "train_seconds": 10000000000000000000}',
+            "train_seconds must be a number, but is 10000000000000000000",
+        ),
+        (
+            '{"event": "rewind", "rewind": 1, "to_epochs_done": [1]}',
+            "to_epochs_done must be a number, but is [1]",
+        ),
+        ('{"event": "epoch", "epoch": 2, "weights": 3}', "weights must be text, but is 3"),
+        (
+            '{"event": "epoch", "epoch": 2, "layers": [1]}',
+            "layers must contain names and a number or null for each, but is [1]",
+        ),
+        (
+            '{"event": "epoch", "epoch": 2, "layers": {"names": ["1 Linear"]}}',
+            (
+                "layers must contain names and a number or null for each, but is {'names': ['1"
+                " Linear']}"
+            ),
+        ),
+    ],
+)
+def test_a_damaged_line_is_named(line, why, run):
+    file = run.path / "history.jsonl"
+    file.write_text(f'{{"event": "epoch", "epoch": 1}}\n{line}\n{{"event": "epoch", "epoch": 3}}\n')
+    with raises(
+        f"Line 2 of {file} is damaged: {why}. Restore the file from a copy, or delete that line;"
+        " weights and checkpoint are in other files."
+    ):
+        run.folder.history.epochs()
+
+
+def test_the_history_can_be_read_while_it_is_written(run):
+    def write() -> None:
+        for epoch in range(1, 51):
+            run.folder.history.append({"event": "epoch", "epoch": epoch, "train_loss": 1 / epoch})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    lengths = []
+    while writer.is_alive():
+        rows = run.folder.history.epochs()
+        assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+        lengths.append(len(rows))
+    writer.join()
+    assert lengths == sorted(lengths)
+    assert len(run.folder.history.epochs()) == 50
+
+
+def test_rewinds_stand_in_the_history_beside_the_epochs(run):
+    run.folder.history.append({"event": "epoch", "epoch": 1})
+    run.folder.history.append({"event": "rewind", "rewind": 1, "lr": 0.5})
+    run.folder.history.append({"event": "epoch", "epoch": 2})
+    assert [row["epoch"] for row in run.folder.history.epochs()] == [1, 2]
+    assert run.folder.history.rewinds() == [{"event": "rewind", "rewind": 1, "lr": 0.5}]
+
+
+def test_what_a_crash_cut_off_from_its_checkpoint_is_trimmed(run):
+    run.folder.history.trim(0, 0)
+    rows = [
+        {"event": "epoch", "epoch": 1},
+        {"event": "rewind", "rewind": 1},
+        {"event": "epoch", "epoch": 2},
+        {"event": "rewind", "rewind": 2},
+        {"event": "epoch", "epoch": 3},
+    ]
+    for row in rows:
+        run.folder.history.append(row)
+    file = run.path / "history.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"event": "epoch", "epoch": 4, "tra')
+    run.folder.history.trim(3, 2)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
+    before = file.stat().st_ino
+    run.folder.history.trim(3, 2)
+    assert file.stat().st_ino == before  # nothing to do, nothing written
+    run.folder.history.trim(2, 1)
+    assert [json.loads(line) for line in file.read_text().splitlines()] == rows[:3]

@@ -1,0 +1,612 @@
+"""Custom functions in training: docs/extend.md, exact resuming, several processes, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lamina import (
+    Epoch,
+    LaminaError,
+    LaminaWarning,
+    Recipe,
+    Step,
+    Training,
+    evaluate,
+    load_run,
+    start_run,
+)
+from lamina.data import Dataset, Images
+from lamina.errors import RecipeError, RunError
+from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
+from lamina.runs.run import Run
+from lamina.training.parts import Parts
+from support.runs import DATA, RECIPE
+
+PAGE = Path(__file__).parents[3] / "docs" / "extend.md"
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+)
+EXAMPLES = {
+    "focal": {"loss": "focal"},
+    "mixup": {"augment": "mixup", "loss": "mixed_loss"},
+    "student": {"augment": "add_teacher", "loss": "distillation"},
+    "slower": {"optimizer": "slower_below"},
+}
+NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
+IN_PROCESSES = """
+from lamina import Net, Recipe, load_run, start_run
+from lamina.nets import Dropout, Flatten, Linear, Output, ReLU
+from lamina.training.group import join_group
+
+EXAMPLES = {examples}
+NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
+if __name__ == "__main__":
+    with join_group() as group:
+        for name, parts in EXAMPLES.items():
+            own = {{part: globals()[function] for part, function in parts.items()}}
+            recipe = Recipe(epochs=1, batch_size=400, lanes=4, precision="fp32")
+            run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, group=group, **own)
+            run.train(group=group, progress=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The names that docs/extend.md defines, after all its code has run in an empty folder."""
+    folder = tmp_path_factory.mktemp("extend")
+    names: dict[str, Any] = {"__name__": "page"}
+    with contextlib.chdir(folder):
+        for block in BLOCKS:
+            exec(compile(block, str(PAGE), "exec", dont_inherit=True), names)  # the page's own code
+    names["folder"] = folder
+    yield names
+
+
+@pytest.mark.slow
+def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
+    runs = {path.name: load_run(path) for path in sorted((page["folder"] / "runs").iterdir())}
+    assert set(runs) == {*EXAMPLES, "metrics", "many", "maxout"}
+    for name, parts in EXAMPLES.items():
+        assert runs[name].record.parts == {
+            part: f"page.{function}" for part, function in parts.items()
+        }
+        assert runs[name].report.accuracy > 0.15  # a tenth is a guess; two epochs of an MLP
+    assert 0.2 < runs["metrics"].report.metrics["top_2"] <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_example_has_fifteen_lines_and_resumes_to_the_bit(
+    name: str, page: dict[str, Any], tmp_path: Path
+) -> None:
+    block = next(block for block in BLOCKS if f'name="{name}"' in block)
+    own_lines = [
+        line
+        for line in block.splitlines()
+        if line.strip() and not line.startswith(("import", "from"))
+    ]
+    assert len(own_lines) <= 15
+    own = {part: page[function] for part, function in EXAMPLES[name].items()}
+    train = page["data"].train
+    small = Dataset("small", "abc", train=train.take_evenly(600))
+    recipe = Recipe(epochs=2, batch_size=50, optimizer="sgd", lr=0.05, precision="fp32")
+    straight, stopped = (start_run(NET, small, recipe, runs_dir=tmp_path, **own) for _ in range(2))
+    straight.train(progress=False)
+    for event in stopped.iter_train():
+        if isinstance(event, Step) and event.epoch == 2 and event.step == 5:
+            break  # what is saved is all that is left of it, as after a kill
+    again = load_run(stopped.path, **own)
+    again.train(data=small, progress=False)
+    assert digests(again) == digests(straight)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights_as_one(page: dict[str, Any], tmp_path: Path) -> None:
+    calls = r"^(run = |run\.train|start_run\(|load_run\(\").*\n"
+    definitions = "\n".join(re.sub(calls, "", block, flags=re.MULTILINE) for block in BLOCKS[:4])
+    teacher = page["folder"] / "runs" / "focal"
+    definitions = definitions.replace('load_run("focal")', f"load_run({str(teacher)!r})")
+    script, runs = tmp_path / "own.py", tmp_path / "runs2"
+    script.write_text(
+        f"{definitions}\nRUNS = {str(runs)!r}\n{IN_PROCESSES.format(examples=EXAMPLES)}",
+        encoding="utf-8",
+    )
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--standalone",
+            str(script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    names = {"__name__": "__main__", "RUNS": tmp_path / "runs1"}
+    exec(compile(f"{definitions}\n{IN_PROCESSES.format(examples=EXAMPLES)}", "own", "exec"), names)
+    found = {name: digests(load_run(runs / name)) for name in EXAMPLES}
+    assert found == {name: digests(load_run(tmp_path / "runs1" / name)) for name in EXAMPLES}
+    assert len({tuple(one) for one in found.values()}) == len(EXAMPLES)
+
+
+def digests(run: Run) -> list[str]:
+    return [row["weights"] for row in run.folder.history.epochs()]
+
+
+def train(run: Run) -> Run:
+    run.train(progress=False)
+    return run
+
+
+def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: Path) -> None:
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(logits, targets)
+
+    own = {
+        "loss": loss,
+        "optimizer": lambda parameters, recipe: torch.optim.Adam(
+            parameters, lr=recipe.lr, fused=True
+        ),
+        "augment": lambda images, targets: (images, targets),
+        "schedule": lambda done: 1 - done,
+    }
+    recipe = dataclasses.replace(RECIPE, precision="fp32")
+    named = train(
+        start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path)
+    )
+    by_hand = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None}))
+    assert digests(by_hand) == digests(named)
+    augmented = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
+    weights = [run.load_model().state_dict() for run in (named, augmented)]
+    for name, value in weights[0].items():  # pixels go to 1 and back to 255, which rounds
+        torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
+
+
+class Counting(torch.optim.Optimizer):
+    """Gradient descent that stores a number in each group and for each weight."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "scale": 1.0})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            group["scale"] *= 0.9
+            for weight in group["params"]:
+                state = self.state[weight]
+                state["steps"] = state.get("steps", 0) + 1
+                state["row"] = state.get("row", torch.zeros(3)) + 1
+                weight -= group["lr"] * group["scale"] / state["steps"] * weight.grad
+
+
+def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) -> None:
+    def build(parameters: Any, recipe: Recipe) -> Counting:
+        return Counting(parameters, recipe.lr)
+
+    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build))
+    stopped = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build)
+    next(event for event in stopped.iter_train() if isinstance(event, Epoch))
+    again = load_run(stopped.path, optimizer=build)
+    again.train(data=DATA, progress=False)
+    assert digests(again) == digests(straight)
+
+
+def test_metrics_are_in_history_and_report_and_an_undefined_one_is_none(tmp_path: Path) -> None:
+    data = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test, split="val"))
+    metrics = {
+        "top_2": lambda logits, targets: (
+            (logits.topk(2).indices == targets[:, None]).any(1).float().mean()
+        ),
+        "undefined": lambda logits, targets: float("nan"),
+    }
+    run = start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    report = run.train(progress=False)
+    probabilities = run.predictor().probabilities(DATA.test.pixels)
+    best = np.argsort(probabilities, axis=1)[:, -2:]
+    assert report.metrics["top_2"] == pytest.approx(
+        np.mean([t in row for t, row in zip(DATA.test.targets, best, strict=True)])
+    )
+    assert report.metrics["undefined"] is None
+    assert "test top_2 " in str(report)
+    last = run.folder.history.epochs()[-1]
+    assert 0 < last["val_top_2"] <= 1
+    assert last["val_undefined"] is None
+    assert load_run(run.path).report.metrics == report.metrics
+    with pytest.warns(
+        LaminaWarning,
+        match=r"without their functions: top_2, undefined\. Pass them again, as in load_run",
+    ):
+        assert load_run(run.path).evaluate(data=data).metrics == {}
+    assert evaluate(run.load_model(), DATA.test, metrics=metrics).metrics == report.metrics
+
+
+def test_a_run_asks_for_its_parts_again_and_predicts_without(tmp_path: Path) -> None:
+    loss = functional.cross_entropy
+    run = start_run(
+        NET, DATA, RECIPE, runs_dir=tmp_path, name="own", loss=loss, schedule=lambda done: 1.0
+    )
+    next(event for event in run.iter_train() if isinstance(event, Epoch))
+    alone = load_run(run.path)
+    with pytest.raises(RunError) as refused:
+        alone.train(data=DATA)
+    assert (
+        str(refused.value)
+        == f"{run.path} was started with your own functions, which the run does not store. Pass"
+        f" them again in Python, as in load_run({str(run.path)!r}, loss=cross_entropy,"
+        " schedule=…).train()."
+    )
+    assert alone.predictor().probabilities(DATA.test.pixels).shape == (12, 3)
+    with pytest.raises(
+        RunError, match=r"was started without your own optimizer\. Leave it out, or start a new run"
+    ):
+        load_run(
+            run.path,
+            loss=loss,
+            schedule=lambda done: 1.0,
+            optimizer=lambda weights, _: torch.optim.SGD(weights),
+        ).train(data=DATA)
+    with pytest.raises(RecipeError, match="the run has 2 and your schedule depends on the total"):
+        load_run(run.path, loss=loss, schedule=lambda done: 1.0).train(data=DATA, epochs=4)
+    other = load_run(run.path, loss=functional.nll_loss, schedule=lambda done: 1.0)
+    with pytest.warns(
+        LaminaWarning,
+        match=r"^loss was torch.nn.functional.cross_entropy and is now torch.nn.functional.nll",
+    ):
+        other.train(data=DATA, progress=False)
+
+
+def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, targets)
+
+
+def use(**parts: Any) -> Callable[[Path], object]:
+    return lambda folder: train(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (use(loss=3), "loss must be a function, got 3. docs/extend.md describes its arguments."),
+        (
+            use(metrics={"my score": focal}),
+            (
+                "metrics has the name 'my score'; a name must be an identifier that lamina does not"
+                " use. Use a name such as top_2."
+            ),
+        ),
+        (
+            use(metrics={"accuracy": focal}),
+            (
+                "metrics has the name 'accuracy'; a name must be an identifier that lamina does not"
+                " use."
+            ),
+        ),
+        (
+            use(
+                loss=lambda logits, targets: functional.cross_entropy(
+                    logits, targets, reduction="none"
+                )
+            ),
+            (
+                "loss must return a scalar, the mean over the batch, but test_own_parts.<lambda>"
+                " returned a tensor of shape (4,). Return loss.mean()."
+            ),
+        ),
+        (
+            use(loss=lambda logits, targets: 1.0),
+            "loss must return a tensor, but test_own_parts.<lambda> returned float.",
+        ),
+        (
+            use(loss=lambda logits, targets: functional.cross_entropy(logits.detach(), targets)),
+            (
+                "loss must be differentiable, but test_own_parts.<lambda> returned a tensor without"
+                " a gradient. Compute it from the logits."
+            ),
+        ),
+        (
+            use(loss=nn.PReLU()),
+            (
+                "loss must not have trainable parameters, but torch.nn.modules.activation.PReLU"
+                " has. Move them to the net."
+            ),
+        ),
+        (
+            use(optimizer=lambda parameters, recipe: None),
+            (
+                "optimizer must return a torch.optim.Optimizer, but test_own_parts.<lambda>"
+                " returned NoneType. Return one, such as torch.optim.SGD(parameters, lr=recipe.lr)."
+            ),
+        ),
+        (
+            use(optimizer=lambda parameters, recipe: torch.optim.LBFGS(parameters)),
+            (
+                "optimizer must have a step() without a closure, but LBFGS computes the loss"
+                " several times per step. Choose another, or write the loop by hand"
+                " (docs/extend.md)."
+            ),
+        ),
+        (
+            use(
+                optimizer=lambda parameters, recipe: torch.optim.SGD(
+                    [nn.Parameter(torch.ones(1))], lr=0.1
+                )
+            ),
+            (
+                "optimizer must train only the parameters of the net, but test_own_parts.<lambda>"
+                " returned one with 1 others. Make these parameters of a module in the net."
+            ),
+        ),
+        (
+            use(augment=lambda images, targets: images),
+            "augment must return images and targets, but test_own_parts.<lambda> returned Tensor.",
+        ),
+        (
+            use(augment=lambda images, targets: (images[:2], targets)),
+            (
+                "augment must return images as float32 (4, 3, 6, 6), like its input, but"
+                " test_own_parts.<lambda> returned torch.float32 (2, 3, 6, 6)."
+            ),
+        ),
+        (
+            use(optimizer=functools.partial(torch.optim.SGD, lr=0.1)),
+            (
+                "optimizer is called with parameters, recipe, but torch.optim.sgd.SGD does not"
+                " accept these arguments (too many positional arguments). Use a function such as"
+                " lambda parameters, recipe: torch.optim.SGD(parameters, lr=recipe.lr)."
+            ),
+        ),
+        (
+            use(loss=lambda logits: logits.sum()),
+            (
+                "loss is called with logits, targets, but test_own_parts.<lambda> does not accept"
+                " these arguments (too many positional arguments). Use a function such as lambda"
+                " logits, targets: functional.cross_entropy(logits, targets)."
+            ),
+        ),
+        (
+            use(metrics=[functools.partial(len), functools.partial(len)]),
+            "metrics has two functions named len. Use a dictionary, such as metrics={'len_2': …}.",
+        ),
+        (
+            use(augment=lambda images, targets: (images, (targets, targets))),
+            (
+                "augment, test_own_parts.<lambda>, returned targets that the single-label loss does"
+                " not accept (cross_entropy_loss(): argument 'target' (position 2) must be Tensor,"
+                " not tuple). For classes, return class indices (N,) or probabilities (N, K); for"
+                " other targets, also pass your own loss."
+            ),
+        ),
+        (
+            use(loss=lambda logits, targets: functional.cross_entropy(logits, targets) + math.nan),
+            (
+                "The loss became NaN at step 1 of epoch 1. The first values that are not finite:"
+                " your loss, test_own_parts.<lambda>, for finite logits. Try an lr below 0.001,"
+                " gradient_clip 1, or BatchNorm() in the net. The last checkpoint is intact"
+            ),
+        ),
+        (
+            use(schedule=lambda done: -1.0),
+            (
+                "schedule returned -1.0 at fraction 0 of the steps; test_own_parts.<lambda> must"
+                " return a factor of the learning rate, 0 or more, such as 1 - done."
+            ),
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
+    act: Callable[[Path], object], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(LaminaError) as refused:
+        act(tmp_path)
+    assert str(refused.value).startswith(message)
+
+
+def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(
+    tmp_path: Path,
+) -> None:
+    loss = functional.cross_entropy
+    for recipe, parts, message in (
+        (
+            Recipe(label_smoothing=0.1),
+            {"loss": loss},
+            "label_smoothing is 0.1, but your own loss replaces it.",
+        ),
+        (
+            Recipe(class_weights=True),
+            {"loss": loss},
+            "class_weights is True, but your own loss replaces it.",
+        ),
+        (
+            Recipe(warmup_fraction=0.1),
+            {"schedule": abs},
+            "warmup_fraction is 0.1, but your own schedule replaces it.",
+        ),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(message)):
+            start_run(NET, DATA, recipe, runs_dir=tmp_path, **parts)
+    assert list(tmp_path.iterdir()) == []
+    chosen = start_run("cnn-s", DATA_16, runs_dir=tmp_path, loss=loss).record.recipe
+    assert chosen.label_smoothing == 0
+    assert start_run("cnn-s", DATA_16, runs_dir=tmp_path).record.recipe.label_smoothing > 0
+
+
+DATA_16 = Dataset.from_images(
+    Images.from_arrays(
+        np.random.default_rng(1).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8),
+        np.arange(12) % 3,
+    )
+)
+
+
+def test_functions_that_change_their_arguments_change_nothing_else(tmp_path: Path) -> None:
+    def spoil_logits(logits: torch.Tensor, targets: torch.Tensor) -> float:
+        targets.zero_()
+        return float(logits.fill_(0).sum())
+
+    def spoil_images(
+        images: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return images.mul_(0.5), targets.zero_()
+
+    before = DATA.train.pixels.copy(), DATA.train.targets.copy()
+    plain = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    spoilt = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=[spoil_logits])
+    reports = [run.train(progress=False) for run in (plain, spoilt)]
+    assert reports[0].accuracy == reports[1].accuracy
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=spoil_images)
+    run.train(progress=False)
+    # the classes no longer apply
+    assert all(row["train_accuracy"] is None for row in run.folder.history.epochs())
+    assert np.array_equal(DATA.train.pixels, before[0])
+    assert np.array_equal(DATA.train.targets, before[1])
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "binary", "regression"])
+def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: Path) -> None:
+    numbers = 1000.5 + np.arange(12, dtype=np.float32)[:, None] ** 2
+    targets = {
+        "multi-label": np.arange(24).reshape(12, 2) % 3 == 0,
+        "binary": np.arange(12) % 2 == 0,
+    }.get(kind, numbers)
+    images = Images.from_arrays(DATA.train.pixels, targets)
+    loss = functional.mse_loss if kind == "regression" else nn.BCEWithLogitsLoss()
+    errors = []
+
+    def measure_error(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        errors.append(float((logits - truth.float().view_as(logits)).abs().mean()))
+        return torch.tensor(errors[-1])
+
+    data = Dataset.from_images(images, test=Images.from_arrays(255 - DATA.train.pixels, targets))
+    runs = [
+        train(start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts))
+        for parts in (
+            {},
+            {"loss": loss},
+            {"loss": loss, "augment": lambda images, targets: (images, targets.clone())},
+        )
+    ]
+    assert digests(runs[0]) == digests(runs[1])
+    rows = [run.folder.history.epochs() for run in runs]
+    assert rows[2][-1]["train_loss"] == pytest.approx(rows[1][-1]["train_loss"], rel=1e-3)
+    if kind == "regression":  # in units, and one decimal of a report's
+        assert runs[0].report.metrics["measure_error"] == pytest.approx(
+            runs[0].report.mean_absolute_error, rel=1e-5
+        )
+
+
+def test_a_metric_that_fails_is_named_and_the_training_goes_on(tmp_path: Path) -> None:
+    def fail(logits: torch.Tensor, targets: torch.Tensor) -> float:
+        raise ValueError("no such class")
+
+    metrics = {"broken": fail, "worded": lambda logits, targets: "0.5"}
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, metrics=metrics)
+    with (
+        pytest.warns(LaminaWarning, match=r"^the metric broken failed: ValueError: no such class$"),
+        pytest.warns(
+            LaminaWarning,
+            match=r"^the metric worded failed: TypeError: it returned text, not a number$",
+        ),
+    ):
+        assert run.train(progress=False).metrics == {"broken": None, "worded": None}
+
+
+def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: Path) -> None:
+    calls = []
+
+    def stumble(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(len(targets))
+        if len(calls) == 5:
+            raise KeyError("a slip of one's own")
+        return functional.cross_entropy(logits, targets)
+
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=stumble)
+    with pytest.raises(KeyError, match="a slip") as stopped:
+        run.train(progress=False)
+    assert stopped.value.__notes__ == [
+        f"The last checkpoint is in {run.path}; load_run(…).train() resumes from it."
+    ]
+    run.train(progress=False)
+    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy))
+    assert digests(run) == digests(straight)
+
+
+def test_what_no_checkpoint_can_hold_is_named_and_another_optimizer_is_refused(
+    tmp_path: Path,
+) -> None:
+    def keep_a_list(parameters: Any, recipe: Recipe) -> Counting:
+        optimizer = Counting(parameters, recipe.lr)
+        optimizer.param_groups[0]["past"] = [0.0]
+        return optimizer
+
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=keep_a_list)
+    with pytest.warns(
+        LaminaWarning, match=r"^Counting has past in its state, which a checkpoint cannot store"
+    ):
+        next(event for event in run.iter_train() if isinstance(event, Epoch))
+    other = load_run(
+        run.path, optimizer=lambda parameters, recipe: torch.optim.SGD(parameters, lr=0.5)
+    )
+    with (
+        pytest.warns(LaminaWarning, match=r"^optimizer was .*keep_a_list and is now"),
+        pytest.raises(
+            RunError, match=r"the learning rate of optimizer group 1 was 0\.001 and is 0\.5"
+        ),
+    ):
+        other.train(data=DATA)
+
+
+def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) -> None:
+    def shake(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return images * random.random() + np.random.rand(), targets
+
+    runs = [train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=shake)) for _ in range(2)]
+    assert digests(runs[0]) == digests(runs[1])
+
+
+def test_an_optimizer_that_leaves_weights_out_causes_a_warning() -> None:
+    with pytest.warns(
+        LaminaWarning, match=r"does not train 2 of 4 parameters: 4\.weight, 4\.bias$"
+    ):
+        training = Training(
+            NET,
+            DATA.train,
+            RECIPE,
+            parts=Parts(
+                optimizer=lambda parameters, recipe: torch.optim.SGD(parameters[:2], lr=0.1)
+            ),
+        )
+    before = training.model.body[4].weight.clone()
+    list(training)
+    assert torch.equal(training.model.body[4].weight, before)
+
+
+def test_a_bound_part_is_recorded_by_its_function() -> None:
+    parts = Parts(loss=functools.partial(functional.cross_entropy, label_smoothing=0.1))
+    assert parts.describe() == {"loss": "torch.nn.functional.cross_entropy"}
+    assert Parts(loss=nn.CrossEntropyLoss()).describe() == {
+        "loss": "torch.nn.modules.loss.CrossEntropyLoss"
+    }

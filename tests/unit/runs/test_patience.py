@@ -1,0 +1,93 @@
+"""A training that ends early, as its recipe's patience asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lamina import Epoch, load_run, start_run
+from lamina.errors import RecipeError
+from lamina.runs.run import Run
+from lamina.training.events import EarlyEnd, Resumed
+from support.runs import DATA, NET, RECIPE
+
+
+def digests(run: Path) -> list[str]:
+    return [row["weights"] for row in load_run(run).folder.history.epochs()]
+
+
+def train(run: Run) -> list[str]:
+    for _ in run.iter_train():
+        pass
+    return digests(run.path)
+
+
+PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
+
+
+WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
+
+
+@pytest.mark.parametrize("stop", [None, 1, 2])
+def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_and_for_good(
+    stop, tmp_path
+):
+    run = start_run(NET, WITH_VAL, PATIENT, runs_dir=tmp_path)
+    for event in run.iter_train():
+        if isinstance(event, Epoch) and event.epoch == stop:
+            break
+    if stop:
+        for _ in load_run(run.path).iter_train(data=WITH_VAL):
+            pass
+    rows = run.folder.history.epochs()
+    scores = [row["val_accuracy"] for row in rows]
+    best = scores.index(max(scores))
+    assert len(rows) == best + 1 + PATIENT.patience < PATIENT.epochs
+    longer = start_run(
+        NET, WITH_VAL, dataclasses.replace(PATIENT, patience=None), runs_dir=tmp_path
+    )
+    for event in longer.iter_train():
+        if isinstance(event, Epoch) and event.epoch == len(rows):
+            break
+    assert digests(run.path) == digests(longer.path)  # the last weights, not the best
+
+    reason = f"val accuracy has not improved since epoch {best + 1} (patience 2)"
+    events = list(load_run(run.path).iter_train(data=WITH_VAL))
+    assert events[1:2] == [EarlyEnd(len(rows), reason)]
+    assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
+    assert digests(run.path) == digests(longer.path)
+    (run.path / "report.json").unlink()
+    assert "no score" in repr(run)
+    with pytest.raises(
+        RecipeError, match=rf"ended early after epoch {len(rows)} with patience 2\."
+    ):
+        next(run.iter_train(epochs=70))
+
+
+def test_an_error_that_falls_is_an_improvement(tmp_path):
+    targets = np.random.default_rng(1).normal(size=(12, 1)).astype(np.float32)
+    splits = {
+        split: dataclasses.replace(
+            DATA.train, targets=targets, target_names=("weight",), split=split
+        )
+        for split in ("train", "val", "test")
+    }
+    data = dataclasses.replace(DATA, **(splits | {"val": splits["val"].take(range(6))}))
+    run = start_run(NET, data, dataclasses.replace(PATIENT, epochs=12), runs_dir=tmp_path)
+    train(run)  # on the same images as in val
+    errors = [row["val_mean_absolute_error"] for row in run.folder.history.epochs()]
+    assert len(errors) > 4
+    assert errors[-1] < errors[0]
+
+
+def test_patience_without_val_is_rejected(tmp_path):
+    with pytest.raises(RecipeError) as raised:
+        start_run(NET, DATA, PATIENT, runs_dir=tmp_path)
+    assert str(raised.value) == (
+        "patience is 2, but pets has no val split to measure improvement on. "
+        "Draw one with --val 0.1 (in Python, Preparation(val_fraction=0.1)), or leave out patience."
+    )
+    assert list(tmp_path.iterdir()) == []

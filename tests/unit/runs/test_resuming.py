@@ -1,0 +1,261 @@
+"""Runs resume where they stopped, and one process at a time trains a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from lamina.errors import RecipeError, RunError
+from lamina.files import lock_folder
+from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.runs.retraining import find_dataset, make_training, resume_training
+from lamina.runs.run import Run
+from lamina.runs.stored import load_run
+from lamina.training.events import Step
+from lamina.training.loop import Training
+from support.runs import DATA, RECIPE, follow, same, start, weights
+
+
+def resume(run: Run, module: nn.Module | None = None, epochs: int | None = None) -> Training:
+    return resume_training(run.folder, run.record, DATA, module, epochs)
+
+
+def raises(kind: type[Exception], message: str):
+    return pytest.raises(kind, match=f"^{re.escape(message)}$")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6])
+def test_a_run_resumes_from_its_files_to_the_same_weights(stop, tmp_path):
+    _, straight = start(tmp_path)
+    expected = follow(straight)
+    run, training = start(tmp_path)
+    for _, _event in zip(range(stop), training, strict=False):
+        pass
+    run.folder.save_checkpoint(training.checkpoint())
+    resumed = resume(load_run(run.path))
+    rest = follow(resumed)
+    assert [epoch.train_loss for epoch in rest] == [
+        epoch.train_loss for epoch in expected[2 - len(rest) :]
+    ]
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_run_that_was_never_saved_begins_at_the_start(tmp_path):
+    run, straight = start(tmp_path)
+    follow(straight)
+    resumed = resume(run)
+    assert resumed.steps_done == 0
+    follow(resumed)
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_nothing(
+    tmp_path, monkeypatch
+):
+    run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
+    for value in ("fp32", "bf16"):
+        recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
+        other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
+        assert resume(other).precision == recorded
+
+
+def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch):
+    run, training = start(tmp_path)
+    next(iter(training))
+    run.folder.save_checkpoint(training.checkpoint())
+    compiled = dataclasses.replace(
+        run.record, recipe=dataclasses.replace(run.record.recipe, compile=True)
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    resumed = resume(Run(run.path, compiled))
+    assert resumed.recipe.compile is False
+    assert [epoch.epoch for epoch in follow(resumed)] == [1, 2]
+
+
+def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_path):
+    _, straight = start(tmp_path, dataclasses.replace(RECIPE, epochs=4))
+    follow(straight)
+    run, training = start(tmp_path)
+    follow(training)
+    run.folder.save_checkpoint(training.checkpoint())
+    longer = resume(run, epochs=4)
+    assert [epoch.epoch for epoch in follow(longer)] == [3, 4]
+    assert same(weights(longer), weights(straight))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"schedule": "cosine"}, "schedule cosine"),
+        ({"schedule": "linear"}, "schedule linear"),
+        ({"schedule": "one-cycle"}, "schedule one-cycle"),
+        ({"warmup_fraction": 0.1}, "the warmup"),
+    ],
+)
+def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what, tmp_path):
+    run, _ = start(tmp_path, dataclasses.replace(RECIPE, **changes))
+    assert resume(run, epochs=2).recipe == run.record.recipe
+    with raises(
+        RecipeError,
+        f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far"
+        " would have been different. Leave out epochs to finish this run, or start a new run with"
+        " epochs=4.",
+    ):
+        resume(run, epochs=4)
+
+
+def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
+    run, training = start(tmp_path)
+    follow(training)
+    run.folder.save_checkpoint(training.checkpoint())
+    with raises(
+        RecipeError, f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more."
+    ):
+        resume(run, epochs=1)
+
+
+def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
+    run, training = start(tmp_path)
+    for _, _event in zip(range(5), training, strict=False):  # of 3 steps an epoch
+        pass
+    run.folder.save_checkpoint(training.checkpoint())
+    with raises(
+        RecipeError,
+        f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or"
+        " more.",
+    ):
+        resume(run, epochs=1)
+    assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
+
+
+def test_other_data_is_rejected(tmp_path):
+    run, _ = start(tmp_path)
+    with raises(
+        RunError,
+        f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
+        "Restore the images, train a new run, or evaluate the model on other images: "
+        "evaluate(run.load_model(), images).",
+    ):
+        find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))
+
+
+def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
+    run, _ = start(tmp_path)
+    _, other = start(tmp_path, net=Net(Flatten(), Linear(5), ReLU(), Output()))
+    run.folder.save_checkpoint(other.checkpoint())
+    with raises(
+        RunError,
+        f"{run.path}/state.safetensors: the checkpoint does not fit the training:"
+        " live.body.1.weight has shape (5, 108), expected (4, 108). Restore it from a copy, or"
+        " delete it and history.jsonl and start over with lamina resume.",
+    ):
+        resume(run)
+
+
+def test_a_module_of_ones_own_is_given_again_and_resumes(tmp_path):
+    def build() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+    _, straight = start(tmp_path, net=build())
+    follow(straight)
+    run, training = start(tmp_path, net=build())
+    next(event for event in training if isinstance(event, Step))
+    run.folder.save_checkpoint(training.checkpoint())
+    with raises(
+        RunError,
+        f"{run.path} was trained with your own code, which the run does not store. "
+        "Pass it again with --net mine.py:build.",
+    ):
+        resume(run)
+    resumed = resume(run, module=build())
+    follow(resumed)
+    assert same(weights(resumed), weights(straight))
+    with_net, _ = start(tmp_path)
+    with raises(
+        RunError,
+        f"{with_net.path} contains its net, tiny. Leave out module (on the command line, --net).",
+    ):
+        resume(with_net, module=build())
+
+
+def test_a_training_made_again_from_its_start_gives_the_same_weights(tmp_path):
+    run, training = start(tmp_path)
+    follow(training)
+    run.folder.save_checkpoint(training.checkpoint())
+    again = make_training(run.record, DATA, run.record.net)
+    assert again.steps_done == 0
+    follow(again)
+    assert same(weights(again), weights(training))
+
+
+def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
+    run, training = start(tmp_path)
+    run.folder.save_model(training.model)
+    run.folder.history.append({"event": "epoch", "epoch": 1})
+    run.folder.history.append({"event": "epoch", "epoch": 2})
+    with raises(
+        RunError,
+        f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
+        "Restore that file from a copy, or delete history.jsonl and start over with lamina resume.",
+    ):
+        resume(run)
+    (run.path / "history.jsonl").unlink()
+    assert [epoch.epoch for epoch in follow(resume(run))] == [1, 2]
+
+
+LOCK = """
+import sys
+from pathlib import Path
+from lamina.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_path):
+    run, _ = start(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with (
+            raises(
+                RunError,
+                f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or"
+                " stop it, and try again.",
+            ),
+            lock_folder(run.path),
+        ):
+            pass
+        (run.path / ".owner").write_text("no number")
+        with (
+            raises(
+                RunError,
+                f"{run.path} is being trained by another process or thread. Wait until it finishes,"
+                " or stop it, and try again.",
+            ),
+            lock_folder(run.path),
+        ):
+            pass
+        (run.path / ".state.safetensors.0123abcd").touch()
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert (run.path / ".owner").exists()
+    with lock_folder(run.path):
+        assert int((run.path / ".owner").read_text()) == os.getpid()
+        assert not (run.path / ".state.safetensors.0123abcd").exists()
+    assert not (run.path / ".owner").exists()

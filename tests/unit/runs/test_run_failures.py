@@ -1,0 +1,268 @@
+"""A run with a full disk, a failing module, non-finite numbers, a time limit or an interrupt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lamina import Epoch, Recipe, Report, Step, load_run, start_run
+from lamina.deploy.facts import collect_facts
+from lamina.errors import LaminaWarning, RunError
+from lamina.runs.run import Run
+from lamina.training.events import EarlyEnd, Rewind
+from lamina.training.group import ALONE
+from support.runs import DATA, NET, RECIPE, full_disk
+
+WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
+opened: list[str] = []
+"""The files that this process has opened to read, while a test counts them."""
+is_counting = False
+
+
+def note_opening(event: str, arguments: tuple[object, ...]) -> None:
+    if is_counting and event == "open" and str(arguments[1]).startswith("r"):
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(note_opening)
+
+
+def digests(run: Run) -> list[str]:
+    return [row["weights"] for row in run.folder.history.epochs()]
+
+
+def test_the_history_is_not_read_again_after_every_epoch(tmp_path):
+    global is_counting
+    recipe = dataclasses.replace(RECIPE, epochs=30, patience=30)
+    run = start_run(NET, WITH_VAL, recipe, runs_dir=tmp_path)
+    is_counting = True
+    try:
+        for event in run.iter_train():
+            if isinstance(event, Epoch) and event.epoch == 29:
+                break
+    finally:
+        is_counting = False
+    assert len(digests(run)) == 29
+    assert sum(name.endswith("history.jsonl") for name in opened) <= 6
+
+
+def test_a_finished_run_that_is_resumed_on_a_full_disk_keeps_its_report_and_logits(tmp_path):
+    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    report = run.train(progress=False)
+    before = {file.name: file.read_bytes() for file in run.path.iterdir()}
+    with (
+        full_disk(100),
+        pytest.raises(
+            RunError, match=r"^Cannot write to .*: File too large\. The last checkpoint is intact"
+        ),
+    ):
+        run.train(progress=False)
+    assert run.report == report
+    assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+def test_a_disk_that_is_full_from_the_start_leaves_a_run_that_can_be_resumed(tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="full")
+    with (
+        full_disk(1500),
+        pytest.warns(LaminaWarning, match="^cannot write to "),
+        pytest.raises(RunError),
+    ):
+        run.train(progress=False)
+    assert run.folder.history.epochs() == []
+    run.train(progress=False)
+    assert digests(run) == digests(straight)
+
+
+def test_a_history_that_a_kill_left_before_the_first_weights_is_cut_off(tmp_path):
+    straight = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    run.folder.history.append(straight.folder.history.epochs()[0])
+    run.train(progress=False)
+    assert digests(run) == digests(straight)
+
+
+class Unreadable(nn.Module):
+    """Fails as a module that reads a file of its own may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(108, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            raise FileNotFoundError(2, "No such file or directory", "prototypes.pt")
+        return self.linear(images.flatten(1))
+
+
+def test_an_os_error_of_a_module_is_not_taken_for_a_full_disk(tmp_path):
+    run = start_run(Unreadable(), DATA, RECIPE, runs_dir=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"prototypes\.pt"):
+        run.train(progress=False)
+
+
+class Fragile(nn.Module):
+    """Gives NaN in the first step of one epoch, once."""
+
+    def __init__(self, bad_pass: int) -> None:
+        super().__init__()
+        self.linear, self.passes, self.bad_pass = nn.Linear(108, 3), 0, bad_pass
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += self.training
+        # The step is repeated to find the layer, so it is bad for two passes.
+        is_bad = self.training and self.bad_pass <= self.passes <= self.bad_pass + 1
+        return self.linear(images.flatten(1)) * (float("nan") if is_bad else 1.0)
+
+
+def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
+    # so that every epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)
+    torch.manual_seed(0)
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    # in the third epoch of three steps
+    run = start_run(Fragile(bad_pass=7), DATA, recipe, runs_dir=tmp_path)
+    limits, events = [], []
+    with pytest.warns(LaminaWarning, match=r"^cannot write to .*: File too large"):
+        loop = run.iter_train(rewind_on_nan=True)
+        for event in loop:
+            events.append(event)
+            # room for a line of the history, not for the weights
+            if isinstance(event, Epoch) and event.epoch == 1:
+                limits.append(full_disk(1000))
+                limits[-1].__enter__()
+            # and none at all
+            if isinstance(event, Epoch) and event.epoch == 2 and len(limits) == 1:
+                limits.append(full_disk(300))
+                limits[-1].__enter__()
+            if isinstance(event, Rewind):
+                while limits:
+                    limits.pop().__exit__(None, None, None)
+    assert [event.rewind for event in events if isinstance(event, Rewind)] == [1]
+    rows = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if row["event"] == "epoch"] == [1, 2, 3, 4]
+    assert [row["rewind"] for row in rows if row["event"] == "rewind"] == [1]
+
+
+@pytest.mark.parametrize("reason", ["time limit reached", "finished on request"])
+def test_a_training_that_ends_within_an_epoch_is_evaluated_and_can_be_resumed(tmp_path, reason):
+    straight = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path, name="limited")
+    finish = threading.Event()
+    finish.set()
+    limit = {"until": time.perf_counter()} if reason.startswith("time") else {"finish": finish}
+    first, ended, report = run.iter_train(**limit)
+    assert (type(first), first.step) == (Step, 1)
+    assert ended == EarlyEnd(0, f"{reason} after 0 of 2 epochs")
+    assert (report.split, run.report, run.is_finished) == ("test", report, False)
+    assert f"epochs 0/2, test {report.score}, not finished)" in repr(run)
+    # on the report page and the card
+    assert "Training ended after 0 of 2 epochs." in collect_facts(run).about
+    assert run.train(progress=False) is not None
+    assert digests(run) == digests(straight)
+    assert run.is_finished
+
+
+def test_a_time_limit_that_is_over_after_the_last_epoch_is_no_early_end(tmp_path):
+    run = start_run(
+        NET, DATA, dataclasses.replace(RECIPE, epochs=1, batch_size=12), runs_dir=tmp_path
+    )
+    assert [type(event) for event in run.iter_train(until=time.perf_counter())][:1] == [Epoch]
+    assert run.is_finished
+
+
+class Clocked(nn.Module):
+    """A module of one's own, which the end of the time limit must not lose."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(108, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))
+
+
+def test_a_module_of_ones_own_is_evaluated_when_the_time_is_over(tmp_path):
+    run = start_run(Clocked(), DATA, RECIPE, runs_dir=tmp_path)
+    assert isinstance(list(run.iter_train(until=time.perf_counter()))[-1], Report)
+
+
+def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
+    run = start_run(NET, WITH_VAL, RECIPE, runs_dir=tmp_path)
+    report = run.train()
+    assert report == run.report
+    printed = capsys.readouterr().out.splitlines()
+    beginnings = ["data", "targets", "recipe", "net", "device"]
+    assert [line.partition(":")[0] for line in printed[:5]] == beginnings
+    assert [line.split("  ")[0] for line in printed[5:]] == [
+        "epoch 1/2",
+        "epoch 2/2",
+        f"test {report.score}",
+    ]
+    assert all("val accuracy" in line for line in printed[5:7])
+
+
+def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
+    # so that no short epoch is worth a checkpoint
+    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 0.0)
+    recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
+    run = start_run(NET, DATA, recipe, runs_dir=tmp_path)
+    loop = run.iter_train(save_every_seconds=1e6)
+    for event in loop:
+        if isinstance(event, Step) and event.step == 2:
+            ALONE.interrupt()
+        if isinstance(event, Epoch):
+            break
+    assert load_run(run.path).folder.read_checkpoint().standing.steps_done == 3
+    loop.close()
+
+
+def test_early_ends_by_patience_are_events_of_the_history(tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
+    run = start_run(NET, WITH_VAL, recipe, runs_dir=tmp_path)
+    run.train(progress=False)
+    *_, last = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    assert last == {
+        "event": "early_end",
+        "epoch": len(digests(run)),
+        "reason": run.early_end,
+        "diagnosis": None,
+    }
+    assert run.is_finished
+
+
+def test_a_resumed_history_equals_that_of_a_run_without_a_stop(tmp_path):
+    def rows(run: Run) -> list[dict[str, object]]:
+        lines = map(json.loads, Path(run.path, "history.jsonl").read_text().splitlines())
+        return [
+            {name: value for name, value in row.items() if "second" not in name} for row in lines
+        ]
+
+    many = np.random.default_rng(0).permutation(12)
+    data = dataclasses.replace(WITH_VAL, train=DATA.train.take(many))
+    recipe = dataclasses.replace(RECIPE, epochs=6, lr=0.1)
+    straight = start_run(NET, data, recipe, runs_dir=tmp_path)
+    straight.train(progress=False)
+    run = start_run(NET, data, recipe, runs_dir=tmp_path)
+    stops = 0
+    while not run.is_finished:
+        for count, _ in enumerate(run.iter_train()):
+            # in another place each time: within epochs, and between one and its diagnoses
+            if count == 3 + stops % 5:
+                stops += 1
+                break
+    assert stops >= 4
+    assert rows(run) == rows(straight)

@@ -1,0 +1,173 @@
+"""``run.json`` read back: whole, or damaged and named."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from lamina import __version__
+from lamina.errors import RunError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.record import FORMAT, RunRecord
+from lamina.runs.run import Run
+from lamina.runs.start import create_folder
+from lamina.runs.stored import load_run
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from support.runs import DATA, begin_run
+
+RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
+
+
+NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+def train(net: Net | nn.Module = NET) -> Training:
+    training = Training(net, DATA.train, RECIPE, device="cpu")
+    for _ in training:
+        pass
+    return training
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return train()
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> RunRecord:
+    folder = tmp_path_factory.mktemp("runs")
+    command = ("lamina", "train", "tiny", "--data", "photos/pets")
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
+
+
+@pytest.fixture
+def run(tmp_path, record) -> Run:
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
+
+
+def raises(message: str):
+    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_a_folder_that_is_no_run_is_rejected(tmp_path):
+    with raises(f"{tmp_path} is not a run, because it has no run.json. Use the folder of a run."):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+def test_a_run_of_another_format_is_rejected(number, run):
+    edit(run.path / "run.json", format=number, brand_new="field")
+    with raises(
+        f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
+        "Use the version of lamina that wrote it, or train a new run."
+    ):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"format": "one"}, "format must be an integer, but is 'one'"),
+        ({"parameters": "many"}, "run.parameters must be a whole number, got 'many'"),
+        (
+            {"machine": 3},
+            (
+                "run.machine must be an object with the fields processor, instructions, flags,"
+                " cores, threads, platform, got 3"
+            ),
+        ),
+        ({"in_shape": [3, 6.5, 6]}, "run.in_shape[1] must be a whole number, got 6.5"),
+        ({"versions": {"torch": 2}}, "run.versions.torch must be text, got 2"),
+    ],
+)
+def test_a_wrong_value_in_run_json_is_named(changes, why, run):
+    file = run.path / "run.json"
+    edit(file, **changes)
+    with raises(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "why"),
+    [
+        ("recipe", {"epochs": 0}, "run.recipe.epochs must be a whole number of at least 1, got 0."),
+        ("recipe", [1], "run.recipe must be an object with the fields epochs, "),
+        ("net", {"layers": [{"layer": "Bomb"}]}, "run.net: "),
+        ("task", {"kind": "riddle"}, "run.task: "),
+    ],
+)
+def test_a_part_that_is_none_is_named(part, value, why, run):
+    file = run.path / "run.json"
+    edit(file, **{part: value})
+    with pytest.raises(
+        RunError,
+        match=(
+            f"^{re.escape(f'{file} is damaged: {why}')}.* Restore it from a copy, or train again.$"
+        ),
+    ):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '"text"', "\udc80"])
+def test_a_run_json_that_is_no_json_is_named(text, run):
+    file = run.path / "run.json"
+    file.write_text(text, errors="surrogateescape")
+    with pytest.raises(RunError, match=f"^{re.escape(str(file))} is damaged: "):
+        load_run(run.path)
+
+
+def test_every_field_of_run_json_is_needed(run):
+    file = run.path / "run.json"
+    values = json.loads(file.read_text())
+    del values["machine"]
+    file.write_text(json.dumps(values))
+    with pytest.raises(
+        RunError,
+        match=(
+            f"^{re.escape(str(file))} is damaged: run lacks the field 'machine'; its fields are"
+            " net_name,"
+        ),
+    ):
+        load_run(run.path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": [1.0]},
+        {"mean": []},
+        {"in_shape": []},
+        {"in_shape": [3, 6]},
+        {"in_shape": [3, 2, 2]},
+    ],
+)
+def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
+    run.folder.save_model(training.model)
+    edit(run.path / "run.json", **changes)
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        load_run(run.path).load_model()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"net": None}, {"own_module": {"file": "mine.py", "name": ""}}]
+)
+def test_a_record_without_exactly_one_net_is_damaged(run, changes):
+    file = run.path / "run.json"
+    edit(file, **changes)
+    with raises(
+        f"{file} is damaged: exactly one of net, own_module and timm must be set. "
+        "Restore it from a copy, or train again."
+    ):
+        load_run(run.path)

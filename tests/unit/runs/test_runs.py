@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lamina.data import Preparation
+from lamina.errors import LaminaWarning, RunError
+from lamina.evaluation.evaluating import evaluate
+from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
+from lamina.runs.run import Run
+from lamina.runs.start import create_folder
+from lamina.runs.stored import DamagedRun, find_runs, list_runs, load_run
+from lamina.training.loop import Training
+from lamina.training.recipe import Recipe
+from lamina.training.tensors import pack_tensors
+from support.runs import DATA, begin_run
+
+RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
+NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+
+
+def train(net: Net | nn.Module = NET) -> Training:
+    training = Training(net, DATA.train, RECIPE, device="cpu")
+    for _ in training:
+        pass
+    return training
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return train()
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> RunRecord:
+    folder = tmp_path_factory.mktemp("runs")
+    command = ("lamina", "train", "tiny", "--data", "photos/pets")
+    return begin_run(
+        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
+    ).record
+
+
+@pytest.fixture
+def run(tmp_path, record) -> Run:
+    return load_run(create_folder(tmp_path / "runs", record, "first"))
+
+
+def own_module() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+
+
+def raises(message: str):
+    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+
+
+def edit(file: Path, **changes: object) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_what_to_type_to_resume_quotes_spaces(record):
+    own = dataclasses.replace(record, net=None, own_module=OwnModule("/my nets/net.py", "make"))
+    assert (
+        resume_command(Path("runs/a b"), own)
+        == "lamina resume 'runs/a b' --net '/my nets/net.py:make'"
+    )
+    assert resume_command(Path("runs/a"), record) == "lamina resume runs/a"
+
+
+def test_a_record_says_what_was_trained_where_and_how(record, training):
+    assert record.net == training.model.net
+    assert record.recipe == RECIPE
+    assert record.task == training.model.task
+    assert record.in_shape == (3, 6, 6)
+    assert record.parameters == 4 * 27 + 4 + 8 + 4 * 16 * 3 + 3
+    assert dataclasses.astuple(record.data) == (
+        "photos/pets",
+        "pets",
+        "abc123",
+        dataclasses.astuple(Preparation(size_px=6)),
+    )
+    assert record.versions["torch"] == torch.__version__
+    assert record.machine.threads == torch.get_num_threads()
+    assert record.machine.processor
+    assert (record.device.value, record.precision.value) == ("cpu", "fp32")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", record.created)
+
+
+def test_a_run_is_read_as_it_was_written(run):
+    assert load_run(run.path) == run
+    assert run.path.name == "first"
+    values = json.loads((run.path / "run.json").read_text())
+    assert values["format"] == FORMAT
+    assert values["net"] == run.record.net.to_json()
+    assert values["recipe"]["seed"] == 7
+
+
+def test_a_record_of_an_own_module_is_read_as_it_was_written(tmp_path, record):
+    own = dataclasses.replace(record, net=None, own_module=OwnModule("my net.py", "build"))
+    assert load_run(create_folder(tmp_path, own)).record == own
+
+
+def test_names_are_the_date_the_net_and_the_first_free_number(tmp_path, record):
+    today = record.created[:10]
+    names = [create_folder(tmp_path, record).name for _ in range(3)]
+    assert names == [f"{today}-tiny-1", f"{today}-tiny-2", f"{today}-tiny-3"]
+    odd = dataclasses.replace(record, net_name="../my net")
+    assert create_folder(tmp_path, odd) == tmp_path / f"{today}-my-net-1"
+
+
+def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
+    barrier = threading.Barrier(8)
+
+    def create(_: int) -> Path:
+        barrier.wait()
+        return create_folder(tmp_path / "runs", record)
+
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(create, range(8)))
+    assert len(set(paths)) == 8
+    assert all(load_run(path).record == record for path in paths)
+
+
+def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
+    before = (run.path / "run.json").read_bytes()
+    resume = f"lamina resume {run.path}"
+    with raises(
+        f"The run {run.path} already exists. Resume it with {resume}, choose another name, or"
+        " delete that folder."
+    ):
+        create_folder(run.path.parent, record, "first")
+    assert (run.path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
+def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
+    with raises(
+        f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot."
+        " Use first-try."
+    ):
+        create_folder(tmp_path / "runs", record, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
+    (tmp_path / "file").touch()
+    with raises(
+        f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with"
+        " --runs-dir (in Python, runs_dir)."
+    ):
+        create_folder(tmp_path / "file" / "runs", record)
+
+
+def test_a_model_gives_the_same_logits_bit_for_bit_when_it_is_loaded(run, training):
+    run.folder.save_model(training.model)
+    loaded = load_run(run.path).load_model()
+    batch = torch.from_numpy(DATA.test.pixels)
+    with torch.inference_mode():
+        assert torch.equal(loaded(batch), training.model.eval()(batch))
+    assert not loaded.training
+    assert (loaded.net, loaded.task) == (training.model.net, training.model.task)
+    assert sorted(file.name for file in run.path.iterdir()) == ["model.safetensors", "run.json"]
+
+
+def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path):
+    tied = own_module()
+    tied.append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
+    tied[3].weight = tied[2].weight
+    own = OwnModule("my_net.py", "build")
+    begun = begin_run(
+        tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path
+    )
+    run = load_run(begun.path)
+    training = train(tied)
+    run.folder.save_model(training.model)
+    with raises(
+        f"{run.path} was trained with your own code, which the run does not store. "
+        "Pass it again with --net my_net.py:build."
+    ):
+        run.load_model()
+    body = own_module().append(nn.Linear(3, 3, bias=False)).append(nn.Linear(3, 3, bias=False))
+    batch = torch.from_numpy(DATA.test.pixels)
+    with torch.inference_mode():
+        assert torch.equal(
+            load_run(run.path, module=body).load_model()(batch), training.model.eval()(batch)
+        )
+
+
+def test_a_run_with_its_own_net_takes_no_other(run):
+    with raises(
+        f"{run.path} contains its net, tiny. Leave out module (on the command line, --net)."
+    ):
+        load_run(run.path, module=own_module()).load_model()
+
+
+def test_an_own_module_without_a_name_is_named_by_its_file():
+    assert str(OwnModule("my_net.py", "")) == "--net my_net.py"
+
+
+def test_missing_weights_are_named(run):
+    with raises(
+        f"{run.path}/model.safetensors is missing; the run has not saved weights yet, or has lost"
+        f" them. Train it with load_run('{run.path}').train() (on the command line, lamina resume"
+        f" {run.path})."
+    ):
+        run.load_model()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04\x95 a pickle", b"\xff" * 64])
+def test_weights_that_are_no_safetensors_are_rejected(content, run):
+    file = run.path / "model.safetensors"
+    file.write_bytes(content)
+    remedy = f"Restore it from a copy, or write it again with lamina resume {run.path}"
+    with pytest.raises(
+        RunError, match=f"^{re.escape(str(file))} is damaged: .*{re.escape(remedy)}$"
+    ):
+        run.load_model()
+
+
+def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
+    wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
+    run.folder.save_model(wider.model)
+    with raises(
+        f"{run.path}/model.safetensors does not fit the net: body.0.bias has shape (5,), expected"
+        " (4,). Pass the net that was trained, or restore the file from a copy."
+    ):
+        run.load_model()
+    run.folder.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
+    with raises(
+        f"{run.path}/model.safetensors does not fit the net: body.1.bias has shape none, expected"
+        " (4,). Pass the net that was trained, or restore the file from a copy."
+    ):
+        run.load_model()
+
+
+def test_a_report_is_read_as_it_was_written(run, training):
+    assert run.report is None
+    report = evaluate(training.model, DATA.test)
+    run.folder.save_report(report)
+    assert run.report == report
+
+
+def test_a_damaged_report_is_named(run, training):
+    run.folder.save_report(evaluate(training.model, DATA.test))
+    file = run.path / "report.json"
+    edit(file, loss="low")
+    with raises(
+        f"{file}: The report is damaged: report.loss must be a number, got 'low'. Evaluate the"
+        " model again."
+    ):
+        _ = run.report
+
+
+def test_a_mistyped_run_suggests_one_beside_it(run):
+    with raises(f"No run named frist in {run.path.parent}. Did you mean first?"):
+        load_run(run.path.parent / "frist")
+
+
+def test_a_path_that_cannot_be_is_a_run_error(tmp_path):
+    name = "x" * 300
+    with raises(
+        f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."
+    ):
+        load_run(name)
+
+
+def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
+    with raises(
+        f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."
+    ):
+        load_run(tmp_path / "first")
+
+
+def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
+    """Also beside a folder of that name which is no run, as of the data it was trained on."""
+    monkeypatch.chdir(run.path.parent.parent)
+    runs_dir = Path(run.path.parent.name)
+    Path("first").mkdir()
+    assert load_run("first", runs_dir=runs_dir).path == runs_dir / "first"
+    with raises(f"No run named frist in this folder or {runs_dir}. Did you mean first?"):
+        load_run("frist", runs_dir=runs_dir)
+    monkeypatch.chdir(run.path.parent)
+    assert load_run("first").path == Path("first")
+
+
+def test_a_file_of_a_run_is_not_a_run(run):
+    with raises(f"{run.path}/run.json is a file; expected the folder of a run. Use {run.path}."):
+        load_run(run.path / "run.json")
+
+
+def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
+    assert find_runs(tmp_path / "runs") == ([], [])
+    newer = load_run(
+        create_folder(
+            tmp_path, dataclasses.replace(record, created="2026-02-01T00:00:00+00:00"), "a"
+        )
+    )
+    older = load_run(
+        create_folder(
+            tmp_path, dataclasses.replace(record, created="2026-01-01T00:00:00+00:00"), "b"
+        )
+    )
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").touch()
+    problem = f"{tmp_path}/empty is not a run, because it has no run.json. Use the folder of a run."
+    assert find_runs(tmp_path) == ([older, newer], [DamagedRun(tmp_path / "empty", problem)])
+    with pytest.warns(LaminaWarning, match="Skipped a damaged run: .* it has no run.json"):
+        assert list_runs(tmp_path) == [older, newer]
+
+
+def test_a_checkpoint_is_read_as_it_was_saved(run, training):
+    assert run.folder.read_checkpoint() is None
+    checkpoint = training.checkpoint()
+    run.folder.save_checkpoint(checkpoint)
+    found = run.folder.read_checkpoint()
+    assert found.standing == checkpoint.standing
+    assert found.tensors.keys() == checkpoint.tensors.keys()
+    assert all(
+        torch.equal(found.tensors[name], tensor) for name, tensor in checkpoint.tensors.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (
+            lambda file: file.write_bytes(file.read_bytes()[:-9] + bytes(9)),
+            "its digest does not match its content",
+        ),
+        (
+            lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
+            (
+                "checkpoint lacks the field 'rewinds'; its fields are steps_done, rewinds, images,"
+                " loss, correct, seconds, doctor, optimizer, falls"
+            ),
+        ),
+    ],
+    ids=["overwritten", "other values"],
+)
+def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, training):
+    run.folder.save_checkpoint(training.checkpoint())
+    file = run.path / "state.safetensors"
+    damage(file)
+    with raises(
+        f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl "
+        "and start over with lamina resume."
+    ):
+        run.folder.read_checkpoint()
+
+
+def test_another_record_is_written_and_removes_the_report_of_what_was(run, training):
+    run.folder.save_report(evaluate(training.model, DATA.test))
+    assert run.replace_record(run.record) == run
+    assert run.report is not None
+    longer = dataclasses.replace(run.record, recipe=dataclasses.replace(RECIPE, epochs=5))
+    assert run.replace_record(longer) == load_run(run.path)
+    assert load_run(run.path).record.recipe.epochs == 5
+    assert run.report is None
+
+
+def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
+    (tmp_path / "first").mkdir()
+    assert load_run(create_folder(tmp_path, record, "first")).record == record
+
+
+def test_a_side_beyond_any_memory_is_damage(run, training):
+    run.folder.save_model(training.model)
+    edit(run.path / "run.json", in_shape=[3, 512_409_557_603_043_101, 6])
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        load_run(run.path).load_model()

@@ -1,0 +1,236 @@
+"""``start_run``: the net, the recipe and the data that are given, or chosen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import threading
+from dataclasses import dataclass
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lamina
+from lamina import Epoch, Recipe, load_recipe, load_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import LaminaError, NetError, RunError
+from lamina.nets import Flatten, Layer, Net, Output, Residual
+from lamina.runs.stored import list_runs
+from lamina.training.fit import PRETRAINED_HOME, fit_recipe
+from lamina.training.pretrained import RECIPES
+from support.runs import DATA, NET, RECIPE, same
+
+
+def own_module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize(
+    "net", [NET, own_module(), "Flatten(), Output()"], ids=["net", "module", "layers"]
+)
+def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_path):
+    run = start_run(net, DATA, runs_dir=tmp_path)
+    assert run.record.recipe == fit_recipe(Recipe(), 12, 6, DATA.train.kind) != Recipe()
+    assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
+
+
+def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    data = squares(32, 32)
+    run = start_run("timm:tf_efficientnet_lite0", data, runs_dir=tmp_path)
+    assert run.record.timm.weights == "packaged"
+    assert run.record.recipe == fit_recipe(
+        RECIPES["default"], 6, 32, data.train.kind, PRETRAINED_HOME
+    )
+    epochs = (
+        event for event in load_run(run.path).iter_train(data=data) if isinstance(event, Epoch)
+    )
+    assert next(epochs).epoch == 1
+
+
+def squares(side_px: int, original_px: int, size_px: int | None = None) -> Dataset:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, side_px, side_px, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(6) % 2)
+    sizes = np.full((6, 2), original_px, np.int32)
+    return Dataset(
+        "squares", "0", dataclasses.replace(images, original_sizes_px=sizes), size_px=size_px
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "net"),
+    [
+        (squares(8, 8), "mlp"),
+        (squares(8, 500, size_px=8), "mlp"),
+        (squares(12, 12), "cnn-s"),
+        (squares(32, 500, size_px=32), "cnn-s"),
+        (squares(64, 70, size_px=64), "cnn-s"),
+        (squares(64, 500, size_px=64), "photo-s"),
+        (squares(160, 160), "photo-s"),
+    ],
+)
+def test_the_net_that_is_not_named_suits_the_images(data, net, tmp_path):
+    run = start_run(data=data, runs_dir=tmp_path)
+    assert run.record.net_name == net
+    side_px = min(data.train.shape[1:])
+    assert run.record.recipe == fit_recipe(load_recipe(net), 6, side_px, data.train.kind)
+
+
+def test_a_name_brings_the_zoos_net_recipe_and_data(tmp_path):
+    run = start_run(data="shapes-pose", runs_dir=tmp_path)
+    assert run.record.net_name == "cnn-s"
+    # numbers allow neither
+    assert (run.record.recipe.label_smoothing, run.record.recipe.flip) == (0.0, "off")
+    assert run.record.data.source == "shapes-pose"
+    assert {file.name for file in run.path.iterdir()} == {"run.json"}  # nothing is trained
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"net": 3},
+            "net must be a Net, such as Net(Flatten(), Output()), a module, "
+            "or the name or layers of a net, "
+            "got int.",
+        ),
+        (
+            {"net": NET, "data": [1]},
+            "data must be a Dataset, Images, or the name or path of a data set "
+            "(for arrays, use Images.from_arrays(x, y)), got list.",
+        ),
+        (
+            {"net": NET, "data": DATA, "recipe": "quick"},
+            "recipe must be a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME), got str.",
+        ),
+    ],
+)
+def test_arguments_of_other_types_are_rejected_in_one_message(
+    arguments, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(LaminaError) as rejected:
+        start_run(**arguments, runs_dir=tmp_path / "runs")
+    assert str(rejected.value) == message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda run: lamina.train(DATA, net=3),
+            "net must be a Net, such as Net(Flatten(), Output()), a module, or the "
+            "name or layers of a net, got int.",
+        ),
+        (
+            lambda run: lamina.train(DATA, net=NET, recipe=3),
+            "recipe must be a Recipe, or the name of one of the net's, got int.",
+        ),
+        (
+            lambda run: lamina.train(5),
+            "data must be a Dataset, Images, or the name or path of a data set "
+            "(for arrays, use Images.from_arrays(x, y)), got int.",
+        ),
+        (
+            lambda run: lamina.train(DATA, seconds="3m"),
+            "seconds must be a number, such as 180, got str.",
+        ),
+        (
+            lambda run: lamina.train(DATA, seconds=0),
+            "seconds is 0; it must be positive and finite. Use seconds=180.",
+        ),
+        (
+            lambda run: lamina.train(DATA, recipe="best"),
+            'recipe needs a net. Add one, as in train(data, net="cnn-s", recipe="best").',
+        ),
+        (
+            lambda run: lamina.choose(DATA, seconds="3m"),
+            "seconds must be a number, such as 180, got str.",
+        ),
+        (
+            lambda run: run.train(data=5),
+            "data must be a Dataset, Images, or the name or path of a data set, got int.",
+        ),
+        (
+            lambda run: run.train(until="now"),
+            "until must be a time in seconds, such as time.perf_counter() + 60, got str.",
+        ),
+    ],
+)
+def test_arguments_of_other_types_are_named(call, message, tmp_path, monkeypatch):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LaminaError) as rejected:
+        call(run)
+    assert str(rejected.value) == message
+
+
+@dataclass(frozen=True)
+class Power(Layer):
+    """A layer of one's own, under the name of none of lamina's."""
+
+    exponent: float = 2.0
+
+    def module(self, in_shape):
+        return Raise(self.exponent)
+
+
+class Raise(nn.Module):
+    def __init__(self, exponent):
+        super().__init__()
+        self.exponent = exponent
+
+    def forward(self, given):
+        return given**self.exponent
+
+
+@dataclass(frozen=True)
+class Tanh(Power):
+    """Another, under the name of one of lamina's."""
+
+
+@pytest.mark.parametrize("own", [(Power(),), (Residual(Power(3.0)),), (Tanh(),)])
+def test_a_net_with_layers_of_ones_own_is_given_again_as_a_module_is(own, tmp_path):
+    net = Net(Flatten(), *own, Output())
+    with pytest.raises(NetError, match=r"JSON stores only lamina's layers, but (Power|Tanh)\("):
+        net.to_json()
+    begun = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    with contextlib.closing(begun.iter_train()) as events:
+        next(event for event in events if isinstance(event, Epoch))
+    run = load_run(begun.path)
+    assert [one.path for one in list_runs(tmp_path)] == [run.path]
+    given_again = f"Pass it again with load_run(path, module={net!r})."
+    for use in (run.train, run.load_model, run.evaluate):
+        arguments = {} if use == run.load_model else {"data": DATA}
+        with pytest.raises(RunError, match=re.escape(given_again)):
+            use(**arguments)
+    with pytest.raises(
+        RunError, match=r"^module is Net\(.*Power\(exponent=4\.0\).*, but .* was trained with Net\("
+    ):
+        load_run(run.path, module=Net(Flatten(), Power(4.0), Output())).train(data=DATA)
+    run = load_run(run.path, module=net)
+    run.train(data=DATA, progress=False)
+    whole = start_run(net, DATA, RECIPE, runs_dir=tmp_path)
+    whole.train(progress=False)
+    assert same(*(one.load_model().state_dict() for one in (run, whole)))
+    assert run.load_model().net == net.with_outputs(3)
+
+
+def test_a_module_that_cannot_be_copied_is_rejected(tmp_path):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
+    module.lock = threading.Lock()
+    with pytest.raises(NetError) as rejected:
+        start_run(module, DATA, RECIPE, runs_dir=tmp_path)
+    assert (
+        str(rejected.value)
+        == "A run trains a copy of the net, but Sequential cannot be copied (TypeError: cannot"
+        " pickle '_thread.lock' object). Store tensors as parameters or buffers, and keep files"
+        " and locks out of the module."
+    )

@@ -1,0 +1,313 @@
+"""A run starts from another run's weights: same net, same or other classes, resumed exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import f1_score
+
+import lamina
+from lamina import Recipe, load_run, start_run
+from lamina.data import Dataset, Images
+from lamina.errors import DataError, RecipeError, RunError
+from lamina.runs.retraining import make_training, read_initial
+from lamina.runs.starting_point import Improvement, compare_with_start
+from lamina.training.events import Epoch
+from lamina.training.features import predict_logits
+from lamina.training.tensors import digest_tensors
+from support.runs import DATA, NET, RECIPE, same
+from support.timm_weights import save_random
+
+
+def color_squares(names: tuple[str, ...], count: int, seed: int = 0, side_px: int = 6) -> Dataset:
+    """Squares whose red, green or blue channel is bright, one class for each name."""
+    splits = {}
+    for split, number in (("train", count), ("test", count // 2)):
+        random = np.random.default_rng([seed, len(split)])
+        targets = np.arange(number) % len(names)
+        pixels = random.integers(0, 120, (number, side_px, side_px, 3), dtype=np.uint8)
+        for place, name in enumerate(("red", "green", "blue")):
+            rows = [row for row in range(number) if names[targets[row]] == name]
+            pixels[rows, ..., place] += 120
+        splits[split] = Images.from_arrays(pixels, targets, names, split=split)
+    return Dataset.from_images(**splits)
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    data, recipe = (
+        color_squares(("green", "red"), 80),
+        Recipe(epochs=30, batch_size=8, lr=0.05, optimizer="adam"),
+    )
+    run = start_run(NET, data, recipe, runs_dir=tmp_path_factory.mktemp("runs"), name="before")
+    run.train(progress=False)
+    return run
+
+
+def test_the_first_step_starts_from_the_old_predictions(before, tmp_path):
+    data = color_squares(("green", "red"), 40, seed=1)
+    run = start_run(data=data, start_from=before, runs_dir=tmp_path)
+    record = load_run(run.path).record
+    assert record.recipe == dataclasses.replace(
+        before.record.recipe, initial_fraction=0.5, lr=0.005
+    )
+    assert (record.mean, record.std) == (before.record.mean, before.record.std)
+    assert record.started_from.kept == ("green", "red")
+    assert record.started_from.new == ()
+    training = make_training(record, data, record.net, initial=read_initial(run.folder, record))
+    logits = [
+        predict_logits(model, data.test.pixels) for model in (before.load_model(), training.model)
+    ]
+    assert np.array_equal(*logits)
+
+
+def test_a_run_with_a_moving_average_can_be_started_from(tmp_path):
+    data, recipe = (
+        color_squares(("green", "red"), 20),
+        Recipe(epochs=1, batch_size=8, ema_decay=0.9),
+    )
+    start_run(NET, data, recipe, runs_dir=tmp_path, name="averaged").train(progress=False)
+    run = start_run(data=data, start_from=tmp_path / "averaged", runs_dir=tmp_path)
+    assert (run.record.recipe.initial_fraction, run.record.recipe.ema_decay) == (0.5, 0.0)
+
+
+def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, tmp_path):
+    data = color_squares(("blue", "red", "green"), 60, seed=1)
+    run = start_run(data=data, start_from=before.path, runs_dir=tmp_path)
+    record = run.record
+    assert (record.started_from.kept, record.started_from.new) == (("red", "green"), ("blue",))
+    model = make_training(record, data, record.net, initial=read_initial(run.folder, record)).model
+    old, new = (predict_logits(one, data.test.pixels) for one in (before.load_model(), model))
+    assert np.array_equal(new[:, [2, 1]], old)  # green, red
+    assert run.train(progress=False).score.value > 0.9
+    improvement = compare_with_start(run, before, data)
+    assert isinstance(improvement, Improvement)
+    assert (improvement.images, improvement.unknown) == (20, 10)
+    assert improvement.before == 1
+    assert "left out: 10 of classes that the model before does not know" in str(improvement)
+
+
+def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
+    data = color_squares(("blue", "red", "green"), 60, seed=1)
+    runs = [
+        start_run(data=data, start_from=before, runs_dir=tmp_path, name=name)
+        for name in ("whole", "halves")
+    ]
+    runs[0].train(progress=False)
+    for event in runs[1].iter_train():
+        if isinstance(event, Epoch) and event.epoch == 3:
+            break
+    load_run(runs[1].path).train(data=data, progress=False)
+    assert same(*(run.load_model().state_dict() for run in runs))
+    record = runs[0].record
+    again = make_training(record, data, record.net, initial=read_initial(runs[0].folder, record))
+    next(event for event in again if isinstance(event, Epoch))
+    assert digest_tensors(again.model.state_dict()) == runs[0].folder.history.epochs()[0]["weights"]
+
+
+def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(
+    shared_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
+    one, other = (color_squares(("green", "red"), 80, seed=seed) for seed in (0, 1))
+    for name, train, test in (("old", one, one), ("new", other, one)):
+        mixed = {"x_train": train.train.pixels, "y_train": train.train.targets}
+        pixels = test.test.pixels.copy()
+        if name == "new":
+            pixels[:10] = one.train.pixels[:10]
+            targets = np.concatenate([one.train.targets[:10], test.test.targets[10:]])
+        else:
+            targets = test.test.targets
+        np.savez(tmp_path / f"{name}.npz", **mixed, x_test=pixels, y_test=targets)
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    old = start_run(NET, tmp_path / "old.npz", recipe, runs_dir=tmp_path / "runs")
+    old.train(progress=False)
+    new = start_run(data=tmp_path / "new.npz", start_from=old, runs_dir=tmp_path / "runs")
+    new.train(progress=False)
+    improvement = compare_with_start(new, old, new.dataset)
+    assert (improvement.images, improvement.trained, improvement.are_all_known) == (30, 10, True)
+    (tmp_path / "old.npz").unlink()
+    gone = compare_with_start(new, old, new.dataset)
+    assert (gone.images, gone.trained, gone.are_all_known) == (40, 0, False)
+    assert "not all of its training images are in this machine's cache" in str(gone)
+
+
+def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
+    for name in ("green", "red"):
+        for place in range(20):
+            pixels = np.random.default_rng([place, len(name)]).integers(
+                0, 256, (12, 18, 3), dtype=np.uint8
+            )
+            file = tmp_path / "more" / name / f"{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+    preparation = dataclasses.replace(before.record.data.preparation, resize="pad")
+    record = dataclasses.replace(
+        before.record, data=dataclasses.replace(before.record.data, preparation=preparation)
+    )
+    padded = dataclasses.replace(before, record=record)
+    runs = [start_run(data=tmp_path / "more", start_from=padded, runs_dir=tmp_path / "one")]
+    runs += [
+        lamina.train(
+            str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False
+        )
+    ]
+    for run in runs:
+        assert run.record.in_shape == (3, 6, 6)
+        assert run.record.data.preparation.resize == "pad"
+        assert run.record.data.preparation.size_px == 6
+
+
+@pytest.mark.parametrize(("field", "value"), [("normalization", "channel"), ("head", "fitted")])
+def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field, value):
+    data, recipe = (
+        color_squares(("green", "red"), 40),
+        dataclasses.replace(before.record.recipe, **{field: value}),
+    )
+    with pytest.raises(
+        RecipeError,
+        match=rf"{field} is '{value}', but .*before was trained with '\w+', which further",
+    ):
+        start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
+
+
+def color_labels(names: tuple[str, ...], count: int, seed: int = 0) -> Dataset:
+    """Squares with any of the channels bright, one label for each name."""
+    splits = {}
+    for split in ("train", "test"):
+        random = np.random.default_rng([seed, len(split)])
+        targets = random.random((count, 3)) < 0.5
+        pixels = (
+            random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8)
+            + 120 * targets[:, None, None, :]
+        )
+        columns = [("red", "green", "blue").index(name) for name in names]
+        splits[split] = Images.from_arrays(
+            pixels.astype(np.uint8), targets[:, columns], names, split=split
+        )
+    return Dataset.from_images(**splits)
+
+
+def test_models_of_labels_are_compared_by_their_metric(tmp_path):
+    recipe = Recipe(epochs=8, batch_size=8, lr=0.05, optimizer="adam", metric="micro_f1")
+    old = start_run(NET, color_labels(("red", "green"), 60), recipe, runs_dir=tmp_path, name="old")
+    old.train(progress=False)
+    data = color_labels(("blue", "green", "red"), 60, seed=1)
+    new = start_run(data=data, start_from=old, runs_dir=tmp_path)
+    new.train(progress=False)
+    improvement = compare_with_start(new, old, data)
+    assert isinstance(improvement, Improvement)
+    truth = data.test.targets[:, [2, 1]]
+    expected = [
+        f1_score(
+            truth,
+            predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0,
+            average="micro",
+        )
+        for run, columns in ((old, [0, 1]), (new, [2, 1]))
+    ]
+    assert (improvement.before, improvement.after) == pytest.approx(tuple(expected), abs=1e-9)
+    assert (improvement.metric, improvement.images, improvement.unknown) == ("micro_f1", 60, 0)
+    assert (
+        improvement.interval.low
+        <= improvement.after - improvement.before
+        <= improvement.interval.high
+    )
+    assert str(improvement).startswith("micro F1 before ")
+
+
+def test_classes_are_compared_by_the_metric_of_the_run(before, tmp_path):
+    data = color_squares(("blue", "red", "green"), 60, seed=1)
+    recipe = dataclasses.replace(before.record.recipe, epochs=2, metric="balanced_accuracy")
+    run = start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
+    run.train(progress=False)
+    improvement = compare_with_start(run, before, data)
+    rows = np.flatnonzero(data.test.targets > 0)
+    predicted = predict_logits(run.load_model(), data.test.pixels[rows]).argmax(axis=1)
+    assert improvement.metric == "balanced_accuracy"
+    recalls = [(predicted == number)[data.test.targets[rows] == number].mean() for number in (1, 2)]
+    assert improvement.after == pytest.approx(np.mean(recalls))
+
+
+def test_a_pretrained_net_keeps_its_head(tmp_path):
+    from lamina.runs.net_names import find_net
+
+    file = save_random("test_efficientnet", tmp_path / "learned.safetensors")
+    choice = find_net("timm:test_efficientnet", str(file))
+    data = color_squares(("green", "red"), 24, side_px=32)
+    recipe = dataclasses.replace(next(iter(choice.recipes.values())), epochs=1, batch_size=8)
+    old = start_run(choice, data, recipe, runs_dir=tmp_path)
+    old.train(progress=False)
+    file.unlink()  # the run has its weights
+    more = color_squares(("green", "red", "blue"), 24, seed=1, side_px=32)
+    new = start_run(data=more, start_from=old, runs_dir=tmp_path)
+    assert new.record.recipe.initial_fraction == 0  # one output is new
+    initial = read_initial(new.folder, new.record)
+    model = make_training(new.record, more, new.record.timm, initial=initial).model
+    logits = [predict_logits(one, more.test.pixels) for one in (old.load_model(), model)]
+    np.testing.assert_array_equal(logits[0], logits[1][:, :2])
+    assert new.train(progress=False) is not None
+
+
+def test_images_are_resized_to_the_size_of_the_run(before, tmp_path):
+    run = start_run(
+        data=color_squares(("green", "red"), 40, side_px=12), start_from=before, runs_dir=tmp_path
+    )
+    assert run.record.in_shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        (
+            Dataset.from_images(
+                Images.from_arrays(np.zeros((4, 6, 6, 3), np.uint8), np.arange(4) > 1)
+            ),
+            DataError,
+            "was trained on single-label targets, but arrays has binary ones",
+        ),
+        (
+            Dataset.from_images(
+                Images.from_arrays(np.arange(144, dtype=np.uint8).reshape(4, 6, 6), [0, 1, 0, 1])
+            ),
+            DataError,
+            "was trained on images of 3×6×6, but those of arrays have 1×6×6",
+        ),
+    ],
+)
+def test_other_kinds_and_shapes_are_refused(before, data, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        start_run(data=data, start_from=before, runs_dir=tmp_path)
+
+
+def test_numbers_have_another_scale_and_are_refused(tmp_path):
+    pixels = np.arange(8 * 108, dtype=np.uint8).reshape(8, 6, 6, 3)
+    data = Dataset.from_images(
+        Images.from_arrays(pixels, np.linspace(0.1, 0.9, 8, dtype=np.float32))
+    )
+    start_run(NET, data, Recipe(epochs=1), runs_dir=tmp_path, name="numbers").train(progress=False)
+    with pytest.raises(
+        DataError, match="predicts numbers, whose scale depends on the training images"
+    ):
+        start_run(data=data, start_from=tmp_path / "numbers", runs_dir=tmp_path)
+
+
+def test_a_run_without_weights_cannot_be_started_from(tmp_path):
+    run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path)
+    with pytest.raises(RunError, match=r"model\.safetensors is missing"):
+        start_run(data=DATA, start_from=run, runs_dir=tmp_path)
+
+
+def test_another_net_is_refused(before, tmp_path):
+    with pytest.raises(RunError, match="start_from trains the net of a run"):
+        start_run("mlp", color_squares(("green", "red"), 40), start_from=before, runs_dir=tmp_path)
+
+
+def test_train_does_it_too(before, tmp_path):
+    data = color_squares(("green", "red"), 40, seed=1)
+    run = lamina.train(data, start_from=before, runs_dir=tmp_path, progress=False)
+    assert run.record.started_from.run == str(before.path)
+    assert run.report.score.value > 0.9

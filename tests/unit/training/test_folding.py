@@ -1,0 +1,227 @@
+"""Folded norms give the logits of the module that they were folded in, in fewer layers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lamina.data import Images
+from lamina.nets import (
+    AvgPool2d,
+    BatchNorm,
+    Conv2d,
+    Dropout,
+    Flatten,
+    LeakyReLU,
+    Linear,
+    MaxPool2d,
+    Net,
+    Output,
+    ReLU,
+    Residual,
+    Whiten,
+)
+from lamina.training.features import FOLDED_IMAGES, predict_logits
+from lamina.training.folding import fold_batch_norms
+from lamina.training.loop import Training
+from lamina.training.model import build_model
+from lamina.training.recipe import Recipe
+from support.random_nets import nets
+
+SHAPE = (3, 16, 13)
+
+
+def build(net: Net, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> nn.Sequential:
+    """The net's module in evaluation; its batch norms have scales of both signs, none at 1."""
+    torch.manual_seed(seed)
+    module = net.module(shape).eval()
+    for norm in norms(module):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.1, 3)
+    return module
+
+
+def norms(module: nn.Module) -> list[nn.Module]:
+    return [
+        inner for inner in module.modules() if isinstance(inner, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+
+
+@given(net=nets(SHAPE), seed=st.integers(0, 99), double=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_net_gives_the_same_logits_and_stays_as_it_is(
+    net: Net, seed: int, double: bool
+) -> None:
+    dtype, tolerance = (torch.float64, 1e-5) if double else (torch.float32, 1e-4)
+    module = build(net.with_outputs(5), seed=seed).to(dtype)
+    before = copy.deepcopy(module.state_dict())
+    images = torch.randn(3, *SHAPE, dtype=dtype)
+    with torch.no_grad():
+        expected = module(images)
+        torch.testing.assert_close(
+            fold_batch_norms(module)(images), expected, rtol=tolerance, atol=tolerance
+        )
+        assert torch.equal(module(images), expected)
+    assert {name: value.tolist() for name, value in module.state_dict().items()} == {
+        name: value.tolist() for name, value in before.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("net", "left"),
+    [
+        (Net(Conv2d(4, 3), BatchNorm(), ReLU()), 0),
+        (Net(Conv2d(4, 3, bias=False), BatchNorm(), BatchNorm()), 0),
+        (Net(Conv2d(4, 3, stride=2, padding="same"), BatchNorm()), 0),
+        (Net(Conv2d(6, 3, groups=3), BatchNorm()), 0),
+        (Net(Whiten(), BatchNorm()), 0),
+        (Net(Flatten(), Linear(9), BatchNorm(), LeakyReLU(), Output(2)), 0),
+        (Net(Residual(Conv2d(4, 1), BatchNorm(), shortcut=(Conv2d(4, 1), BatchNorm()))), 0),
+        (Net(Residual(Residual(Conv2d(3, 1), BatchNorm())), BatchNorm()), 1),
+        (Net(BatchNorm(), Conv2d(4, 3)), 1),
+        (Net(Conv2d(4, 3), ReLU(), BatchNorm()), 1),
+        (Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm()), 1),
+        (Net(Conv2d(4, 3), AvgPool2d(2, padding=1), BatchNorm()), 1),
+        (Net(Conv2d(4, 3), Dropout(), BatchNorm()), 1),
+        (Net(Conv2d(4, 3), Flatten(), BatchNorm()), 1),
+    ],
+    ids=repr,
+)
+def test_norms_that_follow_a_weight_are_folded_and_others_left(net: Net, left: int) -> None:
+    module = build(net)
+    folded = fold_batch_norms(module)
+    assert len(norms(folded)) == left
+    images = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), module(images), rtol=1e-4, atol=1e-4)
+
+
+class Squared(nn.Conv2d):
+    """A user's convolution that does more after it."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).square()
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.row(images).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"]
+)
+def test_modules_of_a_users_own_are_left_alone(module: nn.Module) -> None:
+    assert len(norms(fold_batch_norms(module))) == 1
+
+
+def test_a_batch_norm_without_running_statistics_is_left_alone() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
+    assert len(norms(fold_batch_norms(module))) == 1
+
+
+def test_a_batch_norm_without_weights_is_folded() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)).eval()
+    nn.init.uniform_(module[1].running_var, 0.1, 3)
+    folded, rows = fold_batch_norms(module), torch.randn(5, 3)
+    assert len(folded) == 1
+    torch.testing.assert_close(folded(rows), module(rows))
+
+
+def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged() -> None:
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
+    net = Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(5), BatchNorm(), Output())
+    model = build_model(net, images, Recipe()).train()
+    with torch.no_grad():
+        model(torch.from_numpy(pixels))  # moves the running statistics from where they began
+    before = copy.deepcopy(model.state_dict())
+
+    together = predict_logits(model, pixels)
+    apart = np.concatenate(
+        [predict_logits(model, pixels[start : start + 20]) for start in range(0, len(pixels), 20)]
+    )
+
+    np.testing.assert_allclose(together, apart, rtol=1e-4, atol=1e-5)
+    assert all(inner.training for inner in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_training_continues_after_judging_where_a_pool_keeps_a_batch_norm_unfolded():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
+    net = Net(
+        Conv2d(4, 3),
+        MaxPool2d(2),
+        BatchNorm(),
+        ReLU(),
+        Conv2d(4, 3),
+        BatchNorm(),
+        ReLU(),
+        Flatten(),
+        Output(),
+    )
+    evaluated, left_alone = (
+        Training(net, images, Recipe(epochs=2, batch_size=50), device="cpu") for _ in range(2)
+    )
+    places = [weight.data_ptr() for weight in evaluated.model.parameters()]
+    for _ in evaluated:
+        predict_logits(evaluated.model, pixels)
+        assert [weight.data_ptr() for weight in evaluated.model.parameters()] == places
+        assert not any(weight.is_inference() for weight in evaluated.model.parameters())
+    for _ in left_alone:
+        pass
+    for name, weight in left_alone.model.state_dict().items():
+        assert torch.equal(weight, evaluated.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    "register", ["register_module_forward_hook", "register_module_forward_pre_hook"]
+)
+def test_a_hook_on_all_modules_sees_every_layer(register: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    images = Images.from_arrays(pixels, np.arange(FOLDED_IMAGES) % 2)
+    model = build_model(
+        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
+    )
+    seen = set()
+    hook = getattr(nn.modules.module, register)(lambda module, *_: seen.add(module))
+    try:
+        predict_logits(model, pixels)
+    finally:
+        hook.remove()
+    assert set(model.body) <= seen
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_a_hook_on_any_layer_fires_however_many_images_are_predicted(
+    register: str, index: int
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (FOLDED_IMAGES, 8, 8, 3), np.uint8)
+    targets = np.arange(FOLDED_IMAGES, dtype=np.int64) % 2
+    images = Images(pixels, targets, ("cat", "dog"), tuple(map(str, range(FOLDED_IMAGES))), "train")
+    model = build_model(
+        Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()), images, Recipe()
+    )
+    expected, seen = predict_logits(model, pixels), []
+    hook = getattr(model.body[index], register)(lambda module, *_: seen.append(module))
+    np.testing.assert_allclose(predict_logits(model, pixels), expected, rtol=1e-4, atol=1e-5)
+    hook.remove()
+    assert seen == [model.body[index]]

@@ -1,0 +1,447 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lamina.data import Images, load_data
+from lamina.errors import DataError, RecipeError
+from lamina.nets import (
+    BatchNorm,
+    Flatten,
+    Linear,
+    Net,
+    Output,
+    ReLU,
+)
+from lamina.training.events import Step
+from lamina.training.loop import Training
+from lamina.training.randomness import derive_generator, derive_seed
+from lamina.training.recipe import Recipe
+from lamina.zoo import load_net
+from support.trainings import SMALL, random_images, same_weights, train, weights_of
+
+
+class ArticleCNN(nn.Module):
+    """The article's class, as it stands there."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, kernel_size=3, stride=1, padding=1)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.relu1 = nn.LeakyReLU()
+        self.conv2 = nn.Conv2d(32, 32, kernel_size=3, stride=2, padding=1)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.relu2 = nn.LeakyReLU()
+        self.conv3 = nn.Conv2d(32, 64, kernel_size=3, stride=1, padding=1)
+        self.bn3 = nn.BatchNorm2d(64)
+        self.relu3 = nn.LeakyReLU()
+        self.conv4 = nn.Conv2d(64, 64, kernel_size=3, stride=2, padding=1)
+        self.bn4 = nn.BatchNorm2d(64)
+        self.relu4 = nn.LeakyReLU()
+        self.flatten = nn.Flatten()
+        self.fc1 = nn.Linear(64 * 8 * 8, 128)
+        self.bn5 = nn.BatchNorm1d(128)
+        self.relu5 = nn.LeakyReLU()
+        self.dropout = nn.Dropout(0.5)
+        self.fc2 = nn.Linear(128, num_classes)
+
+    def forward(self, x):
+        x = self.relu1(self.bn1(self.conv1(x)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        x = self.relu3(self.bn3(self.conv3(x)))
+        x = self.relu4(self.bn4(self.conv4(x)))
+        x = self.flatten(x)
+        x = self.relu5(self.bn5(self.fc1(x)))
+        x = self.dropout(x)
+        return self.fc2(x)
+
+
+@pytest.fixture
+def float64():
+    """Arithmetic in which Adam cannot amplify rounding errors: differences are real."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("float64")
+def test_the_articles_cnn_by_hand_gives_the_same_logits_and_losses():
+    images = load_data("shapes").train.take(range(420))
+    training = Training(
+        load_net("cnn"), images, Recipe(batch_size=20, precision="fp32"), steps_per_record=1
+    )
+    by_hand = ArticleCNN(10)
+    ours = training.model.body.state_dict()
+    by_hand.load_state_dict(dict(zip(by_hand.state_dict(), ours.values(), strict=True)))
+
+    floats = (
+        torch.from_numpy(images.pixels).permute(0, 3, 1, 2).contiguous().double() / 255 - 0.5
+    ) / 0.5
+    targets = torch.from_numpy(images.targets)
+    with torch.no_grad():
+        by_hand.eval()
+        training.model.eval()
+        logits = training.model(torch.from_numpy(images.pixels[:100]))
+        assert torch.allclose(logits, by_hand(floats[:100]), atol=1e-10)
+
+    optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
+    order = torch.randperm(420, generator=derive_generator(0, "order", 0))
+    by_hand.train()
+    losses = []
+    for step in range(20):
+        batch = order[20 * step : 20 * (step + 1)]
+        torch.manual_seed(derive_seed(0, "dropout", step))
+        loss = nn.functional.cross_entropy(by_hand(floats[batch]), targets[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    steps = (event for event in training if isinstance(event, Step))
+    assert [next(steps).loss for _ in range(20)] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd", "muon"])
+def test_the_same_seed_gives_the_same_weights_to_the_bit(optimizer):
+    recipe = Recipe(
+        epochs=2,
+        batch_size=16,
+        optimizer=optimizer,
+        flip="random",
+        translate_px=2,
+        cutout_px=3,
+        ema_decay=0.9,
+        gradient_clip=1.0,
+        schedule="one-cycle",
+        seed=3,
+    )
+    first, second = (Training(SMALL, random_images(), recipe) for _ in range(2))
+    for event in first:
+        torch.rand(3)  # What the caller draws between records changes nothing.
+        assert event.epoch in (1, 2)
+    train(second)
+    assert same_weights(weights_of(first), weights_of(second))
+    other = Training(SMALL, random_images(), dataclasses.replace(recipe, seed=4))
+    train(other)
+    assert not same_weights(weights_of(first), weights_of(other))
+
+
+def test_leaving_the_loop_and_coming_back_changes_nothing():
+    recipe = Recipe(epochs=2, batch_size=10)
+    straight, broken = (
+        Training(SMALL, random_images(), recipe, steps_per_record=1) for _ in range(2)
+    )
+    whole = train(straight)
+    for event in broken:
+        if isinstance(event, Step) and event.step == 3:
+            break
+    rest = train(broken)
+    assert same_weights(weights_of(straight), weights_of(broken))
+    assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in whole]
+    assert train(broken) == []
+
+
+def test_each_step_and_epoch_has_one_record():
+    training = Training(
+        SMALL, random_images(count=60), Recipe(epochs=2, batch_size=10), steps_per_record=2
+    )
+    seen = [(event.epoch, event.step if isinstance(event, Step) else "end") for event in training]
+    assert seen == [(1, 2), (1, 4), (1, "end"), (2, 2), (2, 4), (2, "end")]
+
+
+def test_every_image_is_seen_once_an_epoch_and_the_epochs_values_are_their_means():
+    images = random_images(count=51)
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32")
+    training = Training(Net(Flatten(), Output()), images, recipe, steps_per_record=1)
+    with torch.no_grad():
+        logits = training.model(torch.from_numpy(images.pixels))
+    targets = torch.from_numpy(images.targets)
+    (epoch,) = train(training)
+    assert epoch.train_loss == pytest.approx(
+        nn.functional.cross_entropy(logits, targets).item(), rel=1e-5
+    )
+    assert epoch.train_accuracy == pytest.approx(
+        (logits.argmax(1) == targets).float().mean().item()
+    )
+    assert epoch.images_per_second == pytest.approx(51 / epoch.train_seconds)
+
+
+def test_a_last_batch_of_one_image_joins_the_one_before():
+    # BatchNorm refuses to norm a single value, so this fails unless the image joins.
+    training = Training(
+        Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(41), Recipe(batch_size=20)
+    )
+    assert len(train(training)) == 10
+
+
+def test_the_averaged_model_is_the_moving_average_by_hand():
+    recipe = Recipe(epochs=3, batch_size=10, ema_decay=0.5, optimizer="sgd", lr=0.1)
+    plain = Training(
+        SMALL, random_images(), dataclasses.replace(recipe, ema_decay=0.0), steps_per_record=1
+    )
+    averaged = Training(SMALL, random_images(), recipe)
+    name = "body.4.weight"
+    expected = weights_of(plain)[name]
+    for step, _ in enumerate(plain):
+        decay = min(0.5, (1 + step) / (10 + step))  # the decay warms up over the first steps
+        expected = decay * expected + (1 - decay) * weights_of(plain)[name]
+    assert step >= 12
+    train(averaged)
+    assert torch.allclose(weights_of(averaged)[name], expected, atol=1e-6)
+
+
+def test_a_clipped_gradient_moves_no_farther_than_the_clip():
+    recipe = Recipe(
+        epochs=1, batch_size=60, optimizer="sgd", momentum=0.0, lr=1.0, gradient_clip=0.01
+    )
+    training = Training(SMALL, random_images(), recipe)
+    before = torch.cat(
+        [weight.detach().clone().flatten() for weight in training.model.parameters()]
+    )
+    train(training)
+    after = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bf16_trains_to_about_the_same_losses():
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = Recipe(epochs=3, batch_size=20, precision=precision)
+        losses[precision] = [
+            epoch.train_loss for epoch in train(Training(SMALL, random_images(), recipe))
+        ]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"] != losses["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (np.random.default_rng(0).random((60, 2)) < 0.5, ("a", "b")),
+        (np.random.default_rng(0).random(60) < 0.5, ("is it?",)),
+        (np.random.default_rng(0).normal(50, 9, (60, 2)).astype(np.float32), ("x", "y")),
+    ],
+    ids=["multi-label", "binary", "numbers"],
+)
+def test_every_task_is_learned_by_heart(targets, names):
+    images = random_images()
+    images = Images(images.pixels, targets, names, images.names, "train")
+    net = Net(Flatten(), Linear(64), ReLU(), Output())
+    epochs = train(Training(net, images, Recipe(epochs=30, batch_size=20, lr=3e-3)))
+    assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
+
+
+def rare_images():
+    """Sixty images, of which three are of the second class and none of the third."""
+    images = random_images()
+    return dataclasses.replace(
+        images, targets=(np.arange(60) % 20 == 7).astype(np.int64), target_names=tuple("abc")
+    )
+
+
+def test_a_training_with_class_weights_learns_the_loss_in_which_each_class_counts_alike():
+    recipe = Recipe(epochs=1, batch_size=10, lr=0.0, precision="fp32", class_weights=True)
+    training = Training(Net(Flatten(), Output()), rare_images(), recipe)
+    with torch.no_grad():
+        logits = training.model(torch.from_numpy(rare_images().pixels))
+    losses = nn.functional.cross_entropy(
+        logits, torch.from_numpy(rare_images().targets), reduction="none"
+    )
+    is_rare = torch.from_numpy(rare_images().targets == 1)
+    (epoch,) = train(training)
+    assert epoch.train_loss == pytest.approx(
+        (losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5
+    )
+
+
+def test_a_training_with_class_weights_finds_the_rare_class_that_another_leaves_out():
+    found = {}
+    for class_weights in (False, True):
+        recipe = Recipe(epochs=3, batch_size=20, class_weights=class_weights)
+        training = Training(Net(Flatten(), Output()), rare_images(), recipe)
+        train(training)
+        with torch.no_grad():
+            found[class_weights] = int(
+                (training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum()
+            )
+    assert found[True] > found[False]
+
+
+def test_a_training_with_class_weights_goes_on_from_a_checkpoint_to_the_same_weights():
+    recipe = Recipe(epochs=2, batch_size=10, class_weights=True)
+    straight, stopped, resumed = (
+        Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3)
+    )
+    train(straight)
+    next(iter(stopped))
+    resumed.restore(stopped.checkpoint())
+    train(resumed)
+    assert same_weights(weights_of(straight), weights_of(resumed))
+
+
+def test_numbers_refuse_class_weights_before_training():
+    images = random_images()
+    images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
+    message = "^class_weights is True, but the targets are numbers; only classes have weights."
+    with pytest.raises(RecipeError, match=message):
+        Training(Net(Flatten(), Output()), images, Recipe(class_weights=True))
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice():
+    training = Training(
+        SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
+    )
+    with pytest.raises(
+        RecipeError,
+        match=(
+            r"^The loss became NaN at step 2 of epoch 1\. The first values that are not finite: the"
+            r" activations of "
+            r"layer \d of 7, .*\. "
+            r"Try an lr below 1e\+30, gradient_clip 1, or BatchNorm\(\) in the net\.$"
+        ),
+    ):
+        train(training)
+
+
+def test_a_model_looked_at_between_records_goes_on_training():
+    plain, looked_at = (
+        Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1)
+        for _ in range(2)
+    )
+    train(plain)
+    for _ in looked_at:
+        looked_at.model.eval()
+    assert same_weights(weights_of(plain), weights_of(looked_at))
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("is_own", [False, True])
+def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_bit(
+    ema_decay, is_own
+):
+    def start():
+        torch.manual_seed(0)
+        net = SMALL.with_outputs(4).module((3, 8, 8)) if is_own else SMALL
+        return Training(
+            net,
+            random_images(),
+            Recipe(epochs=2, batch_size=20, ema_decay=ema_decay),
+            steps_per_record=1,
+        )
+
+    def look(training):
+        assert not any(layer.training for layer in training.model.modules())
+        with torch.no_grad():
+            twice = [training.model(torch.from_numpy(random_images().pixels)) for _ in range(2)]
+        assert torch.equal(*twice)
+
+    straight, looked_at = start(), start()
+    train(straight)
+    look(looked_at)
+    for _ in looked_at:
+        look(looked_at)
+    look(looked_at)
+    assert same_weights(weights_of(straight), weights_of(looked_at))
+
+
+def test_a_model_is_in_eval_mode_after_an_error_too():
+    training = Training(
+        SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
+    )
+    with pytest.raises(RecipeError):
+        train(training)
+    assert not any(layer.training for layer in training.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "message"),
+    [
+        (
+            60,
+            1,
+            (
+                "batch_size is 1, but BatchNorm() on a vector normalizes over the batch. Use 2 or"
+                " more."
+            ),
+        ),
+        (
+            1,
+            9,
+            (
+                "there is 1 training image, but BatchNorm() on a vector normalizes over the batch."
+                " Use 2 or more."
+            ),
+        ),
+    ],
+)
+def test_a_batch_that_cannot_be_normalized_is_rejected(count, batch_size, message):
+    with pytest.raises(RecipeError) as rejected:
+        Training(
+            Net(Flatten(), Linear(5), BatchNorm(), Output()),
+            random_images(count),
+            Recipe(batch_size=batch_size),
+        )
+    assert str(rejected.value) == message
+
+
+def test_numbers_refuse_label_smoothing_before_training():
+    images = random_images()
+    numbers = Images(images.pixels, np.ones((60, 2), np.float32), ("x", "y"), images.names, "train")
+    with pytest.raises(RecipeError) as rejected:
+        Training(Net(Flatten(), Output()), numbers, Recipe(label_smoothing=0.1))
+    assert (
+        str(rejected.value)
+        == "label_smoothing is 0.1, but the targets are numbers, not classes. Set it to 0."
+    )
+
+
+def test_a_translation_farther_than_the_images_is_rejected():
+    with pytest.raises(RecipeError) as rejected:
+        Training(SMALL, random_images(side_px=8), Recipe(translate_px=8))
+    assert (
+        str(rejected.value)
+        == "translate_px is 8; it must be less than the image side, 8 px. Use translate_px=1."
+    )
+
+
+def test_no_images_are_rejected():
+    with pytest.raises(DataError) as rejected:
+        Training(SMALL, random_images(count=0), Recipe())
+    assert (
+        str(rejected.value)
+        == "The train split is empty; training needs at least one image. Add images to it."
+    )
+
+
+def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
+    images, recipe = random_images(), Recipe(epochs=2, batch_size=20)
+    plain, watched = (Training(SMALL, images, recipe, steps_per_record=steps) for steps in (10, 1))
+    train(plain)
+    for step, _ in enumerate(watched):
+        (watched.model if step % 2 else watched.model.body).eval()
+    assert same_weights(weights_of(plain), weights_of(watched))
+
+
+class Counting(nn.Module):
+    """Puts another tensor in its buffer's place at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flatten, self.linear = nn.Flatten(), nn.LazyLinear(4)
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.steps = self.steps + 1
+        return self.linear(self.flatten(images))
+
+
+def test_the_average_has_the_newest_buffers_also_where_a_module_replaces_them():
+    training = Training(
+        Counting(), random_images(), Recipe(epochs=1, batch_size=20, ema_decay=0.9), device="cpu"
+    )
+    list(training)
+    assert training.model.body.steps == training.steps_per_epoch
