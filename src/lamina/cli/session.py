@@ -178,6 +178,21 @@ def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: b
         terminal.remark(line)
 
 
+def _save_curves(run: Run, report: Report) -> None:
+    """Draw score and loss; ``lamina report`` also draws layers and the report's figures."""
+    from lamina.drawing.curves import draw_curves  # loads matplotlib
+    from lamina.drawing.style import save_figure
+
+    rows = [
+        {column: value for column, value in row.items() if column != "layers"}
+        for row in run.folder.history.epochs()
+    ]
+    name = run.record.net_name
+    figure = draw_curves({name: [rows]}, report.score, reports={name: [report]})
+    with run.folder.writing():
+        save_figure(figure, run.path / "curves.png")
+
+
 def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal) -> int:
     """Print the result of training, and return the exit status."""
     status, dataset = 0 if stopped_by is None else 128 + stopped_by, run.dataset
@@ -195,6 +210,7 @@ def print_result(run: Run, stopped_by: signal.Signals | None, terminal: Terminal
         terminal.remark(f"epochs: trained {done:,}{of}; {remedy}")
     if report is not None:
         terminal.say("", *str(report).split("\n"))
+        _save_curves(run, report)
         overlap = _look_for_overlap(run, dataset, report, sum(times) / 5, terminal)
         terminal.say("")
         terminal.say(

@@ -1,4 +1,4 @@
-"""The final evaluation of a run: report, logits and learning curves."""
+"""The final evaluation of a run: report, logits and calibration."""
 
 from __future__ import annotations
 
@@ -89,8 +89,6 @@ def evaluate_final(
     if report is not None and group.is_leader:
         folder.save_outputs(outputs)
         folder.save_report(report)
-        with folder.writing():
-            _draw_curves(folder, record, report)
     return report
 
 
@@ -126,19 +124,3 @@ def score_split(
         warnings.warn(f"{images.split} cannot be scored: {error}", LaminaWarning, stacklevel=4)
         return None
     return dataclasses.replace(report, data_name=dataset.name, data_fingerprint=dataset.fingerprint)
-
-
-def _draw_curves(folder: RunFolder, record: RunRecord, report: Report) -> None:
-    """Draw score and loss; ``lamina report`` also draws layers and the report's figures."""
-    from lamina.drawing.curves import draw_curves  # loads matplotlib
-    from lamina.drawing.style import save_figure
-
-    name = record.net_name
-    rows = [
-        {column: row[column] for column in row if column != "layers"}
-        for row in folder.history.epochs()
-    ]
-    save_figure(
-        draw_curves({name: [rows]}, report.score, reports={name: [report]}),
-        folder.path / "curves.png",
-    )

@@ -264,7 +264,7 @@ class Run:
 
     @explain_call
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
-        """Evaluate the saved model on ``test``, else ``val``, and save report, logits and curves.
+        """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
         :meth:`train` calls this at the end, so you need it only if you stopped training early. See
         :meth:`iter_train` for ``data``.
