@@ -112,7 +112,8 @@ def printed(runs: dict[str, Path], folder: Path) -> dict[str, list[dict]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_holds_the_curves_and_the_report_of_its_kind(runs, kind):
-    assert {file.name for file in runs[kind].glob("*.png")} == {"curves.png"}
+    drawn = set() if kind == "binary" else {"curves.png"}  # the binary run was trained in Python
+    assert {file.name for file in runs[kind].glob("*.png")} == drawn
     report = json.loads((runs[kind] / "report.json").read_text())
     assert json.loads((runs[kind] / "run.json").read_text())["task"]["kind"] == kind
     if kind == "multi-label":
