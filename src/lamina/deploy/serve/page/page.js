@@ -43,7 +43,8 @@ async function connect() {
   find("predictions").replaceChildren(...cards);
 }
 
-// A photo of a good camera is larger than the server accepts, and far larger than any model's input.
+// A photo of a good camera is larger than the server accepts, and far larger than any model's
+// input.
 async function reduce(file) {
   try {
     const image = await createImageBitmap(file, { imageOrientation: "from-image" });
@@ -71,7 +72,8 @@ async function take(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    if (turn === newest) showStatus("The file cannot be read. Choose an image."); // a folder, or a deleted file
+    // a folder, or a deleted file
+    if (turn === newest) showStatus("The file cannot be read. Choose an image.");
     return;
   }
   if (file.size > server.limit_bytes) {

@@ -1,4 +1,5 @@
-// Requests of a page to the program that served it. The token stays in this module's memory: it is never stored.
+// Requests of a page to the program that served it. The token stays in this module's memory: it is
+// never stored.
 
 let token = "";
 

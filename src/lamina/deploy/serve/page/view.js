@@ -1,4 +1,5 @@
-// The page's content, of which the studio uses a part. Names from models and data sets become text, never markup.
+// The page's content, of which the studio uses a part. Names from models and data sets become text,
+// never markup.
 
 const SHOWN = 5;
 const LOOKS = [
@@ -94,7 +95,8 @@ function format(value) {
   return Number(value.toPrecision(6)).toString();
 }
 
-// Rounds a tie, such as 12.25, to the even digit, as Python does, so that a number is the same everywhere.
+// Rounds a tie, such as 12.25, to the even digit, as Python does, so that a number is the same
+// everywhere.
 export function percent(value) {
   const percents = 100 * value;
   return `${(percents % 1 === 0.25 ? percents - 0.01 : percents).toFixed(1)} %`;

@@ -20,8 +20,9 @@ export async function download(run, file) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-// Calls `receive` with each event after the mark `after`, for as long as the page is open. The studio ends the stream
-// from time to time, and the next one continues after the last event, so that none is lost.
+// Calls `receive` with each event after the mark `after`, for as long as the page is open. The
+// studio ends the stream from time to time, and the next one continues after the last event, so
+// that none is lost.
 export async function follow(after, receive, tellConnected) {
   let last = after;
   for (;;) {

@@ -5,7 +5,8 @@ import { make, percent, picture, tabulate } from "./elements.js";
 import { drawLayers } from "./inside.js";
 import { showCloser } from "./view.js";
 
-// Shows that something is being computed, and then it, or the problem; the last call for a place counts.
+// Shows that something is being computed, and then it, or the problem; the last call for a place
+// counts.
 export async function settle(place, text, promise, draw) {
   const told = make("p", { className: "note", ariaLive: "polite" }); // only this line is read aloud
   place.pending = promise;
@@ -20,7 +21,8 @@ export async function settle(place, text, promise, draw) {
   if (place.pending === promise) place.replaceChildren(...shown);
 }
 
-// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an image.
+// Thumbnails from `show_tiles`, which open the closer look; `describe` gives the lines below an
+// image.
 export function gallery(run, { split, problem, images }, describe) {
   const show = (one) => {
     const lines = make(

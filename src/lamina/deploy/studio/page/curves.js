@@ -4,7 +4,8 @@
 
 import { make, percent, tabulate } from "./elements.js";
 
-const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"]; // 3:1 on light and dark
+// 3:1 on light and dark
+const COLORS = ["#0072b2", "#d55e00", "#009e73", "#c06c9c", "#a87300", "#2f8fc4"];
 const HEIGHT_PX = 190;
 
 export class Curves {
@@ -119,9 +120,11 @@ export class Curves {
 }
 
 const NUMBERS = /absolute_error|r2$/u; // metrics that are no fractions
-const colors = new Map(); // of runs, by name; each keeps its color for as long as its curves are shown
+// of runs, by name; each keeps its color for as long as its curves are shown
+const colors = new Map();
 
-// The losses and scores of runs over their epochs, for `show`, the format of the scores, and the colors of the runs.
+// The losses and scores of runs over their epochs, for `show`, the format of the scores, and the
+// colors of the runs.
 export function listSeries(runs) {
   const loss = [],
     score = [];

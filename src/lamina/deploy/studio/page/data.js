@@ -80,12 +80,14 @@ export async function choose(source) {
       `Reading ${find("source").selectedOptions[0]?.text ?? source} …`,
     ),
   );
-  if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null); // it may have ended
+  // it may have ended
+  if (inspecting.number) ask("stop", { number: inspecting.number }).catch(() => null);
   const given = describeSource();
   inspecting = { given };
   try {
     const { number, is_corrected: isCorrected } = await ask("inspect", given);
-    if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null); // other data were chosen meanwhile
+    // other data were chosen meanwhile
+    if (inspecting.given !== given) return await ask("stop", { number }).catch(() => null);
     inspecting.number = number;
     find("undo").hidden = !isCorrected; // also if the corrections are why it cannot be read
   } catch (error) {

@@ -1,10 +1,12 @@
 // Elements of the page.
 
-import { make, percent, picture, plain, tabulate as makeTable } from "./view.js"; // of the page of lamina serve
+// of the page of lamina serve
+import { make, percent, picture, plain, tabulate as makeTable } from "./view.js";
 
 export { make, percent, picture };
 
-// Replaces the content of a place. Focus, what is being typed and open details stay with the elements of the same key.
+// Replaces the content of a place. Focus, what is being typed and open details stay with the
+// elements of the same key.
 export function redraw(place, ...children) {
   const before = place.contains(document.activeElement) ? document.activeElement : null;
   const open = [...place.querySelectorAll("details[open][data-key]")].map((one) => one.dataset.key);
@@ -28,7 +30,8 @@ export function find(id) {
 // Shows a problem where it arose, or hides it if there is none.
 export function tell(place, problem) {
   const text = problem ? plain(problem) : "";
-  if (place.textContent !== text) place.textContent = text; // else a screen reader would speak it again
+  // else a screen reader would speak it again
+  if (place.textContent !== text) place.textContent = text;
   place.hidden = !problem;
 }
 

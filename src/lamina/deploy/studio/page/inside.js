@@ -1,4 +1,5 @@
-// Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again and again.
+// Inside the net: filters, outputs of units, and statistics of the layers; while it trains, again
+// and again.
 
 import { ask } from "./api.js";
 import { find, make, percent, picture, redraw, tabulate } from "./elements.js";
@@ -6,7 +7,7 @@ import { chosen, findJob, isActive } from "./shared.js";
 
 const LOOK_MS = 2000,
   REST = 20; // least time between two looks at the weights, also as a multiple of the last look's
-let looking = { run: "", isTraining: false, rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
+const looking = { run: "", isTraining: false, rows: -1, next: 0, row: 0, timer: 0, isBusy: false };
 
 find("live").addEventListener("toggle", () => look(chosen.run));
 document.addEventListener("visibilitychange", () => look(chosen.run));
@@ -23,7 +24,8 @@ export function look(run) {
     Object.assign(looking, { run: run.name, isTraining, rows: -1 });
   clearTimeout(looking.timer);
   if (!live.open || document.hidden || looking.isBusy || looking.rows === run.rows.length) return;
-  const rest = isTraining && looking.rows >= 0 ? looking.next - performance.now() : 0; // only the next epochs wait
+  // only the next epochs wait
+  const rest = isTraining && looking.rows >= 0 ? looking.next - performance.now() : 0;
   looking.timer = setTimeout(async () => {
     const began = performance.now();
     Object.assign(looking, { rows: run.rows.length, isBusy: true });

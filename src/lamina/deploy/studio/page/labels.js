@@ -34,8 +34,10 @@ export function startLabels() {
     draw().catch(tellProblem);
   });
   listen("event", (event) => receive(event).catch(tellProblem));
-  listen("lost", () => draw().catch(tellProblem)); // in a studio that was started again, no check runs
-  const last = [...state.jobs.values()].findLast(({ checked }) => checked); // the page may have been closed during a check
+  // in a studio that was started again, no check runs
+  listen("lost", () => draw().catch(tellProblem));
+  // the page may have been closed during a check
+  const last = [...state.jobs.values()].findLast(({ checked }) => checked);
   if (last && last.number !== load("labels").done)
     [given, checking, issues] = [last.checked, last.number, last.label_issues];
 }
@@ -90,7 +92,8 @@ async function showIssues() {
   const found = issues,
     { labels } = chosen.preview,
     seen = new Set(); // other data may be chosen meanwhile
-  const own = found.filter(({ image }) => !seen.has(image) && seen.add(image)); // a correction is about the whole image
+  // a correction is about the whole image
+  const own = found.filter(({ image }) => !seen.has(image) && seen.add(image));
   const list = make("ul", { className: "issues", ariaLabel: "Labels that are likely incorrect" });
   const add = async () => {
     const next = own.slice(list.children.length, list.children.length + SHOWN_ISSUES);

@@ -1,4 +1,5 @@
-// The lessons: stations of a tour, in each of which the student's own run answers what the student has predicted.
+// The lessons: stations of a tour, in each of which the student's own run answers what the student
+// has predicted.
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
@@ -24,7 +25,8 @@ export function startLessons() {
   );
   find("preset").addEventListener("change", empty);
   listen("event", countJob);
-  const countAll = () => state.jobs.forEach(countJob); // that ended while the page was closed, or without the studio
+  // that ended while the page was closed, or without the studio
+  const countAll = () => state.jobs.forEach(countJob);
   listen("lost", countAll);
   countAll();
   if (kept.isOpen) open(true);
@@ -104,7 +106,8 @@ async function setUp({ net, preset, fields, time = "" }) {
   return preset ? usePreset(preset) : useText(net);
 }
 
-// Another preset gets its own recipe: the fields that a station filled in become empty, unless they were changed.
+// Another preset gets its own recipe: the fields that a station filled in become empty, unless they
+// were changed.
 function empty() {
   const { time, ...fields } = kept.filled;
   const isKept = ([name, value]) => find(`field-${name}`)?.value === value;
@@ -119,7 +122,8 @@ function empty() {
   keep({ filled: {} });
 }
 
-// A run counts if it began after the prediction, and trained what a station or its second experiment is about.
+// A run counts if it began after the prediction, and trained what a station or its second
+// experiment is about.
 async function count(name) {
   const run = await ask("run", { run: name });
   if (!run.score?.includes("%")) return;

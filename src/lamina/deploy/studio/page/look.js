@@ -5,7 +5,8 @@ import { gallery, settle } from "./closer.js";
 import { count, fill, make, tabulate } from "./elements.js";
 import { sheet } from "./inside.js";
 
-const MOST_CLASSES = 25; // of a confusion matrix; with more, the most frequent confusions are listed
+// of a confusion matrix; with more, the most frequent confusions are listed
+const MOST_CLASSES = 25;
 const MOST_PAIRS = 40;
 
 export async function show(place, run) {

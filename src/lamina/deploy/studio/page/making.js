@@ -1,4 +1,5 @@
-// New classes: images from files, folders or the webcam, saved by the studio as a folder of class folders.
+// New classes: images from files, folders or the webcam, saved by the studio as a folder of class
+// folders.
 
 import { ask, post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";
@@ -102,20 +103,25 @@ async function readDropped({ items }) {
     const reader = entry.createReader(),
       inside = [];
     for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 at once
+      // at most 100 at once
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
       if (!some.length) return Promise.all(inside.map(read));
       inside.push(...some.filter(({ name }) => !name.startsWith(".")));
     }
   };
-  const given = [...items].filter(({ kind }) => kind === "file"); // an image of another page has no entry
-  const entries = given.map((item) => item.webkitGetAsEntry() ?? item.getAsFile()); // before the event ends
+  // an image of another page has no entry
+  const given = [...items].filter(({ kind }) => kind === "file");
+  // before the event ends
+  const entries = given.map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
   return (await Promise.all(entries.map(read))).flat(Infinity);
 }
 
-// Saves files one after the other, and returns whether all were; a file that is refused does not stop the others.
+// Saves files one after the other, and returns whether all were; a file that is refused does not
+// stop the others.
 async function save(row, files) {
   const refused = [];
-  const names = { set: find("set-name").value, class: row.querySelector(".name").value }; // they may change meanwhile
+  // they may change meanwhile
+  const names = { set: find("set-name").value, class: row.querySelector(".name").value };
   for (const [place, file] of files.entries()) {
     if (files.length > 1)
       row.querySelector(".note").textContent = `Saving ${place + 1} of ${files.length} …`;
@@ -140,7 +146,8 @@ function showImage(row, saved, names) {
   if (!row.isConnected) return; // of another set
   source = saved.source;
   row.dataset.count = saved.count;
-  Object.assign(row.querySelector(".name"), { value: names.class, readOnly: true }); // it names the folder
+  // it names the folder
+  Object.assign(row.querySelector(".name"), { value: names.class, readOnly: true });
   find("use-images").disabled = false;
   const remove = async () => {
     row.dataset.count = await ask("remove-image", { ...names, file: saved.file });

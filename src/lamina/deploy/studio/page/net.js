@@ -161,8 +161,8 @@ async function measure(own) {
   }
 }
 
-// Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the place of this one. The
-// element with the key that it returns gets the focus.
+// Edits a card, once what was typed and clicked before is shown: `edit` gets all cards and the
+// place of this one. The element with the key that it returns gets the focus.
 function change(card, edit) {
   const before = settleNet(),
     own = typed;

@@ -125,7 +125,8 @@ export function setFields(given) {
   showDefaults();
 }
 
-// Fills the form with the recipe of a run. The main fields are all filled, because lamina fits empty ones to the data.
+// Fills the form with the recipe of a run. The main fields are all filled, because lamina fits
+// empty ones to the data.
 export function useRecipe(recipe) {
   const read = (field) =>
     field.is_main || recipe[field.name] !== findDefault(field) ? recipe[field.name] : "";

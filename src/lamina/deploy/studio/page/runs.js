@@ -67,7 +67,8 @@ export async function select(name) {
   await reload(name);
 }
 
-// Reads a run, unless another one was selected meanwhile; a run that has just started may have no folder yet.
+// Reads a run, unless another one was selected meanwhile; a run that has just started may have no
+// folder yet.
 export async function reload(name, isRetry = false) {
   await refresh();
   const isHere = state.runs.some((one) => one.name === name);
@@ -173,7 +174,8 @@ function showRow(run) {
   );
 }
 
-// Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced by another.
+// Without a choice by a person, the newest checkpoint is selected; one that is gone is not replaced
+// by another.
 function showCheckpoints(run) {
   const found = run.checkpoints.map((epoch) => [
     String(epoch),

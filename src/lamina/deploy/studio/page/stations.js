@@ -1,4 +1,5 @@
-// The stations of the lessons. Results are of six runs (seeds 0 to 2, one and two threads of an AMD EPYC) on `shapes`.
+// The stations of the lessons. Results are of six runs (seeds 0 to 2, one and two threads of an AMD
+// EPYC) on `shapes`.
 
 const FILTERS = [16, 32, 64].map(
   (filters) => `Conv2d(${filters}, 3, stride=2, padding='same'), ReLU()`,
@@ -6,8 +7,9 @@ const FILTERS = [16, 32, 64].map(
 const PLAIN = `${FILTERS.join(", ")}, Flatten(), Linear(64), ReLU(), Output()`;
 const NORMALIZED = PLAIN.replaceAll("ReLU()", "BatchNorm(), ReLU()");
 const RECIPE = { epochs: "8", batch_size: "100" };
-// A run counts if it trains the net of `setup` on `shapes` with these settings; without a net, on other data. `second`: an experiment after the answer.
-// Choices: a text, the least accuracy, and the first that is too large.
+// A run counts if it trains the net of `setup` on `shapes` with these settings; without a net, on
+// other data. `second`: an experiment after the answer. Choices: a text, the least accuracy, and
+// the first that is too large.
 const RANGES = [
   ["under 20 %", 0, 0.2],
   ["20 to 40 %", 0.2, 0.4],

@@ -1,4 +1,5 @@
-// The tabs about the selected run. Each part draws itself when it is chosen, or when the run changes.
+// The tabs about the selected run. Each part draws itself when it is chosen, or when the run
+// changes.
 
 import * as compare from "./compare.js";
 import * as look from "./look.js";
@@ -16,7 +17,8 @@ export function startTabs() {
     tab.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!step) return;
-      tabs[(place + step + tabs.length) % tabs.length].focus(); // Enter opens it, because some take long
+      // Enter opens it, because some take long
+      tabs[(place + step + tabs.length) % tabs.length].focus();
     });
   }
   document.addEventListener(

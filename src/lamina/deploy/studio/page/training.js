@@ -11,10 +11,11 @@ import { reload, select } from "./runs.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
-const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u; // of a setting, in the advice of a diagnosis; a switch has no value
+// of a setting, in the advice of a diagnosis; a switch has no value
+const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u;
 const MOST_STEPS = 800; // whose losses are drawn
 let loss, score;
-let said = { at: 0, timer: 0 };
+const said = { at: 0, timer: 0 };
 let stepped = 0; // number of the job whose steps were seen last
 let frame = 0; // in which the curves will be drawn
 let isStarting = false; // a training, which is asked for
@@ -63,7 +64,8 @@ function act(action, more = {}) {
 }
 
 function update() {
-  const run = chosen.run?.name === chosen.name ? chosen.run : null; // not while another one is being read
+  // not while another one is being read
+  const run = chosen.run?.name === chosen.name ? chosen.run : null;
   const job = run && findJob(run.name);
   const isTraining = isActive(job);
   const reason = chosen.net.problem
@@ -75,7 +77,8 @@ function update() {
   find("train").disabled = isStarting || Boolean(reason);
   find("pause").disabled = !isTraining || (job.is_stopping && !job.is_finishing);
   find("pause").textContent = job?.state === "queued" ? "Cancel" : "Pause";
-  find("finish").disabled = !isTraining || job.is_stopping || job.number !== stepped; // before the first step, it would only pause
+  // before the first step, it would only pause
+  find("finish").disabled = !isTraining || job.is_stopping || job.number !== stepped;
   find("continue").disabled = !run || isTraining || run.is_finished || !run.net;
   const isPaused = !find("continue").disabled && !run.score;
   find("train").classList.toggle("primary", !isTraining && !isPaused);
@@ -84,14 +87,16 @@ function update() {
   find("after").hidden = !run?.score || isTraining;
 }
 
-// Shows a text. A screen reader says what is new at once; of the texts that only count on, the last every few seconds.
+// Shows a text. A screen reader says what is new at once; of the texts that only count on, the last
+// every few seconds.
 export function sayStatus(text, isNew = false) {
   if (find("status").textContent !== text) find("status").textContent = text;
   clearTimeout(said.timer);
   said.timer = setTimeout(
     () => {
       said.at = performance.now();
-      if (find("spoken").textContent !== text) find("spoken").textContent = text; // else it would be spoken again
+      // else it would be spoken again
+      if (find("spoken").textContent !== text) find("spoken").textContent = text;
     },
     isNew ? 0 : said.at + SAY_MS - performance.now(),
   );
@@ -115,7 +120,8 @@ function describe(run) {
   if (job?.state === "queued") return `${run.name} waits for the training before it`;
   const done = run.rows.length,
     planned = run.planned ?? estimateEpochs(run, job);
-  const hasBegun = isActive(job) && done + run.steps.length > 0; // then the epoch in training is named
+  // then the epoch in training is named
+  const hasBegun = isActive(job) && done + run.steps.length > 0;
   const at = `epoch ${hasBegun ? Math.min(done + 1, Number(planned) || Infinity) : done}/${planned}`;
   if (isActive(job) && job.is_finishing) return `${at}, finishing`;
   if (isActive(job) && job.is_stopping) return `${at}, pausing …`;
@@ -205,12 +211,14 @@ function receive(event) {
   const last = run.rows.at(-1);
   if (event.event === "diagnosis" && last) {
     // without an epoch yet, it appears when the run is read again
-    const others = (last.diagnoses ?? []).filter(({ finding }) => finding !== event.finding); // else it was read with its epoch
+    // else it was read with its epoch
+    const others = (last.diagnoses ?? []).filter(({ finding }) => finding !== event.finding);
     last.diagnoses = [...others, event];
     showDiagnoses();
   }
   if (!isStep) return;
-  if (!run.net && !run.isAsked) reload(run.name); // it has a folder now, which says how many epochs there will be
+  // it has a folder now, which says how many epochs there will be
+  if (!run.net && !run.isAsked) reload(run.name);
   run.isAsked = true;
   (event.event === "step" ? receiveStep : receiveEpoch)(event, run);
   frame ||= requestAnimationFrame(draw);
@@ -230,7 +238,8 @@ function receiveStep(event, run) {
 
 function receiveEpoch(event, run) {
   const now = performance.now() / 1000;
-  if (run.seen) run.pace = ((run.pace ?? now - run.seen) + now - run.seen) / 2; // with evaluation and saving
+  // with evaluation and saving
+  if (run.seen) run.pace = ((run.pace ?? now - run.seen) + now - run.seen) / 2;
   run.seen = now;
   run.rows = [...run.rows.filter((row) => row.epoch < event.epoch), event];
   run.planned = event.epochs ?? run.planned;
@@ -256,7 +265,8 @@ function showProgress(part, text) {
   find("pace").textContent = text;
 }
 
-// The curves of the selected run, and of those that it came from or is compared with, in the order of the list.
+// The curves of the selected run, and of those that it came from or is compared with, in the order
+// of the list.
 function draw() {
   frame = 0;
   const run = chosen.run,

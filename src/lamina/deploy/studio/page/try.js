@@ -1,4 +1,5 @@
-// Try: the net on an image of your own, from a file, the clipboard or the camera. No image is stored.
+// Try: the net on an image of your own, from a file, the clipboard or the camera. No image is
+// stored.
 
 import { post } from "./api.js";
 import { startCamera, stopCamera, takeImage } from "./camera.js";

@@ -1,0 +1,128 @@
+// The pages' functions of numbers and texts, without a browser.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import vm from "node:vm";
+
+import { describe, percent, plain } from "../../src/lamina/deploy/serve/page/view.js";
+import { listSeries } from "../../src/lamina/deploy/studio/page/curves.js";
+import { count, duration, short } from "../../src/lamina/deploy/studio/page/elements.js";
+import { findJob, isActive, state } from "../../src/lamina/deploy/studio/page/shared.js";
+
+test("text from data shows control characters and direction marks as code points", () => {
+  assert.equal(plain("cat"), "cat");
+  assert.equal(plain("a\nb\u202eg"), "a\\u000ab\\u202eg");
+  assert.equal(plain("\udce9"), "\\udce9");
+  assert.equal(plain("<b>"), "<b>"); // becomes a text node, so markup stays
+  assert.equal(plain(3), "3");
+});
+
+test("fractions are percentages with one digit, and ties round to even as in Python", () => {
+  assert.equal(percent(0.1225), "12.2 %");
+  assert.equal(percent(0.5), "50.0 %");
+  assert.equal(percent(1), "100.0 %");
+  assert.equal(percent(0.12345), "12.3 %");
+});
+
+test("counts are grouped, and large ones have a unit", () => {
+  assert.equal(count(1234567), "1,234,567");
+  assert.equal(short(999), "999");
+  assert.equal(short(9_999), "9,999");
+  assert.equal(short(10_000), "10 k");
+  assert.equal(short(33_600_000), "33.6 M");
+  assert.equal(short(2_100_000_000), "2.1 G");
+});
+
+test("durations are in the unit that a person would use", () => {
+  assert.equal(duration(-1), "0 s");
+  assert.equal(duration(89.4), "89 s");
+  assert.equal(duration(90), "2 min");
+  assert.equal(duration(5399), "90 min");
+  assert.equal(duration(5400), "1.5 h");
+});
+
+test("a prediction is its class, its labels or its numbers", () => {
+  assert.equal(describe({ predicted: "cat" }), "cat");
+  assert.equal(describe({ predicted: ["wet", "red"] }), "wet, red");
+  assert.equal(describe({ predicted: [] }), "no label");
+  const numbers = [
+    { name: "10", value: 1.23456789 },
+    { name: "2", value: 1e-7 },
+  ];
+  assert.equal(describe({ predicted: {}, predictions: numbers }), "10 1.23457, 2 1e-7");
+});
+
+test("a run's series are its losses and the score that it has on val", () => {
+  const rows = [
+    { epoch: 1, train_loss: 2, train_accuracy: 0.1, val_loss: 2.5, val_accuracy: 0.2 },
+    { epoch: 2, train_loss: 1, train_accuracy: 0.3 },
+  ];
+  const { loss, score, format } = listSeries([{ name: "first", rows }]);
+  assert.deepEqual(
+    loss.map(({ label, points }) => [label, points]),
+    [
+      [
+        "train",
+        [
+          [1, 2],
+          [2, 1],
+        ],
+      ],
+      ["val (dashed)", [[1, 2.5]]],
+    ],
+  );
+  assert.deepEqual(score[0].points, [
+    [1, 0.1],
+    [2, 0.3],
+  ]);
+  assert.equal(format(0.25), "25.0 %");
+  assert.equal(format(null), "");
+});
+
+test("runs that are compared keep their colors, and labels name them", () => {
+  const rows = [{ epoch: 1, train_loss: 2, val_loss: 1, val_mean_absolute_error: 0.5 }];
+  const first = listSeries([
+    { name: "a", rows },
+    { name: "b", rows },
+  ]);
+  const color = first.colors.get("b");
+  const second = listSeries([
+    { name: "b", rows },
+    { name: "c", rows },
+  ]);
+  assert.equal(second.colors.get("b"), color);
+  assert.notEqual(second.colors.get("c"), color);
+  assert.equal(second.loss[0].label, "b: train");
+  assert.equal(second.format(0.5), "0.5000"); // an error is no fraction
+});
+
+test("the newest job of a run counts, and only queued and running jobs are active", () => {
+  state.jobs = new Map([
+    [1, { run: "first", state: "failed" }],
+    [2, { run: "first", state: "running" }],
+    [3, { run: "second", state: "queued" }],
+  ]);
+  assert.equal(findJob("first").state, "running");
+  assert.equal(findJob("third"), undefined);
+  assert.deepEqual(
+    [...state.jobs.values()].map((job) => isActive(job)),
+    [false, true, true],
+  );
+  assert.equal(isActive(undefined), false);
+});
+
+test("the documented browser code decides as lamina predict does", () => {
+  const context = vm.createContext({});
+  vm.runInContext(
+    readFileSync(new URL("../../docs/prepare_image.js", import.meta.url), "utf-8"),
+    context,
+  );
+  const { decide } = context;
+  assert.equal(decide("single-label", ["cat", "dog"], [0.4, 0.6], []), "dog");
+  assert.equal(decide("binary", ["no", "yes"], [0.5, 0.5], [0.5]), "no"); // not above it
+  assert.equal(decide("binary", ["no", "yes"], [0.7, 0.3], [0.2]), "yes");
+  const labels = decide("multi-label", ["wet", "red"], [0.9, 0.1], [0.5, 0.05]);
+  assert.deepEqual([...labels], ["wet", "red"]);
+  assert.equal(decide("regression", ["cm"], [3], []), undefined);
+});
