@@ -1,25 +1,32 @@
 # make demo:     install lamina, train the article's two nets and compare them
-# make test:     lint, types and all tests
 # make quick:    lint, types and the tests that take moments, for every save
+# make test:     lint, types and all tests
+# make ci:       make test with types checked at run time, all examples and all kills; lowest versions
 # make coverage: the tests, and what they reach
 # make kernels:  compile the C functions again, after a change of src/lamina/kernels/*.c, .h or .inc
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO :=
 # One worker more than there are processors, because some tests wait. Tests start in the order of
 # tests/conftest.py, the longest first.
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 WORKERS := --numprocesses $$(($(CORES) + 1)) --dist loadgroup --no-loadscope-reorder
+QUICK := -m "not (process or browser or slow)"
+NO_NPM := The pages' JavaScript is not checked, because there is no npm: apt-get install npm
 
-.PHONY: demo test quick coverage lint kernels install clean
+.PHONY: demo quick test ci lowest coverage lint pages kernels install clean
 
 demo: .venv/installed
-	$(BIN)/lamina reproduce
-
-test: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
+	$(BIN)/lamina reproduce $(DEMO)
 
 quick: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m "not (process or browser or slow)"
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) $(QUICK)
+
+test: lint kernels pages
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
+
+ci: export CI := true
+ci: test lowest
 
 coverage: .venv/installed-test kernels
 	$(BIN)/coverage erase
@@ -33,9 +40,34 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+pages:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory check-pages; \
+	else echo "$(NO_NPM)"; fi
+
+.PHONY: check-pages
+check-pages: node_modules/installed
+	npm run --silent check
+	npm test --silent
+
+node_modules/installed: package.json package-lock.json
+	npm ci --silent --no-audit --no-fund
+	touch $@
+
 # Without a compiler this only warns, and torch computes these layers.
 kernels: .venv/installed-test
 	$(BIN)/python setup.py --quiet build_ext --inplace
+
+# The lowest versions that pyproject.toml allows. Newer packages warn of what these still do.
+lowest: .venv-lowest/installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest $(WORKERS) $(QUICK) \
+	    --override-ini filterwarnings=default tests/unit/data tests/unit/runs tests/unit/deploy \
+	    tests/unit/drawing tests/unit/nets tests/cli/test_options.py tests/cli/test_train_and_after.py
+
+.venv-lowest/installed: pyproject.toml setup.py tests/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/pip install --quiet --constraint .venv-lowest/constraints.txt --editable ".[test]"
+	touch $@
 
 install: .venv/installed-test
 
@@ -49,5 +81,5 @@ install: .venv/installed-test
 	touch $@
 
 clean:
-	rm -rf .venv build dist src/lamina/kernels/*.so .coverage* \
+	rm -rf .venv .venv-lowest build dist node_modules src/lamina/kernels/*.so .coverage* \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pkgutil
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +84,7 @@ pytest_plugins = (
     "support.images",
     "support.report_runs",
     "support.servers",
+    "support.stored",
     "support.studios",
 )
 
@@ -123,6 +125,15 @@ def find_rank(item: pytest.Item) -> int:
         if item.get_closest_marker(mark):
             return rank
     return 4
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was not tested, and how to test it."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    counts = [f"{count} tests ({reason})" for reason, count in reasons.most_common()]
+    if counts:
+        terminalreporter.write_line(f"not tested here: {', '.join(counts)}")
 
 
 def make_common_folder(factory: pytest.TempPathFactory, name: str) -> Path:

@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[2]
 BUILD = """
 import sys
 from setuptools import build_meta
-print(build_meta.build_sdist(sys.argv[1]))
-print(build_meta.build_wheel(sys.argv[1]))
+folder = sys.argv[1]
+build_meta.build_sdist(folder)
+build_meta.build_wheel(folder)
 """
 FILES = (
     "lamina/py.typed",
@@ -161,9 +162,9 @@ def test_the_installed_command_trains(lamina, image_set, tmp_path):
     ],
 )
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
-    lamina, words, extra, stored_run, tmp_path
+    lamina, words, extra, stored_runs, tmp_path
 ):
-    words = tuple(str(stored_run) if word == "RUN" else word for word in words)
+    words = tuple(str(stored_runs["finished"]) if word == "RUN" else word for word in words)
     refused = run(lamina, *words, cwd=tmp_path)
     assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr

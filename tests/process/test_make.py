@@ -1,0 +1,39 @@
+"""``make demo``, the first command of the README, on a folder of images in place of CIFAR-10."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+MAKEFILE = Path(__file__).parents[2] / "Makefile"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make: apt-get install make")
+def test_the_demo_trains_and_compares_the_articles_nets(image_set, tmp_path):
+    scripts = sysconfig.get_path("scripts")
+    done = subprocess.run(
+        [
+            "make",
+            f"--file={MAKEFILE}",
+            "--old-file=.venv/installed",  # lamina is installed where the tests run
+            f"BIN={scripts}",
+            f"DEMO=--data {image_set} --seeds 2",
+            "demo",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (study,) = (tmp_path / "runs").glob("*-study-1")
+    assert (study / "curves.png").stat().st_size > 10_000
+    printed = done.stdout
+    assert printed.index("mlp") < printed.index("cnn")
+    assert "better" in printed or "undecided" in printed or "equal" in printed
