@@ -7,15 +7,14 @@ import re
 import pytest
 from playwright.sync_api import Browser, expect
 
-from support.servers import open_page
-from support.studios import SMALL, opening
+from support.studios import open_studio, opening
 
 pytestmark = pytest.mark.slow
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):
-    first = "import lamina.deploy.studio.event_log as log; log.STREAM_SECONDS = 1.0"
-    with opening(tmp_path, first=first) as studio, open_page(browser, studio.url) as page:
+    first = "import lamina.deploy.studio.event_log as log; log.STREAM_SECONDS = 0.5"
+    with opening(tmp_path, first=first) as studio, open_studio(browser, studio) as page:
         asked: list[str] = []
         marks: list[str] = []
 
@@ -25,13 +24,8 @@ def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browse
 
         page.on("request", note)
         page.reload()
-        page.set_default_timeout(120_000)
-        expect.set_options(timeout=120_000)
         expect(page.locator("#data-view")).to_contain_text(re.compile("train|Download"))
-        job = studio.act(
-            "train", net=SMALL, source="shapes", val="0.1", fields={"epochs": "40"}, name="seen"
-        )
-        assert job["run"] == "seen"
+        assert studio.train("seen", epochs=20)["run"] == "seen"
         expect(page.get_by_role("list", name="Runs")).to_contain_text("seentest accuracy")
         streams = [mark for name, mark in zip(asked, marks, strict=True) if name == "events"]
         while len(streams) < 4:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from lamina.deploy.studio import dropped_images
 from lamina.deploy.studio.data_folder import MARK, DataFolder
 from lamina.deploy.studio.dropped_images import LISTED, list_images, remove_image, save_image
 from lamina.errors import DataError, LaminaError
+from support.commands import run_well
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
@@ -285,20 +284,8 @@ def test_corrections_are_read_back_by_lamina(tmp_path):
         1,
         [],
     )
-    words = [
-        "train",
-        "Flatten(), Output()",
-        f"--data={source}",
-        f"--labels-from={file}",
-        "--epochs=1",
-        "--device=cpu",
-    ]
-    trained = subprocess.run(
-        [sys.executable, "-m", "lamina", *words, f"--runs-dir={tmp_path / 'runs'}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    options = (f"--labels-from={file}", "--epochs=1", f"--runs-dir={tmp_path / 'runs'}")
+    trained = run_well("train", "Flatten(), Output()", f"--data={source}", *options)
     assert "1 label corrected, 1 image excluded" in trained.stderr
     assert folder.correct(source, {"cat/0001.png": "", "cat/0002.png": ""}) == {}
     assert not file.exists()

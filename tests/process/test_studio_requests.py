@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lamina import Preparation, Recipe, load_data, load_run, train
+from lamina import Preparation, load_data, load_run
 from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
@@ -32,8 +32,19 @@ from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
 from lamina.runs.checkpoints import keep_checkpoint, kept_folder
 from lamina.runs.stored import find_runs
+from support.commands import run_well
 from support.servers import encode, noise
-from support.studios import SMALL, opening, wait_for, wait_for_end, wait_for_epochs
+from support.studios import (
+    BATCH_SIZE,
+    LASTING,
+    SMALL,
+    opening,
+    train_quickly,
+    wait_for,
+    wait_for_end,
+    wait_for_epochs,
+    wait_for_score,
+)
 
 PAGE = files("lamina.deploy.studio").joinpath("page")
 
@@ -165,15 +176,8 @@ def test_values_that_no_training_can_have_start_none(studio):
 
 
 def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
-    outside = train(
-        "shapes",
-        net="mlp",
-        recipe=Recipe(epochs=1),
-        name="a",
-        runs_dir=studio.folder,
-        progress=False,
-    ).path
-    shutil.copytree(outside, studio.folder / "runs" / "here")
+    outside = shutil.copytree(train_quickly(), studio.folder / "a")
+    studio.copy_runs(outside, "here")
     before = read_files(studio.folder)
     for name in (str(outside), "../a", "..", ".hidden", "a/b", "a\\b", "a\nb"):
         assert "name must be one line without /" in studio.act(
@@ -185,7 +189,7 @@ def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
         "train", net="mlp", source="shapes", name="here"
     )
     assert read_files(studio.folder) == before
-    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="b")
+    studio.train("b")
     assert "There is already a run b" in studio.act("train", net="mlp", source="shapes", name="b")
     names = [studio.act("train", net=SMALL, source="shapes")["run"] for _ in range(2)]
     assert names == ["net-1", "net-2"]  # other than lamina train chooses while they wait
@@ -197,14 +201,14 @@ def read_files(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize("schedule", ["cosine", "trapezoid"])
 def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, schedule):
-    fields = {"epochs": "5000", "schedule": schedule}
-    job = studio.act("train", net=SMALL, source="shapes", fields=fields, name="run")
+    fields = {"epochs": str(LASTING), "batch_size": str(BATCH_SIZE), "schedule": schedule}
+    job = studio.train("run", fields=fields)
     wait_for_epochs(studio, "run")
     for _ in range(2):  # from two pages
         assert studio.act("stop", run="run", is_finishing=True)["is_finishing"]
     assert wait_for_end(studio, job["number"])["state"] == "done"
     run = studio.act("run", run="run")
-    assert run["score"].startswith("test accuracy") and run["epochs"] < 5000
+    assert run["score"].startswith("test accuracy") and run["epochs"] < LASTING
     assert (run["is_finished"], len(run["rows"])) == (schedule == "trapezoid", run["epochs"])
     again = studio.act("resume", run="run")  # trains the rest, or evaluates
     if schedule == "cosine":
@@ -214,7 +218,7 @@ def test_finish_now_ends_with_an_evaluation_in_the_process_that_trains(studio, s
 
 
 def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
-    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="full")
+    job = studio.train("full")
     wait_for_epochs(studio, "full")
     child = studio.find_child("train")
     resource.prlimit(child, resource.RLIMIT_FSIZE, (100, 100))  # as on a full disk
@@ -227,7 +231,7 @@ def test_a_training_that_cannot_be_saved_is_not_called_paused(studio):
 
 
 def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio):
-    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="paused")
+    job = studio.train("paused")
     wait_for_epochs(studio, "paused", 3)
     os.kill(child := studio.find_child("train"), signal.SIGSTOP)  # in a slow step
     studio.act("stop", run="paused")
@@ -239,7 +243,7 @@ def test_a_training_that_is_being_paused_is_not_interrupted_in_its_saving(studio
 
 
 def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
-    job = studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="killed")
+    job = studio.train("killed")
     wait_for_epochs(studio, "killed", 5)
     os.kill(child := studio.find_child("train"), signal.SIGSTOP)
     studio.act("stop", run="killed", is_finishing=True)
@@ -249,6 +253,30 @@ def test_a_training_that_is_killed_while_it_finishes_has_failed(studio):
     assert ended["problem"].startswith(
         "The process ended with status -9. The run is saved up to its last checkpoint"
     )
+
+
+def test_a_training_can_be_stopped_at_any_moment(studio):
+    for name, is_finishing in (("first", False), ("second", True)):
+        job = studio.train(name)
+        assert isinstance(studio.act("stop", number=job["number"], is_finishing=is_finishing), dict)
+        wait_for(
+            lambda: all(job["state"] in ("stopped", "done") for job in studio.act("state")["jobs"])
+        )
+
+
+def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio):
+    studio.train("long")
+
+    def list_checkpoints() -> list[float]:
+        run = studio.act("run", run="long")
+        return run["checkpoints"] if isinstance(run, dict) else []
+
+    wait_for(lambda: len(list_checkpoints()) > 2)
+    chosen = list_checkpoints()[-1]
+    wait_for(lambda: len(list_checkpoints()) > 4)
+    branch = studio.act("branch", run="long", epoch=chosen)["run"]
+    assert studio.act("run", run=branch)["parent_epoch"] == chosen
+    assert "has no checkpoint after epoch 0.5" in studio.act("branch", run="long", epoch=0.5)
 
 
 def test_a_preview_shows_images_and_classes_that_were_added(studio):
@@ -278,17 +306,9 @@ def test_a_preview_shows_images_and_classes_that_were_added(studio):
 
 
 def test_the_runs_of_a_study_can_be_opened(studio):
-    words = [
-        "train",
-        "Flatten(), Output()",
-        "--data=shapes",
-        "--folds=2",
-        "--epochs=1",
-        "--name=study",
-    ]
-    subprocess.run(
-        [sys.executable, "-m", "lamina", *words], cwd=studio.folder, check=True, capture_output=True
-    )
+    words = ("--data=shapes", "--folds=2", "--epochs=1", f"--batch-size={BATCH_SIZE}")
+    runs_dir = studio.folder / "runs"
+    run_well("train", "Flatten(), Output()", *words, "--name=study", "--runs-dir", runs_dir)
     names = [one["name"] for one in studio.act("runs")]
     assert sorted(names) == ["study/final", "study/fold-1", "study/fold-2"]
     for name in names:
@@ -372,7 +392,7 @@ def test_commands_that_answer_the_page_give_way_to_trainings(studio):
         with contextlib.suppress(LookupError, ProcessLookupError):
             return os.getpriority(os.PRIO_PROCESS, studio.find_child(word))
 
-    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="run")
+    studio.train("run")
     assert wait_for(lambda: find_niceness("train") == os.getpriority(os.PRIO_PROCESS, 0))
     studio.act("inspect", source="shapes")
     assert wait_for(lambda: find_niceness("data") == os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)
@@ -383,7 +403,7 @@ def test_commands_that_answer_the_page_give_way_to_trainings(studio):
 
 def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhile(tmp_path):
     with opening(tmp_path) as studio:
-        studio.act("train", net=SMALL, source="shapes", fields={"epochs": "5000"}, name="long")
+        studio.train("long")
         wait_for_epochs(studio, "long", 2)
         child = studio.find_child("train")
         os.kill(child, signal.SIGSTOP)
@@ -398,11 +418,9 @@ def test_a_second_interrupt_does_not_stop_the_saving_and_nothing_starts_meanwhil
         assert studio.act("runs")[0]["name"] == "long"  # it still responds
         os.kill(child, signal.SIGCONT)
         assert studio.process.wait(60) == 128 + signal.SIGINT
-    done = len(load_run(tmp_path / "runs" / "long").folder.history.epochs())
-    assert (
-        done >= 2
-        and load_run(tmp_path / "runs" / "long").folder.read_checkpoint().standing.steps_done > 0
-    )
+    run = load_run(tmp_path / "runs" / "long")
+    assert len(run.folder.history.epochs()) >= 2
+    assert run.folder.read_checkpoint().standing.steps_done > 0
 
 
 def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_clean(
@@ -439,9 +457,8 @@ def test_a_process_that_is_killed_is_replaced(studio):
 
 
 def test_the_events_of_a_job_arrive_once_each_and_in_order(studio):
-    studio.act("train", net=SMALL, source="shapes", fields={"epochs": "3"}, name="run")
-    wait_for(lambda: any(one["name"] == "run" and one["score"] for one in studio.act("runs")))
-
+    studio.train("run", epochs=3)
+    wait_for_score(studio, "run")
     found, after = [], ""
     for _ in range(3):  # a page that loses its connection asks for the rest
         found += studio.ask_stream(after, 5)

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.branching import branch_run
 from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
 from lamina.runs.run import Run
+from support import forking
 from support.runs import DATA, begin_run
 from support.studios import Studio
 
@@ -456,9 +455,8 @@ def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
         assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
         folder.mkdir()
-        subprocess.run(
-            [sys.executable, "-c", described["python"]], cwd=folder, check=True, capture_output=True
-        )
+        repeated = forking.run(code=described["python"], cwd=folder)
+        assert repeated.returncode == 0, repeated.stderr
         (again,) = (folder / "runs").iterdir()
         assert (
             load_run(again).folder.history.epochs()[-1]["weights"]

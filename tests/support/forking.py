@@ -4,15 +4,21 @@
 The program forks a child for it. Signals, kills, limits, standard streams, the folder and the
 environment are the child's own, as in a new interpreter; only the imports are done already.
 ``lamina.cli`` is not among them, because it reads the clock when it is imported.
+
+A child may start Python itself, as the studio does for its commands. With ``forks_python=True``,
+these processes are forked as well; see :func:`fork_python`.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
+import fcntl
 import gc
 import importlib
 import json
+import multiprocessing.process
 import os
 import selectors
 import signal
@@ -20,10 +26,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import types
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PATIENCE_SECONDS = 240.0
 ORDER_BYTES = 2**17
@@ -33,13 +41,26 @@ LOADED = (
     "lamina.data.sources.class_folders",
     "lamina.data.workers",
     "lamina.deploy.report_page",
+    "lamina.deploy.studio.data_views",
+    "lamina.deploy.studio.dropped_images",
+    "lamina.deploy.studio.opening",
+    "lamina.deploy.studio.reproduction",
+    "lamina.deploy.studio.results",
+    "lamina.deploy.studio.run_views",
     "lamina.drawing",
     "lamina.evaluation",
     "lamina.insight",
     "lamina.runs.differences",
     "lamina.runs.run",
     "lamina.studies.entry_point",
+    "lamina.studies.finals",
+    "lamina.studies.seeds",
+    "rich.progress",
+    "rich.table",
+    "tyro",
 )
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
+HIGH_FILE = 512  # file numbers from here on are free
 MODULE = "import runpy\nrunpy.run_module('lamina', run_name='__main__', alter_sys=True)"
 
 
@@ -167,10 +188,12 @@ def start(
     code: str = MODULE,
     cwd: Path | str | None = None,
     environment: Mapping[str, str] | None = None,
+    forks_python: bool = False,
     **streams: IO[str] | IO[bytes] | int | None,
 ) -> Process:
     """Start ``lamina WORDS``, or the Python ``code`` with these arguments.
 
+    With ``forks_python``, the Python processes that it starts are forked, too.
     ``stdin``, ``stdout`` and ``stderr`` are as in ``subprocess.Popen``: ``PIPE``, ``DEVNULL``,
     ``STDOUT``, a file, or ``None`` for the test's own.
     """
@@ -199,6 +222,7 @@ def start(
             "code": code,
             "folder": str(cwd or Path.cwd()),
             "environment": dict(os.environ if environment is None else environment),
+            "forks_python": forks_python,
         }
         program = find_program()
         return Process(program, program.order(order, files), pipes)
@@ -273,13 +297,16 @@ def reap() -> Iterator[tuple[int, int]]:
             yield number, status
 
 
-def become(order: dict[str, object]) -> None:
+def become(order: dict[str, Any]) -> None:
     """Run an order in this process, as Python itself would."""
     # What a shell starts in the background ignores SIGINT, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(order["environment"])
+    if not any(name.startswith("COVERAGE") for name in os.environ):
+        stop_measuring()
     os.chdir(order["folder"])
+    multiprocessing.process.ORIGINAL_DIR = order["folder"]
     # Streams remember whether their files can be sought, so new files need new ones.
     for number, (name, mode) in enumerate(zip(STREAMS, "rww", strict=True)):
         before = getattr(sys, name)
@@ -287,9 +314,121 @@ def become(order: dict[str, object]) -> None:
         stream.reconfigure(line_buffering=name == "stderr")
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.path[0] = ""
+    sys.path[:1] = order.get("paths", [""])
     sys.argv = ["-c", *order["words"]]
-    exec(compile(order["code"], "<string>", "exec"), {"__name__": "__main__"})
+    if order.get("forks_python"):
+        fork_python()
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    exec(compile(order["code"], "<string>", "exec"), vars(module))
+
+
+def stop_measuring() -> None:
+    """Stop the coverage of the program, which an order without it has inherited."""
+    if "coverage" in sys.modules and (measured := sys.modules["coverage"].Coverage.current()):
+        measured.stop()
+
+
+def fork_python() -> None:
+    """From now on, fork the Python processes that this process starts, instead of executing them.
+
+    A helper forks them, because this process will have threads. They are children of this process,
+    as if it had started them: this process adopts the descendants whose parents end.
+    """
+    import _posixsubprocess
+
+    execute = _posixsubprocess.fork_exec
+    ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
+    orders, received = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        orders.close()
+        become_python(*adopt_out(received))
+        sys.exit()
+    received.close()
+    turn = threading.Lock()
+
+    def start_python(
+        words: list[str | bytes],
+        executables: object,
+        closes: bool,
+        passed: tuple[int, ...],
+        folder: str | None,
+        environment: list[bytes] | None,
+        *rest: Any,
+    ) -> int:
+        stdin, _, _, stdout, _, stderr, _, problem, _, is_session = rest[:10]
+        texts = list(map(os.fsdecode, words))
+        if sys.executable not in texts[:4] or not {"-c", "-m"} & set(texts):
+            return execute(words, executables, closes, passed, folder, environment, *rest)
+        others = sorted(set(passed) - {problem})
+        standard = [
+            number if file == -1 else file for number, file in enumerate((stdin, stdout, stderr))
+        ]
+        pairs = (
+            os.environ.items()
+            if environment is None
+            else (os.fsdecode(pair).split("=", 1) for pair in environment)
+        )
+        order = {
+            "command": texts,
+            "numbers": [0, 1, 2, *others],
+            "folder": os.fsdecode(folder or Path.cwd()),
+            "environment": dict(pairs),
+            "is_session": bool(is_session),
+        }
+        with turn:
+            socket.send_fds(orders, [json.dumps(order).encode()], [*standard, *others])
+            return int(orders.recv(ORDER_BYTES))
+
+    _posixsubprocess.fork_exec = start_python
+    if hasattr(subprocess, "_fork_exec"):
+        subprocess._fork_exec = start_python
+
+
+def adopt_out(orders: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork a grandchild for each order, whose parent ends; returns the order in the grandchild."""
+    while True:
+        text, files, *_ = socket.recv_fds(orders, ORDER_BYTES, 16)
+        if not text:
+            os._exit(0)
+        reads, writes = os.pipe()
+        middle = os.fork()
+        if middle == 0:
+            middle = os.getpid()
+            child = os.fork()
+            if child:
+                os.write(writes, str(child).encode())
+                os._exit(0)
+            while os.getppid() == middle:
+                time.sleep(0.001)
+            return json.loads(text), files
+        os.waitpid(middle, 0)
+        orders.send(os.read(reads, ORDER_BYTES))
+        for file in (reads, writes, *files):
+            os.close(file)
+
+
+def become_python(order: dict[str, Any], files: list[int]) -> None:
+    """Run a command such as ``nice -n 5 python -P -m lamina data`` in this process."""
+    above = [fcntl.fcntl(file, fcntl.F_DUPFD, HIGH_FILE) for file in files]
+    os.closerange(3, HIGH_FILE)
+    for file, number in zip(above, order["numbers"], strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    if order["is_session"]:
+        os.setsid()
+    command = order["command"]
+    if command[0] == "nice":
+        os.nice(int(command[2]))
+    place = min(command.index(option) for option in ("-c", "-m") if option in command)
+    words = command[place + 2 :]
+    code = command[place + 1]
+    if command[place] == "-m":
+        assert code == "lamina", command
+        code = MODULE
+    Path("/proc/self/comm").write_text(words[0] if words else "python")
+    paths = [] if "-P" in command[:place] else [""]
+    become({**order, "words": words, "code": code, "paths": paths})
 
 
 def main() -> None:
@@ -299,7 +438,24 @@ def main() -> None:
     gc.freeze()  # children share these pages
     order = serve(socket.socket(fileno=int(sys.argv[1])))
     if order is not None:
+        end_quickly(order)
+
+
+def end_quickly(order: dict[str, Any]) -> None:
+    """Run an order, and end without taking the modules apart, which takes 0.2 s."""
+    status = 0
+    try:
         become(order)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            raise
+        status = end.code or 0
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if not stream.closed:
+            stream.flush()
+    os._exit(status & 255)
 
 
 if __name__ == "__main__":

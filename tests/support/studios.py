@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,14 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
-from support.servers import PATIENCE_SECONDS, Server, open_page
+from support import forking
+from support.commands import train_once
+from support.servers import PATIENCE_SECONDS, Server, encode, open_page
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, FilePayload, Page
 
+NAME_LENGTH = 15  # of a process in Linux
 SMALL = "Conv2d(4, 3, stride=4), BatchNorm(), ReLU(), Flatten(), Output()"
+BATCH_SIZE = 720  # of the 7,200 images for training: ten steps an epoch, which take 0.1 s
+LASTING = 5000
+"""Epochs of a training that a test stops."""
+EPOCH = re.compile(r"epoch \d+/\d+")
+DONE = re.compile(r"done: test accuracy \d+\.\d+ %")
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,22 @@ class Studio(Server):
         """The response of an action; its error as text if it is refused."""
         reply = self.ask(f"/api/{action}", json.dumps(values).encode())
         return reply.values if reply.status == 200 else reply.values["error"]
+
+    def train(self, name: str, epochs: int = LASTING, **more: Any) -> Any:
+        """Train the small net on the shapes."""
+        fields = {"epochs": str(epochs), "batch_size": str(BATCH_SIZE)}
+        values = {"net": SMALL, "source": "shapes", "val": "0.1", "fields": fields, "name": name}
+        return self.act("train", **values | more)
+
+    def list_epochs(self, run: str) -> list[str]:
+        """The lines of a run's history."""
+        history = self.folder / "runs" / run / "history.jsonl"
+        return history.read_text().splitlines() if history.exists() else []
+
+    def copy_runs(self, path: Path, *names: str) -> None:
+        """Copy a finished run into the folder of runs, under each of the names."""
+        for name in names:
+            shutil.copytree(path, self.folder / "runs" / name)
 
     def ask_stream(self, after: str, most: int) -> list[tuple[str, dict[str, Any]]]:
         """Up to ``most`` events after a mark, with their marks; then the connection is lost."""
@@ -53,11 +80,11 @@ class Studio(Server):
         return found
 
     def find_child(self, word: str) -> int:
-        """The process of a job, by a word of its command line."""
+        """The process of a job, by the first word of its command line."""
         number = self.process.pid
         for child in Path(f"/proc/{number}/task/{number}/children").read_text().split():
             with contextlib.suppress(FileNotFoundError):
-                if word in Path(f"/proc/{child}/cmdline").read_text().split("\0"):
+                if Path(f"/proc/{child}/comm").read_text().rstrip() == word[:NAME_LENGTH]:
                     return int(child)
         raise LookupError(word)
 
@@ -65,28 +92,19 @@ class Studio(Server):
 @contextlib.contextmanager
 def opening(folder: Path, *arguments: str, first: str = "", **environment: str) -> Iterator[Studio]:
     """A studio in ``folder`` that is ready; its process runs the Python ``first``."""
-    start = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
-    program = ["-c", start] if first else ["-m", "lamina"]
-    words = [
-        sys.executable,
-        *program,
-        "studio",
-        "--port",
-        "0",
-        "--no-browser",
-        "--json",
-        *arguments,
-    ]
+    code = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
+    words = ("studio", "--port", "0", "--no-browser", "--json", *arguments)
+    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
     }
-    with subprocess.Popen(
-        words,
-        stdout=subprocess.PIPE,
-        text=True,
+    with forking.start(
+        *words,
+        code=code,
         cwd=folder,
-        env={**inherited, **environment},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        environment={**inherited, **environment},
+        forks_python=True,
+        stdout=subprocess.PIPE,
     ) as process:
         try:
             event = json.loads(process.stdout.readline())
@@ -109,8 +127,23 @@ def wait_for_end(studio: Studio, number: int) -> dict[str, Any]:
 
 
 def wait_for_epochs(studio: Studio, run: str, epochs: int = 1) -> None:
-    file = studio.folder / "runs" / run / "history.jsonl"
-    wait_for(lambda: file.exists() and len(file.read_text().splitlines()) >= epochs)
+    wait_for(lambda: len(studio.list_epochs(run)) >= epochs)
+
+
+def wait_for_score(studio: Studio, run: str) -> dict[str, Any]:
+    """A run of the list once it has been evaluated."""
+
+    def find() -> dict[str, Any] | None:
+        runs = studio.act("runs")
+        return next((one for one in runs if one["name"] == run and one["score"]), None)
+
+    return wait_for(find)
+
+
+def train_quickly(epochs: int = 2, lr: float = 0.001) -> Path:
+    """A finished run of the small net on the shapes, as the page would train it; made once."""
+    options = ("--val", "0.1", "--epochs", str(epochs), "--batch-size", str(BATCH_SIZE))
+    return train_once(SMALL, "shapes", *options, "--lr", str(lr))
 
 
 def wait_for(find: Callable[[], Any]) -> Any:
@@ -120,6 +153,38 @@ def wait_for(find: Callable[[], Any]) -> Any:
         assert time.monotonic() < until
         time.sleep(0.05)  # the other processes need the processor
     return found
+
+
+def train_in_page(page: Page, epochs: int = LASTING, name: str = "") -> None:
+    """Fill in the recipe, and press Train."""
+    page.get_by_label("epochs", exact=True).fill(str(epochs))
+    page.get_by_label("batch size", exact=True).fill(str(BATCH_SIZE))
+    if name:
+        page.locator("#recipe details summary").click()
+        page.get_by_label("name of the run").fill(name)
+        page.locator("#recipe details summary").click()
+    page.get_by_role("button", name="Train", exact=True).click()
+
+
+def draw(kind: str, number: int) -> FilePayload:
+    """An image of a class, ``round`` or another one, as a file that is dropped or chosen."""
+    rng = np.random.default_rng(number)
+    image = Image.new("RGB", (48, 48), tuple(rng.integers(150, 256, 3).tolist()))
+    pen = ImageDraw.Draw(image)
+    x, y = rng.integers(2, 22, 2).tolist()
+    color = tuple(rng.integers(0, 120, 3).tolist())
+    (pen.ellipse if kind == "round" else pen.rectangle)((x, y, x + 22, y + 22), color)
+    return {"name": f"{number}.png", "mimeType": "image/png", "buffer": encode(np.asarray(image))}
+
+
+def write_classes(folder: Path, count: int, other: str = "square", swapped: int = 0) -> None:
+    """Write images of two classes by turns, the first few of them into the wrong folder."""
+    for number in range(count):
+        kinds = ("round", other) if number % 2 else (other, "round")
+        image = draw(kinds[0], number)
+        label = kinds[number < swapped]
+        (folder / label).mkdir(parents=True, exist_ok=True)
+        (folder / label / image["name"]).write_bytes(image["buffer"])
 
 
 def use_net(page: Page, text: str = SMALL) -> None:
@@ -139,15 +204,25 @@ def studio(tmp_path: Path) -> Iterator[Studio]:
         yield opened
 
 
+@contextlib.contextmanager
+def open_studio(browser: Browser, studio: Studio) -> Iterator[Page]:
+    """The page of a studio, with patience: other tests may keep all cores busy."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=1000 * PATIENCE_SECONDS)
+    with open_page(browser, studio.url) as opened:
+        opened.set_default_timeout(1000 * PATIENCE_SECONDS)
+        expect(opened.locator("#source option").first).to_be_attached()  # it has been started
+        yield opened
+
+
 @pytest.fixture
 def page(browser: Browser, studio: Studio) -> Iterator[Page]:
     """The page with ``shapes``, once everything is loaded."""
-    with open_page(browser, studio.url) as opened:
-        # Other tests may keep all cores busy.
-        opened.set_default_timeout(120_000)
-        from playwright.sync_api import expect
+    from playwright.sync_api import expect
 
-        expect.set_options(timeout=120_000)
+    with open_studio(browser, studio) as opened:
         opened.get_by_role("combobox", name="Data").select_option("shapes")
         expect(opened.locator("#data-view")).to_contain_text("7,200 train, 800 val, 2,000 test")
+        expect(opened.get_by_role("button", name="Train", exact=True)).to_be_enabled()
         yield opened
