@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 from pathlib import Path
@@ -106,8 +105,8 @@ def test_axe_finds_nothing(browser, report_runs, kind, tmp_path):
     run, dataset = report_runs[kind]
     path = tmp_path / "report.html"
     path.write_text(build_report_page(run, dataset, run.load_model()), encoding="utf-8")
-    looks = list(itertools.product(("light", "dark"), (400, 1400)))
-    for scheme, width_px in looks if kind == "single-label" else (looks[0], looks[-1]):
+    looks = [("light", 400), ("dark", 1400)]
+    for scheme, width_px in looks if kind == "single-label" else looks[:1]:
         # The policy would keep axe out, which is no part of the page.
         context = browser.new_context(
             color_scheme=scheme, viewport={"width": width_px, "height": 900}, bypass_csp=True
@@ -137,7 +136,7 @@ def open_confusions(browser, path, width_px, names):
     return page
 
 
-@pytest.mark.parametrize("classes", [10, 20, 25])
+@pytest.mark.parametrize("classes", [10, 25])
 def test_on_paper_tables_are_whole_and_nothing_is_wider_than_a_page(browser, tmp_path, classes):
     names = [f"northern hemisphere {number} of the great lakes region" for number in range(classes)]
     page = open_confusions(browser, tmp_path / "paper.html", PAPER_PX, names)

@@ -174,8 +174,7 @@ def test_what_is_no_image_is_said_in_words(page, tmp_path):
     expect(page.get_by_role("status")).to_have_text("The file cannot be read. Choose an image.")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width_px", [400, 1400])
+@pytest.mark.parametrize(("scheme", "width_px"), [("light", 400), ("dark", 1400)])
 def test_axe_finds_nothing_and_nothing_is_cut_off(browser, server, image, scheme, width_px):
     from axe_playwright_python.sync_playwright import Axe
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,15 @@ from lamina.deploy.exported_model import export_onnx, export_pt2, open_onnx
 from lamina.evaluation.calibration import choose_thresholds
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Predictor, make_prediction
+from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.aim import Aim
 from lamina.training.features import predict_logits
 from lamina.training.task import Binary, MultiLabel, SingleLabel
-from support.exported import RESIDUAL, make_model
+from support import forking
+from support.exported import make_model
 
 DOCS = Path(__file__).parents[2] / "docs"
+NET = Net(Conv2d(6, 3), ReLU(), GlobalAvgPool(), Output())
 
 
 def read_snippets() -> list[str]:
@@ -42,14 +46,19 @@ def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
     return image
 
 
-def run_snippet(snippet: str, folder: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False
-    )
+def run_snippet(snippet: str, folder: Path, *, has_torch: bool = True) -> list[str]:
+    """What a program prints, in a process that has imported torch and lamina, or in a new one."""
+    if has_torch:
+        done = forking.run(code=snippet, cwd=folder)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-c", snippet], cwd=folder, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resize", "mode", "size", "data"),
     [
@@ -67,12 +76,12 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
     draw_image(images, mode, *size).save(file)
     if data == "shapes-pose":
         images = dataclasses.replace(images, pixels=images.pixels[..., :1].copy())
-    (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(RESIDUAL, images), resize))
+    (tmp_path / "pets.onnx").write_bytes(export_onnx(make_model(NET, images), resize))
     check = (
         "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
         " images)\n"
     )
-    lines = run_snippet(read_snippets()[0] + check, tmp_path)
+    lines = run_snippet(read_snippets()[0] + check, tmp_path, has_torch=False)
     (chunk,) = decode_ahead([file], images.shape, resize)
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
     (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
@@ -82,6 +91,7 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
     assert printed == pytest.approx(prediction.values, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["binary", "multi-label"])
 def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     images = load_data("shapes-attributes").test.take_evenly(40)
@@ -89,7 +99,7 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
         images = dataclasses.replace(
             images, targets=images.targets[:, 0].copy(), target_names=images.target_names[:1]
         )
-    model = make_model(RESIDUAL, images, temperatures=(0.7,) * len(images.target_names))
+    model = make_model(NET, images, temperatures=(0.7,) * len(images.target_names))
     logits = predict_logits(model, images.pixels)
     thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
     model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
@@ -119,9 +129,10 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     ).any()
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_is_read_with_its_names(tmp_path):
     images = load_data("shapes").test.take_evenly(20)
-    model = make_model(RESIDUAL, images)
+    model = make_model(NET, images)
     (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
     black = np.zeros((1, 32, 32, 3), np.uint8)
     assert run_snippet(read_snippets()[1], tmp_path) == [
@@ -167,20 +178,23 @@ def test_javascript_prepares_images_nearly_as_lamina_does(browser, tmp_path):
     page = browser.new_page()
     page.add_script_tag(content=(DOCS / "prepare_image.js").read_text(encoding="utf-8"))
     file = tmp_path / "image.png"
-    for mode, channels in (("turned", 3), ("RGBA", 3), ("RGB", 1)):
-        for resize in ("crop", "pad", "stretch"):
-            for width, height in ((32, 32), (90, 60), (400, 500)):
-                draw_image(images, mode, width, height).save(file)
-                encoded = base64.b64encode(file.read_bytes()).decode()
-                got = np.array(
-                    page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])
-                ).reshape(32, 32, channels)
-                (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
-                expected = chunk.pixels[0].astype(int)
-                apart = np.abs(got - expected).mean()
-                assert apart <= (0.1 if (width, height) == (32, 32) else 3)
-                # One that is shifted by a pixel is further away.
-                assert apart < 0.7 * min(
-                    np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
-                )
+    looks = [
+        *itertools.product([("turned", 3)], ("crop", "pad", "stretch"), [(90, 60), (400, 500)]),
+        *itertools.product([("RGBA", 3)], ("crop", "pad"), [(32, 32), (90, 60)]),
+        *itertools.product([("RGB", 1)], ("stretch",), [(32, 32), (400, 500)]),
+    ]
+    for (mode, channels), resize, (width, height) in looks:
+        draw_image(images, mode, width, height).save(file)
+        encoded = base64.b64encode(file.read_bytes()).decode()
+        got = np.array(page.evaluate(PREPARE, [encoded, [channels, 32, 32], resize])).reshape(
+            32, 32, channels
+        )
+        (chunk,) = decode_ahead([file], (channels, 32, 32), resize)
+        expected = chunk.pixels[0].astype(int)
+        apart = np.abs(got - expected).mean()
+        assert apart <= (0.1 if (width, height) == (32, 32) else 3)
+        # One that is shifted by a pixel is further away.
+        assert apart < 0.7 * min(
+            np.abs(np.roll(got, 1, axis=axis) - expected).mean() for axis in (0, 1)
+        )
     page.close()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from support import forking
+
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENT = (DOCS / "looking-inside.md").read_text(encoding="utf-8")
 SHOWN_IMAGE = re.compile(r"!\[[^\]]+\]\(images/([^)/]+)\)")
 SHOWN = SHOWN_IMAGE.findall(DOCUMENT)
-SCRIPT = [sys.executable, DOCS / "looking_inside.py", "--trial"]
+START = f"""
+import runpy
+
+runpy.run_path({str(DOCS / "looking_inside.py")!r}, run_name="__main__")
+"""
 WHOLE_BYTES, IMAGE_BYTES = 800_000, 150_000
 
 
@@ -37,12 +41,7 @@ def test_each_image_is_shown_once_and_small():
 
 @pytest.mark.slow
 def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp_path):
-    done = subprocess.run(
-        [*SCRIPT, "--output", tmp_path],
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    done = forking.run("--trial", "--output", tmp_path, code=START)
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(SHOWN)
     shown = [
@@ -54,11 +53,11 @@ def test_the_script_makes_each_image_by_the_commands_that_the_document_shows(tmp
     assert shown == ran
 
 
+@pytest.mark.slow
 def test_the_script_writes_the_data_sets_of_the_document(tmp_path):
     assert "    python docs/looking_inside.py --write-data .\n" in DOCUMENT
-    subprocess.run(
-        [*SCRIPT, "--write-data", "."], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL
-    )
+    done = forking.run("--trial", "--write-data", ".", code=START, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert len([*(tmp_path / "few").rglob("*.png")]) == 40
     assert len([*(tmp_path / "faulty").rglob("*.png")]) == 45
 

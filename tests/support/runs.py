@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
@@ -17,7 +17,6 @@ from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.runs.stored import load_run
-from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
@@ -55,6 +54,9 @@ DATA = Dataset(
 )
 
 
+WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
+
+
 def begin_run(
     net: Net | nn.Module,
     data: Dataset,
@@ -89,13 +91,12 @@ def start(
     return load_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
 
 
-def follow(training: Training) -> list[Epoch]:
-    return [event for event in training if isinstance(event, Epoch)]
+def train(run: Run) -> list[str]:
+    """Train a run to its end; returns the digests of its weights after each epoch."""
+    run.train(progress=False)
+    return digests(run)
 
 
-def weights(training: Training) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def digests(run: Run) -> list[str]:
+    """The digests of a run's weights after each epoch."""
+    return [row["weights"] for row in run.folder.history.epochs()]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from lamina.data import Images
 from lamina.nets import BatchNorm, Conv2d, Dropout, GlobalAvgPool, Linear, Net, Output, ReLU
 from lamina.training.events import Epoch
+from lamina.training.loop import Training
 
 SMALL = Net(
     Conv2d(8, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Linear(16), ReLU(), Dropout(0.2), Output()
 )
 
 
-def random_images(count=60, side_px=8):
+def random_images(count: int = 60, side_px: int = 8) -> Images:
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
     return Images(
@@ -26,13 +29,16 @@ def random_images(count=60, side_px=8):
     )
 
 
-def train(training):
+def follow(training: Training) -> list[Epoch]:
+    """The epochs of a training, which this trains to its end."""
     return [event for event in training if isinstance(event, Epoch)]
 
 
-def weights_of(training):
-    return {name: weight.clone() for name, weight in training.model.state_dict().items()}
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    """Copies of the weights and buffers as they are now."""
+    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
 
 
-def same_weights(one, other):
+def same(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the names are the same, and the tensors to the bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -112,7 +112,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(place=st.sampled_from(places(RECORD)[1:]), value=json_values)
 def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
     tmp_path_factory, place, value
@@ -129,7 +129,7 @@ def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
         assert str(folder) in str(error)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_run_json_with_flipped_bytes_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "flipped-run"
@@ -157,7 +157,7 @@ class Sample:
     named: dict[str, int]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     values=st.fixed_dictionaries({field.name: json_values for field in dataclasses.fields(Sample)})
     | json_values

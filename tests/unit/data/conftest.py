@@ -20,9 +20,15 @@ def image_set() -> ImageSet:
 
 
 @pytest.fixture(scope="session")
-def many_images() -> ImageSet:
+def drawn_images() -> ImageSet:
+    return make_images({"train": 90, "val": 5, "test": 20}, side_px=4)
+
+
+@pytest.fixture
+def many_images(drawn_images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> ImageSet:
     """So many that worker processes decode them."""
-    return make_images({"train": 900, "val": 5, "test": 100}, side_px=4)
+    monkeypatch.setattr("lamina.data.workers.IMAGES_PER_WORKER", 100)
+    return drawn_images
 
 
 @pytest.fixture

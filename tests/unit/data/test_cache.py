@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from lamina.data import Preparation, load_data
 from lamina.data.cache import cache_folder
 from lamina.errors import DataError, LaminaWarning
+from support import forking
 
 LOAD = """
 import sys
@@ -31,17 +31,18 @@ print(data.fingerprint, int(data.train.pixels.sum()), flush=True)
 """
 
 
-def start_loading(source: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", LOAD, str(source)], stdout=subprocess.PIPE, text=True
-    )
+def start_loading(source: Path) -> forking.Process:
+    return forking.start(source, code=LOAD, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.slow
 def test_two_processes_at_once_make_it_once(many_images, tmp_path: Path, cache: Path) -> None:
     source = many_images.write_zip(tmp_path / "a.zip")
     processes = [start_loading(source) for _ in range(2)]
-    outputs = [process.communicate()[0].splitlines() for process in processes]
+    outputs = []
+    for process in processes:
+        with process:
+            outputs.append(process.communicate()[0].splitlines())
 
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted("decoding" in output for output in outputs) == [False, True]
@@ -56,10 +57,9 @@ def test_a_killed_process_leaves_nothing_that_the_next_would_take_for_whole(
     many_images, tmp_path: Path, cache: Path
 ) -> None:
     source = many_images.write_zip(tmp_path / "a.zip")
-    process = start_loading(source)
-    assert process.stdout.readline() == "decoding\n"
-    process.kill()
-    process.communicate()
+    with start_loading(source) as process:
+        assert process.stdout.readline() == "decoding\n"
+        process.kill()
     assert list(cache.glob(".a-*/"))
 
     data = load_data(source)
@@ -216,7 +216,7 @@ def test_a_folder_of_an_older_version_is_rebuilt_silently(
     "name", ["dataset.json", "digest.json", "targets.npy", "sizes.npy", "pixels.npy"]
 )
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 255)), min_size=1, max_size=3))
 def test_flipped_bytes_are_harmless_or_rebuilt(
@@ -287,19 +287,16 @@ def test_waiting_for_another_process_is_announced(image_set, tmp_path: Path, cac
     source = image_set.write_zip(tmp_path / "a.zip")
 
     def load_meanwhile(done: int, total: int) -> None:
-        process.append(
-            subprocess.Popen(
-                [sys.executable, "-c", LOAD, str(source)], stderr=subprocess.PIPE, text=True
-            )
-        )
+        process.append(start_loading(source))
         assert (
             "LaminaWarning: Waiting for another process to prepare a."
             in process[0].stderr.readline()
         )
 
-    process: list[subprocess.Popen[str]] = []
+    process: list[forking.Process] = []
     load_data(source, progress=load_meanwhile)
-    process[0].communicate()
+    with process[0]:
+        process[0].communicate()
     assert process[0].returncode == 0
 
 

@@ -23,16 +23,7 @@ from lamina.data.decoding import (
     fit_pixels,
     read_file,
 )
-
-
-def encode(image: Image.Image, format_: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
-
-
-def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+from support.images import encode, noise
 
 
 @pytest.mark.parametrize("format_", ["PNG", "BMP", "TIFF", "WEBP"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from lamina.data.preparation import Preparation
 from lamina.data.sources.parquet import spool_table
 from lamina.data.workers import decode_images
 from lamina.errors import DataError
+from support import forking
 from support.table_sources import scan_table, write_encoded_parquet, write_shards
 
 DEFAULTS = Preparation()
@@ -169,8 +169,7 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path) -> None:
         write.write_parquet(
             tmp_path / f"{name}.parquet", row_group_size=200, compression="uncompressed"
         )
-    command = [sys.executable, "-c", MEASURE]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = forking.run(code=MEASURE, cwd=tmp_path)
     scan_kib, spool_kib = map(int, done.stdout.split())
     assert (tmp_path / "spool").stat().st_size == 400_000_000
     assert scan_kib < 30_000

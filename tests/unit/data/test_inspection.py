@@ -411,9 +411,12 @@ def test_progress_is_complete_and_small_chunks_change_nothing(
 @pytest.mark.slow
 @pytest.mark.cifar10
 def test_cifar10_has_no_duplicates(cifar10: Dataset) -> None:
-    inspection = inspect(cifar10)
+    few = replace(cifar10, train=cifar10.train.take_evenly(10_000))
+    inspection = inspect(few)
     assert inspection.duplicates == ()
-    assert [(finding.kind, finding.count) for finding in inspection.findings] == [("gray", 729)]
+    (finding,) = inspection.findings
+    assert finding.kind == "gray"
+    assert finding.count > 0.01 * 20_000
 
 
 def test_the_drawn_shapes_are_clean(cache: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from lamina.data import Preparation, load_data
 from lamina.data.decoding import decode_image, fit_pixels
 from lamina.data.resizing import resize_image
 from lamina.evaluation.image_files import decode_ahead
+from support.images import encode
 
 WAYS = ("crop", "pad", "stretch")
 
@@ -30,12 +30,6 @@ def photograph(height: int, width: int) -> Image.Image:
     return Image.fromarray(
         (pixels + random.normal(0, 2, pixels.shape)).clip(0, 255).astype(np.uint8)
     )
-
-
-def encode(image: Image.Image, format_: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_, **options)
-    return buffer.getvalue()
 
 
 def bicubic_weights(length: int, start: float, end: float, size: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lamina.deploy.card import _quote as quote
 from lamina.deploy.card import build_card, to_yaml
 from lamina.deploy.facts import collect_facts
 from lamina.deploy.report_page import build_report_page
@@ -61,6 +62,10 @@ def test_names_are_neither_markup_nor_links_nor_lines(report_runs, kind):
     assert not re.search(r"(?<!\\)\](?=\()", card)
     assert card.split("---\n", 2)[2].count("\n---") == 0
     assert "\u202e" not in card
+
+
+def test_marks_of_markdown_are_escaped():
+    assert quote("<b> *x* | www.example.com") == r"\<b\> \*x\* \| www\.example.com"
 
 
 def test_a_run_that_was_not_evaluated_has_no_metrics(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font
 from PIL import Image
 
@@ -61,11 +62,9 @@ ACCURACY = Score("accuracy", 0.5)
     "names",
     [
         ["no", "yes"],
-        ["costs $5", "costs $6 to $7", "a^b_c$"],
-        [f"a name that is far too long to be read, number {place}" for place in range(6)],
-        [f"class {place}" for place in range(30)],
+        ["costs $5", "a^b_c$", "a name that is far too long to be read"],
     ],
-    ids=["two", "dollars", "long", "thirty"],
+    ids=["two", "odd"],
 )
 def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     save_figure(draw_labels(names), tmp_path / "labels.png")
@@ -171,7 +170,7 @@ def test_of_many_labels_twelve_are_drawn(tmp_path):
         assert max(image.size) < 2500
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 15])
+@pytest.mark.parametrize("count", [1, 15])
 def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     report = NumberReport(
         split="test",

@@ -23,6 +23,7 @@ from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, 
 from lamina.training.features import predict_logits
 from lamina.training.model import Model, build_model, eval_mode
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+from support.images import encode
 
 SIDE = 6
 
@@ -38,12 +39,6 @@ def model_of(targets: np.ndarray, names: tuple[str, ...], channels: int = 3) -> 
 
 MODEL = model_of(np.array([0, 1, 2]), ("cat", "dog", "hen"))
 IMAGE = np.random.default_rng(1).integers(0, 256, (9, 13, 3), np.uint8)
-
-
-def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    opened = io.BytesIO()
-    Image.fromarray(pixels).save(opened, kind)
-    return opened.getvalue()
 
 
 def expected_of(pixels: np.ndarray) -> np.ndarray:

@@ -11,11 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lamina import zoo
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.insight.attribution import find_spatial_layer, grad_cam, integrated_gradients, occlusion
-from lamina.nets import BatchNorm, Conv2d, Flatten, GlobalAvgPool, Linear, Net, Output, ReLU
+from lamina.nets import (
+    BatchNorm,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool,
+    Linear,
+    Net,
+    Output,
+    ReLU,
+    Residual,
+)
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
@@ -49,17 +58,24 @@ def build(net: Net | nn.Module, images: Images) -> Model:
     return model.double()
 
 
-@pytest.fixture(scope="module", params=[*zoo.NAMES, "timm", "grey"])
+RESIDUAL = Net(
+    Conv2d(6, 3, padding="same"),
+    Residual(Conv2d(6, 3, padding="same"), BatchNorm(), ReLU()),
+    Residual(Conv2d(8, 3, stride=2, padding="same"), shortcut=(Conv2d(8, 1, stride=2),)),
+    GlobalAvgPool(),
+    Output(),
+)
+
+
+@pytest.fixture(scope="module", params=["cnn-s", "mlp", "residual", "timm", "grey"])
 def case(request) -> tuple[Model, Images]:
-    name = request.param
-    if name == "timm":
-        images = make_images(64)
-        return build(timm.create_model("test_resnet", num_classes=3), images), images
-    if name == "grey":
-        images = make_images(28, channels=1)
-        return build(load_net("cnn"), images), images
-    images = make_images(64 if name.startswith("photo") else 16 if name == "resnet18" else 32)
-    return build(load_net(name), images), images
+    images = make_images(28, channels=1) if request.param == "grey" else make_images()
+    net = {
+        "residual": RESIDUAL,
+        "timm": timm.create_model("test_resnet", num_classes=3),
+        "grey": load_net("cnn"),
+    }.get(request.param)
+    return build(net or load_net(request.param), images), images
 
 
 def relative(found: np.ndarray, expected: torch.Tensor) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import pytest
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from lamina.kernels.library import LEVELS, Kernels
 from lamina.kernels.norm_act import NormAct, join_layers
+from support import forking
 from support.built_kernels import load
 
 # with the largest error, relative to the largest value
@@ -316,8 +315,6 @@ print(grown * (1 if sys.platform == "darwin" else 1024))
 
 @pytest.mark.slow
 def test_ten_thousand_calls_leak_nothing(kernels: Kernels) -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", LEAK], capture_output=True, text=True, check=False
-    )
+    result = forking.run(code=LEAK)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 10_000 * 100  # bytes; a lost buffer of sums has 1,300

@@ -13,7 +13,8 @@ from lamina.nets import Flatten, Linear, Net, Output, Tanh
 from lamina.runs.differences import Difference, compare_runs, find_changes
 from lamina.runs.start import create_folder
 from lamina.runs.stored import load_run
-from support.runs import DATA, NET, RECIPE, follow, start
+from support.runs import DATA, NET, RECIPE, start
+from support.trainings import follow
 
 
 def finish(folder, recipe=RECIPE, net=NET):

@@ -9,8 +9,8 @@ import math
 import os
 import random
 import re
+import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,21 @@ from lamina import (
     start_run,
 )
 from lamina.data import Dataset, Images
+from lamina.data.sources.drawn import draw_shapes
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.run import Run
-from lamina.training.parts import Parts
-from support.runs import DATA, RECIPE
+from lamina.training.parts import Parts, describe_arguments
+from support import forking
+from support.runs import DATA, RECIPE, digests
 
 PAGE = Path(__file__).parents[3] / "docs" / "extend.md"
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-)
+BLOCKS = [
+    block.replace('load_data("shapes")', "load_data(FEW)")
+    for block in re.findall(
+        r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+]
 EXAMPLES = {
     "focal": {"loss": "focal"},
     "mixup": {"augment": "mixup", "loss": "mixed_loss"},
@@ -62,7 +67,7 @@ if __name__ == "__main__":
     with join_group() as group:
         for name, parts in EXAMPLES.items():
             own = {{part: globals()[function] for part, function in parts.items()}}
-            recipe = Recipe(epochs=1, batch_size=400, lanes=4, precision="fp32")
+            recipe = Recipe(epochs=1, batch_size=100, lanes=4, precision="fp32")
             run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, group=group, **own)
             run.train(group=group, progress=False)
 """
@@ -72,7 +77,16 @@ if __name__ == "__main__":
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """The names that docs/extend.md defines, after all its code has run in an empty folder."""
     folder = tmp_path_factory.mktemp("extend")
-    names: dict[str, Any] = {"__name__": "page"}
+    train = draw_shapes("shapes", "train", 400, seed=3)
+    test = draw_shapes("shapes", "test", 100, seed=4)
+    np.savez(
+        folder / "few.npz",
+        x_train=train.pixels,
+        y_train=train.targets,
+        x_test=test.pixels,
+        y_test=test.targets,
+    )
+    names: dict[str, Any] = {"__name__": "page", "FEW": str(folder / "few.npz")}
     with contextlib.chdir(folder):
         for block in BLOCKS:
             exec(compile(block, str(PAGE), "exec", dont_inherit=True), names)  # the page's own code
@@ -88,26 +102,31 @@ def test_the_page_runs_and_its_runs_are_whole(page: dict[str, Any]) -> None:
         assert runs[name].record.parts == {
             part: f"page.{function}" for part, function in parts.items()
         }
-        assert runs[name].report.accuracy > 0.15  # a tenth is a guess; two epochs of an MLP
-    assert 0.2 < runs["metrics"].report.metrics["top_2"] <= 1
+        assert len(runs[name].folder.history.epochs()) == 2
+    metrics = runs["metrics"].report
+    assert metrics.accuracy <= metrics.metrics["top_2"] <= 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_example_has_fifteen_lines_and_resumes_to_the_bit(
-    name: str, page: dict[str, Any], tmp_path: Path
-) -> None:
+def test_each_example_has_at_most_fifteen_lines(name: str) -> None:
     block = next(block for block in BLOCKS if f'name="{name}"' in block)
-    own_lines = [
+    lines = [
         line
         for line in block.splitlines()
         if line.strip() and not line.startswith(("import", "from"))
     ]
-    assert len(own_lines) <= 15
+    assert len(lines) <= 15
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mixup", "slower"])
+def test_random_numbers_and_the_state_of_an_optimizer_resume_to_the_bit(
+    name: str, page: dict[str, Any], tmp_path: Path
+) -> None:
     own = {part: page[function] for part, function in EXAMPLES[name].items()}
     train = page["data"].train
-    small = Dataset("small", "abc", train=train.take_evenly(600))
-    recipe = Recipe(epochs=2, batch_size=50, optimizer="sgd", lr=0.05, precision="fp32")
+    small = Dataset("small", "abc", train=train.take_evenly(100))
+    recipe = Recipe(epochs=2, batch_size=10, optimizer="sgd", lr=0.05, precision="fp32")
     straight, stopped = (start_run(NET, small, recipe, runs_dir=tmp_path, **own) for _ in range(2))
     straight.train(progress=False)
     for event in stopped.iter_train():
@@ -124,36 +143,40 @@ def test_two_processes_give_the_same_weights_as_one(page: dict[str, Any], tmp_pa
     definitions = "\n".join(re.sub(calls, "", block, flags=re.MULTILINE) for block in BLOCKS[:4])
     teacher = page["folder"] / "runs" / "focal"
     definitions = definitions.replace('load_run("focal")', f"load_run({str(teacher)!r})")
-    script, runs = tmp_path / "own.py", tmp_path / "runs2"
-    script.write_text(
-        f"{definitions}\nRUNS = {str(runs)!r}\n{IN_PROCESSES.format(examples=EXAMPLES)}",
-        encoding="utf-8",
-    )
-    ended = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--standalone",
-            str(script),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert ended.returncode == 0, ended.stderr
-    names = {"__name__": "__main__", "RUNS": tmp_path / "runs1"}
-    exec(compile(f"{definitions}\n{IN_PROCESSES.format(examples=EXAMPLES)}", "own", "exec"), names)
+    program = f"{definitions}\n{IN_PROCESSES.format(examples=EXAMPLES)}"
+    runs = tmp_path / "runs2"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [
+        forking.start(
+            code=f"FEW, RUNS = {page['FEW']!r}, {str(runs)!r}\n{program}",
+            environment={
+                **os.environ,
+                "TORCHELASTIC_RUN_ID": "test",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    with contextlib.ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+        for process in processes:
+            _, errors = process.communicate()
+            assert process.returncode == 0, errors
+    names = {"__name__": "__main__", "FEW": page["FEW"], "RUNS": tmp_path / "runs1"}
+    exec(compile(program, "own", "exec"), names)
     found = {name: digests(load_run(runs / name)) for name in EXAMPLES}
     assert found == {name: digests(load_run(tmp_path / "runs1" / name)) for name in EXAMPLES}
     assert len({tuple(one) for one in found.values()}) == len(EXAMPLES)
-
-
-def digests(run: Run) -> list[str]:
-    return [row["weights"] for row in run.folder.history.epochs()]
 
 
 def train(run: Run) -> Run:
@@ -422,7 +445,7 @@ def test_a_part_that_does_not_fit_is_refused_in_its_own_words(
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(LaminaError) as refused:
         act(tmp_path)
-    assert str(refused.value).startswith(message)
+    assert str(refused.value).startswith(message.replace("test_own_parts", __name__))
 
 
 def test_what_a_recipe_says_beside_a_part_is_refused_if_given_and_dropped_if_chosen(
@@ -610,3 +633,12 @@ def test_a_bound_part_is_recorded_by_its_function() -> None:
     assert Parts(loss=nn.CrossEntropyLoss()).describe() == {
         "loss": "torch.nn.modules.loss.CrossEntropyLoss"
     }
+
+
+def test_parts_are_described_as_arguments() -> None:
+    parts = {
+        "loss": "losses.focal",
+        "metrics.top_2": "scores.top_2",
+        "metrics.f1": "scores.<lambda>",
+    }
+    assert describe_arguments(parts) == 'loss=focal, metrics={"top_2": top_2, "f1": …}'

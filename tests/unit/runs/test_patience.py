@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lamina import Epoch, load_run, start_run
 from lamina.errors import RecipeError
-from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Resumed
-from support.runs import DATA, NET, RECIPE
-
-
-def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in load_run(run).folder.history.epochs()]
-
-
-def train(run: Run) -> list[str]:
-    for _ in run.iter_train():
-        pass
-    return digests(run.path)
-
+from support.runs import DATA, NET, RECIPE, WITH_VAL, digests, train
 
 PATIENT = dataclasses.replace(RECIPE, epochs=60, lr=0.01, patience=2)
-
-
-WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
 
 
 @pytest.mark.parametrize("stop", [None, 1, 2])
@@ -52,13 +36,13 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     for event in longer.iter_train():
         if isinstance(event, Epoch) and event.epoch == len(rows):
             break
-    assert digests(run.path) == digests(longer.path)  # the last weights, not the best
+    assert digests(run) == digests(longer)  # the last weights, not the best
 
     reason = f"val accuracy has not improved since epoch {best + 1} (patience 2)"
     events = list(load_run(run.path).iter_train(data=WITH_VAL))
     assert events[1:2] == [EarlyEnd(len(rows), reason)]
     assert [type(events[0]), events[2].split, len(events)] == [Resumed, "test", 3]
-    assert digests(run.path) == digests(longer.path)
+    assert digests(run) == digests(longer)
     (run.path / "report.json").unlink()
     assert "no score" in repr(run)
     with pytest.raises(

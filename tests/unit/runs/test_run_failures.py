@@ -20,9 +20,8 @@ from lamina.errors import LaminaWarning, RunError
 from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Rewind
 from lamina.training.group import ALONE
-from support.runs import DATA, NET, RECIPE, full_disk
+from support.runs import DATA, NET, RECIPE, WITH_VAL, digests, full_disk
 
-WITH_VAL = dataclasses.replace(DATA, val=dataclasses.replace(DATA.test.take(range(6)), split="val"))
 opened: list[str] = []
 """The files that this process has opened to read, while a test counts them."""
 is_counting = False
@@ -34,10 +33,6 @@ def note_opening(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(note_opening)
-
-
-def digests(run: Run) -> list[str]:
-    return [row["weights"] for row in run.folder.history.epochs()]
 
 
 def test_the_history_is_not_read_again_after_every_epoch(tmp_path):

@@ -18,8 +18,9 @@ from lamina.runs.starting_point import Improvement, compare_with_start
 from lamina.training.events import Epoch
 from lamina.training.features import predict_logits
 from lamina.training.tensors import digest_tensors
-from support.runs import DATA, NET, RECIPE, same
+from support.runs import DATA, NET, RECIPE
 from support.timm_weights import save_random
+from support.trainings import same
 
 
 def color_squares(names: tuple[str, ...], count: int, seed: int = 0, side_px: int = 6) -> Dataset:

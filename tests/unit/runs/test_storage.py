@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from hypothesis import strategies as st
 from lamina.errors import RunError
 from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
 from lamina.training.tensors import digest_tensors, pack_tensors, unpack_tensors
+from support import forking
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32)
@@ -177,14 +176,11 @@ print(" ".join(kills), left)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the children are forked")
 def test_a_writer_killed_before_any_line_leaves_the_old_or_the_new(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILL_BEFORE_EVERY_LINE, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forking.run(tmp_path, code=KILL_BEFORE_EVERY_LINE)
+    assert done.returncode == 0, done.stderr
     *found, left = done.stdout.split()
     assert found == sorted(found, reverse=True)  # the old, and from some line on the new
     assert len(found) >= 20

@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -9,6 +7,7 @@ from lamina import Net, Recipe, Training, load_data
 from lamina.errors import RecipeError
 from lamina.nets import Conv2d, Flatten, GlobalMaxPool, Output
 from lamina.training.forward import find_compiler
+from support import forking
 
 TRAIN_BOTH = """
 import torch
@@ -38,10 +37,9 @@ print("alike")
 @pytest.mark.skipif(shutil.which(find_compiler()) is None, reason="there is no C++ compiler here")
 def test_a_compiled_net_learns_the_same():
     # In a process of its own: torch's compiler cannot see through the type checks that the tests
-    # put on every function.
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN_BOTH], capture_output=True, text=True, check=False
-    )
+    # put on every function. Without other threads, it starts no processes to compile in.
+    environment = {**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    done = forking.run(code=TRAIN_BOTH, environment=environment)
     assert done.stdout == "alike\n", done.stderr
 
 

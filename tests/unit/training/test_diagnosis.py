@@ -44,7 +44,7 @@ from lamina.training.observation import Activity, Observation
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 from lamina.values import fields_to_json, from_json_values
-from support.runs import same
+from support.trainings import same
 
 MLP = load_net("mlp")
 SMALL = Net(
@@ -102,23 +102,21 @@ def keep(images: Images) -> Images:
     return images
 
 
-@pytest.mark.parametrize("net", [MLP, SMALL], ids=["mlp", "small"])
 @pytest.mark.parametrize(
-    ("kind", "change", "alter", "inject"),
+    ("kind", "net", "change", "alter", "inject"),
     [
-        ("learning-rate-too-high", {"lr": 0.1}, keep, None),
-        ("learning-rate-too-low", {"lr": 1e-6}, keep, None),
-        ("dying-relu", {}, keep, lower_biases),
-        ("exploding-gradients", {}, keep, scale_weights),
-        ("labels-look-shuffled", {"lr": 3e-4, "batch_size": 20}, shuffle, None),
-        ("inputs-out-of-scale", {}, darken, None),
-        ("one-class-predicted", {}, make_lopsided, None),
-        ("initial-loss-too-high", {}, keep, enlarge_head),
+        ("learning-rate-too-high", MLP, {"lr": 0.1}, keep, None),
+        ("learning-rate-too-high", SMALL, {"lr": 0.1}, keep, None),
+        ("learning-rate-too-low", MLP, {"lr": 1e-6}, keep, None),
+        ("dying-relu", SMALL, {}, keep, lower_biases),
+        ("exploding-gradients", SMALL.without(BatchNorm), {}, keep, scale_weights),
+        ("labels-look-shuffled", MLP, {"lr": 3e-4, "batch_size": 20}, shuffle, None),
+        ("inputs-out-of-scale", SMALL, {}, darken, None),
+        ("one-class-predicted", MLP, {}, make_lopsided, None),
+        ("initial-loss-too-high", SMALL, {}, keep, enlarge_head),
     ],
 )
 def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
-    if kind == "exploding-gradients":
-        net = net if net is MLP else net.without(BatchNorm)
     found = train(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
     assert kind in [diagnosis.kind for diagnosis in found]
     assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
@@ -212,7 +210,7 @@ def said(images) -> list[tuple[object, ...]]:
     return say(make_dying(images))
 
 
-@pytest.mark.parametrize("stop", [1, 4, 5, 9, 11])
+@pytest.mark.parametrize("stop", [4, 9])
 def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, stop):
     first = make_dying(images)
     before = say(itertools.islice(first, stop))
@@ -229,15 +227,14 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
     assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
-def test_a_healthy_training_gives_no_diagnosis(net, seed, images):
+def test_a_healthy_training_gives_no_diagnosis(net, images):
     recipe = (
         dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100)
         if len(net) > 10
         else RECIPE
     )
-    assert train(net, images, dataclasses.replace(recipe, seed=seed)) == []
+    assert train(net, images, recipe) == []
 
 
 @pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])

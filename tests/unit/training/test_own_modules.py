@@ -98,7 +98,6 @@ class Returning(nn.Module):
 def own(name: str) -> nn.Module:
     torch.manual_seed(0)
     return {
-        "resnet18": lambda: torchvision.models.resnet18(num_classes=3),
         "mobilenet": lambda: torchvision.models.mobilenet_v3_small(num_classes=3),
         "transformer": Transformer,
         "shared": Shared,
@@ -115,20 +114,13 @@ def own(name: str) -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        *(
-            (name, "fp32")
-            for name in (
-                "resnet18",
-                "mobilenet",
-                "transformer",
-                "shared",
-                "widths",
-                "lazy",
-                "rectified",
-                "reshaped",
-            )
-        ),
-        *((name, "bf16") for name in ("transformer", "shared", "lazy")),
+        ("mobilenet", "fp32"),
+        ("transformer", "bf16"),
+        ("shared", "fp32"),
+        ("widths", "fp32"),
+        ("lazy", "bf16"),
+        ("rectified", "fp32"),
+        ("reshaped", "fp32"),
     ],
 )
 def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):

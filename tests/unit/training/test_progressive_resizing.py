@@ -17,7 +17,7 @@ from lamina.nets import (
 )
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from support.trainings import SMALL, random_images, same_weights, train, weights_of
+from support.trainings import SMALL, follow, random_images, same, weights
 
 RESIZING = Recipe(epochs=4, batch_size=20, optimizer="sgd", lr=0.05, start_size_fraction=0.5)
 
@@ -28,7 +28,7 @@ def test_images_are_resized_from_half_their_side_to_full_size():
     training.model.body[0].register_forward_hook(
         lambda module, given, _: seen.append(tuple(given[0].shape[2:])) if module.training else None
     )
-    train(training)
+    follow(training)
     assert seen == [(8, 8)] * 3 + [(10, 10)] * 3 + [(14, 14)] * 3 + [(16, 16)] * 3
 
 
@@ -46,14 +46,14 @@ def test_shrunk_images_are_normalized_as_whole_ones_are():
 def test_a_training_with_progressive_resizing_resumes_exactly():
     images = random_images(side_px=16)
     whole = Training(SMALL, images, RESIZING)
-    train(whole)
+    follow(whole)
     first, second = (Training(SMALL, images, RESIZING, steps_per_record=1) for _ in range(2))
     events = iter(first)
     for _ in range(7):
         next(events)
     second.restore(first.checkpoint())
-    train(second)
-    assert same_weights(weights_of(whole), weights_of(second))
+    follow(second)
+    assert same(weights(whole), weights(second))
 
 
 def test_a_net_of_one_size_does_not_allow_progressive_resizing():
