@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lamina.data import load_data
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well
 from support.images import write_images
 
 
@@ -17,7 +17,7 @@ def photos(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     write_images(tmp_path / "photos", 20)
     write_images(tmp_path / "others", 20, seed=1)
     for words in (["photos"], ["photos", "--size", "8"], ["others"]):
-        assert run_lamina("data", *words).returncode == 0
+        run_well("data", *words)
     return tmp_path / "photos"
 
 
@@ -74,7 +74,7 @@ def test_a_copy_in_use_is_kept_and_named(photos):
     assert listed["bytes"] == event["bytes"] > 0
     assert len(held) == 32
     del held
-    assert run_lamina("data", "photos", "--cache-clear").returncode == 0
+    run_well("data", "photos", "--cache-clear")
     empty = run_lamina("data", "photos", "--cache")
     assert empty.stderr == "lamina: The cache has no decoded copy of photos. It has none at all.\n"
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina import Recipe, compare, load_run, start_run
+from lamina import Preparation, Recipe, compare, load_data, load_run, start_run
 from lamina.cli.net_argument import choose_net
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
@@ -29,7 +26,7 @@ from lamina.nets import Flatten, Linear, Net, Output
 from lamina.studies.experiments import Experiment
 from lamina.studies.judging import judge_runs
 from lamina.studies.study import describe_experiments, read_study
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_refused, run_well, start_process
 from support.runs import DATA, NET, RECIPE
 
 A, B = "Flatten(), Output()", "Flatten(), Linear(4), ReLU(), Output()"
@@ -47,20 +44,8 @@ def trained(tmp_path_factory, image_set):
     """Two finished runs on the same images."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
     for name, net in (("first", A), ("second", B)):
-        words = (
-            "train",
-            net,
-            "--data",
-            image_set,
-            "--epochs",
-            "1",
-            "--name",
-            name,
-            "--runs-dir",
-            folder,
-        )
-        done = run_lamina(*words)
-        assert done.returncode == 0, done.stderr
+        words = ("--data", image_set, "--epochs", "1", "--name", name, "--runs-dir", folder)
+        run_well("train", net, *words)
     return folder
 
 
@@ -72,10 +57,8 @@ def pair(workplace, trained):
 
 
 def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
-    done = run_lamina(
-        "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study", "--json"
-    )
-    assert done.returncode == 0, done.stderr
+    words = ("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
+    done = run_well(*words, "--json")
     last = events(done.stdout)[-1]
     runs = {
         seed: [load_run(path) for path in sorted(Path("runs/study").glob(f"*-seed{seed}"))]
@@ -100,62 +83,38 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert last["a"] == f"{A} --epochs 1"
     assert last["b"] == f"{B} --epochs 1 --lr 0.01"
     lines = [line for line in done.stderr.splitlines() if line.startswith("trained: ")]
-    assert re.fullmatch(
-        r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)", lines[0]
-    )
-    assert [re.findall(r"seed (\d)|(\d of 4)", line) for line in lines][-1] == [
-        ("1", ""),
-        ("", "4 of 4"),
-    ]
-    (plan,) = (line for line in done.stderr.splitlines() if line.startswith("plan: "))
-    assert plan.startswith("plan: 2 seeds: about ")
+    first = r"trained: .*, seed 0: test accuracy \d+\.\d+ % \(1 of 4, about \d+ s left\)"
+    assert re.fullmatch(first, lines[0])
+    assert lines[-1].partition(", seed ")[2].startswith("1: ")
+    assert lines[-1].endswith("(4 of 4)")
+    assert "\nplan: 2 seeds: about " in done.stderr
     with Image.open("runs/study/differences.png") as figure:
         assert min(figure.size) > 300
 
-    page = run_lamina("report", "study")
-    assert (page.returncode, page.stdout.split(" (")[0]) == (
-        0,
-        "report: runs/study/report.html",
-    ), page.stderr
+    page = run_well("report", "study")
+    assert page.stdout.startswith("report: runs/study/report.html (")
     content = Path("runs/study/report.html").read_text()
-    assert (last["words"] in content, content.count("data:image/png")) == (True, 1)
+    assert last["words"] in content
+    assert content.count("data:image/png") == 1
     assert "1-Flatten-Output-epochs-1-seed1" in content
 
-    again = run_lamina(
-        "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study"
-    )
-    assert again.returncode == 0, again.stderr
+    again = run_well(*words)
     assert "epoch 1/1" not in again.stdout
     assert last["words"] in again.stdout.splitlines()
     assert "runs/study\t4 runs (lamina runs --study runs/study)" in run_lamina("runs").stdout
-    assert (
-        "runs/study/1-Flatten-Output-epochs-1-seed0"
-        in run_lamina("runs", "--study", "study").stdout
-    )
+    listed = run_lamina("runs", "--study", "study").stdout
+    assert "runs/study/1-Flatten-Output-epochs-1-seed0" in listed
 
 
 def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(
     workplace, image_set
 ):
-    same = (
-        "compare",
-        B,
-        B,
-        "--data",
-        image_set,
-        *SHORT[:4],
-        "--b-weight-decay",
-        "1e-30",
-        "--seeds",
-        "2",
-    )
-    done = run_lamina(*same, "--json")
-    assert done.returncode == 0, done.stderr
-    found = events(done.stdout)[-1]
-    assert found["differences"] == [0, 0]
+    words = ("--data", image_set, *SHORT[:4], "--b-weight-decay", "1e-30", "--seeds", "2")
+    comparison = events(run_well("compare", B, B, *words, "--json").stdout)[-1]
+    assert comparison["differences"] == [0, 0]
     # 20 images do not show that two nets differ by less than half a point
-    assert found["verdict"] == "undecided"
-    shown = run_lamina(*same)
+    assert comparison["verdict"] == "undecided"
+    shown = run_well("compare", B, B, *words)
     assert (
         "undecided: −9.5 to 9.5 points (95 % interval; 2 seeds, 20 images); more seeds will not"
         " help" in shown.stdout
@@ -163,53 +122,38 @@ def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images
 
 
 def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image_set):
-    done = run_lamina(
-        "compare",
-        A,
-        A,
-        "--data",
-        image_set,
-        *SHORT[:4],
-        "--b-seed",
-        "100",
-        "--seeds",
-        "2",
-        "--name",
-        "s",
-    )
-    assert done.returncode == 0, done.stderr
-    seeds = {
-        path.name: load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")
-    }
-    assert sorted(seeds.values()) == [0, 1, 100, 101]
+    words = ("--data", image_set, *SHORT[:4], "--b-seed", "100", "--seeds", "2", "--name", "s")
+    run_well("compare", A, A, *words)
+    seeds = [load_run(path).record.recipe.seed for path in Path("runs/s").glob("*-seed*")]
+    assert sorted(seeds) == [0, 1, 100, 101]
 
 
 def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
-    settings = ("--data", "shapes", "--val", "0.1", "--a-epochs", "3", "--b-epochs", "2")
-    done = run_lamina(
-        "compare", A, "Flatten(), Linear(2), Output()", *settings, "--seeds", "2", "--json"
-    )
-    assert done.returncode == 0, done.stderr
-    found = events(done.stdout)[-1]
-    assert (found["split"], found["images"]) == ("test", 2000)
+    images = load_data("shapes", Preparation(size_px=8))
+    x, y = images.train.pixels[:600], images.train.targets[:600]
+    np.savez("few.npz", x_train=x[200:], y_train=y[200:], x_test=x[:200], y_test=y[:200])
+    words = ("--data", "few.npz", "--val", "0.1", "--a-epochs", "3", "--b-epochs", "2")
+    nets = (A, "Flatten(), Linear(2), Output()")
+    comparison = events(run_well("compare", *nets, *words, "--seeds", "2", "--json").stdout)[-1]
+    assert (comparison["split"], comparison["images"]) == ("test", 200)
     assert set(load_run(next(Path("runs").glob("*/1-*-seed0"))).outputs) == {"val", "test"}
     curves = [
         [read_curve(path) for path in sorted(Path("runs").glob(f"*/{number}-*-seed?"))]
         for number in (1, 2)
     ]
-    every = [curve for each in curves for curve in each]
+    all_curves = curves[0] + curves[1]
     # on a busy machine, one may have no score by then
-    if any(curve[0][0] > curves_end(every) for curve in every):
-        assert (found["val_reached"], found["val_at_equal_seconds"]) == (None, None)
+    if any(curve[0][0] > find_end(all_curves) for curve in all_curves):
+        assert (comparison["val_reached"], comparison["val_at_equal_seconds"]) == (None, None)
         return
-    score, *seconds = found["val_reached"]
-    assert score == min(max(known for _, known in curve) for curve in every)
+    score, *seconds = comparison["val_reached"]
+    assert score == min(max(known for _, known in curve) for curve in all_curves)
     first = [
         [next(time for time, known in curve if known >= score) for curve in each] for each in curves
     ]
     assert seconds == pytest.approx(np.mean(first, axis=1))
-    end, *scores = found["val_at_equal_seconds"]
-    assert end == curves_end(every)
+    end, *scores = comparison["val_at_equal_seconds"]
+    assert end == find_end(all_curves)
     assert scores == pytest.approx(
         [np.mean([interpolate(curve, end) for curve in each]) for each in curves]
     )
@@ -224,7 +168,7 @@ def read_curve(path: Path) -> list[tuple[float, float]]:
     return curve
 
 
-def curves_end(curves: list[list[tuple[float, float]]]) -> float:
+def find_end(curves: list[list[tuple[float, float]]]) -> float:
     return min(curve[-1][0] for curve in curves)
 
 
@@ -237,106 +181,57 @@ def interpolate(curve: list[tuple[float, float]], at: float) -> float:
 
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
     net = "Flatten(), Linear(8), BatchNorm(), ReLU(), Linear(8), ReLU(), Output()"
-    ablate = (
-        "ablate",
-        net,
-        "--data",
-        image_set,
-        "--epochs",
-        "2",
-        "--optimizer",
-        "sgd",
-        "--lr",
-        "1e18",
-    )
-    done = run_lamina(
-        *ablate, "--gradient-clip", "1e-20", "--without", "gradient_clip", "ReLU", "--seeds", "2"
-    )
-    assert done.returncode == 0, done.stderr
+    recipe = ("--epochs", "2", "--optimizer", "sgd", "--lr", "1e18", "--gradient-clip", "1e-20")
+    without = ("--without", "gradient_clip", "ReLU", "--seeds", "2")
+    done = run_well("ablate", net, "--data", image_set, *recipe, *without)
     assert "warning: gradient_clip None instead of 1e-20 diverged with seed 0" in done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
     assert rows[1] == ["gradient_clip None instead of 1e-20", "–", "diverged"]
     assert rows[2][0] == "without ReLU"
-    pair = (
-        "compare",
-        A,
-        B,
-        "--data",
-        image_set,
-        *SHORT[:4],
-        "--b-optimizer",
-        "sgd",
-        "--b-lr",
-        "1e30",
-        "--seeds",
-        "2",
-    )
-    nothing = run_lamina(*pair)
-    assert nothing.returncode == 2
-    assert "diverged with seed 0, so there is nothing to compare" in nothing.stderr.splitlines()[-1]
+    words = (*SHORT[:4], "--b-optimizer", "sgd", "--b-lr", "1e30", "--seeds", "2")
+    printed = run_refused("compare", A, B, "--data", image_set, *words)
+    assert "diverged with seed 0, so there is nothing to compare" in printed.splitlines()[-1]
 
 
 def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
     words = ["compare", A, B, "--data", str(image_set), *SHORT, "--seeds", "3", "--json"]
-    straight = run_lamina(*words, "--name", "straight")
-    cut = subprocess.Popen(
-        [sys.executable, "-m", "lamina", *words, "--name", "cut"],
-        stdout=subprocess.PIPE,
-        env=os.environ,
-        text=True,
-    )
-    for line in cut.stdout:
-        if "-seed1" in line:
-            cut.send_signal(signal.SIGKILL)
-            break
-    assert cut.wait() == -signal.SIGKILL
-    cut.stdout.close()
+    straight = run_well(*words, "--name", "straight")
+    with start_process(*words, "--name", "cut") as process:
+        next(line for line in process.stdout if "-seed1" in line)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
     assert len(list(Path("runs/cut").glob("*-seed2"))) < 2
-    again = run_lamina(*words, "--name", "cut")
-    assert again.returncode == 0, again.stderr
+    again = run_well(*words, "--name", "cut")
     results = [events(done.stdout)[-1] for done in (straight, again)]
     for result in results:
         del result["train_seconds"], result["val_reached"], result["val_at_equal_seconds"]
     assert results[0] == results[1]
-    assert len([one for one in events(again.stdout) if one["event"] == "epoch"]) < 6
+    assert len([event for event in events(again.stdout) if event["event"] == "epoch"]) < 6
 
 
 def test_two_runs_are_compared_by_their_stored_logits(pair):
-    done = run_lamina("compare", *pair, "--json")
-    assert done.returncode == 0, done.stderr
-    (found,) = events(done.stdout)
+    (comparison,) = events(run_well("compare", *pair, "--json").stdout)
     first, second = (score_images(run.task, run.outputs["test"]) for run in map(load_run, pair))
     effect = measure_effect((first - second)[None])
-    assert (found["a"], found["b"], found["seeds"]) == ("runs/first", "runs/second", 1)
-    assert found["difference"] == effect.difference
-    assert found["interval"] == [effect.interval().low, effect.interval().high]
-    assert found["words"].endswith("; other seeds may differ")
+    names = (comparison["a"], comparison["b"], comparison["seeds"])
+    assert names == ("runs/first", "runs/second", 1)
+    assert comparison["difference"] == effect.difference
+    assert comparison["interval"] == [effect.interval().low, effect.interval().high]
+    assert comparison["words"].endswith("; other seeds may differ")
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
     (swapped,) = judge_runs({name: [load_run(name)] for name in pair[::-1]})
     assert swapped.difference == -effect.difference
 
 
 def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
-    worse = (
-        "compare",
-        B,
-        B,
-        "--data",
-        image_set,
-        "--a-epochs",
-        "3",
-        "--b-epochs",
-        "1",
-        "--b-lr",
-        "0",
-    )
-    done = run_lamina(*worse, "--until-decided", "--name", "study")
-    assert done.returncode == 0, done.stderr
+    recipes = ("--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
+    words = ("compare", B, B, "--data", image_set, *recipes, "--name", "study")
+    run_well(*words, "--until-decided")
     state = json.loads(Path("runs/study/study.json").read_text())
     assert state["looks"] in ([4], [4, 8], [4, 8, 16])
     assert state["is_finished"]
     assert len(list(Path("runs/study").glob("*-seed*"))) == 2 * state["looks"][-1]
-    more = run_lamina(*worse, "--seeds", "2", "--name", "study")
+    more = run_lamina(*words, "--seeds", "2")
     known = ", ".join(map(str, state["looks"]))
     assert (
         f"warning: a result with {known} seeds is known (choose the number of seeds beforehand)"
@@ -345,93 +240,52 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
 
 
 def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace, image_set):
-    words = (
-        "compare",
-        A,
-        A,
-        "--data",
-        image_set,
-        *SHORT[:4],
-        "--b-seed",
-        "50",
-        "--margin",
-        "0.9",
-        "--name",
-        "study",
-    )
-    early = run_lamina(*words, "--seeds", "2")
-    assert early.returncode == 0, early.stderr
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamina", *map(str, words), "--until-decided"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        env=os.environ,
-        text=True,
-    )
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
-    assert "warning: a result with 2 seeds is known" in messages
+    recipes = (*SHORT[:4], "--b-seed", "50", "--margin", "0.9")
+    words = ("compare", A, A, "--data", image_set, *recipes, "--name", "study")
+    run_well(*words, "--seeds", "2")
+    later = run_well(*words, "--until-decided")
+    assert "warning: a result with 2 seeds is known" in later.stderr
     state = json.loads(Path("runs/study/study.json").read_text())
     assert state["looks"] == [2, 4]
     assert state["plan"] == {"seeds": None, "seconds": None, "margin": 0.9}
 
 
 def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
-    words = (
-        "compare",
-        A,
-        B,
-        "--data",
-        image_set,
-        *SHORT,
-        "--time",
-        "1s",
-        "--name",
-        "study",
-        "--json",
-    )
-    done, again = run_lamina(*words), run_lamina(*words)
-    assert done.returncode == again.returncode == 0, done.stderr
+    words = ("compare", A, B, "--data", image_set, *SHORT, "--name", "study", "--json", "--time")
+    done, again = run_well(*words, "1s"), run_well(*words, "1s")
     assert events(done.stdout)[-1] == events(again.stdout)[-1]
     assert events(done.stdout)[-1]["seeds"] == 2  # the least
     assert "plan: " not in again.stderr
     assert len(list(Path("runs/study").glob("*-seed*"))) == 4
-    other = run_lamina(*words[:-5], "--time", "2s", "--name", "study")
-    assert "warning: a result with 2 seeds is known" in other.stderr
+    assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
 
 
 def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
-    done = run_lamina("compare", "first", "second", "--seeds", "2", "--b-lr", "0.05", "--json")
-    assert done.returncode == 0, done.stderr
-    found = events(done.stdout)[-1]
-    assert (found["a"], found["b"]) == ("runs/first", "runs/second --lr 0.05")
-    assert (
-        load_run("first").record.net == load_run(next(Path("runs").glob("*/1-*-seed0"))).record.net
-    )
-    small = ("train", A, "--data", image_set, "--size", "8", "--epochs", "1", "--name", "small")
-    assert run_lamina(*small).returncode == 0
-    other = run_lamina("compare", "first", "small", "--seeds", "2")
-    assert other.returncode == 2
+    done = run_well("compare", "first", "second", "--seeds", "2", "--b-lr", "0.05", "--json")
+    comparison = events(done.stdout)[-1]
+    assert (comparison["a"], comparison["b"]) == ("runs/first", "runs/second --lr 0.05")
+    repeated = load_run(next(Path("runs").glob("*/1-*-seed0")))
+    assert load_run("first").record.net == repeated.record.net
+    run_well("train", A, "--data", image_set, "--size", "8", "--epochs", "1", "--name", "small")
     assert (
         "runs/small was trained on other images, or at another size. Name its net instead."
-        in other.stderr
+        in run_refused("compare", "first", "small", "--seeds", "2")
     )
-    study = run_lamina("compare", next(Path("runs").glob("*/study.json")).parent, "first")
-    assert "is a study. Use one of the runs in it, such as runs/" in study.stderr
+    study = next(Path("runs").glob("*/study.json")).parent
+    printed = run_refused("compare", study, "first")
+    assert "is a study. Use one of the runs in it, such as runs/" in printed
 
 
 def test_a_run_with_the_name_of_a_net_is_the_run(pair):
     Path("runs/first").rename("runs/mlp")
-    done = run_lamina("compare", "mlp", "second", "--json")
-    assert done.returncode == 0, done.stderr
+    done = run_well("compare", "mlp", "second", "--json")
     assert events(done.stdout)[-1]["a"] == "runs/mlp"
 
 
 def test_a_damaged_study_is_skipped(workplace, image_set):
     Path("runs/2026-01-01-study-1").mkdir(parents=True)
     Path("runs/2026-01-01-study-1/study.json").write_text("{")
-    done = run_lamina("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")
-    assert done.returncode == 0, done.stderr
+    done = run_well("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2")
     assert "It was skipped." in done.stderr
 
 
@@ -453,7 +307,7 @@ def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
 
     named = ask(2, name="named")
     found = [ask(seeds) for seeds in (3, 2, 2)]
-    assert [len(one.differences) for one in found] == [3, 2, 2]
+    assert [len(event.differences) for event in found] == [3, 2, 2]
     assert found[1] == found[2] and found[1].differences == named.differences
     assert sorted(path.name[10:] for path in tmp_path.iterdir() if path.is_dir()) == [
         "",
@@ -480,78 +334,39 @@ def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
 
 
 def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
-    words = (
-        "--data",
-        "shapes-attributes",
-        "--a-epochs",
-        "1",
-        "--b-epochs",
-        "1",
-        "--a-aim",
-        "f1",
-        "--seeds",
-        "2",
-    )
-    done = run_lamina("compare", A, "Flatten(), Linear(2), Output()", *words)
-    assert done.returncode == 0, done.stderr
+    words = ("--data", "shapes-attributes", "--size", "8", *SHORT[:4], "--a-aim", "f1")
+    done = run_well("compare", A, "Flatten(), Linear(2), Output()", *words, "--seeds", "2")
     assert "There is no val split to choose thresholds for" in done.stderr
 
 
 def test_an_invalid_device_leaves_no_folder(workplace, image_set):
-    done = run_lamina(
-        "compare", A, B, "--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study"
-    )
-    assert done.returncode == 2
+    words = ("--data", image_set, "--device", "mps", "--seeds", "2", "--name", "study")
+    run_refused("compare", A, B, *words)
     assert not Path("runs/study").exists()
 
 
 def test_parts_are_removed_one_at_a_time(workplace, image_set):
     net = "Conv2d(2, 3), BatchNorm(), ReLU(), Flatten(), Output()"
-    ablate = (
-        "ablate",
-        net,
-        "--data",
-        image_set,
-        "--epochs",
-        "1",
-        "--flip",
-        "random",
-        "--optimizer",
-        "sgd",
-    )
-    ablate += (
-        "--lr",
-        "0.02",
-        "--momentum",
-        "0.5",
-        "--seeds",
-        "2",
-        "--without",
-        "BatchNorm",
-        "ReLU",
-        "--each",
-    )
-    done = run_lamina(*ablate, "--json")
-    assert done.returncode == 0, done.stderr
-    found = [one for one in events(done.stdout) if one["event"] == "comparison"]
+    recipe = ("--epochs", "1", "--flip", "random", "--optimizer", "sgd", "--lr", "0.02")
+    without = ("--momentum", "0.5", "--seeds", "2", "--without", "BatchNorm", "ReLU", "--each")
+    words = ("ablate", net, "--data", image_set, *recipe, *without)
+    done = run_well(*words, "--json")
+    comparisons = [event for event in events(done.stdout) if event["event"] == "comparison"]
     optimizer = (
         "optimizer adam instead of sgd, lr 0.001 instead of 0.02, momentum 0.9 instead of 0.5"
     )
     names = ["without BatchNorm", "without ReLU", optimizer, "flip off instead of random"]
-    assert [
-        one["a"] for one in found
-    ] == names  # not the batch size, which was fitted to the number of images
-    assert len({one["b"] for one in found}) == 1
-    assert all(one["level"] == pytest.approx(1 - 0.05 / 4) for one in found)
-    settings = json.loads(next(Path("runs").glob("*/study.json")).read_text())["settings"][
-        "experiments"
-    ]
-    named = {one["name"]: one for one in settings}
+    # not the batch size, which was fitted to the number of images
+    assert [comparison["a"] for comparison in comparisons] == names
+    assert len({comparison["b"] for comparison in comparisons}) == 1
+    levels = [comparison["level"] for comparison in comparisons]
+    assert levels == pytest.approx([1 - 0.05 / 4] * 4)
+    study = json.loads(next(Path("runs").glob("*/study.json")).read_text())
+    named = {experiment["name"]: experiment for experiment in study["settings"]["experiments"]}
     assert named["without BatchNorm"]["net"] == "Net(Conv2d(2, 3), ReLU(), Flatten(), Output())"
     assert "flip" not in named["flip off instead of random"]["recipe"]
     assert "sgd" not in named[optimizer]["recipe"]
-    table = run_lamina(*ablate)
-    assert table.returncode == 0, table.stderr
+    table = run_well(*words)
     rows = [line.split("\t") for line in table.stdout.splitlines() if "\t" in line]
     assert rows[0] == ["A", "score", "compared with the whole"]
     assert [row[0] for row in rows[1:]] == names
@@ -617,58 +432,43 @@ def test_parts_are_removed_one_at_a_time(workplace, image_set):
     ],
 )
 def test_a_study_that_cannot_be_done_is_one_message(pair, image_set, words, message):
-    done = run_lamina(*words, *([] if words[1] in pair else ["--data", image_set]))
-    assert done.returncode == 2
-    assert message in done.stderr.splitlines()[-1]
+    printed = run_refused(*words, *([] if words[1] in pair else ["--data", image_set]))
+    assert message in printed.splitlines()[-1]
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
 
 
-def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(
-    pair, workplace, image_set
-):
-    assert (
-        run_lamina(
-            "compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "s"
-        ).returncode
-        == 0
-    )
-    other = run_lamina(
-        "compare", A, B, "--data", image_set, *SHORT[:4], "--seeds", "2", "--name", "s"
-    )
-    assert other.returncode == 2
-    assert "runs/s exists, with other experiments." in other.stderr
-    assert other.stderr.rstrip().endswith("Choose another name, or delete that folder.")
+def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(pair, image_set):
+    words = ("compare", A, B, "--data", image_set, "--seeds", "2", "--name", "s")
+    run_well(*words, *SHORT)
+    printed = run_refused(*words, *SHORT[:4])
+    assert "runs/s exists, with other experiments." in printed
+    assert printed.rstrip().endswith("Choose another name, or delete that folder.")
 
     for name, data in (("shapes", "shapes"), ("numbers", "shapes-pose")):
-        trained = run_lamina(
-            "train", A, "--data", data, "--epochs", "1", "--batch-size", "2000", "--name", name
-        )
-        assert trained.returncode == 0, trained.stderr
-    done = run_lamina("compare", "first", "shapes")
-    assert (
-        done.returncode,
-        "Compare runs with the same test images and metric." in done.stderr,
-    ) == (2, True)
-    kinds = run_lamina("compare", "first", "numbers")
-    assert "(single-label, accuracy), but" in kinds.stderr
-    assert (
-        "(regression, mean_absolute_error). Compare runs with the same test images and metric."
-        in kinds.stderr
-    )
+        recipe = ("--size", "8", "--epochs", "1", "--batch-size", "2000", "--name", name)
+        run_well("train", A, "--data", data, *recipe)
+    advice = "Compare runs with the same test images and metric."
+    assert advice in run_refused("compare", "first", "shapes")
+    printed = run_refused("compare", "first", "numbers")
+    assert "(single-label, accuracy), but" in printed
+    assert f"(regression, mean_absolute_error). {advice}" in printed
 
     Path("runs/second/logits.npz").unlink()
-    missing = run_lamina("compare", "first", "second")
-    assert missing.stderr.rstrip().endswith(
-        "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina"
-        " resume runs/second to evaluate it."
+    assert (
+        run_refused("compare", "first", "second")
+        .rstrip()
+        .endswith(
+            "runs/second has stored logits for 0 images; a comparison needs at least 2. Run lamina"
+            " resume runs/second to evaluate it."
+        )
     )
 
 
 def test_runs_of_several_seeds_are_compared_in_python(tmp_path):
     recipes = (RECIPE, replace(RECIPE, lr=0.0))
     runs = [
-        [start_run(NET, DATA, replace(one, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)]
-        for one in recipes
+        [start_run(NET, DATA, replace(value, seed=seed), runs_dir=tmp_path) for seed in (1, 2, 3)]
+        for value in recipes
     ]
     for run in itertools.chain(*runs):
         for _ in run.iter_train():
@@ -771,26 +571,16 @@ def test_the_words_of_each_verdict(changed, words):
 
 
 def test_what_cannot_be_compared_is_refused_before_any_training(workplace, image_set, pair):
-    named = run_lamina("compare", *pair, "--name", "study")
-    assert (named.returncode, "Leave out --name and --device." in named.stderr) == (
-        2,
-        True,
-    ), named.stderr
-    shutil.copytree(Path(image_set) / "train", "flat")
-    call = ("compare", A, B, "--data", "flat", "--val", "0", "--test", "0", *SHORT, "--seeds", "2")
-    unscored = run_lamina(*call)
-    assert (unscored.returncode, "no val or test split to compare on" in unscored.stderr) == (
-        2,
-        True,
-    ), unscored.stderr
+    assert "Leave out --name and --device." in run_refused("compare", *pair, "--name", "study")
+    words = ("--data", image_set / "train", "--val", "0", "--test", "0", *SHORT, "--seeds", "2")
+    assert "no val or test split to compare on" in run_refused("compare", A, B, *words)
     assert not list(Path("runs").glob("*/1-*"))
 
 
 def test_a_run_with_its_own_loss_is_not_repeated_with_another(workplace, image_set):
-    def own(logits, targets):
-        return torch.nn.functional.multi_margin_loss(logits, targets)
+    def halve(logits, targets):
+        return torch.nn.functional.multi_margin_loss(logits, targets) / 2
 
-    run = start_run(B, image_set, Recipe(epochs=1), loss=own, name="own")
+    run = start_run(B, image_set, Recipe(epochs=1), loss=halve, name="halved")
     run.train(progress=False)
-    done = run_lamina("compare", run.path, A, "--seeds", "2")
-    assert (done.returncode, "A study cannot repeat" in done.stderr) == (2, True), done.stderr
+    assert "A study cannot repeat" in run_refused("compare", run.path, A, "--seeds", "2")

@@ -13,42 +13,27 @@ from scipy.stats import beta
 
 from lamina import load_run
 from lamina.evaluation.intervals import wilson_interval
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well, train_once
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
 
-def train(folder: Path, data: str, name: str, *words: str) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        done = run_lamina(
-            "train", NET, "--data", data, "--val", "0.1", "--epochs", "1", "--name", name, *words
-        )
-        assert done.returncode == 0, done.stderr
-    return folder / "runs" / name
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("doubts")
-
-
-@pytest.fixture(scope="module")
-def trained(folder) -> Path:
+def trained() -> Path:
     """A run of the built-in shapes, with val."""
-    return train(folder, "shapes", "one")
+    return train_once(NET, "shapes", "--val", "0.1", "--epochs", "1")
 
 
 def find_numbers(text: str) -> list[float]:
     return [float(figure.replace(",", "")) for figure in re.findall(r"[\d,]*\d(?:\.\d+)?", text)]
 
 
+@pytest.mark.slow
 def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplace, image_set):
     image = image_set / "test/dark"
-    done = run_lamina(
+    done = run_well(
         "predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json"
     )
-    assert done.returncode == 0, done.stderr
     assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
     assert (
         "coverage: 80 %, fitted to 800 val images, so about 77.2 to 82.7 % of new images (95 %"
@@ -59,8 +44,7 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplac
         assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
         assert event["set"] == ranked[: len(event["set"])]
         assert len(event["set"]) > 1  # a net that has hardly learned
-    done = run_lamina("predict", trained, image, "--confidence-threshold", "0.99")
-    assert done.returncode == 0, done.stderr
+    done = run_well("predict", trained, image, "--confidence-threshold", "0.99")
     lines = done.stdout.splitlines()[1:]
     count = len(list(image.glob("*.png")))
     assert len(lines) == count
@@ -130,7 +114,7 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     (temperature,) = run.calibration.temperatures
     val, test = (run.outputs[split] for split in ("val", "test"))
     held, probabilities = (
-        softmax(one.logits.astype(float) / temperature, axis=1) for one in (val, test)
+        softmax(outputs.logits.astype(float) / temperature, axis=1) for outputs in (val, test)
     )
     is_correct = probabilities.argmax(axis=1) == test.targets
     limit = round(float(np.median(probabilities.max(axis=1))), 3)
@@ -176,12 +160,12 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     assert find_numbers(line) == pytest.approx(expected, abs=0.051)
 
 
-def test_numbers_get_intervals(folder, workplace, image_set):
-    run = train(folder, "shapes-pose", "pose")
-    done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9", "--json")
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_numbers_get_intervals(workplace, image_set):
+    run = train_once(NET, "shapes-pose", "--val", "0.1", "--epochs", "1")
+    done = run_well("predict", run, image_set / "test/dark", "--coverage", "0.9", "--json")
     val, test = (load_run(run).outputs[split] for split in ("val", "test"))
-    apart = [np.abs(one.logits - one.targets) for one in (val, test)]
+    apart = [np.abs(outputs.logits - outputs.targets) for outputs in (val, test)]
     half_widths = np.sort(apart[0], axis=0)[721 - 1]
     names = load_run(run).record.task.target_names
     for event in events(done.stdout):
@@ -200,12 +184,9 @@ def test_numbers_get_intervals(folder, workplace, image_set):
     )
 
 
-def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(
-    folder, workplace, image_set
-):
-    run = train(folder, "shapes", "few", "--val", "0.0045")
-    done = run_lamina("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
-    assert done.returncode == 0, done.stderr
+def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(workplace, image_set):
+    run = train_once(NET, "shapes", "--val", "0.0045", "--size", "8", "--epochs", "1")
+    done = run_well("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
     assert (
         "warning: --coverage is 90 %, but val has only 36 images, so as few as 82 % of new images"
         " may be covered. For a reliable coverage, val needs about 139 images; use a larger --val."
@@ -221,27 +202,28 @@ def test_the_interval_of_a_coverage_is_about_that_of_its_beta_distribution(cover
     assert (found.low, found.high) == pytest.approx(exact, abs=0.01)
 
 
+@pytest.mark.slow
 def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_exported_file(
-    folder, workplace, image_set
+    workplace, image_set
 ):
     pytest.importorskip("onnxscript")
-    run = train(folder, "shapes-attributes", "aimed", "--aim", "recall=0.97")
-    thresholds = {one.name: one for one in load_run(run).calibration.thresholds}
-    assert all(one.found / one.positive >= 0.97 for one in thresholds.values())
-    assert run_lamina("export", run, "aimed.onnx").returncode == 0
+    options = ("--val", "0.1", "--epochs", "1", "--aim", "recall=0.97")
+    run = train_once(NET, "shapes-attributes", *options)
+    thresholds = {threshold.name: threshold for threshold in load_run(run).calibration.thresholds}
+    assert all(threshold.printed / threshold.positive >= 0.97 for threshold in thresholds.values())
+    run_well("export", run, "aimed.onnx")
     predicted = []
     for model in (run, "aimed.onnx"):
-        done = run_lamina("predict", model, image_set / "test", "--json")
-        assert done.returncode == 0, done.stderr
-        found = events(done.stdout)
-        for event in found:
+        done = run_well("predict", model, image_set / "test", "--json")
+        printed = events(done.stdout)
+        for event in printed:
             above = [
                 name
                 for name, value in event["probabilities"].items()
                 if value > thresholds[name].value
             ]
             assert event["predicted"] == above
-        predicted.append([event["predicted"] for event in found])
+        predicted.append([event["predicted"] for event in printed])
     assert predicted[0] == predicted[1]
     done = run_lamina("predict", run, image_set / "test", "--cost", "miss=50", "--json")
     assert done.stderr.count("threshold for miss=50 on val: ") == len(thresholds)
@@ -261,8 +243,9 @@ def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_export
     )
 
 
-def test_labels_have_no_sets(folder, workplace, image_set):
-    run = train(folder, "shapes-attributes", "labels")
+def test_labels_have_no_sets(workplace, image_set):
+    options = ("--val", "0.1", "--epochs", "1", "--aim", "recall=0.97")
+    run = train_once(NET, "shapes-attributes", *options)
     done = run_lamina("predict", run, image_set / "test/dark", "--coverage", "0.9")
     assert done.returncode == 2
     assert (

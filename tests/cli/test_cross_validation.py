@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,63 +14,66 @@ import lamina
 from lamina import LaminaError, Recipe, cross_validate, load_run
 from lamina.evaluation.outputs import unpack_outputs
 from lamina.studies.cross_validation import fold_interval
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_from_now, run_lamina, run_refused, run_well, start_process
 from support.images import write_images
 
 NET_TEXT = "Flatten(), Output()"
 
 
-def test_folds_are_trained_and_scored_and_one_model_on_all_images(workplace, image_set):
-    command = (
-        "train",
-        NET_TEXT,
-        "--data",
-        image_set,
-        "--folds",
-        "3",
-        "--epochs",
-        "2",
-        "--name",
-        "cv",
-        "--json",
-    )
-    done = run_lamina(*command)
-    assert done.returncode == 0, done.stderr
-    *_, last = events(done.stdout)
-    runs = [load_run(f"runs/cv/fold-{fold}") for fold in (1, 2, 3)]
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, image_set):
+    """A finished cross-validation of three folds, and the events of its command."""
+    folder = tmp_path_factory.mktemp("folds")
+    words = ("--data", image_set, "--folds", "3", "--epochs", "2", "--name", "cv", "--json")
+    done = run_well("train", NET_TEXT, *words, "--runs-dir", folder)
+    return folder / "cv", events(done.stdout)
+
+
+@pytest.fixture
+def runs(workplace, study):
+    """A copy of it as ``runs/cv``."""
+    shutil.copytree(study[0], workplace / "runs" / "cv")
+    return Path("runs/cv")
+
+
+def test_folds_are_trained_and_scored_and_one_model_on_all_images(study, image_set):
+    folder, (*_, last) = study
+    runs = [load_run(folder / f"fold-{fold}") for fold in (1, 2, 3)]
     assert last["event"] == "folds"
     assert last["scores"] == [run.report.accuracy for run in runs]
     assert last["mean"] == pytest.approx(np.mean(last["scores"]))
     assert last["interval"][0] <= last["mean"] <= last["interval"][1]
-    assert last["run"] == "runs/cv/final"
-    final = load_run("runs/cv")  # the folder stands for its model
-    assert final.path == Path("runs/cv/final")
+    assert last["run"] == str(folder / "final")
+    final = load_run(folder)  # the folder stands for its model
+    assert final.path == folder / "final"
     assert (final.report.split, final.report.images) == ("test", 20)
-    outputs = unpack_outputs(Path("runs/cv/logits.npz").read_bytes(), "logits")["train"]
+    outputs = unpack_outputs((folder / "logits.npz").read_bytes(), "logits")["train"]
     assert sorted(outputs.names) == sorted(
-        f"train/{kind}/{n}.png" for kind in ("bright", "dark") for n in range(30)
+        f"train/{kind}/{number}.png" for kind in ("bright", "dark") for number in range(30)
     )
     for fold, run in enumerate(runs, start=1):
-        own = run.outputs["test"]
-        assert [
-            name for name, of in zip(outputs.names, outputs.folds, strict=True) if of == fold
-        ] == list(own.names)
-        np.testing.assert_array_equal(outputs.logits[outputs.folds == fold], own.logits)
-        right = (own.logits.argmax(axis=1) == own.targets).mean()
-        assert run.report.accuracy == pytest.approx(right)
-    listed = run_lamina("runs", "--json")
-    assert {one["run"] for one in events(listed.stdout)} == {
-        f"runs/cv/{name}" for name in ("fold-1", "fold-2", "fold-3", "final")
-    }
+        held_out = run.outputs["test"]
+        are_held_out = outputs.folds == fold
+        assert list(np.array(outputs.names)[are_held_out]) == list(held_out.names)
+        np.testing.assert_array_equal(outputs.logits[are_held_out], held_out.logits)
+        accuracy = (held_out.logits.argmax(axis=1) == held_out.targets).mean()
+        assert run.report.accuracy == pytest.approx(accuracy)
+    listed = run_lamina("runs", "--json", "--runs-dir", folder.parent)
+    names = ("fold-1", "fold-2", "fold-3", "final")
+    assert {row["run"] for row in events(listed.stdout)} == {str(folder / name) for name in names}
 
-    stamps = {file: file.stat().st_mtime_ns for file in Path("runs/cv").glob("*/model.safetensors")}
-    again = run_lamina(*command)
+
+def test_a_finished_study_is_printed_and_not_trained_again(study, image_set):
+    folder, (*_, last) = study
+    stamps = {file: file.stat().st_mtime_ns for file in folder.glob("*/model.safetensors")}
+    words = ("--data", image_set, "--folds", "3", "--epochs", "2", "--name", "cv", "--json")
+    again = run_well("train", NET_TEXT, *words, "--runs-dir", folder.parent)
     assert events(again.stdout)[-1] == last
-    assert stamps == {file: file.stat().st_mtime_ns for file in stamps}  # nothing was trained again
+    assert stamps == {file: file.stat().st_mtime_ns for file in stamps}
 
 
 def test_folds_are_advised_once_where_scores_depend_on_few_images(workplace, image_set):
-    done = run_lamina("train", NET_TEXT, "--data", image_set, "--epochs", "1")
+    done = run_well("train", NET_TEXT, "--data", image_set, "--epochs", "1")
     advice = (
         "test has only 20 images, so an accuracy on it is uncertain by up to ±22 points; lamina"
         " train --folds 5"
@@ -85,78 +84,40 @@ def test_folds_are_advised_once_where_scores_depend_on_few_images(workplace, ima
     assert "--folds" not in many.stdout + many.stderr
 
 
-def test_a_fold_s_run_is_a_run_like_any_other(workplace, image_set):
-    train = (
-        "train",
-        NET_TEXT,
-        "--data",
-        image_set,
-        "--folds",
-        "3",
-        "--epochs",
-        "1",
-        "--name",
-        "cv",
-    )
-    assert run_lamina(*train).returncode == 0
-    done = run_lamina("evaluate", "runs/cv/fold-2", "--json")
-    assert done.returncode == 0, done.stderr
-    assert events(done.stdout)[-1]["accuracy"] == load_run("runs/cv/fold-2").report.accuracy
+def test_a_fold_s_run_is_a_run_like_any_other(runs, image_set):
+    done = run_well("evaluate", runs / "fold-2", "--json")
+    assert events(done.stdout)[-1]["accuracy"] == load_run(runs / "fold-2").report.accuracy
     assert "fold 2 of 3 held out as test" in done.stderr
-    other = run_lamina("evaluate", "runs/cv/fold-2", "--data", image_set / "test", "--json")
+    other = run_lamina("evaluate", runs / "fold-2", "--data", image_set / "test", "--json")
     # no fold of other data is held out
     assert events(other.stdout)[-1]["images"] == 20, other.stderr
 
 
-@pytest.mark.parametrize("limit", [(), pytest.param(("--time", "40s"), marks=pytest.mark.slow)])
-def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set, limit):
-    ends = limit or ("--epochs", "40")
-    command = [
-        "train",
-        "mlp",
-        "--data",
-        str(image_set),
-        "--folds",
-        "3",
-        *ends,
-        "--name",
-        "cv",
-        "--json",
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lamina", *command], stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        event = json.loads(line)
-        if (
-            event.get("run") == "runs/cv/fold-2"
-            and event["event"] == "epoch"
-            and event["epoch"] > 2
-        ):
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
+def test_after_a_kill_finished_folds_are_not_repeated(workplace, image_set):
+    words = ("--data", image_set, "--folds", "3", "--epochs", "20", "--name", "cv", "--json")
+    with start_process("train", NET_TEXT, *words) as process:
+        for event in map(json.loads, process.stdout):
+            if event["event"] == "epoch" and event["run"] == "runs/cv/fold-2":
+                break
+        process.kill()
     first = Path("runs/cv/fold-1/model.safetensors").read_bytes()
-    assert json.loads(Path("runs/cv/study.json").read_text())["finished"] == ["fold-1"]
-    done = run_process(*command)
-    assert done.returncode == 0, done.stderr
+    finished = json.loads(Path("runs/cv/study.json").read_text())["finished"]
+    assert finished in (["fold-1"], ["fold-1", "fold-2"])
+    done = run_well("train", NET_TEXT, *words)
     *rest, last = events(done.stdout)
     assert (last["event"], len(last["scores"])) == ("folds", 3)
-    assert not any(event["event"] == "epoch" and event["run"] == "runs/cv/fold-1" for event in rest)
+    trained = {Path(event["run"]).name for event in rest if event["event"] == "epoch"}
+    assert trained == {"fold-1", "fold-2", "fold-3", "final"} - {*finished}
     assert Path("runs/cv/fold-1/model.safetensors").read_bytes() == first
 
 
-def test_other_settings_in_the_same_folder_are_refused(workplace, image_set):
-    train = ("train", NET_TEXT, "--data", image_set, "--epochs", "1", "--name", "cv")
-    assert run_lamina(*train, "--folds", "2").returncode == 0
-    done = run_lamina(*train, "--folds", "3")
-    assert done.returncode == 2
-    assert "runs/cv exists, with other folds." in done.stderr
+def test_other_settings_in_the_same_folder_are_refused(runs, image_set):
+    train = ("train", NET_TEXT, "--data", image_set, "--epochs", "2", "--name")
+    assert "runs/cv exists, with other folds." in run_refused(*train, "cv", "--folds", "2")
     Path("runs/killed").mkdir()  # a kill may leave an empty folder
-    assert run_lamina(*train[:-1], "killed", "--folds", "2").returncode == 0
-    assert run_lamina(*train[:-1], "single").returncode == 0
-    assert "is not a study" in run_lamina(*train[:-1], "single", "--folds", "3").stderr
+    run_well(*train, "killed", "--folds", "2")
+    shutil.copytree(runs / "fold-1", "runs/single")
+    assert "is not a study" in run_refused(*train, "single", "--folds", "3")
 
 
 @pytest.mark.parametrize(
@@ -185,34 +146,21 @@ def test_what_folds_cannot_do_is_said_before_anything_is_written(
 ):
     ends = () if "--time" in options else ("--epochs", "1")
     data = write_images(tmp_path / "few", 15)
-    done = run_lamina(
-        "train", NET_TEXT, "--data", data, "--val", "0", "--test", "0.2", *ends, *options
-    )
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    words = ("--data", data, "--val", "0", "--test", "0.2", *ends, *options)
+    assert message in run_refused("train", NET_TEXT, *words)
     assert not Path("runs").exists()
 
 
-def test_lamina_chooses_for_each_fold_within_the_time(workplace, image_set):
-    began = time.perf_counter()
-    train = (
-        "train",
-        "--data",
-        image_set,
-        "--folds",
-        "2",
-        "--time",
-        "24s",
-        "--name",
-        "cv",
-        "--no-pretrained",
-    )
-    done = run_process(*train)
+@pytest.mark.slow
+def test_lamina_chooses_for_each_fold_within_the_time(workplace, image_set, monkeypatch):
+    monkeypatch.setattr("lamina.studies.cross_validation.LEAST_SECONDS", 1.0)
+    train = ("train", "--data", image_set, "--folds", "2", "--name", "cv")
+    done = run_from_now(9, *train, "--no-pretrained")
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - began < 40
     assert re.search(r"mean accuracy \S+ % \(95 % interval \S+ % to \S+ %\)", done.stdout)
     assert "training on 1 of 2 parts" in done.stdout
     assert done.stderr.count("considered") == 3  # net and size are chosen for each run
-    again = run_process(*train[:-1])
+    again = run_from_now(9, *train)
     # other initial weights
     assert (again.returncode, "runs/cv exists, with other pretrained." in again.stderr) == (2, True)
 
@@ -224,19 +172,16 @@ def test_in_python_with_numbers(tmp_path):
         pixels, pixels.mean(axis=(1, 2, 3)) + random.normal(0, 1, 60)
     )
     recipe = Recipe(epochs=2, batch_size=10)
-    found = cross_validate(
-        images, folds=3, net=NET_TEXT, recipe=recipe, runs_dir=tmp_path, name="n", progress=False
-    )
-    errors = np.abs(found.outputs.logits - found.outputs.targets).mean(axis=1)
-    assert found.scores == pytest.approx(
-        [errors[found.outputs.folds == fold].mean() for fold in (1, 2, 3)], rel=1e-4
-    )
-    assert found.run.report is None  # there is no test
-    assert found.interval.low >= 0
+    settings = {"recipe": recipe, "runs_dir": tmp_path, "name": "n", "progress": False}
+    validated = cross_validate(images, folds=3, net=NET_TEXT, **settings)
+    outputs = validated.outputs
+    errors = np.abs(outputs.logits - outputs.targets).mean(axis=1)
+    means = [errors[outputs.folds == fold].mean() for fold in (1, 2, 3)]
+    assert validated.scores == pytest.approx(means, rel=1e-4)
+    assert validated.run.report is None  # there is no test
+    assert validated.interval.low >= 0
     with pytest.raises(LaminaError, match=r"exists, with other net\."):
-        cross_validate(
-            images, folds=3, net="mlp", recipe=recipe, runs_dir=tmp_path, name="n", progress=False
-        )
+        cross_validate(images, folds=3, net="mlp", **settings)
 
 
 def test_the_interval_holds_the_expected_accuracy_more_often_than_without_the_correction():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_refused, run_well, train_once
 from support.images import write_images
 
 
@@ -37,58 +37,46 @@ def mislabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def squares(mislabelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def squares(mislabelled: Path) -> Path:
     """A run that was trained on them."""
-    runs = tmp_path_factory.mktemp("runs")
-    words = (
-        "train",
-        "mlp",
-        "--data",
-        mislabelled,
-        "--epochs",
-        "8",
-        "--name",
-        "squares",
-        "--device",
-        "cpu",
-    )
-    trained = run_lamina(*words, "--runs-dir", runs)
-    assert trained.returncode == 0, trained.stderr
-    return runs / "squares"
+    return train_once("mlp", mislabelled, "--epochs", "8", "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_found_by_nets_trained_for_it(mislabelled, tmp_path):
     before = digest_files(mislabelled)
-    sheet = tmp_path / "label-issues.png"
-    told = run_process(
-        "data", mislabelled, "--labels", "--no-pretrained", "--json", "--output", sheet
-    )
-    assert told.returncode == 0, told.stderr
+    sheet, samples = tmp_path / "label-issues.png", tmp_path / "samples.png"
+    outputs = ("--output", sheet, "--contact-sheet", samples)
+    told = run_well("data", mislabelled, "--labels", "--no-pretrained", "--json", *outputs)
     (event,) = events(told.stdout)
     assert event.keys() == {"event", "label_issues", "agreement", "injected_recall"}
     assert event["event"] == "labels"
     # How many are listed follows from probabilities, which differ a little between processors and
     # with kernels; the estimate for a single error rounds to 0 or 1.
-    first = {(one["image"], one["given"], one["likely"]) for one in event["label_issues"][:2]}
+    first = {
+        (value["image"], value["given"], value["likely"]) for value in event["label_issues"][:2]
+    }
     assert first <= {(f"{split}/dark/wrong.png", "dark", "bright") for split in ("train", "test")}
-    scores = [one["score"] for one in event["label_issues"]]
+    scores = [value["score"] for value in event["label_issues"]]
     assert scores == sorted(scores, reverse=True)
     assert event["injected_recall"] == 1
     assert event["agreement"].keys() == {"train", "val", "test"}
     assert event["agreement"]["train"] > 0.9
     assert "warning" not in told.stderr
-    are_in_test = any(one["image"].startswith("test/") for one in event["label_issues"])
+    are_in_test = any(value["image"].startswith("test/") for value in event["label_issues"])
     assert ("Do not remove test images" in told.stderr) == are_in_test
-    with Image.open(sheet) as drawn:
-        assert drawn.format == "PNG"
+    assert f"contact sheet: {samples}" in told.stderr.splitlines()
+    for file in (sheet, samples):
+        with Image.open(file) as drawn:
+            assert drawn.format == "PNG"
     assert digest_files(mislabelled) == before
 
 
+@pytest.mark.slow
 def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(mislabelled):
-    told = run_lamina(
+    told = run_well(
         "data", mislabelled, "--labels", "--no-pretrained", "--top", "1", "--device", "cpu"
     )
-    assert told.returncode == 0, told.stderr
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     lines = told.stdout.splitlines()
     assert lines[0].startswith("train: ")
@@ -97,27 +85,13 @@ def test_text_says_how_many_are_wrong_and_how_many_injected_ones_were_found(misl
     assert "dark/wrong.png" in told.stdout or "for 1, another label is more probable" in lines[0]
 
 
-def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, workplace):
-    trained = run_lamina(
-        "train",
-        "mlp",
-        "--data",
-        mislabelled,
-        "--epochs",
-        "8",
-        "--name",
-        "squares",
-        "--device",
-        "cpu",
-    )
-    assert trained.returncode == 0, trained.stderr
-    told = run_lamina("data", mislabelled, "--with", "runs/squares", "--device", "cpu")
-    assert told.returncode == 0, told.stderr
+def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled, squares):
+    told = run_well("data", mislabelled, "--with", squares, "--device", "cpu")
     assert "device: cpu (as requested)" in told.stderr.splitlines()
     assert "test/dark/wrong.png" in told.stdout
     assert "the model was trained on these images" in told.stdout
     labels, hard, outliers = events(
-        run_lamina("data", mislabelled, "--with", "runs/squares", "--json").stdout
+        run_lamina("data", mislabelled, "--with", squares, "--json").stdout
     )
     assert labels["injected_recall"] is None
     assert [each["event"] for each in (hard, outliers)] == ["hard", "outliers"]
@@ -127,7 +101,7 @@ def test_a_runs_model_names_them_too_and_says_what_it_was_trained_on(mislabelled
     assert {"image": "test/dark/wrong.png", "split": "test"} in pair["examples"]
     assert pair["images"] == len(pair["examples"])
     assert pair["interval"][0] < pair["images"] / pair["of"] < pair["interval"][1]
-    assert hard["losses"][0]["image"] in {one["image"] for one in pair["examples"]}
+    assert hard["losses"][0]["image"] in {value["image"] for value in pair["examples"]}
     assert {"image", "split", "isolation"} == outliers["outliers"][0].keys()
 
 
@@ -140,12 +114,10 @@ def test_an_odd_image_in_an_archive_is_named_and_hard_ones_are_drawn(mislabelled
         bands[::3] = 255
         Image.fromarray(bands).save(workplace / "odd.png")
         packed.write(workplace / "odd.png", "test/dark/odd.png")
-    trained = run_lamina(
+    run_well(
         "train", "mlp", "--data", archive, "--epochs", "8", "--name", "squares", "--device", "cpu"
     )
-    assert trained.returncode == 0, trained.stderr
-    told = run_lamina("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
-    assert told.returncode == 0, told.stderr
+    told = run_well("data", archive, "--with", "runs/squares", "--hard", "hard.png", "--top", "2")
     lines = told.stdout.splitlines()
     assert "hard classes and images, among 34 images in val and test:" in lines
     assert lines[
@@ -165,22 +137,17 @@ def test_numbers_have_largest_errors_but_no_pairs(tmp_path, workplace):
         for row, size in enumerate(sizes)
     ]
     table.write_text("\n".join(["image,size,split", *rows]))
-    trained = run_lamina(
-        "train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu"
-    )
-    assert trained.returncode == 0, trained.stderr
+    run_well("train", "mlp", "--data", table, "--epochs", "2", "--name", "sizes", "--device", "cpu")
     hard, outliers = events(run_lamina("data", table, "--with", "runs/sizes", "--json").stdout)
     assert (hard["classes"], hard["pairs"], outliers["event"]) == ([], [], "outliers")
     assert (hard["losses"][0]["image"], hard["losses"][0]["true"]) == ("bright/17.png", "40")
-    told = run_lamina("data", table, "--with", "runs/sizes", "--hard", "hard.png")
-    assert told.returncode == 0, told.stderr
+    told = run_well("data", table, "--with", "runs/sizes", "--hard", "hard.png")
     assert "likely incorrect" not in told.stdout
     assert (workplace / "hard.png").exists()
 
 
 def test_copies_in_two_splits_are_found(mislabelled):
-    told = run_lamina("data", mislabelled, "--duplicates", "--json")
-    assert told.returncode == 0, told.stderr
+    told = run_well("data", mislabelled, "--duplicates", "--json")
     (event,) = events(told.stdout)
     pair = event["pairs"][0]
     assert {pair["first"], pair["second"]} == {"train/dark/7.png", "test/dark/copy.png"}
@@ -189,48 +156,27 @@ def test_copies_in_two_splits_are_found(mislabelled):
     assert "mirrored" in run_lamina("data", mislabelled, "--duplicates").stdout
 
 
-def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(
-    mislabelled, image_set, workplace
-):
-    trained = run_lamina(
-        "train",
-        "mlp",
-        "--data",
-        mislabelled,
-        "--epochs",
-        "8",
-        "--name",
-        "squares",
-        "--device",
-        "cpu",
-    )
-    assert trained.returncode == 0, trained.stderr
-    told = run_lamina("evaluate", "runs/squares")
-    assert told.returncode == 0, told.stderr
+def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(squares, image_set):
+    told = run_well("evaluate", squares)
     assert (
         "1 of 21 test images is a near-duplicate of training images; without them: test accuracy"
         " 95.0 % (95 % interval 76.4 to 99.1 %, 20 images)" in told.stdout
     )
-    (event,) = events(run_lamina("evaluate", "runs/squares", "--json").stdout)
+    (event,) = events(run_lamina("evaluate", squares, "--json").stdout)
     assert (event["near_duplicates"], event["score_without"]) == (1, 0.95)
     # on other data it has to be asked for
     for quiet in (("--split", "train"), ("--data", image_set)):
-        told = run_lamina("evaluate", "runs/squares", *quiet)
-        assert told.returncode == 0, told.stderr
+        told = run_well("evaluate", squares, *quiet)
         assert "near-duplicate" not in told.stdout + told.stderr
-    told = run_lamina("evaluate", "runs/squares", "--data", image_set, "--near-duplicates")
+    told = run_lamina("evaluate", squares, "--data", image_set, "--near-duplicates")
     assert "no test image is a near-duplicate of a training image" in told.stdout
-    assert (
-        run_lamina("evaluate", "runs/squares", "--near-duplicates", "--split", "train").returncode
-        == 2
-    )
+    run_refused("evaluate", squares, "--near-duplicates", "--split", "train")
 
 
 def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
-    trained = run_lamina(
+    trained = run_well(
         "train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu"
     )
-    assert trained.returncode == 0, trained.stderr
     assert events(trained.stdout)[-1]["near_duplicates"] == 1
 
 
@@ -242,7 +188,7 @@ def test_large_images_are_not_copied_to_be_compared(tmp_path):
         arrays[f"y_{split}"] = np.arange(count) % 2
     np.savez(tmp_path / "large.npz", **arrays)
     # it is in the cache from now on
-    assert run_lamina("data", tmp_path / "large.npz").returncode == 0
+    run_well("data", tmp_path / "large.npz")
     tracemalloc.start()
     told = run_lamina("data", tmp_path / "large.npz", "--duplicates")
     _, peak_bytes = tracemalloc.get_traced_memory()
@@ -252,11 +198,8 @@ def test_large_images_are_not_copied_to_be_compared(tmp_path):
 
 
 def test_the_contact_sheet_is_drawn_whatever_else_is_looked_for(mislabelled, squares, workplace):
-    for number, words in enumerate(
-        (("--labels", "--no-pretrained"), ("--duplicates",), ("--with", squares))
-    ):
-        told = run_lamina("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
-        assert told.returncode == 0, told.stderr
+    for number, words in enumerate((("--duplicates",), ("--with", squares))):
+        told = run_well("data", mislabelled, *words, "--contact-sheet", f"{number}.png", "--json")
         assert f"contact sheet: {number}.png" in told.stderr.splitlines()
         with Image.open(workplace / f"{number}.png") as sheet:
             assert sheet.format == "PNG"
@@ -291,8 +234,7 @@ def test_other_data_can_be_read_in_its_own_way(squares, tmp_path):
         file.rename(folder / f"{file.parent.name}{file.name}")
     for name in ("bright", "dark"):
         (folder / name).rmdir()
-    told = run_lamina("data", folder, "--with", squares, "--label-from", "filename", "--json")
-    assert told.returncode == 0, told.stderr
+    told = run_well("data", folder, "--with", squares, "--label-from", "filename", "--json")
     assert {"8 test"} <= set(re.findall(r"\d+ test", told.stderr))
 
 
@@ -359,8 +301,7 @@ def test_a_class_with_one_image_is_no_obstacle(tmp_path):
     for file in sorted((folder / "dark").iterdir())[1:]:
         file.unlink()
     write_images(tmp_path / "few" / "test", 2, seed=1)
-    told = run_lamina("data", tmp_path / "few", "--labels", "--no-pretrained")
-    assert told.returncode == 0, told.stderr
+    run_well("data", tmp_path / "few", "--labels", "--no-pretrained")
 
 
 def test_one_class_is_refused_as_train_does(tmp_path):
@@ -376,6 +317,7 @@ def test_one_class_is_refused_as_train_does(tmp_path):
     assert told.stderr.splitlines()[-1] == trained.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_weak_net_warns(tmp_path):
     random = np.random.default_rng(0)
     alike = np.repeat(random.integers(0, 256, (1, 12, 12, 3), dtype=np.uint8), 30, axis=0)
@@ -388,8 +330,7 @@ def test_a_weak_net_warns(tmp_path):
         x_test=noise[:10],
         y_test=targets[:10],
     )
-    told = run_lamina("data", tmp_path / "noise.npz", "--labels", "--no-pretrained")
-    assert told.returncode == 0, told.stderr
+    told = run_well("data", tmp_path / "noise.npz", "--labels", "--no-pretrained")
     assert "warning: 30 training images are near-duplicates of each other, too many" in told.stderr
     assert "warning: the nets agree with only" in told.stderr
     assert "A weak model flags correct labels" in told.stderr

@@ -11,23 +11,16 @@ import pytest
 from PIL import Image
 
 from lamina.cli import main
+from support.commands import train_once
 from support.images import write_images
+
+NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
 @pytest.fixture(scope="module")
-def run(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def run(image_set: Path) -> str:
     """A run that distinguishes bright from dark without error."""
-    folder = tmp_path_factory.mktemp("runs")
-    command = [
-        "train",
-        "Flatten(), Linear(8), ReLU(), Output()",
-        "--data",
-        str(image_set),
-        "--epochs",
-        "30",
-    ]
-    assert main([*command, "--lr", "0.01", "--runs-dir", str(folder), "--name", "mine"]) == 0
-    return str(folder / "mine")
+    return str(train_once(NET, image_set, "--epochs", "30", "--lr", "0.01"))
 
 
 @pytest.fixture
@@ -249,6 +242,8 @@ def test_views_are_not_calibrated(tmp_path, capsys):
         "Flatten(), Output()",
         "--data",
         "shapes",
+        "--size",
+        "8",
         "--val",
         "0.02",
         "--epochs",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lamina import load_run
 from lamina.text import guard, unguard
-from support.commands import run_lamina
+from support.commands import run_lamina, run_well
 
 NET = "Flatten(), Output()"
 NAMES = ("=1+1.png", "-2.png", "@a.png", "+b.png", "plain.png", "'=c.png", "a,b.png", 'a"b.png')
@@ -67,10 +67,8 @@ def test_the_table_has_the_model_s_probabilities_and_no_formulas(workplace, colu
         "--name",
         "r",
     )
-    done = run_lamina(*train)
-    assert done.returncode == 0, done.stderr
-    done = run_lamina("evaluate", "runs/r", "--output", "out.csv")
-    assert done.returncode == 0, done.stderr
+    done = run_well(*train)
+    done = run_well("evaluate", "runs/r", "--output", "out.csv")
     rows, run = read_rows(Path("out.csv")), load_run("runs/r")
     outputs, task = run.outputs["test"], run.task
     assert f"out.csv: {len(outputs.names)} images" in done.stdout
@@ -115,9 +113,8 @@ def test_predict_writes_no_formulas_either(workplace):
         "--name",
         "r",
     )
-    assert run_lamina(*train).returncode == 0
-    done = run_lamina("predict", "runs/r", "set", "--output", "out.csv")
-    assert done.returncode == 0, done.stderr
+    run_well(*train)
+    run_well("predict", "runs/r", "set", "--output", "out.csv")
     cells = [cell for line in read_lines("out.csv") for cell in line]
     assert any(cell.startswith("'=cmd") for cell in cells)
     assert not any(cell.startswith(tuple("=+-@")) for cell in cells)
@@ -133,8 +130,8 @@ def test_a_guarded_cell_is_no_formula_and_can_be_read_back(cell):
 
 def test_folds_are_in_the_table(workplace, image_set):
     train = ("train", NET, "--data", image_set, "--folds", "3", "--epochs", "1", "--name", "cv")
-    assert run_lamina(*train).returncode == 0
-    assert run_lamina("evaluate", "runs/cv", "--output", "out.csv").returncode == 0
+    run_well(*train)
+    run_well("evaluate", "runs/cv", "--output", "out.csv")
     rows = read_rows(Path("out.csv"))
     assert len({row["image"] for row in rows}) == len(rows) == 80
     assert sorted((row["split"], row["fold"]) for row in rows) == sorted(
@@ -144,14 +141,9 @@ def test_folds_are_in_the_table(workplace, image_set):
         own = [row for row in rows if row["fold"] == fold]
         right = np.mean([row["target"] == row["predicted"] for row in own])
         assert right == pytest.approx(load_run(f"runs/cv/fold-{fold}").report.accuracy)
-    assert run_lamina("evaluate", "runs/cv/fold-2", "--output", "two.csv").returncode == 0
+    run_well("evaluate", "runs/cv/fold-2", "--output", "two.csv")
     assert {row["fold"] for row in read_rows(Path("two.csv"))} == {"2"}
-    assert (
-        run_lamina(
-            "evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv"
-        ).returncode
-        == 0
-    )
+    run_well("evaluate", "runs/cv", "--data", image_set / "train", "--output", "new.csv")
     assert {row["fold"] for row in read_rows(Path("new.csv"))} == {""}
 
 

@@ -14,32 +14,22 @@ from lamina.drawing.attribution_sheet import _average_blocks
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_well, train_once
 from support.runs import begin_run
 from support.timm_weights import save_random
 
 METHODS = ["occlusion", "gradients", "grad-cam"]
 
 
-def train(folder, data, net="Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()", *more):
-    words = ("train", net, "--data", data, "--epochs", "2", "--name", "one", *more)
-    done = run_lamina(*words)
-    assert done.returncode == 0, done.stderr
-    return folder / "runs/one"
-
-
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, image_set):
-    folder = tmp_path_factory.mktemp("explain")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return train(folder, image_set)
+def trained(image_set):
+    net = "Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()"
+    return train_once(net, image_set, "--epochs", "2")
 
 
 def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, image_set):
     image = image_set / "test/dark/0.png"
-    done = run_process("explain", trained, image)
-    assert done.returncode == 0, done.stderr
+    done = run_well("explain", trained, image)
     file = trained / "explanations/0-explained.png"
     first, *lines = done.stdout.splitlines()
     predicted = (
@@ -76,7 +66,7 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
     )
     done = run_lamina(*words, "--output", workplace / "out")
     assert done.returncode == 2
-    missing, unreadable, *found = events(done.stdout)
+    missing, unreadable, *printed = events(done.stdout)
     assert missing == {
         "event": "problem",
         "image": "none*.png",
@@ -87,8 +77,8 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
         "image": str(workplace / "text.png"),
         "reason": "not an image",
     }
-    assert [event["method"] for event in found] == METHODS
-    for event in found:
+    assert [event["method"] for event in printed] == METHODS
+    for event in printed:
         assert list(event) == [
             "event",
             "image",
@@ -120,7 +110,7 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
 
 
 def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
-    done = run_lamina(
+    run_well(
         "explain",
         trained,
         image_set / "test/bright/2.png",
@@ -130,7 +120,6 @@ def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
         "--output",
         "out",
     )
-    assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in Path("out").iterdir()) == [
         f"2-explained{number}.{kind}" for number in ("-2", "") for kind in ("npz", "png")
     ]
@@ -139,8 +128,7 @@ def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
 def test_names_that_look_like_formulas_or_commands_are_harmless(trained, workplace, image_set):
     name = "$x_\n\x1b[31m日$.png"
     Image.open(image_set / "test/dark/3.png").save(name)
-    done = run_lamina("explain", trained, name, "--method", "gradients", "--output", "out")
-    assert done.returncode == 0, done.stderr
+    done = run_well("explain", trained, name, "--method", "gradients", "--output", "out")
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) == 2
 
@@ -173,8 +161,7 @@ def test_the_box_is_where_the_net_sees(resize, mark):
 
 def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace):
     Image.new("RGB", (90, 30), (250, 250, 250)).save("wide.png")
-    done = run_lamina("explain", trained, "wide.png", "--method", "occlusion", "--output", "out")
-    assert done.returncode == 0, done.stderr
+    run_well("explain", trained, "wide.png", "--method", "occlusion", "--output", "out")
     with np.load("out/wide-explained.npz") as arrays:
         assert arrays["box_px"].tolist() == [30, 0, 60, 30]
 
@@ -231,9 +218,8 @@ def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, image_s
 
 
 def test_a_net_without_places_is_explained_without_grad_cam(workplace, image_set):
-    run = train(workplace, image_set, "mlp")
-    done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json")
-    assert done.returncode == 0, done.stderr
+    run = train_once("mlp", image_set, "--epochs", "4", "--device", "cpu")
+    done = run_well("explain", run, image_set / "test/dark/0.png", "--json")
     assert [event["method"] for event in events(done.stdout)] == METHODS[:2]
     assert (
         "grad-cam: skipped, because no layer of this net has an output with height and width"
@@ -275,15 +261,14 @@ def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channe
     run.folder.save_model(training.model)
     Image.fromarray(pixels[0].squeeze()).save("one.png")
     for words, explained in ((("--target", target), target), ((), None)):
-        done = run_lamina("explain", run.path, "one.png", "--json", *words)
-        assert done.returncode == 0, done.stderr
+        done = run_well("explain", run.path, "one.png", "--json", *words)
         assert [event["method"] for event in events(done.stdout)] == METHODS
         assert explained in (None, *(event["target"] for event in events(done.stdout)))
 
 
 def test_nets_of_timms_are_explained(workplace, image_set):
     file = save_random("test_resnet", workplace / "learned.safetensors")
-    run = train(workplace, image_set, "timm:test_resnet", "--weights", file, "--size", "32")
-    done = run_lamina("explain", run, image_set / "test/dark/0.png", "--json", "--layer", "layer2")
-    assert done.returncode == 0, done.stderr
+    words = ("--weights", file, "--size", "32", "--epochs", "1")
+    run = train_once("timm:test_resnet", image_set, *words)
+    done = run_well("explain", run, image_set / "test/dark/0.png", "--json", "--layer", "layer2")
     assert [event["method"] for event in events(done.stdout)] == METHODS

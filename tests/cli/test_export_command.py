@@ -8,28 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_well, train_once
 from support.images import write_images
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory) -> Path:
+def trained() -> Path:
     """A run of the built-in shapes, with val."""
-    folder = tmp_path_factory.mktemp("export")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        done = run_lamina(
-            "train", NET, "--data", "shapes", "--val", "0.1", "--epochs", "1", "--name", "one"
-        )
-        assert done.returncode == 0, done.stderr
-    return folder / "runs/one"
+    return train_once(NET, "shapes", "--val", "0.1", "--epochs", "1")
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, image_set):
-    done = run_process("export", trained, "net.onnx")
-    assert done.returncode == 0, done.stderr
+    done = run_well("export", trained, "net.onnx")
     assert (
         "matches the run on 256 test images, a black image and a white image, in batches of 1, 2, 7"
         in done.stdout
@@ -109,13 +102,9 @@ def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
 
 def test_a_run_is_exported_without_its_data_and_says_so(workplace):
     write_images(Path("data"), 12)
-    assert (
-        run_lamina("train", NET, "--data", "data", "--epochs", "1", "--name", "alone").returncode
-        == 0
-    )
+    run_well("train", NET, "--data", "data", "--epochs", "1", "--name", "alone")
     shutil.rmtree("data")
-    done = run_lamina("export", "runs/alone", "alone.onnx", "--json")
-    assert done.returncode == 0, done.stderr
+    done = run_well("export", "runs/alone", "alone.onnx", "--json")
     assert "data: not found, so the check uses synthetic images" in done.stderr
     (event,) = events(done.stdout)
     assert (event["split"], event["images"]) == ("synthetic", 66)

@@ -7,7 +7,7 @@ import csv
 import numpy as np
 from PIL import Image
 
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well
 
 
 def write_bursts(folder) -> None:
@@ -28,7 +28,7 @@ def write_bursts(folder) -> None:
 def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     write_bursts(workplace / "set")
     done = run_lamina("data", "set", "--duplicates", "--json")
-    (found,) = [one for one in events(done.stdout) if one["event"] == "duplicates"]
+    (found,) = [event for event in events(done.stdout) if event["event"] == "duplicates"]
     assert found["near_train"]["test"] == 24  # all of test
     text = run_lamina("data", "set", "--duplicates", "--groups", "groups.csv").stdout
     assert "24 of the 24 images of test have near-duplicates in train" in text
@@ -36,7 +36,7 @@ def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     rows = list(csv.DictReader((workplace / "groups.csv").read_text().splitlines()))
     assert len({row["group"] for row in rows}) == 24
     done = run_lamina("data", "set", "--duplicates", "--group-from", "groups.csv", "--json")
-    (found,) = [one for one in events(done.stdout) if one["event"] == "duplicates"]
+    (found,) = [event for event in events(done.stdout) if event["event"] == "duplicates"]
     assert found["near_train"] == {}
 
 
@@ -61,7 +61,7 @@ def test_groups_that_were_given_stay_in_the_file_of_near_duplicates(workplace):
         "--group-from",
         "given.csv",
     )
-    assert run_lamina(*words, "--groups", "both.csv").returncode == 0
+    run_well(*words, "--groups", "both.csv")
     rows = list(csv.DictReader((workplace / "both.csv").read_text("utf-8-sig").splitlines()))
     found = {row["image"]: row["group"] for row in rows}
     assert found.keys() == {*names}
@@ -103,7 +103,7 @@ def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplac
         "--name",
         "g",
     )
-    assert run_lamina(*train).returncode == 0
+    run_well(*train)
     (workplace / "elsewhere").mkdir()
     monkeypatch.chdir(workplace / "elsewhere")
     done = run_lamina("evaluate", "../runs/g", "--json")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lamina import Images, LaminaWarning, load_data, load_run
 from lamina.errors import DataError
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well
 from support.images import SIDE_PX
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
@@ -57,7 +57,7 @@ def cache_of_module(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def trained(place: Path, cache_of_module: str) -> Path:
     run = place / "runs" / "first"
-    done = run_lamina(
+    done = run_well(
         "train",
         "Flatten(), Output()",
         "--data",
@@ -70,9 +70,9 @@ def trained(place: Path, cache_of_module: str) -> Path:
         place / "runs",
         "--name",
         "first",
+        draws_curves=True,
         LAMINA_CACHE=cache_of_module,
     )
-    assert done.returncode == 0, done.stderr
     assert_tame(done.stdout + done.stderr)
     assert "Glyph" not in done.stderr
     assert r"\x1b]0;owned\x07\x1b[31mred" in done.stdout
@@ -95,8 +95,7 @@ def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, 
         ("data", place / "data", "--contact-sheet", place / "sheet.png"),
         ("runs", "--runs-dir", place / "runs"),
     ):
-        done = run_lamina(*arguments, LAMINA_CACHE=cache_of_module)
-        assert done.returncode == 0, done.stderr
+        done = run_well(*arguments, LAMINA_CACHE=cache_of_module)
         assert_tame(done.stdout + done.stderr)
     printed = run_lamina("data", place / "data", "--json", LAMINA_CACHE=cache_of_module)
     (event,) = events(printed.stdout)

@@ -1,12 +1,16 @@
 """What lamina says to a person who asks for something that is not there, word by word."""
 
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lamina import __version__
 from lamina.cli import COMMANDS, main
-from support.commands import events, run_lamina
+from support.commands import events, run_well, start_process, train_once
 
 CASES = {
     "trian": "Unknown command 'trian'. Did you mean train?",
@@ -25,9 +29,6 @@ CASES = {
         "No data set, file or folder named nowhere/at/all. Check the path."
     ),
     "train mlp --data shapse": "No data set, file or folder named shapse. Did you mean shapes?",
-    "evaluate runs/none": (
-        "No run named none in runs. No runs were found there. Train one with lamina train."
-    ),
     "evaluate none": (
         "No run named none in this folder or runs. No runs were found there. Train one with lamina"
         " train."
@@ -55,20 +56,10 @@ CASES = {
 
 
 def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, image_set):
+    run = train_once("Flatten(), Output()", image_set, "--epochs", "1")
     for name in ("first", "second"):
-        train = (
-            "train",
-            "Flatten(), Output()",
-            "--data",
-            image_set,
-            "--epochs",
-            "1",
-            "--name",
-            name,
-        )
-        assert run_lamina(*train).returncode == 0
-    history = workplace / "runs/second/history.jsonl"
-    with history.open("a") as opened:
+        shutil.copytree(run, workplace / "runs" / name)
+    with Path("runs/second/history.jsonl").open("a") as opened:
         opened.write('{"epoch": 2')
     warning = (
         "warning: The last line of runs/second/history.jsonl is incomplete, probably after a crash,"
@@ -79,8 +70,7 @@ def test_a_warning_is_one_line_without_a_place_in_the_source(workplace, image_se
         ("runs", "--diff", "runs/first", "runs/second"),
         ("runs",),
     ):
-        done = run_lamina(*command)
-        assert done.returncode == 0, done.stderr
+        done = run_well(*command)
         assert done.stderr.splitlines().count(warning) == 1
         assert "history.py" not in done.stderr
 
@@ -95,31 +85,33 @@ def test_wrong_input_gets_one_message_and_status_2(workplace, capsys, command, m
     assert not (workplace / "runs").exists()
 
 
-def test_help_names_every_command_and_loads_neither_torch_nor_matplotlib():
-    code = (
-        "import sys; from lamina.cli import main; import lamina; main(['--help']); "
-        "print(sorted({'torch', 'matplotlib', 'numpy', 'rich', 'tyro'} & set(sys.modules)))"
-    )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert all(f"  {name} " in shown for name in COMMANDS)
-    assert shown.splitlines()[-1] == "[]"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_a_command_loads_neither_torch_nor_matplotlib(command):
-    code = f"""
+WITHOUT_TORCH = """
 import sys
-from lamina.cli import main
-try:
-    main([{command!r}, "--help"])
-finally:
-    print(sorted({{"torch", "matplotlib"}} & set(sys.modules)))
+from lamina.cli import COMMANDS, main
+
+def find_loaded(*names):
+    return sorted({*names} & set(sys.modules))
+
+main(["--help"])
+print("loaded:", find_loaded("torch", "matplotlib", "numpy", "rich", "tyro"))
+for command in COMMANDS:
+    try:
+        main([command, "--help"])
+    except SystemExit:
+        print("loaded:", find_loaded("torch", "matplotlib"))
+for words in (["summary", "cnn"], ["data", "shapes", "--size", "8"]):
+    print("status:", main(words))
+    print("loaded:", find_loaded("torch"))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert f"usage: lamina {command}" in done.stdout
-    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_and_what_needs_no_torch_load_neither_torch_nor_matplotlib():
+    words = [sys.executable, "-c", WITHOUT_TORCH]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert all(f"  {name} " in shown for name in COMMANDS)
+    assert all(f"usage: lamina {name}" in shown for name in COMMANDS)
+    assert shown.count("loaded: []\n") == shown.count("loaded: ") == 1 + len(COMMANDS) + 2
+    assert shown.count("status: 0\n") == 2
 
 
 def test_a_summary_shows_the_articles_sizes(capsys):
@@ -130,17 +122,50 @@ def test_a_summary_shows_the_articles_sizes(capsys):
     assert summary["parameters"] == 308_310
 
 
-@pytest.mark.parametrize("words", [["summary", "cnn"], ["data", "shapes", "--size", "8"]], ids=str)
-def test_what_needs_no_torch_does_not_load_it(words):
-    code = (
-        f"import sys; from lamina.cli import main; main({words}); sys.exit('torch' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-
-
 def test_a_reader_that_goes_away_is_no_bug():
-    command = f"{sys.executable} -m lamina summary cnn | true; echo ${{PIPESTATUS[0]}}"
-    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert shown.stderr == ""
-    # 0 where all fitted into the pipe before its reader went away
-    assert shown.stdout in ("141\n", "0\n")
+    with start_process("summary", "cnn") as process:
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert (process.returncode, errors) == (141, "")
+
+
+SCRIPT = Path(sys.executable).with_name("lamina")
+
+
+def test_the_installed_script_prints_the_version():
+    words = [SCRIPT, "--version"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert shown == f"lamina {__version__}\n"
+
+
+def test_a_bug_ends_with_a_traceback_and_status_1(workplace):
+    """Python imports sitecustomize at its start."""
+    Path("sitecustomize.py").write_text(
+        "import lamina.cli.runs\nlamina.cli.runs.run = lambda *_: 1 / 0"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(workplace)}
+    done = subprocess.run([SCRIPT, "runs"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert done.stderr.endswith("\nZeroDivisionError: division by zero\n")
+
+
+INTERRUPTED = """
+import lamina.cli
+
+def main():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        return 130
+
+lamina.cli.main = main
+"""
+
+
+def test_an_interrupt_in_code_that_was_text_has_the_status_of_any_other(workplace):
+    """As while a dataclass is defined: Python would end itself by the signal."""
+    Path("sitecustomize.py").write_text(INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": str(workplace)}
+    done = subprocess.run([sys.executable, "-m", "lamina"], env=environment)
+    assert done.returncode == 130

@@ -6,7 +6,6 @@ import csv
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +14,8 @@ import pytest
 from PIL import Image
 
 from lamina.cli import main
-from support.commands import events, run_lamina
-from support.runs import DATA, start
+from support.commands import events, run_lamina, run_refused, run_well, start_process
+from support.runs import DATA, full_disk, start
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +66,7 @@ def test_a_table_without_rows_has_no_header(photos, run):
 def test_names_stay_as_they_are_in_a_table(photos, run):
     (photos / 'a "b", c\nd.png').write_bytes((photos / "photos/2.png").read_bytes())
     os.rename(photos / "photos/1.PNG", os.fsencode(photos) + b"/photos/caf\xe9.png")  # noqa: PTH104
-    done = run_lamina("predict", run, "photos", 'a "b", c\nd.png', "--output", "predictions.csv")
-    assert done.returncode == 0, done.stderr
+    run_well("predict", run, "photos", 'a "b", c\nd.png', "--output", "predictions.csv")
     with (photos / "predictions.csv").open(newline="", encoding="utf-8") as opened:
         names = [row[0] for row in csv.reader(opened)][1:]
     assert names == [
@@ -112,10 +110,6 @@ def test_top_takes_one_or_more(photos, run, capsys):
     assert capsys.readouterr().err == "lamina: --top is 0; it must be at least 1. Use --top 3.\n"
 
 
-def leave_out_coverage():
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
@@ -126,27 +120,12 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     for place in range(1, 2000):
         os.link(many / "0.png", many / f"{place}.png")
     (photos / "predictions.csv").write_text("what was there before")
-    command = [
-        sys.executable,
-        "-m",
-        "lamina",
-        "predict",
-        str(run),
-        "many",
-        "--output",
-        "predictions.csv",
-        "--json",
-    ]
-    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
-    environment = leave_out_coverage()
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # The background jobs of a shell ignore SIGINT, and what they start inherits that.
-    pipes["preexec_fn"] = lambda: signal.signal(number, signal.SIG_DFL)
-    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+    words = ("predict", run, "many", "--output", "predictions.csv", "--json")
+    with start_process(*words) as process:
         assert "prediction" in process.stdout.readline()
         begun = list(photos.glob(".predictions.csv.*"))
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate()
     assert len(begun) == 1
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
@@ -155,21 +134,13 @@ def test_a_stopped_prediction_leaves_nothing_half_written(photos, run, number):
     assert (photos / "predictions.csv").read_text() == "what was there before"
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(photos, run, monkeypatch):
+def test_a_full_disk_leaves_the_file_as_it_was(photos, run):
     """A limit on the size of files is as near to a full disk as a test can come."""
     (photos / "predictions.jsonl").write_text("what was there before")
-    command = (
-        f"trap '' XFSZ; ulimit -f 0; exec {sys.executable} -m lamina predict {run} photos --output"
-        " predictions.jsonl"
-    )
-    # Coverage would want to write a file too.
-    environment = leave_out_coverage()
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 2
+    with full_disk(0):
+        printed = run_refused("predict", run, "photos", "--output", "predictions.jsonl")
     assert (
-        done.stderr.splitlines()[-1]
+        printed.splitlines()[-1]
         == "lamina: Cannot write predictions.jsonl: File too large. The file is unchanged; use"
         " another --output."
     )

@@ -10,34 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, train_once
+from support.images import encode
 
+NET = "Flatten(), Linear(8), ReLU(), Output()"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 
-def encode(low: int, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((12, 12, 3), low, np.uint8)).save(buffer, kind)
-    return buffer.getvalue()
+def draw(level: int, kind: str = "PNG") -> bytes:
+    return encode(np.full((12, 12, 3), level, np.uint8), kind)
 
 
 @pytest.fixture(scope="module")
-def run(image_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    command = [
-        "train",
-        "Flatten(), Linear(8), ReLU(), Output()",
-        "--data",
-        image_set,
-        "--epochs",
-        "30",
-        "--lr",
-        "0.01",
-    ]
-    assert run_lamina(*command, "--runs-dir", folder, "--name", "mine").returncode == 0
-    return folder / "mine"
+def run(image_set: Path) -> Path:
+    return train_once(NET, image_set, "--epochs", "30", "--lr", "0.01")
 
 
 @pytest.fixture
@@ -45,9 +32,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)
     files = {
-        "bright.jpg": encode(200, "JPEG"),
-        "in/dark.jfif": encode(20, "JPEG"),
-        "in/IMG_1": encode(200),
+        "bright.jpg": draw(200, "JPEG"),
+        "in/dark.jfif": draw(20, "JPEG"),
+        "in/IMG_1": draw(200),
         "in/a.txt": b"x",
         "in/IMG_2.HEIC": HEIC,
         "in/clip.MOV": b"\0\0\0\x14ftypqt  ",
@@ -108,11 +95,11 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
     text = io.TextIOWrapper(io.BytesIO(b"photos/bright.jpg\nphotos/in/dark.jfif\n"))
     monkeypatch.setattr(sys, "stdin", text)
     done = run_lamina("predict", run, *given, "--json")
-    found = events(done.stdout)
+    printed = events(done.stdout)
     assert {
-        event["image"]: event["predicted"] for event in found if event["event"] == "prediction"
+        event["image"]: event["predicted"] for event in printed if event["event"] == "prediction"
     } == {f"{prefix}{image}": answer for image, answer in predicted.items()}
-    named = {event["image"]: event["reason"] for event in found if event["event"] == "problem"}
+    named = {event["image"]: event["reason"] for event in printed if event["event"] == "problem"}
     assert named.keys() == {f"{prefix}{image}" for image in problems}
     assert all(reason in named[f"{prefix}{image}"] for image, reason in problems.items())
     assert (("not used: 1 file: " in done.stderr) and unused in done.stderr) == bool(unused)
@@ -121,7 +108,7 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
 
 def test_long_names_do_not_end_explain(photos: Path, run: Path) -> None:
     for letter in "ab":
-        (photos / f"{'é' * 115}{letter}.png").write_bytes(encode(200))
+        (photos / f"{'é' * 115}{letter}.png").write_bytes(draw(200))
     done = run_lamina(
         "explain", run, *sorted(photos.glob("*.png")), "p.zip", "--method", "occlusion", "--json"
     )

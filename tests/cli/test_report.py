@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from lamina.runs.stored import load_run
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_well
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,7 @@ def trained(tmp_path_factory, image_set):
 
 @pytest.mark.slow
 def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
-    done = run_process("report", trained)
-    assert done.returncode == 0, done.stderr
+    done = run_well("report", trained)
     file = trained / "report.html"
     page = file.read_text()
     assert done.stdout == f"report: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
@@ -44,12 +43,10 @@ def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
     data = trained.parents[1] / "data"
     moved = data.rename(data.with_name("moved"))
     try:
-        done = run_lamina("report", trained, "gone.html")
-        assert done.returncode == 0, done.stderr
+        done = run_well("report", trained, "gone.html")
         assert f"no images: {trained} was trained on {data}, which no longer exists." in done.stderr
         assert "This page has no images" in (workplace / "gone.html").read_text()
-        done = run_lamina("report", trained, "moved.html", "--data", moved)
-        assert done.returncode == 0, done.stderr
+        done = run_well("report", trained, "moved.html", "--data", moved)
         assert "image/jpeg" in (workplace / "moved.html").read_text()
         shutil.rmtree(shutil.copytree(moved, workplace / "other") / "train/dark")
         done = run_lamina("report", trained, "other.html", "--data", workplace / "other")
@@ -60,8 +57,7 @@ def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
 
 
 def test_a_card_is_not_written_over_what_was_edited(trained):
-    done = run_lamina("report", trained, "--card")
-    assert done.returncode == 0, done.stderr
+    done = run_well("report", trained, "--card")
     file = trained / "README.md"
     assert done.stdout == f"model card: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
     assert f"{load_run(trained).report.images} images" in file.read_text()

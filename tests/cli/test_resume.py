@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lamina.cli import main
 from lamina.files import lock_folder
-from support.commands import events
+from support.commands import events, start_process, train_once
 from support.images import write_images
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = (
-    "--epochs",
-    "40",
-    "--batch-size",
-    "20",
-    "--precision",
-    "fp32",
-    "--flip",
-    "random",
-    "--ema-decay",
-    "0.9",
+    *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
+    *("--flip", "random", "--ema-decay", "0.9"),
 )
 
 
 def train(image_set: Path, name: str, *flags: str) -> Path:
-    assert main(["train", NET, "--data", str(image_set), "--name", name, *FLAGS, *flags]) == 0
-    return Path("runs") / name
+    return shutil.copytree(train_once(NET, image_set, *FLAGS, *flags), Path("runs") / name)
 
 
 def read_weights(run: Path) -> list[str]:
@@ -59,16 +49,11 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
     straight = train(image_set, "straight")
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         run = Path("runs") / number.name
-        flags = ["--data", str(image_set), "--name", number.name, *FLAGS, "--json"]
-        with subprocess.Popen(
-            [sys.executable, "-m", "lamina", "train", NET, *flags],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        words = ("--data", image_set, "--name", number.name, *FLAGS, "--json")
+        with start_process("train", NET, *words) as process:
             process.stdout.readline()
             process.send_signal(number)
-            rest, printed = process.communicate(timeout=60)
+            rest, printed = process.communicate()
         assert process.returncode == status, printed
         assert (
             printed.splitlines()[-1]
@@ -87,13 +72,8 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
 
 
 def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace, image_set):
-    flags = ["--data", str(image_set), "--name", "run", *FLAGS, "--json"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "lamina", "train", NET, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    words = ("--data", image_set, "--name", "run", *FLAGS, "--json")
+    with start_process("train", NET, *words) as process:
         process.stdout.readline()
         process.stdout.close()
         printed = process.stderr.read()
@@ -290,21 +270,15 @@ def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
     }
 
 
+NO_RUN = "No run named none in runs. No runs were found there. Train one with lamina train."
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (
-            "resume runs/none",
-            "No run named none in runs. No runs were found there. Train one with lamina train.",
-        ),
-        (
-            "reproduce runs/none",
-            "No run named none in runs. No runs were found there. Train one with lamina train.",
-        ),
-        (
-            "runs --diff runs/a runs/b",
-            "No run named a in runs. No runs were found there. Train one with lamina train.",
-        ),
+        ("resume runs/none", NO_RUN),
+        ("reproduce runs/none", NO_RUN),
+        ("runs --diff runs/none runs/b", NO_RUN),
         (
             "resume runs/x --save-every 60",
             "--save-every is '60'; it must be a number followed by s, m or h. Use --save-every 5m.",

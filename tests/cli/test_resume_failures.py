@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,24 +15,14 @@ from lamina import load_run
 from lamina.cli import main
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
-from support.commands import events
+from support.commands import events, start_process, train_once
 from support.images import write_images
 from support.runs import DATA, full_disk, start
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
-
-
 FLAGS = (
-    "--epochs",
-    "40",
-    "--batch-size",
-    "20",
-    "--precision",
-    "fp32",
-    "--flip",
-    "random",
-    "--ema-decay",
-    "0.9",
+    *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
+    *("--flip", "random", "--ema-decay", "0.9"),
 )
 
 
@@ -50,8 +40,7 @@ sys.exit(main(arguments))
 
 
 def train(image_set: Path, name: str, *flags: str) -> Path:
-    assert main(["train", NET, "--data", str(image_set), "--name", name, *FLAGS, *flags]) == 0
-    return Path("runs") / name
+    return shutil.copytree(train_once(NET, image_set, *FLAGS, *flags), Path("runs") / name)
 
 
 def read_weights(run: Path) -> list[str]:
@@ -131,20 +120,12 @@ def test_out_of_memory_is_one_message_with_a_smaller_batch_to_try(workplace, ima
         "Conv2d(5000, kernel_size=3), ReLU(), GlobalAvgPool(), Output()"
     )
     flags = ["--epochs", "1", "--precision", "fp32", "--batch-size", "60", "--data", str(image_set)]
-    command = [
-        sys.executable,
-        "-c",
-        SMALL_MEMORY,
-        "170000000",
-        str(image_set),
-        "train",
-        net,
-        *flags,
-    ]
-    failed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert failed.returncode == 2, failed.stderr
+    words = ("170000000", image_set, "train", net, *flags)
+    with start_process(*words, code=SMALL_MEMORY) as process:
+        _, printed = process.communicate()
+    assert process.returncode == 2, printed
     assert (
-        failed.stderr.splitlines()[-1]
+        printed.splitlines()[-1]
         == "lamina: Out of memory on cpu with batch_size 60. Try batch_size 30."
     )
 

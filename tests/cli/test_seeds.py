@@ -22,7 +22,7 @@ from lamina.runs.record import OwnModule
 from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
 from lamina.training.parts import NO_PARTS, Parts
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE
 
 NET_TEXT = "Flatten(), Output()"
@@ -43,8 +43,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
         "--name",
         "first",
     )
-    done = run_lamina(*train, "--seeds", "2", "--json")
-    assert done.returncode == 0, done.stderr
+    done = run_well(*train, "--seeds", "2", "--json")
     *rest, last = events(done.stdout)
     names = ["runs/first-seed5", "runs/first-seed6"]
     reports = [load_run(name).report for name in names]
@@ -60,7 +59,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
         "seeds": [5, 6],
         "runs": names,
     }
-    assert [(one["run"], one["score"]) for one in rest if one["event"] == "seed"] == list(
+    assert [(event["run"], event["score"]) for event in rest if event["event"] == "seed"] == list(
         zip(names, scores, strict=True)
     )
     first, second = (load_run(name).record for name in names)
@@ -71,8 +70,7 @@ def test_seeds_are_trained_scored_averaged_and_more_can_follow(workplace, image_
         != load_run(names[1]).folder.history.epochs()[0]["weights"]
     )
 
-    again = run_lamina(*train, "--seeds", "3")
-    assert again.returncode == 0, again.stderr
+    again = run_well(*train, "--seeds", "3")
     assert [path.name for path in sorted(Path("runs").iterdir())] == [
         "first-seed5",
         "first-seed6",

@@ -13,19 +13,14 @@ from sklearn.neighbors import NearestNeighbors
 from lamina.data import Preparation, load_data
 from lamina.runs.stored import load_run
 from lamina.training.activations import watch
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_well, train_once
 from support.images import write_images
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, image_set):
-    folder = tmp_path_factory.mktemp("similar")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        net = "Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(7), ReLU(), Output()"
-        done = run_lamina("train", net, "--data", image_set, "--epochs", "2", "--name", "one")
-        assert done.returncode == 0, done.stderr
-    return folder / "runs/one"
+def trained(image_set):
+    net = "Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(7), ReLU(), Output()"
+    return train_once(net, image_set, "--epochs", "2")
 
 
 def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
@@ -41,10 +36,7 @@ def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
 
 def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image_set):
     images = [image_set / "test/dark/0.png", image_set / "train/bright/7.png"]
-    done = run_process(
-        "similar", trained, *images, "--top", "3", "--json", "--output", "similar.png"
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_well("similar", trained, *images, "--top", "3", "--json", "--output", "similar.png")
     train = load_data(image_set).train
     pixels = np.stack([np.asarray(Image.open(image)) for image in images])
     reference = NearestNeighbors(n_neighbors=3, metric="cosine").fit(
@@ -55,7 +47,7 @@ def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image
         events(done.stdout), images, distances, rows, strict=True
     ):
         assert (event["event"], event["image"]) == ("similar", str(image))
-        similarities = [one["similarity"] for one in event["similar"]]
+        similarities = [value["similarity"] for value in event["similar"]]
         assert similarities == pytest.approx(1 - own_distances, abs=2e-3)
         assert similarities == sorted(similarities, reverse=True)
         for one, row in zip(event["similar"], own_rows, strict=True):
@@ -89,10 +81,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, 
 
 def test_images_of_other_data_are_not_called_training_images(trained, workplace, image_set):
     write_images(workplace / "others", 20, seed=5)
-    done = run_lamina(
+    done = run_well(
         "similar", trained, image_set / "test/dark/1.png", "--data", "others", "--top", "1"
     )
-    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "image\timage of others\ttarget\tsimilarity"
     assert (
         "warning: others is not, or no longer, the data set that the run was trained on\n"
@@ -115,8 +106,7 @@ def test_wrong_options_are_errors(words, message, trained, workplace, image_set)
 
 
 def test_features_are_saved_with_names_splits_and_targets(trained, workplace, image_set):
-    done = run_process("embed", image_set, trained, "--output", "features.npz", "--json")
-    assert done.returncode == 0, done.stderr
+    done = run_well("embed", image_set, trained, "--output", "features.npz", "--json")
     data = load_data(image_set)
     images = sum(map(len, data.splits.values()))
     assert events(done.stdout)[-1] == {
@@ -147,8 +137,7 @@ def test_features_are_saved_with_names_splits_and_targets(trained, workplace, im
 def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace):
     folder = write_images(workplace / "others", 3)
     (folder / "bright").rename(folder / "owl")
-    done = run_lamina("embed", "others", trained, "--output", "features.npz")
-    assert done.returncode == 0, done.stderr
+    done = run_well("embed", "others", trained, "--output", "features.npz")
     assert done.stdout == "features.npz: 7 features of 6 images\n"
     with np.load("features.npz") as arrays:
         assert arrays["target_names"].tolist() == ["dark", "owl"]
@@ -157,8 +146,7 @@ def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace)
 
 
 def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace):
-    done = run_lamina("embed", "shapes-pose", trained, "--output", "features.npz")
-    assert done.returncode == 0, done.stderr
+    run_well("embed", "shapes-pose", trained, "--output", "features.npz")
     with np.load("features.npz") as arrays:
         assert arrays["targets"].dtype == np.float32
         assert arrays["targets"].shape == (len(arrays["features"]), 2)
@@ -178,9 +166,8 @@ def test_all_features_are_saved_however_many(workplace, image_set):
         "--name",
         "wide",
     )
-    assert run_lamina(*words).returncode == 0
-    done = run_lamina("embed", image_set, "wide", "--output", "features.npz")
-    assert done.returncode == 0, done.stderr
+    run_well(*words)
+    run_well("embed", image_set, "wide", "--output", "features.npz")
     data, record = load_data(image_set, Preparation(size_px=40)), load_run("wide").record
     expected = (data.train.pixels.astype(float) - record.mean) / record.std
     with np.load("features.npz") as arrays:

@@ -7,17 +7,15 @@ import shutil
 import pytest
 
 from lamina import load_run
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well, train_once
 from support.images import write_images
 
 
 @pytest.fixture
 def first(workplace, image_set):
-    trained = run_lamina(
-        "train", "mlp", "--data", image_set, "--epochs", "4", "--name", "first", "--device", "cpu"
-    )
-    assert trained.returncode == 0, trained.stderr
-    return workplace / "runs" / "first"
+    """A finished run as ``runs/first``."""
+    run = train_once("mlp", image_set, "--epochs", "4", "--device", "cpu")
+    return shutil.copytree(run, workplace / "runs" / "first")
 
 
 def test_more_images_with_a_new_class(first, tmp_path, image_set):
@@ -37,8 +35,7 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         "cpu",
         "--json",
     )
-    trained = run_lamina(*words)
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well(*words)
     assert "outputs kept: bright; initialized: night" in trained.stderr
     *_, compared = events(trained.stdout)
     assert (compared["event"], compared["images"], compared["unknown"], compared["trained"]) == (
@@ -53,12 +50,10 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
         <= compared["after"] - compared["before"]
         <= compared["interval"]["high"]
     )
-    again = run_lamina("reproduce", "runs/second")
-    assert again.returncode == 0, again.stderr
-    told = run_lamina(
+    run_well("reproduce", "runs/second")
+    told = run_well(
         "train", "--start-from", "first", "--data", image_set, "--epochs", "2", "--device", "cpu"
     )
-    assert told.returncode == 0, told.stderr
     assert "on the same 20 test images" in told.stdout
     assert ": accuracy before " in told.stdout
 
@@ -83,8 +78,7 @@ def test_images_of_the_first_run_of_a_chain_are_known(first, tmp_path, image_set
             "--device",
             "cpu",
         )
-        trained = run_lamina("train", *words)
-        assert trained.returncode == 0, trained.stderr
+        trained = run_well("train", *words)
     assert "on the same 20 test images; left out: 4 that it was trained on" in trained.stdout
     told = run_lamina("evaluate", "third")
     assert (
@@ -144,10 +138,7 @@ def test_the_weights_of_a_run_are_not_an_option_of_timm(first, image_set, net):
 
 def test_the_run_before_stays_as_it_is(first, image_set):
     before = {file: file.read_bytes() for file in first.iterdir() if file.is_file()}
-    assert (
-        run_lamina("train", "--start-from", first, "--data", image_set, "--epochs", "1").returncode
-        == 0
-    )
+    run_well("train", "--start-from", first, "--data", image_set, "--epochs", "1")
     assert {file: file.read_bytes() for file in first.iterdir() if file.is_file()} == before
     assert load_run("first").record.started_from is None
 
@@ -157,10 +148,9 @@ def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     name = sorted((image_set / "train" / "bright").iterdir())[0].name
     file.write_text(f"image,correct\ntrain/bright/{name},dark\n")
     words = ("--data", image_set, "--epochs", "1", "--device", "cpu", "--name")
-    assert run_lamina("train", "mlp", *words, "first", "--labels-from", file).returncode == 0
+    run_well("train", "mlp", *words, "first", "--labels-from", file)
     file.unlink()
-    trained = run_lamina("train", "--start-from", "first", *words, "second")
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well("train", "--start-from", "first", *words, "second")
     first, second = load_run("first"), load_run("second")
     assert (
         second.record.data.preparation.labels_from
@@ -170,8 +160,5 @@ def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     assert "1 label corrected" in trained.stderr
     other = write_images(workplace / "more" / "train", 20, seed=5).parent
     write_images(other / "test", 10, seed=6)
-    assert (
-        run_lamina("train", "--start-from", "first", *words, "third", "--data", other).returncode
-        == 0
-    )
+    run_well("train", "--start-from", "first", *words, "third", "--data", other)
     assert not load_run("third").record.data.preparation.labels_from

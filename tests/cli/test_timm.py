@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from lamina.cli import main
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_process, run_well
 from support.timm_weights import save_random
 
 NET = "test_efficientnet.r160_in1k"
@@ -34,11 +34,12 @@ def train(image_set, file, *more):
     return main(list(map(str, words)))
 
 
+@pytest.mark.slow
 def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
     workplace, image_set, file, capsys
 ):
     words = ("--epochs", "2", "--schedule", "constant", "--name", "few", "--json")
-    trained = run_lamina(
+    trained = run_well(
         "train",
         "timm:test_efficientnet",
         "--data",
@@ -49,7 +50,6 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
         "32",
         *words,
     )
-    assert trained.returncode == 0, trained.stderr
     *_, result = events(trained.stdout)
     assert result["net"] == f"timm:{NET}"
     run = workplace / "runs" / "few"
@@ -100,11 +100,11 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
     image = image_set / "test/bright/0.png"
-    printed = run_lamina("predict", run, image, "--json")
-    assert printed.returncode == 0, printed.stderr
+    printed = run_well("predict", run, image, "--json")
     assert set(events(printed.stdout)[0]["probabilities"]) == {"bright", "dark"}
 
 
+@pytest.mark.slow
 def test_the_packaged_weights_are_taken_without_a_word_or_a_network(
     workplace, image_set, capsys, monkeypatch
 ):

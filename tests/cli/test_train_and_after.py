@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 from pathlib import Path
@@ -13,14 +14,14 @@ from PIL import Image
 
 from lamina import load_run
 from lamina.cli import main
-from support.commands import events, run_lamina, run_process
+from support.commands import events, run_lamina, run_refused, run_well, train_once
 from support.images import SIDE_PX, write_images
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
 def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
-    trained = run_lamina(
+    trained = run_well(
         "train",
         NET,
         "--data",
@@ -32,8 +33,8 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
         "--name",
         "mine",
         "--json",
+        draws_curves=True,
     )
-    assert trained.returncode == 0, trained.stderr
     *epochs, result = events(trained.stdout)
     assert [event["epoch"] for event in epochs] == list(range(1, 31))
     assert epochs[-1]["train_loss"] < epochs[0]["train_loss"]
@@ -74,8 +75,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
     with Image.open(run / "curves.png") as curves:
         assert min(curves.size) > 300
 
-    evaluated = run_lamina("evaluate", run, "--json")
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = run_well("evaluate", run, "--json")
     (report,) = events(evaluated.stdout)
     assert report["accuracy"] == result["test_accuracy"]
     assert report["images"] == 20
@@ -99,8 +99,7 @@ def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
 
 
 def test_a_pipe_gets_plain_lines_and_every_default_is_reported(workplace, image_set):
-    trained = run_process("train", "mlp", "--data", image_set, "--epochs", "2", "--seed", "3")
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well("train", "mlp", "--data", image_set, "--epochs", "2", "--seed", "3")
     assert "\x1b" not in trained.stdout + trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("epoch 1/2  train loss ")
@@ -167,11 +166,8 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
         "train", "mine.py:small", "--data", image_set, "--epochs", "1", "--name", "net"
     )
     assert "net: executing mine.py with your permissions\n" in as_net.stderr
-    assert run_lamina("evaluate", "runs/net").returncode == 0
-    as_module = run_lamina(
-        "train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module"
-    )
-    assert as_module.returncode == 0, as_module.stderr
+    run_well("evaluate", "runs/net")
+    run_well("train", "mine.py:build", "--data", image_set, "--epochs", "1", "--name", "module")
     assert [load_run(f"runs/{name}").record.net_name for name in ("net", "module")] == [
         "mine-small",
         "mine-build",
@@ -181,15 +177,12 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
     assert (
         "your own code, which the run does not store. Pass it again with --net" in rejected.stderr
     )
-    assert run_lamina("evaluate", "runs/module", "--net", "mine.py:build").returncode == 0
-    with_own_layer = run_lamina(
-        "train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd"
-    )
-    assert with_own_layer.returncode == 0, with_own_layer.stderr
+    run_well("evaluate", "runs/module", "--net", "mine.py:build")
+    run_well("train", "mine.py:odd", "--data", image_set, "--epochs", "1", "--name", "odd")
     rejected = run_lamina("evaluate", "runs/odd")
     assert rejected.stderr.endswith(f"Pass it again with --net {workplace / 'mine.py'}:odd.\n")
-    assert run_lamina("evaluate", "runs/odd", "--net", "mine.py:odd").returncode == 0
-    assert run_lamina("runs").returncode == 0
+    run_well("evaluate", "runs/odd", "--net", "mine.py:odd")
+    run_well("runs")
     rejected = run_lamina("evaluate", "runs/net", "--net", "mine.py:small")
     assert (
         "--net is mine.py:small, which defines a net that the run already stores. Leave out --net."
@@ -209,8 +202,7 @@ def test_a_file_of_ones_own_holds_a_net_or_makes_a_module(workplace, image_set):
 def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tmp_path):
     folder = write_images(tmp_path / "mine", 20)
     (folder / "dark" / "7.png").write_bytes(b"no image")
-    shown = run_lamina("data", folder)
-    assert shown.returncode == 0, shown.stderr
+    shown = run_well("data", folder)
     assert "warning: Left out 1 image: dark/7.png" in shown.stderr
     assert (
         "warning: 1 file was left out: not an image. Repair, replace or remove it.\n"
@@ -220,9 +212,9 @@ def test_images_that_cannot_be_read_are_named_and_the_rest_is_used(workplace, tm
     assert "splits: " in shown.stderr
 
 
+@pytest.mark.slow
 def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_set):
-    shown = run_lamina("reproduce", "--data", image_set, "--seeds", "2", "--json")
-    assert shown.returncode == 0, shown.stderr
+    shown = run_well("reproduce", "--data", image_set, "--seeds", "2", "--json")
     *_, mlp, cnn, compared, done = events(shown.stdout)
     assert (compared["a"], compared["b"], compared["seeds"]) == ("mlp", "cnn", 2)
     assert [(event["net"], len(event["runs"])) for event in (mlp, cnn)] == [("mlp", 2), ("cnn", 2)]
@@ -240,8 +232,7 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_
 
 
 def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):
-    printed = run_lamina("reproduce", "--data", image_set)
-    assert printed.returncode == 0, printed.stderr
+    printed = run_well("reproduce", "--data", image_set)
     assert "needs several seeds" in printed.stdout
     assert (
         f"The article's accuracies are for CIFAR-10, so they are not shown for {image_set.name}.\n"
@@ -250,18 +241,15 @@ def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(work
 
 
 def test_damaged_runs_are_reported_and_do_not_hide_the_others(workplace, image_set):
-    run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "whole")
+    shutil.copytree(train_once(NET, image_set, "--epochs", "1"), "runs/whole")
     (workplace / "runs" / "broken").mkdir()
     (workplace / "runs" / "broken" / "run.json").write_text("{")
-    listed = run_lamina("runs")
-    assert listed.returncode == 0
+    listed = run_well("runs")
     assert "runs/whole\tnet\t" in listed.stdout
     assert "runs/broken\t\t\tdamaged\t" in listed.stdout
     assert "broken/run.json is damaged" in listed.stderr
-    assert (
-        "There are no runs in elsewhere. Use lamina train to create one."
-        in run_lamina("runs", "--runs-dir", "elsewhere").stderr
-    )
+    elsewhere = run_lamina("runs", "--runs-dir", "elsewhere").stderr
+    assert "There are no runs in elsewhere. Use lamina train to create one." in elsewhere
 
 
 @pytest.mark.parametrize(
@@ -313,10 +301,9 @@ def test_each_epoch_is_evaluated_on_val_and_the_last_on_test(workplace, tmp_path
 def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
     for split, count in (("train", 30), ("val", 10)):
         write_images(tmp_path / "halves" / split, count)
-    done = run_lamina(
+    done = run_well(
         "train", "mlp", "--data", tmp_path / "halves", "--epochs", "2", "--name", "first", "--json"
     )
-    assert done.returncode == 0, done.stderr
     assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
 
 
@@ -345,8 +332,7 @@ def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
         (folder / "more" / name / "0.png").rename(folder / name / "new.png")
         (folder / "more" / name).rmdir()
     (folder / "more").rmdir()
-    evaluated = run_lamina("evaluate", "runs/mine")
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = run_well("evaluate", "runs/mine")
     assert f"warning: {folder} has changed since the run was trained" in evaluated.stderr
 
 
@@ -357,10 +343,9 @@ def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
     os.rename(  # noqa: PTH104
         os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9"
     )
-    trained = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well("train", NET, "--data", folder, "--epochs", "1", "--name", "mine")
     assert "caf\\udce9" in trained.stdout
-    assert run_lamina("evaluate", "runs/mine").returncode == 0
+    run_well("evaluate", "runs/mine")
 
 
 def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
@@ -420,8 +405,7 @@ def test_a_person_sees_whole_lines_and_a_table(workplace, image_set):
 
 @pytest.mark.cifar10
 def test_the_articles_mlp_learns_real_images(cifar10, workplace):
-    trained = run_lamina("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
     epoch, result = events(trained.stdout)
     assert result["data"] == "cifar10"
     assert not any("test" in name for name in epoch)
@@ -430,7 +414,7 @@ def test_the_articles_mlp_learns_real_images(cifar10, workplace):
 
 @pytest.mark.usefixtures("workplace")
 def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
-    words = ["train", "Flatten(), Output()", "--data", "shapes", "--epochs", "2"]
+    words = ["train", "Flatten(), Output()", "--data", "shapes", "--size", "8", "--epochs", "2"]
     assert main([*words, "--json", "--progress", "--name", "more"]) == 0
     more = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert main([*words, "--json", "--name", "plain"]) == 0
@@ -448,29 +432,23 @@ def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
 def test_train_names_an_image_with_two_classes(workplace, tmp_path):
     folder = write_images(tmp_path / "twice", 6)
     (folder / "dark/9.png").write_bytes((folder / "bright/0.png").read_bytes())
-    done = run_lamina("train", NET, "--data", folder, "--epochs", "1", "--name", "twice")
-    assert done.returncode == 0, done.stderr
+    done = run_well("train", NET, "--data", folder, "--epochs", "1", "--name", "twice")
     error = "warning: 1 group of identical images has different targets, which no net can learn; "
     assert f"{error}lamina data {folder} lists them\n" in done.stderr
 
 
 def test_a_name_that_exists_is_rejected_before_data_are_read(workplace, image_set):
-    train = ("train", NET, "--epochs", "1", "--name", "same", "--data")
-    assert run_lamina(*train, image_set).returncode == 0
-    again = run_lamina(*train, "nowhere")
+    shutil.copytree(train_once(NET, image_set, "--epochs", "1"), "runs/same")
+    printed = run_refused("train", NET, "--epochs", "1", "--name", "same", "--data", "nowhere")
     message = "The run runs/same already exists. Use lamina resume runs/same, or another --name."
-    assert (again.returncode, again.stderr.splitlines()[-1]) == (2, f"lamina: {message}")
+    assert printed.splitlines()[-1] == f"lamina: {message}"
 
 
-@pytest.mark.parametrize("command", ["predict", "explain", "similar"])
-def test_images_are_looked_for_before_the_model_is_loaded(workplace, image_set, command):
-    assert (
-        run_lamina("train", NET, "--data", image_set, "--epochs", "1", "--name", "lost").returncode
-        == 0
-    )
+def test_images_are_looked_for_before_the_model_is_loaded(workplace, image_set):
+    shutil.copytree(train_once(NET, image_set, "--epochs", "1"), "runs/lost")
     Path("runs/lost/model.safetensors").unlink()
-    done = run_lamina(command, "runs/lost", "none.jpg", "gone/*.png")
-    message = (
-        "lamina: none.jpg: no such file or directory, gone/*.png: no image matches this pattern\n"
-    )
-    assert (done.returncode, done.stderr) == (2, message)
+    for command in ("predict", "explain", "similar"):
+        assert run_refused(command, "runs/lost", "none.jpg", "gone/*.png") == (
+            "lamina: none.jpg: no such file or directory, gone/*.png: no image matches this"
+            " pattern\n"
+        )

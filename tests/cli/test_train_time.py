@@ -5,24 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lamina import load_run, zoo
-from lamina.cli import STARTED
-from support.commands import events, run_lamina, run_process
+from lamina import Preparation, load_data, load_run, zoo
+from support.commands import events, run_from_now, run_process, run_refused, run_well, start_process
 from support.images import write_images
-
-
-def run_from_now(seconds: float, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command here whose time limit ends ``seconds`` from now, not from process start."""
-    return run_lamina(*arguments, "--time", f"{time.perf_counter() - STARTED + seconds:.1f}s")
 
 
 def test_the_ladder_grows():
@@ -33,9 +24,8 @@ def test_the_ladder_grows():
 
 @pytest.mark.slow
 def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
-    began = time.perf_counter()
     trained = run_from_now(
-        8, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json"
+        4, "train", "Flatten(), Output()", "--data", image_set, "--name", "brief", "--json"
     )
     assert trained.returncode == 0, trained.stderr
     printed = events(trained.stdout)
@@ -46,24 +36,15 @@ def test_a_net_that_was_named_is_trained_within_a_time(workplace, image_set):
     assert epochs[0]["epochs"] is None  # the end was not decided yet
     assert printed[-1]["epochs_done"] == printed[-1]["epochs"] == len(epochs)
     assert printed[-1]["event"] == "result"
-    assert printed[-1]["seconds"] < began - STARTED + 16  # twice the time: other tests run beside
 
 
-@pytest.mark.slow
 def test_the_first_interrupt_of_a_training_with_a_time_limit_finishes_it(workplace, image_set):
-    words = (
-        "Flatten(), Linear(30), ReLU(), Output()",
-        "--data",
-        image_set,
-        "--time",
-        "120s",
-        "--name",
-        "asked",
-    )
-    with start_choosing(*words) as process:
+    net = "Flatten(), Linear(30), ReLU(), Output()"
+    words = ("--data", image_set, "--time", "120s", "--name", "asked", "--json")
+    with start_process("train", net, *words) as process:
         next(event for event in map(json.loads, process.stdout) if event["event"] == "epoch")
         process.send_signal(signal.SIGINT)
-        rest, printed = process.communicate(timeout=100)
+        rest, printed = process.communicate()
     assert process.returncode == 0, printed
     (cooldown,) = (event for event in events(rest) if event["event"] == "cooldown")
     assert cooldown["reason"] == "finishing on request"
@@ -82,9 +63,8 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
     bright = np.arange(120) % 2
     x = (generator.integers(0, 100, (120, 8, 8)) + 120 * bright[:, None, None]).astype(np.uint8)
     np.savez("digits.npz", x=x, y=bright)
-    began = time.perf_counter()
     trained = run_from_now(
-        12, "train", "--data", "digits.npz", "--no-pretrained", "--name", "mine", "--json"
+        6, "train", "--data", "digits.npz", "--no-pretrained", "--name", "mine", "--json"
     )
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
@@ -94,12 +74,11 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
     assert result["size_px"] == 16
     assert result["test_accuracy"] == 1
     assert result["baseline"]["value"] <= 0.6
-    assert result["seconds"] < began - STARTED + 36
     assert re.match(r"time: \d+ s for the whole command \(as requested\)\n", trained.stderr)
     record = load_run("runs/mine").record
-    (chosen,) = (one for one in record.considered if one.verdict == "chosen")
+    (chosen,) = (candidate for candidate in record.considered if candidate.verdict == "chosen")
     assert (chosen.net_name, chosen.side_px) == (result["net"], 16)
-    assert all(one.seconds > 0 for one in record.considered)
+    assert all(candidate.seconds > 0 for candidate in record.considered)
     assert re.search(r"^considered .*\n", trained.stderr, re.MULTILINE)
 
 
@@ -107,46 +86,38 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
 def test_a_body_is_chosen_from_the_weights_at_hand_and_compared_with_a_trial_from_scratch(
     workplace,
 ):
-    write_images(workplace / "many", 80)
-    trained = run_process("train", "--data", "many", "--time", "38s", "--name", "mine", "--json")
+    write_images(workplace / "many", 40)
+    trained = run_process("train", "--data", "many", "--time", "20s", "--name", "mine", "--json")
     assert trained.returncode == 0, trained.stderr
+    assert trained.stderr.startswith("time: 20 s for the whole command (as requested)\n")
     *printed, result = events(trained.stdout)
     *_, considered = (event for event in printed if event["event"] == "considered")
-    assert [one["verdict"] for one in considered["candidates"]].count("chosen") == 1
-    assert "timm:tf_efficientnet_lite0.in1k" in {
-        one["net_name"] for one in considered["candidates"]
-    }
+    assert [candidate["verdict"] for candidate in considered["candidates"]].count("chosen") == 1
+    nets = {candidate["net_name"] for candidate in considered["candidates"]}
+    assert "timm:tf_efficientnet_lite0.in1k" in nets
     (fit,) = (event for event in printed if event["event"] == "head_fit")
     assert fit["accuracy"] > 0.9
-    assert result["run"] == "runs/mine"
-    assert result["test_accuracy"] == 1
-    assert result["seconds"] < 76  # from the start of the process
-    assert trained.stderr.startswith("time: 38 s for the whole command (as requested)\n")
+    assert (result["run"], result["test_accuracy"]) == ("runs/mine", 1)
     assert [path.name for path in Path("runs").iterdir()] == ["mine"]
     run = load_run("runs/mine")
     assert len(run.record.considered) == len(considered["candidates"])
     assert run.report.accuracy == 1
 
 
-def start_choosing(*words: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lamina", "train", "--json", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_before_any_training_nothing_is_left(workplace, image_set, number):
-    with start_choosing("--data", image_set, "--time", "60s") as process:
+    words = ("--data", image_set, "--time", "60s", "--json")
+    with start_process("train", *words) as process:
         assert process.stderr.readline().startswith("time: 60 s")
         process.send_signal(number)
-        rest, printed = process.communicate(timeout=60)
+        rest, printed = process.communicate()
     assert process.returncode == 128 + number
     assert "Traceback" not in printed
     assert (rest, list(workplace.glob("runs/*"))) == ("", [])
 
 
 def test_epochs_that_are_given_have_no_limit(workplace, image_set):
-    trained = run_lamina("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
-    assert trained.returncode == 0, trained.stderr
+    trained = run_well("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.stderr.startswith(
         "time: no limit, because --epochs is given; lamina chooses a net and an image size that"
         " would train in about 300 s\n"
@@ -179,18 +150,8 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     workplace, image_set
 ):
     Path("mine.py").write_text(SLOWING)
-    words = (
-        "train",
-        "mine.py",
-        "--data",
-        image_set,
-        "--name",
-        "slow",
-        "--schedule",
-        "linear",
-        "--json",
-    )
-    trained = run_from_now(7, *words)
+    words = ("--data", image_set, "--name", "slow", "--schedule", "linear", "--json")
+    trained = run_from_now(4, "train", "mine.py", *words)
     assert trained.returncode == 0, trained.stderr
     *_, ended, result = events(trained.stdout)
     assert ended["event"] == "early_end"
@@ -198,10 +159,8 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
     done, planned = result["epochs_done"], result["epochs"]
     assert ended["reason"] == f"time limit reached after {done} of {planned} epochs"
     command = f"lamina resume runs/slow --net {workplace / 'mine.py'}"
-    assert (
-        f"\nepochs: trained {done:,} of {planned:,}; to train the rest, run {command}\n"
-        in trained.stderr
-    )
+    advice = f"\nepochs: trained {done:,} of {planned:,}; to train the rest, run {command}\n"
+    assert advice in trained.stderr
     assert result["test_accuracy"] >= 0
     assert load_run("runs/slow").report.split == "test"
 
@@ -209,13 +168,22 @@ def test_a_module_of_ones_own_is_evaluated_at_the_time_limit_and_its_file_is_in_
 @pytest.mark.slow
 def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
     """As many as no net of the ladder can see once in the time."""
-    x = np.random.default_rng(0).integers(0, 256, (60_000, 32, 32), np.uint8)
-    np.savez("many.npz", x=x, y=np.arange(60_000) % 2)
+    x, y = np.random.default_rng(0).integers(0, 256, (30_100, 32, 32), np.uint8), np.arange(30_100)
+    train, test = slice(30_000), slice(30_000, None)
+    arrays = {
+        "x_train": x[train],
+        "y_train": y[train] % 2,
+        "x_test": x[test],
+        "y_test": y[test] % 2,
+    }
+    np.savez("many.npz", **arrays)
+    load_data("many.npz", Preparation(val_fraction=0))  # into the cache
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for seconds in (10, 14, 20):  # a busy machine needs more for one epoch of the smallest net
-            trained = run_from_now(seconds, "train", "--data", "many.npz", "--json")
+        for seconds in (3, 4.5, 7):  # a busy machine needs more for one epoch of the smallest net
+            words = ("--data", "many.npz", "--val", "0", "--no-pretrained", "--json")
+            trained = run_from_now(seconds, "train", *words)
             if trained.returncode == 0:
                 break
             assert "Increase --time" in trained.stderr
@@ -228,6 +196,7 @@ def test_many_images_in_little_time_are_shrunk_rather_than_refused(workplace):
 NO_EPOCHS = "--time and --epochs both set the number of epochs. Use only one of them."
 NO_TIME = "--time is 'soon'; it must be a number followed by s, m or h. Use --time 5m."
 NO_NET = "--recipe requires a net. Add NET, as in lamina train cnn-s --recipe best."
+NO_HEAD = "--head requires a net. Add NET, as in lamina train cnn-s --head fitted."
 FROM = (
     "--no-pretrained applies only if lamina chooses the net, but NET is mlp. Leave out one of them."
 )
@@ -236,17 +205,14 @@ FROM = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--data shapes --recipe best", NO_NET),
-        ("mlp --time 1m --epochs=3 --data shapes", NO_EPOCHS),
-        ("mlp --time soon --data shapes", NO_TIME),
-        ("mlp --no-pretrained --data shapes", FROM),
-        (
-            "--data shapes --head fitted",
-            "--head requires a net. Add NET, as in lamina train cnn-s --head fitted.",
-        ),
+        ("--recipe best", NO_NET),
+        ("mlp --time 1m --epochs=3", NO_EPOCHS),
+        ("--time 30s --epochs 3", NO_EPOCHS),
+        ("mlp --time soon", NO_TIME),
+        ("mlp --no-pretrained", FROM),
+        ("--head fitted", NO_HEAD),
     ],
 )
 def test_what_does_not_go_with_a_time(workplace, arguments, message):
-    rejected = run_lamina("train", *arguments.split())
-    assert rejected.returncode == 2
-    assert rejected.stderr.splitlines()[-1] == f"lamina: {message}"
+    printed = run_refused("train", *arguments.split(), "--data", "shapes")
+    assert printed.splitlines()[-1] == f"lamina: {message}"

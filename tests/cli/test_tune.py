@@ -7,8 +7,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import warnings
 from contextlib import closing
@@ -33,8 +31,8 @@ from lamina.studies.space import Span, insert_sizes, parse_range, parse_sizes
 from lamina.studies.trials import create_study, open_trials
 from lamina.text import hide_password
 from lamina.training.events import Epoch
-from support.commands import events, run_lamina
-from support.searches import NET, open_search
+from support.commands import events, run_lamina, run_well, start_process
+from support.searches import NET, QUICKLY, open_search
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8", "--epochs", "2")
 
@@ -68,16 +66,15 @@ def make_stale(folder: Path) -> None:
 def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     workplace, image_set, few_finals
 ):
-    done = run_lamina(*words(image_set, "--trials", "2"))
-    assert done.returncode == 0, done.stderr
-    found = events(done.stdout)
-    last = found[-1]
+    done = run_well(*words(image_set, "--trials", "2"))
+    printed = events(done.stdout)
+    last = printed[-1]
     assert (last["event"], last["trials"]) == ("study", 2)
-    tried = [one for one in found if one["event"] == "tried"]
-    assert {one["trial"] for one in tried} == {0, 1}
-    for one in tried:
-        run = load_run(one["run"])
-        assert one["values"] == {
+    tried = [event for event in printed if event["event"] == "tried"]
+    assert {event["trial"] for event in tried} == {0, 1}
+    for event in tried:
+        run = load_run(event["run"])
+        assert event["values"] == {
             "lr": run.record.recipe.lr,
             "batch_size": run.record.recipe.batch_size,
         }
@@ -90,19 +87,19 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     assert last["test"] == pytest.approx(np.mean([run.report.score.value for run in runs]))
     assert all(run.report.split == "test" for run in runs)
     accuracy = [
-        float((one.logits.argmax(1) == one.targets).mean())
-        for one in (run.outputs["val"] for run in runs)
+        float((row.logits.argmax(1) == row.targets).mean())
+        for row in (run.outputs["val"] for run in runs)
     ]
     assert winner["scores"] == pytest.approx(accuracy)
     assert last["val"] == pytest.approx(np.mean(accuracy))
     assert last["luck"] == (
         pytest.approx(winner["search_score"] - np.mean(accuracy)) if winner["values"] else None
     )
-    assert all(np.mean(one["scores"]) <= np.mean(accuracy) for one in last["finalists"])
+    assert all(np.mean(finalist["scores"]) <= np.mean(accuracy) for finalist in last["finalists"])
     for path in Path("runs/study").glob("final-trial-*"):
         assert ("test" in load_run(path).outputs) == path.name.startswith(f"final-{named}-")
     assert (last["comparison"] is None) == (not winner["values"])
-    assert run_lamina("report", "study").returncode == 0
+    run_well("report", "study")
     page = Path("runs/study/report.html").read_text()
     assert (page.count("data:image/png"), winner["name"] in page) == (1, True)
     rows = json.loads(Path("runs/study/trials.json").read_text())["trials"]
@@ -119,28 +116,27 @@ def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     assert (more.returncode, "has ended with 2 trials" in more.stderr) == (2, True), more.stderr
 
 
+@pytest.mark.slow
 def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(
     workplace, image_set, few_finals
 ):
     call = [
-        one.replace("lr=1e-4", "lr=1e-7")
-        for one in words(image_set, "--trials", "6", "--epochs", "9")
+        word.replace("lr=1e-4", "lr=1e-7")
+        for word in words(image_set, "--trials", "6", "--epochs", "9")
     ]
-    done = run_lamina(*call)
-    assert done.returncode == 0, done.stderr
-    found = events(done.stdout)
-    tried = [one for one in found if one["event"] == "tried"]
-    stopped = [one for one in tried if one["end"].startswith("stopped after epoch")]
+    done = run_well(*call)
+    printed = events(done.stdout)
+    tried = [event for event in printed if event["event"] == "tried"]
+    stopped = [event for event in tried if event["end"].startswith("stopped after epoch")]
     assert stopped
-    assert {one["end"].split(",")[0] for one in stopped} <= {
+    assert {event["end"].split(",")[0] for event in stopped} <= {
         f"stopped after epoch {epoch}" for epoch in (1, 2, 3, 4)
     }
-    finished = {one["trial"] for one in tried if one["end"] == "finished"}
+    finished = {event["trial"] for event in tried if event["end"] == "finished"}
     assert len(finished) >= 2
-    path = next(one["run"] for one in stopped if one["trial"] not in finished)
+    path = next(event["run"] for event in stopped if event["trial"] not in finished)
     assert 0 < len(load_run(path).folder.history.epochs()) < 9
-    resumed = run_lamina("resume", path)
-    assert resumed.returncode == 0, resumed.stderr
+    run_well("resume", path)
     assert load_run(path).report.split == "val"
     assert "test" not in load_run(path).outputs
 
@@ -170,24 +166,17 @@ def test_trials_are_compared_after_a_ninth_and_a_third_of_the_epochs(tmp_path, d
 
 def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, image_set, few_finals):
     call = words(image_set, "--trials", "2", "--epochs", "6")
-    cut = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("tune_quickly.py")), *call],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for line in cut.stdout:
-        if '"epoch": 3' in line:
-            cut.send_signal(signal.SIGINT)
-            break
-    cut.communicate()
+    with start_process(*call, code=QUICKLY) as cut:
+        next(line for line in cut.stdout if '"epoch": 3' in line)
+        cut.send_signal(signal.SIGINT)
+        cut.communicate()
     assert cut.returncode == 130
     before = len(load_run("runs/study/trial-0").folder.history.epochs())
     assert before >= 3
-    again = run_lamina(*call)
-    assert again.returncode == 0, again.stderr
-    found = events(again.stdout)
-    assert next(one for one in found if one["event"] == "epoch")["epoch"] == before + 1
-    tried = [one["trial"] for one in found if one["event"] == "tried"]
+    again = run_well(*call)
+    printed = events(again.stdout)
+    assert next(event for event in printed if event["event"] == "epoch")["epoch"] == before + 1
+    tried = [event["trial"] for event in printed if event["event"] == "tried"]
     assert (len(set(tried)), tried[0]) == (2, 0)
 
 
@@ -197,16 +186,16 @@ def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, monkeypat
     others.folder.mkdir(parents=True)
     seen = []
     for event in iter_search(search, trials):
-        if isinstance(event, Epoch) and not any(isinstance(one, Epoch) for one in seen):
+        if isinstance(event, Epoch) and not any(isinstance(event, Epoch) for event in seen):
             make_stale(trials.folder)
             # its own next one is in ten seconds
             monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 0)
             trials.recover()
             assert others.take().number == 0
         seen.append(event)
-    assert any(isinstance(one, Decision) and "another process" in one.value for one in seen)
-    assert [one.trial for one in seen if isinstance(one, Tried)] == [1]
-    assert [one.state.name for one in trials.read()] == ["RUNNING", "COMPLETE"]
+    assert any(isinstance(event, Decision) and "another process" in event.value for event in seen)
+    assert [event.trial for event in seen if isinstance(event, Tried)] == [1]
+    assert [trial.state.name for trial in trials.read()] == ["RUNNING", "COMPLETE"]
 
 
 def test_only_a_silent_worker_loses_its_trial(tmp_path, data, monkeypatch):
@@ -226,7 +215,7 @@ def test_only_a_silent_worker_loses_its_trial(tmp_path, data, monkeypatch):
     assert len(trials.read("RUNNING")) == 2
     make_stale(trials.folder)
     leader.recover()
-    assert [one.params for one in trials.read("WAITING")] == [trial.params, {}]
+    assert [waiting.params for waiting in trials.read("WAITING")] == [trial.params, {}]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -235,22 +224,22 @@ def test_a_stopped_worker_gives_its_trial_back(tmp_path, data, error):
     trial = trials.take()
     with pytest.raises(error), trials.holding(trial):
         raise error
-    assert [one.state.name for one in trials.read()] == ["WAITING"]
+    assert [trial.state.name for trial in trials.read()] == ["WAITING"]
     assert trials.take().number == 0
 
 
 def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     with closing(iter_search(search, trials)) as events:
-        next(one for one in events if isinstance(one, Epoch))
+        next(event for event in events if isinstance(event, Epoch))
     with lock_folder(trials.folder / "trial-0"):
         waiting = next(
-            one
-            for one in iter_search(search, trials)
-            if isinstance(one, Decision) and one.what == "waiting"
+            event
+            for event in iter_search(search, trials)
+            if isinstance(event, Decision) and event.what == "waiting"
         )
     assert "is being trained by" in waiting.reason
-    assert [one.state.name for one in trials.read()] == ["WAITING"]
+    assert [trial.state.name for trial in trials.read()] == ["WAITING"]
 
     def net(trial):
         return Net(
@@ -259,9 +248,9 @@ def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
 
     search = replace(search, net=net)
     shutil.rmtree(trials.folder / "trial-0")
-    tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+    tried = [event for event in iter_search(search, trials) if isinstance(event, Tried)]
     assert len(tried) == 2
-    assert all(one.end.startswith("failed: ") for one in tried)
+    assert all(event.end.startswith("failed: ") for event in tried)
     with pytest.raises(RunError, match=r"No trial has a score, .*failed: "):
         rank_finalists(trials)
 
@@ -273,10 +262,10 @@ def test_an_undefined_metric_fails_the_trial_with_its_reason(tmp_path, data):
         binary = Dataset.from_images(train, val=one_class)
     search, trials = open_search(tmp_path / "study", binary, metric="auc")
     with pytest.warns(LaminaWarning, match="ROC AUC is undefined"):
-        tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+        tried = [event for event in iter_search(search, trials) if isinstance(event, Tried)]
     assert len(tried) == 2
-    assert all("failed: The ROC AUC of the val images is undefined" in one.end for one in tried)
-    assert [one.state.name for one in trials.read()] == ["FAIL", "FAIL"]
+    assert all("failed: The ROC AUC of the val images is undefined" in event.end for event in tried)
+    assert [trial.state.name for trial in trials.read()] == ["FAIL", "FAIL"]
 
 
 def test_values_that_diverge_get_the_worst_score(tmp_path, data):
@@ -284,10 +273,10 @@ def test_values_that_diverge_get_the_worst_score(tmp_path, data):
     search = replace(search, over={"lr": "1e20..1e30:log"})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tried = [one for one in iter_search(search, trials) if isinstance(one, Tried)]
+        tried = [event for event in iter_search(search, trials) if isinstance(event, Tried)]
     assert len(tried) == 2
-    assert all(one.score is None and one.end.startswith("diverged: ") for one in tried)
-    assert [one.value for one in trials.read("COMPLETE")] == [0.0, 0.0]
+    assert all(event.score is None and event.end.startswith("diverged: ") for event in tried)
+    assert [trial.value for trial in trials.read("COMPLETE")] == [0.0, 0.0]
     assert trials.rank("COMPLETE") == []
 
 
@@ -301,7 +290,7 @@ def test_two_leaders_cannot_share_a_study(workplace, image_set, tmp_path, data):
 
 
 def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
-    done = run_lamina(
+    done = run_well(
         "tune",
         "Flatten(), Linear(width), ReLU(), Output()",
         "--data",
@@ -316,11 +305,10 @@ def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
         "a?{b}",
         "--json",
     )
-    assert done.returncode == 0, done.stderr
     last = events(done.stdout)[-1]
     assert last["comparison"] is None
-    for one in (one for one in events(done.stdout) if one["event"] == "tried"):
-        assert load_run(one["run"]).record.net[1].out_features == one["values"]["width"]
+    for event in (event for event in events(done.stdout) if event["event"] == "tried"):
+        assert load_run(event["run"]).record.net[1].out_features == event["values"]["width"]
 
 
 def test_a_short_time_limit_is_refused(workplace, image_set):
@@ -471,6 +459,6 @@ def test_the_finals_fit_into_the_time_left():
     assert plan_finals(10, None) == (5, 5)
     for seconds in (60, 200, 400, 1000, 4000):
         plan = plan_finals(10, seconds)
-        larger = [one for one in PLANS if count_trainings(*one) > count_trainings(*plan)]
-        assert all(count_trainings(*one) * 10 > seconds for one in larger)
+        larger = [value for value in PLANS if count_trainings(*value) > count_trainings(*plan)]
+        assert all(count_trainings(*value) * 10 > seconds for value in larger)
         assert count_trainings(*plan) * 10 <= seconds or plan == (2, 3)

@@ -26,7 +26,7 @@ from lamina.studies.search import Search, Tried
 from lamina.studies.space import find_values, parse_settings, parse_sizes
 from lamina.studies.trials import RepeatedError, connect, create_study, open_trials
 from lamina.studies.tuning import iter_joined
-from support.commands import events, run_lamina
+from support.commands import events, run_lamina, run_well
 from support.searches import NET, open_search
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
@@ -118,7 +118,7 @@ def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
     before = draw(trials, search, 10)
     again = replace(search), open_trials(connect(None, trials.folder), "study", tmp_path)
     after = draw(again[1], again[0], 2)
-    assert len({tuple(one.items()) for one in before + after}) == 12
+    assert len({tuple(value.items()) for value in before + after}) == 12
 
 
 def test_the_progress_is_known_before_a_new_trial_has_ended(tmp_path, data):
@@ -198,8 +198,8 @@ def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
         },
     )
     values = draw(trials, search, 8)
-    assert Counter(one["batch_size"] for one in values) == {50: 4, 100: 4}
-    assert sorted(math.floor(math.log10(one["lr"])) for one in values) == [
+    assert Counter(value["batch_size"] for value in values) == {50: 4, 100: 4}
+    assert sorted(math.floor(math.log10(value["lr"])) for value in values) == [
         -4,
         -4,
         -3,
@@ -209,8 +209,8 @@ def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
         -1,
         -1,
     ]
-    assert Counter(one["epochs"] for one in values) == {1: 2, 2: 2, 3: 2, 4: 2}
-    assert sorted(int((one["momentum"] - 0.1) / 0.1) for one in values) == list(range(8))
+    assert Counter(value["epochs"] for value in values) == {1: 2, 2: 2, 3: 2, 4: 2}
+    assert sorted(int((value["momentum"] - 0.1) / 0.1) for value in values) == list(range(8))
     others, again = open_search(tmp_path / "again", data, seed=seed)
     assert draw(again, replace(others, over=search.over), 8) == values
 
@@ -221,7 +221,7 @@ def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
         search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon", "epochs": "1..3"}
     )
     assert search.most_trials == 27
-    assert len({tuple(one.items()) for one in draw(trials, search, 27)}) == 27
+    assert len({tuple(trial.items()) for trial in draw(trials, search, 27)}) == 27
     with pytest.raises(RepeatedError, match="has the same values"):
         draw(trials, search, 1)
 
@@ -257,6 +257,7 @@ def test_values_at_a_point():
     }
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
     monkeypatch.setattr(finals, "PLANS", ((1, 2),))
     block = re.search(
@@ -326,8 +327,7 @@ def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set
         "study",
         "--json",
     ]
-    done = run_lamina(*call, "--trials", "2")
-    assert done.returncode == 0, done.stderr
+    done = run_well(*call, "--trials", "2")
     assert events(done.stdout)[-1]["trials"] == 2
     for name in ("final.json", "winner.json"):  # as if the finals were stopped
         Path("runs/study", name).unlink()
@@ -338,16 +338,14 @@ def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set
     ), more.stderr
     final = next(Path("runs/study").glob("final-trial-*-seed1"))
     (final / "report.json").unlink()
-    resumed = run_lamina("resume", str(final))
-    assert resumed.returncode == 0, resumed.stderr
+    run_well("resume", str(final))
     assert load_run(final).report.split == "val"  # no final reads test before val has chosen
     trials = open_trials(connect(None, Path("runs/study")), "study", Path("runs"))
     late = trials.take()  # of a worker that began it just before the finals
     trials.propose(late, parse_settings({"lr": "0.01..0.1"}))
     late.suggest_float("lr", 0.01, 0.1)
     trials.tell(late, 1.0, "COMPLETE")
-    again = run_lamina(*call, "--trials", "2")
-    assert again.returncode == 0, again.stderr
+    again = run_well(*call, "--trials", "2")
     assert events(again.stdout)[-1] | {"trials": 2} == events(done.stdout)[-1]
 
 
@@ -387,10 +385,10 @@ def test_the_figure_of_trials_has_a_line_for_each_that_has_values():
     lines = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
     heights = [line.get_ydata() for line in lines]
     # on a logarithmic axis
-    assert [float(one[0]) for one in heights] == pytest.approx([0.5, 1, 0], abs=0.01)
+    assert [float(value[0]) for value in heights] == pytest.approx([0.5, 1, 0], abs=0.01)
     assert np.isnan(heights[0][2])  # it was stopped, and has no score
     # the best is drawn last, over the others
-    assert [float(one[2]) for one in heights[1:]] == [0, 1]
+    assert [float(value[2]) for value in heights[1:]] == [0, 1]
     texts = [text.get_text() for text in axes.texts]
     assert {"0.1", "0.001", "off", "random", "0.00 %", "20.00 %"} <= set(texts)
     assert axes.get_title(loc="left").startswith(

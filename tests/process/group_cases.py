@@ -23,12 +23,13 @@ from lamina.cli import main as run_lamina
 from lamina.errors import DataError, RunError
 from lamina.runs.run import Run
 from lamina.runs.stored import share_run
+from lamina.training import rendezvous
 from lamina.training.events import Rewind
 from lamina.training.group import Group, join_group
 
 RECIPE = Recipe(epochs=4, batch_size=50, lanes=4)
 NET = "Flatten(), Linear(20), ReLU(), Output()"
-TRAIN = ("--data", "shapes", "--epochs", "2")
+TRAIN = ("--data", "shapes", "--epochs", "2", "--batch-size", "1000")
 
 
 class Poisoned(nn.Module):
@@ -63,6 +64,7 @@ def type_command(*words: str) -> tuple[int, str]:
 def main() -> None:
     """Print a JSON list, with an object for each process, by the leader."""
     torch.set_num_threads(1)
+    rendezvous.ABSENT_SECONDS = 8.0  # the test waits for as long
     shapes = load_data("shapes")
     data = replace(shapes, train=shapes.train.take(range(100)), test=shapes.test.take(range(10)))
     found: dict[str, Any] = {

@@ -14,36 +14,56 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore, Store, TCPStore
 
-from lamina import Epoch, load_data, start_run
+from lamina import Epoch, Preparation, load_data, start_run
 from lamina.errors import GroupError
 from lamina.runs.stored import load_run
 from lamina.training.group import ALONE, Group
 from lamina.training.rendezvous import count_start
-from support.commands import run_lamina
+from support import forking
+from support.commands import run_well, start_process
 
-SCRIPT = Path(__file__).parent / "group_script.py"
-TRAIN = ("train", "mlp", "--data", "shapes", "--epochs", "4", "--batch-size", "100", "--lanes", "4")
-
-
-def torchrun(processes: int, *words: str | Path, restarts: int = 0) -> list[str]:
-    launcher = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    )
-    return [*launcher, "--max-restarts", str(restarts), *map(str, words)]
+DATA = ("--data", "shapes", "--size", "8")
+TRAIN = ("train", "mlp", *DATA, "--epochs", "4", "--batch-size", "100", "--lanes", "4")
 
 
-def run(command: list[str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=folder, check=False
-    )
+@dataclass(frozen=True)
+class Ended:
+    """A process of a group that has ended."""
+
+    status: int
+    printed: str
+    errors: str
+
+
+def run_group(size: int, *words: str | Path, code: str = forking.MODULE) -> list[Ended]:
+    """Run processes with the environment that torchrun gives them, by rank."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "OMP_NUM_THREADS": "1",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_RUN_ID": "test",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": str(size),
+    }
+    processes = [
+        start_process(*words, code=code, **common, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(size)
+    ]
+    ended = []
+    for process in processes:
+        with process:
+            printed, errors = process.communicate()
+        ended.append(Ended(process.returncode, printed, errors))
+    return ended
+
+
+def run_script(name: str, size: int) -> list[Ended]:
+    path = Path(__file__).with_name(name)
+    return run_group(size, code=f"import runpy\nrunpy.run_path({str(path)!r}, run_name='__main__')")
 
 
 def test_one_process_agrees_with_itself():
@@ -82,13 +102,11 @@ def test_all_is_dealt_once(count, size):
     assert dealt == list(range(count))
 
 
-@pytest.mark.slow
 def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes():
-    together = run(torchrun(4, SCRIPT))
-    assert together.returncode == 0, together.stderr
-    four, three, two, alone = map(json.loads, together.stdout.splitlines()[-4:])
-    assert len(alone) == 26
-    assert two == alone
+    ended = run_script("group_script.py", 4)
+    assert [process.status for process in ended] == [0] * 4, ended
+    four, three, alone = map(json.loads, ended[0].printed.splitlines())
+    assert len(alone) == 15
     assert three == alone
     assert four == alone
 
@@ -101,44 +119,43 @@ def digests(run: Path) -> list[str]:
 def undisturbed(tmp_path_factory) -> Path:
     """The run of TRAIN by one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = run_lamina(*TRAIN, "--name", "alone", "--runs-dir", folder)
-    assert done.returncode == 0, done.stderr
+    run_well(*TRAIN, "--name", "alone", "--runs-dir", folder)
     return folder / "alone"
 
 
-def find_workers(launcher: int) -> dict[int, int]:
-    """The processes of torchrun's workers, by rank, once they have started."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"\nPPid:\t{launcher}\n" in (folder / "status").read_text():
-                environment = (folder / "environ").read_bytes()
-                if rank := re.search(rb"(?:^|\0)RANK=(\d+)\0", environment):
-                    found[int(rank[1])] = int(folder.name)
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.slow
 def test_a_training_that_others_resume_ends_with_the_same_weights(workplace, undisturbed):
-    begun = start_run(
-        "mlp", load_data("shapes"), load_run(undisturbed).record.recipe, name="begun", device="cpu"
-    )
+    recipe = load_run(undisturbed).record.recipe
+    data = load_data("shapes", Preparation(size_px=8))
+    begun = start_run("mlp", data, recipe, name="begun", device="cpu")
     next(event for event in begun.iter_train() if isinstance(event, Epoch))
-    resumed = run(torchrun(3, "-m", "lamina", "resume", "runs/begun"))
-    assert resumed.returncode == 0, resumed.stderr
-    assert "group: 3 processes of 1 thread each; each batch has 4 lanes" in resumed.stderr
+    resumed = run_group(3, "resume", "runs/begun")
+    assert [process.status for process in resumed] == [0] * 3, resumed
+    assert "group: 3 processes of 1 thread each; each batch has 4 lanes" in resumed[0].errors
     assert digests(Path("runs/begun")) == digests(undisturbed)
     reports = [load_run(path).report for path in (undisturbed, Path("runs/begun"))]
     assert reports[0].to_json() | {"seconds": 0} == reports[1].to_json() | {"seconds": 0}
 
 
-@pytest.mark.slow
+def find_workers(launcher: int) -> dict[int, int]:
+    """The processes of torchrun's workers, by rank, once they have started."""
+    workers = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"\nPPid:\t{launcher}\n" in (folder / "status").read_text():
+                environment = (folder / "environ").read_bytes()
+                if rank := re.search(rb"(?:^|\0)RANK=(\d+)\0", environment):
+                    workers[int(rank[1])] = int(folder.name)
+        except OSError:
+            continue
+    return workers
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds processes in /proc")
 def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workplace, undisturbed):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*launcher, "--max-restarts", "1", "-m", "lamina", *TRAIN, "--name", "again", "--json"]
     with subprocess.Popen(
-        torchrun(2, "-m", "lamina", *TRAIN, "--name", "again", "--json", restarts=1),
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -146,7 +163,7 @@ def test_a_killed_worker_is_named_and_torchrun_starts_the_training_again(workpla
     ) as process:
         assert json.loads(process.stdout.readline())["event"] == "epoch"
         os.kill(find_workers(process.pid)[1], signal.SIGKILL)
-        rest, printed = process.communicate(timeout=180)
+        rest, printed = process.communicate()
     assert process.returncode == 0, printed
     assert (
         "lamina: No response from rank 1 of 2 processes: killed, stopped or disconnected. The last"
@@ -175,41 +192,39 @@ class Flipped(nn.Module):
 """
 
 
-@dataclass(frozen=True)
-class Cases:
-    """What each process has found in ``group_cases.py``, and what they left."""
-
-    folder: Path
-    found: list[dict[str, Any]]
-    status: int
-    printed: str
-
-
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory) -> Cases:
+def cases(tmp_path_factory) -> tuple[Path, list[Ended]]:
+    """The folder and the ended processes of ``group_cases.py``."""
     folder = tmp_path_factory.mktemp("cases")
     (folder / "flipped.py").write_text(FLIPPED)
-    ended = run(torchrun(3, SCRIPT.with_name("group_cases.py")), folder)
-    assert ended.stdout, ended.stderr
-    return Cases(folder, json.loads(ended.stdout.splitlines()[-1]), ended.returncode, ended.stderr)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ended = run_script("group_cases.py", 3)
+    assert ended[0].printed, ended
+    return folder, ended
 
 
-@pytest.mark.slow
-def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
-    found = cases.found
+@pytest.fixture
+def results(cases) -> list[dict[str, Any]]:
+    """What each process has seen, by rank."""
+    _, ended = cases
+    return json.loads(ended[0].printed.splitlines()[-1])
+
+
+def test_what_happens_to_one_process_happens_to_all_at_the_same_step(results):
     for case in ("stopped", "rewound", "misplaced"):
-        assert found[0][case] == found[1][case] == found[2][case], case
-    assert [own["has the run"] for own in found] == [True, False, False]  # the leader's disk has it
+        assert results[0][case] == results[1][case] == results[2][case], case
+    # the leader's disk has it
+    assert [result["has the run"] for result in results] == [True, False, False]
     assert (
-        found[0]["misplaced"]
+        results[0]["misplaced"]
         == "Rank 1 has the run moved, but rank 0, which writes it, does not. Keep runs on a disk"
         " that the machines share, or start torchrun with --node-rank 0 on the machine that has"
         " the run."
     )
     # interrupted by rank 1 in step 2, though every tenth step has a record
-    assert found[0]["stopped"] == [1, 2, 3]
-    rewind = found[0]["rewound"]
-    assert rewind.startswith(
+    assert results[0]["stopped"] == [1, 2, 3]
+    assert results[0]["rewound"].startswith(
         "The loss became NaN at step 1 of epoch 2. The first values that are not finite: the"
         " logits, "
     )
@@ -217,32 +232,25 @@ def test_what_happens_to_one_process_happens_to_all_at_the_same_step(cases):
         "differs between the processes (none of them has a majority). Use the same images on every"
         " machine"
     )
-    assert all(expected in own["other data"] for own in found)
+    assert all(expected in result["other data"] for result in results)
 
 
-@pytest.mark.slow
-def test_a_process_that_dies_while_others_wait_for_it_is_named_before_torchrun_kills_them(cases):
-    assert cases.status == 1
-    assert (
-        cases.printed.count(
-            "GroupError: No response from rank 1 of 3 processes: killed, stopped or disconnected."
-        )
-        == 2
-    )
+def test_a_process_that_dies_while_others_wait_for_it_is_named(cases):
+    _, ended = cases
+    assert [process.status for process in ended] == [1, -signal.SIGKILL, 1]
+    message = "GroupError: No response from rank 1 of 3 processes: killed, stopped or disconnected."
+    assert [message in process.errors for process in ended] == [True, False, True]
 
 
-@pytest.mark.slow
-def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases):
-    flipped = [own["flipped"] for own in cases.found]
-    assert [status for status, _ in flipped] == [75, 75, 75]
+def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(cases, results):
+    assert [result["flipped"][0] for result in results] == [75, 75, 75]
     message = (
         "lamina: After epoch 1, the weights differ between the processes (rank 1 deviates). Memory"
     )
-    assert message in flipped[0][1]
-    assert digests(cases.folder / "runs/flipped") == []
+    assert message in results[0]["flipped"][1]
+    assert digests(cases[0] / "runs/flipped") == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "message"),
     [
@@ -253,8 +261,7 @@ def test_a_flipped_bit_is_found_at_the_end_of_the_epoch_and_its_rank_is_named(ca
         ("a time", "lamina: A group of processes needs a NET and cannot use --time"),
     ],
 )
-def test_what_several_processes_cannot_do_is_said_once(cases, case, message):
-    found = [own[case] for own in cases.found]
-    assert [status for status, _ in found] == [2, 2, 2]
-    assert "".join(printed for _, printed in found).count("lamina: ") == 1
-    assert message in found[0][1]
+def test_what_several_processes_cannot_do_is_said_once(results, case, message):
+    assert [result[case][0] for result in results] == [2, 2, 2]
+    assert "".join(result[case][1] for result in results).count("lamina: ") == 1
+    assert message in results[0][case][1]

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +19,12 @@ from lamina.deploy.serve import explanation
 from lamina.deploy.serve.bodies import REQUEST_IMAGES
 from lamina.deploy.serve.security import PATHS
 from lamina.errors import NetError
+from support.commands import run_lamina
+from support.images import encode
 from support.servers import (
     API,
     MARKUP,
     PATIENCE_SECONDS,
-    encode,
     fits,
     noise,
     read_all,
@@ -145,7 +144,7 @@ def test_a_training_image_is_most_like_itself(server):
     assert nearest["id"] == len(train) - 1
     assert nearest["target"] == train.target_names[train.targets[-1]]
     assert nearest["similarity"] == pytest.approx(1, abs=1e-4)
-    shares = [one["similarity"] for one in given["images"]]
+    shares = [image["similarity"] for image in given["images"]]
     assert shares == sorted(shares, reverse=True)
     before = server.find_worker()
     for name in ("hostile", FAULTY):
@@ -333,13 +332,7 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["none"],
-            (
-                "No run named none in this folder or runs. No runs were found there. Train one with"
-                " lamina train."
-            ),
-        ),
+        (["none"], "No run named none in this folder or runs."),
         (
             ["RUN", "--host", "0.0.0.0"],
             (
@@ -373,16 +366,12 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
     ],
 )
 def test_what_cannot_be_served_gets_one_message(server, served_runs, tmp_path, arguments, message):
-    given = {"RUN": str(served_runs["hostile"]), "TAKEN": str(server.port)}
-    words = [
-        word.replace("RUN", given["RUN"]).replace("TAKEN", given["TAKEN"]) for word in arguments
-    ]
-    words = [sys.executable, "-m", "lamina", "serve", *words]
-    done = subprocess.run(
-        words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
-    )
+    def fill(text: str) -> str:
+        return text.replace("TAKEN", str(server.port)).replace("RUN", str(served_runs["hostile"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = run_lamina("serve", *map(fill, arguments))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(
-        f"lamina: {message.replace('TAKEN', given['TAKEN']).replace('RUN', given['RUN'])}"
-    )
+    assert done.stderr.startswith(f"lamina: {fill(message)}")
     assert len(done.stderr.splitlines()) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,8 +21,10 @@ from lamina.runs.record import OwnModule
 from lamina.runs.stored import load_run
 from lamina.training.loop import Training
 from lamina.training.pretrained import TimmNet
+from support.commands import run_refused
+from support.images import encode
 from support.runs import DATA, NET, RECIPE, begin_run
-from support.servers import API, Server, encode, fits, open_page, serving
+from support.servers import API, Server, fits, open_page, serving
 
 IMAGE = encode(np.random.default_rng(3).integers(0, 256, (40, 32, 3), np.uint8))
 ROWS = np.arange(12)
@@ -134,7 +135,9 @@ def test_every_kind_gets_the_prediction_of_lamina_predict(server, kinds, tmp_pat
         assert values["predicted"] == expected["predicted"]
         rows = {row["class"]: row["probability"] for row in values["predictions"]}
         assert rows == pytest.approx(expected["probabilities"], rel=1e-5)
-    (model,) = (one for one in server.ask("/v1/model").values["models"] if one["model"] == name)
+    (model,) = (
+        model for model in server.ask("/v1/model").values["models"] if model["model"] == name
+    )
     assert model["kind"] == (name if name in TARGETS else "single-label")
     assert model["calibrated"] == (name == "calibrated")
     assert model["channels"] == (1 if name == "grey" else 3)
@@ -192,33 +195,23 @@ def test_the_page_shows_every_kind(server, browser):
             expect(card.get_by_text(note)).to_have_count(0 if name == "regression" else 1)
 
 
-def test_what_a_server_lacks_is_said_in_one_message(tmp_path):
-    own = begin_run(
+def test_what_a_server_lacks_is_said_in_one_message(tmp_path, monkeypatch):
+    run = begin_run(
         TimmNet("test_efficientnet.r160_in1k", "none", "").module((3, 6, 6), 3),
         DATA,
         RECIPE,
         net_name="mine",
         origin=OwnModule("mine.py", ""),
-        device="cpu",
         runs_dir=tmp_path,
-        name="own",
     )
-    bare = (
-        "import sys; sys.modules['{}'] = None; from lamina.cli import main;"
-        " sys.exit(main(sys.argv[1:]))"
+    assert run_refused("serve", run.path, "--port", "0") == (
+        f"lamina: {run.path} uses a custom module, and lamina never runs code that a run names. "
+        "Serve runs of lamina's or timm's nets.\n"
     )
-    lacks = "lamina serve requires {}, which is not installed. Run pip install 'lamina[serve]'"
-    for code, message in (
-        (
-            "import sys; from lamina.cli import main; sys.exit(main(sys.argv[1:]))",
-            (
-                f"{own.path} uses a custom module, and lamina never runs code that a run names. "
-                "Serve runs of lamina's or timm's nets."
-            ),
-        ),
-        *((bare.format(name), lacks.format(name)) for name in ("uvicorn", "starlette")),
-    ):
-        words = [sys.executable, "-c", code, "serve", str(own.path), "--port", "0"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-        assert (done.returncode, done.stdout) == (2, "")
-        assert done.stderr == f"lamina: {message}\n"
+    for name in ("starlette", "uvicorn"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            assert run_refused("serve", run.path, "--port", "0") == (
+                f"lamina: lamina serve requires {name}, which is not installed. Run pip install"
+                " 'lamina[serve]'\n"
+            )

@@ -5,14 +5,22 @@ from __future__ import annotations
 from lamina.runs.start import choose_net
 from lamina.studies.search import Search
 from lamina.studies.trials import Trials, connect, create_study, open_trials
+from support.forking import MODULE
 
 NET = "Flatten(), Linear(4), ReLU(), Output()"
+QUICKLY = f"""
+from lamina.studies import finals, trials
+finals.PLANS = ((2, 2),)
+trials.HEARTBEAT_SECONDS, trials.GRACE_SECONDS = 1, 3
+{MODULE}
+"""
+"""lamina with few finals and short heartbeats, for a process."""
 
 
 def open_search(folder, data, **more) -> tuple[Search, Trials]:
     """A search of two trials, without leader."""
-    given = {"epochs": 2, **more}
-    search = Search(NET, None, given, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
+    settings = {"epochs": 2, **more}
+    search = Search(NET, None, settings, {"lr": "0.001..0.1:log"}, {}, data, choose_net, "cpu")
     folder.mkdir(parents=True, exist_ok=True)
     storage = connect(None, folder)
     create_study(storage, folder.name, search.to_json(), str(folder))

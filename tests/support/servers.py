@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import io
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,16 +17,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from lamina.data import load_data
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from support import forking, images
+from support.commands import UNMEASURED
+from support.images import encode
 from support.runs import DATA, RECIPE, begin_run
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Server:
-    process: subprocess.Popen[str]
+    process: forking.Process
     host: str
     port: int
     announced: str
@@ -230,21 +229,15 @@ def serving(
     **environment: str,
 ) -> Iterator[Server]:
     """A server that is ready; ``limits`` is Python code that changes limits before the start."""
-    code = f"import sys\nfrom lamina.cli import main\n{limits}\nsys.exit(main(sys.argv[1:]))"
     words = ["serve", *map(str, arguments), "--port", "0", "--json"]
-    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
-    }
-    with subprocess.Popen(
-        [sys.executable, "-c", code, *words],
+    with forking.start(
+        *words,
+        code=f"{UNMEASURED}\n{limits}\n{forking.MODULE}",
+        cwd=cwd,
+        environment={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keeps_stderr else None,
-        text=True,
-        cwd=cwd,
-        env={**inherited, **environment},
-        # The background jobs of a shell ignore SIGINT, and what they start inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         try:
             event = json.loads(process.stdout.readline())
@@ -254,17 +247,12 @@ def serving(
             )
         finally:
             process.terminate()
-            process.communicate(timeout=PATIENCE_SECONDS)
-
-
-def encode(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
+            process.communicate()
 
 
 def noise(seed: int = 0, side_px: int = 32) -> bytes:
-    return encode(np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), np.uint8))
+    """A PNG file of random pixels."""
+    return encode(images.noise(side_px, side_px, seed=seed))
 
 
 @pytest.fixture(scope="session")
