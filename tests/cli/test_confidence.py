@@ -210,7 +210,7 @@ def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_export
     options = ("--val", "0.1", "--epochs", "1", "--aim", "recall=0.97")
     run = train_once(NET, "shapes-attributes", *options)
     thresholds = {threshold.name: threshold for threshold in load_run(run).calibration.thresholds}
-    assert all(threshold.printed / threshold.positive >= 0.97 for threshold in thresholds.values())
+    assert all(threshold.found / threshold.positive >= 0.97 for threshold in thresholds.values())
     run_well("export", run, "aimed.onnx")
     predicted = []
     for model in (run, "aimed.onnx"):

@@ -352,11 +352,11 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
             "RUN and none have the same name, pets; names must differ. Use another name, as in",
         ),
         (
-            ["RUN", "--coverage", "1.5"],
+            ["RUN", "--port", "0", "--coverage", "1.5"],
             "--coverage is 1.5; it must be between 0 and 1. Use --coverage 0.9.",
         ),
         (
-            ["RUN", "--coverage", "0.9"],
+            ["RUN", "--port", "0", "--coverage", "0.9"],
             "--coverage needs predictions for val images, but RUN has none. Train with",
         ),
         (

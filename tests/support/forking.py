@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import fcntl
 import gc
 import importlib
@@ -101,7 +102,9 @@ class Process:
             thread.start()
         for thread in threads:
             thread.join(timeout)
-            assert not thread.is_alive(), f"process {self.pid} did not end in {timeout:g} s"
+            if thread.is_alive():
+                self.send_signal(signal.SIGUSR1)  # prints where its threads are
+                raise AssertionError(f"process {self.pid} did not end in {timeout:g} s")
         self.wait(timeout)
         return texts["stdout"], texts["stderr"]
 
@@ -299,6 +302,7 @@ def reap() -> Iterator[tuple[int, int]]:
 
 def become(order: dict[str, Any]) -> None:
     """Run an order in this process, as Python itself would."""
+    faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)
     # What a shell starts in the background ignores SIGINT, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
