@@ -89,6 +89,7 @@ pytest_plugins = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Derive marks and groups of workers, and put the longest tests first."""
     for item in items:

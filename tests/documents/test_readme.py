@@ -13,7 +13,7 @@ from support.images import write_images
 
 README = Path(__file__).parents[2] / "README.md"
 SHORTER = {
-    "3m": "20s",
+    "3m": "12s",
     "--seeds 3": "--seeds 2",
     "--seeds 4": "--seeds 2",
     "--epochs 3": "--epochs 1",
@@ -22,7 +22,7 @@ SHORTER = {
 ADDED = {
     "compare": ["--a-epochs", "1", "--b-epochs", "1"],
     "ablate": ["--epochs", "1"],
-    "train cnn": ["--size", "16"],
+    "train": ["--size", "16"],
 }
 """Words that are added to commands, for the same reason."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -151,21 +152,30 @@ def test_the_installed_command_trains(lamina, image_set, tmp_path):
     assert (run_folder / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("words", "extra"),
-    [
-        (("export", "RUN", "net.onnx"), "export"),
-        (("serve", "RUN"), "serve"),
-        (("studio",), "serve"),
-        (("tune", "mlp", "--over", "lr=1e-4..1e-1:log", "--data", "shapes"), "tune"),
-        (("train", "timm:resnet18", "--data", "shapes"), "pretrained"),
-    ],
-)
+EXTRAS = {
+    "export RUN net.onnx": "export",
+    "serve RUN": "serve",
+    "studio": "serve",
+    "tune mlp --over lr=1e-4..1e-1:log --data IMAGES": "tune",
+    "train timm:resnet18 --data IMAGES": "pretrained",
+}
+REFUSED = """
+import json, sys
+from lamina.cli import main
+for command in json.loads(sys.argv[1]):
+    print("COMMAND", file=sys.stderr)
+    assert main(command.split()) == 2, command
+"""
+
+
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
-    lamina, words, extra, stored_runs, tmp_path
+    lamina, stored_runs, image_set, tmp_path
 ):
-    words = tuple(str(stored_runs["finished"]) if word == "RUN" else word for word in words)
-    refused = run(lamina, *words, cwd=tmp_path)
-    assert refused.returncode == 2, refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert f"lamina[{extra}]" in refused.stderr
+    places = {"RUN": str(stored_runs["finished"]), "IMAGES": str(image_set)}
+    commands = [" ".join(places.get(word, word) for word in line.split()) for line in EXTRAS]
+    python = lamina.with_name("python")
+    done = run(python, "-c", REFUSED, json.dumps(commands), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    _, *texts = done.stderr.split("COMMAND\n")
+    for text, extra in zip(texts, EXTRAS.values(), strict=True):
+        assert f"lamina[{extra}]" in text

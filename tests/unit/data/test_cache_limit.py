@@ -116,8 +116,9 @@ def test_two_processes_at_once_remove_no_more_than_necessary(
     for process in processes:
         with process:
             assert process.communicate()[1] == ""
-    assert list_stems()[0] == "c"
-    assert {*list_stems()} == {"c", "e", "f"}
+    # Which of the older copies stays depends on times that may be equal.
+    assert len(list_stems()) == 3
+    assert {"e", "f"} < {*list_stems()}
 
 
 def test_a_copy_that_cannot_be_removed_does_not_keep_the_others(
