@@ -1,8 +1,8 @@
 // Prepares an image in a browser for a model that `lamina export` wrote as ONNX. With
 // onnxruntime-web as `ort`:
 //
-// const { names, kind, thresholds, in_shape, resize } = await (await
-// fetch("pets.onnx.json")).json();
+//   const description = await fetch("pets.onnx.json");
+//   const { names, kind, thresholds, in_shape, resize } = await description.json();
 //   const [channels, height, width] = in_shape;
 //   const session = await ort.InferenceSession.create("pets.onnx");
 //   const pixels = await prepare(file, in_shape, resize);

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).parent
 IS_COMPLETE = bool(os.environ.get("CI"))
 """CI checks types at run time and runs all examples and kills; elsewhere a part of them."""
-SHARED_FIXTURES = ("server", "report_runs")
-"""Fixtures of all tests that take seconds to make: their tests stay on one worker."""
+SHARED_FIXTURES = {"server": "support.servers", "report_runs": "support.report_runs"}
+"""Fixtures of all tests that take seconds to make, by module: their tests stay on one worker."""
+STARTS = {"forking", "run_process", "start_process"}
+"""What a test names that starts a process."""
 
 # No deadline: a busy machine is no reason to fail.
 settings.register_profile("complete", deadline=None)
@@ -94,9 +96,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Derive marks and groups of workers, and put the longest tests first."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        for mark in ("process", "browser"):
-            if TESTS / mark in item.path.parents:
-                item.add_marker(mark)
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        names = set() if code is None else {*code.co_names}
+        if TESTS / "process" in item.path.parents or names & STARTS:
+            item.add_marker("process")
         for mark in ("browser", "cifar10", "postgres"):
             if mark in fixtures:
                 item.add_marker(mark)
@@ -107,17 +110,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def find_group(item: pytest.Item) -> str:
     """The name of the tests that share an expensive fixture with this one."""
-    fixtures = getattr(item, "fixturenames", ())
-    for name in SHARED_FIXTURES:
-        if name in fixtures:
-            return name
     information = getattr(item, "_fixtureinfo", None)
-    if information is not None:
-        for definitions in information.name2fixturedefs.values():
-            is_of_tests = definitions[-1].baseid.endswith(".py")
-            if is_of_tests and definitions[-1].scope in ("module", "session"):
-                return str(item.path)
-    return ""
+    if information is None:
+        return ""
+    group = ""
+    for name, definitions in information.name2fixturedefs.items():
+        fixture = definitions[-1]
+        if SHARED_FIXTURES.get(name) == fixture.func.__module__:
+            return name
+        if fixture.baseid.endswith(".py") and fixture.scope in ("module", "session"):
+            group = str(item.path)
+    return group
 
 
 def find_rank(item: pytest.Item) -> int:

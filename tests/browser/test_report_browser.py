@@ -13,8 +13,6 @@ from lamina.deploy.report_page import build_report_page
 from lamina.markup import link, matrix, table
 from support.report_runs import NAMES
 
-pytestmark = pytest.mark.slow
-
 PAPER_PX = 680
 """Width of A4, less twice the page's margin of 15 mm."""
 

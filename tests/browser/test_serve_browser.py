@@ -18,8 +18,6 @@ from lamina import load_data
 from lamina.cli import main
 from support.servers import encode, open_page, serving
 
-pytestmark = pytest.mark.slow
-
 DROP = """([text, name]) => {
     const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
     const dropped = new DataTransfer();

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import Browser, expect
 
 from support.studios import open_studio, opening
-
-pytestmark = pytest.mark.slow
 
 
 def test_a_page_goes_on_after_the_last_event_when_a_stream_ends(tmp_path, browser: Browser):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 
-import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
@@ -20,8 +20,6 @@ from support.studios import (
     wait_for,
     write_classes,
 )
-
-pytestmark = pytest.mark.slow
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
@@ -157,7 +155,7 @@ def test_the_images_of_a_webcam_are_saved_while_its_button_is_held(
             "--use-fake-ui-for-media-stream",
         ],
     )
-    with open_studio(launched, studio) as page:
+    with contextlib.closing(launched), open_studio(launched, studio) as page:
         page.get_by_role("button", name="New classes …").click()
         classes = page.locator("#making fieldset")
         buttons = classes.get_by_role("button", name="Hold for the webcam")
@@ -177,7 +175,6 @@ def test_the_images_of_a_webcam_are_saved_while_its_button_is_held(
         expect(page.get_by_role("combobox", name="Data").locator("option:checked")).to_have_text(
             "my-images"
         )
-    launched.close()
     folder = studio.folder / "my-images"
     assert len(list((folder / "pointer").glob("*.png"))) >= 3
     assert list((folder / "key").glob("*.png"))

@@ -20,8 +20,6 @@ from support.studios import (
     write_classes,
 )
 
-pytestmark = pytest.mark.slow
-
 
 def test_cards_and_python_are_two_views_of_one_net(page: Page):
     python = page.get_by_role("textbox", name="Python", exact=True)

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 
-import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from lamina import load_run
@@ -27,8 +26,6 @@ from support.studios import (
     wait_for,
     wait_for_epochs,
 )
-
-pytestmark = pytest.mark.slow
 
 PAUSED = re.compile(r"paused at epoch \d+/\d+")
 

@@ -338,8 +338,7 @@ def test_a_data_set_that_has_changed_since_is_reported(workplace, tmp_path):
 
 def test_names_that_are_not_utf8_go_through(workplace, tmp_path):
     folder = write_images(tmp_path / "mine", 20)
-    # a path takes no bytes
-    # a path takes no bytes
+    # A path takes no bytes.
     os.rename(  # noqa: PTH104
         os.fsencode(folder / "dark"), os.fsencode(folder) + b"/caf\xe9"
     )
@@ -364,7 +363,7 @@ def run_on_a_screen(*arguments: str, out: Path | None = None) -> str:
     reader.start()
     with contextlib.ExitStack() as stack:
         # a file descriptor, not a path
-        screen = stack.enter_context(open(theirs, "w", encoding="utf-8"))  # it has a number alone  # noqa: PTH123
+        screen = stack.enter_context(open(theirs, "w", encoding="utf-8"))  # noqa: PTH123
         stdout = screen if out is None else stack.enter_context(out.open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(stdout))
         stack.enter_context(contextlib.redirect_stderr(screen))

@@ -69,7 +69,7 @@ def test_without_a_net_one_is_chosen_trained_evaluated_and_recorded_with_what_wa
     assert trained.returncode == 0, trained.stderr
     result = events(trained.stdout)[-1]
     assert result["net"] in zoo.LADDER
-    # the nets need as many
+    # The nets need at least 16 px.
     assert "size: 16 px (the images are 8 px, enlarged)\n" in trained.stderr
     assert result["size_px"] == 16
     assert result["test_accuracy"] == 1

@@ -214,7 +214,7 @@ def results(cases) -> list[dict[str, Any]]:
 def test_what_happens_to_one_process_happens_to_all_at_the_same_step(results):
     for case in ("stopped", "rewound", "misplaced"):
         assert results[0][case] == results[1][case] == results[2][case], case
-    # the leader's disk has it
+    # Only the leader's disk has the run.
     assert [result["has the run"] for result in results] == [True, False, False]
     assert (
         results[0]["misplaced"]

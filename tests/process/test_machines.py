@@ -18,14 +18,12 @@ PAGE = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
 DOCUMENTED = "-m lamina train cnn-s --data photos --lanes 8 --name shared"
 
 
-@pytest.mark.slow
 def test_the_documented_script_trains(workplace, image_set):
     (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     exec(block.replace('"cnn-s"', '"mlp"').replace('"photos"', repr(str(image_set))), {})
     assert load_run("shared").is_finished
 
 
-@pytest.mark.slow
 def test_the_documented_commands_train_on_two_machines(workplace, image_set, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from machines import find_hindrance, join_machines

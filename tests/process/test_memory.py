@@ -80,7 +80,6 @@ def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
 def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Path) -> None:
     """This fails with a copy of the pixels in any of four places.
 

@@ -12,7 +12,7 @@ import tarfile
 import venv
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -77,30 +77,33 @@ def lamina(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     packages_folder = Path(
         sysconfig.get_path("purelib", vars={"base": str(environment)}, scheme="venv")
     )
-    for dependency in find_dependencies("lamina"):
-        link_distribution(dependency, packages_folder)
     with zipfile.ZipFile(packages[1]) as wheel:
         wheel.extractall(packages_folder)
-    command = environment / "bin" / "lamina"
+    (installed,) = distributions(path=[str(packages_folder)])
+    for dependency in find_dependencies(installed):
+        link_distribution(dependency, packages_folder)
+    (script,) = installed.entry_points.select(group="console_scripts")
+    command = environment / "bin" / script.name
     command.write_text(
-        f"#!{python}\nimport sys\nfrom lamina.cli import main\nsys.exit(main())\n",
+        f"#!{python}\nimport sys\nfrom {script.module} import {script.attr}\n"
+        f"sys.exit({script.attr}())\n",
         encoding="utf-8",
     )
     command.chmod(0o755)
     return command
 
 
-def find_dependencies(name: str) -> Iterator[Distribution]:
-    """The distributions that ``name`` requires without extras, directly or not."""
-    names, seen = [name], {name}
-    while names:
-        for text in distribution(names.pop()).requires or ():
+def find_dependencies(package: Distribution) -> Iterator[Distribution]:
+    """The distributions that a package requires without extras, directly or not."""
+    packages, seen = [package], set()
+    while packages:
+        for text in packages.pop().requires or ():
             requirement = Requirement(text)
             is_needed = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
             if is_needed and requirement.name not in seen:
                 seen.add(requirement.name)
-                names.append(requirement.name)
-                yield distribution(requirement.name)
+                packages.append(distribution(requirement.name))
+                yield packages[-1]
 
 
 def link_distribution(package: Distribution, folder: Path) -> None:

@@ -168,7 +168,6 @@ def test_links_lead_nowhere(server, path):
     assert server.ask(path).status == 404
 
 
-@pytest.mark.slow
 def test_the_page_shows_every_kind(server, browser):
     from playwright.sync_api import expect
 

@@ -154,7 +154,6 @@ def test_the_largest_request_can_be_set(served_runs, capsys):
     assert "--max-mb is 0; it must be from 1 to 256. Use --max-mb 10." in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_bodies_of_all_requests_are_bounded_together(server):
     body = bytes(10_000_000)
 
@@ -185,7 +184,6 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
     assert server.read_gauge("lamina_held_bytes") == 0
 
 
-@pytest.mark.slow
 def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
     # sixteen of them take longer than a batch may
     large = encode(np.zeros((4500, 4500, 3), np.uint8))
@@ -194,7 +192,6 @@ def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
     assert hasty.read_gauge("lamina_worker_restarts_total") == before
 
 
-@pytest.mark.slow
 def test_a_worker_whose_response_is_too_long_is_replaced(hasty):
     before = hasty.read_gauge("lamina_worker_restarts_total")
     rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
@@ -202,7 +199,6 @@ def test_a_worker_whose_response_is_too_long_is_replaced(hasty):
     assert hasty.read_gauge("lamina_worker_restarts_total") == before + 1
 
 
-@pytest.mark.slow
 def test_slow_clients_are_cut_off_while_others_are_served(hasty):
     host = f"Host: 127.0.0.1:{hasty.port}\r\n".encode()
     healthy = b"GET /healthz HTTP/1.1\r\n" + host
@@ -234,7 +230,6 @@ def wait_for_a_place(server: Server) -> None:
     wait_until(lambda: server.ask("/healthz").status == 200)
 
 
-@pytest.mark.slow
 def test_clients_that_read_nothing_lose_their_places(hasty):
     request = f"GET /page.css HTTP/1.1\r\nHost: 127.0.0.1:{hasty.port}\r\n\r\n".encode()
     connections = []
@@ -267,7 +262,6 @@ def test_more_connections_than_the_limit_are_closed_at_once(hasty):
     wait_for_a_place(hasty)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
     expected = [hasty.ask("/v1/predict", noise(seed)).values["predicted"] for seed in range(4)]
@@ -287,7 +281,6 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
     assert hasty.ask("/readyz").status == 200
 
 
-@pytest.mark.slow
 def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
     os.kill(hasty.find_worker(), signal.SIGSTOP)
     lost = hasty.ask("/v1/predict", noise())
@@ -297,7 +290,6 @@ def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
     assert hasty.ask("/v1/predict", noise()).status == 200
 
 
-@pytest.mark.slow
 def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
     expected = hasty.ask("/v1/predict", noise()).values["predicted"]
     kept = http.client.HTTPConnection(hasty.host, hasty.port, timeout=30)
@@ -319,7 +311,6 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
     assert hasty.ask("/v1/predict", noise()).values["predicted"] == expected
 
 
-@pytest.mark.slow
 def test_predictions_come_before_explanations_and_clients_that_left_are_forgotten(hasty):
     def wait_until_waiting(count: int) -> None:
         wait_until(lambda: hasty.read_gauge("lamina_queue_images") == count)
@@ -347,7 +338,6 @@ def test_predictions_come_before_explanations_and_clients_that_left_are_forgotte
         os.kill(worker, signal.SIGCONT)
 
 
-@pytest.mark.slow
 def test_images_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
     image_set = [noise(seed) for seed in range(64)]
     expected = [value["predicted"] for value in hasty.ask_list(image_set).values]

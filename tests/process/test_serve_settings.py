@@ -152,7 +152,6 @@ def test_the_server_says_what_it_was_told(chosen):
     assert chosen.ask("/v1/similar", IMAGES[0]).status == 404
 
 
-@pytest.mark.slow
 def test_the_page_shows_thresholds_and_intervals_and_no_button_without_a_task(chosen, browser):
     from playwright.sync_api import expect
 

@@ -323,7 +323,6 @@ def test_bytes_that_are_no_image_get_one_sentence(runs, kind):
         results.look_at(runs["single"].path, HOSTILE[kind])
 
 
-@pytest.mark.slow
 def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(
     studio: Studio, runs
 ):

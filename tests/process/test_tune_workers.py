@@ -66,11 +66,11 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def postgres() -> Iterator[Server]:
     if POSTGRES is None:
         if os.environ.get("LAMINA_TEST_POSTGRES"):
             pytest.fail("PostgreSQL is not installed")
-        pytest.skip("PostgreSQL is not installed")
+        pytest.skip("no PostgreSQL: apt-get install postgresql")
     # pytest's folders are closed to other users
     folder = Path(tempfile.mkdtemp(prefix="lamina-postgres-"))
     started = Server(folder)
@@ -142,22 +142,22 @@ def test_a_second_process_joins_on_the_same_machine(image_set, begin):
     check_each_trial_once(Study(Path("runs/study")), events(out)[-1]["trials"], 3)
 
 
-def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, server, begin):
-    search = (*SEARCH, "--epochs", "18", "--trials", "6", "--storage", server.url)
+def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, postgres, begin):
+    search = (*SEARCH, "--epochs", "18", "--trials", "6", "--storage", postgres.url)
     call = ("tune", NET, "--data", image_set, *search)
     leader = begin(*call)
     await_epoch(leader)
-    others = [begin("tune", "--join", server.url) for _ in range(2)]
+    others = [begin("tune", "--join", postgres.url) for _ in range(2)]
     for place, other in enumerate(others):
         kill_in_training(other)
-        others[place] = begin("tune", "--join", server.url)
-    server.drop_connections()
+        others[place] = begin("tune", "--join", postgres.url)
+    postgres.drop_connections()
     await_epoch(others[0])
-    server.stop()
+    postgres.stop()
     leader.kill()
     await_remark(others[0], "waiting: for the database")
     assert others[0].poll() is None
-    server.start()
+    postgres.start()
     again = begin(*call)
     out, err = again.communicate()
     assert again.returncode == 0, err
@@ -165,32 +165,32 @@ def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, server
     assert others[0].returncode == 0, printed
     last = events(out)[-1]
     assert last["event"] == "study"
-    study = Study(Path("runs/study"), server.url)
+    study = Study(Path("runs/study"), postgres.url)
     check_each_trial_once(study, last["trials"], 6)
     complete = study.trials.filter(study.trials["state"] == "complete")
     best = complete.sort("score").row(-1, named=True)
     run_well("reproduce", f"runs/study/trial-{best['trial']}")
-    shown = run_well("runs", "--study", f"{server.url}#study", "--json")
+    shown = run_well("runs", "--study", f"{postgres.url}#study", "--json")
     assert [row["trial"] for row in events(shown.stdout)] == list(range(last["trials"]))
     assert "secret" not in err + shown.stderr
     for file in Path("runs").rglob("*.*"):
         assert not file.is_file() or b"secret" not in file.read_bytes(), file
 
 
-def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, server, begin):
-    leader = begin("tune", NET, "--data", image_set, *SEARCH, "--storage", server.url)
+def test_a_signal_ends_a_worker_while_the_database_is_down(image_set, postgres, begin):
+    leader = begin("tune", NET, "--data", image_set, *SEARCH, "--storage", postgres.url)
     await_epoch(leader)
-    server.stop()
+    postgres.stop()
     await_remark(leader, "waiting: for the database")
     leader.send_signal(signal.SIGTERM)
     leader.communicate()  # long before the ten minutes after which it gives up
     assert leader.returncode == 128 + signal.SIGTERM
-    server.start()
+    postgres.start()
 
 
-def test_what_cannot_be_joined_is_refused(workplace, server):
-    empty = run_refused("tune", "--join", server.url)
+def test_what_cannot_be_joined_is_refused(workplace, postgres):
+    empty = run_refused("tune", "--join", postgres.url)
     assert "contains no study" in empty
-    wrong = run_refused("tune", "--join", server.url.replace("tunings", "nothing"))
+    wrong = run_refused("tune", "--join", postgres.url.replace("tunings", "nothing"))
     assert 'database "nothing" does not exist' in wrong
     assert "secret" not in empty + wrong

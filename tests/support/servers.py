@@ -203,7 +203,7 @@ def open_page(browser: Browser, url: str) -> Iterator[Page]:
     opened = context.new_page()
     complaints: list[str] = []
     asked: list[str] = []
-    # violations of the policy among them
+    # The console also shows violations of the policy.
     opened.on("console", lambda message: complaints.append(message.text))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     opened.on("request", lambda request: asked.append(request.url))

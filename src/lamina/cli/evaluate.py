@@ -96,7 +96,7 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
 
 
 def _save_table(file: Path, task: Task, outputs: Sequence[Outputs]) -> None:
-    """Write a row for each image; for regression, two columns for each number."""
+    """Write a row for each image; for regression, the target and the prediction of each number."""
     kind, names = task.kind, task.kind.class_names(task.target_names)
     heads = ["target", "predicted", *(f"p({name})" for name in names)]
     if kind is REGRESSION:

@@ -183,7 +183,7 @@ def to_targets(
 
 
 def _check_one_type(y: np.ndarray, value: Any) -> None:
-    """Raise ``DataError`` for mixed types, which numpy turns into text, and numbers as objects."""
+    """Raise ``DataError`` for mixed types and for numbers stored as objects."""
     if y.ndim != 1:
         return
     is_mixed_list = y.dtype.kind == "U" and isinstance(value, list | tuple)

@@ -123,7 +123,7 @@ def _store(
     folder: Path,
     progress: Progress,
 ) -> tuple[list[int], list[Decoded], int | None]:
-    """Store the pixels; return the stored images' places in the listing, results, and size."""
+    """Store the pixels; returns places in the listing, how each was decoded, and the size."""
     size_px, resize = preparation.size_px, preparation.resize
     if listing.pixels is not None:
         return (

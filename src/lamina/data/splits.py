@@ -175,7 +175,7 @@ def order_by_split(splits: Sequence[Split]) -> list[int]:
 def find_leaks(
     splits: Sequence[Split], duplicates: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Split, Split, dict[int, int]]]:
-    """Each held-out split, an earlier split, and for each image in both its earlier twin."""
+    """Held-out and earlier splits, with the indices of images in both and of their twins."""
     for split, earlier in LEAKS:
         twins: dict[int, int] = {}
         for group in duplicates:

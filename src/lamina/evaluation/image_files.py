@@ -51,7 +51,7 @@ THREAD_IMAGES = 16
 
 
 class Chunk(NamedTuple):
-    """Decoded images: ``reasons`` has ``None`` for each row of ``pixels``, else what failed."""
+    """Decoded images: ``reasons`` is ``None`` for a decoded image, else why decoding failed."""
 
     names: list[str]
     pixels: UInt8[np.ndarray, "n h w c"]

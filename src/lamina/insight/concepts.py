@@ -1,4 +1,4 @@
-"""Units that detect a class: the overlap of a unit's exciting images with the class.
+"""Units that detect a class: overlap of the images that excite a unit with those of a class.
 
 After Bau et al., Network dissection, arXiv 1704.05796, but for whole images. Two controls measure
 the overlap that chance reaches: the best unit for shuffled labels, and the best unit of nets with
@@ -67,7 +67,7 @@ class RankedStrengths:
         self._strengths, self._descending = strengths, -np.sort(-strengths, axis=0)
 
     def overlap(self, truth: Bool[np.ndarray, "s n"]) -> Float64[np.ndarray, "u s"]:
-        """Intersection over union of units and rows of ``truth``, with equal numbers of true."""
+        """Intersection over union of units and rows of ``truth``, all with as many true values."""
         count = int(truth[0].sum())
         # The images with the greatest strengths, without those at the minimum, such as the 0 of a
         # ReLU.

@@ -111,7 +111,7 @@ def load_kernels(level: str) -> Kernels | NoKernels:
 
 
 def find_kernels() -> Kernels | NoKernels:
-    """The functions that ``LAMINA_KERNELS`` chooses; the default is ``auto``."""
+    """The functions that ``LAMINA_KERNELS`` chooses, by default the widest of the processor."""
     return load_kernels(os.environ.get(VARIABLE) or "auto")
 
 

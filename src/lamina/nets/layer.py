@@ -79,7 +79,7 @@ class Layer(ABC):
         """Build the torch module, with newly initialized weights, for inputs (N, *in_shape)."""
 
     def __repr__(self) -> str:
-        """The Python expression that makes the layer, without arguments that have their default."""
+        """The layer in Python: required arguments by position, changed ones by name."""
         arguments = (
             repr(value) if field.default is MISSING else f"{field.name}={value!r}"
             for field in fields(self)

@@ -93,7 +93,7 @@ class Window:
         return height, width
 
     def widen(self, field: Field, in_size: Pair) -> Field:
-        """The field of a unit whose inputs have ``field`` (Araujo et al., Distill 2019)."""
+        """Receptive field of a unit whose inputs have ``field`` (Araujo et al., Distill 2019)."""
         height, width = (
             size + (span - 1) * step
             for size, span, step in zip(field.size_px, self.span, field.step_px, strict=True)

@@ -1,4 +1,4 @@
-"""Branches: new runs that continue from a checkpoint, with the same or another recipe and net."""
+"""Branches: new runs from a checkpoint of another run, with its or another recipe and net."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | 
 
 
 def find_trained(record: RunRecord, shape: Shape) -> tuple[set[str], bool]:
-    """Digests of the training images of a run and its starts, and whether all are at hand."""
+    """Digests of the images that a run and its origins trained on; whether all are at hand."""
     origins = (record.data, *(record.started_from.trained_on if record.started_from else ()))
     found = [
         find_prepared(origin.source, origin.preparation, origin.fingerprint) for origin in origins

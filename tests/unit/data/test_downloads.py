@@ -45,7 +45,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     monkeypatch.delenv("LAMINA_CIFAR10", raising=False)
@@ -67,9 +67,9 @@ def publish(monkeypatch: pytest.MonkeyPatch, name: str, address: str, files: lis
 
 
 @pytest.fixture
-def served_cifar10(server: Server, batches, monkeypatch: pytest.MonkeyPatch) -> Path:
-    archive = batches.write_archive(server.folder / "cifar-10-python.tar.gz")
-    publish(monkeypatch, "cifar10", server.address, [archive])
+def served_cifar10(mirror: Server, batches, monkeypatch: pytest.MonkeyPatch) -> Path:
+    archive = batches.write_archive(mirror.folder / "cifar-10-python.tar.gz")
+    publish(monkeypatch, "cifar10", mirror.address, [archive])
     return archive
 
 
@@ -102,23 +102,23 @@ def test_a_download_with_a_wrong_digest_is_not_kept(served_cifar10: Path, cache:
 
 @pytest.mark.filterwarnings("ignore:Downloading")
 def test_a_connection_that_breaks_leaves_nothing_and_can_be_tried_again(
-    served_cifar10: Path, server: Server, cache: Path, batches
+    served_cifar10: Path, mirror: Server, cache: Path, batches
 ) -> None:
-    server.cut.add(served_cifar10.name)
+    mirror.cut.add(served_cifar10.name)
     with pytest.raises(
         DataError, match=r"^cifar10 could not be downloaded from 127\.0\.0\.1: IncompleteRead\("
     ):
         load_data("cifar10")
     assert names_in(cache / "downloads") == ["cifar10.lock"]
 
-    server.cut.clear()
+    mirror.cut.clear()
     assert len(load_data("cifar10").train) == 50
 
 
 def test_a_process_that_cannot_download_the_default_data_tries_once(
-    served_cifar10: Path, server: Server
+    served_cifar10: Path, mirror: Server
 ) -> None:
-    server.cut.add(served_cifar10.name)
+    mirror.cut.add(served_cifar10.name)
     with pytest.warns(LaminaWarning, match="^Downloading cifar10") as warned:
         first = find_default_data()
         assert find_default_data() == first
@@ -193,7 +193,7 @@ def idx(values: np.ndarray) -> bytes:
     return gzip.compress(header + values.astype(np.uint8).tobytes())
 
 
-def serve_grey(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+def serve_grey(mirror: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
     """Serve a small set in MNIST's files; gives the arrays in them."""
     random = np.random.default_rng(0)
     arrays = {
@@ -202,10 +202,10 @@ def serve_grey(server: Server, name: str, monkeypatch: pytest.MonkeyPatch) -> di
         "t10k-images-idx3": random.integers(0, 256, (3, 28, 28)),
         "t10k-labels-idx1": np.arange(3),
     }
-    files = [server.folder / f"{file}-ubyte.gz" for file in arrays]
+    files = [mirror.folder / f"{file}-ubyte.gz" for file in arrays]
     for file, values in zip(files, arrays.values(), strict=True):
         file.write_bytes(idx(values))
-    publish(monkeypatch, name, server.address, files)
+    publish(monkeypatch, name, mirror.address, files)
     return arrays
 
 
@@ -221,9 +221,9 @@ FINGERPRINTS = {
     ("name", "first"), [("mnist", "0 - zero"), ("fashion-mnist", "T-shirt/top")]
 )
 def test_grey_sets_are_read(
-    name: str, first: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    name: str, first: str, mirror: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrays = serve_grey(server, name, monkeypatch)
+    arrays = serve_grey(mirror, name, monkeypatch)
 
     data = load_data(name)
 
@@ -232,18 +232,18 @@ def test_grey_sets_are_read(
     assert data.train.shape == (1, 28, 28)
     assert data.train.target_names[0] == first
     assert data.fingerprint == FINGERPRINTS[name]
-    assert len(server.asked) == 4
+    assert len(mirror.asked) == 4
     assert load_data(name).fingerprint == data.fingerprint
     assert load_data(name).test.names == ("test/00000", "test/00001", "test/00002")
-    assert len(server.asked) == 4
+    assert len(mirror.asked) == 4
 
 
 @pytest.mark.filterwarnings("ignore:Downloading", "ignore:.* train has no images of")
 def test_of_several_files_none_is_kept_if_one_fails(
-    server: Server, monkeypatch: pytest.MonkeyPatch, cache: Path
+    mirror: Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    serve_grey(server, "mnist", monkeypatch)
-    server.cut.add("t10k-labels-idx1-ubyte.gz")
+    serve_grey(mirror, "mnist", monkeypatch)
+    mirror.cut.add("t10k-labels-idx1-ubyte.gz")
     with pytest.raises(DataError, match=r"^mnist could not be downloaded from 127\.0\.0\.1: "):
         load_data("mnist")
     assert names_in(cache / "downloads") == ["mnist.lock"]

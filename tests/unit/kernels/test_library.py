@@ -99,7 +99,7 @@ def test_without_the_library_torch_computes_the_layers(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_no_function_leaves_its_buffers_or_the_standard(tmp_path: Path) -> None:
     if (compiler := shutil.which("gcc")) is None:
-        pytest.skip("gcc is not on the PATH")
+        pytest.skip("no gcc: apt-get install gcc")
     program, driver = str(tmp_path / "program"), str(Path(__file__).with_name("sanitized.c"))
     flags = [
         "-std=c11",

@@ -34,7 +34,7 @@ print("alike")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which(find_compiler()) is None, reason="there is no C++ compiler here")
+@pytest.mark.skipif(shutil.which(find_compiler()) is None, reason="no C++: apt-get install g++")
 def test_a_compiled_net_learns_the_same():
     # In a process of its own: torch's compiler cannot see through the type checks that the tests
     # put on every function. Without other threads, it starts no processes to compile in.

@@ -95,7 +95,7 @@ def open_shapes(name: ShapesTarget, preparation: Preparation) -> Source:
 
 @dataclass(frozen=True, eq=False)
 class Figures:
-    """The figures to draw, one per image; lengths in image sides, angles in radians clockwise."""
+    """The figures to draw, one per image; lengths in fractions of the side, angles in radians."""
 
     kind: Int64[np.ndarray, " n"]
     angle: Float[np.ndarray, " n"]
