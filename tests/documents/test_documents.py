@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sysconfig
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -13,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from support.commands import run_lamina
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
-LAMINA = Path(sysconfig.get_path("scripts")) / "lamina"
 
 
 def read_blocks(document: Path, language: str) -> list[str]:
@@ -42,10 +41,7 @@ def find_commands(document: Path) -> list[list[str]]:
 
 @cache
 def read_help(*command: str) -> str:
-    flag = "--help-all" if command else "--help"
-    return subprocess.run(
-        [LAMINA, *command, flag], check=True, capture_output=True, text=True
-    ).stdout
+    return run_lamina(*command, "--help-all" if command else "--help").stdout
 
 
 def test_the_readme_shows_how_to_install_and_the_makefile_knows_its_command() -> None:

@@ -32,7 +32,7 @@ def shorten(line: str) -> list[str]:
     for text, replacement in SHORTER.items():
         line = line.replace(text, replacement)
     words = shlex.split(line, comments=True)
-    assert words[0] == "lamina"  # test_documents.py starts the script of that name
+    assert words[0] == "lamina"
     command = " ".join(words[1:])
     return words[1:] + [
         word for start, more in ADDED.items() if command.startswith(start) for word in more

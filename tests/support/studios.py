@@ -113,7 +113,7 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
             yield Studio(process, "127.0.0.1", port, event["url"], folder)
         finally:
             process.terminate()
-            process.communicate(timeout=PATIENCE_SECONDS)
+            process.wait(timeout=PATIENCE_SECONDS)
 
 
 def wait_for_end(studio: Studio, number: int) -> dict[str, Any]:
