@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lamina import load_run
 from lamina.cli import main
 from lamina.runs.checkpoints import keep_checkpoint
@@ -15,6 +17,7 @@ def digests(run):
     return [row["weights"] for row in run.folder.history.epochs()]
 
 
+@pytest.mark.slow
 def test_a_branch_of_the_command_line_is_exact_and_repeats_itself(workplace, image_set, capsys):
     words = [
         "--data",

@@ -56,6 +56,7 @@ def pair(workplace, trained):
     return "first", "second"
 
 
+@pytest.mark.slow
 def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     words = ("compare", A, B, "--data", image_set, *SHORT, "--seeds", "2", "--name", "study")
     done = run_well(*words, "--json")
@@ -106,6 +107,7 @@ def test_two_seeds_are_trained_in_pairs_and_compared(workplace, image_set):
     assert "runs/study/1-Flatten-Output-epochs-1-seed0" in listed
 
 
+@pytest.mark.slow
 def test_the_pairs_of_a_seed_start_from_the_same_weights_and_see_the_same_images(
     workplace, image_set
 ):
@@ -128,6 +130,7 @@ def test_an_experiment_is_compared_with_itself_with_other_seeds(workplace, image
     assert sorted(seeds) == [0, 1, 100, 101]
 
 
+@pytest.mark.slow
 def test_the_verdict_is_on_test_images_though_val_comes_first(workplace):
     images = load_data("shapes", Preparation(size_px=8))
     x, y = images.train.pixels[:600], images.train.targets[:600]
@@ -179,6 +182,7 @@ def interpolate(curve: list[tuple[float, float]], at: float) -> float:
     return curve[-1][1]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_diverges_does_not_end_the_others(workplace, image_set):
     net = "Flatten(), Linear(8), BatchNorm(), ReLU(), Linear(8), ReLU(), Output()"
     recipe = ("--epochs", "2", "--optimizer", "sgd", "--lr", "1e18", "--gradient-clip", "1e-20")
@@ -209,6 +213,7 @@ def test_a_killed_study_is_continued_to_the_same_result(workplace, image_set):
     assert len([event for event in events(again.stdout) if event["event"] == "epoch"]) < 6
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_by_their_stored_logits(pair):
     (comparison,) = events(run_well("compare", *pair, "--json").stdout)
     first, second = (score_images(run.task, run.outputs["test"]) for run in map(load_run, pair))
@@ -223,6 +228,7 @@ def test_two_runs_are_compared_by_their_stored_logits(pair):
     assert swapped.difference == -effect.difference
 
 
+@pytest.mark.slow
 def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     recipes = ("--a-epochs", "3", "--b-epochs", "1", "--b-lr", "0")
     words = ("compare", B, B, "--data", image_set, *recipes, "--name", "study")
@@ -239,6 +245,7 @@ def test_a_study_ends_as_soon_as_it_is_decided(workplace, image_set):
     )
 
 
+@pytest.mark.slow
 def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace, image_set):
     recipes = (*SHORT[:4], "--b-seed", "50", "--margin", "0.9")
     words = ("compare", A, A, "--data", image_set, *recipes, "--name", "study")
@@ -250,6 +257,7 @@ def test_a_look_is_stored_before_it_is_seen_and_an_early_look_is_noted(workplace
     assert state["plan"] == {"seeds": None, "seconds": None, "margin": 0.9}
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     words = ("compare", A, B, "--data", image_set, *SHORT, "--name", "study", "--json", "--time")
     done, again = run_well(*words, "1s"), run_well(*words, "1s")
@@ -260,6 +268,7 @@ def test_a_finished_study_is_printed_and_not_trained(workplace, image_set):
     assert "warning: a result with 2 seeds is known" in run_lamina(*words, "2s").stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_is_trained_again_keeps_its_net_and_recipe(pair, image_set):
     done = run_well("compare", "first", "second", "--seeds", "2", "--b-lr", "0.05", "--json")
     comparison = events(done.stdout)[-1]
@@ -289,6 +298,7 @@ def test_a_damaged_study_is_skipped(workplace, image_set):
     assert "It was skipped." in done.stderr
 
 
+@pytest.mark.slow
 def test_a_repeated_command_gives_the_result_that_it_asks_for(tmp_path):
     nets = ("Flatten(), Output()", Net(Flatten(), Linear(4), Output()))
     given = {"epochs": 1, "batch_size": 10}
@@ -333,6 +343,7 @@ def test_a_net_whose_file_was_edited_is_another_net(tmp_path):
     assert described[0] != described[1]
 
 
+@pytest.mark.slow
 def test_thresholds_that_no_val_chooses_are_reported_in_a_study(workplace):
     words = ("--data", "shapes-attributes", "--size", "8", *SHORT[:4], "--a-aim", "f1")
     done = run_well("compare", A, "Flatten(), Linear(2), Output()", *words, "--seeds", "2")
@@ -345,6 +356,7 @@ def test_an_invalid_device_leaves_no_folder(workplace, image_set):
     assert not Path("runs/study").exists()
 
 
+@pytest.mark.slow
 def test_parts_are_removed_one_at_a_time(workplace, image_set):
     net = "Conv2d(2, 3), BatchNorm(), ReLU(), Flatten(), Output()"
     recipe = ("--epochs", "1", "--flip", "random", "--optimizer", "sgd", "--lr", "0.02")
@@ -437,6 +449,7 @@ def test_a_study_that_cannot_be_done_is_one_message(pair, image_set, words, mess
     assert {path.name for path in Path("runs").iterdir()} == {"first", "second"}
 
 
+@pytest.mark.slow
 def test_another_study_of_that_name_other_images_and_unevaluated_runs_are_refused(pair, image_set):
     words = ("compare", A, B, "--data", image_set, "--seeds", "2", "--name", "s")
     run_well(*words, *SHORT)

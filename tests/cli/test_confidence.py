@@ -79,6 +79,7 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
         file.write_text(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -184,6 +185,7 @@ def test_numbers_get_intervals(workplace, image_set):
     )
 
 
+@pytest.mark.slow
 def test_a_coverage_that_val_cannot_support_is_a_warning_with_what_is_needed(workplace, image_set):
     run = train_once(NET, "shapes", "--val", "0.0045", "--size", "8", "--epochs", "1")
     done = run_well("predict", run, image_set / "test/dark/0.png", "--coverage", "0.9")
@@ -243,6 +245,7 @@ def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_export
     )
 
 
+@pytest.mark.slow
 def test_labels_have_no_sets(workplace, image_set):
     options = ("--val", "0.1", "--epochs", "1", "--aim", "recall=0.97")
     run = train_once(NET, "shapes-attributes", *options)

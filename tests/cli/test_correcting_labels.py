@@ -60,6 +60,7 @@ def test_accuracy_on_clean_images_rises_when_listed_labels_are_corrected(workpla
     assert matched_interval(better, worse, len(before)).low > 0.05
 
 
+@pytest.mark.slow
 def test_a_run_contains_its_corrections_and_groups(workplace):
     write_images(workplace / "squares", 30)
     Path("corrected.csv").write_text("image,correct\nbright/3.png,dark\n")

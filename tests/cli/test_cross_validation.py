@@ -184,6 +184,7 @@ def test_in_python_with_numbers(tmp_path):
         cross_validate(images, folds=3, net="mlp", **settings)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_expected_accuracy_more_often_than_without_the_correction():
     """Nearest means of two Gaussians in 20 dimensions, 60 images.
 

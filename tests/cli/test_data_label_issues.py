@@ -173,6 +173,7 @@ def test_the_figure_without_near_duplicates_of_training_images_is_given_unasked(
     run_refused("evaluate", squares, "--near-duplicates", "--split", "train")
 
 
+@pytest.mark.slow
 def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workplace):
     trained = run_well(
         "train", "mlp", "--data", mislabelled, "--epochs", "60", "--json", "--device", "cpu"
@@ -180,6 +181,7 @@ def test_train_says_it_too_where_the_search_is_a_small_part(mislabelled, workpla
     assert events(trained.stdout)[-1]["near_duplicates"] == 1
 
 
+@pytest.mark.slow
 def test_large_images_are_not_copied_to_be_compared(tmp_path):
     random = np.random.default_rng(0)
     arrays = {}
@@ -296,6 +298,7 @@ def test_too_little_to_look_for_wrong_labels_is_refused(tmp_path, bright, dark, 
     assert "Traceback" not in told.stderr
 
 
+@pytest.mark.slow
 def test_a_class_with_one_image_is_no_obstacle(tmp_path):
     folder = write_images(tmp_path / "few" / "train", 9)
     for file in sorted((folder / "dark").iterdir())[1:]:

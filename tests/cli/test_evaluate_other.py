@@ -169,6 +169,7 @@ def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shap
     )
 
 
+@pytest.mark.slow
 def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
     command = [
@@ -236,6 +237,7 @@ def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_views_are_not_calibrated(tmp_path, capsys):
     command = [
         "train",

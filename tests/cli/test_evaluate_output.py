@@ -128,6 +128,7 @@ def test_a_guarded_cell_is_no_formula_and_can_be_read_back(cell):
     assert unguard(guard(cell)) == cell
 
 
+@pytest.mark.slow
 def test_folds_are_in_the_table(workplace, image_set):
     train = ("train", NET, "--data", image_set, "--folds", "3", "--epochs", "1", "--name", "cv")
     run_well(*train)

@@ -51,6 +51,7 @@ def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, ima
         assert arrays["box_px"].tolist() == [0, 0, 12, 12]
 
 
+@pytest.mark.slow
 def test_json_has_an_object_for_each_method_and_problem(trained, workplace, image_set):
     image = image_set / "test/bright/1.png"
     (workplace / "text.png").write_text("no image")
@@ -245,6 +246,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OTHER)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channels):
@@ -266,6 +268,7 @@ def test_other_targets_and_grey_images_are_explained_too(workplace, kind, channe
         assert explained in (None, *(event["target"] for event in events(done.stdout)))
 
 
+@pytest.mark.slow
 def test_nets_of_timms_are_explained(workplace, image_set):
     file = save_random("test_resnet", workplace / "learned.safetensors")
     words = ("--weights", file, "--size", "32", "--epochs", "1")

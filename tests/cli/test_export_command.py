@@ -91,6 +91,7 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
     assert Path("net.onnx").read_text() == "nothing"
 
 
+@pytest.mark.slow
 def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(trained, workplace):
     Path("net.onnx").mkdir()
     Path("net.onnx.json").write_text("earlier")
@@ -100,6 +101,7 @@ def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
     assert Path("net.onnx.json").read_text() == "earlier"
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_without_its_data_and_says_so(workplace):
     write_images(Path("data"), 12)
     run_well("train", NET, "--data", "data", "--epochs", "1", "--name", "alone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from support.commands import events, run_lamina, run_well
@@ -25,6 +26,7 @@ def write_bursts(folder) -> None:
             Image.fromarray(noisy).save(file)
 
 
+@pytest.mark.slow
 def test_bursts_are_offered_as_groups_and_then_kept_together(workplace):
     write_bursts(workplace / "set")
     done = run_lamina("data", "set", "--duplicates", "--json")
@@ -88,6 +90,7 @@ def test_groups_need_duplicates_and_a_csv_file(workplace):
         )
 
 
+@pytest.mark.slow
 def test_a_run_with_groups_is_evaluated_and_resumed_from_another_folder(workplace, monkeypatch):
     write_bursts(workplace / "set")
     run_lamina("data", "set", "--duplicates", "--groups", "groups.csv")

@@ -89,6 +89,7 @@ def assert_tame(text: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, cache_of_module):
     for arguments in (
         ("evaluate", trained),

@@ -41,6 +41,7 @@ def runs(tmp_path_factory, image_set) -> Path:
     return folder / "runs"
 
 
+@pytest.mark.slow
 def test_each_layer_gets_a_sheet_and_a_row(runs, workplace):
     done = run_well("inspect", runs / "one", "--output", "found")
     assert re.search(
@@ -99,6 +100,7 @@ def test_json_has_layers_units_and_concepts(runs, workplace):
     assert concepts["body.4", "bright"]["unit"] == 1
 
 
+@pytest.mark.slow
 def test_one_layer_and_one_unit(runs, workplace):
     done = run_well("inspect", runs / "one", "--layer", "1", "--output", "found")
     first, head, *rows, last = done.stdout.splitlines()
@@ -164,6 +166,7 @@ MESSAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MESSAGES)
 def test_what_cannot_be_inspected_is_said_in_one_message(case, runs, workplace):
     words, message = MESSAGES[case]

@@ -105,6 +105,7 @@ for words in (["summary", "cnn"], ["data", "shapes", "--size", "8"]):
 """
 
 
+@pytest.mark.slow
 def test_help_and_what_needs_no_torch_load_neither_torch_nor_matplotlib():
     words = [sys.executable, "-c", WITHOUT_TORCH]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
@@ -138,6 +139,7 @@ def test_the_installed_script_prints_the_version():
     assert shown == f"lamina {__version__}\n"
 
 
+@pytest.mark.slow
 def test_a_bug_ends_with_a_traceback_and_status_1(workplace):
     """Python imports sitecustomize at its start."""
     Path("sitecustomize.py").write_text(

@@ -106,6 +106,7 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
     assert done.returncode == (2 if problems else 0)
 
 
+@pytest.mark.slow
 def test_long_names_do_not_end_explain(photos: Path, run: Path) -> None:
     for letter in "ab":
         (photos / f"{'é' * 115}{letter}.png").write_bytes(draw(200))

@@ -70,6 +70,7 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -129,6 +129,7 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
     assert read_report(Path("runs/run"))["split"] == "test"
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
     workplace, image_set, capsys
 ):
@@ -208,6 +209,7 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     )
 
 
+@pytest.mark.slow
 def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(
     workplace, image_set, capsys
 ):
@@ -296,6 +298,7 @@ def test_wrong_input_gets_one_message(workplace, capsys, command, message):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, capsys):
     folder = write_images(tmp_path / "mine", 20)
     run = train(folder, "run", "--epochs", "1")
@@ -338,6 +341,7 @@ def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
     assert main(["resume", "runs/busy"]) == 0
 
 
+@pytest.mark.slow
 def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, capsys):
     Path("mine.py").write_text(
         "from torch import nn\n\ndef build():\n    return nn.Sequential(nn.Flatten(),"

@@ -213,6 +213,7 @@ class Breakable(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     workplace, image_set, capsys
 ):

@@ -145,6 +145,7 @@ def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace)
         assert set(arrays["splits"]) == {"test"}
 
 
+@pytest.mark.slow
 def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace):
     run_well("embed", "shapes-pose", trained, "--output", "features.npz")
     with np.load("features.npz") as arrays:

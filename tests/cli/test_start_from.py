@@ -58,6 +58,7 @@ def test_more_images_with_a_new_class(first, tmp_path, image_set):
     assert ": accuracy before " in told.stdout
 
 
+@pytest.mark.slow
 def test_images_of_the_first_run_of_a_chain_are_known(first, tmp_path, image_set):
     for seed, name in ((8, "second"), (9, "third")):
         more = write_images(tmp_path / name / "train", 20, seed=seed).parent
@@ -143,6 +144,7 @@ def test_the_run_before_stays_as_it_is(first, image_set):
     assert load_run("first").record.started_from is None
 
 
+@pytest.mark.slow
 def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     file = workplace / "corrected.csv"
     name = sorted((image_set / "train" / "bright").iterdir())[0].name

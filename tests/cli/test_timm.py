@@ -150,6 +150,7 @@ def test_random_weights_need_no_file_and_no_network(workplace, image_set, capsys
     assert record["recipe"]["head"] == "random"
 
 
+@pytest.mark.slow
 def test_a_run_that_names_another_place_than_timms_nets_is_damaged(
     workplace, image_set, file, capsys
 ):

@@ -20,6 +20,7 @@ from support.images import SIDE_PX, write_images
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 
 
+@pytest.mark.slow
 def test_a_net_is_trained_evaluated_listed_and_used(workplace, image_set):
     trained = run_well(
         "train",
@@ -231,6 +232,7 @@ def test_the_articles_nets_are_trained_over_seeds_and_compared(workplace, image_
     assert again.stdout.count("epoch 1/") == 4
 
 
+@pytest.mark.slow
 def test_the_articles_claims_stand_beside_what_is_measured_on_cifar10_alone(workplace, image_set):
     printed = run_well("reproduce", "--data", image_set)
     assert "needs several seeds" in printed.stdout
@@ -307,6 +309,7 @@ def test_images_without_test_are_evaluated_on_val(workplace, tmp_path):
     assert events(done.stdout)[-1]["val_accuracy"] == load_run("first").report.accuracy
 
 
+@pytest.mark.slow
 def test_a_tenth_becomes_val_unless_the_recipe_is_the_articles_or_a_share_is_given(
     workplace, tmp_path
 ):
@@ -402,6 +405,7 @@ def test_a_person_sees_whole_lines_and_a_table(workplace, image_set):
     assert re.search(r"\x1b\[1mrun +\x1b\[0m", run_on_a_screen("runs"))  # a bold head
 
 
+@pytest.mark.slow
 @pytest.mark.cifar10
 def test_the_articles_mlp_learns_real_images(cifar10, workplace):
     trained = run_well("train", "mlp", "--data", "cifar10", "--epochs", "1", "--json")
@@ -411,6 +415,7 @@ def test_the_articles_mlp_learns_real_images(cifar10, workplace):
     assert result["test_accuracy"] > 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 def test_progress_adds_steps_to_json_and_nothing_without_it(capsys):
     words = ["train", "Flatten(), Output()", "--data", "shapes", "--size", "8", "--epochs", "2"]

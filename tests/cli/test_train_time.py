@@ -116,6 +116,7 @@ def test_stopped_before_any_training_nothing_is_left(workplace, image_set, numbe
     assert (rest, list(workplace.glob("runs/*"))) == ("", [])
 
 
+@pytest.mark.slow
 def test_epochs_that_are_given_have_no_limit(workplace, image_set):
     trained = run_well("train", "--data", image_set, "--epochs", "2", "--no-pretrained", "--json")
     assert trained.stderr.startswith(

@@ -63,6 +63,7 @@ def make_stale(folder: Path) -> None:
         database.execute("update trial_heartbeats set heartbeat = datetime('now', '-1 hour')")
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_fresh_seeds_and_one_evaluation_on_test(
     workplace, image_set, few_finals
 ):
@@ -141,6 +142,7 @@ def test_halving_stops_the_worse_and_finishes_the_best_before_the_finals(
     assert "test" not in load_run(path).outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "rungs"), [(9, [1, 3]), (18, [2, 6]), (20, [2, 6]), (30, [3, 9]), (3, [1]), (1, [])]
 )
@@ -180,6 +182,7 @@ def test_a_killed_search_continues_its_trial_from_the_checkpoint(workplace, imag
     assert (len(set(tried)), tried[0]) == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, monkeypatch):
     search, trials = open_search(tmp_path / "study", data)
     others = replace(trials, folder=tmp_path / "elsewhere" / "study", worker="other")
@@ -198,6 +201,7 @@ def test_a_worker_goes_on_after_another_took_its_trial(tmp_path, data, monkeypat
     assert [trial.state.name for trial in trials.read()] == ["RUNNING", "COMPLETE"]
 
 
+@pytest.mark.slow
 def test_only_a_silent_worker_loses_its_trial(tmp_path, data, monkeypatch):
     monkeypatch.setattr("lamina.studies.trials.HEARTBEAT_SECONDS", 1)
     search, trials = open_search(tmp_path / "study", data)
@@ -228,6 +232,7 @@ def test_a_stopped_worker_gives_its_trial_back(tmp_path, data, error):
     assert trials.take().number == 0
 
 
+@pytest.mark.slow
 def test_only_values_that_cannot_be_trained_count_as_failed(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     with closing(iter_search(search, trials)) as events:
@@ -289,6 +294,7 @@ def test_two_leaders_cannot_share_a_study(workplace, image_set, tmp_path, data):
         open_trials(trials.study._storage, "foreign", tmp_path)
 
 
+@pytest.mark.slow
 def test_sizes_of_layers_are_searched(workplace, image_set, few_finals):
     done = run_well(
         "tune",
@@ -324,6 +330,7 @@ def test_no_worker_begins_a_trial_after_the_time_limit(tmp_path, data):
     assert list(iter_search(search, trials)) == []
 
 
+@pytest.mark.slow
 def test_a_function_of_the_trial_in_python(tmp_path, data, few_finals):
     def net(trial):
         if trial.suggest_categorical("is_deep", [True, False]):

@@ -60,6 +60,7 @@ def draw(trials, search, count: int) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_two_functions_never_share_a_study(tmp_path, data):
     def narrow(trial):
         return Net(Flatten(), Linear(trial.suggest_int("width", 2, 9)), Output())
@@ -97,6 +98,7 @@ def test_a_function_must_return_layers(tmp_path, data, made):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_search_without_a_score_can_be_continued(tmp_path, data):
     more = {
         "given": {"epochs": 1, "optimizer": "sgd"},
@@ -112,6 +114,7 @@ def test_a_search_without_a_score_can_be_continued(tmp_path, data):
     assert study.result.trials == 12
 
 
+@pytest.mark.slow
 def test_a_search_that_is_opened_again_repeats_no_values(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     search = replace(search, over={"batch_size": "4,8,10", "optimizer": "adam,sgd,muon,adamw"})
@@ -137,6 +140,7 @@ def test_the_progress_is_known_before_a_new_trial_has_ended(tmp_path, data):
     assert trials.find_progress() == (0, None, 0.0)
 
 
+@pytest.mark.slow
 def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     def net(trial):
         return Net(Flatten(), Linear(2 + trial.suggest_int("more", 0, 1)), Output())
@@ -185,6 +189,7 @@ def test_unknown_names_in_a_range_are_refused(data, over, name):
         Search(NET, None, {}, {name: over}, {}, data, choose_net, "cpu").check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 7])
 def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
     search, trials = open_search(tmp_path / "study", data, seed=seed)
@@ -215,6 +220,7 @@ def test_the_first_values_are_spread_evenly(tmp_path, data, seed):
     assert draw(again, replace(others, over=search.over), 8) == values
 
 
+@pytest.mark.slow
 def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
     search, trials = open_search(tmp_path / "study", data)
     search = replace(
@@ -226,6 +232,7 @@ def test_all_values_are_tried_once_before_any_is_repeated(tmp_path, data):
         draw(trials, search, 1)
 
 
+@pytest.mark.slow
 def test_a_finite_search_ends_when_all_values_are_tried(tmp_path, data, capsys):
     study = tune(
         NET, data, over={"batch_size": "5,10"}, given={"epochs": 1}, runs_dir=tmp_path, name="study"
@@ -276,6 +283,7 @@ def test_the_example_of_the_documentation_runs(workplace, monkeypatch):
     assert load_run(study.path / "trial-0").record.data.preparation.val_fraction == 0.1
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_mix_two_studies_in_a_folder(tmp_path, image_set):
     found = load_data(image_set, Preparation(val_fraction=0.2))
     studies = [
@@ -313,6 +321,7 @@ def test_one_of_several_studies_in_a_database_is_listed(tmp_path, data):
         open_trials(storage, None, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_search_cannot_grow_after_the_finals_have_begun(workplace, image_set):
     call = [
         "tune",
@@ -354,6 +363,7 @@ def test_a_net_after_the_ranges_is_explained(workplace, image_set):
     assert (done.returncode, "put it before --over" in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.slow
 def test_python_prints_the_study_and_not_each_run(tmp_path, data, capsys):
     study = tune(
         NET, data, over={"lr": "0.1..0.2"}, given={"epochs": 1}, trials=2, runs_dir=tmp_path / "a b"

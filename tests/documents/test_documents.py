@@ -52,6 +52,7 @@ def test_the_readme_shows_how_to_install_and_the_makefile_knows_its_command() ->
     assert re.search(r"^demo:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_and_their_flags_exist(document: Path) -> None:
     for _, command, *arguments in find_commands(document):
@@ -82,6 +83,7 @@ def test_named_paths_exist(document: Path) -> None:
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_readmes_python_trains_and_prints_a_report(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import lamina
 
 SOURCE = Path(lamina.__file__).parent
@@ -51,6 +53,7 @@ def test_a_cycle_is_found():
     assert find_cycle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
+@pytest.mark.slow
 def test_no_files_import_each_other_in_a_circle():
     imports = {name: set(find_imports(tree)) - {name} for name, tree in TREES.items()}
     assert imports["lamina.nets"] >= {"lamina.nets.layers", "lamina.nets.net"}

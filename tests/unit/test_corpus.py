@@ -112,6 +112,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(place=st.sampled_from(places(RECORD)[1:]), value=json_values)
 def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(

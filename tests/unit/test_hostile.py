@@ -95,6 +95,7 @@ def test_the_search_finds_what_it_is_for(text, danger):
     assert list(find_dangers(ast.parse(text))) == [danger]
 
 
+@pytest.mark.slow
 def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
     found = {
         str(file.relative_to(SOURCE)): dangers

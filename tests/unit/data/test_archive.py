@@ -191,6 +191,7 @@ def test_the_directory_that_is_made_up_is_one_that_zipfile_reads(tmp_path: Path)
         assert archive.namelist() == ["a", "a", "a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claimed", [2_000_000, 1])
 def test_two_million_members_are_rejected_before_they_become_objects(
     claimed: int, tmp_path: Path

@@ -178,6 +178,7 @@ def test_each_source_has_its_own_problems(image_set, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_cache_is_rebuilt(damage: str, image_set, tmp_path: Path, cache: Path) -> None:
     source = image_set.write_zip(tmp_path / "a.zip")

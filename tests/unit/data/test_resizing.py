@@ -144,6 +144,7 @@ def odd_images() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("size_px", [24, 64, 224])
 def test_prediction_sees_the_same_pixels_as_training(

@@ -435,6 +435,7 @@ def test_a_table_that_cannot_be_used_says_what_to_do(
     assert rejection(tmp_path, text, preparation=Preparation(**options)) == message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -116,6 +116,7 @@ def test_published_weights_that_were_fine_tuned_are_named(report_runs):
     assert "base_model" not in read_metadata(build_card(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single-label", "regression"])
 def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
     run, dataset = report_runs[kind]
@@ -129,6 +130,7 @@ def test_the_page_and_the_card_give_the_same_facts(report_runs, kind):
         assert fact in page
 
 
+@pytest.mark.slow
 def test_the_page_and_the_card_say_what_went_wrong_in_training(report_runs, tmp_path):
     run, dataset = report_runs["binary"]
     copied = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / "ill"))

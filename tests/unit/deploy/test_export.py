@@ -137,6 +137,7 @@ class Deciding(nn.Module):
         return -logits if images.mean() < 0 else logits
 
 
+@pytest.mark.slow
 def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
     model, images = build("shapes")
     with pytest.raises(
@@ -150,6 +151,7 @@ def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
         check_parity(export("shapes", "onnx"), "onnx", other, images)
 
 
+@pytest.mark.slow
 def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
     model, images = build("shapes")
     images = images.take_evenly(1)

@@ -35,6 +35,7 @@ def pages(report_runs):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_is_whole_and_asks_for_nothing_elsewhere(pages, kind):
     page = Outline(pages[kind])
@@ -128,6 +129,7 @@ def test_a_cell_opens_the_images_that_were_confused(report_runs, pages):
     assert np.abs(difference).mean() < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["gone", "changed"])
 def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
     run, dataset = report_runs["single-label"]
@@ -170,6 +172,7 @@ def test_a_custom_module(tmp_path):
     assert "the patches of 90 training images" in page
 
 
+@pytest.mark.slow
 def test_ten_thousand_images_stay_within_the_size(report_runs):
     """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
     names = tuple(f"class {number}" for number in range(20))
@@ -249,12 +252,14 @@ def test_images_of_other_rows_are_not_shown(report_runs):
     )
 
 
+@pytest.mark.slow
 def test_a_page_depends_on_the_run_alone(report_runs, pages, tmp_path):
     run, dataset = report_runs["binary"]
     moved = dataclasses.replace(run, path=shutil.copytree(run.path, tmp_path / run.path.name))
     assert build_report_page(moved, dataset, moved.load_model()) == pages["binary"]
 
 
+@pytest.mark.slow
 def test_grey_images(tmp_path):
     images = make_images("single-label", 60, "train")
     grey = dataclasses.replace(images, pixels=images.pixels[..., :1])

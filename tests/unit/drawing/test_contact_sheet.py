@@ -126,6 +126,7 @@ def test_white_images_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Pa
     assert count(sheet, np.array([90, 90, 90])) >= 128**2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "side", "drawn"), [(2, 128, 2), (13, 96, 13), (100, 64, 100), (230, 64, 200)]
 )

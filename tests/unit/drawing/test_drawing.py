@@ -72,6 +72,7 @@ def test_any_names_and_numbers_of_classes_can_be_drawn(names, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["labels.png"]
 
 
+@pytest.mark.slow
 def test_each_net_has_a_color_of_its_own(tmp_path):
     save_figure(
         draw_curves({"mlp": [history(5)], "cnn": [history(10)]}, ACCURACY), tmp_path / "curves.png"
@@ -100,6 +101,7 @@ def test_val_is_a_line_where_there_is_one_and_the_final_report_a_point_at_the_la
     assert named == ["mlp", "training images", "val images"]
 
 
+@pytest.mark.slow
 def test_a_claim_adds_a_line_in_its_nets_color(tmp_path):
     curves = {"mlp": [history(5)], "cnn": [history(5)]}
     save_figure(draw_curves(curves, ACCURACY), tmp_path / "plain.png")
@@ -162,6 +164,7 @@ def draw_labels(names: Sequence[str]) -> Figure:
     return figure
 
 
+@pytest.mark.slow
 def test_of_many_labels_twelve_are_drawn(tmp_path):
     figure = draw_labels([f"label $ {place}" for place in range(30)])
     assert len(figure.axes) == 12
@@ -170,6 +173,7 @@ def test_of_many_labels_twelve_are_drawn(tmp_path):
         assert max(image.size) < 2500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 15])
 def test_each_number_has_a_panel_with_predictions_over_targets(tmp_path, count):
     report = NumberReport(
@@ -231,6 +235,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_names_are_drawn_with_their_controls_escaped_and_without_a_warning(tmp_path):
     figure = draw_labels(HOSTILE)
     save_figure(figure, tmp_path / "labels.png")

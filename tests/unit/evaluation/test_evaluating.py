@@ -216,6 +216,7 @@ def pixels_and_classes(draw):
     return pixels, targets
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(pixels_and_classes())
 def test_class_figures_equal_the_formulas_in_float64(case):

@@ -101,6 +101,7 @@ NET = Net(Flatten(), Linear(8), ReLU(), Output())
 WEIGHTED = Recipe(epochs=9, batch_size=40, class_weights=True, patience=3, precision="fp32", seed=2)
 
 
+@pytest.mark.slow
 def test_with_class_weights_patience_waits_for_the_balanced_accuracy(tmp_path):
     runs = {}
     for metric in (None, "accuracy"):
@@ -215,6 +216,7 @@ def test_metrics_of_yes_and_no_equal_scikit_learns(seed, images):
         assert report.score.value == pytest.approx(value, abs=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(5, 80))
 def test_metrics_of_labels_and_numbers_equal_scikit_learns(seed, images):
@@ -264,6 +266,7 @@ def test_influences_are_the_derivatives_by_the_weight_of_an_image(metric):
     assert float(found.influences.sum()) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric", ["accuracy", "balanced_accuracy", "macro_f1", "auc", "mean_average_precision"]
 )

@@ -140,6 +140,7 @@ def test_a_difference_is_claimed_in_at_most_5_percent_of_studies_without_one(ima
     assert sum(LOOKS.values()) == pytest.approx(0.05)
 
 
+@pytest.mark.slow
 def test_the_announced_number_of_seeds_detects_the_margin_in_80_percent_of_studies():
     generator, margin, detected = np.random.default_rng(6), 0.01, []
     for _ in range(200):
@@ -269,6 +270,7 @@ def test_accuracies_and_errors_are_the_means_of_their_images():
         score_images(Binary(("cat",), (0.5,), metric="auc"), one_class)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["mean_average_precision", "macro_f1", "auc"])
 def test_the_variance_of_a_metric_that_is_no_mean_is_that_of_resampled_images(metric):
     generator = np.random.default_rng(8)

@@ -39,6 +39,7 @@ def draw(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
 AIMS = [Aim("f1"), Aim("recall", 0.9), Aim("precision", 0.8), Aim("miss", 10.0), Aim("miss", 0.2)]
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 60), st.sampled_from(AIMS))
 def test_no_other_threshold_serves_the_aim_better(seed, images, aim):
@@ -278,6 +279,7 @@ def test_curves_pass_through_the_threshold_and_have_bands():
     assert draw_thresholds(task, one_sided) is None
 
 
+@pytest.mark.slow
 def test_a_cross_validation_calibrates_the_model_of_all_images_by_out_of_fold_predictions(tmp_path):
     data = Dataset(
         name="parts", fingerprint="p", train=gray("train", 0, 200), test=gray("test", 2), size_px=4

@@ -50,6 +50,7 @@ def find_leads(model, pixels, targets, maps, explain) -> np.ndarray:
     return np.array([one.by_random_map - one.by_map for one in found])
 
 
+@pytest.mark.slow
 def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained):
     model, images = trained
     pixels = images.pixels[:12]
@@ -67,6 +68,7 @@ def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained):
         assert np.median(turned) < 0
 
 
+@pytest.mark.slow
 def test_the_figure_is_what_maps_point_at(trained):
     """Compared with its area, which a random pixel hits, and with the centre of the image."""
     model, images = trained
@@ -125,6 +127,7 @@ def mark_edges(model, pixels, targets):
     return np.hypot(*np.gradient(grey, axis=(1, 2))).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained):
     model, images = trained
     pixels, targets = images.pixels[:5], images.targets[:5]

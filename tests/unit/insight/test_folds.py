@@ -52,6 +52,7 @@ def test_labels_without_meaning_are_not_remembered():
     assert 0.38 < accuracy < 0.62  # three standard deviations
 
 
+@pytest.mark.slow
 def test_a_copy_with_another_label_does_not_give_an_image_away():
     """Pairs of copies with random labels, three sets of 50.
 

@@ -78,6 +78,7 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
     assert random == pytest.approx(other, abs=0.12)
 
 
+@pytest.mark.slow
 def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
     random = untrain(trained, load_data("shapes").train)
     assert torch.equal(random.body[0].weight, trained.body[0].weight)

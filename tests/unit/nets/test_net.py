@@ -52,6 +52,7 @@ DEEP = Net(
 
 
 class TestRandomNets:
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=60)
     @given(net=nets(in_shape=(3, 16, 13)))
     def test_figures_are_those_of_the_torch_module(self, net: Net):
@@ -374,6 +375,7 @@ class TestJson:
             ]
         }
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=300)
     @given(data=json_values | st.fixed_dictionaries({"layers": st.lists(json_values, max_size=3)}))
     def test_anything_makes_a_net_or_a_rejection(self, data: object):

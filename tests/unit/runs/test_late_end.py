@@ -119,6 +119,7 @@ def test_the_recipes_own_epochs_are_rejected_where_more_were_trained(tmp_path, d
         again(run, dataset).train(epochs=RECIPE.epochs, progress=False)
 
 
+@pytest.mark.slow
 def test_an_open_training_uses_its_time_and_is_reproduced_from_its_record(tmp_path, dataset):
     run = begin(tmp_path, dataset, "open")
     began = time.perf_counter()

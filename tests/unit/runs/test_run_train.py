@@ -116,6 +116,7 @@ def test_an_exception_in_the_loop_leaves_a_whole_run_and_no_lock(tmp_path):
     assert first == Resumed(steps_done=4, epochs_done=1, epochs=2)
 
 
+@pytest.mark.slow
 def test_events_come_once_they_are_saved_and_test_is_evaluated_once(tmp_path):
     run = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, name="first")
     events = []

@@ -40,6 +40,7 @@ def test_a_net_without_a_recipe_has_one_that_is_fitted_to_the_images(net, tmp_pa
     assert run.record.net_name == ("Sequential" if isinstance(net, nn.Module) else "net")
 
 
+@pytest.mark.slow
 def test_timms_net_is_found_by_its_name_and_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     data = squares(32, 32)

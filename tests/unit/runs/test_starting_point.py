@@ -91,6 +91,7 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
     assert "left out: 10 of classes that the model before does not know" in str(improvement)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     data = color_squares(("blue", "red", "green"), 60, seed=1)
     runs = [
@@ -233,6 +234,7 @@ def test_classes_are_compared_by_the_metric_of_the_run(before, tmp_path):
     assert improvement.after == pytest.approx(np.mean(recalls))
 
 
+@pytest.mark.slow
 def test_a_pretrained_net_keeps_its_head(tmp_path):
     from lamina.runs.net_names import find_net
 

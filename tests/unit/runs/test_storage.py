@@ -79,6 +79,7 @@ def written(tmp_path_factory) -> tuple[Path, bytes]:
     return file, file.read_bytes()
 
 
+@pytest.mark.slow
 @settings(
     max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

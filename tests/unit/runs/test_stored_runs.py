@@ -46,6 +46,7 @@ def test_a_stored_run_that_was_stopped_is_resumed_to_its_end(stored_runs):
     assert report.accuracy == pytest.approx(finished.accuracy, abs=5 * TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_stored_run_is_reported_and_listed(stored_runs, workplace):
     done = run_lamina("report", stored_runs["finished"])
     assert done.returncode == 0, done.stderr

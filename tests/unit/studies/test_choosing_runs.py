@@ -103,6 +103,7 @@ def collect(events: Generator) -> tuple[list, Run | None]:
             return seen, stop.value
 
 
+@pytest.mark.slow
 def test_a_pretrained_net_that_a_trial_beats_is_given_up(tmp_path):
     events, lost = collect(iter_pretrained(tmp_path, is_blind=True, epochs=30))
     trial = events[-1]
@@ -231,6 +232,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[TimmNet]:
     ]
 
 
+@pytest.mark.slow
 def test_with_enough_time_the_most_expensive_body_and_size_are_chosen(bodies):
     chosen, considered = choose_body(
         bodies, bright(64), Deadline(perf_counter(), 1e6), {"lr": 0.5}, "cpu"
@@ -266,6 +268,7 @@ def test_a_size_and_a_schedule_that_are_given_stay(bodies):
     )
 
 
+@pytest.mark.slow
 def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp_path):
     dataset = bright()
     events = list(
@@ -278,6 +281,7 @@ def test_arrays_are_resized_to_the_size_that_is_chosen_and_can_be_used_again(tmp
     assert run.evaluate(data=dataset).accuracy == events[-1].accuracy
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_that_are_given(
     tmp_path,
 ):
@@ -294,6 +298,7 @@ def test_a_limit_that_is_over_once_the_data_are_read_does_not_concern_epochs_tha
     assert [event.epoch for event in events if isinstance(event, Epoch)] == [1]
 
 
+@pytest.mark.slow
 def test_data_with_a_source_is_loaded_again_unless_it_was_changed_since():
     whole = load_data("shapes", Preparation(size_px=8))
     again = resize_dataset(whole, 12)

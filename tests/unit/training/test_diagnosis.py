@@ -102,6 +102,7 @@ def keep(images: Images) -> Images:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "net", "change", "alter", "inject"),
     [
@@ -210,6 +211,7 @@ def said(images) -> list[tuple[object, ...]]:
     return say(make_dying(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [4, 9])
 def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, stop):
     first = make_dying(images)
@@ -227,6 +229,7 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
     assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
 def test_a_healthy_training_gives_no_diagnosis(net, images):
     recipe = (
@@ -337,6 +340,7 @@ class Absent:
         return {}
 
 
+@pytest.mark.slow
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):
     recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, ema_decay=0.9)
     net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
@@ -465,6 +469,7 @@ def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoo
 TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "change"),
     [

@@ -96,6 +96,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_the_head_is_fitted_first_and_then_all_layers_but_the_statistics_of_norms_learn(changes):
     training = start(dataclasses.replace(RECIPE, **changes))
@@ -218,6 +219,7 @@ def test_random_weights_can_be_averaged_with_the_trained_ones_too():
         torch.testing.assert_close(tensor, (live[name] + initial[name]) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{}, {"flip": "random"}, {"initial_fraction": 0.0, "ema_decay": 0.5}], ids=str
 )
@@ -256,6 +258,7 @@ def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(monkeypatch):
         assert not changed(straight.checkpoint().tensors, resumed.checkpoint().tensors), stop
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FeatureProgress, HeadFit])
 def test_a_loop_that_is_left_goes_on_in_the_next(kind):
     straight, training = finish(start()), start()
@@ -281,6 +284,7 @@ def test_two_lanes_fit_the_head_that_one_fits():
     assert not changed(part(one, "live"), part(two, "live"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext", "test_vit3"])
 def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}

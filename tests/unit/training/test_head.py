@@ -226,6 +226,7 @@ def deal_plain(strata, seed, folds=FOLDS, groups=()):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_penalty_is_the_one_with_the_lowest_held_out_loss(kind):
     features = draw_features(120)
@@ -389,6 +390,7 @@ def find_inputs(model: Model, layer: nn.Module, images: Images) -> torch.Tensor:
     return seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", TARGETS)
 def test_the_models_logits_are_those_of_the_head_and_nothing_else_changes(kind, precision):

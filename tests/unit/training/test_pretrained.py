@@ -81,6 +81,7 @@ def test_packaged_weights_have_timms_names_and_shapes_in_timms_order_and_the_dig
     assert digest_tensors(tensors) == package.digest
 
 
+@pytest.mark.slow
 @each_package
 def test_packaged_weights_give_the_features_that_their_authors_net_gives(package, hub):
     torch.manual_seed(0)

@@ -43,6 +43,7 @@ def test_every_net_starts_near_the_loss_of_a_guess(name):
     assert loss.item() == pytest.approx(math.log(10), abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "mlp-l", "cnn", "cnn-s", "photo-s", "resnet18"])
 def test_nets_of_every_kind_learn_one_batch_by_heart(name):
     recipe = Recipe(epochs=12, batch_size=10, normalization="channel", lr=1e-3, precision="fp32")
