@@ -11,7 +11,7 @@ DEMO :=
 # tests/conftest.py, the longest first.
 CORES := $(shell $(PYTHON) -c "import os; print(os.cpu_count() or 1)")
 WORKERS := --numprocesses $$(($(CORES) + 1)) --dist loadgroup --no-loadscope-reorder
-QUICK := -m "not (process or browser or slow)"
+QUICK := -m "not (process or browser or slow)" --ignore tests/process --ignore tests/browser
 IS_NEW_NODE := process.exit(+(process.versions.node.split('.')[0] < 20))
 NO_NPM := not tested here: the pages' JavaScript (needs npm and Node.js 20 or newer)
 LOWEST_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/lamina reproduce $(DEMO)
 
 quick: lint kernels
-	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) $(QUICK)
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) --numprocesses $(CORES) $(QUICK)
 
 test: lint kernels pages
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS)
