@@ -23,13 +23,12 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import lamina
+from support.examples import IS_COMPLETE, LOCAL_EXAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TESTS = Path(__file__).parent
-IS_COMPLETE = bool(os.environ.get("CI"))
-"""CI checks types at run time and runs all examples and kills; elsewhere a part of them."""
 SHARED_FIXTURES = {"server": "support.servers", "report_runs": "support.report_runs"}
 """Fixtures of all tests that take seconds to make, by module: their tests stay on one worker."""
 STARTS = {"forking", "run_process", "start_process"}
@@ -37,7 +36,7 @@ STARTS = {"forking", "run_process", "start_process"}
 
 # No deadline: a busy machine is no reason to fail.
 settings.register_profile("complete", deadline=None)
-settings.register_profile("short", deadline=None, max_examples=30)
+settings.register_profile("short", deadline=None, max_examples=LOCAL_EXAMPLES)
 settings.load_profile("complete" if IS_COMPLETE else "short")
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.commands import IS_COMPLETE, start_process
+from support.commands import start_process
+from support.examples import IS_COMPLETE
 from support.forking import PATIENCE_SECONDS
 from support.images import write_images
 

@@ -17,8 +17,6 @@ import pytest
 from lamina.cli import STARTED, main
 from support import forking
 
-IS_COMPLETE = bool(os.environ.get("CI"))
-"""CI repeats what is random more often."""
 UNMEASURED = """
 import sys
 if "coverage" in sys.modules and (measured := sys.modules["coverage"].Coverage.current()):

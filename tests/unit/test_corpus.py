@@ -21,6 +21,7 @@ from lamina.nets import parse_net
 from lamina.runs.record import Machine, RunRecord
 from lamina.runs.stored import load_run
 from lamina.values import from_json_values
+from support.examples import count_examples
 from support.runs import start
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -113,7 +114,7 @@ def put(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=count_examples(100), deadline=None)
 @given(place=st.sampled_from(places(RECORD)[1:]), value=json_values)
 def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
     tmp_path_factory, place, value
@@ -130,7 +131,7 @@ def test_a_run_json_with_any_value_anywhere_is_read_or_refused_by_its_name(
         assert str(folder) in str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 @given(data=st.data())
 def test_a_run_json_with_flipped_bytes_is_read_or_refused(tmp_path_factory, data):
     folder = tmp_path_factory.getbasetemp() / "flipped-run"
@@ -158,7 +159,7 @@ class Sample:
     named: dict[str, int]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=count_examples(100), deadline=None)
 @given(
     values=st.fixed_dictionaries({field.name: json_values for field in dataclasses.fields(Sample)})
     | json_values
@@ -177,7 +178,7 @@ def test_plain_values_become_what_the_fields_say_or_are_refused(values):
     assert all(type(item) is int for item in found.named.values())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=count_examples(100), deadline=None)
 @given(line=json_values | st.text(max_size=20))
 def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, line):
     folder = tmp_path_factory.getbasetemp() / "fuzzed-history"
@@ -193,7 +194,7 @@ def test_any_line_of_a_history_is_read_or_refused_by_its_name(tmp_path_factory, 
         assert str(folder / "history.jsonl") in str(error)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=count_examples(150), deadline=None)
 @given(
     data=st.binary(max_size=200),
     head=st.sampled_from(

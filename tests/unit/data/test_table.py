@@ -16,6 +16,7 @@ from lamina.data.decoding import ImageReader, decode_image
 from lamina.data.preparation import Preparation
 from lamina.data.sources.table import open_table
 from lamina.errors import DataError
+from support.examples import count_examples
 from support.table_sources import (
     CLASSES,
     ENCODED_SOURCES,
@@ -115,7 +116,7 @@ def test_a_column_of_text_holds_what_all_of_its_values_are(cells, expected, tmp_
         max_size=9,
     ).filter(any)
 )
-@settings(max_examples=50)
+@settings(max_examples=count_examples(50))
 def test_texts_in_json_lines_are_unchanged(labels, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("table")
     rows = [{"image": f"{number}.png", "label": label} for number, label in enumerate(labels, 1)]

@@ -19,6 +19,7 @@ from lamina.evaluation.evaluating import evaluate
 from lamina.evaluation.intervals import matched_interval, mean_interval, wilson_interval
 from lamina.training.model import Model
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
+from support.examples import count_examples
 
 CLASSES = ("cat", "dog", "hen")
 
@@ -144,7 +145,7 @@ def test_the_labels_frequencies_are_the_baseline_of_labels():
     assert interval.high - interval.low == pytest.approx(2 * 1.97 * np.std(gains), rel=0.15)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=count_examples(50))
 @given(
     st.integers(2, 12).flatmap(
         lambda n: st.tuples(arrays(np.uint8, n, elements=st.integers(0, 5)), arrays(bool, n))
@@ -217,7 +218,7 @@ def pixels_and_classes(draw):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=count_examples(50))
 @given(pixels_and_classes())
 def test_class_figures_equal_the_formulas_in_float64(case):
     pixels, targets = case
@@ -269,7 +270,7 @@ def test_yes_and_no_are_two_classes_of_which_each_is_evaluated():
     assert report.loss == pytest.approx(-np.log(np.where(targets, yes, 1 - yes)).mean())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=count_examples(50))
 @given(
     st.integers(1, 30).flatmap(
         lambda count: st.tuples(arrays(np.uint8, (count, 1)), arrays(np.bool_, count))
@@ -331,7 +332,7 @@ def test_equal_logits_are_a_tie_however_a_processor_rounds_their_sigmoids():
     assert [scores.average_precision for scores in report.labels] == [0.75, 1.0, 1.0]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=count_examples(50))
 @given(
     st.integers(1, 30).flatmap(
         lambda count: st.tuples(arrays(np.uint8, (count, 3)), arrays(np.bool_, (count, 3)))

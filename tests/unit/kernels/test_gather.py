@@ -22,6 +22,7 @@ from lamina.training.model import Model
 from lamina.training.task import task_of
 from support import forking
 from support.built_kernels import load
+from support.examples import count_examples
 
 CPU = torch.device("cpu")
 MOVES = Recipe(flip="random", translate_px=3, cutout_px=4)
@@ -81,7 +82,7 @@ def transform_by_hand(selection: Selection, place: int, model: Model) -> np.ndar
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=count_examples(80))
 @given(
     channels=st.sampled_from([1, 2, 3, 4, 5]),
     sides=st.tuples(st.integers(1, 12), st.integers(1, 40)),

@@ -16,6 +16,7 @@ from lamina.kernels.library import LEVELS, Kernels
 from lamina.kernels.norm_act import NormAct, join_layers
 from support import forking
 from support.built_kernels import load
+from support.examples import count_examples
 
 # with the largest error, relative to the largest value
 FORMATS = {torch.float32: 2e-6, torch.bfloat16: 8e-3}
@@ -77,7 +78,7 @@ ACTIVATIONS = st.sampled_from(
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=count_examples(60))
 @given(
     st.sampled_from([1, 3, 4, 8, 16, 17, 33, 64, 100]),
     st.tuples(st.integers(1, 5), st.integers(2, 9), st.integers(2, 9))

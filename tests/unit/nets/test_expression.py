@@ -17,6 +17,7 @@ from lamina.nets import (
     Residual,
     parse_net,
 )
+from support.examples import count_examples
 
 EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
@@ -198,7 +199,7 @@ WORDS = (
 fragments = st.sampled_from([*PUNCTUATION, *WORDS.split()])
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=count_examples(400))
 @given(text=st.text(max_size=40) | st.lists(fragments, max_size=15).map("".join))
 def test_any_text_makes_a_net_or_a_rejection(text: str):
     try:

@@ -34,6 +34,7 @@ from lamina.nets import (
     parse_net,
     summarize,
 )
+from support.examples import count_examples
 from support.random_nets import nets
 
 MLP = Net(Flatten(), Linear(100), ReLU(), Output())
@@ -53,7 +54,7 @@ DEEP = Net(
 
 class TestRandomNets:
     @pytest.mark.slow
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=count_examples(60))
     @given(net=nets(in_shape=(3, 16, 13)))
     def test_figures_are_those_of_the_torch_module(self, net: Net):
         shape: Shape = (3, 16, 13)
@@ -93,7 +94,7 @@ class TestRandomNets:
         assert Net.from_json(json.loads(json.dumps(net.to_json()))) == net
         assert pickle.loads(pickle.dumps(net)) == net
 
-    @settings(deadline=None, max_examples=60)
+    @settings(deadline=None, max_examples=count_examples(60))
     @given(net=nets())
     def test_summary_adds_up(self, net: Net):
         summary = summarize(net, (3, 16, 13), 5)
@@ -376,7 +377,7 @@ class TestJson:
         }
 
     @pytest.mark.slow
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=count_examples(300))
     @given(data=json_values | st.fixed_dictionaries({"layers": st.lists(json_values, max_size=3)}))
     def test_anything_makes_a_net_or_a_rejection(self, data: object):
         try:

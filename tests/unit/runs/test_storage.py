@@ -17,6 +17,7 @@ from lamina.errors import RunError
 from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
 from lamina.training.tensors import digest_tensors, pack_tensors, unpack_tensors
 from support import forking
+from support.examples import count_examples
 
 TENSORS = {
     "weight": torch.arange(24, dtype=torch.float32)
@@ -81,7 +82,9 @@ def written(tmp_path_factory) -> tuple[Path, bytes]:
 
 @pytest.mark.slow
 @settings(
-    max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=count_examples(400),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(data=st.data())
 def test_a_flipped_bit_is_noticed_or_changes_nothing(written, data):

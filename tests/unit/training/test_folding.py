@@ -32,6 +32,7 @@ from lamina.training.folding import fold_batch_norms
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
+from support.examples import count_examples
 from support.random_nets import nets
 
 SHAPE = (3, 16, 13)
@@ -56,7 +57,7 @@ def norms(module: nn.Module) -> list[nn.Module]:
 
 
 @given(net=nets(SHAPE), seed=st.integers(0, 99), double=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count_examples(60), deadline=None)
 def test_any_net_gives_the_same_logits_and_stays_as_it_is(
     net: Net, seed: int, double: bool
 ) -> None:
