@@ -143,7 +143,7 @@ def test_a_second_process_joins_on_the_same_machine(image_set, begin):
 
 
 def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, postgres, begin):
-    search = (*SEARCH, "--epochs", "18", "--trials", "6", "--storage", postgres.url)
+    search = (*SEARCH, "--epochs", "18", "--trials", "8", "--storage", postgres.url)
     call = ("tune", NET, "--data", image_set, *search)
     leader = begin(*call)
     await_epoch(leader)
@@ -151,6 +151,7 @@ def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, postgr
     for place, other in enumerate(others):
         kill_in_training(other)
         others[place] = begin("tune", "--join", postgres.url)
+    await_epoch(others[1])  # it has opened the database, which it does only once
     postgres.drop_connections()
     await_epoch(others[0])
     postgres.stop()
@@ -166,7 +167,7 @@ def test_workers_are_killed_and_the_server_is_down_for_a_while(image_set, postgr
     last = events(out)[-1]
     assert last["event"] == "study"
     study = Study(Path("runs/study"), postgres.url)
-    check_each_trial_once(study, last["trials"], 6)
+    check_each_trial_once(study, last["trials"], 8)
     complete = study.trials.filter(study.trials["state"] == "complete")
     best = complete.sort("score").row(-1, named=True)
     run_well("reproduce", f"runs/study/trial-{best['trial']}")
