@@ -17,13 +17,6 @@ import pytest
 from lamina.cli import STARTED, main
 from support import forking
 
-UNMEASURED = """
-import sys
-if "coverage" in sys.modules and (measured := sys.modules["coverage"].Coverage.current()):
-    measured.stop()
-"""
-"""An interrupt between two lines of coverage's own would leave its lock taken for ever."""
-
 
 def run_lamina(
     *arguments: str | Path, draws_curves: bool = False, **environment: str
@@ -105,8 +98,8 @@ def start_process(
     """
     return forking.start(
         *arguments,
-        code=UNMEASURED + code,
-        environment={**os.environ, "COLUMNS": "100", **environment},
+        code=code,
+        environment=forking.unmeasured(**{"COLUMNS": "100", **environment}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

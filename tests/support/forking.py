@@ -235,6 +235,15 @@ def start(
         return Process(program, program.order(order, files), pipes)
 
 
+def unmeasured(**more: str) -> dict[str, str]:
+    """The environment without the variables of coverage, and with ``more``.
+
+    An interrupt between two lines of coverage's own would leave its lock taken for ever.
+    """
+    names = (name for name in os.environ if not name.startswith("COVERAGE"))
+    return {**{name: os.environ[name] for name in names}, **more}
+
+
 def run(
     *words: str | Path,
     code: str = MODULE,

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import http.client
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -26,7 +25,6 @@ from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from support import forking, images
-from support.commands import UNMEASURED
 from support.images import encode
 from support.runs import DATA, RECIPE, begin_run
 
@@ -232,9 +230,9 @@ def serving(
     words = ["serve", *map(str, arguments), "--port", "0", "--json"]
     with forking.start(
         *words,
-        code=f"{UNMEASURED}\n{limits}\n{forking.MODULE}",
+        code=f"{limits}\n{forking.MODULE}",
         cwd=cwd,
-        environment={**os.environ, **environment},
+        environment=forking.unmeasured(**environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if keeps_stderr else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -94,15 +93,11 @@ def opening(folder: Path, *arguments: str, first: str = "", **environment: str) 
     """A studio in ``folder`` that is ready; its process runs the Python ``first``."""
     code = f"import sys\n{first}\nfrom lamina.cli import main\nsys.exit(main(sys.argv[1:]))"
     words = ("studio", "--port", "0", "--no-browser", "--json", *arguments)
-    # An interrupt between two lines of coverage's own would leave its lock taken for ever.
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")
-    }
     with forking.start(
         *words,
         code=code,
         cwd=folder,
-        environment={**inherited, **environment},
+        environment=forking.unmeasured(**environment),
         forks_python=True,
         stdout=subprocess.PIPE,
     ) as process:
