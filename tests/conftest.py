@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 TESTS = Path(__file__).parent
-SHARED_FIXTURES = {"server": "support.servers", "report_runs": "support.report_runs"}
+SHARED_FIXTURES = {
+    "server": "support.servers",
+    "report_runs": "support.report_runs",
+    "shapes_run": "support.trained_runs",
+}
 """Fixtures of all tests that take seconds to make, by module: their tests stay on one worker."""
-STARTS = {"forking", "run_process", "start_process"}
+STARTS = {"forking", "run_group", "run_process", "start_process"}
 """What a test names that starts a process."""
 
 # No deadline: a busy machine is no reason to fail.
@@ -87,6 +91,7 @@ pytest_plugins = (
     "support.servers",
     "support.stored",
     "support.studios",
+    "support.trained_runs",
 )
 
 

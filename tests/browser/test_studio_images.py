@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from lamina.data.decoding import decode_image, read_file
+from support.servers import wait_for
 from support.studios import (
     DONE,
     Studio,
@@ -17,7 +18,6 @@ from support.studios import (
     open_studio,
     train_in_page,
     use_net,
-    wait_for,
     write_classes,
 )
 

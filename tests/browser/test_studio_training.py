@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, Route, expect
 from lamina import load_run
 from lamina.runs.checkpoints import list_checkpoints
 from support.commands import train_once
+from support.runs import digests
+from support.servers import wait_for
 from support.studios import (
     BATCH_SIZE,
     DONE,
@@ -23,17 +25,10 @@ from support.studios import (
     train_in_page,
     train_quickly,
     use_net,
-    wait_for,
     wait_for_epochs,
 )
 
 PAUSED = re.compile(r"paused at epoch \d+/\d+")
-
-
-def list_digests(studio: Studio, name: str) -> list[str]:
-    """The digests of the weights after each epoch."""
-    run = load_run(studio.folder / "runs" / name)
-    return [row["weights"] for row in run.folder.history.epochs()]
 
 
 def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page, studio: Studio):
@@ -56,7 +51,9 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(page.get_by_role("list", name="Runs")).to_contain_text("seen")
     options = ("--val", "0.1", "--epochs", "40", "--batch-size", str(BATCH_SIZE))
     studio.copy_runs(train_once(SMALL, "shapes", *options), "undisturbed")
-    assert list_digests(studio, "seen") == list_digests(studio, "undisturbed")
+    assert digests(studio.folder / "runs" / "seen") == digests(
+        studio.folder / "runs" / "undisturbed"
+    )
 
 
 def test_finish_now_evaluates_whatever_the_schedule_is(page: Page):
@@ -195,7 +192,7 @@ def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: St
     (branch,) = [run["name"] for run in studio.act("runs") if run.get("parent") == "parent"]
     expect(page.get_by_role("status")).to_contain_text(f"; {branch}")
     assert branch == f"parent-from-{studio.act('run', run=branch)['parent_epoch']:g}-1"
-    assert list_digests(studio, branch) == list_digests(studio, "parent")
+    assert digests(studio.folder / "runs" / branch) == digests(studio.folder / "runs" / "parent")
     expect(page.locator("#curves .u-legend").first).to_contain_text("parent: train")
 
 

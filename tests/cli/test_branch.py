@@ -9,12 +9,9 @@ import pytest
 from lamina import load_run
 from lamina.cli import main
 from lamina.runs.checkpoints import keep_checkpoint
+from support.runs import digests
 
 LAYERS = "Flatten(), Linear(8), ReLU(), Dropout(0.2), Output()"
-
-
-def digests(run):
-    return [row["weights"] for row in run.folder.history.epochs()]
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ SHORT = ("--a-epochs", "1", "--b-epochs", "1", "--b-lr", "0.01")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, image_set):
+def two_runs(tmp_path_factory, image_set):
     """Two finished runs on the same images."""
     folder = tmp_path_factory.mktemp("trained") / "runs"
     for name, net in (("first", A), ("second", B)):
@@ -50,9 +50,9 @@ def trained(tmp_path_factory, image_set):
 
 
 @pytest.fixture
-def pair(workplace, trained):
+def pair(workplace, two_runs):
     """The names of two finished runs in ``runs``."""
-    shutil.copytree(trained, "runs")
+    shutil.copytree(two_runs, "runs")
     return "first", "second"
 
 

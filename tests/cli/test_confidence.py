@@ -18,21 +18,22 @@ from support.commands import events, run_lamina, run_well, train_once
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
 
-@pytest.fixture(scope="module")
-def trained() -> Path:
-    """A run of the built-in shapes, with val."""
-    return train_once(NET, "shapes", "--val", "0.1", "--epochs", "1")
-
-
 def find_numbers(text: str) -> list[float]:
     return [float(figure.replace(",", "")) for figure in re.findall(r"[\d,]*\d(?:\.\d+)?", text)]
 
 
 @pytest.mark.slow
-def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplace, image_set):
+def test_uncertain_predictions_are_rejected_and_sets_are_shown(shapes_run, workplace, image_set):
     image = image_set / "test/dark"
     done = run_well(
-        "predict", trained, image, "--confidence-threshold", "0.99", "--coverage", "0.8", "--json"
+        "predict",
+        shapes_run,
+        image,
+        "--confidence-threshold",
+        "0.99",
+        "--coverage",
+        "0.8",
+        "--json",
     )
     assert "confidence threshold: 99 %; on 2,000 test images, " in done.stderr
     assert (
@@ -44,14 +45,14 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplac
         assert event["rejected"] is (event["probabilities"][ranked[0]] < 0.99)
         assert event["set"] == ranked[: len(event["set"])]
         assert len(event["set"]) > 1  # a net that has hardly learned
-    done = run_well("predict", trained, image, "--confidence-threshold", "0.99")
+    done = run_well("predict", shapes_run, image, "--confidence-threshold", "0.99")
     lines = done.stdout.splitlines()[1:]
     count = len(list(image.glob("*.png")))
     assert len(lines) == count
     assert all(line.split("\t")[1].startswith("rejected (") for line in lines)
     run_lamina(
         "predict",
-        trained,
+        shapes_run,
         image,
         "--confidence-threshold",
         "0.01",
@@ -67,12 +68,12 @@ def test_uncertain_predictions_are_rejected_and_sets_are_shown(trained, workplac
     assert all(row["predicted"] == row["set"].split(";")[0] for row in rows)
 
 
-def test_a_damaged_calibration_is_named(trained, workplace, image_set):
-    file = trained / "calibration.json"
+def test_a_damaged_calibration_is_named(shapes_run, workplace, image_set):
+    file = shapes_run / "calibration.json"
     before = file.read_text()
     try:
         file.write_text(before.replace("val", "other"))
-        done = run_lamina("predict", trained, image_set / "test/dark/0.png")
+        done = run_lamina("predict", shapes_run, image_set / "test/dark/0.png")
         assert done.returncode == 2
         assert f"{file} is damaged: " in done.stderr
     finally:
@@ -104,14 +105,16 @@ def test_a_damaged_calibration_is_named(trained, workplace, image_set):
         ),
     ],
 )
-def test_doubts_that_cannot_be_had_are_said(words, message, trained, workplace, image_set):
-    done = run_lamina("predict", trained, image_set / "test/dark/0.png", *words)
+def test_doubts_that_cannot_be_had_are_said(words, message, shapes_run, workplace, image_set):
+    done = run_lamina("predict", shapes_run, image_set / "test/dark/0.png", *words)
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"lamina: {message}".replace("RUN", str(trained))
+    assert done.stderr.splitlines()[-1] == f"lamina: {message}".replace("RUN", str(shapes_run))
 
 
-def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, workplace, image_set):
-    run = load_run(trained)
+def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(
+    shapes_run, workplace, image_set
+):
+    run = load_run(shapes_run)
     (temperature,) = run.calibration.temperatures
     val, test = (run.outputs[split] for split in ("val", "test"))
     held, probabilities = (
@@ -122,7 +125,7 @@ def test_the_effect_of_a_threshold_is_measured_on_the_stored_logits(trained, wor
     kept = probabilities.max(axis=1) >= limit
     done = run_lamina(
         "predict",
-        trained,
+        shapes_run,
         image_set / "test",
         "--confidence-threshold",
         str(limit),

@@ -6,34 +6,31 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from lamina.cli import main
-from support.commands import train_once
+from support.commands import run_well
 from support.images import write_images
-
-NET = "Flatten(), Linear(8), ReLU(), Output()"
-
-
-@pytest.fixture(scope="module")
-def run(image_set: Path) -> str:
-    """A run that distinguishes bright from dark without error."""
-    return str(train_once(NET, image_set, "--epochs", "30", "--lr", "0.01"))
 
 
 @pytest.fixture
-def evaluate_on(run: str, capsys: pytest.CaptureFixture[str]):
-    """Evaluate the run on a folder: the exit status, the report or None, and stderr."""
+def evaluate_on(accurate_run: Path, capsys: pytest.CaptureFixture[str]):
+    """Evaluate a run on a folder: the exit status, the report or None, and stderr."""
 
-    def evaluate_on(folder: Path, *more: str, run: str = run):
+    def evaluate_on(folder: Path, *more: str, run: Path = accurate_run):
         capsys.readouterr()
-        status = main(["evaluate", run, "--data", str(folder), "--json", *more])
+        status = main(["evaluate", str(run), "--data", str(folder), "--json", *more])
         out, printed = capsys.readouterr()
         return status, json.loads(out) if out else None, printed
 
     return evaluate_on
+
+
+def train_briefly(data: Path, folder: Path) -> Path:
+    """A run in ``folder``, of one epoch."""
+    words = ("--data", data, "--epochs", "1", "--runs-dir", folder, "--name", "run")
+    run_well("train", "Flatten(), Output()", *words)
+    return folder / "run"
 
 
 def test_all_images_of_a_folder_without_splits_are_evaluated(evaluate_on, tmp_path):
@@ -137,30 +134,19 @@ def test_a_table_is_evaluated_with_its_columns_named(evaluate_on, tmp_path):
 
 def test_the_runs_own_data_named_again_is_evaluated_on_what_was_held_out(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
-    command = [
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        str(own),
-        "--epochs",
-        "1",
-        "--runs-dir",
-        str(tmp_path),
-    ]
-    assert main([*command, "--name", "run"]) == 0
-    assert evaluate_on(own, run=str(tmp_path / "run"))[1]["images"] == 4
+    run = train_briefly(own, tmp_path)
+    assert evaluate_on(own, run=run)[1]["images"] == 4
 
 
 def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shape(
     tmp_path, evaluate_on
 ):
-    write_oblongs(tmp_path / "own", 10, (24, 40))
-    command = ["train", "Flatten(), Output()", "--data", str(tmp_path / "own"), "--epochs", "1"]
-    assert main([*command, "--runs-dir", str(tmp_path), "--name", "run"]) == 0
-    run = str(tmp_path / "run")
-    status, report, _ = evaluate_on(write_oblongs(tmp_path / "other", 5, (24, 40)), run=run)
+    run = train_briefly(write_images(tmp_path / "own", 10, shape=(24, 40)), tmp_path)
+    other = write_images(tmp_path / "other", 5, seed=5, shape=(24, 40))
+    status, report, _ = evaluate_on(other, run=run)
     assert (status, report["images"]) == (0, 10)
-    status, _, printed = evaluate_on(write_oblongs(tmp_path / "wide", 5, (24, 44)), run=run)
+    wide = write_images(tmp_path / "wide", 5, seed=5, shape=(24, 44))
+    status, _, printed = evaluate_on(wide, run=run)
     assert status == 2
     assert (
         printed.splitlines()[-1]
@@ -172,21 +158,11 @@ def test_a_run_on_images_that_are_no_squares_is_evaluated_on_others_of_that_shap
 @pytest.mark.slow
 def test_the_place_that_a_runs_own_data_has_moved_to_is_told_from_other_data(tmp_path, evaluate_on):
     own = write_images(tmp_path / "own", 10, seed=5)
-    command = [
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        str(own),
-        "--epochs",
-        "1",
-        "--runs-dir",
-        str(tmp_path),
-    ]
-    assert main([*command, "--name", "run"]) == 0
+    run = train_briefly(own, tmp_path)
     moved = own.rename(tmp_path / "moved")
     other = write_images(tmp_path / "other", 15, seed=6)
     for folder, images in ((moved, 4), (other, 30)):
-        _, report, printed = evaluate_on(folder, run=str(tmp_path / "run"))
+        _, report, printed = evaluate_on(folder, run=run)
         assert report["images"] == images
         assert (
             f"data: {own} no longer exists; checking whether {folder} is the same data set\n"
@@ -204,37 +180,17 @@ def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
     own = write_table(
         "own.csv", [f"{kind}/{n}.png,{kind}|any" for kind in ("bright", "dark") for n in range(8)]
     )
-    command = [
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        str(own),
-        "--epochs",
-        "1",
-        "--runs-dir",
-        str(tmp_path),
-    ]
-    assert main([*command, "--name", "run"]) == 0
+    run = train_briefly(own, tmp_path)
     other = write_table(
         "other.csv", [f"dark/{n}.png,{'dark' if n else 'any|dark'}" for n in range(8)]
     )
-    status, report, _ = evaluate_on(other, run=str(tmp_path / "run"))
+    status, report, _ = evaluate_on(other, run=run)
     assert status == 0
     assert [(label["name"], label["support"]) for label in report["labels"]] == [
         ("any", 1),
         ("bright", 0),
         ("dark", 8),
     ]
-
-
-def write_oblongs(folder: Path, count: int, shape: tuple[int, int]) -> Path:
-    generator = np.random.default_rng(count)
-    for name, low in (("bright", 150), ("dark", 0)):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = generator.integers(low, low + 100, (*shape, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
 
 
 @pytest.mark.slow

@@ -22,18 +22,20 @@ METHODS = ["occlusion", "gradients", "grad-cam"]
 
 
 @pytest.fixture(scope="module")
-def trained(image_set):
+def run_on_squares(image_set):
     net = "Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()"
     return train_once(net, image_set, "--epochs", "2")
 
 
-def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, image_set):
+def test_each_image_gets_a_prediction_a_sheet_and_arrays(run_on_squares, workplace, image_set):
     image = image_set / "test/dark/0.png"
-    done = run_well("explain", trained, image)
-    file = trained / "explanations/0-explained.png"
+    done = run_well("explain", run_on_squares, image)
+    file = run_on_squares / "explanations/0-explained.png"
     first, *lines = done.stdout.splitlines()
     predicted = (
-        run_lamina("predict", trained, image, "--top", "1").stdout.splitlines()[1].split("\t")[1]
+        run_lamina("predict", run_on_squares, image, "--top", "1")
+        .stdout.splitlines()[1]
+        .split("\t")[1]
     )
     assert first == f"{image}: {predicted}; {file} shows the evidence for {predicted.split()[0]}"
     assert [line.split(":")[0].strip() for line in lines] == METHODS
@@ -52,12 +54,12 @@ def test_each_image_gets_a_prediction_a_sheet_and_arrays(trained, workplace, ima
 
 
 @pytest.mark.slow
-def test_json_has_an_object_for_each_method_and_problem(trained, workplace, image_set):
+def test_json_has_an_object_for_each_method_and_problem(run_on_squares, workplace, image_set):
     image = image_set / "test/bright/1.png"
     (workplace / "text.png").write_text("no image")
     words = (
         "explain",
-        trained,
+        run_on_squares,
         workplace / "text.png",
         "none*.png",
         image,
@@ -102,7 +104,7 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
         assert 0 <= event["by_map"] <= 1
     folder = workplace / "none"
     nothing = run_lamina(
-        "explain", trained, "nosuch.png", workplace / "text.png", "--output", folder
+        "explain", run_on_squares, "nosuch.png", workplace / "text.png", "--output", folder
     )
     assert nothing.returncode == 2
     assert not folder.exists()
@@ -110,10 +112,10 @@ def test_json_has_an_object_for_each_method_and_problem(trained, workplace, imag
     assert [event["method"] for event in events(only.stdout)[2:]] == ["gradients"]
 
 
-def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
+def test_images_of_one_name_get_a_sheet_each(run_on_squares, workplace, image_set):
     run_well(
         "explain",
-        trained,
+        run_on_squares,
         image_set / "test/bright/2.png",
         image_set / "test/dark/2.png",
         "--method",
@@ -126,10 +128,12 @@ def test_images_of_one_name_get_a_sheet_each(trained, workplace, image_set):
     ]
 
 
-def test_names_that_look_like_formulas_or_commands_are_harmless(trained, workplace, image_set):
+def test_names_that_look_like_formulas_or_commands_are_harmless(
+    run_on_squares, workplace, image_set
+):
     name = "$x_\n\x1b[31m日$.png"
     Image.open(image_set / "test/dark/3.png").save(name)
-    done = run_well("explain", trained, name, "--method", "gradients", "--output", "out")
+    done = run_well("explain", run_on_squares, name, "--method", "gradients", "--output", "out")
     assert "\x1b" not in done.stdout
     assert len(done.stdout.splitlines()) == 2
 
@@ -160,9 +164,9 @@ def test_the_box_is_where_the_net_sees(resize, mark):
     assert top + down * (bottom - top) == pytest.approx(mark[1], abs=4)
 
 
-def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace):
+def test_maps_of_images_of_another_size_have_its_coordinates(run_on_squares, workplace):
     Image.new("RGB", (90, 30), (250, 250, 250)).save("wide.png")
-    run_well("explain", trained, "wide.png", "--method", "occlusion", "--output", "out")
+    run_well("explain", run_on_squares, "wide.png", "--method", "occlusion", "--output", "out")
     with np.load("out/wide-explained.npz") as arrays:
         assert arrays["box_px"].tolist() == [30, 0, 60, 30]
 
@@ -191,26 +195,30 @@ def test_maps_of_images_of_another_size_have_its_coordinates(trained, workplace)
         ),
     ],
 )
-def test_what_cannot_be_explained_is_rejected_first(trained, workplace, image_set, words, message):
+def test_what_cannot_be_explained_is_rejected_first(
+    run_on_squares, workplace, image_set, words, message
+):
     (workplace / "file").touch()
-    done = run_lamina("explain", trained, image_set / "test/dark/0.png", *words)
+    done = run_lamina("explain", run_on_squares, image_set / "test/dark/0.png", *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"lamina: {message}"
     assert done.stdout == ""
 
 
-def test_images_are_needed(trained):
-    done = run_lamina("explain", trained)
+def test_images_are_needed(run_on_squares):
+    done = run_lamina("explain", run_on_squares)
     assert (done.returncode, done.stderr) == (
         2,
         "lamina: No images given. Add image files, folders or patterns after RUN.\n",
     )
 
 
-def test_a_folder_that_cannot_be_written_is_reported(trained, workplace, image_set, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_reported(
+    run_on_squares, workplace, image_set, monkeypatch
+):
     monkeypatch.setattr("os.access", lambda *_: False)
     (workplace / "out").mkdir()
-    done = run_lamina("explain", trained, image_set / "test/dark/0.png", "--output", "out")
+    done = run_lamina("explain", run_on_squares, image_set / "test/dark/0.png", "--output", "out")
     assert done.returncode == 2
     assert (
         done.stderr.splitlines()[-1]

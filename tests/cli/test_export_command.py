@@ -8,21 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from support.commands import events, run_lamina, run_well, train_once
+from support.commands import events, run_lamina, run_well
 from support.images import write_images
 
 NET = "Conv2d(4, 3), BatchNorm(), ReLU(), GlobalAvgPool(), Output()"
 
 
-@pytest.fixture(scope="module")
-def trained() -> Path:
-    """A run of the built-in shapes, with val."""
-    return train_once(NET, "shapes", "--val", "0.1", "--epochs", "1")
-
-
 @pytest.mark.slow
-def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, image_set):
-    done = run_well("export", trained, "net.onnx")
+def test_a_run_is_exported_and_its_file_predicts_the_same(shapes_run, workplace, image_set):
+    done = run_well("export", shapes_run, "net.onnx")
     assert (
         "matches the run on 256 test images, a black image and a white image, in batches of 1, 2, 7"
         in done.stdout
@@ -35,32 +29,32 @@ def test_a_run_is_exported_and_its_file_predicts_the_same(trained, workplace, im
         ("pt2", ("net.program", "--to", "pt2")),
         ("onnx", ("net.model", "--to", "onnx")),
     ):
-        (event,) = events(run_lamina("export", trained, *words, "--json").stdout)
+        (event,) = events(run_lamina("export", shapes_run, *words, "--json").stdout)
         assert (event["event"], event["format"], event["file"]) == ("export", file_format, words[0])
         assert event["images"] == 258
         assert event["largest_difference"] <= event["limit"]
     image = image_set / "test/dark/0.png"
     by_run, by_file = (
         events(run_lamina("predict", model, image, "--json").stdout)[0]
-        for model in (trained, "net.model")
+        for model in (shapes_run, "net.model")
     )
     assert by_file["predicted"] == by_run["predicted"]
     assert by_file["probabilities"] == pytest.approx(by_run["probabilities"], abs=1e-5)
 
 
-def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
+def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_set):
     image = image_set / "test/dark/0.png"
     Path("net.onnx").write_text("nothing")
     for words, message in (
         (
-            ("export", trained, "net.bin"),
+            ("export", shapes_run, "net.bin"),
             (
                 "FILE is net.bin; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to"
                 " pt2."
             ),
         ),
         (
-            ("export", trained, "none/net.onnx"),
+            ("export", shapes_run, "none/net.onnx"),
             (
                 "FILE is none/net.onnx, but the folder none does not exist. Create it, or use"
                 " another folder."
@@ -73,15 +67,15 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
                 " contain. Use the run instead."
             ),
         ),
-        (("export", trained, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
+        (("export", shapes_run, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
         (
             ("predict", image, image),
             f"{image} is a file; expected the folder of a run. Use the folder that ",
         ),
         (("predict", "gone.onnx", image), "Cannot read gone.onnx: No such file or directory. "),
         (
-            ("predict", trained / "report.json", image),
-            f"{trained}/report.json is a file; expected the folder of a run. Use {trained}",
+            ("predict", shapes_run / "report.json", image),
+            f"{shapes_run}/report.json is a file; expected the folder of a run. Use {shapes_run}",
         ),
         (("predict", "net.onnx", image), "onnxruntime cannot load net.onnx: "),
     ):
@@ -92,10 +86,12 @@ def test_what_cannot_be_exported_or_used_is_said(trained, workplace, image_set):
 
 
 @pytest.mark.slow
-def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(trained, workplace):
+def test_the_parity_check_of_an_earlier_file_stays_where_no_file_can_be_written(
+    shapes_run, workplace
+):
     Path("net.onnx").mkdir()
     Path("net.onnx.json").write_text("earlier")
-    done = run_lamina("export", trained, "net.onnx")
+    done = run_lamina("export", shapes_run, "net.onnx")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("lamina: Cannot write net.onnx: ")
     assert Path("net.onnx.json").read_text() == "earlier"

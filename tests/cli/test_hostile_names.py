@@ -55,7 +55,7 @@ def cache_of_module(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(place: Path, cache_of_module: str) -> Path:
+def hostile_run(place: Path, cache_of_module: str) -> Path:
     run = place / "runs" / "first"
     done = run_well(
         "train",
@@ -90,9 +90,11 @@ def assert_tame(text: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, cache_of_module):
+def test_a_report_and_the_inspection_of_data_show_names_escaped(
+    place, hostile_run, cache_of_module
+):
     for arguments in (
-        ("evaluate", trained),
+        ("evaluate", hostile_run),
         ("data", place / "data", "--contact-sheet", place / "sheet.png"),
         ("runs", "--runs-dir", place / "runs"),
     ):
@@ -104,9 +106,9 @@ def test_a_report_and_the_inspection_of_data_show_names_escaped(place, trained, 
 
 
 def test_predictions_are_shown_escaped_and_written_with_the_true_names(
-    place, trained, cache_of_module
+    place, hostile_run, cache_of_module
 ):
-    shown = run_lamina("predict", trained, place / "new", LAMINA_CACHE=cache_of_module)
+    shown = run_lamina("predict", hostile_run, place / "new", LAMINA_CACHE=cache_of_module)
     assert shown.returncode == 2
     assert_tame(shown.stdout + shown.stderr)
     assert len(shown.stdout.splitlines()) == 2
@@ -116,7 +118,7 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(
     for suffix, delimiter in ((".csv", ","), (".tsv", "\t")):
         output = place / f"predictions{suffix}"
         run_lamina(
-            "predict", trained, place / "new", "--output", output, LAMINA_CACHE=cache_of_module
+            "predict", hostile_run, place / "new", "--output", output, LAMINA_CACHE=cache_of_module
         )
         with output.open(newline="", encoding="utf-8") as opened:
             head, *rows = csv.reader(opened, delimiter=delimiter)
@@ -126,13 +128,13 @@ def test_predictions_are_shown_escaped_and_written_with_the_true_names(
         (predicted,) = (row[1] for row in rows if row[0] == names[0])
         assert predicted in CLASSES
     lines = run_lamina(
-        "predict", trained, place / "new", "--json", LAMINA_CACHE=cache_of_module
+        "predict", hostile_run, place / "new", "--json", LAMINA_CACHE=cache_of_module
     ).stdout
     assert {event["image"] for event in map(json.loads, lines.splitlines())} == set(names)
 
 
 def test_in_python_nothing_that_is_printed_obeys_a_name(
-    place, trained, cache_of_module, monkeypatch
+    place, hostile_run, cache_of_module, monkeypatch
 ):
     monkeypatch.setenv("LAMINA_CACHE", cache_of_module)
     with pytest.warns(LaminaWarning) as warned:
@@ -140,7 +142,7 @@ def test_in_python_nothing_that_is_printed_obeys_a_name(
     assert any("broken" in str(warning.message) for warning in warned)
     question = next(iter(CLASSES))
     images = Images.from_arrays(np.zeros((2, 4, 4), np.uint8), [True, False], [question])
-    run = load_run(trained)
+    run = load_run(hostile_run)
     renamed = replace(run, record=replace(run.record, net_name=question))
     with pytest.raises(DataError) as rejected:
         load_data(place / FILE)

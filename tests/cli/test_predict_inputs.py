@@ -11,20 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.commands import events, run_lamina, train_once
+from support.commands import events, run_lamina
 from support.images import encode
 
-NET = "Flatten(), Linear(8), ReLU(), Output()"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
 
 def draw(level: int, kind: str = "PNG") -> bytes:
     return encode(np.full((12, 12, 3), level, np.uint8), kind)
-
-
-@pytest.fixture(scope="module")
-def run(image_set: Path) -> Path:
-    return train_once(NET, image_set, "--epochs", "30", "--lr", "0.01")
 
 
 @pytest.fixture
@@ -90,11 +84,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, monkeypatch) -> None:
+def test_each_input_is_predicted_or_named(
+    name: str, photos: Path, accurate_run: Path, monkeypatch
+) -> None:
     given, prefix, predicted, problems, unused = CASES[name]
     text = io.TextIOWrapper(io.BytesIO(b"photos/bright.jpg\nphotos/in/dark.jfif\n"))
     monkeypatch.setattr(sys, "stdin", text)
-    done = run_lamina("predict", run, *given, "--json")
+    done = run_lamina("predict", accurate_run, *given, "--json")
     printed = events(done.stdout)
     assert {
         event["image"]: event["predicted"] for event in printed if event["event"] == "prediction"
@@ -107,11 +103,17 @@ def test_each_input_is_predicted_or_named(name: str, photos: Path, run: Path, mo
 
 
 @pytest.mark.slow
-def test_long_names_do_not_end_explain(photos: Path, run: Path) -> None:
+def test_long_names_do_not_end_explain(photos: Path, accurate_run: Path) -> None:
     for letter in "ab":
         (photos / f"{'é' * 115}{letter}.png").write_bytes(draw(200))
     done = run_lamina(
-        "explain", run, *sorted(photos.glob("*.png")), "p.zip", "--method", "occlusion", "--json"
+        "explain",
+        accurate_run,
+        *sorted(photos.glob("*.png")),
+        "p.zip",
+        "--method",
+        "occlusion",
+        "--json",
     )
     assert [event["event"] for event in events(done.stdout)].count("explanation") == 5
 
@@ -124,8 +126,8 @@ def test_a_path_that_is_too_long_is_a_message(command: list[str]) -> None:
     assert "file name too long. Check the path" in done.stderr
 
 
-def test_an_address_that_cannot_be_is_a_message(run: Path) -> None:
-    done = run_lamina("serve", run, "--host", "a..b", "--token", "secret")
+def test_an_address_that_cannot_be_is_a_message(accurate_run: Path) -> None:
+    done = run_lamina("serve", accurate_run, "--host", "a..b", "--token", "secret")
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
         "lamina: --host is 'a..b', which is not a valid address. Use --host 127.0.0.1.",

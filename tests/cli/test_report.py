@@ -11,7 +11,7 @@ from support.commands import events, run_lamina, run_well
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, image_set):
+def run_beside_data(tmp_path_factory, image_set):
     folder = tmp_path_factory.mktemp("report")
     data = shutil.copytree(image_set, folder / "data")
     with pytest.MonkeyPatch.context() as patch:
@@ -23,15 +23,15 @@ def trained(tmp_path_factory, image_set):
 
 
 @pytest.mark.slow
-def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
-    done = run_well("report", trained)
-    file = trained / "report.html"
+def test_a_page_is_written_into_the_run_or_where_it_is_told(run_beside_data, workplace):
+    done = run_well("report", run_beside_data)
+    file = run_beside_data / "report.html"
     page = file.read_text()
     assert done.stdout == f"report: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
     command = "lamina train 'Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output()'"
     assert f"<pre>{command.replace(chr(39), '&#x27;')}" in page
     assert page.count("data:image/jpeg") >= 20
-    done = run_lamina("report", trained, "here.html", "--json")
+    done = run_lamina("report", run_beside_data, "here.html", "--json")
     assert events(done.stdout) == [
         {"event": "page", "file": "here.html", "bytes": len(page.encode())}
     ]
@@ -39,29 +39,32 @@ def test_a_page_is_written_into_the_run_or_where_it_is_told(trained, workplace):
 
 
 @pytest.mark.slow
-def test_a_page_of_data_that_is_gone_or_has_moved(trained, workplace):
-    data = trained.parents[1] / "data"
+def test_a_page_of_data_that_is_gone_or_has_moved(run_beside_data, workplace):
+    data = run_beside_data.parents[1] / "data"
     moved = data.rename(data.with_name("moved"))
     try:
-        done = run_well("report", trained, "gone.html")
-        assert f"no images: {trained} was trained on {data}, which no longer exists." in done.stderr
+        done = run_well("report", run_beside_data, "gone.html")
+        assert (
+            f"no images: {run_beside_data} was trained on {data}, which no longer exists."
+            in done.stderr
+        )
         assert "This page has no images" in (workplace / "gone.html").read_text()
-        done = run_well("report", trained, "moved.html", "--data", moved)
+        done = run_well("report", run_beside_data, "moved.html", "--data", moved)
         assert "image/jpeg" in (workplace / "moved.html").read_text()
         shutil.rmtree(shutil.copytree(moved, workplace / "other") / "train/dark")
-        done = run_lamina("report", trained, "other.html", "--data", workplace / "other")
+        done = run_lamina("report", run_beside_data, "other.html", "--data", workplace / "other")
         assert done.returncode == 2
         assert not (workplace / "other.html").exists()
     finally:
         moved.rename(data)
 
 
-def test_a_card_is_not_written_over_what_was_edited(trained):
-    done = run_well("report", trained, "--card")
-    file = trained / "README.md"
+def test_a_card_is_not_written_over_what_was_edited(run_beside_data):
+    done = run_well("report", run_beside_data, "--card")
+    file = run_beside_data / "README.md"
     assert done.stdout == f"model card: {file} ({file.stat().st_size / 1e3:.0f} kB)\n"
-    assert f"{load_run(trained).report.images} images" in file.read_text()
-    done = run_lamina("report", trained, "--card")
+    assert f"{load_run(run_beside_data).report.images} images" in file.read_text()
+    done = run_lamina("report", run_beside_data, "--card")
     assert done.returncode == 2
     assert (
         done.stderr
@@ -84,8 +87,8 @@ def test_a_card_is_not_written_over_what_was_edited(trained):
         ),
     ],
 )
-def test_what_cannot_be_written_gets_one_message(trained, workplace, words, message):
-    done = run_lamina("report", trained, *words)
+def test_what_cannot_be_written_gets_one_message(run_beside_data, workplace, words, message):
+    done = run_lamina("report", run_beside_data, *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"lamina: {message}"
     assert "Traceback" not in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 from pathlib import Path
 
@@ -11,24 +10,10 @@ import pytest
 
 from lamina.cli import main
 from lamina.files import lock_folder
-from support.commands import events, start_process, train_once
+from support.commands import events, start_process
 from support.images import write_images
-
-NET = "Flatten(), Linear(8), ReLU(), Output()"
-FLAGS = (
-    *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
-    *("--flip", "random", "--ema-decay", "0.9"),
-)
-
-
-def train(image_set: Path, name: str, *flags: str) -> Path:
-    return shutil.copytree(train_once(NET, image_set, *FLAGS, *flags), Path("runs") / name)
-
-
-def read_weights(run: Path) -> list[str]:
-    """The digests of the weights after each epoch."""
-    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
-    return [row["weights"] for row in rows if "weights" in row]
+from support.long_runs import FLAGS, NET, copy_trained
+from support.runs import digests
 
 
 def read_weights_after(run: Path) -> dict[int, str]:
@@ -46,7 +31,7 @@ def read_report(run: Path) -> dict[str, object]:
 
 
 def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, image_set, capsys):
-    straight = train(image_set, "straight")
+    straight = copy_trained(image_set, "straight")
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         run = Path("runs") / number.name
         words = ("--data", image_set, "--name", number.name, *FLAGS, "--json")
@@ -60,14 +45,14 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_continue(workplace, im
             == f"lamina: stopped by {number.name}; to continue, run lamina resume {run}"
         )
         assert json.loads(rest.splitlines()[-1])["event"] == "result"
-        assert 0 < len(read_weights(run)) < 40
+        assert 0 < len(digests(run)) < 40
         assert not (run / "report.json").exists()  # which would be of another model
         capsys.readouterr()
         assert main(["runs"]) == 0
         assert "not finished" in capsys.readouterr().out
         assert main(["evaluate", str(run)]) == 0
         assert main(["resume", str(run)]) == 0
-        assert read_weights(run) == read_weights(straight)
+        assert digests(run) == digests(straight)
         assert read_report(run) == read_report(straight)
 
 
@@ -80,7 +65,7 @@ def test_a_reader_that_goes_away_ends_the_training_and_is_no_full_disk(workplace
     assert process.returncode == 141, printed
     assert "Cannot write" not in printed
     assert main(["resume", "runs/run"]) == 0
-    assert len(read_weights(Path("runs/run"))) == 40
+    assert len(digests(Path("runs/run"))) == 40
 
 
 EVALUATED = """
@@ -133,8 +118,8 @@ def test_a_signal_while_the_last_model_is_evaluated_is_reported_and_the_run_is_e
 def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
     workplace, image_set, capsys
 ):
-    longer = train(image_set, "longer", "--epochs", "6")
-    run = train(image_set, "run", "--epochs", "4")
+    longer = copy_trained(image_set, "longer", "--epochs", "6")
+    run = copy_trained(image_set, "run", "--epochs", "4")
     report = read_report(run)
     (run / "report.json").unlink()  # as a kill while it was evaluated leaves it
     capsys.readouterr()
@@ -148,7 +133,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
     assert main(["resume", "runs/run"]) == 0
     assert (run / "model.safetensors").read_bytes() == model
     assert main(["resume", "runs/run", "--epochs", "6"]) == 0
-    assert read_weights(run) == read_weights(longer)
+    assert digests(run) == digests(longer)
     assert json.loads((run / "run.json").read_text())["recipe"]["epochs"] == 6
     capsys.readouterr()
     assert main(["resume", "runs/run", "--epochs", "5"]) == 2
@@ -156,7 +141,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
         capsys.readouterr().err.splitlines()[-1]
         == "lamina: epochs is 5, but runs/run has already trained 6 epochs. Use 6 or more."
     )
-    train(image_set, "cosine", "--epochs", "2", "--schedule", "cosine")
+    copy_trained(image_set, "cosine", "--epochs", "2", "--schedule", "cosine")
     assert main(["resume", "runs/cosine", "--epochs", "6"]) == 2
     assert (
         capsys.readouterr()
@@ -169,7 +154,7 @@ def test_a_finished_run_is_evaluated_again_and_continues_with_more_epochs(
 
 
 def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, image_set, capsys):
-    run = train(image_set, "run", "--epochs", "3")
+    run = copy_trained(image_set, "run", "--epochs", "3")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
     capsys.readouterr()
     assert main(["reproduce", "runs/run", "--epochs", "3", "--json"]) == 0
@@ -177,7 +162,7 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     assert (
         [event["recorded"] for event in epochs]
         == [event["again"] for event in epochs]
-        == read_weights(run)
+        == digests(run)
     )
     assert result == {
         "event": "result",
@@ -189,7 +174,7 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
     history = run / "history.jsonl"
-    history.write_text(history.read_text().replace(read_weights(run)[1], "0" * 32))
+    history.write_text(history.read_text().replace(digests(run)[1], "0" * 32))
     record = json.loads((run / "run.json").read_text())
     record["versions"]["torch"] = "1.0"
     (run / "run.json").write_text(json.dumps(record))
@@ -213,8 +198,8 @@ def test_reproduce_compares_the_weights_and_leaves_the_run_alone(workplace, imag
 def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(
     workplace, image_set, capsys
 ):
-    longer = train(image_set, "longer", "--epochs", "4")
-    run = train(image_set, "run", "--epochs", "3")
+    longer = copy_trained(image_set, "longer", "--epochs", "4")
+    run = copy_trained(image_set, "run", "--epochs", "3")
     history = run / "history.jsonl"
     first, _, third = history.read_text().splitlines(keepends=True)
     history.write_text(first + '{"epoch": 2, "tra\n' + third)
@@ -245,9 +230,9 @@ def test_lines_that_the_history_lost_are_reported_and_cost_their_figures_alone(
 
 
 def test_what_differs_between_two_runs_is_shown(workplace, image_set, capsys):
-    train(image_set, "one", "--epochs", "1")
-    train(image_set, "two", "--epochs", "1", "--lr", "0.02")
-    train(image_set, "three", "--epochs", "1")
+    copy_trained(image_set, "one", "--epochs", "1")
+    copy_trained(image_set, "two", "--epochs", "1", "--lr", "0.02")
+    copy_trained(image_set, "three", "--epochs", "1")
     capsys.readouterr()
     assert main(["runs", "--diff", "runs/one", "runs/three"]) == 0
     assert capsys.readouterr().out == "runs/one and runs/three differ only in time and name\n"
@@ -301,7 +286,7 @@ def test_wrong_input_gets_one_message(workplace, capsys, command, message):
 @pytest.mark.slow
 def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, capsys):
     folder = write_images(tmp_path / "mine", 20)
-    run = train(folder, "run", "--epochs", "1")
+    run = copy_trained(folder, "run", "--epochs", "1")
     moved = folder.rename(tmp_path / "moved")
     assert main(["resume", "runs/run", "--epochs", "2"]) == 2
     for command in (
@@ -326,11 +311,11 @@ def test_changed_data_is_rejected_and_moved_data_is_taken(workplace, tmp_path, c
     assert main(["resume", "runs/run", "--epochs", "3", "--data", str(moved)]) == 2
     printed = capsys.readouterr().err.splitlines()[-1]
     assert printed.startswith("lamina: moved has changed since runs/run was trained (fingerprint ")
-    assert len(read_weights(run)) == 2
+    assert len(digests(run)) == 2
 
 
 def test_two_trainings_of_one_run_are_rejected(workplace, image_set, capsys):
-    run = train(image_set, "busy", "--epochs", "1")
+    run = copy_trained(image_set, "busy", "--epochs", "1")
     with lock_folder(run):
         assert main(["resume", "runs/busy"]) == 2
     assert (
@@ -368,4 +353,4 @@ def test_a_module_of_ones_own_is_resumed_with_its_file(workplace, image_set, cap
     assert main(["resume", "runs/own", "--epochs", "3"]) == 2
     assert "your own code, which the run does not store" in capsys.readouterr().err
     assert main(["resume", "runs/own", "--epochs", "3", "--net", "mine.py"]) == 0
-    assert read_weights(Path("runs/own")) == read_weights(Path("runs/straight"))
+    assert digests(Path("runs/own")) == digests(Path("runs/straight"))

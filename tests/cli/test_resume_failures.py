@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,16 +14,10 @@ from lamina import load_run
 from lamina.cli import main
 from lamina.training.events import Epoch
 from lamina.training.recipe import Recipe
-from support.commands import events, start_process, train_once
+from support.commands import events, start_process
 from support.images import write_images
-from support.runs import DATA, full_disk, start
-
-NET = "Flatten(), Linear(8), ReLU(), Output()"
-FLAGS = (
-    *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
-    *("--flip", "random", "--ema-decay", "0.9"),
-)
-
+from support.long_runs import FLAGS, NET, copy_trained
+from support.runs import DATA, digests, full_disk, start
 
 SMALL_MEMORY = """
 import resource, sys
@@ -39,23 +32,13 @@ sys.exit(main(arguments))
 """
 
 
-def train(image_set: Path, name: str, *flags: str) -> Path:
-    return shutil.copytree(train_once(NET, image_set, *FLAGS, *flags), Path("runs") / name)
-
-
-def read_weights(run: Path) -> list[str]:
-    """The digests of the weights after each epoch."""
-    rows = map(json.loads, (run / "history.jsonl").read_text().splitlines())
-    return [row["weights"] for row in rows if "weights" in row]
-
-
 def read_state(run: Path) -> bytes:
     return (run / "state.safetensors").read_bytes()
 
 
 def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace, image_set, capsys):
-    straight = train(image_set, "straight", "--epochs", "6")
-    run = train(image_set, "run", "--epochs", "3")
+    straight = copy_trained(image_set, "straight", "--epochs", "6")
+    run = copy_trained(image_set, "run", "--epochs", "3")
     whole = read_state(run), (run / "model.safetensors").read_bytes()
     capsys.readouterr()
     with full_disk(8000):
@@ -74,15 +57,15 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     assert (read_state(run), (run / "model.safetensors").read_bytes()) == whole
     assert not list(run.glob(".*.????????"))
     assert main(["resume", "runs/run"]) == 0
-    assert read_weights(run) == read_weights(straight)
+    assert digests(run) == digests(straight)
     assert read_state(run)[-100:] == read_state(straight)[-100:]
 
 
 def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint_back(
     workplace, image_set, capsys
 ):
-    straight = train(image_set, "straight", "--epochs", "6")
-    run = train(image_set, "run", "--epochs", "3")
+    straight = copy_trained(image_set, "straight", "--epochs", "6")
+    run = copy_trained(image_set, "run", "--epochs", "3")
     history, state = (run / "history.jsonl").read_bytes(), read_state(run)
     record = json.loads((run / "run.json").read_text())
     record["recipe"]["epochs"] = 6  # written before the disk fills up
@@ -92,7 +75,7 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
     assert (run / "history.jsonl").read_bytes() == history
     assert read_state(run) == state
     assert main(["resume", "runs/run"]) == 0
-    assert read_weights(run) == read_weights(straight)
+    assert digests(run) == digests(straight)
 
 
 @pytest.mark.filterwarnings("ignore:cannot write to .*File too large. Training continues")

@@ -18,7 +18,7 @@ from support.images import write_images
 
 
 @pytest.fixture(scope="module")
-def trained(image_set):
+def run_on_squares(image_set):
     net = "Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Linear(7), ReLU(), Output()"
     return train_once(net, image_set, "--epochs", "2")
 
@@ -34,15 +34,17 @@ def compute_features(run: Path, pixels: np.ndarray) -> np.ndarray:
     return found[0].numpy()
 
 
-def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image_set):
+def test_the_nearest_training_images_are_scikit_learns(run_on_squares, workplace, image_set):
     images = [image_set / "test/dark/0.png", image_set / "train/bright/7.png"]
-    done = run_well("similar", trained, *images, "--top", "3", "--json", "--output", "similar.png")
+    done = run_well(
+        "similar", run_on_squares, *images, "--top", "3", "--json", "--output", "similar.png"
+    )
     train = load_data(image_set).train
     pixels = np.stack([np.asarray(Image.open(image)) for image in images])
     reference = NearestNeighbors(n_neighbors=3, metric="cosine").fit(
-        compute_features(trained, train.pixels)
+        compute_features(run_on_squares, train.pixels)
     )
-    distances, rows = reference.kneighbors(compute_features(trained, pixels))
+    distances, rows = reference.kneighbors(compute_features(run_on_squares, pixels))
     for event, image, own_distances, own_rows in zip(
         events(done.stdout), images, distances, rows, strict=True
     ):
@@ -62,10 +64,16 @@ def test_the_nearest_training_images_are_scikit_learns(trained, workplace, image
         assert sheet.width > 4 * 96
 
 
-def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, image_set):
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(run_on_squares, workplace, image_set):
     (workplace / "text.png").write_text("no image")
     done = run_lamina(
-        "similar", trained, "text.png", "none*.png", image_set / "test/dark/1.png", "--top", "100"
+        "similar",
+        run_on_squares,
+        "text.png",
+        "none*.png",
+        image_set / "test/dark/1.png",
+        "--top",
+        "100",
     )
     assert done.returncode == 2
     assert (
@@ -79,10 +87,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(trained, workplace, 
     assert {line.split("\t")[0] for line in lines} == {str(image_set / "test/dark/1.png")}
 
 
-def test_images_of_other_data_are_not_called_training_images(trained, workplace, image_set):
+def test_images_of_other_data_are_not_called_training_images(run_on_squares, workplace, image_set):
     write_images(workplace / "others", 20, seed=5)
     done = run_well(
-        "similar", trained, image_set / "test/dark/1.png", "--data", "others", "--top", "1"
+        "similar", run_on_squares, image_set / "test/dark/1.png", "--data", "others", "--top", "1"
     )
     assert done.stdout.splitlines()[0] == "image\timage of others\ttarget\tsimilarity"
     assert (
@@ -99,14 +107,14 @@ def test_images_of_other_data_are_not_called_training_images(trained, workplace,
         (["--data", "gone"], "gone"),
     ],
 )
-def test_wrong_options_are_errors(words, message, trained, workplace, image_set):
-    done = run_lamina("similar", trained, image_set / "test/dark/1.png", *words)
+def test_wrong_options_are_errors(words, message, run_on_squares, workplace, image_set):
+    done = run_lamina("similar", run_on_squares, image_set / "test/dark/1.png", *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_features_are_saved_with_names_splits_and_targets(trained, workplace, image_set):
-    done = run_well("embed", image_set, trained, "--output", "features.npz", "--json")
+def test_features_are_saved_with_names_splits_and_targets(run_on_squares, workplace, image_set):
+    done = run_well("embed", image_set, run_on_squares, "--output", "features.npz", "--json")
     data = load_data(image_set)
     images = sum(map(len, data.splits.values()))
     assert events(done.stdout)[-1] == {
@@ -130,14 +138,14 @@ def test_features_are_saved_with_names_splits_and_targets(trained, workplace, im
         assert found["names"][of_split].tolist() == list(one.names)
         np.testing.assert_array_equal(found["targets"][of_split], one.targets)
         np.testing.assert_allclose(
-            found["features"][of_split], compute_features(trained, one.pixels), atol=1e-4
+            found["features"][of_split], compute_features(run_on_squares, one.pixels), atol=1e-4
         )
 
 
-def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace):
+def test_images_of_other_classes_and_sizes_have_features_too(run_on_squares, workplace):
     folder = write_images(workplace / "others", 3)
     (folder / "bright").rename(folder / "owl")
-    done = run_well("embed", "others", trained, "--output", "features.npz")
+    done = run_well("embed", "others", run_on_squares, "--output", "features.npz")
     assert done.stdout == "features.npz: 7 features of 6 images\n"
     with np.load("features.npz") as arrays:
         assert arrays["target_names"].tolist() == ["dark", "owl"]
@@ -146,8 +154,8 @@ def test_images_of_other_classes_and_sizes_have_features_too(trained, workplace)
 
 
 @pytest.mark.slow
-def test_images_with_other_kinds_of_targets_have_features_too(trained, workplace):
-    run_well("embed", "shapes-pose", trained, "--output", "features.npz")
+def test_images_with_other_kinds_of_targets_have_features_too(run_on_squares, workplace):
+    run_well("embed", "shapes-pose", run_on_squares, "--output", "features.npz")
     with np.load("features.npz") as arrays:
         assert arrays["targets"].dtype == np.float32
         assert arrays["targets"].shape == (len(arrays["features"]), 2)
@@ -188,11 +196,13 @@ def test_all_features_are_saved_however_many(workplace, image_set):
         ("none/features.npz", "but the folder none does not exist"),
     ],
 )
-def test_a_file_that_cannot_be_written_is_rejected_first(output, message, trained, workplace):
-    done = run_lamina("embed", "shapes", trained, "--output", output)
+def test_a_file_that_cannot_be_written_is_rejected_first(
+    output, message, run_on_squares, workplace
+):
+    done = run_lamina("embed", "shapes", run_on_squares, "--output", output)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
 
 
-def test_the_file_is_necessary(trained, workplace):
-    assert run_lamina("embed", "shapes", trained).returncode == 2
+def test_the_file_is_necessary(run_on_squares, workplace):
+    assert run_lamina("embed", "shapes", run_on_squares).returncode == 2

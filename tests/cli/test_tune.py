@@ -32,7 +32,7 @@ from lamina.studies.trials import create_study, open_trials
 from lamina.text import hide_password
 from lamina.training.events import Epoch
 from support.commands import events, run_lamina, run_well, start_process
-from support.searches import NET, QUICKLY, open_search
+from support.searches import NET, QUICKLY, noise_with_val, open_search
 
 SEARCH = ("--over", "lr=1e-4..1e-1:log", "batch_size=4,8", "--epochs", "2")
 
@@ -42,14 +42,8 @@ def words(image_set, *more):
 
 
 @pytest.fixture
-def data():
-    x, y = (
-        np.random.default_rng(0).integers(0, 256, (80, 8, 8, 3), dtype=np.uint8),
-        np.arange(40) % 2,
-    )
-    return Dataset.from_images(
-        Images.from_arrays(x[:40], y), val=Images.from_arrays(x[40:], y, split="val")
-    )
+def data() -> Dataset:
+    return noise_with_val(40)
 
 
 @pytest.fixture

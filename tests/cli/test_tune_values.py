@@ -16,7 +16,7 @@ import torch
 from optuna.trial import FixedTrial
 
 from lamina import LaminaError, Preparation, load_data, load_run, tune
-from lamina.data import Dataset, Images
+from lamina.data import Dataset
 from lamina.drawing.trial_figure import draw_importances, draw_trials, find_importances
 from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output
@@ -27,20 +27,14 @@ from lamina.studies.space import find_values, parse_settings, parse_sizes
 from lamina.studies.trials import RepeatedError, connect, create_study, open_trials
 from lamina.studies.tuning import iter_joined
 from support.commands import events, run_lamina, run_well
-from support.searches import NET, open_search
+from support.searches import NET, noise_with_val, open_search
 
 TUNING = Path(__file__).parents[2] / "docs" / "tuning.md"
 
 
 @pytest.fixture
-def data():
-    x, y = (
-        np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8),
-        np.arange(20) % 2,
-    )
-    return Dataset.from_images(
-        Images.from_arrays(x[:20], y), val=Images.from_arrays(x[20:], y, split="val")
-    )
+def data() -> Dataset:
+    return noise_with_val(20)
 
 
 @pytest.fixture(autouse=True)

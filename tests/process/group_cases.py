@@ -46,7 +46,9 @@ class Poisoned(nn.Module):
         return torch.relu(self.linear(inputs.flatten(1)) * (float("nan") if is_bad else 1.0))
 
 
-def train(run: Run, data: Dataset | None, group: Group, **arguments: Any) -> list[str]:
+def train_and_catch_warnings(
+    run: Run, data: Dataset | None, group: Group, **arguments: Any
+) -> list[str]:
     """Train a run to its end; what it warned of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -78,7 +80,7 @@ def main() -> None:
         os.chdir(place)
 
         shared = start_run(NET, data, RECIPE, name="shared", group=group)
-        train(shared, data, group)
+        train_and_catch_warnings(shared, data, group)
         found["has the run"] = shared.path.exists()
         if group.is_leader:  # as on a machine that was started as another rank
             shutil.move(shared.path, Path("..") / "machine-1" / "moved")
@@ -106,7 +108,7 @@ def main() -> None:
 
         other = shapes.train.take(range(100 + group.rank))
         try:
-            train(run, Dataset.from_images(other), group)
+            train_and_catch_warnings(run, Dataset.from_images(other), group)
         except DataError as error:
             found["other data"] = str(error)
         everyone = [json.loads(text) for text in group.gather(json.dumps(found).encode())]

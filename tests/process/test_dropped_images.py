@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -22,18 +21,10 @@ from lamina.deploy.studio.data_folder import MARK, DataFolder
 from lamina.deploy.studio.dropped_images import LISTED, list_images, remove_image, save_image
 from lamina.errors import DataError, LaminaError
 from support.commands import run_well
+from support.images import encode, noise
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-
-
-def encode(pixels: np.ndarray, format_: str = "PNG", **options) -> bytes:
-    encoded = io.BytesIO()
-    Image.fromarray(pixels).save(encoded, format_, **options)
-    return encoded.getvalue()
-
-
-def noise(height: int = 5, width: int = 9) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+PNG = encode(noise(5, 9))
 
 
 def make_bomb(side_px: int) -> bytes:
@@ -61,7 +52,7 @@ def list_files(folder: Path) -> list[str]:
 
 
 def test_the_stored_pixels_are_those_of_the_image(tmp_path):
-    pixels = noise()
+    pixels = noise(5, 9)
     saved = save_image(tmp_path, "pets", "cat", encode(pixels))
     assert (saved["file"], saved["count"], saved["source"]) == (
         "0001.png",
@@ -90,7 +81,7 @@ def test_the_shorter_side_has_at_most_512_pixels(tmp_path, height, width, stored
 
 def test_a_polyglot_loses_its_markup(tmp_path):
     polyglot = (
-        encode(noise(), "GIF", comment=b"<script>alert(1)</script>")
+        encode(noise(5, 9), "GIF", comment=b"<script>alert(1)</script>")
         + b"<html><script>alert(2)</script>"
     )
     save_image(tmp_path, "pets", "cat", polyglot)
@@ -117,7 +108,7 @@ def test_what_is_no_image_is_refused_in_one_sentence_and_the_next_one_is_saved(
     with pytest.raises(DataError, match=f"^not saved: .*({reason}).*\\.$"):
         save_image(tmp_path, "pets", "cat", data)
     assert list_files(tmp_path) == []
-    assert save_image(tmp_path, "pets", "cat", encode(noise()))["count"] == 1
+    assert save_image(tmp_path, "pets", "cat", PNG)["count"] == 1
 
 
 HOSTILE = (
@@ -145,7 +136,7 @@ HOSTILE = (
 def test_hostile_names_are_refused(tmp_path, name):
     for names in ((name, "cat"), ("pets", name)):
         with pytest.raises(DataError, match="Use another name"):
-            save_image(tmp_path, *names, encode(noise()))
+            save_image(tmp_path, *names, PNG)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +145,7 @@ def test_no_names_lead_out_of_the_folder(tmp_path_factory, set_name, class_name)
     folder = tmp_path_factory.mktemp("names")
     before = {path for path in folder.parent.rglob("*") if not path.is_relative_to(folder)}
     try:
-        source = Path(save_image(folder, set_name, class_name, encode(noise()))["source"])
+        source = Path(save_image(folder, set_name, class_name, PNG)["source"])
     except DataError:
         assert list(folder.iterdir()) == []
     else:
@@ -167,15 +158,15 @@ def test_no_names_lead_out_of_the_folder(tmp_path_factory, set_name, class_name)
 
 
 def test_equal_letters_are_one_class(tmp_path):
-    save_image(tmp_path, "pets", "caf\u00e9", encode(noise()))
-    assert save_image(tmp_path, "pets", " cafe\u0301", encode(noise()))["count"] == 2
+    save_image(tmp_path, "pets", "caf\u00e9", PNG)
+    assert save_image(tmp_path, "pets", " cafe\u0301", PNG)["count"] == 2
 
 
 def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
     (tmp_path / "photos/cat").mkdir(parents=True)
-    (tmp_path / "photos/cat/0001.png").write_bytes(encode(noise()))
+    (tmp_path / "photos/cat/0001.png").write_bytes(PNG)
     (tmp_path / "file").touch()
-    save_image(tmp_path, "pets", "cat", encode(noise()))
+    save_image(tmp_path, "pets", "cat", PNG)
     (tmp_path / "link").symlink_to(tmp_path / "pets")
     (tmp_path / "pets/out").symlink_to(tmp_path / "photos/cat")
     before = list_files(tmp_path)
@@ -187,7 +178,7 @@ def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
         ("pets", "out"),
     ):
         with pytest.raises(DataError, match="was not made here, so it stays as it is"):
-            save_image(tmp_path, *names, encode(noise()))
+            save_image(tmp_path, *names, PNG)
         with pytest.raises(DataError, match="was not made here"):
             remove_image(tmp_path, *names, "0001.png")
     assert list_files(tmp_path) == before
@@ -199,15 +190,15 @@ def test_folders_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
 
 def test_an_image_is_removed_and_its_number_used_only_once_while_later_ones_are_there(tmp_path):
     for _ in range(3):
-        save_image(tmp_path, "pets", "cat", encode(noise()))
+        save_image(tmp_path, "pets", "cat", PNG)
     assert remove_image(tmp_path, "pets", "cat", "0002.png") == 2
     assert remove_image(tmp_path, "pets", "cat", "0002.png") == 2  # twice, as two pages might
-    assert save_image(tmp_path, "pets", "cat", encode(noise()))["file"] == "0004.png"
+    assert save_image(tmp_path, "pets", "cat", PNG)["file"] == "0004.png"
 
 
 def test_a_set_is_listed_to_be_changed_and_others_are_refused(tmp_path):
     assert list_images(tmp_path, "pets")["classes"] == []
-    saved = [save_image(tmp_path, "pets", "dog", encode(noise())) for _ in range(LISTED + 1)]
+    saved = [save_image(tmp_path, "pets", "dog", PNG) for _ in range(LISTED + 1)]
     save_image(tmp_path, "pets", "cat", encode(noise(9, 5)))
     found = list_images(tmp_path, "pets")
     assert found["source"] == saved[0]["source"]
@@ -226,7 +217,7 @@ def test_a_set_is_listed_to_be_changed_and_others_are_refused(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path, monkeypatch):
-    save_image(tmp_path, "pets", "cat", encode(noise()))
+    save_image(tmp_path, "pets", "cat", PNG)
     before = list_files(tmp_path)
 
     def fill(path: Path, data: bytes) -> None:
@@ -235,9 +226,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_file(tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(dropped_images, "write_atomically", fill)
         with pytest.raises(DataError, match=r"No space left on device. Free some space"):
-            save_image(tmp_path, "pets", "cat", encode(noise()))
+            save_image(tmp_path, "pets", "cat", PNG)
     assert list_files(tmp_path) == before
-    assert save_image(tmp_path, "pets", "cat", encode(noise()))["count"] == 2
+    assert save_image(tmp_path, "pets", "cat", PNG)["count"] == 2
 
 
 def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
@@ -252,7 +243,7 @@ def test_a_set_is_a_data_set_that_the_studio_lists(tmp_path):
 
 
 def test_no_set_is_made_in_a_data_set_or_in_the_runs(tmp_path):
-    save_image(tmp_path, "pets", "cat", encode(noise()))
+    save_image(tmp_path, "pets", "cat", PNG)
     with pytest.raises(DataError, match="Start lamina studio with another --data"):
         DataFolder(tmp_path / "pets", tmp_path / "runs").check_new("more")
     with pytest.raises(DataError, match="Use another name"):

@@ -9,56 +9,23 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore, Store, TCPStore
+from torch.distributed import HashStore, Store
 
 from lamina import Epoch, Preparation, load_data, start_run
 from lamina.errors import GroupError
 from lamina.runs.stored import load_run
 from lamina.training.group import ALONE, Group
 from lamina.training.rendezvous import count_start
-from support import forking
-from support.commands import run_well, start_process
+from support.commands import run_well
+from support.groups import Ended, run_group
+from support.runs import digests
 
 DATA = ("--data", "shapes", "--size", "8")
 TRAIN = ("train", "mlp", *DATA, "--epochs", "4", "--batch-size", "100", "--lanes", "4")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A process of a group that has ended."""
-
-    status: int
-    printed: str
-    errors: str
-
-
-def run_group(size: int, *words: str | Path, code: str = forking.MODULE) -> list[Ended]:
-    """Run processes with the environment that torchrun gives them, by rank."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    common = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store.port),
-        "OMP_NUM_THREADS": "1",
-        "TORCHELASTIC_RESTART_COUNT": "0",
-        "TORCHELASTIC_RUN_ID": "test",
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "WORLD_SIZE": str(size),
-    }
-    processes = [
-        start_process(*words, code=code, **common, RANK=str(rank), LOCAL_RANK=str(rank))
-        for rank in range(size)
-    ]
-    ended = []
-    for process in processes:
-        with process:
-            printed, errors = process.communicate()
-        ended.append(Ended(process.returncode, printed, errors))
-    return ended
 
 
 def run_script(name: str, size: int) -> list[Ended]:
@@ -109,10 +76,6 @@ def test_many_recipes_and_four_reports_are_the_same_for_any_number_of_processes(
     assert len(alone) == 15
     assert three == alone
     assert four == alone
-
-
-def digests(run: Path) -> list[str]:
-    return [row["weights"] for row in load_run(run).folder.history.epochs()]
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(*command: str, seconds: float = PATIENCE_SECONDS) -> tuple[int, float]:
+def run_and_kill(*command: str, seconds: float = PATIENCE_SECONDS) -> tuple[int, float]:
     """Run a command and kill it after ``seconds``; returns its status and the time of its start."""
     started = time.time()
     with start_process(*command) as process:
@@ -57,8 +57,8 @@ def read_epochs(folder: Path) -> list[tuple[object, ...]]:
 
 def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(workplace, image_set):
     train = ["train", NET, "--data", str(image_set), *FLAGS, "--name"]
-    assert run(*train, "first")[0] == 0  # decodes the images
-    status, started = run(*train, "straight")
+    assert run_and_kill(*train, "first")[0] == 0  # decodes the images
+    status, started = run_and_kill(*train, "straight")
     assert status == 0
     straight = Path("runs/straight")
     begun, ended = time_run(straight, started)
@@ -75,7 +75,7 @@ def test_a_training_killed_anywhere_ends_with_the_weights_of_one_that_was_not(wo
             last = begun + (ended - begun) / 3
             is_killed = kills < min(KILLS, 5 * number)
             limit = moments.uniform(0.9 * begun, last) if is_killed else PATIENCE_SECONDS
-            status, started = run(*command, seconds=limit)
+            status, started = run_and_kill(*command, seconds=limit)
             if status == 0:
                 if command[0] == "train":  # the machine may have become quicker since
                     begun, ended = time_run(folder, started)
@@ -114,9 +114,9 @@ def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(
     workplace, tmp_path_factory, cache
 ):
     source = str(write_images(tmp_path_factory.mktemp("source") / "images", 150, seed=3))
-    run("data", source)
+    run_and_kill("data", source)
     clear(cache)
-    status, started = run("data", source)
+    status, started = run_and_kill("data", source)
     assert status == 0
     straight = read_cache(cache)
     begun, ended = time_building(cache, started)
@@ -126,14 +126,16 @@ def test_a_cache_whose_building_is_killed_anywhere_is_made_whole(
         number += 1
         assert number <= 8 * KILLS, "the kills come too late"
         clear(cache)
-        status, started = run("data", source, seconds=moments.uniform(0.7 * begun, 1.05 * ended))
+        status, started = run_and_kill(
+            "data", source, seconds=moments.uniform(0.7 * begun, 1.05 * ended)
+        )
         if status == 0:
             # the machine may have become quicker since
             begun, ended = time_building(cache, started)
             continue
         kills += 1
         halves += bool(list(cache.glob(".*-*/")))
-        assert run("data", source)[0] == 0
+        assert run_and_kill("data", source)[0] == 0
         assert read_cache(cache) == straight
         assert not list(cache.glob(".*-*/"))
     assert halves >= 1 or not IS_COMPLETE, "no kill fell into the building"

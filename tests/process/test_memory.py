@@ -69,7 +69,7 @@ print(data.train.pixels.nbytes // {limit}, loaded < {limit}, images)
 """
 
 
-def run(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
+def run_script(script: str, cache: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {
         "LAMINA_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
@@ -88,7 +88,7 @@ def test_a_set_of_several_times_the_memory_is_trained_on_and_evaluated(cache: Pa
     ``np.ascontiguousarray(pixels[:]).copy()`` in ``predict_logits``.
     """
     script = BUILD.format(count=6000, side=112) + TRAIN.format(limit=40 * 2**20)
-    ran = run(script, cache)
+    ran = run_script(script, cache)
     assert (ran.returncode, ran.stdout) == (0, "4 True 600\n"), ran.stderr
 
 
@@ -99,5 +99,5 @@ def test_a_set_larger_than_all_memory_is_loaded(cache: Path) -> None:
     script = (
         BUILD.format(count=count, side=2048) + "print(len(data.train), data.test.pixels[-1].max())"
     )
-    ran = run(script, cache)
+    ran = run_script(script, cache)
     assert (ran.returncode, ran.stdout) == (0, f"{count * 9 // 10} 0\n"), ran.stderr

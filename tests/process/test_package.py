@@ -115,7 +115,7 @@ def link_distribution(package: Distribution, folder: Path) -> None:
             target.symlink_to(package.locate_file(top))
 
 
-def run(lamina: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_installed(lamina: Path, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -148,7 +148,9 @@ def test_the_sdist_and_the_wheel_hold_what_the_program_needs(packages):
 
 
 def test_the_installed_command_trains(lamina, image_set, tmp_path):
-    trained = run(lamina, "train", "mlp", "--data", image_set, "--epochs", "1", cwd=tmp_path)
+    trained = run_installed(
+        lamina, "train", "mlp", "--data", image_set, "--epochs", "1", cwd=tmp_path
+    )
     assert trained.returncode == 0, trained.stderr
     assert "test accuracy" in trained.stdout
     (run_folder,) = (tmp_path / "runs").iterdir()
@@ -177,7 +179,7 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     places = {"RUN": str(stored_runs["finished"]), "IMAGES": str(image_set)}
     commands = [" ".join(places.get(word, word) for word in line.split()) for line in EXTRAS]
     python = lamina.with_name("python")
-    done = run(python, "-c", REFUSED, json.dumps(commands), cwd=tmp_path)
+    done = run_installed(python, "-c", REFUSED, json.dumps(commands), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     _, *texts = done.stderr.split("COMMAND\n")
     for text, extra in zip(texts, EXTRAS.values(), strict=True):

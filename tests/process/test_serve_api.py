@@ -26,10 +26,10 @@ from support.servers import (
     MARKUP,
     PATIENCE_SECONDS,
     fits,
-    noise,
+    noise_png,
     read_all,
     serving,
-    wait_until,
+    wait_for,
 )
 
 FAULTY = "faulty%5Cudce9"
@@ -63,7 +63,7 @@ def test_an_image_gets_the_prediction_of_lamina_predict(
 
 
 def test_several_images_get_a_list_in_their_order(server):
-    image_set = [noise(seed) for seed in range(5)]
+    image_set = [noise_png(seed) for seed in range(5)]
     alone = [server.ask("/v1/predict", image).values for image in image_set]
     predicted = server.ask_list([*image_set[:2], b"no image", *image_set[2:]])
     together = predicted.values
@@ -83,7 +83,7 @@ def test_an_image_that_cannot_be_computed_fails_alone(server):
     )
     assert (alone.status, alone.values) == (500, {"error": reason})
     predicted = server.ask_list(
-        [*map(noise, range(20)), bright, noise(20)], f"/v1/predict?model={FAULTY}"
+        [*map(noise_png, range(20)), bright, noise_png(20)], f"/v1/predict?model={FAULTY}"
     )
     rows = predicted.values
     assert predicted.status == 200
@@ -148,7 +148,7 @@ def test_a_training_image_is_most_like_itself(server):
     assert shares == sorted(shares, reverse=True)
     before = server.find_worker()
     for name in ("hostile", FAULTY):
-        missing = server.ask(f"/v1/similar?model={name}", noise())
+        missing = server.ask(f"/v1/similar?model={name}", noise_png())
         assert missing.status == 404
         assert missing.values == {
             "error": (
@@ -179,36 +179,38 @@ def test_a_form_is_predicted_as_its_files(server):
         body = b"".join([field, *parts, b"--x--\r\n"])
         return server.ask("/v1/predict", body, Content_Type="multipart/form-data; boundary=x")
 
-    alone = [server.ask("/v1/predict", noise(seed)).values for seed in range(2)]
-    assert ask(noise(0)).values == alone[0]
-    assert [row["predicted"] for row in ask(noise(0), noise(1)).values] == [
+    alone = [server.ask("/v1/predict", noise_png(seed)).values for seed in range(2)]
+    assert ask(noise_png(0)).values == alone[0]
+    assert [row["predicted"] for row in ask(noise_png(0), noise_png(1)).values] == [
         row["predicted"] for row in alone
     ]
     assert ask(*[b"x"] * 65).status == 413
 
 
 def test_one_bad_entry_of_a_list_fails_alone_in_its_place(server):
-    good = base64.b64encode(noise()).decode()
+    good = base64.b64encode(noise_png()).decode()
     body = json.dumps({"images": [good, "?", None, good]}).encode()
     rows = server.ask("/v1/predict", body, Content_Type="application/json").values
     assert rows[1:3] == [{"model": "shapes", "problem": "not base64"}] * 2
-    assert rows[0] == rows[3] == server.ask("/v1/predict", noise()).values
+    assert rows[0] == rows[3] == server.ask("/v1/predict", noise_png()).values
 
 
 def test_each_answer_names_the_weights(server, served_runs):
     digest = hashlib.sha256((served_runs["shapes"] / "model.safetensors").read_bytes()).hexdigest()[
         :16
     ]
-    assert server.ask("/v1/predict", noise()).values["weights"] == digest
-    assert all(row["weights"] == digest for row in server.ask_list([noise(), noise(1)]).values)
+    assert server.ask("/v1/predict", noise_png()).values["weights"] == digest
+    assert all(
+        row["weights"] == digest for row in server.ask_list([noise_png(), noise_png(1)]).values
+    )
     for task in ("explain", "similar"):
-        assert server.ask(f"/v1/{task}", noise()).values["weights"] == digest
+        assert server.ask(f"/v1/{task}", noise_png()).values["weights"] == digest
     assert server.ask("/v1/model").values["models"][0]["weights"] == digest
 
 
 def test_wrong_requests_say_what_was_expected(server):
     cases = {
-        ("/v1/predict?model=shape", noise(), "image/png"): (
+        ("/v1/predict?model=shape", noise_png(), "image/png"): (
             404,
             "This server has no model 'shape'. Did you mean shapes?",
         ),
@@ -258,12 +260,12 @@ def test_the_api_document_has_every_route_that_is_not_a_page_and_describes_the_r
         "Image": 1,
     }
     for path, body, status in (
-        ("/v1/predict", noise(), 200),
-        ("/v1/predict", [noise(), b""], 200),
+        ("/v1/predict", noise_png(), 200),
+        ("/v1/predict", [noise_png(), b""], 200),
         ("/v1/predict", b"", 422),
-        ("/v1/explain", noise(), 200),
-        ("/v1/similar", noise(), 200),
-        ("/v1/similar?model=hostile", noise(), 404),
+        ("/v1/explain", noise_png(), 200),
+        ("/v1/similar", noise_png(), 200),
+        ("/v1/similar?model=hostile", noise_png(), 404),
         ("/v1/model", None, 200),
     ):
         predicted = server.ask_list(body) if isinstance(body, list) else server.ask(path, body)
@@ -290,7 +292,7 @@ def test_metrics_count_requests_and_images(server):
     image_set = 'lamina_images_total{model="hostile",task="predict"}'
     before = count(completed), count(image_set)
     for _ in range(3):
-        server.ask("/v1/predict?model=hostile", noise())
+        server.ask("/v1/predict?model=hostile", noise_png())
     assert (count(completed), count(image_set)) == (before[0] + 3, before[1] + 3)
     assert count("lamina_queue_images") == 0
     assert count("lamina_worker_ready") == 1
@@ -311,9 +313,11 @@ def test_ctrl_c_and_sigterm_end_server_and_worker_and_tell_those_who_wait(
         # A client that stays does not keep it from ending.
         with server.connect(), server.connect() as waiting, server.connect() as sending:
             head = f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: "
-            waiting.sendall(f"{head}{len(noise())}\r\n\r\n".encode() + noise())
+            waiting.sendall(f"{head}{len(noise_png())}\r\n\r\n".encode() + noise_png())
             sending.sendall(f"{head}9\r\n\r\nabc".encode())
-            wait_until(lambda: server.read_gauge("lamina_held_bytes") == len(noise()) + len("abc"))
+            wait_for(
+                lambda: server.read_gauge("lamina_held_bytes") == len(noise_png()) + len("abc")
+            )
             server.process.send_signal(number)
             for client in (waiting, sending):
                 predicted = read_all(client)

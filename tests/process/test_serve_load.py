@@ -21,7 +21,7 @@ from lamina.cli import main
 from lamina.training.loop import Training
 from support.images import encode
 from support.runs import DATA, NET, RECIPE, begin_run
-from support.servers import Server, noise, pack_list, read_all, serving, wait_until
+from support.servers import Server, noise_png, pack_list, read_all, serving, wait_for
 
 LIMITS = """
 from lamina.deploy.serve import bodies, protocol, worker
@@ -51,7 +51,7 @@ def hasty(served_runs, tmp_path_factory):
     with serving(served_runs["hostile"], wordy.path, limits=LIMITS) as started:
         yield started
         # Whatever became of the requests of these tests, none of their bodies is held for ever.
-        wait_until(lambda: started.read_gauge("lamina_held_bytes") == 0)
+        wait_for(lambda: started.read_gauge("lamina_held_bytes") == 0)
 
 
 async def post(port: int, image: bytes) -> tuple[int, bytes]:
@@ -71,7 +71,7 @@ async def post(port: int, image: bytes) -> tuple[int, bytes]:
 
 
 def test_a_flood_of_requests_gets_correct_predictions_or_is_refused(server):
-    image_set = [noise(seed) for seed in range(10)]
+    image_set = [noise_png(seed) for seed in range(10)]
     expected = [server.ask("/v1/predict", image).values["predicted"] for image in image_set]
 
     async def flood() -> list[tuple[int, bytes]]:
@@ -103,7 +103,7 @@ def make_bomb(side_px: int) -> bytes:
 
 def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_predicted(server):
     whole = encode(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8), "JPEG")
-    expected = server.ask("/v1/predict", noise()).values["predicted"]
+    expected = server.ask("/v1/predict", noise_png()).values["predicted"]
     bomb = make_bomb(20_000)
     assert len(bomb) < 100_000
     lists = b'{"images":[' + b"[]," * 3_300_000 + b"[]]}"
@@ -117,7 +117,7 @@ def test_bombs_and_truncated_images_are_rejected_and_the_rest_is_predicted(serve
             predicted = server.ask("/v1/predict", image)
             assert predicted.status == 422
             assert problem is None or predicted.values["problem"] == problem
-            assert server.ask("/v1/predict", noise()).values["predicted"] == expected
+            assert server.ask("/v1/predict", noise_png()).values["predicted"] == expected
         assert server.ask("/v1/predict", lists, Content_Type="application/json").status == 413
 
 
@@ -167,7 +167,7 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
     # They are in memory once here and once in the worker, and for a moment some are copied.
     with server.bounded(240 * 2**20), ThreadPoolExecutor(7) as threads:
         asked = [threads.submit(ask) for _ in range(7)]
-        wait_until(
+        wait_for(
             lambda: (
                 any(value.done() for value in asked)
                 and server.read_gauge("lamina_held_bytes") == 60_000_000
@@ -178,8 +178,8 @@ def test_the_bodies_of_all_requests_are_bounded_together(server):
     with server.connect() as leaving:
         leaving.sendall(f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n".encode())
         leaving.sendall(b"Content-Length: 99\r\n\r\nabc")
-        wait_until(lambda: server.read_gauge("lamina_held_bytes") == len("abc"))
-    wait_until(lambda: server.read_gauge("lamina_held_bytes") == 0)
+        wait_for(lambda: server.read_gauge("lamina_held_bytes") == len("abc"))
+    wait_for(lambda: server.read_gauge("lamina_held_bytes") == 0)
     assert server.ask("/v1/predict", body + b" ").status == 413
     assert server.read_gauge("lamina_held_bytes") == 0
 
@@ -194,7 +194,7 @@ def test_images_that_take_long_are_computed_in_smaller_batches(hasty):
 
 def test_a_worker_whose_response_is_too_long_is_replaced(hasty):
     before = hasty.read_gauge("lamina_worker_restarts_total")
-    rows = hasty.ask_list([noise(seed) for seed in range(16)], "/v1/predict?model=wordy").values
+    rows = hasty.ask_list([noise_png(seed) for seed in range(16)], "/v1/predict?model=wordy").values
     assert all(row["predicted"] in WORDY for row in rows)
     assert hasty.read_gauge("lamina_worker_restarts_total") == before + 1
 
@@ -218,7 +218,7 @@ def test_slow_clients_are_cut_off_while_others_are_served(hasty):
             while not received.endswith(predicted):
                 received += connection.recv(65536)
             connection.sendall(more)
-    assert [hasty.ask("/v1/predict", noise(seed)).status for seed in range(20)] == [200] * 20
+    assert [hasty.ask("/v1/predict", noise_png(seed)).status for seed in range(20)] == [200] * 20
     for connection, (beginning, *_) in zip(connections, cases, strict=True):
         with connection:
             assert read_all(connection).startswith(
@@ -227,7 +227,7 @@ def test_slow_clients_are_cut_off_while_others_are_served(hasty):
 
 
 def wait_for_a_place(server: Server) -> None:
-    wait_until(lambda: server.ask("/healthz").status == 200)
+    wait_for(lambda: server.ask("/healthz").status == 200)
 
 
 def test_clients_that_read_nothing_lose_their_places(hasty):
@@ -264,11 +264,11 @@ def test_more_connections_than_the_limit_are_closed_at_once(hasty):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
-    expected = [hasty.ask("/v1/predict", noise(seed)).values["predicted"] for seed in range(4)]
+    expected = [hasty.ask("/v1/predict", noise_png(seed)).values["predicted"] for seed in range(4)]
     worker = hasty.find_worker()
     os.kill(worker, number)
     with ThreadPoolExecutor(4) as threads:
-        outputs = list(threads.map(lambda seed: hasty.ask_list([noise(seed)]), range(4)))
+        outputs = list(threads.map(lambda seed: hasty.ask_list([noise_png(seed)]), range(4)))
     assert [predicted.status for predicted in outputs] == [200] * 4
     rows = [predicted.values[0] for predicted in outputs]
     # The image that it had alone gets no prediction; those that waited do.
@@ -283,15 +283,15 @@ def test_a_worker_that_dies_or_hangs_is_replaced(hasty, number):
 
 def test_an_image_whose_worker_was_killed_may_be_sent_again(hasty):
     os.kill(hasty.find_worker(), signal.SIGSTOP)
-    lost = hasty.ask("/v1/predict", noise())
+    lost = hasty.ask("/v1/predict", noise_png())
     assert lost.status == 503
     assert int(lost.headers["retry-after"]) >= 1
     assert lost.values == {"error": "The worker process took longer than 3 seconds on this image."}
-    assert hasty.ask("/v1/predict", noise()).status == 200
+    assert hasty.ask("/v1/predict", noise_png()).status == 200
 
 
 def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
-    expected = hasty.ask("/v1/predict", noise()).values["predicted"]
+    expected = hasty.ask("/v1/predict", noise_png()).values["predicted"]
     kept = http.client.HTTPConnection(hasty.host, hasty.port, timeout=30)
     before = hasty.read_gauge("lamina_worker_restarts_total", kept)
     limits = resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE)
@@ -300,23 +300,23 @@ def test_a_worker_that_cannot_be_started_is_tried_again(hasty):
         os.kill(hasty.find_worker(), signal.SIGKILL)
         # In a list, so that the response leaves the connection open.
         kept.request(
-            "POST", "/v1/predict", pack_list([noise()]), {"Content-Type": "application/json"}
+            "POST", "/v1/predict", pack_list([noise_png()]), {"Content-Type": "application/json"}
         )
         (row,) = json.loads(kept.getresponse().read())
         assert row["problem"] == "The worker process ended on this image."
-        wait_until(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
+        wait_for(lambda: hasty.read_gauge("lamina_worker_restarts_total", kept) >= before + 3)
     finally:
         kept.close()
         resource.prlimit(hasty.process.pid, resource.RLIMIT_NOFILE, limits)
-    assert hasty.ask("/v1/predict", noise()).values["predicted"] == expected
+    assert hasty.ask("/v1/predict", noise_png()).values["predicted"] == expected
 
 
 def test_predictions_come_before_explanations_and_clients_that_left_are_forgotten(hasty):
     def wait_until_waiting(count: int) -> None:
-        wait_until(lambda: hasty.read_gauge("lamina_queue_images") == count)
+        wait_for(lambda: hasty.read_gauge("lamina_queue_images") == count)
 
     def ask(task: str) -> float:
-        assert hasty.ask(f"/v1/{task}", noise()).status == 200
+        assert hasty.ask(f"/v1/{task}", noise_png()).status == 200
         return time.monotonic()
 
     worker = hasty.find_worker()
@@ -326,7 +326,7 @@ def test_predictions_come_before_explanations_and_clients_that_left_are_forgotte
             explained = [threads.submit(ask, "explain") for _ in range(3)]
             wait_until_waiting(2)
             left = http.client.HTTPConnection(hasty.host, hasty.port)
-            left.request("POST", "/v1/explain", noise())
+            left.request("POST", "/v1/explain", noise_png())
             wait_until_waiting(3)
             left.close()
             wait_until_waiting(2)
@@ -339,7 +339,7 @@ def test_predictions_come_before_explanations_and_clients_that_left_are_forgotte
 
 
 def test_images_lost_with_others_are_tried_again_and_the_queue_is_bounded(hasty):
-    image_set = [noise(seed) for seed in range(64)]
+    image_set = [noise_png(seed) for seed in range(64)]
     expected = [value["predicted"] for value in hasty.ask_list(image_set).values]
     os.kill(hasty.find_worker(), signal.SIGSTOP)
     with ThreadPoolExecutor(3) as threads:

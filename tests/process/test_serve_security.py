@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lamina.deploy.serve.security import HEADERS
-from support.servers import noise, serving
+from support.servers import noise_png, serving
 
 TOKEN = "a secret of this test"
 METRICS_TOKEN = "a secret of the scraper"
@@ -77,7 +77,7 @@ def test_only_its_own_page_may_post(server):
         {"Origin": own},
         {"Origin": own, "Sec_Fetch_Site": "same-origin"},
     ):
-        assert server.ask("/v1/predict", noise(), **headers).status == 200
+        assert server.ask("/v1/predict", noise_png(), **headers).status == 200
     for headers in (
         {"Sec_Fetch_Site": "cross-site"},
         {"Sec_Fetch_Site": "same-site"},  # another port of this machine
@@ -88,7 +88,7 @@ def test_only_its_own_page_may_post(server):
         {"Origin": f"http://127.0.0.1:{server.port + 1}"},
         {"Origin": own.replace("http:", "https:")},
     ):
-        predicted = server.ask("/v1/predict", noise(), **headers)
+        predicted = server.ask("/v1/predict", noise_png(), **headers)
         assert (predicted.status, predicted.values) == (
             403,
             {
@@ -141,7 +141,7 @@ def test_no_path_leads_to_a_file_that_is_no_part_of_the_page(server, path):
     "model", ["../shapes", "shapes/", "%00", "/etc/passwd", "", "shapes%0d%0aX-Own: 1"]
 )
 def test_no_model_name_leads_to_a_folder(server, model):
-    predicted = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise())
+    predicted = server.ask(f"/v1/predict?model={model.replace(' ', '%20')}", noise_png())
     assert predicted.status == 404
     assert "x-own" not in predicted.headers
 
@@ -155,12 +155,14 @@ def test_with_a_token_nothing_of_the_model_is_told_without_it(guarded):
             {"Authorization": f"Basic {TOKEN}"},
             *([] if path == "/metrics" else [{"Authorization": f"Bearer {METRICS_TOKEN}"}]),
         ):
-            predicted = guarded.ask(path, noise() if path.endswith("predict") else None, **given)
+            predicted = guarded.ask(
+                path, noise_png() if path.endswith("predict") else None, **given
+            )
             assert predicted.status == 401
             assert predicted.headers["www-authenticate"] == "Bearer"
     named = {"Authorization": f"Bearer {TOKEN}"}
     assert guarded.ask("/v1/model", **named).status == 200
-    assert guarded.ask("/v1/predict", noise(), **named).status == 200
+    assert guarded.ask("/v1/predict", noise_png(), **named).status == 200
     assert guarded.ask("/none", **named).status == 404
     for token in (TOKEN, METRICS_TOKEN):
         assert guarded.ask("/metrics", Authorization=f"Bearer {token}").status == 200

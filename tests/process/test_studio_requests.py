@@ -33,14 +33,13 @@ from lamina.nets.costs import summarize_layers
 from lamina.runs.checkpoints import keep_checkpoint, kept_folder
 from lamina.runs.stored import find_runs
 from support.commands import run_well
-from support.servers import encode, noise
+from support.servers import encode, noise_png, wait_for
 from support.studios import (
     BATCH_SIZE,
     LASTING,
     SMALL,
     opening,
     train_quickly,
-    wait_for,
     wait_for_end,
     wait_for_epochs,
     wait_for_score,
@@ -429,7 +428,7 @@ def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_
     for number in range(30):
         file = tmp_path / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(noise(number) if number else b"no image")
+        file.write_bytes(noise_png(number) if number else b"no image")
     with opening(tmp_path) as studio:
         source = str(tmp_path / "pets")
         job = studio.act(
@@ -560,7 +559,7 @@ def test_data_sets_are_found_under_the_folder_and_nowhere_else(tmp_path):
         ".git/a/1.png",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(noise())
+        (tmp_path / name).write_bytes(noise_png())
     (tmp_path / "digits.npz").write_bytes(b"")
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
@@ -609,7 +608,7 @@ def test_tables_without_images_and_targets_come_last_and_folders_of_runs_are_lef
         "study/fold-1/curves.png",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(noise())
+        (tmp_path / name).write_bytes(noise_png())
     listed = [one["name"] for one in DataFolder(tmp_path, tmp_path / "runs").list_sources()]
     good = [
         "damaged.jsonl",
@@ -655,7 +654,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
     photos = tmp_path / "photos"
     for number, name in enumerate((*names, "runs/x")):
         (photos / name).mkdir(parents=True)
-        (photos / name / "1.png").write_bytes(noise(number))
+        (photos / name / "1.png").write_bytes(noise_png(number))
     folder = DataFolder(photos, photos / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["photos"] and "found" not in listed[-1]
@@ -674,7 +673,7 @@ def test_a_folder_that_is_a_data_set_is_offered_itself_also_with_the_runs_in_it(
 def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path):
     for name in ("cat/1.png", "dog/1.png", "raw/2025/1.png"):
         (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise())
+        (tmp_path / name).write_bytes(noise_png())
     folder = DataFolder(tmp_path, tmp_path / "runs")
     listed = [one["name"] for one in folder.list_sources()]
     assert listed[: listed.index("shapes")] == ["raw", tmp_path.name]
@@ -685,7 +684,7 @@ def test_a_folder_of_classes_and_of_others_is_offered_beside_the_others(tmp_path
 def test_a_folder_that_cannot_be_read_hides_no_others(tmp_path, monkeypatch):
     for name in ("pets/cat/1.png", "pets/dog/1.png"):
         (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_bytes(noise())
+        (tmp_path / name).write_bytes(noise_png())
     scan = os.scandir
 
     def refuse(path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import os
 import re
 import shutil
@@ -24,7 +23,8 @@ from lamina.runs.branching import branch_run
 from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
 from lamina.runs.run import Run
 from support import forking
-from support.runs import DATA, begin_run
+from support.images import encode
+from support.runs import DATA, begin_run, edit_json
 from support.studios import Studio
 
 NET = "Flatten(), Linear(20), ReLU(), Output()"
@@ -202,9 +202,8 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     run_views.make_branch(
         tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"]
     )
-    file = tmp_path / "linear" / "run.json"
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"late_end": late_end}))
+    edit_json(tmp_path / "linear" / "run.json", late_end=late_end)
     load_run(tmp_path / "branch").train(progress=False)
     found = results.compare_with(tmp_path, "branch", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
@@ -298,18 +297,12 @@ def test_patches_are_of_the_layer_that_was_asked_for(runs):
         results.show_units(runs["single"].path, "body.9")
 
 
-def encode(size: tuple[int, int], mode: str = "RGB") -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, size).save(file, "PNG")
-    return file.getvalue()
-
-
 HOSTILE = {
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
     "text": b"no image at all\n" * 100,
     "empty": b"",
-    "cut": encode((64, 64))[:-40],
-    "bomb": encode((20_000, 20_000), "1"),
+    "cut": encode(Image.new("RGB", (64, 64)))[:-40],
+    "bomb": encode(Image.new("1", (20_000, 20_000))),
     "polyglot": b"GIF89a" + b"<script>alert(1)</script>",
 }
 
@@ -338,7 +331,7 @@ def test_the_server_takes_hostile_bytes_and_serves_only_the_files_that_it_made(
     for body in HOSTILE.values():
         status, values = post("look", body)
         assert status == 422 and values["error"].startswith("This file cannot be used")
-    assert post("look", encode((40, 30)))[0] == 200
+    assert post("look", encode(Image.new("RGB", (40, 30))))[0] == 200
     assert post("look", bytes(32_000_001))[0] == 413
     assert "image is '/etc/passwd', which cannot be used" in studio.act(
         "look", run="single", image="/etc/passwd"

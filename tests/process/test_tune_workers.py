@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections import Counter
@@ -25,23 +24,23 @@ POSTGRES = max(Path("/usr/lib/postgresql").glob("*/bin/initdb"), default=None)
 
 
 class Server:
-    """A PostgreSQL server with an empty database, which the tests may stop and start."""
+    """A PostgreSQL server with an empty database, which the tests may stop and start.
+
+    It listens on a socket in its folder: a port could be taken while it is stopped.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.bin = folder, POSTGRES.parent
         self.user = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
         if self.user:
             shutil.chown(folder, self.user)
         self._run("initdb", "--auth=trust", "--username=lamina", "--no-sync", "-D", folder / "data")
         self.start()
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lamina", "tunings")
-        self.url = f"postgresql://lamina:secret@127.0.0.1:{self.port}/tunings"
+        self._run("createdb", "-h", folder, "-U", "lamina", "tunings")
+        self.url = f"postgresql://lamina:secret@/tunings?host={folder}"
 
     def start(self) -> None:
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        options = f"-k {self.folder} -c listen_addresses= -c fsync=off"
         log = self.folder / "log"
         self._run("pg_ctl", "-w", "-D", self.folder / "data", "-l", log, "-o", options, "start")
 
@@ -50,8 +49,7 @@ class Server:
 
     def drop_connections(self) -> None:
         end = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
-        address = ("-h", "127.0.0.1", "-p", str(self.port), "-U", "lamina")
-        self._run("psql", *address, "-c", end, "tunings")
+        self._run("psql", "-h", self.folder, "-U", "lamina", "-c", end, "tunings")
 
     def _run(self, name: str, *words: object) -> None:
         with (self.folder / "output").open("a") as output:

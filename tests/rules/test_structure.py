@@ -21,9 +21,7 @@ def name_module(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-TREES = {
-    name_module(file): ast.parse(file.read_text("utf-8")) for file in sorted(SOURCE.rglob("*.py"))
-}
+FILES = {name_module(file): file for file in sorted(SOURCE.rglob("*.py"))}
 
 
 def find_imports(node: ast.AST) -> Iterator[str]:
@@ -31,11 +29,11 @@ def find_imports(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
     if isinstance(node, ast.Import):
-        yield from (one.name for one in node.names if one.name in TREES)
-    if isinstance(node, ast.ImportFrom) and node.module in TREES:
+        yield from (one.name for one in node.names if one.name in FILES)
+    if isinstance(node, ast.ImportFrom) and node.module in FILES:
         for one in node.names:
             inner = f"{node.module}.{one.name}"
-            yield inner if inner in TREES else node.module
+            yield inner if inner in FILES else node.module
     for child in ast.iter_child_nodes(node):
         yield from find_imports(child)
 
@@ -55,17 +53,20 @@ def test_a_cycle_is_found():
 
 @pytest.mark.slow
 def test_no_files_import_each_other_in_a_circle():
-    imports = {name: set(find_imports(tree)) - {name} for name, tree in TREES.items()}
+    imports = {
+        name: set(find_imports(ast.parse(file.read_text("utf-8")))) - {name}
+        for name, file in FILES.items()
+    }
     assert imports["lamina.nets"] >= {"lamina.nets.layers", "lamina.nets.net"}
     assert " ← ".join(find_cycle(imports)) == ""
 
 
 def test_no_two_modules_have_the_same_name():
     """A package may share its name with the command that is about it."""
-    names = [file.stem for file in SOURCE.rglob("*.py") if file.stem != "__init__"]
+    names = [file.stem for file in FILES.values() if file.stem != "__init__"]
     assert [name for name, count in Counter(names).items() if count > 1] == []
 
 
 def test_every_module_has_a_name_that_says_something():
-    parts = {part.strip("_") for module in TREES for part in module.split(".")}
+    parts = {part.strip("_") for module in FILES for part in module.split(".")}
     assert parts & NAMES_THAT_SAY_NOTHING == set()

@@ -57,7 +57,7 @@ class ImageSet:
         return np.stack([self.pixels[name] for name in names]), targets, tuple(names)
 
 
-def make_images(splits: dict[str, int], side_px: int = 8) -> ImageSet:
+def make_image_set(splits: dict[str, int], side_px: int = 8) -> ImageSet:
     random = np.random.default_rng(7)
     return ImageSet(
         {

@@ -12,13 +12,15 @@ from PIL import Image
 SIDE_PX = 12
 
 
-def write_images(folder: Path, count: int, seed: int = 0) -> Path:
-    """Write bright and dark squares in class folders, which a net learns in a moment."""
+def write_images(
+    folder: Path, count: int, seed: int = 0, shape: tuple[int, int] = (SIDE_PX, SIDE_PX)
+) -> Path:
+    """Write bright and dark images in class folders, which a net learns in a moment."""
     generator = np.random.default_rng(seed)
     for name, low in (("bright", 150), ("dark", 0)):
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            pixels = generator.integers(low, low + 100, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+            pixels = generator.integers(low, low + 100, (*shape, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
 

@@ -14,6 +14,7 @@ from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
 from lamina.runs.run import Run
 from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
+from support.runs import finish_run
 
 NET = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
 HOSTILE = "<script>alert(1)</script>"
@@ -25,7 +26,7 @@ NAMES = {
 }
 
 
-def make_images(
+def make_hostile_images(
     kind: str, count: int, split: str, names: tuple[str, ...] | None = None, side_px: int = 12
 ) -> Images:
     """Noise, brighter where the first target is; some predictions of a net are wrong."""
@@ -47,17 +48,13 @@ def make_images(
 
 
 def make_dataset(kind: str, *splits: str) -> Dataset:
-    parts = {split: make_images(kind, 90, split) for split in splits}
-    return Dataset("pets & co", "abc", make_images(kind, 90, "train"), **parts)
+    parts = {split: make_hostile_images(kind, 90, split) for split in splits}
+    return Dataset("pets & co", "abc", make_hostile_images(kind, 90, "train"), **parts)
 
 
-def train(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
-    run = start_run(
-        net, dataset, Recipe(epochs=6, batch_size=15, lr=0.01), runs_dir=folder, device="cpu"
-    )
-    for _ in run.iter_train():
-        pass
-    return run
+def train_briefly(folder: Path, dataset: Dataset, net: Net | nn.Module = NET) -> Run:
+    recipe = Recipe(epochs=6, batch_size=15, lr=0.01)
+    return finish_run(start_run(net, dataset, recipe, runs_dir=folder, device="cpu"))
 
 
 class Outline(HTMLParser):
@@ -97,5 +94,5 @@ def report_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run
     found = {}
     for kind in NAMES:
         dataset = make_dataset(kind, "val", "test")
-        found[kind] = train(tmp_path_factory.mktemp(kind), dataset), dataset
+        found[kind] = train_briefly(tmp_path_factory.mktemp(kind), dataset), dataset
     return found

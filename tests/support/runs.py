@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from torch import nn
 
 from lamina.data import Dataset, Images, Preparation
-from lamina.nets import Flatten, Linear, Net, Output, ReLU
+from lamina.errors import LaminaError, RunError
+from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.net_names import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
@@ -21,7 +25,18 @@ from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 
 NET = Net(Flatten(), Linear(4), ReLU(), Output())
+CONV_NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
 RECIPE = Recipe(epochs=2, batch_size=4, precision="fp32", seed=7)
+
+
+def refuses(message: str, kind: type[LaminaError] = RunError) -> pytest.RaisesExc[LaminaError]:
+    """Expect an error with exactly this message."""
+    return pytest.raises(kind, match=f"^{re.escape(message)}$")
+
+
+def edit_json(file: Path, **changes: object) -> None:
+    """Change fields of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 @contextlib.contextmanager
@@ -91,12 +106,18 @@ def start(
     return load_run(run.path), Training(net, DATA.train, recipe, device="cpu", steps_per_record=1)
 
 
+def finish_run(run: Run) -> Run:
+    """The run, trained to its end."""
+    run.train(progress=False)
+    return run
+
+
 def train(run: Run) -> list[str]:
     """Train a run to its end; returns the digests of its weights after each epoch."""
-    run.train(progress=False)
-    return digests(run)
+    return digests(finish_run(run))
 
 
-def digests(run: Run) -> list[str]:
+def digests(run: Run | Path) -> list[str]:
     """The digests of a run's weights after each epoch."""
-    return [row["weights"] for row in run.folder.history.epochs()]
+    opened = load_run(run) if isinstance(run, Path) else run
+    return [row["weights"] for row in opened.folder.history.epochs()]

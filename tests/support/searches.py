@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from lamina.data import Dataset, Images
 from lamina.runs.start import choose_net
 from lamina.studies.search import Search
 from lamina.studies.trials import Trials, connect, create_study, open_trials
@@ -15,6 +18,16 @@ trials.HEARTBEAT_SECONDS, trials.GRACE_SECONDS = 1, 3
 {MODULE}
 """
 """lamina with few finals and short heartbeats, for a process."""
+
+
+def noise_with_val(count: int) -> Dataset:
+    """So many images of noise in train and as many in val, of two classes."""
+    pixels = np.random.default_rng(0).integers(0, 256, (2, count, 8, 8, 3), dtype=np.uint8)
+    targets = np.arange(count) % 2
+    return Dataset.from_images(
+        Images.from_arrays(pixels[0], targets),
+        val=Images.from_arrays(pixels[1], targets, split="val"),
+    )
 
 
 def open_search(folder, data, **more) -> tuple[Search, Trials]:

@@ -27,6 +27,7 @@ from lamina.training.recipe import Recipe
 from support import forking, images
 from support.images import encode
 from support.runs import DATA, RECIPE, begin_run
+from support.trainings import finish
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -133,10 +134,13 @@ def read_all(connection: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
+def wait_for(find: Callable[[], Any]) -> Any:
+    """What ``find`` returns once it is true."""
     until = time.monotonic() + PATIENCE_SECONDS
-    while not is_true():
+    while not (found := find()):
         assert time.monotonic() < until
+        time.sleep(0.05)  # the other processes need the processor
+    return found
 
 
 API = json.loads(files("lamina.deploy.serve").joinpath("page", "openapi.json").read_text("utf-8"))
@@ -248,7 +252,7 @@ def serving(
             process.communicate()
 
 
-def noise(seed: int = 0, side_px: int = 32) -> bytes:
+def noise_png(seed: int = 0, side_px: int = 32) -> bytes:
     """A PNG file of random pixels."""
     return encode(images.noise(side_px, side_px, seed=seed))
 
@@ -265,9 +269,7 @@ def served_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
     net = Net(Flatten(), Linear(60), ReLU(), Output())
     data = load_data("shapes")
-    training = Training(net, data.train, Recipe(epochs=1), device="cpu")
-    for _ in training:
-        pass
+    training = finish(Training(net, data.train, Recipe(epochs=1), device="cpu"))
     shapes = begin_run(
         net, data, None, net_name="mlp", name="shapes", device="cpu", runs_dir=folder
     )

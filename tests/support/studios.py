@@ -8,8 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from support import forking
 from support.commands import train_once
-from support.servers import PATIENCE_SECONDS, Server, encode, open_page
+from support.servers import PATIENCE_SECONDS, Server, encode, open_page, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, FilePayload, Page
@@ -139,15 +138,6 @@ def train_quickly(epochs: int = 2, lr: float = 0.001) -> Path:
     """A finished run of the small net on the shapes, as the page would train it; made once."""
     options = ("--val", "0.1", "--epochs", str(epochs), "--batch-size", str(BATCH_SIZE))
     return train_once(SMALL, "shapes", *options, "--lr", str(lr))
-
-
-def wait_for(find: Callable[[], Any]) -> Any:
-    """What ``find`` returns once it is true."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not (found := find()):
-        assert time.monotonic() < until
-        time.sleep(0.05)  # the other processes need the processor
-    return found
 
 
 def train_in_page(page: Page, epochs: int = LASTING, name: str = "") -> None:

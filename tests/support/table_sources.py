@@ -29,6 +29,19 @@ def state_of_table(path: Path, preparation: Preparation) -> str:
     return table.scan_table(path, preparation)[1]
 
 
+def scan_text(
+    folder: Path,
+    text: str | bytes,
+    name: str = "pets.csv",
+    preparation: Preparation = Preparation(),
+) -> Listing:
+    """Scan a table beside the images 1.png to 9.png."""
+    for number in range(1, 10):
+        (folder / f"{number}.png").write_bytes(b"image")
+    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return scan_table(folder / name, preparation)
+
+
 CLASSES = ("cat", "dog", "owl")
 
 Writer = Callable[[ImageSet, Path], Path]

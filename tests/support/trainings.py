@@ -17,16 +17,31 @@ SMALL = Net(
 )
 
 
-def random_images(count: int = 60, side_px: int = 8) -> Images:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8)
+def random_images(
+    count: int = 60,
+    side_px: int = 8,
+    *,
+    width_px: int | None = None,
+    channels: int = 3,
+    seed: int = 0,
+) -> Images:
+    """Random pixels with random classes, squares unless they have a width."""
+    generator = np.random.default_rng(seed)
+    shape = (count, side_px, width_px or side_px, channels)
     return Images(
-        pixels,
-        generator.integers(0, 4, count),
-        tuple("abcd"),
-        tuple(map(str, range(count))),
-        "train",
+        pixels=generator.integers(0, 256, shape, dtype=np.uint8),
+        targets=generator.integers(0, 3, count),
+        target_names=("cat", "dog", "hen"),
+        names=tuple(map(str, range(count))),
+        split="train",
     )
+
+
+def finish(training: Training) -> Training:
+    """The training, once it has ended."""
+    for _ in training:
+        pass
+    return training
 
 
 def follow(training: Training) -> list[Epoch]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.image_sources import Batches, ImageSet, make_batches, make_images
+from support.image_sources import Batches, ImageSet, make_batches, make_image_set
 
 
 @pytest.fixture(autouse=True)
@@ -16,12 +16,12 @@ def use_empty_cache(cache: Path) -> None:
 
 @pytest.fixture
 def image_set() -> ImageSet:
-    return make_images({"train": 4, "val": 1, "test": 2})
+    return make_image_set({"train": 4, "val": 1, "test": 2})
 
 
 @pytest.fixture(scope="session")
 def drawn_images() -> ImageSet:
-    return make_images({"train": 90, "val": 5, "test": 20}, side_px=4)
+    return make_image_set({"train": 90, "val": 5, "test": 20}, side_px=4)
 
 
 @pytest.fixture

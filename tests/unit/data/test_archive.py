@@ -22,28 +22,8 @@ from lamina.data import Preparation, load_data
 from lamina.data.decoding import BadImageError, ImageReader
 from lamina.data.sources.archive import list_zip, spool_tar
 from lamina.errors import DataError
-
-
-def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        member = zipfile.ZipInfo("placeholder")
-        member.filename = name
-        member.compress_type = zipfile.ZIP_DEFLATED
-        member.external_attr = mode << 16
-        archive.writestr(member, data)
-    return path
-
-
-def write_tar(
-    path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, link
-        member.size = len(data) if kind == tarfile.REGTYPE else 0
-        archive.addfile(member, io.BytesIO(data))
-    return path
-
+from support.archives import write_tar, write_zip
+from support.images import encode
 
 REMEDY = "An archive must contain only regular files in one folder; create it again."
 HOSTILE: dict[str, tuple[str, Callable[[Path], Path], str]] = {
@@ -202,10 +182,7 @@ def test_two_million_members_are_rejected_before_they_become_objects(
         load_data(path)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (
-        str(raised.value)
-        == f"{path} is rejected: it has more than 1500000 members. Unpack it and use the folder."
-    )
+    assert "more than 1500000 members" in str(raised.value)
     assert peak_bytes < 2 * path.stat().st_size
 
 
@@ -230,13 +207,12 @@ def test_the_last_of_two_members_of_one_name_in_a_tar_counts(tmp_path: Path) -> 
             ("cat/c.png", 4),
             ("dog/d.png", 5),
         ]:
-            buffer = io.BytesIO()
-            Image.new("RGB", (4, 4), (color, 0, 0)).save(buffer, "PNG")
+            data = encode(Image.new("RGB", (4, 4), (color, 0, 0)))
             member = tarfile.TarInfo(name)
-            member.size = len(buffer.getvalue())
-            archive.addfile(member, io.BytesIO(buffer.getvalue()))
-    data = load_data(path, Preparation(test_fraction=0.0))
-    reds = dict(zip(data.train.names, data.train.pixels[:, 0, 0, 0].tolist(), strict=True))
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    train = load_data(path, Preparation(test_fraction=0.0)).train
+    reds = dict(zip(train.names, train.pixels[:, 0, 0, 0].tolist(), strict=True))
     assert reds == {"cat/a.png": 2, "cat/c.png": 4, "dog/b.png": 3, "dog/d.png": 5}
 
 
@@ -392,18 +368,6 @@ def test_no_more_is_unpacked_than_the_directory_says(tmp_path: Path) -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 2**20
-
-
-def test_the_later_of_two_members_of_one_name_counts(image_set, tmp_path: Path) -> None:
-    path = image_set.write_tar(tmp_path / "a.tar")
-    with tarfile.open(path, "a") as archive:
-        data = image_set.encoded["train/dog/0000.png"]
-        member = tarfile.TarInfo("train/cat/0000.png")
-        member.size = len(data)
-        archive.addfile(member, io.BytesIO(data))
-    images = load_data(path).train
-    assert (images.pixels[0] == image_set.pixels["train/dog/0000.png"]).all()
-    assert len(images) == 12
 
 
 def test_a_file_that_is_no_archive_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,28 +10,8 @@ import pytest
 
 from lamina.data import load_data
 from lamina.errors import DataError
+from support.archives import write_tar, write_zip
 from support.table_sources import write_metadata, write_metadata_by_split
-
-
-def write_zip(path: Path, name: str, data: bytes = b"x", mode: int = 0) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        member = zipfile.ZipInfo("placeholder")
-        member.filename = name
-        member.compress_type = zipfile.ZIP_DEFLATED
-        member.external_attr = mode << 16
-        archive.writestr(member, data)
-    return path
-
-
-def write_tar(
-    path: Path, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = ""
-) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        member = tarfile.TarInfo(name)
-        member.type, member.linkname = kind, link
-        member.size = len(data) if kind == tarfile.REGTYPE else 0
-        archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 def pack(folder: Path, path: Path) -> Path:
@@ -100,10 +79,5 @@ def test_an_archive_of_tables_alone_says_to_unpack_it(
     kind: str, name: str, tmp_path: Path, cache: Path
 ) -> None:
     path = (write_zip if kind == "zip" else write_tar)(tmp_path / f"a.{kind}", name)
-    with pytest.raises(DataError) as raised:
+    with pytest.raises(DataError, match=f" contains a table, {name}, but lamina reads tables only"):
         load_data(path)
-    assert (
-        str(raised.value)
-        == f"{path} contains a table, {name}, but lamina reads tables only from folders. Unpack the"
-        " archive and use the path of the table or its folder."
-    )

@@ -7,7 +7,6 @@ import os
 import sys
 import tracemalloc
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,42 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.data import Preparation
-from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing
-from lamina.data.sources.npz import open_npz
 from lamina.errors import DataError
 from support import forking
+from support.array_files import gray_noise, read_arrays
 from support.table_sources import ARRAY_SOURCES, CLASSES, arrays_of
 
 LAYOUT = "Expected x_train and y_train, train_images and train_labels, or images and targets."
-
-
-@dataclass
-class Read:
-    listing: Listing
-    pixels: np.ndarray
-    digest: object
-
-    @property
-    def names(self) -> list[str]:
-        return [image.name for image in self.listing.images]
-
-    def __getattr__(self, name: str):
-        return getattr(self.listing, name)
-
-
-def read_arrays(path: Path) -> Read:
-    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
-    assert source is not None
-    listing = source.read(path.parent, lambda *_: None)
-    pixels = np.concatenate(list(listing.pixels.blocks()))
-    assert pixels.shape == listing.pixels.shape
-    return Read(listing, pixels, source.state)
-
-
-def grey(count: int, height: int = 4, width: int = 5) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
 
 
 def save(tmp_path: Path, **arrays: np.ndarray) -> Path:
@@ -86,9 +55,9 @@ def test_every_layout_gives_the_same_images_and_classes(
     "keys", [("images", "targets"), ("x", "y"), ("X", "y"), ("data", "labels"), ("pixels", "label")]
 )
 def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) -> None:
-    path = save(tmp_path, **{keys[0]: grey(3), keys[1]: np.array([4, 0, 2])})
+    path = save(tmp_path, **{keys[0]: gray_noise(3), keys[1]: np.array([4, 0, 2])})
     source = read_arrays(path)
-    np.testing.assert_array_equal(source.pixels[..., 0], grey(3))
+    np.testing.assert_array_equal(source.pixels[..., 0], gray_noise(3))
     assert source.labels == {"label": [4, 0, 2]}
     assert source.splits == [None, None, None]
     assert source.names == ["00000", "00001", "00002"]
@@ -119,7 +88,7 @@ def test_one_pair_of_arrays_has_no_split(keys: tuple[str, str], tmp_path: Path) 
 def test_labels_come_as_plain_values_by_column(
     labels: np.ndarray, expected, tmp_path: Path
 ) -> None:
-    found = read_arrays(save(tmp_path, images=grey(2), labels=labels)).labels
+    found = read_arrays(save(tmp_path, images=gray_noise(2), labels=labels)).labels
     assert found == expected
     for column, values in found.items():
         assert [type(value) for value in values] == [type(value) for value in expected[column]]
@@ -127,7 +96,9 @@ def test_labels_come_as_plain_values_by_column(
 
 def test_names_of_several_columns_name_them(tmp_path: Path) -> None:
     labels = np.array([[0, 0], [1, 1]])
-    source = read_arrays(save(tmp_path, x=grey(2), y=labels, class_names=np.array(["big", "red"])))
+    source = read_arrays(
+        save(tmp_path, x=gray_noise(2), y=labels, class_names=np.array(["big", "red"]))
+    )
     assert source.labels == {"big": [0, 1], "red": [0, 1]}
     assert source.target_names is None
 
@@ -166,34 +137,34 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": grey(2), "b": np.zeros(2)}, f"DIR/pets.npz has the arrays a, b. {LAYOUT}"),
+        ({"a": gray_noise(2), "b": np.zeros(2)}, f"DIR/pets.npz has the arrays a, b. {LAYOUT}"),
         (
-            {"x_train": grey(2), "z": np.zeros(2)},
+            {"x_train": gray_noise(2), "z": np.zeros(2)},
             f"DIR/pets.npz has no labels for x_train among x_train, z. {LAYOUT}",
         ),
         (
-            {"x": grey(3), "y": np.zeros(2)},
+            {"x": gray_noise(3), "y": np.zeros(2)},
             (
                 "DIR/pets.npz has 3 images, but labels of shape (2,); expected one label, or one"
                 " row of labels, per image. Save them again."
             ),
         ),
         (
-            {"x_test": grey(3), "y_test": np.zeros((3, 2, 2))},
+            {"x_test": gray_noise(3), "y_test": np.zeros((3, 2, 2))},
             (
                 "DIR/pets.npz has 3 images in test, but labels of shape (3, 2, 2); expected one"
                 " label, or one row of labels, per image. Save them again."
             ),
         ),
         (
-            {"x": grey(2), "y": np.array(["a", {}], object)},
+            {"x": gray_noise(2), "y": np.array(["a", {}], object)},
             (
                 "Array y of DIR/pets.npz contains Python objects; expected numbers or text. Convert"
                 " it and save the file again."
             ),
         ),
         (
-            {"x": grey(2), "y": np.array([0, 1], "M8[D]")},
+            {"x": gray_noise(2), "y": np.array([0, 1], "M8[D]")},
             (
                 "Array y of DIR/pets.npz contains values of type datetime64[D]; expected numbers or"
                 " text. Convert it and save the file again."
@@ -207,14 +178,14 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
             ),
         ),
         (
-            {"x": grey(2).reshape(2, -1), "y": np.zeros(2)},
+            {"x": gray_noise(2).reshape(2, -1), "y": np.zeros(2)},
             (
                 "The images in DIR/pets.npz have shape (2, 20); expected (N, H, W), (N, H, W, C) or"
                 " (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
             ),
         ),
         (
-            {"x": grey(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
+            {"x": gray_noise(2).reshape(2, 5, 2, 2), "y": np.zeros(2)},
             (
                 "The images in DIR/pets.npz have shape (2, 5, 2, 2); expected (N, H, W), (N, H, W,"
                 " C) or (N, C, H, W) with 1 or 3 channels C. Reshape them and save the file again."
@@ -263,9 +234,9 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
         ),
         (
             {
-                "x_train": grey(2),
+                "x_train": gray_noise(2),
                 "y_train": np.zeros(2),
-                "x_test": grey(2, 6),
+                "x_test": gray_noise(2, 6),
                 "y_test": np.zeros(2),
             },
             (
@@ -275,9 +246,9 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
         ),
         (
             {
-                "x_train": grey(2),
+                "x_train": gray_noise(2),
                 "y_train": np.zeros(2),
-                "x_test": grey(2),
+                "x_test": gray_noise(2),
                 "y_test": np.zeros((2, 2)),
             },
             (
@@ -286,7 +257,7 @@ def test_channels_go_last_in_whatever_order_they_are_stored(
             ),
         ),
         (
-            {"x": grey(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
+            {"x": gray_noise(2), "y": np.array([0, 2]), "class_names": np.array(["a", "b"])},
             (
                 "DIR/pets.npz has the label 2, but names only 2 classes, 0 to 1. Correct the labels"
                 " or the names, and create the file again."
@@ -355,7 +326,7 @@ def test_any_damage_to_an_npz_is_one_plain_error_or_none(
     place: int, value: int, cut: int | None, tmp_path_factory
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
-    data = bytearray(save(folder, x=grey(20), y=np.arange(20)).read_bytes())
+    data = bytearray(save(folder, x=gray_noise(20), y=np.arange(20)).read_bytes())
     data[place % len(data)] = value
     (folder / "pets.npz").write_bytes(data[:cut])
     try:
@@ -366,7 +337,7 @@ def test_any_damage_to_an_npz_is_one_plain_error_or_none(
 
 
 def test_a_changed_file_has_another_digest(tmp_path: Path) -> None:
-    path = save(tmp_path, x=grey(2), y=np.zeros(2))
+    path = save(tmp_path, x=gray_noise(2), y=np.zeros(2))
     before = read_arrays(path).digest
     assert read_arrays(path).digest == before
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))

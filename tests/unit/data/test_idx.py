@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lamina.data import Preparation
-from lamina.data.sources.idx import open_idx
-from lamina.data.sources.listing import Listing
-from lamina.data.sources.npz import open_npz
 from lamina.errors import DataError
+from support.array_files import gray_noise, read_arrays
 from support.table_sources import idx_bytes, write_idx
 
-
-@dataclass
-class Read:
-    listing: Listing
-    pixels: np.ndarray
-    digest: object
-
-    @property
-    def names(self) -> list[str]:
-        return [image.name for image in self.listing.images]
-
-    def __getattr__(self, name: str):
-        return getattr(self.listing, name)
-
-
-def read_arrays(path: Path) -> Read:
-    source = open_npz(path, Preparation()) or open_idx(path, Preparation())
-    assert source is not None
-    listing = source.read(path.parent, lambda *_: None)
-    pixels = np.concatenate(list(listing.pixels.blocks()))
-    assert pixels.shape == listing.pixels.shape
-    return Read(listing, pixels, source.state)
-
-
-def grey(count: int, height: int = 4, width: int = 5) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, height, width), np.uint8)
-
-
-IMAGES = {"train": (grey(7), np.arange(7)), "t10k": (grey(3), np.arange(3))}
+IMAGES = {"train": (gray_noise(7), np.arange(7)), "t10k": (gray_noise(3), np.arange(3))}
 
 
 @pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
@@ -60,7 +28,9 @@ def test_idx_files_are_read_from_their_folder_or_by_one_of_them(
         folder / f"{prefix}t10k-labels-idx1{suffix}",
     ):
         source = read_arrays(path)
-        np.testing.assert_array_equal(source.pixels[..., 0], np.concatenate([grey(7), grey(3)]))
+        np.testing.assert_array_equal(
+            source.pixels[..., 0], np.concatenate([gray_noise(7), gray_noise(3)])
+        )
         assert source.labels == {"label": [*range(7), *range(3)]}
         assert source.splits == ["train"] * 7 + ["test"] * 3
 
@@ -84,7 +54,7 @@ def test_files_of_several_sets_need_the_path_of_one(tmp_path: Path) -> None:
     assert len(read_arrays(tmp_path / "emnist-digits-t10k-images-idx3-ubyte.gz").pixels) == 10
 
 
-GOOD = idx_bytes(grey(7))
+GOOD = idx_bytes(gray_noise(7))
 
 
 @pytest.mark.parametrize(

@@ -21,21 +21,21 @@ PIXELS = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
 NAMES = ("a", "b", "c", "d")
 
 
-def make_images(
+def images_with(
     targets: np.ndarray, target_names: tuple[str, ...], pixels=PIXELS, names=NAMES
 ) -> Images:
     return Images(pixels, targets, target_names, names, "train")
 
 
 def test_the_shape_is_as_a_net_meets_it() -> None:
-    images = make_images(np.array([0, 1, 1, 0]), ("cat", "dog"))
+    images = images_with(np.array([0, 1, 1, 0]), ("cat", "dog"))
     assert images.shape == (3, 2, 3)
     assert len(images) == 4
 
 
 def test_a_print_of_images_is_short() -> None:
     assert (
-        repr(make_images(np.zeros(4, np.int64), ("cat",)))
+        repr(images_with(np.zeros(4, np.int64), ("cat",)))
         == "Images(train: 4 images of 2×3×3, single-label, 1 class)"
     )
 
@@ -52,12 +52,12 @@ def test_a_print_of_images_is_short() -> None:
 def test_every_kind_of_target_is_counted(
     targets: np.ndarray, target_names: tuple[str, ...], counts: dict
 ) -> None:
-    assert make_images(targets, target_names).target_counts() == counts
+    assert images_with(targets, target_names).target_counts() == counts
 
 
 @given(st.lists(st.integers(0, 3)))
 def test_taking_keeps_image_target_and_name_together(rows: list[int]) -> None:
-    taken = make_images(np.array([3, 2, 1, 0]), NAMES).take(rows)
+    taken = images_with(np.array([3, 2, 1, 0]), NAMES).take(rows)
     np.testing.assert_array_equal(taken.pixels, PIXELS[np.array(rows, int)])
     assert taken.targets.tolist() == [3 - row for row in rows]
     assert taken.names == tuple(NAMES[row] for row in rows)
@@ -116,7 +116,7 @@ def test_images_that_cannot_be_are_refused(
     # As for a user: the types are checked in tests alone, and would be the first to complain.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(DataError) as raised:
-        make_images(**{"targets": np.zeros(4, np.int64), "target_names": ("cat", "dog")} | change)
+        images_with(**{"targets": np.zeros(4, np.int64), "target_names": ("cat", "dog")} | change)
     assert str(raised.value) == message
 
 
@@ -163,7 +163,7 @@ def test_splits_that_do_not_fit_each_other_are_rejected(other: Images, message: 
 
 
 def test_a_data_set_lists_the_splits_that_it_has() -> None:
-    images = make_images(np.zeros(4, np.int64), ("cat",))
+    images = images_with(np.zeros(4, np.int64), ("cat",))
     assert Dataset("set", "0", images, test=images).splits == {"train": images, "test": images}
 
 
@@ -307,7 +307,7 @@ def test_arrays_that_are_no_images_say_what_to_do(
 
 def test_a_data_set_is_shown_as_a_small_table() -> None:
     names = ("<b>cat</b>", *(f"class {number}" for number in range(99)))
-    images = make_images(np.array([0, 1, 1, 2]), names)
+    images = images_with(np.array([0, 1, 1, 2]), names)
     dataset = Dataset("a & b", "0", images, test=images)
     assert repr(dataset) == "Dataset(a & b: 2×3×3, single-label, 100 classes: train 4, test 4)"
     shown = dataset._repr_html_()

@@ -7,76 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lamina.data import Dataset, Images, Problem
+from lamina.data import Dataset
 from lamina.data.findings import Finding, imbalance
 from lamina.data.inspection import inspect
-
-CLASSES = ("cat", "dog")
-
-
-def make_images(
-    split: str, counts: tuple[int, ...] = (20, 20), names: tuple[str, ...] = CLASSES, side: int = 6
-) -> Images:
-    total = sum(counts)
-    pixels = np.random.default_rng([*split.encode(), total]).integers(
-        0, 256, (total, side, side, 3), np.uint8
-    )
-    targets = np.repeat(np.arange(len(counts)), counts)
-    return Images(
-        pixels, targets, names, tuple(f"{split}/{place:03d}.png" for place in range(total)), split
-    )
-
-
-def make_dataset(**parts: Images | tuple[Problem, ...]) -> Dataset:
-    splits = {
-        "train": make_images("train"),
-        "val": make_images("val", (10, 10)),
-        "test": make_images("test", (12, 12)),
-    }
-    return Dataset("set", "0", **splits | parts)
-
-
-def with_targets(images: Images, targets: np.ndarray, names: tuple[str, ...]) -> Images:
-    return replace(images, targets=targets, target_names=names)
-
-
-def of_every_split(targets_of: object, names: tuple[str, ...]) -> Dataset:
-    data = make_dataset()
-    return make_dataset(
-        **{
-            split: with_targets(images, targets_of(len(images)), names)
-            for split, images in data.splits.items()
-        }
-    )
-
-
-def only_finding(dataset: Dataset) -> Finding:
-    (finding,) = inspect(dataset).findings
-    return finding
-
-
-def labels(count: int) -> np.ndarray:
-    return np.stack(
-        [np.arange(count) % 2 == 0, np.arange(count) % 3 == 0, np.arange(count) % 2 == 1], axis=1
-    )
-
-
-def numbers(count: int) -> np.ndarray:
-    return np.stack([np.arange(count), -np.arange(count) / 4], axis=1).astype(np.float32)
-
-
-CLEAN = {
-    "classes": make_dataset(),
-    "labels": of_every_split(labels, ("wet", "warm", "wild")),
-    "binary": of_every_split(lambda count: np.arange(count) % 2 == 0, ("open",)),
-    "numbers": of_every_split(numbers, ("x", "y")),
-}
+from support.inspected import CLEAN, make_dataset, make_split, only_finding
 
 
 def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() -> None:
     names = ("cat", "dog", "owl")
-    train, val = make_images("train", (20, 20, 20), names), make_images("val", (5, 5, 5), names)
-    test = make_images("test", (10, 0, 10), names)
+    train, val = make_split("train", (20, 20, 20), names), make_split("val", (5, 5, 5), names)
+    test = make_split("test", (10, 0, 10), names)
     assert only_finding(make_dataset(train=train, val=val, test=test)) == Finding(
         "class-missing",
         "warning",
@@ -84,7 +24,7 @@ def test_a_class_that_is_missing_in_test_is_a_warning_and_in_train_an_error() ->
         1,
     )
     assert only_finding(
-        make_dataset(train=make_images("train", (20, 0, 20), names), val=val, test=train)
+        make_dataset(train=make_split("train", (20, 0, 20), names), val=val, test=train)
     ) == Finding(
         "class-missing",
         "error",
@@ -120,14 +60,14 @@ def test_classes_are_tiny_below_ten_images_or_a_twentieth_of_the_median(
     counts: tuple[int, ...], tiny: str | None
 ) -> None:
     names = tuple("abcdefg"[: len(counts)])
-    findings = inspect(Dataset("set", "0", make_images("train", counts, names, side=3))).findings
+    findings = inspect(Dataset("set", "0", make_split("train", counts, names, side_px=3))).findings
     found = [finding.message for finding in findings if finding.kind == "class-tiny"]
     remedy = "Add images, or merge classes that belong together."
     assert found == ([f"train has few images of {tiny}. {remedy}"] if tiny else [])
 
 
 def test_classes_of_very_different_size_are_noted() -> None:
-    train = make_images("train", (10, 100, 30), ("cat", "dog", "owl"))
+    train = make_split("train", (10, 100, 30), ("cat", "dog", "owl"))
     inspection = inspect(Dataset("set", "0", train))
     assert imbalance(train) == 10
     assert inspection.findings == (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import zipfile
 from collections import Counter
@@ -20,20 +19,19 @@ from lamina.data.decoding import decode_and_measure
 from lamina.data.images import OTHER_FILE, Problem
 from lamina.data.splits import find_splits
 from lamina.errors import DataError, LaminaWarning
+from support.images import encode
 
 pytestmark = pytest.mark.filterwarnings("ignore::lamina.errors.LaminaWarning")
 
 
-def encode(name: str, kind: str = "PNG") -> bytes:
+def encode_by_name(name: str, kind: str = "PNG") -> bytes:
     """An image of its own for each name, since lamina keeps identical images in one split."""
     digest = hashlib.sha256(name.encode()).digest()
     image = Image.new("RGB", (8, 8))
     image.putdata(
         [tuple(digest[(3 * place + channel) % 32] for channel in range(3)) for place in range(64)]
     )
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
+    return encode(image, kind)
 
 
 def names(pattern: str, count: int = 2) -> list[str]:
@@ -399,7 +397,11 @@ CASES: dict[str, Case] = {
 
 
 def write(case: Case, folder: Path) -> Path:
-    files = {name: encode(name) for pattern in case.images.split(" | ") for name in names(pattern)}
+    files = {
+        name: encode_by_name(name)
+        for pattern in case.images.split(" | ")
+        for name in names(pattern)
+    }
     files |= {name: text.encode() for name, text in (case.texts or {}).items()}
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -448,7 +450,7 @@ def test_a_file_that_is_not_used_does_not_decode_the_images_again(tmp_path: Path
     (folder / "notes.txt").unlink()
     assert load_data(folder).problems == ()
     assert {file: file.stat().st_mtime_ns for file in cache_folder().rglob("pixels.npy")} == stamps
-    (folder / "cat" / "new.png").write_bytes(encode("new"))
+    (folder / "cat" / "new.png").write_bytes(encode_by_name("new"))
     assert sum(map(len, load_data(folder).splits.values())) == 9
 
 
@@ -486,7 +488,9 @@ def test_images_are_found_by_content_and_all_else_is_named(tmp_path: Path) -> No
     for name in ("a", "b"):
         for suffix, kind in FORMATS.items():
             (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / f"1{kind}{suffix}").write_bytes(encode(f"{name}{suffix}", kind))
+            (tmp_path / name / f"1{kind}{suffix}").write_bytes(
+                encode_by_name(f"{name}{suffix}", kind)
+            )
     for name, (content, _) in OTHERS.items():
         (tmp_path / "a" / name).write_bytes(content)
     data = load_data(tmp_path)
@@ -502,7 +506,7 @@ def test_heic_is_read_with_its_extra_and_named_without(
     head = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "1.png").write_bytes(encode(name))
+        (tmp_path / name / "1.png").write_bytes(encode_by_name(name))
     (tmp_path / "a" / "IMG_1.HEIC").write_bytes(head)
     (tmp_path / "a" / "IMG_2.jpg").write_bytes(head)  # as some phones send it
     monkeypatch.setattr("lamina.data.formats.can_read_heif", lambda: False)

@@ -22,21 +22,12 @@ from support.table_sources import (
     ENCODED_SOURCES,
     TABLE_SOURCES,
     scan_table,
+    scan_text,
     state_of_table,
     write_metadata,
 )
 
 DEFAULTS = Preparation()
-
-
-def scan_text(
-    tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS
-):
-    """Scan a table beside the images 1.png to 9.png."""
-    for number in range(1, 10):
-        (tmp_path / f"{number}.png").write_bytes(b"image")
-    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return scan_table(tmp_path / name, preparation)
 
 
 def rejection(

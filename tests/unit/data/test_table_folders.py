@@ -21,6 +21,7 @@ from support.table_sources import (
     encoded_frame,
     features,
     scan_table,
+    scan_text,
     write_metadata,
     write_metadata_by_split,
     write_part_files,
@@ -29,16 +30,6 @@ from support.table_sources import (
 )
 
 DEFAULTS = Preparation()
-
-
-def scan_text(
-    tmp_path: Path, text: str | bytes, name: str = "pets.csv", preparation: Preparation = DEFAULTS
-):
-    """Scan a table beside the images 1.png to 9.png."""
-    for number in range(1, 10):
-        (tmp_path / f"{number}.png").write_bytes(b"image")
-    (tmp_path / name).write_bytes(text.encode() if isinstance(text, str) else text)
-    return scan_table(tmp_path / name, preparation)
 
 
 def test_rows_of_one_image_with_different_labels_are_refused_or_united(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lamina.deploy.report_page import build_report_page
 from lamina.text import escape
 from lamina.training.events import Diagnosis
 from lamina.training.pretrained import TimmNet
-from support.report_runs import HOSTILE, NAMES, Outline, make_dataset, train
+from support.report_runs import HOSTILE, NAMES, Outline, make_dataset, train_briefly
 
 METRICS = {
     "single-label": ["accuracy", "balanced_accuracy", "expected_calibration_error"],
@@ -69,7 +69,7 @@ def test_marks_of_markdown_are_escaped():
 
 
 def test_a_run_that_was_not_evaluated_has_no_metrics(tmp_path):
-    card = build_card(train(tmp_path, make_dataset("single-label")))
+    card = build_card(train_briefly(tmp_path, make_dataset("single-label")))
     assert not {"metrics", "model-index"} & read_metadata(card).keys()
     assert "The model has not been evaluated" in card
 
@@ -94,7 +94,7 @@ def test_where_all_are_right_no_class_is_the_weakest(report_runs, tmp_path):
 
 
 def test_val_is_called_what_it_is(tmp_path):
-    card = build_card(train(tmp_path, make_dataset("single-label", "val")))
+    card = build_card(train_briefly(tmp_path, make_dataset("single-label", "val")))
     assert "may have been used to choose the model" in card
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
 from lamina.zoo import load_net
 from support.exported import RESIDUAL, make_model
+from support.timm_weights import create_timm
 
 pytestmark = pytest.mark.xdist_group("exported files")  # each is made once
 TEMPERATURES = {
@@ -100,7 +100,7 @@ def make_own(channels: int, outputs: int) -> nn.Module:
     ("data", "make_body"),
     [
         ("shapes-attributes", lambda: make_own(3, 4)),
-        ("shapes-pose", lambda: timm.create_model("test_efficientnet", num_classes=2)),
+        ("shapes-pose", lambda: create_timm("test_efficientnet", num_classes=2)),
         (
             "shapes-pose",
             lambda: TimmNet("tf_mobilenetv3_small_minimal_100", "none", "").module((3, 32, 32), 2),

@@ -22,7 +22,15 @@ from lamina.evaluation.outputs import Outputs
 from lamina.runs.start import start_run
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
-from support.report_runs import HOSTILE, NAMES, NET, Outline, make_dataset, make_images, train
+from support.report_runs import (
+    HOSTILE,
+    NAMES,
+    NET,
+    Outline,
+    make_dataset,
+    make_hostile_images,
+    train_briefly,
+)
 
 KINDS = list(NAMES)
 
@@ -145,7 +153,7 @@ def test_without_its_data_a_page_has_no_images_and_says_so(report_runs, change):
 @pytest.mark.parametrize("splits", [(), ("val",)])
 def test_runs_without_val_or_test(tmp_path, splits):
     dataset = make_dataset("single-label", *splits)
-    run = train(tmp_path, dataset)
+    run = train_briefly(tmp_path, dataset)
     text = " ".join(Outline(build_report_page(run, dataset, run.load_model())).texts)
     assert ("has not been evaluated" in text) == (splits == ())
     assert ("Largest losses" in text) == (splits != ())
@@ -166,7 +174,7 @@ def test_a_custom_module(tmp_path):
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
     )
-    run = train(tmp_path, dataset, module)
+    run = train_briefly(tmp_path, dataset, module)
     page = build_report_page(run, dataset, dataclasses.replace(run, module=module).load_model())
     assert "A custom module, whose code lamina does not store" in page
     assert "the patches of 90 training images" in page
@@ -176,7 +184,7 @@ def test_a_custom_module(tmp_path):
 def test_ten_thousand_images_stay_within_the_size(report_runs):
     """Large noise is the worst for a JPEG: the images alone would have 300 MB."""
     names = tuple(f"class {number}" for number in range(20))
-    small = make_images("single-label", 10_000, "test", names)
+    small = make_hostile_images("single-label", 10_000, "test", names)
     images = dataclasses.replace(
         small, pixels=np.repeat(np.repeat(small.pixels, 6, axis=1), 6, axis=2)
     )
@@ -195,7 +203,7 @@ def test_ten_thousand_images_stay_within_the_size(report_runs):
 
 def test_many_classes_are_listed_by_pairs():
     names = tuple(f"class {number}" for number in range(40))
-    images = make_images("single-label", 400, "test", names)
+    images = make_hostile_images("single-label", 400, "test", names)
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(400, 40)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
@@ -210,7 +218,7 @@ def test_many_classes_are_listed_by_pairs():
 
 
 def test_mistakes_have_the_room_first(monkeypatch):
-    images = make_images("single-label", 300, "test")
+    images = make_hostile_images("single-label", 300, "test")
     task = task_of(images)
     logits = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     report = score_logits(task, logits, images, 0.0)
@@ -261,10 +269,10 @@ def test_a_page_depends_on_the_run_alone(report_runs, pages, tmp_path):
 
 @pytest.mark.slow
 def test_grey_images(tmp_path):
-    images = make_images("single-label", 60, "train")
+    images = make_hostile_images("single-label", 60, "train")
     grey = dataclasses.replace(images, pixels=images.pixels[..., :1])
     dataset = Dataset("grey", "abc", grey, test=dataclasses.replace(grey, split="test"))
-    run = train(tmp_path, dataset)
+    run = train_briefly(tmp_path, dataset)
     page = Outline(build_report_page(run, dataset, run.load_model()))
     jpegs = [source for source in page.find("img", "src") if source.startswith("data:image/jpeg")]
     with Image.open(io.BytesIO(base64.b64decode(jpegs[0].split(",")[1]))) as image:

@@ -15,7 +15,7 @@ from lamina.drawing.style import save_figure
 COLORS = np.array([(200, 0, 0), (0, 160, 0), (0, 0, 220), (250, 150, 0)], np.uint8)
 
 
-def make_images(
+def uniform_images(
     targets: np.ndarray, names: tuple[str, ...], colors: np.ndarray, size: tuple[int, int] = (8, 8)
 ) -> Images:
     """Images of one color each."""
@@ -45,7 +45,9 @@ def rows_of(sheet: np.ndarray, color: np.ndarray) -> tuple[int, int]:
 
 def test_each_class_has_a_row_of_as_many_samples_as_requested(tmp_path: Path) -> None:
     targets = np.repeat(np.arange(3), (5, 2, 9))
-    sheet = draw(make_images(targets, ("cat", "dog", "owl"), COLORS[targets]), tmp_path, samples=4)
+    sheet = draw(
+        uniform_images(targets, ("cat", "dog", "owl"), COLORS[targets]), tmp_path, samples=4
+    )
     side = 128  # eight pixels, sixteen times as large
     assert [count(sheet, color) // side**2 for color in COLORS] == [4, 2, 4, 0]
     assert count(sheet, COLORS[0]) == 4 * side**2
@@ -57,7 +59,7 @@ def test_each_class_has_a_row_of_as_many_samples_as_requested(tmp_path: Path) ->
 def test_samples_are_spread_evenly_from_the_first_to_the_last(tmp_path: Path) -> None:
     shades = np.stack([np.arange(9) * 20] * 3, axis=1).astype(np.uint8)
     sheet = draw(
-        make_images(np.array([0] * 9 + [1]), ("a", "b"), np.vstack([shades, COLORS[:1]])),
+        uniform_images(np.array([0] * 9 + [1]), ("a", "b"), np.vstack([shades, COLORS[:1]])),
         tmp_path,
         samples=3,
     )
@@ -67,18 +69,18 @@ def test_samples_are_spread_evenly_from_the_first_to_the_last(tmp_path: Path) ->
 
 def test_an_image_with_two_labels_is_in_both_rows(tmp_path: Path) -> None:
     targets = np.array([[True, True], [True, False], [False, False]])
-    sheet = draw(make_images(targets, ("wet", "warm"), COLORS[:3]), tmp_path)
+    sheet = draw(uniform_images(targets, ("wet", "warm"), COLORS[:3]), tmp_path)
     assert [count(sheet, color) // 128**2 for color in COLORS[:3]] == [2, 1, 0]
 
 
 def test_yes_is_below_no(tmp_path: Path) -> None:
-    sheet = draw(make_images(np.array([True, False]), ("open",), COLORS[:2]), tmp_path)
+    sheet = draw(uniform_images(np.array([True, False]), ("open",), COLORS[:2]), tmp_path)
     assert rows_of(sheet, COLORS[1])[1] < rows_of(sheet, COLORS[0])[0]
 
 
 def test_numbers_go_from_low_to_high_in_a_row_each(tmp_path: Path) -> None:
     targets = np.array([[3, 0], [1, 1], [2, 2]], np.float32)
-    sheet = draw(make_images(targets, ("x", "y"), COLORS[:3]), tmp_path)
+    sheet = draw(uniform_images(targets, ("x", "y"), COLORS[:3]), tmp_path)
     first_row, second_row = np.sort(
         [rows_of(sheet, COLORS[0])[0], rows_of(sheet, COLORS[0])[1] - 127]
     )
@@ -103,7 +105,7 @@ def test_numbers_go_from_low_to_high_in_a_row_each(tmp_path: Path) -> None:
 def test_small_images_are_enlarged_a_whole_number_of_times_and_large_ones_reduced(
     size: tuple[int, int], drawn: tuple[int, int], tmp_path: Path
 ) -> None:
-    sheet = draw(make_images(np.array([0, 1]), ("a", "b"), COLORS[:2], size), tmp_path)
+    sheet = draw(uniform_images(np.array([0, 1]), ("a", "b"), COLORS[:2], size), tmp_path)
     assert count(sheet, COLORS[0]) == drawn[0] * drawn[1]
 
 
@@ -120,7 +122,7 @@ def test_pixels_stay_sharp(tmp_path: Path) -> None:
 
 
 def test_white_images_are_framed_and_grey_ones_of_one_channel_drawn(tmp_path: Path) -> None:
-    white = make_images(np.array([0, 1]), ("a", "b"), np.array([[255], [90]], np.uint8))
+    white = uniform_images(np.array([0, 1]), ("a", "b"), np.array([[255], [90]], np.uint8))
     sheet = draw(white, tmp_path)
     assert count(sheet, np.array([216, 216, 216])) >= 2 * 4 * 128
     assert count(sheet, np.array([90, 90, 90])) >= 128**2
@@ -137,7 +139,7 @@ def test_many_classes_are_drawn_smaller_and_not_without_end(
     names = tuple(
         f"class {place} with a name that is far too long for a row" for place in range(classes)
     )
-    sheet = draw(make_images(np.arange(classes), names, colors), tmp_path)
+    sheet = draw(uniform_images(np.arange(classes), names, colors), tmp_path)
     assert count(sheet, colors[0]) == drawn * side**2
     assert sheet.shape[1] < 550
     said_below = (sheet[rows_of(sheet, colors[0])[1] + 5 :] < 200).any()
@@ -145,7 +147,7 @@ def test_many_classes_are_drawn_smaller_and_not_without_end(
 
 
 def test_a_class_without_images_and_odd_names_can_be_drawn(tmp_path: Path) -> None:
-    images = make_images(
+    images = uniform_images(
         np.array([0, 2]), ("кошка $x^", "nothing\n\x1b[31m", "\udcff name"), COLORS[:2]
     )
     sheet = draw(images, tmp_path)
@@ -155,7 +157,7 @@ def test_a_class_without_images_and_odd_names_can_be_drawn(tmp_path: Path) -> No
 
 
 def test_a_sheet_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    sheet = build_contact_sheet(make_images(np.array([0, 1]), ("a", "b"), COLORS[:2]), 3)
+    sheet = build_contact_sheet(uniform_images(np.array([0, 1]), ("a", "b"), COLORS[:2]), 3)
     with pytest.raises(OSError, match="No such file"):
         save_figure(sheet, tmp_path / "no" / "sheet.png")
     assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
-import timm
 import torch
-from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, Occlusion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -29,18 +29,11 @@ from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
 from support.detector import GREEN, RED, build_detector
+from support.timm_weights import create_timm
+from support.trainings import random_images
 
 COUNT = 2
 TARGETS = np.array([1, 2])
-
-
-def make_images(side_px: int = 32, channels: int = 3, count: int = 40) -> Images:
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (count, side_px, side_px, channels), dtype=np.uint8
-    )
-    return Images(
-        pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train"
-    )
 
 
 def build(net: Net | nn.Module, images: Images) -> Model:
@@ -69,13 +62,21 @@ RESIDUAL = Net(
 
 @pytest.fixture(scope="module", params=["cnn-s", "mlp", "residual", "timm", "grey"])
 def case(request) -> tuple[Model, Images]:
-    images = make_images(28, channels=1) if request.param == "grey" else make_images()
+    side_px, channels = (28, 1) if request.param == "grey" else (32, 3)
+    images = random_images(40, side_px, channels=channels)
     net = {
         "residual": RESIDUAL,
-        "timm": timm.create_model("test_resnet", num_classes=3),
+        "timm": create_timm("test_resnet", num_classes=3),
         "grey": load_net("cnn"),
     }.get(request.param)
     return build(net or load_net(request.param), images), images
+
+
+@pytest.fixture(scope="module")
+def captum() -> ModuleType:
+    import captum.attr  # which takes long
+
+    return captum.attr
 
 
 def relative(found: np.ndarray, expected: torch.Tensor) -> float:
@@ -83,12 +84,12 @@ def relative(found: np.ndarray, expected: torch.Tensor) -> float:
     return float((torch.from_numpy(found) - expected).abs().max() / expected.abs().max())
 
 
-def test_occlusion_is_captums(case):
+def test_occlusion_is_captums(case, captum):
     model, images = case
     pixels, side_px = images.pixels[:COUNT], images.shape[1] // 4
     inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
     with torch.no_grad():
-        expected = Occlusion(model.body).attribute(
+        expected = captum.Occlusion(model.body).attribute(
             inputs,
             (inputs.shape[1], side_px, side_px),
             (inputs.shape[1], side_px - 1, side_px - 1),
@@ -102,19 +103,19 @@ def test_occlusion_is_captums(case):
     assert relative(found, expected) < 1e-4
 
 
-def test_integrated_gradients_are_captums(case):
+def test_integrated_gradients_are_captums(case, captum):
     model, images = case
     pixels = images.pixels[:COUNT]
     inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
     black = model.normalize(torch.zeros(1, *pixels.shape[1:], dtype=torch.uint8)).contiguous()
-    expected = IntegratedGradients(model.body).attribute(
+    expected = captum.IntegratedGradients(model.body).attribute(
         inputs, black, torch.from_numpy(TARGETS), n_steps=10, internal_batch_size=20
     )
     found = integrated_gradients(model, pixels, TARGETS, steps=10, baseline=[0] * images.shape[0])
     assert relative(found, expected.sum(dim=1)) < 1e-4
 
 
-def test_grad_cam_is_captums(case):
+def test_grad_cam_is_captums(case, captum):
     model, images = case
     pixels = images.pixels[:COUNT]
     layer = find_spatial_layer(model)
@@ -125,15 +126,17 @@ def test_grad_cam_is_captums(case):
             grad_cam(model, pixels, TARGETS)
         return
     inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
-    maps = LayerGradCam(model.body, model.get_submodule(layer)).attribute(
+    maps = captum.LayerGradCam(model.body, model.get_submodule(layer)).attribute(
         inputs, torch.from_numpy(TARGETS)
     )
-    expected = LayerAttribution.interpolate(maps, pixels.shape[1:3], "bilinear")[:, 0].detach()
+    expected = captum.LayerAttribution.interpolate(maps, pixels.shape[1:3], "bilinear")[
+        :, 0
+    ].detach()
     assert relative(grad_cam(model, pixels, TARGETS), expected) < 1e-4
 
 
-def test_grad_cam_takes_any_layer_with_height_and_width():
-    images = make_images(12)
+def test_grad_cam_takes_any_layer_with_height_and_width(captum):
+    images = random_images(40, side_px=12)
     model = build(
         Net(Conv2d(4, 3), BatchNorm(), ReLU(), Conv2d(5, 3), GlobalAvgPool(), Output()), images
     )
@@ -141,8 +144,8 @@ def test_grad_cam_takes_any_layer_with_height_and_width():
     for layer in (1, 3, "body.3"):
         module = model.body[layer - 1] if isinstance(layer, int) else model.get_submodule(layer)
         inputs = model.normalize(torch.from_numpy(pixels)).contiguous()
-        maps = LayerGradCam(model.body, module).attribute(inputs, torch.from_numpy(TARGETS))
-        expected = LayerAttribution.interpolate(maps, (12, 12), "bilinear")[:, 0].detach()
+        maps = captum.LayerGradCam(model.body, module).attribute(inputs, torch.from_numpy(TARGETS))
+        expected = captum.LayerAttribution.interpolate(maps, (12, 12), "bilinear")[:, 0].detach()
         assert relative(grad_cam(model, pixels, TARGETS, layer), expected) < 1e-4
     with pytest.raises(NetError) as rejected:
         grad_cam(model, pixels, TARGETS, 5)
@@ -166,7 +169,7 @@ class InPlace(nn.Module):
 
 
 def test_what_a_later_layer_does_in_place_is_not_seen():
-    images = make_images(8)
+    images = random_images(40, side_px=8)
     model = build(InPlace(), images)
     with torch.no_grad():
         output = model.body.conv(model.normalize(torch.from_numpy(images.pixels[:COUNT])))
@@ -183,7 +186,7 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), grey=st.integers(0, 255))
 def test_integrated_gradients_sum_to_the_difference_of_the_logits(seed, grey):
-    images = make_images(9)
+    images = random_images(40, side_px=9)
     net = Net(Conv2d(6, 3), BatchNorm(), ReLU(), Flatten(), Linear(8), ReLU(), Output())
     model = build(net, images)
     pixels = np.random.default_rng(seed).integers(0, 256, (COUNT, 9, 9, 3), dtype=np.uint8)
@@ -212,7 +215,7 @@ def test_a_detector_of_red_squares_is_explained_by_its_square(explain):
 
 
 def test_the_model_stays_as_it_was():
-    images = make_images(16)
+    images = random_images(40, side_px=16)
     model = build(load_net("cnn-s"), images)
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

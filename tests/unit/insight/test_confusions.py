@@ -15,6 +15,7 @@ from lamina.insight.confusions import find_confusions, format_predictions, measu
 from lamina.insight.similarity import measure_isolation
 from lamina.training.features import features
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
+from support.trainings import finish
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(300, 4)).astype(np.float32)
@@ -140,8 +141,7 @@ def test_planted_odd_images_are_the_most_isolated_to_a_trained_model():
         Recipe(epochs=1, batch_size=50),
         device="cpu",
     )
-    for _ in training:
-        pass
+    finish(training)
     usual = data.test.take(range(300)).pixels
     noise = RANDOM.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     rows, columns = np.mgrid[:32, :32]

@@ -24,13 +24,14 @@ from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 from support.detector import build_detector
+from support.trainings import finish
 
 quick_gradients = partial(integrated_gradients, steps=8)
 quick_occlusion = partial(occlusion, window_px=(4, 4), stride_px=(4, 4))
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Model, Images]:
+def trained_on_shapes() -> tuple[Model, Images]:
     """A net after two short epochs, and images that it has not seen, with their targets."""
     shapes = load_data("shapes")
     training = Training(
@@ -39,8 +40,7 @@ def trained() -> tuple[Model, Images]:
         replace(load_recipe("cnn-s", "quick"), batch_size=100),
         device="cpu",
     )
-    for _ in training:
-        pass
+    finish(training)
     return training.model, shapes.test
 
 
@@ -51,8 +51,8 @@ def find_leads(model, pixels, targets, maps, explain) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained):
-    model, images = trained
+def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained_on_shapes):
+    model, images = trained_on_shapes
     pixels = images.pixels[:12]
     targets = predict_logits(model, pixels).argmax(axis=1)
     for explain in (quick_occlusion, quick_gradients):
@@ -69,9 +69,9 @@ def test_a_prediction_falls_in_the_order_of_its_map_and_not_of_another(trained):
 
 
 @pytest.mark.slow
-def test_the_figure_is_what_maps_point_at(trained):
+def test_the_figure_is_what_maps_point_at(trained_on_shapes):
     """Compared with its area, which a random pixel hits, and with the centre of the image."""
-    model, images = trained
+    model, images = trained_on_shapes
     masks = mask_shapes("shapes", "test", 100)
     centre = masks[:, 16, 16].mean()
     assert masks.mean() < 0.3 < centre
@@ -128,8 +128,8 @@ def mark_edges(model, pixels, targets):
 
 
 @pytest.mark.slow
-def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained):
-    model, images = trained
+def test_a_map_that_does_not_depend_on_the_weights_correlates_fully(trained_on_shapes):
+    model, images = trained_on_shapes
     pixels, targets = images.pixels[:5], images.targets[:5]
     for sign in (1, -1):
         maps = sign * mark_edges(model, pixels, targets)  # the control is not turned
@@ -150,8 +150,8 @@ def test_a_map_that_is_no_better_than_random_places_says_so(by_map, is_against, 
     assert f"covering random places to 71 %{verdict}, covering from the center to 60 %" in str(one)
 
 
-def test_an_empty_map_correlates_with_nothing(trained):
-    model, images = trained
+def test_an_empty_map_correlates_with_nothing(trained_on_shapes):
+    model, images = trained_on_shapes
     maps = np.zeros((1, 32, 32), np.float32)
     (one,) = measure_faithfulness(
         model, images.pixels[:1], images.targets[:1], maps, quick_occlusion

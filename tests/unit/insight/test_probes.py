@@ -27,6 +27,7 @@ from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 from lamina.zoo.cnn_s import stack_blocks
+from support.trainings import finish
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(60, 7), (20, 40)])
@@ -51,25 +52,28 @@ def test_a_constant_feature_is_no_use():
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained_blocks():
     shapes = load_data("shapes")
     recipe = replace(load_recipe("cnn-s"), epochs=4, batch_size=100)
     training = Training(
         stack_blocks(12, 24, 24), shapes.train.take_evenly(3000), recipe, device="cpu"
     )
-    for _ in training:
-        pass
+    finish(training)
     return training.model
 
 
 @pytest.mark.slow
-def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not(trained):
+def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not(trained_blocks):
     shapes = load_data("shapes")
     train, test = shapes.train.take_evenly(1500), shapes.test.take_evenly(500)
-    layers = choose_layers(trained)[2::2]
+    layers = choose_layers(trained_blocks)[2::2]
     own, random, other = (
         [probe.score.value for probe in probe_layers(model, train, test, layers)]
-        for model in (trained, untrain(trained, train, 0), untrain(trained, train, 1))
+        for model in (
+            trained_blocks,
+            untrain(trained_blocks, train, 0),
+            untrain(trained_blocks, train, 1),
+        )
     )
     assert own[0] == random[0] == other[0] < 0.2  # the image itself
     assert own[-1] > 0.75
@@ -79,17 +83,17 @@ def test_a_trained_net_knows_more_the_deeper_the_layer_and_a_random_one_does_not
 
 
 @pytest.mark.slow
-def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained):
-    random = untrain(trained, load_data("shapes").train)
-    assert torch.equal(random.body[0].weight, trained.body[0].weight)
-    assert not torch.equal(random.body[0].bias, trained.body[0].bias)
-    assert not torch.equal(random.body[2].weight, trained.body[2].weight)
+def test_what_was_never_trained_stays_and_all_else_is_drawn_anew(trained_blocks):
+    random = untrain(trained_blocks, load_data("shapes").train)
+    assert torch.equal(random.body[0].weight, trained_blocks.body[0].weight)
+    assert not torch.equal(random.body[0].bias, trained_blocks.body[0].bias)
+    assert not torch.equal(random.body[2].weight, trained_blocks.body[2].weight)
     # The norms know the random features: they leave mean 0 and variance 1.
     images = load_data("shapes").train.take_evenly(400)
     outputs = activations(random, images.pixels, ["body.4"])["body.4"]
     assert outputs.mean(dim=(0, 2, 3)) == pytest.approx(0, abs=0.1)
     assert outputs.std(dim=(0, 2, 3)) == pytest.approx(1, abs=0.15)
-    assert random.body[4].momentum == trained.body[4].momentum
+    assert random.body[4].momentum == trained_blocks.body[4].momentum
     assert not random.training
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import timm
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -50,6 +49,7 @@ from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
 from lamina.zoo import NAMES, load_net
 from support.detector import BACKGROUND, RED, build_detector
+from support.timm_weights import create_timm
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_the_field_of_a_module_is_read_from_its_gradients():
         )
     assert find_field(own, "body.5") is None
     attention = build_model(
-        timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe()
+        create_timm("vit_tiny_patch16_224", img_size=32, num_classes=10), images, Recipe()
     )
     assert find_field(attention, "body.blocks.0") is None
 

@@ -23,24 +23,12 @@ from lamina.training.task import task_of
 from support import forking
 from support.built_kernels import load
 from support.examples import count_examples
+from support.trainings import random_images
 
 CPU = torch.device("cpu")
 MOVES = Recipe(flip="random", translate_px=3, cutout_px=4)
+IMAGES = random_images(40, 9, width_px=7)
 LAYOUTS = ["channels last", "channels first"]
-
-
-def make_images(
-    count: int = 40, height: int = 9, width: int = 7, channels: int = 3, seed: int = 0
-) -> Images:
-    generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
-    return Images(
-        pixels,
-        generator.integers(0, 3, count),
-        tuple("abc"),
-        tuple(map(str, range(count))),
-        "train",
-    )
 
 
 def build(images: Images, layout: str = "channels last") -> Model:
@@ -107,7 +95,7 @@ def test_images_are_those_of_torch_to_the_bit_and_close_to_float64(
     dtype: torch.dtype,
 ) -> None:
     recipe = dataclasses.replace(recipe, translate_px=min(recipe.translate_px, min(sides) - 1))
-    images = make_images(9, *sides, channels, seed=recipe.seed)
+    images = random_images(9, sides[0], width_px=sides[1], channels=channels, seed=recipe.seed)
     model, selection = build(images, layout), select(images, recipe, torch.tensor(indices))
     found = model.gather(selection, dtype, load(level))
     assert found is not None
@@ -123,7 +111,7 @@ def test_images_are_those_of_torch_to_the_bit_and_close_to_float64(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_threads_and_repetitions_give_the_same_bits(kernels: Kernels, layout: str) -> None:
-    images = make_images(300, 40, 33)
+    images = random_images(300, 40, width_px=33)
     model, selection = build(images, layout), select(images)
     threads, found = torch.get_num_threads(), []
     try:
@@ -137,18 +125,17 @@ def test_threads_and_repetitions_give_the_same_bits(kernels: Kernels, layout: st
 
 
 def test_a_read_only_memory_map_is_gathered_where_it_is(kernels: Kernels, tmp_path: Path) -> None:
-    images = make_images()
-    images.pixels.tofile(tmp_path / "pixels")
-    mapped = np.memmap(tmp_path / "pixels", np.uint8, "r", shape=images.pixels.shape)
+    IMAGES.pixels.tofile(tmp_path / "pixels")
+    mapped = np.memmap(tmp_path / "pixels", np.uint8, "r", shape=IMAGES.pixels.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, that the tensor must not be written
         pixels = torch.from_numpy(mapped)
-    model, selection = build(images), select(images)
+    model, selection = build(IMAGES), select(IMAGES)
     found = model.gather(dataclasses.replace(selection, pixels=pixels), torch.float32, kernels)
     assert found is not None and torch.equal(found, model.normalize(selection.gather()))
 
 
-PIXELS = torch.from_numpy(make_images().pixels)
+PIXELS = torch.from_numpy(IMAGES.pixels)
 OTHER: dict[str, dict[str, Any]] = {
     "strided": {"pixels": PIXELS.transpose(1, 2).contiguous().transpose(1, 2)},
     "strided indices": {"indices": torch.arange(20)[::2]},
@@ -164,15 +151,13 @@ OTHER: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_other_images_are_left_to_torch(kernels: Kernels, name: str) -> None:
-    images = make_images()
-    selection = dataclasses.replace(select(images), **OTHER[name])
-    assert build(images).gather(selection, torch.float32, kernels) is None
+    selection = dataclasses.replace(select(IMAGES), **OTHER[name])
+    assert build(IMAGES).gather(selection, torch.float32, kernels) is None
 
 
 def test_other_models_are_left_to_torch(kernels: Kernels) -> None:
-    images = make_images()
-    for model in (build(images).double(), build(images).to("meta")):
-        assert model.gather(select(images), torch.float32, kernels) is None
+    for model in (build(IMAGES).double(), build(IMAGES).to("meta")):
+        assert model.gather(select(IMAGES), torch.float32, kernels) is None
 
 
 NETS = {
@@ -188,7 +173,7 @@ RECIPES = {
 }
 
 
-def train(net: Net, images: Images, recipe: Recipe, *, gathers: bool) -> str:
+def train_to_digest(net: Net, images: Images, recipe: Recipe, *, gathers: bool) -> str:
     recipe = dataclasses.replace(recipe, epochs=2, batch_size=17)
     training = Training(net, images, recipe, device="cpu")
     batch = next(next(training._batches.epoch(0)).own)
@@ -217,23 +202,22 @@ PAIRS = [  # each pair of two values occurs
 def test_epochs_have_the_same_weights_as_without_kernels(
     monkeypatch: pytest.MonkeyPatch, net: str, name: str, precision: str, channels: int
 ) -> None:
-    images, (recipe, gathers) = make_images(40, 12, 12, channels), RECIPES[name]
+    images, (recipe, gathers) = random_images(40, 12, channels=channels), RECIPES[name]
     recipe = dataclasses.replace(recipe, precision=precision)
     monkeypatch.setenv("LAMINA_KERNELS", "off")
-    expected = train(NETS[net], images, recipe, gathers=False)
+    expected = train_to_digest(NETS[net], images, recipe, gathers=False)
     for level in ("avx2", "avx512"):
         if isinstance(kernels := load_kernels(level), NoKernels):
             pytest.skip(kernels.reason)
         monkeypatch.setenv("LAMINA_KERNELS", level)
-        assert train(NETS[net], images, recipe, gathers=gathers) == expected
+        assert train_to_digest(NETS[net], images, recipe, gathers=gathers) == expected
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_hooks_see_bytes_and_float32(kernels: Kernels, precision: str) -> None:
-    images = make_images()
     for whole, dtype in ((True, torch.uint8), (False, torch.float32)):
         training = Training(
-            NETS["cnn"], images, Recipe(epochs=1, batch_size=20, precision=precision), device="cpu"
+            NETS["cnn"], IMAGES, Recipe(epochs=1, batch_size=20, precision=precision), device="cpu"
         )
         seen: list[torch.dtype] = []
         module = training.model if whole else training.model.body[0]
@@ -253,7 +237,7 @@ def test_a_module_of_your_own_is_given_float32(kernels: Kernels) -> None:
             return self.layer(x.flatten(1))
 
     own = Own()
-    list(Training(own, make_images(), Recipe(epochs=1, precision="bf16"), device="cpu"))
+    list(Training(own, IMAGES, Recipe(epochs=1, precision="bf16"), device="cpu"))
     assert own.seen == {torch.float32}
 
 

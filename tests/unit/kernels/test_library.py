@@ -46,7 +46,7 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
         find_kernels()
 
 
-def train(precision: str) -> tuple[list[float], str]:
+def train_to_losses(precision: str) -> tuple[list[float], str]:
     images = load_data("shapes").train.take(range(150))
     recipe = Recipe(epochs=2, batch_size=50, precision=precision)
     training = Training(NET, images, recipe, device="cpu")
@@ -60,13 +60,13 @@ def test_epochs_have_the_losses_of_torchs_layers_and_the_same_bits_each_time(
     monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.setenv("LAMINA_KERNELS", "off")
-    expected, _ = train(precision)
+    expected, _ = train_to_losses(precision)
     digests = []
     for level in ("avx2", "avx512", "avx512"):
         if isinstance(kernels := load_kernels(level), NoKernels):
             pytest.skip(kernels.reason)
         monkeypatch.setenv("LAMINA_KERNELS", level)
-        losses, digest = train(precision)
+        losses, digest = train_to_losses(precision)
         digests.append(digest)
         torch.testing.assert_close(
             losses, expected, rtol=0.05 if precision == "bf16" else 0.005, atol=0

@@ -45,7 +45,7 @@ def draw(
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def run(module: nn.Module, x: Tensor, gradient: Tensor | None = None) -> dict[str, Tensor]:
+def run_module(module: nn.Module, x: Tensor, gradient: Tensor | None = None) -> dict[str, Tensor]:
     """Output, gradients and statistics of a module."""
     x = x.detach().requires_grad_()
     output = module(x)
@@ -114,7 +114,7 @@ def test_results_and_gradients_are_those_of_float64(
     gradient = torch.where(
         z.abs() < 1e-3 * (1 + abs(shift)), 0, draw(tuple(z.shape), dtype, seed=1).double()
     )
-    found, expected = run(joined, x, gradient), run(reference, x.double(), gradient)
+    found, expected = run_module(joined, x, gradient), run_module(reference, x.double(), gradient)
     assert found["output"].dtype == dtype
     if sides:
         assert found["output"].is_contiguous(memory_format=torch.channels_last)
@@ -139,7 +139,7 @@ def test_instruction_sets_threads_and_repetitions_give_the_same_bits(
     try:
         for count in (1, 2, 3, 2):
             torch.set_num_threads(count)
-            results += [run(join(layers, load(level)), x) for level in ("avx2", "avx512")]
+            results += [run_module(join(layers, load(level)), x) for level in ("avx2", "avx512")]
     finally:
         torch.set_num_threads(threads)
     for result in results[1:]:
@@ -148,9 +148,9 @@ def test_instruction_sets_threads_and_repetitions_give_the_same_bits(
 
 def test_sums_of_many_numbers_are_more_precise_than_torchs(kernels: Kernels) -> None:
     layers, x = build(16), draw((200, 16, 32, 32), shift=30.0)
-    expected = run(torchs(layers).double(), x.double())["0.running_var"]
+    expected = run_module(torchs(layers).double(), x.double())["0.running_var"]
     errors = [
-        (run(module, x)["0.running_var"] - expected).abs().max()
+        (run_module(module, x)["0.running_var"] - expected).abs().max()
         for module in (join(layers, kernels), torchs(layers))
     ]
     assert errors[0] <= errors[1] and errors[0] < 1e-6
@@ -170,8 +170,8 @@ def test_nan_stays_in_its_channel_and_infinity_is_that_of_torch(
         given = x.clone(memory_format=torch.preserve_format)
         if not training:
             given[:, 7] = -torch.inf  # ReLU makes it 0, also after a scale
-        found = run(join(layers, kernels, training=training), given)
-        expected = run(torchs(layers, training=training), given)
+        found = run_module(join(layers, kernels, training=training), given)
+        expected = run_module(torchs(layers, training=training), given)
         for name in ("output", f"{int(pools)}.running_mean", f"{int(pools)}.running_var"):
             assert torch.equal(found[name].isnan(), expected[name].isnan()), name
             assert torch.equal(found[name].isinf(), expected[name].isinf()), name
@@ -188,8 +188,8 @@ def test_denormal_numbers_are_kept(kernels: Kernels, dtype: torch.dtype) -> None
         layers[0].running_mean.zero_()
     x = (draw((4, 16, 4, 4)) * 1e-39).to(dtype).contiguous(memory_format=torch.channels_last)
     found, expected = (
-        run(join(layers, kernels, training=False), x),
-        run(torchs(layers, training=False), x),
+        run_module(join(layers, kernels, training=False), x),
+        run_module(torchs(layers, training=False), x),
     )
     assert found["output"].count_nonzero() > 200
     torch.testing.assert_close(found["output"], expected["output"], rtol=0, atol=1e-40)
@@ -209,7 +209,7 @@ def test_denormal_numbers_are_kept(kernels: Kernels, dtype: torch.dtype) -> None
 )
 def test_other_tensors_are_left_to_torch(kernels: Kernels, x: Tensor) -> None:
     layers = [layer.to(x.dtype) for layer in build(16, nn.ReLU())]
-    found, expected = run(join(layers, kernels), x), run(torchs(layers), x)
+    found, expected = run_module(join(layers, kernels), x), run_module(torchs(layers), x)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from timm.layers import Conv2dSame
 from torch import nn
 
 from lamina.nets import Conv2d, Flatten, Net, ReLU, Residual, Whiten
@@ -145,6 +144,8 @@ def test_the_gradient_of_flatten_has_the_memory_layout_of_its_input():
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_same_padding_is_that_of_tensorflow_at_every_size(kernel_size):
+    from timm.layers import Conv2dSame
+
     theirs = Conv2dSame(2, 2, kernel_size, stride=2, groups=2).double()
     ours = SameConv2d(2, 2, kernel_size, stride=2, groups=2).double()
     ours.load_state_dict(theirs.state_dict())

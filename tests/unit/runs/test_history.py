@@ -10,37 +10,8 @@ import threading
 import pytest
 
 from lamina.errors import LaminaWarning, RunError
-from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import RunRecord
-from lamina.runs.run import Run
-from lamina.runs.start import create_folder
-from lamina.runs.stored import load_run
 from lamina.training.events import Epoch
-from lamina.training.recipe import Recipe
-from support.runs import DATA, begin_run
-
-RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
-
-
-NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
-
-
-@pytest.fixture(scope="module")
-def record(tmp_path_factory) -> RunRecord:
-    folder = tmp_path_factory.mktemp("runs")
-    command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(
-        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
-    ).record
-
-
-@pytest.fixture
-def run(tmp_path, record) -> Run:
-    return load_run(create_folder(tmp_path / "runs", record, "first"))
-
-
-def raises(message: str):
-    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
+from support.runs import refuses
 
 
 def test_the_history_is_a_frame_of_the_epochs_numbers(run):
@@ -166,7 +137,7 @@ def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
 def test_a_damaged_line_is_named(line, why, run):
     file = run.path / "history.jsonl"
     file.write_text(f'{{"event": "epoch", "epoch": 1}}\n{line}\n{{"event": "epoch", "epoch": 3}}\n')
-    with raises(
+    with refuses(
         f"Line 2 of {file} is damaged: {why}. Restore the file from a copy, or delete that line;"
         " weights and checkpoint are in other files."
     ):

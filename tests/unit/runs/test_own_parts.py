@@ -6,11 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 import random
 import re
-import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,10 +34,9 @@ from lamina.data import Dataset, Images
 from lamina.data.sources.drawn import draw_shapes
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
-from lamina.runs.run import Run
 from lamina.training.parts import Parts, describe_arguments
-from support import forking
-from support.runs import DATA, RECIPE, digests
+from support.groups import run_group
+from support.runs import DATA, RECIPE, digests, finish_run
 
 PAGE = Path(__file__).parents[3] / "docs" / "extend.md"
 BLOCKS = [
@@ -145,43 +141,14 @@ def test_two_processes_give_the_same_weights_as_one(page: dict[str, Any], tmp_pa
     definitions = definitions.replace('load_run("focal")', f"load_run({str(teacher)!r})")
     program = f"{definitions}\n{IN_PROCESSES.format(examples=EXAMPLES)}"
     runs = tmp_path / "runs2"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [
-        forking.start(
-            code=f"FEW, RUNS = {page['FEW']!r}, {str(runs)!r}\n{program}",
-            environment={
-                **os.environ,
-                "TORCHELASTIC_RUN_ID": "test",
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(2)
-    ]
-    with contextlib.ExitStack() as stack:
-        for process in processes:
-            stack.enter_context(process)
-        for process in processes:
-            _, errors = process.communicate()
-            assert process.returncode == 0, errors
+    code = f"FEW, RUNS = {page['FEW']!r}, {str(runs)!r}\n{program}"
+    for process in run_group(2, code=code):
+        assert process.status == 0, process.errors
     names = {"__name__": "__main__", "FEW": page["FEW"], "RUNS": tmp_path / "runs1"}
     exec(compile(program, "own", "exec"), names)
     found = {name: digests(load_run(runs / name)) for name in EXAMPLES}
     assert found == {name: digests(load_run(tmp_path / "runs1" / name)) for name in EXAMPLES}
     assert len({tuple(one) for one in found.values()}) == len(EXAMPLES)
-
-
-def train(run: Run) -> Run:
-    run.train(progress=False)
-    return run
 
 
 def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: Path) -> None:
@@ -197,12 +164,14 @@ def test_the_parts_of_a_recipe_written_by_hand_give_the_same_weights(tmp_path: P
         "schedule": lambda done: 1 - done,
     }
     recipe = dataclasses.replace(RECIPE, precision="fp32")
-    named = train(
+    named = finish_run(
         start_run(NET, DATA, dataclasses.replace(recipe, schedule="linear"), runs_dir=tmp_path)
     )
-    by_hand = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None}))
+    by_hand = finish_run(
+        start_run(NET, DATA, recipe, runs_dir=tmp_path, **{**own, "augment": None})
+    )
     assert digests(by_hand) == digests(named)
-    augmented = train(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
+    augmented = finish_run(start_run(NET, DATA, recipe, runs_dir=tmp_path, **own))
     weights = [run.load_model().state_dict() for run in (named, augmented)]
     for name, value in weights[0].items():  # pixels go to 1 and back to 255, which rounds
         torch.testing.assert_close(weights[1][name], value, atol=1e-4, rtol=1e-3)
@@ -229,7 +198,7 @@ def test_what_an_optimizer_keeps_outside_tensors_is_resumed_too(tmp_path: Path) 
     def build(parameters: Any, recipe: Recipe) -> Counting:
         return Counting(parameters, recipe.lr)
 
-    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build))
+    straight = finish_run(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build))
     stopped = start_run(NET, DATA, RECIPE, runs_dir=tmp_path, optimizer=build)
     next(event for event in stopped.iter_train() if isinstance(event, Epoch))
     again = load_run(stopped.path, optimizer=build)
@@ -306,7 +275,7 @@ def focal(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def use(**parts: Any) -> Callable[[Path], object]:
-    return lambda folder: train(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
+    return lambda folder: finish_run(start_run(NET, DATA, RECIPE, runs_dir=folder, **parts))
 
 
 @pytest.mark.parametrize(
@@ -525,7 +494,9 @@ def test_targets_of_every_kind_have_the_form_of_the_logits(kind: str, tmp_path: 
 
     data = Dataset.from_images(images, test=Images.from_arrays(255 - DATA.train.pixels, targets))
     runs = [
-        train(start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts))
+        finish_run(
+            start_run(NET, data, RECIPE, runs_dir=tmp_path, metrics=[measure_error], **parts)
+        )
         for parts in (
             {},
             {"loss": loss},
@@ -573,7 +544,9 @@ def test_an_error_in_a_function_is_the_users_own_and_the_run_resumes(tmp_path: P
         f"The last checkpoint is in {run.path}; load_run(…).train() resumes from it."
     ]
     run.train(progress=False)
-    straight = train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy))
+    straight = finish_run(
+        start_run(NET, DATA, RECIPE, runs_dir=tmp_path, loss=functional.cross_entropy)
+    )
     assert digests(run) == digests(straight)
 
 
@@ -606,7 +579,9 @@ def test_numpys_and_pythons_random_numbers_are_the_same_again(tmp_path: Path) ->
     def shake(images: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return images * random.random() + np.random.rand(), targets
 
-    runs = [train(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=shake)) for _ in range(2)]
+    runs = [
+        finish_run(start_run(NET, DATA, RECIPE, runs_dir=tmp_path, augment=shake)) for _ in range(2)
+    ]
     assert digests(runs[0]) == digests(runs[1])
 
 

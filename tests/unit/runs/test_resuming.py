@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -21,16 +20,12 @@ from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.training.events import Step
 from lamina.training.loop import Training
-from support.runs import DATA, RECIPE, start
+from support.runs import DATA, RECIPE, refuses, start
 from support.trainings import follow, same, weights
 
 
 def resume(run: Run, module: nn.Module | None = None, epochs: int | None = None) -> Training:
     return resume_training(run.folder, run.record, DATA, module, epochs)
-
-
-def raises(kind: type[Exception], message: str):
-    return pytest.raises(kind, match=f"^{re.escape(message)}$")
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -105,11 +100,11 @@ def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_p
 def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what, tmp_path):
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, **changes))
     assert resume(run, epochs=2).recipe == run.record.recipe
-    with raises(
-        RecipeError,
+    with refuses(
         f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far"
         " would have been different. Leave out epochs to finish this run, or start a new run with"
         " epochs=4.",
+        RecipeError,
     ):
         resume(run, epochs=4)
 
@@ -118,8 +113,8 @@ def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
     run, training = start(tmp_path)
     follow(training)
     run.folder.save_checkpoint(training.checkpoint())
-    with raises(
-        RecipeError, f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more."
+    with refuses(
+        f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more.", RecipeError
     ):
         resume(run, epochs=1)
 
@@ -129,10 +124,10 @@ def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
     for _, _event in zip(range(5), training, strict=False):  # of 3 steps an epoch
         pass
     run.folder.save_checkpoint(training.checkpoint())
-    with raises(
-        RecipeError,
+    with refuses(
         f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or"
         " more.",
+        RecipeError,
     ):
         resume(run, epochs=1)
     assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
@@ -140,11 +135,10 @@ def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
 
 def test_other_data_is_rejected(tmp_path):
     run, _ = start(tmp_path)
-    with raises(
-        RunError,
+    with refuses(
         f"pets has changed since {run.path} was trained (fingerprint def456, was abc123). "
         "Restore the images, train a new run, or evaluate the model on other images: "
-        "evaluate(run.load_model(), images).",
+        "evaluate(run.load_model(), images)."
     ):
         find_dataset(run.folder, run.record, dataclasses.replace(DATA, fingerprint="def456"))
 
@@ -153,11 +147,10 @@ def test_the_checkpoint_of_another_net_is_rejected_by_its_file(tmp_path):
     run, _ = start(tmp_path)
     _, other = start(tmp_path, net=Net(Flatten(), Linear(5), ReLU(), Output()))
     run.folder.save_checkpoint(other.checkpoint())
-    with raises(
-        RunError,
+    with refuses(
         f"{run.path}/state.safetensors: the checkpoint does not fit the training:"
         " live.body.1.weight has shape (5, 108), expected (4, 108). Restore it from a copy, or"
-        " delete it and history.jsonl and start over with lamina resume.",
+        " delete it and history.jsonl and start over with lamina resume."
     ):
         resume(run)
 
@@ -197,10 +190,9 @@ def test_a_history_without_its_checkpoint_is_rejected_with_the_remedy(tmp_path):
     run.folder.save_model(training.model)
     run.folder.history.append({"event": "epoch", "epoch": 1})
     run.folder.history.append({"event": "epoch", "epoch": 2})
-    with raises(
-        RunError,
+    with refuses(
         f"{run.path} has 2 epochs in its history, but no state.safetensors to resume from. "
-        "Restore that file from a copy, or delete history.jsonl and start over with lamina resume.",
+        "Restore that file from a copy, or delete history.jsonl and start over with lamina resume."
     ):
         resume(run)
     (run.path / "history.jsonl").unlink()
@@ -227,20 +219,18 @@ def test_two_processes_cannot_train_one_run_and_a_dead_one_holds_nothing(tmp_pat
     ) as owner:
         assert owner.stdout.readline() == "held\n"
         with (
-            raises(
-                RunError,
+            refuses(
                 f"{run.path} is being trained by process {owner.pid}. Wait until it finishes, or"
-                " stop it, and try again.",
+                " stop it, and try again."
             ),
             lock_folder(run.path),
         ):
             pass
         (run.path / ".owner").write_text("no number")
         with (
-            raises(
-                RunError,
+            refuses(
                 f"{run.path} is being trained by another process or thread. Wait until it finishes,"
-                " or stop it, and try again.",
+                " or stop it, and try again."
             ),
             lock_folder(run.path),
         ):

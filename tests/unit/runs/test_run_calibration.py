@@ -16,7 +16,7 @@ from lamina.errors import RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.run import Run
 from lamina.targets import REGRESSION
-from support.runs import DATA
+from support.runs import DATA, finish_run
 
 NET = Net(Flatten(), Linear(40), ReLU(), Output())
 
@@ -34,12 +34,9 @@ def choose_images(**splits: int) -> Dataset:
     return dataclasses.replace(whole, **found)
 
 
-def train(folder, dataset: Dataset, label_smoothing: float = 0.2) -> Run:
+def train_with_smoothing(folder, dataset: Dataset, label_smoothing: float = 0.2) -> Run:
     recipe = Recipe(epochs=4, label_smoothing=label_smoothing, lr=0.003, precision="fp32")
-    run = start_run(NET, dataset, recipe, runs_dir=folder)
-    for _ in run.iter_train():
-        pass
-    return load_run(run.path)
+    return load_run(finish_run(start_run(NET, dataset, recipe, runs_dir=folder)).path)
 
 
 def measure_error(probabilities, targets, bins: int = 15) -> float:
@@ -55,7 +52,7 @@ def measure_error(probabilities, targets, bins: int = 15) -> float:
 
 def test_with_val_all_probabilities_are_calibrated(tmp_path):
     dataset = choose_images(val=200, test=300)
-    run = train(tmp_path, dataset)
+    run = train_with_smoothing(tmp_path, dataset)
     val, test = run.outputs["val"], run.outputs["test"]
     fitted = minimize_scalar(
         lambda t: (
@@ -86,7 +83,7 @@ def test_with_val_all_probabilities_are_calibrated(tmp_path):
 @pytest.mark.parametrize("splits", [{"test": 300}, {"val": 49, "test": 300}])
 def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits, tmp_path):
     dataset = choose_images(**splits)
-    run = train(tmp_path, dataset)
+    run = train_with_smoothing(tmp_path, dataset)
     assert run.calibration is None
     assert not (run.path / "calibration.json").exists()
     raw = softmax(run.outputs["test"].logits.astype(float), axis=1)
@@ -97,7 +94,7 @@ def test_without_enough_val_nothing_is_calibrated_and_the_report_says_so(splits,
 
 
 def test_without_test_the_report_says_that_val_was_fitted_to(tmp_path):
-    run = train(tmp_path, choose_images(val=200))
+    run = train_with_smoothing(tmp_path, choose_images(val=200))
     assert " % before calibration; the calibration was fitted to these images)" in str(run.report)
 
 
@@ -110,7 +107,7 @@ def test_a_calibration_of_numbers_is_damaged(tmp_path):
         )
         for split, images in DATA.splits.items()
     }
-    run = train(tmp_path, dataclasses.replace(DATA, **numbers), label_smoothing=0.0)
+    run = train_with_smoothing(tmp_path, dataclasses.replace(DATA, **numbers), label_smoothing=0.0)
     assert run.record.task.kind is REGRESSION
     (run.path / "calibration.json").write_text(
         json.dumps({"split": "val", "images": 60, "temperatures": []})

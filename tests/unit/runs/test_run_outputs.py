@@ -15,23 +15,20 @@ from lamina.evaluation.outputs import Outputs
 from lamina.insight.confusions import measure_losses
 from lamina.runs.run import Run
 from lamina.training.features import predict_logits
-from support.runs import DATA, NET, RECIPE, images_of
+from support.runs import DATA, NET, RECIPE, finish_run, images_of
 
 VAL = images_of("val").take(range(7))
 DATA_WITH_VAL = dataclasses.replace(DATA, val=VAL)
 
 
-def train(folder, dataset: Dataset = DATA_WITH_VAL, recipe: Recipe = RECIPE) -> Run:
-    run = start_run(NET, dataset, recipe, runs_dir=folder)
-    for _ in run.iter_train():
-        pass
-    return run
+def train_with_val(folder, dataset: Dataset = DATA_WITH_VAL, recipe: Recipe = RECIPE) -> Run:
+    return finish_run(start_run(NET, dataset, recipe, runs_dir=folder))
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     # The epochs' own figures are in another number format.
-    return train(
+    return train_with_val(
         tmp_path_factory.mktemp("runs"), recipe=dataclasses.replace(RECIPE, precision="bf16")
     )
 
@@ -52,7 +49,7 @@ def test_the_final_models_logits_are_kept_for_val_and_test(run):
 
 
 def test_without_test_the_outputs_are_those_of_the_report(tmp_path):
-    run = train(tmp_path, dataclasses.replace(DATA_WITH_VAL, test=None))
+    run = train_with_val(tmp_path, dataclasses.replace(DATA_WITH_VAL, test=None))
     assert run.outputs.keys() == {"val"}
     assert run.report.split == "val"
     assert run.report.accuracy == pytest.approx(
@@ -61,7 +58,7 @@ def test_without_test_the_outputs_are_those_of_the_report(tmp_path):
 
 
 def test_other_weights_outdate_the_outputs(tmp_path):
-    run = train(tmp_path)
+    run = train_with_val(tmp_path)
     run.folder.save_model(run.load_model())
     assert run.outputs == {}
     assert run.evaluate(data=DATA_WITH_VAL) == dataclasses.replace(run.report)
@@ -71,7 +68,7 @@ def test_other_weights_outdate_the_outputs(tmp_path):
 def test_predicted_numbers_are_kept_in_the_units_of_their_targets(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, 1000 * pixels.mean((1, 2, 3)))
-    run = train(
+    run = train_with_val(
         tmp_path, Dataset.from_images(images, test=dataclasses.replace(images, pixels=255 - pixels))
     )
     with np.load(run.path / "logits.npz") as stored:

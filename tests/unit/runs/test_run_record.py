@@ -4,72 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-from torch import nn
 
 from lamina import __version__
 from lamina.errors import RunError
-from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import FORMAT, RunRecord
-from lamina.runs.run import Run
-from lamina.runs.start import create_folder
+from lamina.runs.record import FORMAT
 from lamina.runs.stored import load_run
-from lamina.training.loop import Training
-from lamina.training.recipe import Recipe
-from support.runs import DATA, begin_run
-
-RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
-
-
-NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
-
-
-def train(net: Net | nn.Module = NET) -> Training:
-    training = Training(net, DATA.train, RECIPE, device="cpu")
-    for _ in training:
-        pass
-    return training
-
-
-@pytest.fixture(scope="module")
-def training() -> Training:
-    return train()
-
-
-@pytest.fixture(scope="module")
-def record(tmp_path_factory) -> RunRecord:
-    folder = tmp_path_factory.mktemp("runs")
-    command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(
-        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
-    ).record
-
-
-@pytest.fixture
-def run(tmp_path, record) -> Run:
-    return load_run(create_folder(tmp_path / "runs", record, "first"))
-
-
-def raises(message: str):
-    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
-
-
-def edit(file: Path, **changes: object) -> None:
-    """Change fields of a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+from support.runs import edit_json, refuses
 
 
 def test_a_folder_that_is_no_run_is_rejected(tmp_path):
-    with raises(f"{tmp_path} is not a run, because it has no run.json. Use the folder of a run."):
+    with refuses(f"{tmp_path} is not a run, because it has no run.json. Use the folder of a run."):
         load_run(tmp_path)
 
 
 @pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
 def test_a_run_of_another_format_is_rejected(number, run):
-    edit(run.path / "run.json", format=number, brand_new="field")
-    with raises(
+    edit_json(run.path / "run.json", format=number, brand_new="field")
+    with refuses(
         f"{run.path}/run.json has format {number}, but lamina {__version__} reads format {FORMAT}. "
         "Use the version of lamina that wrote it, or train a new run."
     ):
@@ -94,8 +47,8 @@ def test_a_run_of_another_format_is_rejected(number, run):
 )
 def test_a_wrong_value_in_run_json_is_named(changes, why, run):
     file = run.path / "run.json"
-    edit(file, **changes)
-    with raises(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
+    edit_json(file, **changes)
+    with refuses(f"{file} is damaged: {why}. Restore it from a copy, or train again."):
         load_run(run.path)
 
 
@@ -110,7 +63,7 @@ def test_a_wrong_value_in_run_json_is_named(changes, why, run):
 )
 def test_a_part_that_is_none_is_named(part, value, why, run):
     file = run.path / "run.json"
-    edit(file, **{part: value})
+    edit_json(file, **{part: value})
     with pytest.raises(
         RunError,
         match=(
@@ -151,11 +104,12 @@ def test_every_field_of_run_json_is_needed(run):
         {"in_shape": []},
         {"in_shape": [3, 6]},
         {"in_shape": [3, 2, 2]},
+        {"in_shape": [3, 512_409_557_603_043_101, 6]},  # beyond any memory
     ],
 )
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
     run.folder.save_model(training.model)
-    edit(run.path / "run.json", **changes)
+    edit_json(run.path / "run.json", **changes)
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         load_run(run.path).load_model()
 
@@ -165,8 +119,8 @@ def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, ch
 )
 def test_a_record_without_exactly_one_net_is_damaged(run, changes):
     file = run.path / "run.json"
-    edit(file, **changes)
-    with raises(
+    edit_json(file, **changes)
+    with refuses(
         f"{file} is damaged: exactly one of net, own_module and timm must be set. "
         "Restore it from a copy, or train again."
     ):

@@ -15,56 +15,18 @@ from lamina.data import Preparation
 from lamina.errors import LaminaWarning, RunError
 from lamina.evaluation.evaluating import evaluate
 from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
-from lamina.runs.record import FORMAT, OwnModule, RunRecord, resume_command
-from lamina.runs.run import Run
+from lamina.runs.record import FORMAT, OwnModule, resume_command
 from lamina.runs.start import create_folder
-from lamina.runs.stored import DamagedRun, find_runs, list_runs, load_run
+from lamina.runs.stored import find_runs, list_runs, load_run
 from lamina.training.loop import Training
-from lamina.training.recipe import Recipe
+from lamina.training.model import build_model
 from lamina.training.tensors import pack_tensors
-from support.runs import DATA, begin_run
-
-RECIPE = Recipe(epochs=1, batch_size=4, precision="fp32", seed=7)
-NET = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
-
-
-def train(net: Net | nn.Module = NET) -> Training:
-    training = Training(net, DATA.train, RECIPE, device="cpu")
-    for _ in training:
-        pass
-    return training
-
-
-@pytest.fixture(scope="module")
-def training() -> Training:
-    return train()
-
-
-@pytest.fixture(scope="module")
-def record(tmp_path_factory) -> RunRecord:
-    folder = tmp_path_factory.mktemp("runs")
-    command = ("lamina", "train", "tiny", "--data", "photos/pets")
-    return begin_run(
-        NET, DATA, RECIPE, net_name="tiny", device="cpu", runs_dir=folder, command=command
-    ).record
-
-
-@pytest.fixture
-def run(tmp_path, record) -> Run:
-    return load_run(create_folder(tmp_path / "runs", record, "first"))
+from support.runs import DATA, RECIPE, begin_run, edit_json, refuses
+from support.trainings import finish
 
 
 def own_module() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
-
-
-def raises(message: str):
-    return pytest.raises(RunError, match=f"^{re.escape(message)}$")
-
-
-def edit(file: Path, **changes: object) -> None:
-    """Change fields of a JSON file."""
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_what_to_type_to_resume_quotes_spaces(record):
@@ -133,7 +95,7 @@ def test_runs_created_at_once_never_share_a_folder(tmp_path, record):
 def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
     before = (run.path / "run.json").read_bytes()
     resume = f"lamina resume {run.path}"
-    with raises(
+    with refuses(
         f"The run {run.path} already exists. Resume it with {resume}, choose another name, or"
         " delete that folder."
     ):
@@ -143,7 +105,7 @@ def test_a_name_that_is_taken_is_rejected_and_the_run_left_alone(run, record):
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../out", "a/b", "a\\b", ".hidden", "a\nb"])
 def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
-    with raises(
+    with refuses(
         f"name is {name!r}; a run name must be one line without / or \\ and not start with a dot."
         " Use first-try."
     ):
@@ -153,7 +115,7 @@ def test_a_name_that_is_a_path_is_rejected(name, tmp_path, record):
 
 def test_a_folder_that_cannot_be_made_is_rejected(tmp_path, record):
     (tmp_path / "file").touch()
-    with raises(
+    with refuses(
         f"Cannot write a run to {tmp_path}/file/runs: Not a directory. Choose another folder with"
         " --runs-dir (in Python, runs_dir)."
     ):
@@ -180,9 +142,9 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
         tied, DATA, RECIPE, net_name="my_net", origin=own, device="cpu", runs_dir=tmp_path
     )
     run = load_run(begun.path)
-    training = train(tied)
+    training = finish(Training(tied, DATA.train, RECIPE, device="cpu"))
     run.folder.save_model(training.model)
-    with raises(
+    with refuses(
         f"{run.path} was trained with your own code, which the run does not store. "
         "Pass it again with --net my_net.py:build."
     ):
@@ -196,7 +158,7 @@ def test_an_own_module_is_loaded_only_into_a_body_that_the_caller_made(tmp_path)
 
 
 def test_a_run_with_its_own_net_takes_no_other(run):
-    with raises(
+    with refuses(
         f"{run.path} contains its net, tiny. Leave out module (on the command line, --net)."
     ):
         load_run(run.path, module=own_module()).load_model()
@@ -207,7 +169,7 @@ def test_an_own_module_without_a_name_is_named_by_its_file():
 
 
 def test_missing_weights_are_named(run):
-    with raises(
+    with refuses(
         f"{run.path}/model.safetensors is missing; the run has not saved weights yet, or has lost"
         f" them. Train it with load_run('{run.path}').train() (on the command line, lamina resume"
         f" {run.path})."
@@ -227,15 +189,16 @@ def test_weights_that_are_no_safetensors_are_rejected(content, run):
 
 
 def test_weights_of_another_net_are_rejected_by_name_and_shape(run):
-    wider = train(Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output()))
-    run.folder.save_model(wider.model)
-    with raises(
+    wider = Net(Conv2d(5, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
+    run.folder.save_model(build_model(wider, DATA.train, RECIPE))
+    with refuses(
         f"{run.path}/model.safetensors does not fit the net: body.0.bias has shape (5,), expected"
         " (4,). Pass the net that was trained, or restore the file from a copy."
     ):
         run.load_model()
-    run.folder.save_model(train(Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())).model)
-    with raises(
+    without_norm = Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())
+    run.folder.save_model(build_model(without_norm, DATA.train, RECIPE))
+    with refuses(
         f"{run.path}/model.safetensors does not fit the net: body.1.bias has shape none, expected"
         " (4,). Pass the net that was trained, or restore the file from a copy."
     ):
@@ -252,8 +215,8 @@ def test_a_report_is_read_as_it_was_written(run, training):
 def test_a_damaged_report_is_named(run, training):
     run.folder.save_report(evaluate(training.model, DATA.test))
     file = run.path / "report.json"
-    edit(file, loss="low")
-    with raises(
+    edit_json(file, loss="low")
+    with refuses(
         f"{file}: The report is damaged: report.loss must be a number, got 'low'. Evaluate the"
         " model again."
     ):
@@ -261,20 +224,20 @@ def test_a_damaged_report_is_named(run, training):
 
 
 def test_a_mistyped_run_suggests_one_beside_it(run):
-    with raises(f"No run named frist in {run.path.parent}. Did you mean first?"):
+    with refuses(f"No run named frist in {run.path.parent}. Did you mean first?"):
         load_run(run.path.parent / "frist")
 
 
 def test_a_path_that_cannot_be_is_a_run_error(tmp_path):
     name = "x" * 300
-    with raises(
+    with refuses(
         f"Cannot use {name[:100]}: file name too long. Check the path and its permissions."
     ):
         load_run(name)
 
 
 def test_a_run_where_there_are_none_says_how_to_make_one(tmp_path):
-    with raises(
+    with refuses(
         f"No run named first in {tmp_path}. No runs were found there. Train one with lamina train."
     ):
         load_run(tmp_path / "first")
@@ -286,14 +249,14 @@ def test_a_run_is_found_by_its_name_in_runs(run, monkeypatch):
     runs_dir = Path(run.path.parent.name)
     Path("first").mkdir()
     assert load_run("first", runs_dir=runs_dir).path == runs_dir / "first"
-    with raises(f"No run named frist in this folder or {runs_dir}. Did you mean first?"):
+    with refuses(f"No run named frist in this folder or {runs_dir}. Did you mean first?"):
         load_run("frist", runs_dir=runs_dir)
     monkeypatch.chdir(run.path.parent)
     assert load_run("first").path == Path("first")
 
 
 def test_a_file_of_a_run_is_not_a_run(run):
-    with raises(f"{run.path}/run.json is a file; expected the folder of a run. Use {run.path}."):
+    with refuses(f"{run.path}/run.json is a file; expected the folder of a run. Use {run.path}."):
         load_run(run.path / "run.json")
 
 
@@ -312,8 +275,10 @@ def test_a_damaged_run_does_not_stop_the_listing(tmp_path, record):
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "notes.txt").touch()
-    problem = f"{tmp_path}/empty is not a run, because it has no run.json. Use the folder of a run."
-    assert find_runs(tmp_path) == ([older, newer], [DamagedRun(tmp_path / "empty", problem)])
+    runs, (damaged,) = find_runs(tmp_path)
+    assert runs == [older, newer]
+    assert damaged.path == tmp_path / "empty"
+    assert "it has no run.json" in damaged.problem
     with pytest.warns(LaminaWarning, match="Skipped a damaged run: .* it has no run.json"):
         assert list_runs(tmp_path) == [older, newer]
 
@@ -351,7 +316,7 @@ def test_a_damaged_checkpoint_is_named_with_its_remedy(damage, why, run, trainin
     run.folder.save_checkpoint(training.checkpoint())
     file = run.path / "state.safetensors"
     damage(file)
-    with raises(
+    with refuses(
         f"{file} is damaged: {why}. Restore it from a copy, or delete it and history.jsonl "
         "and start over with lamina resume."
     ):
@@ -371,10 +336,3 @@ def test_another_record_is_written_and_removes_the_report_of_what_was(run, train
 def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):
     (tmp_path / "first").mkdir()
     assert load_run(create_folder(tmp_path, record, "first")).record == record
-
-
-def test_a_side_beyond_any_memory_is_damage(run, training):
-    run.folder.save_model(training.model)
-    edit(run.path / "run.json", in_shape=[3, 512_409_557_603_043_101, 6])
-    with pytest.raises(RunError, match=r"run\.json is damaged"):
-        load_run(run.path).load_model()

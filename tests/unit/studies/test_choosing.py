@@ -25,7 +25,7 @@ SMALL, LARGE = (
 )
 
 
-def noise(
+def noise_dataset(
     side: int, count: int = 20, sizes: int | None = None, height: int | None = None
 ) -> Dataset:
     generator = np.random.default_rng(0)
@@ -41,17 +41,17 @@ def noise(
 @pytest.mark.parametrize(
     ("dataset", "sides"),
     [
-        (noise(8), (16,)),
-        (noise(32, height=8), (16,)),
-        (noise(60, height=40), (40,)),
-        (noise(240, height=180), (96, 128, 160)),
-        (noise(32), (32,)),
-        (noise(40), (32, 40)),
-        (noise(80), (32, 48, 64, 80)),
-        (noise(96), (96,)),
-        (noise(200), (96, 128, 160, 192)),
-        (noise(64, sizes=375), (96, 128, 160, 192, 224)),
-        (noise(64, sizes=50), (32, 48, 50)),
+        (noise_dataset(8), (16,)),
+        (noise_dataset(32, height=8), (16,)),
+        (noise_dataset(60, height=40), (40,)),
+        (noise_dataset(240, height=180), (96, 128, 160)),
+        (noise_dataset(32), (32,)),
+        (noise_dataset(40), (32, 40)),
+        (noise_dataset(80), (32, 48, 64, 80)),
+        (noise_dataset(96), (96,)),
+        (noise_dataset(200), (96, 128, 160, 192)),
+        (noise_dataset(64, sizes=375), (96, 128, 160, 192, 224)),
+        (noise_dataset(64, sizes=50), (32, 48, 50)),
     ],
     ids=str,
 )
@@ -78,7 +78,7 @@ def test_enlarged_images_are_taken_at_the_size_that_holds_their_detail():
     ("sides", "ladder"), [((32, 48, 64), zoo.LADDER), ((96, 128, 160), zoo.PHOTO_LADDER)]
 )
 def test_candidates_cost_more_and_more_and_what_is_given_stays(sides, ladder):
-    candidates = propose(noise(96), {"lr": 0.5}, sides)
+    candidates = propose(noise_dataset(96), {"lr": 0.5}, sides)
     costs = [one.make().multiply_adds(one.shape) for one in candidates]
     assert costs == sorted(costs)
     assert {one.experiment.net.name for one in candidates} == set(ladder)
@@ -145,8 +145,8 @@ def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
 
 @pytest.mark.parametrize("given", [{"start_size_fraction": 0.0}, {"compile": True}], ids=str)
 def test_progressive_resizing_respects_what_is_given(given):
-    assert not any(one.can_resize for one in propose(noise(96), given, (32, 48)))
-    assert all(one.can_resize for one in propose(noise(96), {}, (32, 48)))
+    assert not any(one.can_resize for one in propose(noise_dataset(96), given, (32, 48)))
+    assert all(one.can_resize for one in propose(noise_dataset(96), {}, (32, 48)))
 
 
 def blank(train: int, val: int = 0, test: int = 0) -> Dataset:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lamina.cli.models import choose_layer
-from lamina.data import Images
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual, summarize
 from lamina.training.activations import (
@@ -24,6 +22,7 @@ from lamina.training.activations import (
 from lamina.training.features import FOLDED_IMAGES
 from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
+from support.trainings import random_images
 
 NET = Net(
     Conv2d(4, 3),
@@ -36,15 +35,8 @@ NET = Net(
 )
 
 
-def make_images(count: int = FOLDED_IMAGES) -> Images:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return Images(
-        pixels, np.arange(count) % 3, tuple("abc"), tuple(map(str, range(count))), "train"
-    )
-
-
 def build(net: Net | nn.Module = NET) -> Model:
-    return build_model(net, make_images(), Recipe())
+    return build_model(net, random_images(FOLDED_IMAGES), Recipe())
 
 
 class Own(nn.Module):
@@ -62,7 +54,7 @@ class Own(nn.Module):
 
 
 def test_every_layer_gives_what_the_next_one_takes():
-    model, images = build(), make_images()
+    model, images = build(), random_images(FOLDED_IMAGES)
     found = activations(model, images.pixels, range(1, len(NET) + 1))
     model.eval()
     x = model.normalize(torch.from_numpy(images.pixels))
@@ -91,7 +83,7 @@ def test_a_number_means_the_same_layer_everywhere():
 
 
 def test_a_layer_inside_another_is_given_by_its_path():
-    model, images = build(), make_images(5)
+    model, images = build(), random_images(5)
     assert module_paths(model) == tuple(f"body.{index}" for index in range(7))
     found = activations(model, images.pixels, ["body.3.body.0", "body.2", "body.3"])
     assert torch.equal(found["body.3"], found["body.2"] + found["body.3.body.0"])
@@ -108,7 +100,7 @@ def test_looking_changes_nothing():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    activations(model, make_images().pixels, range(1, len(NET) + 1))
+    activations(model, random_images(FOLDED_IMAGES).pixels, range(1, len(NET) + 1))
     assert torch.equal(torch.rand(4), expected)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert [layer.training for layer in model.modules()] == modes
@@ -116,7 +108,7 @@ def test_looking_changes_nothing():
 
 
 def test_what_a_later_layer_does_in_place_is_not_seen():
-    model, images = build(Own()), make_images(5)
+    model, images = build(Own()), random_images(5)
     found = activations(model, images.pixels, ["body.norm", "body.relu", "body.twice"])
     assert (found["body.norm"] < 0).any()
     assert torch.equal(found["body.norm"].relu(), found["body.relu"])
@@ -127,9 +119,8 @@ def test_what_a_later_layer_does_in_place_is_not_seen():
 
 def test_inputs_are_recorded_too_of_the_modules_that_are_called():
     model = build(Own())
-    calls = record_calls(
-        model, torch.from_numpy(make_images(5).pixels), [name for name, _ in model.named_modules()]
-    )
+    pixels = torch.from_numpy(random_images(5).pixels)
+    calls = record_calls(model, pixels, [name for name, _ in model.named_modules()])
     assert "body.unused" not in calls
     assert "body.attention" not in calls
     assert torch.equal(calls["body.flatten"].input, calls["body.relu"].output)
@@ -163,5 +154,5 @@ def test_inputs_are_recorded_too_of_the_modules_that_are_called():
 )
 def test_layers_without_an_output_are_rejected(net, layer, message):
     with pytest.raises(NetError) as rejected:
-        activations(build(net), make_images(2).pixels, [layer])
+        activations(build(net), random_images(2).pixels, [layer])
     assert str(rejected.value) == message

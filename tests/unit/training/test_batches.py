@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lamina.data import Images
 from lamina.nets import Flatten, Net, Output
 from lamina.training.batches import Batch, Batches, find_resident_bytes
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from support.trainings import random_images
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(
@@ -26,19 +26,7 @@ RECIPE = Recipe(
 )
 
 
-def make_images(count: int = 21) -> Images:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return Images(
-        pixels,
-        generator.integers(0, 3, count),
-        tuple("abc"),
-        tuple(map(str, range(count))),
-        "train",
-    )
-
-
-def same(one: Batch, other: Batch) -> bool:
+def are_equal(one: Batch, other: Batch) -> bool:
     tensors = (
         (one.indices, other.indices),
         (one.pixels, other.pixels),
@@ -54,7 +42,7 @@ def show(batches: Batches, epoch: int, first_step: int = 0) -> list[Batch]:
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
-    batches = Batches(make_images(), RECIPE, CPU)
+    batches = Batches(random_images(21), RECIPE, CPU)
     epochs = [
         torch.cat([batch.indices for batch in show(batches, epoch)]).tolist() for epoch in range(2)
     ]
@@ -67,14 +55,14 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
 
 @pytest.mark.parametrize("first_step", [0, 2, 4])
 def test_an_epoch_that_begins_in_the_middle_has_the_same_batches(first_step):
-    batches = Batches(make_images(), RECIPE, CPU)
+    batches = Batches(random_images(21), RECIPE, CPU)
     whole, rest = show(batches, 1), show(batches, 1, first_step)
     assert len(rest) == 4 - first_step
-    assert all(same(*pair) for pair in zip(whole[first_step:], rest, strict=True))
+    assert all(are_equal(*pair) for pair in zip(whole[first_step:], rest, strict=True))
 
 
 def test_a_batch_holds_the_targets_and_weights_of_its_images():
-    images = make_images()
+    images = random_images(21)
     counts = np.bincount(images.targets, minlength=3)
     for batch in show(Batches(images, RECIPE, CPU), 0):
         targets = images.targets[batch.indices.numpy()]
@@ -85,7 +73,7 @@ def test_a_batch_holds_the_targets_and_weights_of_its_images():
 
 def test_pixels_that_stay_on_the_host_give_the_same_batches():
     # The meta device stands for a GPU: it takes copies and computes shapes, and keeps no numbers.
-    images = make_images()
+    images = random_images(21)
     here = Batches(images, RECIPE, CPU)
     away = Batches(images, RECIPE, torch.device("meta"), resident_bytes=images.pixels.nbytes - 1)
     assert away._pixels.device == CPU
@@ -112,14 +100,14 @@ def test_a_cpu_keeps_every_set():
 def test_pinned_batches_are_those_of_pixels_on_the_gpu():
     cuda = torch.device("cuda")
     resident, pinned = (
-        Batches(make_images(), RECIPE, cuda),
-        Batches(make_images(), RECIPE, cuda, resident_bytes=0),
+        Batches(random_images(21), RECIPE, cuda),
+        Batches(random_images(21), RECIPE, cuda, resident_bytes=0),
     )
     assert pinned._pixels.device == CPU
-    assert all(same(*pair) for pair in zip(show(resident, 1), show(pinned, 1), strict=True))
+    assert all(are_equal(*pair) for pair in zip(show(resident, 1), show(pinned, 1), strict=True))
 
 
 def test_a_training_takes_its_pixels_as_they_lie_in_memory():
-    images = make_images()
+    images = random_images(21)
     training = Training(Net(Flatten(), Output()), images, Recipe(epochs=1), device="cpu")
     assert training._batches._pixels.data_ptr() == images.pixels.ctypes.data

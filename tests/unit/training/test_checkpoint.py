@@ -10,7 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamina.data import Images
 from lamina.errors import NotFiniteError, RunError
 from lamina.nets import (
     BatchNorm,
@@ -26,6 +25,7 @@ from lamina.nets import (
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from support.trainings import follow, random_images
 
 NET = Net(
     Conv2d(4, 3),
@@ -39,18 +39,11 @@ NET = Net(
 )
 
 
-def make_images(kind: str = "single-label") -> Images:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (14, 6, 6, 3), dtype=np.uint8)
-    targets = {
-        "single-label": generator.integers(0, 3, 14),
-        "numbers": generator.normal(size=(14, 3)).astype(np.float32),
-    }[kind]
-    return Images(pixels, targets, tuple("abc"), tuple(map(str, range(14))), "train")
-
-
-def follow(training: Training) -> list[Epoch]:
-    return [event for event in training if isinstance(event, Epoch)]
+IMAGES = random_images(14, side_px=6)
+NUMBERS = dataclasses.replace(
+    IMAGES,
+    targets=np.random.default_rng(0).normal(size=(14, 3)).astype(np.float32),
+)
 
 
 def outcome(training: Training) -> dict[str, torch.Tensor]:
@@ -88,11 +81,10 @@ recipes = st.builds(
 @settings(max_examples=30, deadline=None)
 @given(
     recipe=recipes,
-    kind=st.sampled_from(["single-label", "numbers"]),
+    images=st.sampled_from([IMAGES, NUMBERS]),
     stops=st.sets(st.integers(1, 9), max_size=3),
 )
-def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops):
-    images = make_images(kind)
+def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, images, stops):
     straight = Training(NET, images, recipe, steps_per_record=1)
     expected = follow(straight)
 
@@ -121,7 +113,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_to_the_bit(recipe, kind, stops)
 
 
 def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
-    training = Training(NET, make_images(), Recipe(epochs=2, batch_size=5), steps_per_record=1)
+    training = Training(NET, IMAGES, Recipe(epochs=2, batch_size=5), steps_per_record=1)
     next(iter(training))
     checkpoint = training.checkpoint()
     before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
@@ -149,7 +141,10 @@ def test_a_checkpoint_is_a_copy_that_further_steps_leave_alone():
 )
 def test_a_checkpoint_of_another_net_is_rejected_and_changes_nothing(change, message):
     training = Training(
-        NET, make_images(), Recipe(epochs=1, batch_size=5, ema_decay=0.9), steps_per_record=1
+        NET,
+        IMAGES,
+        Recipe(epochs=1, batch_size=5, ema_decay=0.9),
+        steps_per_record=1,
     )
     next(iter(training))
     checkpoint = training.checkpoint()
@@ -165,7 +160,7 @@ def test_a_checkpoint_of_another_net_is_rejected_and_changes_nothing(change, mes
 
 def test_half_the_learning_rate_is_taken_after_each_return():
     recipe = Recipe(epochs=1, batch_size=5, lr=0.08, optimizer="sgd", momentum=0.0)
-    training = Training(NET, make_images(), recipe)
+    training = Training(NET, IMAGES, recipe)
     checkpoint = training.checkpoint()
     standing = dataclasses.replace(checkpoint.standing, rewinds=2)
     training.restore(dataclasses.replace(checkpoint, standing=standing))
@@ -176,13 +171,13 @@ def test_half_the_learning_rate_is_taken_after_each_return():
 
 def test_two_trainings_that_are_restored_from_one_checkpoint_give_the_same_and_leave_it_alone():
     recipe = Recipe(epochs=2, batch_size=5, ema_decay=0.9)
-    training = Training(NET, make_images(), recipe, steps_per_record=1)
+    training = Training(NET, IMAGES, recipe, steps_per_record=1)
     next(iter(training))
     checkpoint = training.checkpoint()
     before = {name: tensor.clone() for name, tensor in checkpoint.tensors.items()}
     outcomes = []
     for _ in range(2):
-        restored = Training(NET, make_images(), recipe)
+        restored = Training(NET, IMAGES, recipe)
         restored.restore(checkpoint)
         follow(restored)
         outcomes.append(outcome(restored))
@@ -192,7 +187,7 @@ def test_two_trainings_that_are_restored_from_one_checkpoint_give_the_same_and_l
 
 @pytest.mark.parametrize(("ema_decay", "whose"), [(0.0, "the model"), (0.9, "the averaged model")])
 def test_no_checkpoint_is_made_of_weights_that_are_no_numbers(ema_decay, whose):
-    training = Training(NET, make_images(), Recipe(lr=0.5, ema_decay=ema_decay))
+    training = Training(NET, IMAGES, Recipe(lr=0.5, ema_decay=ema_decay))
     with torch.no_grad():
         training.model.body[1].running_var[2] = float("inf")
     with pytest.raises(NotFiniteError) as rejected:

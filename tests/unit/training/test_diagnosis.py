@@ -59,7 +59,7 @@ def images() -> Images:
     return load_data("shapes").train.take(range(2000))
 
 
-def train(
+def list_diagnoses(
     net: Net, images: Images, recipe: Recipe, inject: Callable[[nn.Module], None] | None = None
 ) -> list[Diagnosis]:
     training = Training(net, images, recipe, device="cpu")
@@ -118,7 +118,7 @@ def keep(images: Images) -> Images:
     ],
 )
 def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
-    found = train(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
+    found = list_diagnoses(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
     assert kind in [diagnosis.kind for diagnosis in found]
     assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
     diagnosis = next(one for one in found if one.kind == kind)
@@ -127,9 +127,9 @@ def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
 
 
 def test_flat_activations_vanish_and_large_weights_saturate(images):
-    (vanishing,) = train(DEEP, images, RECIPE)
+    (vanishing,) = list_diagnoses(DEEP, images, RECIPE)
     assert (vanishing.kind, vanishing.layer) == ("vanishing-gradients", "layer 2 of 18, Linear(32)")
-    found = train(MLP.replace(ReLU(), Tanh()), images, RECIPE, scale_weights)
+    found = list_diagnoses(MLP.replace(ReLU(), Tanh()), images, RECIPE, scale_weights)
     assert "saturation" in [diagnosis.kind for diagnosis in found]
 
 
@@ -237,32 +237,36 @@ def test_a_healthy_training_gives_no_diagnosis(net, images):
         if len(net) > 10
         else RECIPE
     )
-    assert train(net, images, recipe) == []
+    assert list_diagnoses(net, images, recipe) == []
+
+
+OBSERVED = Observation(
+    epoch=1,
+    steps=40,
+    recipe=Recipe(),
+    layers=[],
+    names={},
+    checks=[],
+    raised=0,
+    asked=0,
+    activity=None,
+    since={},
+    losses=[2.0],
+    initial_loss=2.4,
+    constant_loss=2.3,
+    guess_loss=2.3,
+    lr=0.06,
+    lr_fraction=0.5,
+    kind=SINGLE_LABEL,
+    classes=10,
+    images_seen=2000,
+)
+"""What a doctor sees of a training in its first epoch."""
 
 
 @pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
 def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagnosed):
-    seen = Observation(
-        epoch=1,
-        steps=steps,
-        recipe=Recipe(),
-        layers=[],
-        names={},
-        checks=[],
-        raised=0,
-        asked=0,
-        activity=None,
-        since={},
-        losses=[3.8],
-        initial_loss=2.4,
-        constant_loss=2.3,
-        guess_loss=2.3,
-        lr=0.06,
-        lr_fraction=0.5,
-        kind=SINGLE_LABEL,
-        classes=10,
-        images_seen=2000,
-    )
+    seen = dataclasses.replace(OBSERVED, steps=steps, losses=[3.8])
     assert [one.kind for one in diagnose(seen, ())] == (
         ["learning-rate-too-high"] if is_diagnosed else []
     )
@@ -272,25 +276,11 @@ def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagn
 def test_a_first_accuracy_that_chance_explains_does_not_excuse_shuffled_labels(
     standard_errors, has_learned
 ):
-    seen = Observation(
+    seen = dataclasses.replace(
+        OBSERVED,
         epoch=2,
         steps=200,
-        recipe=Recipe(),
-        layers=[],
-        names={},
-        checks=[],
-        raised=0,
-        asked=0,
-        activity=None,
-        since={},
         losses=[2.3, 2.3],
-        initial_loss=2.4,
-        constant_loss=2.3,
-        guess_loss=2.3,
-        lr=0.001,
-        lr_fraction=1.0,
-        kind=SINGLE_LABEL,
-        classes=10,
         images_seen=4000,
         baseline_accuracy=0.1,
         first_accuracy=0.1 + standard_errors * (0.1 * 0.9 / 2000) ** 0.5,
@@ -303,25 +293,12 @@ def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_y
     steps, is_diagnosed
 ):
     activity = Activity(100, {}, {"body.2": 0.7}, {}, predicted_classes=10, classes=10)
-    seen = Observation(
-        epoch=1,
+    seen = dataclasses.replace(
+        OBSERVED,
         steps=steps,
-        recipe=Recipe(),
-        layers=[],
         names={"body.2": "layer 3"},
-        checks=[],
-        raised=0,
-        asked=0,
         activity=activity,
         since={"body.2": 1},
-        losses=[2.0],
-        initial_loss=2.4,
-        constant_loss=2.3,
-        guess_loss=2.3,
-        lr=0.06,
-        lr_fraction=0.5,
-        kind=SINGLE_LABEL,
-        classes=10,
         images_seen=400,
     )
     assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_diagnosed else [])
@@ -481,7 +458,9 @@ TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
 )
 def test_a_small_net_that_has_not_learned_yet_does_not_blame_the_labels(net, change, images):
     recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=20, **change)
-    assert "labels-look-shuffled" not in [found.kind for found in train(net, images, recipe)]
+    assert "labels-look-shuffled" not in [
+        found.kind for found in list_diagnoses(net, images, recipe)
+    ]
 
 
 def test_the_labels_are_not_blamed_while_a_linear_net_is_better_than_the_baseline():

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -21,6 +20,8 @@ from lamina.training.features import FOLDED_IMAGES, predict_logits
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe, overlay
+from support.timm_weights import create_timm
+from support.trainings import finish, random_images, weights
 
 RECIPE = Recipe(
     epochs=2,
@@ -33,20 +34,14 @@ RECIPE = Recipe(
     initial_fraction=0.3,
     precision="fp32",
 )
+IMAGES = random_images(12, side_px=32)
 HEAD = {"body.classifier.weight", "body.classifier.bias"}
-
-
-def make_images(count: int = 12) -> Images:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return Images(
-        pixels, np.arange(count) % 3, ("cat", "dog", "hen"), tuple(map(str, range(count))), "train"
-    )
 
 
 def make_module(name: str = "test_efficientnet") -> nn.Module:
     """A small net of timm, with batch-norm statistics as a training leaves them."""
     torch.manual_seed(0)
-    module = timm.create_model(name, num_classes=3)
+    module = create_timm(name, num_classes=3)
     for buffer_name, buffer in module.named_buffers():
         if buffer_name.endswith("running_mean"):
             buffer.normal_(std=0.1)
@@ -56,19 +51,7 @@ def make_module(name: str = "test_efficientnet") -> nn.Module:
 
 
 def start(recipe: Recipe = RECIPE, images: Images | None = None) -> Training:
-    return Training(
-        make_module(), images or make_images(), recipe, device="cpu", steps_per_record=1
-    )
-
-
-def finish(training: Training) -> Training:
-    for _ in training:
-        pass
-    return training
-
-
-def weights(training: Training) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    return Training(make_module(), images or IMAGES, recipe, device="cpu", steps_per_record=1)
 
 
 def part(training: Training, name: str) -> dict[str, torch.Tensor]:
@@ -118,7 +101,7 @@ def test_the_head_is_fitted_first_and_then_all_layers_but_the_statistics_of_norm
 
 def test_batch_norms_normalize_by_these_statistics_in_training_too():
     """So a batch of equal images, without variance, gets the same logits as in evaluation."""
-    images = make_images()
+    images = IMAGES
     equal = dataclasses.replace(images, pixels=np.repeat(images.pixels[:1], len(images), axis=0))
     recipe = dataclasses.replace(
         RECIPE, epochs=1, lr=1e-30, weight_decay=0.0, initial_fraction=0.0, lanes=1
@@ -178,9 +161,7 @@ class Masked(nn.Module):
 
 
 def test_infinities_stay_and_integers_are_those_of_the_trained_model():
-    images = dataclasses.replace(
-        make_images(), targets=np.arange(12) % 2, target_names=("cat", "dog")
-    )
+    images = dataclasses.replace(IMAGES, targets=np.arange(12) % 2, target_names=("cat", "dog"))
     live = build_model(Masked(), images, Recipe())
     average = MeanWithStart(live, 0.25)
     average.start()
@@ -196,7 +177,7 @@ def test_infinities_stay_and_integers_are_those_of_the_trained_model():
 
 
 def test_a_recipe_has_one_average_or_none():
-    model = build_model(make_module(), make_images(), RECIPE)
+    model = build_model(make_module(), IMAGES, RECIPE)
     assert build_average(model, Recipe()) is None
     with pytest.raises(RecipeError) as rejected:
         Recipe(ema_decay=0.9, initial_fraction=0.5)
@@ -211,7 +192,7 @@ def test_a_recipe_has_one_average_or_none():
 
 def test_random_weights_can_be_averaged_with_the_trained_ones_too():
     recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision="fp32")
-    training = Training(Net(Flatten(), Output()), make_images(), recipe, device="cpu")
+    training = Training(Net(Flatten(), Output()), IMAGES, recipe, device="cpu")
     initial = part(training, "live")
     finish(training)
     live = part(training, "live")
@@ -227,8 +208,8 @@ def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     recipe = dataclasses.replace(RECIPE, **changes)
     plain, evaluated = finish(start(recipe)), start(recipe)
     for _ in evaluated:
-        predict_logits(evaluated.model, make_images().pixels)
-        evaluated.predict_logits(make_images(7).pixels)
+        predict_logits(evaluated.model, IMAGES.pixels)
+        evaluated.predict_logits(IMAGES.take(range(7)).pixels)
     assert not changed(weights(plain), weights(evaluated))
     assert not changed(plain.checkpoint().tensors, evaluated.checkpoint().tensors)
 
@@ -237,7 +218,7 @@ def test_evaluating_the_model_after_each_step_changes_nothing(changes):
 def test_a_training_stopped_anywhere_goes_on_to_the_same_bits(monkeypatch):
     monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 8 * 32**2)  # 8 images at once
     recipe = dataclasses.replace(RECIPE, flip="random", crop_from_fraction=0.5)
-    images = make_images(12)  # two parts of features
+    images = IMAGES  # two parts of features
     straight, training = start(recipe, images), start(recipe, images)
     expected = [event.train_loss for event in straight if isinstance(event, Epoch)]
     stops, kinds = [copy.deepcopy(training.checkpoint())], [None]
@@ -289,8 +270,8 @@ def test_two_lanes_fit_the_head_that_one_fits():
 def test_many_images_get_the_logits_that_timms_net_gives(name):
     size = {"img_size": 32} if "vit" in name else {}
     torch.manual_seed(0)
-    module = timm.create_model(name, num_classes=3, **size)
-    images = make_images(FOLDED_IMAGES)
+    module = create_timm(name, num_classes=3, **size)
+    images = random_images(FOLDED_IMAGES, side_px=32)
     recipe = dataclasses.replace(RECIPE, epochs=1, initial_fraction=0.0)
     training = finish(Training(module, images, recipe, device="cpu"))
     with torch.no_grad():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import timm
 import torch
 from torch import nn
 
@@ -12,6 +11,7 @@ from lamina.data import Images
 from lamina.training.folding import fold_model
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
+from support.timm_weights import create_timm
 
 IMAGES = Images.from_arrays(
     np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8),
@@ -56,7 +56,7 @@ class Row(nn.Module):
 )
 def test_a_net_of_timms_gives_the_same_logits_without_its_norms(name):
     torch.manual_seed(0)
-    model = build(timm.create_model(name, num_classes=2))
+    model = build(create_timm(name, num_classes=2))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     folded = fold_model(model)
     assert norms(folded) == 0

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from lamina.data import Images
 from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
 from lamina.training.guard import choose_watched, is_finite
 from lamina.training.loop import Training
 from lamina.training.parts import Parts
 from lamina.training.recipe import Recipe
+from support.trainings import random_images
 
 HELP = "Try an lr below 0.001, gradient_clip 1, or BatchNorm() in the net."
 HELP_WITH_BATCH_NORM = "Try an lr below 0.001 or gradient_clip 1."
-
-
-def make_images() -> Images:
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (8, 6, 6, 3), dtype=np.uint8)
-    return Images(
-        pixels, generator.integers(0, 3, 8), tuple("abc"), tuple(map(str, range(8))), "train"
-    )
+IMAGES = random_images(8, side_px=6)
 
 
 class Root(nn.Module):
@@ -65,7 +60,7 @@ def poison(place: str, value: float):
     """A net with a weight that is a number, and too large for what comes after."""
 
     def make() -> Training:
-        training = Training(NET, make_images(), Recipe(precision="fp32"))
+        training = Training(NET, IMAGES, Recipe(precision="fp32"))
         with torch.no_grad():
             training.model.body.get_parameter(place).fill_(value)
         return training
@@ -98,12 +93,12 @@ def poison(place: str, value: float):
             "not finite: the weights of layer 7 of 7, Output(units=3).",
         ),
         (
-            lambda: Training(Own(Logarithm()), make_images(), Recipe()),
+            lambda: Training(Own(Logarithm()), IMAGES, Recipe()),
             "The loss became NaN at step 1 of epoch 1. "
             "The first values that are not finite: the activations of middle (Logarithm).",
         ),
         (
-            lambda: Training(Own(Root()), make_images(), Recipe()),
+            lambda: Training(Own(Root()), IMAGES, Recipe()),
             "A gradient became NaN or infinity at step 1 of "
             "epoch 1. The first values that are not finite: the gradients of first (Linear).",
         ),
@@ -131,8 +126,11 @@ def test_the_first_layer_that_goes_wrong_is_named(make, message):
 
 
 def test_targets_that_are_no_numbers_are_named():
-    images = make_images()
-    numbers = Images(images.pixels, np.ones((8, 2), np.float32), ("x", "y"), images.names, "train")
+    numbers = replace(
+        IMAGES,
+        targets=np.ones((8, 2), np.float32),
+        target_names=("x", "y"),
+    )
     parts = Parts(augment=lambda images, targets: (images, targets * torch.nan))
     training = Training(Net(Flatten(), Output()), numbers, Recipe(), parts=parts)
     with pytest.raises(
@@ -149,7 +147,7 @@ def test_the_weights_are_as_they_were_before_the_step_that_went_wrong():
             return super().forward(x) * (1e39 if self.step >= 3 else 1)
 
     training = Training(
-        WrongInTheThird(nn.ReLU()), make_images(), Recipe(batch_size=2), steps_per_record=1
+        WrongInTheThird(nn.ReLU()), IMAGES, Recipe(batch_size=2), steps_per_record=1
     )
     steps = iter(training)
     next(steps), next(steps)
@@ -204,9 +202,7 @@ class Scaled(nn.Module):
     ],
 )
 def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsound):
-    training = Training(
-        Scaled(before, after), make_images(), Recipe(precision="fp32"), steps_per_record=1
-    )
+    training = Training(Scaled(before, after), IMAGES, Recipe(precision="fp32"), steps_per_record=1)
     with torch.no_grad():
         for weight in training.model.parameters():
             weight.zero_()
@@ -221,7 +217,7 @@ def test_an_epoch_that_left_what_is_no_number_is_not_given(before, after, unsoun
 
 def test_logits_too_large_for_the_loss_are_named_with_their_layer():
     training = Training(
-        Net(Flatten(), Linear(4), ReLU(), Output()), make_images(), Recipe(precision="fp32")
+        Net(Flatten(), Linear(4), ReLU(), Output()), IMAGES, Recipe(precision="fp32")
     )
     with torch.no_grad():
         training.model.body[-1].weight.zero_()
@@ -241,7 +237,7 @@ def test_what_a_module_computes_after_its_layers_is_named():
             return super().forward(x) * 1e39 if self.training else super().forward(x)
 
     with pytest.raises(NotFiniteError, match=r"the logits, computed after last \(Linear\)\."):
-        next(iter(Training(Scaling(nn.ReLU()), make_images(), Recipe(precision="fp32"))))
+        next(iter(Training(Scaling(nn.ReLU()), IMAGES, Recipe(precision="fp32"))))
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
@@ -252,9 +248,7 @@ def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, ema_d
         module.mask = nn.Parameter(mask, requires_grad=False)
     else:
         module.register_buffer("mask", mask)
-    training = Training(
-        module, make_images(), Recipe(epochs=2, precision="fp32", ema_decay=ema_decay)
-    )
+    training = Training(module, IMAGES, Recipe(epochs=2, precision="fp32", ema_decay=ema_decay))
     list(training)
     tensors = training.checkpoint().tensors
     for kind in ("live", "averaged") if ema_decay else ("live",):
@@ -264,7 +258,7 @@ def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, ema_d
 def test_what_becomes_no_number_where_an_infinity_was_is_a_fault():
     module = Own(nn.ReLU())
     module.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
-    training = Training(module, make_images(), Recipe(epochs=2, precision="fp32"))
+    training = Training(module, IMAGES, Recipe(epochs=2, precision="fp32"))
     training.model.body.mask.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match=r"body\.mask of the model contains NaN or infinity"):
         training.checkpoint()
@@ -278,9 +272,7 @@ def test_large_finite_numbers_are_numbers():
 
 
 def test_an_lr_of_a_thousand_times_too_much_is_found_by_training():
-    training = Training(
-        NET.without(BatchNorm), make_images(), Recipe(lr=1e20, optimizer="sgd", epochs=50)
-    )
+    training = Training(NET.without(BatchNorm), IMAGES, Recipe(lr=1e20, optimizer="sgd", epochs=50))
     with pytest.raises(
         NotFiniteError, match="The first values that are not finite: the activations of layer"
     ):

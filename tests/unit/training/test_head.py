@@ -7,7 +7,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,11 +36,12 @@ from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task, task_of
 from lamina.zoo import load_net
+from support.timm_weights import create_timm
 
 RECIPE = Recipe(epochs=1, batch_size=8, head="fitted", precision="fp32")
 
 
-def make_images(
+def graded_images(
     targets: np.ndarray, side_px: int = 4, names: tuple[str, ...] | None = None, contrast: int = 30
 ) -> Images:
     """Noise, which is a little brighter for larger targets."""
@@ -343,7 +343,7 @@ FEW = {
 @pytest.mark.parametrize("case", FEW)
 def test_few_images_get_a_finite_head_that_predicts_what_they_have_in_common(case):
     targets, names = FEW[case]
-    images = make_images(targets, names=names)
+    images = graded_images(targets, names=names)
     task = task_of(images)
     model = build_model(Pixels(task.outputs), images, RECIPE)
     *_, fit = fit_model_head(model, images, RECIPE)
@@ -396,9 +396,9 @@ def find_inputs(model: Model, layer: nn.Module, images: Images) -> torch.Tensor:
 def test_the_models_logits_are_those_of_the_head_and_nothing_else_changes(kind, precision):
     generator = np.random.default_rng(3)
     scores = generator.normal(size=(60, 3)).astype(np.float32)
-    images = make_images(TARGETS[kind](scores), side_px=32, contrast=1)
+    images = graded_images(TARGETS[kind](scores), side_px=32, contrast=1)
     torch.manual_seed(0)
-    module = timm.create_model("test_efficientnet", num_classes=task_of(images).outputs)
+    module = create_timm("test_efficientnet", num_classes=task_of(images).outputs)
     training = Training(
         module, images, dataclasses.replace(RECIPE, precision=precision), device="cpu"
     )
@@ -426,7 +426,7 @@ def test_the_models_logits_are_those_of_the_head_and_nothing_else_changes(kind, 
 def test_the_event_says_what_the_held_out_logits_say(kind, monkeypatch):
     monkeypatch.setattr("lamina.training.model.PREDICTED_PIXELS", 32 * 4**2)  # 32 images at once
     generator = np.random.default_rng(3)
-    images = make_images(TARGETS[kind](generator.normal(size=(40, 3)).astype(np.float32)))
+    images = graded_images(TARGETS[kind](generator.normal(size=(40, 3)).astype(np.float32)))
     model = build_model(Pixels(task_of(images).outputs), images, RECIPE)
     *shown, fit = fit_model_head(model, images, RECIPE)
     assert shown == [FeatureProgress(32, 40), FeatureProgress(40, 40)]
@@ -461,7 +461,7 @@ def test_what_is_printed_of_a_fit():
 
 
 def test_the_head_gets_class_weights_if_the_recipe_has_them():
-    images = make_images(np.array([0] * 50 + [1] * 4), contrast=3)
+    images = graded_images(np.array([0] * 50 + [1] * 4), contrast=3)
     recipe = dataclasses.replace(RECIPE, class_weights=True)
     model = build_model(Pixels(2), images, recipe)
     *_, fit = fit_model_head(model, images, recipe)
@@ -483,7 +483,7 @@ def test_the_head_gets_class_weights_if_the_recipe_has_them():
 @pytest.mark.parametrize("most", [("FITTED_IMAGES", 20), ("CHOOSING_IMAGES", 10)], ids=str)
 def test_of_many_images_some_are_fitted_and_some_choose(most, monkeypatch):
     monkeypatch.setattr(head_module, *most)
-    images = make_images(np.arange(50) // 25)
+    images = graded_images(np.arange(50) // 25)
     model = build_model(Pixels(2), images, RECIPE)
     *shown, fit = fit_model_head(model, images, RECIPE)
     assert fit.images == shown[-1].images == (20 if most[0] == "FITTED_IMAGES" else 50)
@@ -496,7 +496,7 @@ def test_of_many_images_some_are_fitted_and_some_choose(most, monkeypatch):
 
 
 def test_the_seed_draws_the_folds_and_the_same_seed_fits_the_same_head():
-    images = make_images(np.arange(40) % 2)
+    images = graded_images(np.arange(40) % 2)
 
     def fit(seed: int) -> tuple[torch.Tensor, HeadFit]:
         recipe = dataclasses.replace(RECIPE, seed=seed)
@@ -529,7 +529,7 @@ class Scaled(Pixels):
 
 
 def build(net: Net | nn.Module, side_px: int = 32) -> Model:
-    return build_model(net, make_images(np.arange(12) % 3, side_px), RECIPE)
+    return build_model(net, graded_images(np.arange(12) % 3, side_px), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -539,10 +539,10 @@ def build(net: Net | nn.Module, side_px: int = 32) -> Model:
         (lambda: load_net("mlp").with_outputs(3), ""),
         (lambda: load_net("cnn-s").with_outputs(3), ""),
         (lambda: Net(Conv2d(4, 3), GlobalAvgPool(), Output(3)), ""),
-        (lambda: timm.create_model("test_efficientnet", num_classes=3), "classifier"),
-        (lambda: timm.create_model("test_resnet", num_classes=3), "fc"),
-        (lambda: timm.create_model("test_vit", num_classes=3, img_size=32), "head"),
-        (lambda: timm.create_model("test_convnext", num_classes=3), "fc"),
+        (lambda: create_timm("test_efficientnet", num_classes=3), "classifier"),
+        (lambda: create_timm("test_resnet", num_classes=3), "fc"),
+        (lambda: create_timm("test_vit", num_classes=3, img_size=32), "head"),
+        (lambda: create_timm("test_convnext", num_classes=3), "fc"),
     ],
 )
 def test_the_layer_that_computes_the_logits_is_found(net, ending):
@@ -571,7 +571,7 @@ LINEAR = (
             "body.head (Linear(in_features=3072, out_features=3, bias=False))",
         ),
         (
-            lambda: timm.create_model(
+            lambda: create_timm(
                 "deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1
             ),
             "body.head (Linear(in_features=192, out_features=3, bias=True))",
@@ -580,5 +580,5 @@ LINEAR = (
 )
 def test_other_heads_are_rejected_before_the_first_step(net, ends):
     with pytest.raises(RecipeError) as rejected:
-        Training(net(), make_images(np.arange(12) % 3, 32), RECIPE, device="cpu")
+        Training(net(), graded_images(np.arange(12) % 3, 32), RECIPE, device="cpu")
     assert str(rejected.value) == f"{LINEAR}{ends}. Set head to 'random'."

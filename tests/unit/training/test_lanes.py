@@ -17,6 +17,7 @@ from lamina.training.batches import LEAST_IN_LANE, divide_lanes
 from lamina.training.group import Group
 from lamina.training.lanes import add_up, cover, insert, sum_lanes
 from lamina.training.tensors import digest_tensors
+from support.trainings import finish
 
 COUNTS = st.integers(1, 20)
 
@@ -52,15 +53,12 @@ def test_a_batch_is_divided_into_nearly_equal_parts_of_two_images_or_more(start,
     assert count < LEAST_IN_LANE or min(sizes) >= LEAST_IN_LANE
 
 
-def images(count: int = 23) -> Images:
+def few_shapes(count: int = 23) -> Images:
     return load_data("shapes").train.take(range(count))
 
 
-def train(recipe: Recipe, net: Net, group: Group | None = None) -> Training:
-    training = Training(net, images(), recipe, device="cpu", group=group or Group())
-    for _ in training:
-        pass
-    return training
+def train_on_shapes(recipe: Recipe, net: Net, group: Group | None = None) -> Training:
+    return finish(Training(net, few_shapes(), recipe, device="cpu", group=group or Group()))
 
 
 PLAIN = Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())
@@ -69,7 +67,7 @@ NORMED = Net(Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Output())
 
 def test_without_norms_and_dropout_lanes_only_round_differently():
     one, four = (
-        train(Recipe(epochs=2, batch_size=23, lanes=lanes, optimizer="sgd"), PLAIN)
+        train_on_shapes(Recipe(epochs=2, batch_size=23, lanes=lanes, optimizer="sgd"), PLAIN)
         for lanes in (1, 4)
     )
     for name, weight in one.model.state_dict().items():
@@ -78,10 +76,10 @@ def test_without_norms_and_dropout_lanes_only_round_differently():
 
 def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_make_of_them():
     recipe = Recipe(epochs=1, batch_size=23, lanes=3, optimizer="sgd", lr=0.0)
-    before = Training(NORMED, images(), replace(recipe, lanes=1), device="cpu")
+    before = Training(NORMED, few_shapes(), replace(recipe, lanes=1), device="cpu")
     convolution = before.model.body[0]
     order = next(before._batches.epoch(0)).gather(0).indices.numpy()
-    pixels = torch.from_numpy(np.ascontiguousarray(images().pixels[order]))
+    pixels = torch.from_numpy(np.ascontiguousarray(few_shapes().pixels[order]))
     inputs = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         outputs = convolution(inputs)
@@ -90,7 +88,7 @@ def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_ma
     variance = 0.9 + sum(
         len(part) / 23 * 0.1 * part.transpose(0, 1).flatten(1).var(1) for part in parts
     )
-    norm = train(recipe, NORMED).model.body[1]
+    norm = train_on_shapes(recipe, NORMED).model.body[1]
     torch.testing.assert_close(norm.running_mean, mean, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(norm.running_var, variance, rtol=1e-4, atol=1e-5)
     assert norm.num_batches_tracked == 1
@@ -98,7 +96,9 @@ def test_the_statistics_of_a_batch_norm_are_the_means_of_what_the_lanes_would_ma
 
 def test_statistics_that_nothing_changes_stay_as_they_are_to_the_bit():
     """Shares such as 7/23 add up to nearly 1 only."""
-    training = Training(NORMED, images(), Recipe(epochs=3, batch_size=23, lanes=3), device="cpu")
+    training = Training(
+        NORMED, few_shapes(), Recipe(epochs=3, batch_size=23, lanes=3), device="cpu"
+    )
     norm = training.model.body[1]
     norm.running_mean.copy_(torch.randn(4))
     before = norm.running_mean.clone()
@@ -114,7 +114,7 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
     epochs = [
         next(
             event
-            for event in Training(PLAIN, images(), replace(recipe, lanes=lanes), device="cpu")
+            for event in Training(PLAIN, few_shapes(), replace(recipe, lanes=lanes), device="cpu")
             if isinstance(event, Epoch)
         )
         for lanes in (1, 5)
@@ -126,12 +126,12 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
 def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
     recipe = Recipe(epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9)
     net = Net(*NORMED.layers[:-1], Dropout(0.3), Output())
-    straight = digest_tensors(train(recipe, net).checkpoint().tensors)
+    straight = digest_tensors(train_on_shapes(recipe, net).checkpoint().tensors)
     for stop in (1, 4):
-        first = Training(net, images(), recipe, device="cpu", steps_per_record=1)
+        first = Training(net, few_shapes(), recipe, device="cpu", steps_per_record=1)
         for _ in itertools.islice(first, stop):
             pass
-        second = Training(net, images(), recipe, device="cpu")
+        second = Training(net, few_shapes(), recipe, device="cpu")
         second.restore(first.checkpoint())
         for _ in second:
             pass
@@ -155,7 +155,7 @@ def test_a_weight_that_no_lane_uses_is_left_alone_as_with_one_lane():
         module = Unused()
         before = {name: weight.clone() for name, weight in module.spare.named_parameters()}
         recipe = Recipe(epochs=2, batch_size=8, lanes=lanes, optimizer="adamw", weight_decay=0.5)
-        training = Training(module, images(), recipe, device="cpu")
+        training = Training(module, few_shapes(), recipe, device="cpu")
         list(training)
         assert all(
             torch.equal(weight, before[name]) for name, weight in module.spare.named_parameters()
@@ -191,15 +191,15 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
     """The model would depend on how many processes share the lanes out."""
     module = Remembering(CHANGES[how])
     with pytest.raises(NetError) as rejected:
-        train(Recipe(epochs=1, batch_size=8, lanes=2), module)
+        train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), module)
     assert (
         str(rejected.value)
         == "lanes is 2, but the forward pass changes the buffer state; the trained model would"
         " depend on the number of processes. Set lanes to 1, or do not change the buffer in"
         " training."
     )
-    train(Recipe(epochs=1, batch_size=8), module)
-    train(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
+    train_on_shapes(Recipe(epochs=1, batch_size=8), module)
+    train_on_shapes(Recipe(epochs=1, batch_size=8, lanes=2), Remembering(lambda *_: None))
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
@@ -207,7 +207,7 @@ def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
     group = Group()
     training = Training(
         PLAIN,
-        images(),
+        few_shapes(),
         Recipe(epochs=2, batch_size=8, lanes=2),
         device="cpu",
         group=group,
@@ -231,4 +231,4 @@ def test_each_process_needs_a_lane():
         r" such as 4\.$"
     )
     with pytest.raises(RecipeError, match=expected):
-        Training(PLAIN, images(), Recipe(lanes=2), device="cpu", group=Group(0, 3))
+        Training(PLAIN, few_shapes(), Recipe(lanes=2), device="cpu", group=Group(0, 3))

@@ -304,7 +304,7 @@ def test_whatever_the_caller_holds_is_in_eval_mode_and_looking_at_it_changes_no_
 ):
     def start():
         torch.manual_seed(0)
-        net = SMALL.with_outputs(4).module((3, 8, 8)) if is_own else SMALL
+        net = SMALL.with_outputs(3).module((3, 8, 8)) if is_own else SMALL
         return Training(
             net,
             random_images(),
@@ -410,7 +410,7 @@ class Counting(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flatten, self.linear = nn.Flatten(), nn.LazyLinear(4)
+        self.flatten, self.linear = nn.Flatten(), nn.LazyLinear(3)
         self.register_buffer("steps", torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:

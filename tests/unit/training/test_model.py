@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -20,19 +22,7 @@ from lamina.nets import (
 from lamina.training.features import predict_logits
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe
-
-
-def random_images(count=40, side_px=8, seed=0):
-    generator = np.random.default_rng(seed)
-    pixels = generator.integers(0, 200, (count, side_px, side_px, 3), dtype=np.uint8)
-    pixels[..., 0] //= 3
-    return Images(
-        pixels,
-        generator.integers(0, 5, count),
-        tuple("abcde"),
-        tuple(map(str, range(count))),
-        "train",
-    )
+from support.trainings import random_images
 
 
 @pytest.mark.parametrize(
@@ -47,8 +37,13 @@ def test_unit_normalization_is_the_articles(net):
     )
 
 
+def dim_red(images: Images) -> Images:
+    """The images with a smaller mean and standard deviation in their first channel."""
+    return dataclasses.replace(images, pixels=images.pixels // np.array([3, 1, 1], np.uint8))
+
+
 def test_channel_normalization_gives_each_channel_mean_0_and_standard_deviation_1():
-    images = random_images()
+    images = dim_red(random_images())
     model = build_model(Net(Flatten(), Output()), images, Recipe(normalization="channel"))
     planes = model.normalize(torch.from_numpy(images.pixels)).double()
     assert torch.allclose(
@@ -84,7 +79,7 @@ def test_prediction_is_the_same_in_any_batches_and_leaves_the_mode_as_it_was():
         np.tile(once, (copies, 1)), abs=1e-5
     )
     assert model.training
-    assert predict_logits(model, images.pixels[:0]).shape == (0, 5)
+    assert predict_logits(model, images.pixels[:0]).shape == (0, 3)
 
 
 def test_images_of_another_size_are_rejected():
@@ -106,7 +101,7 @@ def test_images_of_another_size_are_rejected():
 
 
 def test_whitening_is_fitted_to_the_training_images():
-    images = random_images(count=300)
+    images = dim_red(random_images(count=300))
     model = build_model(Net(Whiten(2), GlobalAvgPool(), Output()), images, Recipe())
     whitened = model.body[0](model.normalize(torch.from_numpy(images.pixels))).detach()
     half = whitened.permute(1, 0, 2, 3).flatten(1)[:12].double()
@@ -129,11 +124,11 @@ def test_whitening_is_fitted_to_all_classes_of_a_set_that_is_sorted_by_class():
 
 class Broken(nn.Module):
     def forward(self, images):
-        return images.flatten(1) @ torch.zeros(7, 5)
+        return images.flatten(1) @ torch.zeros(7, 3)
 
 
 def test_a_module_of_ones_own_is_taken_as_it_is():
-    own = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    own = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
     model = build_model(own, random_images(), Recipe())
     assert model.body is own
     assert model.net is None
@@ -142,11 +137,11 @@ def test_a_module_of_ones_own_is_taken_as_it_is():
 
 def test_a_module_that_gives_other_logits_is_rejected():
     with pytest.raises(NetError) as rejected:
-        build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), random_images(), Recipe())
+        build_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), random_images(), Recipe())
     assert (
         str(rejected.value)
-        == "The module must return logits of shape (2, 5) for 2 images and 5 outputs, but returned"
-        " (2, 3). Change its last layer."
+        == "The module must return logits of shape (2, 3) for 2 images and 3 outputs, but returned"
+        " (2, 4). Change its last layer."
     )
 
 
@@ -170,7 +165,7 @@ def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(ask
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == expected
     assert model.net == (
         net if asked is None else net.replace(Dropout, Dropout(asked))
-    ).with_outputs(5)
+    ).with_outputs(3)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +176,7 @@ def test_a_recipes_dropout_is_that_of_every_dropout_layer_also_inside_others(ask
             "dropout is 0.2, but the net has no Dropout layer. Add one, or leave out dropout.",
         ),
         (
-            nn.Sequential(nn.Flatten(), nn.Linear(192, 5)),
+            nn.Sequential(nn.Flatten(), nn.Linear(192, 3)),
             (
                 "dropout is 0.2, but lamina does not change the layers of your own module. Set"
                 " dropout in the module."

@@ -30,7 +30,7 @@ def build(net, recipe, precision="fp32"):
     return build_optimizer(make_model(net).train(), recipe, precision)
 
 
-def train(net, optimizer, steps):
+def train_by_hand(net, optimizer, steps):
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(32, 3, 8, 8, generator=generator)
     targets = torch.randint(0, 5, (32,), generator=generator)
@@ -48,7 +48,7 @@ def train(net, optimizer, steps):
 def test_every_optimizer_learns_a_batch(name):
     net = small_net()
     lr = {"sgd": 0.05, "muon": 0.005}.get(name, 0.003)
-    losses = train(net, build(net, Recipe(optimizer=name, lr=lr)), steps=40)
+    losses = train_by_hand(net, build(net, Recipe(optimizer=name, lr=lr)), steps=40)
     assert losses[-1] < 0.2 * losses[0]
 
 
@@ -73,8 +73,10 @@ def test_every_optimizer_learns_a_batch(name):
 )
 def test_the_fast_forms_step_as_the_plain_ones(name, reference):
     fast, plain = small_net(), small_net()
-    ours = train(fast, build(fast, Recipe(optimizer=name, lr=0.01)), steps=10)
-    assert ours == pytest.approx(train(plain, reference(plain.parameters()), steps=10), rel=1e-3)
+    ours = train_by_hand(fast, build(fast, Recipe(optimizer=name, lr=0.01)), steps=10)
+    assert ours == pytest.approx(
+        train_by_hand(plain, reference(plain.parameters()), steps=10), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
@@ -213,9 +215,9 @@ def test_muon_in_bf16_steps_where_the_decomposition_points(shape):
 
 def test_muon_multiplies_in_the_trainings_own_format():
     net = small_net()
-    train(net, build(net, Recipe(optimizer="muon", lr=0.01), "bf16"), steps=1)
+    train_by_hand(net, build(net, Recipe(optimizer="muon", lr=0.01), "bf16"), steps=1)
     exact = small_net()
-    train(exact, build(exact, Recipe(optimizer="muon", lr=0.01)), steps=1)
+    train_by_hand(exact, build(exact, Recipe(optimizer="muon", lr=0.01)), steps=1)
     moved, expected = net[0].weight.detach(), exact[0].weight.detach()
     assert not torch.equal(moved, expected)
     assert torch.allclose(moved, expected, atol=0.01 * 0.1)
@@ -229,8 +231,10 @@ def test_adam_with_decay_is_torchs(name, reference):
     matrices = [weight for weight in plain.parameters() if weight.ndim > 1]
     vectors = [weight for weight in plain.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    ours = train(fast, build(fast, Recipe(optimizer=name, lr=0.01, weight_decay=0.1)), steps=10)
-    theirs = train(plain, reference(groups, lr=0.01, foreach=False, fused=False), steps=10)
+    ours = train_by_hand(
+        fast, build(fast, Recipe(optimizer=name, lr=0.01, weight_decay=0.1)), steps=10
+    )
+    theirs = train_by_hand(plain, reference(groups, lr=0.01, foreach=False, fused=False), steps=10)
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
@@ -238,13 +242,13 @@ def test_adam_takes_the_memory_that_torchs_has_kept():
     ours, theirs = small_net(), small_net()
     make_model(theirs).train()  # in the same memory layout
     before = torch.optim.Adam(theirs.parameters(), lr=0.01, fused=True)
-    train(theirs, before, steps=3)
+    train_by_hand(theirs, before, steps=3)
     ours.load_state_dict(theirs.state_dict())
     after = build(ours, Recipe(optimizer="adam", lr=0.01))
     # torch hands out the tensors that it goes on with
     kept = copy.deepcopy(before.state_dict()["state"])
     after.load_state_dict({"state": kept, "param_groups": after.state_dict()["param_groups"]})
-    assert train(ours, after, steps=3) == train(theirs, before, steps=3)
+    assert train_by_hand(ours, after, steps=3) == train_by_hand(theirs, before, steps=3)
 
 
 def test_adam_leaves_weights_without_a_gradient_where_they_are():
@@ -268,7 +272,7 @@ def test_an_optimizer_of_torchs_is_one_entry_of_the_catalog(monkeypatch):
     )
     recipe = Recipe(optimizer="rmsprop", lr=2e-3)
     ours, theirs = small_net(), small_net()
-    losses = train(ours, build(ours, recipe), 5)
+    losses = train_by_hand(ours, build(ours, recipe), 5)
     assert losses == pytest.approx(
-        train(theirs, torch.optim.Adamax(theirs.parameters(), lr=2e-3), 5), rel=1e-4
+        train_by_hand(theirs, torch.optim.Adamax(theirs.parameters(), lr=2e-3), 5), rel=1e-4
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
@@ -14,18 +15,20 @@ from lamina.errors import NetError
 from lamina.training.features import predict_logits
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
+from support.trainings import random_images
+
+IMAGES = random_images(12, side_px=32)
 
 
-def make_images(kind: str = "single-label", count: int = 12) -> Images:
+def images_with_targets(kind: str) -> Images:
     generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     targets, names = {
-        "single-label": (np.arange(count) % 3, ("cat", "dog", "hen")),
-        "multi-label": (generator.random((count, 3)) < 0.5, ("cat", "dog", "hen")),
-        "binary": (np.arange(count) % 2 == 0, ("cat",)),
-        "regression": (generator.random((count, 1), np.float32), ("weight",)),
+        "single-label": (IMAGES.targets, IMAGES.target_names),
+        "multi-label": (generator.random((12, 3)) < 0.5, IMAGES.target_names),
+        "binary": (np.arange(12) % 2 == 0, ("cat",)),
+        "regression": (generator.random((12, 1), np.float32), ("weight",)),
     }[kind]
-    return Images(pixels, targets, names, tuple(map(str, range(count))), "train")
+    return dataclasses.replace(IMAGES, targets=targets, target_names=names)
 
 
 def head(*after: nn.Module, outputs: int = 3) -> nn.Sequential:
@@ -95,10 +98,16 @@ class Returning(nn.Module):
         return self.make(self, self.head(x))
 
 
+def make_mobilenet() -> nn.Module:
+    from torchvision.models import mobilenet_v3_small
+
+    return mobilenet_v3_small(num_classes=3)
+
+
 def own(name: str) -> nn.Module:
     torch.manual_seed(0)
     return {
-        "mobilenet": lambda: torchvision.models.mobilenet_v3_small(num_classes=3),
+        "mobilenet": make_mobilenet,
         "transformer": Transformer,
         "shared": Shared,
         "widths": Widths,
@@ -126,8 +135,7 @@ def own(name: str) -> nn.Module:
 def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):
     recipe = Recipe(epochs=1, batch_size=4, ema_decay=0.5, precision=precision)
     straight, stopped, resumed = (
-        Training(own(name), make_images(), recipe, device="cpu", steps_per_record=1)
-        for _ in range(3)
+        Training(own(name), IMAGES, recipe, device="cpu", steps_per_record=1) for _ in range(3)
     )
     before = {key: value.clone() for key, value in straight.model.state_dict().items()}
     for _ in straight:
@@ -140,14 +148,14 @@ def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(
     after, again = straight.model.state_dict(), resumed.model.state_dict()
     assert all(torch.equal(after[key], again[key]) for key in after)
     assert any(not torch.equal(after[key], before[key]) for key in after)
-    assert predict_logits(straight.model, make_images().pixels).shape == (12, 3)
+    assert predict_logits(straight.model, IMAGES.pixels).shape == (12, 3)
 
 
 def test_lazy_layers_take_their_weights_from_the_seed():
     def weights(seed: int, noise: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(noise)
         return Training(
-            lazy(), make_images(), Recipe(epochs=1, seed=seed), device="cpu"
+            lazy(), IMAGES, Recipe(epochs=1, seed=seed), device="cpu"
         ).model.state_dict()
 
     one, same, other = weights(0, noise=1), weights(0, noise=2), weights(1, noise=1)
@@ -174,7 +182,7 @@ def test_complex_numbers_that_are_not_stored_are_no_fault():
     list(
         Training(
             with_waves(is_stored=False),
-            make_images(),
+            IMAGES,
             Recipe(epochs=1, ema_decay=0.9),
             device="cpu",
         )
@@ -284,14 +292,14 @@ NUMBERS = (
 )
 def test_a_module_that_cannot_be_trained_gets_one_message(make, kind, message):
     with pytest.raises(NetError) as rejected:
-        Training(make(), make_images(kind), Recipe(epochs=1), device="cpu")
+        Training(make(), images_with_targets(kind), Recipe(epochs=1), device="cpu")
     assert str(rejected.value) == message
 
 
 def test_a_module_that_returns_more_in_training_mode_gets_one_message():
     module = Returning(lambda self, logits: (logits, logits) if self.training else logits)
     with pytest.raises(NetError) as rejected:
-        list(Training(module, make_images(), Recipe(epochs=1, precision="fp32"), device="cpu"))
+        list(Training(module, IMAGES, Recipe(epochs=1, precision="fp32"), device="cpu"))
     assert (
         str(rejected.value)
         == "The module must return one tensor of logits, but its forward returned a tuple in"

@@ -14,7 +14,6 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
-import timm
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file, save_file
@@ -32,7 +31,7 @@ from lamina.training.pretrained import (
 )
 from lamina.training.recipe import Recipe
 from lamina.training.tensors import digest_tensors
-from support.timm_weights import save_random
+from support.timm_weights import create_timm, save_random
 
 LITE0 = PACKAGES[0]
 each_package = pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.net)
@@ -73,7 +72,7 @@ def hub(tmp_path, monkeypatch):
 def test_packaged_weights_have_timms_names_and_shapes_in_timms_order_and_the_digest_on_record(
     package,
 ):
-    expected = timm.create_model(package.net).state_dict()
+    expected = create_timm(package.net).state_dict()
     tensors = package.read()
     assert [(name, tensor.shape) for name, tensor in tensors.items()] == [
         (name, tensor.shape) for name, tensor in expected.items()
@@ -108,7 +107,7 @@ def test_packaged_weights_give_the_features_that_their_authors_net_gives(package
 def test_layers_of_tensorflows_nets_compute_what_timms_do(size):
     """With an asymmetric image, so no map may be mirrored or translated; for a copy, too."""
     tensors = LITE0.read()
-    theirs = timm.create_model(LITE0.net).eval()
+    theirs = create_timm(LITE0.net).eval()
     theirs.load_state_dict(tensors)
     net = TimmNet(LITE0.net, "packaged", LITE0.digest)
     ours = copy.deepcopy(net.module((3, *size), 1000)).eval()
@@ -131,7 +130,7 @@ def test_layers_of_tensorflows_nets_compute_what_timms_do(size):
 def test_gradients_of_nets_with_depthwise_convolutions_are_those_of_timms_net(name):
     torch.manual_seed(0)
     ours = TimmNet(name, "none", "").module((3, 64, 64), 3).eval()
-    theirs = timm.create_model(name, num_classes=3).eval()
+    theirs = create_timm(name, num_classes=3).eval()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(8, 3, 64, 64)
     (expected,), (found,) = (
@@ -271,6 +270,8 @@ def test_a_net_of_patches_takes_images_of_another_size(tmp_path):
 
 
 def test_pixels_are_normalized_as_the_weights_expect_whatever_the_recipe_says():
+    import timm
+
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     images = Images(pixels, np.arange(8), tuple("abcdefgh"), tuple("abcdefgh"), "train")
     module = TimmNet("efficientnet_lite0", "none", "").module((3, 32, 32), 8)

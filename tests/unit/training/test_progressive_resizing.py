@@ -62,7 +62,7 @@ def test_a_net_of_one_size_does_not_allow_progressive_resizing():
     assert (
         str(rejected.value)
         == "start_size_fraction is 0.5, but the net does not accept images of 8×8 px: mat1 and mat2"
-        " shapes cannot be multiplied (2x144 and 784x4). Use a larger fraction, or a net with"
+        " shapes cannot be multiplied (2x144 and 784x3). Use a larger fraction, or a net with"
         " GlobalMaxPool() or GlobalAvgPool() before Output(), which accepts several sizes."
     )
 
@@ -71,7 +71,7 @@ def test_a_module_of_ones_own_that_says_nothing_of_a_size_is_named_by_its_error(
     class Strict(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear = nn.Linear(3 * 16 * 16, 4)
+            self.linear = nn.Linear(3 * 16 * 16, 3)
 
         def forward(self, images):
             if images.shape[-1] != 16:
