@@ -17,7 +17,7 @@ from support.images import write_images
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = (
     *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
-    *("--flip", "random", "--ema-decay", "0.9"),
+    *("--flip", "random"),
 )
 
 

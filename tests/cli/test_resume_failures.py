@@ -22,7 +22,7 @@ from support.runs import DATA, full_disk, start
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = (
     *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
-    *("--flip", "random", "--ema-decay", "0.9"),
+    *("--flip", "random"),
 )
 
 

@@ -39,7 +39,6 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
         },
     ),
     "muon": ("cnn-s", {"optimizer": "muon", "lr": 0.02, "normalization": "channel"}),
-    "average": ("cnn-s", {"optimizer": "sgd", "lr": 0.05, "ema_decay": 0.9}),
     "dropout": (
         "cnn",
         {

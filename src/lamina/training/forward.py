@@ -19,7 +19,6 @@ from lamina.errors import RecipeError
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.kernels.norm_act import has_hooks
 from lamina.training.augment import Selection
-from lamina.training.average import Average
 from lamina.training.batches import Batch, Batches
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import predict_logits
@@ -97,17 +96,13 @@ class Forward:
         """The logits of images in the number format of training, with the model in eval mode."""
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
-    def fit_head(
-        self, images: Images, average: Average | None
-    ) -> Iterator[FeatureProgress | HeadFit]:
-        """Fit the head to the images' features, if the recipe says so, and start the average."""
+    def fit_head(self, images: Images) -> Iterator[FeatureProgress | HeadFit]:
+        """Fit the head to the images' features, if the recipe says so."""
         if self._recipe.head != "fitted":
             return
         for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
             if isinstance(event, HeadFit):
                 self._share_head()
-                if average is not None:
-                    average.start()
             yield event
 
     @torch.no_grad()

@@ -24,7 +24,6 @@ from lamina.training.recipe import Recipe
 UNKNOWN = "the gradients"
 HOLDERS = {
     "live": "the model",
-    "averaged": "the averaged model",
     "initial": "the initial model",
     "optimizer": "the optimizer's state",
 }

@@ -21,7 +21,7 @@ def images() -> Images:
 
 
 def test_what_is_prepared_is_what_a_training_begins_with(images):
-    recipe = Recipe(epochs=1, ema_decay=0.9, precision="bf16")
+    recipe = Recipe(epochs=1, initial_fraction=0.5, precision="bf16")
     prepared, training = (
         prepare_training(load_net("cnn-s"), images, recipe, "cpu"),
         Training(load_net("cnn-s"), images, recipe, device="cpu"),

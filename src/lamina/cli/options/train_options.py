@@ -76,7 +76,6 @@ class RecipeFields(Given):
                 "crop_from_fraction",
                 "jitter_fraction",
                 "start_size_fraction",
-                "ema_decay",
                 "initial_fraction",
             ),
             arg(metavar="FRACTION"),
