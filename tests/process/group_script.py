@@ -35,7 +35,6 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
             "gradient_clip": 0.1,
             "flip": "random",
             "crop_from_fraction": 0.3,
-            "jitter_fraction": 0.3,
         },
     ),
     "muon": ("cnn-s", {"optimizer": "muon", "lr": 0.02, "normalization": "channel"}),

@@ -75,8 +75,6 @@ class Recipe:
     crop_from_fraction: Fraction = 0.0
     """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by at
     most 4/3"""
-    jitter_fraction: Fraction = 0.0
-    """color jitter: largest relative change of brightness, contrast and saturation, such as 0.4"""
     start_size_fraction: Fraction = 0.0
     """progressive resizing: initial image side, as a fraction of full size; it grows over 3/4 of
     the epochs"""

@@ -76,7 +76,6 @@ recipes = st.builds(
     translate_px=st.sampled_from([0, 2]),
     cutout_px=st.sampled_from([0, 2]),
     crop_from_fraction=st.sampled_from([0.0, 0.5]),
-    jitter_fraction=st.sampled_from([0.0, 0.3]),
     initial_fraction=st.sampled_from([0.0, 0.5]),
     gradient_clip=st.sampled_from([None, 0.5]),
     precision=st.sampled_from(["fp32", "bf16"]),

@@ -74,7 +74,6 @@ class RecipeFields(Given):
                 "label_smoothing",
                 "dropout",
                 "crop_from_fraction",
-                "jitter_fraction",
                 "start_size_fraction",
                 "initial_fraction",
             ),
