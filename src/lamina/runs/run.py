@@ -152,8 +152,8 @@ class Run:
 
         You may leave the loop at any event: the run stays consistent, and calling this again
         resumes it. On the same processor type and torch version, the weights are then bit-identical
-        to the weights of an uninterrupted run (not with ``compile``; untested on GPUs). The run is
-        locked while it trains.
+        to the weights of an uninterrupted run (untested on GPUs). The run is locked while it
+        trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
@@ -227,10 +227,9 @@ class Run:
             def update() -> RunRecord:
                 prepare_folder(folder, record, training)
                 rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
-                recipe = dataclasses.replace(training.recipe, compile=record.recipe.compile)
                 end = record.late_end if epochs in (None, record.epochs) else None
                 updated = dataclasses.replace(
-                    record, recipe=recipe, rewind_on_nan=rewinds, late_end=end
+                    record, recipe=training.recipe, rewind_on_nan=rewinds, late_end=end
                 )
                 if updated != record:
                     folder.replace_record(updated)

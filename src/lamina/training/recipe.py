@@ -88,9 +88,6 @@ class Recipe:
     processes share them"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
-    compile: bool = False
-    """compile the net first, which takes 10 to 30 s; steps get faster on some machines and slower
-    on others"""
     head: Literal["random", "fitted"] = "random"
     """initial weights of the last linear layer: random, or fitted to the features of a pretrained
     net, by regression with a cross-validated L2 penalty; batch norms then keep their statistics"""

@@ -14,7 +14,6 @@ from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device, keep_freed_memory
-from lamina.training.forward import check_compile
 from lamina.training.group import ALONE, Group, check_group
 from lamina.training.head import find_linear_head
 from lamina.training.lanes import check_lanes
@@ -81,7 +80,6 @@ def prepare_training(
     check_model(model, recipe, len(images))
     if recipe.head == "fitted":
         find_linear_head(model)
-    check_compile(recipe, chosen.value)
     precision = precision or choose_precision(recipe.precision, model)
     return Prepared(
         model,
