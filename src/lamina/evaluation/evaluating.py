@@ -42,13 +42,11 @@ from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
-from lamina.values import explain_call
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
 Columns: TypeAlias = tuple[Float[Tensor, "n c"], Shaped[Tensor, "n c"]]
 
 
-@explain_call
 def evaluate(
     model: Model,
     images: Images,

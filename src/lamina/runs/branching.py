@@ -21,10 +21,8 @@ from lamina.training.checkpoint import Checkpoint
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Fall
-from lamina.values import explain_call
 
 
-@explain_call
 def branch_run(
     run: Run,
     epoch: float | None = None,

@@ -44,7 +44,6 @@ from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
-from lamina.values import explain_call
 
 if TYPE_CHECKING:
     import polars
@@ -77,7 +76,6 @@ class Run:
         """The files of the run."""
         return RunFolder(self.path)
 
-    @explain_call
     def train(
         self,
         *,
@@ -134,7 +132,6 @@ class Run:
                 yield Remark("\n".join(lines))
             yield event
 
-    @explain_call
     def iter_train(
         self,
         *,
@@ -261,7 +258,6 @@ class Run:
                 for event in events:  # noqa: UP028
                     yield event
 
-    @explain_call
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
         """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
@@ -362,7 +358,6 @@ class Run:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
         return self.early_end is not None or len(self.folder.history.epochs()) == self.record.epochs
 
-    @explain_call
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with its preprocessing, for predictions on images.
 
@@ -375,7 +370,6 @@ class Run:
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
-    @explain_call
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """Predict images.
 

@@ -52,12 +52,10 @@ from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
-from lamina.values import explain_call
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 
-@explain_call
 def start_run(
     net: Net | nn.Module | NetChoice | str | None = None,
     data: Dataset | Images | str | Path | None = None,

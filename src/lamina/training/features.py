@@ -18,7 +18,6 @@ from lamina.training.activations import watch
 from lamina.training.folding import fold_batch_norms, fold_model
 from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
-from lamina.values import explain_call
 
 MOST_FEATURES = 4096
 """Per image, to compare images by; more are summed in groups, which bounds the memory for nets
@@ -30,7 +29,6 @@ FOLDED_IMAGES = 100
 save."""
 
 
-@explain_call
 def predict_logits(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],

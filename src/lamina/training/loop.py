@@ -32,7 +32,6 @@ from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
 from lamina.training.setup import AnyNet, check_format, prepare_training
-from lamina.values import explain_call
 
 
 class Training:
@@ -68,7 +67,6 @@ class Training:
     [1]
     """
 
-    @explain_call
     def __init__(
         self,
         net: AnyNet,
