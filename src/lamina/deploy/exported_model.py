@@ -18,9 +18,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
-from lamina.errors import LaminaError, NetError, RunError, check_type
+from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.calibration import expand_probabilities
-from lamina.evaluation.predictor import Predictor, check_resize
+from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
@@ -72,8 +72,6 @@ def export_onnx(model: Model, resize: str) -> bytes:
             "onnx or onnxscript is not installed; the export needs both. Use pip install"
             " 'lamina[export]'"
         ) from error
-    check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
-    check_resize(resize)
     # two example images, because one would fix the batch size
     channels, height, width = model.in_shape
     examples = torch.zeros(2, height, width, channels, dtype=torch.uint8)

@@ -39,7 +39,7 @@ from lamina.runs.run_folder import RunFolder
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
-from lamina.training.group import ALONE, Group, check_group
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
@@ -98,7 +98,6 @@ class Run:
             The report on ``test``, else on ``val``. ``None`` if neither can be scored or a
             diagnosis ended training.
         """
-        check_group(group)
         trained = self.iter_train(
             data=data,
             epochs=epochs,
@@ -198,7 +197,6 @@ class Run:
                 f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use"
                 " save_every_seconds=60."
             )
-        check_group(group)
         check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(

@@ -101,7 +101,6 @@ def iter_seeds(
     (2, 'test')
     """
     check_seeds(seeds)
-    check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=…)", is_optional=False)
     choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(

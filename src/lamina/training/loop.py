@@ -31,7 +31,7 @@ from lamina.training.optim import set_lr
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
-from lamina.training.setup import AnyNet, check_format, prepare_training
+from lamina.training.setup import AnyNet, prepare_training
 
 
 class Training:
@@ -80,7 +80,6 @@ class Training:
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
     ) -> None:
-        check_format(precision, steps_per_record)
         prepared = prepare_training(net, images, recipe, device, precision, group, parts, initial)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
