@@ -14,7 +14,6 @@ import json as json_format
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from torch import nn
 
 from lamina import Preparation, load_data
 from lamina.data import Images
-from lamina.deploy.exported_model import export_onnx, export_pt2
+from lamina.deploy.exported_model import export_onnx
 from lamina.deploy.parity import IMAGES, check_parity
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
@@ -77,11 +76,8 @@ def main(
         python: Python with onnxruntime, without torch and lamina, to run the ONNX files.
         json: file for the results.
     """
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in nets:
-            for kind in kinds:
-                rows += measure(name, kind, images, Path(folder))
+        rows = [measure(name, kind, images, Path(folder)) for name in nets for kind in kinds]
         read = [] if python is None else read_elsewhere(python, Path(folder))
     if json is not None:
         json.write_text(
@@ -89,37 +85,25 @@ def main(
         )
 
 
-def measure(name: str, kind: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """Export a net to both formats; write the ONNX file with images and the model's logits."""
+def measure(name: str, kind: str, count: int, folder: Path) -> dict[str, Any]:
+    """Export a net; write the ONNX file with images and the model's logits."""
     images = find_images(kind, 64 if name in PHOTO_LADDER else 32).take_evenly(count)
     model = make_model(name, images)
-    for file_format, export in (("onnx", export_onnx), ("pt2", export_pt2)):
-        began = time.perf_counter()
-        try:
-            content = export(model, "crop")
-            parity_check = check_parity(content, file_format, model, images)
-        except NetError as error:
-            print(f"{name:20} {kind:13} {file_format:5} refused: {error}", flush=True)
-            yield {"net": name, "kind": kind, "format": file_format, "refused": str(error)}
-            continue
-        seconds = time.perf_counter() - began
-        share = parity_check.largest_difference / parity_check.limit
-        print(
-            f"{name:20} {kind:13} {file_format:5} {share:.3f} of the limit, {seconds:.1f} s",
-            flush=True,
-        )
-        yield {
-            "net": name,
-            "kind": kind,
-            "format": file_format,
-            "share_of_limit": share,
-            "seconds": seconds,
-        }
-        if file_format == "onnx":
-            file = folder / f"{name.replace(':', '_')} {kind}.onnx"
-            file.write_bytes(content)
-            pixels = images.pixels[:20]
-            np.savez(file.with_suffix(".npz"), pixels=pixels, logits=predict_logits(model, pixels))
+    began = time.perf_counter()
+    try:
+        content = export_onnx(model, "crop")
+        parity_check = check_parity(content, model, images)
+    except NetError as error:
+        print(f"{name:20} {kind:13} refused: {error}", flush=True)
+        return {"net": name, "kind": kind, "refused": str(error)}
+    seconds = time.perf_counter() - began
+    share = parity_check.largest_difference / parity_check.limit
+    print(f"{name:20} {kind:13} {share:.3f} of the limit, {seconds:.1f} s", flush=True)
+    file = folder / f"{name.replace(':', '_')} {kind}.onnx"
+    file.write_bytes(content)
+    pixels = images.pixels[:20]
+    np.savez(file.with_suffix(".npz"), pixels=pixels, logits=predict_logits(model, pixels))
+    return {"net": name, "kind": kind, "share_of_limit": share, "seconds": seconds}
 
 
 def find_images(kind: str, side_px: int) -> Images:

@@ -8,11 +8,8 @@ seeds.
 including start-up, loading and evaluation. If a seed does not reach the target, the table has the
 number of seeds that do.
 
-"with --tta" is ``lamina evaluate RUN --tta``: uncertain images are also evaluated mirrored and
-translated.
-
 ``--with-article`` adds the article's CNN script. ``--with-record`` adds benchmarks/record.py; its
-seconds are training only, and it evaluates six views of every image.
+seconds are training only.
 
     python benchmarks/ladder.py --nets mlp,cnn:article --seeds 3 --target 0.7552 \
         --json ladder.json --png ladder.png
@@ -38,7 +35,7 @@ from article import (
     write_images,
     write_subset,
 )
-from processes import LAMINA, append_row, run_process, train_by_lamina
+from processes import append_row, run_process, train_by_lamina
 from record import BATCH_SIZE as RECORD_BATCH_SIZE
 from rich.console import Console
 from rich.table import Table
@@ -62,7 +59,6 @@ class Row:
         train_seconds: time of training alone.
         process_seconds: from the command to the exit.
         test_accuracy: a fraction, after the last epoch.
-        views_accuracy: with test-time augmentation; ``None`` without.
         target_seconds: from the command to the printed test accuracy; ``None`` if that is below the
             target.
     """
@@ -73,7 +69,6 @@ class Row:
     train_seconds: float
     process_seconds: float
     test_accuracy: float
-    views_accuracy: float | None
     target_seconds: float | None
 
 
@@ -91,16 +86,8 @@ def train_with_lamina(
         train_seconds=result["train_seconds"],
         process_seconds=training.seconds,
         test_accuracy=result["test_accuracy"],
-        views_accuracy=evaluate_by_views(result["run"]),
         target_seconds=result["printed_seconds"] if result["test_accuracy"] >= target else None,
     )
-
-
-def evaluate_by_views(run: str) -> float:
-    """Run ``lamina evaluate RUN --tta``, which the training's time does not include."""
-    done = run_process([str(LAMINA), "evaluate", run, "--tta", "--json"])
-    accuracy: float = json.loads(done.lines[-1])["accuracy"]
-    return accuracy
 
 
 def train_with_article(
@@ -118,7 +105,6 @@ def train_with_article(
         done.epochs_seconds,
         done.process_seconds,
         done.test_accuracy,
-        None,
         reached,
     )
 
@@ -146,7 +132,6 @@ def train_with_record(seed: int, epochs: int | None, images: int | None, folder:
         train_seconds=row["train_seconds"],
         process_seconds=done.seconds,
         test_accuracy=row["plain_accuracy"],
-        views_accuracy=row["six_view_accuracy"],
         target_seconds=None,
     )
 
@@ -160,7 +145,6 @@ def tabulate(rows: Sequence[Row], target: float) -> Table:
     for head in (
         "net",
         "accuracy",
-        "with --tta",
         "train s",
         "process s",
         f"s to {100 * target:g} %",
@@ -172,7 +156,6 @@ def tabulate(rows: Sequence[Row], target: float) -> Table:
         table.add_row(
             who,
             f"{accuracy.mean:.2f}{reach} %",
-            "–" if side[0].views_accuracy is None else f"{100 * mean_views_accuracy(side):.2f} %",
             f"{median_train_seconds(side):.1f}",
             f"{statistics.median(row.process_seconds for row in side):.1f}",
             tell_target(side),
@@ -196,16 +179,16 @@ def tell_ratios(rows: Sequence[Row], target: float) -> list[str]:
             )
         if record:
             share = median_train_seconds(side) / median_train_seconds(record)
-            points = 100 * (mean_views_accuracy(side) - mean_views_accuracy(record))
+            points = 100 * (mean_accuracy(side) - mean_accuracy(record))
             lines.append(
                 f"{who} trains in {share:.2f} of the 94 % recipe's seconds, to {points:+.2f} points"
-                " of its accuracy, both with test-time augmentation"
+                " of its accuracy"
             )
     return lines
 
 
-def mean_views_accuracy(side: Sequence[Row]) -> float:
-    return statistics.fmean(row.views_accuracy or row.test_accuracy for row in side)
+def mean_accuracy(side: Sequence[Row]) -> float:
+    return statistics.fmean(row.test_accuracy for row in side)
 
 
 def tell_target(side: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
-from types import FunctionType, NoneType, UnionType
+from types import NoneType, UnionType
 from typing import (
     Annotated,
     Any,
@@ -34,7 +34,6 @@ from typing import (
 from lamina.errors import LaminaError, find_nearest, name_some, suggest
 
 Value = TypeVar("Value")
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 LARGEST_FLOAT = 2**1023  # integers below this are accepted where a float is expected
 
@@ -90,56 +89,33 @@ def explain_arguments(
     """
 
     def change(kind: type[Value]) -> type[Value]:
-        made: Any = kind
-        made.__init__ = _explain(made.__init__, error, kind, hint, elsewhere)
+        changed: Any = kind
+        init = changed.__init__
+        signature = inspect.signature(init)
+
+        @wraps(init)
+        def explained(self: object, *by_place: object, **by_name: object) -> None:
+            try:
+                init(self, *by_place, **by_name)
+            except TypeError:
+                try:
+                    signature.bind(self, *by_place, **by_name)
+                except TypeError as mismatch:
+                    message = _explain_mismatch(
+                        str(mismatch), kind, signature, by_place, by_name, hint, elsewhere
+                    )
+                    raise error(f"{kind.__name__}: {message}") from None
+                raise
+
+        changed.__init__ = explained
         return kind
 
     return change
 
 
-def explain_call(function: Function) -> Function:
-    """Make a function raise ``LaminaError`` for unknown arguments and say where they belong."""
-    return _explain(function, LaminaError, function)
-
-
-def _explain(
-    function: Function,
-    raised: type[LaminaError],
-    owner: Callable[..., object],
-    hint: str = "",
-    elsewhere: Sequence[type] = (),
-) -> Function:
-    """Make a function raise ``raised`` for unknown arguments; ``owner`` is its class or itself."""
-    made: Any = function
-    signature, explain = inspect.signature(function), _explain_mismatch
-    name = (
-        owner.__name__ if isinstance(owner, type) else owner.__qualname__.removesuffix(".__init__")
-    )
-
-    def call(*by_place: object, **by_name: object) -> object:
-        try:
-            return made(*by_place, **by_name)
-        except TypeError:
-            try:  # only now, because it takes longer than a prediction's own calls
-                signature.bind(*by_place, **by_name)
-            except TypeError as mismatch:
-                problem = explain(
-                    str(mismatch), owner, signature, by_place, by_name, hint, elsewhere
-                )
-                raise raised(f"{name}: {problem}") from None
-            raise
-
-    # Keep the globals of the wrapped function's module: doctest collects by them, and warnings
-    # locate by them.
-    found: Any = FunctionType(
-        call.__code__, made.__globals__, made.__name__, None, call.__closure__
-    )
-    return cast(Function, wraps(made)(found))
-
-
 def _explain_mismatch(
     problem: str,
-    made: Callable[..., object],
+    kind: type,
     signature: inspect.Signature,
     by_place: Sequence[object],
     by_name: Mapping[str, object],
@@ -147,12 +123,16 @@ def _explain_mismatch(
     elsewhere: Sequence[type] = (),
 ) -> str:
     """Explain which arguments of a call do not match, and how to write the call."""
-    parameters = [name for name in signature.parameters if name not in ("self", "cls")]
-    by_place, owner = by_place[len(signature.parameters) - len(parameters) :], made.__name__
+    owner = kind.__name__
+    parameters = [name for name in signature.parameters if name != "self"]
     if unknown := [name for name in by_name if name not in parameters]:
-        known = suggest(unknown[0], parameters) if parameters else "It accepts no arguments."
-        where = _find_place(made, unknown[0], by_name[unknown[0]], elsewhere) or known
-        return f"unknown argument {reprlib.repr(unknown[0])}. {where}"
+        name = unknown[0]
+        where = suggest(name, parameters) if parameters else "It accepts no arguments."
+        for other in elsewhere:
+            if name in _field_types(other):
+                call = f"{other.__name__}({name}={reprlib.repr(by_name[name])})"
+                where = f"{name} belongs to {other.__name__}, as in {call}."
+        return f"unknown argument {reprlib.repr(name)}. {where}"
     named = [
         name
         for name in parameters
@@ -177,38 +157,7 @@ def _explain_mismatch(
             ]
             call = ", ".join([*values[: len(placed)], *by_names, *others])
             problem += f" If you mean {named[0]}, write {owner}({call})."
-    elif len(by_place) > len(placed):
-        problem += f" {_find_place(made, '', by_place[len(placed)])}"
-    return problem.rstrip()
-
-
-def _find_place(
-    made: Callable[..., object], name: str, value: object, elsewhere: Sequence[type] = ()
-) -> str:
-    """Say which argument, or class of ``elsewhere``, has a field ``name`` or takes ``value``."""
-    for other in elsewhere:
-        if name in _field_types(other):
-            return (
-                f"{name} belongs to {other.__name__}, as in"
-                f" {other.__name__}({name}={reprlib.repr(value)})."
-            )
-    types = {} if isinstance(made, type) else get_type_hints(made)
-    types.pop("return", None)
-    options = [
-        (argument, option)
-        for argument, kind in types.items()
-        for option in get_args(kind) or (kind,)
-    ]
-    for argument, option in options:
-        fields = dataclasses.fields(option) if dataclasses.is_dataclass(option) else ()
-        if any(field.kw_only and field.name == name for field in fields):
-            what = option.__name__
-            return (
-                f"{name} belongs to the {argument}:"
-                f" {argument}={what}({name}={reprlib.repr(value)})."
-            )
-    kinds = {*type(value).__mro__} - {*_NOUNS, object}
-    return next((f"Did you mean {argument}?" for argument, kind in options if kind in kinds), "")
+    return problem
 
 
 def check_fields(value: Any, error: type[LaminaError], prefix: str = "") -> None:

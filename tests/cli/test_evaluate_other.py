@@ -193,33 +193,6 @@ def test_labels_are_found_by_their_names(tmp_path, evaluate_on):
     ]
 
 
-@pytest.mark.slow
-def test_views_are_not_calibrated(tmp_path, capsys):
-    command = [
-        "train",
-        "Flatten(), Output()",
-        "--data",
-        "shapes",
-        "--size",
-        "8",
-        "--val",
-        "0.02",
-        "--epochs",
-        "1",
-        "--flip",
-        "random",
-    ]
-    assert main([*command, "--runs-dir", str(tmp_path), "--name", "one"]) == 0
-    for words, is_calibrated in (([], True), (["--tta"], False)):
-        capsys.readouterr()
-        assert main(["evaluate", str(tmp_path / "one"), "--json", *words]) == 0
-        out, printed = capsys.readouterr()
-        assert (
-            "calibration: not applied, because lamina fitted it to single views" in printed
-        ) != is_calibrated
-        assert (json.loads(out)["uncalibrated_error"] is not None) == is_calibrated
-
-
 @pytest.mark.parametrize("source", ["folder", "table", "shapes"])
 def test_classes_are_compared_before_images_are_decoded(evaluate_on, tmp_path, monkeypatch, source):
     strange = write_images(tmp_path / "folder", 2, seed=5)

@@ -24,19 +24,14 @@ def test_a_run_is_exported_and_its_file_predicts_the_same(shapes_run, workplace,
     parity_check = json.loads(Path("net.onnx.json").read_text())
     assert parity_check["largest_difference"] <= parity_check["limit"]
     assert (parity_check["in_shape"], parity_check["resize"]) == ([3, 32, 32], "crop")
-    for file_format, words in (
-        ("pt2", ("net.pt2",)),
-        ("pt2", ("net.program", "--to", "pt2")),
-        ("onnx", ("net.model", "--to", "onnx")),
-    ):
-        (event,) = events(run_lamina("export", shapes_run, *words, "--json").stdout)
-        assert (event["event"], event["format"], event["file"]) == ("export", file_format, words[0])
-        assert event["images"] == 258
-        assert event["largest_difference"] <= event["limit"]
+    (event,) = events(run_lamina("export", shapes_run, "again.ONNX", "--json").stdout)
+    assert (event["event"], event["opset"], event["file"]) == ("export", 20, "again.ONNX")
+    assert event["images"] == 258
+    assert event["largest_difference"] <= event["limit"]
     image = image_set / "test/dark/0.png"
     by_run, by_file = (
         events(run_lamina("predict", model, image, "--json").stdout)[0]
-        for model in (shapes_run, "net.model")
+        for model in (shapes_run, "net.onnx")
     )
     assert by_file["predicted"] == by_run["predicted"]
     assert by_file["probabilities"] == pytest.approx(by_run["probabilities"], abs=1e-5)
@@ -48,10 +43,7 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
     for words, message in (
         (
             ("export", shapes_run, "net.bin"),
-            (
-                "FILE is net.bin; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to"
-                " pt2."
-            ),
+            "FILE is net.bin; it must end in .onnx. Rename it.",
         ),
         (
             ("export", shapes_run, "none/net.onnx"),
@@ -67,7 +59,6 @@ def test_what_cannot_be_exported_or_used_is_said(shapes_run, workplace, image_se
                 " contain. Use the run instead."
             ),
         ),
-        (("export", shapes_run, "net.onnx", "--to", "pt2"), "FILE is net.onnx, but --to is pt2. "),
         (
             ("predict", image, image),
             f"{image} is a file; expected the folder of a run. Use the folder that ",

@@ -147,7 +147,7 @@ def test_help_shows_what_most_people_need_with_an_example_and_help_all_the_rest(
 
 def test_a_switch_turns_something_off_too():
     assert parse_options(EvaluateOptions, "evaluate", ["run"]).near_duplicates is None
-    words = ["run", "--near-duplicates", "--tta"]
+    words = ["run", "--near-duplicates"]
     assert (
         parse_options(EvaluateOptions, "evaluate", [*words, "--no-near-duplicates"]).near_duplicates
         is False

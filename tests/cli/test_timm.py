@@ -197,16 +197,6 @@ def test_without_a_network_it_says_what_to_do_at_once(workplace, image_set):
             "--weights is 'none', but only timm:NAME has pretrained weights. Leave out --weights.",
         ),
         (
-            (
-                "train timm:test_resnet --weights none --initial-fraction 0.5 --ema-decay 0.9"
-                " --data shapes"
-            ),
-            (
-                "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in"
-                " one way only. Set one of them to 0."
-            ),
-        ),
-        (
             "summary timm:resnet18",
             (
                 "NET is timm:resnet18, which is a torch module; lamina summary needs a lamina.Net. "

@@ -158,7 +158,6 @@ def test_a_function_is_not_trained_again_with_the_same_values(tmp_path, data):
     ("given", "over", "drawn"),
     [
         ({"lr": 0.0123}, {"optimizer": "adam,sgd,muon"}, {"optimizer": "sgd"}),
-        ({"ema_decay": 0.0, "initial_fraction": 0.2}, {"lr": "0.1..0.2"}, {"lr": 0.15}),
         ({"warmup_fraction": 0.2}, {"schedule": "constant,cosine"}, {"schedule": "cosine"}),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image
 
 from lamina import load_data
-from lamina.deploy.exported_model import export_onnx, export_pt2, open_onnx
+from lamina.deploy.exported_model import export_onnx, open_onnx
 from lamina.evaluation.calibration import choose_thresholds
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Predictor, make_prediction
@@ -30,9 +30,9 @@ DOCS = Path(__file__).parents[2] / "docs"
 NET = Net(Conv2d(6, 3), ReLU(), GlobalAvgPool(), Output())
 
 
-def read_snippets() -> list[str]:
-    blocks = (DOCS / "export.md").read_text(encoding="utf-8").split("```python\n")[1:]
-    return [block.partition("```")[0] for block in blocks]
+def read_snippet() -> str:
+    page = (DOCS / "export.md").read_text(encoding="utf-8")
+    return page.partition("```python\n")[2].partition("```")[0]
 
 
 def draw_image(images, mode: str, width: int, height: int) -> Image.Image:
@@ -81,7 +81,7 @@ def test_python_prepares_images_as_lamina_does_and_needs_neither_torch_nor_lamin
         "\nimport sys\nassert not {'torch', 'lamina'} & set(sys.modules)\nnp.save('prepared.npy',"
         " images)\n"
     )
-    lines = run_snippet(read_snippets()[0] + check, tmp_path, has_torch=False)
+    lines = run_snippet(read_snippet() + check, tmp_path, has_torch=False)
     (chunk,) = decode_ahead([file], images.shape, resize)
     assert np.array_equal(np.load(tmp_path / "prepared.npy"), chunk.pixels)
     (prediction,) = open_onnx(tmp_path / "pets.onnx").predict(file)
@@ -104,40 +104,24 @@ def test_examples_decide_as_lamina_predict_does(kind, tmp_path):
     thresholds = choose_thresholds(model.task, logits, images.targets, Aim("f1"))
     model.task = dataclasses.replace(model.task, thresholds=tuple(one.value for one in thresholds))
     (tmp_path / "pets.onnx").write_bytes(export_onnx(model, "crop"))
-    (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
     distances = np.abs(
         model.task.probabilities(torch.from_numpy(logits)).numpy() - model.task.cutoffs
     ).min(axis=1)
     seen = set()
-    black, nearest = np.zeros((32, 32, 3), np.uint8), images.pixels[distances.argsort()[:2]]
-    for pixels in (black, *nearest):
+    black = np.zeros((32, 32, 3), np.uint8)
+    for pixels in (black, *images.pixels[distances.argsort()[:2]]):
         Image.fromarray(pixels).save(tmp_path / "cat.png")
         (own,) = Predictor(model).predict(tmp_path / "cat.png")
         (exported,) = open_onnx(tmp_path / "pets.onnx").predict(tmp_path / "cat.png")
         assert own.predicted == exported.predicted
         expected = own.predicted if kind == "binary" else ", ".join(own.predicted)
-        assert run_snippet(read_snippets()[0], tmp_path)[-1] == f"predicted: {expected}"
-        if pixels is black:
-            assert run_snippet(read_snippets()[1], tmp_path) == [
-                str(own.predicted if kind == "binary" else list(own.predicted))
-            ]
+        assert run_snippet(read_snippet(), tmp_path)[-1] == f"predicted: {expected}"
         seen.add(own.predicted)
     assert len(seen) > 1
     without = dataclasses.replace(model.task, thresholds=())
     assert (
         without.decide(torch.from_numpy(logits)) != model.task.decide(torch.from_numpy(logits))
     ).any()
-
-
-@pytest.mark.slow
-def test_a_program_of_torch_is_read_with_its_names(tmp_path):
-    images = load_data("shapes").test.take_evenly(20)
-    model = make_model(NET, images)
-    (tmp_path / "pets.pt2").write_bytes(export_pt2(model, "crop"))
-    black = np.zeros((1, 32, 32, 3), np.uint8)
-    assert run_snippet(read_snippets()[1], tmp_path) == [
-        images.target_names[predict_logits(model, black)[0].argmax()]
-    ]
 
 
 DECIDE = """([kind, names, probabilities, thresholds]) =>

@@ -35,11 +35,9 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
             "gradient_clip": 0.1,
             "flip": "random",
             "crop_from_fraction": 0.3,
-            "jitter_fraction": 0.3,
         },
     ),
     "muon": ("cnn-s", {"optimizer": "muon", "lr": 0.02, "normalization": "channel"}),
-    "average": ("cnn-s", {"optimizer": "sgd", "lr": 0.05, "ema_decay": 0.9}),
     "dropout": (
         "cnn",
         {

@@ -24,7 +24,7 @@ NET = (
     "Conv2d(4, kernel_size=3), BatchNorm(), ReLU(), Flatten(), Linear(400), Dropout(0.2), Output()"
 )
 FLAGS = (
-    *("--epochs", "5", "--batch-size", "10", "--ema-decay", "0.9", "--flip", "random"),
+    *("--epochs", "5", "--batch-size", "10", "--flip", "random"),
     *("--translate-px", "1", "--schedule", "cosine", "--precision", "fp32"),
     *("--save-every", "0s", "--device", "cpu"),
 )

@@ -48,7 +48,6 @@ TRAIN = """
 import resource
 import torch
 from lamina import Net, Recipe, Training, evaluate
-from lamina.evaluation.views import views_of
 from lamina.nets import AvgPool2d, Flatten, Output
 
 def train_and_evaluate(train, test):
@@ -59,7 +58,7 @@ def train_and_evaluate(train, test):
     training = Training(Net(AvgPool2d(28), Flatten(), Output()), train, recipe)
     list(training)
     evaluate(training.model, train)
-    return evaluate(training.model, test, views_of(recipe))
+    return evaluate(training.model, test)
 
 torch.set_num_threads(1)
 train_and_evaluate(data.train.take(range(100)), data.test.take(range(100)))

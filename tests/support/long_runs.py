@@ -10,7 +10,7 @@ from support.commands import train_once
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 FLAGS = (
     *("--epochs", "40", "--batch-size", "20", "--precision", "fp32"),
-    *("--flip", "random", "--ema-decay", "0.9"),
+    *("--flip", "random"),
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from lamina.data import Preparation
 from lamina.errors import DataError, LaminaError, NetError
 from lamina.nets import Conv2d, Dropout, Linear, MaxPool2d
-from lamina.values import Range, check_fields, explain_call, from_json_values, to_json_values
+from lamina.values import Range, check_fields, from_json_values, to_json_values
 
 
 @dataclass(frozen=True)
@@ -213,14 +213,3 @@ def test_a_range_contains_the_finite_numbers_inside() -> None:
         True,
     ] + [False] * 3
     assert float("nan") not in Range()
-
-
-def test_an_error_inside_a_function_that_was_called_correctly_stays_as_it_is():
-    @explain_call
-    def add(number: int, *, text: str = "") -> str:
-        return number + text  # type: ignore[operator]
-
-    with pytest.raises(TypeError, match="unsupported operand"):
-        add(1, text="a")
-    with pytest.raises(LaminaError, match="unknown argument 'txt'"):
-        add(1, txt="a")

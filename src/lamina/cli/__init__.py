@@ -33,7 +33,7 @@ GROUPS = {
     },
     "use": {
         "predict": "predict a class, labels or numbers for each image",
-        "export": "export a model to ONNX or torch.export, and check it",
+        "export": "export a model to ONNX, and check it",
         "serve": "serve models over HTTP, with a web page to try them",
     },
     "inspect": {

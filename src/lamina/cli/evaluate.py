@@ -23,7 +23,6 @@ from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import make_prediction
-from lamina.evaluation.views import ONE_VIEW, views_of
 from lamina.files import open_atomically
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
@@ -54,17 +53,9 @@ def run(options: EvaluateOptions, terminal: Terminal) -> int:
             f"{data.name} has no {split} split; it has {', '.join(data.splits)}. Use --split"
             f" {next(iter(data.splits))}."
         )
-    views = views_of(run.record.recipe) if options.tta else ONE_VIEW
-    if options.tta and len(views) == 1:
-        terminal.remark(
-            "warning: --tta has no effect, because the recipe uses neither flip nor translate_px"
-        )
     images = data.splits[split]
     model = predictor.model
-    if len(views) > 1 and run.calibration is not None and run.calibration.temperatures:
-        model.task = model.task.with_temperatures(())
-        terminal.remark("calibration: not applied, because lamina fitted it to single views")
-    report, logits = evaluate_with_logits(model, images, views)
+    report, logits = evaluate_with_logits(model, images)
     report = dataclasses.replace(report, data_name=data.name, data_fingerprint=data.fingerprint)
     terminal.say(*str(report).split("\n"))
     found: dict[str, Any] = {}

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from lamina.cli.models import choose_run_data, load_predictor
 from lamina.cli.options.use_options import ExportOptions
 from lamina.cli.output import writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data import NAMES
-from lamina.deploy.exported_model import describe_model, export_onnx, export_pt2
+from lamina.deploy.exported_model import describe_model, export_onnx
 from lamina.deploy.parity import check_parity
 from lamina.errors import DataError
 from lamina.files import write_atomically, write_json
 
-SUFFIXES: dict[str, Literal["onnx", "pt2"]] = {".onnx": "onnx", ".pt2": "pt2"}
-
 
 def run(options: ExportOptions, terminal: Terminal) -> int:
     file = options.file
-    file_format = SUFFIXES.get(file.suffix.lower()) if options.to == "auto" else options.to
-    if file_format is None:
-        raise DataError(
-            f"FILE is {file}; it must end in .onnx or .pt2. Rename it, or add --to onnx or --to"
-            " pt2."
-        )
-    if SUFFIXES.get(file.suffix.lower(), file_format) != file_format:
-        raise DataError(
-            f"FILE is {file}, but --to is {file_format}. Change the extension, or leave out --to."
-        )
+    if file.suffix.lower() != ".onnx":
+        raise DataError(f"FILE is {file}; it must end in .onnx. Rename it.")
     if not file.parent.is_dir():
         raise DataError(
             f"FILE is {file}, but the folder {file.parent} does not exist. Create it, or use"
@@ -48,10 +37,9 @@ def run(options: ExportOptions, terminal: Terminal) -> int:
         )
     with terminal.progress(QUIET_SECONDS) as show_progress:
         show_progress("exporting", 0, 2)
-        export = export_onnx if file_format == "onnx" else export_pt2
-        content = export(predictor.model, predictor.resize)
+        content = export_onnx(predictor.model, predictor.resize)
         show_progress("comparing", 1, 2)
-        parity_check = check_parity(content, file_format, predictor.model, images)
+        parity_check = check_parity(content, predictor.model, images)
     parity_file = file.with_name(f"{file.name}.json")
     with writing(file):
         write_atomically(file, content)

@@ -22,7 +22,6 @@ from lamina.errors import DataError, LaminaWarning, check_type, name_some
 from lamina.markup import MOST_ROWS, card, image, join, table
 from lamina.targets import REGRESSION, Kind, KindName, Targets, kind_of
 from lamina.text import escape, shorten
-from lamina.values import explain_call
 
 Progress = Callable[[int, int], None]
 
@@ -100,7 +99,6 @@ class Images:
         self.kind.check(self.targets, self.target_names)
 
     @classmethod
-    @explain_call
     def from_arrays(
         cls,
         x: Any,
@@ -325,7 +323,6 @@ class Dataset:
                 )
 
     @classmethod
-    @explain_call
     def from_images(
         cls, train: Images, val: Images | None = None, test: Images | None = None
     ) -> Dataset:

@@ -47,7 +47,6 @@ from lamina.errors import (
     suggest,
 )
 from lamina.targets import BINARY, MULTI_LABEL, SINGLE_LABEL
-from lamina.values import explain_call
 
 NAMES = (*PUBLISHED, *SHAPES)
 # The first that recognizes a path reads it; the order matters: an .npz is a zip, and a folder may
@@ -68,7 +67,6 @@ FOLDER_OPTIONS = ("label_from", "splits")
 EXAMPLES = 3  # images listed per finding
 
 
-@explain_call
 def load_data(
     source: str | Path,
     preparation: Preparation = Preparation(),

@@ -1,4 +1,4 @@
-"""Export a model with its preprocessing, as ONNX or ``torch.export``; use ONNX files as models.
+"""Export a model with its preprocessing as an ONNX file; use such files as models.
 
 The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outputs are
 ``probabilities`` (N, M), for regression the numbers, and ``logits`` (N, K).
@@ -7,21 +7,20 @@ The input is ``images``, uint8 (N, H, W, C) at the model's input size. The outpu
 from __future__ import annotations
 
 import copy
-import io
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lamina.data.preparation import Resize
-from lamina.errors import LaminaError, NetError, RunError, check_type
+from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.calibration import expand_probabilities
-from lamina.evaluation.predictor import Predictor, check_resize
+from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
 from lamina.training.folding import fold_model
 from lamina.training.model import Model
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
 OPSET = 20  # ONNX operator set
-Format = Literal["onnx", "pt2"]
 
 
 class Exported(nn.Module):
@@ -64,15 +62,6 @@ def describe_model(model: Model, resize: str) -> dict[str, Any]:
     }
 
 
-def _describe_in_texts(model: Model, resize: str) -> dict[str, str]:
-    """The metadata as strings: values that are not strings become JSON."""
-    described = describe_model(model, resize)
-    return {
-        name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in described.items()
-    }
-
-
 def export_onnx(model: Model, resize: str) -> bytes:
     """The content of an ONNX file with the model, its preprocessing and its metadata."""
     try:
@@ -83,11 +72,15 @@ def export_onnx(model: Model, resize: str) -> bytes:
             "onnx or onnxscript is not installed; the export needs both. Use pip install"
             " 'lamina[export]'"
         ) from error
-    _check(model, resize)
+    # two example images, because one would fix the batch size
+    channels, height, width = model.in_shape
+    examples = torch.zeros(2, height, width, channels, dtype=torch.uint8)
+    exported = Exported(fold_model(copy.deepcopy(model).cpu())).eval()
     with warnings.catch_warnings(action="ignore"):  # torch warns about its own deprecated functions
         try:
             program = torch.onnx.export(
-                *_prepare(model),
+                exported,
+                (examples,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 input_names=["images"],
@@ -99,41 +92,13 @@ def export_onnx(model: Model, resize: str) -> bytes:
         except Exception as error:  # exporters fail in many ways
             raise _cannot_export(error) from error
     if program is None:
-        raise NetError(
-            "torch.onnx returned nothing for this net; expected a program. Use the format pt2."
-        )
+        raise NetError("torch.onnx returned nothing for this net; expected a program.")
     proto = program.model_proto
-    for key, value in _describe_in_texts(model, resize).items():
+    for key, value in describe_model(model, resize).items():
         entry = proto.metadata_props.add()
-        entry.key, entry.value = key, value
+        entry.key = key
+        entry.value = value if isinstance(value, str) else json.dumps(value)
     return cast(bytes, proto.SerializeToString())
-
-
-def export_pt2(model: Model, resize: str) -> bytes:
-    """The content of a ``torch.export`` file, which loads without running pickled code."""
-    _check(model, resize)
-    content = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):
-        try:
-            program = torch.export.export(
-                *_prepare(model), dynamic_shapes=({0: torch.export.Dim("n")},)
-            )
-            torch.export.save(program, content, extra_files=_describe_in_texts(model, resize))
-        except Exception as error:  # exporters fail in many ways
-            raise _cannot_export(error) from error
-    return content.getvalue()
-
-
-def _check(model: Model, resize: str) -> None:
-    check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
-    check_resize(resize)
-
-
-def _prepare(model: Model) -> tuple[Exported, tuple[Tensor]]:
-    """The module to export, and two example images, because one would fix the batch size."""
-    folded = fold_model(copy.deepcopy(model).cpu())
-    channels, height, width = model.in_shape
-    return Exported(folded).eval(), (torch.zeros(2, height, width, channels, dtype=torch.uint8),)
 
 
 def _cannot_export(error: Exception) -> NetError:

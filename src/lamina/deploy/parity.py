@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 
 from lamina.data import Images
-from lamina.deploy.exported_model import OPSET, Format, open_session
+from lamina.deploy.exported_model import OPSET, open_session
 from lamina.errors import NetError, NotFiniteError
 from lamina.evaluation.calibration import expand_probabilities
 from lamina.targets import REGRESSION
@@ -26,16 +22,13 @@ from lamina.training.task import Task
 IMAGES = 256  # at most, evenly spread over the split, in addition to a black and a white image
 BATCHES = (1, 2, 7)  # sizes, in turn, to detect a fixed batch size
 TOLERANCE = 1e-4  # of a logit, relative to the largest logit, or to 1
-# A loaded file: probabilities and logits of images.
-Compute: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class ParityCheck:
     """The result of a numerical parity check."""
 
-    format: Format
-    opset: int | None
+    opset: int
     sha256: str
     images: int  # including the black and the white image
     split: str
@@ -57,10 +50,8 @@ class ParityCheck:
         )
 
 
-def check_parity(
-    content: bytes, file_format: Format, model: Model, images: Images | None
-) -> ParityCheck:
-    """Compare a file with the model on up to 256 images, or noise; ``NetError`` if they differ."""
+def check_parity(content: bytes, model: Model, images: Images | None) -> ParityCheck:
+    """Compare an ONNX file with the model on up to 256 images or noise; raises ``NetError``."""
     some = _draw_noise(model) if images is None else images.take_evenly(IMAGES).pixels
     plain = np.stack([np.full(some.shape[1:], value, np.uint8) for value in (0, 255)])
     count = len(some) + len(plain)
@@ -74,7 +65,7 @@ def check_parity(
         )
     with torch.inference_mode():
         probabilities = expand_probabilities(model.task, torch.from_numpy(expected)).numpy()
-    found, logits = _predict_in_batches(_open(content, file_format), pixels)
+    found, logits = _predict_in_batches(content, pixels)
     if logits.shape != expected.shape or found.shape != probabilities.shape:
         raise NetError(
             f"The exported file returns logits of shape {logits.shape} for {len(pixels)} images;"
@@ -96,8 +87,7 @@ def check_parity(
             " written."
         )
     return ParityCheck(
-        format=file_format,
-        opset=OPSET if file_format == "onnx" else None,
+        opset=OPSET,
         sha256=hashlib.sha256(content).hexdigest(),
         images=count,
         split="synthetic" if images is None else images.split,
@@ -119,30 +109,17 @@ def _draw_noise(model: Model) -> UInt8[np.ndarray, "n h w c"]:
 
 
 def _predict_in_batches(
-    compute: Compute, pixels: UInt8[np.ndarray, "n h w c"]
+    content: bytes, pixels: UInt8[np.ndarray, "n h w c"]
 ) -> tuple[Float32[np.ndarray, "n m"], Float32[np.ndarray, "n k"]]:
+    session = open_session(content, "the exported file")
     found, place, sizes = [], 0, cycle(BATCHES)
     while place < len(pixels):
         size = next(sizes)
-        found.append(compute(np.ascontiguousarray(pixels[place : place + size])))
+        batch = np.ascontiguousarray(pixels[place : place + size])
+        found.append(session.run(None, {"images": batch}))
         place += size
     probabilities, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return probabilities, logits
-
-
-def _open(content: bytes, file_format: Format) -> Compute:
-    if file_format == "onnx":
-        session = open_session(content, "the exported file")
-        return lambda batch: tuple(session.run(None, {"images": batch}))
-    with warnings.catch_warnings(action="ignore"):
-        program = torch.export.load(io.BytesIO(content)).module()
-
-    def run(batch: UInt8[np.ndarray, "n h w c"]) -> tuple[np.ndarray, np.ndarray]:
-        with torch.inference_mode():
-            found, raw = program(torch.from_numpy(batch))
-        return found.numpy(), raw.numpy()
-
-    return run
 
 
 def _find_same_predictions(

@@ -207,7 +207,7 @@ def _show_model(run: Run) -> Markup:
 def _show_reproduction(run: Run, facts: Facts) -> Markup:
     command = shlex.join(run.record.command)
     advice = (
-        "On the CPU, without --compile, the weights are bit-identical if data, versions, processor"
+        "On the CPU, the weights are bit-identical if data, versions, processor"
         " type and number of threads are those above. To retrain the first epochs and compare, use"
         " lamina reproduce RUN."
     )

@@ -36,23 +36,20 @@ from lamina.evaluation.scores import (
     count_confusion,
     measure,
 )
-from lamina.evaluation.views import ONE_VIEW, View, predict_views
 from lamina.targets import MetricName, Score
+from lamina.training.features import predict_logits
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
-from lamina.values import explain_call
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
 Columns: TypeAlias = tuple[Float[Tensor, "n c"], Shaped[Tensor, "n c"]]
 
 
-@explain_call
 def evaluate(
     model: Model,
     images: Images,
-    views: tuple[View, ...] = ONE_VIEW,
     group: Group = ALONE,
     metrics: OwnMetrics = (),
 ) -> Report:
@@ -61,8 +58,6 @@ def evaluate(
     Args:
         model: the trained model, for example ``run.load_model()``.
         images: the images to evaluate on, for example ``dataset.test``.
-        views: views of each image for test-time augmentation (:func:`views_of`). lamina averages
-            the logits over all views for images with uncertain predictions.
         group: the processes that share the images; each of them gets the whole report.
         metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
 
@@ -81,13 +76,12 @@ def evaluate(
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, views, group, Parts(metrics=metrics).metrics)[0]
+    return evaluate_with_logits(model, images, group, Parts(metrics=metrics).metrics)[0]
 
 
 def evaluate_with_logits(
     model: Model,
     images: Images,
-    views: tuple[View, ...] = ONE_VIEW,
     group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
@@ -96,9 +90,8 @@ def evaluate_with_logits(
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
-    predicted, reviewed = predict_views(model, images.pixels, views, group)
-    report = score_logits(task, predicted, images, time.perf_counter() - started, metrics)
-    return replace(report, views=len(views), reviewed_images=reviewed), predicted
+    logits = predict_logits(model, images.pixels, group=group)
+    return score_logits(task, logits, images, time.perf_counter() - started, metrics), logits
 
 
 def score_logits(

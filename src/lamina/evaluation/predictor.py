@@ -16,7 +16,7 @@ from PIL import Image
 
 from lamina.data.preparation import Resize
 from lamina.data.thumbnails import encode_png, make_tile
-from lamina.errors import DataError, LaminaError, NotFiniteError, check_type, escape, plural
+from lamina.errors import DataError, NotFiniteError, check_type, escape, plural
 from lamina.evaluation.image_files import Chunk, ImageLike, decode_ahead, list_images
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
@@ -25,7 +25,6 @@ from lamina.training.features import compute_logits, predict_logits
 from lamina.training.folding import FoldedCopy
 from lamina.training.model import Model, split_pixels
 from lamina.training.task import Task
-from lamina.values import explain_arguments, explain_call
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96
 Predicted: TypeAlias = str | tuple[str, ...] | Mapping[str, float]
@@ -109,7 +108,6 @@ def check_resize(resize: str) -> None:
         raise DataError(f"resize is {resize!r}; it must be one of {', '.join(get_args(Resize))}.")
 
 
-@explain_arguments(LaminaError)
 @dataclass(frozen=True, eq=False)
 class Predictor:
     """A model with its preprocessing and the names of its classes.
@@ -162,7 +160,6 @@ class Predictor:
         _, height, width = self.model.in_shape
         return height if height == width else None
 
-    @explain_call
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """Predict each image.
 
@@ -208,7 +205,6 @@ class Predictor:
                 else:
                     yield Prediction(name, problem=reason), None
 
-    @explain_call
     def probabilities(self, images: ImageLike | Iterable[ImageLike]) -> Float32[np.ndarray, "n k"]:
         """Predict the probabilities of each image.
 

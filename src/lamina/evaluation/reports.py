@@ -54,8 +54,6 @@ class Report(ABC):
             frequencies or median.
         metrics: custom metrics by name; ``None`` if undefined.
         seconds: duration of the evaluation.
-        views: number of views for test-time augmentation (:func:`views_of`).
-        reviewed_images: number of images whose logits were averaged over the views.
         data_name: name of the data set, if the caller set it.
         data_fingerprint: fingerprint of the data set, if the caller set it.
         chosen_score: the score by ``Recipe.metric``; ``None`` if that is the default for this kind
@@ -72,8 +70,6 @@ class Report(ABC):
     seconds: float
     baseline: Baseline
     metrics: dict[str, float | None] = field(default_factory=dict)
-    views: int = 1
-    reviewed_images: int = 0
     data_name: str | None = None
     data_fingerprint: str | None = None
     chosen_score: Score | None = None
@@ -207,12 +203,7 @@ class Report(ABC):
         return join([note(remarks)] if (remarks := self._remarks()) else [])
 
     def _format_images(self) -> str:
-        count = "1 image" if self.images == 1 else f"{self.images:,} images"
-        return (
-            count
-            if self.views == 1
-            else f"{count}, {self.reviewed_images:,} of them in {self.views} views"
-        )
+        return "1 image" if self.images == 1 else f"{self.images:,} images"
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; ``kind`` is the name of :attr:`kind`."""

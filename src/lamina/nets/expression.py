@@ -8,13 +8,11 @@ from lamina.errors import NetError, check_type
 from lamina.nets.construction import build_layer
 from lamina.nets.layer import Layer
 from lamina.nets.net import Net
-from lamina.values import explain_call
 
 LONGEST = 20_000  # characters; more could exhaust the stack of Python's parser
 _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
 
-@explain_call
 def parse_net(text: str) -> Net:
     """Parse a net from text, without running any code.
 

@@ -16,7 +16,6 @@ from lamina.nets.costs import Summary, summarize_layers
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
 from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
 from lamina.nets.window import Field
-from lamina.values import explain_call
 
 if TYPE_CHECKING:
     from torch import nn
@@ -327,7 +326,6 @@ class _Dataset(Protocol):
     train: _Images
 
 
-@explain_call
 def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None = None) -> Summary:
     """Summarize a net: shapes, parameters, multiply-adds and receptive fields by layer, and totals.
 

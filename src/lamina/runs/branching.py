@@ -21,10 +21,8 @@ from lamina.training.checkpoint import Checkpoint
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Fall
-from lamina.values import explain_call
 
 
-@explain_call
 def branch_run(
     run: Run,
     epoch: float | None = None,
@@ -166,14 +164,6 @@ def fit_checkpoint(checkpoint: Checkpoint, old: Training, new: Training) -> Chec
             name: tensor for name, tensor in tensors.items() if not name.startswith("optimizer.")
         }
         weights = {}
-    averaged = {name for name in fresh.tensors if name.startswith("averaged.")}
-    tensors = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith("averaged.") or name in averaged
-    }
-    for name in averaged - tensors.keys():
-        tensors[name] = tensors[name.replace("averaged.", "live.", 1)]
     steps_done, plan, falls = (
         epochs_done * new.steps_per_epoch + rest,
         new.ending.plan,

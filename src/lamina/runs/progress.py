@@ -19,7 +19,6 @@ from lamina.evaluation.reports import Report
 from lamina.markup import show
 from lamina.text import escape, make_bar
 from lamina.training.events import Diagnosis, Epoch, Event, FeatureProgress, Step
-from lamina.values import explain_call
 
 AnyEvent = TypeVar("AnyEvent")
 Bar: TypeAlias = Callable[[str, int, int], None]
@@ -30,7 +29,6 @@ _terminal = Lock()  # a terminal shows one bar, even if several threads train
 _shown: list[str] = []  # names of the runs whose progress is shown
 
 
-@explain_call
 def show_progress(
     events: Iterable[AnyEvent], console: Console | None = None, name: str = ""
 ) -> Iterator[AnyEvent]:

@@ -21,7 +21,6 @@ from lamina.runs.processes import share_checkpoint
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import NO_CHECKPOINT, RunFolder, pack_checkpoint, unpack_checkpoint
 from lamina.training.device import choose_again
-from lamina.training.forward import misses_compiler
 from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.model import Initial
@@ -207,18 +206,14 @@ def resume_training(
 ) -> Training:
     """Restore the training of a run from its last checkpoint. Writes nothing.
 
-    On the same processor type and torch version, it continues to bit-identical weights (not with
-    ``compile``; untested on GPUs). ``epochs`` is the total number. Without a C++ compiler,
-    ``compile`` is switched off in its recipe.
+    On the same processor type and torch version, it continues to bit-identical weights (untested
+    on GPUs). ``epochs`` is the total number.
     """
     net = choose_net(folder, record, module)
     check_parts_given(folder, record, parts)
     recipe = (
         record.recipe if epochs is None else extend_recipe(record.recipe, epochs, parts.schedule)
     )
-    device = choose_again(record.device).value
-    if group.any(recipe.compile and misses_compiler(device)):
-        recipe = dataclasses.replace(recipe, compile=False)
     checkpoint = share_checkpoint(folder, group)
     has_new_end = epochs not in (None, record.epochs)
     if has_new_end:
@@ -293,8 +288,6 @@ def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> 
         f"{change.what} was {change.first} and is now {change.second}"
         for change in find_changes(record)
     ]
-    if training.recipe.compile != record.recipe.compile:
-        changes.insert(0, "compile was on and is now off, because there is no C++ compiler")
     for change in changes:
         _warn(f"{change}; the last bits of the weights may differ from an uninterrupted run")
     with folder.writing():

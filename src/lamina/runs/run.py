@@ -39,12 +39,11 @@ from lamina.runs.run_folder import RunFolder
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
-from lamina.training.group import ALONE, Group, check_group
+from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
-from lamina.values import explain_call
 
 if TYPE_CHECKING:
     import polars
@@ -77,7 +76,6 @@ class Run:
         """The files of the run."""
         return RunFolder(self.path)
 
-    @explain_call
     def train(
         self,
         *,
@@ -100,7 +98,6 @@ class Run:
             The report on ``test``, else on ``val``. ``None`` if neither can be scored or a
             diagnosis ended training.
         """
-        check_group(group)
         trained = self.iter_train(
             data=data,
             epochs=epochs,
@@ -134,7 +131,6 @@ class Run:
                 yield Remark("\n".join(lines))
             yield event
 
-    @explain_call
     def iter_train(
         self,
         *,
@@ -152,8 +148,8 @@ class Run:
 
         You may leave the loop at any event: the run stays consistent, and calling this again
         resumes it. On the same processor type and torch version, the weights are then bit-identical
-        to the weights of an uninterrupted run (not with ``compile``; untested on GPUs). The run is
-        locked while it trains.
+        to the weights of an uninterrupted run (untested on GPUs). The run is locked while it
+        trains.
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
@@ -201,7 +197,6 @@ class Run:
                 f"save_every_seconds is {save_every_seconds}; it must be 0 or more. Use"
                 " save_every_seconds=60."
             )
-        check_group(group)
         check_type(until, (Real,), "until", "a time in seconds, such as time.perf_counter() + 60")
         if on_diagnosis not in ("continue", "stop"):
             raise RunError(
@@ -227,10 +222,9 @@ class Run:
             def update() -> RunRecord:
                 prepare_folder(folder, record, training)
                 rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
-                recipe = dataclasses.replace(training.recipe, compile=record.recipe.compile)
                 end = record.late_end if epochs in (None, record.epochs) else None
                 updated = dataclasses.replace(
-                    record, recipe=recipe, rewind_on_nan=rewinds, late_end=end
+                    record, recipe=training.recipe, rewind_on_nan=rewinds, late_end=end
                 )
                 if updated != record:
                     folder.replace_record(updated)
@@ -262,7 +256,6 @@ class Run:
                 for event in events:  # noqa: UP028
                     yield event
 
-    @explain_call
     def evaluate(self, *, data: Dataset | Images | str | Path | None = None) -> Report | None:
         """Evaluate the saved model on ``test``, else ``val``, and save report and logits.
 
@@ -363,7 +356,6 @@ class Run:
         """Whether all epochs are done, or ``Recipe.patience`` ended the training."""
         return self.early_end is not None or len(self.folder.history.epochs()) == self.record.epochs
 
-    @explain_call
     def predictor(self, *, device: str = "auto") -> Predictor:
         """The trained model with its preprocessing, for predictions on images.
 
@@ -376,7 +368,6 @@ class Run:
         model = self.load_model().to(choose_device(device).value)
         return Predictor(model, self.record.data.preparation.resize)
 
-    @explain_call
     def predict(self, images: ImageLike | Iterable[ImageLike]) -> Predictions:
         """Predict images.
 

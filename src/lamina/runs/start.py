@@ -37,7 +37,7 @@ from lamina.runs.record import (
 from lamina.runs.run import Run
 from lamina.runs.starting_point import find_start
 from lamina.training.fit import fit_recipe
-from lamina.training.group import ALONE, Group, check_group
+from lamina.training.group import ALONE, Group
 from lamina.training.packaged import PACKAGES
 from lamina.training.parts import (
     OwnAugment,
@@ -52,12 +52,10 @@ from lamina.training.pretrained import NONE, TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
-from lamina.values import explain_call
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
 
 
-@explain_call
 def start_run(
     net: Net | nn.Module | NetChoice | str | None = None,
     data: Dataset | Images | str | Path | None = None,
@@ -127,12 +125,7 @@ def start_run(
     >>> load_run(run.path).train(progress=False).split
     'test'
     """
-    check_type(runs_dir, (str, Path), "runs_dir", "a folder", is_optional=False)
     check_type(name, (str,), "name", "the name of the run")
-    check_type(
-        command, (tuple, list), "command", "the words of the command line", is_optional=False
-    )
-    check_group(group)
     check_type(
         recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
     )

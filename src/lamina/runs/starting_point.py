@@ -28,7 +28,6 @@ from lamina.training.features import find_head, predict_logits
 from lamina.training.fit import Home
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
-from lamina.training.recipe import overlay
 from lamina.training.task import task_of
 from lamina.training.tensors import pack_tensors
 
@@ -63,7 +62,7 @@ class StartingPoint:
         )
         if not is_new:
             lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
-            recipe = overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
+            recipe = dataclasses.replace(recipe, lr=lr, initial_fraction=INITIAL_FRACTION)
         outputs = task_of(dataset.train).outputs
         made = own.empty_module if isinstance(own, TimmNet) else own
         made = made.with_outputs(outputs) if isinstance(made, Net) else made

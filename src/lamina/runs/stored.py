@@ -15,7 +15,6 @@ from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run, resolve_run
 from lamina.training.group import Group
 from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
-from lamina.values import explain_call
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,6 @@ class DamagedRun:
     problem: str
 
 
-@explain_call
 def load_run(
     path: str | Path,
     *,
@@ -89,7 +87,6 @@ def share_run(path: str | Path, group: Group) -> Run:
     return Run(place, lead_record(group, lambda: load_run(place).record))
 
 
-@explain_call
 def list_runs(folder: str | Path = "runs") -> list[Run]:
     """Load all runs in a folder.
 

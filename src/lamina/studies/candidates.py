@@ -62,12 +62,8 @@ def propose_quickest(dataset: Dataset, given: Mapping[str, Any]) -> list[Candida
 
 def _propose_one(name: str, side_px: int, dataset: Dataset, given: Mapping[str, Any]) -> Candidate:
     candidate = fit_candidate(find_net(name), "", dataset, given, side_px)
-    # Regression targets may depend on the size of objects, and a compiled net accepts one size.
-    is_fixed = (
-        dataset.train.kind is REGRESSION
-        or "start_size_fraction" in given
-        or bool(given.get("compile"))
-    )
+    # Regression targets may depend on the size of objects.
+    is_fixed = dataset.train.kind is REGRESSION or "start_size_fraction" in given
     can_resize = not is_fixed and name != QUICKEST and side_px >= SIDES_PX[0]
     candidate = candidate if given.keys() & ENDS else open_end(candidate)
     return replace(candidate, can_resize=can_resize)

@@ -28,7 +28,6 @@ from lamina.training.device import choose_device
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.pretrained import find_all_at_hand
 from lamina.training.recipe import Recipe
-from lamina.values import explain_call
 
 DEFAULT_SECONDS = 300.0  # time limit if neither a net nor a time is given
 MOST_IMAGES = 20_000  # upper limit of the training images with which a pretrained net is considered
@@ -36,7 +35,6 @@ LEAST_SECONDS = 15.0  # with less time, pretrained nets are not considered
 WORSE = "worse than from scratch"  # verdict on the pretrained net, if the trial is better
 
 
-@explain_call
 def choose(
     data: Dataset | Images | str | Path | None = None,
     *,

@@ -41,7 +41,6 @@ from lamina.studies.study import (
     read_study,
 )
 from lamina.training.device import choose_device
-from lamina.values import explain_call
 
 FIGURE = "differences.png"
 
@@ -82,7 +81,6 @@ def check_pairs(seeds: int | None) -> None:
         )
 
 
-@explain_call
 def compare(
     a: str | Path | Net | Run,
     b: str | Path | Net | Run,

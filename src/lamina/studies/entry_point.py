@@ -32,10 +32,8 @@ from lamina.studies.experiments import ENDS, Deadline, Experiment, check_seconds
 from lamina.studies.named_net import IterTrain, StartRun, fit_experiment, iter_named
 from lamina.training.events import Remark
 from lamina.training.recipe import Recipe
-from lamina.values import explain_call
 
 
-@explain_call
 def train(
     data: Dataset | Images | str | Path | None = None,
     *,
@@ -101,7 +99,6 @@ def train(
     return _follow(train_one(dataset, limit, start, name), dataset, name, progress)[0]
 
 
-@explain_call
 def cross_validate(
     data: Dataset | Images | str | Path | None = None,
     *,

@@ -33,7 +33,6 @@ from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
 from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
-from lamina.values import explain_call
 
 COMPARED = (
     *("net", "own_module", "timm", "parameters", "recipe", "data.fingerprint"),
@@ -43,7 +42,6 @@ COMPARED = (
 training."""
 
 
-@explain_call
 def iter_seeds(
     net: Net | NetChoice | str | Callable[[], nn.Module],
     data: Dataset | Images | str | Path | None = None,
@@ -103,7 +101,6 @@ def iter_seeds(
     (2, 'test')
     """
     check_seeds(seeds)
-    check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=…)", is_optional=False)
     choice, dataset, folder = _choose_net(net), as_dataset(data), Path(runs_dir)
     if dataset.val is None and dataset.test is None:
         raise DataError(

@@ -58,7 +58,6 @@ from lamina.studies.trials import (
     wait,
 )
 from lamina.text import hide_password
-from lamina.values import explain_call
 
 if TYPE_CHECKING:
     import polars
@@ -121,7 +120,6 @@ class Study:
         )
 
 
-@explain_call
 def tune(
     net: str | Callable[[Any], Net],
     data: Dataset | Images | str | Path | None = None,

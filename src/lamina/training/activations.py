@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from lamina.errors import NetError, suggest
 from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
-from lamina.values import explain_call
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
@@ -31,7 +30,6 @@ class Call(NamedTuple):
     output: Tensor
 
 
-@explain_call
 def activations(
     model: Model,
     images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"],

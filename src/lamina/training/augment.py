@@ -19,7 +19,6 @@ from lamina.training.recipe import Recipe
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
 # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
 _PART_BITS = 7
-_GRAY_WEIGHTS = (77, 150, 29)  # of red, green and blue: ITU-R BT.601 in 256ths
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +30,11 @@ class Choices:
     holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the center of the gray square
     crops: Float[Tensor, "n 4"] | None = None
     """Top, left, height and width of the crop, as fractions of the image sides."""
-    jitters: Float[Tensor, "n 3"] | None = None  # factors of brightness, contrast and saturation
 
 
 def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
     """Draw the augmentation of each image in ``epoch`` (from 0)."""
     count, height, width, _ = pixels.shape
-
-    def draw_uniform(purpose: str, columns: int) -> Float[Tensor, "n columns"]:
-        return torch.rand(count, columns, generator=derive_generator(recipe.seed, purpose, epoch))
 
     def draw(
         purpose: str, low: int, high: tuple[int, int], index: int = epoch
@@ -48,25 +43,21 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
         drawn = [torch.randint(low, limit, (count,), generator=generator) for limit in high]
         return torch.stack(drawn, dim=1).to(pixels.device)
 
-    flips = crops = jitters = None
+    flips = crops = None
     if recipe.flip == "random":
         flips = draw("flip", 0, (2, 1))[:, 0] == 1
     # flipped in every other epoch (Jordan, arXiv 2404.00498, section 3.6)
     elif recipe.flip == "alternating":
         flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
     if recipe.crop_from_fraction:
-        crops = _place_crops(draw_uniform("crop", 4), recipe.crop_from_fraction).to(pixels.device)
-    if recipe.jitter_fraction:
-        jitters = (1 + recipe.jitter_fraction * (2 * draw_uniform("jitter", 3) - 1)).to(
-            pixels.device
-        )
+        uniform = torch.rand(count, 4, generator=derive_generator(recipe.seed, "crop", epoch))
+        crops = _place_crops(uniform, recipe.crop_from_fraction).to(pixels.device)
     most = recipe.translate_px
     return Choices(
         flips=flips,
         translations_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
         holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
         crops=crops,
-        jitters=jitters,
     )
 
 
@@ -135,8 +126,6 @@ def gather_batch(
                 .gather(1, places[..., None].expand(-1, -1, channels))
                 .view_as(batch)
             )
-    if choices.jitters is not None:
-        batch = _jitter(batch, choices.jitters[indices].to(device))
     if choices.holes_px is not None:
         _blank(batch, choices.holes_px[indices].to(device), cutout_px)
     return batch
@@ -193,26 +182,6 @@ def _interpolate_rows(
         .add_(upper)
     )
     return between.to(torch.uint8).view_as(batch)
-
-
-def _jitter(
-    batch: UInt8[Tensor, "b h w c"], factors: Float[Tensor, "b 3"]
-) -> UInt8[Tensor, "b h w c"]:
-    """Change brightness, contrast and saturation by ``factors``, in one pass."""
-    brightness, contrast, saturation = factors.T[..., None, None]
-    values = batch.float()
-    weights = torch.ones_like(values[0, 0, 0])
-    if len(weights) == len(_GRAY_WEIGHTS):
-        weights = weights.new_tensor(_GRAY_WEIGHTS)
-    else:
-        saturation = torch.ones_like(saturation)
-    gray = values @ weights  # whole numbers, whose sum is exact in any order
-    mean_gray = gray.int().sum((1, 2), keepdim=True) / gray[0].numel()
-    gray.mul_((1 - saturation) * contrast * brightness).add_(
-        (1 - contrast) * brightness * mean_gray
-    ).div_(weights.sum())
-    factor = (saturation * contrast * brightness)[..., None]
-    return values.mul_(factor).add_(gray[..., None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _reflect(positions: Int64[Tensor, "b length"], length: int) -> Int64[Tensor, "b length"]:

@@ -44,7 +44,7 @@ class Checkpoint:
     """The state that training needs to resume exactly."""
 
     tensors: dict[str, Tensor]
-    """On the CPU: weights as ``live.…``, their average as ``averaged.…``, optimizer state as
+    """On the CPU: weights as ``live.…``, initial ones as ``initial.…``, optimizer state as
     ``optimizer.KEY.…``."""
     standing: Standing
 

@@ -91,7 +91,7 @@ class Doctor:
         self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
         self._baseline_accuracy = max(images.target_counts().values(), default=0) / len(images)
         self._ending = ending
-        self._can_repeat = recipe.lanes == 1 and not recipe.compile and model.net is not None
+        self._can_repeat = recipe.lanes == 1 and model.net is not None
         self._state = DoctorState()
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +130,8 @@ class Doctor:
             yield
         if self._can_repeat and self._is_due(step, LOSS_STEPS):
             with torch.no_grad(), keep_buffers(self._model):
-                _, loss_after = self._forward.repeat(next(divided.own))
+                batch = next(divided.own)
+                loss_after = self._forward.loss(self._forward(batch), batch)
             self._state.raised = [*self._state.raised, loss_after.item() > loss.item()][
                 -MOST_ASKED:
             ]

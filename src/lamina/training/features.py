@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,12 +12,10 @@ from torch import Tensor, nn
 
 from lamina.data.images import Progress
 from lamina.errors import NetError
-from lamina.kernels.norm_act import has_hooks
 from lamina.training.activations import watch
-from lamina.training.folding import fold_batch_norms, fold_model
+from lamina.training.folding import fold_model
 from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
-from lamina.values import explain_call
 
 MOST_FEATURES = 4096
 """Per image, to compare images by; more are summed in groups, which bounds the memory for nets
@@ -30,7 +27,6 @@ FOLDED_IMAGES = 100
 save."""
 
 
-@explain_call
 def predict_logits(
     model: Model,
     pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],
@@ -40,8 +36,8 @@ def predict_logits(
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of images, with the model in eval mode.
 
-    For 100 images or more, this uses a copy of the model with folded batch norms, which is faster
-    and equal up to rounding. Models with forward hooks are not folded.
+    For 100 images or more, this uses a copy of a net with folded batch norms, which is faster and
+    equal up to rounding. Custom modules and models with forward hooks are not folded.
 
     Args:
         model: A trained or new model.
@@ -67,9 +63,8 @@ def predict_logits(
     own = group.deal(len(batches))
     with eval_mode(model), torch.inference_mode():
         used = model
-        if len(pixels) >= FOLDED_IMAGES and not has_hooks(model.modules()):
-            used = copy.copy(model)
-            used._modules = {"body": fold_batch_norms(model.body)}
+        if len(pixels) >= FOLDED_IMAGES and model.net is not None:
+            used = fold_model(model)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
             predicted = compute_logits(used, batches[own.start : own.stop])
     if group.size == 1:

@@ -65,7 +65,6 @@ def fit_recipe(
         flip="off",
         cutout_px=0,
         crop_from_fraction=0.0,
-        jitter_fraction=0.0,
     )
 
 

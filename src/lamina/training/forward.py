@@ -1,11 +1,8 @@
-"""The forward pass in training: number format, dropout seed and compilation."""
+"""The forward pass in training: number format, dropout seed and kernels."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,11 +12,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
-from lamina.errors import RecipeError
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.kernels.norm_act import has_hooks
 from lamina.training.augment import Selection
-from lamina.training.average import Average
 from lamina.training.batches import Batch, Batches
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import predict_logits
@@ -30,7 +25,6 @@ from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import sizes_shown
 
 
 class Forward:
@@ -50,37 +44,22 @@ class Forward:
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
         kernels = find_kernels()
-        # torch.compile cannot read C functions
-        is_usable = self._device.type == "cpu" and not recipe.compile
-        self._kernels = kernels if is_usable and isinstance(kernels, Kernels) else None
+        is_on_cpu = self._device.type == "cpu"
+        self._kernels = kernels if is_on_cpu and isinstance(kernels, Kernels) else None
         self._prepared = prepare(model, precision, self._kernels)
         self._dtype = (
             torch.bfloat16
             if rounds_images(self._prepared, autocasts=self._autocasts)
             else torch.float32
         )
-        # One kernel per batch size, because a dynamic one could round differently depending on the
-        # first size.
-        prepared = self._prepared
-        self._compute: Callable[[Tensor], Tensor] = (
-            torch.compile(prepared, dynamic=False) if recipe.compile else prepared
-        )
 
     def __call__(self, batch: Batch) -> Float[Tensor, "b k"]:
-        return self._run(self._compute, batch)
-
-    def repeat(self, batch: Batch) -> tuple[Float[Tensor, "b k"], Float[Tensor, ""]]:
-        """Logits and loss without compilation, so that hooks see every layer."""
-        logits = self._run(self._prepared, batch)
-        return logits, self.loss(logits, batch)
-
-    def _run(self, compute: Callable[[Tensor], Tensor], batch: Batch) -> Float[Tensor, "b k"]:
         normalized = self._gather(batch)
-        compute, images = (
-            (compute, batch.pixels) if normalized is None else (self._prepared.compute, normalized)
-        )
         with self._arithmetic(batch):
-            return compute(images)
+            if normalized is not None:
+                return self._prepared.compute(normalized)
+            logits: Float[Tensor, "b k"] = self._prepared(batch.pixels)
+            return logits
 
     def _gather(self, batch: Batch) -> Float[Tensor, "b c h w"] | None:
         """The normalized images, if one kernel may gather, augment and normalize them."""
@@ -97,17 +76,13 @@ class Forward:
         """The logits of images in the number format of training, with the model in eval mode."""
         return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
 
-    def fit_head(
-        self, images: Images, average: Average | None
-    ) -> Iterator[FeatureProgress | HeadFit]:
-        """Fit the head to the images' features, if the recipe says so, and start the average."""
+    def fit_head(self, images: Images) -> Iterator[FeatureProgress | HeadFit]:
+        """Fit the head to the images' features, if the recipe says so."""
         if self._recipe.head != "fitted":
             return
         for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
             if isinstance(event, HeadFit):
                 self._share_head()
-                if average is not None:
-                    average.start()
             yield event
 
     @torch.no_grad()
@@ -137,28 +112,3 @@ class Forward:
             torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocasts),
         ):
             yield
-
-
-def check_compile(recipe: Recipe, device: str) -> None:
-    if not recipe.compile:
-        return
-    if len(sizes_shown(recipe)) > 1:
-        raise RecipeError(
-            f"compile is True and start_size_fraction is {recipe.start_size_fraction:g}; the net"
-            " would be compiled again for each image size. Set compile to False or"
-            " start_size_fraction to 0."
-        )
-    if misses_compiler(device):
-        raise RecipeError(
-            f"compile is True, but the C++ compiler {find_compiler()} is not on the PATH. "
-            "Install it (Debian and Ubuntu: apt install g++), or set compile to False."
-        )
-
-
-def misses_compiler(device: str) -> bool:
-    """Whether torch needs a C++ compiler for this device and there is none."""
-    return device == "cpu" and shutil.which(find_compiler()) is None
-
-
-def find_compiler() -> str:
-    return os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
-from lamina.errors import GroupError, LeaderError, check_type
+from lamina.errors import GroupError, LeaderError
 from lamina.training.rendezvous import (
     HEARTBEAT_SECONDS,
     SILENT_SECONDS,
@@ -259,10 +259,6 @@ class Group:
 
 DONE, FAILED = b"\0", b"\1"
 ALONE = Group()
-
-
-def check_group(group: Group) -> None:
-    check_type(group, (Group,), "group", "a Group from join_group()", is_optional=False)
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from lamina.training.recipe import Recipe
 UNKNOWN = "the gradients"
 HOLDERS = {
     "live": "the model",
-    "averaged": "the averaged model",
     "initial": "the initial model",
     "optimizer": "the optimizer's state",
 }
@@ -171,7 +170,8 @@ def trace_not_finite(model: Model, forward: Forward, batch: Batch, parts: Parts)
             )
 
     with watch(model, innermost_paths(model), note):
-        logits, loss = forward.repeat(batch)
+        logits = forward(batch)
+        loss = forward.loss(logits, batch)
         for path, is_finite_output in outputs:
             if not is_finite_output:
                 return f"the activations of {describe_layer(model, path)}"

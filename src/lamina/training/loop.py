@@ -9,7 +9,6 @@ from jaxtyping import Float32, UInt8
 
 from lamina.data import Images
 from lamina.errors import NotFiniteError
-from lamina.training.average import build_average
 from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import (
     Checkpoint,
@@ -26,13 +25,13 @@ from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
 from lamina.training.lanes import Sums, Tally, build_sums
 from lamina.training.loss import choose_loss
+from lamina.training.mean_with_start import MeanWithStart
 from lamina.training.model import Initial, Model
 from lamina.training.optim import set_lr
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
-from lamina.training.setup import AnyNet, check_format, prepare_training
-from lamina.values import explain_call
+from lamina.training.setup import AnyNet, prepare_training
 
 
 class Training:
@@ -68,7 +67,6 @@ class Training:
     [1]
     """
 
-    @explain_call
     def __init__(
         self,
         net: AnyNet,
@@ -82,15 +80,17 @@ class Training:
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
     ) -> None:
-        check_format(precision, steps_per_record)
         prepared = prepare_training(net, images, recipe, device, precision, group, parts, initial)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
         self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
         loss = choose_loss(self._live.task, recipe, parts, self._live.device)
         self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
-        self._average = build_average(self._live, recipe)
-        self._models = {"live": self._live} | (self._average.kept if self._average else {})
+        self._models = {"live": self._live}
+        self._mean: MeanWithStart | None = None
+        if recipe.initial_fraction:
+            self._mean = MeanWithStart(self._live, recipe.initial_fraction)
+            self._models["initial"] = self._mean.initial
         self._optimizer, self.ending = (
             prepared.optimizer,
             Ending(recipe, len(self._batches), parts.schedule),
@@ -112,8 +112,8 @@ class Training:
 
     @property
     def model(self) -> Model:
-        """The model to evaluate, in eval mode between steps, averaged if the recipe says so."""
-        return self._average.model if self._average else self._live
+        """The model to evaluate, in eval mode between steps; the mean if the recipe says so."""
+        return self._mean.model if self._mean else self._live
 
     @property
     def epochs_done(self) -> int:
@@ -133,11 +133,17 @@ class Training:
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
             if not (self.steps_done or self._has_initial):  # a head to start from is kept
-                yield from self._forward.fit_head(self._images, self._average)
+                yield from self._fit_head()
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
             self._live.eval()
+
+    def _fit_head(self) -> Iterator[FeatureProgress | HeadFit]:
+        for event in self._forward.fit_head(self._images):
+            if self._mean and isinstance(event, HeadFit):
+                self._mean.start()
+            yield event
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         forward, task, lanes, optimizer = (
@@ -170,8 +176,6 @@ class Training:
             set_lr(optimizer, 0.5**self.rewinds * self.ending.lr_factor(self.steps_done))
             with self._doctor.watch(step, sums.loss):
                 optimizer.step()
-            if self._average:
-                self._average.update(self.steps_done)
             yield from self._record(step, sums)
             if self.is_finished:  # perhaps within an epoch
                 return

@@ -155,7 +155,7 @@ class Model(nn.Module):
     ) -> Float[Tensor, "b c h w"] | None:
         """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
         choices, scale = batch.choices, (self._scale, self._shift)
-        if choices.crops is not None or choices.jitters is not None or batch.size_fraction != 1:
+        if choices.crops is not None or batch.size_fraction != 1:
             return None
         moves = choices.flips, choices.translations_px, choices.holes_px
         return gather_normalized(

@@ -110,7 +110,10 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
 
 
 class _QuickStart(Optimizer):
-    """torch's methods without wrappers that import its compiler, which takes over 0.5 s."""
+    """torch's methods without wrappers that import its compiler."""
+
+    # One epoch of mlp on shapes, as a process, takes 2.2 s of processor time instead of 3.5 s (AMD
+    # EPYC, torch 2.13, medians of five).
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
     state_dict = inspect.unwrap(Optimizer.state_dict)
@@ -127,23 +130,18 @@ def quicken(kind: type[Optimizer]) -> Any:
     """Return an optimizer class that does not import torch's compiler."""
     if issubclass(kind, _QuickStart):
         return kind
-    return type(kind.__name__, (_QuickStart, kind), {"step": _unwrap_step(kind)})
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (_QuickStart, kind), {"step": step})
 
 
-def _unwrap_step(kind: type[Optimizer]) -> Any:
-    return torch.no_grad()(inspect.unwrap(kind.step))
-
-
-class SGD(_QuickStart, torch.optim.SGD):
+class SGD(quicken(torch.optim.SGD)):  # type: ignore[misc]
     """torch's SGD, also for weights that were frozen at first and have no momentum yet."""
-
-    _step = _unwrap_step(torch.optim.SGD)
 
     def __init__(self, groups: Iterable[Any], lr: float, momentum: float) -> None:
         super().__init__(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:
         for group in self.param_groups:
             moved = [weight for weight in group["params"] if weight.grad is not None]
             late = [weight for weight in moved if self.state[weight].get("momentum_buffer") is None]
@@ -151,7 +149,7 @@ class SGD(_QuickStart, torch.optim.SGD):
             if group["momentum"] and len(late) < len(moved):
                 for weight in late:
                     self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-        self._step()
+        super().step()
 
 
 class Muon(_QuickStart):

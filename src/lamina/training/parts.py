@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.values import explain_arguments
 
 
 class Parameters(list[nn.Parameter]):
@@ -83,7 +82,6 @@ def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
     return dict(named)
 
 
-@explain_arguments(RecipeError)
 @dataclass(frozen=True, init=False)
 class Parts:
     """Your own functions, which replace what a recipe names.

@@ -75,16 +75,12 @@ class Recipe:
     crop_from_fraction: Fraction = 0.0
     """random resized crop: smallest fraction of the area to keep; the aspect ratio changes by at
     most 4/3"""
-    jitter_fraction: Fraction = 0.0
-    """color jitter: largest relative change of brightness, contrast and saturation, such as 0.4"""
     start_size_fraction: Fraction = 0.0
     """progressive resizing: initial image side, as a fraction of full size; it grows over 3/4 of
     the epochs"""
     normalization: Literal["unit", "channel"] = "unit"
     """unit scales pixels to -1 … 1; channel scales each channel to mean 0 and standard deviation
     1"""
-    ema_decay: Fraction = 0.0
-    """decay per step of a moving average of the weights, which is evaluated in their place"""
     gradient_clip: Annotated[float, Range(above=0)] | None = None
     """upper limit of the global gradient norm; by default, no limit"""
     lanes: Annotated[int, Range(1)] = 1
@@ -92,9 +88,6 @@ class Recipe:
     processes share them"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """number format of convolutions and linear layers; auto decides by processor and layer size"""
-    compile: bool = False
-    """compile the net first, which takes 10 to 30 s; steps get faster on some machines and slower
-    on others"""
     head: Literal["random", "fitted"] = "random"
     """initial weights of the last linear layer: random, or fitted to the features of a pretrained
     net, by regression with a cross-validated L2 penalty; batch norms then keep their statistics"""
@@ -126,12 +119,6 @@ class Recipe:
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule}"
                 f" warms up in its first {SCHEDULES[self.schedule].warmup_steps} steps. Leave"
                 " warmup_fraction out."
-            )
-        if self.ema_decay and self.initial_fraction:
-            raise RecipeError(
-                f"ema_decay is {self.ema_decay:g} and initial_fraction is"
-                f" {self.initial_fraction:g}, but the weights can be averaged in one way only. Set"
-                " one of them to 0."
             )
 
     def __repr__(self) -> str:
@@ -179,8 +166,7 @@ class Recipe:
 def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     """The recipe with the ``given`` fields replaced.
 
-    Changing the optimizer also sets its usual learning rate, and one average of the weights
-    replaces the other, unless ``given`` sets them too.
+    Changing the optimizer also sets its usual learning rate, unless ``given`` sets it too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
@@ -194,9 +180,6 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     usual: dict[str, Any] = (
         {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
     )
-    for average, other in (("ema_decay", "initial_fraction"), ("initial_fraction", "ema_decay")):
-        if given.get(average):
-            usual |= {other: 0.0}
     if SCHEDULES[schedule].warmup_steps is not None:
         usual |= {"warmup_fraction": 0.0}
     return dataclasses.replace(recipe, **usual | given)

@@ -10,12 +10,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lamina.data import Images
-from lamina.errors import RecipeError, check_type
+from lamina.errors import check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device, keep_freed_memory
-from lamina.training.forward import check_compile
-from lamina.training.group import ALONE, Group, check_group
+from lamina.training.group import ALONE, Group
 from lamina.training.head import find_linear_head
 from lamina.training.lanes import check_lanes
 from lamina.training.model import Initial, Model, build_model, check_model
@@ -68,8 +67,6 @@ def prepare_training(
     check_type(
         recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
     )
-    check_type(parts, (Parts,), "parts", "Parts, such as Parts(loss=function)", is_optional=False)
-    check_group(group)
     recipe = recipe or Recipe()
     chosen = choose_device(device)
     check_lanes(recipe, group)
@@ -81,7 +78,6 @@ def prepare_training(
     check_model(model, recipe, len(images))
     if recipe.head == "fitted":
         find_linear_head(model)
-    check_compile(recipe, chosen.value)
     precision = precision or choose_precision(recipe.precision, model)
     return Prepared(
         model,
@@ -90,14 +86,3 @@ def prepare_training(
         chosen,
         precision,
     )
-
-
-def check_format(precision: Precision | None, steps_per_record: int) -> None:
-    expected = (
-        'a Precision, such as run.record.precision (to choose one, use Recipe(precision="fp32"))'
-    )
-    check_type(precision, (Precision,), "precision", expected)
-    if not isinstance(steps_per_record, int) or steps_per_record < 1:
-        raise RecipeError(
-            f"steps_per_record must be a whole number of at least 1, got {steps_per_record!r:.60}."
-        )

@@ -13,7 +13,6 @@ from importlib import import_module
 from lamina.errors import NetError, RecipeError, check_type, suggest
 from lamina.nets import Net
 from lamina.training.recipe import Recipe
-from lamina.values import explain_call
 
 NAMES: tuple[str, ...] = tuple(
     sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__))
@@ -30,7 +29,6 @@ PUBLISHED = "article"
 and use no ``val``."""
 
 
-@explain_call
 def load_net(name: str) -> Net:
     """Load a net from the zoo, untrained.
 
@@ -59,7 +57,6 @@ def load_recipes(name: str) -> dict[str, Recipe]:
     return recipes
 
 
-@explain_call
 def load_recipe(net_name: str, recipe_name: str | None = None) -> Recipe:
     """Load a training recipe of a net in the zoo.
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from lamina import load_data
 from lamina.data import Images
-from lamina.deploy.exported_model import OnnxModel, export_onnx, export_pt2, open_onnx
+from lamina.deploy.exported_model import OnnxModel, export_onnx, open_onnx
 from lamina.deploy.parity import check_parity
 from lamina.errors import NetError, NotFiniteError, RunError
 from lamina.training.model import Model
@@ -46,34 +46,30 @@ def build(data: str) -> tuple[Model, Images]:
 
 
 @cache
-def export(data: str, kind: str) -> bytes:
-    return (export_onnx if kind == "onnx" else export_pt2)(build(data)[0], "pad")
+def export(data: str) -> bytes:
+    return export_onnx(build(data)[0], "pad")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [*((data, "onnx") for data in TEMPERATURES), ("shapes", "pt2"), ("shapes-pose", "pt2")],
-)
-def test_all_kinds_of_target_are_exported_with_their_probabilities(data, kind):
+@pytest.mark.parametrize("data", TEMPERATURES)
+def test_all_kinds_of_target_are_exported_with_their_probabilities(data):
     model, images = build(data)
-    content = export(data, kind)
-    parity_check = check_parity(content, kind, model, images)
+    content = export(data)
+    parity_check = check_parity(content, model, images)
     assert parity_check.images == 22
     assert parity_check.largest_difference <= parity_check.limit
     assert parity_check.same_predictions + parity_check.close_calls == 22
-    if kind == "onnx":
-        session = onnxruntime.InferenceSession(content)
-        assert [one.name for one in session.get_outputs()] == ["probabilities", "logits"]
-        probabilities, logits = session.run(None, {"images": images.pixels[:5]})
-        expected = model.task.probabilities(torch.from_numpy(logits))
-        names = json.loads(session.get_modelmeta().custom_metadata_map["names"])
-        assert probabilities.shape == (5, len(names))
-        if data == "binary":
-            assert names == ["no", "yes"]
-            expected = torch.hstack([1 - expected, expected])
-        assert probabilities == pytest.approx(expected.numpy(), abs=1e-5)
-        onnx.checker.check_model(onnx.load_from_string(content))
+    session = onnxruntime.InferenceSession(content)
+    assert [one.name for one in session.get_outputs()] == ["probabilities", "logits"]
+    probabilities, logits = session.run(None, {"images": images.pixels[:5]})
+    expected = model.task.probabilities(torch.from_numpy(logits))
+    names = json.loads(session.get_modelmeta().custom_metadata_map["names"])
+    assert probabilities.shape == (5, len(names))
+    if data == "binary":
+        assert names == ["no", "yes"]
+        expected = torch.hstack([1 - expected, expected])
+    assert probabilities == pytest.approx(expected.numpy(), abs=1e-5)
+    onnx.checker.check_model(onnx.load_from_string(content))
 
 
 @pytest.mark.slow
@@ -82,7 +78,7 @@ def test_nets_of_the_zoo_are_exported(name):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
     images = Images.from_arrays(pixels, np.arange(9) % 3)
     model = make_model(load_net(name), images)
-    assert check_parity(export_onnx(model, "pad"), "onnx", model, images).largest_difference < 1e-3
+    assert check_parity(export_onnx(model, "pad"), model, images).largest_difference < 1e-3
 
 
 def make_own(channels: int, outputs: int) -> nn.Module:
@@ -111,9 +107,7 @@ def make_own(channels: int, outputs: int) -> nn.Module:
 def test_own_modules_and_timm_nets_are_exported_for_several_targets(data, make_body):
     images = load_data(data).test.take_evenly(9)
     model = make_model(make_body(), images)
-    check_parity(export_onnx(model, "crop"), "onnx", model, images)
-    if data == "shapes-attributes":
-        check_parity(export_pt2(model, "crop"), "pt2", model, images)
+    check_parity(export_onnx(model, "crop"), model, images)
 
 
 @pytest.mark.slow
@@ -121,7 +115,7 @@ def test_grey_images_are_exported():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1), dtype=np.uint8)
     grey = Images.from_arrays(pixels, np.arange(9) % 3)
     model = make_model(make_own(1, 3), grey)
-    check_parity(export_onnx(model, "crop"), "onnx", model, grey)
+    check_parity(export_onnx(model, "crop"), model, grey)
 
 
 class Deciding(nn.Module):
@@ -148,15 +142,15 @@ def test_a_net_that_cannot_be_exported_is_named_and_another_file_is_refused():
     with torch.no_grad():
         other.body[-1].bias[0] += 0.01
     with pytest.raises(NetError, match=r"does not match the run: logits differ by up to 0\.01"):
-        check_parity(export("shapes", "onnx"), "onnx", other, images)
+        check_parity(export("shapes"), other, images)
 
 
 @pytest.mark.slow
 def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
     model, images = build("shapes")
     images = images.take_evenly(1)
-    content = export("shapes", "onnx")
-    parity_check = check_parity(content, "onnx", model, images)
+    content = export("shapes")
+    parity_check = check_parity(content, model, images)
     assert (parity_check.images, parity_check.same_predictions) == (3, 3)
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -164,13 +158,13 @@ def test_few_images_are_compared_in_batches_of_all_sizes_and_nan_is_named():
     with pytest.raises(
         NotFiniteError, match=r"^The model's logits are NaN or infinite: training diverged\."
     ):
-        check_parity(content, "onnx", model, images)
+        check_parity(content, model, images)
 
 
 def test_a_batch_of_any_size_is_taken_and_metadata_say_what_goes_in(tmp_path):
     model, images = build("shapes")
     file = tmp_path / "model.onnx"
-    file.write_bytes(export("shapes", "onnx"))
+    file.write_bytes(export("shapes"))
     session = onnxruntime.InferenceSession(file)
     for count in (1, 3, 20):
         assert session.run(None, {"images": images.pixels[:count]})[0].shape == (count, 10)

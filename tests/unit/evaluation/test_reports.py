@@ -262,7 +262,7 @@ def test_any_name_and_metrics_survive_json(name, fraction, loss, support):
             {"color": "red"},
             (
                 "The report is damaged: report has no field 'color'; its fields are split, images,"
-                " loss, seconds, baseline, metrics, views, reviewed_images, data_name,"
+                " loss, seconds, baseline, metrics, data_name,"
                 " data_fingerprint, chosen_score, undefined, score_interval,"
                 " mean_average_precision, micro_f1, baseline_micro_f1, macro_f1, calibration_error,"
                 " labels, uncalibrated_error. Evaluate the model again."

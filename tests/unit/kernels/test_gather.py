@@ -142,7 +142,6 @@ OTHER: dict[str, dict[str, Any]] = {
     "empty": {"indices": torch.arange(0)},
     "smaller": {"size_fraction": 0.5},
     "crops": {"choices": draw_choices(Recipe(crop_from_fraction=0.5), 0, PIXELS)},
-    "jitter": {"choices": draw_choices(Recipe(jitter_fraction=0.5), 0, PIXELS)},
     "beyond the last image": {"indices": torch.tensor([3, 40])},
     "before the first image": {"indices": torch.tensor([3, -1])},
     "translated out of the image": {"choices": Choices(translations_px=torch.full((40, 2), -7))},

@@ -63,20 +63,6 @@ def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_noth
         assert resume(other).precision == recorded
 
 
-def test_a_compiled_run_resumes_where_there_is_no_compiler(tmp_path, monkeypatch):
-    run, training = start(tmp_path)
-    next(iter(training))
-    run.folder.save_checkpoint(training.checkpoint())
-    compiled = dataclasses.replace(
-        run.record, recipe=dataclasses.replace(run.record.recipe, compile=True)
-    )
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CXX", raising=False)
-    resumed = resume(Run(run.path, compiled))
-    assert resumed.recipe.compile is False
-    assert [epoch.epoch for epoch in follow(resumed)] == [1, 2]
-
-
 def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_path):
     _, straight = start(tmp_path, dataclasses.replace(RECIPE, epochs=4))
     follow(straight)

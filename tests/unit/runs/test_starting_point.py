@@ -65,16 +65,6 @@ def test_the_first_step_starts_from_the_old_predictions(before, tmp_path):
     assert np.array_equal(*logits)
 
 
-def test_a_run_with_a_moving_average_can_be_started_from(tmp_path):
-    data, recipe = (
-        color_squares(("green", "red"), 20),
-        Recipe(epochs=1, batch_size=8, ema_decay=0.9),
-    )
-    start_run(NET, data, recipe, runs_dir=tmp_path, name="averaged").train(progress=False)
-    run = start_run(data=data, start_from=tmp_path / "averaged", runs_dir=tmp_path)
-    assert (run.record.recipe.initial_fraction, run.record.recipe.ema_decay) == (0.5, 0.0)
-
-
 def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, tmp_path):
     data = color_squares(("blue", "red", "green"), 60, seed=1)
     run = start_run(data=data, start_from=before.path, runs_dir=tmp_path)

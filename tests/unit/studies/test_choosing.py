@@ -143,8 +143,8 @@ def test_the_first_is_taken_with_fewer_epochs_too_by_progressive_resizing():
     assert recipe.start_size_fraction > 0
 
 
-@pytest.mark.parametrize("given", [{"start_size_fraction": 0.0}, {"compile": True}], ids=str)
-def test_progressive_resizing_respects_what_is_given(given):
+def test_progressive_resizing_respects_what_is_given():
+    given = {"start_size_fraction": 0.0}
     assert not any(one.can_resize for one in propose(noise_dataset(96), given, (32, 48)))
     assert all(one.can_resize for one in propose(noise_dataset(96), {}, (32, 48)))
 

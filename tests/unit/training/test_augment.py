@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from lamina.training.augment import Choices, draw_choices, gather_batch, shrink_batch
 from lamina.training.recipe import Recipe
@@ -74,7 +74,6 @@ def test_choices_depend_on_seed_and_epoch_alone():
         translate_px=2,
         cutout_px=3,
         crop_from_fraction=0.3,
-        jitter_fraction=0.2,
         seed=5,
     )
     torch.manual_seed(1)
@@ -95,7 +94,7 @@ def test_translations_reach_every_distance_and_no_farther():
 def test_gathering_leaves_the_images_as_they_are(flip):
     pixels = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8)
     before = pixels.clone()
-    recipe = Recipe(flip=flip, cutout_px=8, jitter_fraction=0.5)
+    recipe = Recipe(flip=flip, cutout_px=8)
     gather_batch(pixels, torch.arange(5), draw_choices(recipe, 0, pixels), recipe.cutout_px)
     assert torch.equal(pixels, before)
 
@@ -177,71 +176,7 @@ def test_crops_lie_in_the_image_and_have_the_area_and_the_proportions_that_were_
         assert stretch.max() > 1.32
 
 
-def jitter_by_hand(image, factors):
-    """Brightness, then contrast, then saturation, in float64, then clipped; gray as in BT.601."""
-    brightness, contrast, saturation = factors
-    channels = image.shape[2]
-    gray_of = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.ones(channels) / channels
-    bright = brightness * image.astype(float)
-    mean = (bright @ gray_of).mean()
-    contrasted = mean + contrast * (bright - mean)
-    gray = (contrasted @ gray_of)[..., None]
-    return (gray + saturation * (contrasted - gray) if channels == 3 else contrasted).clip(0, 255)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    fraction=st.floats(0.01, 0.99), channels=st.sampled_from([1, 3, 4]), seed=st.integers(0, 1000)
-)
-def test_jitter_is_what_it_would_be_by_hand(fraction, channels, seed):
-    pixels = torch.randint(
-        0,
-        256,
-        (6, 5, 9, channels),
-        dtype=torch.uint8,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    choices = draw_choices(Recipe(jitter_fraction=fraction, seed=seed), 0, pixels)
-    batch = gather_batch(pixels, torch.arange(6), choices)
-    by_hand = [
-        jitter_by_hand(*each) for each in zip(pixels.numpy(), choices.jitters.tolist(), strict=True)
-    ]
-    # Half for rounding; the weights of gray are rounded to 256ths, which counts up to seven times
-    # at these factors.
-    assert np.abs(batch.numpy() - np.stack(by_hand)).max() <= 2.5
-
-
-def test_jitter_is_what_pillow_makes_of_an_image_whose_colors_stay_in_range():
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(80, 160, (8, 16, 16, 3), dtype=torch.uint8, generator=generator)
-    choices = draw_choices(Recipe(jitter_fraction=0.2), 0, pixels)
-    batch = gather_batch(pixels, torch.arange(8), choices)
-    for image, (brightness, contrast, saturation), jittered in zip(
-        pixels, choices.jitters, batch, strict=True
-    ):
-        by_pillow = ImageEnhance.Brightness(Image.fromarray(image.numpy())).enhance(
-            float(brightness)
-        )
-        by_pillow = ImageEnhance.Contrast(by_pillow).enhance(float(contrast))
-        by_pillow = ImageEnhance.Color(by_pillow).enhance(float(saturation))
-        # Pillow rounds down three times
-        assert np.abs(jittered.numpy().astype(int) - np.asarray(by_pillow)).max() <= 3
-
-
-def test_jitter_reaches_both_ends_of_its_range_and_goes_no_farther():
-    jitters = draw_choices(
-        Recipe(jitter_fraction=0.4), 0, torch.zeros(2000, 4, 4, 3, dtype=torch.uint8)
-    ).jitters
-    assert torch.allclose(jitters.min(dim=0).values, torch.tensor(0.6), atol=0.01)
-    assert torch.allclose(jitters.max(dim=0).values, torch.tensor(1.4), atol=0.01)
-    assert jitters.min() >= 0.6 - 1e-6
-    assert jitters.max() <= 1.4 + 1e-6
-    assert torch.corrcoef(jitters.T).triu(1).abs().max() < 0.1
-
-
-ALL = Recipe(
-    flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, jitter_fraction=0.5, seed=7
-)
+ALL = Recipe(flip="random", translate_px=2, cutout_px=3, crop_from_fraction=0.3, seed=7)
 
 
 @settings(max_examples=20, deadline=None)
@@ -274,26 +209,21 @@ def test_a_flip_and_a_translation_move_the_crop_as_they_move_a_whole_image():
     assert torch.equal(at_once, moved)
 
 
-def test_a_whole_crop_and_factors_of_one_change_nothing():
+def test_a_crop_of_the_whole_image_changes_nothing():
     pixels = torch.randint(
         0, 256, (5, 9, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
     )
-    same = Choices(
-        crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(5, 4), jitters=torch.ones(5, 3)
-    )
+    same = Choices(crops=torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(5, 4))
     assert torch.equal(gather_batch(pixels, torch.arange(5), same), pixels)
 
 
-def test_crops_and_jitter_leave_the_other_choices_as_they_were():
+def test_crops_leave_the_other_choices_as_they_were():
     pixels = torch.zeros(40, 8, 8, 3, dtype=torch.uint8)
-    with_both = draw_choices(ALL, 2, pixels)
-    without = draw_choices(
-        dataclasses.replace(ALL, crop_from_fraction=0.0, jitter_fraction=0.0), 2, pixels
-    )
-    assert without.crops is None
-    assert without.jitters is None
+    cropped = draw_choices(ALL, 2, pixels)
+    whole = draw_choices(dataclasses.replace(ALL, crop_from_fraction=0.0), 2, pixels)
+    assert whole.crops is None
     for name in ("flips", "translations_px", "holes_px"):
-        assert torch.equal(getattr(with_both, name), getattr(without, name))
+        assert torch.equal(getattr(cropped, name), getattr(whole, name))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +233,6 @@ def test_crops_and_jitter_leave_the_other_choices_as_they_were():
         {"translate_px": 1},
         {"cutout_px": 1},
         {"crop_from_fraction": 0.5},
-        {"jitter_fraction": 0.1},
     ],
     ids=str,
 )

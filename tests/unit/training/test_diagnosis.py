@@ -319,7 +319,7 @@ class Absent:
 
 @pytest.mark.slow
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):
-    recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, ema_decay=0.9)
+    recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, initial_fraction=0.5)
     net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
     some = images.take(range(1600))  # 106 steps an epoch, one of which is asked about its loss
     assert len(some) // 15 >= LOSS_STEPS

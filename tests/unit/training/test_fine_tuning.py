@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 from lamina.data import Images
-from lamina.errors import RecipeError
 from lamina.nets import Flatten, Net, Output
-from lamina.training.average import MeanWithStart, build_average
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.features import FOLDED_IMAGES, predict_logits
 from lamina.training.loop import Training
+from lamina.training.mean_with_start import MeanWithStart
 from lamina.training.model import build_model
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import Recipe
 from support.timm_weights import create_timm
 from support.trainings import finish, random_images, weights
 
@@ -71,7 +70,6 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
 CHANGES = [
     {},
     {"initial_fraction": 0.0},
-    {"initial_fraction": 0.0, "ema_decay": 0.5},
     {"flip": "random", "crop_from_fraction": 0.5},
     {"optimizer": "muon", "gradient_clip": 1.0},
     {"optimizer": "sgd", "lanes": 2},
@@ -172,22 +170,8 @@ def test_infinities_stay_and_integers_are_those_of_the_trained_model():
     assert found.weight.tolist() == [0.75 * 5 + 0.25 * 1, -math.inf, math.inf]
     assert found.mask.tolist() == [0.0, -math.inf]
     assert found.calls.item() == 7
-    assert average.kept["initial"].body.calls.item() == 3
+    assert average.initial.body.calls.item() == 3
     assert live.body.weight.tolist() == [5.0, -math.inf, math.inf]
-
-
-def test_a_recipe_has_one_average_or_none():
-    model = build_model(make_module(), IMAGES, RECIPE)
-    assert build_average(model, Recipe()) is None
-    with pytest.raises(RecipeError) as rejected:
-        Recipe(ema_decay=0.9, initial_fraction=0.5)
-    assert (
-        str(rejected.value)
-        == "ema_decay is 0.9 and initial_fraction is 0.5, but the weights can be averaged in one"
-        " way only. Set one of them to 0."
-    )
-    assert overlay(RECIPE, {"ema_decay": 0.9}).initial_fraction == 0
-    assert overlay(Recipe(ema_decay=0.9), {"initial_fraction": 0.5}).ema_decay == 0
 
 
 def test_random_weights_can_be_averaged_with_the_trained_ones_too():
@@ -201,9 +185,7 @@ def test_random_weights_can_be_averaged_with_the_trained_ones_too():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "changes", [{}, {"flip": "random"}, {"initial_fraction": 0.0, "ema_decay": 0.5}], ids=str
-)
+@pytest.mark.parametrize("changes", [{}, {"flip": "random"}], ids=str)
 def test_evaluating_the_model_after_each_step_changes_nothing(changes):
     recipe = dataclasses.replace(RECIPE, **changes)
     plain, evaluated = finish(start(recipe)), start(recipe)

@@ -18,6 +18,7 @@ from lamina.nets import (
     Conv2d,
     Dropout,
     Flatten,
+    Layer,
     LeakyReLU,
     Linear,
     MaxPool2d,
@@ -28,9 +29,9 @@ from lamina.nets import (
     Whiten,
 )
 from lamina.training.features import FOLDED_IMAGES, predict_logits
-from lamina.training.folding import fold_batch_norms
+from lamina.training.folding import FoldedCopy, fold_model
 from lamina.training.loop import Training
-from lamina.training.model import build_model
+from lamina.training.model import Model, build_model
 from lamina.training.recipe import Recipe
 from support.examples import count_examples
 from support.random_nets import nets
@@ -38,16 +39,24 @@ from support.random_nets import nets
 SHAPE = (3, 16, 13)
 
 
-def build(net: Net, shape: tuple[int, ...] = SHAPE, seed: int = 0) -> nn.Sequential:
-    """The net's module in evaluation; its batch norms have scales of both signs, none at 1."""
+IMAGES = Images.from_arrays(
+    np.random.default_rng(0).integers(0, 256, (6, 16, 13, 3), np.uint8), np.arange(6) % 5
+)
+PIXELS = torch.from_numpy(IMAGES.pixels)
+
+
+def build(net: Net | nn.Module, seed: int = 0) -> Model:
+    """A model in evaluation; its batch norms have scales of both signs, none at 1."""
     torch.manual_seed(seed)
-    module = net.module(shape).eval()
-    for norm in norms(module):
-        nn.init.normal_(norm.weight)
-        nn.init.normal_(norm.bias)
-        nn.init.normal_(norm.running_mean)
-        nn.init.uniform_(norm.running_var, 0.1, 3)
-    return module
+    model = build_model(net, IMAGES, Recipe())
+    for norm in norms(model):
+        if norm.affine:
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+        if norm.track_running_stats:
+            nn.init.normal_(norm.running_mean)
+            nn.init.uniform_(norm.running_var, 0.1, 3)
+    return model
 
 
 def norms(module: nn.Module) -> list[nn.Module]:
@@ -62,47 +71,48 @@ def test_any_net_gives_the_same_logits_and_stays_as_it_is(
     net: Net, seed: int, double: bool
 ) -> None:
     dtype, tolerance = (torch.float64, 1e-5) if double else (torch.float32, 1e-4)
-    module = build(net.with_outputs(5), seed=seed).to(dtype)
-    before = copy.deepcopy(module.state_dict())
-    images = torch.randn(3, *SHAPE, dtype=dtype)
+    model = build(net, seed=seed).to(dtype)
+    before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
-        expected = module(images)
+        expected = model(PIXELS)
         torch.testing.assert_close(
-            fold_batch_norms(module)(images), expected, rtol=tolerance, atol=tolerance
+            fold_model(model)(PIXELS), expected, rtol=tolerance, atol=tolerance
         )
-        assert torch.equal(module(images), expected)
-    assert {name: value.tolist() for name, value in module.state_dict().items()} == {
+        assert torch.equal(model(PIXELS), expected)
+    assert {name: value.tolist() for name, value in model.state_dict().items()} == {
         name: value.tolist() for name, value in before.items()
     }
 
 
 @pytest.mark.parametrize(
-    ("net", "left"),
+    ("layers", "left"),
     [
-        (Net(Conv2d(4, 3), BatchNorm(), ReLU()), 0),
-        (Net(Conv2d(4, 3, bias=False), BatchNorm(), BatchNorm()), 0),
-        (Net(Conv2d(4, 3, stride=2, padding="same"), BatchNorm()), 0),
-        (Net(Conv2d(6, 3, groups=3), BatchNorm()), 0),
-        (Net(Whiten(), BatchNorm()), 0),
-        (Net(Flatten(), Linear(9), BatchNorm(), LeakyReLU(), Output(2)), 0),
-        (Net(Residual(Conv2d(4, 1), BatchNorm(), shortcut=(Conv2d(4, 1), BatchNorm()))), 0),
-        (Net(Residual(Residual(Conv2d(3, 1), BatchNorm())), BatchNorm()), 1),
-        (Net(BatchNorm(), Conv2d(4, 3)), 1),
-        (Net(Conv2d(4, 3), ReLU(), BatchNorm()), 1),
-        (Net(Conv2d(4, 3), MaxPool2d(2), BatchNorm()), 1),
-        (Net(Conv2d(4, 3), AvgPool2d(2, padding=1), BatchNorm()), 1),
-        (Net(Conv2d(4, 3), Dropout(), BatchNorm()), 1),
-        (Net(Conv2d(4, 3), Flatten(), BatchNorm()), 1),
+        ((Conv2d(4, 3), BatchNorm(), ReLU()), 0),
+        ((Conv2d(4, 3, bias=False), BatchNorm(), BatchNorm()), 0),
+        ((Conv2d(4, 3, stride=2, padding="same"), BatchNorm()), 0),
+        ((Conv2d(6, 3, groups=3), BatchNorm()), 0),
+        ((Whiten(), BatchNorm()), 0),
+        ((Flatten(), Linear(9), BatchNorm(), LeakyReLU()), 0),
+        ((Residual(Conv2d(4, 1), BatchNorm(), shortcut=(Conv2d(4, 1), BatchNorm())),), 0),
+        ((Residual(Residual(Conv2d(3, 1), BatchNorm())), BatchNorm()), 1),
+        ((BatchNorm(), Conv2d(4, 3)), 1),
+        ((Conv2d(4, 3), ReLU(), BatchNorm()), 1),
+        ((Conv2d(4, 3), MaxPool2d(2), BatchNorm()), 1),
+        ((Conv2d(4, 3), AvgPool2d(2, padding=1), BatchNorm()), 1),
+        ((Conv2d(4, 3), Dropout(), BatchNorm()), 1),
+        ((Conv2d(4, 3), Flatten(), BatchNorm()), 1),
     ],
     ids=repr,
 )
-def test_norms_that_follow_a_weight_are_folded_and_others_left(net: Net, left: int) -> None:
-    module = build(net)
-    folded = fold_batch_norms(module)
+def test_norms_that_follow_a_weight_are_folded_and_others_left(
+    layers: tuple[Layer, ...], left: int
+) -> None:
+    last = () if any(isinstance(layer, Flatten) for layer in layers) else (Flatten(),)
+    model = build(Net(*layers, *last, Output()))
+    folded = fold_model(model)
     assert len(norms(folded)) == left
-    images = torch.randn(2, *SHAPE)
     with torch.no_grad():
-        torch.testing.assert_close(folded(images), module(images), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(folded(PIXELS), model(PIXELS), rtol=1e-4, atol=1e-4)
 
 
 class Squared(nn.Conv2d):
@@ -112,33 +122,44 @@ class Squared(nn.Conv2d):
         return super().forward(images).square()
 
 
-class Own(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.row = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.row(images).mean(dim=(2, 3))
+def row(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5))
 
 
 @pytest.mark.parametrize(
-    "module", [nn.Sequential(Squared(3, 4, 1), nn.BatchNorm2d(4)), Own()], ids=["layer", "module"]
+    "module",
+    [
+        row(Squared(3, 4, 1), nn.BatchNorm2d(4)),
+        row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+    ],
+    ids=["another layer", "no statistics"],
 )
-def test_modules_of_a_users_own_are_left_alone(module: nn.Module) -> None:
-    assert len(norms(fold_batch_norms(module))) == 1
-
-
-def test_a_batch_norm_without_running_statistics_is_left_alone() -> None:
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False))
-    assert len(norms(fold_batch_norms(module))) == 1
+def test_batch_norms_that_cannot_be_folded_are_left_alone(module: nn.Module) -> None:
+    assert len(norms(fold_model(build(module)))) == 1
 
 
 def test_a_batch_norm_without_weights_is_folded() -> None:
-    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False)).eval()
-    nn.init.uniform_(module[1].running_var, 0.1, 3)
-    folded, rows = fold_batch_norms(module), torch.randn(5, 3)
-    assert len(folded) == 1
-    torch.testing.assert_close(folded(rows), module(rows))
+    model = build(row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, affine=False)))
+    folded = fold_model(model)
+    assert not norms(folded)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(PIXELS), model(PIXELS))
+
+
+def test_a_copy_is_folded_again_when_weights_change_and_not_used_with_hooks() -> None:
+    model = build(Net(Conv2d(4, 3), BatchNorm(), ReLU(), Flatten(), Output()))
+    kept = FoldedCopy(model)
+    hook = model.body[0].register_forward_hook(lambda *_: None)
+    assert kept.find() is None
+    hook.remove()
+    first = kept.find()
+    assert first is not None and kept.find() is first
+    with torch.no_grad():
+        model.body[1].bias += 1
+        second = kept.find()
+        assert second is not None and second is not first
+        torch.testing.assert_close(second(PIXELS), model(PIXELS), rtol=1e-4, atol=1e-4)
+    assert FoldedCopy(build(row(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))).find() is None
 
 
 def test_many_images_get_the_logits_that_few_get_and_training_goes_on_unchanged() -> None:

@@ -240,18 +240,19 @@ def test_what_a_module_computes_after_its_layers_is_named():
         next(iter(Training(Scaling(nn.ReLU()), IMAGES, Recipe(precision="fp32"))))
 
 
-@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+@pytest.mark.parametrize("initial_fraction", [0.0, 0.5])
 @pytest.mark.parametrize("is_weight", [False, True])
-def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, ema_decay):
+def test_an_infinity_that_a_module_holds_on_purpose_is_no_fault(is_weight, initial_fraction):
     module, mask = Own(nn.ReLU()), torch.tensor([0.0, -float("inf")])
     if is_weight:
         module.mask = nn.Parameter(mask, requires_grad=False)
     else:
         module.register_buffer("mask", mask)
-    training = Training(module, IMAGES, Recipe(epochs=2, precision="fp32", ema_decay=ema_decay))
+    recipe = Recipe(epochs=2, precision="fp32", initial_fraction=initial_fraction)
+    training = Training(module, IMAGES, recipe)
     list(training)
     tensors = training.checkpoint().tensors
-    for kind in ("live", "averaged") if ema_decay else ("live",):
+    for kind in ("live", "initial") if initial_fraction else ("live",):
         assert tensors[f"{kind}.body.mask"].tolist() == [0.0, -float("inf")]
 
 

@@ -124,7 +124,9 @@ def test_the_loss_and_the_correct_predictions_are_those_of_all_lanes():
 
 
 def test_a_training_in_lanes_stopped_anywhere_continues_to_the_same_bits():
-    recipe = Recipe(epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, ema_decay=0.9)
+    recipe = Recipe(
+        epochs=2, batch_size=8, lanes=3, optimizer="muon", lr=0.02, initial_fraction=0.5
+    )
     net = Net(*NORMED.layers[:-1], Dropout(0.3), Output())
     straight = digest_tensors(train_on_shapes(recipe, net).checkpoint().tensors)
     for stop in (1, 4):

@@ -133,7 +133,7 @@ def own(name: str) -> nn.Module:
     ],
 )
 def test_a_module_that_gives_logits_trains_and_resumes_to_bit_identical_weights(name, precision):
-    recipe = Recipe(epochs=1, batch_size=4, ema_decay=0.5, precision=precision)
+    recipe = Recipe(epochs=1, batch_size=4, initial_fraction=0.5, precision=precision)
     straight, stopped, resumed = (
         Training(own(name), IMAGES, recipe, device="cpu", steps_per_record=1) for _ in range(3)
     )
@@ -183,7 +183,7 @@ def test_complex_numbers_that_are_not_stored_are_no_fault():
         Training(
             with_waves(is_stored=False),
             IMAGES,
-            Recipe(epochs=1, ema_decay=0.9),
+            Recipe(epochs=1, initial_fraction=0.5),
             device="cpu",
         )
     )

@@ -33,10 +33,6 @@ class EvaluateOptions:
     """CSV file with two columns, without a header: a class of DATA, and the model's class for it"""
     split: Literal["train", "val", "test"] | None = None
     """split to evaluate on (default: test, or val if there is no test)"""
-    tta: bool = False
-    """test-time augmentation: for images with uncertain predictions, average over mirrored and
-    translated copies, if the recipe used flips or translation; lamina does not calibrate their
-    probabilities"""
     near_duplicates: bool | None = None
     """search for near-duplicates of training images (default: only in the run's data set, if it
     takes at most 5 seconds)"""

@@ -74,9 +74,7 @@ class RecipeFields(Given):
                 "label_smoothing",
                 "dropout",
                 "crop_from_fraction",
-                "jitter_fraction",
                 "start_size_fraction",
-                "ema_decay",
                 "initial_fraction",
             ),
             arg(metavar="FRACTION"),
@@ -159,7 +157,7 @@ class ResumeOptions:
     """Resume an interrupted run from its last checkpoint.
 
     The final weights are bit-identical to those of an uninterrupted run on the same CPU type and
-    torch version, without --compile.
+    torch version.
 
     Example: lamina resume runs/pets
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -50,9 +50,7 @@ class ExportOptions:
 
     run: RunFolder
     file: Annotated[Positional[Path], arg(metavar="FILE")]
-    """file to write; lamina writes the result of the check to FILE.json"""
-    to: Annotated[Literal["auto", "onnx", "pt2"], arg(metavar="TO")] = "auto"
-    """onnx, pt2 (torch.export), or auto (from the file extension)"""
+    """ONNX file to write; lamina writes the result of the check to FILE.json"""
     data: MovedData = None
     net: OwnModule = None
     json: Json = False
