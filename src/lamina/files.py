@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from lamina.errors import RunError, escape
 
 METADATA = "lamina"  # entry of safetensors files, with their plain values
 RESTORE = "Restore it from a copy, or train again."  # what to do about most damaged files of a run
+JSON_BYTES = 2**28  # of a file of plain values; lamina writes much smaller ones
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -72,12 +74,40 @@ def check_name(name: str | None) -> None:
         )
 
 
-def read_bytes(file: Path) -> bytes:
-    """Read a run's file; raise ``RunError`` if that fails."""
+def read_bytes(file: Path, most_bytes: int | None = None) -> bytes:
+    """Read a run's file; raise ``RunError`` if that fails, or if it is no file or too large."""
     try:
-        return file.read_bytes()
+        # A pipe must not block, and a device has no end.
+        with open(file, "rb", opener=_open_at_once) as opened:
+            state = os.fstat(opened.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                raise RunError(f"Cannot read {file}: it is not a file. Remove it, or train again.")
+            if most_bytes is not None and state.st_size > most_bytes:
+                problem = f"it has {state.st_size:,} bytes, more than {most_bytes:,}"
+                raise damaged(str(file), problem)
+            return opened.read()
     except OSError as error:
         raise RunError(f"Cannot read {file}: {error.strerror}. Check its permissions.") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_object(file: Path, remedy: str = RESTORE) -> dict[str, Any]:
+    """Read a JSON object; ``RunError`` if the file is missing, too large or damaged."""
+    return parse_object(read_bytes(file, JSON_BYTES), str(file), remedy)
+
+
+@contextmanager
+def blaming(what: str, remedy: str = RESTORE) -> Iterator[None]:
+    """Turn any error that the content of a file raises in the block into a ``RunError``."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:  # values of any type and size may be at any place
+        raise damaged(what, str(error) or type(error).__name__, remedy) from error
 
 
 def parse_object(text: bytes, what: str, remedy: str = RESTORE) -> dict[str, Any]:

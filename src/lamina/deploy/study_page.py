@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.deploy.document import document
-from lamina.files import parse_object, read_bytes
+from lamina.files import read_bytes, read_object
 from lamina.markup import Markup, chart, join, link, table, wrap
 from lamina.runs.stored import find_runs
 from lamina.studies import comparison, tuning
@@ -94,7 +94,7 @@ def _show_trials(path: Path, state: Mapping[str, Any]) -> Markup:
     """The trials, as the process that leads the study has stored them last."""
     if not (file := path / tuning.TABLE).exists():
         return Markup("")
-    rows = parse_object(read_bytes(file), str(file)).get("trials", [])
+    rows = read_object(file).get("trials", [])
     return table(*tabulate_trials(rows, state["settings"]["metric"]), texts=3)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from lamina.data.splits import Split
-from lamina.errors import RunError
+from lamina.errors import RunError, plural
 from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
@@ -102,6 +102,19 @@ class Calibration:
         """The images, such as ``800 val images``."""
         out_of_fold = "out-of-fold predictions of " if self.split == "train" else ""
         return f"{out_of_fold}{self.images:,} {self.split} images"
+
+    def check(self, task: Task) -> None:
+        """Raise ``ValueError`` unless the task can have these temperatures and thresholds."""
+        if task.kind is REGRESSION:
+            raise ValueError("regression has no probabilities, so no temperatures")
+        expected = 1 if task.kind is SINGLE_LABEL else task.outputs
+        is_uncalibrated = bool(self.thresholds) and not self.temperatures
+        if len(self.temperatures) != expected and not is_uncalibrated:
+            temperatures = plural(expected, "temperature", "temperatures")
+            raise ValueError(f"expected {temperatures} for {task.kind}")
+        names = tuple(threshold.name for threshold in self.thresholds)
+        if self.thresholds and names != task.target_names:
+            raise ValueError(f"expected thresholds of {', '.join(task.target_names)}")
 
     def apply(self, task: Task) -> Task:
         """The task with these temperatures and thresholds."""

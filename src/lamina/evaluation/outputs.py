@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +14,11 @@ from torch import from_numpy
 
 from lamina.data.images import Images
 from lamina.data.splits import SPLITS, Split
-from lamina.errors import DataError
-from lamina.files import damaged
+from lamina.files import blaming, damaged
 from lamina.targets import REGRESSION, Targets, kind_of
 from lamina.training.task import Regression, Task
 
 REMEDY = "Use lamina resume to write it again."
-FAILURES = (
-    *(DataError, OSError, EOFError, zipfile.BadZipFile, zlib.error),
-    *(ValueError, TypeError, SyntaxError, KeyError, AttributeError, MemoryError, RuntimeError),
-)
-"""What loading a damaged file may raise: its header may have any syntax, or ask for any amount of
-memory."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,22 +88,30 @@ def unpack_outputs(content: bytes, what: str) -> dict[Split, Outputs]:
     """The outputs by split; ``what`` names the file in the ``RunError`` for damaged content."""
     if not content.startswith(b"PK"):  # NumPy's message would suggest unpickling it
         raise damaged(what, "it is not an .npz file", REMEDY)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        found = {
+    with blaming(what, REMEDY):
+        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            # A small file could unpack to more than the memory.
+            raise ValueError("expected arrays that are not compressed")
+        arrays = _load_arrays(content)
+        outputs = {
             split: _read_split(arrays, split) for split in SPLITS if f"{split}_targets" in arrays
         }
-        if len(arrays) != 3 * len(found) + sum(one.folds is not None for one in found.values()):
-            raise ValueError(
-                f"expected logits, targets and names of {', '.join(SPLITS)}, got"
-                f" {', '.join(arrays)}"
-            )
-    except FAILURES as error:
-        # NumPy's message would suggest unpickling it.
-        reason = "it contains Python objects" if str(error).startswith("Object arrays") else error
-        raise damaged(what, reason, REMEDY) from error
-    return found
+        folds = [split for split in outputs.values() if split.folds is not None]
+        if len(arrays) != 3 * len(outputs) + len(folds):
+            expected = f"expected logits, targets and names of {', '.join(SPLITS)}"
+            raise ValueError(f"{expected}, got {', '.join(arrays)}")
+    return outputs
+
+
+def _load_arrays(content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except ValueError as error:
+        if str(error).startswith("Object arrays"):  # NumPy's message would suggest unpickling it
+            raise ValueError("it contains Python objects") from error
+        raise
 
 
 def _read_split(arrays: Mapping[str, np.ndarray], split: Split) -> Outputs:

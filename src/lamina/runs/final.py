@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, LaminaWarning, name_some
+from lamina.errors import DataError, LaminaWarning, RunError, name_some
 from lamina.evaluation.calibration import Calibration, choose_thresholds, fit_temperatures
 from lamina.evaluation.evaluating import score_logits
 from lamina.evaluation.outputs import Outputs
@@ -26,6 +26,10 @@ from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
+
+
+ROUNDING_FRACTION = 0.01
+"""Largest difference of the same weights' outputs on two machines, relative to the largest."""
 
 
 def evaluate_final(
@@ -60,6 +64,8 @@ def evaluate_final(
                 predict_logits(model, images.pixels, group=group),
                 time.perf_counter() - began,
             )
+    if record.own_module is not None:
+        check_own_code(folder, task, {split: logits for split, (logits, _) in predicted.items()})
     held_out = folder.load_out_of_fold(task)
     if held_out is None and dataset.val is not None:
         held_out = Outputs.collect(task, predicted["val"][0], dataset.val)
@@ -90,6 +96,24 @@ def evaluate_final(
         folder.save_outputs(outputs)
         folder.save_report(report)
     return report
+
+
+def check_own_code(
+    folder: RunFolder, task: Task, predicted: Mapping[str, Float32[np.ndarray, "n k"]]
+) -> None:
+    """Raise ``RunError`` if one's own module computes other logits than the run has stored."""
+    for split, outputs in folder.load_outputs(task).items():
+        logits = predicted.get(split)
+        if logits is None or logits.shape != outputs.logits.shape:
+            continue
+        stored = outputs.raw_logits(task)
+        difference = np.abs(logits - stored).max()
+        if difference > ROUNDING_FRACTION * np.abs(stored).max():
+            raise RunError(
+                f"Your own code computes other outputs than when {folder.path} was evaluated: for"
+                f" the {split} images they differ by up to {difference:.2g}. Pass the net that was"
+                " trained, or train a new run with this one."
+            )
 
 
 def calibrate(task: Task, held_out: Outputs, recipe: Recipe) -> Calibration | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.errors import LaminaWarning
-from lamina.files import damaged, parse_object, read_bytes
+from lamina.files import JSON_BYTES, damaged, parse_object, read_bytes
 from lamina.training.events import Epoch, LayerStatistics
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class History:
         """Remove rows after a checkpoint with these epochs and rewinds; needs no disk space."""
         if not self.file.exists():
             return
-        content, end = read_bytes(self.file), 0
+        content, end = read_bytes(self.file, JSON_BYTES), 0
         *lines, _ = content.split(b"\n")
         for number, line in enumerate(lines, start=1):
             row = _parse_row(line, f"Line {number} of {self.file}")
@@ -102,7 +102,7 @@ class History:
     def _rows(self, *, warns: bool = False) -> list[dict[str, Any]]:
         if not self.file.exists():
             return []
-        *lines, rest = read_bytes(self.file).split(b"\n")
+        *lines, rest = read_bytes(self.file, JSON_BYTES).split(b"\n")
         if rest and warns:
             warnings.warn(
                 f"The last line of {self.file} is incomplete, probably after a crash, and is"

@@ -419,6 +419,7 @@ class Run:
                 body = net.empty_module(record.in_shape, record.task.outputs)
             elif isinstance(net, Net):
                 net = net.check(record.in_shape, record.task.outputs)
+                self.folder.check_size(net.parameter_count(record.in_shape))
                 body = net.module(record.in_shape)
             else:
                 body = deepcopy(net)

@@ -8,6 +8,7 @@ renamed. Nothing is pickled or executed.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -23,17 +24,18 @@ from lamina.evaluation.calibration import Calibration
 from lamina.evaluation.outputs import REMEDY, Outputs, pack_outputs, unpack_outputs
 from lamina.evaluation.reports import Report
 from lamina.files import (
+    blaming,
     damaged,
     lock_folder,
     open_atomically,
-    parse_object,
     read_bytes,
+    read_object,
     write_atomically,
     write_json,
 )
 from lamina.runs.history import History
 from lamina.runs.record import RunRecord, parse_record, record_to_json
-from lamina.targets import REGRESSION, SINGLE_LABEL, kind_of
+from lamina.targets import kind_of
 from lamina.training.checkpoint import Checkpoint, Standing
 from lamina.training.model import Model
 from lamina.training.task import Task
@@ -44,6 +46,7 @@ NO_CHECKPOINT = (
     "Restore it from a copy, or delete it and history.jsonl and start over with lamina resume."
 )
 """Advice for a checkpoint that cannot be used."""
+BYTES_PER_WEIGHT = 4  # float32
 STUDY_FILE, WINNER_FILE, WHOLE = "study.json", "winner.json", "final"
 """In the folder of a study: its settings and progress; of a tuning, its winner; of a
 cross-validation, its last run."""
@@ -109,8 +112,7 @@ class RunFolder:
             raise WriteError(self.path, error) from error
 
     def read_record(self) -> RunRecord:
-        file = str(self.record_file)
-        return parse_record(parse_object(read_bytes(self.record_file), file), file)
+        return parse_record(read_object(self.record_file), str(self.record_file))
 
     def replace_record(self, record: RunRecord) -> None:
         """Replace ``run.json`` and remove the outdated report and logits."""
@@ -139,8 +141,7 @@ class RunFolder:
                 f" with load_run({str(self.path)!r}).train() (on the command line, lamina resume"
                 f" {self.path})."
             )
-        remedy = f"Restore it from a copy, or write it again with lamina resume {self.path}"
-        weights, _ = unpack_tensors(read_bytes(file), str(file), remedy)
+        weights, _ = unpack_tensors(read_bytes(file), str(file), self._weights_remedy)
         for name in sorted({*weights, *expected}):
             found, wanted = (
                 tuple(tensors[name].shape) if name in tensors else "none"
@@ -152,6 +153,18 @@ class RunFolder:
                     "Pass the net that was trained, or restore the file from a copy."
                 )
         return weights
+
+    def check_size(self, parameters: int) -> None:
+        """Raise ``RunError`` if fewer weights are stored, before memory is taken for them."""
+        file = self.weights_file
+        size_bytes = file.stat().st_size if file.exists() else math.inf
+        if size_bytes < BYTES_PER_WEIGHT * parameters:
+            problem = f"it has {size_bytes:,} bytes, too few for {parameters:,} parameters"
+            raise damaged(str(file), problem, self._weights_remedy)
+
+    @property
+    def _weights_remedy(self) -> str:
+        return f"Restore it from a copy, or write it again with lamina resume {self.path}"
 
     def save_model(self, model: Model) -> None:
         """Replace the trained weights; just before, remove the outdated report and logits."""
@@ -166,11 +179,14 @@ class RunFolder:
         file = self.path / "report.json"
         if not file.exists():
             return None
-        values = parse_object(read_bytes(file), str(file))
-        try:
-            return Report.from_json(values)
-        except LaminaError as error:
-            raise RunError(f"{file}: {error}") from error
+        with blaming(str(file)):
+            values = read_object(file)
+            try:
+                report = Report.from_json(values)
+            except LaminaError as error:
+                raise RunError(f"{file}: {error}") from error
+            report._repr_html_()  # fails if its values do not fit each other
+            return report
 
     def save_report(self, report: Report) -> None:
         with self.writing():
@@ -217,24 +233,11 @@ class RunFolder:
         file = self.path / "calibration.json"
         if not file.exists():
             return None
-        values = parse_object(read_bytes(file), str(file), REMEDY)
-        try:
-            found = from_json_values(Calibration, values, "calibration")
-            if task.kind is REGRESSION:
-                raise ValueError("regression has no probabilities, so no temperatures")
-            expected = 1 if task.kind is SINGLE_LABEL else task.outputs
-            if len(found.temperatures) not in (expected, 0 if found.thresholds else expected):
-                raise ValueError(
-                    f"expected {plural(expected, 'temperature', 'temperatures')} for {task.kind}"
-                )
-            if (
-                found.thresholds
-                and tuple(one.name for one in found.thresholds) != task.target_names
-            ):
-                raise ValueError(f"expected thresholds of {', '.join(task.target_names)}")
-        except (ValueError, LaminaError) as error:
-            raise damaged(str(file), error, REMEDY) from error
-        return found
+        with blaming(str(file), REMEDY):
+            values = read_object(file, REMEDY)
+            calibration = from_json_values(Calibration, values, "calibration")
+            calibration.check(task)
+            return calibration
 
     def save_calibration(self, calibration: Calibration | None) -> None:
         file = self.path / "calibration.json"
@@ -291,8 +294,6 @@ def pack_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 def unpack_checkpoint(content: bytes, what: str) -> Checkpoint:
     """The checkpoint from :func:`pack_checkpoint`; raises ``RunError`` if it is damaged."""
-    tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
-    try:
+    with blaming(what, NO_CHECKPOINT):
+        tensors, values = unpack_tensors(content, what, NO_CHECKPOINT)
         return Checkpoint(tensors, from_json_values(Standing, values, "checkpoint"))
-    except ValueError as error:
-        raise damaged(what, error, NO_CHECKPOINT) from error

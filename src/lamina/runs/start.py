@@ -8,6 +8,7 @@ import re
 import secrets
 import shlex
 import shutil
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ from lamina.training.setup import Prepared, prepare_training
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
+UNFINISHED_SECONDS = 3600.0  # much longer than it takes to create a run
 
 
 def start_run(
@@ -258,6 +260,7 @@ def create_folder(
     )
     with making_runs(runs_dir):
         runs_dir.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(runs_dir)
         # Written under another name and renamed, so that the folder is never incomplete.
         beside = runs_dir / f".{secrets.token_hex(8)}"
         beside.mkdir()
@@ -274,6 +277,15 @@ def create_folder(
             raise
         sync_folder(runs_dir)
     return path
+
+
+def remove_unfinished(runs_dir: Path) -> None:
+    """Remove folders that processes left when they were killed while they created a run."""
+    latest = time.time() - UNFINISHED_SECONDS
+    for folder in runs_dir.glob(".*"):
+        is_temporary = re.fullmatch(r"\.[0-9a-f]{16}", folder.name) is not None
+        if is_temporary and folder.stat().st_mtime < latest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from lamina.errors import NotFiniteError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
-from lamina.files import parse_object, read_bytes, write_json
+from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
 from lamina.runs.keep import RunEvent
 from lamina.runs.run import Run
@@ -280,8 +280,4 @@ def _choose_finalists(
 def read_final(path: Path) -> Tuned | None:
     """The result of a tuning that has ended."""
     file = path / FINAL
-    return (
-        parse_event(Tuned, parse_object(read_bytes(file), str(file)), file)
-        if file.exists()
-        else None
-    )
+    return parse_event(Tuned, read_object(file), file) if file.exists() else None

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from lamina import zoo
 from lamina.data import Dataset
 from lamina.errors import LaminaWarning, RunError, find_nearest
-from lamina.files import damaged, lock_folder, parse_object, read_bytes, write_json
+from lamina.files import damaged, lock_folder, read_bytes, read_object, write_json
 from lamina.nets import Net
 from lamina.runs.net_names import TIMM, NetChoice, choice_of_timm
 from lamina.runs.record import OwnModule
@@ -59,7 +59,7 @@ def open_study(path: Path, settings: Mapping[str, Any]) -> Iterator[dict[str, An
 def read_study(path: Path) -> dict[str, Any]:
     """The content of ``study.json``; empty for a new study, or if another program wrote it."""
     file = path / STUDY_FILE
-    state = parse_object(read_bytes(file), str(file)) if file.exists() else {}
+    state = read_object(file) if file.exists() else {}
     return state if isinstance(state.get("settings"), dict) else {}
 
 

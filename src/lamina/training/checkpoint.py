@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,9 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, RunError, name_some
 from lamina.training.schedule import Fall
 from lamina.training.tensors import digest_tensors
+from lamina.values import Range
 
+Count: TypeAlias = Annotated[int, Range(0)]
 KEPT = int | float | str | None  # plain values of an optimizer, whose numbers are stored
 
 
@@ -23,14 +25,15 @@ KEPT = int | float | str | None  # plain values of an optimizer, whose numbers a
 class Standing:
     """The progress of training between two steps, with the sums of the current epoch."""
 
-    steps_done: int
-    rewinds: int  # returns to a checkpoint so far
-    images: int
+    steps_done: Count
+    rewinds: Count  # returns to a checkpoint so far
+    images: Count
     loss: float
     correct: float | None  # number of correct predictions; `None` for regression
     seconds: float
     doctor: dict[str, Any] = field(default_factory=dict)  # state of the doctor
-    optimizer: dict[str, Any] = field(default_factory=dict)  # numbers from :func:`collect_numbers`
+    # numbers from :func:`collect_numbers`
+    optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
     falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun
 
     @property
@@ -147,13 +150,12 @@ def restore_checkpoint(
         key, _, weight_name = rest.partition(".")
         if kind == "optimizer" and weight_name in weights:
             weight = weights[weight_name]
-            kept = tensor.clone()  # the optimizer counts its steps in it
+            state = tensor.clone()  # the optimizer counts its steps in it
             if tensor.shape == weight.shape:
                 # Fused optimizers expect the memory layout of the weight.
-                kept = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False).copy_(
-                    tensor
-                )
-            memory[weight_name][key] = kept
+                state = torch.empty_like(weight, dtype=tensor.dtype, requires_grad=False)
+                state.copy_(tensor)
+            memory[weight_name][key] = state
         elif name not in expected:
             raise RunError(
                 f"the checkpoint does not fit the training: it contains {name}, which the training"

@@ -9,10 +9,9 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from lamina.files import METADATA, damaged, parse_object
+from lamina.files import METADATA, blaming
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
@@ -36,21 +35,20 @@ def unpack_tensors(
     content: bytes, what: str, remedy: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Unpack tensors, on the CPU, and values of :func:`pack_tensors`; ``RunError`` if damaged."""
-    try:
+    with blaming(what, remedy):
         tensors: dict[str, Tensor] = safetensors.torch.load(content)
-    except (SafetensorError, KeyError) as error:  # KeyError for a dtype that torch does not have
-        raise damaged(what, error, remedy) from error
-    # safetensors reads metadata only from files, and this file may have been replaced meanwhile.
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata = header.get("__metadata__")
-    if metadata is None:
-        return tensors, {}
-    kept = parse_object(metadata.get(METADATA, "{}").encode("utf-8", "surrogatepass"), what, remedy)
-    text = str(kept.get("values", ""))
-    if kept.get("digest") != _digest(tensors, text):
-        raise damaged(what, "its digest does not match its content", remedy)
-    values: dict[str, Any] = json.loads(text)
-    return tensors, values
+        # safetensors reads metadata only from files, and this file may have been replaced
+        # meanwhile.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__")
+        if metadata is None:
+            return tensors, {}
+        stored = json.loads(metadata[METADATA])
+        text = str(stored.get("values"))
+        if stored.get("digest") != _digest(tensors, text):
+            raise ValueError("its digest does not match its content")
+        values: dict[str, Any] = json.loads(text)
+        return tensors, values
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
@@ -96,3 +98,28 @@ def test_outputs_that_are_not_the_runs_are_refused(run, tmp_path):
         == f"{tmp_path}/logits.npz is damaged: expected 3 logits per image and single-label targets"
         " for val. Use lamina resume to write it again."
     )
+
+
+class Doubling(nn.Module):
+    """A net whose forward pass can change while its weights stay."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(DATA.train.shape), 3))
+        self.factor = factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.layer(images.flip(3) if self.factor != 1 else images)
+
+
+def test_changed_code_of_ones_own_is_not_evaluated_as_the_run(tmp_path):
+    run = start_run(Doubling(), DATA_WITH_VAL, RECIPE, runs_dir=tmp_path)
+    run.train(progress=False)
+    report = run.report
+    assert load_run(run.path, module=Doubling()).evaluate(data=DATA_WITH_VAL).loss == report.loss
+    changed = load_run(run.path, module=Doubling(factor=2.0))
+    with pytest.raises(RunError, match="Your own code computes other outputs than when"):
+        changed.evaluate(data=DATA_WITH_VAL)
+    assert run.report == load_run(run.path).report
+    assert run.report.loss == report.loss

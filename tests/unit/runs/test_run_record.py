@@ -110,7 +110,7 @@ def test_every_field_of_run_json_is_needed(run):
 def test_a_record_whose_parts_do_not_fit_each_other_is_damaged(run, training, changes):
     run.folder.save_model(training.model)
     edit_json(run.path / "run.json", **changes)
-    with pytest.raises(RunError, match=r"run\.json is damaged"):
+    with pytest.raises(RunError, match="is damaged"):
         load_run(run.path).load_model()
 
 

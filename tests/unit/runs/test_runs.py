@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -331,6 +333,17 @@ def test_another_record_is_written_and_removes_the_report_of_what_was(run, train
     assert run.replace_record(longer) == load_run(run.path)
     assert load_run(run.path).record.recipe.epochs == 5
     assert run.report is None
+
+
+def test_what_a_killed_process_left_of_a_new_run_is_removed_an_hour_later(tmp_path, record):
+    old, new, other = (tmp_path / name for name in (f".{8 * '0a'}", f".{8 * '1b'}", ".cache"))
+    for folder in (old, new, other):
+        (folder / "inner").mkdir(parents=True)
+        hours = 0 if folder == new else 2
+        changed_at = time.time() - 3600 * hours
+        os.utime(folder, (changed_at, changed_at))
+    create_folder(tmp_path, record, "first")
+    assert [folder.exists() for folder in (old, new, other)] == [False, True, True]
 
 
 def test_a_folder_left_without_run_json_by_a_crash_does_not_take_the_name(tmp_path, record):

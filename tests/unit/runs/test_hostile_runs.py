@@ -1,0 +1,153 @@
+"""Files of a run with any values, of any kind and size, are damaged files and nothing worse."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lamina import LaminaError, load_run
+from lamina.errors import RunError
+from lamina.files import JSON_BYTES
+from lamina.nets import Flatten, Linear, Net, Output
+from lamina.runs.run_folder import unpack_checkpoint
+from lamina.runs.stored import find_runs
+from lamina.training.tensors import pack_tensors, unpack_tensors
+from support.commands import run_lamina
+
+HOSTILE: tuple[Any, ...] = ([], {}, -5, 10**400, 1e308, None, "x", [[1]], {"0": 5}, True)
+
+
+def list_places(values: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of each value in JSON; of a long list, its first item."""
+    if place:
+        yield place
+    if isinstance(values, dict):
+        for name in values:
+            yield from list_places(values[name], (*place, name))
+    if isinstance(values, list) and values:
+        yield from list_places(values[0], (*place, 0))
+
+
+def replace_value(values: Any, place: tuple[Any, ...], value: Any) -> Any:
+    changed = copy.deepcopy(values)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return changed
+
+
+def use(path: Path) -> None:
+    """Read everything that the run's folder holds."""
+    run = load_run(path)
+    repr(run)
+    run._repr_html_()
+    _ = run.report, run.outputs, run.calibration, run.history, run.is_finished
+    if run.report is not None:
+        run.report._repr_html_()
+    run.folder.read_checkpoint()
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "report.json", "calibration.json", "history.jsonl", "splits.json"]
+)
+def test_any_value_in_a_json_file_is_read_or_refused(name, stored_runs):
+    file = stored_runs["finished"] / name
+    first, *rest = file.read_text().splitlines() if name == "history.jsonl" else [file.read_text()]
+    values = json.loads(first)
+    for place in list_places(values):
+        for value in HOSTILE:
+            changed = json.dumps(replace_value(values, place, value))
+            file.write_text("\n".join([changed, *rest]) + "\n")
+            try:
+                use(file.parent)
+            except LaminaError:
+                pass
+            except Exception as error:
+                raise AssertionError(f"{place} = {value!r:.40}: {error!r}") from error
+
+
+def test_any_value_in_a_checkpoint_is_read_or_refused(stored_runs):
+    content = (stored_runs["unfinished"] / "state.safetensors").read_bytes()
+    tensors, values = unpack_tensors(content, "", "")
+    for place in list_places(values):
+        for value in HOSTILE:
+            changed = pack_tensors(tensors, replace_value(values, place, value))
+            try:
+                unpack_checkpoint(changed, "the checkpoint")
+            except RunError:
+                pass
+            except Exception as error:
+                raise AssertionError(f"{place} = {value!r:.40}: {error!r}") from error
+    for name, value in {"steps_done": -5, "optimizer": {"0": 5}}.items():
+        with pytest.raises(RunError, match=f"checkpoint.{name}"):
+            unpack_checkpoint(pack_tensors(tensors, values | {name: value}), "the checkpoint")
+
+
+def make_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def link_to_a_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def write_too_much(file: Path) -> None:
+    with file.open("wb") as opened:
+        opened.truncate(JSON_BYTES + 1)
+
+
+@pytest.mark.parametrize("spoil", [make_pipe, link_to_a_device, write_too_much])
+@pytest.mark.parametrize("name", ["run.json", "report.json", "history.jsonl", "calibration.json"])
+def test_what_is_no_file_of_a_run_is_refused_at_once(name, spoil, stored_runs):
+    file = stored_runs["finished"] / name
+    file.unlink()
+    spoil(file)
+    with pytest.raises(RunError, match=re.escape(str(file))):
+        use(file.parent)
+
+
+@pytest.mark.parametrize("name", ["run.json", "report.json"])
+def test_one_damaged_run_does_not_hide_the_others(name, stored_runs):
+    file = stored_runs["finished"] / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), "kind": [], "task": []}))
+    result = run_lamina("runs", "--runs-dir", str(file.parent.parent))
+    assert result.returncode == 0
+    assert "unfinished" in result.stdout
+    assert f"{file} is damaged" in result.stdout + result.stderr
+    runs, damaged = find_runs(file.parent.parent)
+    assert len(runs) + len(damaged) == 2
+
+
+def test_packed_logits_that_would_fill_the_memory_are_refused(stored_runs):
+    file = stored_runs["finished"] / "logits.npz"
+    np.savez_compressed(file, test_logits=np.zeros((10**6, 10), np.float32))
+    with pytest.raises(RunError, match="expected arrays that are not compressed"):
+        _ = load_run(file.parent).outputs
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("test_logits.npy", b"no array")
+    with pytest.raises(RunError, match=r"logits\.npz is damaged"):
+        _ = load_run(file.parent).outputs
+
+
+def test_a_net_is_not_built_if_its_weights_are_larger_than_the_file(stored_runs, monkeypatch):
+    file = stored_runs["finished"] / "run.json"
+    values = json.loads(file.read_text())
+    values["net"] = Net(Flatten(), Linear(10**6), Output(10)).to_json()
+    file.write_text(json.dumps(values))
+
+    def build(*_: object) -> None:
+        raise AssertionError("memory was reserved")
+
+    monkeypatch.setattr(Net, "module", build)
+    with pytest.raises(RunError, match=r"bytes, too few for [\d,]+ parameters"):
+        load_run(file.parent).load_model()
