@@ -38,8 +38,8 @@ from lamina.nets import (
     Output,
     ReLU,
     Sigmoid,
-    Tanh,
 )
+from lamina.training.doctor import DoctorState
 from lamina.zoo import cnn, cnn_l, cnn_m, cnn_s, mlp, mlp_l
 
 ZOO = {"mlp": mlp, "cnn": cnn, "cnn-s": cnn_s, "cnn-m": cnn_m, "cnn-l": cnn_l, "mlp-l": mlp_l}
@@ -65,15 +65,10 @@ def scale_weights(body: nn.Module) -> None:
 
 
 def lower_biases(body: nn.Module) -> None:
-    """Set all biases but the last to -50."""
+    """Set all biases but the last to -10."""
     biased = [module for module in body.modules() if getattr(module, "bias", None) is not None]
     for module in biased[:-1]:
-        module.bias.fill_(-50)
-
-
-def enlarge_head(body: nn.Module) -> None:
-    """Multiply the weights of the last layer by 100."""
-    list(body.modules())[-1].weight.mul_(100)
+        module.bias.fill_(-10)
 
 
 def inject(
@@ -86,7 +81,7 @@ def inject(
     )
     if name == "mlp":
         deep = Net(
-            Flatten(), *(layer for _ in range(8) for layer in (Linear(64), Sigmoid())), Output()
+            Flatten(), *(layer for _ in range(20) for layer in (Linear(64), Sigmoid())), Output()
         )
         plain = net
     else:
@@ -99,12 +94,10 @@ def inject(
             Output(),
         )
         plain = net.without(BatchNorm)
-    activation = LeakyReLU() if name == "cnn" else ReLU()
     rectified = net.replace(LeakyReLU(), ReLU()) if name == "cnn" else net
     shuffled = dataclasses.replace(images, targets=random.permutation(images.targets))
-    dark = dataclasses.replace(images, pixels=images.pixels // 64)
-    is_rare = random.random(len(images)) < 0.02
-    lopsided = dataclasses.replace(images, targets=np.where(is_rare, images.targets, 3))
+    flat = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5)).astype(np.uint8)
+    dim = dataclasses.replace(images, pixels=flat)
     return {
         "learning-rate-too-high": (
             net,
@@ -122,10 +115,7 @@ def inject(
         "vanishing-gradients": (deep, images, recipe, None),
         "exploding-gradients": (plain, images, recipe, scale_weights),
         "labels-look-shuffled": (net, shuffled, recipe, None),
-        "inputs-out-of-scale": (net, dark, dataclasses.replace(recipe, normalization="unit"), None),
-        "one-class-predicted": (net, lopsided, recipe, None),
-        "initial-loss-too-high": (net, images, recipe, enlarge_head),
-        "saturation": (plain.replace(activation, Tanh()), images, recipe, scale_weights),
+        "inputs-out-of-scale": (net, dim, dataclasses.replace(recipe, normalization="unit"), None),
         "healthy": (net, images, recipe, None),
     }
 
@@ -151,17 +141,15 @@ def train(
 class Absent:
     """Replaces the training's doctor and does nothing."""
 
-    def watch(self, *_: object) -> AbstractContextManager[None]:
+    state = DoctorState()
+
+    def watch(self, *_: object, **__: object) -> AbstractContextManager[None]:
         """Nothing."""
         return nullcontext()
 
     def examine(self, epoch: Epoch, _lr: float) -> Epoch:
         """Nothing."""
         return epoch
-
-    def to_json(self) -> dict[str, object]:
-        """Nothing."""
-        return {}
 
 
 def time_epochs(name: str, images: Images, turns: int) -> tuple[float, float]:

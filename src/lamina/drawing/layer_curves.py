@@ -23,7 +23,7 @@ PANELS = (
     ("gradient_norms", "gradient norm", NOTHING),
     ("weight_norms", "weight norm", NOTHING),
     ("update_norms", "update norm / weight norm", NOTHING),
-    ("inactive_fractions", "dead or saturated", "no ReLU, Sigmoid or Tanh"),
+    ("dead_fractions", "dead units", "no ReLU"),
     ("input_means", "mean of the input", NOTHING),
     ("input_standard_deviations", "standard deviation of the input", NOTHING),
 )
@@ -72,7 +72,7 @@ def draw_layers(figure: Figure, panels: Sequence[Axes], rows: Sequence[Mapping[s
             axes.set_yticks([])
         elif column.endswith("norms"):
             _scale_by_logarithm(axes)
-        elif column == "inactive_fractions":
+        elif column == "dead_fractions":
             axes.set_ylim(-0.04, 1.04)  # space for the markers at both ends
             axes.set_yticks(np.arange(0, 1.01, 0.2))
             axes.spines["left"].set_bounds(0, 1)

@@ -27,7 +27,6 @@ from lamina.training.parts import NO_PARTS, OwnMetric
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
-
 ROUNDING_FRACTION = 0.01
 """Largest difference of the same weights' outputs on two machines, relative to the largest."""
 

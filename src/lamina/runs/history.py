@@ -25,7 +25,7 @@ EVENTS = ("epoch", "rewind", "early_end")
 TEXTS = ("event", "reason", "weights", "diagnosis", "kind", "layer", "finding", "advice")
 """Fields with text; all others but the nested ones are numbers."""
 OPTIONAL_TEXTS = ("layer", "diagnosis")
-NESTED = ("evidence", "layers", "diagnoses")
+NESTED = ("evidence", "change", "layers", "diagnoses")
 LAYER_COLUMNS = {field.name for field in fields(LayerStatistics)}
 
 
@@ -145,6 +145,11 @@ def _parse_row(line: bytes, what: str) -> dict[str, Any]:
         evidence = diagnosis.get("evidence", {})
         if not isinstance(evidence, dict):
             raise damaged(what, f"evidence must be an object, but is {evidence!r:.60}", BAD_LINE)
+        change = diagnosis.get("change", {})
+        if not isinstance(change, dict) or not all(
+            isinstance(text, str) for text in change.values()
+        ):
+            raise damaged(what, f"change must contain texts, but is {change!r:.60}", BAD_LINE)
         _check_values(diagnosis, what)
         _check_values(evidence, what)
     if "layers" in row and not _holds_layers(row["layers"]):

@@ -6,7 +6,6 @@ import dataclasses
 import threading
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from lamina.runs.processes import share_checkpoint
 from lamina.runs.record import LateEnd, RunRecord
 from lamina.runs.run_folder import RunFolder, WriteError
 from lamina.training.device import is_out_of_memory
-from lamina.training.diagnosis import RISES, find_overfitting
+from lamina.training.diagnosis import find_overfitting
 from lamina.training.events import (
     MOST_REWINDS,
     Cooldown,
@@ -48,32 +47,6 @@ FINISHING_FRACTION = 0.1
 
 
 @dataclass
-class ValScores:
-    """The best and last epochs on ``val``, kept in memory to read the history only once."""
-
-    best_epoch: int = 0
-    best_value: float = float("inf")
-    """The score, negated if higher is better."""
-    lowest: Mapping[str, Any] | None = None
-    """The row with the lowest loss."""
-    recent: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=RISES))
-
-    def add(self, row: Mapping[str, Any], score_name: str, sign: int) -> None:
-        value = row.get(f"val_{score_name}")
-        if value is not None and sign * value < self.best_value:
-            self.best_epoch, self.best_value = row["epoch"], sign * value
-        if row.get("val_loss") is not None and row.get("train_loss") is not None:
-            self.recent.append(row)
-            if self.lowest is None or row["val_loss"] < self.lowest["val_loss"]:
-                self.lowest = row
-
-    def find_overfitting(self, score_name: str, sign: int) -> Diagnosis | None:
-        if self.lowest is None or self.lowest in self.recent:
-            return None
-        return find_overfitting([self.lowest, *self.recent], score_name, sign)
-
-
-@dataclass
 class Keeper:
     """Saves a run while it trains.
 
@@ -96,14 +69,12 @@ class Keeper:
     _saving_seconds: float = 0.0
     _is_saved: bool = True
     _early_end: EarlyEnd | None = None
-    _scores: ValScores | None = None
-    _known: set[str] = field(default_factory=set)
+    _epochs: list[dict[str, Any]] | None = None  # of the history, and those to be written to it
 
     def train(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, each after it is saved, then the final report."""
         if reason := self.group.lead_json(self.folder.history.early_end):
             self._early_end = EarlyEnd(self.training.epochs_done, reason)
-        self._known = self._find_known()
         is_open = self.limit is not None and self.limit.is_open
         if is_open:
             self.training.ending.leave_open(self.training.steps_done)
@@ -231,10 +202,11 @@ class Keeper:
             metrics = {**report.headline(), f"{report.split}_loss": report.loss, **own}
             event = dataclasses.replace(event, score=report.score, metrics=metrics)
         overfitting, reason = self.group.lead_json(lambda: self._judge(event, report))
-        found = [*event.diagnoses, *([Diagnosis(**overfitting)] if overfitting else [])]
-        new = tuple(one for one in found if one.kind not in self._known)
-        self._known |= {one.kind for one in new}
-        event = dataclasses.replace(event, diagnoses=new)
+        if overfitting:
+            diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
+            event = dataclasses.replace(event, diagnoses=diagnoses)
+        if self._epochs is not None:
+            self._epochs.append(event.to_json())
         if self.group.is_leader:
             self._rows.append(event.to_json())
         fall: Cooldown | None = None
@@ -246,33 +218,33 @@ class Keeper:
             self._early_end = EarlyEnd(event.epoch, reason)
             if self.group.is_leader:
                 self._rows.append(self._early_end.to_json())
-        elif new and self.stops_at_diagnosis and not self.training.is_finished:
-            self._early_end = EarlyEnd(event.epoch, f"diagnosis {new[0].kind}", new[0].kind)
-        is_due = new or self.training.is_interrupted or self._is_worth_saving()
+        elif event.diagnoses and self.stops_at_diagnosis and not self.training.is_finished:
+            kind = event.diagnoses[0].kind
+            self._early_end = EarlyEnd(event.epoch, f"diagnosis {kind}", kind)
+        is_due = event.diagnoses or self.training.is_interrupted or self._is_worth_saving()
         self._try(self._save_all if is_due else self._append_rows)
         if report is not None:
             yield report
         yield event
         if fall is not None:
             yield fall
-        yield from new
+        yield from event.diagnoses
 
     def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
         """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
-        score, sign = report.score, 1 if report.score.lower_is_better else -1
-        if self._scores is None:
-            self._scores = ValScores()
-            for row in self.folder.history.epochs():
-                self._scores.add(row, score.name, sign)
-        self._scores.add(event.to_json(), score.name, sign)
-        overfitting = (
-            None
-            if "overfitting" in self._known
-            else self._scores.find_overfitting(score.name, sign)
-        )
-        recipe, best = self.training.recipe, self._scores.best_epoch
+        if self._epochs is None:
+            self._epochs = self.folder.history.epochs()
+        rows = [*self._epochs, event.to_json()]
+        name = report.score.name
+        sign = 1 if report.score.lower_is_better else -1
+        known = [one["kind"] for row in rows for one in row.get("diagnoses", ())]
+        overfitting = None if "overfitting" in known else find_overfitting(rows, name, sign)
+        ranked = [row for row in rows if row.get(f"val_{name}") is not None]
+        best_row = min(ranked, key=lambda row: sign * row[f"val_{name}"], default={"epoch": 0})
+        best = best_row["epoch"]
+        recipe = self.training.recipe
         reason = ""
         if (
             recipe.patience
@@ -280,19 +252,10 @@ class Keeper:
             and event.epoch - best >= recipe.patience
         ):
             reason = (
-                f"{report.split} {score.title} has not improved since epoch {best} (patience"
+                f"{report.split} {report.score.title} has not improved since epoch {best} (patience"
                 f" {recipe.patience})"
             )
         return dataclasses.asdict(overfitting) if overfitting else None, reason
-
-    def _find_known(self) -> set[str]:
-        """The kinds of diagnosis in the history, or about to be written to it."""
-
-        def find() -> list[str]:
-            pending = (one for row in self._rows for one in row.get("diagnoses", ()))
-            return [str(one["kind"]) for one in (*self.folder.history.diagnoses(), *pending)]
-
-        return set(self.group.lead_json(find))
 
     def _is_worth_saving(self) -> bool:
         """Whether to save after this epoch: yes, unless saving takes too much of the time."""
@@ -318,7 +281,7 @@ class Keeper:
         # it would fail after every epoch, which is no reason to end the training
         if report is None:
             self.dataset = dataclasses.replace(self.dataset, val=None)
-        elif report.undefined and self._scores is None:
+        elif report.undefined and self._epochs is None:
             warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
         return report
 
@@ -427,7 +390,7 @@ class Keeper:
             self._try(self._save_checkpoint)
             if self.record.late_end is not None:
                 self._save_end()
-        self._scores, self._known = None, self._find_known()
+        self._epochs = None
         return rewind
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import LaminaWarning, RunError, name_some
+from lamina.training.doctor import DoctorState
 from lamina.training.schedule import Fall
 from lamina.training.tensors import digest_tensors
 from lamina.values import Range
@@ -31,7 +32,7 @@ class Standing:
     loss: float
     correct: float | None  # number of correct predictions; `None` for regression
     seconds: float
-    doctor: dict[str, Any] = field(default_factory=dict)  # state of the doctor
+    doctor: DoctorState = field(default_factory=DoctorState)
     # numbers from :func:`collect_numbers`
     optimizer: dict[str, dict[str, Any]] = field(default_factory=dict)
     falls: tuple[Fall, ...] = ()  # falls of the learning rate that are planned or begun

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,358 +15,223 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lamina.data import Images
-from lamina.errors import RunError
-from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
-from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
-from lamina.training.batches import DividedBatch
-from lamina.training.diagnosis import SWINGS, diagnose, explains, follow, learns_nothing
-from lamina.training.ending import Ending
+from lamina.targets import BINARY, SINGLE_LABEL
+from lamina.training.activations import innermost_paths, name_layer, watch
+from lamina.training.diagnosis import Observation, diagnose
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
-from lamina.training.forward import Forward
 from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
-from lamina.training.observation import Activity, Check, Moments, Observation
-from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.randomness import seeded
 from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
-NORM_STEPS, NORM_IMAGES = 50, 5_000
-"""Steps and images between measurements of norms, whichever comes first."""
-LOSS_STEPS, MOST_ASKED = 100, 20
-"""Steps between checks whether a step lowered its own batch's loss, and the number of checks to
-keep."""
-MOST_FIXED, LEAST_FIXED, FIXED_FRACTION = 256, 100, 1 / 100
-"""Upper and lower limit of the fixed images for layer statistics, and their fraction of the
-training images, which takes about 1 % of the time. If the lower limit exceeds the fraction,
-statistics follow only every few epochs."""
-FITTED_IMAGES, FITTING_STEPS = 16, 150
-"""Images, of as many classes as possible, and steps that show whether a net can learn at all."""
-# an output is saturated within this fraction of half the range from an end
-SATURATED_FRACTION = 0.03
+Rows: TypeAlias = dict[str, dict[str, float]]
+"""Values of :class:`LayerStatistics` by column, for each module path."""
+
+LEAST_IMAGES, MOST_IMAGES, IMAGES_FRACTION = 64, 256, 1 / 100
+"""Limits of the number of images for layer statistics, and their fraction of the training images.
+With fewer, a unit that is 0 for all of them may not be dead."""
+CHANCE = 1.0
+"""Standard errors above the baseline's accuracy, up to which the first epoch's may be chance. A
+linear net on ``shapes`` has 3, shuffled labels have -2 to 0."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class DoctorState:
-    """The state of a doctor between steps, as stored in checkpoints."""
+    """What a doctor remembers between steps, as stored in checkpoints."""
 
-    found: list[Diagnosis] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    initial_loss: float | None = None
-    first_accuracy: float | None = None
-    checks: list[Check] = field(default_factory=list)  # in this epoch, for the weights in `names`
-    names: list[str] = field(default_factory=list)
-    raised: list[bool] = field(default_factory=list)
-    """Whether each of the last checked steps raised the loss of its own batch."""
-    # first epoch of each inactive layer (follow)
-    since: dict[str, int] = field(default_factory=dict)
-    next_fit: int = 0  # first epoch for the next test whether the net can learn at all
+    initial_loss: float | None = None  # of the first step
+    initial_norm: float = 0.0  # of all weights before it
+    has_learned: bool = False
+    is_diagnosed: bool = False
 
 
 class Doctor:
-    """Follows training and diagnoses problems, each kind once."""
+    """Follows training and diagnoses its first problem."""
 
     def __init__(
         self,
         model: Model,
-        forward: Forward,
         images: Images,
         recipe: Recipe,
-        ending: Ending,
+        steps_per_epoch: int,
         group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
-        self._model, self._forward, self._recipe, self._group = model, forward, recipe, group
-        self._images, self._steps_per_epoch = images, ending.steps_per_epoch
-        affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
-        self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
-        self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
-        self._epochs_per_look = math.ceil(len(self._fixed) / affordable)
+        self._model, self._recipe, self._group = model, recipe, group
+        self._images, self._steps_per_epoch = images, steps_per_epoch
+        affordable = min(MOST_IMAGES, round(IMAGES_FRACTION * len(images)))
+        self._looked_at = images.take_evenly(max(LEAST_IMAGES, affordable))
         # Unknown for a custom loss or custom targets; comparisons with NaN are false.
         is_known = parts.loss is None and parts.augment is None
-        self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
-        self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
-        self._baseline_accuracy = max(images.target_counts().values(), default=0) / len(images)
-        self._ending = ending
-        self._can_repeat = recipe.lanes == 1 and model.net is not None
-        self._state = DoctorState()
-
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self._state)
-
-    def restore(self, values: Mapping[str, Any]) -> None:
-        try:
-            state = DoctorState(**values)
-            state.found = [Diagnosis(**one) for one in values.get("found", ())]
-            state.checks = [Check(**one) for one in values.get("checks", ())]
-            state.losses = [float(loss) for loss in state.losses]
-        except (TypeError, ValueError) as error:
-            raise RunError(f"the diagnosis state in the checkpoint is damaged: {error}") from error
-        self._state = state
-
-    def _is_due(self, step: int, interval: int) -> bool:
-        """Whether a step is due, one in ``interval``, aligned to the ends of epochs."""
-        epoch, place = divmod(step, self._steps_per_epoch)
-        left = self._steps_per_epoch - 1 - place
-        return (
-            left % interval == 0 and (epoch + 1) % math.ceil(interval / self._steps_per_epoch) == 0
+        self._baseline_loss = math.nan
+        if is_known:
+            self._baseline_loss = baseline_loss(model.task, images, recipe)
+        self._norms: Rows = {}
+        self.state = DoctorState(
+            has_learned=not is_known or images.kind not in (SINGLE_LABEL, BINARY)
         )
 
     @contextmanager
-    def watch(self, divided: DividedBatch, loss: Float[Tensor, ""]) -> Iterator[None]:
-        """Measure norms in the block's step, and whether it lowers its batch's loss, if due."""
-        step = divided.epoch * self._steps_per_epoch + divided.step
-        # of the first and the last epoch
-        ends = (self._steps_per_epoch, self._steps_per_epoch * self._recipe.epochs)
-        if step == 0:
-            self._state.initial_loss = loss.item()
-        if step == 0 or step + 1 in ends or self._is_due(step, self._norm_steps):
-            with self._check(step):
-                yield
-        else:
+    def watch(self, loss: Float[Tensor, ""], *, is_last: bool) -> Iterator[None]:
+        """Measure the block's step if it is the training's first or its epoch's last."""
+        is_first = self.state.initial_loss is None
+        if not (is_first or is_last):
             yield
-        if self._can_repeat and self._is_due(step, LOSS_STEPS):
-            with torch.no_grad(), keep_buffers(self._model):
-                batch = next(divided.own)
-                loss_after = self._forward.loss(self._forward(batch), batch)
-            self._state.raised = [*self._state.raised, loss_after.item() > loss.item()][
-                -MOST_ASKED:
-            ]
-
-    @contextmanager
-    def _check(self, step: int) -> Iterator[None]:
-        named = self._model.named_parameters()
-        moving = {
-            name: weight for name, weight in named if weight.ndim >= 2 and weight.grad is not None
-        }
-        self._state.names = list(moving)
-        before = [weight.detach().clone() for weight in moving.values()]
-        yield
-        if not moving:
             return
-        gradients = [weight.grad for weight in moving.values() if weight.grad is not None]
-        updates = torch._foreach_sub([weight.detach() for weight in moving.values()], before)
-        gradient, size, update = (
-            torch.stack(torch._foreach_norm(part)).tolist() for part in (gradients, before, updates)
-        )
-        if math.isfinite(sum((*gradient, *size, *update))):
-            self._state.checks.append(Check(step, gradient, size, update))
+        weights = {
+            name: weight
+            for name, weight in self._model.named_parameters()
+            if weight.ndim >= 2 and weight.grad is not None
+        }
+        before = {name: weight.detach().clone() for name, weight in weights.items()}
+        yield
+        gradients = {
+            name: weight.grad for name, weight in weights.items() if weight.grad is not None
+        }
+        updates = {name: weight.detach() - before[name] for name, weight in weights.items()}
+        self._norms = {}
+        norms = ("gradient_norms", gradients), ("weight_norms", before), ("update_norms", updates)
+        for column, tensors in norms:
+            add_norms(self._norms, column, tensors)
+        if is_first:
+            self.state = replace(
+                self.state, initial_loss=loss.item(), initial_norm=self._measure_norm()
+            )
 
     def examine(self, epoch: Epoch, lr: float) -> Epoch:
-        """Add layer statistics, if due, and new diagnoses; ``lr`` is the peak learning rate."""
-        state, model, number = self._state, self._model, epoch.epoch
-        if number == 1:
-            state.first_accuracy = epoch.train_accuracy
-        state.losses = [*state.losses, epoch.train_loss][-SWINGS - 1 :]
-        checks = [check for check in state.checks if len(check.weights) == len(state.names)]
-        state.checks = []
-        activity = None
+        """Add layer statistics and a new diagnosis; ``lr`` is the peak learning rate."""
+        rows: Rows = {}
         # Many units of a pretrained net are inactive for the images of one task.
-        is_due = number in (1, epoch.epochs) or number % self._epochs_per_look == 0
-        if is_due and self._recipe.head == "random":
-            activity = measure_activity(model, self._fixed)
-            state.since = follow(state.since, activity, number)
-        layers = [name.rpartition(".")[0] for name in state.names]
-        steps = number * self._steps_per_epoch
-        ends = (steps - self._steps_per_epoch, steps - 1)
-        factors = [self._ending.lr_factor(step) for step in ends]
-        seen = Observation(
-            epoch=number,
-            steps=steps,
+        if self._recipe.head == "random":
+            rows = measure_activity(self._model, self._looked_at)
+        for path, norms in self._norms.items():
+            rows[path] = rows.get(path, {}) | norms
+        layers = build_statistics(self._model, rows)
+        self.state = replace(self.state, has_learned=self.state.has_learned or self._learns(epoch))
+        diagnoses: tuple[Diagnosis, ...] = ()
+        if not self.state.is_diagnosed:
+            seen = self._observe(epoch, lr, layers)
+            diagnoses = self._share(diagnose(seen))
+            self.state = replace(self.state, is_diagnosed=bool(diagnoses))
+        self._norms = {}
+        return replace(epoch, layers=layers, diagnoses=diagnoses)
+
+    def _observe(self, epoch: Epoch, lr: float, layers: LayerStatistics) -> Observation:
+        state = self.state
+        growth = 1.0
+        if state.initial_norm and self._norms:
+            growth = self._measure_norm() / state.initial_norm
+        return Observation(
+            epoch=epoch.epoch,
+            steps=epoch.epoch * self._steps_per_epoch,
             recipe=self._recipe,
-            layers=layers,
-            names={
-                path: describe_layer(model, path) for path in (*layers, *innermost_paths(model))
-            },
-            checks=checks,
-            raised=sum(state.raised),
-            asked=len(state.raised),
-            activity=activity,
-            since=state.since,
-            losses=state.losses,
-            initial_loss=state.initial_loss,
-            constant_loss=self._constant_loss,
-            guess_loss=self._guess_loss,
             lr=lr,
-            lr_fraction=statistics.fmean(factors),
-            kind=model.task.kind,
-            classes=max(2, model.task.outputs),
-            images_seen=number * len(self._images),
-            first_accuracy=state.first_accuracy,
-            baseline_accuracy=self._baseline_accuracy,
-        )
-        if (
-            number >= state.next_fit
-            and learns_nothing(seen)
-            and not any(map(explains, state.found))
-        ):
-            seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
-            state.next_fit = 2 * number
-        found = list(diagnose(seen, state.found))
-        if self._group.size > 1:  # the findings of the leader
-            leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
-            found = [Diagnosis(**values) for values in leaders]
-        state.found += found
-        return dataclasses.replace(
-            epoch, layers=collect_statistics(model, seen), diagnoses=tuple(found)
+            lr_fraction=epoch.lr / lr if lr else 1.0,
+            loss=epoch.train_loss,
+            initial_loss=state.initial_loss or 0.0,
+            baseline_loss=self._baseline_loss,
+            growth=growth,
+            has_learned=state.has_learned,
+            class_images=len(self._images) / max(2, self._model.task.outputs),
+            images=len(self._looked_at),
+            layers=layers,
         )
 
+    def _learns(self, epoch: Epoch) -> bool:
+        """Whether the loss or, in the first epoch, the accuracy is better than the baseline's.
 
-def collect_statistics(model: Model, seen: Observation) -> LayerStatistics | None:
-    check = next((check for check in seen.checks if check.step == seen.steps - 1), None)
-    activity = seen.activity
-    if check is None and activity is None:
-        return None
+        In the first epoch every image is new, so no prediction is memorized. A linear net may have
+        learned while its loss is still higher than the baseline's.
+        """
+        if epoch.train_loss < self._baseline_loss:
+            return True
+        if epoch.epoch > 1 or epoch.train_accuracy is None:
+            return False
+        count = len(self._images)
+        share = max(self._images.target_counts().values(), default=0) / count
+        return epoch.train_accuracy > share + CHANCE * math.sqrt(share * (1 - share) / count)
 
-    def join(values: Sequence[float]) -> dict[str, float]:
-        norms: dict[str, float] = {}  # a module such as attention has several weights
-        for path, value in zip(seen.layers, values, strict=True):
-            norms[path] = math.hypot(norms.get(path, 0.0), value)
-        return norms
+    def _measure_norm(self) -> float:
+        return math.hypot(*(norms["weight_norms"] for norms in self._norms.values()))
 
-    inputs = {} if activity is None else activity.inputs
-    inactive = {} if activity is None else {**activity.dead, **activity.saturated}
-    known = {*seen.layers, *inputs, *inactive}
-    paths = [path for path, _ in model.named_modules() if path in known]
+    def _share(self, diagnosis: Diagnosis | None) -> tuple[Diagnosis, ...]:
+        """The diagnosis of the group's leader, because processors may round differently."""
+        values = self._group.lead_json(lambda: diagnosis and asdict(diagnosis))
+        return (Diagnosis(**values),) if values else ()
 
-    def pick(found: Mapping[str, float]) -> list[float | None]:
-        return [
-            None if (value := found.get(path)) is None else round_value(value) for path in paths
-        ]
 
+def add_norms(rows: Rows, column: str, tensors: Mapping[str, Tensor]) -> None:
+    """Add the norm of the tensors of each module."""
+    if not tensors:
+        return
+    lengths = torch.stack(torch._foreach_norm(list(tensors.values()))).tolist()
+    for name, length in zip(tensors, lengths, strict=True):
+        row = rows.setdefault(name.rpartition(".")[0], {})
+        row[column] = math.hypot(row.get(column, 0.0), length)  # attention has several weights
+
+
+def build_statistics(model: Model, rows: Rows) -> LayerStatistics:
+    columns = [field.name for field in fields(LayerStatistics)[1:]]
     return LayerStatistics(
-        names=[name_layer(model, path) for path in paths],
-        gradient_norms=pick(join(check.gradients) if check else {}),
-        weight_norms=pick(join(check.weights) if check else {}),
-        update_norms=pick(join(check.updates) if check else {}),
-        input_means=pick({path: moments.mean for path, moments in inputs.items()}),
-        input_standard_deviations=pick(
-            {path: moments.standard_deviation for path, moments in inputs.items()}
-        ),
-        inactive_fractions=pick(inactive),
+        [name_layer(model, path) for path in rows],
+        *([round_value(row.get(column)) for row in rows.values()] for column in columns),
     )
 
 
-def round_value(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
+def round_value(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
 
 
 @torch.no_grad()
-def measure_activity(model: Model, images: Images) -> Activity:
+def measure_activity(model: Model, images: Images) -> Rows:
+    """Mean and standard deviation of layers' inputs, and fractions of dead units, in call order."""
     modules = {path: model.get_submodule(path) for path in innermost_paths(model)}
+    rows: Rows = {}
     sums: dict[str, Tensor] = {}
-    largest: dict[
-        str, dict[int, Tensor]
-    ] = {}  # by call, because a module may be called several times
-    called: Counter[str] = Counter()
-    ends: dict[str, list[float]] = {}
+    largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called twice
+    calls: Counter[str] = Counter()
 
     def note(path: str, given: Tensor, output: Tensor) -> None:
         module = modules[path]
         has_weights = any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
         if has_weights and given.is_floating_point() and given.numel():
-            moments = len(given) * torch.stack(
-                [given.mean(), given.square().mean(), torch.ones_like(given.mean())]
-            )
-            sums[path] = sums[path] + moments if path in sums else moments
-        if output.ndim < 2 or not output.numel() or not output.is_floating_point():
-            return
-        if isinstance(module, nn.Sigmoid | nn.Tanh):
-            distance = output.abs() if isinstance(module, nn.Tanh) else (2 * output - 1).abs()
-            ends.setdefault(path, []).append(
-                float((distance > 1 - SATURATED_FRACTION).float().mean())
-            )
-        if isinstance(module, nn.ReLU | nn.ReLU6):
+            mean = given.mean()
+            moments = torch.stack([mean, given.square().mean(), torch.ones_like(mean)])
+            rows.setdefault(path, {})
+            sums[path] = sums.get(path, 0.0) + len(given) * moments
+        is_relu = isinstance(module, nn.ReLU | nn.ReLU6)
+        if is_relu and output.ndim >= 2 and output.numel():
             units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens
             units = output.amax(dim=[axis for axis in range(output.ndim) if axis != units_axis])
+            rows.setdefault(path, {})
             before = largest.setdefault(path, {})
-            number = called[path]
-            before[number] = torch.maximum(before[number], units) if number in before else units
-            called[path] += 1
+            number = calls[path]
+            before[number] = torch.maximum(before.get(number, units), units)
+            calls[path] += 1
 
-    batches = split_pixels(np.ascontiguousarray(images.pixels))
-    with (
-        eval_mode(model),
-        seeded(0, model.device),
-        keep_buffers(model),
-        watch(model, modules, note),
-    ):
-        parts = []
-        for batch in batches:
-            called.clear()
-            parts.append(model(torch.from_numpy(batch).to(model.device)))
-        logits = torch.cat(parts)
-    inputs = {}
+    with eval_mode(model), seeded(0, model.device), watch(model, modules, note):
+        for batch in split_pixels(np.ascontiguousarray(images.pixels)):
+            calls.clear()
+            model(torch.from_numpy(batch).to(model.device))
     for path, moments in sums.items():
         mean, square, _ = (moments / moments[-1]).tolist()
-        inputs[path] = Moments(mean, max(0.0, square - mean**2) ** 0.5)
-    predicted_classes = classes = 0
-    if images.kind in (SINGLE_LABEL, BINARY):
-        chosen = logits.argmax(dim=1) if images.kind is SINGLE_LABEL else logits > 0
-        predicted_classes = len(chosen.unique())
-        classes = len(set(images.targets.tolist()))  # np.unique imports slowly
-    return Activity(
-        images=len(images),
-        inputs=inputs,
-        dead={
-            path: float((torch.cat(list(calls.values())) == 0).float().mean())
-            for path, calls in largest.items()
-        },
-        saturated={path: statistics.fmean(shares) for path, shares in ends.items()},
-        predicted_classes=predicted_classes,
-        classes=classes,
-    )
+        rows[path]["input_means"] = mean
+        rows[path]["input_standard_deviations"] = max(0.0, square - mean**2) ** 0.5
+    for path, units in largest.items():
+        is_dead = torch.cat(list(units.values())) == 0
+        rows[path]["dead_fractions"] = float(is_dead.float().mean())
+    return rows
 
 
-def fit_few(model: Model, images: Images, recipe: Recipe) -> float:
-    """The loss after training on a few images only; restores the weights afterwards."""
-    targets = images.targets.astype(np.int64)
-    order = np.argsort(targets, kind="stable")
-    rank = np.empty_like(order)  # of each image within its class
-    rank[order] = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])
-    few = images.take(np.lexsort((targets, rank))[:FITTED_IMAGES])
-    pixels, truth = (
-        torch.from_numpy(np.ascontiguousarray(part)).to(model.device)
-        for part in (few.pixels, few.targets)
-    )
-    before = [weight.detach().clone() for weight in model.parameters()]
-    optimizer = build_optimizer(model, recipe)
-    with keep_buffers(model), seeded(derive_seed(recipe.seed, "fit"), model.device):
-        for _ in range(FITTING_STEPS):
-            model.train()
-            optimizer.zero_grad()
-            loss = model.task.loss(model(pixels), truth)
-            loss.backward()
-            optimizer.step()
-        optimizer.zero_grad()
-        model.eval()
-    with torch.no_grad():
-        for weight, value in zip(model.parameters(), before, strict=True):
-            weight.copy_(value)
-    return loss.item()
-
-
-@contextmanager
-def keep_buffers(model: Model) -> Iterator[None]:
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        yield
-    finally:
-        for name, buffer in model.named_buffers():
-            if name in before and before[name].shape == buffer.shape:
-                buffer.copy_(before[name])
-
-
-def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
+def baseline_loss(task: Task, images: Images, recipe: Recipe) -> float:
     """The loss of the best constant prediction, from the class shares of the training targets."""
     if isinstance(task, SingleLabel):
         shares = torch.tensor(task.shares)
-        logits, targets, weights = (
-            shares.clamp(min=1e-6).log(),
-            torch.arange(len(shares)),
-            len(shares) * shares,
-        )
+        logits = shares.clamp(min=1e-6).log()
+        targets = torch.arange(len(shares))
+        weights = len(shares) * shares
     elif isinstance(task, MultiLabel | Binary):
         shares = torch.tensor(task.shares)
         logits = shares.clamp(1e-6, 1 - 1e-6).logit()
@@ -382,11 +245,3 @@ def constant_loss(task: Task, images: Images, recipe: Recipe) -> float:
     return float(
         task.loss(logits.expand(len(targets), -1), targets, recipe.label_smoothing, weights)
     )
-
-
-def guess_loss(task: Task, images: Images, recipe: Recipe) -> float:
-    """The loss of a guess: logits of 0 (ln K for K classes), or the mean for regression."""
-    if images.kind is REGRESSION:
-        return constant_loss(task, images, recipe)
-    target = torch.from_numpy(images.targets[:1])
-    return float(task.loss(torch.zeros(1, task.outputs), target, recipe.label_smoothing))

@@ -15,25 +15,16 @@ from jaxtyping import Float32, Int64
 from lamina.errors import plural
 from lamina.targets import Score
 
-CauseKind = Literal[
+DiagnosisKind = Literal[
     "inputs-out-of-scale",
     "learning-rate-too-high",
     "exploding-gradients",
-    "vanishing-gradients",
     "dying-relu",
-    "saturation",
+    "vanishing-gradients",
     "learning-rate-too-low",
+    "labels-look-shuffled",
+    "overfitting",
 ]
-DiagnosisKind = (
-    CauseKind
-    | Literal[
-        "initial-loss-too-high",
-        "labels-look-shuffled",
-        "one-class-predicted",
-        "oscillation",
-        "overfitting",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,7 @@ class LayerStatistics:
     update_norms: Sequence[float | None]  # length of their change in that step
     input_means: Sequence[float | None]  # over some fixed images, after the epoch
     input_standard_deviations: Sequence[float | None]  # over these images
-    # dead units of a ReLU; saturated outputs of Sigmoid and Tanh
-    inactive_fractions: Sequence[float | None]
+    dead_fractions: Sequence[float | None]  # of a ReLU's units: 0 for all of these images
 
 
 @dataclass(frozen=True)
@@ -104,10 +94,11 @@ class Diagnosis(Event):
     Attributes:
         kind: Kind of problem, such as ``dying-relu``.
         epoch: Epoch in which it was found, from 1.
-        layer: Description of the affected layer, or ``None``.
+        layer: Affected layer, as named in ``Epoch.layers``, or ``None``.
         evidence: Measured values by name.
         finding: What was measured, in a sentence.
         advice: The likely cause and what to try.
+        change: Fields of the recipe to try, with their values as text; empty if there are none.
     """
 
     kind: DiagnosisKind
@@ -116,6 +107,7 @@ class Diagnosis(Event):
     evidence: Mapping[str, float]
     finding: str
     advice: str
+    change: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"diagnosis: {self.kind}: {self.finding} {self.advice}"

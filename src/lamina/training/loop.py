@@ -97,7 +97,7 @@ class Training:
         )
         self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
-        self._doctor = Doctor(self._live, self._forward, images, recipe, self.ending, group, parts)
+        self._doctor = Doctor(self._live, images, recipe, len(self._batches), group, parts)
         self.images, self.steps_per_epoch, self._steps_per_record = (
             len(images),
             len(self._batches),
@@ -174,7 +174,10 @@ class Training:
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
             set_lr(optimizer, 0.5**self.rewinds * self.ending.lr_factor(self.steps_done))
-            with self._doctor.watch(step, sums.loss):
+            is_last = step.step + 1 == self.steps_per_epoch or self.ending.is_over(
+                self.steps_done + 1
+            )
+            with self._doctor.watch(sums.loss, is_last=is_last):
                 optimizer.step()
             yield from self._record(step, sums)
             if self.is_finished:  # perhaps within an epoch
@@ -230,7 +233,7 @@ class Training:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
-        sums, doctor, falls = self._tally.values(), self._doctor.to_json(), self.ending.plan.falls
+        sums, doctor, falls = self._tally.values(), self._doctor.state, self.ending.plan.falls
         standing = Standing(self.steps_done, self.rewinds, *sums, doctor, falls=falls)
         return make_checkpoint(self._models, self._optimizer, standing)
 
@@ -238,6 +241,6 @@ class Training:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
-        self._doctor.restore(standing.doctor)
+        self._doctor.state = standing.doctor
         self.ending.restore(standing.falls, self.steps_done)
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

@@ -29,7 +29,7 @@ def layers_of(names: list[str], epoch: int, **changes: list[float | None]) -> di
         for power, column in enumerate(columns, start=-2)
     }
     inactive = [min(1.0, 0.1 * epoch) if place % 2 else None for place in places]
-    return {"names": names, **figures, "inactive_fractions": inactive, **changes}
+    return {"names": names, **figures, "dead_fractions": inactive, **changes}
 
 
 def lines_of(axes) -> list[tuple[list[int], list[float]]]:
@@ -44,10 +44,10 @@ def test_each_layer_has_a_line_in_each_panel_that_concerns_it():
     assert lines_of(panels["gradient norm"]) == [([1, 3], [0.01, 0.03]), ([1, 3], [0.03, 0.09])]
     for _, ratios in lines_of(panels["update norm / weight norm"]):
         assert ratios == pytest.approx([10, 10])
-    ((epochs, shares),) = lines_of(panels["dead or saturated"])
+    ((epochs, shares),) = lines_of(panels["dead units"])
     assert (epochs, shares) == ([1, 3], pytest.approx([0.1, 0.3]))
     first, last = (line.get_color() for line in panels["mean of the input"].lines)
-    (rectified,) = (line.get_color() for line in panels["dead or saturated"].lines)
+    (rectified,) = (line.get_color() for line in panels["dead units"].lines)
     assert len({tuple(first), tuple(last), tuple(rectified)}) == 3
     assert [text.get_text() for text in figure.axes[-1].get_yticklabels()] == NAMES
 
@@ -57,7 +57,7 @@ def test_a_norm_of_0_and_epochs_without_one_of_the_figures_can_be_drawn(tmp_path
     nothing = [None, None, None]
     dead = layers_of(NAMES, 1, gradient_norms=[0.0, None, 1.0], weight_norms=[0.0, None, 1.0])
     asleep = layers_of(
-        NAMES, 2, input_means=nothing, input_standard_deviations=nothing, inactive_fractions=nothing
+        NAMES, 2, input_means=nothing, input_standard_deviations=nothing, dead_fractions=nothing
     )
     only_looked = {"gradient_norms": nothing, "weight_norms": nothing, "update_norms": nothing}
     rows = [
@@ -92,7 +92,7 @@ def test_of_one_epoch_each_panel_goes_from_layer_to_layer():
     assert panels["gradient norm"].get_xlabel() == "layer, from first to last"
     ticks = [text.get_text() for text in panels["gradient norm"].get_xticklabels()]
     assert ticks == [name.partition(" ")[0] for name in NAMES]  # the numbers that the color bar has
-    low, high = panels["dead or saturated"].get_ylim()
+    low, high = panels["dead units"].get_ylim()
     assert low < 0 < 1 < high  # markers at both ends are whole
 
 

@@ -57,7 +57,7 @@ def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
         "weight_norms": (None, None),
     }
     layers |= dict.fromkeys(
-        ("update_norms", "input_means", "input_standard_deviations", "inactive_fractions"),
+        ("update_norms", "input_means", "input_standard_deviations", "dead_fractions"),
         (1, 0.25),
     )
     run.folder.history.append({"event": "epoch", "epoch": 1, "layers": layers})

@@ -3,10 +3,9 @@
 import dataclasses
 import itertools
 import json
-import math
-import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from torch import nn
 
 from lamina import Epoch, Recipe, Training, load_data, load_net, load_recipe
 from lamina.data import Images
+from lamina.data.preparation import Preparation
 from lamina.nets import (
     BatchNorm,
     Conv2d,
@@ -26,37 +26,28 @@ from lamina.nets import (
     Output,
     ReLU,
     Sigmoid,
-    Tanh,
 )
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.activations import activations
 from lamina.training.checkpoint import Standing
-from lamina.training.diagnosis import diagnose, find_overfitting, learns_nothing
-from lamina.training.doctor import (
-    LOSS_STEPS,
-    constant_loss,
-    fit_few,
-    keep_buffers,
-    measure_activity,
-)
-from lamina.training.events import Diagnosis, Step
-from lamina.training.observation import Activity, Observation
+from lamina.training.diagnosis import Observation, diagnose, find_overfitting
+from lamina.training.doctor import DoctorState, baseline_loss, measure_activity
+from lamina.training.events import Diagnosis, LayerStatistics, Step
 from lamina.training.task import task_of
 from lamina.training.tensors import digest_tensors
 from lamina.values import fields_to_json, from_json_values
-from support.trainings import same
 
 MLP = load_net("mlp")
 SMALL = Net(
     Conv2d(8, 3), BatchNorm(), ReLU(), MaxPool2d(4), Flatten(), Linear(32), ReLU(), Output()
 )
-DEEP = Net(Flatten(), *(layer for _ in range(8) for layer in (Linear(32), Sigmoid())), Output())
-RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=3, batch_size=50)
+DEEP = Net(Flatten(), *(layer for _ in range(20) for layer in (Linear(32), Sigmoid())), Output())
+RECIPE = dataclasses.replace(load_recipe("mlp"), epochs=2, batch_size=50)
 
 
 @pytest.fixture(scope="module")
 def images() -> Images:
-    return load_data("shapes").train.take(range(2000))
+    return load_data("shapes").train.take(range(4000))
 
 
 def list_diagnoses(
@@ -76,26 +67,18 @@ def scale_weights(body: nn.Module) -> None:
 
 
 def lower_biases(body: nn.Module) -> None:
-    for module in body.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.BatchNorm2d):
-            module.bias.fill_(-50)
-
-
-def enlarge_head(body: nn.Module) -> None:
-    list(body.modules())[-1].weight.mul_(100)
+    *hidden, _ = [module for module in body.modules() if getattr(module, "bias", None) is not None]
+    for module in hidden:
+        module.bias.fill_(-10)
 
 
 def shuffle(images: Images) -> Images:
     return dataclasses.replace(images, targets=np.random.default_rng(0).permutation(images.targets))
 
 
-def darken(images: Images) -> Images:
-    return dataclasses.replace(images, pixels=images.pixels // 64)
-
-
-def make_lopsided(images: Images) -> Images:
-    is_rare = np.random.default_rng(0).random(len(images)) < 0.02
-    return dataclasses.replace(images, targets=np.where(is_rare, images.targets, 3))
+def flatten_contrast(images: Images) -> Images:
+    pixels = np.round(127.5 + 0.01 * (images.pixels.astype(np.float32) - 127.5))
+    return dataclasses.replace(images, pixels=pixels.astype(np.uint8))
 
 
 def keep(images: Images) -> Images:
@@ -109,49 +92,53 @@ def keep(images: Images) -> Images:
         ("learning-rate-too-high", MLP, {"lr": 0.1}, keep, None),
         ("learning-rate-too-high", SMALL, {"lr": 0.1}, keep, None),
         ("learning-rate-too-low", MLP, {"lr": 1e-6}, keep, None),
+        ("dying-relu", MLP, {}, keep, lower_biases),
         ("dying-relu", SMALL, {}, keep, lower_biases),
-        ("exploding-gradients", SMALL.without(BatchNorm), {}, keep, scale_weights),
-        ("labels-look-shuffled", MLP, {"lr": 3e-4, "batch_size": 20}, shuffle, None),
-        ("inputs-out-of-scale", SMALL, {}, darken, None),
-        ("one-class-predicted", MLP, {}, make_lopsided, None),
-        ("initial-loss-too-high", SMALL, {}, keep, enlarge_head),
+        ("vanishing-gradients", DEEP, {}, keep, None),
+        ("exploding-gradients", MLP, {}, keep, scale_weights),
+        ("labels-look-shuffled", MLP, {"batch_size": 100}, shuffle, None),
+        ("inputs-out-of-scale", MLP, {}, flatten_contrast, None),
     ],
 )
 def test_an_injected_fault_is_found(kind, net, change, alter, inject, images):
-    found = list_diagnoses(net, alter(images), dataclasses.replace(RECIPE, **change), inject)
-    assert kind in [diagnosis.kind for diagnosis in found]
-    assert len({diagnosis.kind for diagnosis in found}) == len(found)  # each once
-    diagnosis = next(one for one in found if one.kind == kind)
+    recipe = dataclasses.replace(RECIPE, **change)
+    (diagnosis,) = list_diagnoses(net, alter(images), recipe, inject)
+    assert diagnosis.kind == kind
     assert diagnosis.evidence
     assert str(diagnosis) == f"diagnosis: {kind}: {diagnosis.finding} {diagnosis.advice}"
+    for name, value in diagnosis.change.items():
+        assert f"Try {name.replace('_', ' ')} {value}" in diagnosis.advice
 
 
-def test_flat_activations_vanish_and_large_weights_saturate(images):
-    (vanishing,) = list_diagnoses(DEEP, images, RECIPE)
-    assert (vanishing.kind, vanishing.layer) == ("vanishing-gradients", "layer 2 of 18, Linear(32)")
-    found = list_diagnoses(MLP.replace(ReLU(), Tanh()), images, RECIPE, scale_weights)
-    assert "saturation" in [diagnosis.kind for diagnosis in found]
+CONVOLUTIONS = [
+    layer
+    for filters in (16, 32, 64)
+    for layer in (Conv2d(filters, 3, stride=2, padding="same"), ReLU())
+]
+LESSONS = {
+    "1": (Net(Flatten(), Output()), 0.001),
+    "2b": (Net(Flatten(), Linear(128), Output()), 0.001),
+    "3": (Net(*CONVOLUTIONS, Flatten(), Linear(64), ReLU(), Output()), 0.003),
+}
+"""Nets and learning rates of the studio's lessons."""
 
 
-def test_units_that_die_on_the_way_are_dated(images):
-    training = Training(MLP, images, dataclasses.replace(RECIPE, epochs=6), device="cpu")
-    biases = training.model.body[1].bias
-    found = []
-    for event in training:
-        if isinstance(event, Epoch):
-            found += event.diagnoses
-            if event.epoch in (3, 5):  # looks are after epochs 1, 5 and 6
-                with torch.no_grad():
-                    biases[: 35 if event.epoch == 3 else 60].fill_(-50)
-    (dying,) = [one for one in found if one.kind == "dying-relu"]
-    assert (dying.epoch, dying.layer) == (6, "layer 3 of 4, ReLU()")
-    assert dying.evidence["since_epoch"] == 5
-    text = (
-        r"In layer 3 of 4, ReLU\(\), 6\d % of the units are dead: 0 for all of 100 images\. "
-        r"The fraction has been 25 % or more since epoch 5\. "
-        r"One step changed the weights by up to [\d.]+ times their norm\."
-    )
-    assert re.fullmatch(text, dying.finding)
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_lessons_of_the_studio_give_no_diagnosis(lesson):
+    net, lr = LESSONS[lesson]
+    images = load_data("shapes", Preparation(val_fraction=0.1)).train
+    assert list_diagnoses(net, images, Recipe(epochs=2, batch_size=100, lr=lr)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", ["1", "2b"])
+def test_shuffled_labels_are_found_with_the_nets_of_the_lessons(lesson):
+    net, lr = LESSONS[lesson]
+    images = shuffle(load_data("shapes", Preparation(val_fraction=0.1)).train)
+    (diagnosis,) = list_diagnoses(net, images, Recipe(epochs=2, batch_size=100, lr=lr))
+    assert (diagnosis.kind, diagnosis.epoch) == ("labels-look-shuffled", 2)
+    assert "After 2 epochs the training loss is 2.3" in diagnosis.finding
 
 
 def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it(images):
@@ -168,7 +155,7 @@ def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it
         if isinstance(event, Epoch):
             break
         before = [weight.detach().clone() for weight in weights]
-    layers, seen = event.layers, some.take_evenly(100).pixels
+    layers, seen = event.layers, some.take_evenly(64).pixels
     assert layers.names == ["2 Linear", "3 ReLU", "4 Output"]
 
     def is_close(figures, expected):
@@ -184,8 +171,8 @@ def test_layer_statistics_are_those_of_the_last_step_and_of_the_weights_after_it
     hidden = activations(training.model, seen, [3])[3].numpy()
     is_close(layers.input_means, (part.mean() for part in (seen / 127.5 - 1, hidden)))
     is_close(layers.input_standard_deviations, (part.std() for part in (seen / 127.5 - 1, hidden)))
-    assert layers.inactive_fractions[1] == pytest.approx(np.mean(hidden.max(axis=0) == 0), abs=1e-4)
-    assert layers.inactive_fractions[::2] == [None, None]
+    assert layers.dead_fractions[1] == pytest.approx(np.mean(hidden.max(axis=0) == 0), abs=1e-4)
+    assert layers.dead_fractions[::2] == [None, None]
 
 
 def say(events: Iterable[Step | Epoch]) -> list[tuple[object, ...]]:
@@ -201,7 +188,7 @@ def make_dying(images: Images) -> Training:
     recipe = dataclasses.replace(RECIPE, epochs=6, batch_size=25, lr=3e-5, schedule="constant")
     training = Training(MLP, some, recipe, device="cpu")
     with torch.no_grad():
-        training.model.body[1].bias[:80] = -50.0
+        training.model.body[1].bias[:95] = -50.0
     return training
 
 
@@ -224,105 +211,116 @@ def test_a_training_that_was_stopped_and_resumed_says_the_same(images, said, sto
     second.restore(dataclasses.replace(checkpoint, standing=standing))
     assert before + say(second) == said
     kinds = [found.kind for _, _, diagnoses in said for found in diagnoses]
-    assert kinds[0] == "dying-relu"
-    assert len(kinds) == len(set(kinds)) > 1
+    assert kinds == ["dying-relu"]
     assert said[0][1].names == ["2 Linear", "3 ReLU", "4 Output"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", [MLP, SMALL, load_net("cnn-s")], ids=["mlp", "small", "cnn-s"])
 def test_a_healthy_training_gives_no_diagnosis(net, images):
-    recipe = (
-        dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=100)
-        if len(net) > 10
-        else RECIPE
-    )
-    assert list_diagnoses(net, images, recipe) == []
+    recipe = RECIPE
+    if len(net) > 10:
+        recipe = dataclasses.replace(load_recipe("cnn-s"), epochs=2, batch_size=50)
+    assert list_diagnoses(net, images.take(range(2000)), recipe) == []
 
 
-OBSERVED = Observation(
-    epoch=1,
-    steps=40,
+HEALTHY = Observation(
+    epoch=2,
+    steps=200,
     recipe=Recipe(),
-    layers=[],
-    names={},
-    checks=[],
-    raised=0,
-    asked=0,
-    activity=None,
-    since={},
-    losses=[2.0],
+    lr=0.001,
+    lr_fraction=1.0,
+    loss=2.35,
     initial_loss=2.4,
-    constant_loss=2.3,
-    guess_loss=2.3,
-    lr=0.06,
-    lr_fraction=0.5,
-    kind=SINGLE_LABEL,
-    classes=10,
-    images_seen=2000,
+    baseline_loss=2.3,
+    growth=1.2,
+    has_learned=True,
+    class_images=400,
+    images=64,
+    layers=LayerStatistics(
+        names=["1 Linear", "2 ReLU", "3 Output"],
+        gradient_norms=[1.0, None, 1.5],
+        weight_norms=[5.0, None, 1.0],
+        update_norms=[0.05, None, 0.02],
+        input_means=[0.0, None, 0.3],
+        input_standard_deviations=[0.6, None, 0.5],
+        dead_fractions=[None, 0.7, None],
+    ),
 )
-"""What a doctor sees of a training in its first epoch."""
 
 
-@pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
-def test_a_loss_that_rises_in_the_first_steps_is_not_yet_a_fault(steps, is_diagnosed):
-    seen = dataclasses.replace(OBSERVED, steps=steps, losses=[3.8])
-    assert [one.kind for one in diagnose(seen, ())] == (
-        ["learning-rate-too-high"] if is_diagnosed else []
-    )
+def see(layers: dict[str, list[float | None]] | None = None, **changes: Any) -> Observation:
+    statistics = dataclasses.replace(HEALTHY.layers, **layers or {})
+    return dataclasses.replace(HEALTHY, layers=statistics, **changes)
 
 
-@pytest.mark.parametrize(("standard_errors", "has_learned"), [(2, False), (6, True)])
-def test_a_first_accuracy_that_chance_explains_does_not_excuse_shuffled_labels(
-    standard_errors, has_learned
-):
-    seen = dataclasses.replace(
-        OBSERVED,
-        epoch=2,
-        steps=200,
-        losses=[2.3, 2.3],
-        images_seen=4000,
-        baseline_accuracy=0.1,
-        first_accuracy=0.1 + standard_errors * (0.1 * 0.9 / 2000) ** 0.5,
-    )
-    assert learns_nothing(seen) is not has_learned
+@pytest.mark.parametrize(
+    ("kind", "layer", "seen"),
+    [
+        ("inputs-out-of-scale", "1 Linear", see({"input_standard_deviations": [0.05, None, 1.0]})),
+        ("learning-rate-too-high", None, see(loss=3.0)),
+        ("learning-rate-too-high", None, see(growth=30.0)),
+        (
+            "exploding-gradients",
+            "3 Output",
+            see({"gradient_norms": [10.0, None, 30.0]}, loss=50, initial_loss=90),
+        ),
+        ("dying-relu", "2 ReLU", see({"dead_fractions": [None, 0.95, None]})),
+        ("vanishing-gradients", "1 Linear", see({"gradient_norms": [1e-5, None, 0.1]})),
+        ("learning-rate-too-low", None, see({"update_norms": [1e-4, None, 2e-4]})),
+        ("labels-look-shuffled", None, see(has_learned=False)),
+    ],
+)
+def test_each_rule_needs_its_evidence_and_enough_steps(kind, layer, seen):
+    assert diagnose(HEALTHY) is None
+    found = diagnose(seen)
+    assert (found.kind, found.epoch, found.layer) == (kind, 2, layer)
+    early = diagnose(dataclasses.replace(seen, steps=40))
+    assert (early is None) is (kind != "inputs-out-of-scale")
 
 
-@pytest.mark.parametrize(("steps", "is_diagnosed"), [(8, False), (40, True)])
-def test_units_that_are_silent_while_batch_norms_have_seen_few_batches_are_not_yet_dead(
-    steps, is_diagnosed
-):
-    activity = Activity(100, {}, {"body.2": 0.7}, {}, predicted_classes=10, classes=10)
-    seen = dataclasses.replace(
-        OBSERVED,
-        steps=steps,
-        names={"body.2": "layer 3"},
-        activity=activity,
-        since={"body.2": 1},
-        images_seen=400,
-    )
-    assert [one.kind for one in diagnose(seen, ())] == (["dying-relu"] if is_diagnosed else [])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        see(growth=30.0, loss=1.0),  # learns with large weights
+        see({"gradient_norms": [10.0, None, 30.0]}),  # the loss is not worse than the baseline's
+        see({"gradient_norms": [1e-5, None, 0.1]}, loss=0.1),
+        see({"update_norms": [1e-4, None, 2e-4]}, lr_fraction=0.1),  # the schedule's end
+        see({"update_norms": [1e-4, None, 2e-4]}, loss=0.1),
+        see(has_learned=False, class_images=100),
+        see(has_learned=False, epoch=1),
+        see(has_learned=False, baseline_loss=float("nan")),  # of a custom loss
+    ],
+)
+def test_what_does_no_harm_is_no_problem(seen):
+    assert diagnose(seen) is None
+
+
+def test_images_that_are_already_normalized_by_channel_are_not_blamed():
+    odd = {"input_standard_deviations": [0.05, None, 1.0]}
+    assert diagnose(see(odd)).change == {"normalization": "channel"}
+    found = diagnose(see(odd, recipe=Recipe(normalization="channel")))
+    assert found.change == {}
+    assert "the module rescales its input" in found.advice
 
 
 class Absent:
     """No doctor."""
 
-    def watch(self, *_: object) -> AbstractContextManager[None]:
+    state = DoctorState()
+
+    def watch(self, *_: object, **__: object) -> AbstractContextManager[None]:
         return nullcontext()
 
     def examine(self, epoch: Epoch, _lr: float) -> Epoch:
         return epoch
-
-    def to_json(self) -> dict[str, object]:
-        return {}
 
 
 @pytest.mark.slow
 def test_the_weights_are_those_of_a_training_without_a_doctor(images):
     recipe = Recipe(epochs=2, batch_size=15, dropout=0.3, initial_fraction=0.5)
     net = Net(Conv2d(4, 3, stride=2), BatchNorm(), ReLU(), Flatten(), *load_net("cnn").layers[-2:])
-    some = images.take(range(1600))  # 106 steps an epoch, one of which is asked about its loss
-    assert len(some) // 15 >= LOSS_STEPS
+    some = images.take(range(600))
     digests = []
     for has_doctor in (True, False):
         training = Training(net, some, recipe, device="cpu")
@@ -339,25 +337,16 @@ def test_what_is_seen_of_a_net_built_by_hand(images):
     with torch.no_grad():
         linear.weight.zero_()
         linear.bias.copy_(torch.tensor([-1.0, 1.0, -2.0, -3.0]))
-    activity = measure_activity(training.model, images.take(range(50)))
-    assert activity.dead == {"body.2": 0.75}
-    assert activity.predicted_classes == 1
-    assert activity.classes == len(np.unique(images.targets[:50]))
+    measured = measure_activity(training.model, images.take(range(50)))
     inputs = images.pixels[:50] / 127.5 - 1
-    assert list(activity.inputs) == ["body.1", "body.3"]
-    assert activity.inputs["body.1"].mean == pytest.approx(inputs.mean(), abs=1e-4)
-    assert activity.inputs["body.1"].standard_deviation == pytest.approx(inputs.std(), rel=1e-3)
+    assert list(measured) == ["body.1", "body.2", "body.3"]
+    assert measured["body.1"]["input_means"] == pytest.approx(inputs.mean(), abs=1e-4)
+    assert measured["body.1"]["input_standard_deviations"] == pytest.approx(inputs.std(), rel=1e-3)
+    assert measured["body.2"] == {"dead_fractions": 0.75}
     # one unit of four is 1, the others 0
-    assert activity.inputs["body.3"] == pytest.approx((0.25, 0.75**0.5 / 2))
-
-
-def test_buffers_are_put_back(images):
-    model = Training(SMALL, images, Recipe(), device="cpu").model
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with keep_buffers(model):
-        model.train()(torch.from_numpy(images.pixels[:8]))
-        assert not all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
-    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert measured["body.3"] == pytest.approx(
+        {"input_means": 0.25, "input_standard_deviations": 0.75**0.5 / 2}
+    )
 
 
 def overfitting_rows() -> list[dict[str, float]]:
@@ -438,7 +427,7 @@ def test_the_loss_of_a_constant_prediction_is_that_over_all_images(targets, smoo
     else:
         logits = given.float().view(60, -1).mean(dim=0).logit()
     expected = float(task.loss(logits.expand(60, -1), given, smoothing))
-    assert constant_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(
+    assert baseline_loss(task, images, Recipe(label_smoothing=smoothing)) == pytest.approx(
         expected, rel=1e-5
     )
 
@@ -458,28 +447,5 @@ TINY = Net(Conv2d(4, 3), ReLU(), GlobalAvgPool(), Output())
 )
 def test_a_small_net_that_has_not_learned_yet_does_not_blame_the_labels(net, change, images):
     recipe = dataclasses.replace(RECIPE, epochs=2, batch_size=20, **change)
-    assert "labels-look-shuffled" not in [
-        found.kind for found in list_diagnoses(net, images, recipe)
-    ]
-
-
-def test_the_labels_are_not_blamed_while_a_linear_net_is_better_than_the_baseline():
-    recipe = Recipe(epochs=2, batch_size=40, lr=6.3e-4)
-    training = Training(Net(Flatten(), Output()), load_data("shapes").train, recipe, device="cpu")
-    _, second = [event for event in training if isinstance(event, Epoch)]
-    # worse than a constant prediction, but its accuracy is better
-    assert second.train_loss > math.log(10)
-    assert second.train_accuracy > 0.13
-    assert second.diagnoses == ()
-
-
-def test_fitting_a_few_images_leaves_the_model_as_it_was(images):
-    training = Training(SMALL, images, Recipe(lr=0.01), device="cpu")
-    before = {name: value.clone() for name, value in training.model.state_dict().items()}
-    torch.manual_seed(0)
-    assert fit_few(training.model, images, training.recipe) < 0.1
-    drawn = torch.rand(2)
-    torch.manual_seed(0)
-    assert torch.equal(torch.rand(2), drawn)
-    assert same(training.model.state_dict(), before)
-    assert not any(module.training for module in training.model.modules())
+    kinds = [diagnosis.kind for diagnosis in list_diagnoses(net, images, recipe)]
+    assert "labels-look-shuffled" not in kinds

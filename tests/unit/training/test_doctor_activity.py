@@ -34,4 +34,5 @@ def test_dead_units_are_counted_for_each_call_and_along_the_units():
     images = load_data("shapes").test.take_evenly(20)
     model = build_model(Own(), images, Recipe())
     # 2 of 5 and 1 of 10: 3 of 15.
-    assert measure_activity(model, images).dead == {"body.relu": pytest.approx(3 / 15)}
+    measured = measure_activity(model, images)
+    assert measured["body.relu"] == {"dead_fractions": pytest.approx(3 / 15)}

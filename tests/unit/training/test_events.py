@@ -78,7 +78,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
                 "update_norms": [None],
                 "input_means": [0.0],
                 "input_standard_deviations": [1.0],
-                "inactive_fractions": [None],
+                "dead_fractions": [None],
             },
             "diagnoses": [
                 {
@@ -88,6 +88,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
                     "evidence": {"dead_fraction": 0.75},
                     "finding": "Units are dead.",
                     "advice": "Try lr 0.01.",
+                    "change": {},
                 }
             ],
         },
@@ -103,6 +104,7 @@ CASES: list[tuple[Event, dict[str, object], str]] = [
             "evidence": {"dead_fraction": 0.75},
             "finding": "Units are dead.",
             "advice": "Try lr 0.01.",
+            "change": {},
         },
         "diagnosis: dying-relu: Units are dead. Try lr 0.01.",
     ),
@@ -147,7 +149,7 @@ def test_an_event_as_json_and_as_a_line(event, values, line):
 def test_a_training_yields_steps_and_epochs_that_hold_what_was_found():
     images = load_data("shapes").train.take(np.arange(800))
     events = list(
-        Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=20, lr=10.0), device="cpu")
+        Training(load_net("mlp"), images, Recipe(epochs=1, batch_size=10, lr=10.0), device="cpu")
     )
     assert {type(event) for event in events} == {Step, Epoch}
     assert "learning-rate-too-high" in [found.kind for found in events[-1].diagnoses]

@@ -129,14 +129,14 @@ function showLayers(layers) {
     layers.update_norms[place] && layers.weight_norms[place]
       ? (layers.update_norms[place] / layers.weight_norms[place]).toExponential(1)
       : "",
-    layers.inactive_fractions[place] == null ? "" : percent(layers.inactive_fractions[place]),
+    layers.dead_fractions[place] == null ? "" : percent(layers.dead_fractions[place]),
   ]);
   return make(
     "details",
     { data: { key: "layers" } },
     make("summary", {}, "Gradients and dead units of each layer"),
     tabulate(
-      ["layer", "gradient norm", "update ÷ weights", "dead or saturated units"],
+      ["layer", "gradient norm", "update ÷ weights", "dead units"],
       rows,
       "Statistics after the last measured epoch",
     ),

@@ -11,8 +11,6 @@ import { reload, select } from "./runs.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
 const SAY_MS = 10_000; // least time between two texts that a screen reader speaks
-// of a setting, in the advice of a diagnosis; a switch has no value
-const CHANGE = /Try (\w+)(?: ([\w.-]*\w))?/u;
 const MOST_STEPS = 800; // whose losses are drawn
 let loss, score;
 const said = { at: 0, timer: 0 };
@@ -293,9 +291,8 @@ function showDiagnoses() {
   redraw(
     find("diagnoses"),
     ...found.slice(-3).map((one) => {
-      const [, name, value = "True"] = one.advice.match(CHANGE) ?? [];
       const apply = () => {
-        setFields({ [name]: value });
+        setFields(one.change);
         find("train").focus();
       };
       return make(
@@ -307,7 +304,7 @@ function showDiagnoses() {
           make("strong", {}, `Epoch ${one.epoch}: ${one.kind.replaceAll("-", " ")}. `),
           `${one.finding} ${one.advice}`,
         ),
-        state.fields.some((field) => field.name === name)
+        Object.keys(one.change).length
           ? make(
               "button",
               { type: "button", data: { key: one.kind }, on: { click: apply } },
