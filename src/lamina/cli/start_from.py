@@ -1,4 +1,4 @@
-"""lamina train --start-from: load the run to start from, and compare both models."""
+"""lamina train --start-from: load the run to start from."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from lamina.cli.models import add_module
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RecipeError
-from lamina.runs.run import Run
-from lamina.runs.starting_point import Improvement, StartingPoint, compare_with_start, find_start
+from lamina.runs.starting_point import StartingPoint, find_start
 from lamina.runs.stored import load_run
-from lamina.values import fields_to_json
 
 
 def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | None:
@@ -30,17 +28,3 @@ def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | Non
     start = find_start(add_module(run, options.net, terminal), options.runs_dir)
     start.check_recipe(options.given)
     return start
-
-
-def print_comparison(made: Run, before: Run, terminal: Terminal) -> None:
-    if terminal.is_quiet or made.dataset is None:
-        return
-    improvement = compare_with_start(made, before, made.dataset)
-    terminal.say(f"compared with {before.path}: {improvement}")
-    if isinstance(improvement, Improvement):
-        terminal.emit(
-            "compared",
-            run=str(made.path),
-            started_from=str(before.path),
-            **fields_to_json(improvement),
-        )

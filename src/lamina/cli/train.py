@@ -15,7 +15,7 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
-from lamina.cli.start_from import load_start, print_comparison
+from lamina.cli.start_from import load_start
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
@@ -115,8 +115,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
-        before = None if origin is None else origin.run
-        return _print_end(options, runs[-1], before, stopped_by, terminal)
+        return _print_end(options, runs[-1], stopped_by, terminal)
 
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
@@ -131,7 +130,6 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
 def _print_end(
     options: TrainOptions,
     made: Run,
-    origin: Run | None,
     stopped_by: signal.Signals | None,
     terminal: Terminal,
 ) -> int:
@@ -139,8 +137,6 @@ def _print_end(
     if several and stopped_by is None:
         return 0
     status = print_result(made, stopped_by, terminal)
-    if origin is not None and stopped_by is None:
-        print_comparison(made, origin, terminal)
     if several:
         name = (
             made.path.name.rpartition("-seed")[0]

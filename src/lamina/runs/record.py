@@ -91,7 +91,6 @@ class StartedFrom:
     run: str  # absolute path
     kept: tuple[str, ...]  # the outputs for these kept their weights
     new: tuple[str, ...]  # the outputs for these are initialized
-    trained_on: tuple[DataOrigin, ...]  # data of that run, and of those that it started from
 
     def __str__(self) -> str:
         kept = name_some(self.kept) or "none"

@@ -6,25 +6,19 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import torch
+from typing import Any
 
 from lamina.data import Dataset, Images, Preparation
-from lamina.data.duplicates import digest_rows
-from lamina.data.load import as_dataset, find_prepared, full_source, resize_dataset
-from lamina.errors import DataError, RecipeError, RunError, check_type, plural
-from lamina.evaluation.evaluating import measure_gain, to_columns, to_truth
-from lamina.evaluation.intervals import Interval
-from lamina.nets import Net, Shape
+from lamina.data.load import as_dataset, full_source, resize_dataset
+from lamina.errors import DataError, RecipeError, RunError, check_type
+from lamina.nets import Net
 from lamina.runs.net_names import NetChoice
 from lamina.runs.record import RunRecord, StartedFrom
 from lamina.runs.retraining import choose_net
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.targets import REGRESSION, SINGLE_LABEL, MetricName, Score
-from lamina.training.features import find_head, predict_logits
+from lamina.targets import REGRESSION
+from lamina.training.features import find_head
 from lamina.training.fit import Home
 from lamina.training.model import Model
 from lamina.training.pretrained import TimmNet
@@ -155,58 +149,11 @@ class StartingPoint:
             else:
                 weights[name] = found
         new = tuple(name for name in names if name not in known)
-        before = self.run.record
-        trained_on = (before.data, *(before.started_from.trained_on if before.started_from else ()))
-        start = StartedFrom(str(self.run.path.resolve()), tuple(kept), new, trained_on)
+        start = StartedFrom(str(self.run.path.resolve()), tuple(kept), new)
         record = dataclasses.replace(
             record, mean=self.model.mean, std=self.model.std, started_from=start
         )
         return record, {self.run.folder.initial_file.name: pack_tensors(weights, {})}
-
-
-@dataclass(frozen=True)
-class Improvement:
-    """The score of a model before and after further training, on the same images."""
-
-    split: str
-    images: int
-    unknown: int  # images left out because the model before does not know their class
-    # images left out because the model before, or one that it started from, was trained on them
-    trained: int
-    are_all_known: bool  # whether all these training images are at hand
-    metric: str
-    before: float
-    after: float
-    interval: Interval | None  # of the difference
-
-    def __str__(self) -> str:
-        score = Score(self.metric, self.before)
-        before, after = (score.format(value, 1) for value in (self.before, self.after))
-        left_out = (
-            [f"{self.unknown:,} of classes that the model before does not know"]
-            if self.unknown
-            else []
-        )
-        left_out += [f"{self.trained:,} that it was trained on"] if self.trained else []
-        rest = f"; left out: {' and '.join(left_out)}" if left_out else ""
-        if not self.are_all_known:
-            rest += (
-                "; not all of its training images are in this machine's cache, so these may include"
-                " some of them"
-            )
-        text = (
-            f"{score.title} before {before}, after {after}; difference"
-            f" {100 * (self.after - self.before):+.1f} points"
-        )
-        if self.interval is not None:
-            text += (
-                f" (95 % interval {100 * self.interval.low:+.1f} to"
-                f" {100 * self.interval.high:+.1f})"
-            )
-        return (
-            f"{text} on the same"
-            f" {plural(self.images, f'{self.split} image', f'{self.split} images')}{rest}"
-        )
 
 
 def find_start(start_from: Run | str | Path, runs_dir: Path) -> StartingPoint:
@@ -220,64 +167,3 @@ def find_start(start_from: Run | str | Path, runs_dir: Path) -> StartingPoint:
     )
     run = start_from if isinstance(start_from, Run) else load_run(start_from, runs_dir=runs_dir)
     return StartingPoint(run, run.load_model())
-
-
-def compare_with_start(run: Run, start: Run, dataset: Dataset) -> Improvement | str:
-    """Compare a run with its start on ``test``, else ``val``, or say why that is impossible."""
-    found, task, old = run.outputs, run.task, start.task
-    outputs = found.get("test", found.get("val"))
-    if outputs is None:
-        return "only trained models are compared; use lamina evaluate"
-    images = dataset.splits[outputs.split]
-    names, known = (one.kind.class_names(one.target_names) for one in (task, old))
-    trained, are_all_known = find_trained(start.record, images.shape)
-    kept = [name for name in names if name in known and {*task.target_names} & {*old.target_names}]
-    places = [[of.index(name) for name in kept] for of in (names, known)]
-    is_known = (
-        np.ones(len(images), np.bool_)
-        if task.kind is not SINGLE_LABEL
-        else np.isin(images.targets, places[0])
-    )
-    is_new = np.array([digest not in trained for digest in digest_rows(images.pixels)])
-    rows = np.flatnonzero(is_known & is_new)
-    if not (kept and len(rows)):
-        return f"no {images.split} image is of a class that the model before knows, and new to it"
-    before, after = (
-        predict_logits(start.load_model(), images.pixels[rows]),
-        outputs.raw_logits(task)[rows],
-    )
-    both = []
-    for own, logits, columns in ((task, after, places[0]), (old, before, places[1])):
-        values, chosen = to_columns(own, torch.from_numpy(logits).double())
-        both.append((values[:, columns], chosen[:, columns]))
-    truth = to_truth(task, torch.from_numpy(images.targets[rows]))[:, places[0]]
-    metric = cast(MetricName, task.metric or task.kind.metrics[0])
-    compared = measure_gain(metric, both[0], both[1], truth)
-    if compared is None:
-        return (
-            f"the {Score(metric, 0.0).title} of these {len(rows):,} {images.split} images is"
-            " undefined"
-        )
-    (score, gain), counts = compared, (int((~is_known).sum()), int((is_known & ~is_new).sum()))
-    return Improvement(
-        images.split,
-        len(rows),
-        *counts,
-        are_all_known,
-        metric,
-        gain.value,
-        score.value,
-        gain.gain_interval,
-    )
-
-
-def find_trained(record: RunRecord, shape: Shape) -> tuple[set[str], bool]:
-    """Digests of the images that a run and its origins trained on; whether all are at hand."""
-    origins = (record.data, *(record.started_from.trained_on if record.started_from else ()))
-    found = [
-        find_prepared(origin.source, origin.preparation, origin.fingerprint) for origin in origins
-    ]
-    known = [own.train for own in found if own is not None and own.train.shape == shape]
-    return {digest for images in known for digest in digest_rows(images.pixels)}, len(known) == len(
-        origins
-    )

@@ -7,14 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import f1_score
 
 import lamina
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
-from lamina.runs.starting_point import Improvement, compare_with_start
 from lamina.training.events import Epoch
 from lamina.training.features import predict_logits
 from lamina.training.tensors import digest_tensors
@@ -84,11 +82,6 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
     old, new = (predict_logits(one, data.test.pixels) for one in (before.load_model(), model))
     assert np.array_equal(new[:, [2, 1]], old)  # green, red
     assert run.train(progress=False).score.value > 0.9
-    improvement = compare_with_start(run, before, data)
-    assert isinstance(improvement, Improvement)
-    assert (improvement.images, improvement.unknown) == (20, 10)
-    assert improvement.before == 1
-    assert "left out: 10 of classes that the model before does not know" in str(improvement)
 
 
 @pytest.mark.slow
@@ -108,33 +101,6 @@ def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     again = make_training(record, data, record.net, initial=read_initial(runs[0].folder, record))
     next(event for event in again if isinstance(event, Epoch))
     assert digest_tensors(again.model.state_dict()) == runs[0].folder.history.epochs()[0]["weights"]
-
-
-def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(
-    shared_cache, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
-    one, other = (color_squares(("green", "red"), 80, seed=seed) for seed in (0, 1))
-    for name, train, test in (("old", one, one), ("new", other, one)):
-        mixed = {"x_train": train.train.pixels, "y_train": train.train.targets}
-        pixels = test.test.pixels.copy()
-        if name == "new":
-            pixels[:10] = one.train.pixels[:10]
-            targets = np.concatenate([one.train.targets[:10], test.test.targets[10:]])
-        else:
-            targets = test.test.targets
-        np.savez(tmp_path / f"{name}.npz", **mixed, x_test=pixels, y_test=targets)
-    recipe = dataclasses.replace(RECIPE, epochs=3)
-    old = start_run(NET, tmp_path / "old.npz", recipe, runs_dir=tmp_path / "runs")
-    old.train(progress=False)
-    new = start_run(data=tmp_path / "new.npz", start_from=old, runs_dir=tmp_path / "runs")
-    new.train(progress=False)
-    improvement = compare_with_start(new, old, new.dataset)
-    assert (improvement.images, improvement.trained, improvement.are_all_known) == (30, 10, True)
-    (tmp_path / "old.npz").unlink()
-    gone = compare_with_start(new, old, new.dataset)
-    assert (gone.images, gone.trained, gone.are_all_known) == (40, 0, False)
-    assert "not all of its training images are in this machine's cache" in str(gone)
 
 
 def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
@@ -174,64 +140,6 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
         match=rf"{field} is '{value}', but .*before was trained with '\w+', which further",
     ):
         start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
-
-
-def color_labels(names: tuple[str, ...], count: int, seed: int = 0) -> Dataset:
-    """Squares with any of the channels bright, one label for each name."""
-    splits = {}
-    for split in ("train", "test"):
-        random = np.random.default_rng([seed, len(split)])
-        targets = random.random((count, 3)) < 0.5
-        pixels = (
-            random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8)
-            + 120 * targets[:, None, None, :]
-        )
-        columns = [("red", "green", "blue").index(name) for name in names]
-        splits[split] = Images.from_arrays(
-            pixels.astype(np.uint8), targets[:, columns], names, split=split
-        )
-    return Dataset.from_images(**splits)
-
-
-def test_models_of_labels_are_compared_by_their_metric(tmp_path):
-    recipe = Recipe(epochs=8, batch_size=8, lr=0.05, optimizer="adam", metric="micro_f1")
-    old = start_run(NET, color_labels(("red", "green"), 60), recipe, runs_dir=tmp_path, name="old")
-    old.train(progress=False)
-    data = color_labels(("blue", "green", "red"), 60, seed=1)
-    new = start_run(data=data, start_from=old, runs_dir=tmp_path)
-    new.train(progress=False)
-    improvement = compare_with_start(new, old, data)
-    assert isinstance(improvement, Improvement)
-    truth = data.test.targets[:, [2, 1]]
-    expected = [
-        f1_score(
-            truth,
-            predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0,
-            average="micro",
-        )
-        for run, columns in ((old, [0, 1]), (new, [2, 1]))
-    ]
-    assert (improvement.before, improvement.after) == pytest.approx(tuple(expected), abs=1e-9)
-    assert (improvement.metric, improvement.images, improvement.unknown) == ("micro_f1", 60, 0)
-    assert (
-        improvement.interval.low
-        <= improvement.after - improvement.before
-        <= improvement.interval.high
-    )
-    assert str(improvement).startswith("micro F1 before ")
-
-
-def test_classes_are_compared_by_the_metric_of_the_run(before, tmp_path):
-    data = color_squares(("blue", "red", "green"), 60, seed=1)
-    recipe = dataclasses.replace(before.record.recipe, epochs=2, metric="balanced_accuracy")
-    run = start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
-    run.train(progress=False)
-    improvement = compare_with_start(run, before, data)
-    rows = np.flatnonzero(data.test.targets > 0)
-    predicted = predict_logits(run.load_model(), data.test.pixels[rows]).argmax(axis=1)
-    assert improvement.metric == "balanced_accuracy"
-    recalls = [(predicted == number)[data.test.targets[rows] == number].mean() for number in (1, 2)]
-    assert improvement.after == pytest.approx(np.mean(recalls))
 
 
 @pytest.mark.slow

@@ -119,8 +119,8 @@ class TrainOptions:
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
     start_from: Annotated[Path | None, arg(metavar="RUN"), Group("net", is_further=True)] = None
-    """train the net of a run further, from its weights and with its recipe, and compare both
-    models; the classes may differ: outputs with the same name keep their weights"""
+    """train the net of a run further, from its weights and with its recipe; the classes may differ:
+    outputs with the same name keep their weights"""
     pretrained: Annotated[bool, Group("net", is_further=True)] = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
