@@ -115,3 +115,36 @@ def test_the_corrections_of_the_run_stay_with_its_data(workplace, image_set):
     write_images(other / "test", 10, seed=6)
     run_well("train", "--start-from", "first", *words, "third", "--data", other)
     assert not load_run("third").record.data.preparation.labels_from
+
+
+@pytest.mark.slow
+def test_a_run_continues_from_its_checkpoint(first, workplace, image_set):
+    words = ("--epochs", "6", "--name", "longer")
+    trained = run_well("train", "--start-from", "first@4", *words)
+    assert f"start: {first.resolve()} after epoch 4\n" in trained.stderr
+    assert "recipe: epochs 6, " in trained.stderr
+    first_rows, rows = (load_run(name).folder.history.epochs() for name in ("first", "longer"))
+    assert rows[:4] == first_rows and len(rows) == 6
+    run_well(
+        "train", "--start-from", "longer@6", "--epochs", "7", "--optimizer", "sgd", "--name", "sgd"
+    )
+    assert load_run("sgd").record.recipe.lr == 0.05  # usual for it
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("first@3",), "runs/first has no checkpoint after epoch 3. Choose from 4."),
+        (("first@4",), "runs/first was over after epoch 4, with epochs 4"),
+        (("first@x",), "after @ must come the number of an epoch. Use first@3"),
+        (("first@4", "--time", "10s"), "A training that continues from a checkpoint has no time"),
+        (("first@4", "--val", "0.2"), "continues on the data of the run, loaded in the same way."),
+        (("first@4", "--seed", "3"), "seed is 3, but runs/first was trained with 0, which"),
+        (("first@4", "--data", "shapes"), "runs/first was trained on"),
+    ],
+)
+def test_what_a_checkpoint_fixes_is_refused(first, words, message):
+    told = run_lamina("train", "--start-from", *words)
+    assert told.returncode == 2
+    assert message in told.stderr
+    assert [path.name for path in first.parent.iterdir()] == ["first"]

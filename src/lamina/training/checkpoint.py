@@ -24,6 +24,7 @@ class Standing:
     """The progress of training between two steps, with the sums of the current epoch."""
 
     steps_done: int
+    steps_per_epoch: int
     rewinds: int  # returns to a checkpoint so far
     images: int
     loss: float

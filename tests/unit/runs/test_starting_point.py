@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import lamina
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, RecipeError, RunError
+from lamina.errors import DataError, LaminaError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
 from lamina.training.events import Epoch
 from lamina.training.features import predict_logits
@@ -213,7 +214,9 @@ def test_a_run_without_weights_cannot_be_started_from(tmp_path):
 
 
 def test_another_net_is_refused(before, tmp_path):
-    with pytest.raises(RunError, match="start_from trains the net of a run"):
+    with pytest.raises(
+        RunError, match=r"start_from trains the net of .*before, net\. Leave out net"
+    ):
         start_run("mlp", color_squares(("green", "red"), 40), start_from=before, runs_dir=tmp_path)
 
 
@@ -222,3 +225,53 @@ def test_train_does_it_too(before, tmp_path):
     run = lamina.train(data, start_from=before, runs_dir=tmp_path, progress=False)
     assert run.record.started_from.run == str(before.path)
     assert run.report.score.value > 0.9
+
+
+def build_own(outputs: int, width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, width), nn.ReLU(), nn.Linear(width, outputs))
+
+
+def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
+    data = color_squares(("green", "red"), 40)
+    run = start_run(build_own(2), data, RECIPE, runs_dir=tmp_path, name="own", loss=double_loss)
+    run.train(progress=False)
+    loaded = load_run(run.path, module=build_own(2))
+    for name, arguments in (
+        ("loaded", {"start_from": loaded}),
+        ("given", {"net": build_own(2), "start_from": "own"}),
+    ):
+        again = start_run(data=data, runs_dir=tmp_path, name=name, **arguments)
+        record = load_run(again.path).record
+        model = make_training(
+            record, data, again.module, initial=read_initial(again.folder, record)
+        ).model
+        logits = [predict_logits(one, data.test.pixels) for one in (run_model(run), model)]
+        assert np.array_equal(*logits)
+        assert again.train(progress=False) is not None
+    more = color_squares(("blue", "red", "green"), 60, seed=1)
+    wider = start_run(build_own(3), more, start_from=run.path, runs_dir=tmp_path, name="wider")
+    assert wider.record.started_from.new == ("blue",)
+    assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)
+    for module, message in (
+        (build_own(2, width=5), "body.1.weight has shape"),
+        (nn.Sequential(build_own(2)), "is missing in"),
+    ):
+        with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
+            start_run(module, data, start_from=run.path, runs_dir=tmp_path)
+    with pytest.raises(LaminaError, match="module must be"):
+        load_run(run.path, module=3)
+
+
+def double_loss(logits, targets):
+    return 2 * nn.functional.cross_entropy(logits, targets)
+
+
+def run_model(run):
+    return load_run(run.path, module=build_own(2)).load_model()
+
+
+def test_the_data_is_by_default_that_of_the_run(shared_cache, tmp_path):
+    run = start_run("mlp", "shapes", Recipe(epochs=1), runs_dir=tmp_path, name="shapes")
+    run.train(progress=False)
+    again = start_run(start_from="shapes", runs_dir=tmp_path)
+    assert again.record.data == run.record.data
