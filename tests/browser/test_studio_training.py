@@ -8,8 +8,7 @@ import signal
 
 from playwright.sync_api import Browser, Page, Route, expect
 
-from lamina import load_run
-from lamina.runs.checkpoints import list_checkpoints
+from lamina.runs.continuing import list_checkpoints
 from support.commands import train_once
 from support.runs import digests
 from support.servers import wait_for
@@ -38,7 +37,7 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(status).to_have_text(EPOCH)
     page.get_by_role("button", name="Pause").click()
     expect(status).to_have_text(PAUSED)
-    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(EPOCH)
     page.reload()  # closing the page stops nothing, and opening it shows the training
     expect(status).to_have_text(EPOCH)
@@ -46,7 +45,7 @@ def test_a_run_that_was_paused_and_killed_ends_as_an_undisturbed_one(page: Page,
     expect(page.locator("#training-problem")).to_contain_text(
         "The process ended with status -9. The run is saved"
     )
-    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Continue", exact=True).click()
     expect(status).to_have_text(DONE)
     expect(page.get_by_role("list", name="Runs")).to_contain_text("seen")
     options = ("--val", "0.1", "--epochs", "40", "--batch-size", str(BATCH_SIZE))
@@ -64,7 +63,7 @@ def test_finish_now_evaluates_whatever_the_schedule_is(page: Page):
     expect(status).to_have_text(EPOCH)
     page.get_by_role("button", name="Pause").click()
     expect(status).to_have_text(PAUSED)
-    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name="Continue", exact=True).click()
     page.get_by_role("button", name="Finish now").click()  # as soon as the page allows it
     expect(status).to_have_text(DONE)
 
@@ -170,12 +169,12 @@ def test_a_studio_that_ends_saves_the_training_and_continues_it_when_it_opens_ag
     epochs = len(studio.list_epochs("long"))
     with opening(tmp_path) as studio, open_studio(browser, studio) as page:
         page.get_by_role("button", name="long").click()
-        page.get_by_role("button", name="Continue").click()
+        page.get_by_role("button", name="Continue", exact=True).click()
         expect(page.get_by_role("status")).to_have_text(re.compile(rf"epoch \d+/{LASTING}"))
         wait_for_epochs(studio, "long", epochs + 1)
 
 
-def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: Studio):
+def test_a_run_that_continues_with_the_same_settings_ends_as_its_parent(page: Page, studio: Studio):
     use_net(page)
     train_in_page(page, epochs=12, name="parent")
     expect(page.get_by_role("status")).to_have_text(DONE)
@@ -183,16 +182,18 @@ def test_a_branch_with_the_same_recipe_ends_as_its_parent(page: Page, studio: St
     expect(checkpoint).to_be_enabled()
     earlier = checkpoint.locator("option", has_text=re.compile(r"epoch [1-9](\.\d+)?$"))
     checkpoint.select_option(label=earlier.first.inner_text())
-    page.get_by_label("epochs", exact=True).fill("")
-    page.get_by_label("batch size", exact=True).fill("")
-    page.get_by_role("button", name="Branch").click()
+    page.get_by_text("Change its settings").click()
+    epochs = page.get_by_label("epochs from the saved epoch")
+    expect(epochs).to_have_attribute("placeholder", "12")
+    expect(page.get_by_label("seed from the saved epoch")).to_have_count(0)
+    page.get_by_role("button", name="Continue from epoch").click()
     expect(page.get_by_role("list", name="Runs").locator("ul")).to_contain_text(
         "from parent after epoch"
     )
-    (branch,) = [run["name"] for run in studio.act("runs") if run.get("parent") == "parent"]
-    expect(page.get_by_role("status")).to_contain_text(f"; {branch}")
-    assert branch == f"parent-from-{studio.act('run', run=branch)['parent_epoch']:g}-1"
-    assert digests(studio.folder / "runs" / branch) == digests(studio.folder / "runs" / "parent")
+    (name,) = [run["name"] for run in studio.act("runs") if run.get("parent") == "parent"]
+    expect(page.get_by_role("status")).to_contain_text(f"; {name}")
+    assert name == f"parent-from-{studio.act('run', run=name)['parent_epoch']:g}-1"
+    assert digests(studio.folder / "runs" / name) == digests(studio.folder / "runs" / "parent")
     expect(page.locator("#curves .u-legend").first).to_contain_text("parent: train")
 
 
@@ -204,7 +205,7 @@ def refresh_sooner(route: Route) -> None:
     route.fulfill(response=script, body=text.replace("REFRESH_MS = 5000", "REFRESH_MS = 500"))
 
 
-def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Studio):
+def test_the_epoch_to_continue_from_changes_only_by_choice(page: Page, studio: Studio):
     studio.train("long")
     page.route("**/runs.js", refresh_sooner)
     page.reload()
@@ -217,9 +218,9 @@ def test_the_epoch_to_branch_from_changes_only_by_choice(page: Page, studio: Stu
     page.get_by_label("lr", exact=True).focus()
     expect(options.nth(options.count())).to_be_attached()
     expect(checkpoint).to_have_value(chosen)
-    list_checkpoints(load_run(studio.folder / "runs" / "long"))[float(chosen)].unlink()
-    expect(page.locator("#branch-problem")).to_contain_text("is no longer saved")
-    expect(page.get_by_role("button", name="Branch", exact=True)).to_be_disabled()
+    list_checkpoints(studio.folder / "runs" / "long")[float(chosen)].unlink()
+    expect(page.locator("#continue-problem")).to_contain_text("is no longer saved")
+    expect(page.locator("#continue-from")).to_be_disabled()
 
 
 def test_a_run_has_one_color_in_all_charts_for_as_long_as_its_curves_are_shown(
@@ -261,30 +262,31 @@ def test_the_page_shows_and_changes_only_the_selected_run(page: Page, studio: St
     expect(cells).to_have_count(4)
     before = cells.all_inner_texts()
     edit = page.get_by_role("button", name="Edit its net and recipe")
-    branch = page.get_by_role("button", name="Branch")
-    expect(branch).to_be_enabled()
+    further = page.locator("#continue-from")
+    expect(further).to_be_enabled()
     held: list[Route] = []
     page.route("**/api/run", lambda route: held.append(route), times=2)
     with page.expect_request("**/api/run") as request:
         runs.get_by_role("button", name="quick").click()
     assert request.value.post_data_json == {"run": "quick"}
-    expect(branch).to_be_disabled()
+    expect(further).to_be_disabled()
     expect(edit).to_be_disabled()
     with page.expect_request("**/api/run"):  # the page tries again
         held[0].fulfill(status=500, json={"error": "busy"})
     expect(page.locator("#runs-problem")).to_have_text("busy")
     assert cells.all_inner_texts() == before
     held[1].continue_()
-    expect(branch).to_be_enabled()
+    expect(further).to_be_enabled()
     expect(page.locator("#runs-problem")).to_be_hidden()
     rows = studio.act("run", run="quick")["rows"]
     assert cells.all_inner_texts() == [
         f"{row[key]:.3g}" for row in rows for key in ("val_loss", "train_loss")
     ]
     assert cells.all_inner_texts() != before
-    page.evaluate(
-        "document.querySelector('#branch').click(); document.querySelector('#branch').click()"
-    )
+    page.get_by_text("Change its settings").click()
+    page.get_by_label("epochs from the saved epoch").fill("4")
+    twice = "document.querySelector('#continue-from').click();"
+    page.evaluate(twice + twice)
     expect(page.get_by_role("status")).to_contain_text("done: ")
-    expect(page.get_by_role("button", name="Branch", exact=True)).to_be_enabled()
+    expect(further).to_be_enabled()
     assert [run["parent"] for run in studio.act("runs")].count("quick") == 1

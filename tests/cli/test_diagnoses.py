@@ -40,7 +40,9 @@ def test_a_diagnosis_is_printed_kept_and_not_repeated(workplace, capsys):
     assert [row["kind"] for row in kept] == kinds
     history = load_run("runs/high").folder.history
     assert [len(history.epochs()), len(history.rewinds())] == [2, 0]
-    assert main(["resume", "runs/high", "--epochs", "3", "--json"]) == 0
+    assert (
+        main(["train", "--start-from", "high@2", "--epochs", "3", "--name", "more", "--json"]) == 0
+    )
     again = [
         event["kind"] for event in events(capsys.readouterr()[0]) if event["event"] == "diagnosis"
     ]

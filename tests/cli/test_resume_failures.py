@@ -32,6 +32,13 @@ sys.exit(main(arguments))
 """
 
 
+def plan_epochs(run: Path, epochs: int) -> None:
+    """Let a finished run be one that stopped before its last epochs."""
+    record = json.loads((run / "run.json").read_text())
+    record["recipe"]["epochs"] = epochs
+    (run / "run.json").write_text(json.dumps(record))
+
+
 def read_state(run: Path) -> bytes:
     return (run / "state.safetensors").read_bytes()
 
@@ -40,9 +47,10 @@ def test_a_full_disk_is_a_warning_and_the_last_whole_checkpoint_stays(workplace,
     straight = copy_trained(image_set, "straight", "--epochs", "6")
     run = copy_trained(image_set, "run", "--epochs", "3")
     whole = read_state(run), (run / "model.safetensors").read_bytes()
+    plan_epochs(run, 6)
     capsys.readouterr()
     with full_disk(8000):
-        assert main(["resume", "runs/run", "--epochs", "6", "--save-every", "0s"]) == 2
+        assert main(["resume", "runs/run", "--save-every", "0s"]) == 2
     out, err = capsys.readouterr()
     assert "epoch 6/6  train loss" in out
     assert (
@@ -67,9 +75,7 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
     straight = copy_trained(image_set, "straight", "--epochs", "6")
     run = copy_trained(image_set, "run", "--epochs", "3")
     history, state = (run / "history.jsonl").read_bytes(), read_state(run)
-    record = json.loads((run / "run.json").read_text())
-    record["recipe"]["epochs"] = 6  # written before the disk fills up
-    (run / "run.json").write_text(json.dumps(record))
+    plan_epochs(run, 6)
     with full_disk(len(history) + 100):
         assert main(["resume", "runs/run"]) == 2
     assert (run / "history.jsonl").read_bytes() == history
@@ -232,9 +238,10 @@ def test_a_training_that_was_rewound_continues_and_is_resumed_at_its_lower_rate(
     ]
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     assert epochs[-1]["lr"] == rewinds[-1]["lr"]
-    assert main(["resume", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 0
-    last = load_run(run).folder.history.epochs()[-1]
+    words = ["--start-from", "run@3", "--epochs", "4", "--name", "longer"]
+    assert main(["train", "mine.py", *words]) == 0
+    last = load_run("runs/longer").folder.history.epochs()[-1]
     assert (last["epoch"], last["lr"]) == (4, rewinds[-1]["lr"])
     capsys.readouterr()
-    assert main(["reproduce", "runs/run", "--epochs", "4", "--net", "mine.py"]) == 2
+    assert main(["reproduce", "runs/run", "--epochs", "3", "--net", "mine.py"]) == 2
     assert " and continued with a lower learning rate. " in capsys.readouterr().err

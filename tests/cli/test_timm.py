@@ -88,14 +88,16 @@ def test_a_run_of_timms_net_is_evaluated_used_resumed_and_verified(
     assert main(["evaluate", str(run), "--json"]) == 0
     (report,) = events(capsys.readouterr().out)
     assert report["accuracy"] == result["test_accuracy"]
-    assert main(["resume", str(run), "--epochs", "3", "--json"]) == 0
+    words = ["train", "--start-from", f"{run}@2", "--epochs", "3", "--name", "longer", "--json"]
+    assert main(words) == 0
     assert events(capsys.readouterr().out)[0]["epoch"] == 3
 
     away.rename(file)
     straight = ("--epochs", "3", "--schedule", "constant", "--name", "straight")
     assert train(image_set, file, *straight) == 0
     weights = [
-        load_file(workplace / "runs" / name / "model.safetensors") for name in ("few", "straight")
+        load_file(workplace / "runs" / name / "model.safetensors")
+        for name in ("longer", "straight")
     ]
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 

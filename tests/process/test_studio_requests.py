@@ -25,12 +25,12 @@ from lamina.deploy.studio.data_folder import DataFolder
 from lamina.deploy.studio.data_views import time_layers
 from lamina.deploy.studio.event_log import KEPT_EVENTS, EventLog
 from lamina.deploy.studio.jobs import NICENESS, Jobs
+from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.deploy.studio.net_cards import list_layers, list_presets, show_net, split_text
 from lamina.deploy.studio.torch_process import TorchProcess
 from lamina.errors import DataError, LaminaError
 from lamina.nets import parse_net
 from lamina.nets.costs import summarize_layers
-from lamina.runs.checkpoints import keep_checkpoint, kept_folder
 from lamina.runs.stored import find_runs
 from support.commands import run_well
 from support.servers import encode, noise_png, wait_for
@@ -112,7 +112,7 @@ def test_requests_that_make_no_sense_get_one_sentence(studio):
     assert "choices is {'a': 1}, which cannot be used" in studio.act(
         "correct", source="shapes", choices={"a": 1}
     )
-    assert "epoch is 1" in studio.act("branch", run="x", epoch=10**400)
+    assert "epoch is 1" in studio.act("continue", run="x", epoch=10**400)
     assert "is not an object" in studio.ask("/api/net", b"[1]").values["error"]
     assert "file name too long" in studio.act("preview", source=str(studio.folder / ("x" * 300)))
     assert "is not in" in studio.act("inspect", source="/etc")
@@ -163,7 +163,7 @@ def test_values_that_no_training_can_have_start_none(studio):
         for text in texts:
             for action, more in (
                 ("train", {"net": SMALL, "source": "shapes"}),
-                ("branch", {"run": "run", "epoch": 1}),
+                ("continue", {"run": "run", "epoch": 1}),
             ):
                 assert studio.act(action, fields={name: text}, **more).startswith(
                     f"{name} must be "
@@ -182,7 +182,7 @@ def test_no_name_of_a_run_leads_out_of_the_runs_or_to_another_run(studio):
         assert "name must be one line without /" in studio.act(
             "train", net="mlp", source="shapes", name=name
         )
-        for action in ("run", "resume", "report", "branch", "repeat"):
+        for action in ("run", "resume", "report", "continue", "repeat"):
             assert "There is no run" in studio.act(action, run=name, epoch=1), (action, name)
     assert "There is already a run here" in studio.act(
         "train", net="mlp", source="shapes", name="here"
@@ -263,7 +263,7 @@ def test_a_training_can_be_stopped_at_any_moment(studio):
         )
 
 
-def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio):
+def test_a_run_in_training_is_continued_from_where_the_page_says(studio):
     studio.train("long")
 
     def list_checkpoints() -> list[float]:
@@ -273,9 +273,18 @@ def test_a_branch_of_a_run_in_training_starts_where_it_was_told_to(studio):
     wait_for(lambda: len(list_checkpoints()) > 2)
     chosen = list_checkpoints()[-1]
     wait_for(lambda: len(list_checkpoints()) > 4)
-    branch = studio.act("branch", run="long", epoch=chosen)["run"]
-    assert studio.act("run", run=branch)["parent_epoch"] == chosen
-    assert "has no checkpoint after epoch 0.5" in studio.act("branch", run="long", epoch=0.5)
+    job = studio.act("continue", run="long", epoch=chosen)
+    assert (
+        f"lamina train --start-from={studio.folder / 'runs' / 'long'}@{chosen:g}" in job["command"]
+    )
+    assert not job["chooses_net"]
+    assert "has no checkpoint after epoch 0.5" in studio.act("continue", run="long", epoch=0.5)
+    assert "seed is 8, but" in studio.act(
+        "continue", run="long", epoch=chosen, fields={"seed": "8"}
+    )
+    studio.act("stop", run="long")
+    wait_for(lambda: isinstance(studio.act("run", run=job["run"]), dict))
+    assert studio.act("run", run=job["run"])["parent_epoch"] == chosen
 
 
 def test_a_preview_shows_images_and_classes_that_were_added(studio):
@@ -322,10 +331,10 @@ def test_the_runs_of_a_study_can_be_opened(studio):
     assert list(compared["differences"]) == ["study/fold-2"]
     assert "There is no run 'study'" in studio.act("run", run="study")
     (checkpoint,) = studio.act("run", run="study/final")["checkpoints"]
-    for branch in ("final-from-1-1", "final-from-1-2"):
-        made = studio.act("branch", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
-        wait_for_end(studio, made["number"])
-        assert made["run"] == branch and studio.act("run", run=branch)["parent"] == "study/final"
+    for name in ("final-from-1-1", "final-from-1-2"):
+        job = studio.act("continue", run="study/final", epoch=checkpoint, fields={"epochs": "2"})
+        wait_for_end(studio, job["number"])
+        assert job["run"] == name and studio.act("run", run=name)["parent"] == "study/final"
 
 
 def test_bodies_that_wait_for_the_process_are_counted(studio):
@@ -435,8 +444,7 @@ def test_an_interrupt_with_an_open_page_and_warnings_of_data_leave_the_terminal_
             "train", net="Flatten(), Output()", source=source, fields={"epochs": "1"}, name="run"
         )
         wait_for_end(studio, job["number"])
-        # reads the data in the studio
-        job = studio.act("branch", run="run", epoch=1, fields={"epochs": "2"})
+        job = studio.act("continue", run="run", epoch=1, fields={"epochs": "2"})
         assert wait_for_end(studio, job["number"])["state"] == "done"
         with studio.connect() as page:
             page.sendall(
@@ -717,7 +725,7 @@ def test_tables_that_the_studio_did_not_make_stay_as_they_are(tmp_path):
 
 
 def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_BYTES", 450)
+    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_BYTES", 450)
     for epoch in range(6):
         beside = tmp_path / "new"
         beside.write_bytes(bytes([epoch]) * 100)
@@ -725,18 +733,18 @@ def test_the_checkpoint_of_each_epoch_is_kept_until_they_take_too_much(tmp_path,
         os.utime(tmp_path / "state.safetensors", ns=(epoch, epoch))
         keep_checkpoint(tmp_path)
         keep_checkpoint(tmp_path)
-    kept = sorted(kept_folder(tmp_path).iterdir(), key=lambda file: int(file.stem))
+    kept = sorted((tmp_path / "checkpoints").iterdir(), key=lambda file: int(file.stem))
     assert [file.read_bytes()[0] for file in kept] == [0, 2, 4, 5]
     keep_checkpoint(tmp_path / "none")  # a run without checkpoint
-    monkeypatch.setattr("lamina.runs.checkpoints.KEPT_FILES", 3)
-    (kept_folder(tmp_path) / "notes.txt").touch()
+    monkeypatch.setattr("lamina.deploy.studio.kept_checkpoints.KEPT_FILES", 3)
+    ((tmp_path / "checkpoints") / "notes.txt").touch()
     keep_checkpoint(tmp_path)
     (tmp_path / "state.safetensors").rename(tmp_path / "new")
     (tmp_path / "new").rename(tmp_path / "state.safetensors")
     os.utime(tmp_path / "state.safetensors", ns=(9, 9))
     monkeypatch.setattr(os, "link", refuse_link)
     keep_checkpoint(tmp_path)
-    kept = sorted(kept_folder(tmp_path).glob("*.safetensors"))
+    kept = sorted((tmp_path / "checkpoints").glob("*.safetensors"))
     assert [int(file.stem) for file in kept] == [0, 4, 9]
 
 

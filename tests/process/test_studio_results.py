@@ -17,10 +17,10 @@ from lamina import Preparation, Recipe, load_data, load_run, start_run, train
 from lamina.cli import main
 from lamina.data import Images
 from lamina.deploy.studio import reproduction, results, run_views
+from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import LaminaError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.runs.branching import branch_run
-from lamina.runs.checkpoints import keep_checkpoint, list_checkpoints
+from lamina.runs.continuing import list_checkpoints
 from lamina.runs.run import Run
 from support import forking
 from support.images import encode
@@ -199,17 +199,17 @@ def test_a_comparison_says_in_words_how_trainings_began_and_ended(runs, tmp_path
     shutil.copytree(runs["linear"].path, tmp_path / "linear")
     keep_checkpoint(tmp_path / "linear")
     (epoch,) = run_views.list_epochs(tmp_path / "linear")
-    run_views.make_branch(
-        tmp_path / "linear", epoch, {"epochs": "2"}, "", tmp_path / "branch", ["lamina"]
-    )
+    run = load_run(tmp_path / "linear")
+    longer = dataclasses.replace(run.record.recipe, epochs=2)
+    start = {"start_from": f"{run.path}@{epoch}", "name": "longer", "runs_dir": tmp_path}
+    start_run(recipe=longer, **start).train(progress=False)
     late_end = {"epochs": 1, "falls": [{"start": 2, "end": 3}]}  # as of a time limit
     edit_json(tmp_path / "linear" / "run.json", late_end=late_end)
-    load_run(tmp_path / "branch").train(progress=False)
-    found = results.compare_with(tmp_path, "branch", ["linear"])["differences"]["linear"]
+    found = results.compare_with(tmp_path, "longer", ["linear"])["differences"]["linear"]
     texts = {one["what"]: (one["first"], one["second"]) for one in found}
-    assert texts["branched from"] == ("linear after epoch 1", "–")
+    assert texts["started from"] == ("linear after epoch 1", "–")
     assert texts["epochs trained"] == ("2", "1 (ended early)")
-    assert not [what for what in texts if what.startswith(("branched_from", "late_end"))]
+    assert not [what for what in texts if what.startswith(("started_from", "late_end"))]
 
 
 def test_runs_that_cannot_be_compared_say_why(runs):
@@ -423,7 +423,7 @@ def test_a_long_net_and_data_that_changed_since_the_last_look_can_be_repeated(tm
     assert (changed["python"], len(changed["remarks"])) == ("", 1)
 
 
-def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
+def test_python_repeats_a_run_and_its_continuation_to_the_same_weights(tmp_path):
     recipe = Recipe(epochs=3, batch_size=200, lr=0.01)
     (tmp_path / "runs").mkdir()
     run = begin_run(
@@ -440,9 +440,10 @@ def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
     keep_checkpoint(run.path)
     run.train(progress=False)
     changed = dataclasses.replace(recipe, lr=0.001)
-    branch = branch_run(run, 1, recipe=changed, name="branch", runs_dir=tmp_path / "runs")
-    branch.train(progress=False)
-    for one in (run, branch):
+    start = {"start_from": f"{run.path.resolve()}@1", "name": "next", "runs_dir": tmp_path / "runs"}
+    continued = start_run(recipe=changed, **start)
+    continued.train(progress=False)
+    for one in (run, continued):
         described = reproduction.describe_reproduction(one.path)
         assert described["command"] == "" and described["remarks"] == []
         folder = tmp_path / f"again-{one.path.name}"
@@ -454,7 +455,7 @@ def test_python_repeats_a_run_and_a_branch_to_the_same_weights(tmp_path):
             load_run(again).folder.history.epochs()[-1]["weights"]
             == one.folder.history.epochs()[-1]["weights"]
         )
-    for file in list_checkpoints(run).values():
+    for file in list_checkpoints(run.path).values():
         file.unlink()
-    described = reproduction.describe_reproduction(branch.path)
+    described = reproduction.describe_reproduction(continued.path)
     assert described["python"] == "" and "no checkpoint after epoch 1" in described["remarks"][0]

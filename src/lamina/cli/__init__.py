@@ -18,7 +18,6 @@ GROUPS = {
         "studio": "build, train, look inside and compare in the browser",
         "train": "train a net, evaluate it, and save it as a run",
         "resume": "continue an interrupted run",
-        "branch": "continue from a checkpoint of a run with another recipe",
         "reproduce": "retrain the first epochs of a run and compare the weights",
     },
     "study": {

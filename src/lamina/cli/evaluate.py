@@ -17,7 +17,7 @@ from lamina.cli.output import check_output, format_csv, writing
 from lamina.cli.terminal import Terminal
 from lamina.data import Images
 from lamina.data.duplicates import digest_rows
-from lamina.data.load import ClassMatch
+from lamina.data.load import ClassMatch, find_prepared
 from lamina.data.option_files import read_rows
 from lamina.errors import DataError
 from lamina.evaluation.evaluating import evaluate_with_logits
@@ -26,7 +26,6 @@ from lamina.evaluation.predictor import make_prediction
 from lamina.files import open_atomically
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
 from lamina.runs.run import Run
-from lamina.runs.starting_point import find_trained
 from lamina.targets import REGRESSION
 from lamina.text import guard
 from lamina.training.task import Task
@@ -127,21 +126,21 @@ def read_renamed(file: Path) -> dict[str, str]:
 
 
 def report_training_images(run: Run, images: Images, terminal: Terminal) -> dict[str, Any]:
-    """Report how many images a run, or one that it started from, was trained on; as JSON values."""
-    trained, are_all_known = find_trained(run.record, images.shape)
-    if not are_all_known:
+    """Report how many images are among the run's training images; as JSON values."""
+    origin = run.record.data
+    dataset = find_prepared(origin.source, origin.preparation, origin.fingerprint)
+    if dataset is None or dataset.train.shape != images.shape:
         terminal.remark(
-            "training images: not all compared, because some are not in this machine's cache at"
-            " this size"
+            "training images: not compared, because they are not in this machine's cache at this"
+            " size"
         )
-    if not trained:
         return {}
+    trained = set(digest_rows(dataset.train.pixels))
     count = sum(digest in trained for digest in digest_rows(images.pixels))
     if count:
-        since = ", or of a run that it started from" if run.record.started_from else ""
         terminal.remark(
-            f"warning: {count:,} of the {len(images):,} images are also among the training"
-            f" images{since} (identical pixels), so the score says too little about new images."
-            " Evaluate on images that are not."
+            f"warning: {count:,} of the {len(images):,} images are also among the training images"
+            " (identical pixels), so the score says too little about new images. Evaluate on images"
+            " that are not."
         )
     return {"training_images": count}

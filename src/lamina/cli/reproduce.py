@@ -53,7 +53,8 @@ def _check_options(options: ReproduceOptions) -> None:
 
 def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) -> int:
     run = load_run(path, runs_dir=options.runs_dir)
-    if (origin := run.record.branched_from) is not None:
+    origin = run.record.started_from
+    if origin is not None and origin.epoch is not None:
         raise RunError(
             f"{run.path} continues from {origin.run} after epoch {origin.epoch:g}, so its first"
             f" epochs are those of that run. Reproduce them with lamina reproduce {origin.run}"

@@ -26,13 +26,12 @@ def run(options: ResumeOptions, terminal: Terminal) -> int:
         )
         terminal.remark(describe_arithmetic(choose_again(run.record.device), run.record.precision))
         if run.record.late_end is not None and run.record.epochs is None:
-            epochs = options.epochs or run.record.recipe.epochs
             terminal.remark(
-                f"time: lamina resume has no time limit; it trains up to {epochs:,} epochs"
+                "time: lamina resume has no time limit; it trains up to"
+                f" {run.record.recipe.epochs:,} epochs"
             )
         finish = threading.Event() if options.progress and group.size == 1 else None
         events = run.iter_train(
-            epochs=options.epochs,
             save_every_seconds=save_every_seconds,
             rewind_on_nan=None if options.on_nan is None else options.on_nan == "rewind",
             on_diagnosis=options.on_diagnosis,

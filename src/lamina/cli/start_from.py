@@ -1,18 +1,23 @@
-"""lamina train --start-from: load the run to start from, and compare both models."""
+"""lamina train --start-from: load the run to start from."""
 
 from __future__ import annotations
 
-from lamina.cli.models import add_module
+from lamina.cli.data_argument import choose_data
+from lamina.cli.models import choose_run_data
+from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.terminal import Terminal
-from lamina.errors import RecipeError
-from lamina.runs.run import Run
-from lamina.runs.starting_point import Improvement, StartingPoint, compare_with_start, find_start
-from lamina.runs.stored import load_run
-from lamina.values import fields_to_json
+from lamina.data import Dataset
+from lamina.errors import DataError, RecipeError
+from lamina.runs.continuing import StartingPoint, find_start
+from lamina.runs.retraining import find_source
+from lamina.studies.entry_point import check_untimed
+from lamina.training.recipe import overlay
 
 
-def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | None:
+def load_start(
+    options: TrainOptions, seconds: float | None, terminal: Terminal
+) -> StartingPoint | None:
     """The run of ``--start-from``; NET may only be the file of its own module."""
     if options.start_from is None:
         return None
@@ -21,26 +26,36 @@ def load_start(options: TrainOptions, terminal: Terminal) -> StartingPoint | Non
             "--start-from uses the weights of a run, but --no-pretrained asks for none. Leave out"
             " one."
         )
-    run = load_run(options.start_from, runs_dir=options.runs_dir)
+    start = find_start(options.start_from, options.runs_dir)
+    run = start.run
     if options.net is not None and run.record.own_module is None:
         raise RecipeError(
             f"--start-from trains the net of {run.path}, {run.record.net_name}. Leave out"
             f" {options.net}."
         )
-    start = find_start(add_module(run, options.net, terminal), options.runs_dir)
-    start.check_recipe(options.given)
+    if options.net is None and run.record.own_module is not None:
+        raise RecipeError(
+            f"{run.path} was trained with your own code, which the run does not store. Add its file"
+            f" as NET, as in lamina train mine.py --start-from {options.start_from}."
+        )
+    if start.epoch is not None:
+        check_untimed(seconds)
+        if options.preparation:
+            raise DataError(
+                f"--start-from {options.start_from} continues on the data of the run, loaded in the"
+                f" same way. Leave out {options.preparation.flags_of()}."
+            )
+    start.check_recipe(overlay(start.recipe, options.given))
+    if options.net is not None:
+        net = choose_net(options.net, terminal)
+        start = find_start(options.start_from, options.runs_dir, net)
     return start
 
 
-def print_comparison(made: Run, before: Run, terminal: Terminal) -> None:
-    if terminal.is_quiet or made.dataset is None:
-        return
-    improvement = compare_with_start(made, before, made.dataset)
-    terminal.say(f"compared with {before.path}: {improvement}")
-    if isinstance(improvement, Improvement):
-        terminal.emit(
-            "compared",
-            run=str(made.path),
-            started_from=str(before.path),
-            **fields_to_json(improvement),
-        )
+def load_data_of(start: StartingPoint, options: TrainOptions, terminal: Terminal) -> Dataset:
+    """The data of ``--data``, by default of the run, loaded as for the run."""
+    if start.epoch is not None:
+        return start.fit(choose_run_data(start.run, options.data, terminal))
+    source = find_source(start.run.folder, start.run.record, options.data)
+    preparation = start.prepare(options.preparation, source)
+    return start.fit(choose_data(str(source), preparation, terminal))

@@ -15,7 +15,7 @@ from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
 from lamina.cli.session import play, print_result
-from lamina.cli.start_from import load_start, print_comparison
+from lamina.cli.start_from import load_data_of, load_start
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
 from lamina.errors import RecipeError, RunError, plural
@@ -28,12 +28,12 @@ from lamina.studies.experiments import Deadline
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import check_seeds, iter_seeds
 from lamina.training.group import Group, join_group
+from lamina.training.recipe import Recipe, overlay
 
 
 def run(options: TrainOptions, terminal: Terminal) -> int:
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    preparation = _prepare(options)
     with join_group() as group:
         _check(options, group)
         can_finish = options.net is None or seconds is not None or options.progress
@@ -49,27 +49,31 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             finish=finish,
         )
         limit = DEFAULT_SECONDS if seconds is None else seconds
-        choice, origin = None, load_start(options, terminal)
+        choice, origin = None, load_start(options, seconds, terminal)
+        recipe: Recipe | str | None = options.recipe
         if origin is not None:
-            start = partial(start, start_from=origin.run)
-            preparation = origin.prepare(options.preparation, options.data)
+            start = partial(start, start_from=origin)
+            if origin.epoch is not None:
+                recipe = overlay(origin.recipe, options.given)
         elif options.net is None:
             _print_limit(options, limit, terminal)
         else:
             choice = choose_net(options.net, terminal, options.weights)
             # before any image is read
             zoo.choose_recipe(choice.name, choice.recipes, options.recipe)
-        dataset = choose_data(options.data, preparation, terminal)
+        if origin is None:
+            dataset = choose_data(options.data, _prepare(options), terminal)
+        else:
+            dataset = load_data_of(origin, options, terminal)
+            choice = origin.choose_net(dataset)
         _print_conflicts(dataset, options.data or dataset.name, terminal)
-        if origin is not None:
-            choice = origin.choose_net(dataset := origin.fit(dataset))
         is_timed = (seconds is not None or choice is None) and "epochs" not in options.given
         deadline = Deadline(STARTED, limit) if is_timed else None
         with terminal.progress() as show_progress:
             train_one = partial(
                 iter_run,
                 choice=choice,
-                recipe=options.recipe,
+                recipe=recipe,
                 given=options.given,
                 pretrained=options.pretrained,
                 train=train,
@@ -115,8 +119,7 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
             runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
-        before = None if origin is None else origin.run
-        return _print_end(options, runs[-1], before, stopped_by, terminal)
+        return _print_end(options, runs[-1], stopped_by, terminal)
 
 
 def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
@@ -131,7 +134,6 @@ def _print_conflicts(dataset: Dataset, source: str, terminal: Terminal) -> None:
 def _print_end(
     options: TrainOptions,
     made: Run,
-    origin: Run | None,
     stopped_by: signal.Signals | None,
     terminal: Terminal,
 ) -> int:
@@ -139,8 +141,6 @@ def _print_end(
     if several and stopped_by is None:
         return 0
     status = print_result(made, stopped_by, terminal)
-    if origin is not None and stopped_by is None:
-        print_comparison(made, origin, terminal)
     if several:
         name = (
             made.path.name.rpartition("-seed")[0]

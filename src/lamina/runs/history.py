@@ -83,18 +83,24 @@ class History:
         schema = None if rows else dict.fromkeys(names, polars.Float64)
         return polars.DataFrame(columns, schema, strict=False)
 
-    def trim(self, epochs: int, rewinds: int) -> None:
-        """Remove rows after a checkpoint with these epochs and rewinds; needs no disk space."""
-        if not self.file.exists():
-            return
-        content, end = read_bytes(self.file, JSON_BYTES), 0
+    def read_until(self, epochs: int, rewinds: int) -> list[tuple[dict[str, Any], bytes]]:
+        """The rows before a checkpoint with these epochs and rewinds, and their lines."""
+        rows = []
+        content = read_bytes(self.file, JSON_BYTES) if self.file.exists() else b""
         *lines, _ = content.split(b"\n")
         for number, line in enumerate(lines, start=1):
             row = _parse_row(line, f"Line {number} of {self.file}")
             if row["rewind"] > rewinds if row["event"] == "rewind" else row["epoch"] > epochs:
                 break
-            end += len(line) + 1
-        if end < len(content):
+            rows.append((row, line + b"\n"))
+        return rows
+
+    def trim(self, epochs: int, rewinds: int) -> None:
+        """Remove rows after a checkpoint with these epochs and rewinds; needs no disk space."""
+        if not self.file.exists():
+            return
+        end = sum(len(line) for _, line in self.read_until(epochs, rewinds))
+        if end < self.file.stat().st_size:
             with open(self.file, "r+b", opener=_open_no_link) as history:
                 history.truncate(end)
                 os.fsync(history.fileno())

@@ -77,7 +77,6 @@ def describe_start(record: RunRecord, *, has_own_statistics: bool) -> list[str]:
         )
         lines.append(f"normalization: as pretrained, mean {mean}, standard deviation {std}")
     lines += [escape(f"start: {record.started_from}")] if record.started_from else []
-    lines += [escape(f"branch of {record.branched_from}")] if record.branched_from else []
     return [*lines, describe_arithmetic(record.device, record.precision)]
 
 

@@ -23,15 +23,13 @@ def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
     return parse_record(group.lead_json(lambda: record_to_json(action())), "run.json")
 
 
-def share_checkpoint(
-    folder: RunFolder, group: Group, file: Path | None = None
-) -> Checkpoint | None:
-    """The last checkpoint or ``file``, read by the leader for all; ``None`` if there is none."""
+def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
+    """The last checkpoint, read by the leader for all; ``None`` if there is none."""
     if group.size == 1:
-        return folder.read_checkpoint(file)
+        return folder.read_checkpoint()
 
     def read() -> bytes:
-        checkpoint = folder.read_checkpoint(file)
+        checkpoint = folder.read_checkpoint()
         return b"" if checkpoint is None else pack_checkpoint(checkpoint)
 
     content = group.lead(read)

@@ -86,29 +86,20 @@ class Considered:
 
 @dataclass(frozen=True)
 class StartedFrom:
-    """The run whose weights a training started from, and what became of its outputs."""
+    """The run that a training started from, and what became of its outputs."""
 
     run: str  # absolute path
+    epoch: float | None  # completed epochs before the checkpoint; ``None`` for the final weights
     kept: tuple[str, ...]  # the outputs for these kept their weights
     new: tuple[str, ...]  # the outputs for these are initialized
-    trained_on: tuple[DataOrigin, ...]  # data of that run, and of those that it started from
 
     def __str__(self) -> str:
+        if self.epoch is not None:
+            return f"{self.run} after epoch {self.epoch:.10g}"
         kept = name_some(self.kept) or "none"
         return f"{self.run}; outputs kept: {kept}" + (
             f"; initialized: {name_some(self.new)}" if self.new else ""
         )
-
-
-@dataclass(frozen=True)
-class BranchedFrom:
-    """The run whose checkpoint a run continues from, and the epochs before the checkpoint."""
-
-    run: str  # absolute path
-    epoch: float
-
-    def __str__(self) -> str:
-        return f"{self.run} after epoch {self.epoch:g}"
 
 
 @dataclass(frozen=True)
@@ -147,7 +138,6 @@ class RunRecord:
     # custom functions: purpose → module and name
     parts: dict[str, str] = field(default_factory=dict)
     started_from: StartedFrom | None = None
-    branched_from: BranchedFrom | None = None
     late_end: LateEnd | None = None  # ``None`` if the recipe decides when the training ends
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from copy import deepcopy
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 
 from lamina.data import NAMES, Dataset, Images, load_data
 from lamina.data.load import resize_dataset
-from lamina.errors import DataError, LaminaWarning, RecipeError, RunError, check_type, name_some
+from lamina.errors import DataError, LaminaWarning, RunError, check_type, name_some
 from lamina.files import RESTORE, read_bytes
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
@@ -26,7 +25,6 @@ from lamina.training.loop import Training
 from lamina.training.model import Initial
 from lamina.training.parts import NO_PARTS, Parts, describe_arguments
 from lamina.training.pretrained import TimmNet
-from lamina.training.schedule import extend_recipe
 from lamina.training.tensors import digest_tensors, unpack_tensors
 
 
@@ -160,23 +158,34 @@ def make_training(
 
 def read_initial(folder: RunFolder, record: RunRecord, group: Group = ALONE) -> Initial | None:
     """The weights that a run starts from, read by the leader; ``None`` if they are drawn."""
-    if record.started_from is None:
+    start = record.started_from
+    if start is None:
         return None
-    content = group.lead(lambda: read_bytes(folder.initial_file))
+
+    def read() -> bytes:
+        if start.epoch is not None and not folder.initial_file.exists():
+            return b""
+        return read_bytes(folder.initial_file)
+
+    content = group.lead(read)
+    if not content:
+        return None
     weights, _ = unpack_tensors(content, str(folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 
 
-def check_parts_given(folder: RunFolder, record: RunRecord, parts: Parts) -> None:
+def check_parts_given(
+    folder: RunFolder, record: RunRecord, parts: Parts, call: str | None = None
+) -> None:
     """Raise ``RunError`` unless the custom functions are those that the run was started with."""
+    call = call or f"load_run({str(folder.path)!r}, {{}}).train()"
     given, recorded = (
         _without_metrics(described) for described in (parts.describe(), record.parts)
     )
     if not recorded.keys() <= given.keys():
         raise RunError(
             f"{folder.path} was started with your own functions, which the run does not store. Pass"
-            f" them again in Python, as in load_run({str(folder.path)!r},"
-            f" {describe_arguments(record.parts)}).train()."
+            f" them again in Python, as in {call.format(describe_arguments(record.parts))}."
         )
     if extra := [name for name in given if name not in recorded]:
         raise RunError(
@@ -200,32 +209,18 @@ def resume_training(
     record: RunRecord,
     dataset: Dataset,
     module: Net | nn.Module | None = None,
-    epochs: int | None = None,
     group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Training:
     """Restore the training of a run from its last checkpoint. Writes nothing.
 
     On the same processor type and torch version, it continues to bit-identical weights (untested
-    on GPUs). ``epochs`` is the total number.
+    on GPUs).
     """
     net = choose_net(folder, record, module)
     check_parts_given(folder, record, parts)
-    recipe = (
-        record.recipe if epochs is None else extend_recipe(record.recipe, epochs, parts.schedule)
-    )
+    recipe = record.recipe
     checkpoint = share_checkpoint(folder, group)
-    has_new_end = epochs not in (None, record.epochs)
-    if has_new_end:
-        record = dataclasses.replace(record, late_end=None)
-        if checkpoint is not None and checkpoint.standing.is_falling:
-            checkpoint = share_checkpoint(folder, group, folder.before_fall_file)
-            if checkpoint is None:
-                raise RecipeError(
-                    f"epochs cannot be changed to {epochs}, because {folder.before_fall_file}, the"
-                    " checkpoint before the fall of the learning rate, is missing. Leave out"
-                    " epochs, or start a new run."
-                )
 
     def check_history() -> bytes:
         # Without weights, the training was killed before it saved any, and its history is cut off.
@@ -260,26 +255,7 @@ def resume_training(
             training.restore(checkpoint)
         except RunError as error:
             raise RunError(f"{folder.checkpoint_file}: {error}. {NO_CHECKPOINT}") from error
-    if has_new_end or not training.ending.can_move:
-        check_enough_epochs(folder, training)
     return training
-
-
-def check_enough_epochs(folder: RunFolder, training: Training) -> None:
-    """Raise ``RecipeError`` if a training has gone further than the epochs of its recipe allow."""
-    ending, epochs = training.ending, training.recipe.epochs
-    done, steps = divmod(training.steps_done, training.steps_per_epoch)
-    least = done + bool(steps)
-    if ending.can_move:  # the learning rate must not have fallen yet
-        whole = training.steps_done + ending.count_fall_steps(training.steps_done)
-        least = math.ceil(whole / training.steps_per_epoch)
-    if least > epochs:
-        position = f"{done} whole epochs and {steps} more steps" if steps else f"{done} epochs"
-        at_peak = " at the peak learning rate" if ending.can_move else ""
-        raise RecipeError(
-            f"epochs is {epochs}, but {folder.path} has already trained {position}{at_peak}. Use"
-            f" {least} or more."
-        )
 
 
 def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> None:
@@ -299,14 +275,7 @@ def prepare_folder(folder: RunFolder, record: RunRecord, training: Training) -> 
             f" epoch {missing[0]}. Their metrics are lost, but the checkpoint is intact and the"
             " training resumes."
         )
-    early_end = folder.history.early_end()
-    if early_end and training.recipe.epochs > record.recipe.epochs:
-        raise RecipeError(
-            f"epochs is {training.recipe.epochs}, but {folder.path} ended early after epoch"
-            f" {training.epochs_done} with patience {training.recipe.patience}. Start a new run"
-            " with a larger patience."
-        )
-    if (training.is_finished or early_end) and not _has_weights(folder, training):
+    if (training.is_finished or folder.history.early_end()) and not _has_weights(folder, training):
         # missing weights may be the reason to resume a finished run
         folder.save_model(training.model)
 

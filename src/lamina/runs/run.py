@@ -80,7 +80,6 @@ class Run:
         self,
         *,
         data: Dataset | Images | str | Path | None = None,
-        epochs: int | None = None,
         until: float | None = None,
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
@@ -100,7 +99,6 @@ class Run:
         """
         trained = self.iter_train(
             data=data,
-            epochs=epochs,
             until=until,
             save_every_seconds=save_every_seconds,
             rewind_on_nan=rewind_on_nan,
@@ -135,7 +133,6 @@ class Run:
         self,
         *,
         data: Dataset | Images | str | Path | None = None,
-        epochs: int | None = None,
         until: float | None = None,
         is_open: bool = False,
         finish: threading.Event | None = None,
@@ -153,8 +150,6 @@ class Run:
 
         Args:
             data: The run's data set, or its current path; by default the recorded path.
-            epochs: New total number of epochs; needs the schedule ``trapezoid``, or ``constant``
-                without warmup.
             until: End of training, in ``time.perf_counter()`` seconds; with ``trapezoid``, the rate
                 falls in time.
             is_open: With the schedule ``trapezoid``, train until this limit, whatever the recipe's
@@ -214,18 +209,13 @@ class Run:
             group.lead(lock)  # from here on, no other process changes the run
             record = lead_record(group, folder.read_record)
             check_processes(record, group)
-            training = resume_training(
-                folder, record, dataset, self.module, epochs, group, self.parts
-            )
+            training = resume_training(folder, record, dataset, self.module, group, self.parts)
             stack.enter_context(explain_lack_of_memory(training))
 
             def update() -> RunRecord:
                 prepare_folder(folder, record, training)
                 rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
-                end = record.late_end if epochs in (None, record.epochs) else None
-                updated = dataclasses.replace(
-                    record, recipe=training.recipe, rewind_on_nan=rewinds, late_end=end
-                )
+                updated = dataclasses.replace(record, rewind_on_nan=rewinds)
                 if updated != record:
                     folder.replace_record(updated)
                 return updated

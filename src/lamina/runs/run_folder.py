@@ -132,8 +132,8 @@ class RunFolder:
         with self.writing():
             write_atomically(file or self.checkpoint_file, pack_checkpoint(checkpoint))
 
-    def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The trained weights, with the names and shapes of ``expected``."""
+    def load_weights(self) -> dict[str, Tensor]:
+        """The trained weights."""
         file = self.weights_file
         if not file.exists():
             raise RunError(
@@ -141,7 +141,11 @@ class RunFolder:
                 f" with load_run({str(self.path)!r}).train() (on the command line, lamina resume"
                 f" {self.path})."
             )
-        weights, _ = unpack_tensors(read_bytes(file), str(file), self._weights_remedy)
+        return unpack_tensors(read_bytes(file), str(file), self._weights_remedy)[0]
+
+    def read_weights(self, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The trained weights, with the names and shapes of ``expected``."""
+        file, weights = self.weights_file, self.load_weights()
         for name in sorted({*weights, *expected}):
             found, wanted = (
                 tuple(tensors[name].shape) if name in tensors else "none"

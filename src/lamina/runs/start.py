@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -25,6 +26,7 @@ from lamina.data.splits import OWN_RULE
 from lamina.errors import LaminaWarning, NetError, RecipeError, RunError, check_type
 from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
+from lamina.runs.continuing import StartingPoint, find_start
 from lamina.runs.net_names import NetChoice, choose_by_images, find_net
 from lamina.runs.record import (
     DataOrigin,
@@ -36,9 +38,10 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
-from lamina.runs.starting_point import find_start
 from lamina.training.fit import fit_recipe
 from lamina.training.group import ALONE, Group
+from lamina.training.lanes import check_lanes
+from lamina.training.loop import Training
 from lamina.training.packaged import PACKAGES
 from lamina.training.parts import (
     OwnAugment,
@@ -66,7 +69,7 @@ def start_run(
     runs_dir: str | Path = "runs",
     name: str | None = None,
     device: str = "auto",
-    start_from: Run | str | Path | None = None,
+    start_from: Run | StartingPoint | str | Path | None = None,
     command: Sequence[str] = (),
     group: Group = ALONE,
     loss: OwnLoss | None = None,
@@ -83,16 +86,19 @@ def start_run(
             copy is trained. By default, a net that suits the images
             (:func:`~lamina.runs.net_names.choose_by_images`). The run does not store your own
             modules and layers.
-        data: A data set, its name or path, or training images; by default CIFAR-10, or the built-in
-            shapes if it is not available.
+        data: A data set, its name or path, or training images; by default that of ``start_from``,
+            or else CIFAR-10, or the built-in shapes if it is not available.
         recipe: Training settings; by default the first recipe of the net, fitted to the images
             (:func:`fit_recipe`).
         runs_dir: Folder of the runs; created if necessary.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        start_from: A run, its folder or its name: train its net further, from its weights and with
-            its recipe, image size and normalization. The classes may differ; outputs with the same
-            name keep their weights.
+        start_from: A run, its folder or its name: train its net further, from its final weights and
+            with its recipe, image size and normalization. The classes may differ; outputs with the
+            same name keep their weights. With an epoch, such as ``"runs/first@3"``: continue
+            exactly from the checkpoint after it, on the same data. Only the recipe's fields in
+            :data:`~lamina.runs.continuing.CHANGEABLE` may then change. ``net`` is only needed for a
+            run of your own module, and ``loss`` and the others if it has your own functions.
         command: Words of the command line, for the record.
         group: Processes that train together (:func:`~lamina.training.group.join_group`), all of
             which call this. The leader creates the folder.
@@ -132,12 +138,17 @@ def start_run(
         recipe, (Recipe,), "recipe", "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)"
     )
     parts = Parts(loss, optimizer, augment, schedule, metrics)
-    start = None if start_from is None else find_start(start_from, Path(runs_dir))
     choice = None if net is None else choose_net(net)
-    dataset = as_dataset(data) if start is None else start.load(data)
-    if start is not None:
-        start.check_recipe({} if recipe is None else vars(recipe))
-        choice = net if isinstance(net, NetChoice) else start.choose_net(dataset, net)
+    start = None if start_from is None else find_start(start_from, Path(runs_dir), choice)
+    if start is None:
+        dataset = as_dataset(data)
+    else:
+        if recipe is not None:
+            start.check_recipe(recipe)
+        parts = start.choose_parts(parts)
+        dataset = start.load(data)
+        choice = start.choose_net(dataset)
+        recipe = recipe or drop_ignored(choice.recipes["run"], parts)
     check_learnable(dataset)
     choice = choice or choose_net(choose_by_images(dataset))
     train = dataset.train
@@ -155,14 +166,22 @@ def start_run(
     if start is None:
         _check_pretrained(recipe, choice, made)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
+    check_lanes(recipe, group)
     group.wait()  # other processes may have to decode their images first
 
     def begin() -> bytes:
-        prepared = prepare_training(_copy(made), train, recipe, device, group=group, parts=parts)
-        record = describe_record(prepared, dataset, choice, command, parts)
         files: dict[str, bytes] = {}
-        if start is not None:
-            record, files = start.carry_weights(record, prepared.model)
+        if start is None:
+            prepared = prepare_training(_copy(made), train, recipe, device, parts=parts)
+            record = describe_record(prepared, dataset, choice, command, parts)
+        else:
+            beginning = start.begin(_copy(made), dataset, recipe, device, parts)
+            files = beginning.files
+            record = dataclasses.replace(
+                describe_record(beginning.training, dataset, choice, command, parts),
+                started_from=beginning.started_from,
+                late_end=beginning.late_end,
+            )
         values = record_to_json(record)
         parse_record(dict(values), "run.json")  # fails before the folder is created
         path = create_folder(Path(runs_dir), record, name, dataset, files)
@@ -206,7 +225,11 @@ def _is_stored(net: Net | nn.Module | None) -> bool:
 
 
 def describe_record(
-    prepared: Prepared, dataset: Dataset, choice: NetChoice, command: Sequence[str], parts: Parts
+    prepared: Prepared | Training,
+    dataset: Dataset,
+    choice: NetChoice,
+    command: Sequence[str],
+    parts: Parts,
 ) -> RunRecord:
     model, origin = prepared.model, choice.origin
     is_stored = _is_stored(model.net)

@@ -65,6 +65,8 @@ def load_run(
     True
     """
     check_type(path, (str, Path), "path", "the folder or name of a run", is_optional=False)
+    expected = "your own module, or a net with your own layers"
+    check_type(module, (Net, nn.Module), "module", expected)
     if path == "":
         raise RunError("path is empty. Give the folder or name of a run.")
     try:

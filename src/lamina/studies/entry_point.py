@@ -19,12 +19,12 @@ from lamina.data.images import Progress
 from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
+from lamina.runs.continuing import find_start
 from lamina.runs.keep import RunEvent
 from lamina.runs.net_names import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, start_run
-from lamina.runs.starting_point import find_start
 from lamina.studies.choice_events import Started
 from lamina.studies.choose import DEFAULT_SECONDS, iter_chosen
 from lamina.studies.cross_validation import Folds, TrainOne, iter_folds
@@ -61,9 +61,10 @@ def train(
         seconds: Time until the end of the evaluation, by default 300 without ``net``, and no limit
             with it. Of a ``Recipe``, as many epochs are trained as fit. In measurements, training
             exceeded the time by up to 2.7 s (limit 20 s).
-        start_from: A run, its folder or its name: train its net further, from its weights and with
-            its recipe (:func:`~lamina.start_run`). Pass no ``net``; for your own module, pass
-            ``load_run(path, module=…)``.
+        start_from: A run, its folder or its name: train its net further, from its final weights and
+            with its recipe, or from the checkpoint after an epoch, such as ``"runs/first@3"``
+            (:func:`~lamina.start_run`). ``data`` is then by default that of the run, and ``net`` is
+            only needed for a run of your own module.
         name: Name of the run; by default date, net and a number, such as ``2026-11-24-cnn-1``.
         runs_dir: Folder of the runs; created if necessary.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
@@ -91,10 +92,13 @@ def train(
     if start_from is None:
         train_one, dataset = _plan(net, recipe, seconds, device), as_dataset(data)
     else:
-        origin = find_start(start_from, Path(runs_dir))
+        origin = find_start(start_from, Path(runs_dir), None if net is None else choose_net(net))
+        if origin.epoch is not None:
+            check_untimed(seconds)
+            recipe = recipe or origin.recipe
         dataset = origin.load(data)
-        start, choice = partial(start, start_from=origin.run), origin.choose_net(dataset, net)
-        train_one = _plan(choice, recipe, seconds, device)
+        start = partial(start, start_from=origin)
+        train_one = _plan(origin.choose_net(dataset), recipe, seconds, device)
     limit = _limit(began, net or start_from, seconds)
     return _follow(train_one(dataset, limit, start, name), dataset, name, progress)[0]
 
@@ -217,6 +221,14 @@ def iter_run(
         and not given.keys() & ENDS,
         most_epochs=recipe.epochs if isinstance(recipe, Recipe) else None,
     )
+
+
+def check_untimed(seconds: float | None) -> None:
+    if seconds is not None:
+        raise RecipeError(
+            "A training that continues from a checkpoint has no time limit. Leave out the time, and"
+            " use epochs."
+        )
 
 
 def _plan(

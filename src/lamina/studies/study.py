@@ -173,7 +173,7 @@ def find_experiment(
     is_stored = (
         record.net is not None or record.timm is not None
     ) and not OWN_CODE & record.parts.keys()
-    if not is_stored or record.started_from is not None or record.branched_from is not None:
+    if not is_stored or record.started_from is not None:
         raise RunError(
             f"A study cannot repeat {source.path}: its code or first weights are not stored. Name"
             " its net."

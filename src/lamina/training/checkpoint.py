@@ -27,6 +27,7 @@ class Standing:
     """The progress of training between two steps, with the sums of the current epoch."""
 
     steps_done: Count
+    steps_per_epoch: Annotated[int, Range(1)]
     rewinds: Count  # returns to a checkpoint so far
     images: Count
     loss: float

@@ -82,7 +82,9 @@ class Ending:
         A training that went on without an end beyond what its recipe plans begins to fall.
         """
         begun = tuple(fall for fall in falls if fall.start <= step)
-        self.plan = Plan(begun[-1].end, begun) if begun else self._planned
+        self.plan = self._planned
+        if self._planned.falls[: len(begun)] != begun:
+            self.plan = Plan(begun[-1].end, begun)
         if self.can_move and not begun and self.plan.is_falling(step):
             self.plan = OPEN.fall_from(
                 step, max(self.count_fall_steps(step), (self.plan.steps or 0) - step)

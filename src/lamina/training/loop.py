@@ -234,7 +234,9 @@ class Training:
         if problem := self._guard.find_weights_problem(self.lr):
             raise NotFiniteError(problem)
         sums, doctor, falls = self._tally.values(), self._doctor.state, self.ending.plan.falls
-        standing = Standing(self.steps_done, self.rewinds, *sums, doctor, falls=falls)
+        standing = Standing(
+            self.steps_done, self.steps_per_epoch, self.rewinds, *sums, doctor, falls=falls
+        )
         return make_checkpoint(self._models, self._optimizer, standing)
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -146,21 +145,3 @@ def sizes_shown(recipe: Recipe) -> list[float]:
     # 1,000 samples include every eighth
     sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))
     return sorted({1.0, *(size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1))})
-
-
-def extend_recipe(recipe: Recipe, epochs: int, own: OwnSchedule | None = None) -> Recipe:
-    """The recipe with more epochs; ``RecipeError`` if this would change the steps already done."""
-    spread = {
-        "progressive resizing": recipe.start_size_fraction and not can_end_late(recipe),
-        f"schedule {recipe.schedule}": recipe.schedule != "constant" and not can_end_late(recipe),
-        "your schedule": own is not None,
-        "the warmup": recipe.warmup_fraction,
-    }
-    if epochs != recipe.epochs and any(spread.values()):
-        what = next(what for what, is_so in spread.items() if is_so)
-        raise RecipeError(
-            f"epochs is {epochs}, but the run has {recipe.epochs} and {what} depends on the total,"
-            " so every step so far would have been different. Leave out epochs to finish this run,"
-            f" or start a new run with epochs={epochs}."
-        )
-    return dataclasses.replace(recipe, epochs=epochs)

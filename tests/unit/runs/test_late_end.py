@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina import Dataset, Images, Recipe, load_run, start_run
-from lamina.errors import RecipeError
 from lamina.runs import limit
 from lamina.runs.limit import TimeLimit
 from lamina.training.ending import Ending
@@ -77,46 +76,6 @@ def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
     assert all(0 < later <= earlier for earlier, later in itertools.pairwise(factors))
     last = ending.plan.falls[-1]
     assert ending.lr_factor(ending.plan.steps - 1) <= 1 / (last.end - last.start)
-
-
-def test_more_epochs_train_on_from_before_the_fall(tmp_path, dataset):
-    longer = dataclasses.replace(RECIPE, epochs=8)
-    short, long = begin(tmp_path, dataset, "short"), begin(tmp_path, dataset, "long", longer)
-    for run in (short, long):
-        run.train(progress=False)
-    assert digest(short) != digest(long)
-    again(short, dataset).train(epochs=8, progress=False)
-    assert digest(short) == digest(long)
-    assert [row["epoch"] for row in load_run(short.path).folder.history.epochs()] == list(
-        range(1, 9)
-    )
-    assert load_run(short.path).is_finished
-
-
-def test_fewer_epochs_than_were_trained_at_full_rate_are_rejected(tmp_path, dataset):
-    run = begin(tmp_path, dataset, "run")
-    run.train(progress=False)
-    with pytest.raises(
-        RecipeError, match=r"trained 3 epochs at the peak learning rate\. Use 5 or more\."
-    ):
-        again(run, dataset).train(epochs=4, progress=False)
-    run.folder.before_fall_file.unlink()
-    with pytest.raises(
-        RecipeError, match=r"before-fall\.safetensors, the checkpoint before the fall"
-    ):
-        again(run, dataset).train(epochs=9, progress=False)
-
-
-def test_the_recipes_own_epochs_are_rejected_where_more_were_trained(tmp_path, dataset):
-    run, finish = begin(tmp_path, dataset, "run"), threading.Event()
-    for event in run.iter_train(until=time.perf_counter() + 1000, is_open=True, finish=finish):
-        if isinstance(event, Epoch) and event.epoch == 9:
-            finish.set()
-    assert load_run(run.path).record.epochs > RECIPE.epochs
-    with pytest.raises(
-        RecipeError, match=r"trained 9 epochs.* at the peak learning rate\. Use 15 or more\."
-    ):
-        again(run, dataset).train(epochs=RECIPE.epochs, progress=False)
 
 
 @pytest.mark.slow

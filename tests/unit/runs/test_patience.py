@@ -45,10 +45,6 @@ def test_patience_ends_a_training_after_so_many_epochs_without_a_better_score_an
     assert digests(run) == digests(longer)
     (run.path / "report.json").unlink()
     assert "no score" in repr(run)
-    with pytest.raises(
-        RecipeError, match=rf"ended early after epoch {len(rows)} with patience 2\."
-    ):
-        next(run.iter_train(epochs=70))
 
 
 def test_an_error_that_falls_is_an_improvement(tmp_path):

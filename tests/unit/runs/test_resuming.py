@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.errors import RecipeError, RunError
+from lamina.errors import RunError
 from lamina.files import lock_folder
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.runs.retraining import find_dataset, make_training, resume_training
@@ -24,8 +24,8 @@ from support.runs import DATA, RECIPE, refuses, start
 from support.trainings import follow, same, weights
 
 
-def resume(run: Run, module: nn.Module | None = None, epochs: int | None = None) -> Training:
-    return resume_training(run.folder, run.record, DATA, module, epochs)
+def resume(run: Run, module: nn.Module | None = None) -> Training:
+    return resume_training(run.folder, run.record, DATA, module)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
@@ -61,62 +61,6 @@ def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_noth
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
         other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
         assert resume(other).precision == recorded
-
-
-def test_a_finished_run_is_made_longer_as_if_it_had_been_so_from_the_start(tmp_path):
-    _, straight = start(tmp_path, dataclasses.replace(RECIPE, epochs=4))
-    follow(straight)
-    run, training = start(tmp_path)
-    follow(training)
-    run.folder.save_checkpoint(training.checkpoint())
-    longer = resume(run, epochs=4)
-    assert [epoch.epoch for epoch in follow(longer)] == [3, 4]
-    assert same(weights(longer), weights(straight))
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"schedule": "cosine"}, "schedule cosine"),
-        ({"schedule": "linear"}, "schedule linear"),
-        ({"schedule": "one-cycle"}, "schedule one-cycle"),
-        ({"warmup_fraction": 0.1}, "the warmup"),
-    ],
-)
-def test_a_schedule_over_all_epochs_allows_no_other_number_of_them(changes, what, tmp_path):
-    run, _ = start(tmp_path, dataclasses.replace(RECIPE, **changes))
-    assert resume(run, epochs=2).recipe == run.record.recipe
-    with refuses(
-        f"epochs is 4, but the run has 2 and {what} depends on the total, so every step so far"
-        " would have been different. Leave out epochs to finish this run, or start a new run with"
-        " epochs=4.",
-        RecipeError,
-    ):
-        resume(run, epochs=4)
-
-
-def test_fewer_epochs_than_are_done_are_rejected(tmp_path):
-    run, training = start(tmp_path)
-    follow(training)
-    run.folder.save_checkpoint(training.checkpoint())
-    with refuses(
-        f"epochs is 1, but {run.path} has already trained 2 epochs. Use 2 or more.", RecipeError
-    ):
-        resume(run, epochs=1)
-
-
-def test_a_run_that_stopped_inside_an_epoch_cannot_end_before_it(tmp_path):
-    run, training = start(tmp_path)
-    for _, _event in zip(range(5), training, strict=False):  # of 3 steps an epoch
-        pass
-    run.folder.save_checkpoint(training.checkpoint())
-    with refuses(
-        f"epochs is 1, but {run.path} has already trained 1 whole epochs and 2 more steps. Use 2 or"
-        " more.",
-        RecipeError,
-    ):
-        resume(run, epochs=1)
-    assert [epoch.epoch for epoch in follow(resume(run, epochs=2))] == [2]
 
 
 def test_other_data_is_rejected(tmp_path):

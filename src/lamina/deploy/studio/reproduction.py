@@ -11,7 +11,7 @@ from typing import Any
 
 from lamina.errors import LaminaError
 from lamina.nets.construction import KINDS
-from lamina.runs.checkpoints import find_checkpoint
+from lamina.runs.continuing import find_checkpoint
 from lamina.runs.record import RunRecord
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run_folder import STUDY_FILE
@@ -84,25 +84,24 @@ def write_python(record: RunRecord) -> str:
         raise LaminaError(
             "The run does not contain its net as layers, so there is no Python to copy."
         )
-    if record.started_from is not None or record.parts:
-        origin = (
-            "your own functions"
-            if record.started_from is None
-            else f"the weights of {record.started_from.run}"
+    start = record.started_from
+    if record.parts:
+        raise LaminaError("The training used your own functions, so there is no Python to copy.")
+    if start is not None and start.epoch is None:
+        raise LaminaError(
+            f"The training used the weights of {start.run}, so there is no Python to copy."
         )
-        raise LaminaError(f"The training used {origin}, so there is no Python to copy.")
     train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
+    recipe = f"recipe = lamina.{record.recipe!r}\n"
+    if start is not None:
+        find_checkpoint(Path(start.run), start.epoch or 0.0)  # raises an error if it is gone
+        source = f"{start.run}@{start.epoch:.10g}"
+        run = f"run = lamina.start_run(recipe=recipe, start_from={source!r})"
+        return f"import lamina\n\n{recipe}{run}\n{train}"
     layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
-    net = f"net = Net(\n{written})\nrecipe = lamina.{record.recipe!r}\n"
-    if record.branched_from is not None:
-        run, epoch = record.branched_from.run, record.branched_from.epoch
-        find_checkpoint(load_run(run), epoch)  # raises an error if it is gone
-        return (
-            f"{head}from lamina.runs.branching import branch_run\n\n{net}"
-            f"run = branch_run(lamina.load_run({run!r}), {epoch}, recipe=recipe, net=net)\n{train}"
-        )
+    net = f"net = Net(\n{written})\n{recipe}"
     preparation = record.data.preparation
     defaults = {field.name: field.default for field in fields(preparation)}
     own = [

@@ -301,9 +301,9 @@ def compare_with(runs_dir: Path, name: str, others: Sequence[str]) -> dict[str, 
 def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
     """The settings that differ between two runs, and how their trainings began and ended."""
     settings = compare_records(run.record, other.record)
-    found = [one for one in settings if not one.what.startswith(("branched_from.", "late_end."))]
+    found = [one for one in settings if not one.what.startswith(("started_from.", "late_end."))]
     rows = zip(
-        ("branched from", "epochs trained"),
+        ("started from", "epochs trained"),
         _describe_course(run),
         _describe_course(other),
         strict=True,
@@ -312,8 +312,11 @@ def find_differences(run: Run, other: Run) -> list[dict[str, str]]:
 
 
 def _describe_course(run: Run) -> tuple[str, str]:
-    origin, done = run.record.branched_from, len(run.folder.history.epochs())
-    start = NONE if origin is None else f"{Path(origin.run).name} after epoch {origin.epoch:g}"
+    origin, done = run.record.started_from, len(run.folder.history.epochs())
+    start = NONE
+    if origin is not None:
+        after = "" if origin.epoch is None else f" after epoch {origin.epoch:.10g}"
+        start = Path(origin.run).name + after
     return start, f"{done}{'' if run.record.late_end is None else ' (ended early)'}"
 
 

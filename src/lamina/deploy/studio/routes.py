@@ -215,34 +215,15 @@ async def stop(studio: Studio, given: Values) -> dict[str, Any]:
     return job.to_json()
 
 
-async def branch(studio: Studio, given: Values) -> Any:
-    """Create a branch of a run and train it."""
-    path, fields, runs_dir = (
-        studio.find_run(given["run"]),
-        check_fields(given),
-        studio.data.runs_dir,
-    )
-    epoch, net = given["epoch"], given.get("net", "")
-    words = [
-        "lamina",
-        "branch",
-        str(path.resolve()),
-        f"--from-epoch={epoch}",
-        *write_options(fields),
-    ]
-    words += [f"--net={', '.join(split_text(net))}"] if net else []
-    name = studio.choose_name("", f"{path.name}-from-{epoch:g}")
-
-    async def make() -> dict[str, Any]:
-        try:
-            await studio.slow.call(
-                "run_views.make_branch", path, epoch, fields, net, runs_dir / name, words
-            )
-        finally:
-            studio.jobs.release(name)  # it has a folder now, or no branch was made
-        return studio.jobs.start(["resume", str(runs_dir / name)], name, is_training=True).to_json()
-
-    return await asyncio.shield(make())  # no branch without its training, even if the client leaves
+async def continue_run(studio: Studio, given: Values) -> dict[str, Any]:
+    """Start ``lamina train --start-from RUN@EPOCH``."""
+    path, epoch, fields = studio.find_run(given["run"]), given["epoch"], check_fields(given)
+    await studio.quick.call("run_views.check_start", path, epoch, fields)
+    run = studio.choose_name("", f"{path.name}-from-{epoch:g}")
+    start = f"--start-from={path.resolve()}@{epoch:.10g}"
+    places = [f"--name={run}", f"--runs-dir={studio.data.runs_dir}"]
+    words = ["train", start, *write_options(fields), *places]
+    return studio.jobs.start(words, run, is_training=True).to_json()
 
 
 READ: dict[str, Callable[[Studio, Values], Sequence[Any]]] = {
@@ -304,7 +285,7 @@ ACTIONS: dict[str, Action] = {
     "train": train,
     "resume": resume,
     "stop": stop,
-    "branch": branch,
+    "continue": continue_run,
     "run": compute("run_views.describe_run", "runs folder", "run name", is_quick=True),
     "runs": compute("run_views.list_runs", "runs folder", is_quick=True),
     "checkpoints": compute("run_views.list_epochs", "run", is_quick=True),

@@ -13,11 +13,14 @@ from lamina.data import thumbnails
 from lamina.deploy.serve.explanation import encode_png
 from lamina.deploy.studio.net_cards import format_layers
 from lamina.deploy.studio.requests import read_fields
-from lamina.errors import LaminaError, RunError, plural
+from lamina.errors import LaminaError, plural
 from lamina.insight.inspected_layers import choose_layers, name_stage, read_filters
-from lamina.nets import parse_net
-from lamina.runs.branching import branch_run
-from lamina.runs.checkpoints import list_checkpoints
+from lamina.runs.continuing import (
+    CHANGEABLE,
+    StartingPoint,
+    find_checkpoint,
+    list_checkpoints,
+)
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
@@ -48,7 +51,7 @@ def _name(path: Path, runs_dir: Path) -> str:
 
 def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
     record, report = run.record, run.report
-    origin, here = record.branched_from or record.started_from, runs_dir.resolve()
+    origin, here = record.started_from, runs_dir.resolve()
     is_here = origin is not None and Path(origin.run).is_relative_to(here)
     return {
         "name": _name(run.path, runs_dir),
@@ -59,7 +62,7 @@ def _summarize(run: Run, runs_dir: Path) -> dict[str, Any]:
         "planned": record.epochs,
         "is_finished": run.is_finished,
         "parent": _name(Path(origin.run), here) if origin is not None and is_here else None,
-        "parent_epoch": None if record.branched_from is None else record.branched_from.epoch,
+        "parent_epoch": None if origin is None else origin.epoch,
         "created": record.created,
     }
 
@@ -76,39 +79,30 @@ def _name_net(record: RunRecord) -> str:
 def describe_run(runs_dir: Path, name: str) -> dict[str, Any]:
     """A run with its history, net, recipe and checkpoints."""
     run = load_run(runs_dir / name)
-    record = run.record
+    record, start = run.record, StartingPoint(run, None, None)
     return _summarize(run, runs_dir) | {
         "source": record.data.source,
         "size_px": record.data.preparation.size_px,
         "val": record.data.preparation.val_fraction,
         "text": None if record.net is None else format_layers(record.net),
-        "recipe": {name: str(value) for name, value in vars(record.recipe).items()},
+        "recipe": {name: str(value) for name, value in vars(start.recipe).items()},
         "rows": run.folder.history.epochs(),
-        "checkpoints": list(list_checkpoints(run)),
+        "changeable": CHANGEABLE,
+        "checkpoints": list(list_checkpoints(run.path)),
         "folder": str(run.path.resolve()),
     }
 
 
 def list_epochs(path: Path) -> list[float]:
-    """The numbers of epochs after which a run can branch, the last one first."""
-    return list(list_checkpoints(load_run(path)))
+    """The epochs from which a run can continue, the last one first."""
+    return list(list_checkpoints(path))
 
 
-def make_branch(
-    path: Path, epoch: float, given: dict[str, str], layers: str, new: Path, command: list[str]
-) -> None:
-    """Create the run ``new``, a branch of a run from the checkpoint after ``epoch``."""
-    run = load_run(path)
-    recipe = overlay(run.record.recipe, read_fields(given))
-    if layers and run.record.net is None:
-        raise RunError(
-            f"The net of {path.name} does not consist of lamina's layers, so it cannot be changed."
-            " Untick “with the net above”."
-        )
-    net = parse_net(layers) if layers else None
-    branch_run(
-        run, epoch, recipe=recipe, net=net, name=new.name, runs_dir=new.parent, command=command
-    )
+def check_start(path: Path, epoch: float, given: dict[str, str]) -> None:
+    """Raise ``LaminaError`` if a run cannot continue from an epoch with these fields."""
+    find_checkpoint(path, epoch)
+    start = StartingPoint(load_run(path), epoch, None)
+    start.check_recipe(overlay(start.recipe, read_fields(given)))
 
 
 def draw_inside(model: Model, pixels: UInt8[np.ndarray, "1 h w c"]) -> dict[str, Any]:

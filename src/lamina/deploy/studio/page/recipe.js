@@ -24,7 +24,7 @@ export function startRecipe() {
         }),
       ),
       make("label", {}, "time limit", make("input", { id: "time", title: limit })),
-      ...main.map(makeField),
+      ...main.map((field) => makeField(field)),
     ),
     make(
       "details",
@@ -43,7 +43,7 @@ export function startRecipe() {
             placeholder: "net and a number",
           }),
         ),
-        ...more.map(makeField),
+        ...more.map((field) => makeField(field)),
       ),
     ),
     make("p", { id: "explained", className: "note" }),
@@ -61,15 +61,19 @@ export function startRecipe() {
   listen("net", showRecipes);
 }
 
-function makeField({ name, text, choices }) {
-  const own = { id: `field-${name}`, title: text };
+// A field of the form; `usual` is the value that applies while it is empty.
+export function makeField({ name, text, choices }, form = "field", usual = "") {
+  const title = name.replaceAll("_", " ");
+  const own = { id: `${form}-${name}`, title: text };
+  if (form !== "field") own.ariaLabel = `${title} from the saved epoch`;
+  const options = ["", ...choices].map((value) => make("option", { value }, value || usual));
   return make(
     "label",
     {},
-    name.replaceAll("_", " "),
+    title,
     choices.length
-      ? make("select", own, ...["", ...choices].map((value) => make("option", { value }, value)))
-      : make("input", { ...own, spellcheck: false, autocomplete: "off" }),
+      ? make("select", own, ...options)
+      : make("input", { ...own, placeholder: usual, spellcheck: false, autocomplete: "off" }),
   );
 }
 
@@ -107,8 +111,8 @@ function showDefaults() {
 }
 
 // The fields of the recipe that were given, by name.
-export function readFields() {
-  const found = state.fields.map(({ name }) => [name, find(`field-${name}`)?.value.trim()]);
+export function readFields(form = "field") {
+  const found = state.fields.map(({ name }) => [name, find(`${form}-${name}`)?.value.trim()]);
   return Object.fromEntries(found.filter(([, value]) => value));
 }
 

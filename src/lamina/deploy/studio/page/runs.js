@@ -1,24 +1,27 @@
-// The runs: a tree of what came from what, the selected one, and branches.
+// The runs: a tree of what came from what, the selected one, and how to continue from it.
 
 import { ask } from "./api.js";
 import { use } from "./data.js";
 import { attempt, find, fill, make, redraw, tell } from "./elements.js";
-import { settleNet, useText } from "./net.js";
-import { readFields, useRecipe } from "./recipe.js";
+import { useText } from "./net.js";
+import { makeField, readFields, useRecipe } from "./recipe.js";
 import { announce, chosen, findJob, isActive, listen, state } from "./shared.js";
 
 const REFRESH_MS = 5000; // least time between two looks at the checkpoints of a training
 let picked = ""; // the checkpoint that a person has chosen
 let refreshed = 0;
-let isBranching = false; // a branch, which is asked for
+let isContinuing = false; // a run that continues, which is asked for
+let filled = ""; // the run whose settings can be changed
 const tellProblem = (error) => tell(find("runs-problem"), error.message);
 
 export function startRuns() {
-  find("branch").addEventListener("click", () => attempt(find("branch-problem"), branch));
+  find("continue-from").addEventListener("click", () =>
+    attempt(find("continue-problem"), continueRun),
+  );
   find("edit").addEventListener("click", () => edit().catch(tellProblem));
   find("checkpoint").addEventListener("change", () => {
     picked = find("checkpoint").value;
-    tell(find("branch-problem"), null);
+    tell(find("continue-problem"), null);
     showCheckpoints(chosen.run);
   });
   listen("epoch", refreshCheckpoints);
@@ -60,7 +63,7 @@ async function refreshCheckpoints(run) {
 export async function select(name) {
   chosen.name = name;
   picked = "";
-  for (const id of ["runs-problem", "branch-problem"]) tell(find(id), null);
+  for (const id of ["runs-problem", "continue-problem"]) tell(find(id), null);
   showTree();
   update();
   announce("select");
@@ -89,6 +92,7 @@ export async function reload(name, isRetry = false) {
   chosen.run = run;
   showTree();
   showCheckpoints(run);
+  showSettings(run);
   announce("run", run);
 }
 
@@ -107,16 +111,16 @@ function showTree() {
   const byParent = Map.groupBy(runs, (run) =>
     runs.some(({ name }) => name === run.parent) ? run.parent : null,
   );
-  const branchOf = (parent) =>
+  const listFrom = (parent) =>
     (byParent.get(parent) ?? []).map((run) =>
       make(
         "li",
         {},
         showRow(run),
-        byParent.has(run.name) ? make("ul", {}, ...branchOf(run.name)) : null,
+        byParent.has(run.name) ? make("ul", {}, ...listFrom(run.name)) : null,
       ),
     );
-  const rows = branchOf(null);
+  const rows = listFrom(null);
   redraw(
     find("runs"),
     ...(rows.length
@@ -188,16 +192,29 @@ function showCheckpoints(run) {
     isGone ? "" : picked || found[0]?.[0],
   );
   if (isGone)
-    tell(find("branch-problem"), "The chosen epoch is no longer saved. Choose another one.");
+    tell(find("continue-problem"), "The chosen epoch is no longer saved. Choose another one.");
   update();
+}
+
+// The settings that may change from a saved epoch on; another run begins with its own.
+function showSettings({ name, changeable = [], recipe }) {
+  if (filled === name) return;
+  filled = recipe ? name : "";
+  const fields = state.fields.filter((field) => changeable.includes(field.name));
+  find("continued-fields").replaceChildren(
+    ...fields.map((field) => makeField(field, "continued", recipe[field.name])),
+  );
 }
 
 // Nothing is done to the run that is shown while another one, already selected, is being read.
 function update() {
   const run = chosen.run?.name === chosen.name ? chosen.run : null;
   find("checkpoint").disabled = !run?.checkpoints.length;
-  find("branch").disabled = isBranching || !run || !find("checkpoint").value;
-  find("branch").textContent = isBranching ? "Branching …" : "Branch";
+  const epoch = find("checkpoint").value;
+  find("continue-from").disabled = isContinuing || !run || !epoch;
+  find("continue-from").textContent = epoch
+    ? `Continue from epoch ${Number(Number(epoch).toFixed(2))}`
+    : "Continue";
   find("edit").disabled = !run?.text;
   find("edit").title = run?.text || !run?.net ? "" : "Its net does not consist of lamina's layers.";
 }
@@ -221,24 +238,20 @@ async function edit() {
   find("net-title").focus();
 }
 
-async function branch() {
+async function continueRun() {
   const given = {
     run: chosen.run.name,
     epoch: Number(find("checkpoint").value),
-    fields: readFields(),
+    fields: readFields("continued"),
   };
-  isBranching = true;
+  isContinuing = true;
   update();
   try {
-    await settleNet();
-    const { run } = await ask("branch", {
-      ...given,
-      net: find("with-net").checked ? chosen.net.text : "",
-    });
+    const { run } = await ask("continue", given);
     await select(run);
     find("training-title").focus();
   } finally {
-    isBranching = false;
+    isContinuing = false;
     update();
   }
 }

@@ -1,0 +1,478 @@
+"""Continuing: a new run from the final weights, or from a checkpoint, of another run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from lamina.data import Dataset, Images, Preparation
+from lamina.data.load import as_dataset, full_source, resize_dataset
+from lamina.errors import DataError, RecipeError, RunError, check_type
+from lamina.files import METADATA, read_bytes
+from lamina.nets import Net
+from lamina.runs.net_names import NetChoice
+from lamina.runs.record import LateEnd, OwnModule, StartedFrom
+from lamina.runs.retraining import (
+    check_parts_given,
+    choose_net,
+    find_dataset,
+    find_source,
+    make_training,
+    read_initial,
+)
+from lamina.runs.run import Run
+from lamina.runs.run_folder import pack_checkpoint
+from lamina.runs.stored import load_run
+from lamina.targets import REGRESSION
+from lamina.training.checkpoint import Checkpoint
+from lamina.training.device import choose_device
+from lamina.training.features import find_head
+from lamina.training.fit import Home
+from lamina.training.loop import Training
+from lamina.training.model import Initial, Model
+from lamina.training.parts import NO_PARTS, Parts
+from lamina.training.pretrained import TimmNet
+from lamina.training.recipe import Recipe, overlay
+from lamina.training.schedule import Fall
+from lamina.training.setup import AnyNet, Prepared, prepare_training
+from lamina.training.task import task_of
+from lamina.training.tensors import pack_tensors
+
+CHANGEABLE = (
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "label_smoothing",
+    "class_weights",
+    "dropout",
+    "flip",
+    "translate_px",
+    "cutout_px",
+    "crop_from_fraction",
+    "gradient_clip",
+    "patience",
+    "metric",
+    "aim",
+    "cost",
+)
+"""The fields of the recipe that may change when a run continues from a checkpoint. ``batch_size``
+may change only after a complete epoch; ``epochs``, ``schedule`` and ``batch_size`` only before the
+learning rate falls at the end of the schedule ``trapezoid``. Another ``optimizer`` starts with an
+empty state."""
+MOVING_END = {"epochs", "schedule", "batch_size"}
+BY_OPTIMIZER = {"optimizer", "momentum", "weight_decay"}
+"""Fields that your own optimizer may use in any way, so that its state may not fit others."""
+BY_WEIGHTS = ("normalization", "head")
+"""Fields that the final weights of a run depend on."""
+INITIAL_FRACTION, LR_FRACTION = 0.5, 0.1
+"""A net that is trained further on new images alone forgets others (docs/your-images.md): less with
+the average of the weights before and after, and with a lower learning rate. Random weights of new
+outputs cannot be averaged."""
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The training of a new run before its first step, and what the run stores of its start."""
+
+    training: Prepared | Training
+    started_from: StartedFrom
+    late_end: LateEnd | None
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """A run to start from: its final weights, or its checkpoint after ``epoch``."""
+
+    run: Run
+    epoch: float | None
+    origin: OwnModule | TimmNet | None
+
+    @property
+    def recipe(self) -> Recipe:
+        """The run's recipe, with the number of epochs that the run has."""
+        record = self.run.record
+        return dataclasses.replace(record.recipe, epochs=record.epochs or record.recipe.epochs)
+
+    def choose_net(self, dataset: Dataset) -> NetChoice:
+        """The run's net, and the recipe to train it with."""
+        record = self.run.record
+        net = choose_net(self.run.folder, record, self.run.module)
+        home = Home(len(dataset.train), min(dataset.train.shape[1:]))  # the recipe is used as it is
+        recipes = {"run": self._choose_recipe(dataset)}
+        if isinstance(net, Net):
+            net = net.with_outputs(task_of(dataset.train).outputs)
+            return NetChoice(record.net_name, net, recipes, self.origin, home)
+        if isinstance(net, TimmNet):
+            return NetChoice(record.net_name, net.empty_module, recipes, self.origin, home)
+        module = net
+        return NetChoice(record.net_name, lambda *_: module, recipes, self.origin, home)
+
+    def _choose_recipe(self, dataset: Dataset) -> Recipe:
+        """The run's; from final weights without new outputs, with a lower rate and an average."""
+        if self.epoch is not None:
+            return self.recipe
+        recipe = dataclasses.replace(self.recipe, initial_fraction=0.0)
+        if not set(dataset.train.target_names) <= set(self.run.record.task.target_names):
+            return recipe
+        lr = float(f"{LR_FRACTION * recipe.lr:.2g}")
+        return overlay(recipe, {"lr": lr, "initial_fraction": INITIAL_FRACTION})
+
+    def choose_parts(self, parts: Parts) -> Parts:
+        """Your own functions, by default those of the run; a checkpoint needs those of the run."""
+        parts = self.run.parts if parts == NO_PARTS else parts
+        if self.epoch is not None:
+            source = f"{self.run.path}@{self.epoch:.10g}"
+            call = f"start_run(start_from={source!r}, {{}})"
+            check_parts_given(self.run.folder, self.run.record, parts, call)
+        return parts
+
+    def prepare(self, given: Mapping[str, Any], source: str | Path | None = None) -> Preparation:
+        """A preparation as given, otherwise with the run's image size, resizing and kind of target.
+
+        If ``source`` is the run's own, so are its corrections, groups, columns and splits.
+        """
+        record = self.run.record
+        own, (_, height, width) = record.data, record.in_shape
+        if given.get("size_px", height) != height:
+            raise DataError(
+                f"--size is {given['size_px']}, but {self.run.path} was trained on images of "
+                f"{height}×{width} px, which further training keeps. Leave out --size."
+            )
+        if source is not None and full_source(source) == own.source:
+            labels_from = (*own.preparation.labels_from, *given.get("labels_from", ()))
+            changes = {"fold": None} | dict(given) | {"labels_from": labels_from}
+            return dataclasses.replace(own.preparation, **changes)
+        like: dict[str, Any] = {"resize": own.preparation.resize, "task": record.task.kind.name}
+        if height == width:
+            like["size_px"] = height
+        return Preparation(**like | dict(given))
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise ``RecipeError`` for a changed field that must stay."""
+        for name in self.find_changes(recipe):
+            if name in CHANGEABLE or (self.epoch is None and name not in BY_WEIGHTS):
+                continue
+            only = "" if self.epoch is None else f" Only these may change: {', '.join(CHANGEABLE)}."
+            raise RecipeError(
+                f"{name} is {getattr(recipe, name)!r}, but {self.run.path} was trained with"
+                f" {getattr(self.recipe, name)!r}, which further training keeps.{only} Leave out"
+                f" --{name.replace('_', '-')} (in Python, use"
+                " dataclasses.replace(run.record.recipe, epochs=5))."
+            )
+
+    def find_changes(self, recipe: Recipe) -> list[str]:
+        """The names of the fields that differ from the recipe of the run."""
+        own = vars(self.recipe)
+        return [name for name, value in vars(recipe).items() if value != own[name]]
+
+    def load(self, data: Dataset | Images | str | Path | None) -> Dataset:
+        """The data set, read as that of the run, and by default that of the run."""
+        run = self.run
+        data = run.dataset if data is None else data
+        if self.epoch is not None:
+            return find_dataset(run.folder, run.record, data)
+        if data is None:
+            data = find_source(run.folder, run.record)
+        source = data if isinstance(data, str | Path) else None
+        return self.fit(as_dataset(data, self.prepare({}, source)))
+
+    def fit(self, dataset: Dataset) -> Dataset:
+        """The data set at the image size of the run's training; ``DataError`` if impossible."""
+        shape, task = self.run.record.in_shape, self.run.record.task
+        if self.epoch is not None:
+            return find_dataset(self.run.folder, self.run.record, dataset)
+        if dataset.train.kind is not task.kind:
+            raise DataError(
+                f"{self.run.path} was trained on {task.kind} targets, but {dataset.name} has "
+                f"{dataset.train.kind} ones. Choose the kind with --task, or train a new net."
+            )
+        if task.kind is REGRESSION:  # the head's outputs are standardized by other images
+            raise DataError(
+                f"{self.run.path} predicts numbers, whose scale depends on the training images, so "
+                "its net cannot be trained further on others. Train a new net on all images."
+            )
+        if dataset.train.shape != shape and shape[1] == shape[2]:
+            dataset = resize_dataset(dataset, shape[1])
+        if dataset.train.shape != shape:
+            raise DataError(
+                f"{self.run.path} was trained on images of {'×'.join(map(str, shape))}, but those"
+                f" of {dataset.name} have {'×'.join(map(str, dataset.train.shape))}. Use images of"
+                " that shape, or train a new net."
+            )
+        return dataset
+
+    def begin(
+        self, net: AnyNet, dataset: Dataset, recipe: Recipe, device: str, parts: Parts
+    ) -> Beginning:
+        """Build the training of a new run; raises ``LaminaError`` if something does not fit."""
+        self.check_recipe(recipe)
+        if self.epoch is not None:
+            checkpoint = read_checkpoint(self.run, self.epoch)
+            return self._continue(checkpoint, dataset, recipe, device, parts)
+        fresh = prepare_training(net, dataset.train, recipe, device, parts=parts)
+        initial, started_from = self._carry_weights(fresh.model)
+        prepared = prepare_training(
+            net, dataset.train, recipe, device, parts=parts, initial=initial
+        )
+        files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
+        return Beginning(prepared, started_from, None, files)
+
+    def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
+        """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""
+        run = self.run
+        old, weights = run.folder.load_weights(), dict(fresh.state_dict())
+        if unknown := old.keys() ^ weights.keys():
+            name = min(unknown)
+            where = "the net" if name in old else "the run"
+            raise RunError(
+                f"The net does not fit the weights of {run.path}: {name} is missing in {where}."
+                " Pass the net that was trained."
+            )
+        names, known = fresh.task.target_names, run.record.task.target_names
+        kept = tuple(name for name in names if name in known)
+        head = None if names == known else find_head(fresh)
+        for name, tensor in weights.items():
+            stored = old[name]
+            is_head = name.rpartition(".")[0] == head and stored.shape[1:] == tensor.shape[1:]
+            if is_head:
+                tensor = tensor.clone()
+                for target in kept:
+                    tensor[names.index(target)] = stored[known.index(target)].to(tensor)
+            elif stored.shape != tensor.shape:
+                raise RunError(
+                    f"The net does not fit the weights of {run.path}: {name} has shape"
+                    f" {tuple(tensor.shape)}, there {tuple(stored.shape)}. Use the net that was"
+                    " trained and the same classes, or train a new net."
+                )
+            weights[name] = tensor if is_head else stored
+        new = tuple(name for name in names if name not in known)
+        initial = Initial(weights, run.record.mean, run.record.std)
+        return initial, StartedFrom(str(run.path.resolve()), None, kept, new)
+
+    def _continue(
+        self,
+        checkpoint: Checkpoint,
+        dataset: Dataset,
+        recipe: Recipe,
+        device: str,
+        parts: Parts,
+    ) -> Beginning:
+        run, folder, record = self.run, self.run.folder, self.run.record
+        changes = self.find_changes(recipe)
+        old_rewinds = checkpoint.standing.rewinds
+        self._check_changes(changes, checkpoint, parts)
+        has_own_end = record.epochs is not None and not MOVING_END.intersection(changes)
+        late_end = record.late_end if has_own_end else None
+        if device != "auto":
+            record = dataclasses.replace(record, device=choose_device(device))
+        training = make_training(
+            dataclasses.replace(record, recipe=recipe, late_end=late_end),
+            dataset,
+            choose_net(folder, record, run.module),
+            parts=parts,
+            initial=read_initial(folder, record),
+            has_checkpoint=True,
+        )
+        if changes:
+            checkpoint = change_checkpoint(checkpoint, changes, training, parts)
+        if late_end is not None:
+            standing = dataclasses.replace(checkpoint.standing, falls=late_end.falls)
+            checkpoint = dataclasses.replace(checkpoint, standing=standing)
+        try:
+            training.restore(checkpoint)
+        except RunError as error:
+            raise RunError(
+                f"The net does not fit {run.path}: {error}. Pass the net that was trained."
+            ) from error
+        rows = folder.history.read_until(training.epochs_done, old_rewinds)
+        has_ended = any(row["event"] == "early_end" for row, _ in rows)
+        if training.is_finished or (has_ended and not changes):
+            raise RecipeError(
+                f"{run.path} was over after epoch {self.epoch:.10g}, with epochs {recipe.epochs}"
+                f" and patience {recipe.patience}. Use more epochs or another patience, or an"
+                f" earlier checkpoint. There are: {_list_epochs(list_checkpoints(run.path))}."
+            )
+        is_rewound = training.rewinds > 0
+        lines = [
+            line
+            for row, line in rows
+            if row["event"] == "epoch" or (row["event"] == "rewind" and is_rewound)
+        ]
+        files = {
+            folder.checkpoint_file.name: pack_checkpoint(checkpoint),
+            folder.history.file.name: b"".join(lines),
+        }
+        if folder.initial_file.exists():
+            files[folder.initial_file.name] = read_bytes(folder.initial_file)
+        names = record.task.target_names
+        started_from = StartedFrom(str(run.path.resolve()), self.epoch, names, ())
+        return Beginning(training, started_from, late_end, files)
+
+    def _check_changes(self, changes: Iterable[str], checkpoint: Checkpoint, parts: Parts) -> None:
+        """Raise ``RecipeError`` for changes that this checkpoint or these functions exclude."""
+        standing, run = checkpoint.standing, self.run
+        others = _list_epochs(list_checkpoints(run.path))
+        if standing.is_falling and (moving := MOVING_END.intersection(changes)):
+            raise RecipeError(
+                f"{min(moving)} cannot change after epoch {self.epoch:.10g} of {run.path}, because"
+                " the learning rate has begun to fall for the end of the training. Leave it as it"
+                f" was, or use an earlier checkpoint. There are: {others}."
+            )
+        if standing.steps_done % standing.steps_per_epoch and "batch_size" in changes:
+            raise RecipeError(
+                "batch_size can change only after a complete epoch, but the checkpoint after epoch"
+                f" {self.epoch:.10g} of {run.path} is within one. Leave it as it was, or use"
+                f" another checkpoint. There are: {others}."
+            )
+        if parts.optimizer is not None and (bound := BY_OPTIMIZER.intersection(changes)):
+            raise RecipeError(
+                f"{min(bound)} cannot change, because {run.path} was trained with your own"
+                " optimizer, whose state may not fit. Leave it as it was."
+            )
+
+
+def find_start(
+    start_from: StartingPoint | Run | str | Path, runs_dir: Path, net: NetChoice | None = None
+) -> StartingPoint:
+    """Load the run to start from; ``net`` is your own module if the run was started with one."""
+    if isinstance(start_from, StartingPoint):
+        return start_from
+    expected = "a Run, or the folder or name of one, perhaps with an epoch, such as runs/first@3"
+    check_type(start_from, (Run, str, Path), "start_from", expected, is_optional=False)
+    epoch = None
+    if not isinstance(start_from, Run):
+        path, epoch = split_epoch(start_from, runs_dir)
+        start_from = load_run(path, runs_dir=runs_dir)
+    run, record = start_from, start_from.record
+    if net is None:
+        return StartingPoint(run, epoch, record.timm or record.own_module)
+    if record.own_module is None or not isinstance(net.origin, OwnModule):
+        raise RunError(
+            f"start_from trains the net of {run.path}, {record.net_name}. Leave out net."
+        )
+    module = net.make(record.recipe.seed, record.in_shape, record.task.outputs)
+    return StartingPoint(dataclasses.replace(run, module=module), epoch, net.origin)
+
+
+def split_epoch(text: str | Path, runs_dir: Path) -> tuple[str | Path, float | None]:
+    """The run and the epoch in ``RUN@EPOCH``; a run whose own name contains @ goes first."""
+    path, separator, epoch = str(text).rpartition("@")
+    places = [Path(text, "run.json"), Path(runs_dir, text, "run.json")]
+    if not separator or any(os.path.isfile(file) for file in places):  # noqa: PTH113
+        return text, None
+    try:
+        return path, float(epoch)
+    except ValueError:
+        raise RunError(
+            f"start_from is {str(text)[:100]}; after @ must come the number of an epoch. Use"
+            f" {path[:100]}@3, or leave out @ to start from the final weights."
+        ) from None
+
+
+def list_checkpoints(path: Path) -> dict[float, Path]:
+    """The checkpoint files of a run by completed epochs, the last first."""
+    files = sorted((path / "checkpoints").glob("*.safetensors"))  # which the studio keeps
+    epochs: dict[float, Path] = {}
+    for file in [*files, path / "before-fall.safetensors", path / "state.safetensors"]:
+        with suppress(OSError):  # removed, because there are too many
+            epochs.setdefault(_read_epoch(file), file)
+    return {epoch: epochs[epoch] for epoch in sorted(epochs, reverse=True) if epoch}
+
+
+def _read_epoch(file: Path) -> float:
+    """The completed epochs before a checkpoint; 0 if it is damaged."""
+    try:
+        with safe_open(file, framework="np") as opened:
+            stored = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+        values = json.loads(stored.get("values", "{}"))
+        return count_epochs(int(values["steps_done"]), int(values["steps_per_epoch"]))
+    except (SafetensorError, ValueError, KeyError, TypeError, ArithmeticError):
+        return 0.0
+
+
+def count_epochs(steps_done: int, steps_per_epoch: int) -> float:
+    """The number of an epoch as in ``RUN@EPOCH``."""
+    return round(steps_done / steps_per_epoch, 3)
+
+
+def _list_epochs(epochs: Iterable[float]) -> str:
+    return ", ".join(f"{epoch:.10g}" for epoch in sorted(epochs))
+
+
+def find_checkpoint(path: Path, epoch: float) -> Path:
+    """The checkpoint of a run after ``epoch``; ``RunError`` lists those that exist."""
+    files = list_checkpoints(path)
+    if epoch in files:
+        return files[epoch]
+    choice = "It has none yet; train it for at least one epoch."
+    if files:
+        choice = f"Choose from {_list_epochs(files)}."
+    raise RunError(f"{path} has no checkpoint after epoch {epoch:.10g}. {choice}")
+
+
+def read_checkpoint(run: Run, epoch: float) -> Checkpoint:
+    checkpoint = run.folder.read_checkpoint(find_checkpoint(run.path, epoch))
+    standing = None if checkpoint is None else checkpoint.standing
+    if (
+        checkpoint is None
+        or standing is None
+        or count_epochs(standing.steps_done, standing.steps_per_epoch) != epoch
+    ):  # a training has replaced it meanwhile
+        raise RunError(
+            f"{run.path} no longer has the checkpoint after epoch {epoch:.10g}. Choose again."
+        )
+    return checkpoint
+
+
+def change_checkpoint(
+    checkpoint: Checkpoint, changes: Iterable[str], training: Training, parts: Parts
+) -> Checkpoint:
+    """The checkpoint from which ``training``, whose recipe has ``changes``, continues."""
+    standing, tensors = checkpoint.standing, checkpoint.tensors
+    fresh = training.checkpoint().standing.optimizer
+    numbers = dict(standing.optimizer)
+    if "optimizer" in changes:
+        numbers = {}
+        tensors = {
+            key: value for key, value in tensors.items() if key.partition(".")[0] != "optimizer"
+        }
+    elif parts.optimizer is None:
+        numbers = {name: values for name, values in numbers.items() if not name.isdigit()}
+    for group, values in fresh.items():
+        if group.isdigit() and parts.optimizer is None:
+            numbers[group] = values
+        elif group.isdigit():  # other numbers may count steps
+            rates = {name: values[name] for name in ("lr", "initial_lr")}
+            numbers[group] = numbers.get(group, {}) | rates
+    epochs, steps = divmod(standing.steps_done, standing.steps_per_epoch)
+    steps_done = epochs * training.steps_per_epoch + steps
+    falls, plan = standing.falls, training.ending.plan
+    if MOVING_END.intersection(changes):
+        falls = ()
+        if plan.steps is not None and plan.is_falling(steps_done) and steps_done < plan.steps:
+            falls = (Fall(steps_done, plan.steps),)  # it would have begun by now, so it begins here
+    rewinds = standing.rewinds
+    if "lr" in changes:
+        rewinds = 0
+    standing = dataclasses.replace(
+        standing,
+        steps_done=steps_done,
+        steps_per_epoch=training.steps_per_epoch,
+        rewinds=rewinds,
+        optimizer=numbers,
+        falls=falls,
+    )
+    return Checkpoint(tensors, standing)
