@@ -86,7 +86,8 @@ def test_every_file_states_what_was_measured_on_which_machine_or_that_nothing_wa
         (importlib.import_module(f"lamina.zoo.{name.replace('-', '_')}").__doc__ or "").split()
     )
     measured = re.search(
-        r"Measured on .*torch \d.*\d\d\.\d\d %.* runs?, \d+(\.\d+)? s of training", text
+        r"Measured on .*torch \d.*\d\d\.\d\d (± \d\.\d\d )?%.* runs?, \d+(\.\d+)? s of training",
+        text,
     )
     assert measured or re.search(r"Not yet trained to the end", text), text
 
