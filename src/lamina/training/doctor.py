@@ -22,16 +22,15 @@ from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
 from lamina.training.activations import describe_layer, innermost_paths, name_layer, watch
 from lamina.training.batches import DividedBatch
 from lamina.training.diagnosis import SWINGS, diagnose, explains, follow, learns_nothing
-from lamina.training.ending import Ending
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
 from lamina.training.forward import Forward
-from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.observation import Activity, Check, Moments, Observation
 from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import Schedule
 from lamina.training.task import Binary, MultiLabel, SingleLabel, Task
 
 NORM_STEPS, NORM_IMAGES = 50, 5_000
@@ -75,12 +74,11 @@ class Doctor:
         forward: Forward,
         images: Images,
         recipe: Recipe,
-        ending: Ending,
-        group: Group = ALONE,
+        schedule: Schedule,
         parts: Parts = NO_PARTS,
     ) -> None:
-        self._model, self._forward, self._recipe, self._group = model, forward, recipe, group
-        self._images, self._steps_per_epoch = images, ending.steps_per_epoch
+        self._model, self._forward, self._recipe = model, forward, recipe
+        self._images, self._steps_per_epoch = images, schedule.steps_per_epoch
         affordable = max(1, min(MOST_FIXED, round(FIXED_FRACTION * len(images))))
         self._fixed = images.take_evenly(max(LEAST_FIXED, affordable))
         self._norm_steps = min(NORM_STEPS, math.ceil(NORM_IMAGES / recipe.batch_size))
@@ -90,7 +88,7 @@ class Doctor:
         self._constant_loss = constant_loss(model.task, images, recipe) if is_known else math.nan
         self._guess_loss = guess_loss(model.task, images, recipe) if is_known else math.nan
         self._baseline_accuracy = max(images.target_counts().values(), default=0) / len(images)
-        self._ending = ending
+        self._schedule = schedule
         self._can_repeat = recipe.lanes == 1 and model.net is not None
         self._state = DoctorState()
 
@@ -172,7 +170,7 @@ class Doctor:
         layers = [name.rpartition(".")[0] for name in state.names]
         steps = number * self._steps_per_epoch
         ends = (steps - self._steps_per_epoch, steps - 1)
-        factors = [self._ending.lr_factor(step) for step in ends]
+        factors = [self._schedule.factor(step) for step in ends]
         seen = Observation(
             epoch=number,
             steps=steps,
@@ -206,9 +204,6 @@ class Doctor:
             seen = dataclasses.replace(seen, fitted_loss=fit_few(model, self._images, self._recipe))
             state.next_fit = 2 * number
         found = list(diagnose(seen, state.found))
-        if self._group.size > 1:  # the findings of the leader
-            leaders = self._group.lead_json(lambda: [dataclasses.asdict(one) for one in found])
-            found = [Diagnosis(**values) for values in leaders]
         state.found += found
         return dataclasses.replace(
             epoch, layers=collect_statistics(model, seen), diagnoses=tuple(found)
