@@ -87,7 +87,7 @@ def test_a_history_that_cannot_grow_ends_where_it_ended_and_holds_the_checkpoint
 @pytest.mark.filterwarnings("ignore:cannot write to .*File too large. Training continues")
 def test_what_found_no_room_is_written_with_the_next_epoch_that_finds_some(tmp_path, monkeypatch):
     # so that every epoch is worth a checkpoint
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)
+    monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 1e9)
     run, _ = start(tmp_path, Recipe(epochs=4, batch_size=4, precision="fp32"))
     steps_per_epoch = 3
     with contextlib.ExitStack() as disk:

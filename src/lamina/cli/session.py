@@ -23,7 +23,7 @@ from lamina.evaluation.calibration import LEAST_IMAGES
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.evaluation.reports import Report
 from lamina.insight.similarity import UNASKED_SECONDS, estimate_seconds
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.record import resume_command
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
@@ -32,6 +32,7 @@ from lamina.studies.cross_validation import Folds
 from lamina.studies.finals import FINALS, Tuned
 from lamina.studies.search import Tried
 from lamina.targets import REGRESSION
+from lamina.training import group
 from lamina.training.events import (
     Cooldown,
     Diagnosis,
@@ -42,7 +43,6 @@ from lamina.training.events import (
     Rewind,
     Step,
 )
-from lamina.training.group import ALONE, Group
 from lamina.training.schedule import can_end_late
 
 IN_TRAINING = (
@@ -62,17 +62,18 @@ IN_TRAINING = (
 immediately."""
 
 
-def print_group(group: Group, lanes: int, terminal: Terminal) -> None:
-    """Print the size of the group, if there are several processes."""
-    if group.size > 1:
+join_group = group.join_group
+count_processes = group.size
+
+
+def print_group(lanes: int, terminal: Terminal) -> None:
+    """Print the number of processes that train together, if there are several."""
+    processes = group.size()
+    if processes > 1:
         threads = plural(torch.get_num_threads(), "thread", "threads")
         terminal.remark(
-            f"group: {group.size} processes of {threads} each; each batch has {lanes} lanes"
+            f"group: {processes} processes of {threads} each; each batch has {lanes} lanes"
         )
-        if group.restarts:
-            terminal.remark(
-                f"group: torchrun has restarted it {plural(group.restarts, 'time', 'times')}"
-            )
 
 
 def play(
@@ -82,7 +83,6 @@ def play(
     *,
     run: Run | None = None,
     finish: threading.Event | None = None,
-    group: Group = ALONE,
     is_brief: bool = False,
 ) -> tuple[list[Run], signal.Signals | None]:
     """Print events until they end or a signal arrives; return their runs and the signal.
@@ -105,14 +105,15 @@ def play(
         finish.set()
         return True
 
-    with _stop_signals(
-        lambda: group.size > 1 or isinstance(event, IN_TRAINING), ask_to_finish, group
-    ) as received:
+    def is_in_training() -> bool:
+        return group.size() > 1 or isinstance(event, IN_TRAINING)
+
+    with _stop_signals(is_in_training, ask_to_finish) as received:
         try:
-            for event in _until_stopped(events, received, group):
+            for event in _until_stopped(events, received):
                 if isinstance(event, Started):
                     runs.append(event.run)
-                    print_group(group, event.run.record.recipe.lanes, terminal)
+                    print_group(event.run.record.recipe.lanes, terminal)
                 if has_asked and not is_told:
                     is_told = True
                     terminal.remark("lamina: finishing early; Ctrl-C again stops at once")
@@ -134,20 +135,24 @@ def play(
 
 
 def _until_stopped(
-    events: Generator[RunEvent, None, Any], received: list[signal.Signals], group: Group
+    events: Generator[RunEvent, None, Any], received: list[signal.Signals]
 ) -> Iterator[RunEvent]:
     """Yield events until they end or a signal arrives, then the events of stopping."""
-    for event in events:
-        yield event
-        # The processes of a group agree at each event. The event after a report belongs to the same
-        # epoch.
-        if not isinstance(event, Report) and group.any(bool(received)):
-            if not received:
-                received.append(signal.SIGTERM)  # another process was stopped
-            with suppress(KeyboardInterrupt):
-                yield events.throw(KeyboardInterrupt())
-                yield from events
-            return
+    try:
+        for event in events:
+            yield event
+            # The event after a report belongs to the same epoch. The processes of a group stop
+            # after the same step, by themselves.
+            if received and group.size() == 1 and not isinstance(event, Report):
+                with suppress(KeyboardInterrupt):
+                    yield events.throw(KeyboardInterrupt())
+                    yield from events
+                return
+    except KeyboardInterrupt:
+        if group.size() == 1:
+            raise
+        if not received:
+            received.append(signal.SIGTERM)  # another process was stopped
 
 
 def _print_event(event: Any, run: Run | None, terminal: Terminal, *, is_brief: bool) -> None:
@@ -305,7 +310,7 @@ def _look_for_overlap(
 
 @contextmanager
 def _stop_signals(
-    is_in_training: Callable[[], bool], ask_to_finish: Callable[[], bool], group: Group
+    is_in_training: Callable[[], bool], ask_to_finish: Callable[[], bool]
 ) -> Iterator[list[signal.Signals]]:
     """Record Ctrl-C and SIGTERM; processes finish their step, a second Ctrl-C stops immediately."""
     received: list[signal.Signals] = []

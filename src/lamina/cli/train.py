@@ -14,7 +14,7 @@ from lamina.cli import STARTED
 from lamina.cli.data_argument import choose_data
 from lamina.cli.net_argument import choose_net
 from lamina.cli.options.train_options import TrainOptions
-from lamina.cli.session import play, print_result
+from lamina.cli.session import count_processes, join_group, play, print_result
 from lamina.cli.start_from import load_data_of, load_start
 from lamina.cli.terminal import Terminal, read_seconds
 from lamina.data import Dataset, Preparation
@@ -27,25 +27,24 @@ from lamina.studies.entry_point import iter_run
 from lamina.studies.experiments import Deadline
 from lamina.studies.named_net import fit_experiment
 from lamina.studies.seeds import check_seeds, iter_seeds
-from lamina.training.group import Group, join_group
 from lamina.training.recipe import Recipe, overlay
 
 
 def run(options: TrainOptions, terminal: Terminal) -> int:
     save_every_seconds = read_seconds("--save-every", options.save_every)
     seconds = None if options.time is None else read_seconds("--time", options.time)
-    with join_group() as group:
-        _check(options, group)
+    with join_group():
+        processes = count_processes()
+        _check(options, processes)
         can_finish = options.net is None or seconds is not None or options.progress
-        is_alone = options.folds is None and options.seeds is None and group.size == 1
+        is_alone = options.folds is None and options.seeds is None and processes == 1
         finish = threading.Event() if can_finish and is_alone else None
-        start = partial(start_run, device=options.device, command=terminal.command, group=group)
+        start = partial(start_run, device=options.device, command=terminal.command)
         train = partial(
             Run.iter_train,
             save_every_seconds=save_every_seconds,
             rewind_on_nan=options.on_nan == "rewind",
             on_diagnosis=options.on_diagnosis,
-            group=group,
             finish=finish,
         )
         limit = DEFAULT_SECONDS if seconds is None else seconds
@@ -110,13 +109,12 @@ def run(options: TrainOptions, terminal: Terminal) -> int:
                     save_every_seconds=save_every_seconds,
                     rewind_on_nan=options.on_nan == "rewind",
                     on_diagnosis=options.on_diagnosis,
-                    group=group,
                 )
             else:
                 events = train_one(
                     dataset, deadline, partial(start, runs_dir=options.runs_dir), options.name
                 )
-            runs, stopped_by = play(events, terminal, show_progress, finish=finish, group=group)
+            runs, stopped_by = play(events, terminal, show_progress, finish=finish)
         if stopped_by is not None and not runs:  # while the training was prepared
             return 128 + stopped_by
         return _print_end(options, runs[-1], stopped_by, terminal)
@@ -164,7 +162,7 @@ def _prepare(options: TrainOptions) -> Preparation:
     return preparation
 
 
-def _check(options: TrainOptions, group: Group) -> None:
+def _check(options: TrainOptions, processes: int) -> None:
     """Reject options that exclude each other."""
     if options.start_from is not None and (
         options.seeds or options.folds or options.weights or options.recipe
@@ -174,7 +172,7 @@ def _check(options: TrainOptions, group: Group) -> None:
             " --weights and --recipe. To change settings of the recipe, use their options, as in"
             " --epochs 5 --lr 0.01."
         )
-    if group.size > 1 and (
+    if processes > 1 and (
         (options.net is None and options.start_from is None) or options.time is not None
     ):
         raise RecipeError(
@@ -194,20 +192,25 @@ def _check(options: TrainOptions, group: Group) -> None:
                 f"{clashing[0]} cannot be used with --folds, because it {reason}. Leave out one of"
                 " them."
             )
-        if group.size > 1 or options.on_diagnosis == "stop":
-            what = "a group of processes" if group.size > 1 else "--on-diagnosis stop"
+        if processes > 1 or options.on_diagnosis == "stop":
+            what = "a group of processes" if processes > 1 else "--on-diagnosis stop"
             raise RecipeError(f"--folds cannot be used with {what}. Leave out one of them.")
     if (
         options.name is not None
         and options.seeds is None
         and options.folds is None
-        and group.size == 1
+        and processes == 1
     ):
         path = options.runs_dir / options.name
         if (path / "run.json").exists():  # before any image is read
             raise RunError(
                 f"The run {path} already exists. Use lamina resume {path}, or another --name."
             )
+    if options.seeds is not None and processes > 1:
+        raise RecipeError(
+            "--seeds cannot be used with a group of processes. Start a process for each seed, with"
+            " --seed 0 and so on."
+        )
     if options.seeds is not None:
         check_seeds(options.seeds)
         if options.net is None:

@@ -38,7 +38,6 @@ from lamina.evaluation.scores import (
 )
 from lamina.targets import MetricName, Score
 from lamina.training.features import predict_logits
-from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
@@ -50,7 +49,6 @@ Columns: TypeAlias = tuple[Float[Tensor, "n c"], Shaped[Tensor, "n c"]]
 def evaluate(
     model: Model,
     images: Images,
-    group: Group = ALONE,
     metrics: OwnMetrics = (),
 ) -> Report:
     """Evaluate a model on a split.
@@ -58,7 +56,6 @@ def evaluate(
     Args:
         model: the trained model, for example ``run.load_model()``.
         images: the images to evaluate on, for example ``dataset.test``.
-        group: the processes that share the images; each of them gets the whole report.
         metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
 
     Returns:
@@ -76,13 +73,12 @@ def evaluate(
     >>> evaluate(build_model(load_net("mlp"), data.train, Recipe()), data.test).score.name
     'accuracy'
     """
-    return evaluate_with_logits(model, images, group, Parts(metrics=metrics).metrics)[0]
+    return evaluate_with_logits(model, images, Parts(metrics=metrics).metrics)[0]
 
 
 def evaluate_with_logits(
     model: Model,
     images: Images,
-    group: Group = ALONE,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
 ) -> tuple[Report, Float32[np.ndarray, "n k"]]:
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
@@ -90,7 +86,7 @@ def evaluate_with_logits(
     task = model.task
     _check_targets(task, images)
     started = time.perf_counter()
-    logits = predict_logits(model, images.pixels, group=group)
+    logits = predict_logits(model, images.pixels)
     return score_logits(task, logits, images, time.perf_counter() - started, metrics), logits
 
 

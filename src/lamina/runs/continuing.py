@@ -459,11 +459,14 @@ def change_checkpoint(
             numbers[group] = numbers.get(group, {}) | rates
     epochs, steps = divmod(standing.steps_done, standing.steps_per_epoch)
     steps_done = epochs * training.steps_per_epoch + steps
-    falls, plan = standing.falls, training.ending.plan
+    falls = standing.falls
+    schedule = training.schedule
     if MOVING_END.intersection(changes):
         falls = ()
-        if plan.steps is not None and plan.is_falling(steps_done) and steps_done < plan.steps:
-            falls = (Fall(steps_done, plan.steps),)  # it would have begun by now, so it begins here
+        is_falling = schedule.is_falling(steps_done) and not schedule.is_over(steps_done)
+        if is_falling and schedule.steps is not None:
+            # it would have begun by now, so it begins here
+            falls = (Fall(steps_done, schedule.steps),)
     rewinds = standing.rewinds
     if "lr" in changes:
         rewinds = 0

@@ -6,10 +6,12 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError, name_some
@@ -20,81 +22,103 @@ from lamina.evaluation.reports import Report
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
-from lamina.training.features import predict_logits
-from lamina.training.group import ALONE, Group
-from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, OwnMetric
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 
+Predict: TypeAlias = Callable[[UInt8[np.ndarray, "n h w c"]], Float32[np.ndarray, "n k"]]
+"""From images to their logits."""
 ROUNDING_FRACTION = 0.01
 """Largest difference of the same weights' outputs on two machines, relative to the largest."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The final evaluation of a run: its report, logits and calibration.
+
+    Attributes:
+        report: The report on ``test``, else on ``val``; ``None`` if neither has a score.
+        outputs: The logits of these splits.
+        calibration: ``None`` if there are too few images.
+    """
+
+    report: Report | None
+    outputs: tuple[Outputs, ...]
+    calibration: Calibration | None
+
+    def save(self, folder: RunFolder) -> None:
+        """Replace the results of the run."""
+        if self.report is not None or self.calibration is not None:
+            folder.save_calibration(self.calibration)
+        if self.report is not None:
+            folder.save_outputs(self.outputs)
+            folder.save_report(self.report)
 
 
 def evaluate_final(
     folder: RunFolder,
     record: RunRecord,
-    model: Model,
     dataset: Dataset,
-    group: Group = ALONE,
+    predict: Predict,
     metrics: Mapping[str, OwnMetric] = NO_PARTS.metrics,
-) -> Report | None:
-    """Evaluate on ``test``, else ``val``, and save the results; ``None`` if neither has a score."""
-    recorded = [
-        name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")
-    ]
-    if missing := [name for name in recorded if name not in metrics]:
-        warnings.warn(
-            "the run's own metrics cannot be computed without their functions:"
-            f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)",
-            LaminaWarning,
-            stacklevel=3,
-        )
-    outputs: list[Outputs] = []
-    report: Report | None = None
-    calibration: Calibration | None = None
-    task = record.task
-    predicted: dict[str, tuple[Float32[np.ndarray, "n k"], float]] = {}
+) -> Evaluation:
+    """Evaluate ``test`` and ``val``, whose logits ``predict`` computes, without saving."""
+    _check_metrics(record, metrics)
     test = None if folder.is_trial() else dataset.test
-    for images in (test, dataset.val):
-        if images is not None:
-            began = time.perf_counter()
-            predicted[images.split] = (
-                predict_logits(model, images.pixels, group=group),
-                time.perf_counter() - began,
-            )
+    splits = [images for images in (test, dataset.val) if images is not None]
+    logits: dict[str, Float32[np.ndarray, "n k"]] = {}
+    seconds: dict[str, float] = {}
+    for images in splits:
+        began = time.perf_counter()
+        logits[images.split] = predict(images.pixels)
+        seconds[images.split] = time.perf_counter() - began
     if record.own_module is not None:
-        check_own_code(folder, task, {split: logits for split, (logits, _) in predicted.items()})
+        check_own_code(folder, record.task, logits)
+    calibration = _calibrate_run(folder, record, dataset, logits)
+    task = record.task if calibration is None else calibration.apply(record.task)
+    report: Report | None = None
+    outputs: list[Outputs] = []
+    for images in splits:
+        split = images.split
+        if report is None:
+            score = partial(
+                score_logits, task, logits[split], seconds=seconds[split], metrics=metrics
+            )
+            report = score_split(dataset, images, score)
+        if report is not None:
+            outputs.append(Outputs.collect(record.task, logits[split], images))
+    return Evaluation(report, tuple(outputs), calibration)
+
+
+def _check_metrics(record: RunRecord, metrics: Mapping[str, OwnMetric]) -> None:
+    names = [name.removeprefix("metrics.") for name in record.parts if name.startswith("metrics.")]
+    if missing := [name for name in names if name not in metrics]:
+        _warn(
+            "the run's own metrics cannot be computed without their functions:"
+            f" {name_some(missing)}. Pass them again, as in load_run(path, metrics=…)"
+        )
+
+
+def _calibrate_run(
+    folder: RunFolder,
+    record: RunRecord,
+    dataset: Dataset,
+    logits: Mapping[str, Float32[np.ndarray, "n k"]],
+) -> Calibration | None:
+    """The calibration on the folds' predictions, else on ``val``."""
+    task = record.task
     held_out = folder.load_out_of_fold(task)
     if held_out is None and dataset.val is not None:
-        held_out = Outputs.collect(task, predicted["val"][0], dataset.val)
+        held_out = Outputs.collect(task, logits["val"], dataset.val)
     if held_out is not None:
-        calibration = calibrate(task, held_out, record.recipe)
-        if calibration is not None:
-            task = calibration.apply(task)
-    elif (aim := record.recipe.find_aim(task.kind)) and not folder.is_of_folds():
+        return calibrate(task, held_out, record.recipe)
+    aim = record.recipe.find_aim(task.kind)
+    if aim is not None and not folder.is_of_folds():
         _warn(
             f"There is no val split to choose thresholds for {aim} on, so they are 0.5. Train with"
             " --val 0.1"
         )
-    for images in (test, dataset.val):
-        if images is None:
-            continue
-        logits, seconds = predicted[images.split]
-        if report is None:
-            report = score_split(
-                dataset,
-                images,
-                partial(score_logits, task, logits, seconds=seconds, metrics=metrics),
-            )
-        if report is not None:
-            outputs.append(Outputs.collect(record.task, logits, images))
-    if group.is_leader and (report is not None or calibration is not None):
-        folder.save_calibration(calibration)
-    if report is not None and group.is_leader:
-        folder.save_outputs(outputs)
-        folder.save_report(report)
-    return report
+    return None
 
 
 def check_own_code(

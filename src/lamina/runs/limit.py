@@ -7,7 +7,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-from lamina.training.ending import Ending
+from lamina.training.schedule import Schedule
 
 LEAST_STEPS, LEAST_SECONDS = 3, 1.0
 """The pace is known after so many steps in so many seconds."""
@@ -38,12 +38,12 @@ class TimeLimit:
         """Whether the time has run out."""
         return time.perf_counter() > self.until
 
-    def choose_fall_steps(self, ending: Ending, step: int) -> int | None:
+    def choose_fall_steps(self, schedule: Schedule, step: int) -> int | None:
         """In how many steps the rate should fall from ``step`` on; ``None`` keeps the plan."""
         now = time.perf_counter()
         self._marks.append((now, step))
         if now > self.until:  # one more step ends training at the rate that the fall has reached
-            return None if ending.is_over(step + 1) else 1
+            return None if schedule.is_over(step + 1) else 1
         if now - self._began < LEAST_SECONDS or step - self._marks[0][1] < LEAST_STEPS:
             return None
         oldest = now - RECENT_FRACTION * (now - self._began)
@@ -52,9 +52,9 @@ class TimeLimit:
         since, first = self._marks[0]
         steps_per_second, whole = (step - first) / (now - since), self.until - self._began
         steps_left = (self.until - SPARE_FRACTION * whole - now) * steps_per_second
-        planned = math.inf if ending.plan.steps is None else ending.plan.steps - step
-        if not ending.is_falling(step):
-            is_due = ending.count_fall_steps(step) >= steps_left and planned > steps_left
+        planned = math.inf if schedule.steps is None else schedule.steps - step
+        if not schedule.is_falling(step):
+            is_due = schedule.count_fall_steps(step) >= steps_left and planned > steps_left
         else:
             slack = TOLERANCE * whole * steps_per_second
             is_due = planned > steps_left + slack or (self.is_open and planned < steps_left - slack)

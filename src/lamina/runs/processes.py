@@ -1,4 +1,4 @@
-"""What processes must agree on to train a run together: record, checkpoint, folder and hardware."""
+"""What processes that train together agree on before the first step, and after a rewind."""
 
 from __future__ import annotations
 
@@ -8,72 +8,70 @@ from pathlib import Path
 
 import torch
 
-from lamina.errors import LaminaWarning, RecipeError, RunError, plural
-from lamina.runs.record import RunRecord, describe_machine, parse_record, record_to_json
-from lamina.runs.run_folder import RunFolder, pack_checkpoint, unpack_checkpoint
+from lamina.data import Dataset
+from lamina.errors import DataError, LaminaWarning, RecipeError, plural
+from lamina.runs.record import describe_machine
+from lamina.runs.run_folder import RunFolder, unpack_checkpoint
+from lamina.training import group
 from lamina.training.checkpoint import Checkpoint
-from lamina.training.device import choose_again
-from lamina.training.group import Group
+
+is_leader = group.is_leader
 
 
-def lead_record(group: Group, action: Callable[[], RunRecord]) -> RunRecord:
-    """The record that ``action`` returns in the leader, for all processes."""
-    if group.size == 1:
-        return action()
-    return parse_record(group.lead_json(lambda: record_to_json(action())), "run.json")
+def is_alone() -> bool:
+    """Whether one process trains."""
+    return group.size() == 1
 
 
-def share_checkpoint(folder: RunFolder, group: Group) -> Checkpoint | None:
-    """The last checkpoint, read by the leader for all; ``None`` if there is none."""
-    if group.size == 1:
-        return folder.read_checkpoint()
+def by_leader(action: Callable[[], object]) -> None:
+    """Let the leader do something; if it fails, the other processes raise ``LeaderError``."""
 
-    def read() -> bytes:
-        checkpoint = folder.read_checkpoint()
-        return b"" if checkpoint is None else pack_checkpoint(checkpoint)
+    def act() -> bytes:
+        action()
+        return b""
 
-    content = group.lead(read)
-    return unpack_checkpoint(content, "the leader's checkpoint") if content else None
+    group.lead(act)
 
 
-def check_place(path: Path, group: Group) -> None:
-    """Raise ``RunError`` if another process has the run, but the leader does not."""
-    if group.size == 1:
+def share_path(create: Callable[[], Path]) -> Path:
+    """The path that the leader creates, for all."""
+    return Path(group.lead_value(lambda: str(create())))
+
+
+def load_checkpoint(folder: RunFolder) -> Checkpoint | None:
+    """The last checkpoint, which the leader loads for all; ``None`` if there is none."""
+    content = group.lead(lambda: folder.read_checkpoint_bytes() or b"")
+    return unpack_checkpoint(content, str(folder.checkpoint_file)) if content else None
+
+
+def check_processes(dataset: Dataset, device: str) -> None:
+    """Require the same images and kind of device for all, and warn if rounding may differ."""
+    if group.size() == 1:
         return
-    found = [text == b"1" for text in group.gather(b"1" if (path / "run.json").exists() else b"0")]
-    if any(found) and not found[0]:
-        raise RunError(
-            f"Rank {found.index(True)} has the run {path}, but rank 0, which writes it, does not."
-            " Keep runs on a disk that the machines share, or start torchrun with --node-rank 0 on"
-            " the machine that has the run."
+    if deviating := group.find_deviating(dataset.fingerprint):
+        raise DataError(
+            f"{dataset.name} differs between the processes ({deviating}). Use the same images on"
+            " every machine, from a shared disk or copied."
         )
-
-
-def check_processes(record: RunRecord, group: Group) -> None:
-    """Require the same kind of device for all processes, and warn if rounding may differ."""
-    if group.size == 1:
-        return
-    device = choose_again(record.device).value
-    lacks_own = device == "cuda" and group.local_rank >= torch.cuda.device_count()
-    devices = [text.decode() for text in group.gather(("no GPU" if lacks_own else device).encode())]
+    lacks_gpu = device == "cuda" and torch.cuda.current_device() != group.local_rank()
+    devices = [name.decode() for name in group.gather(b"no GPU" if lacks_gpu else device.encode())]
     if set(devices) not in ({"cpu"}, {"cuda"}):
-        found = ", ".join(f"rank {rank}: {one}" for rank, one in enumerate(devices))
+        listed = ", ".join(f"rank {rank}: {name}" for rank, name in enumerate(devices))
         raise RecipeError(
             "Processes that train together must all use the CPU, or each its own CUDA GPU, but"
-            f" found {found}. Start fewer processes, or train a new run with --device cpu (in"
+            f" there are {listed}. Start fewer processes, or train a new run with --device cpu (in"
             " Python, device='cpu')."
         )
     machine = describe_machine()
-    computes = (
-        f"{machine.threads} threads, {machine.instructions}, {machine.flags}, torch"
-        f" {torch.__version__}"
-    )
-    if (deviating := group.find_deviating(computes)) and group.is_leader:
+    threads = plural(machine.threads, "thread", "threads")
+    arithmetic = f"{threads}, {machine.instructions}, {machine.flags}, torch {torch.__version__}"
+    deviating = group.find_deviating(arithmetic)
+    if deviating and group.is_leader():
         warnings.warn(
             f"The processes differ in threads, instruction set or torch version ({deviating}; rank"
-            f" 0 has {plural(machine.threads, 'thread', 'threads')} and {machine.instructions})."
-            " The last bits of the weights then depend on which process has which lanes. Set"
-            " OMP_NUM_THREADS to the same number everywhere.",
+            f" 0 has {threads} and {machine.instructions}). The last bits of the weights then"
+            " depend on which process has which lanes. Set OMP_NUM_THREADS to the same number"
+            " everywhere.",
             LaminaWarning,
             stacklevel=4,
         )

@@ -16,11 +16,10 @@ from lamina.files import RESTORE, read_bytes
 from lamina.nets import Net
 from lamina.runs.differences import find_changes
 from lamina.runs.net_names import draw_module
-from lamina.runs.processes import share_checkpoint
+from lamina.runs.processes import is_alone, load_checkpoint
 from lamina.runs.record import RunRecord
-from lamina.runs.run_folder import NO_CHECKPOINT, RunFolder, pack_checkpoint, unpack_checkpoint
+from lamina.runs.run_folder import NO_CHECKPOINT, RunFolder
 from lamina.training.device import choose_again
-from lamina.training.group import ALONE, Group
 from lamina.training.loop import Training
 from lamina.training.model import Initial
 from lamina.training.parts import NO_PARTS, Parts, describe_arguments
@@ -52,7 +51,6 @@ def find_dataset(
     folder: RunFolder,
     record: RunRecord,
     data: Dataset | Images | str | Path | None,
-    group: Group = ALONE,
 ) -> Dataset:
     """The data set of a run, from ``data`` or from its recorded path; it must not have changed."""
     check_type(
@@ -68,12 +66,6 @@ def find_dataset(
     if not (record.data.source or preparation.size_px in (None, dataset.size_px)):
         # arrays, resized as for the training
         dataset = resize_dataset(dataset, preparation.size_px)
-    group.wait()  # other processes may have to decode their images first
-    if deviating := group.find_deviating(dataset.fingerprint):
-        raise DataError(
-            f"{dataset.name} differs between the processes ({deviating}). Use the same images on"
-            " every machine, from a shared disk or copied."
-        )
     if dataset.fingerprint != record.data.fingerprint:
         sources = {dataset.source, record.data.source}
         if len(sources) > 1 and sources & {*NAMES, ""}:
@@ -121,7 +113,6 @@ def make_training(
     record: RunRecord,
     dataset: Dataset,
     net: Net | TimmNet | nn.Module,
-    group: Group = ALONE,
     parts: Parts = NO_PARTS,
     *,
     initial: Initial | None = None,
@@ -144,32 +135,23 @@ def make_training(
         record.recipe,
         device=device,
         precision=record.precision,
-        # Events after every step only on a single CPU: a GPU waits for each, and a group
-        # communicates at each.
-        steps_per_record=1 if group.size == 1 and device == "cpu" else 10,
-        group=group,
+        # Events after every step only on a single CPU: a GPU waits for each, and processes
+        # communicate at each.
+        steps_per_record=1 if is_alone() and device == "cpu" else 10,
         parts=parts,
         initial=initial,
     )
-    if record.late_end is not None:
-        training.ending.adopt(record.late_end.falls)
+    if record.late_end is not None and record.late_end.falls:
+        training.schedule.adopt(record.late_end.falls)
     return training
 
 
-def read_initial(folder: RunFolder, record: RunRecord, group: Group = ALONE) -> Initial | None:
-    """The weights that a run starts from, read by the leader; ``None`` if they are drawn."""
+def read_initial(folder: RunFolder, record: RunRecord) -> Initial | None:
+    """The weights that a run starts from; ``None`` if they are drawn."""
     start = record.started_from
-    if start is None:
+    if start is None or (start.epoch is not None and not folder.initial_file.exists()):
         return None
-
-    def read() -> bytes:
-        if start.epoch is not None and not folder.initial_file.exists():
-            return b""
-        return read_bytes(folder.initial_file)
-
-    content = group.lead(read)
-    if not content:
-        return None
+    content = read_bytes(folder.initial_file)
     weights, _ = unpack_tensors(content, str(folder.initial_file), RESTORE)
     return Initial(weights, record.mean, record.std)
 
@@ -209,7 +191,6 @@ def resume_training(
     record: RunRecord,
     dataset: Dataset,
     module: Net | nn.Module | None = None,
-    group: Group = ALONE,
     parts: Parts = NO_PARTS,
 ) -> Training:
     """Restore the training of a run from its last checkpoint. Writes nothing.
@@ -220,36 +201,25 @@ def resume_training(
     net = choose_net(folder, record, module)
     check_parts_given(folder, record, parts)
     recipe = record.recipe
-    checkpoint = share_checkpoint(folder, group)
+    checkpoint = load_checkpoint(folder)
 
-    def check_history() -> bytes:
-        # Without weights, the training was killed before it saved any, and its history is cut off.
-        if (
-            checkpoint is None
-            and folder.weights_file.exists()
-            and (done := len(folder.history.epochs()))
-        ):
+    # Without weights, the training was killed before it saved any, and its history is cut off.
+    if checkpoint is None and folder.weights_file.exists():
+        done = len(folder.history.epochs())
+        if done:
             raise RunError(
                 f"{folder.path} has {done} epochs in its history, but no state.safetensors to"
                 " resume from. Restore that file from a copy, or delete history.jsonl and start"
                 " over with lamina resume."
             )
-        return b""
-
-    group.lead(check_history)
     training = make_training(
         dataclasses.replace(record, recipe=recipe),
         dataset,
         net,
-        group,
         parts,
-        initial=read_initial(folder, record, group),
+        initial=read_initial(folder, record),
         has_checkpoint=checkpoint is not None,
     )
-    # a custom module may be initialized differently in each process
-    if checkpoint is None and group.size > 1:
-        content = group.lead(lambda: pack_checkpoint(training.checkpoint()))
-        checkpoint = unpack_checkpoint(content, "the leader's initial weights")
     if checkpoint is not None:
         try:
             training.restore(checkpoint)

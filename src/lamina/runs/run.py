@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,19 +28,20 @@ from lamina.evaluation.predictor import Prediction, Predictions, Predictor
 from lamina.evaluation.reports import Report
 from lamina.files import damaged
 from lamina.nets import Net
+from lamina.runs.course import Course, RunEvent, Stops, explain_lack_of_memory
 from lamina.runs.final import evaluate_final
-from lamina.runs.keep import Keeper, RunEvent, explain_lack_of_memory
 from lamina.runs.limit import TimeLimit
 from lamina.runs.overview import describe_recipe, describe_run, describe_start, show_run
-from lamina.runs.processes import check_place, check_processes, lead_record
+from lamina.runs.processes import by_leader, check_processes, is_leader
 from lamina.runs.progress import show_progress
 from lamina.runs.record import RunRecord
 from lamina.runs.retraining import choose_net, find_dataset, prepare_folder, resume_training
 from lamina.runs.run_folder import RunFolder
+from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
-from lamina.training.group import ALONE, Group
+from lamina.training.features import predict_logits
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
@@ -84,7 +86,6 @@ class Run:
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
-        group: Group = ALONE,
         progress: bool = True,
     ) -> Report | None:
         """Train the run, from the start or from its last checkpoint, and evaluate it.
@@ -103,11 +104,10 @@ class Run:
             save_every_seconds=save_every_seconds,
             rewind_on_nan=rewind_on_nan,
             on_diagnosis=on_diagnosis,
-            group=group,
         )
         with closing(trained):  # an interrupt while printing must save and unlock the run, too
             events: Iterable[RunEvent] = trained
-            if progress and group.is_leader:
+            if progress and is_leader():
                 events = show_progress(self._introduce(trained, data), name=self.path.name)
             for _ in events:
                 pass
@@ -139,7 +139,6 @@ class Run:
         save_every_seconds: float = 60.0,
         rewind_on_nan: bool | None = None,
         on_diagnosis: str = "continue",
-        group: Group = ALONE,
     ) -> Generator[RunEvent, None, None]:
         """Train the run as an iterator of events.
 
@@ -161,8 +160,6 @@ class Run:
             rewind_on_nan: On NaN or infinity, return to the last checkpoint with half the learning
                 rate, up to 3 times. By default as recorded in the run, at first ``False``.
             on_diagnosis: ``continue``, or ``stop`` to end the training after a new ``Diagnosis``.
-            group: Processes that train together, all of which call this. Only the leader needs the
-                run folder.
 
         Yields:
             ``Resumed`` if the training resumes; ``Step`` every few steps; after each epoch, once it
@@ -198,50 +195,34 @@ class Run:
                 f"on_diagnosis is {on_diagnosis!r:.60}; it must be 'continue' or 'stop'."
             )
         folder = self.folder
-        dataset = find_dataset(folder, self.record, self.dataset if data is None else data, group)
-        check_place(self.path, group)
+        dataset = find_dataset(folder, self.record, self.dataset if data is None else data)
         with ExitStack() as stack:
-
-            def lock() -> bytes:
-                stack.enter_context(folder.lock())
-                return b""
-
-            group.lead(lock)  # from here on, no other process changes the run
-            record = lead_record(group, folder.read_record)
-            check_processes(record, group)
-            training = resume_training(folder, record, dataset, self.module, group, self.parts)
+            # from here on, no other process changes the run
+            by_leader(lambda: stack.enter_context(folder.lock()))
+            record = self.record
+            check_processes(dataset, choose_again(record.device).value)
+            training = resume_training(folder, record, dataset, self.module, self.parts)
             stack.enter_context(explain_lack_of_memory(training))
-
-            def update() -> RunRecord:
-                prepare_folder(folder, record, training)
-                rewinds = record.rewind_on_nan if rewind_on_nan is None else rewind_on_nan
-                updated = dataclasses.replace(record, rewind_on_nan=rewinds)
-                if updated != record:
-                    folder.replace_record(updated)
-                return updated
-
-            record = lead_record(group, update)
+            by_leader(lambda: prepare_folder(folder, record, training))
+            if rewind_on_nan is not None:
+                record = dataclasses.replace(record, rewind_on_nan=rewind_on_nan)
+            if record != self.record:
+                by_leader(lambda: folder.replace_record(record))
             if training.steps_done:
-                yield Resumed(training.steps_done, training.epochs_done, training.ending.epochs)
-            stops = on_diagnosis == "stop"
-            limit = (
-                None if until is None else TimeLimit(until, is_open and training.ending.can_move)
-            )
-            keeper = Keeper(
-                *(
-                    training,
-                    folder,
-                    record,
-                    dataset,
-                    save_every_seconds,
-                    limit,
-                    finish,
-                    stops,
-                    group,
-                ),
+                yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
+            limit: TimeLimit | None = None
+            if until is not None:
+                limit = TimeLimit(until, is_open and training.schedule.can_move)
+            course = Course(
+                training,
+                saver=Saver(training, folder, save_every_seconds, writes=is_leader()),
+                folder=folder,
+                record=record,
+                dataset=dataset,
+                stops=Stops(limit, finish, at_diagnosis=on_diagnosis == "stop"),
                 metrics=self.parts.metrics,
             )
-            with closing(keeper.train()) as events:
+            with closing(course.iterate()) as events:
                 # an exception thrown in here ends the loop, which saves
                 for event in events:  # noqa: UP028
                     yield event
@@ -267,9 +248,15 @@ class Run:
         with self.folder.lock():
             run = dataclasses.replace(self, record=self.folder.read_record())
             model = run.load_model().to(choose_again(run.record.device).value)
-            return evaluate_final(
-                self.folder, run.record, model, dataset, metrics=self.parts.metrics
+            evaluation = evaluate_final(
+                self.folder,
+                run.record,
+                dataset,
+                predict=partial(predict_logits, model),
+                metrics=self.parts.metrics,
             )
+            evaluation.save(self.folder)
+            return evaluation.report
 
     @property
     def report(self) -> Report | None:

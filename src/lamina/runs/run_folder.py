@@ -57,9 +57,11 @@ class WriteError(RunError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.reason = str(error.strerror or error)
+        has_checkpoint = (path / "state.safetensors").exists()
+        remains = "The last checkpoint is intact." if has_checkpoint else "No checkpoint was saved."
         super().__init__(
-            f"Cannot write to {path}: {self.reason}. The last checkpoint is intact. Free disk"
-            f" space, then run lamina resume {path}"
+            f"Cannot write to {path}: {self.reason}. {remains} Free disk space, then run lamina"
+            f" resume {path}"
         )
 
 
@@ -123,6 +125,11 @@ class RunFolder:
     def append_row(self, row: Mapping[str, Any]) -> None:
         with self.writing():
             self.history.append(row)
+
+    def read_checkpoint_bytes(self) -> bytes | None:
+        """The packed checkpoint, as other processes need it."""
+        file = self.checkpoint_file
+        return read_bytes(file) if file.exists() else None
 
     def read_checkpoint(self, file: Path | None = None) -> Checkpoint | None:
         file = file or self.checkpoint_file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 import secrets
 import shlex
@@ -28,6 +27,7 @@ from lamina.files import check_name, sync_folder, write_atomically, write_json
 from lamina.nets import Net
 from lamina.runs.continuing import StartingPoint, find_start
 from lamina.runs.net_names import NetChoice, choose_by_images, find_net
+from lamina.runs.processes import share_path
 from lamina.runs.record import (
     DataOrigin,
     OwnModule,
@@ -39,8 +39,6 @@ from lamina.runs.record import (
 )
 from lamina.runs.run import Run
 from lamina.training.fit import fit_recipe
-from lamina.training.group import ALONE, Group
-from lamina.training.lanes import check_lanes
 from lamina.training.loop import Training
 from lamina.training.packaged import PACKAGES
 from lamina.training.parts import (
@@ -71,7 +69,6 @@ def start_run(
     device: str = "auto",
     start_from: Run | StartingPoint | str | Path | None = None,
     command: Sequence[str] = (),
-    group: Group = ALONE,
     loss: OwnLoss | None = None,
     optimizer: OwnOptimizer | None = None,
     augment: OwnAugment | None = None,
@@ -100,8 +97,6 @@ def start_run(
             :data:`~lamina.runs.continuing.CHANGEABLE` may then change. ``net`` is only needed for a
             run of your own module, and ``loss`` and the others if it has your own functions.
         command: Words of the command line, for the record.
-        group: Processes that train together (:func:`~lamina.training.group.join_group`), all of
-            which call this. The leader creates the folder.
         loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run
             stores only the names of your functions, so :func:`load_run` needs them again to resume.
             :class:`~lamina.training.parts.Parts` describes this argument and the next four.
@@ -166,30 +161,21 @@ def start_run(
     if start is None:
         _check_pretrained(recipe, choice, made)
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
-    check_lanes(recipe, group)
-    group.wait()  # other processes may have to decode their images first
-
-    def begin() -> bytes:
-        files: dict[str, bytes] = {}
-        if start is None:
-            prepared = prepare_training(_copy(made), train, recipe, device, parts=parts)
-            record = describe_record(prepared, dataset, choice, command, parts)
-        else:
-            beginning = start.begin(_copy(made), dataset, recipe, device, parts)
-            files = beginning.files
-            record = dataclasses.replace(
-                describe_record(beginning.training, dataset, choice, command, parts),
-                started_from=beginning.started_from,
-                late_end=beginning.late_end,
-            )
-        values = record_to_json(record)
-        parse_record(dict(values), "run.json")  # fails before the folder is created
-        path = create_folder(Path(runs_dir), record, name, dataset, files)
-        return json.dumps({"path": str(path), "record": values}).encode()
-
-    # torchrun restarts the command if a process was lost
-    begun = json.loads(group.lead_once(begin))
-    return Run(Path(begun["path"]), parse_record(begun["record"], "run.json"), dataset, own, parts)
+    files: dict[str, bytes] = {}
+    if start is None:
+        prepared = prepare_training(_copy(made), train, recipe, device, parts=parts)
+        record = describe_record(prepared, dataset, choice, command, parts)
+    else:
+        beginning = start.begin(_copy(made), dataset, recipe, device, parts)
+        files = beginning.files
+        record = dataclasses.replace(
+            describe_record(beginning.training, dataset, choice, command, parts),
+            started_from=beginning.started_from,
+            late_end=beginning.late_end,
+        )
+    parse_record(record_to_json(record), "run.json")  # fails before the folder is created
+    path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, files))
+    return Run(path, record, dataset, own, parts)
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:

@@ -10,10 +10,8 @@ from torch import nn
 
 from lamina.errors import LaminaError, LaminaWarning, RunError, check_type
 from lamina.nets import Net
-from lamina.runs.processes import check_place, lead_record
 from lamina.runs.run import Run
-from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run, resolve_run
-from lamina.training.group import Group
+from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run
 from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
 
 
@@ -80,13 +78,6 @@ def load_run(
         ) from None
     parts = Parts(loss, optimizer, augment, schedule, metrics)
     return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
-
-
-def share_run(path: str | Path, group: Group) -> Run:
-    """Load a run of the leader in all processes; raises the errors of :func:`load_run`."""
-    place = resolve_run(Path(path), Path("runs"))
-    check_place(place, group)
-    return Run(place, lead_record(group, lambda: load_run(place).record))
 
 
 def list_runs(folder: str | Path = "runs") -> list[Run]:

@@ -14,7 +14,7 @@ from lamina.data import Dataset, Images
 from lamina.data.images import Progress
 from lamina.data.load import as_dataset, check_learnable, resize_dataset
 from lamina.errors import NetError, RecipeError, check_type
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.net_names import find_own_side
 from lamina.runs.record import Considered
 from lamina.runs.run import Run

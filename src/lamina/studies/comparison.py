@@ -20,7 +20,7 @@ from lamina.evaluation.paired import (
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import check_name, write_json
 from lamina.nets import Net
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.progress import show_progress
 from lamina.runs.retraining import find_dataset
 from lamina.runs.run import Run

@@ -21,7 +21,7 @@ from lamina.evaluation.intervals import Interval, t_quantile
 from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.reports import Report
 from lamina.files import check_name, write_json
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE, WHOLE, RunFolder
 from lamina.runs.stored import load_run

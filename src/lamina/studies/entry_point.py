@@ -20,7 +20,7 @@ from lamina.data.load import as_dataset
 from lamina.errors import RecipeError, check_type
 from lamina.nets import Net
 from lamina.runs.continuing import find_start
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.net_names import NetChoice
 from lamina.runs.progress import show_progress
 from lamina.runs.run import Run

@@ -13,7 +13,7 @@ from lamina.errors import NotFiniteError, RunError
 from lamina.evaluation.paired_comparison import PairedComparison
 from lamina.files import read_object, write_json
 from lamina.markup import card, table, wrap
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.run import Run
 from lamina.runs.run_folder import WINNER_FILE
 from lamina.runs.start import shorten_net_name

@@ -13,7 +13,7 @@ from lamina import zoo
 from lamina.data import Dataset
 from lamina.data.load import check_learnable
 from lamina.errors import plural
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.net_names import NetChoice
 from lamina.runs.overview import describe_recipe
 from lamina.runs.record import Considered

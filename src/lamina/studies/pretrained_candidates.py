@@ -148,15 +148,15 @@ def try_from_scratch(
         )
         limit = TimeLimit(began + seconds, is_open=candidate.is_open)
         if candidate.is_open:
-            training.ending.leave_open(0)
+            training.schedule.leave_open(0)
         for _ in training:
             fall = (
-                limit.choose_fall_steps(training.ending, training.steps_done)
+                limit.choose_fall_steps(training.schedule, training.steps_done)
                 if candidate.is_open
                 else None
             )
             if fall is not None:
-                training.ending.start_fall(training.steps_done, fall)
+                training.schedule.start_fall(training.steps_done, fall)
             if limit.is_over:
                 break
         logits = training.predict_logits(others.pixels)

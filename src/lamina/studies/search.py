@@ -17,7 +17,7 @@ from lamina.errors import DataError, NetError, NotFiniteError, RecipeError, plur
 from lamina.evaluation.paired import score_images
 from lamina.files import LockedError
 from lamina.nets import Net
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.net_names import NetChoice
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,18 +16,17 @@ from lamina.data.load import as_dataset
 from lamina.errors import DataError, NetError, RecipeError, RunError, check_type
 from lamina.evaluation.intervals import mean_interval
 from lamina.nets import Net
+from lamina.runs.course import RunEvent
 from lamina.runs.differences import compare_records
-from lamina.runs.keep import RunEvent
 from lamina.runs.net_names import NetChoice
 from lamina.runs.overview import describe_recipe
 from lamina.runs.record import OwnModule
 from lamina.runs.run import Run
 from lamina.runs.start import choose_net, describe_record, shorten_net_name, start_run
-from lamina.runs.stored import share_run
+from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import IterTrain, fit_experiment
-from lamina.training.group import ALONE, Group
 from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
 from lamina.training.setup import prepare_training
@@ -56,7 +54,6 @@ def iter_seeds(
     save_every_seconds: float = 60.0,
     rewind_on_nan: bool | None = None,
     on_diagnosis: str = "continue",
-    group: Group = ALONE,
 ) -> Generator[RunEvent, None, None]:
     """Train a net with several seeds, in runs named ``NAME-seed0`` and so on, and yield events.
 
@@ -78,7 +75,6 @@ def iter_seeds(
         save_every_seconds: As for :meth:`~lamina.Run.iter_train`.
         rewind_on_nan: As for :meth:`~lamina.Run.iter_train`.
         on_diagnosis: As for :meth:`~lamina.Run.iter_train`.
-        group: Processes that train together, all of which call this.
 
     Yields:
         For each seed, ``Started`` with its run, the events of :meth:`~lamina.Run.iter_train` and a
@@ -112,31 +108,26 @@ def iter_seeds(
         recipe = drop_ignored(experiment.recipe, parts)
         yield from decisions
     numbers = range(recipe.seed, recipe.seed + seeds)
-    # After a restart by torchrun, this returns the first result.
-    plan = json.loads(
-        group.lead_once(lambda: json.dumps(_plan(choice, name, folder, numbers)).encode())
-    )
+    shared_name = _choose_name(choice, folder) if name is None else name
     train = partial(
         Run.iter_train,
         save_every_seconds=save_every_seconds,
         rewind_on_nan=rewind_on_nan,
         on_diagnosis=on_diagnosis,
-        group=group,
     )
     done: list[Seed] = []
     for seed in numbers:
-        path, seeded = folder / f"{plan['name']}-seed{seed}", replace(recipe, seed=seed)
+        path = folder / f"{shared_name}-seed{seed}"
         run = yield from iter_run(
             path,
-            Experiment(choice, seeded, dataset),
+            Experiment(choice, replace(recipe, seed=seed), dataset),
             train=train,
             device=device,
             command=command,
             parts=parts,
-            group=group,
-            is_begun=seed in plan["begun"],
+            is_begun=path.exists(),
         )
-        score = group.lead_json(partial(_read_score, run))
+        score = _read_score(run)
         done.append(Seed(seed, path, *(score or (None, None, None))))
         yield done[-1]
     known = [one.score for one in done if one.score is not None]
@@ -157,12 +148,11 @@ def iter_run(
     device: str,
     command: Sequence[str] = (),
     parts: Parts = NO_PARTS,
-    group: Group = ALONE,
     is_begun: bool,
 ) -> Generator[RunEvent, None, Run]:
     """Start an experiment's run in ``path``, or load it if ``is_begun``; then train to its end."""
     if is_begun:
-        run = _find_run(path, experiment, parts, device, group)
+        run = _find_run(path, experiment, parts, device)
     else:
         yield Decision("recipe", describe_recipe(experiment.recipe))
         run = start_run(
@@ -173,11 +163,10 @@ def iter_run(
             name=path.name,
             device=device,
             command=command,
-            group=group,
             **vars(parts),
         )
     yield Started(run)
-    if group.lead_json(partial(_read_score, run)) is None:
+    if _read_score(run) is None:
         yield from train(run)
     return run
 
@@ -201,35 +190,26 @@ def _choose_net(net: Net | NetChoice | str | Callable[[], nn.Module]) -> NetChoi
     return NetChoice(name, lambda *_: net(), origin=OwnModule("", name))
 
 
-def _plan(
-    choice: NetChoice, name: str | None, folder: Path, seeds: Sequence[int]
-) -> dict[str, object]:
-    """The common name of the runs, and the seeds that already have a run."""
-    if name is not None:
-        return {
-            "name": name,
-            "begun": [seed for seed in seeds if (folder / f"{name}-seed{seed}").exists()],
-        }
+def _choose_name(choice: NetChoice, folder: Path) -> str:
+    """A name of the runs, before ``-seed0``, that no runs have."""
     today = f"{datetime.now(UTC):%Y-%m-%d}-{shorten_net_name(choice.name)}"
-    numbered = (f"{today}-{number}" for number in itertools.count(1))
-    free = next(
-        one
-        for one in numbered
-        if not (folder / one).exists() and not list(folder.glob(f"{one}-seed*"))
-    )
-    return {"name": free, "begun": []}
+    for number in itertools.count(1):
+        name = f"{today}-{number}"
+        if not (folder / name).exists() and not list(folder.glob(f"{name}-seed*")):
+            break
+    return name
 
 
-def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str, group: Group) -> Run:
+def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str) -> Run:
     """Load a run that was started earlier; ``RunError`` if it belongs to another experiment."""
     run, choice, recipe, dataset = (
-        share_run(path, group),
+        load_run(path),
         experiment.net,
         experiment.recipe,
         experiment.dataset,
     )
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    prepared = prepare_training(make(), dataset.train, recipe, device, group=group, parts=parts)
+    prepared = prepare_training(make(), dataset.train, recipe, device, parts=parts)
     changes = [
         f"{change.what} is {change.first}, not {change.second}"
         for change in compare_records(

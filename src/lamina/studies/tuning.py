@@ -30,7 +30,7 @@ from lamina.errors import (
 from lamina.files import check_name, write_json
 from lamina.markup import card
 from lamina.nets import Net
-from lamina.runs.keep import RunEvent
+from lamina.runs.course import RunEvent
 from lamina.runs.overview import describe_recipe
 from lamina.runs.progress import show_progress
 from lamina.runs.run_folder import STUDY_FILE

@@ -15,11 +15,9 @@ from torch import Tensor
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.training.augment import Selection, augment_batch, draw_choices
-from lamina.training.group import ALONE, Group
 from lamina.training.parts import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import size_fraction
 from lamina.training.task import task_of
 
 LEAST_IN_LANE = 2  # images, because batch norm cannot normalize a single one
@@ -72,7 +70,7 @@ class Batches:
 
     If the images take at most ``resident_bytes`` in total (by default, a quarter of the free GPU
     memory), they are copied to the device once; otherwise, each batch is copied through pinned
-    memory.
+    memory. ``lanes`` are those of this process, by default all.
     """
 
     def __init__(
@@ -80,8 +78,8 @@ class Batches:
         images: Images,
         recipe: Recipe,
         device: torch.device,
-        group: Group = ALONE,
         *,
+        lanes: range | None = None,
         augment: OwnAugment | None = None,
         resident_bytes: int | None = None,
     ) -> None:
@@ -98,7 +96,7 @@ class Batches:
         self._weights = task.weigh(targets).to(device) if recipe.class_weights else None
         self.images = len(images)
         self._slices = _divide(len(images), recipe.batch_size)
-        self._own_lanes = group.deal(recipe.lanes)
+        self._own_lanes = range(recipe.lanes) if lanes is None else lanes
 
     def __len__(self) -> int:
         return len(self._slices)
@@ -107,11 +105,14 @@ class Batches:
         return self._pixels[:count].to(self._device)
 
     def epoch(
-        self, epoch: int, first_step: int = 0, is_falling: Callable[[int], bool] = lambda _: False
+        self,
+        epoch: int,
+        first_step: int = 0,
+        size_fraction: Callable[[int], float] = lambda _: 1.0,
     ) -> Iterator[DividedBatch]:
         """The batches of an epoch in order, from ``first_step``; both count from 0.
 
-        ``is_falling`` returns whether the learning rate falls at a step of the training.
+        ``size_fraction`` returns the image side at a step of the training.
         """
         recipe, device = self._recipe, self._device
         generator = derive_generator(recipe.seed, "order", epoch)
@@ -121,7 +122,7 @@ class Batches:
         def gather(step: int, lanes: list[slice], lane: int) -> Batch:
             rows, part = self._slices[step], lanes[lane]
             indices = order[part].to(device)
-            fraction = size_fraction(recipe, epoch, is_falling=is_falling(epoch * len(self) + step))
+            fraction = size_fraction(epoch * len(self) + step)
             selection = Selection(
                 self._pixels, order[part], choices, recipe.cutout_px, fraction, device
             )

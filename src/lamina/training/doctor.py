@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +19,6 @@ from lamina.targets import BINARY, SINGLE_LABEL
 from lamina.training.activations import innermost_paths, name_layer, watch
 from lamina.training.diagnosis import Observation, diagnose
 from lamina.training.events import Diagnosis, Epoch, LayerStatistics
-from lamina.training.group import ALONE, Group
 from lamina.training.model import Model, eval_mode, split_pixels
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.randomness import seeded
@@ -56,10 +55,9 @@ class Doctor:
         images: Images,
         recipe: Recipe,
         steps_per_epoch: int,
-        group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
-        self._model, self._recipe, self._group = model, recipe, group
+        self._model, self._recipe = model, recipe
         self._images, self._steps_per_epoch = images, steps_per_epoch
         affordable = min(MOST_IMAGES, round(IMAGES_FRACTION * len(images)))
         self._looked_at = images.take_evenly(max(LEAST_IMAGES, affordable))
@@ -113,8 +111,10 @@ class Doctor:
         diagnoses: tuple[Diagnosis, ...] = ()
         if not self.state.is_diagnosed:
             seen = self._observe(epoch, lr, layers)
-            diagnoses = self._share(diagnose(seen))
-            self.state = replace(self.state, is_diagnosed=bool(diagnoses))
+            diagnosis = diagnose(seen)
+            if diagnosis is not None:
+                diagnoses = (diagnosis,)
+                self.state = replace(self.state, is_diagnosed=True)
         self._norms = {}
         return replace(epoch, layers=layers, diagnoses=diagnoses)
 
@@ -155,11 +155,6 @@ class Doctor:
 
     def _measure_norm(self) -> float:
         return math.hypot(*(norms["weight_norms"] for norms in self._norms.values()))
-
-    def _share(self, diagnosis: Diagnosis | None) -> tuple[Diagnosis, ...]:
-        """The diagnosis of the group's leader, because processors may round differently."""
-        values = self._group.lead_json(lambda: diagnosis and asdict(diagnosis))
-        return (Diagnosis(**values),) if values else ()
 
 
 def add_norms(rows: Rows, column: str, tensors: Mapping[str, Tensor]) -> None:

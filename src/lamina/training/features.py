@@ -14,7 +14,6 @@ from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.training.activations import watch
 from lamina.training.folding import fold_model
-from lamina.training.group import ALONE, Group
 from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
 
 MOST_FEATURES = 4096
@@ -32,7 +31,7 @@ def predict_logits(
     pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],
     *,
     autocasts: bool = False,
-    group: Group = ALONE,
+    part: range | None = None,
 ) -> Float32[np.ndarray, "n k"]:
     """The logits of images, with the model in eval mode.
 
@@ -43,7 +42,8 @@ def predict_logits(
         model: A trained or new model.
         pixels: Images, uint8 (N, H, W, C).
         autocasts: Compute in bf16.
-        group: Processes that share the batches; each gets all logits.
+        part: The batches to compute, of those that :func:`count_batches` counts; by default all.
+            Their logits do not depend on the other batches.
 
     Returns:
         Logits, float32 (N, K), in the order of the images.
@@ -60,20 +60,19 @@ def predict_logits(
     """
     pixels = check_input(model, pixels, "pixels")
     batches = split_pixels(pixels)
-    own = group.deal(len(batches))
+    if part is not None:
+        batches = batches[part.start : part.stop]
     with eval_mode(model), torch.inference_mode():
         used = model
         if len(pixels) >= FOLDED_IMAGES and model.net is not None:
             used = fold_model(model)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
-            predicted = compute_logits(used, batches[own.start : own.stop])
-    if group.size == 1:
-        return predicted
-    return (
-        np.frombuffer(b"".join(group.gather(predicted.tobytes())), np.float32)
-        .reshape(-1, model.task.outputs)
-        .copy()
-    )
+            return compute_logits(used, batches)
+
+
+def count_batches(pixels: UInt8[np.ndarray, "n h w c"]) -> int:
+    """Number of batches in which :func:`predict_logits` computes the logits of images."""
+    return len(split_pixels(pixels))
 
 
 @torch.inference_mode()

@@ -18,8 +18,7 @@ from lamina.training.augment import Selection
 from lamina.training.batches import Batch, Batches
 from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.features import predict_logits
-from lamina.training.group import ALONE, Group
-from lamina.training.head import find_linear_head, fit_model_head
+from lamina.training.head import fit_model_head
 from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
@@ -37,9 +36,8 @@ class Forward:
         recipe: Recipe,
         precision: Precision,
         loss: BatchLoss,
-        group: Group = ALONE,
     ) -> None:
-        self._model, self._batches, self._recipe, self._group = model, batches, recipe, group
+        self._model, self._batches, self._recipe = model, batches, recipe
         self.loss = loss
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
@@ -71,29 +69,16 @@ class Forward:
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
     def predict_logits(
-        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"]
+        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
     ) -> Float32[np.ndarray, "n k"]:
         """The logits of images in the number format of training, with the model in eval mode."""
-        return predict_logits(model, pixels, autocasts=self._autocasts, group=self._group)
+        return predict_logits(model, pixels, autocasts=self._autocasts, part=part)
 
     def fit_head(self, images: Images) -> Iterator[FeatureProgress | HeadFit]:
         """Fit the head to the images' features, if the recipe says so."""
         if self._recipe.head != "fitted":
             return
-        for event in fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts):
-            if isinstance(event, HeadFit):
-                self._share_head()
-            yield event
-
-    @torch.no_grad()
-    def _share_head(self) -> None:
-        """Give all processes the leader's head, because processors may round a fit differently."""
-        if self._group.size > 1:
-            for weight in self._model.get_submodule(find_linear_head(self._model)).parameters():
-                content = self._group.lead(weight.cpu().numpy().tobytes)
-                weight.copy_(
-                    torch.frombuffer(bytearray(content), dtype=weight.dtype).view(weight.shape)
-                )
+        yield from fit_model_head(self._model, images, self._recipe, autocasts=self._autocasts)
 
     def set_training_mode(self) -> None:
         self._model.train()

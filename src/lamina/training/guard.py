@@ -16,7 +16,6 @@ from lamina.training.activations import describe_layer, innermost_paths, watch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
-from lamina.training.group import ALONE, Group
 from lamina.training.model import Model
 from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
@@ -38,16 +37,12 @@ class Guard:
         optimizer: Optimizer,
         forward: Forward,
         recipe: Recipe,
-        group: Group = ALONE,
         parts: Parts = NO_PARTS,
     ) -> None:
         self._parts = parts
-        self._models, self._optimizer, self._forward, self._group = (
-            models,
-            optimizer,
-            forward,
-            group,
-        )
+        self._models = models
+        self._optimizer = optimizer
+        self._forward = forward
         self._clip_at = recipe.gradient_clip
         self._watched = choose_watched(models["live"])
         # A custom module may contain infinities on purpose, for example in a mask.
@@ -63,10 +58,9 @@ class Guard:
         if is_finite(loss, self._watched):
             return
         model = self._models["live"]
-        found = (
-            trace_not_finite(model, self._forward, batch, self._parts) for batch in divided.own
-        )
-        places = self._group.gather(find_first(found).encode())
+        # All lanes, so that each process of a group finds the same place.
+        lanes = (divided.gather(lane) for lane in range(divided.lanes))
+        places = (trace_not_finite(model, self._forward, batch, self._parts) for batch in lanes)
         not_finite = "NaN" if math.isnan(loss) else "infinity"
         what = (
             "A gradient became NaN or infinity"
@@ -81,28 +75,22 @@ class Guard:
         )
         raise NotFiniteError(
             f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
-            f" are not finite: {find_first(place.decode() for place in places)}. Try an lr below"
+            f" are not finite: {find_first(places)}. Try an lr below"
             f" {lr:g}{remedies}."
         )
 
     def check_weights(self, lr: float) -> None:
-        problems = self._group.gather((self.find_weights_problem(lr) or "").encode())
-        if problem := next(filter(None, problems), None):
-            raise NotFiniteError(problem.decode())
-
-    def find_weights_problem(self, lr: float) -> str | None:
-        """The message about the first weight or optimizer state here that is not finite, if any."""
+        """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
         tensors = name_tensors(self._models, self._optimizer)
         for place in find_not_finite(tensors):
             if place not in self._intended or not has_same_infinities(
                 tensors[place], self._intended[place]
             ):
                 holder, _, name = place.partition(".")
-                return (
+                raise NotFiniteError(
                     f"{name} of {HOLDERS[holder]} contains NaN or infinity, so no checkpoint was"
                     f" saved. Try an lr below {lr:g} or gradient_clip 1."
                 )
-        return None
 
 
 def find_first(places: Iterable[str]) -> str:

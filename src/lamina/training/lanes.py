@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
 from lamina.errors import NetError, RecipeError
+from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
-from lamina.training.group import Group
 from lamina.training.model import Model
-from lamina.training.recipe import Recipe
 
 WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
 Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
@@ -71,21 +70,21 @@ def insert(
 def sum_lanes(
     nodes: Mapping[Span, Float[Tensor, " n"]],
     lanes: int,
-    owned: int,
+    dealt: int,
     empty: Float[Tensor, " n"],
-    group: Group,
 ) -> Float[Tensor, " n"]:
-    """Sum the first ``lanes`` of ``owned``; a process without lanes adds ``empty`` (zeros)."""
+    """Sum the first ``lanes`` of ``dealt``; a process without lanes adds ``empty`` (zeros)."""
     whole: Span = (0, lanes)
-    spans = [cover(whole, group.deal(owned, rank)) for rank in range(group.size)]
-    own = [add_up(span, nodes) for span in spans[group.rank]]
-    if group.size == 1:
-        return own[0]
-    length = len(empty)
-    stacked = torch.stack(own) if own else empty.new_zeros(0, length)
-    received = group.exchange(stacked, [len(each) for each in spans])
-    parts = dict(zip([span for each in spans for span in each], received, strict=True))
-    return group.collect(add_up(whole, parts), length)
+    processes = group.size()
+    if processes == 1:
+        return add_up(whole, nodes)
+    spans = [cover(whole, group.deal(dealt, processes, process)) for process in range(processes)]
+    sums = [add_up(span, nodes) for span in spans[group.rank()]]
+    stacked = torch.stack(sums) if sums else empty.new_zeros(0, len(empty))
+    received = group.exchange(stacked, [len(nodes) for nodes in spans])
+    all_spans = [span for nodes in spans for span in nodes]
+    parts = dict(zip(all_spans, received, strict=True))
+    return group.collect(add_up(whole, parts), len(empty))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +99,9 @@ class Sums:
 class OneLane:
     """The sums of a step with a single lane."""
 
+    def share_start(self) -> None:
+        """Nothing to share: there is one process."""
+
     def begin(self, _: DividedBatch) -> None:
         """Nothing to prepare."""
 
@@ -113,8 +115,9 @@ class OneLane:
 class LaneSums:
     """Sums of gradients, batch-norm statistics and loss over lanes, weighted by image share."""
 
-    def __init__(self, model: Model, lanes: int, group: Group) -> None:
-        self._model, self._lanes, self._group = model, lanes, group
+    def __init__(self, model: Model, lanes: int) -> None:
+        self._model = model
+        self._lanes = lanes
         layers = [module for module in model.modules() if isinstance(module, _NormBase)]
         found = [(layer.running_mean, layer.running_var) for layer in layers]
         self._statistics = [
@@ -127,6 +130,10 @@ class LaneSums:
         self._constants = [
             name for name, buffer in model.body.named_buffers() if id(buffer) not in summed
         ]
+
+    def share_start(self) -> None:
+        """Start all processes from the leader's weights."""
+        group.share_weights(self._model)
 
     def begin(self, divided: DividedBatch) -> None:
         self._divided = divided
@@ -159,7 +166,7 @@ class LaneSums:
             for count, before in zip(self._counts, self._before[len(changes) :], strict=True)
         ]
         correct = loss.new_full((), math.nan) if correct is None else correct
-        interrupts = loss.new_tensor(float(not self._nodes and self._group.take_interrupt()))
+        interrupts = loss.new_tensor(float(not self._nodes and group.take_interrupt()))
         parts = [*gradients, *changes, *counts, used, share * loss.detach(), correct, interrupts]
         vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
         insert(self._nodes, batch.lane, vector, self._divided.lanes)
@@ -182,11 +189,11 @@ class LaneSums:
         tensors = [*self._weights, *self._statistics, *self._counts]
         lengths = [*(tensor.numel() for tensor in tensors), len(self._weights), 1, 1, 1]
         empty = torch.zeros(sum(lengths), device=self._model.device)
-        total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty, self._group)
+        total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty)
         *sums, used, loss, correct, interrupts = total.split(lengths)
         # A weight that no lane used gets no gradient, because an optimizer would decay it for a
         # gradient of zeros. A single process knows these weights without waiting for a GPU.
-        if self._group.size > 1:
+        if group.size() > 1:
             self._used = {place for place, lanes in enumerate(used.tolist()) if lanes}
         unused = set(range(len(self._weights))) - self._used
         for place, (tensor, part) in enumerate(zip(tensors, sums, strict=True)):
@@ -242,14 +249,17 @@ class Tally:
         return Epoch(epoch, epochs, loss / images, accuracy, seconds, images / seconds, lr)
 
 
-def build_sums(model: Model, recipe: Recipe, group: Group) -> OneLane | LaneSums:
-    return OneLane() if recipe.lanes == 1 else LaneSums(model, recipe.lanes, group)
+def build_sums(model: Model, lanes: int) -> OneLane | LaneSums:
+    return OneLane() if lanes == 1 else LaneSums(model, lanes)
 
 
-def check_lanes(recipe: Recipe, group: Group) -> None:
-    if group.size > recipe.lanes:
+def deal_lanes(lanes: int) -> range:
+    """The lanes that this process computes; ``RecipeError`` if there are more processes."""
+    processes = group.size()
+    if processes > lanes:
         raise RecipeError(
-            f"lanes is {recipe.lanes}, but {group.size} processes train together and each needs at"
-            f" least one lane. Set lanes to {group.size} or more, such as"
-            f" {1 << (group.size - 1).bit_length()}."
+            f"lanes is {lanes}, but {processes} processes train together and each needs at least"
+            f" one lane. Set lanes to {processes} or more, such as"
+            f" {1 << (processes - 1).bit_length()}."
         )
+    return group.deal(lanes, processes, group.rank())

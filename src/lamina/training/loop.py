@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from lamina.data import Images
-from lamina.errors import NotFiniteError
 from lamina.training.batches import Batches, DividedBatch
 from lamina.training.checkpoint import (
     Checkpoint,
@@ -18,12 +17,10 @@ from lamina.training.checkpoint import (
     restore_checkpoint,
 )
 from lamina.training.doctor import Doctor
-from lamina.training.ending import Ending
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward
-from lamina.training.group import ALONE, Group
 from lamina.training.guard import Guard
-from lamina.training.lanes import Sums, Tally, build_sums
+from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
 from lamina.training.loss import choose_loss
 from lamina.training.mean_with_start import MeanWithStart
 from lamina.training.model import Initial, Model
@@ -31,6 +28,7 @@ from lamina.training.optim import set_lr
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.precision import Precision
 from lamina.training.recipe import Recipe
+from lamina.training.schedule import Schedule
 from lamina.training.setup import AnyNet, prepare_training
 
 
@@ -44,15 +42,14 @@ class Training:
         device, precision: ``auto``, ``cpu``, ``cuda`` or ``mps``; number format, by default as the
             recipe says.
         steps_per_record: Number of steps between two ``Step`` events.
-        group, parts: Processes that train together, and your own loss, optimizer and other
-            functions.
+        parts: Your own loss, optimizer and other functions.
         initial: Weights to start from, by default drawn.
 
     Attributes:
         recipe, device, precision: The values in use, after ``auto`` was resolved.
         images, steps_per_epoch, steps_done: Numbers of training images, of steps per epoch and of
             steps so far.
-        ending: When the training ends, which can be decided late with the schedule ``trapezoid``.
+        schedule: Learning rate, image size and end, which can be decided late with ``trapezoid``.
         rewinds: Number of returns to a checkpoint, each of which halved the learning rate.
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
@@ -76,28 +73,31 @@ class Training:
         device: str = "auto",
         precision: Precision | None = None,
         steps_per_record: int = 10,
-        group: Group = ALONE,
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
     ) -> None:
-        prepared = prepare_training(net, images, recipe, device, precision, group, parts, initial)
+        prepared = prepare_training(net, images, recipe, device, precision, parts, initial)
         self._live, recipe = prepared.model, prepared.recipe
         self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
-        self._batches = Batches(images, recipe, self._live.device, group, augment=parts.augment)
+        self._batches = Batches(
+            images,
+            recipe,
+            self._live.device,
+            lanes=deal_lanes(recipe.lanes),
+            augment=parts.augment,
+        )
         loss = choose_loss(self._live.task, recipe, parts, self._live.device)
-        self._forward = Forward(self._live, self._batches, recipe, self.precision, loss, group)
+        self._forward = Forward(self._live, self._batches, recipe, self.precision, loss)
         self._models = {"live": self._live}
         self._mean: MeanWithStart | None = None
         if recipe.initial_fraction:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
-        self._optimizer, self.ending = (
-            prepared.optimizer,
-            Ending(recipe, len(self._batches), parts.schedule),
-        )
-        self._lanes, self._tally = build_sums(self._live, recipe, group), Tally()
-        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, group, parts)
-        self._doctor = Doctor(self._live, images, recipe, len(self._batches), group, parts)
+        self._optimizer = prepared.optimizer
+        self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
+        self._lanes, self._tally = build_sums(self._live, recipe.lanes), Tally()
+        self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
+        self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
         self.images, self.steps_per_epoch, self._steps_per_record = (
             len(images),
             len(self._batches),
@@ -107,7 +107,7 @@ class Training:
         self._has_initial = initial is not None
 
     def __repr__(self) -> str:
-        steps = f"{self.steps_done:,} of {self.ending.plan.steps or '?'} steps"
+        steps = f"{self.steps_done:,} of {self.schedule.steps or '?'} steps"
         return f"Training({self._live!r}, {self.recipe}: {steps} done, on {self.device.value})"
 
     @property
@@ -118,12 +118,12 @@ class Training:
     @property
     def epochs_done(self) -> int:
         """Number of completed epochs."""
-        return self.ending.count_epochs(self.steps_done)
+        return self.schedule.count_epochs(self.steps_done)
 
     @property
     def is_finished(self) -> bool:
         """Whether all steps are completed."""
-        return self.ending.is_over(self.steps_done)
+        return self.schedule.is_over(self.steps_done)
 
     @property
     def lr(self) -> float:
@@ -133,17 +133,15 @@ class Training:
     def __iter__(self) -> Iterator[FeatureProgress | HeadFit | Step | Epoch]:
         try:
             if not (self.steps_done or self._has_initial):  # a head to start from is kept
-                yield from self._fit_head()
+                yield from self._forward.fit_head(self._images)
+            if not self.steps_done:
+                self._lanes.share_start()
+                if self._mean:
+                    self._mean.start()
             while not self.is_finished:
                 yield from self._train_epoch()
         finally:
             self._live.eval()
-
-    def _fit_head(self) -> Iterator[FeatureProgress | HeadFit]:
-        for event in self._forward.fit_head(self._images):
-            if self._mean and isinstance(event, HeadFit):
-                self._mean.start()
-            yield event
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
         forward, task, lanes, optimizer = (
@@ -154,9 +152,8 @@ class Training:
         )
         forward.set_training_mode()
         self._tally.start()
-        for step in self._batches.epoch(
-            *divmod(self.steps_done, self.steps_per_epoch), self.ending.is_falling
-        ):
+        epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
+        for step in self._batches.epoch(epoch, first_step, self.schedule.size_fraction):
             lanes.begin(step)
             optimizer.zero_grad()
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
@@ -173,8 +170,8 @@ class Training:
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
-            set_lr(optimizer, 0.5**self.rewinds * self.ending.lr_factor(self.steps_done))
-            is_last = step.step + 1 == self.steps_per_epoch or self.ending.is_over(
+            set_lr(optimizer, 0.5**self.rewinds * self.schedule.factor(self.steps_done))
+            is_last = step.step + 1 == self.steps_per_epoch or self.schedule.is_over(
                 self.steps_done + 1
             )
             with self._doctor.watch(sums.loss, is_last=is_last):
@@ -197,7 +194,7 @@ class Training:
         else:
             self._guard.check_weights(self.lr)
             epoch = self._tally.summarize(
-                step.epoch + 1, self.ending.epochs, self._optimizer.param_groups[0]["lr"]
+                step.epoch + 1, self.schedule.epochs, self._optimizer.param_groups[0]["lr"]
             )
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
@@ -209,7 +206,7 @@ class Training:
         return (
             is_last
             or (step.step + 1) % self._steps_per_record == 0
-            or self.ending.falls_at(self.steps_done)
+            or self.schedule.falls_at(self.steps_done)
         )
 
     def _can_wait(
@@ -217,12 +214,17 @@ class Training:
     ) -> bool:  # whether reading values now would not stall a GPU
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
-    def predict_logits(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits (N, K) of :attr:`model` for stored images, in training's number format."""
-        return self._forward.predict_logits(self.model, pixels)
+    def predict_logits(
+        self, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
+    ) -> Float32[np.ndarray, "n k"]:
+        """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
+
+        In training's number format; see :func:`~lamina.training.features.predict_logits`.
+        """
+        return self._forward.predict_logits(self.model, pixels, part)
 
     def check_weights(self) -> None:
-        """Raise ``NotFiniteError`` in all processes for a non-finite weight or optimizer state."""
+        """Raise ``NotFiniteError`` for a weight or optimizer state that is not finite."""
         self._guard.check_weights(self.lr)
 
     def digest(self) -> str:
@@ -231,11 +233,14 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
-        if problem := self._guard.find_weights_problem(self.lr):
-            raise NotFiniteError(problem)
-        sums, doctor, falls = self._tally.values(), self._doctor.state, self.ending.plan.falls
+        self._guard.check_weights(self.lr)
         standing = Standing(
-            self.steps_done, self.steps_per_epoch, self.rewinds, *sums, doctor, falls=falls
+            self.steps_done,
+            self.steps_per_epoch,
+            self.rewinds,
+            *self._tally.values(),
+            self._doctor.state,
+            falls=self.schedule.falls,
         )
         return make_checkpoint(self._models, self._optimizer, standing)
 
@@ -244,5 +249,5 @@ class Training:
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
         self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
         self._doctor.state = standing.doctor
-        self.ending.restore(standing.falls, self.steps_done)
+        self.schedule.restore(standing.falls, self.steps_done)
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

@@ -26,7 +26,7 @@ from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size
 from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import sizes_shown
+from lamina.training.schedule import list_size_fractions
 from lamina.training.task import Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
@@ -283,7 +283,7 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
             f"{what}, but BatchNorm() on a vector normalizes over the batch. Use 2 or more."
         )
     channels, *in_size = model.in_shape
-    for fraction in sizes_shown(recipe)[:-1]:
+    for fraction in list_size_fractions(recipe)[:-1]:
         height, width = (shrunk_size(length, fraction) for length in in_size)
         try:
             with torch.inference_mode():

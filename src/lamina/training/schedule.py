@@ -1,8 +1,9 @@
-"""Learning rate of each step and image size of each epoch."""
+"""The schedule of a training: the learning rate of each step, image sizes, and the end."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -21,114 +22,190 @@ class Fall:
     end: int
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The end of a training, and where its learning rate falls.
+class Schedule:
+    """Learning rate, image size and end of a training, as functions of the step (from 0).
+
+    The schedule ``trapezoid`` can leave the end open while it trains: no step before its fall
+    depends on the number of steps.
 
     Attributes:
-        steps: Number of steps of the training; ``None`` if it is not decided yet.
-        falls: With the schedule ``trapezoid``, the falls so far; each replaces the rest of the
-            previous one.
+        steps_per_epoch: Steps of a whole epoch.
+        steps: Number of steps of the training; ``None`` while the end is open.
+        falls: Falls of the learning rate so far; each replaces the rest of the previous one.
+        can_move: Whether the end can be decided late.
+
+    >>> schedule = Schedule(Recipe(epochs=10, schedule="trapezoid"), steps_per_epoch=10)
+    >>> schedule.steps, schedule.falls
+    (100, (Fall(start=60, end=100),))
+    >>> schedule.start_fall(step=40, steps=10)
+    >>> schedule.steps, schedule.factor(45)
+    (50, 0.5)
     """
 
-    steps: int | None
-    falls: tuple[Fall, ...] = ()
+    def __init__(
+        self, recipe: Recipe, steps_per_epoch: int, function: OwnSchedule | None = None
+    ) -> None:
+        self._recipe = recipe
+        self._function = function
+        self._entry = SCHEDULES[recipe.schedule]
+        self.steps_per_epoch = steps_per_epoch
+        self.can_move = can_end_late(recipe, function)
+        self.steps: int | None = recipe.epochs * steps_per_epoch
+        self.falls: tuple[Fall, ...] = ()
+        if self.can_move:
+            fall_steps = max(1, round(self._entry.fall_fraction * self.steps))
+            self.start_fall(self.steps - fall_steps, fall_steps)
+        self._planned: tuple[Fall, ...] = self.falls
+
+    @property
+    def epochs(self) -> int | None:
+        """Number of epochs, of which the last may be cut short; ``None`` while it is open."""
+        return None if self.steps is None else math.ceil(self.steps / self.steps_per_epoch)
+
+    def count_epochs(self, step: int) -> int:
+        """Number of completed epochs after ``step`` steps; the last epoch may be cut short."""
+        rest = self.steps_per_epoch - 1 if self.is_over(step) else 0
+        return (step + rest) // self.steps_per_epoch
 
     def is_over(self, step: int) -> bool:
+        """Whether ``step`` comes after the last one."""
         return self.steps is not None and step >= self.steps
 
     def is_falling(self, step: int) -> bool:
+        """Whether the fall of the learning rate has begun at ``step``."""
         return bool(self.falls) and step >= self.falls[0].start
 
-    def count_epochs(self, steps_per_epoch: int) -> int | None:
-        """Number of epochs; the last may have fewer steps; ``None`` while undecided."""
-        return None if self.steps is None else math.ceil(self.steps / steps_per_epoch)
+    def falls_at(self, step: int) -> bool:
+        """Whether ``step`` is the first in which the learning rate falls."""
+        return self.is_falling(step) and not self.is_falling(step - 1)
 
-    def fall_from(self, step: int, steps: int) -> Plan:
-        """The plan with a fall that starts at ``step`` and takes ``steps`` steps, at least 1."""
-        kept = tuple(fall for fall in self.falls if fall.start < step)
-        end = step + max(1, steps)
-        return Plan(end, (*kept, Fall(step, end)))
+    def factor(self, step: int) -> float:
+        """The factor of the peak learning rate at ``step``, by recipe or custom function.
 
-    def factor_of_falls(self, step: int) -> float:
-        """The factor of the learning rate at ``step`` that follows from the falls."""
+        >>> schedule = Schedule(Recipe(epochs=8, schedule="linear", warmup_fraction=0.5), 1)
+        >>> [schedule.factor(step) for step in range(8)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        if self._function is not None:
+            return self._call_function(self._function, step)
+        if self._entry.warmup_steps is not None:
+            is_rising = step < self._entry.warmup_steps
+            rise = self._entry.rise(step, self._entry.warmup_steps) if is_rising else 1.0
+            return rise * self._factor_of_falls(step)
+        steps = self.steps or 1
+        warmup_fraction = self._recipe.warmup_fraction or self._entry.warmup_fraction
+        warmup_steps = round(warmup_fraction * steps)
+        if step < warmup_steps:
+            return self._entry.rise(step, warmup_steps)
+        return self._entry.fall((step - warmup_steps) / (steps - warmup_steps))
+
+    def size_fraction(self, step: int) -> float:
+        """The image side at ``step``, in eighths of full size; see :func:`find_size_fraction`."""
+        epoch = step // self.steps_per_epoch
+        return find_size_fraction(self._recipe, epoch, is_falling=self.is_falling(step))
+
+    def count_fall_steps(self, step: int) -> int:
+        """The steps of a fall from ``step`` on that is the recipe's fraction of all steps."""
+        fraction = self._entry.fall_fraction
+        return max(1, round(step * fraction / (1 - fraction)))
+
+    def start_fall(self, step: int, steps: int) -> None:
+        """Let the learning rate fall to zero in ``steps`` steps from ``step`` on, and end there."""
+        earlier = tuple(fall for fall in self.falls if fall.start < step)
+        self._set((*earlier, Fall(step, step + max(1, steps))))
+
+    def adopt(self, falls: Sequence[Fall]) -> None:
+        """Plan the falls that a run recorded, in place of its recipe's."""
+        self._set(falls)
+        self._planned = self.falls
+
+    def leave_open(self, step: int) -> None:
+        """Train until :meth:`start_fall`; a fall that has begun at ``step`` goes on."""
+        self._planned = ()
+        self._set(self.falls if self.is_falling(step) else ())
+
+    def restore(self, falls: Sequence[Fall], step: int) -> None:
+        """Continue at ``step`` with the falls that had begun there.
+
+        A training that went on without an end beyond what its recipe plans begins to fall.
+        """
+        if not self.can_move:
+            return
+        begun = tuple(fall for fall in falls if fall.start <= step)
+        is_as_planned = self._planned[: len(begun)] == begun
+        self._set(self._planned if is_as_planned else begun)
+        if not begun and self.is_falling(step):
+            rest = (self.steps or 0) - step
+            self._set(())
+            self.start_fall(step, max(self.count_fall_steps(step), rest))
+
+    def _set(self, falls: Sequence[Fall]) -> None:
+        """Take these falls; without any, the end is open."""
+        if not self.can_move:
+            raise RecipeError(
+                "The end of a training can be moved with the schedule trapezoid, not with"
+                f" {self._recipe.schedule}."
+            )
+        self.falls = tuple(falls)
+        self.steps = self.falls[-1].end if self.falls else None
+
+    def _factor_of_falls(self, step: int) -> float:
         factor = 1.0
         for fall, following in zip_longest(self.falls, self.falls[1:]):
             if step < fall.start:
                 break
-            at = step if following is None else min(step, following.start)
-            factor *= max(0, fall.end - at) / (fall.end - fall.start)
+            place = step if following is None else min(step, following.start)
+            factor *= max(0, fall.end - place) / (fall.end - fall.start)
         return factor
 
-
-OPEN = Plan(None)  # the time limit decides about the end
-
-
-def can_end_late(recipe: Recipe, own: OwnSchedule | None = None) -> bool:
-    """Whether no step before the fall of the learning rate depends on the number of steps."""
-    return own is None and SCHEDULES[recipe.schedule].warmup_steps is not None
-
-
-def plan_steps(recipe: Recipe, steps_per_epoch: int, own: OwnSchedule | None = None) -> Plan:
-    """The plan that follows from the recipe.
-
-    >>> plan_steps(Recipe(epochs=10, schedule="trapezoid"), 10)
-    Plan(steps=100, falls=(Fall(start=60, end=100),))
-    """
-    steps = recipe.epochs * steps_per_epoch
-    if not can_end_late(recipe, own):
-        return Plan(steps)
-    fall_steps = max(1, round(SCHEDULES[recipe.schedule].fall_fraction * steps))
-    return OPEN.fall_from(steps - fall_steps, fall_steps)
-
-
-def lr_factor(recipe: Recipe, step: int, plan: Plan, own: OwnSchedule | None = None) -> float:
-    """The factor of the peak learning rate at ``step`` (from 0), by recipe or custom schedule.
-
-    >>> recipe = Recipe(schedule="linear", warmup_fraction=0.5)
-    >>> [lr_factor(recipe, step, Plan(8)) for step in range(8)]
-    [0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    schedule, steps = SCHEDULES[recipe.schedule], plan.steps or 1
-    if own is None and schedule.warmup_steps is not None:
-        rise = schedule.rise(step, schedule.warmup_steps) if step < schedule.warmup_steps else 1.0
-        return rise * plan.factor_of_falls(step)
-    if own is not None:
-        given: Any = own(step / steps)
+    def _call_function(self, function: OwnSchedule, step: int) -> float:
+        done = step / (self.steps or 1)
+        result: Any = function(done)
         try:
-            factor = math.nan if isinstance(given, str) else float(given)
+            factor = math.nan if isinstance(result, str) else float(result)
         except (TypeError, ValueError, RuntimeError):
             factor = math.nan
         if not 0 <= factor < math.inf:
             raise RecipeError(
-                f"schedule returned {given!r:.60} at fraction {step / steps:g} of the steps;"
-                f" {describe_part(own)} must return a factor of the learning rate, 0 or more, such"
-                " as 1 - done."
+                f"schedule returned {result!r:.60} at fraction {done:g} of the steps;"
+                f" {describe_part(function)} must return a factor of the learning rate, 0 or more,"
+                " such as 1 - done."
             )
         return factor
-    warmup_steps = round((recipe.warmup_fraction or schedule.warmup_fraction) * steps)
-    if step < warmup_steps:
-        return schedule.rise(step, warmup_steps)
-    return schedule.fall((step - warmup_steps) / (steps - warmup_steps))
 
 
-def size_fraction(recipe: Recipe, epoch: int, *, is_falling: bool = False) -> float:
+def can_end_late(recipe: Recipe, function: OwnSchedule | None = None) -> bool:
+    """Whether no step before the fall of the learning rate depends on the number of steps."""
+    return function is None and SCHEDULES[recipe.schedule].warmup_steps is not None
+
+
+def find_size_fraction(recipe: Recipe, epoch: int, *, is_falling: bool = False) -> float:
     """The image side in ``epoch`` (from 0), in eighths of full size; full in the last quarter.
 
     With the schedule ``trapezoid``, images have their full size while the learning rate falls.
 
     Progressive resizing: Howard, "Now anyone can train ImageNet in 18 minutes", 2018.
 
-    >>> [size_fraction(Recipe(epochs=8, start_size_fraction=0.5), epoch) for epoch in range(8)]
+    >>> [find_size_fraction(Recipe(epochs=8, start_size_fraction=0.5), epoch) for epoch in range(8)]
     [0.5, 0.625, 0.625, 0.75, 0.875, 0.875, 1.0, 1.0]
     """
+    start = recipe.start_size_fraction
     resizing_epochs = recipe.epochs - math.ceil(recipe.epochs / 4)
     has_grown = is_falling if can_end_late(recipe) else epoch >= resizing_epochs
-    if not recipe.start_size_fraction or has_grown:
+    if not start or has_grown:
         return 1.0
-    start = recipe.start_size_fraction
     grown = 0.0 if can_end_late(recipe) else (1 - start) * epoch / resizing_epochs
     return max(1, math.ceil(8 * (start + grown) - 0.5)) / 8
+
+
+def list_size_fractions(recipe: Recipe) -> list[float]:
+    """All image sides during training as fractions of full size, ascending."""
+    if not recipe.start_size_fraction:
+        return [1.0]
+    # 1,000 samples include every eighth
+    epochs = range(0, recipe.epochs, max(1, recipe.epochs // 1000))
+    fractions = {find_size_fraction(recipe, epoch) for epoch in (*epochs, recipe.epochs - 1)}
+    return sorted({1.0, *fractions})
 
 
 def evaluation_interval(train_images: int, val_images: int) -> int:
@@ -136,12 +213,3 @@ def evaluation_interval(train_images: int, val_images: int) -> int:
     # Computed rather than measured, so that it is reproducible. A forward pass takes about a third
     # of a training step.
     return max(1, math.ceil(5 * val_images / (3 * train_images)))
-
-
-def sizes_shown(recipe: Recipe) -> list[float]:
-    """All image sides during training as fractions of full size, ascending."""
-    if not recipe.start_size_fraction:
-        return [1.0]
-    # 1,000 samples include every eighth
-    sampled = range(0, recipe.epochs, max(1, recipe.epochs // 1000))
-    return sorted({1.0, *(size_fraction(recipe, epoch) for epoch in (*sampled, recipe.epochs - 1))})

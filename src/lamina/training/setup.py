@@ -14,9 +14,7 @@ from lamina.errors import check_type
 from lamina.nets import Net
 from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device, keep_freed_memory
-from lamina.training.group import ALONE, Group
 from lamina.training.head import find_linear_head
-from lamina.training.lanes import check_lanes
 from lamina.training.model import Initial, Model, build_model, check_model
 from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts, check_parts
@@ -44,7 +42,6 @@ def prepare_training(
     recipe: Recipe | None = None,
     device: str = "auto",
     precision: Precision | None = None,
-    group: Group = ALONE,
     parts: Parts = NO_PARTS,
     initial: Initial | None = None,
 ) -> Prepared:
@@ -52,7 +49,7 @@ def prepare_training(
 
     Raises:
         NetError: The net does not accept these images or does not return one logit per target.
-        RecipeError: The recipe does not fit the images, the net or the group, or the device is
+        RecipeError: The recipe does not fit the images or the net, or the device is
             missing.
         DataError: There are no images.
     """
@@ -69,7 +66,6 @@ def prepare_training(
     )
     recipe = recipe or Recipe()
     chosen = choose_device(device)
-    check_lanes(recipe, group)
     check_parts(parts, recipe)
     check_images(images, recipe)
     keep_freed_memory()

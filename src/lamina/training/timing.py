@@ -20,7 +20,7 @@ from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.loop import Training
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import evaluation_interval, size_fraction
+from lamina.training.schedule import evaluation_interval, find_size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
@@ -51,7 +51,7 @@ class Pace:
         if recipe.start_size_fraction:
             fall = (1 - SCHEDULES[recipe.schedule].fall_fraction) * recipe.epochs
             sizes = (
-                size_fraction(recipe, epoch, is_falling=epoch >= fall)
+                find_size_fraction(recipe, epoch, is_falling=epoch >= fall)
                 for epoch in range(recipe.epochs)
             )
             area = statistics.fmean(size**2 for size in sizes)

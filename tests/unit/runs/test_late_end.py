@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lamina import Dataset, Images, Recipe, load_run, start_run
 from lamina.runs import limit
 from lamina.runs.limit import TimeLimit
-from lamina.training.ending import Ending
 from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
+from lamina.training.schedule import Schedule
 from lamina.training.tensors import digest_tensors
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
@@ -53,29 +53,29 @@ def again(run, dataset):
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 30))
 def test_no_step_before_the_fall_depends_on_the_number_of_epochs(epochs, more, steps_per_epoch):
     short, long = (
-        Ending(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch)
+        Schedule(dataclasses.replace(RECIPE, epochs=count), steps_per_epoch)
         for count in (epochs, epochs + more)
     )
-    for step in range(short.plan.falls[0].start):
-        assert short.lr_factor(step) == long.lr_factor(step)
+    for step in range(short.falls[0].start):
+        assert short.factor(step) == long.factor(step)
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 200)), min_size=1, max_size=6))
 def test_the_rate_falls_without_a_jump_however_often_the_end_moves(moves):
-    ending, step, factors = Ending(RECIPE, STEPS_PER_EPOCH), 60, []
-    ending.leave_open(0)
+    schedule, step, factors = Schedule(RECIPE, STEPS_PER_EPOCH), 60, []
+    schedule.leave_open(0)
     for wait, steps in moves:
-        if not ending.is_over(step):
-            ending.start_fall(step, steps)
+        if not schedule.is_over(step):
+            schedule.start_fall(step, steps)
             factors += [
-                ending.lr_factor(one) for one in range(step, min(step + wait, ending.plan.steps))
+                schedule.factor(one) for one in range(step, min(step + wait, schedule.steps))
             ]
             step += wait
-    factors += [ending.lr_factor(one) for one in range(step, ending.plan.steps)]
+    factors += [schedule.factor(one) for one in range(step, schedule.steps)]
     assert factors[0] == 1
     assert all(0 < later <= earlier for earlier, later in itertools.pairwise(factors))
-    last = ending.plan.falls[-1]
-    assert ending.lr_factor(ending.plan.steps - 1) <= 1 / (last.end - last.start)
+    last = schedule.falls[-1]
+    assert schedule.factor(schedule.steps - 1) <= 1 / (last.end - last.start)
 
 
 @pytest.mark.slow
@@ -143,18 +143,18 @@ def test_the_time_is_used_and_kept_though_the_machine_changes(slowdown, when, mo
     """A step takes 20 ms, and from a moment on more or less."""
     now = 0.0
     monkeypatch.setattr(limit.time, "perf_counter", lambda: now)
-    ending, watch, seconds, step = (
-        Ending(RECIPE, STEPS_PER_EPOCH),
+    schedule, watch, seconds, step = (
+        Schedule(RECIPE, STEPS_PER_EPOCH),
         TimeLimit(60.0, is_open=True),
         60.0,
         0,
     )
-    ending.leave_open(0)
-    while not ending.is_over(step) and not watch.is_over:
+    schedule.leave_open(0)
+    while not schedule.is_over(step) and not watch.is_over:
         now += 0.02 * (slowdown if now > when * seconds else 1)
         step += 1
-        if not ending.is_over(step) and (steps := watch.choose_fall_steps(ending, step)):
-            ending.start_fall(step, steps)
-    assert ending.is_over(step)
+        if not schedule.is_over(step) and (steps := watch.choose_fall_steps(schedule, step)):
+            schedule.start_fall(step, steps)
+    assert schedule.is_over(step)
     assert 0.92 * seconds <= now <= seconds
-    assert ending.lr_factor(step - 1) < 0.05
+    assert schedule.factor(step - 1) < 0.05

@@ -60,12 +60,12 @@ from lamina.training.group import join_group
 EXAMPLES = {examples}
 NET = Net(Flatten(), Linear(8), ReLU(), Dropout(0.5), Output())
 if __name__ == "__main__":
-    with join_group() as group:
+    with join_group():
         for name, parts in EXAMPLES.items():
             own = {{part: globals()[function] for part, function in parts.items()}}
             recipe = Recipe(epochs=1, batch_size=100, lanes=4, precision="fp32")
-            run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, group=group, **own)
-            run.train(group=group, progress=False)
+            run = start_run(NET, data, recipe, runs_dir=RUNS, name=name, **own)
+            run.train(progress=False)
 """
 
 

@@ -19,7 +19,7 @@ from lamina.deploy.facts import collect_facts
 from lamina.errors import LaminaWarning, RunError
 from lamina.runs.run import Run
 from lamina.training.events import EarlyEnd, Rewind
-from lamina.training.group import ALONE
+from lamina.training.group import interrupt
 from support.runs import DATA, NET, RECIPE, WITH_VAL, digests, full_disk
 
 opened: list[str] = []
@@ -124,7 +124,7 @@ class Fragile(nn.Module):
 
 def test_a_return_to_a_checkpoint_on_a_full_disk_leaves_no_epoch_twice(tmp_path, monkeypatch):
     # so that every epoch is worth a checkpoint
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 1e9)
+    monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 1e9)
     torch.manual_seed(0)
     recipe = dataclasses.replace(RECIPE, epochs=4)
     # in the third epoch of three steps
@@ -212,13 +212,13 @@ def test_train_blocks_prints_each_epoch_and_gives_the_report(tmp_path, capsys):
 
 def test_an_interrupt_in_the_last_step_of_an_epoch_is_saved(tmp_path, monkeypatch):
     # so that no short epoch is worth a checkpoint
-    monkeypatch.setattr("lamina.runs.keep.SAVING_FRACTION", 0.0)
+    monkeypatch.setattr("lamina.runs.saver.SAVING_FRACTION", 0.0)
     recipe = Recipe(epochs=3, batch_size=4, precision="fp32", seed=7, lanes=2)
     run = start_run(NET, DATA, recipe, runs_dir=tmp_path)
     loop = run.iter_train(save_every_seconds=1e6)
     for event in loop:
         if isinstance(event, Step) and event.step == 2:
-            ALONE.interrupt()
+            interrupt()
         if isinstance(event, Epoch):
             break
     assert load_run(run.path).folder.read_checkpoint().standing.steps_done == 3

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lamina import Epoch, Images, Recipe, Training, load_data
-from lamina.errors import NetError, RecipeError
+from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
-from lamina.training.group import Group
+from lamina.training.group import deal, interrupt
 from lamina.training.lanes import add_up, cover, insert, sum_lanes
 from lamina.training.tensors import digest_tensors
 from support.trainings import finish
@@ -28,7 +28,7 @@ def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size
     vectors = torch.randn(active, 3, generator=torch.Generator().manual_seed(active))
     leaves = {(lane, lane + 1): vector for lane, vector in enumerate(vectors)}
     whole = (0, active)
-    spans = [cover(whole, Group(rank, size).deal(lanes)) for rank in range(size)]
+    spans = [cover(whole, deal(lanes, size, rank)) for rank in range(size)]
     covered = [lane for own in spans for start, stop in own for lane in range(start, stop)]
     assert covered == list(range(active))  # every lane once, in order
     nodes = {span: add_up(span, leaves) for own in spans for span in own}
@@ -38,7 +38,7 @@ def test_however_lanes_are_dealt_their_sum_has_the_same_bits(lanes, active, size
     for lane, vector in enumerate(vectors):
         insert(kept, lane, vector, active)
         assert len(kept) <= active.bit_length()
-    assert torch.equal(sum_lanes(kept, active, lanes, vectors[0], Group()), alone)
+    assert torch.equal(sum_lanes(kept, active, lanes, vectors[0]), alone)
     torch.testing.assert_close(alone, vectors.double().sum(0).float())
 
 
@@ -57,8 +57,8 @@ def few_shapes(count: int = 23) -> Images:
     return load_data("shapes").train.take(range(count))
 
 
-def train_on_shapes(recipe: Recipe, net: Net, group: Group | None = None) -> Training:
-    return finish(Training(net, few_shapes(), recipe, device="cpu", group=group or Group()))
+def train_on_shapes(recipe: Recipe, net: Net) -> Training:
+    return finish(Training(net, few_shapes(), recipe, device="cpu"))
 
 
 PLAIN = Net(Conv2d(4, kernel_size=3), ReLU(), Flatten(), Output())
@@ -206,31 +206,20 @@ def test_a_buffer_that_a_lane_changes_is_rejected_as_processes_would_disagree(ho
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_an_interrupt_is_seen_at_the_next_record_be_it_a_step_or_an_epoch(stop):
-    group = Group()
     training = Training(
         PLAIN,
         few_shapes(),
         Recipe(epochs=2, batch_size=8, lanes=2),
         device="cpu",
-        group=group,
         steps_per_record=1,
     )
     records = iter(training)
     for _ in range(stop - 1):
         next(records)
         assert not training.is_interrupted
-    group.interrupt()
+    interrupt()
     record = next(records)
     assert isinstance(record, Epoch) == (stop == 3)
     assert training.is_interrupted
     next(records)
     assert not training.is_interrupted
-
-
-def test_each_process_needs_a_lane():
-    expected = (
-        r"^lanes is 2, but 3 processes train together and each needs .* Set lanes to 3 or more,"
-        r" such as 4\.$"
-    )
-    with pytest.raises(RecipeError, match=expected):
-        Training(PLAIN, few_shapes(), Recipe(lanes=2), device="cpu", group=Group(0, 3))

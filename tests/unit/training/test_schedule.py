@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.training.recipe import Recipe
-from lamina.training.schedule import Plan, lr_factor, size_fraction, sizes_shown
+from lamina.training.schedule import Schedule, find_size_fraction, list_size_fractions
 
 SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 
@@ -20,15 +21,15 @@ SCHEDULES = ["constant", "cosine", "linear", "one-cycle"]
 def test_a_factor_is_a_share_of_the_peak_at_every_step(schedule, warmup_fraction, steps, data):
     recipe = Recipe(schedule=schedule, warmup_fraction=warmup_fraction)
     step = data.draw(st.integers(0, steps - 1))
-    assert 0 < lr_factor(recipe, step, Plan(steps)) <= 1
+    factor = Schedule(replace(recipe, epochs=steps), steps_per_epoch=1).factor(step)
+    assert 0 < factor <= 1
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_warmup_rises_to_the_peak_and_only_then_falls(schedule):
-    factors = [
-        lr_factor(Recipe(schedule=schedule, warmup_fraction=0.2), step, Plan(100))
-        for step in range(100)
-    ]
+    recipe = Recipe(epochs=100, schedule=schedule, warmup_fraction=0.2)
+    planned = Schedule(recipe, steps_per_epoch=1)
+    factors = [planned.factor(step) for step in range(100)]
     assert factors[:20] == sorted(factors[:20])
     assert factors[20] == pytest.approx(1)
     assert factors[20:] == sorted(factors[20:], reverse=True)
@@ -38,16 +39,16 @@ def test_cosine_is_torchs():
     weight = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     reference = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=40)
+    schedule = Schedule(Recipe(epochs=4, schedule="cosine"), steps_per_epoch=10)
     for step in range(40):
-        assert lr_factor(Recipe(schedule="cosine"), step, Plan(40)) == pytest.approx(
-            reference.get_last_lr()[0]
-        )
+        assert schedule.factor(step) == pytest.approx(reference.get_last_lr()[0])
         optimizer.step()
         reference.step()
 
 
 def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
-    factors = [lr_factor(Recipe(schedule="one-cycle"), step, Plan(200)) for step in range(200)]
+    schedule = Schedule(Recipe(epochs=2, schedule="one-cycle"), steps_per_epoch=100)
+    factors = [schedule.factor(step) for step in range(200)]
     assert factors[0] == pytest.approx(1 / 25)
     assert factors.index(max(factors)) == 60
     assert factors[130] == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
@@ -56,14 +57,14 @@ def test_one_cycle_starts_at_a_twenty_fifth_and_peaks_after_three_tenths():
 @given(epochs=st.integers(1, 60), start=st.floats(0.01, 0.99))
 def test_image_sizes_rise_by_eighths_and_are_full_in_the_last_quarter(epochs, start):
     recipe = Recipe(epochs=epochs, start_size_fraction=start)
-    fractions = [size_fraction(recipe, epoch) for epoch in range(epochs)]
+    fractions = [find_size_fraction(recipe, epoch) for epoch in range(epochs)]
     assert fractions == sorted(fractions)
     assert all(8 * fraction == int(8 * fraction) and 0 < fraction <= 1 for fraction in fractions)
     assert fractions[-math.ceil(epochs / 4) :] == [1.0] * math.ceil(epochs / 4)
     if epochs > 1:
         assert abs(fractions[0] - start) <= 1 / 16 or fractions[0] == 1 / 8
-    assert sizes_shown(recipe) == sorted(set(fractions))
+    assert list_size_fractions(recipe) == sorted(set(fractions))
 
 
 def test_images_have_full_size_without_progressive_resizing():
-    assert {size_fraction(Recipe(epochs=20), epoch) for epoch in range(20)} == {1.0}
+    assert {find_size_fraction(Recipe(epochs=20), epoch) for epoch in range(20)} == {1.0}

@@ -8,7 +8,6 @@ from torch import nn
 from lamina import Images, Recipe, Training, load_data, load_net
 from lamina.errors import DataError, NetError, RecipeError
 from lamina.nets import BatchNorm, Flatten, Linear, Net, Output
-from lamina.training.group import Group
 from lamina.training.setup import prepare_training
 from lamina.training.tensors import digest_tensors
 
@@ -81,7 +80,7 @@ def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, mess
             begin(net, images, Recipe(**{"epochs": 4, **fields}), device="cpu")
 
 
-def test_images_devices_and_groups_are_checked(images):
+def test_images_and_devices_are_checked(images):
     with pytest.raises(DataError, match="The train split is empty"):
         prepare_training(SMALL, images.take([]))
     numbers = Images(images.pixels, np.ones((40, 1), np.float32), ("x",), images.names, "train")
@@ -89,8 +88,6 @@ def test_images_devices_and_groups_are_checked(images):
         prepare_training(SMALL, numbers, Recipe(class_weights=True))
     with pytest.raises(RecipeError, match="device is 'tpu'"):
         prepare_training(SMALL, images, device="tpu")
-    with pytest.raises(RecipeError, match="each needs at least one lane"):
-        prepare_training(SMALL, images, Recipe(lanes=2), group=Group(0, 3))
 
 
 def test_the_generator_of_torch_is_left_alone(images):

@@ -1,0 +1,403 @@
+"""The course of a run's training: its events, evaluations on ``val``, rewinds and end."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from lamina.data import Dataset, Images
+from lamina.errors import GroupError, LaminaError, LaminaWarning, NotFiniteError, RecipeError
+from lamina.evaluation.evaluating import score_logits
+from lamina.evaluation.reports import Report
+from lamina.runs.final import evaluate_final, score_split
+from lamina.runs.limit import TimeLimit
+from lamina.runs.processes import load_checkpoint
+from lamina.runs.record import LateEnd, RunRecord
+from lamina.runs.run_folder import RunFolder
+from lamina.runs.saver import Saver
+from lamina.targets import Score
+from lamina.training import group
+from lamina.training.device import is_out_of_memory
+from lamina.training.diagnosis import find_overfitting
+from lamina.training.events import (
+    MOST_REWINDS,
+    Cooldown,
+    Diagnosis,
+    EarlyEnd,
+    Epoch,
+    Event,
+    FeatureProgress,
+    HeadFit,
+    Rewind,
+    Step,
+)
+from lamina.training.features import count_batches, predict_logits
+from lamina.training.loop import Training
+from lamina.training.parts import OwnMetric
+from lamina.training.schedule import evaluation_interval
+from lamina.training.tensors import digest_tensors
+
+RunEvent: TypeAlias = Event | Report
+FINISHING_FRACTION = 0.1
+"""The steps in which a training finishes on request, as a fraction of its steps so far."""
+
+
+@dataclass(frozen=True)
+class Stops:
+    """What may end a training before its last epoch, besides patience.
+
+    Attributes:
+        limit: A time limit.
+        finish: When it is set, the training of a single process ends soon.
+        at_diagnosis: Whether to stop after an epoch with a new diagnosis.
+    """
+
+    limit: TimeLimit | None = None
+    finish: threading.Event | None = None
+    at_diagnosis: bool = False
+
+
+class Course:
+    """Trains a run to its end, with each event saved before it is yielded."""
+
+    def __init__(
+        self,
+        training: Training,
+        saver: Saver,
+        folder: RunFolder,
+        record: RunRecord,
+        dataset: Dataset,
+        stops: Stops,
+        metrics: Mapping[str, OwnMetric],
+    ) -> None:
+        self._training = training
+        self._saver = saver
+        self._folder = folder
+        self._record = record
+        self._dataset = dataset
+        self._stops = stops
+        self._metrics = metrics
+        self._end: EarlyEnd | None = None
+        self._epochs: list[dict[str, Any]] | None = None  # of the history, and to be written to it
+
+    def iterate(self) -> Generator[RunEvent, None, None]:
+        """Yield the events of the training, then the final report."""
+        self._begin()
+        try:
+            while not (self._training.is_finished or self._end):
+                try:
+                    for event in self._training:
+                        yield from self._follow(event)
+                        if self._end:
+                            break
+                except NotFiniteError as error:
+                    yield self._rewind(error)
+            if not self._saver.is_saved:
+                self._saver.save()
+            if self._end:
+                yield self._end
+            if not (self._end and self._end.diagnosis):
+                yield from self._evaluate()
+        except Exception as error:
+            if not isinstance(error, LaminaError):  # from a custom function or module
+                error.add_note(
+                    f"The last checkpoint is in {self._folder.path}; load_run(…).train() resumes"
+                    " from it."
+                )
+            raise
+        except GeneratorExit:  # the caller left the loop; a group saves at an interrupt itself
+            if not self._saver.is_saved and group.size() == 1:
+                self._save_at_exit()
+            raise
+
+    def _begin(self) -> None:
+        reason = group.lead_value(self._folder.history.early_end)
+        if reason:
+            self._end = EarlyEnd(self._training.epochs_done, reason)
+        is_open = self._stops.limit is not None and self._stops.limit.is_open
+        if is_open:
+            self._training.schedule.leave_open(self._training.steps_done)
+        if is_open or self._record.late_end is not None:
+            self._record_end()
+        if not self._folder.checkpoint_file.exists():
+            self._saver.try_to_save(with_model=False)
+
+    def _save_at_exit(self) -> None:
+        try:
+            self._saver.save()
+        except NotFiniteError as error:
+            self._rewind(error)
+            self._saver.save()
+
+    def _follow(self, event: FeatureProgress | HeadFit | Step | Epoch) -> Iterator[RunEvent]:
+        # before the first step, so there is nothing to save
+        if isinstance(event, FeatureProgress | HeadFit):
+            yield event
+            return
+        self._saver.is_saved = False
+        if isinstance(event, Epoch):
+            yield from self._follow_epoch(event)
+        else:
+            self._save_step(event)
+            yield event
+        yield from self._look_at_the_clock(event)
+        if self._training.schedule.falls_at(self._training.steps_done):
+            self._save_before_fall()
+        if self._training.is_interrupted and group.size() > 1:
+            raise KeyboardInterrupt  # in all processes after the same step
+
+    def _save_step(self, event: Step) -> None:
+        is_interrupted = self._training.is_interrupted
+        if not (is_interrupted or group.lead_value(self._saver.is_time_to_save)):
+            return
+        self._check_same(f"At step {event.step} of epoch {event.epoch}")
+        self._training.check_weights()
+        self._saver.try_to_save(with_model=is_interrupted)
+
+    def _follow_epoch(self, event: Epoch) -> Iterator[RunEvent]:
+        report = self._evaluate_val(event)
+        self._check_same(f"After epoch {event.epoch}")
+        event = self._complete(event, report)
+        overfitting, reason = group.lead_value(lambda: self._judge(event, report))
+        if overfitting:
+            diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
+            event = dataclasses.replace(event, diagnoses=diagnoses)
+        if self._epochs is not None:
+            self._epochs.append(event.to_json())
+        self._saver.add_row(event.to_json())
+        fall: Cooldown | None = None
+        schedule = self._training.schedule
+        if reason and schedule.can_move:
+            if not schedule.is_falling(self._training.steps_done):
+                steps = schedule.count_fall_steps(self._training.steps_done)
+                fall = self._start_fall(event.epoch, steps, reason)
+        elif reason:
+            self._end = EarlyEnd(event.epoch, reason)
+            self._saver.add_row(self._end.to_json())
+        elif event.diagnoses and self._stops.at_diagnosis and not self._training.is_finished:
+            kind = event.diagnoses[0].kind
+            self._end = EarlyEnd(event.epoch, f"diagnosis {kind}", kind)
+        is_last = self._training.is_finished or self._end is not None
+        must_save = event.diagnoses or self._training.is_interrupted or is_last
+        if must_save or self._saver.is_worth_saving():
+            self._saver.try_to_save(with_model=True)
+        else:
+            self._saver.try_to_append()
+        if report is not None:
+            yield report
+        yield event
+        if fall is not None:
+            yield fall
+        yield from event.diagnoses
+
+    def _complete(self, event: Epoch, report: Report | None) -> Epoch:
+        """The epoch with the digest of its weights, and with its score and metrics on ``val``."""
+        weights = digest_tensors(self._training.model.state_dict())
+        event = dataclasses.replace(event, weights=weights)
+        if report is None:
+            return event
+        custom = {f"{report.split}_{name}": value for name, value in report.metrics.items()}
+        metrics = {**report.headline(), f"{report.split}_loss": report.loss, **custom}
+        return dataclasses.replace(event, score=report.score, metrics=metrics)
+
+    def _judge(self, event: Epoch, report: Report | None) -> tuple[dict[str, Any] | None, str]:
+        """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
+        if report is None:
+            return None, ""
+        if self._epochs is None:
+            self._epochs = self._folder.history.epochs()
+        rows = [*self._epochs, event.to_json()]
+        sign = 1 if report.score.lower_is_better else -1
+        diagnosis: Diagnosis | None = None
+        kinds = {diagnosis["kind"] for row in rows for diagnosis in row.get("diagnoses", ())}
+        if "overfitting" not in kinds:
+            diagnosis = find_overfitting(rows, report.score.name, sign)
+        reason = self._lose_patience(rows, report.score, sign)
+        return dataclasses.asdict(diagnosis) if diagnosis else None, reason
+
+    def _lose_patience(self, rows: list[dict[str, Any]], score: Score, sign: int) -> str:
+        patience = self._training.recipe.patience
+        if not patience or self._training.is_finished:
+            return ""
+        column = f"val_{score.name}"
+        scored = [row for row in rows if row.get(column) is not None]
+        best = min(scored, key=lambda row: sign * row[column], default={"epoch": 0})["epoch"]
+        if rows[-1]["epoch"] - best < patience:
+            return ""
+        return f"val {score.title} has not improved since epoch {best} (patience {patience})"
+
+    def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
+        """Begin the fall of the learning rate when the time limit or the user asks for it."""
+        training = self._training
+        limit = self._stops.limit
+        finish = self._stops.finish
+        if training.is_finished or self._end:
+            return
+        is_alone = group.size() == 1
+        is_asked = finish is not None and finish.is_set() and is_alone
+        if training.schedule.can_move and is_alone:
+            if finish is not None and is_asked:
+                finish.clear()
+                steps = max(1, round(FINISHING_FRACTION * training.steps_done))
+                yield self._start_fall(event.epoch, steps, "finishing on request")
+            elif limit is not None:
+                yield from self._obey(limit, event.epoch)
+            return
+        if is_asked or (limit is not None and group.lead_value(lambda: limit.is_over)):
+            of = "" if training.schedule.epochs is None else f" of {training.schedule.epochs}"
+            why = "finished on request" if is_asked else "time limit reached"
+            done = training.epochs_done
+            self._end = EarlyEnd(done, f"{why} after {done}{of} epochs")
+
+    def _obey(self, limit: TimeLimit, epoch: int) -> Iterator[RunEvent]:
+        training = self._training
+        steps = limit.choose_fall_steps(training.schedule, training.steps_done)
+        if steps is None:
+            return
+        is_first = not training.schedule.is_falling(training.steps_done)
+        fall = self._start_fall(epoch, steps, "the time limit")
+        if is_first:
+            yield fall
+
+    def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
+        self._training.schedule.start_fall(self._training.steps_done, steps)
+        self._record_end()
+        return Cooldown(epoch, steps, reason)
+
+    def _record_end(self) -> None:
+        """Record how the training ends, where that is not as its recipe says."""
+        schedule = self._training.schedule
+        end = LateEnd(schedule.epochs, schedule.falls)
+        self._record = dataclasses.replace(self._record, late_end=end)
+        self._saver.try_to_record(self._record)
+
+    def _save_before_fall(self) -> None:
+        """Keep the checkpoint from which more epochs can be trained."""
+        if self._training.schedule.can_move:
+            checkpoint = self._training.checkpoint()
+            standing = dataclasses.replace(checkpoint.standing, falls=())
+            checkpoint = dataclasses.replace(checkpoint, standing=standing)
+            self._saver.try_to_keep(checkpoint, self._folder.before_fall_file)
+
+    def _evaluate_val(self, event: Epoch) -> Report | None:
+        """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
+        val = self._dataset.val
+        if val is None:
+            return None
+        interval = evaluation_interval(self._training.images, len(val))
+        if event.epoch % interval and not self._training.is_finished:
+            return None
+        report = score_split(self._dataset, val, self._score)
+        # it would fail after every epoch, which is no reason to end the training
+        if report is None:
+            self._dataset = dataclasses.replace(self._dataset, val=None)
+        elif report.undefined and self._epochs is None:
+            warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
+        return report
+
+    def _score(self, images: Images) -> Report:
+        began = time.perf_counter()
+        logits = self._predict(images.pixels)
+        seconds = time.perf_counter() - began
+        return score_logits(self._training.model.task, logits, images, seconds, self._metrics)
+
+    def _predict(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
+        """The logits of images in the training's number format."""
+        return share_out(self._training.predict_logits, pixels)
+
+    def _evaluate(self) -> Iterator[RunEvent]:
+        evaluation = evaluate_final(
+            self._folder,
+            self._record,
+            self._dataset,
+            predict=partial(share_out, partial(predict_logits, self._training.model)),
+            metrics=self._metrics,
+        )
+        if group.is_leader():
+            evaluation.save(self._folder)
+        if evaluation.report is not None:
+            yield evaluation.report
+
+    def _check_same(self, when: str) -> None:
+        if group.size() == 1:
+            return
+        if deviating := group.find_deviating(self._training.digest()):
+            raise GroupError(
+                f"{when}, the weights differ between the processes ({deviating}). Memory or a"
+                " processor may be faulty, or the module may keep state outside of buffers. The"
+                " last checkpoint is intact; resume it with lamina resume."
+            )
+
+    def _rewind(self, error: NotFiniteError) -> Rewind:
+        """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
+        training = self._training
+        path = self._folder.path
+        if not self._record.rewind_on_nan:
+            raise NotFiniteError(
+                f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
+                " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
+                " rate."
+            ) from error
+        if training.rewinds == MOST_REWINDS:
+            raise NotFiniteError(
+                f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
+                f" stops. The last checkpoint is in {path}."
+            ) from error
+        checkpoint = load_checkpoint(self._folder)
+        if checkpoint is None:
+            raise NotFiniteError(
+                f"{error} There is no checkpoint in {path} to return to. Start a new run."
+            ) from error
+        standing = dataclasses.replace(checkpoint.standing, rewinds=training.rewinds + 1)
+        training.restore(dataclasses.replace(checkpoint, standing=standing))
+        rewind = Rewind(
+            rewind=standing.rewinds,
+            to_epochs_done=training.epochs_done,
+            to_steps_done=standing.steps_done,
+            lr=training.lr,
+            reason=str(error),
+        )
+        self._end = None
+        self._epochs = None
+        self._saver.go_back(rewind.to_json())
+        if self._record.late_end is not None:
+            self._record_end()
+        return rewind
+
+
+def share_out(
+    predict: Callable[..., Float32[np.ndarray, "n k"]], pixels: UInt8[np.ndarray, "n h w c"]
+) -> Float32[np.ndarray, "n k"]:
+    """The logits of images, of which each process computes a part of the batches."""
+    part = group.deal(count_batches(pixels), group.size(), group.rank())
+    logits = predict(pixels, part=part)
+    parts = group.gather(logits.tobytes())
+    return np.frombuffer(b"".join(parts), np.float32).reshape(-1, logits.shape[1]).copy()
+
+
+@contextmanager
+def explain_lack_of_memory(training: Training) -> Iterator[None]:
+    """Turn a lack of memory into a ``RecipeError``."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = min(training.recipe.batch_size, training.images)
+        remedy = f"Try batch_size {size // 2}."
+        if size == 1:
+            remedy = "Try smaller images or a smaller net."
+        raise RecipeError(
+            f"Out of memory on {training.device.value} with batch_size"
+            f" {training.recipe.batch_size}. {remedy}"
+        ) from error
