@@ -341,7 +341,8 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
             (
                 "checkpoint lacks the field 'steps_per_epoch'; its fields are steps_done,"
-                " steps_per_epoch, rewinds, images, loss, correct, seconds, doctor, optimizer, falls"
+                " steps_per_epoch, rewinds, images, loss, correct, seconds, doctor, optimizer,"
+                " falls"
             ),
         ),
     ],
