@@ -214,7 +214,7 @@ function update() {
   find("continue-from").disabled = isContinuing || !run || !epoch;
   find("continue-from").textContent = epoch
     ? `Continue from epoch ${Number(Number(epoch).toFixed(2))}`
-    : "Continue";
+    : "Continue from epoch";
   find("edit").disabled = !run?.text;
   find("edit").title = run?.text || !run?.net ? "" : "Its net does not consist of lamina's layers.";
 }
