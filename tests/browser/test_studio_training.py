@@ -113,6 +113,8 @@ def test_diagnoses_appear_while_the_net_trains(page: Page):
     page.get_by_label("lr", exact=True).fill("1e-7")
     train_in_page(page)
     expect(page.locator("#diagnoses")).to_contain_text("learning rate too low")
+    page.get_by_role("button", name="Apply to the recipe").click()
+    expect(page.get_by_label("lr", exact=True)).to_have_value("1e-06")
     expect(page.get_by_role("status")).to_have_text(EPOCH)
 
 

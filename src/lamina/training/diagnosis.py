@@ -20,6 +20,9 @@ LIMITS = {
     # norm of all weights / their norm before the first step; chosen here: healthy trainings have up
     # to 6 (Muon), 100 times their learning rate 20 to 250
     "growth": 15.0,
+    # loss of an epoch / loss of the first step or of the baseline, above which such a growth shows
+    # that steps are too large; chosen here
+    "slow learning": 0.8,
     # norm of a layer's gradient; chosen here: healthy trainings have up to 6; AutoTrainer (Zhang et
     # al., ICSE 2021) has 70
     "gradient": 20.0,
@@ -125,7 +128,7 @@ def find_odd_inputs(seen: Observation) -> Diagnosis | None:
 
 def find_high_lr(seen: Observation) -> Diagnosis | None:
     is_worse = seen.loss_ratio > LIMITS["worse loss"]
-    has_grown = seen.growth > LIMITS["growth"] and seen.loss_ratio > LIMITS["stagnation"]
+    has_grown = seen.growth > LIMITS["growth"] and seen.loss_ratio > LIMITS["slow learning"]
     if seen.steps < LEAST_STEPS or not (is_worse or has_grown):
         return None
     lr = f"{seen.lr / 10:.2g}"

@@ -79,6 +79,13 @@ def test_statistics_of_layers_are_kept_and_a_bad_one_is_named(run):
             run.folder.history.epochs()
 
 
+def test_a_bad_change_of_a_diagnosis_is_named(run):
+    diagnosis = {"kind": "overfitting", "epoch": 1, "evidence": {}, "change": {"patience": 5}}
+    run.folder.history.append({"event": "epoch", "epoch": 1, "diagnoses": [diagnosis]})
+    with pytest.raises(RunError, match="change must contain texts, but is"):
+        run.folder.history.epochs()
+
+
 def test_a_last_line_cut_short_is_ignored_with_a_warning(run):
     run.folder.history.append({"event": "epoch", "epoch": 1, "reason": "ü"})
     file = run.path / "history.jsonl"
