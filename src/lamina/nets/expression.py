@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
+import reprlib
 
-from lamina.errors import NetError, check_type
-from lamina.nets.construction import build_layer
+from lamina.errors import NetError, check_type, suggest
 from lamina.nets.layer import Layer
+from lamina.nets.layers import LAYERS
 from lamina.nets.net import Net
 from lamina.values import explain_call
 
-LONGEST = 20_000  # characters; more could exhaust the stack of Python's parser
+LONGEST = 200_000  # characters; no net needs more
 _EXAMPLE = "Write layers such as: Flatten(), Linear(200), ReLU(), Output()."
 
 
@@ -75,7 +76,11 @@ def _layer(source: str, node: ast.expr) -> Layer:
         if keyword.arg is None or keyword.arg in by_name:
             raise NetError(f"expected every argument once, got: {_quote(source, node)}.")
         by_name[keyword.arg] = _value(source, keyword.value)
-    return build_layer(node.func.id, [_value(source, argument) for argument in node.args], by_name)
+    name = node.func.id
+    if name not in LAYERS:
+        raise NetError(f"{reprlib.repr(name)} is not a layer. {suggest(name, LAYERS)}")
+    by_place = [_value(source, argument) for argument in node.args]
+    return LAYERS[name](*by_place, **by_name)
 
 
 def _value(source: str, node: ast.expr) -> object:

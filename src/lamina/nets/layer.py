@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
-from lamina.values import check_fields, explain_arguments, fields_to_json
+from lamina.values import check_fields, explain_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,9 +87,10 @@ class Layer(ABC):
         )
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def to_json(self) -> dict[str, object]:
-        """The layer's name and all arguments, so that stored nets survive a change of defaults."""
-        return {"layer": type(self).__name__, **fields_to_json(self)}
+    def text(self) -> str:
+        """The layer in Python with all arguments, so that it survives a change of defaults."""
+        arguments = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,6 +7,7 @@ then include it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -399,3 +400,6 @@ class Flatten(Layer):
         from lamina.nets.modules import LayoutFlatten
 
         return LayoutFlatten()
+
+
+LAYERS: dict[str, Callable[..., Layer]] = {name: globals()[name] for name in __all__}

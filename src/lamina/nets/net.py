@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lamina.errors import NetError, plural
 from lamina.markup import card, note, table
-from lamina.nets.construction import is_own, layer_from_json
 from lamina.nets.costs import Summary, summarize_layers
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
-from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
+from lamina.nets.layers import LAYERS, Output, Residual, Sigmoid, Softmax, Tanh, Whiten
 from lamina.nets.window import Field
 from lamina.values import explain_call
 
@@ -277,41 +276,19 @@ Put Flatten() or GlobalAvgPool() before it.
 
     @property
     def own_layers(self) -> tuple[Layer, ...]:
-        """The custom layers, also inside ``Residual``; JSON cannot store their classes."""
-        return tuple(layer for layer in _walk(self.layers) if is_own(layer))
+        """The custom layers, also inside ``Residual``; ``parse_net`` does not know them."""
+        return tuple(layer for layer in _walk(self.layers) if type(layer) not in LAYERS.values())
 
-    def to_json(self) -> dict[str, object]:
-        """Convert the net to plain JSON values for :meth:`from_json`.
+    def text(self) -> str:
+        """The layers in Python with all arguments, for :func:`parse_net`.
 
-        Raises:
-            NetError: the net has custom layers (:attr:`own_layers`).
+        ``repr`` leaves out arguments that have their default.
 
-        >>> from lamina.nets import Linear
-        >>> Net(Linear(10)).to_json()
-        {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
+        >>> from lamina.nets import Linear, ReLU
+        >>> Net(Linear(10), ReLU()).text()
+        'Linear(out_features=10, bias=True), ReLU()'
         """
-        if own := self.own_layers:
-            raise NetError(
-                f"JSON stores only lamina's layers, but {own[0]} is a custom layer. Keep its Python"
-                " file."
-            )
-        return {"layers": [layer.to_json() for layer in self.layers]}
-
-    @classmethod
-    def from_json(cls, data: object) -> Net:
-        """Rebuild the net of :meth:`to_json` without running code; ``NetError`` if that fails."""
-        if (
-            not isinstance(data, dict)
-            or set(data) != {"layers"}
-            or not isinstance(data["layers"], list)
-        ):
-            raise NetError(f'a net in JSON must be {{"layers": [...]}}, got {reprlib.repr(data)}.')
-        try:
-            return cls(*(layer_from_json(layer) for layer in data["layers"]))
-        except RecursionError:
-            raise NetError(
-                "the net in JSON is nested too deeply. Remove the inner levels."
-            ) from None
+        return ", ".join(layer.text() for layer in self.layers)
 
 
 class _Images(Protocol):

@@ -79,6 +79,11 @@ class Residual(Layer):
             arguments.append(f"shortcut={self.shortcut!r}")
         return f"Residual({', '.join(arguments)})"
 
+    def text(self) -> str:
+        layers = ", ".join(layer.text() for layer in self.layers)
+        shortcut = " ".join(f"{layer.text()}," for layer in self.shortcut)
+        return f"Residual({layers}, shortcut=({shortcut}))"
+
     def out_shape(self, in_shape: Shape) -> Shape:
         made = _out_shape("in Residual", self.layers, in_shape)
         passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)

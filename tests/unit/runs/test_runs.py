@@ -100,7 +100,7 @@ def test_a_run_is_read_as_it_was_written(run):
     assert run.path.name == "first"
     values = json.loads((run.path / "run.json").read_text())
     assert values["format"] == FORMAT
-    assert values["net"] == run.record.net.to_json()
+    assert values["net"] == run.record.net.text()
     assert values["recipe"]["seed"] == 7
 
 

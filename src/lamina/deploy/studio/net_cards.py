@@ -9,9 +9,8 @@ from typing import Any
 from lamina import zoo
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, parse_net
-from lamina.nets.construction import KINDS
 from lamina.nets.layer import Layer
-from lamina.nets.layers import Residual
+from lamina.nets.layers import LAYERS, Residual
 from lamina.nets.window import Field
 
 
@@ -30,7 +29,7 @@ def list_layers() -> list[dict[str, str]]:
             "text": examples.get(name, f"{name}()"),
             "meaning": " ".join(_first_sentence(layer).split()),
         }
-        for name, layer in KINDS.items()
+        for name, layer in LAYERS.items()
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.nets.construction import KINDS
+from lamina.nets.layers import LAYERS
 from lamina.runs.checkpoints import find_checkpoint
 from lamina.runs.record import RunRecord
 from lamina.runs.retraining import find_dataset
@@ -92,7 +92,7 @@ def write_python(record: RunRecord) -> str:
         )
         raise LaminaError(f"The training used {origin}, so there is no Python to copy.")
     train = f"run.train({'rewind_on_nan=True' * record.rewind_on_nan})\n"
-    layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
+    layers = ", ".join(["Net", *sorted(name for name in LAYERS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
     net = f"net = Net(\n{written})\nrecipe = lamina.{record.recipe!r}\n"
