@@ -9,7 +9,7 @@ from itertools import accumulate
 from lamina.errors import plural
 from lamina.markup import card, table
 from lamina.nets.layer import Layer, Shape, trace_fields, trace_shapes
-from lamina.nets.layers import Residual
+from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 from lamina.text import format_table
 

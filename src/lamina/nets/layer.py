@@ -6,7 +6,7 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Self, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
@@ -46,6 +46,11 @@ class Layer(ABC):
     >>> Mish(), Mish().out_shape((32, 8, 8)), Mish().parameter_count((32, 8, 8))
     (Mish(), (32, 8, 8), 0)
     """
+
+    example: ClassVar[str] = ""
+    """A usual layer of the class in Python: the studio adds it, and the tests check it."""
+    is_normalization: ClassVar[bool] = False
+    is_activation: ClassVar[bool] = False
 
     def __new__(cls, *_: object, **__: object) -> Self:
         if lacking := sorted(cls.__abstractmethods__):

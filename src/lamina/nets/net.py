@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from lamina.errors import NetError, plural
 from lamina.markup import card, note, table
+from lamina.nets.activation import Sigmoid, Softmax, Tanh
+from lamina.nets.convolution import Whiten
 from lamina.nets.costs import Summary, summarize_layers
 from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
-from lamina.nets.layers import LAYERS, Output, Residual, Sigmoid, Softmax, Tanh, Whiten
+from lamina.nets.layers import LAYERS
+from lamina.nets.linear import Output
+from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 from lamina.values import explain_call
 

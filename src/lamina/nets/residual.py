@@ -22,6 +22,8 @@ from lamina.nets.window import Field
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = ["Residual"]
+
 DEEPEST = 20
 
 
@@ -51,6 +53,8 @@ class Residual(Layer):
     >>> block.out_shape((32, 16, 16))
     (64, 8, 8)
     """
+
+    example = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
 
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()

@@ -19,8 +19,7 @@ from lamina.data.arrays import to_pixels
 from lamina.errors import NetError, RecipeError, check_type, describe_type
 from lamina.kernels.gather import gather_normalized
 from lamina.kernels.library import Kernels
-from lamina.nets import Net, Shape
-from lamina.nets.layers import Dropout
+from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size

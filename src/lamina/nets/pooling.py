@@ -12,6 +12,8 @@ from lamina.nets.window import Field, Padding, Size, Window, as_pair
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = ["AvgPool2d", "GlobalAvgPool", "GlobalMaxPool", "MaxPool2d"]
+
 
 @layer_class
 class _Pool(Layer):
@@ -68,6 +70,8 @@ class MaxPool2d(_Pool):
     (16, 4, 4)
     """
 
+    example = "MaxPool2d(2)"
+
 
 @layer_class
 class AvgPool2d(_Pool):
@@ -86,6 +90,8 @@ class AvgPool2d(_Pool):
     >>> AvgPool2d(3, stride=2, padding=1).out_shape((16, 8, 8))
     (16, 4, 4)
     """
+
+    example = "AvgPool2d(2)"
 
 
 @layer_class
@@ -117,6 +123,8 @@ class GlobalAvgPool(_GlobalPool):
     (128,)
     """
 
+    example = "GlobalAvgPool()"
+
 
 @layer_class
 class GlobalMaxPool(_GlobalPool):
@@ -125,3 +133,5 @@ class GlobalMaxPool(_GlobalPool):
     >>> GlobalMaxPool().out_shape((128, 8, 8))
     (128,)
     """
+
+    example = "GlobalMaxPool()"
