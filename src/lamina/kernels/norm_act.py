@@ -65,8 +65,8 @@ class NormAct(nn.Module):
                 memory_format=torch.channels_last if is_image else torch.contiguous_format
             )
             and x.shape[1] == norm.num_features
-            and (not self._pools or min(x.shape[2:]) > 1)
-            and x.numel() >= 8 * x.shape[1]  # more than one value per channel, also after the pool
+            and x.numel() >= 8 * x.shape[1]  # torch computes fewer
+            and (not self._pools or len(x) * (x.shape[2] // 2) * (x.shape[3] // 2) > 1)
             and all(
                 tensor.dtype == torch.float32 and tensor.is_contiguous()
                 for tensor in _tensors(norm)

@@ -279,9 +279,14 @@ Put Flatten() or GlobalAvgPool() before it.
         return net
 
     @property
+    def all_layers(self) -> tuple[Layer, ...]:
+        """The layers, also those inside ``Residual``."""
+        return tuple(_walk(self.layers))
+
+    @property
     def own_layers(self) -> tuple[Layer, ...]:
         """The custom layers, also inside ``Residual``; ``parse_net`` does not know them."""
-        return tuple(layer for layer in _walk(self.layers) if type(layer) not in LAYERS.values())
+        return tuple(layer for layer in self.all_layers if type(layer) not in LAYERS.values())
 
     def text(self) -> str:
         """The layers in Python with all arguments, for :func:`parse_net`.

@@ -221,6 +221,13 @@ def test_a_wrong_number_of_channels_is_torchs_error(kernels: Kernels) -> None:
         join(build(16, is_image=False), kernels)(draw((1, 16)))
 
 
+def test_a_single_value_after_the_pool_is_torchs_error(kernels: Kernels) -> None:
+    joined = join(build(16, nn.ReLU(), pools=True), kernels)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        joined(draw((1, 16, 3, 3)))
+    assert joined(draw((1, 16, 3, 4))).isfinite().all()
+
+
 @pytest.mark.parametrize(
     "register",
     ["register_forward_hook", "register_forward_pre_hook", "register_full_backward_hook"],
