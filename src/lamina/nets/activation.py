@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from lamina.nets.layer import ElementwiseLayer, Layer, Shape, layer_class
+from lamina.nets.layer import Layer, Shape, TorchLayer, layer_class
 from lamina.nets.window import Field
 from lamina.values import Range
 
@@ -15,7 +15,7 @@ __all__ = ["GELU", "LeakyReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"]
 
 
 @layer_class
-class _Activation(ElementwiseLayer):
+class _Activation(TorchLayer):
     is_activation = True
 
 

@@ -72,12 +72,10 @@ class Conv2d(Layer):
     def out_shape(self, in_shape: Shape) -> Shape:
         channels, *_ = require_image(self, in_shape)
         if channels % self.groups or self.out_channels % self.groups:
-            common = math.gcd(channels, self.out_channels)
-            divisors = [str(number) for number in range(1, common + 1) if common % number == 0]
             raise NetError(
                 f"{self}: groups must divide the input and output channels, "
                 f"got groups={self.groups} for {channels} and {self.out_channels}. "
-                f"Choose from: {', '.join(divisors)}."
+                f"Use a divisor of {math.gcd(channels, self.out_channels)}."
             )
         return self.out_channels, *slide(self, self.window, in_shape, "or padding='same'")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated
 
-from lamina.errors import NetError
 from lamina.nets.layer import Layer, Shape, layer_class
 from lamina.values import Range
 
@@ -44,16 +43,11 @@ class BatchNorm(Layer):
     momentum: Annotated[float, Range(0, 1)] = 0.1
     eps: Annotated[float, Range(1e-12, 1)] = 1e-5
 
-    def out_shape(self, in_shape: Shape) -> Shape:
-        if len(in_shape) not in (1, 3):
-            raise NetError(f"{self}: expected an image (C, H, W) or a vector (F,), got {in_shape}.")
-        return in_shape
-
     def parameter_count(self, in_shape: Shape) -> int:
-        return 2 * self.out_shape(in_shape)[0]
+        return 2 * in_shape[0]
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
 
-        channels, *size = self.out_shape(in_shape)
+        channels, *size = in_shape
         return (nn.BatchNorm2d if size else nn.BatchNorm1d)(channels, self.eps, self.momentum)

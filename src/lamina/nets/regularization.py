@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lamina.nets.layer import ElementwiseLayer, layer_class
+from lamina.nets.layer import TorchLayer, layer_class
 from lamina.values import Range
 
 __all__ = ["Dropout"]
 
 
 @layer_class
-class Dropout(ElementwiseLayer):
+class Dropout(TorchLayer):
     """Regularization: in training, sets each number to 0 with probability ``p``.
 
     It scales the remaining numbers by 1 / (1 - p). In evaluation it does nothing.

@@ -140,7 +140,7 @@ class TestNetAsAValue:
         )
 
     def test_adds_nothing_but_nets(self):
-        with pytest.raises(NetError, match=r"as in net \+ Net"):
+        with pytest.raises(TypeError, match=r"unsupported operand .*'Net' and 'ReLU'"):
             MLP + ReLU()
 
     @pytest.mark.parametrize(
@@ -225,11 +225,11 @@ class TestCheck:
             ),
             (
                 Net(ReLU(), Whiten(2), Flatten(), Output()),
-                "layer 2 of 4, Whiten(): must be the first layer of the net. Move it to the front.",
+                "Whiten() must be the first layer of the net. Move it to the front.",
             ),
             (
                 Net(Residual(Whiten(2)), Flatten(), Output()),
-                "layer 1 of 3, Whiten(): must be the first layer of the net. Move it to the front.",
+                "Whiten() must be the first layer of the net. Move it to the front.",
             ),
             (
                 Net(Conv2d(10, 3)),
