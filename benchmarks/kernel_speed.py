@@ -141,6 +141,7 @@ def main(
         take_turns(name, precision, time_layers(shape, DTYPES[precision], kernels), turns)
         for precision in precisions
         for name, shape in LAYERS.items()
+        if kernels.norm_act_forward
     ]
     images = load_data("cifar10").train
     for net in nets.split(","):

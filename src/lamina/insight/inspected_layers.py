@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor, nn
 
-from lamina.nets import Net
-from lamina.nets.layer import ElementwiseLayer, Shape
-from lamina.nets.layers import BatchNorm, Dropout
+from lamina.nets import Net, Shape
 from lamina.nets.window import Field, Pair
 from lamina.training.activations import call_order, module_paths, name_layer, watch
 from lamina.training.model import FAILURES, Model, eval_mode
@@ -53,9 +51,9 @@ def _choose_places(net: Net, in_shape: Shape) -> dict[int, int]:
     """The indices of the layers to inspect, each with the index of its layer with weights."""
     chosen: dict[int, int] = {}
     for place, (layer, shape) in enumerate(zip(net, net.shapes(in_shape), strict=False)):
-        if layer.parameter_count(shape) and not isinstance(layer, BatchNorm):
+        if layer.parameter_count(shape) and not layer.is_normalization:
             chosen[place] = place
-        elif chosen and isinstance(layer, ElementwiseLayer) and not isinstance(layer, Dropout):
+        elif chosen and layer.is_activation:
             _, learned = chosen.popitem()
             chosen[place] = learned
     return chosen

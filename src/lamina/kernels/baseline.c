@@ -1,7 +1,6 @@
-/* The functions for the compiler's default instruction set. */
+/* The function for the compiler's default instruction set. */
 #define LANES 4
 #define NAMED(name) name##_baseline
 #include "vectors.h"
 
 #include "gather.inc"
-#include "norm_act.inc"

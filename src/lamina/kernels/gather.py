@@ -30,15 +30,14 @@ def gather_normalized(
     ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for
     indices that are out of range.
     """
-    tensors = [
-        one for one in (pixels, indices, flips, translations_px, holes_px) if one is not None
-    ]
+    optional = (pixels, indices, flips, translations_px, holes_px)
+    tensors = [tensor for tensor in optional if tensor is not None]
     count, height, width, channels = pixels.shape
     is_channels_last = scale.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
-    is_supported = all(one.is_cpu and one.is_contiguous() for one in tensors) and all(
-        one.is_cpu and one.dtype == torch.float32 and one.is_contiguous(memory_format=layout)
-        for one in (scale, shift)
+    is_supported = all(tensor.is_cpu and tensor.is_contiguous() for tensor in tensors) and all(
+        plane.is_cpu and plane.dtype == torch.float32 and plane.is_contiguous(memory_format=layout)
+        for plane in (scale, shift)
     )
     if not (is_supported and pixels.numel() and indices.numel()):
         return None

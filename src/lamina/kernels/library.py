@@ -25,7 +25,7 @@ class NormActCall(ctypes.Structure):
     """``norm_act_call`` in native.h."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("parallel",)),
+        ("parallel", c_void_p),
         *((name, c_int64) for name in ("rows", "channels", "height", "width")),
         *((name, c_void_p) for name in ("input", "pooled", "places", "output", "weight", "bias")),
         *((name, c_void_p) for name in ("running_mean", "running_var", "mean", "inverse_std")),
@@ -61,7 +61,7 @@ class Kernels:
     level: str
     parallel: int  # address of torch's function that divides a loop among its threads
     gather: Any
-    norm_act_forward: Any
+    norm_act_forward: Any  # false without AVX-512
     norm_act_backward: Any
 
     def __str__(self) -> str:
@@ -103,11 +103,9 @@ def load_kernels(level: str) -> Kernels | NoKernels:
     if place > widest:
         return NoKernels(f"this processor does not have {level}")
     gather = _find_function(library, "lamina_gather", place, GatherCall)
-    passes = (
-        _find_function(library, f"lamina_norm_act_{name}", place, NormActCall)
-        for name in ("forward", "backward")
-    )
-    return Kernels(list(LEVELS)[place], parallel, gather, *passes)
+    forward = _find_function(library, "lamina_norm_act_forward", place, NormActCall)
+    backward = _find_function(library, "lamina_norm_act_backward", place, NormActCall)
+    return Kernels(list(LEVELS)[place], parallel, gather, forward, backward)
 
 
 def find_kernels() -> Kernels | NoKernels:

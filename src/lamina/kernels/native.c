@@ -4,19 +4,19 @@
 #define EXPORTED __attribute__((visibility("default")))
 
 #if defined(__x86_64__)
-#define LEVELS(name) {name##_baseline, name##_avx2, name##_avx512}
-#define DECLARE(kind, name) extern kind name##_baseline, name##_avx2, name##_avx512
+extern gather_function lamina_gather_baseline, lamina_gather_avx2, lamina_gather_avx512;
+extern norm_act_function lamina_norm_act_forward_avx512, lamina_norm_act_backward_avx512;
+#define GATHER {lamina_gather_baseline, lamina_gather_avx2, lamina_gather_avx512}
+#define NORM_ACT(name) {0, 0, lamina_norm_act_##name##_avx512}
 #else
-#define LEVELS(name) {name##_baseline, name##_baseline, name##_baseline}
-#define DECLARE(kind, name) extern kind name##_baseline
+extern gather_function lamina_gather_baseline;
+#define GATHER {lamina_gather_baseline, lamina_gather_baseline, lamina_gather_baseline}
+#define NORM_ACT(name) {0, 0, 0}
 #endif
 
-DECLARE(gather_function, lamina_gather);
-DECLARE(norm_act_function, lamina_norm_act_forward);
-DECLARE(norm_act_function, lamina_norm_act_backward);
-EXPORTED gather_function *const lamina_gather[3] = LEVELS(lamina_gather);
-EXPORTED norm_act_function *const lamina_norm_act_forward[3] = LEVELS(lamina_norm_act_forward);
-EXPORTED norm_act_function *const lamina_norm_act_backward[3] = LEVELS(lamina_norm_act_backward);
+EXPORTED gather_function *const lamina_gather[3] = GATHER;
+EXPORTED norm_act_function *const lamina_norm_act_forward[3] = NORM_ACT(forward);
+EXPORTED norm_act_function *const lamina_norm_act_backward[3] = NORM_ACT(backward);
 
 /* The widest instruction set of this processor: 0 for the baseline, 1 for AVX2, 2 for AVX-512. */
 EXPORTED int32_t lamina_find_level(void) {

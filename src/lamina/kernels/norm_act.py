@@ -30,16 +30,15 @@ class NormAct(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Module], kernels: Kernels) -> None:
         super().__init__()
-        self.layers, self._kernels = nn.ModuleList(layers), kernels
+        self.layers = nn.ModuleList(layers)
+        self._kernels = kernels
         self._pools = isinstance(layers[0], nn.MaxPool2d)
         # in a list, so that it is not a second submodule
         self._norm: list[Any] = [layers[self._pools]]
         last = layers[-1]
-        self._slope = (
-            last.negative_slope
-            if isinstance(last, nn.LeakyReLU)
-            else float(not isinstance(last, nn.ReLU))
-        )
+        self._slope = 1.0
+        if type(last) in ACTIVATIONS:
+            self._slope = getattr(last, "negative_slope", 0.0)
 
     def forward(self, x: Float[Tensor, "n c *size"]) -> Float[Tensor, "n c *size"]:
         (norm,) = self._norm
@@ -65,8 +64,8 @@ class NormAct(nn.Module):
                 memory_format=torch.channels_last if is_image else torch.contiguous_format
             )
             and x.shape[1] == norm.num_features
-            and (not self._pools or min(x.shape[2:]) > 1)
-            and x.numel() >= 8 * x.shape[1]  # more than one value per channel, also after the pool
+            and x.numel() >= 8 * x.shape[1]  # torch computes fewer
+            and (not self._pools or len(x) * (x.shape[2] // 2) * (x.shape[3] // 2) > 1)
             and all(
                 tensor.dtype == torch.float32 and tensor.is_contiguous()
                 for tensor in _tensors(norm)
@@ -144,7 +143,8 @@ class _NormAct(torch.autograd.Function):
         pools: bool,
         kernels: Kernels,
     ) -> Tensor:
-        shape, channels = x.shape, x.shape[1]
+        shape = x.shape
+        channels = shape[1]
         if pools:
             shape = torch.Size((*shape[:2], shape[2] // 2, shape[3] // 2))
         layout = torch.channels_last if x.ndim == 4 else torch.contiguous_format
@@ -178,12 +178,10 @@ class _NormAct(torch.autograd.Function):
         # The call has the addresses of tensors that stay alive here, or that autograd checks for
         # changes.
         context.save_for_backward(x if pooled is None else pooled, weight, bias, places, statistics)
-        context.call, context.shape, context.layout, context.kernels = (
-            call,
-            x.shape,
-            layout,
-            kernels,
-        )
+        context.call = call
+        context.shape = x.shape
+        context.layout = layout
+        context.kernels = kernels
         return output
 
     @staticmethod
@@ -191,7 +189,8 @@ class _NormAct(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, bias, places, statistics = context.saved_tensors
         gradient = gradient.to(rows.dtype).contiguous(memory_format=context.layout)
-        call, shape = context.call, context.shape
+        call = context.call
+        shape = context.shape
         is_whole = places is None or not (shape[2] % 2 or shape[3] % 2)
         # a pool never reads the last line of an odd number
         create = torch.empty if is_whole else torch.zeros
@@ -202,22 +201,22 @@ class _NormAct(torch.autograd.Function):
                 input_gradient = create(shape[0], *shape[2:], shape[1], dtype=rows.dtype).permute(
                     0, 3, 1, 2
                 )
-        weight_gradient, bias_gradient = torch.empty_like(weight), torch.empty_like(bias)
-        call.input = rows.data_ptr() if places is None else None
-        call.pooled, call.places = (
-            (None, None) if places is None else (rows.data_ptr(), places.data_ptr())
-        )
-        call.weight, call.bias, call.mean = (
-            weight.data_ptr(),
-            bias.data_ptr(),
-            statistics.data_ptr(),
-        )
-        call.inverse_std, call.output_gradient = statistics[1].data_ptr(), gradient.data_ptr()
+        weight_gradient = torch.empty_like(weight)
+        bias_gradient = torch.empty_like(bias)
+        call.input = rows.data_ptr()
+        call.pooled = None
+        if places is not None:
+            call.input = None
+            call.pooled = rows.data_ptr()
+        call.places = _address(places)
+        call.weight = weight.data_ptr()
+        call.bias = bias.data_ptr()
+        call.mean = statistics.data_ptr()
+        call.inverse_std = statistics[1].data_ptr()
+        call.output_gradient = gradient.data_ptr()
         call.input_gradient = _address(input_gradient)
-        call.weight_gradient, call.bias_gradient = (
-            weight_gradient.data_ptr(),
-            bias_gradient.data_ptr(),
-        )
+        call.weight_gradient = weight_gradient.data_ptr()
+        call.bias_gradient = bias_gradient.data_ptr()
         _check(context.kernels.norm_act_backward(ctypes.byref(call)))
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
 

@@ -23,7 +23,7 @@ typedef uint8_t byte_lanes __attribute__((vector_size(LANES)));
 
 /* Intrinsics where GCC 12 finds no single instruction. The compiler itself may not fuse products
  * with sums. */
-#if LANES == 16
+#if LANES == 16 /* with what norm_act.inc needs */
 typedef __mmask16 mask;
 INLINE mask is_above(lanes a, lanes b) {
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ);
@@ -50,19 +50,7 @@ INLINE half_lanes narrow(bit_lanes bits) {
 INLINE lanes to_numbers(byte_lanes bytes) {
     return (lanes)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32((__m128i)bytes));
 }
-#else
-typedef int_lanes mask;
-INLINE mask is_above(lanes a, lanes b) { return a > b; }
-INLINE mask is_at_most(lanes a, lanes b) { return a <= b; }
-INLINE mask is_nan(lanes a) { return a != a; }
-INLINE mask is_equal(bit_lanes a, bit_lanes b) { return (int_lanes)(a == b); }
-#if LANES == 8
-INLINE lanes choose(mask is, lanes yes, lanes no) {
-    return (lanes)_mm256_blendv_ps((__m256)no, (__m256)yes, (__m256)is);
-}
-INLINE lanes fma_lanes(lanes a, lanes b, lanes c) {
-    return (lanes)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-}
+#elif LANES == 8
 INLINE bit_lanes widen(half_lanes halves) {
     return (bit_lanes)_mm256_cvtepu16_epi32((__m128i)halves);
 }
@@ -74,16 +62,11 @@ INLINE lanes to_numbers(byte_lanes bytes) {
     return (lanes)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_set_epi64x(0, (int64_t)bytes)));
 }
 #else
-INLINE lanes choose(mask is, lanes yes, lanes no) {
-    return (lanes)(((bit_lanes)is & (bit_lanes)yes) | (~(bit_lanes)is & (bit_lanes)no));
-}
-INLINE lanes fma_lanes(lanes a, lanes b, lanes c) { return a * b + c; }
 INLINE bit_lanes widen(half_lanes halves) { return __builtin_convertvector(halves, bit_lanes); }
 INLINE half_lanes narrow(bit_lanes bits) { return __builtin_convertvector(bits, half_lanes); }
 INLINE lanes to_numbers(byte_lanes bytes) {
     return __builtin_convertvector(__builtin_convertvector(bytes, int_lanes), lanes);
 }
-#endif
 #endif
 
 INLINE void copy(void *to, const void *from, int64_t count, size_t size) {

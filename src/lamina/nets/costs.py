@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 
 from lamina.errors import plural
 from lamina.markup import card, table
-from lamina.nets.layer import Layer, Shape, trace_fields, trace_shapes
-from lamina.nets.layers import Residual
+from lamina.nets.layer import Layer, Shape, pair_shapes
+from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 from lamina.text import format_table
 
@@ -45,34 +44,33 @@ class Summary:
         return format_table(*self.table())
 
     def __repr__(self) -> str:
-        layers = plural(sum(row.depth == 0 for row in self.rows), "layer", "layers")
-        return (
-            f"Summary({layers}, {self.parameters:,} parameters, {self.multiply_adds:,}"
-            " multiply-adds)"
-        )
+        layers = plural(self._count(), "layer", "layers")
+        costs = f"{self.parameters:,} parameters, {self.multiply_adds:,} multiply-adds"
+        return f"Summary({layers}, {costs})"
 
     def _repr_html_(self) -> str:
         return card(repr(self), table(*self.table()))
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         """The headings and the rows, the totals last; layers are numbered as in messages."""
-        numbers = accumulate(int(row.depth == 0) for row in self.rows)
-        width = len(str(sum(row.depth == 0 for row in self.rows)))
-        rows = [
-            (
-                (
-                    f"{' ' * width if row.depth else format(number, f'{width}')}"
-                    f" {'  ' * row.depth}{row.layer}"
-                ),
-                "×".join(map(str, row.out_shape)),
-                f"{row.parameters:,}",
-                f"{row.multiply_adds:,}",
-                str(row.field or "whole image"),
-            )
-            for number, row in zip(numbers, self.rows, strict=True)
-        ]
-        total = ("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", "")
-        return ("layer", "output", "parameters", "multiply-adds", "receptive field"), [*rows, total]
+        heads = ("layer", "output", "parameters", "multiply-adds", "receptive field")
+        width = len(str(self._count()))
+        number = 0
+        rows: list[tuple[str, ...]] = []
+        for row in self.rows:
+            place = ""
+            if not row.depth:
+                number += 1
+                place = str(number)
+            layer = f"{place:>{width}} {'  ' * row.depth}{row.layer}"
+            shape = "×".join(map(str, row.out_shape))
+            field = str(row.field or "whole image")
+            rows.append((layer, shape, f"{row.parameters:,}", f"{row.multiply_adds:,}", field))
+        rows.append(("total", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", ""))
+        return heads, rows
+
+    def _count(self) -> int:
+        return sum(not row.depth for row in self.rows)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -81,23 +79,24 @@ class Summary:
 def summarize_layers(layers: Sequence[Layer], in_shape: Shape) -> Summary:
     """Summarize layers for images of ``in_shape``; raise ``NetError`` if a shape does not match."""
     rows = tuple(_rows(layers, in_shape, Field(), depth=0))
-    return Summary(
-        rows, sum(row.parameters for row in rows), sum(row.multiply_adds for row in rows)
-    )
+    parameters = sum(row.parameters for row in rows)
+    return Summary(rows, parameters, sum(row.multiply_adds for row in rows))
 
 
 def _rows(
     layers: Sequence[Layer], in_shape: Shape, field: Field | None, depth: int
 ) -> Iterator[Row]:
-    shapes, fields = trace_shapes(layers, in_shape), trace_fields(layers, in_shape, field)
-    for place, layer in enumerate(layers):
-        shape, out_shape, out_field = shapes[place], shapes[place + 1], fields[place + 1]
+    for layer, shape in pair_shapes(layers, in_shape):
+        out_shape = layer.out_shape(shape)
+        out_field = layer.receptive_field(field, shape)
         if isinstance(layer, Residual):
             yield Row("Residual", depth, out_shape, 0, 0, out_field)
-            yield from _rows(layer.layers, shape, fields[place], depth + 1)
+            yield from _rows(layer.layers, shape, field, depth + 1)
             if layer.shortcut:
                 yield Row("shortcut", depth + 1, out_shape, 0, 0, out_field)
-                yield from _rows(layer.shortcut, shape, fields[place], depth + 2)
+                yield from _rows(layer.shortcut, shape, field, depth + 2)
         else:
-            costs = layer.parameter_count(shape), layer.multiply_adds(shape)
-            yield Row(repr(layer), depth, out_shape, *costs, out_field)
+            parameters = layer.parameter_count(shape)
+            multiply_adds = layer.multiply_adds(shape)
+            yield Row(repr(layer), depth, out_shape, parameters, multiply_adds, out_field)
+        field = out_field

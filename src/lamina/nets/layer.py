@@ -6,11 +6,11 @@ import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar, dataclass_transform
 
 from lamina.errors import NetError
 from lamina.nets.window import Field, Pair, Window
-from lamina.values import check_fields, explain_arguments, fields_to_json
+from lamina.values import check_fields, explain_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,13 +47,10 @@ class Layer(ABC):
     (Mish(), (32, 8, 8), 0)
     """
 
-    def __new__(cls, *_: object, **__: object) -> Self:
-        if lacking := sorted(cls.__abstractmethods__):
-            raise NetError(
-                f"{cls.__name__} lacks the method {lacking[0]}. Define it in the class; see"
-                f" help(Layer.{lacking[0]})."
-            )
-        return super().__new__(cls)
+    example: ClassVar[str] = ""
+    """A usual layer of the class in Python: the studio adds it, and the tests check it."""
+    is_normalization: ClassVar[bool] = False
+    is_activation: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_fields(self, NetError, f"{type(self).__name__}: ")
@@ -87,14 +84,15 @@ class Layer(ABC):
         )
         return f"{type(self).__name__}({', '.join(arguments)})"
 
-    def to_json(self) -> dict[str, object]:
-        """The layer's name and all arguments, so that stored nets survive a change of defaults."""
-        return {"layer": type(self).__name__, **fields_to_json(self)}
+    def text(self) -> str:
+        """The layer in Python with all arguments, so that it survives a change of defaults."""
+        arguments = (f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
 
 @dataclass(frozen=True, repr=False)
-class ElementwiseLayer(Layer):
-    """A layer that maps each number independently, with the name and arguments of ``torch.nn``."""
+class TorchLayer(Layer):
+    """A layer with the name and the arguments of a class of ``torch.nn``."""
 
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
@@ -129,9 +127,9 @@ def layer_class(kind: type[AnyLayer]) -> type[AnyLayer]:
     """Make a layer's class a frozen dataclass that rejects unknown arguments with ``NetError``."""
     # Fields after KW_ONLY mark layers whose class in torch takes the input size first: Linear(784,
     # 100) is rejected.
-    made = dataclass(frozen=True, repr=False)(kind)
-    is_sized_in_torch = any(field.kw_only for field in fields(made))
-    return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(made)
+    kind = dataclass(frozen=True, repr=False)(kind)
+    is_sized_in_torch = any(field.kw_only for field in fields(kind))
+    return explain_arguments(NetError, TORCH_HINT if is_sized_in_torch else "")(kind)
 
 
 def require_image(layer: Layer, in_shape: Shape) -> tuple[int, int, int]:
@@ -188,10 +186,10 @@ def trace_fields(
     layers: Sequence[Layer], in_shape: Shape, field: Field | None
 ) -> tuple[Field | None, ...]:
     """The receptive field before each layer, then the one after the last."""
-    found = [field]
+    traced = [field]
     for layer, shape in pair_shapes(layers, in_shape):
-        found.append(layer.receptive_field(found[-1], shape))
-    return tuple(found)
+        traced.append(layer.receptive_field(traced[-1], shape))
+    return tuple(traced)
 
 
 def build_modules(layers: Sequence[Layer], in_shape: Shape) -> nn.Sequential:
@@ -209,15 +207,14 @@ def check_layers(owner: str, layers: Sequence[object]) -> None:
                 f"Write {layer.__name__}(...) with its arguments."
             )
         if not isinstance(layer, Layer):
-            is_torchs = type(layer).__module__.startswith("torch.nn")
-            raise NetError(
-                f"{owner}: layer {place} must be a layer such as ReLU(), got"
-                f" {'torch' if is_torchs else ''}"
-                f"{'.nn.' if is_torchs else ''}{reprlib.repr(layer)}. "
-                + (
+            text = reprlib.repr(layer)
+            remedy = "Pass the layers as separate arguments, as in Net(Flatten(), Output())."
+            if type(layer).__module__.startswith("torch.nn"):
+                text = f"torch.nn.{text}"
+                remedy = (
                     "Import it from lamina.nets, or train the module itself:"
                     " start_run(nn.Sequential(...), data)."
-                    if is_torchs
-                    else "Pass the layers as separate arguments, as in Net(Flatten(), Output())."
                 )
+            raise NetError(
+                f"{owner}: layer {place} must be a layer such as ReLU(), got {text}. {remedy}"
             )

@@ -21,19 +21,17 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k y x"]:
         height, width = images.shape[-2:]
-        kernel_size, stride, dilation = (
-            (sizes[0], sizes[1]) for sizes in (self.kernel_size, self.stride, self.dilation)
-        )
-        window = Window(kernel_size, stride, "same", dilation)
+        window = Window(self.kernel_size, self.stride, "same", self.dilation)  # type: ignore[arg-type]
         (top, bottom), (left, right) = window.borders((height, width))
         if self.groups == 1 or _has_slow_gradients(self, images):
             return _convolve(self, functional.pad(images, (left, right, top, bottom)))
         # A padded copy takes longer than few products per output do. Where one side needs one pixel
         # more, this pads both sides and drops the first row or column of the output.
-        y, x = bottom - top, right - left
-        padding = top + y * stride[0], left + x * stride[1]
+        y = bottom - top
+        x = right - left
+        padding = top + y * self.stride[0], left + x * self.stride[1]
         wider = functional.conv2d(
-            images, self.weight, self.bias, stride, padding, dilation, self.groups
+            images, self.weight, self.bias, self.stride, padding, self.dilation, self.groups
         )
         return wider[:, :, y:, x:]
 
@@ -121,7 +119,7 @@ def _filter_gradient(
     gradient: Tensor, images: Tensor, filters: Tensor, stride: tuple[int, int]
 ) -> Tensor:
     """The gradients of all 3×3 parts of the filters; where parts overlap, they are equal."""
-    found = torch.empty_like(filters)
+    filter_gradient = torch.empty_like(filters)
     part = filters[:, :, :3, :3].contiguous(memory_format=torch.channels_last)
     height, width = (
         step * (size - 1) + 3 for step, size in zip(stride, gradient.shape[2:], strict=True)
@@ -130,7 +128,7 @@ def _filter_gradient(
         seen = images[:, :, y : y + height, x : x + width].contiguous(
             memory_format=torch.channels_last
         )
-        _, found[:, :, y : y + 3, x : x + 3], _ = torch.ops.aten.convolution_backward(
+        _, filter_gradient[:, :, y : y + 3, x : x + 3], _ = torch.ops.aten.convolution_backward(
             gradient,
             seen,
             part,
@@ -143,7 +141,7 @@ def _filter_gradient(
             len(filters),
             (False, True, False),
         )
-    return found
+    return filter_gradient
 
 
 class LayoutFlatten(nn.Flatten):
@@ -156,8 +154,7 @@ class LayoutFlatten(nn.Flatten):
         is_turned = images.ndim == 4 and not images.is_contiguous() and images.requires_grad
         if not is_turned:
             return super().forward(images)
-        rows: Tensor = _FlattenTurned.apply(images)  # type: ignore[no-untyped-call]
-        return rows
+        return _FlattenTurned.apply(images)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _FlattenTurned(torch.autograd.Function):
@@ -184,11 +181,11 @@ class ResidualSum(nn.Module):
 
     def __init__(self, body: nn.Sequential, shortcut: nn.Sequential) -> None:
         super().__init__()
-        self.body, self.shortcut = body, shortcut
+        self.body = body
+        self.shortcut = shortcut
 
     def forward(self, x: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
-        total: Tensor = self.shortcut(x) + self.body(x)
-        return total
+        return self.shortcut(x) + self.body(x)  # type: ignore[no-any-return]
 
 
 class Whitening(nn.Conv2d):
@@ -210,7 +207,8 @@ class Whitening(nn.Conv2d):
         largest entry is positive.
         """
         eigenvalues, eigenvectors = torch.linalg.eigh(self._patch_covariance(images))
-        eigenvalues, eigenvectors = eigenvalues.flip(0), eigenvectors.T.flip(0)
+        eigenvalues = eigenvalues.flip(0)
+        eigenvectors = eigenvectors.T.flip(0)
         largest = eigenvectors.gather(1, eigenvectors.abs().argmax(1, keepdim=True))
         filters = largest.sign() * eigenvectors / (eigenvalues.clamp(min=0) + 5e-4).sqrt()[:, None]
         self.weight.copy_(torch.cat((filters, -filters)).reshape(self.weight.shape))

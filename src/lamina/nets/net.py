@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
 
 from lamina.errors import NetError, plural
-from lamina.markup import card, note, table
-from lamina.nets.construction import is_own, layer_from_json
+from lamina.nets.activation import Sigmoid, Softmax, Tanh
+from lamina.nets.convolution import Whiten
 from lamina.nets.costs import Summary, summarize_layers
-from lamina.nets.layer import Layer, Shape, build_modules, check_layers, trace_fields, trace_shapes
-from lamina.nets.layers import Output, Residual, Sigmoid, Softmax, Tanh, Whiten
+from lamina.nets.layer import (
+    Layer,
+    Shape,
+    build_modules,
+    check_layers,
+    pair_shapes,
+    trace_fields,
+    trace_shapes,
+)
+from lamina.nets.layers import LAYERS
+from lamina.nets.linear import Output
+from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 
 if TYPE_CHECKING:
     from torch import nn
 
-EXAMPLE_SHAPES, EXAMPLE_OUTPUTS = ((3, 32, 32), (3, 224, 224)), 10
-"""In a notebook, a net is shown for the first of these shapes that fits."""
 WANTED_OUTPUT = {  # by whether the net predicts numbers
     False: "logits, because the loss computes probabilities from them",
     True: "unbounded numbers, because targets are standardized",
 }
-
-
-class NoLayerError(NetError, IndexError):
-    """An index is out of range; an ``IndexError`` too, so that Python's iteration ends."""
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -70,45 +71,17 @@ class Net(Sequence[Layer]):
     @overload
     def __getitem__(self, index: slice) -> Net: ...
     def __getitem__(self, index: int | slice) -> Layer | Net:
-        try:
-            return Net(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
-        except (IndexError, TypeError):
-            wanted = f"a whole number from {-len(self)} to {len(self) - 1} or a slice"
-            raise NoLayerError(
-                f"the index of a layer of this net must be {wanted}, got {index!r:.60}."
-            ) from None
+        if isinstance(index, slice):
+            return Net(*self.layers[index])
+        return self.layers[index]
 
     def __add__(self, other: Net) -> Net:
         if not isinstance(other, Net):
-            raise NetError(
-                "only a Net can be added to a net, as in net + Net(Output()), got"
-                f" {reprlib.repr(other)}."
-            )
+            return NotImplemented
         return Net(*self.layers, *other.layers)
 
     def __repr__(self) -> str:
         return f"Net({', '.join(map(repr, self.layers))})"
-
-    def _repr_html_(self) -> str:
-        title = f"Net({plural(len(self), 'layer', 'layers')})"
-        assumed, given = Output(EXAMPLE_OUTPUTS), Output()
-        layers = _rebuild(self.layers, lambda layer: (assumed if layer == given else layer,))
-        for in_shape in EXAMPLE_SHAPES:
-            with suppress(NetError):
-                summary = summarize_layers(layers, in_shape)
-                if layers != self.layers:
-                    rows = tuple(
-                        replace(row, layer=row.layer.replace(repr(assumed), repr(given)))
-                        for row in summary.rows
-                    )
-                    summary = replace(summary, rows=rows)
-                shape = "×".join(map(str, in_shape))
-                remark = (
-                    f"for {shape} images and {EXAMPLE_OUTPUTS} classes; for your data:"
-                    " summarize(net, images)"
-                )
-                return card(title, table(*summary.table()), note(remark))
-        return card(title, table(("layer",), [(repr(layer),) for layer in self.layers]))
 
     def with_outputs(self, outputs: int) -> Net:
         """Return the net with ``units=outputs`` in its ``Output``.
@@ -117,12 +90,11 @@ class Net(Sequence[Layer]):
         >>> Net(Flatten(), Output()).with_outputs(10)
         Net(Flatten(), Output(units=10))
         """
-        return Net(
-            *_rebuild(
-                self.layers,
-                lambda layer: (Output(outputs),) if isinstance(layer, Output) else (layer,),
-            )
-        )
+
+        def change(layer: Layer) -> tuple[Layer, ...]:
+            return (Output(outputs),) if isinstance(layer, Output) else (layer,)
+
+        return Net(*_rebuild(self.layers, change))
 
     def check(self, in_shape: Shape, outputs: int, *, predicts_numbers: bool = False) -> Net:
         """Check that the net can be trained, and return it with its outputs set.
@@ -145,16 +117,6 @@ class Net(Sequence[Layer]):
         lamina.errors.NetError: layer 1 of 2, Linear(20): expected a vector (F,), got (3, 8, 8). \
 Put Flatten() or GlobalAvgPool() before it.
         """
-        if (
-            isinstance(in_shape, tuple)
-            and len(in_shape) == 3
-            and in_shape[0] == in_shape[1] > in_shape[2] in (1, 3)
-        ):
-            height, width, channels = in_shape
-            raise NetError(
-                f"the shape of an image is (C, H, W), but {in_shape} has its channels last. "
-                f"Write {(channels, height, width)}."
-            )
         for place, layer in enumerate(self.layers, start=1):
             if isinstance(layer, Output) and layer.units not in (None, outputs):
                 raise NetError(
@@ -163,17 +125,19 @@ Put Flatten() or GlobalAvgPool() before it.
                     f" which gets the number from the data, or call net.with_outputs({outputs})."
                 )
         net = self.with_outputs(outputs)
-        made = net.out_shape(in_shape)
+        out_shape = net.out_shape(in_shape)
         bounded = (Softmax, Sigmoid, Tanh) if predicts_numbers else (Softmax, Sigmoid)
-        if net.layers and isinstance(last := net.layers[-1], bounded):
+        last = net.layers[-1] if net.layers else None
+        if isinstance(last, bounded):
             raise NetError(
                 f"layer {len(net)} of {len(net)}, {last}: the net must output"
                 f" {WANTED_OUTPUT[predicts_numbers]}. Remove {last}."
             )
-        if made != (outputs,):
+        if out_shape != (outputs,):
+            ending = "Output()" if len(out_shape) == 1 else "Flatten(), Output()"
             raise NetError(
-                f"the net must end with the {outputs} outputs of the task, got {made}. "
-                f"End it with {'' if len(made) == 1 else 'Flatten(), '}Output()."
+                f"the net must end with the {outputs} outputs of the task, got {out_shape}. "
+                f"End it with {ending}."
             )
         return net
 
@@ -184,20 +148,13 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Flatten(), Linear(100), ReLU()).shapes((3, 32, 32))
         ((3, 32, 32), (3072,), (100,), (100,))
         """
-        sizes: Any = in_shape if isinstance(in_shape, tuple) else ()
-        if len(sizes) not in (1, 3) or not all(
-            isinstance(size, Integral) and int(size) >= 1 for size in sizes
-        ):
+        if len(in_shape) not in (1, 3) or any(size < 1 for size in in_shape):
             raise NetError(
                 f"in_shape must be (C, H, W) or (F,), each size at least 1, got {in_shape}."
             )
-        for place, layer in enumerate(self.layers, start=1):
-            inside = [inner for inner in _walk((layer,)) if isinstance(inner, Whiten)]
-            if inside and (place > 1 or isinstance(layer, Residual)):
-                raise NetError(
-                    f"layer {place} of {len(self)}, {inside[0]}: must be the first layer of the"
-                    " net. Move it to the front."
-                )
+        for layer in self.all_layers[1:]:
+            if isinstance(layer, Whiten):
+                raise NetError(f"{layer} must be the first layer of the net. Move it to the front.")
         return trace_shapes(self.layers, in_shape)
 
     def out_shape(self, in_shape: Shape) -> Shape:
@@ -206,18 +163,19 @@ Put Flatten() or GlobalAvgPool() before it.
 
     def fields(self, in_shape: Shape) -> tuple[Field | None, ...]:
         """Each layer's receptive field, in pixels of the image; ``None`` is the whole image."""
-        self.shapes(in_shape)
         return trace_fields(self.layers, in_shape, Field())[1:]
 
     def parameter_count(self, in_shape: Shape) -> int:
         """The number of parameters, trained or frozen."""
-        pairs = zip(self.layers, self.shapes(in_shape), strict=False)
-        return sum(layer.parameter_count(shape) for layer, shape in pairs)
+        return sum(
+            layer.parameter_count(shape) for layer, shape in pair_shapes(self.layers, in_shape)
+        )
 
     def multiply_adds(self, in_shape: Shape) -> int:
         """Multiply-adds of convolutions and linear layers for one image."""
-        pairs = zip(self.layers, self.shapes(in_shape), strict=False)
-        return sum(layer.multiply_adds(shape) for layer, shape in pairs)
+        return sum(
+            layer.multiply_adds(shape) for layer, shape in pair_shapes(self.layers, in_shape)
+        )
 
     def module(self, in_shape: Shape) -> nn.Sequential:
         """Build a torch module with new weights, from float (N, *in_shape) to (N, *out_shape)."""
@@ -234,14 +192,11 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Conv2d(32, 3), BatchNorm(), ReLU()).without(BatchNorm)
         Net(Conv2d(32, 3), ReLU())
         """
-        if not isinstance(kind, type):
-            raise NetError(
-                "without: kind must be a class of layers, such as BatchNorm, got"
-                f" {reprlib.repr(kind)}."
-            )
-        return Net(
-            *_rebuild(self.layers, lambda layer: () if isinstance(layer, kind) else (layer,))
-        )
+
+        def change(layer: Layer) -> tuple[Layer, ...]:
+            return () if isinstance(layer, kind) else (layer,)
+
+        return Net(*_rebuild(self.layers, change))
 
     def replace(self, old: type[Layer] | Layer, new: Layer) -> Net:
         """Return the net with layers replaced, also inside ``Residual``.
@@ -258,75 +213,44 @@ Put Flatten() or GlobalAvgPool() before it.
         >>> Net(Flatten(), ReLU(), Output()).replace(ReLU, GELU())
         Net(Flatten(), GELU(), Output())
         """
-        found = False
+        kind = old if isinstance(old, type) else None
+
+        def matches(layer: Layer) -> bool:
+            return layer == old if kind is None else isinstance(layer, kind)
 
         def change(layer: Layer) -> tuple[Layer, ...]:
-            nonlocal found
-            matches = isinstance(layer, old) if isinstance(old, type) else layer == old
-            found = found or matches
-            return (new,) if matches else (layer,)
+            return (new,) if matches(layer) else (layer,)
 
-        net = Net(*_rebuild(self.layers, change))
-        if not found:
-            name = old.__name__ if isinstance(old, type) else repr(old)
+        if not any(map(matches, self.all_layers)):
+            name = repr(old) if kind is None else kind.__name__
             raise NetError(
                 f"replace: the net has no {name}: {self}. Give a layer that it contains."
             )
-        return net
+        return Net(*_rebuild(self.layers, change))
+
+    @property
+    def all_layers(self) -> tuple[Layer, ...]:
+        """The layers, also those inside ``Residual``."""
+        return tuple(_walk(self.layers))
 
     @property
     def own_layers(self) -> tuple[Layer, ...]:
-        """The custom layers, also inside ``Residual``; JSON cannot store their classes."""
-        return tuple(layer for layer in _walk(self.layers) if is_own(layer))
+        """The custom layers, also inside ``Residual``; ``parse_net`` does not know them."""
+        return tuple(layer for layer in self.all_layers if type(layer) not in LAYERS.values())
 
-    def to_json(self) -> dict[str, object]:
-        """Convert the net to plain JSON values for :meth:`from_json`.
+    def text(self) -> str:
+        """The layers in Python with all arguments, for :func:`parse_net`.
 
-        Raises:
-            NetError: the net has custom layers (:attr:`own_layers`).
+        ``repr`` leaves out arguments that have their default.
 
-        >>> from lamina.nets import Linear
-        >>> Net(Linear(10)).to_json()
-        {'layers': [{'layer': 'Linear', 'out_features': 10, 'bias': True}]}
+        >>> from lamina.nets import Linear, ReLU
+        >>> Net(Linear(10), ReLU()).text()
+        'Linear(out_features=10, bias=True), ReLU()'
         """
-        if own := self.own_layers:
-            raise NetError(
-                f"JSON stores only lamina's layers, but {own[0]} is a custom layer. Keep its Python"
-                " file."
-            )
-        return {"layers": [layer.to_json() for layer in self.layers]}
-
-    @classmethod
-    def from_json(cls, data: object) -> Net:
-        """Rebuild the net of :meth:`to_json` without running code; ``NetError`` if that fails."""
-        if (
-            not isinstance(data, dict)
-            or set(data) != {"layers"}
-            or not isinstance(data["layers"], list)
-        ):
-            raise NetError(f'a net in JSON must be {{"layers": [...]}}, got {reprlib.repr(data)}.')
-        try:
-            return cls(*(layer_from_json(layer) for layer in data["layers"]))
-        except RecursionError:
-            raise NetError(
-                "the net in JSON is nested too deeply. Remove the inner levels."
-            ) from None
+        return ", ".join(layer.text() for layer in self.layers)
 
 
-class _Images(Protocol):
-    """The used part of :class:`~lamina.Images`; this package does not import ``lamina.data``."""
-
-    target_names: tuple[str, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-
-
-class _Dataset(Protocol):
-    train: _Images
-
-
-def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None = None) -> Summary:
+def summarize(net: Net, images: Any, outputs: int | None = None) -> Summary:
     """Summarize a net: shapes, parameters, multiply-adds and receptive fields by layer, and totals.
 
     Args:
@@ -355,25 +279,24 @@ def summarize(net: Net, images: Shape | _Images | _Dataset, outputs: int | None 
     """
     if not isinstance(net, Net):
         raise NetError(f'net must be a Net, such as load_net("cnn-s"), got {type(net).__name__}.')
-    found: Any = getattr(images, "train", images)
-    if (names := getattr(found, "target_names", None)) is not None:
-        if outputs not in (None, len(names)):
+    images = getattr(images, "train", images)
+    in_shape = images
+    if not isinstance(images, tuple):
+        if not hasattr(images, "target_names"):
             raise NetError(
-                f"outputs is {outputs}, but the images have {len(names)} targets. Leave outputs"
-                " out."
+                "images must be Images, a Dataset, or a shape such as (3, 32, 32), got"
+                f" {type(images).__name__}."
             )
-        in_shape, outputs = found.shape, len(names)
-    elif isinstance(images, tuple) and isinstance(outputs, int):
-        in_shape = images
-    elif isinstance(images, tuple):
+        targets = len(images.target_names)
+        if outputs not in (None, targets):
+            raise NetError(
+                f"outputs is {outputs}, but the images have {targets} targets. Leave outputs out."
+            )
+        in_shape = images.shape
+        outputs = targets
+    if outputs is None:
         raise NetError(
-            f"a shape needs the number of outputs, as in summarize(net, {images}, 10), got"
-            f" {outputs!r}."
-        )
-    else:
-        raise NetError(
-            "images must be Images, a Dataset, or a shape such as (3, 32, 32), got"
-            f" {type(images).__name__}."
+            f"a shape needs the number of outputs, as in summarize(net, {images}, 10), got None."
         )
     return summarize_layers(net.check(in_shape, outputs).layers, in_shape)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
+from lamina.nets.convolution import Conv2d
 from lamina.nets.layer import (
     Layer,
     Shape,
@@ -17,12 +18,13 @@ from lamina.nets.layer import (
     trace_fields,
     trace_shapes,
 )
+from lamina.nets.linear import Linear
 from lamina.nets.window import Field
 
 if TYPE_CHECKING:
     from torch import nn
 
-DEEPEST = 20
+__all__ = ["Residual"]
 
 
 @layer_class
@@ -52,6 +54,8 @@ class Residual(Layer):
     (64, 8, 8)
     """
 
+    example = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
+
     layers: tuple[Layer, ...]
     shortcut: tuple[Layer, ...] = ()
 
@@ -67,27 +71,28 @@ class Residual(Layer):
         check_layers("Residual's shortcut", shortcut)
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "shortcut", shortcut)
-        if _depth(self) > DEEPEST:
-            raise NetError(
-                f"Residual: blocks are nested more than {DEEPEST} levels deep. Remove the inner"
-                " levels."
-            )
 
     def __repr__(self) -> str:
-        arguments = [repr(layer) for layer in self.layers]
+        return self._write(repr)
+
+    def text(self) -> str:
+        return self._write(lambda layer: layer.text())
+
+    def _write(self, write: Callable[[Layer], str]) -> str:
+        layers = ", ".join(map(write, self.layers))
         if self.shortcut:
-            arguments.append(f"shortcut={self.shortcut!r}")
-        return f"Residual({', '.join(arguments)})"
+            layers += f", shortcut=({', '.join(map(write, self.shortcut))},)"
+        return f"Residual({layers})"
 
     def out_shape(self, in_shape: Shape) -> Shape:
-        made = _out_shape("in Residual", self.layers, in_shape)
-        passed = _out_shape("in Residual's shortcut", self.shortcut, in_shape)
-        if made != passed:
+        out_shape = _trace("in Residual", self.layers, in_shape)
+        added = _trace("in Residual's shortcut", self.shortcut, in_shape)
+        if out_shape != added:
             raise NetError(
-                f"Residual: cannot add the outputs of its layers, {made}, and of its shortcut,"
-                f" {passed}. " + _advise(in_shape, made)
+                f"Residual: cannot add the outputs of its layers, {out_shape}, and of its shortcut,"
+                f" {added}. {_advise(in_shape, out_shape)}"
             )
-        return made
+        return out_shape
 
     def parameter_count(self, in_shape: Shape) -> int:
         return sum(layer.parameter_count(shape) for layer, shape in self._pair_shapes(in_shape))
@@ -97,20 +102,21 @@ class Residual(Layer):
 
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         """The union of what the layers and the shortcut see."""
-        made = trace_fields(self.layers, in_shape, field)[-1]
-        passed = trace_fields(self.shortcut, in_shape, field)[-1]
-        if made is None or passed is None:
+        inner = trace_fields(self.layers, in_shape, field)[-1]
+        outer = trace_fields(self.shortcut, in_shape, field)[-1]
+        if inner is None or outer is None:
             return None
-        top, left = map(min, made.start_px, passed.start_px)
-        (_, bottom), (_, right) = (
-            tuple(map(max, *ends)) for ends in zip(made.box(0, 0), passed.box(0, 0), strict=True)
+        (top, bottom), (left, right) = (
+            (min(first, other_first), max(last, other_last))
+            for (first, last), (other_first, other_last) in zip(
+                inner.box(0, 0), outer.box(0, 0), strict=True
+            )
         )
-        return Field((bottom - top, right - left), made.step_px, (top, left))
+        return Field((bottom - top, right - left), inner.step_px, (top, left))
 
     def module(self, in_shape: Shape) -> nn.Module:
         from lamina.nets.modules import ResidualSum
 
-        self.out_shape(in_shape)
         return ResidualSum(
             build_modules(self.layers, in_shape), build_modules(self.shortcut, in_shape)
         )
@@ -119,34 +125,22 @@ class Residual(Layer):
         return chain(pair_shapes(self.layers, in_shape), pair_shapes(self.shortcut, in_shape))
 
 
-def _depth(layer: Layer) -> int:
-    if not isinstance(layer, Residual):
-        return 0
-    return 1 + max(_depth(inner) for inner in (*layer.layers, *layer.shortcut))
-
-
-def _out_shape(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
+def _trace(way: str, layers: tuple[Layer, ...], in_shape: Shape) -> Shape:
     try:
         return trace_shapes(layers, in_shape)[-1]
     except NetError as error:
         raise NetError(f"{way}, {error}") from None
 
 
-def _advise(in_shape: Shape, made: Shape) -> str:
-    """Advise a shortcut from ``in_shape`` to ``made`` if one layer suffices."""
-    if len(in_shape) == len(made) == 3:
-        _, *in_size = in_shape
-        channels, *size = made
+def _advise(in_shape: Shape, out_shape: Shape) -> str:
+    """Advise a shortcut from ``in_shape`` to ``out_shape`` if one layer suffices."""
+    if len(in_shape) != len(out_shape):
+        return "Make both an image or both a vector."
+    layer: Layer = Linear(out_shape[0])
+    if len(in_shape) == 3:
         # A 1×1 window with stride s makes ceil(n / s) of n pixels.
-        down, across = (-(-before // after) for before, after in zip(in_size, size, strict=True))
-        if size == [-(-in_size[0] // down), -(-in_size[1] // across)]:
-            stride = (
-                ""
-                if down == across == 1
-                else f", stride={down if down == across else (down, across)}"
-            )
-            return f"Add shortcut=(Conv2d({channels}, 1{stride}),)."
-        return "Keep the size in the block with padding='same'."
-    if len(in_shape) == len(made) == 1:
-        return f"Add shortcut=(Linear({made[0]}),)."
-    return "Make both an image or both a vector."
+        down, across = (-(-in_shape[side] // out_shape[side]) for side in (1, 2))
+        layer = Conv2d(out_shape[0], 1, stride=down if down == across else (down, across))
+    if layer.out_shape(in_shape) == out_shape:
+        return f"Add shortcut=({layer},)."
+    return "Keep the size in the block with padding='same'."

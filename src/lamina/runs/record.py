@@ -16,10 +16,10 @@ import torch
 
 from lamina import __version__
 from lamina.data import Preparation
-from lamina.errors import RunError, escape, name_some
+from lamina.errors import LaminaError, RunError, escape, name_some
 from lamina.files import damaged
 from lamina.kernels.library import find_kernels
-from lamina.nets import Net, Shape
+from lamina.nets import Net, Shape, parse_net
 from lamina.training.device import Choice
 from lamina.training.precision import Precision
 from lamina.training.pretrained import TimmNet, import_timm
@@ -190,7 +190,8 @@ def describe_machine() -> Machine:
 
 
 def record_to_json(record: RunRecord) -> dict[str, Any]:
-    return {"format": FORMAT, **fields_to_json(record)}
+    net = None if record.net is None else record.net.text()
+    return {"format": FORMAT, **fields_to_json(record), "net": net}
 
 
 def parse_record(values: dict[str, Any], file: str) -> RunRecord:
@@ -203,6 +204,11 @@ def parse_record(values: dict[str, Any], file: str) -> RunRecord:
             f"{file} has format {written}, but lamina {__version__} reads format {FORMAT}. "
             "Use the version of lamina that wrote it, or train a new run."
         )
+    try:
+        if values.get("net") is not None:
+            values["net"] = parse_net(values["net"])
+    except LaminaError as error:
+        raise damaged(file, f"run.net: {error}") from error
     try:
         record = from_json_values(RunRecord, values, "run")
     except ValueError as error:

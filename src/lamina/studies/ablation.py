@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Container, Sequence
 from dataclasses import replace
 
-from lamina import nets, zoo
+from lamina import zoo
 from lamina.errors import NetError, RecipeError, find_nearest
-from lamina.nets import Layer, Net
+from lamina.nets import Net
+from lamina.nets.layers import LAYERS
 from lamina.studies.experiments import Experiment
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.task import task_of
@@ -16,11 +17,6 @@ from lamina.training.task import task_of
 KEPT = ("epochs", "seed", "lanes", "precision", "patience", "metric")
 """Settings that are no parts: how long, where and how exactly to train, and the score."""
 DEFAULTS = {one.name: one.default for one in dataclasses.fields(Recipe) if one.name not in KEPT}
-LAYERS = {
-    one.__name__: one
-    for one in vars(nets).values()
-    if isinstance(one, type) and Layer in one.__mro__[1:]
-}
 COUPLED = ("optimizer", "lr", "momentum")  # an optimizer has its own lr, so they are reset together
 
 

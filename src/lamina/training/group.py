@@ -19,6 +19,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from lamina.errors import GroupError, LeaderError
 from lamina.training.device import is_out_of_memory
@@ -50,10 +52,10 @@ def join_group() -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
     try:
         # Each join has its own entries in the store, which outlives it.
-        store, place, processes = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        store, place, processes = next(rendezvous("env://", timeout=TIMEOUT))
         dist.init_process_group(
             backend,
-            store=dist.PrefixStore(f"join {next(_joins)}", store),
+            store=PrefixStore(f"join {next(_joins)}", store),
             rank=place,
             world_size=processes,
             timeout=TIMEOUT,

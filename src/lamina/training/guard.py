@@ -17,6 +17,7 @@ from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
 from lamina.training.forward import Forward
 from lamina.training.model import Model
+from lamina.training.normalizing import normalizes
 from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
 
@@ -67,12 +68,9 @@ class Guard:
             if math.isfinite(loss)
             else f"The loss became {not_finite}"
         )
-        normalizes = any(
-            isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) for module in model.modules()
-        )
-        remedies = (
-            " or gradient_clip 1" if normalizes else ", gradient_clip 1, or BatchNorm() in the net"
-        )
+        remedies = ", gradient_clip 1, or BatchNorm() in the net"
+        if normalizes(model):
+            remedies = " or gradient_clip 1"
         raise NotFiniteError(
             f"{what} at step {divided.step + 1} of epoch {divided.epoch + 1}. The first values that"
             f" are not finite: {find_first(places)}. Try an lr below"

@@ -19,8 +19,7 @@ from lamina.data.arrays import to_pixels
 from lamina.errors import NetError, RecipeError, check_type, describe_type
 from lamina.kernels.gather import gather_normalized
 from lamina.kernels.library import Kernels
-from lamina.nets import Net, Shape
-from lamina.nets.layers import Dropout
+from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size
@@ -264,8 +263,8 @@ def _build(
     return model
 
 
-def check_model(model: Model, recipe: Recipe, images: int) -> None:
-    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train it on so many images."""
+def check_model(model: Model, recipe: Recipe) -> None:
+    """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model."""
     if not any(weight.requires_grad for weight in model.parameters()):
         raise NetError(
             "The net has no trainable weights. Add a layer that has some, such as Output()."
@@ -274,13 +273,6 @@ def check_model(model: Model, recipe: Recipe, images: int) -> None:
         raise RecipeError(
             f"label_smoothing is {recipe.label_smoothing:g}, but the targets are numbers, not"
             " classes. Set it to 0."
-        )
-    if min(recipe.batch_size, images) == 1 and any(
-        isinstance(module, nn.BatchNorm1d) for module in model.modules()
-    ):
-        what = "batch_size is 1" if recipe.batch_size == 1 else "there is 1 training image"
-        raise RecipeError(
-            f"{what}, but BatchNorm() on a vector normalizes over the batch. Use 2 or more."
         )
     channels, *in_size = model.in_shape
     for fraction in list_size_fractions(recipe)[:-1]:

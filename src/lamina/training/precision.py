@@ -99,9 +99,9 @@ def _prepare(module: nn.Module, rounded: Set[nn.Module], kernels: Kernels | None
         )
     if type(module) is not nn.Sequential:
         return module
-    layers = (
-        dict(enumerate(module)) if kernels is None else dict(join_layers(list(module), kernels))
-    )
+    layers = dict(enumerate(module))
+    if kernels is not None and kernels.norm_act_forward:
+        layers = dict(join_layers(list(module), kernels))
     return _copy(
         module, {str(place): _prepare(layer, rounded, kernels) for place, layer in layers.items()}
     )

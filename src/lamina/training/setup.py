@@ -16,6 +16,7 @@ from lamina.training.batches import check_images
 from lamina.training.device import Choice, choose_device, keep_freed_memory
 from lamina.training.head import find_linear_head
 from lamina.training.model import Initial, Model, build_model, check_model
+from lamina.training.normalizing import check_normalization
 from lamina.training.optim import build_optimizer
 from lamina.training.parts import NO_PARTS, Parts, check_parts
 from lamina.training.precision import Precision, choose_precision
@@ -71,7 +72,8 @@ def prepare_training(
     keep_freed_memory()
     with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
         model = build_model(net, images, recipe, initial).to(chosen.value)
-    check_model(model, recipe, len(images))
+    check_model(model, recipe)
+    check_normalization(model, recipe, len(images))
     if recipe.head == "fitted":
         find_linear_head(model)
     precision = precision or choose_precision(recipe.precision, model)

@@ -80,10 +80,10 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
         ("ReLU(3)", "ReLU: too many positional arguments. Its arguments are: none."),
         ("Linear(3, out_features=3)", "Linear: multiple values for argument 'out_features'. "),
         (
-            "Linear(bias=True, bias=False)",
-            "expected every argument once, got: Linear(bias=True, bias=False).",
+            "Dropout(**x)",
+            "expected a number, a string, True, False, None or a tuple of these, got: x. ",
         ),
-        ("Dropout(**x)", "expected every argument once, got: Dropout(**x)."),
+        ("Dropout(**3)", "Dropout: unknown argument '**'. Choose from: p."),
         (
             "Linear(10 * 20)",
             (
@@ -136,7 +136,7 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
             ),
         ),
         ("x = ReLU()", "the layers are not valid Python: "),
-        ("ReLU(", f"the layers are not valid Python: '(' was never closed. {EXAMPLE}"),
+        ("ReLU(", f"the layers are not valid Python: '(' was never closed, at: (. {EXAMPLE}"),
         ("ReLU());import os;(", "the layers are not valid Python: "),
         ("lambda: ReLU()", f"expected a layer, got: lambda: ReLU(). {EXAMPLE}"),
         (
@@ -144,7 +144,10 @@ def test_reads_layers_as_they_are_written_in_python(text: str, net: Net):
             f"expected a layer, got: [ReLU() for _ in range(9)]. {EXAMPLE}",
         ),
         ("Net(layers=3)", "'Net' is not a layer. Choose from: "),
-        ("ReLU(\ud800)", f"the layers contain an invalid character. {EXAMPLE}"),
+        (
+            "ReLU(\ud800)",
+            f"the layers are nested too deeply or contain an invalid character. {EXAMPLE}",
+        ),
     ],
 )
 def test_messages_quote_the_piece_that_is_wrong(text: str, message: str):
@@ -157,12 +160,11 @@ def test_messages_quote_the_piece_that_is_wrong(text: str, message: str):
 @pytest.mark.parametrize(
     "text",
     [
-        "-" * 19_000 + "1",
+        "-" * 190_000 + "1",
         "Linear(" + "-" * 19_000 + "1)",
         "(" * 9_000 + ")" * 9_000,
         "Residual(" * 1_500 + "ReLU()" + ")" * 1_500,
-        "Residual(" * 21 + "ReLU()" + ")" * 21,
-        "ReLU()" + "()" * 9_000,
+        "ReLU()" + "()" * 90_000,
         "ReLU()" + ".x" * 9_000,
         "not " * 4_900 + "x",
         "[" * 9_000,
@@ -207,12 +209,3 @@ def test_any_text_makes_a_net_or_a_rejection(text: str):
     except NetError:
         return
     assert parse_net(repr(net)) == net
-
-
-def test_a_long_text_is_rejected_before_it_is_read():
-    with pytest.raises(NetError) as rejection:
-        parse_net("ReLU()," * 3_000)
-    assert (
-        str(rejection.value)
-        == "the layers must be at most 20,000 characters, got 21,000. Use a file."
-    )

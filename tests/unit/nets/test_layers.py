@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from lamina.nets import (
     BatchNorm,
     Conv2d,
     Dropout,
+    Field,
     Flatten,
     GlobalAvgPool,
     Layer,
@@ -24,9 +27,10 @@ from lamina.nets import (
     Shape,
     Softmax,
     Whiten,
-    layers,
+    parse_net,
 )
-from support.random_nets import CASES, EXAMPLES
+from lamina.nets.layers import KINDS, LAYERS
+from support.random_nets import CASES, EXAMPLES, VARIANTS
 
 every_case = pytest.mark.parametrize(("layer", "shape"), CASES, ids=repr)
 
@@ -39,11 +43,31 @@ def count_multiply_adds(module: nn.Module, shape: Shape) -> int:
     return counter.get_total_flops() // 2
 
 
-def test_every_layer_has_an_example():
-    assert sorted({type(layer).__name__ for layer, _ in EXAMPLES}) == sorted(layers.__all__)
+def find_seen(layer: Layer, shape: Shape, places: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """The first and last + 1 input along each side that one unit of a layer depends on."""
+    module = layer.module(shape).eval()
+    x = torch.randn(500, *shape, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    unit = module(x)[(slice(None), ..., *places)].sum()
+    (gradient,) = torch.autograd.grad(unit, x)
+    sides = gradient.abs().amax(dim=(0, 1)) if len(shape) == 3 else gradient.abs().amax(dim=0)
+    return tuple((int(side.min()), int(side.max()) + 1) for side in sides.nonzero(as_tuple=True))
+
+
+def test_every_public_layer_has_an_example_and_is_known_by_its_name():
+    defined = {
+        name
+        for kind in KINDS
+        for name, value in vars(kind).items()
+        if isinstance(value, type) and value.__module__ == kind.__name__ and name[0] != "_"
+    }
+    assert defined == set(LAYERS)
+    assert [type(layer) for layer in EXAMPLES] == list(LAYERS.values())
+    assert {type(layer) for layer, _ in CASES} == set(LAYERS.values())
 
 
 class TestEveryLayer:
+    """The contract of a layer: its figures are those of its module, and its text makes it again."""
+
     @every_case
     def test_out_shape_is_that_of_the_module(self, layer: Layer, shape: Shape):
         out = layer.module(shape)(torch.randn(2, *shape))
@@ -59,18 +83,42 @@ class TestEveryLayer:
         assert layer.multiply_adds(shape) == count_multiply_adds(layer.module(shape), shape)
 
     @every_case
+    def test_receptive_field_is_what_one_unit_depends_on(self, layer: Layer, shape: Shape):
+        if shape == (1,):
+            return  # one number is all there is, and its softmax is constant
+        field, out_shape = layer.receptive_field(Field(), shape), layer.out_shape(shape)
+        sides = shape[1:] if len(shape) == 3 else shape
+        places = tuple(side // 2 for side in out_shape[1:]) if len(out_shape) == 3 else (0,)
+        whole = tuple((0, side) for side in sides)
+        row, column = (*places, 0)[:2]
+        box = whole if field is None else field.box(row, column)
+        expected = tuple(
+            (max(first, 0), min(after, side))
+            for (first, after), side in zip(box, sides, strict=False)
+        )
+        assert find_seen(layer, shape, places) == expected
+
+    @every_case
     def test_leaves_its_input_as_it_was(self, layer: Layer, shape: Shape):
         images = torch.randn(2, *shape)
         before = images.clone()
         layer.module(shape)(images)
         assert torch.equal(images, before)
 
-    @pytest.mark.parametrize("layer", [layer for layer, _ in EXAMPLES], ids=repr)
-    def test_repr_is_python_that_makes_it_again(self, layer: Layer):
-        # Written by this test's own examples, so that it may be evaluated.
-        names = {name: getattr(layers, name) for name in layers.__all__}
-        assert eval(repr(layer), names) == layer
-        assert hash(eval(repr(layer), names)) == hash(layer)
+    @every_case
+    def test_every_weight_that_is_not_frozen_learns(self, layer: Layer, shape: Shape):
+        module = layer.module(shape)
+        x = torch.randn(4, *shape, requires_grad=True)
+        module(x).square().sum().backward()
+        weights = [weight for weight in module.parameters() if weight.requires_grad]
+        assert all(tensor.grad.isfinite().all() for tensor in (x, *weights))
+
+    @pytest.mark.parametrize("layer", [*EXAMPLES, *VARIANTS], ids=repr)
+    def test_its_texts_are_python_that_makes_it_again(self, layer: Layer):
+        assert parse_net(repr(layer)) == parse_net(layer.text()) == Net(layer)
+        assert hash(parse_net(repr(layer))[0]) == hash(layer)
+        if not isinstance(layer, Residual):  # which has its layers by place
+            assert all(f"{field.name}=" in layer.text() for field in fields(layer))
 
 
 def test_module_is_the_one_of_torch_with_the_same_arguments():

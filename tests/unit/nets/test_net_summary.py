@@ -113,22 +113,14 @@ def test_rejects_a_net_that_cannot_be_trained():
         summarize(Net(Linear(10)), (3, 8, 8), 10)
 
 
-def test_in_a_notebook_a_net_and_its_summary_are_tables():
+def test_in_a_notebook_a_summary_is_a_table():
     summary = summarize(NET, (3, 32, 32), 10)
-    shown = NET._repr_html_()
-    assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in shown
-    (table,) = re.findall("<table.*</table>", summary._repr_html_())
-    assert re.findall("<table.*</table>", shown) == [table.replace("Output(units=10)", "Output()")]
+    shown = summary._repr_html_()
+    (table,) = re.findall("<table.*</table>", shown)
+    assert "Conv2d(8, 3, padding=&#x27;same&#x27;)" in table
     assert "Output(units=10)" in table
-    assert "Output(units=10)" in NET.with_outputs(10)._repr_html_()
-    assert "1,706" in shown
-    assert "for 3×32×32 images and 10 classes" in shown
+    assert "1,706" in table
     assert repr(summary) == "Summary(4 layers, 1,706 parameters, 549,024 multiply-adds)"
-
-
-def test_in_a_notebook_a_net_that_fits_no_image_is_a_list_of_layers():
-    shown = Net(Linear(5), ReLU())._repr_html_()
-    assert re.findall(r"<td[^>]*>([^<]+)</td>", shown) == ["Linear(5)", "ReLU()"]
 
 
 def test_a_net_is_summarized_for_images_and_data_sets():

@@ -57,7 +57,8 @@ def test_a_wrong_value_in_run_json_is_named(changes, why, run):
     [
         ("recipe", {"epochs": 0}, "run.recipe.epochs must be a whole number of at least 1, got 0."),
         ("recipe", [1], "run.recipe must be an object with the fields epochs, "),
-        ("net", {"layers": [{"layer": "Bomb"}]}, "run.net: "),
+        ("net", "Bomb()", "run.net: 'Bomb' is not a layer. "),
+        ("net", {"layers": []}, "run.net: expected a layer, got: {'layers': []}. "),
         ("task", {"kind": "riddle"}, "run.task: "),
     ],
 )

@@ -64,7 +64,7 @@ def test_a_run_is_read_as_it_was_written(run):
     assert run.path.name == "first"
     values = json.loads((run.path / "run.json").read_text())
     assert values["format"] == FORMAT
-    assert values["net"] == run.record.net.to_json()
+    assert values["net"] == run.record.net.text()
     assert values["recipe"]["seed"] == 7
 
 
@@ -308,7 +308,8 @@ def test_a_checkpoint_is_read_as_it_was_saved(run, training):
             lambda file: file.write_bytes(pack_tensors({}, {"steps_done": 1})),
             (
                 "checkpoint lacks the field 'steps_per_epoch'; its fields are steps_done,"
-                " steps_per_epoch, rewinds, images, loss, correct, seconds, doctor, optimizer, falls"
+                " steps_per_epoch, rewinds, images, loss, correct, seconds, doctor, optimizer,"
+                " falls"
             ),
         ),
     ],

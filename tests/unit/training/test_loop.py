@@ -9,11 +9,13 @@ from lamina.data import Images, load_data
 from lamina.errors import DataError, RecipeError
 from lamina.nets import (
     BatchNorm,
+    Conv2d,
     Flatten,
     Linear,
     Net,
     Output,
     ReLU,
+    Residual,
 )
 from lamina.training.events import Step
 from lamina.training.loop import Training
@@ -320,35 +322,58 @@ def test_a_model_is_in_eval_mode_after_an_error_too():
     assert not any(layer.training for layer in training.model.modules())
 
 
+SINGLE = "gets a single value per channel"
+VECTORS = Net(Flatten(), Linear(5), BatchNorm(), Output())
+POINTS = Net(Conv2d(5, 8), BatchNorm(), Flatten(), Output())
+
+
 @pytest.mark.parametrize(
-    ("count", "batch_size", "message"),
+    ("net", "count", "fields", "message"),
     [
         (
+            VECTORS,
             60,
-            1,
-            (
-                "batch_size is 1, but BatchNorm() on a vector normalizes over the batch. Use 2 or"
-                " more."
-            ),
+            {"batch_size": 1},
+            f"batch_size is 1, so layer 3 of 4, BatchNorm(), {SINGLE}",
+        ),
+        (VECTORS, 1, {}, f"there is 1 training image, so layer 3 of 4, BatchNorm(), {SINGLE}"),
+        (POINTS, 60, {"batch_size": 1}, f"batch_size is 1, so layer 2 of 4, BatchNorm(), {SINGLE}"),
+        (
+            Net(Conv2d(5, 8), Residual(Conv2d(5, 1), BatchNorm()), Flatten(), Output()),
+            60,
+            {"batch_size": 1},
+            "batch_size is 1, so layer 2 of 4, Residual(Conv2d(5, 1), BatchNorm()) (in it:"
+            f" BatchNorm2d), {SINGLE}",
         ),
         (
-            1,
-            9,
-            (
-                "there is 1 training image, but BatchNorm() on a vector normalizes over the batch."
-                " Use 2 or more."
-            ),
+            nn.Sequential(nn.Conv2d(3, 5, 8), nn.GroupNorm(5, 5), nn.Flatten(), nn.Linear(5, 4)),
+            60,
+            {"batch_size": 1},
+            f"batch_size is 1, so 1 (GroupNorm), {SINGLE}",
         ),
     ],
+    ids=["vectors", "one image", "one pixel", "inside Residual", "groups"],
 )
-def test_a_batch_that_cannot_be_normalized_is_rejected(count, batch_size, message):
+def test_a_batch_that_cannot_be_normalized_is_rejected(net, count, fields, message):
     with pytest.raises(RecipeError) as rejected:
-        Training(
-            Net(Flatten(), Linear(5), BatchNorm(), Output()),
-            random_images(count),
-            Recipe(batch_size=batch_size),
-        )
+        Training(net, random_images(count), Recipe(**fields))
+    assert str(rejected.value) == f"{message} to normalize. Use 2 or more."
+
+
+def test_a_layer_that_normalizes_single_pixels_of_each_image_is_rejected():
+    norm = nn.InstanceNorm2d(5, track_running_stats=True)
+    net = nn.Sequential(nn.Conv2d(3, 5, 8), norm, nn.Flatten(), nn.Linear(5, 4))
+    with pytest.raises(RecipeError) as rejected:
+        Training(net, random_images(60), Recipe())
+    message = f"In training, 1 (InstanceNorm2d), {SINGLE}. Remove it, or use larger images."
     assert str(rejected.value) == message
+
+
+def test_a_batch_of_one_image_trains_if_its_channels_have_more_pixels():
+    net = Net(Conv2d(5, 3), BatchNorm(), Flatten(), Output())
+    training = Training(net, random_images(3), Recipe(epochs=1, batch_size=1))
+    list(training)
+    assert all(weight.isfinite().all() for weight in training.model.state_dict().values())
 
 
 def test_numbers_refuse_label_smoothing_before_training():

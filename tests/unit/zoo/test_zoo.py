@@ -9,7 +9,7 @@ import torch
 from lamina import zoo
 from lamina.data import Images
 from lamina.errors import NetError, RecipeError
-from lamina.nets import Net, parse_net
+from lamina.nets import parse_net
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
@@ -58,7 +58,7 @@ def test_nets_of_every_kind_learn_one_batch_by_heart(name):
 @pytest.mark.parametrize("name", zoo.NAMES)
 def test_every_net_is_a_value_that_is_stored_and_printed(name):
     net = zoo.load_net(name)
-    assert Net.from_json(net.to_json()) == net == parse_net(repr(net))
+    assert parse_net(net.text()) == net == parse_net(repr(net))
     assert all(isinstance(recipe, Recipe) for recipe in zoo.load_recipes(name).values())
 
 

@@ -9,28 +9,21 @@ from typing import Any
 from lamina import zoo
 from lamina.errors import NetError
 from lamina.nets import Net, Shape, parse_net
-from lamina.nets.construction import KINDS
 from lamina.nets.layer import Layer
-from lamina.nets.layers import Residual
+from lamina.nets.layers import LAYERS
+from lamina.nets.residual import Residual
 from lamina.nets.window import Field
 
 
 def list_layers() -> list[dict[str, str]]:
     """The layers to add, each with the first sentence of its documentation and an example."""
-    examples = {
-        "Conv2d": "Conv2d(32, 3, padding='same')",
-        "Linear": "Linear(100)",
-        "Dropout": "Dropout(0.5)",
-    }
-    examples |= {"MaxPool2d": "MaxPool2d(2)", "AvgPool2d": "AvgPool2d(2)"}
-    examples["Residual"] = "Residual(Conv2d(32, 3, padding='same'), BatchNorm(), ReLU())"
     return [
         {
             "name": name,
-            "text": examples.get(name, f"{name}()"),
+            "text": layer.example,
             "meaning": " ".join(_first_sentence(layer).split()),
         }
-        for name, layer in KINDS.items()
+        for name, layer in LAYERS.items()
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.errors import LaminaError
-from lamina.nets.construction import KINDS
+from lamina.nets.layers import LAYERS
 from lamina.runs.continuing import find_checkpoint
 from lamina.runs.record import RunRecord
 from lamina.runs.retraining import find_dataset
@@ -98,7 +98,7 @@ def write_python(record: RunRecord) -> str:
         source = f"{start.run}@{start.epoch:.10g}"
         run = f"run = lamina.start_run(recipe=recipe, start_from={source!r})"
         return f"import lamina\n\n{recipe}{run}\n{train}"
-    layers = ", ".join(["Net", *sorted(name for name in KINDS if f"{name}(" in repr(record.net))])
+    layers = ", ".join(["Net", *sorted(name for name in LAYERS if f"{name}(" in repr(record.net))])
     head = f"import lamina\nfrom lamina.nets import {layers}\n"
     written = "".join(f"    {layer!r},\n" for layer in record.net)
     net = f"net = Net(\n{written})\n{recipe}"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lamina.errors import NetError
-from lamina.nets.layer import Layer, Shape, layer_class, require_image, slide
+from lamina.nets.layer import Layer, Shape, TorchLayer, layer_class, require_image, slide
 from lamina.nets.window import Field, Padding, Size, Window, as_pair
 
 if TYPE_CHECKING:
     from torch import nn
 
+__all__ = ["AvgPool2d", "GlobalAvgPool", "GlobalMaxPool", "MaxPool2d"]
+
 
 @layer_class
-class _Pool(Layer):
+class _Pool(TorchLayer):
     """Base class of pools with a window; ``stride=None`` is ``kernel_size``."""
 
     kernel_size: Size
@@ -42,12 +43,6 @@ class _Pool(Layer):
     def receptive_field(self, field: Field | None, in_shape: Shape) -> Field | None:
         return field and self.window.widen(field, require_image(self, in_shape)[1:])
 
-    def module(self, in_shape: Shape) -> nn.Module:
-        from torch import nn
-
-        torch_pool: Callable[..., nn.Module] = getattr(nn, type(self).__name__)
-        return torch_pool(self.kernel_size, self.stride, self.padding)
-
 
 @layer_class
 class MaxPool2d(_Pool):
@@ -68,6 +63,8 @@ class MaxPool2d(_Pool):
     (16, 4, 4)
     """
 
+    example = "MaxPool2d(2)"
+
 
 @layer_class
 class AvgPool2d(_Pool):
@@ -87,6 +84,8 @@ class AvgPool2d(_Pool):
     (16, 4, 4)
     """
 
+    example = "AvgPool2d(2)"
+
 
 @layer_class
 class _GlobalPool(Layer):
@@ -102,9 +101,8 @@ class _GlobalPool(Layer):
     def module(self, in_shape: Shape) -> nn.Module:
         from torch import nn
 
-        kind = type(self).__name__.removeprefix("Global")
-        torch_pool: Callable[..., nn.Module] = getattr(nn, f"Adaptive{kind}2d")
-        return nn.Sequential(torch_pool(1), nn.Flatten())
+        pool = nn.AdaptiveMaxPool2d if isinstance(self, GlobalMaxPool) else nn.AdaptiveAvgPool2d
+        return nn.Sequential(pool(1), nn.Flatten())
 
 
 @layer_class
@@ -117,6 +115,8 @@ class GlobalAvgPool(_GlobalPool):
     (128,)
     """
 
+    example = "GlobalAvgPool()"
+
 
 @layer_class
 class GlobalMaxPool(_GlobalPool):
@@ -125,3 +125,5 @@ class GlobalMaxPool(_GlobalPool):
     >>> GlobalMaxPool().out_shape((128, 8, 8))
     (128,)
     """
+
+    example = "GlobalMaxPool()"
