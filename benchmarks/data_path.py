@@ -27,7 +27,7 @@ from lamina import Epoch, Images, Recipe, Training, load_data, load_net
 from lamina.errors import LaminaError
 from lamina.training.augment import draw_choices, gather_batch, shrink_batch
 from lamina.training.randomness import derive_generator
-from lamina.training.schedule import size_fraction
+from lamina.training.schedule import find_size_fraction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def train_epoch(net_name: str, images: Images, recipe: Recipe) -> tuple[Training
 def read_epoch(training: Training, images: Images) -> float:
     """Prepare all batches of the second epoch for the net and return the seconds."""
     recipe, pixels, epoch = training.recipe, torch.from_numpy(images.pixels), 1
-    fraction = size_fraction(recipe, epoch)
+    fraction = find_size_fraction(recipe, epoch)
     started = time.perf_counter()
     order = torch.randperm(len(pixels), generator=derive_generator(recipe.seed, "order", epoch))
     choices = draw_choices(recipe, epoch, pixels)

@@ -50,7 +50,8 @@ from rich.table import Table
 
 from lamina import Images, Step, Training, load_data
 from lamina.nets import Net
-from lamina.training.group import Group, join_group
+from lamina.training import group
+from lamina.training.group import join_group
 from lamina.zoo import load_net
 
 MACHINES = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -106,7 +107,7 @@ class Cost:
         )
 
 
-def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group: Group) -> Row:
+def time_training(net_name: str, batch_size: int, lanes: int, steps: int) -> Row:
     """Time the steps of a training in torchrun's group."""
     name, recipe = read_entry(net_name)
     recipe = dataclasses.replace(
@@ -122,7 +123,7 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
         np.arange(batch_size * (steps + 3)) % 10,
     )
     net: Net = load_net(name)
-    training = Training(net, images, recipe, device="cpu", steps_per_record=1, group=group)
+    training = Training(net, images, recipe, device="cpu", steps_per_record=1)
     ended = []
     for event in training:
         if not isinstance(event, Step):
@@ -132,19 +133,19 @@ def time_training(net_name: str, batch_size: int, lanes: int, steps: int, group:
     weights = sum(weight.numel() for weight in training.model.parameters())
     threads = torch.get_num_threads()
     return Row(
-        net_name, group.size, threads, batch_size, weights, statistics.median(spent), len(spent)
+        net_name, group.size(), threads, batch_size, weights, statistics.median(spent), len(spent)
     )
 
 
-def time_exchange(length: int, group: Group) -> Row:
+def time_exchange(length: int) -> Row:
     """Time the exchange of a vector."""
     vector, spent = torch.ones(1, length), []
     for _ in range(15):
         began = time.perf_counter()
-        received = group.exchange(vector, [1] * group.size)
+        received = group.exchange(vector, [1] * group.size())
         group.collect(received.sum(0), length)
         spent.append(time.perf_counter() - began)
-    return Row("exchange", group.size, 1, 0, length, statistics.median(spent[3:]), 12)
+    return Row("exchange", group.size(), 1, 0, length, statistics.median(spent[3:]), 12)
 
 
 PAPER = {
@@ -156,14 +157,14 @@ PAPER = {
 
 def work(tasks: Sequence[str], lanes: int, steps: int) -> None:
     """Time nets (``NET@IMAGES``) or the exchange of both vectors under torchrun; print rows."""
-    with join_group() as group:
+    with join_group():
         for task in tasks:
             if task == "exchange":
-                rows = [time_exchange(length, group) for length in (SHORT, LONG)]
+                rows = [time_exchange(length) for length in (SHORT, LONG)]
             else:
                 net, _, batch_size = task.partition("@")
-                rows = [time_training(net, int(batch_size), lanes, steps, group)]
-            for row in rows if group.is_leader else ():
+                rows = [time_training(net, int(batch_size), lanes, steps)]
+            for row in rows if group.is_leader() else ():
                 print("ROW", json.dumps(dataclasses.asdict(row)), flush=True)
 
 

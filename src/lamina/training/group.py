@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -64,7 +65,7 @@ def join_group() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise GroupError(
-            f"The other processes cannot be reached through {address}: {_first_line(error)}. On"
+            f"The other processes cannot be reached through {address}: {_describe_cause(error)}. On"
             " several machines, set GLOO_SOCKET_IFNAME to the network interface, such as eth0, and"
             " torchrun --local-addr to this machine's address."
         ) from error
@@ -230,10 +231,13 @@ def _explaining() -> Iterator[None]:
             raise
         raise GroupError(
             f"Another process of the group has ended, or the connection to it broke"
-            f" ({_first_line(error)}); torchrun says which one. The last checkpoint is intact."
+            f" ({_describe_cause(error)}); torchrun says which one. The last checkpoint is intact."
             " Resume the run with lamina resume; the number of processes may differ."
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return f"{str(error).strip().partition(chr(10))[0]:.200}"
+def _describe_cause(error: Exception) -> str:
+    """The first sentence of gloo's message, without the place in its source."""
+    line = str(error).strip().partition("\n")[0]
+    sentence = re.sub(r"^\[\S+\] ", "", line).partition(". ")[0]
+    return f"{sentence:.200}"
