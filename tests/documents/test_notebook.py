@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 CARDS = (
-    *("data", "net", "summarize(net, data)", "recipe", "first.train()", "first"),
+    *("data", "summarize(net, data)", "recipe", "first.train()", "first"),
     "first.predictor().predict(data.test.pixels[:12])",
 )
 SAME = 'second.history["train_loss"].equals(first.history["train_loss"])'
@@ -63,7 +63,7 @@ def test_each_value_shows_itself_in_html_without_script(outputs):
         assert '<div class="lamina">' in html_of(outputs, line)
         assert "<script" not in html_of(outputs, line)
     assert html_of(outputs, "data").count("<img ") == 60
-    assert "13,130" in html_of(outputs, "net")
+    assert "13,130" in html_of(outputs, "summarize(net, data)")
     assert "peak learning rate" in html_of(outputs, "recipe")
     assert "confusion" in html_of(outputs, "first.train()").split("</style>")[1]
     assert html_of(outputs, CARDS[-1]).count("<img ") == 12
