@@ -61,7 +61,12 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
         )
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
-    check_parts_given(run.folder, run.record, run.parts)
+    if any(not name.startswith("metrics.") for name in run.record.parts):
+        raise RunError(
+            f"{run.path} was trained with your own functions, which the run does not store, so this"
+            " command cannot train it again. In Python, start another run with them and the same"
+            ' recipe, and compare run.history["weights"] of both.'
+        )
     dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
     net, initial = (
         choose_net(run.folder, run.record, run.module),
