@@ -36,13 +36,12 @@ from lamina.training.checkpoint import Checkpoint
 from lamina.training.device import choose_device
 from lamina.training.features import find_head
 from lamina.training.fit import Home
-from lamina.training.loop import Training
+from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
 from lamina.training.parts import NO_PARTS, Parts
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe, overlay
 from lamina.training.schedule import Fall
-from lamina.training.setup import AnyNet, Prepared, prepare_training
 from lamina.training.task import task_of
 from lamina.training.tensors import pack_tensors
 
@@ -86,7 +85,7 @@ outputs cannot be averaged."""
 class Beginning:
     """The training of a new run before its first step, and what the run stores of its start."""
 
-    training: Prepared | Training
+    training: Training
     started_from: StartedFrom
     late_end: LateEnd | None
     files: dict[str, bytes]
@@ -222,13 +221,11 @@ class StartingPoint:
         if self.epoch is not None:
             checkpoint = read_checkpoint(self.run, self.epoch)
             return self._continue(checkpoint, dataset, recipe, device, parts)
-        fresh = prepare_training(net, dataset.train, recipe, device, parts=parts)
+        fresh = Training(net, dataset.train, recipe, device=device, parts=parts)
         initial, started_from = self._carry_weights(fresh.model)
-        prepared = prepare_training(
-            net, dataset.train, recipe, device, parts=parts, initial=initial
-        )
+        training = Training(net, dataset.train, recipe, device=device, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
-        return Beginning(prepared, started_from, None, files)
+        return Beginning(training, started_from, None, files)
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""

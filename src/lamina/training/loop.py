@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
+from torch import nn
 
 from lamina.data import Images
-from lamina.training.batches import Batches, DividedBatch
+from lamina.errors import check_type
+from lamina.nets import Net
+from lamina.training.batches import Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
@@ -16,20 +21,25 @@ from lamina.training.checkpoint import (
     make_checkpoint,
     restore_checkpoint,
 )
+from lamina.training.device import choose_device, keep_freed_memory
 from lamina.training.doctor import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.forward import Forward
 from lamina.training.guard import Guard
+from lamina.training.head import find_linear_head
 from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
 from lamina.training.loss import choose_loss
 from lamina.training.mean_with_start import MeanWithStart
-from lamina.training.model import Initial, Model
-from lamina.training.optim import set_lr
-from lamina.training.parts import NO_PARTS, Parts
-from lamina.training.precision import Precision
+from lamina.training.model import Initial, Model, build_model, check_model
+from lamina.training.normalizing import check_normalization
+from lamina.training.optim import build_optimizer, set_lr
+from lamina.training.parts import NO_PARTS, Parts, check_parts
+from lamina.training.precision import Precision, choose_precision
+from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
-from lamina.training.setup import AnyNet, prepare_training
+
+AnyNet: TypeAlias = Net | nn.Module
 
 
 class Training:
@@ -54,8 +64,9 @@ class Training:
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
-        LaminaError: Net, recipe, images or device do not fit
-            (:func:`~lamina.training.setup.prepare_training`).
+        NetError: The net does not accept these images or does not return one logit per target.
+        RecipeError: The recipe does not fit the images or the net, or the device is missing.
+        DataError: There are no images.
         NotFiniteError: The loss, a gradient, a weight or the optimizer state is not finite.
 
     >>> from lamina import load_data, load_net
@@ -76,9 +87,34 @@ class Training:
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
     ) -> None:
-        prepared = prepare_training(net, images, recipe, device, precision, parts, initial)
-        self._live, recipe = prepared.model, prepared.recipe
-        self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
+        check_type(
+            net,
+            (Net, nn.Module),
+            "net",
+            "a Net or a module (load_net(NAME) returns a Net)",
+            is_optional=False,
+        )
+        check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
+        check_type(
+            recipe,
+            (Recipe,),
+            "recipe",
+            "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)",
+        )
+        recipe = recipe or Recipe()
+        self.recipe = recipe
+        self.device = choose_device(device)
+        check_parts(parts, recipe)
+        check_images(images, recipe)
+        keep_freed_memory()
+        with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
+            self._live = build_model(net, images, recipe, initial).to(self.device.value)
+        check_model(self._live, recipe)
+        check_normalization(self._live, recipe, len(images))
+        if recipe.head == "fitted":
+            find_linear_head(self._live)
+        self.precision = precision or choose_precision(recipe.precision, self._live)
+        self._optimizer = build_optimizer(self._live, recipe, self.precision.value, parts.optimizer)
         self._batches = Batches(
             images,
             recipe,
@@ -93,17 +129,18 @@ class Training:
         if recipe.initial_fraction:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
-        self._optimizer = prepared.optimizer
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
-        self._lanes, self._tally = build_sums(self._live, recipe.lanes), Tally()
+        self._lanes = build_sums(self._live, recipe.lanes)
+        self._tally = Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
         self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
-        self.images, self.steps_per_epoch, self._steps_per_record = (
-            len(images),
-            len(self._batches),
-            steps_per_record,
-        )
-        self._images, self.steps_done, self.rewinds, self.is_interrupted = images, 0, 0, False
+        self._images = images
+        self.images = len(images)
+        self.steps_per_epoch = len(self._batches)
+        self._steps_per_record = steps_per_record
+        self.steps_done = 0
+        self.rewinds = 0
+        self.is_interrupted = False
         self._has_initial = initial is not None
 
     def __repr__(self) -> str:
