@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from lamina.training.rendezvous import TIMEOUT_SECONDS
 from machines import (
     Launched,
     Machine,
@@ -48,7 +49,6 @@ from rich.console import Console
 from rich.table import Table
 
 from lamina.runs.stored import load_run
-from lamina.training.rendezvous import TIMEOUT_SECONDS
 
 LANES = 4
 BATCH_SIZE = 200

@@ -32,18 +32,16 @@ from lamina.runs.run import Run
 from lamina.runs.run_folder import pack_checkpoint
 from lamina.runs.stored import load_run
 from lamina.targets import REGRESSION
-from lamina.training.checkpoint import Checkpoint
+from lamina.training.checkpoint import Checkpoint, pack_tensors
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import choose_device
-from lamina.training.features import find_head
-from lamina.training.fit import Home
 from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
-from lamina.training.parts import NO_PARTS, Parts
+from lamina.training.predict import find_head
 from lamina.training.pretrained import TimmNet
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
 from lamina.training.task import task_of
-from lamina.training.tensors import pack_tensors
 
 CHANGEABLE = (
     "epochs",

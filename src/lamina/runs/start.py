@@ -38,10 +38,7 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
-from lamina.training.fit import fit_recipe
-from lamina.training.loop import Training
-from lamina.training.packaged import PACKAGES
-from lamina.training.parts import (
+from lamina.training.custom import (
     OwnAugment,
     OwnLoss,
     OwnMetrics,
@@ -50,8 +47,9 @@ from lamina.training.parts import (
     Parts,
     drop_ignored,
 )
-from lamina.training.pretrained import NONE, TimmNet
-from lamina.training.recipe import Recipe
+from lamina.training.loop import Training
+from lamina.training.pretrained import NONE, PACKAGES, TimmNet
+from lamina.training.recipe import Recipe, fit_recipe
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -98,7 +96,7 @@ def start_run(
         command: Words of the command line, for the record.
         loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run
             stores only the names of your functions, so :func:`load_run` needs them again to resume.
-            :class:`~lamina.training.parts.Parts` describes this argument and the next four.
+            :class:`~lamina.training.custom.Parts` describes this argument and the next four.
         optimizer: Function from the parameters, a list, and the recipe to a torch optimizer.
         augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and
             targets.

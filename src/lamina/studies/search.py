@@ -45,9 +45,9 @@ from lamina.studies.trials import (
     wait,
 )
 from lamina.targets import Score
+from lamina.training.custom import describe_part
 from lamina.training.events import Epoch, Event
 from lamina.training.loop import Training
-from lamina.training.parts import describe_part
 from lamina.training.recipe import overlay
 from lamina.training.task import task_of
 

@@ -27,8 +27,8 @@ from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import IterTrain, fit_experiment
+from lamina.training.custom import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.loop import Training
-from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
 

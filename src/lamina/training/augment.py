@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lamina.errors import RecipeError
-from lamina.training.parts import OwnAugment, describe_part
+from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
 

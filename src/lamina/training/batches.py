@@ -15,7 +15,7 @@ from torch import Tensor
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.training.augment import Selection, augment_batch, draw_choices
-from lamina.training.parts import OwnAugment, describe_part
+from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
-from lamina.training.activations import describe_layer, innermost_paths, watch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
+from lamina.training.custom import NO_PARTS, Parts, describe_part
 from lamina.training.forward import Forward
+from lamina.training.hooks import describe_layer, innermost_paths, watch
 from lamina.training.model import Model
 from lamina.training.normalizing import normalizes
-from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
 
 UNKNOWN = "the gradients"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.data.splits import deal
 from lamina.errors import NotFiniteError, RecipeError
-from lamina.training.activations import record_calls
 from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.features import find_head, iter_features
+from lamina.training.hooks import record_calls
 from lamina.training.model import Model
+from lamina.training.predict import find_head, iter_features
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
 from lamina.training.task import Targets, Task, Weights

@@ -21,19 +21,17 @@ from lamina.training.checkpoint import (
     make_checkpoint,
     restore_checkpoint,
 )
+from lamina.training.custom import NO_PARTS, Parts, check_parts
 from lamina.training.device import choose_device, keep_freed_memory
-from lamina.training.doctor import Doctor
+from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
-from lamina.training.forward import Forward
+from lamina.training.forward import Forward, choose_loss
 from lamina.training.guard import Guard
 from lamina.training.head import find_linear_head
 from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
-from lamina.training.loss import choose_loss
-from lamina.training.mean_with_start import MeanWithStart
-from lamina.training.model import Initial, Model, build_model, check_model
+from lamina.training.model import Initial, MeanWithStart, Model, build_model, check_model
 from lamina.training.normalizing import check_normalization
 from lamina.training.optim import build_optimizer, set_lr
-from lamina.training.parts import NO_PARTS, Parts, check_parts
 from lamina.training.precision import Precision, choose_precision
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
@@ -256,7 +254,7 @@ class Training:
     ) -> Float32[np.ndarray, "n k"]:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
-        In training's number format; see :func:`~lamina.training.features.predict_logits`.
+        In training's number format; see :func:`~lamina.training.predict.predict_logits`.
         """
         return self._forward.predict_logits(self.model, pixels, part)
 

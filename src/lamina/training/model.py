@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +24,6 @@ from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size
-from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
 from lamina.training.task import Regression, Task, task_of
@@ -263,6 +263,20 @@ def _build(
     return model
 
 
+def own_statistics(
+    body: nn.Module, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
+    config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
+    if config is None:
+        return None
+    mean, std = tuple(config["mean"]), tuple(config["std"])
+    # Gray images get the mean of the three, because timm sums filter weights over the colors.
+    if len(mean) != channels:
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+
+
 def check_model(model: Model, recipe: Recipe) -> None:
     """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model."""
     if not any(weight.requires_grad for weight in model.parameters()):
@@ -438,3 +452,29 @@ def _explain_failure(shape: Shape) -> Iterator[None]:
             f"The module failed on normalized images of shape {shape}: {type(error).__name__}:"
             f" {error}"
         ) from error
+
+
+class MeanWithStart:
+    """The mean of ``initial`` and ``live`` weights, evaluated in place of the live ones."""
+
+    def __init__(self, live: Model, initial_fraction: float) -> None:
+        self.initial = deepcopy(live)
+        self._live = live
+        self._mean = deepcopy(live)
+        self._fraction = initial_fraction
+
+    def start(self) -> None:
+        """Take the live weights as the initial ones, in place of those at construction."""
+        self.initial.load_state_dict(self._live.state_dict())
+
+    @property
+    @torch.no_grad()
+    def model(self) -> Model:
+        """The mean, computed at each access, with the buffers of the live model."""
+        weights = (model.parameters() for model in (self._mean, self._live, self.initial))
+        for mean, live, initial in zip(*weights, strict=True):
+            # Interpolating between two equal infinities yields NaN.
+            mean.copy_(torch.where(live == initial, live, live.lerp(initial, self._fraction)))
+        for mean, live in zip(self._mean.buffers(), self._live.buffers(), strict=True):
+            mean.copy_(live)
+        return self._mean

@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lamina.errors import LaminaWarning, RecipeError, name_some
-from lamina.training.catalog import OPTIMIZERS
-from lamina.training.features import trace_weights
+from lamina.training.custom import OwnOptimizer, Parameters, describe_part
 from lamina.training.model import Model
-from lamina.training.parts import OwnOptimizer, Parameters, describe_part
-from lamina.training.recipe import Recipe
+from lamina.training.predict import trace_weights
+from lamina.training.recipe import OPTIMIZERS, Recipe
 
 # coefficients of the quintic step (Jordan et al., "Muon", 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import join_layers
 from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
-from lamina.training.activations import record_calls
 from lamina.training.device import Choice
+from lamina.training.hooks import record_calls
 from lamina.training.model import Model
 
 # Limits of a net and of a linear layer, below which conversion to bf16 costs what the products

@@ -1,17 +1,18 @@
-"""The recipe: every training setting, with its unit, default and range."""
+"""The recipe: every training setting, and how it adapts to the images. Does not import torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
-from lamina.targets import BINARY, MULTI_LABEL, Kind, MetricName
-from lamina.training.aim import Aim, parse_aim
-from lamina.training.catalog import OPTIMIZERS, SCHEDULES
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Kind, MetricName
 from lamina.values import (
     Fraction,
     Range,
@@ -20,6 +21,112 @@ from lamina.values import (
     explain_arguments,
     read_texts,
 )
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The highest F1, a minimum recall or precision, or the lowest cost of errors.
+
+    For the cost, a miss is as bad as ``value`` false alarms.
+    """
+
+    name: Literal["f1", "recall", "precision", "miss"]
+    value: float = 1.0
+
+    def __str__(self) -> str:
+        return self.name if self.name == "f1" else f"{self.name}={self.value:g}"
+
+
+def parse_aim(aim: str | None, cost: str | None) -> Aim | None:
+    """The aim of ``aim`` or ``cost``, of which one may be set; ``RecipeError`` if invalid."""
+    if aim is not None and cost is not None:
+        raise RecipeError(
+            f"aim is {aim} and cost is {cost}, but thresholds have one aim. Leave out one of them."
+        )
+    if cost is not None:
+        number = re.fullmatch(r"miss=(\d*\.?\d+)", cost)
+        if number is None or not float(number[1]):
+            raise RecipeError(
+                f"cost is {cost!r}; it must be the cost of a miss in false alarms, above 0. Use"
+                " miss=10."
+            )
+        return Aim("miss", float(number[1]))
+    found = re.fullmatch(r"(f1)|(recall|precision)=(0?\.\d*[1-9]\d*)", aim or "f1")
+    if found is None:
+        raise RecipeError(
+            f"aim is {aim!r}; it must be f1, or recall or precision between 0 and 1. Use f1,"
+            " recall=0.95 or precision=0.9."
+        )
+    if aim is None:
+        return None
+    return Aim(found[1] or found[2], float(found[3] or 1))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class NamedOptimizer:
+    """An optimizer that a recipe can name.
+
+    Attributes:
+        kind: Import path of its class, which accepts parameter groups, ``lr`` and ``options``.
+        usual_lr: Learning rate if the user chooses this optimizer without one.
+        options: Further arguments of the class.
+        takes_momentum: Whether the class accepts ``Recipe.momentum``.
+    """
+
+    kind: str
+    usual_lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes_momentum: bool = False
+
+
+OPTIMIZERS = {
+    "adam": NamedOptimizer("torch.optim.Adam", 1e-3, {"fused": True}),
+    "adamw": NamedOptimizer("torch.optim.AdamW", 1e-3, {"fused": True}),
+    "rmsprop": NamedOptimizer("torch.optim.RMSprop", 1e-3, {"foreach": True}),
+    "sgd": NamedOptimizer("lamina.training.optim.SGD", 0.05, takes_momentum=True),
+    "muon": NamedOptimizer("lamina.training.optim.Muon", 2e-3, takes_momentum=True),
+}
+
+
+def half_cosine(fraction: float) -> float:
+    return (1 - math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class NamedSchedule:
+    """A schedule of the learning rate, as factors of its peak.
+
+    Attributes:
+        fall: From the completed fraction of the steps after the warmup to the factor.
+        rise: From the step of the warmup (from 0) and the number of its steps to the factor.
+        warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
+        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
+            the number of steps, and the end of the training can be decided late.
+        fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
+    """
+
+    fall: Callable[[float], float]
+    rise: Callable[[int, int], float] = lambda step, steps: (step + 1) / steps
+    warmup_fraction: float = 0.0
+    warmup_steps: int | None = None
+    fall_fraction: float = 1.0
+
+
+SCHEDULES = {
+    "constant": NamedSchedule(lambda _: 1.0),
+    "cosine": NamedSchedule(lambda passed: 1 - half_cosine(passed)),
+    "linear": NamedSchedule(lambda passed: 1 - passed),
+    "one-cycle": NamedSchedule(
+        lambda passed: 1 - half_cosine(passed),
+        lambda step, steps: 1 / 25 + (1 - 1 / 25) * half_cosine(step / steps),
+        0.3,
+    ),
+    "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
+}
+"""``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
+``one-cycle`` from Smith and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms
+up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""
+
 
 if TYPE_CHECKING:
     OptimizerName: TypeAlias = str
@@ -183,3 +290,91 @@ def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
     if SCHEDULES[schedule].warmup_steps is not None:
         usual |= {"warmup_fraction": 0.0}
     return dataclasses.replace(recipe, **usual | given)
+
+
+LEAST_BATCH = 16  # smallest batch size; batch norm needs as many images for useful statistics
+LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
+"""Exponent of the batch size in the learning rate: Goyal et al., arXiv 1706.02677, section 2.1, for
+SGD; Malladi et al., arXiv 2205.10287, for Adam; measured for Muon."""
+FEW_SHARE = 0.1  # of the images that a recipe was tuned on; with fewer, cutout helps
+CUTOUT_PX = 8  # in images of 32 px
+MOST_PIXELS = 2000 * 32 * 32  # per batch, because activations of larger images need more memory
+
+
+@dataclass(frozen=True)
+class Home:
+    """The images that a recipe was tuned on."""
+
+    images: int
+    side_px: int
+
+
+ZOO_HOME = Home(50_000, 32)
+PRETRAINED_HOME = Home(500, 96)
+
+
+def fit_recipe(
+    recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME
+) -> Recipe:
+    """Adapt a recipe that was tuned on ``home`` to a number of ``images`` of ``side_px``.
+
+    For regression, it switches off label smoothing and every augmentation except translation.
+    """
+    share = images / home.images
+    batch_size = recipe.batch_size
+    if share < 1:
+        batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
+    batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
+    # 1/100 of the images gets three times the epochs, which at a tenth of the batch size is a third
+    # of the steps.
+    epochs = max(1, round(recipe.epochs * share**-0.25))
+    scale, augments = side_px / home.side_px, recipe.flip != "off"
+    strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
+    cutout_px = (
+        max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
+    )
+    fitted = dataclasses.replace(
+        recipe,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=_scale_lr(recipe, batch_size),
+        translate_px=round(recipe.translate_px * strength * scale),
+        cutout_px=round(cutout_px * scale),
+    )
+    if kind is not REGRESSION:
+        return fitted  # below: numbers have no labels to smooth, and augmentation may change them
+    return dataclasses.replace(
+        fitted,
+        label_smoothing=0.0,
+        flip="off",
+        cutout_px=0,
+        crop_from_fraction=0.0,
+    )
+
+
+def describe_fit(
+    recipe: Recipe,
+    fitted: Recipe,
+    images: int,
+    side_px: int,
+    home: Home = ZOO_HOME,
+    used: Recipe | None = None,
+) -> tuple[str, str]:
+    """What the recipe was fitted to, and the changed fields that ``used`` does not override."""
+    before, last = vars(recipe), vars(used or fitted)
+    changed = ", ".join(
+        f"{name} {before[name]} → {value}"
+        for name, value in vars(fitted).items()
+        if before[name] != value == last[name]
+    )
+    if not changed:
+        return "", ""
+    tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
+    return f"fitted to {images:,} images of {side_px} px ({tuned})", changed
+
+
+def _scale_lr(recipe: Recipe, batch_size: int) -> float:
+    ratio = batch_size / recipe.batch_size
+    if ratio == 1:
+        return recipe.lr
+    return float(f"{recipe.lr * ratio ** LR_EXPONENTS[recipe.optimizer]:.2g}")

@@ -9,9 +9,8 @@ from itertools import zip_longest
 from typing import Any
 
 from lamina.errors import RecipeError
-from lamina.training.catalog import SCHEDULES
-from lamina.training.parts import OwnSchedule, describe_part
-from lamina.training.recipe import Recipe
+from lamina.training.custom import OwnSchedule, describe_part
+from lamina.training.recipe import SCHEDULES, Recipe
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,11 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
-from lamina.training.catalog import SCHEDULES
-from lamina.training.features import predict_logits
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.loop import Training
 from lamina.training.model import Model
-from lamina.training.recipe import Recipe
+from lamina.training.predict import predict_logits
+from lamina.training.recipe import SCHEDULES, Recipe
 from lamina.training.schedule import evaluation_interval, find_size_fraction
 
 STEPS, WARM_UP_STEPS = 6, 2

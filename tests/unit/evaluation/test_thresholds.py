@@ -23,7 +23,7 @@ from lamina.evaluation.outputs import Outputs
 from lamina.evaluation.predictor import make_prediction
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
 from lamina.targets import BINARY, REGRESSION, SINGLE_LABEL
-from lamina.training.aim import Aim, parse_aim
+from lamina.training.recipe import Aim, parse_aim
 from lamina.training.task import Binary, MultiLabel, Task
 
 QUESTION = Binary(("scratch?",), (0.3,))

@@ -6,11 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lamina.training.catalog import OPTIMIZERS, NamedOptimizer
-from lamina.training.features import trace_weights
 from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
-from lamina.training.recipe import Recipe
+from lamina.training.predict import trace_weights
+from lamina.training.recipe import OPTIMIZERS, NamedOptimizer, Recipe
 from lamina.training.task import SingleLabel
 
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import RecipeError
-from lamina.training.catalog import OPTIMIZERS, SCHEDULES
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, overlay
 from lamina.values import from_json_values, to_json_values
 
 recipes = st.builds(

@@ -8,7 +8,7 @@ from torch import nn
 from lamina import Images, Recipe, Training, load_data, load_net
 from lamina.errors import DataError, NetError, RecipeError
 from lamina.nets import BatchNorm, Flatten, Linear, Net, Output
-from lamina.training.tensors import digest_tensors
+from lamina.training.checkpoint import digest_tensors
 
 SMALL = Net(Flatten(), Output())
 
