@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +15,12 @@ from lamina.data.images import Progress
 from lamina.errors import NetError
 from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
 from lamina.training.hooks import watch
-from lamina.training.model import RESHAPING, Model, check_input, eval_mode, split_pixels
+from lamina.training.model import Model, check_input, eval_mode, split_pixels
+from lamina.training.randomness import seeded
 
 MOST_FEATURES = 4096
 """Per image, to compare images by; more are summed in groups, which bounds the memory for nets
 without pooling."""
-PRODUCTS = ("Addmm", "Mm", "Bmm", "Baddbmm", "Linear", "Convolution", "MkldnnConvolution")
-"""Prefixes of autograd's names for products with a weight."""
 FOLDED_IMAGES = 100
 """Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not
 save."""
@@ -92,52 +90,40 @@ def compute_logits(
 
 
 def find_head(model: Model) -> str:
-    """The module path of the last linear layer or convolution; ``NetError`` if there is none."""
-    owners: dict[Tensor, str] = {
-        weight: path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-        for weight in module.parameters()
-    }
-    for weight in trace_weights(model):
-        if weight in owners:
-            return owners[weight]
-    raise NetError(
-        "The model has no linear layer or convolution, so it has no head and no features. Use a net"
-        " that ends in Output()."
-    )
+    """The module path of the last linear layer or convolution that the logits depend on.
 
+    Raises:
+        NetError: There is none.
+    """
+    layers = [
+        path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    outputs: dict[str, Tensor] = {}
 
-def trace_weights(model: Model) -> Iterator[Tensor]:
-    """The trainable matrices, nearest to the logits first; scalings and embeddings come last."""
+    def note(path: str, _: Tensor, output: Tensor) -> Tensor:
+        outputs.pop(path, None)  # the order is that of the last calls
+        outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
+        return outputs[path].clone()  # because a later layer may work in place
+
     channels, height, width = model.in_shape
-    with eval_mode(model), torch.enable_grad():
-        logits = model(
-            torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
+    black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
+    with (
+        torch.enable_grad(),
+        eval_mode(model),
+        seeded(0, model.device),
+        watch(model, layers, note),
+    ):
+        logits = model(black)
+    gradients: tuple[Tensor | None, ...] = ()
+    if outputs and logits.requires_grad:
+        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
+    used = [path for path, grad in zip(outputs, gradients, strict=False) if grad is not None]
+    if not used:
+        raise NetError(
+            "The model has no linear layer or convolution, so it has no head and no features. Use"
+            " a net that ends in Output()."
         )
-    # Breadth first through the autograd graph; each node with whether a product uses its output.
-    nodes: dict[Any, bool] = {} if logits.grad_fn is None else {logits.grad_fn: False}
-    seen: set[Any] = set()
-    vectors: list[Tensor] = []
-    while nodes:
-        for node, is_factor in nodes.items():
-            weight: Tensor | None = getattr(node, "variable", None)
-            if weight is not None and weight.ndim >= 2:
-                if is_factor or min(weight.flatten(1).shape) > 1:
-                    yield weight
-                else:
-                    vectors.append(weight)
-        seen.update(nodes)
-        below: dict[Any, bool] = {}
-        for node, is_factor in nodes.items():
-            is_product = node.name().startswith(PRODUCTS) or (
-                is_factor and node.name().startswith(RESHAPING)
-            )
-            for child, _ in node.next_functions:
-                if child is not None and child not in seen:
-                    below[child] = below.get(child, False) or is_product
-        nodes = below
-    yield from vectors
+    return used[-1]
 
 
 def features(
