@@ -62,7 +62,6 @@ CHANGEABLE = (
     "patience",
     "metric",
     "aim",
-    "cost",
 )
 """The fields of the recipe that may change when a run continues from a checkpoint. ``batch_size``
 may change only after a complete epoch; ``epochs``, ``schedule`` and ``batch_size`` only before the

@@ -22,6 +22,8 @@ from lamina.values import (
     read_texts,
 )
 
+AIM = re.compile(r"f1|(recall|precision)=0?\.\d*[1-9]\d*|miss=(?=.*[1-9])\d*\.?\d+")
+
 
 @dataclass(frozen=True)
 class Aim:
@@ -37,29 +39,15 @@ class Aim:
         return self.name if self.name == "f1" else f"{self.name}={self.value:g}"
 
 
-def parse_aim(aim: str | None, cost: str | None) -> Aim | None:
-    """The aim of ``aim`` or ``cost``, of which one may be set; ``RecipeError`` if invalid."""
-    if aim is not None and cost is not None:
+def parse_aim(text: str) -> Aim:
+    """The aim that a recipe names; ``RecipeError`` if invalid."""
+    if not AIM.fullmatch(text):
         raise RecipeError(
-            f"aim is {aim} and cost is {cost}, but thresholds have one aim. Leave out one of them."
+            f"aim is {text!r}; it must be f1, recall or precision between 0 and 1, or the cost of a"
+            " miss in false alarms, above 0. Use f1, recall=0.95, precision=0.9 or miss=10."
         )
-    if cost is not None:
-        number = re.fullmatch(r"miss=(\d*\.?\d+)", cost)
-        if number is None or not float(number[1]):
-            raise RecipeError(
-                f"cost is {cost!r}; it must be the cost of a miss in false alarms, above 0. Use"
-                " miss=10."
-            )
-        return Aim("miss", float(number[1]))
-    found = re.fullmatch(r"(f1)|(recall|precision)=(0?\.\d*[1-9]\d*)", aim or "f1")
-    if found is None:
-        raise RecipeError(
-            f"aim is {aim!r}; it must be f1, or recall or precision between 0 and 1. Use f1,"
-            " recall=0.95 or precision=0.9."
-        )
-    if aim is None:
-        return None
-    return Aim(found[1] or found[2], float(found[3] or 1))  # type: ignore[arg-type]
+    name, _, value = text.partition("=")
+    return Aim(name, float(value or 1))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -71,20 +59,28 @@ class NamedOptimizer:
         usual_lr: Learning rate if the user chooses this optimizer without one.
         options: Further arguments of the class.
         takes_momentum: Whether the class accepts ``Recipe.momentum``.
+        batch_exponent: Exponent of the batch size in the learning rate: Malladi et al., arXiv
+            2205.10287, for Adam; Goyal et al., arXiv 1706.02677, section 2.1, for SGD; measured
+            for Muon.
     """
 
     kind: str
     usual_lr: float
     options: Mapping[str, Any] = field(default_factory=dict)
     takes_momentum: bool = False
+    batch_exponent: float = 0.5
 
 
 OPTIMIZERS = {
     "adam": NamedOptimizer("torch.optim.Adam", 1e-3, {"fused": True}),
     "adamw": NamedOptimizer("torch.optim.AdamW", 1e-3, {"fused": True}),
     "rmsprop": NamedOptimizer("torch.optim.RMSprop", 1e-3, {"foreach": True}),
-    "sgd": NamedOptimizer("lamina.training.optim.SGD", 0.05, takes_momentum=True),
-    "muon": NamedOptimizer("lamina.training.optim.Muon", 2e-3, takes_momentum=True),
+    "sgd": NamedOptimizer(
+        "lamina.training.optim.SGD", 0.05, takes_momentum=True, batch_exponent=1.0
+    ),
+    "muon": NamedOptimizer(
+        "lamina.training.optim.Muon", 2e-3, takes_momentum=True, batch_exponent=0.25
+    ),
 }
 
 
@@ -207,11 +203,8 @@ class Recipe:
     mean_average_precision or mean_absolute_error"""
     aim: str | None = None
     """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1,
-    or for at least this recall or precision, as in recall=0.95; by default, the thresholds are
-    0.5"""
-    cost: str | None = None
-    """as aim: the lowest cost if a miss costs as much as this number of false alarms, as in
-    miss=10"""
+    for at least this recall or precision, as in recall=0.95, or for the lowest cost if a miss costs
+    as much as this number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last
     epoch's weights"""
@@ -220,7 +213,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self, RecipeError)
-        parse_aim(self.aim, self.cost)
+        if self.aim is not None:
+            parse_aim(self.aim)
         if self.warmup_fraction and SCHEDULES[self.schedule].warmup_steps is not None:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule}"
@@ -256,13 +250,14 @@ class Recipe:
 
     def find_aim(self, kind: Kind) -> Aim | None:
         """The aim of the decision thresholds; ``RecipeError`` if this kind of target has none."""
-        aim = parse_aim(self.aim, self.cost)
-        if aim is not None and kind not in (BINARY, MULTI_LABEL):
+        if self.aim is None:
+            return None
+        if kind not in (BINARY, MULTI_LABEL):
             raise RecipeError(
-                f"Thresholds for {aim} need yes-or-no or multi-label targets, but these are {kind}."
-                f" Leave out {'cost' if aim.name == 'miss' else 'aim'}."
+                f"Thresholds for {self.aim} need yes-or-no or multi-label targets, but these are"
+                f" {kind}. Leave out aim."
             )
-        return aim
+        return parse_aim(self.aim)
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as a dictionary."""
@@ -270,32 +265,27 @@ class Recipe:
         return {field.name: value for field, value in values if value != field.default}
 
 
-def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with the ``given`` fields replaced.
+def overlay(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with the ``changes`` fields replaced.
 
-    Changing the optimizer also sets its usual learning rate, unless ``given`` sets it too.
+    Changing the optimizer also sets its usual learning rate, unless ``changes`` sets it too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
     """
-    optimizer, schedule = (
-        given.get("optimizer", recipe.optimizer),
-        given.get("schedule", recipe.schedule),
-    )
+    optimizer = changes.get("optimizer", recipe.optimizer)
+    schedule = changes.get("schedule", recipe.schedule)
     if optimizer not in OPTIMIZERS or schedule not in SCHEDULES:
-        return dataclasses.replace(recipe, **given)  # which refuses them
-    usual: dict[str, Any] = (
-        {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
-    )
+        return dataclasses.replace(recipe, **changes)  # which refuses them
+    usual: dict[str, Any] = {}
+    if optimizer != recipe.optimizer:
+        usual["lr"] = OPTIMIZERS[optimizer].usual_lr
     if SCHEDULES[schedule].warmup_steps is not None:
-        usual |= {"warmup_fraction": 0.0}
-    return dataclasses.replace(recipe, **usual | given)
+        usual["warmup_fraction"] = 0.0
+    return dataclasses.replace(recipe, **usual | changes)
 
 
 LEAST_BATCH = 16  # smallest batch size; batch norm needs as many images for useful statistics
-LR_EXPONENTS = {"sgd": 1.0, "adam": 0.5, "adamw": 0.5, "rmsprop": 0.5, "muon": 0.25}
-"""Exponent of the batch size in the learning rate: Goyal et al., arXiv 1706.02677, section 2.1, for
-SGD; Malladi et al., arXiv 2205.10287, for Adam; measured for Muon."""
 FEW_SHARE = 0.1  # of the images that a recipe was tuned on; with fewer, cutout helps
 CUTOUT_PX = 8  # in images of 32 px
 MOST_PIXELS = 2000 * 32 * 32  # per batch, because activations of larger images need more memory
@@ -325,30 +315,32 @@ def fit_recipe(
     if share < 1:
         batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
     batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
-    # 1/100 of the images gets three times the epochs, which at a tenth of the batch size is a third
-    # of the steps.
-    epochs = max(1, round(recipe.epochs * share**-0.25))
-    scale, augments = side_px / home.side_px, recipe.flip != "off"
-    strength = min(2.0, share**-0.15) if share < 1 and augments else 1.0
-    cutout_px = (
-        max(recipe.cutout_px, CUTOUT_PX) if share < FEW_SHARE and augments else recipe.cutout_px
-    )
+    lr = recipe.lr
+    if batch_size != recipe.batch_size:
+        ratio = batch_size / recipe.batch_size
+        lr = float(f"{lr * ratio ** OPTIMIZERS[recipe.optimizer].batch_exponent:.2g}")
+    translate_px = recipe.translate_px
+    cutout_px = recipe.cutout_px
+    if share < 1 and recipe.flip != "off":
+        translate_px = translate_px * min(2.0, share**-0.15)
+        if share < FEW_SHARE:
+            cutout_px = max(cutout_px, CUTOUT_PX)
+    scale = side_px / home.side_px
     fitted = dataclasses.replace(
         recipe,
-        epochs=epochs,
+        # 1/100 of the images gets three times the epochs, which at a tenth of the batch size is a
+        # third of the steps.
+        epochs=max(1, round(recipe.epochs * share**-0.25)),
         batch_size=batch_size,
-        lr=_scale_lr(recipe, batch_size),
-        translate_px=round(recipe.translate_px * strength * scale),
+        lr=lr,
+        translate_px=round(translate_px * scale),
         cutout_px=round(cutout_px * scale),
     )
     if kind is not REGRESSION:
-        return fitted  # below: numbers have no labels to smooth, and augmentation may change them
+        return fitted
+    # Numbers have no labels to smooth, and augmentation may change them.
     return dataclasses.replace(
-        fitted,
-        label_smoothing=0.0,
-        flip="off",
-        cutout_px=0,
-        crop_from_fraction=0.0,
+        fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0
     )
 
 
@@ -361,20 +353,12 @@ def describe_fit(
     used: Recipe | None = None,
 ) -> tuple[str, str]:
     """What the recipe was fitted to, and the changed fields that ``used`` does not override."""
-    before, last = vars(recipe), vars(used or fitted)
-    changed = ", ".join(
-        f"{name} {before[name]} → {value}"
-        for name, value in vars(fitted).items()
-        if before[name] != value == last[name]
-    )
-    if not changed:
+    changes = []
+    for name, value in vars(fitted).items():
+        before = getattr(recipe, name)
+        if value != before and value == getattr(used or fitted, name):
+            changes.append(f"{name} {before} → {value}")
+    if not changes:
         return "", ""
     tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
-    return f"fitted to {images:,} images of {side_px} px ({tuned})", changed
-
-
-def _scale_lr(recipe: Recipe, batch_size: int) -> float:
-    ratio = batch_size / recipe.batch_size
-    if ratio == 1:
-        return recipe.lr
-    return float(f"{recipe.lr * ratio ** LR_EXPONENTS[recipe.optimizer]:.2g}")
+    return f"fitted to {images:,} images of {side_px} px ({tuned})", ", ".join(changes)

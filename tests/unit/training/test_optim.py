@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from lamina.targets import SINGLE_LABEL
 from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
 from lamina.training.predict import find_head
-from lamina.training.recipe import OPTIMIZERS, NamedOptimizer, Recipe
+from lamina.training.recipe import OPTIMIZERS, NamedOptimizer, Recipe, fit_recipe
 from lamina.training.task import SingleLabel
 
 
@@ -266,11 +267,14 @@ def test_adam_leaves_weights_without_a_gradient_where_they_are():
     assert all(weight.grad is None for weight in net.parameters())
 
 
-def test_an_optimizer_of_torchs_is_one_entry_of_the_catalog(monkeypatch):
+def test_an_optimizer_of_torchs_is_one_entry_of_the_table(monkeypatch):
     monkeypatch.setitem(
         OPTIMIZERS, "rmsprop", NamedOptimizer("torch.optim.Adamax", 2e-3, {"foreach": True})
     )
     recipe = Recipe(optimizer="rmsprop", lr=2e-3)
+    fitted = fit_recipe(recipe, 500, 32, SINGLE_LABEL)
+    assert fitted.batch_size == 16
+    assert fitted.lr == pytest.approx(2e-3 * (16 / 100) ** 0.5)
     ours, theirs = small_net(), small_net()
     losses = train_by_hand(ours, build(ours, recipe), 5)
     assert losses == pytest.approx(
