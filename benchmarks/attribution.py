@@ -26,7 +26,7 @@ from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion, window_side_px
 from lamina.insight.faithfulness import measure_faithfulness
 from lamina.training.model import build_model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 
 if TYPE_CHECKING:
     from lamina.insight.faithfulness import Explain, Faithfulness

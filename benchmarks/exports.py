@@ -31,7 +31,7 @@ from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.targets import REGRESSION, SINGLE_LABEL
 from lamina.training.model import Model, build_model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lamina.training.hooks import activations
     from lamina.training.loop import Training
     from lamina.training.model import Model
-    from lamina.training.predict import predict_logits
+    from lamina.training.prediction import predict_logits
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
     from lamina.zoo import load_net, load_recipe
@@ -61,7 +61,7 @@ _PACKAGES = {
     "lamina.studies.tuning": ("Study", "tune"),
     "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
-    "lamina.training.predict": ("predict_logits",),
+    "lamina.training.prediction": ("predict_logits",),
     "lamina.training.loop": ("Training",),
     "lamina.training.group": ("join_group",),
     "lamina.training.model": ("Model",),

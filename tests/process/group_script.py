@@ -12,7 +12,7 @@ from lamina import Epoch, Net, Recipe, Training, load_data, load_net
 from lamina.data import Dataset
 from lamina.training import group
 from lamina.training.checkpoint import digest_tensors
-from lamina.training.predict import count_batches, predict_logits
+from lamina.training.prediction import count_batches, predict_logits
 
 # What a recipe can change in a step, each at least once.
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {

@@ -39,7 +39,7 @@ from lamina.evaluation.scores import (
 from lamina.targets import MetricName, Score
 from lamina.training.custom import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.model import Model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy

@@ -24,7 +24,7 @@ from lamina.training.device import choose_device
 from lamina.training.head import CHOOSING_IMAGES, choose_penalty, cross_fit, find_linear_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
-from lamina.training.predict import features
+from lamina.training.prediction import features
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed
 from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe

@@ -37,7 +37,7 @@ from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import choose_device
 from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
-from lamina.training.predict import find_head
+from lamina.training.prediction import find_head
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall

@@ -44,7 +44,7 @@ from lamina.training.events import (
     Step,
 )
 from lamina.training.loop import Training
-from lamina.training.predict import count_batches, predict_logits
+from lamina.training.prediction import count_batches, predict_logits
 from lamina.training.schedule import evaluation_interval
 
 RunEvent: TypeAlias = Event | Report

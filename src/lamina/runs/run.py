@@ -43,7 +43,7 @@ from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
 from lamina.training.model import Model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
 

@@ -117,7 +117,7 @@ class Checkpoint:
 
 def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
     """The tensors of models and of an optimizer over the first model, by name."""
-    found = {
+    tensors = {
         f"{kind}.{name}": tensor
         for kind, model in models.items()
         for name, tensor in model.state_dict().items()
@@ -125,8 +125,8 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
             if isinstance(value, Tensor):
-                found[f"optimizer.{key}.{name}"] = value
-    return found
+                tensors[f"optimizer.{key}.{name}"] = value
+    return tensors
 
 
 def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
@@ -163,15 +163,15 @@ def collect_numbers(
             LaminaWarning,
             stacklevel=1,
         )
-    found: dict[str, dict[str, Any]] = {}
+    numbers_by_holder: dict[str, dict[str, Any]] = {}
     for holder, values in (groups | states).items():
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        found[holder] = numbers | {
+        numbers_by_holder[holder] = numbers | {
             key: list(value) for key, value in values.items() if _are_numbers(value)
         }
     for place, group in groups.items():
-        found[place]["weights"] = len(group["params"])
-    return {holder: values for holder, values in found.items() if values}
+        numbers_by_holder[place]["weights"] = len(group["params"])
+    return {holder: values for holder, values in numbers_by_holder.items() if values}
 
 
 def _are_numbers(value: object) -> bool:
@@ -192,20 +192,21 @@ def restore_checkpoint(
     checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
-    tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
+    tensors = checkpoint.tensors
+    numbers = checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {
         f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()
     }
     weights = dict(_optimized(models, optimizer))
     for place, group in enumerate(optimizer.param_groups):
-        kept = numbers.get(str(place), {})
+        stored = numbers.get(str(place), {})
         for key, now in (("weights", len(group["params"])), ("initial_lr", group["initial_lr"])):
-            if kept.get(key, now) != now:
+            if stored.get(key, now) != now:
                 what = {"weights": "number of weights", "initial_lr": "learning rate"}[key]
                 raise RunError(
                     f"the checkpoint does not fit the training: the {what} of optimizer group"
-                    f" {place + 1} was {kept[key]:g} and is {now:g}"
+                    f" {place + 1} was {stored[key]:g} and is {now:g}"
                 )
     memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
@@ -235,11 +236,11 @@ def restore_checkpoint(
     whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
     optimizer.load_state_dict(whole)
     for place, group in enumerate(optimizer.param_groups):
-        kept = {
+        stored = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in numbers.get(str(place), {}).items()
         }
-        group.update({key: value for key, value in kept.items() if key != "weights"})
+        group.update({key: value for key, value in stored.items() if key != "weights"})
     return checkpoint.standing
 
 
@@ -254,8 +255,9 @@ def _optimized(
 
 
 def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
-    found, wanted = tuple(tensor.shape), tuple(expected.shape)
-    if found != wanted:
+    shape = tuple(tensor.shape)
+    wanted = tuple(expected.shape)
+    if shape != wanted:
         raise RunError(
-            f"the checkpoint does not fit the training: {name} has shape {found}, expected {wanted}"
+            f"the checkpoint does not fit the training: {name} has shape {shape}, expected {wanted}"
         )

@@ -58,7 +58,9 @@ LIMITS = {
     # accuracy in training - accuracy on val, of a net that memorizes; chosen here
     "accuracy gap": 0.1,
 }
-LEAST_STEPS, LEAST_CLASS_IMAGES, RISES = 64, 400, 3
+LEAST_STEPS = 64
+LEAST_CLASS_IMAGES = 400
+RISES = 3
 """Steps before a net must have learned something, images per class that must teach it something in
 the first epoch, and worse epochs on val that a diagnosis of overfitting needs."""
 
@@ -304,7 +306,8 @@ def find_overfitting(
     best = min(known, key=lambda row: row["val_loss"], default=None)
     if best is None or best in known[-RISES:]:
         return None
-    last, lowest = known[-1], best["val_loss"]
+    last = known[-1]
+    lowest = best["val_loss"]
     is_high = all(row["val_loss"] > LIMITS["rise"] * lowest for row in known[-RISES:])
     has_fallen = LIMITS["rise"] * last["train_loss"] < best["train_loss"]
     ranks = [sign * row[f"val_{score_name}"] for row in known]
@@ -342,7 +345,9 @@ def find_overfitting(
 Rows: TypeAlias = dict[str, dict[str, float]]
 """Values of :class:`LayerStatistics` by column, for each module path."""
 
-LEAST_MEASURED, MOST_MEASURED, MEASURED_FRACTION = 64, 256, 1 / 100
+LEAST_MEASURED = 64
+MOST_MEASURED = 256
+MEASURED_FRACTION = 1 / 100
 """Limits of the number of images for layer statistics, and their fraction of the training images.
 With fewer, a unit that is 0 for all of them may not be dead."""
 CHANCE = 1.0
@@ -371,8 +376,10 @@ class Doctor:
         steps_per_epoch: int,
         parts: Parts = NO_PARTS,
     ) -> None:
-        self._model, self._recipe = model, recipe
-        self._images, self._steps_per_epoch = images, steps_per_epoch
+        self._model = model
+        self._recipe = recipe
+        self._images = images
+        self._steps_per_epoch = steps_per_epoch
         affordable = min(MOST_MEASURED, round(MEASURED_FRACTION * len(images)))
         self._looked_at = images.take_evenly(max(LEAST_MEASURED, affordable))
         # Unknown for a custom loss or custom targets; comparisons with NaN are false.
@@ -502,14 +509,14 @@ def measure_activity(model: Model, images: Images) -> Rows:
     largest: dict[str, dict[int, Tensor]] = {}  # by call, because a module may be called twice
     calls: Counter[str] = Counter()
 
-    def note(path: str, given: Tensor, output: Tensor) -> None:
+    def note(path: str, entering: Tensor, output: Tensor) -> None:
         module = modules[path]
         has_weights = any(parameter.ndim >= 2 for parameter in module.parameters(recurse=False))
-        if has_weights and given.is_floating_point() and given.numel():
-            mean = given.mean()
-            moments = torch.stack([mean, given.square().mean(), torch.ones_like(mean)])
+        if has_weights and entering.is_floating_point() and entering.numel():
+            mean = entering.mean()
+            moments = torch.stack([mean, entering.square().mean(), torch.ones_like(mean)])
             rows.setdefault(path, {})
-            sums[path] = sums.get(path, 0.0) + len(given) * moments
+            sums[path] = sums.get(path, 0.0) + len(entering) * moments
         is_relu = isinstance(module, nn.ReLU | nn.ReLU6)
         if is_relu and output.ndim >= 2 and output.numel():
             units_axis = output.ndim - 1 if output.ndim == 3 else 1  # the last axis for tokens

@@ -23,7 +23,7 @@ from lamina.training.events import FeatureProgress, HeadFit
 from lamina.training.head import fit_model_head
 from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
 from lamina.training.task import Logits, Task
@@ -35,9 +35,11 @@ MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 
 def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
     """A function from logits and batch to the mean loss."""
-    given, augment = parts.loss, parts.augment
-    # A copy on the device, because the original module may also be a metric, which runs on the CPU.
-    own = copy.deepcopy(given).to(device) if isinstance(given, nn.Module) else given
+    function = parts.loss
+    augment = parts.augment
+    if isinstance(function, nn.Module):
+        # A copy, because the original may also be a metric, which runs on the CPU.
+        function = copy.deepcopy(function).to(device)
 
     def compare(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
         try:
@@ -51,17 +53,17 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
                 " probabilities (N, K); for other targets, also pass your own loss."
             ) from error
 
-    if own is None:
+    if function is None:
         return compare
 
-    name = describe_part(own)
+    name = describe_part(function)
 
-    def call_own(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
+    def call_function(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
         seed = derive_seed(
             recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step
         )
         with seeded_everywhere(seed, logits.device):
-            loss = own(logits, batch.targets)
+            loss = function(logits, batch.targets)
         if not isinstance(loss, Tensor):
             raise RecipeError(
                 f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the"
@@ -79,7 +81,7 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
             )
         return loss.to(logits.dtype)
 
-    return call_own
+    return call_function
 
 
 class Forward:
@@ -93,7 +95,9 @@ class Forward:
         precision: Precision,
         loss: BatchLoss,
     ) -> None:
-        self._model, self._batches, self._recipe = model, batches, recipe
+        self._model = model
+        self._batches = batches
+        self._recipe = recipe
         self.loss = loss
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)

@@ -179,12 +179,9 @@ class Training:
             self._live.eval()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        forward, task, lanes, optimizer = (
-            self._forward,
-            self._live.task,
-            self._lanes,
-            self._optimizer,
-        )
+        forward = self._forward
+        lanes = self._lanes
+        optimizer = self._optimizer
         forward.set_training_mode()
         self._tally.start()
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
@@ -193,22 +190,22 @@ class Training:
             optimizer.zero_grad()
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
                 logits = forward(batch)
-                correct = (
-                    None if batch.labels is None else task.correct(logits.detach(), batch.labels)
-                )
                 loss = forward.loss(logits, batch)
                 # Not backward(share), which would make torch import its symbolic shapes for over a
                 # second.
-                (loss if batch.share is None else loss * batch.share).backward()
+                shared = loss if batch.share is None else loss * batch.share
+                shared.backward()
+                correct = None
+                if batch.labels is not None:
+                    correct = self._live.task.correct(logits.detach(), batch.labels)
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
             set_lr(optimizer, 0.5**self.rewinds * self.schedule.factor(self.steps_done))
-            is_last = step.step + 1 == self.steps_per_epoch or self.schedule.is_over(
-                self.steps_done + 1
-            )
+            is_epoch_over = step.step + 1 == self.steps_per_epoch
+            is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
             with self._doctor.watch(sums.loss, is_last=is_last):
                 optimizer.step()
             yield from self._record(step, sums)
@@ -228,9 +225,8 @@ class Training:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
-            epoch = self._tally.summarize(
-                step.epoch + 1, self.schedule.epochs, self._optimizer.param_groups[0]["lr"]
-            )
+            lr = self._optimizer.param_groups[0]["lr"]
+            epoch = self._tally.summarize(step.epoch + 1, self.schedule.epochs, lr)
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
         self._forward.set_training_mode()
@@ -244,9 +240,8 @@ class Training:
             or self.schedule.falls_at(self.steps_done)
         )
 
-    def _can_wait(
-        self, step: DividedBatch
-    ) -> bool:  # whether reading values now would not stall a GPU
+    def _can_wait(self, step: DividedBatch) -> bool:
+        """Whether reading values now would not stall a GPU."""
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(
@@ -254,7 +249,7 @@ class Training:
     ) -> Float32[np.ndarray, "n k"]:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
-        In training's number format; see :func:`~lamina.training.predict.predict_logits`.
+        In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
         """
         return self._forward.predict_logits(self.model, pixels, part)
 
@@ -269,12 +264,16 @@ class Training:
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
         self._guard.check_weights(self.lr)
+        images, loss, correct, seconds = self._tally.values()
         standing = Standing(
-            self.steps_done,
-            self.steps_per_epoch,
-            self.rewinds,
-            *self._tally.values(),
-            self._doctor.state,
+            steps_done=self.steps_done,
+            steps_per_epoch=self.steps_per_epoch,
+            rewinds=self.rewinds,
+            images=images,
+            loss=loss,
+            correct=correct,
+            seconds=seconds,
+            doctor=self._doctor.state,
             falls=self.schedule.falls,
         )
         return make_checkpoint(self._models, self._optimizer, standing)
@@ -282,7 +281,8 @@ class Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
-        self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
+        self.steps_done = standing.steps_done
+        self.rewinds = standing.rewinds
         self._doctor.state = standing.doctor
         self.schedule.restore(standing.falls, self.steps_done)
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

@@ -92,8 +92,11 @@ class Model(nn.Module):
             if self._convolves
             else body
         )
-        self.net, self.task, self.in_shape = net, task, in_shape
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.net = net
+        self.task = task
+        self.in_shape = in_shape
+        self.mean = tuple(mean)
+        self.std = tuple(std)
         # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
@@ -130,7 +133,8 @@ class Model(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
-        scale, shift = self._scale, self._shift
+        scale = self._scale
+        shift = self._shift
         if planes.shape[2:] != scale.shape[2:]:
             height, width = planes.shape[2:]
             crops = (whole[..., :height, :width] for whole in (scale, shift))
@@ -153,12 +157,11 @@ class Model(nn.Module):
         self, batch: Selection, dtype: torch.dtype, kernels: Kernels
     ) -> Float[Tensor, "b c h w"] | None:
         """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
-        choices, scale = batch.choices, (self._scale, self._shift)
+        choices = batch.choices
         if choices.crops is not None or batch.size_fraction != 1:
             return None
-        moves = choices.flips, choices.translations_px, choices.holes_px
         return gather_normalized(
-            batch.pixels, batch.indices, *moves, batch.cutout_px, *scale, dtype, kernels
+            batch.pixels, batch.indices, choices, self._scale, self._shift, dtype, kernels
         )
 
     def compute(self, normalized: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
@@ -270,7 +273,8 @@ def own_statistics(
     config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
     if config is None:
         return None
-    mean, std = tuple(config["mean"]), tuple(config["std"])
+    mean = tuple(config["mean"])
+    std = tuple(config["std"])
     # Gray images get the mean of the three, because timm sums filter weights over the colors.
     if len(mean) != channels:
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
@@ -317,9 +321,9 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     ):
         return images
     pixels = to_pixels(images, name)
-    found = (pixels.shape[3], *pixels.shape[1:3])
-    if found != (channels, height, width):
-        can_resize = found[0] == channels and height == width
+    shape = (pixels.shape[3], *pixels.shape[1:3])
+    if shape != (channels, height, width):
+        can_resize = shape[0] == channels and height == width
         remedy = (
             f"Load the data with Preparation(size_px={height})"
             if can_resize
@@ -329,7 +333,7 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
             remedy = f"For one image, use {name}[None]"
         raise NetError(
             f"The model was trained on images of {channels}×{height}×{width} (channels, height,"
-            f" width), got {'×'.join(map(str, found))}. {remedy}."
+            f" width), got {'×'.join(map(str, shape))}. {remedy}."
         )
     return pixels
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lamina.errors import LaminaWarning, NetError, RecipeError, name_some
 from lamina.training.custom import OwnOptimizer, Parameters, describe_part
 from lamina.training.model import Model
-from lamina.training.predict import find_head
+from lamina.training.prediction import find_head
 from lamina.training.recipe import OPTIMIZERS, Recipe
 
 # coefficients of the quintic step (Jordan et al., "Muon", 2024)

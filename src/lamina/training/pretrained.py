@@ -86,9 +86,9 @@ def _read_checked(package: Package, file: Path) -> Mapping[str, Tensor]:
         raise NetError(
             f"{file} cannot be read ({error.strerror}). Reinstall it with {install}"
         ) from error
-    if (found := hashlib.sha256(content).hexdigest()) != package.sha256:
+    if (digest := hashlib.sha256(content).hexdigest()) != package.sha256:
         raise NetError(
-            f"{file} has SHA-256 {found}, expected {package.sha256}, so lamina does not unpickle"
+            f"{file} has SHA-256 {digest}, expected {package.sha256}, so lamina does not unpickle"
             f" it. Reinstall it with {install}"
         )
     tensors: dict[str, Tensor] = torch.load(
@@ -100,7 +100,9 @@ def _read_checked(package: Package, file: Path) -> Mapping[str, Tensor]:
     return dict(zip(names, tensors.values(), strict=True))
 
 
-NONE, PRETRAINED, PACKAGED = "none", "pretrained", "packaged"
+NONE = "none"
+PRETRAINED = "pretrained"
+PACKAGED = "packaged"
 """Values of ``weights`` other than a path: random, published by timm, or packaged with
 lamina[pretrained]."""
 HUB_FILE = "model.safetensors"
@@ -164,9 +166,9 @@ class TimmNet:
         if self.weights == NONE:
             return self.empty_module(shape, outputs)
         source, tensors = self._read()
-        if (found := digest_tensors(tensors)) != self.digest:
+        if (digest := digest_tensors(tensors)) != self.digest:
             raise NetError(
-                f"{source} has changed (digest {found}, was {self.digest}). Restore it, or train a"
+                f"{source} has changed (digest {digest}, was {self.digest}). Restore it, or train a"
                 " new run."
             )
         return _build(self.name, shape, outputs, tensors)
@@ -252,8 +254,8 @@ def find_cached() -> dict[str, Path]:
 def find_pretrained(name: str) -> Path | None:
     """The file of a net's pretrained weights, if cached. Does not use the network."""
     hub, repository = _find_hub(name)
-    found = hub.try_to_load_from_cache(repository, HUB_FILE)
-    return Path(found) if isinstance(found, str) else None
+    cached = hub.try_to_load_from_cache(repository, HUB_FILE)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def fetch_pretrained(name: str, report: Callable[[str], None]) -> Path:
@@ -334,7 +336,8 @@ def _build(
     # Vision transformers have a fixed size; timm interpolates their weights to another one when
     # loading.
     size = {"img_size": (height, width)} if config.fixed_input_size else {}
-    overlay, units = {}, outputs
+    overlay = {}
+    units = outputs
     if tensors is not None:
         # First with the head of the file, if it has one, so that timm checks all weights.
         classifiers = (
@@ -401,8 +404,8 @@ def _describe_misfit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tenso
     ]
     missing = [name for name in expected if name not in tensors]
     unknown = sorted(tensors.keys() - expected.keys())
-    found = {"missing": missing, "unknown": unknown, "of another shape": shapes}
-    return "; ".join(f"{what}: {name_some(names, 3)}" for what, names in found.items() if names)
+    misfits = {"missing": missing, "unknown": unknown, "of another shape": shapes}
+    return "; ".join(f"{what}: {name_some(names, 3)}" for what, names in misfits.items() if names)
 
 
 def _complete_name(name: str) -> str:

@@ -293,7 +293,8 @@ class Regression(Task):
 
 
 def task_of(images: Images) -> Task:
-    names, values = tuple(images.target_names), images.targets
+    names = tuple(images.target_names)
+    values = images.targets
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)

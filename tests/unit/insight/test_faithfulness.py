@@ -20,7 +20,7 @@ from lamina.insight.attribution import integrated_gradients, occlusion
 from lamina.insight.faithfulness import Faithfulness, measure_faithfulness, rank_correlation, redraw
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 from support.detector import build_detector

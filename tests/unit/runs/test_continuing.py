@@ -19,7 +19,7 @@ from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import CHANGEABLE, list_checkpoints
 from lamina.runs.overview import describe_start
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from support.runs import DATA, WITH_VAL, begin_run, digests, full_disk
 
 NET = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Dropout(0.2), Output())

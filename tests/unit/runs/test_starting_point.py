@@ -16,7 +16,7 @@ from lamina.errors import DataError, LaminaError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
 from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from support.runs import DATA, NET, RECIPE
 from support.timm_weights import save_random
 from support.trainings import same

@@ -20,7 +20,7 @@ from lamina.training.hooks import (
     record_calls,
 )
 from lamina.training.model import Model, build_model
-from lamina.training.predict import FOLDED_IMAGES
+from lamina.training.prediction import FOLDED_IMAGES
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

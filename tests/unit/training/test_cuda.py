@@ -4,7 +4,7 @@ import torch
 from lamina.data import load_data
 from lamina.training.events import Epoch
 from lamina.training.loop import Training
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
 

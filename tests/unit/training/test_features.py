@@ -12,7 +12,7 @@ from lamina import Recipe
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.training.model import Model, build_model
-from lamina.training.predict import (
+from lamina.training.prediction import (
     MOST_FEATURES,
     features,
     find_head,

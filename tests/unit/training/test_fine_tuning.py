@@ -16,7 +16,7 @@ from lamina.nets import Flatten, Net, Output
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
 from lamina.training.loop import Training
 from lamina.training.model import MeanWithStart, build_model
-from lamina.training.predict import FOLDED_IMAGES, predict_logits
+from lamina.training.prediction import FOLDED_IMAGES, predict_logits
 from lamina.training.recipe import Recipe
 from support.timm_weights import create_timm
 from support.trainings import finish, random_images, weights

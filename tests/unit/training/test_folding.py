@@ -30,7 +30,7 @@ from lamina.nets import (
 )
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
-from lamina.training.predict import FOLDED_IMAGES, FoldedCopy, fold_model, predict_logits
+from lamina.training.prediction import FOLDED_IMAGES, FoldedCopy, fold_model, predict_logits
 from lamina.training.recipe import Recipe
 from support.examples import count_examples
 from support.random_nets import nets

@@ -9,7 +9,7 @@ from torch import nn
 
 from lamina.data import Images
 from lamina.training.model import build_model
-from lamina.training.predict import fold_model
+from lamina.training.prediction import fold_model
 from lamina.training.recipe import Recipe
 from support.timm_weights import create_timm
 

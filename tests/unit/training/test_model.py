@@ -20,7 +20,7 @@ from lamina.nets import (
     Whiten,
 )
 from lamina.training.model import build_model
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

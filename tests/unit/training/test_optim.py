@@ -9,7 +9,7 @@ from torch import nn
 from lamina.targets import SINGLE_LABEL
 from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
-from lamina.training.predict import find_head
+from lamina.training.prediction import find_head
 from lamina.training.recipe import OPTIMIZERS, NamedOptimizer, Recipe, fit_recipe
 from lamina.training.task import SingleLabel
 

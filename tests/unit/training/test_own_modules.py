@@ -13,7 +13,7 @@ from torch.nn import functional
 from lamina.data import Images
 from lamina.errors import NetError
 from lamina.training.loop import Training
-from lamina.training.predict import predict_logits
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

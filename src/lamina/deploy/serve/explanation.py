@@ -28,7 +28,7 @@ from lamina.insight.faithfulness import measure_faithfulness
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.runs.run import Run
 from lamina.training.model import Model
-from lamina.training.predict import fold_model, predict_logits, predict_with_features
+from lamina.training.prediction import fold_model, predict_logits, predict_with_features
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
 # Time limit of measuring its faithfulness, which takes two to three times as long as the map. The

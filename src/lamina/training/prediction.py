@@ -147,34 +147,38 @@ def predict_with_features(
 def _collect(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None, most: int | None
 ) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
-    logits, found = [np.empty((0, model.task.outputs), np.float32)], []
-    for own, part in iter_features(model, pixels):
-        logits.append(own)
-        found.append(part if most is None or part.shape[1] <= most else _hash_features(part, most))
+    logits = [np.empty((0, model.task.outputs), np.float32)]
+    parts = []
+    for batch_logits, part in iter_features(model, pixels):
+        logits.append(batch_logits)
+        parts.append(part if most is None or part.shape[1] <= most else _hash_features(part, most))
         if progress is not None:
-            progress(sum(map(len, found)), len(pixels))
-    return np.concatenate(logits), torch.cat(found) if found else torch.empty(0, 1)
+            progress(sum(map(len, parts)), len(pixels))
+    return np.concatenate(logits), torch.cat(parts) if parts else torch.empty(0, 1)
 
 
-def _hash_features(found: Float[Tensor, "b d"], size: int) -> Float[Tensor, "b h"]:
+def _hash_features(features: Float[Tensor, "b d"], size: int) -> Float[Tensor, "b h"]:
     """Random sums of the features, with random signs (Weinberger et al., Feature hashing, 2009)."""
     generator = torch.Generator().manual_seed(0)
-    places = torch.randint(size, found.shape[1:], generator=generator)
-    signs = torch.randint(2, found.shape[1:], generator=generator) * 2 - 1
-    return found.new_zeros(len(found), size).index_add_(1, places, found * signs)
+    places = torch.randint(size, features.shape[1:], generator=generator)
+    signs = torch.randint(2, features.shape[1:], generator=generator) * 2 - 1
+    return features.new_zeros(len(features), size).index_add_(1, places, features * signs)
 
 
 def iter_features(
     model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False
 ) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float[Tensor, "b d"]]]:
     """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
-    head, folded = find_head(model), fold_model(model)
-    found: list[Tensor] = []
-    with watch(folded, [head], lambda _, given, __: found.append(given.flatten(1).float().cpu())):
+    head = find_head(model)
+    folded = fold_model(model)
+    parts: list[Tensor] = []
+    with watch(
+        folded, [head], lambda _, entering, __: parts.append(entering.flatten(1).float().cpu())
+    ):
         for batch in split_pixels(pixels):
             logits = predict_logits(folded, batch, autocasts=autocasts)
-            yield logits, torch.cat(found)
-            found.clear()
+            yield logits, torch.cat(parts)
+            parts.clear()
 
 
 RELATIVE_ERROR = 1e-3
@@ -206,7 +210,8 @@ class FoldedCopy:
     """The folded copy of a model that is built from a net, folded again when weights change."""
 
     def __init__(self, model: Model) -> None:
-        self._model, self._folded = model, model
+        self._model = model
+        self._folded = model
         self._layers = list(model.modules())
         self._weights = [*model.parameters(), *model.buffers()]
         # Custom modules may not allow copies, inference tensors have no version.
