@@ -16,6 +16,7 @@ from lamina.kernels.gather import Moves
 from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
+from lamina.training.task import PixelTensor
 
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
 # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
@@ -30,7 +31,7 @@ class Choices(Moves):
     """Top, left, height and width of the crop, as fractions of the image sides."""
 
 
-def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
+def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Choices:
     """Draw the augmentation of each image in ``epoch`` (from 0)."""
     count, height, width, _ = pixels.shape
 
@@ -64,7 +65,7 @@ def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -
 class Selection:
     """The images of a batch, before they are gathered, augmented and resized."""
 
-    pixels: UInt8[Tensor, "n h w c"]
+    pixels: PixelTensor
     indices: Int64[Tensor, " b"]
     choices: Choices
     size_fraction: float
@@ -76,7 +77,7 @@ class Selection:
 
 
 def gather_batch(
-    pixels: UInt8[Tensor, "n h w c"],
+    pixels: PixelTensor,
     indices: Int64[Tensor, " b"],
     choices: Choices,
     device: torch.device | None = None,

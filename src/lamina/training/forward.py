@@ -6,9 +6,8 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -26,9 +25,9 @@ from lamina.training.precision import Precision, prepare, rounds_images, uses_au
 from lamina.training.prediction import predict_logits
 from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
-from lamina.training.task import Logits, Task
+from lamina.training.task import Logits, LogitsArray, Pixels, Scalar, Task
 
-BatchLoss = Callable[[Logits, Batch], Float[Tensor, ""]]
+BatchLoss = Callable[[Logits, Batch], Scalar]
 MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
 """Errors that torch's losses raise for targets that do not fit."""
 
@@ -41,7 +40,7 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
         # A copy, because the original may also be a metric, which runs on the CPU.
         function = copy.deepcopy(function).to(device)
 
-    def compare(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
+    def compare(logits: Logits, batch: Batch) -> Scalar:
         try:
             return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
         except MISFITS as error:
@@ -58,7 +57,7 @@ def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) 
 
     name = describe_part(function)
 
-    def call_function(logits: Logits, batch: Batch) -> Float[Tensor, ""]:
+    def call_function(logits: Logits, batch: Batch) -> Scalar:
         seed = derive_seed(
             recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step
         )
@@ -129,8 +128,8 @@ class Forward:
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
     def predict_logits(
-        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
-    ) -> Float32[np.ndarray, "n k"]:
+        self, model: Model, pixels: Pixels, part: range | None = None
+    ) -> LogitsArray:
         """The logits of images in the number format of training, with the model in eval mode."""
         return predict_logits(model, pixels, autocasts=self._autocasts, part=part)
 

@@ -21,7 +21,7 @@ from lamina.training.model import Model
 from lamina.training.prediction import find_head, iter_features
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.task import Targets, Task, Weights
+from lamina.training.task import Features, Logits, Targets, Task, Weights
 
 PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Penalties to choose from; each is multiplied by half the squared weights and added to the sum of
@@ -46,7 +46,7 @@ class Head:
     weight: Float[Tensor, "k d"]
     bias: Float[Tensor, " k"]
 
-    def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    def logits(self, features: Features) -> Logits:
         return features @ self.weight.T + self.bias
 
 
@@ -55,7 +55,7 @@ class CrossFit:
     """Heads of a cross-validation, one fitted without each fold."""
 
     heads: tuple[Head, ...]
-    logits: Float[Tensor, "n k"]  # of each image, from the head that was fitted without it
+    logits: Logits  # of each image, from the head that was fitted without it
 
 
 def find_linear_head(model: Model) -> str:
@@ -148,7 +148,7 @@ def deal_folds(
 
 
 def choose_penalty(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
@@ -177,7 +177,7 @@ def choose_penalty(
 
 
 def cross_fit(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
@@ -201,7 +201,7 @@ def cross_fit(
 
 @torch.enable_grad()
 def fit_head(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     task: Task,
     penalty: float,

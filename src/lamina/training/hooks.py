@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lamina.errors import NetError, suggest
 from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
+from lamina.training.task import PixelTensor
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
@@ -32,7 +33,7 @@ class Call(NamedTuple):
 
 def activations(
     model: Model,
-    images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"],
+    images: PixelTensor | UInt8[np.ndarray, "n h w c"],
     layers: Iterable[Place],
 ) -> dict[Place, Float[Tensor, "n ..."]]:
     """The outputs of layers for a batch of images, with the model in eval mode.
@@ -144,10 +145,6 @@ def find_path(model: Model, layer: int | str) -> str:
     return paths[layer - 1 if layer > 0 else layer]
 
 
-def path_of(model: Model, module: nn.Module) -> str:
-    return next(str(path) for path, other in model.named_modules() if other is module)
-
-
 def describe_layer(model: Model, path: str) -> str:
     """A layer by its number and arguments; a part of a custom module by its name and class."""
     kind = type(model.get_submodule(path)).__name__
@@ -173,9 +170,7 @@ def name_layer(model: Model, path: str) -> str:
 
 
 @torch.no_grad()
-def record_calls(
-    model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]
-) -> dict[str, Call]:
+def record_calls(model: Model, images: PixelTensor, paths: Iterable[str]) -> dict[str, Call]:
     """The inputs and outputs of the modules at ``paths`` that accept and return tensors."""
     calls: dict[str, Call] = {}
 
@@ -189,7 +184,7 @@ def record_calls(
 
 
 def layer_gradients(
-    model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
+    model: Model, images: PixelTensor, layer: int | str, outputs: Int64[Tensor, " n"]
 ) -> Call:
     """The output of a layer, and the gradient of the logits at ``outputs`` with respect to it."""
     path = find_path(model, layer)

@@ -21,6 +21,7 @@ from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
 from lamina.training.model import Model
+from lamina.training.task import Scalar
 
 WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
 Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
@@ -92,9 +93,9 @@ def sum_lanes(
 class Sums:
     """The sums over the lanes of a step that are not written to the model."""
 
-    loss: Float[Tensor, ""]  # mean over the images
-    correct: Float[Tensor, ""] | None  # `None` or NaN where predictions are not counted
-    interrupts: Float[Tensor, ""] | float = 0.0  # number of processes that were interrupted
+    loss: Scalar  # mean over the images
+    correct: Scalar | None  # `None` or NaN where predictions are not counted
+    interrupts: Scalar | float = 0.0  # number of processes that were interrupted
 
 
 class OneLane:
@@ -106,7 +107,7 @@ class OneLane:
     def begin(self, _: DividedBatch) -> None:
         """Nothing to prepare."""
 
-    def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+    def add(self, _: Batch, loss: Scalar, correct: Scalar | None) -> None:
         self._sums = Sums(loss.detach(), correct)
 
     def finish(self) -> Sums:
@@ -147,7 +148,7 @@ class LaneSums:
         self._used: set[int] = set()  # indices of the weights that a lane of this process used
 
     @torch.no_grad()
-    def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+    def add(self, batch: Batch, loss: Scalar, correct: Scalar | None) -> None:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
         self._check_constants()
         share = 1.0 if batch.share is None else batch.share
@@ -191,7 +192,7 @@ class LaneSums:
     def finish(self) -> Sums:
         scalar = torch.zeros((), device=self._model.device)
         shapes: dict[str, list[Tensor]] = {
-            "gradients": self._weights,
+            "gradients": [*self._weights],
             "statistics": self._statistics,
             "counts": self._counts,
             "used": [scalar.expand(len(self._weights))],

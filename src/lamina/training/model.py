@@ -26,7 +26,7 @@ from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
-from lamina.training.task import Regression, Task, task_of
+from lamina.training.task import Logits, Pixels, PixelTensor, Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -128,9 +128,7 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(
-        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
-    ) -> Float[Tensor, "n c h w"]:
+    def normalize(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
         scale = self._scale
@@ -141,9 +139,7 @@ class Model(nn.Module):
             scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(
-        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
-    ) -> Float[Tensor, "n k"]:
+    def forward(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Logits:
         """The logits (N, K) of stored images, in the weights' dtype, even with bf16 arithmetic.
 
         Raises:
@@ -164,7 +160,7 @@ class Model(nn.Module):
             batch.pixels, batch.indices, choices, self._scale, self._shift, dtype, kernels
         )
 
-    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Logits:
         """The logits of normalized images."""
         logits = self.body(normalized)
         if not isinstance(logits, Tensor):
@@ -310,7 +306,7 @@ def check_model(model: Model, recipe: Recipe) -> None:
             ) from error
 
 
-def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.ndarray, "n h w c"]:
+def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
@@ -338,7 +334,7 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     return pixels
 
 
-def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
+def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
     """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
@@ -406,7 +402,7 @@ def _check_state(module: nn.Module) -> None:
             )
 
 
-def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
+def _check_own_module(model: Model, sample: PixelTensor) -> None:
     expected = (len(sample), model.task.outputs)
     with torch.enable_grad(), _explain_failure((len(sample), *model.in_shape)):
         logits = model(sample)
@@ -430,7 +426,7 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
         )
 
 
-def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
+def _find_final_activation(logits: Logits, task: Task) -> str | None:
     """The final activation function, found from the autograd graph or from the output values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):

@@ -17,6 +17,7 @@ from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
 from lamina.training.hooks import watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import seeded
+from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
 
 MOST_FEATURES = 4096
 """Per image, to compare images by; more are summed in groups, which bounds the memory for nets
@@ -28,11 +29,11 @@ save."""
 
 def predict_logits(
     model: Model,
-    pixels: UInt8[np.ndarray, "n h w c"] | UInt8[Tensor, "n h w c"],
+    pixels: Pixels | PixelTensor,
     *,
     autocasts: bool = False,
     part: range | None = None,
-) -> Float32[np.ndarray, "n k"]:
+) -> LogitsArray:
     """The logits of images, with the model in eval mode.
 
     For 100 images or more, this uses a copy of a net with folded batch norms, which is faster and
@@ -70,15 +71,13 @@ def predict_logits(
             return compute_logits(used, batches)
 
 
-def count_batches(pixels: UInt8[np.ndarray, "n h w c"]) -> int:
+def count_batches(pixels: Pixels) -> int:
     """Number of batches in which :func:`predict_logits` computes the logits of images."""
     return len(split_pixels(pixels))
 
 
 @torch.inference_mode()
-def compute_logits(
-    model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]
-) -> Float32[np.ndarray, "n k"]:
+def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> LogitsArray:
     """The logits by the model as it is, whose layers must be in eval mode."""
     logits = [
         model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
@@ -126,16 +125,14 @@ def find_head(model: Model) -> str:
     return used[-1]
 
 
-def features(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
-) -> Float[Tensor, "n d"]:
+def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:
     """The head's input for each image, on the CPU; raises ``NetError`` if there is no head."""
     return _collect(model, pixels, progress, None)[1]
 
 
 def predict_with_features(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None = None
-) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
+    model: Model, pixels: Pixels, progress: Progress | None = None
+) -> tuple[LogitsArray, Features]:
     """Logits, and features to compare images by their cosines.
 
     Of more than 4,096 features, it returns sums with random signs, which change cosines by about
@@ -145,8 +142,8 @@ def predict_with_features(
 
 
 def _collect(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], progress: Progress | None, most: int | None
-) -> tuple[Float32[np.ndarray, "n k"], Float[Tensor, "n d"]]:
+    model: Model, pixels: Pixels, progress: Progress | None, most: int | None
+) -> tuple[LogitsArray, Features]:
     logits = [np.empty((0, model.task.outputs), np.float32)]
     parts = []
     for batch_logits, part in iter_features(model, pixels):
@@ -166,7 +163,7 @@ def _hash_features(features: Float[Tensor, "b d"], size: int) -> Float[Tensor, "
 
 
 def iter_features(
-    model: Model, pixels: UInt8[np.ndarray, "n h w c"], *, autocasts: bool = False
+    model: Model, pixels: Pixels, *, autocasts: bool = False
 ) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float[Tensor, "b d"]]]:
     """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
     head = find_head(model)
