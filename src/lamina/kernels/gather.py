@@ -38,13 +38,13 @@ def gather_normalized(
     ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for
     indices that are out of range.
     """
-    optional = (moves.flips, moves.translations_px, moves.holes_px)
-    tensors = [pixels, indices, *(tensor for tensor in optional if tensor is not None)]
-    flips, translations_px, holes_px = (find_address(tensor) for tensor in optional)
+    choices = [value for value in vars(moves).values() if isinstance(value, Tensor)]
     count, height, width, channels = pixels.shape
     is_channels_last = scale.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
-    is_supported = all(tensor.is_cpu and tensor.is_contiguous() for tensor in tensors) and all(
+    is_supported = all(
+        tensor.is_cpu and tensor.is_contiguous() for tensor in (pixels, indices, *choices)
+    ) and all(
         plane.is_cpu and plane.dtype == torch.float32 and plane.is_contiguous(memory_format=layout)
         for plane in (scale, shift)
     )
@@ -63,9 +63,9 @@ def gather_normalized(
         channels=channels,
         pixels=pixels.data_ptr(),
         indices=indices.data_ptr(),
-        flips=flips,
-        translations_px=translations_px,
-        holes_px=holes_px,
+        flips=find_address(moves.flips),
+        translations_px=find_address(moves.translations_px),
+        holes_px=find_address(moves.holes_px),
         cutout_px=moves.cutout_px,
         scale=scale.data_ptr(),
         shift=shift.data_ptr(),

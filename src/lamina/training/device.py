@@ -38,10 +38,9 @@ def choose_device(wanted: str) -> Choice:
     if wanted == "auto":
         if available["cuda"]:
             return Choice("cuda", "found")
-        return Choice(
-            "cpu",
-            "MPS is untested; request it with device mps" if available["mps"] else "no GPU found",
-        )
+        if available["mps"]:
+            return Choice("cpu", "MPS is untested; request it with device mps")
+        return Choice("cpu", "no GPU found")
     if wanted not in available:
         raise RecipeError(
             f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use"

@@ -105,7 +105,8 @@ class Observation:
 
 def diagnose(seen: Observation) -> Diagnosis | None:
     """The first problem in the order of :data:`RULES`, because it may cause the others."""
-    for find in RULES:
+    rules = RULES if seen.steps >= LEAST_STEPS else (find_odd_inputs,)
+    for find in rules:
         diagnosis = find(seen)
         if diagnosis is not None:
             return diagnosis
@@ -145,7 +146,7 @@ def find_odd_inputs(seen: Observation) -> Diagnosis | None:
 def find_high_lr(seen: Observation) -> Diagnosis | None:
     is_worse = seen.loss_ratio > LIMITS["worse loss"]
     has_grown = seen.growth > LIMITS["growth"] and seen.loss_ratio > LIMITS["slow learning"]
-    if seen.steps < LEAST_STEPS or not (is_worse or has_grown):
+    if not (is_worse or has_grown):
         return None
     lr = f"{seen.lr / 10:.2g}"
     return Diagnosis(
@@ -168,7 +169,7 @@ def find_explosion(seen: Observation) -> Diagnosis | None:
     gradient = gradients.get(layer, 0.0)
     # Large gradients do no harm in a net that learns.
     is_harmful = seen.loss > LIMITS["worse loss"] * seen.baseline_loss
-    if seen.steps < LEAST_STEPS or gradient <= LIMITS["gradient"] or not is_harmful:
+    if gradient <= LIMITS["gradient"] or not is_harmful:
         return None
     return Diagnosis(
         kind="exploding-gradients",
@@ -190,7 +191,7 @@ def find_dead(seen: Observation) -> Diagnosis | None:
     fractions = seen.values("dead_fractions")
     layer = max(fractions, key=fractions.__getitem__, default="")
     fraction = fractions.get(layer, 0.0)
-    if seen.steps < LEAST_STEPS or fraction < LIMITS["dead units"]:
+    if fraction < LIMITS["dead units"]:
         return None
     return Diagnosis(
         kind="dying-relu",
@@ -211,7 +212,7 @@ def find_dead(seen: Observation) -> Diagnosis | None:
 def find_vanishing(seen: Observation) -> Diagnosis | None:
     gradients = seen.values("gradient_norms")
     is_stagnant = seen.loss_ratio > LIMITS["stagnation"]
-    if seen.steps < LEAST_STEPS or not gradients or not is_stagnant:
+    if not gradients or not is_stagnant:
         return None
     layer, gradient = next(iter(gradients.items()))
     last = next(reversed(gradients.values()))
@@ -238,7 +239,7 @@ def find_low_lr(seen: Observation) -> Diagnosis | None:
     update = seen.largest_update
     is_small = 0 < update <= LIMITS["small update"] and seen.lr_fraction >= LIMITS["schedule"]
     is_stagnant = seen.loss_ratio > LIMITS["stagnation"]
-    if seen.steps < LEAST_STEPS or not is_small or not is_stagnant:
+    if not is_small or not is_stagnant:
         return None
     lr = f"{seen.lr * 10:.2g}"
     return Diagnosis(

@@ -148,7 +148,9 @@ def _collect(
     parts = []
     for batch_logits, part in iter_features(model, pixels):
         logits.append(batch_logits)
-        parts.append(part if most is None or part.shape[1] <= most else _hash_features(part, most))
+        if most is not None and part.shape[1] > most:
+            part = _hash_features(part, most)
+        parts.append(part)
         if progress is not None:
             progress(sum(map(len, parts)), len(pixels))
     return np.concatenate(logits), torch.cat(parts) if parts else torch.empty(0, 1)
