@@ -87,11 +87,9 @@ class Model(nn.Module):
         # Convolutions are fastest in channels-last layout, like stored images. Other nets need
         # channels first, and permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
-        self.body = (
+        self.body = body
+        if self._convolves:
             nn.utils.convert_conv2d_weight_memory_format(body, self._layout)
-            if self._convolves
-            else body
-        )
         self.net = net
         self.task = task
         self.in_shape = in_shape
