@@ -25,8 +25,8 @@ from shape_masks import mask_shapes
 from lamina import Preparation, Training, load_data, load_net, load_recipe
 from lamina.insight.attribution import grad_cam, integrated_gradients, occlusion, window_side_px
 from lamina.insight.faithfulness import measure_faithfulness
-from lamina.training.features import predict_logits
 from lamina.training.model import build_model
+from lamina.training.prediction import predict_logits
 
 if TYPE_CHECKING:
     from lamina.insight.faithfulness import Explain, Faithfulness

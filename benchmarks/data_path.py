@@ -62,7 +62,7 @@ def read_epoch(training: Training, images: Images) -> float:
     choices = draw_choices(recipe, epoch, pixels)
     with torch.no_grad():
         for indices in order.split(recipe.batch_size):
-            batch = gather_batch(pixels, indices, choices, recipe.cutout_px)
+            batch = gather_batch(pixels, indices, choices)
             training.model.normalize(shrink_batch(batch, fraction))
     return time.perf_counter() - started
 

@@ -39,7 +39,7 @@ from lamina.nets import (
     ReLU,
     Sigmoid,
 )
-from lamina.training.doctor import DoctorState
+from lamina.training.diagnosis import DoctorState
 from lamina.zoo import cnn, cnn_l, cnn_m, cnn_s, mlp, mlp_l
 
 ZOO = {"mlp": mlp, "cnn": cnn, "cnn-s": cnn_s, "cnn-m": cnn_m, "cnn-l": cnn_l, "mlp-l": mlp_l}

@@ -30,8 +30,8 @@ from lamina.deploy.parity import IMAGES, check_parity
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, GlobalAvgPool, Net, Output, ReLU, Residual
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.features import predict_logits
 from lamina.training.model import Model, build_model
+from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of

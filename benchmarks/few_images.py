@@ -35,8 +35,7 @@ from rich.table import Table
 from lamina import Dataset, Images, Preparation, Training, evaluate, load_data, load_net, zoo
 from lamina.errors import LaminaError
 from lamina.evaluation.intervals import mean_interval
-from lamina.training.packaged import PACKAGES
-from lamina.training.pretrained import PACKAGED, RECIPES, open_timm_net
+from lamina.training.pretrained import PACKAGED, PACKAGES, RECIPES, open_timm_net
 from lamina.training.randomness import derive_seed, seeded
 
 

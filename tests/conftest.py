@@ -57,7 +57,7 @@ def check_types() -> None:
     ]
     rooms = ("deploy", "drawing", "evaluation", "files", "insight", "nets.modules", "runs", "text")
     names = (
-        "activations",
+        "hooks",
         "augment",
         "batches",
         "checkpoint",

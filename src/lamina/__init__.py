@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from lamina.studies.comparison import compare
     from lamina.studies.entry_point import cross_validate, train
     from lamina.studies.tuning import Study, tune
-    from lamina.training.activations import activations
+    from lamina.training.custom import Parts
     from lamina.training.events import Diagnosis, Epoch, Step
-    from lamina.training.features import predict_logits
     from lamina.training.group import join_group
+    from lamina.training.hooks import activations
     from lamina.training.loop import Training
     from lamina.training.model import Model
-    from lamina.training.parts import Parts
+    from lamina.training.prediction import predict_logits
     from lamina.training.recipe import Recipe
     from lamina.training.task import Task
     from lamina.zoo import load_net, load_recipe
@@ -59,13 +59,13 @@ _PACKAGES = {
     "lamina.studies.comparison": ("compare",),
     "lamina.studies.entry_point": ("cross_validate", "train"),
     "lamina.studies.tuning": ("Study", "tune"),
-    "lamina.training.activations": ("activations",),
+    "lamina.training.hooks": ("activations",),
     "lamina.training.events": ("Diagnosis", "Epoch", "Step"),
-    "lamina.training.features": ("predict_logits",),
+    "lamina.training.prediction": ("predict_logits",),
     "lamina.training.loop": ("Training",),
     "lamina.training.group": ("join_group",),
     "lamina.training.model": ("Model",),
-    "lamina.training.parts": ("Parts",),
+    "lamina.training.custom": ("Parts",),
     "lamina.training.recipe": ("Recipe",),
     "lamina.training.task": ("Task",),
     "lamina.zoo": ("load_net", "load_recipe"),

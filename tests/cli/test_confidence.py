@@ -230,7 +230,7 @@ def test_thresholds_are_chosen_in_training_and_used_by_predict_and_by_the_export
             assert event["predicted"] == above
         predicted.append([event["predicted"] for event in printed])
     assert predicted[0] == predicted[1]
-    done = run_lamina("predict", run, image_set / "test", "--cost", "miss=50", "--json")
+    done = run_lamina("predict", run, image_set / "test", "--aim", "miss=50", "--json")
     assert done.stderr.count("threshold for miss=50 on val: ") == len(thresholds)
     assert sum(len(event["predicted"]) for event in events(done.stdout)) >= sum(
         map(len, predicted[0])

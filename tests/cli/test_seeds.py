@@ -21,7 +21,7 @@ from lamina.runs.net_names import NetChoice
 from lamina.runs.record import OwnModule
 from lamina.studies.choice_events import Seed, Seeds, Started
 from lamina.studies.seeds import iter_seeds
-from lamina.training.parts import NO_PARTS, Parts
+from lamina.training.custom import NO_PARTS, Parts
 from support.commands import events, run_lamina, run_well
 from support.runs import DATA, NET, RECIPE
 

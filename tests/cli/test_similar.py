@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from lamina.data import Preparation, load_data
 from lamina.runs.stored import load_run
-from lamina.training.activations import watch
+from lamina.training.hooks import watch
 from support.commands import events, run_lamina, run_well, train_once
 from support.images import write_images
 

@@ -20,8 +20,8 @@ from lamina.evaluation.calibration import choose_thresholds
 from lamina.evaluation.image_files import decode_ahead
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import Conv2d, GlobalAvgPool, Net, Output, ReLU
-from lamina.training.aim import Aim
-from lamina.training.features import predict_logits
+from lamina.training.prediction import predict_logits
+from lamina.training.recipe import Aim
 from lamina.training.task import Binary, MultiLabel, SingleLabel
 from support import forking
 from support.exported import make_model

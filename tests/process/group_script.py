@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lamina import Epoch, Net, Recipe, Training, load_data, load_net
 from lamina.data import Dataset
 from lamina.training import group
-from lamina.training.features import count_batches, predict_logits
-from lamina.training.tensors import digest_tensors
+from lamina.training.checkpoint import digest_tensors
+from lamina.training.prediction import count_batches, predict_logits
 
 # What a recipe can change in a step, each at least once.
 RECIPES: dict[str, tuple[str, dict[str, object]]] = {

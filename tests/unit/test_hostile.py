@@ -107,7 +107,7 @@ def test_nothing_in_the_source_unpickles_or_evaluates_but_what_is_known():
         "data/sources/cifar.py": [
             "import pickle"
         ],  # for the restricted unpickler alone, as the next test has it
-        "training/packaged.py": [
+        "training/pretrained.py": [
             "torch.load()"
         ],  # of a file whose digest is known, with weights_only
         "cli/net_argument.py": [

@@ -32,7 +32,7 @@ def choose_task(run: Run, recipe: Recipe, terminal: Terminal) -> Task:
         return run.task
     held_out = run.folder.load_out_of_fold(run.record.task)
     if held_out is None:
-        held_out = find_val(run, "--cost" if aim.name == "miss" else "--aim")
+        held_out = find_val(run, "--aim")
     thresholds = choose_thresholds(run.task, held_out.logits, held_out.targets, aim)
     source = "val" if held_out.split == "val" else "out-of-fold predictions"
     for one in thresholds:

@@ -10,7 +10,7 @@ from lamina.cli.output import check_output, writing
 from lamina.cli.terminal import QUIET_SECONDS, Terminal
 from lamina.data.load import ClassMatch
 from lamina.files import open_atomically
-from lamina.training.features import iter_features
+from lamina.training.prediction import iter_features
 
 
 def run(options: EmbedOptions, terminal: Terminal) -> int:

@@ -38,8 +38,8 @@ from lamina.insight.attribution import (
 )
 from lamina.insight.faithfulness import Explain, Faithfulness, measure_faithfulness
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
-from lamina.training.features import predict_logits
 from lamina.training.model import Model
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Task
 
 STEM_BYTES = 200  # file systems allow names of 255 bytes, and writing atomically adds to them

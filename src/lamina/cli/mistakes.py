@@ -25,7 +25,7 @@ from lamina.insight.confusions import Confusion, find_confusions, format_predict
 from lamina.insight.similarity import measure_isolation
 from lamina.targets import SINGLE_LABEL
 from lamina.text import format_percent
-from lamina.training.features import predict_with_features
+from lamina.training.prediction import predict_with_features
 from lamina.training.task import Task
 
 DRAWN_LOSSES = 16

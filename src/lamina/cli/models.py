@@ -25,8 +25,8 @@ from lamina.runs.net_names import TIMM
 from lamina.runs.retraining import find_source
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
-from lamina.training.activations import find_path
 from lamina.training.device import choose_device
+from lamina.training.hooks import find_path
 from lamina.training.model import Model
 
 IMAGES_OF_ONE_THREAD = 10

@@ -55,9 +55,7 @@ def _predict(
         rule = make_rule(predictor.task, options.confidence_threshold, None)
     else:
         run, predictor = load_predictor(options.run, options.net, options.device, terminal)
-        predictor.model.task = choose_task(
-            run, Recipe(aim=options.aim, cost=options.cost), terminal
-        )
+        predictor.model.task = choose_task(run, Recipe(aim=options.aim), terminal)
         rule = make_confidence_rule(
             run, predictor.task, options.confidence_threshold, options.coverage, terminal
         )
@@ -99,7 +97,7 @@ def _is_exported(path: Path) -> bool:
 
 
 def _load_file(options: PredictOptions) -> Predictor:
-    for flag in ("coverage", "aim", "cost"):
+    for flag in ("coverage", "aim"):
         if getattr(options, flag) is not None:
             raise DataError(
                 f"--{flag} needs predictions for val images, which an exported file does not"

@@ -19,8 +19,8 @@ from lamina.runs.retraining import (
 )
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
+from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch, Step
-from lamina.training.tensors import digest_tensors
 
 
 def run(options: ReproduceOptions, terminal: Terminal) -> int:

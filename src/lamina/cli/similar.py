@@ -22,7 +22,7 @@ from lamina.errors import DataError
 from lamina.evaluation.image_files import decode_ahead
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.text import shorten
-from lamina.training.features import predict_with_features
+from lamina.training.prediction import predict_with_features
 
 DRAWN_IMAGES, TILE_PX = 200, 96
 Drawn: TypeAlias = tuple[str, Sequence[UInt8[np.ndarray, "h w c"]], Sequence[tuple[str, str]]]

@@ -22,8 +22,8 @@ from lamina.errors import LaminaError, NetError, RunError
 from lamina.evaluation.calibration import expand_probabilities
 from lamina.evaluation.predictor import Predictor
 from lamina.files import read_bytes
-from lamina.training.folding import fold_model
 from lamina.training.model import Model
+from lamina.training.prediction import fold_model
 from lamina.training.task import Task
 
 if TYPE_CHECKING:

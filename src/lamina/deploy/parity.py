@@ -15,8 +15,8 @@ from lamina.deploy.exported_model import OPSET, open_session
 from lamina.errors import NetError, NotFiniteError
 from lamina.evaluation.calibration import expand_probabilities
 from lamina.targets import REGRESSION
-from lamina.training.features import predict_logits
 from lamina.training.model import Model
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Task
 
 IMAGES = 256  # at most, evenly spread over the split, in addition to a black and a white image

@@ -18,7 +18,7 @@ from lamina.evaluation.intervals import Z, wilson_interval
 from lamina.evaluation.scores import CALIBRATION_BINS
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, SINGLE_LABEL, Targets
 from lamina.text import escape
-from lamina.training.aim import Aim
+from lamina.training.recipe import Aim
 from lamina.training.task import Task
 from lamina.values import Range, check_fields
 

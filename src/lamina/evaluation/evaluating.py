@@ -37,9 +37,9 @@ from lamina.evaluation.scores import (
     measure,
 )
 from lamina.targets import MetricName, Score
-from lamina.training.features import predict_logits
+from lamina.training.custom import NO_PARTS, OwnMetric, OwnMetrics, Parts
 from lamina.training.model import Model
-from lamina.training.parts import NO_PARTS, OwnMetric, OwnMetrics, Parts
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task
 
 TOP5_CLASSES = 10  # fewest classes for a top-5 accuracy
@@ -56,7 +56,7 @@ def evaluate(
     Args:
         model: the trained model, for example ``run.load_model()``.
         images: the images to evaluate on, for example ``dataset.test``.
-        metrics: custom metrics (:class:`~lamina.training.parts.Parts`) to add to the report.
+        metrics: custom metrics (:class:`~lamina.training.custom.Parts`) to add to the report.
 
     Returns:
         A :class:`ClassReport`, :class:`LabelReport` or :class:`NumberReport`, depending on the

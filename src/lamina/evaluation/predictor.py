@@ -21,9 +21,8 @@ from lamina.evaluation.image_files import Chunk, ImageLike, decode_ahead, list_i
 from lamina.markup import Markup, card, image, note, short_table, table, wrap
 from lamina.targets import BINARY, MULTI_LABEL, REGRESSION
 from lamina.text import format_table, shorten
-from lamina.training.features import compute_logits, predict_logits
-from lamina.training.folding import FoldedCopy
 from lamina.training.model import Model, split_pixels
+from lamina.training.prediction import FoldedCopy, compute_logits, predict_logits
 from lamina.training.task import Task
 
 SHOWN_ROWS, SHOWN_IMAGES, TILE_PX = 50, 24, 96

@@ -25,7 +25,7 @@ from lamina.data.arrays import to_array
 from lamina.errors import DataError, NetError
 from lamina.nets.window import Pair
 from lamina.targets import MULTI_LABEL, SINGLE_LABEL
-from lamina.training.activations import call_order, layer_gradients, module_paths
+from lamina.training.hooks import call_order, layer_gradients, module_paths
 from lamina.training.model import PREDICTED_PIXELS, Model, check_input, eval_mode
 from lamina.training.randomness import seeded
 from lamina.training.task import Task

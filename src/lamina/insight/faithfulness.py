@@ -22,7 +22,7 @@ from torch import Tensor
 from lamina.evaluation.scores import mean_ranks
 from lamina.insight.attribution import float_inputs
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import learned_modules
+from lamina.training.hooks import learned_modules
 from lamina.training.model import PREDICTED_PIXELS, Model
 from lamina.training.randomness import derive_seed, seeded
 

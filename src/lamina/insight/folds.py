@@ -21,14 +21,13 @@ from lamina.insight.similarity import group_copies
 from lamina.nets import Net
 from lamina.targets import SINGLE_LABEL, Kind
 from lamina.training.device import choose_device
-from lamina.training.features import features
-from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home, fit_recipe
 from lamina.training.head import CHOOSING_IMAGES, choose_penalty, cross_fit, find_linear_head
 from lamina.training.loop import Training
 from lamina.training.model import build_model
+from lamina.training.prediction import features
 from lamina.training.pretrained import RECIPES, TimmNet
 from lamina.training.randomness import derive_seed
-from lamina.training.recipe import Recipe
+from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe, fit_recipe
 from lamina.training.task import task_of
 from lamina.zoo import LEAST_CONVOLVED_PX, load_net, load_recipe
 

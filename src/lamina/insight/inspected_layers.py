@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lamina.nets import Net, Shape
 from lamina.nets.window import Field, Pair
-from lamina.training.activations import call_order, module_paths, name_layer, watch
+from lamina.training.hooks import call_order, module_paths, name_layer, watch
 from lamina.training.model import FAILURES, Model, eval_mode
 from lamina.training.randomness import seeded
 

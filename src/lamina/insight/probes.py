@@ -20,7 +20,7 @@ from lamina.evaluation.evaluating import score_logits
 from lamina.insight.faithfulness import redraw
 from lamina.nets.modules import Whitening
 from lamina.targets import SINGLE_LABEL, Score
-from lamina.training.activations import activations
+from lamina.training.hooks import activations
 from lamina.training.model import Model, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 from lamina.training.task import Regression

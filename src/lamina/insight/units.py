@@ -21,7 +21,7 @@ from lamina.insight.inspected_layers import find_fields
 from lamina.nets.window import Field, Pair
 from lamina.targets import REGRESSION, Score
 from lamina.text import shorten
-from lamina.training.activations import activations, find_paths, module_paths, watch
+from lamina.training.hooks import activations, find_paths, module_paths, watch
 from lamina.training.model import Model, check_input, eval_mode, split_pixels
 from lamina.training.randomness import derive_seed, seeded
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from lamina.kernels.library import GatherCall, Kernels
+from lamina.kernels.library import GatherCall, Kernels, find_address
 
 OUT_OF_RANGE = 2  # as in native.h
+
+
+@dataclass(frozen=True, eq=False)
+class Moves:
+    """The augmentation of each stored image; ``None`` if it is off."""
+
+    flips: Bool[Tensor, " n"] | None = None  # whether to mirror the image left to right
+    translations_px: Int64[Tensor, "n 2"] | None = None  # translation down and right
+    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the center of the gray square
+    cutout_px: int = 0  # side of the gray square
 
 
 def gather_normalized(
     pixels: UInt8[Tensor, "n h w c"],
     indices: Int64[Tensor, " b"],
-    flips: Bool[Tensor, " n"] | None,
-    translations_px: Int64[Tensor, "n 2"] | None,
-    holes_px: Int64[Tensor, "n 2"] | None,
-    cutout_px: int,
+    moves: Moves,
     scale: Float[Tensor, "1 c h w"],
     shift: Float[Tensor, "1 c h w"],
     dtype: torch.dtype,
@@ -30,12 +38,13 @@ def gather_normalized(
     ``None`` if torch has to gather them: on other devices, in other layouts and dtypes, and for
     indices that are out of range.
     """
-    optional = (pixels, indices, flips, translations_px, holes_px)
-    tensors = [tensor for tensor in optional if tensor is not None]
+    choices = [value for value in vars(moves).values() if isinstance(value, Tensor)]
     count, height, width, channels = pixels.shape
     is_channels_last = scale.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_channels_last else torch.contiguous_format
-    is_supported = all(tensor.is_cpu and tensor.is_contiguous() for tensor in tensors) and all(
+    is_supported = all(
+        tensor.is_cpu and tensor.is_contiguous() for tensor in (pixels, indices, *choices)
+    ) and all(
         plane.is_cpu and plane.dtype == torch.float32 and plane.is_contiguous(memory_format=layout)
         for plane in (scale, shift)
     )
@@ -54,10 +63,10 @@ def gather_normalized(
         channels=channels,
         pixels=pixels.data_ptr(),
         indices=indices.data_ptr(),
-        flips=None if flips is None else flips.data_ptr(),
-        translations_px=None if translations_px is None else translations_px.data_ptr(),
-        holes_px=None if holes_px is None else holes_px.data_ptr(),
-        cutout_px=cutout_px,
+        flips=find_address(moves.flips),
+        translations_px=find_address(moves.translations_px),
+        holes_px=find_address(moves.holes_px),
+        cutout_px=moves.cutout_px,
         scale=scale.data_ptr(),
         shift=shift.data_ptr(),
         output=output.data_ptr(),

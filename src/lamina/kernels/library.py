@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lamina.errors import LaminaError
 
@@ -111,6 +112,10 @@ def load_kernels(level: str) -> Kernels | NoKernels:
 def find_kernels() -> Kernels | NoKernels:
     """The functions that ``LAMINA_KERNELS`` chooses, by default the widest of the processor."""
     return load_kernels(os.environ.get(VARIABLE) or "auto")
+
+
+def find_address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _find_function(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules import module as all_modules
 
-from lamina.kernels.library import Kernels, NormActCall
+from lamina.kernels.library import Kernels, NormActCall, find_address
 
 ACTIVATIONS = (nn.ReLU, nn.LeakyReLU)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -159,8 +159,8 @@ class _NormAct(torch.autograd.Function):
             height=x.shape[2] if pools else 0,
             width=x.shape[3] if pools else 0,
             input=x.data_ptr(),
-            pooled=_address(pooled),
-            places=_address(places),
+            pooled=find_address(pooled),
+            places=find_address(places),
             output=output.data_ptr(),
             weight=weight.data_ptr(),
             bias=bias.data_ptr(),
@@ -208,21 +208,17 @@ class _NormAct(torch.autograd.Function):
         if places is not None:
             call.input = None
             call.pooled = rows.data_ptr()
-        call.places = _address(places)
+        call.places = find_address(places)
         call.weight = weight.data_ptr()
         call.bias = bias.data_ptr()
         call.mean = statistics.data_ptr()
         call.inverse_std = statistics[1].data_ptr()
         call.output_gradient = gradient.data_ptr()
-        call.input_gradient = _address(input_gradient)
+        call.input_gradient = find_address(input_gradient)
         call.weight_gradient = weight_gradient.data_ptr()
         call.bias_gradient = bias_gradient.data_ptr()
         _check(context.kernels.norm_act_backward(ctypes.byref(call)))
         return input_gradient, weight_gradient, bias_gradient, None, None, None, None
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _check(failure: int) -> None:

@@ -32,19 +32,16 @@ from lamina.runs.run import Run
 from lamina.runs.run_folder import pack_checkpoint
 from lamina.runs.stored import load_run
 from lamina.targets import REGRESSION
-from lamina.training.checkpoint import Checkpoint
+from lamina.training.checkpoint import Checkpoint, pack_tensors
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import choose_device
-from lamina.training.features import find_head
-from lamina.training.fit import Home
-from lamina.training.loop import Training
+from lamina.training.loop import AnyNet, Training
 from lamina.training.model import Initial, Model
-from lamina.training.parts import NO_PARTS, Parts
+from lamina.training.prediction import find_head
 from lamina.training.pretrained import TimmNet
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import Home, Recipe, overlay
 from lamina.training.schedule import Fall
-from lamina.training.setup import AnyNet, Prepared, prepare_training
 from lamina.training.task import task_of
-from lamina.training.tensors import pack_tensors
 
 CHANGEABLE = (
     "epochs",
@@ -65,7 +62,6 @@ CHANGEABLE = (
     "patience",
     "metric",
     "aim",
-    "cost",
 )
 """The fields of the recipe that may change when a run continues from a checkpoint. ``batch_size``
 may change only after a complete epoch; ``epochs``, ``schedule`` and ``batch_size`` only before the
@@ -86,7 +82,7 @@ outputs cannot be averaged."""
 class Beginning:
     """The training of a new run before its first step, and what the run stores of its start."""
 
-    training: Prepared | Training
+    training: Training
     started_from: StartedFrom
     late_end: LateEnd | None
     files: dict[str, bytes]
@@ -222,13 +218,11 @@ class StartingPoint:
         if self.epoch is not None:
             checkpoint = read_checkpoint(self.run, self.epoch)
             return self._continue(checkpoint, dataset, recipe, device, parts)
-        fresh = prepare_training(net, dataset.train, recipe, device, parts=parts)
+        fresh = Training(net, dataset.train, recipe, device=device, parts=parts)
         initial, started_from = self._carry_weights(fresh.model)
-        prepared = prepare_training(
-            net, dataset.train, recipe, device, parts=parts, initial=initial
-        )
+        training = Training(net, dataset.train, recipe, device=device, parts=parts, initial=initial)
         files = {self.run.folder.initial_file.name: pack_tensors(dict(initial.weights), {})}
-        return Beginning(prepared, started_from, None, files)
+        return Beginning(training, started_from, None, files)
 
     def _carry_weights(self, fresh: Model) -> tuple[Initial, StartedFrom]:
         """The run's weights by name and shape; from ``fresh`` the outputs that the run lacks."""

@@ -27,6 +27,8 @@ from lamina.runs.run_folder import RunFolder
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training import group
+from lamina.training.checkpoint import digest_tensors
+from lamina.training.custom import OwnMetric
 from lamina.training.device import is_out_of_memory
 from lamina.training.diagnosis import find_overfitting
 from lamina.training.events import (
@@ -41,11 +43,9 @@ from lamina.training.events import (
     Rewind,
     Step,
 )
-from lamina.training.features import count_batches, predict_logits
 from lamina.training.loop import Training
-from lamina.training.parts import OwnMetric
+from lamina.training.prediction import count_batches, predict_logits
 from lamina.training.schedule import evaluation_interval
-from lamina.training.tensors import digest_tensors
 
 RunEvent: TypeAlias = Event | Report
 FINISHING_FRACTION = 0.1

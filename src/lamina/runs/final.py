@@ -22,7 +22,7 @@ from lamina.evaluation.reports import Report
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import RunFolder
 from lamina.targets import MULTI_LABEL, kind_of
-from lamina.training.parts import NO_PARTS, OwnMetric
+from lamina.training.custom import NO_PARTS, OwnMetric
 from lamina.training.recipe import Recipe
 from lamina.training.task import Task
 

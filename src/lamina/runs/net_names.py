@@ -13,8 +13,7 @@ from lamina.data import Dataset
 from lamina.data.detail import find_detail_px
 from lamina.errors import NetError, suggest
 from lamina.nets import Net, Shape, parse_net
-from lamina.training.fit import PRETRAINED_HOME, ZOO_HOME, Home
-from lamina.training.recipe import Recipe
+from lamina.training.recipe import PRETRAINED_HOME, ZOO_HOME, Home, Recipe
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,12 +19,12 @@ from lamina.runs.net_names import draw_module
 from lamina.runs.processes import is_alone, load_checkpoint
 from lamina.runs.record import RunRecord
 from lamina.runs.run_folder import NO_CHECKPOINT, RunFolder
+from lamina.training.checkpoint import digest_tensors, unpack_tensors
+from lamina.training.custom import NO_PARTS, Parts, describe_arguments
 from lamina.training.device import choose_again
 from lamina.training.loop import Training
 from lamina.training.model import Initial
-from lamina.training.parts import NO_PARTS, Parts, describe_arguments
 from lamina.training.pretrained import TimmNet
-from lamina.training.tensors import digest_tensors, unpack_tensors
 
 
 def find_source(

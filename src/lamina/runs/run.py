@@ -39,11 +39,11 @@ from lamina.runs.retraining import choose_net, find_dataset, prepare_folder, res
 from lamina.runs.run_folder import RunFolder
 from lamina.runs.saver import Saver
 from lamina.targets import Score
+from lamina.training.custom import NO_PARTS, Parts
 from lamina.training.device import choose_again, choose_device
 from lamina.training.events import Remark, Resumed
-from lamina.training.features import predict_logits
 from lamina.training.model import Model
-from lamina.training.parts import NO_PARTS, Parts
+from lamina.training.prediction import predict_logits
 from lamina.training.pretrained import TimmNet, import_timm, native_side_px
 from lamina.training.task import Task
 

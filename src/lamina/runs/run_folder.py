@@ -36,10 +36,9 @@ from lamina.files import (
 from lamina.runs.history import History
 from lamina.runs.record import RunRecord, parse_record, record_to_json
 from lamina.targets import kind_of
-from lamina.training.checkpoint import Checkpoint, Standing
+from lamina.training.checkpoint import Checkpoint, Standing, pack_tensors, unpack_tensors
 from lamina.training.model import Model
 from lamina.training.task import Task
-from lamina.training.tensors import pack_tensors, unpack_tensors
 from lamina.values import fields_to_json, from_json_values
 
 NO_CHECKPOINT = (

@@ -38,10 +38,7 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
-from lamina.training.fit import fit_recipe
-from lamina.training.loop import Training
-from lamina.training.packaged import PACKAGES
-from lamina.training.parts import (
+from lamina.training.custom import (
     OwnAugment,
     OwnLoss,
     OwnMetrics,
@@ -50,9 +47,9 @@ from lamina.training.parts import (
     Parts,
     drop_ignored,
 )
-from lamina.training.pretrained import NONE, TimmNet
-from lamina.training.recipe import Recipe
-from lamina.training.setup import Prepared, prepare_training
+from lamina.training.loop import Training
+from lamina.training.pretrained import NONE, PACKAGES, TimmNet
+from lamina.training.recipe import Recipe, fit_recipe
 from lamina.training.task import task_of
 
 AnyNet = TypeVar("AnyNet", bound=Net | nn.Module)
@@ -99,7 +96,7 @@ def start_run(
         command: Words of the command line, for the record.
         loss: Your own function from logits (N, K) and targets to the mean loss of a batch. The run
             stores only the names of your functions, so :func:`load_run` needs them again to resume.
-            :class:`~lamina.training.parts.Parts` describes this argument and the next four.
+            :class:`~lamina.training.custom.Parts` describes this argument and the next four.
         optimizer: Function from the parameters, a list, and the recipe to a torch optimizer.
         augment: Function from float images (N, C, H, W), 0 to 1, and targets to changed images and
             targets.
@@ -163,8 +160,8 @@ def start_run(
     own = _copy(made) if isinstance(choice.origin, OwnModule) and not _is_stored(made) else None
     files: dict[str, bytes] = {}
     if start is None:
-        prepared = prepare_training(_copy(made), train, recipe, device, parts=parts)
-        record = describe_record(prepared, dataset, choice, command, parts)
+        training = Training(_copy(made), train, recipe, device=device, parts=parts)
+        record = describe_record(training, dataset, choice, command, parts)
     else:
         beginning = start.begin(_copy(made), dataset, recipe, device, parts)
         files = beginning.files
@@ -211,13 +208,13 @@ def _is_stored(net: Net | nn.Module | None) -> bool:
 
 
 def describe_record(
-    prepared: Prepared | Training,
+    training: Training,
     dataset: Dataset,
     choice: NetChoice,
     command: Sequence[str],
     parts: Parts,
 ) -> RunRecord:
-    model, origin = prepared.model, choice.origin
+    model, origin = training.model, choice.origin
     is_stored = _is_stored(model.net)
     timm = origin if isinstance(origin, TimmNet) else None
     return RunRecord(
@@ -225,15 +222,15 @@ def describe_record(
         net=model.net if is_stored else None,
         own_module=origin if isinstance(origin, OwnModule) and not is_stored else None,
         timm=timm,
-        recipe=prepared.recipe,
+        recipe=training.recipe,
         task=model.task,
         in_shape=tuple(model.in_shape),
         mean=model.mean,
         std=model.std,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         data=DataOrigin(dataset.source, dataset.name, dataset.fingerprint, dataset.preparation),
-        device=prepared.device,
-        precision=prepared.precision,
+        device=training.device,
+        precision=training.precision,
         rewind_on_nan=False,
         command=tuple(command),
         created=datetime.now(UTC).isoformat(timespec="microseconds"),

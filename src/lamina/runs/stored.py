@@ -12,7 +12,7 @@ from lamina.errors import LaminaError, LaminaWarning, RunError, check_type
 from lamina.nets import Net
 from lamina.runs.run import Run
 from lamina.runs.run_folder import STUDY_FILE, RunFolder, find_run
-from lamina.training.parts import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
+from lamina.training.custom import OwnAugment, OwnLoss, OwnMetrics, OwnOptimizer, OwnSchedule, Parts
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,7 @@ from lamina.studies.experiments import (
     open_end,
 )
 from lamina.targets import REGRESSION
-from lamina.training.fit import describe_fit, fit_recipe
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import Recipe, describe_fit, fit_recipe, overlay
 from lamina.training.timing import Pace
 from lamina.zoo import LADDER, PHOTO_LADDER
 

@@ -45,10 +45,10 @@ from lamina.studies.trials import (
     wait,
 )
 from lamina.targets import Score
+from lamina.training.custom import describe_part
 from lamina.training.events import Epoch, Event
-from lamina.training.parts import describe_part
+from lamina.training.loop import Training
 from lamina.training.recipe import overlay
-from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
 
 FINISHED, REPEATED = "finished", "not trained"
@@ -99,7 +99,7 @@ class Search:
             for value in (one.low, one.high) if isinstance(one, Span) else one:
                 recipe = overlay(experiment.recipe, {**self.given, name: value})
                 net = experiment.net.make(recipe.seed, images.shape, task_of(images).outputs)
-                prepare_training(net, images, recipe, self.device)
+                Training(net, images, recipe, device=self.device)
 
     @property
     def base(self) -> Experiment | None:

@@ -27,9 +27,9 @@ from lamina.runs.stored import load_run
 from lamina.studies.choice_events import Decision, Seed, Seeds, Started
 from lamina.studies.experiments import Experiment
 from lamina.studies.named_net import IterTrain, fit_experiment
-from lamina.training.parts import NO_PARTS, Parts, describe_part, drop_ignored
+from lamina.training.custom import NO_PARTS, Parts, describe_part, drop_ignored
+from lamina.training.loop import Training
 from lamina.training.recipe import Recipe
-from lamina.training.setup import prepare_training
 from lamina.training.task import task_of
 
 COMPARED = (
@@ -209,11 +209,11 @@ def _find_run(path: Path, experiment: Experiment, parts: Parts, device: str) -> 
         experiment.dataset,
     )
     make = partial(choice.make, recipe.seed, dataset.train.shape, task_of(dataset.train).outputs)
-    prepared = prepare_training(make(), dataset.train, recipe, device, parts=parts)
+    training = Training(make(), dataset.train, recipe, device=device, parts=parts)
     changes = [
         f"{change.what} is {change.first}, not {change.second}"
         for change in compare_records(
-            run.record, describe_record(prepared, dataset, choice, (), parts)
+            run.record, describe_record(training, dataset, choice, (), parts)
         )
         if change.what.startswith(COMPARED)
     ]

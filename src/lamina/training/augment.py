@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from lamina.errors import RecipeError
-from lamina.training.parts import OwnAugment, describe_part
+from lamina.kernels.gather import Moves
+from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, seeded_everywhere
 from lamina.training.recipe import Recipe
+from lamina.training.task import PixelTensor
 
 CROP_RATIO = 4 / 3  # largest change of the aspect ratio in a random resized crop
 # interpolate in 1/128 pixel, so that products with a difference of bytes fit into 16 bits
@@ -22,66 +24,62 @@ _PART_BITS = 7
 
 
 @dataclass(frozen=True, eq=False)
-class Choices:
+class Choices(Moves):
     """One epoch's random choices per training image; ``None`` if an augmentation is off."""
 
-    flips: Bool[Tensor, " n"] | None = None  # whether to mirror the image left to right
-    translations_px: Int64[Tensor, "n 2"] | None = None  # translation down and right
-    holes_px: Int64[Tensor, "n 2"] | None = None  # row and column of the center of the gray square
     crops: Float[Tensor, "n 4"] | None = None
     """Top, left, height and width of the crop, as fractions of the image sides."""
 
 
-def draw_choices(recipe: Recipe, epoch: int, pixels: UInt8[Tensor, "n h w c"]) -> Choices:
+def draw_choices(recipe: Recipe, epoch: int, pixels: PixelTensor) -> Choices:
     """Draw the augmentation of each image in ``epoch`` (from 0)."""
     count, height, width, _ = pixels.shape
 
-    def draw(
-        purpose: str, low: int, high: tuple[int, int], index: int = epoch
-    ) -> Int64[Tensor, "n 2"]:
+    def draw(purpose: str, low: int, *limits: int, index: int = epoch) -> list[Tensor]:
+        """A number for each image from ``low`` to below each limit."""
         generator = derive_generator(recipe.seed, purpose, index)
-        drawn = [torch.randint(low, limit, (count,), generator=generator) for limit in high]
-        return torch.stack(drawn, dim=1).to(pixels.device)
+        return [
+            torch.randint(low, limit, (count,), generator=generator).to(pixels.device)
+            for limit in limits
+        ]
 
-    flips = crops = None
+    flips = translations_px = holes_px = crops = None
     if recipe.flip == "random":
-        flips = draw("flip", 0, (2, 1))[:, 0] == 1
-    # flipped in every other epoch (Jordan, arXiv 2404.00498, section 3.6)
-    elif recipe.flip == "alternating":
-        flips = (draw("flip", 0, (2, 1), index=0)[:, 0] + epoch) % 2 == 1
+        (sides,) = draw("flip", 0, 2)
+        flips = sides == 1
+    elif recipe.flip == "alternating":  # Jordan, arXiv 2404.00498, section 3.6
+        (sides,) = draw("flip", 0, 2, index=0)
+        flips = (sides + epoch) % 2 == 1
+    if recipe.translate_px:
+        limit = recipe.translate_px + 1
+        translations_px = torch.stack(draw("translate", 1 - limit, limit, limit), dim=1)
+    if recipe.cutout_px:
+        holes_px = torch.stack(draw("cutout", 0, height, width), dim=1)
     if recipe.crop_from_fraction:
         uniform = torch.rand(count, 4, generator=derive_generator(recipe.seed, "crop", epoch))
         crops = _place_crops(uniform, recipe.crop_from_fraction).to(pixels.device)
-    most = recipe.translate_px
-    return Choices(
-        flips=flips,
-        translations_px=draw("translate", -most, (most + 1, most + 1)) if most else None,
-        holes_px=draw("cutout", 0, (height, width)) if recipe.cutout_px else None,
-        crops=crops,
-    )
+    return Choices(flips, translations_px, holes_px, recipe.cutout_px, crops)
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
     """The images of a batch, before they are gathered, augmented and resized."""
 
-    pixels: UInt8[Tensor, "n h w c"]
+    pixels: PixelTensor
     indices: Int64[Tensor, " b"]
     choices: Choices
-    cutout_px: int
     size_fraction: float
     device: torch.device
 
     def gather(self) -> UInt8[Tensor, "b y x c"]:
-        batch = gather_batch(self.pixels, self.indices, self.choices, self.cutout_px, self.device)
+        batch = gather_batch(self.pixels, self.indices, self.choices, self.device)
         return shrink_batch(batch, self.size_fraction)
 
 
 def gather_batch(
-    pixels: UInt8[Tensor, "n h w c"],
+    pixels: PixelTensor,
     indices: Int64[Tensor, " b"],
     choices: Choices,
-    cutout_px: int = 0,
     device: torch.device | None = None,
 ) -> UInt8[Tensor, "b h w c"]:
     """The augmented images at ``indices``, on ``device``; the batch does not affect the result."""
@@ -127,7 +125,7 @@ def gather_batch(
                 .view_as(batch)
             )
     if choices.holes_px is not None:
-        _blank(batch, choices.holes_px[indices].to(device), cutout_px)
+        _blank(batch, choices.holes_px[indices].to(device), choices.cutout_px)
     return batch
 
 
@@ -200,13 +198,14 @@ def _blank(batch: UInt8[Tensor, "b h w c"], holes_px: Int64[Tensor, "b 2"], side
 
 
 def augment_batch(
-    own: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
+    function: OwnAugment, pixels: UInt8[Tensor, "b h w c"], targets: Tensor, seed: int
 ) -> tuple[Float[Tensor, "b h w c"], Any]:
     """Apply a custom augmentation; returns pixels from 0 to 255 as floats, and targets."""
     images = pixels.permute(0, 3, 1, 2).float().div_(255)
     with seeded_everywhere(seed, pixels.device):
-        changed = own(images, targets)
-    name, shape = describe_part(own), tuple(images.shape)
+        changed = function(images, targets)
+    name = describe_part(function)
+    shape = tuple(images.shape)
     if not isinstance(changed, tuple | list) or len(changed) != 2:
         raise RecipeError(
             f"augment must return images and targets, but {name} returned {type(changed).__name__}."
@@ -214,13 +213,13 @@ def augment_batch(
         )
     images = changed[0]
     if not isinstance(images, Tensor) or images.shape != shape or not images.is_floating_point():
-        found = (
+        kind = (
             f"{images.dtype} {tuple(images.shape)}"
             if isinstance(images, Tensor)
             else type(images).__name__
         )
         raise RecipeError(
             f"augment must return images as float32 {shape}, like its input, but {name} returned"
-            f" {found}. Keep the shape and return floats from 0 to 1."
+            f" {kind}. Keep the shape and return floats from 0 to 1."
         )
     return images.mul(255).permute(0, 2, 3, 1), changed[1]

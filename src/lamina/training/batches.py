@@ -15,7 +15,7 @@ from torch import Tensor
 from lamina.data import Images
 from lamina.errors import DataError, RecipeError
 from lamina.training.augment import Selection, augment_batch, draw_choices
-from lamina.training.parts import OwnAugment, describe_part
+from lamina.training.custom import OwnAugment, describe_part
 from lamina.training.randomness import derive_generator, derive_seed
 from lamina.training.recipe import Recipe
 from lamina.training.task import task_of
@@ -83,8 +83,11 @@ class Batches:
         augment: OwnAugment | None = None,
         resident_bytes: int | None = None,
     ) -> None:
-        self._recipe, self._device, self._augment = recipe, device, augment
-        pixels, targets = torch.from_numpy(images.pixels), torch.from_numpy(images.targets)
+        self._recipe = recipe
+        self._device = device
+        self._augment = augment
+        pixels = torch.from_numpy(images.pixels)
+        targets = torch.from_numpy(images.targets)
         is_resident = pixels.nbytes <= (
             find_resident_bytes(device) if resident_bytes is None else resident_bytes
         )
@@ -114,18 +117,18 @@ class Batches:
 
         ``size_fraction`` returns the image side at a step of the training.
         """
-        recipe, device = self._recipe, self._device
+        recipe = self._recipe
+        device = self._device
         generator = derive_generator(recipe.seed, "order", epoch)
         order = torch.randperm(self.images, generator=generator).to(self._pixels.device)
         choices = draw_choices(recipe, epoch, self._pixels)
 
         def gather(step: int, lanes: list[slice], lane: int) -> Batch:
-            rows, part = self._slices[step], lanes[lane]
+            rows = self._slices[step]
+            part = lanes[lane]
             indices = order[part].to(device)
             fraction = size_fraction(epoch * len(self) + step)
-            selection = Selection(
-                self._pixels, order[part], choices, recipe.cutout_px, fraction, device
-            )
+            selection = Selection(self._pixels, order[part], choices, fraction, device)
             images: Selection | Tensor = selection
             targets = self._targets.index_select(0, indices)
             is_same = self._labels is self._targets  # for classes, so gather once
@@ -147,9 +150,9 @@ class Batches:
 
         for step, rows in enumerate(self._slices[first_step:], start=first_step):
             lanes = divide_lanes(rows, recipe.lanes)
-            own = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
+            dealt = range(self._own_lanes.start, min(self._own_lanes.stop, len(lanes)))
             yield DividedBatch(
-                epoch, step, rows.stop - rows.start, len(lanes), own, partial(gather, step, lanes)
+                epoch, step, rows.stop - rows.start, len(lanes), dealt, partial(gather, step, lanes)
             )
 
 

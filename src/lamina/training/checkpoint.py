@@ -1,22 +1,83 @@
-"""Checkpoints. They hold no generator states, because randomness depends only on seed and step."""
+"""Checkpoints, and the files with digests that hold them.
+
+They hold no generator states, because randomness depends only on seed and step.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeAlias
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import LaminaWarning, RunError, name_some
-from lamina.training.doctor import DoctorState
+from lamina.files import METADATA, blaming
+from lamina.training.diagnosis import DoctorState
 from lamina.training.schedule import Fall
-from lamina.training.tensors import digest_tensors
 from lamina.values import Range
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> bytes:
+    """The bytes of a safetensors file with tensors, plain values and a digest of both."""
+    written: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        contiguous = tensor.detach().cpu().contiguous()
+        # safetensors rejects tensors that share memory, as tied weights do.
+        if (place := contiguous.untyped_storage().data_ptr()) in places:
+            contiguous = contiguous.clone()
+        places.add(place)
+        written[name] = contiguous
+    text = json.dumps(values)
+    # One entry, because safetensors writes several in an order that differs between processes.
+    metadata = {METADATA: json.dumps({"digest": _digest(written, text), "values": text})}
+    return bytes(safetensors.torch.save(written, metadata))
+
+
+def unpack_tensors(
+    content: bytes, what: str, remedy: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Unpack tensors, on the CPU, and values of :func:`pack_tensors`; ``RunError`` if damaged."""
+    with blaming(what, remedy):
+        tensors: dict[str, Tensor] = safetensors.torch.load(content)
+        # safetensors reads metadata only from files, and this file may have been replaced
+        # meanwhile.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__")
+        if metadata is None:
+            return tensors, {}
+        stored = json.loads(metadata[METADATA])
+        text = str(stored.get("values"))
+        if stored.get("digest") != _digest(tensors, text):
+            raise ValueError("its digest does not match its content")
+        values: dict[str, Any] = json.loads(text)
+        return tensors, values
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Digest of names, dtypes, shapes and exact values (BLAKE2b, 128 bits, hexadecimal)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        # As bytes, since NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    return hashlib.blake2b(
+        f"{digest_tensors(tensors)} {text}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).hexdigest()
+
 
 Count: TypeAlias = Annotated[int, Range(0)]
 KEPT = int | float | str | None  # plain values of an optimizer, whose numbers are stored
@@ -56,7 +117,7 @@ class Checkpoint:
 
 def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[str, Tensor]:
     """The tensors of models and of an optimizer over the first model, by name."""
-    found = {
+    tensors = {
         f"{kind}.{name}": tensor
         for kind, model in models.items()
         for name, tensor in model.state_dict().items()
@@ -64,8 +125,8 @@ def name_tensors(models: Mapping[str, nn.Module], optimizer: Optimizer) -> dict[
     for name, weight in _optimized(models, optimizer):
         for key, value in optimizer.state.get(weight, {}).items():
             if isinstance(value, Tensor):
-                found[f"optimizer.{key}.{name}"] = value
-    return found
+                tensors[f"optimizer.{key}.{name}"] = value
+    return tensors
 
 
 def digest_state(models: Mapping[str, nn.Module], optimizer: Optimizer) -> str:
@@ -102,15 +163,15 @@ def collect_numbers(
             LaminaWarning,
             stacklevel=1,
         )
-    found: dict[str, dict[str, Any]] = {}
+    numbers_by_holder: dict[str, dict[str, Any]] = {}
     for holder, values in (groups | states).items():
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        found[holder] = numbers | {
+        numbers_by_holder[holder] = numbers | {
             key: list(value) for key, value in values.items() if _are_numbers(value)
         }
     for place, group in groups.items():
-        found[place]["weights"] = len(group["params"])
-    return {holder: values for holder, values in found.items() if values}
+        numbers_by_holder[place]["weights"] = len(group["params"])
+    return {holder: values for holder, values in numbers_by_holder.items() if values}
 
 
 def _are_numbers(value: object) -> bool:
@@ -131,20 +192,21 @@ def restore_checkpoint(
     checkpoint: Checkpoint, models: Mapping[str, nn.Module], optimizer: Optimizer
 ) -> Standing:
     """Restore a checkpoint; raises ``RunError`` and changes nothing if it does not fit."""
-    tensors, numbers = checkpoint.tensors, checkpoint.standing.optimizer
+    tensors = checkpoint.tensors
+    numbers = checkpoint.standing.optimizer
     states = {kind: model.state_dict() for kind, model in models.items()}
     expected = {
         f"{kind}.{name}": tensor for kind, state in states.items() for name, tensor in state.items()
     }
     weights = dict(_optimized(models, optimizer))
     for place, group in enumerate(optimizer.param_groups):
-        kept = numbers.get(str(place), {})
+        stored = numbers.get(str(place), {})
         for key, now in (("weights", len(group["params"])), ("initial_lr", group["initial_lr"])):
-            if kept.get(key, now) != now:
+            if stored.get(key, now) != now:
                 what = {"weights": "number of weights", "initial_lr": "learning rate"}[key]
                 raise RunError(
                     f"the checkpoint does not fit the training: the {what} of optimizer group"
-                    f" {place + 1} was {kept[key]:g} and is {now:g}"
+                    f" {place + 1} was {stored[key]:g} and is {now:g}"
                 )
     memory: dict[str, dict[str, Any]] = {name: dict(numbers.get(name, {})) for name in weights}
     for name, tensor in tensors.items():
@@ -174,11 +236,11 @@ def restore_checkpoint(
     whole["state"] = {place: memory[name] for place, name in enumerate(weights) if memory[name]}
     optimizer.load_state_dict(whole)
     for place, group in enumerate(optimizer.param_groups):
-        kept = {
+        stored = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in numbers.get(str(place), {}).items()
         }
-        group.update({key: value for key, value in kept.items() if key != "weights"})
+        group.update({key: value for key, value in stored.items() if key != "weights"})
     return checkpoint.standing
 
 
@@ -193,8 +255,9 @@ def _optimized(
 
 
 def _check_shape(name: str, tensor: Tensor, expected: Tensor) -> None:
-    found, wanted = tuple(tensor.shape), tuple(expected.shape)
-    if found != wanted:
+    shape = tuple(tensor.shape)
+    wanted = tuple(expected.shape)
+    if shape != wanted:
         raise RunError(
-            f"the checkpoint does not fit the training: {name} has shape {found}, expected {wanted}"
+            f"the checkpoint does not fit the training: {name} has shape {shape}, expected {wanted}"
         )

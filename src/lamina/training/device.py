@@ -10,7 +10,8 @@ import torch
 
 from lamina.errors import RecipeError, check_type
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # mallopt(3)
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4  # mallopt(3)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -37,19 +38,18 @@ def choose_device(wanted: str) -> Choice:
     if wanted == "auto":
         if available["cuda"]:
             return Choice("cuda", "found")
-        return Choice(
-            "cpu",
-            "MPS is untested; request it with device mps" if available["mps"] else "no GPU found",
-        )
+        if available["mps"]:
+            return Choice("cpu", "MPS is untested; request it with device mps")
+        return Choice("cpu", "no GPU found")
     if wanted not in available:
         raise RecipeError(
             f"device is {wanted!r}; it must be one of auto, {', '.join(available)}. Use"
             " device='auto'."
         )
     if not available[wanted]:
-        found = ", ".join(name for name, is_available in available.items() if is_available)
+        names = ", ".join(name for name, is_available in available.items() if is_available)
         raise RecipeError(
-            f"device is {wanted!r}, but torch does not find one on this machine (found: {found})."
+            f"device is {wanted!r}, but torch does not find one on this machine (found: {names})."
             " Use auto or cpu."
         )
     return Choice(wanted, "as requested")

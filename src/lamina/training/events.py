@@ -150,9 +150,9 @@ class Epoch(Event):
         del values["score"]
         metrics = values.pop("metrics")
         last = {
-            name: found
+            name: value
             for name in ("weights", "layers", "diagnoses")
-            if (found := values.pop(name))
+            if (value := values.pop(name))
         }
         return {**values, **metrics, **last}
 

@@ -1,29 +1,86 @@
-"""The forward pass in training: number format, dropout seed and kernels."""
+"""The forward pass in training, and the loss: number format, dropout seed and kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lamina.data import Images
+from lamina.errors import RecipeError
 from lamina.kernels.library import Kernels, find_kernels
 from lamina.kernels.norm_act import has_hooks
 from lamina.training.augment import Selection
 from lamina.training.batches import Batch, Batches
+from lamina.training.custom import Parts, describe_part
 from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.features import predict_logits
 from lamina.training.head import fit_model_head
-from lamina.training.loss import BatchLoss
 from lamina.training.model import Model
 from lamina.training.precision import Precision, prepare, rounds_images, uses_autocast
-from lamina.training.randomness import derive_seed, seeded
+from lamina.training.prediction import predict_logits
+from lamina.training.randomness import derive_seed, seeded, seeded_everywhere
 from lamina.training.recipe import Recipe
+from lamina.training.task import Logits, LogitsArray, Pixels, Scalar, Task
+
+BatchLoss = Callable[[Logits, Batch], Scalar]
+MISFITS = (RuntimeError, ValueError, TypeError, IndexError)
+"""Errors that torch's losses raise for targets that do not fit."""
+
+
+def choose_loss(task: Task, recipe: Recipe, parts: Parts, device: torch.device) -> BatchLoss:
+    """A function from logits and batch to the mean loss."""
+    function = parts.loss
+    augment = parts.augment
+    if isinstance(function, nn.Module):
+        # A copy, because the original may also be a metric, which runs on the CPU.
+        function = copy.deepcopy(function).to(device)
+
+    def compare(logits: Logits, batch: Batch) -> Scalar:
+        try:
+            return task.compare(logits, batch.targets, recipe.label_smoothing, batch.weights)
+        except MISFITS as error:
+            if augment is None or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise RecipeError(
+                f"augment, {describe_part(augment)}, returned targets that the {task.kind} loss"
+                f" does not accept ({error}). For classes, return class indices (N,) or"
+                " probabilities (N, K); for other targets, also pass your own loss."
+            ) from error
+
+    if function is None:
+        return compare
+
+    name = describe_part(function)
+
+    def call_function(logits: Logits, batch: Batch) -> Scalar:
+        seed = derive_seed(
+            recipe.seed, f"loss of epoch {batch.epoch} in lane {batch.lane}", batch.step
+        )
+        with seeded_everywhere(seed, logits.device):
+            loss = function(logits, batch.targets)
+        if not isinstance(loss, Tensor):
+            raise RecipeError(
+                f"loss must return a tensor, but {name} returned {type(loss).__name__}. Return the"
+                " mean loss as a tensor."
+            )
+        if loss.ndim:
+            raise RecipeError(
+                f"loss must return a scalar, the mean over the batch, but {name} returned a tensor"
+                f" of shape {tuple(loss.shape)}. Return loss.mean()."
+            )
+        if not loss.requires_grad and logits.requires_grad:
+            raise RecipeError(
+                f"loss must be differentiable, but {name} returned a tensor without a gradient."
+                " Compute it from the logits."
+            )
+        return loss.to(logits.dtype)
+
+    return call_function
 
 
 class Forward:
@@ -37,7 +94,9 @@ class Forward:
         precision: Precision,
         loss: BatchLoss,
     ) -> None:
-        self._model, self._batches, self._recipe = model, batches, recipe
+        self._model = model
+        self._batches = batches
+        self._recipe = recipe
         self.loss = loss
         self._device = model.device
         self._autocasts = uses_autocast(model, precision)
@@ -69,8 +128,8 @@ class Forward:
         return self._prepared.gather(batch.images, self._dtype, self._kernels)
 
     def predict_logits(
-        self, model: Model, pixels: UInt8[np.ndarray, "n h w c"], part: range | None = None
-    ) -> Float32[np.ndarray, "n k"]:
+        self, model: Model, pixels: Pixels, part: range | None = None
+    ) -> LogitsArray:
         """The logits of images in the number format of training, with the model in eval mode."""
         return predict_logits(model, pixels, autocasts=self._autocasts, part=part)
 

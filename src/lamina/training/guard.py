@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lamina.errors import NotFiniteError
-from lamina.training.activations import describe_layer, innermost_paths, watch
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.checkpoint import name_tensors
+from lamina.training.custom import NO_PARTS, Parts, describe_part
 from lamina.training.forward import Forward
+from lamina.training.hooks import describe_layer, innermost_paths, watch
 from lamina.training.model import Model
 from lamina.training.normalizing import normalizes
-from lamina.training.parts import NO_PARTS, Parts, describe_part
 from lamina.training.recipe import Recipe
+from lamina.training.task import Scalar
 
 UNKNOWN = "the gradients"
 HOLDERS = {
@@ -54,7 +55,7 @@ class Guard:
         if self._clip_at:
             nn.utils.clip_grad_norm_(self._models["live"].parameters(), self._clip_at)
 
-    def check_step(self, loss: Float[Tensor, ""], divided: DividedBatch, lr: float) -> None:
+    def check_step(self, loss: Scalar, divided: DividedBatch, lr: float) -> None:
         """Raise ``NotFiniteError`` with the first layer if the loss or a gradient is not finite."""
         if is_finite(loss, self._watched):
             return
@@ -108,7 +109,7 @@ def choose_watched(model: nn.Module) -> tuple[Tensor, ...]:
     return tuple(watched)
 
 
-def is_finite(loss: Float[Tensor, ""], weights: Iterable[Tensor]) -> bool:
+def is_finite(loss: Scalar, weights: Iterable[Tensor]) -> bool:
     """Whether the loss and the gradients of ``weights`` are finite. Waits for the GPU."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     # A sum is not finite if a part is not. As a sum of finite parts can overflow, check every part

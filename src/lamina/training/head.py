@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from lamina.data import Images
 from lamina.data.splits import deal
 from lamina.errors import NotFiniteError, RecipeError
-from lamina.training.activations import record_calls
 from lamina.training.events import FeatureProgress, HeadFit
-from lamina.training.features import find_head, iter_features
+from lamina.training.hooks import record_calls
 from lamina.training.model import Model
+from lamina.training.prediction import find_head, iter_features
 from lamina.training.randomness import derive_generator
 from lamina.training.recipe import Recipe
-from lamina.training.task import Targets, Task, Weights
+from lamina.training.task import Features, Logits, Targets, Task, Weights
 
 PENALTIES = (10_000.0, 3_000.0, 1_000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Penalties to choose from; each is multiplied by half the squared weights and added to the sum of
@@ -30,7 +30,8 @@ USUAL_PENALTY = 100.0  # for too few images to choose
 # number of penalties in a row that do not lower the held-out loss, before the search ends
 PATIENCE = 2
 FOLDS = 3
-CHOOSING_IMAGES, FITTED_IMAGES = 2_000, 20_000
+CHOOSING_IMAGES = 2_000
+FITTED_IMAGES = 20_000
 """Upper limits of the images to choose the penalty by, and to fit the head to."""
 MOST_STEPS = 100  # of L-BFGS
 TOLERANCE = 3e-4
@@ -45,7 +46,7 @@ class Head:
     weight: Float[Tensor, "k d"]
     bias: Float[Tensor, " k"]
 
-    def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
+    def logits(self, features: Features) -> Logits:
         return features @ self.weight.T + self.bias
 
 
@@ -54,7 +55,7 @@ class CrossFit:
     """Heads of a cross-validation, one fitted without each fold."""
 
     heads: tuple[Head, ...]
-    logits: Float[Tensor, "n k"]  # of each image, from the head that was fitted without it
+    logits: Logits  # of each image, from the head that was fitted without it
 
 
 def find_linear_head(model: Model) -> str:
@@ -85,15 +86,16 @@ def fit_model_head(
 ) -> Iterator[FeatureProgress | HeadFit]:
     """Replace the weights of the model's head by those of a head that is fitted to its features."""
     began = time.perf_counter()
-    task, layer = model.task, model.get_submodule(find_linear_head(model))
+    task = model.task
+    layer = model.get_submodule(find_linear_head(model))
     rows = np.linspace(0, len(images) - 1, min(len(images), FITTED_IMAGES)).astype(np.int64)
     sample = images.take(rows)
     parts: list[Tensor] = []
     for _, part in iter_features(model, sample.pixels, autocasts=autocasts):
         parts.append(part)
         yield FeatureProgress(sum(map(len, parts)), len(sample))
-    found = torch.cat(parts)
-    if not torch.isfinite(found).all():
+    features = torch.cat(parts)
+    if not torch.isfinite(features).all():
         raise NotFiniteError(
             "The features of the pretrained net contain NaN or infinity, so no head can be fitted"
             " to them. Use other weights, or precision fp32."
@@ -103,13 +105,14 @@ def fit_model_head(
     few = torch.linspace(0, len(sample) - 1, min(len(sample), CHOOSING_IMAGES)).long()
     folds = deal_folds(sample, few.numpy(), recipe.seed)
     of_few = None if weights is None else weights[few]
-    penalty = choose_penalty(found[few], targets[few], folds, task, of_few)
-    held_out = cross_fit(found[few], targets[few], folds, task, penalty, of_few)
-    head = fit_head(found, targets, task, penalty, weights)
+    penalty = choose_penalty(features[few], targets[few], folds, task, of_few)
+    held_out = cross_fit(features[few], targets[few], folds, task, penalty, of_few)
+    head = fit_head(features, targets, task, penalty, weights)
     with torch.no_grad():
         for parameter, value in zip(layer.parameters(), (head.weight, head.bias), strict=True):
             parameter.copy_(value)
-    loss, accuracy = math.nan, None
+    loss = math.nan
+    accuracy = None
     if held_out.heads:
         loss = task.loss(held_out.logits, targets[few], weights=of_few).item()
         correct = task.correct(held_out.logits, targets[few])
@@ -117,7 +120,7 @@ def fit_model_head(
     seconds = time.perf_counter() - began
     yield HeadFit(
         len(sample),
-        found.shape[1],
+        features.shape[1],
         penalty,
         loss,
         accuracy,
@@ -145,7 +148,7 @@ def deal_folds(
 
 
 def choose_penalty(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
@@ -154,13 +157,18 @@ def choose_penalty(
     """The penalty with the lowest cross-validated loss, tried from the largest downwards."""
     if len(folds) < 2 * (int(folds.max()) + 1):
         return USUAL_PENALTY
-    best, lowest, failures = USUAL_PENALTY, float("inf"), 0
+    best = USUAL_PENALTY
+    lowest = float("inf")
+    failures = 0
     starts: Sequence[Head] = ()
     for penalty in PENALTIES:
         fit = cross_fit(features, targets, folds, task, penalty, weights, starts)
-        loss, starts = task.loss(fit.logits, targets, weights=weights).item(), fit.heads
+        loss = task.loss(fit.logits, targets, weights=weights).item()
+        starts = fit.heads
         if loss < lowest:
-            best, lowest, failures = penalty, loss, 0
+            best = penalty
+            lowest = loss
+            failures = 0
         else:
             failures += 1
         if failures == PATIENCE:
@@ -169,7 +177,7 @@ def choose_penalty(
 
 
 def cross_fit(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     folds: Int64[Tensor, " n"],
     task: Task,
@@ -178,21 +186,22 @@ def cross_fit(
     starts: Sequence[Head] = (),
 ) -> CrossFit:
     """Fit a head without each fold; ``starts`` saves steps. Without a second fold, no heads."""
-    logits, heads = torch.zeros(len(features), task.outputs), []
+    logits = torch.zeros(len(features), task.outputs)
+    heads = []
     for fold in range(int(folds.max()) + 1):
         is_held = folds == fold
         if is_held.all():
             break
-        own = None if weights is None else weights[~is_held]
+        rest = None if weights is None else weights[~is_held]
         start = starts[fold] if starts else None
-        heads.append(fit_head(features[~is_held], targets[~is_held], task, penalty, own, start))
+        heads.append(fit_head(features[~is_held], targets[~is_held], task, penalty, rest, start))
         logits[is_held] = heads[-1].logits(features[is_held])
     return CrossFit(tuple(heads), logits)
 
 
 @torch.enable_grad()
 def fit_head(
-    features: Float[Tensor, "n d"],
+    features: Features,
     targets: Targets,
     task: Task,
     penalty: float,
@@ -206,11 +215,15 @@ def fit_head(
     """
     mean = features.mean(0)
     scale = (features - mean).square().mean().sqrt().clamp(min=1e-12)
-    scaled, prepared = (features - mean) / scale, task.prepare(targets)
-    weight, bias = torch.zeros(task.outputs, features.shape[1]), torch.zeros(task.outputs)
+    scaled = (features - mean) / scale
+    prepared = task.prepare(targets)
+    weight = torch.zeros(task.outputs, features.shape[1])
+    bias = torch.zeros(task.outputs)
     if start is not None:
-        weight, bias = start.weight * scale, start.logits(mean[None])[0]
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        weight = start.weight * scale
+        bias = start.logits(mean[None])[0]
+    weight = weight.clone().requires_grad_()
+    bias = bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=MOST_STEPS,
@@ -227,5 +240,5 @@ def fit_head(
         return loss.item()
 
     optimizer.step(measure)
-    found = weight.detach() / scale
-    return Head(found, bias.detach() - found @ mean)
+    unscaled = weight.detach() / scale
+    return Head(unscaled, bias.detach() - unscaled @ mean)

@@ -21,6 +21,7 @@ from lamina.training import group
 from lamina.training.batches import Batch, DividedBatch
 from lamina.training.events import Epoch
 from lamina.training.model import Model
+from lamina.training.task import Scalar
 
 WATCHED_STEPS = 3  # first steps of each epoch, in which lanes are checked for changed buffers
 Span = tuple[int, int]  # lanes start to stop - 1: a node of the tree
@@ -33,14 +34,14 @@ def halve(span: Span) -> tuple[Span, Span]:
     return (start, middle), (middle, stop)
 
 
-def cover(span: Span, own: range) -> list[Span]:
+def cover(span: Span, dealt: range) -> list[Span]:
     """The largest nodes below ``span`` whose lanes are all in ``own``, in order."""
     start, stop = span
-    if stop <= own.start or own.stop <= start:
+    if stop <= dealt.start or dealt.stop <= start:
         return []
-    if own.start <= start and stop <= own.stop:
+    if dealt.start <= start and stop <= dealt.stop:
         return [span]
-    return [node for half in halve(span) for node in cover(half, own)]
+    return [node for half in halve(span) for node in cover(half, dealt)]
 
 
 def add_up(span: Span, nodes: Mapping[Span, Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
@@ -54,7 +55,8 @@ def insert(
     nodes: dict[Span, Float[Tensor, " n"]], lane: int, vector: Float[Tensor, " n"], lanes: int
 ) -> None:
     """Insert a lane's vector; once both children of a node exist, replace them with their sum."""
-    above, span = [], (0, lanes)
+    above = []
+    span = (0, lanes)
     while span[1] - span[0] > 1:
         above.append(span)
         left, right = halve(span)
@@ -91,9 +93,9 @@ def sum_lanes(
 class Sums:
     """The sums over the lanes of a step that are not written to the model."""
 
-    loss: Float[Tensor, ""]  # mean over the images
-    correct: Float[Tensor, ""] | None  # `None` or NaN where predictions are not counted
-    interrupts: Float[Tensor, ""] | float = 0.0  # number of processes that were interrupted
+    loss: Scalar  # mean over the images
+    correct: Scalar | None  # `None` or NaN where predictions are not counted
+    interrupts: Scalar | float = 0.0  # number of processes that were interrupted
 
 
 class OneLane:
@@ -105,7 +107,7 @@ class OneLane:
     def begin(self, _: DividedBatch) -> None:
         """Nothing to prepare."""
 
-    def add(self, _: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+    def add(self, _: Batch, loss: Scalar, correct: Scalar | None) -> None:
         self._sums = Sums(loss.detach(), correct)
 
     def finish(self) -> Sums:
@@ -118,15 +120,16 @@ class LaneSums:
     def __init__(self, model: Model, lanes: int) -> None:
         self._model = model
         self._lanes = lanes
-        layers = [module for module in model.modules() if isinstance(module, _NormBase)]
-        found = [(layer.running_mean, layer.running_var) for layer in layers]
-        self._statistics = [
-            statistic for pair in found for statistic in pair if statistic is not None
-        ]
-        self._counts = [
-            layer.num_batches_tracked for layer in layers if layer.num_batches_tracked is not None
-        ]
-        summed = {id(buffer) for buffer in (*self._statistics, *self._counts)}
+        self._statistics: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        for layer in model.modules():
+            if isinstance(layer, _NormBase):
+                statistics = (layer.running_mean, layer.running_var)
+                self._statistics += [tensor for tensor in statistics if tensor is not None]
+                if layer.num_batches_tracked is not None:
+                    self._counts.append(layer.num_batches_tracked)
+        self._buffers = [*self._statistics, *self._counts]
+        summed = {id(buffer) for buffer in self._buffers}
         self._constants = [
             name for name, buffer in model.body.named_buffers() if id(buffer) not in summed
         ]
@@ -140,39 +143,40 @@ class LaneSums:
         watched = self._constants if divided.step < WATCHED_STEPS else []
         self._expected = {name: self._model.body.get_buffer(name).clone() for name in watched}
         self._weights = [weight for weight in self._model.parameters() if weight.requires_grad]
-        self._before = [buffer.clone() for buffer in (*self._statistics, *self._counts)]
+        self._before = [buffer.clone() for buffer in self._buffers]
         self._nodes: dict[Span, Tensor] = {}
         self._used: set[int] = set()  # indices of the weights that a lane of this process used
 
     @torch.no_grad()
-    def add(self, batch: Batch, loss: Float[Tensor, ""], correct: Float[Tensor, ""] | None) -> None:
+    def add(self, batch: Batch, loss: Scalar, correct: Scalar | None) -> None:
         """Add a lane's gradients, statistics and loss, and restore the model's earlier state."""
         self._check_constants()
+        share = 1.0 if batch.share is None else batch.share
+        changes = [
+            buffer - before for buffer, before in zip(self._buffers, self._before, strict=True)
+        ]
+        is_used = [weight.grad is not None for weight in self._weights]
+        self._used |= {place for place, used in enumerate(is_used) if used}
         gradients = [
             torch.zeros_like(weight) if weight.grad is None else weight.grad
             for weight in self._weights
         ]
-        used = loss.new_tensor([weight.grad is not None for weight in self._weights])
-        self._used |= {
-            place for place, weight in enumerate(self._weights) if weight.grad is not None
+        is_interrupted = not self._nodes and group.take_interrupt()
+        sums: dict[str, list[Tensor]] = {
+            "gradients": gradients,
+            "statistics": [share * change for change in changes[: len(self._statistics)]],
+            "counts": changes[len(self._statistics) :],
+            "used": [loss.new_tensor(is_used)],
+            "loss": [share * loss.detach()],
+            "correct": [loss.new_full((), math.nan) if correct is None else correct],
+            "interrupts": [loss.new_tensor(float(is_interrupted))],
         }
-        share = 1.0 if batch.share is None else batch.share
-        changes = [
-            share * (now - before)
-            for now, before in zip(self._statistics, self._before, strict=False)
-        ]
-        counts = [
-            count - before
-            for count, before in zip(self._counts, self._before[len(changes) :], strict=True)
-        ]
-        correct = loss.new_full((), math.nan) if correct is None else correct
-        interrupts = loss.new_tensor(float(not self._nodes and group.take_interrupt()))
-        parts = [*gradients, *changes, *counts, used, share * loss.detach(), correct, interrupts]
-        vector = torch.cat([part.reshape(-1).to(loss.dtype) for part in parts])
+        tensors = [tensor.reshape(-1) for tensors in sums.values() for tensor in tensors]
+        vector = torch.cat([tensor.to(loss.dtype) for tensor in tensors])
         insert(self._nodes, batch.lane, vector, self._divided.lanes)
         for weight in self._weights:
             weight.grad = None
-        for buffer, before in zip((*self._statistics, *self._counts), self._before, strict=True):
+        for buffer, before in zip(self._buffers, self._before, strict=True):
             buffer.copy_(before)
 
     def _check_constants(self) -> None:
@@ -186,27 +190,37 @@ class LaneSums:
 
     @torch.no_grad()
     def finish(self) -> Sums:
-        tensors = [*self._weights, *self._statistics, *self._counts]
-        lengths = [*(tensor.numel() for tensor in tensors), len(self._weights), 1, 1, 1]
-        empty = torch.zeros(sum(lengths), device=self._model.device)
+        scalar = torch.zeros((), device=self._model.device)
+        shapes: dict[str, list[Tensor]] = {
+            "gradients": [*self._weights],
+            "statistics": self._statistics,
+            "counts": self._counts,
+            "used": [scalar.expand(len(self._weights))],
+            "loss": [scalar],
+            "correct": [scalar],
+            "interrupts": [scalar],
+        }
+        lengths = [tensor.numel() for tensors in shapes.values() for tensor in tensors]
+        empty = scalar.new_zeros(sum(lengths))
         total = sum_lanes(self._nodes, self._divided.lanes, self._lanes, empty)
-        *sums, used, loss, correct, interrupts = total.split(lengths)
+        pieces = iter(total.split(lengths))
+        sums = {
+            name: [next(pieces).view(tensor.shape) for tensor in tensors]
+            for name, tensors in shapes.items()
+        }
         # A weight that no lane used gets no gradient, because an optimizer would decay it for a
         # gradient of zeros. A single process knows these weights without waiting for a GPU.
         if group.size() > 1:
-            self._used = {place for place, lanes in enumerate(used.tolist()) if lanes}
-        unused = set(range(len(self._weights))) - self._used
-        for place, (tensor, part) in enumerate(zip(tensors, sums, strict=True)):
-            if place in unused:
-                continue
-            if tensor.requires_grad:
-                # Fused optimizers expect the memory layout of the weight.
-                tensor.grad = torch.empty_like(tensor).copy_(part.view_as(tensor))
-            elif tensor.is_floating_point():
-                tensor += part.view_as(tensor)
-            else:
-                tensor += (part.view_as(tensor) > 0).to(tensor.dtype)
-        return Sums(loss[0], correct[0], interrupts[0])
+            self._used = {place for place, lanes in enumerate(sums["used"][0].tolist()) if lanes}
+        for place in self._used:
+            # Fused optimizers expect the memory layout of the weight.
+            weight = self._weights[place]
+            weight.grad = torch.empty_like(weight).copy_(sums["gradients"][place])
+        for statistic, change in zip(self._statistics, sums["statistics"], strict=True):
+            statistic += change
+        for count, change in zip(self._counts, sums["counts"], strict=True):
+            count += (change > 0).to(count.dtype)
+        return Sums(sums["loss"][0], sums["correct"][0], sums["interrupts"][0])
 
 
 @dataclass
@@ -221,7 +235,8 @@ class Tally:
     _clock: float = 0.0
 
     def start(self) -> None:
-        self._clock, self._interrupts = time.perf_counter(), 0.0
+        self._clock = time.perf_counter()
+        self._interrupts = 0.0
 
     def pause(self) -> None:
         float(self.loss)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import Float32, UInt8
+from torch import nn
 
 from lamina.data import Images
-from lamina.training.batches import Batches, DividedBatch
+from lamina.errors import check_type
+from lamina.nets import Net
+from lamina.training.batches import Batches, DividedBatch, check_images
 from lamina.training.checkpoint import (
     Checkpoint,
     Standing,
@@ -16,20 +21,23 @@ from lamina.training.checkpoint import (
     make_checkpoint,
     restore_checkpoint,
 )
-from lamina.training.doctor import Doctor
+from lamina.training.custom import NO_PARTS, Parts, check_parts
+from lamina.training.device import choose_device, keep_freed_memory
+from lamina.training.diagnosis import Doctor
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
-from lamina.training.forward import Forward
+from lamina.training.forward import Forward, choose_loss
 from lamina.training.guard import Guard
+from lamina.training.head import find_linear_head
 from lamina.training.lanes import Sums, Tally, build_sums, deal_lanes
-from lamina.training.loss import choose_loss
-from lamina.training.mean_with_start import MeanWithStart
-from lamina.training.model import Initial, Model
-from lamina.training.optim import set_lr
-from lamina.training.parts import NO_PARTS, Parts
-from lamina.training.precision import Precision
+from lamina.training.model import Initial, MeanWithStart, Model, build_model, check_model
+from lamina.training.normalizing import check_normalization
+from lamina.training.optim import build_optimizer, set_lr
+from lamina.training.precision import Precision, choose_precision
+from lamina.training.randomness import derive_seed, seeded
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import Schedule
-from lamina.training.setup import AnyNet, prepare_training
+
+AnyNet: TypeAlias = Net | nn.Module
 
 
 class Training:
@@ -54,8 +62,9 @@ class Training:
         is_interrupted: Whether a process of the group was interrupted before the last event.
 
     Raises:
-        LaminaError: Net, recipe, images or device do not fit
-            (:func:`~lamina.training.setup.prepare_training`).
+        NetError: The net does not accept these images or does not return one logit per target.
+        RecipeError: The recipe does not fit the images or the net, or the device is missing.
+        DataError: There are no images.
         NotFiniteError: The loss, a gradient, a weight or the optimizer state is not finite.
 
     >>> from lamina import load_data, load_net
@@ -76,9 +85,34 @@ class Training:
         parts: Parts = NO_PARTS,
         initial: Initial | None = None,
     ) -> None:
-        prepared = prepare_training(net, images, recipe, device, precision, parts, initial)
-        self._live, recipe = prepared.model, prepared.recipe
-        self.recipe, self.device, self.precision = recipe, prepared.device, prepared.precision
+        check_type(
+            net,
+            (Net, nn.Module),
+            "net",
+            "a Net or a module (load_net(NAME) returns a Net)",
+            is_optional=False,
+        )
+        check_type(images, (Images,), "images", "Images, such as dataset.train", is_optional=False)
+        check_type(
+            recipe,
+            (Recipe,),
+            "recipe",
+            "a Recipe, such as Recipe(epochs=5) or load_recipe(NET, NAME)",
+        )
+        recipe = recipe or Recipe()
+        self.recipe = recipe
+        self.device = choose_device(device)
+        check_parts(parts, recipe)
+        check_images(images, recipe)
+        keep_freed_memory()
+        with seeded(derive_seed(recipe.seed, "weights"), torch.device("cpu")):
+            self._live = build_model(net, images, recipe, initial).to(self.device.value)
+        check_model(self._live, recipe)
+        check_normalization(self._live, recipe, len(images))
+        if recipe.head == "fitted":
+            find_linear_head(self._live)
+        self.precision = precision or choose_precision(recipe.precision, self._live)
+        self._optimizer = build_optimizer(self._live, recipe, self.precision.value, parts.optimizer)
         self._batches = Batches(
             images,
             recipe,
@@ -93,17 +127,18 @@ class Training:
         if recipe.initial_fraction:
             self._mean = MeanWithStart(self._live, recipe.initial_fraction)
             self._models["initial"] = self._mean.initial
-        self._optimizer = prepared.optimizer
         self.schedule = Schedule(recipe, len(self._batches), parts.schedule)
-        self._lanes, self._tally = build_sums(self._live, recipe.lanes), Tally()
+        self._lanes = build_sums(self._live, recipe.lanes)
+        self._tally = Tally()
         self._guard = Guard(self._models, self._optimizer, self._forward, recipe, parts)
         self._doctor = Doctor(self._live, images, recipe, len(self._batches), parts)
-        self.images, self.steps_per_epoch, self._steps_per_record = (
-            len(images),
-            len(self._batches),
-            steps_per_record,
-        )
-        self._images, self.steps_done, self.rewinds, self.is_interrupted = images, 0, 0, False
+        self._images = images
+        self.images = len(images)
+        self.steps_per_epoch = len(self._batches)
+        self._steps_per_record = steps_per_record
+        self.steps_done = 0
+        self.rewinds = 0
+        self.is_interrupted = False
         self._has_initial = initial is not None
 
     def __repr__(self) -> str:
@@ -144,12 +179,9 @@ class Training:
             self._live.eval()
 
     def _train_epoch(self) -> Iterator[Step | Epoch]:
-        forward, task, lanes, optimizer = (
-            self._forward,
-            self._live.task,
-            self._lanes,
-            self._optimizer,
-        )
+        forward = self._forward
+        lanes = self._lanes
+        optimizer = self._optimizer
         forward.set_training_mode()
         self._tally.start()
         epoch, first_step = divmod(self.steps_done, self.steps_per_epoch)
@@ -158,22 +190,22 @@ class Training:
             optimizer.zero_grad()
             for batch in step.own:  # one batch, unless the recipe divides it into lanes
                 logits = forward(batch)
-                correct = (
-                    None if batch.labels is None else task.correct(logits.detach(), batch.labels)
-                )
                 loss = forward.loss(logits, batch)
                 # Not backward(share), which would make torch import its symbolic shapes for over a
                 # second.
-                (loss if batch.share is None else loss * batch.share).backward()
+                shared = loss if batch.share is None else loss * batch.share
+                shared.backward()
+                correct = None
+                if batch.labels is not None:
+                    correct = self._live.task.correct(logits.detach(), batch.labels)
                 lanes.add(batch, loss, correct)
             sums = lanes.finish()
             if self._can_wait(step):
                 self._guard.check_step(sums.loss, step, self.lr)
             self._guard.clip()
             set_lr(optimizer, 0.5**self.rewinds * self.schedule.factor(self.steps_done))
-            is_last = step.step + 1 == self.steps_per_epoch or self.schedule.is_over(
-                self.steps_done + 1
-            )
+            is_epoch_over = step.step + 1 == self.steps_per_epoch
+            is_last = is_epoch_over or self.schedule.is_over(self.steps_done + 1)
             with self._doctor.watch(sums.loss, is_last=is_last):
                 optimizer.step()
             yield from self._record(step, sums)
@@ -193,9 +225,8 @@ class Training:
             yield Step(step.epoch + 1, step.step + 1, self.steps_per_epoch, sums.loss.item())
         else:
             self._guard.check_weights(self.lr)
-            epoch = self._tally.summarize(
-                step.epoch + 1, self.schedule.epochs, self._optimizer.param_groups[0]["lr"]
-            )
+            lr = self._optimizer.param_groups[0]["lr"]
+            epoch = self._tally.summarize(step.epoch + 1, self.schedule.epochs, lr)
             self._tally = Tally()
             yield self._doctor.examine(epoch, self.lr)
         self._forward.set_training_mode()
@@ -209,9 +240,8 @@ class Training:
             or self.schedule.falls_at(self.steps_done)
         )
 
-    def _can_wait(
-        self, step: DividedBatch
-    ) -> bool:  # whether reading values now would not stall a GPU
+    def _can_wait(self, step: DividedBatch) -> bool:
+        """Whether reading values now would not stall a GPU."""
         return self._live.device.type == "cpu" or self._is_recorded(step)
 
     def predict_logits(
@@ -219,7 +249,7 @@ class Training:
     ) -> Float32[np.ndarray, "n k"]:
         """The logits (N, K) of :attr:`model` for images, or for a part of their batches.
 
-        In training's number format; see :func:`~lamina.training.features.predict_logits`.
+        In training's number format; see :func:`~lamina.training.prediction.predict_logits`.
         """
         return self._forward.predict_logits(self.model, pixels, part)
 
@@ -234,12 +264,16 @@ class Training:
     def checkpoint(self) -> Checkpoint:
         """The state to resume exactly; raises ``NotFiniteError`` if it has NaN or infinity."""
         self._guard.check_weights(self.lr)
+        images, loss, correct, seconds = self._tally.values()
         standing = Standing(
-            self.steps_done,
-            self.steps_per_epoch,
-            self.rewinds,
-            *self._tally.values(),
-            self._doctor.state,
+            steps_done=self.steps_done,
+            steps_per_epoch=self.steps_per_epoch,
+            rewinds=self.rewinds,
+            images=images,
+            loss=loss,
+            correct=correct,
+            seconds=seconds,
+            doctor=self._doctor.state,
             falls=self.schedule.falls,
         )
         return make_checkpoint(self._models, self._optimizer, standing)
@@ -247,7 +281,8 @@ class Training:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of this recipe and images; ``RunError`` if it does not fit."""
         standing = restore_checkpoint(checkpoint, self._models, self._optimizer)
-        self.steps_done, self.rewinds = standing.steps_done, standing.rewinds
+        self.steps_done = standing.steps_done
+        self.rewinds = standing.rewinds
         self._doctor.state = standing.doctor
         self.schedule.restore(standing.falls, self.steps_done)
         self._tally = Tally(standing.images, standing.loss, standing.correct, standing.seconds)

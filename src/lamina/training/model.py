@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,10 +24,9 @@ from lamina.nets import Dropout, Net, Shape
 from lamina.nets.modules import Whitening
 from lamina.nets.net import WANTED_OUTPUT
 from lamina.training.augment import Selection, shrunk_size
-from lamina.training.pretrained import own_statistics
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions
-from lamina.training.task import Regression, Task, task_of
+from lamina.training.task import Logits, Pixels, PixelTensor, Regression, Task, task_of
 
 # images that a whitening layer is fitted to: 5,000 small ones, or fewer large ones
 WHITENING_PIXELS = 5000 * 32 * 32
@@ -87,13 +87,14 @@ class Model(nn.Module):
         # Convolutions are fastest in channels-last layout, like stored images. Other nets need
         # channels first, and permuting bytes costs a quarter of permuting floats.
         self._convolves = any(isinstance(module, nn.Conv2d) for module in body.modules())
-        self.body = (
+        self.body = body
+        if self._convolves:
             nn.utils.convert_conv2d_weight_memory_format(body, self._layout)
-            if self._convolves
-            else body
-        )
-        self.net, self.task, self.in_shape = net, task, in_shape
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.net = net
+        self.task = task
+        self.in_shape = in_shape
+        self.mean = tuple(mean)
+        self.std = tuple(std)
         # One value per pixel is ten times as fast as one per channel.
         scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).expand(1, *in_shape)
         shift = scale * -torch.tensor(self.mean).view(-1, 1, 1)
@@ -125,21 +126,18 @@ class Model(nn.Module):
     def _layout(self) -> torch.memory_format:  # not an attribute, which torch.save could not pickle
         return torch.channels_last if self._convolves else torch.contiguous_format
 
-    def normalize(
-        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
-    ) -> Float[Tensor, "n c h w"]:
+    def normalize(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Float[Tensor, "n c h w"]:
         """Normalize pixels (0 to 255), channels first; sizes may be below ``in_shape``."""
         planes = images.permute(0, 3, 1, 2).contiguous(memory_format=self._layout)
-        scale, shift = self._scale, self._shift
+        scale = self._scale
+        shift = self._shift
         if planes.shape[2:] != scale.shape[2:]:
             height, width = planes.shape[2:]
             crops = (whole[..., :height, :width] for whole in (scale, shift))
             scale, shift = (crop.contiguous(memory_format=self._layout) for crop in crops)
         return planes.to(scale.dtype, copy=True).mul_(scale).add_(shift)
 
-    def forward(
-        self, images: UInt8[Tensor, "n h w c"] | Float[Tensor, "n h w c"]
-    ) -> Float[Tensor, "n k"]:
+    def forward(self, images: PixelTensor | Float[Tensor, "n h w c"]) -> Logits:
         """The logits (N, K) of stored images, in the weights' dtype, even with bf16 arithmetic.
 
         Raises:
@@ -153,15 +151,14 @@ class Model(nn.Module):
         self, batch: Selection, dtype: torch.dtype, kernels: Kernels
     ) -> Float[Tensor, "b c h w"] | None:
         """Gather, augment and normalize images in one pass; ``None`` without kernel support."""
-        choices, scale = batch.choices, (self._scale, self._shift)
+        choices = batch.choices
         if choices.crops is not None or batch.size_fraction != 1:
             return None
-        moves = choices.flips, choices.translations_px, choices.holes_px
         return gather_normalized(
-            batch.pixels, batch.indices, *moves, batch.cutout_px, *scale, dtype, kernels
+            batch.pixels, batch.indices, choices, self._scale, self._shift, dtype, kernels
         )
 
-    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+    def compute(self, normalized: Float[Tensor, "n c h w"]) -> Logits:
         """The logits of normalized images."""
         logits = self.body(normalized)
         if not isinstance(logits, Tensor):
@@ -263,6 +260,21 @@ def _build(
     return model
 
 
+def own_statistics(
+    body: nn.Module, channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and standard deviation per channel that a timm net expects; ``None`` for other nets."""
+    config: Mapping[str, Any] | None = getattr(body, "pretrained_cfg", None)
+    if config is None:
+        return None
+    mean = tuple(config["mean"])
+    std = tuple(config["std"])
+    # Gray images get the mean of the three, because timm sums filter weights over the colors.
+    if len(mean) != channels:
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    return tuple(255 * value for value in mean), tuple(255 * value for value in std)
+
+
 def check_model(model: Model, recipe: Recipe) -> None:
     """Raise ``NetError`` or ``RecipeError`` if the recipe cannot train the model."""
     if not any(weight.requires_grad for weight in model.parameters()):
@@ -292,7 +304,7 @@ def check_model(model: Model, recipe: Recipe) -> None:
             ) from error
 
 
-def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.ndarray, "n h w c"]:
+def check_input(model: Model, images: Any, name: str = "images") -> Pixels:
     """The images as pixels of the model's shape; raises ``LaminaError`` if they do not fit."""
     check_type(model, (Model,), "model", "a Model, such as run.load_model()", is_optional=False)
     channels, height, width = model.in_shape
@@ -303,9 +315,9 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
     ):
         return images
     pixels = to_pixels(images, name)
-    found = (pixels.shape[3], *pixels.shape[1:3])
-    if found != (channels, height, width):
-        can_resize = found[0] == channels and height == width
+    shape = (pixels.shape[3], *pixels.shape[1:3])
+    if shape != (channels, height, width):
+        can_resize = shape[0] == channels and height == width
         remedy = (
             f"Load the data with Preparation(size_px={height})"
             if can_resize
@@ -315,12 +327,12 @@ def check_input(model: Model, images: Any, name: str = "images") -> UInt8[np.nda
             remedy = f"For one image, use {name}[None]"
         raise NetError(
             f"The model was trained on images of {channels}×{height}×{width} (channels, height,"
-            f" width), got {'×'.join(map(str, found))}. {remedy}."
+            f" width), got {'×'.join(map(str, shape))}. {remedy}."
         )
     return pixels
 
 
-def split_pixels(pixels: UInt8[np.ndarray, "n h w c"]) -> list[UInt8[np.ndarray, "m h w c"]]:
+def split_pixels(pixels: Pixels) -> list[UInt8[np.ndarray, "m h w c"]]:
     """Views of the images in batches whose activations fit into memory."""
     size = max(1, min(500, PREDICTED_PIXELS // math.prod(pixels.shape[1:3])))
     return [pixels[start : start + size] for start in range(0, len(pixels), size)]
@@ -388,7 +400,7 @@ def _check_state(module: nn.Module) -> None:
             )
 
 
-def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
+def _check_own_module(model: Model, sample: PixelTensor) -> None:
     expected = (len(sample), model.task.outputs)
     with torch.enable_grad(), _explain_failure((len(sample), *model.in_shape)):
         logits = model(sample)
@@ -412,7 +424,7 @@ def _check_own_module(model: Model, sample: UInt8[Tensor, "n h w c"]) -> None:
         )
 
 
-def _find_final_activation(logits: Float[Tensor, "n k"], task: Task) -> str | None:
+def _find_final_activation(logits: Logits, task: Task) -> str | None:
     """The final activation function, found from the autograd graph or from the output values."""
     step = logits.grad_fn
     while step is not None and step.name().startswith(RESHAPING):
@@ -438,3 +450,29 @@ def _explain_failure(shape: Shape) -> Iterator[None]:
             f"The module failed on normalized images of shape {shape}: {type(error).__name__}:"
             f" {error}"
         ) from error
+
+
+class MeanWithStart:
+    """The mean of ``initial`` and ``live`` weights, evaluated in place of the live ones."""
+
+    def __init__(self, live: Model, initial_fraction: float) -> None:
+        self.initial = deepcopy(live)
+        self._live = live
+        self._mean = deepcopy(live)
+        self._fraction = initial_fraction
+
+    def start(self) -> None:
+        """Take the live weights as the initial ones, in place of those at construction."""
+        self.initial.load_state_dict(self._live.state_dict())
+
+    @property
+    @torch.no_grad()
+    def model(self) -> Model:
+        """The mean, computed at each access, with the buffers of the live model."""
+        weights = (model.parameters() for model in (self._mean, self._live, self.initial))
+        for mean, live, initial in zip(*weights, strict=True):
+            # Interpolating between two equal infinities yields NaN.
+            mean.copy_(torch.where(live == initial, live, live.lerp(initial, self._fraction)))
+        for mean, live in zip(self._mean.buffers(), self._live.buffers(), strict=True):
+            mean.copy_(live)
+        return self._mean

@@ -8,8 +8,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from lamina.errors import RecipeError
-from lamina.training.activations import describe_layer, record_calls
 from lamina.training.augment import shrunk_size
+from lamina.training.hooks import describe_layer, record_calls
 from lamina.training.model import Model
 from lamina.training.recipe import Recipe
 from lamina.training.schedule import list_size_fractions

@@ -13,49 +13,58 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lamina.errors import LaminaWarning, RecipeError, name_some
-from lamina.training.catalog import OPTIMIZERS
-from lamina.training.features import trace_weights
+from lamina.errors import LaminaWarning, NetError, RecipeError, name_some
+from lamina.training.custom import OwnOptimizer, Parameters, describe_part
 from lamina.training.model import Model
-from lamina.training.parts import OwnOptimizer, Parameters, describe_part
-from lamina.training.recipe import Recipe
+from lamina.training.prediction import find_head
+from lamina.training.recipe import OPTIMIZERS, Recipe
 
 # coefficients of the quintic step (Jordan et al., "Muon", 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 def build_optimizer(
-    model: Model, recipe: Recipe, precision: str = "fp32", own: OwnOptimizer | None = None
+    model: Model, recipe: Recipe, precision: str = "fp32", function: OwnOptimizer | None = None
 ) -> Optimizer:
     """The custom optimizer, or the recipe's; it decays only weights of two or more dimensions."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    if own is not None:
-        return keep_initial_lr(_build_own(own, model, recipe))
-    decay = recipe.weight_decay
-    matrices = [weight for weight in trained if weight.ndim >= 2]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": decay},
-        {"params": [weight for weight in trained if weight.ndim < 2], "weight_decay": 0.0},
-    ]
+    if function is not None:
+        return keep_initial_lr(_build_custom(function, model, recipe))
     entry = OPTIMIZERS[recipe.optimizer]
-    kind, options = quicken(pkgutil.resolve_name(entry.kind)), dict(entry.options)
+    kind = quicken(pkgutil.resolve_name(entry.kind))
+    options = dict(entry.options)
     if entry.takes_momentum:
         options["momentum"] = recipe.momentum
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = [weight for weight in trained if weight.ndim >= 2]
+    vectors = [weight for weight in trained if weight.ndim < 2]
+    decay = recipe.weight_decay
     if kind is Muon:
         # The rows of the head are classes, whose individual scales Adam keeps and Muon would not.
-        head = next(trace_weights(model), None)
-        hidden = [weight for weight in matrices if weight is not head]
-        groups[0]["params"] = [weight for weight in matrices if weight is head]
+        head = _find_head_weights(model)
+        hidden = [weight for weight in matrices if weight not in head]
+        rows = [weight for weight in matrices if weight in head]
         groups = [
-            {"params": hidden, "weight_decay": decay},
-            *({**group, "orthogonal": False} for group in groups),
+            {"params": hidden, "weight_decay": decay, "orthogonal": True},
+            {"params": rows, "weight_decay": decay, "orthogonal": False},
+            {"params": vectors, "weight_decay": 0.0, "orthogonal": False},
         ]
         options["dtype"] = torch.bfloat16 if precision == "bf16" else torch.float32
-    elif not decay:  # one call of the fused kernel saves a tenth of a step of a small MLP
+    elif decay:
+        groups = [
+            {"params": matrices, "weight_decay": decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    else:  # one call of the fused kernel saves a tenth of a step of a small MLP
         groups = [{"params": trained, "weight_decay": 0.0}]
-    return keep_initial_lr(
-        kind([group for group in groups if group["params"]], lr=recipe.lr, **options)
-    )
+    groups = [group for group in groups if group["params"]]
+    return keep_initial_lr(kind(groups, lr=recipe.lr, **options))
+
+
+def _find_head_weights(model: Model) -> set[Tensor]:
+    try:
+        return set(model.get_submodule(find_head(model)).parameters())
+    except NetError:  # a net without layers has only weights of its own
+        return set()
 
 
 def keep_initial_lr(optimizer: Optimizer) -> Optimizer:
@@ -70,9 +79,10 @@ def set_lr(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
+def _build_custom(function: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
     named = {name: weight for name, weight in model.body.named_parameters() if weight.requires_grad}
-    optimizer, name = own(Parameters(named), recipe), describe_part(own)
+    optimizer = function(Parameters(named), recipe)
+    name = describe_part(function)
     if not isinstance(optimizer, Optimizer):
         raise RecipeError(
             f"optimizer must return a torch.optim.Optimizer, but {name} returned"
@@ -93,13 +103,13 @@ def _build_own(own: OwnOptimizer, model: Model, recipe: Recipe) -> Optimizer:
             f"optimizer must have a learning rate, lr, in each parameter group, but {name} returned"
             " one without. Set group['lr'] in every group."
         )
-    given = {weight for group in optimizer.param_groups for weight in group["params"]}
-    if strangers := len(given - set(named.values())):
+    trained = {weight for group in optimizer.param_groups for weight in group["params"]}
+    if strangers := len(trained - set(named.values())):
         raise RecipeError(
             f"optimizer must train only the parameters of the net, but {name} returned one with"
             f" {strangers} others. Make these parameters of a module in the net."
         )
-    if left_out := [path for path, weight in named.items() if weight not in given]:
+    if left_out := [path for path, weight in named.items() if weight not in trained]:
         warnings.warn(
             f"the optimizer from {name} does not train {len(left_out)} of {len(named)} parameters: "
             f"{name_some(left_out, 5)}",
@@ -185,7 +195,8 @@ class Muon(_QuickStart):
         state = self.state[weight]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
-        buffer, momentum = state["momentum_buffer"], group["momentum"]
+        buffer = state["momentum_buffer"]
+        momentum = group["momentum"]
         buffer.lerp_(gradient, 1 - momentum)
         ahead = gradient.lerp(buffer, momentum)
         direction = orthogonalize(ahead.flatten(1).to(group["dtype"]))
@@ -198,10 +209,8 @@ class Muon(_QuickStart):
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = (
-                torch.zeros_like(weight),
-                torch.zeros_like(weight),
-            )
+            state["exp_avg"] = torch.zeros_like(weight)
+            state["exp_avg_sq"] = torch.zeros_like(weight)
         state["step"] += 1
         step = state["step"].item()
         state["exp_avg"].lerp_(gradient, 0.1)

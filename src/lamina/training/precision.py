@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lamina.kernels.library import Kernels
 from lamina.kernels.norm_act import join_layers
 from lamina.nets.modules import Bfloat16Linear, ResidualSum, SameConv2d, Whitening
-from lamina.training.activations import record_calls
 from lamina.training.device import Choice
+from lamina.training.hooks import record_calls
 from lamina.training.model import Model
 
 # Limits of a net and of a linear layer, below which conversion to bf16 costs what the products
@@ -48,8 +48,8 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], model: Model) -> P
     small = tuple(name for name, layer in layers.items() if layer.weight.numel() < LEAST_WEIGHTS)
     if len(small) == len(layers):
         return Precision("fp32", "the net is too small to gain from bf16")
-    kept = f"; fp32 for small layers: {', '.join(small)}" if small else ""
-    return Precision("bf16", f"{this} has bf16 arithmetic{kept}", small)
+    exceptions = f"; fp32 for small layers: {', '.join(small)}" if small else ""
+    return Precision("bf16", f"{this} has bf16 arithmetic{exceptions}", small)
 
 
 def multiplies_bf16(device: str) -> bool:

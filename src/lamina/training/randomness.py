@@ -47,7 +47,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 def seeded_everywhere(seed: int, device: torch.device) -> Iterator[None]:
     """Like :func:`seeded`, but also for NumPy and Python, which custom functions may use."""
     with seeded(seed, device):
-        numpy_state, python_state = np.random.get_state(), random.getstate()
+        numpy_state = np.random.get_state()
+        python_state = random.getstate()
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:

@@ -1,17 +1,18 @@
-"""The recipe: every training setting, with its unit, default and range."""
+"""The recipe: every training setting, and how it adapts to the images. Does not import torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from lamina.data.preparation import Preparation
 from lamina.errors import RecipeError
 from lamina.markup import card, note, table
-from lamina.targets import BINARY, MULTI_LABEL, Kind, MetricName
-from lamina.training.aim import Aim, parse_aim
-from lamina.training.catalog import OPTIMIZERS, SCHEDULES
+from lamina.targets import BINARY, MULTI_LABEL, REGRESSION, Kind, MetricName
 from lamina.values import (
     Fraction,
     Range,
@@ -21,11 +22,114 @@ from lamina.values import (
     read_texts,
 )
 
+AIM = re.compile(r"f1|(recall|precision)=0?\.\d*[1-9]\d*|miss=(?=.*[1-9])\d*\.?\d+")
+
+
+@dataclass(frozen=True)
+class Aim:
+    """The highest F1, a minimum recall or precision, or the lowest cost of errors.
+
+    For the cost, a miss is as bad as ``value`` false alarms.
+    """
+
+    name: Literal["f1", "recall", "precision", "miss"]
+    value: float = 1.0
+
+    def __str__(self) -> str:
+        return self.name if self.name == "f1" else f"{self.name}={self.value:g}"
+
+
+def parse_aim(text: str) -> Aim:
+    """The aim that a recipe names; ``RecipeError`` if invalid."""
+    if not AIM.fullmatch(text):
+        raise RecipeError(
+            f"aim is {text!r}; it must be f1, recall or precision between 0 and 1, or the cost of a"
+            " miss in false alarms, above 0. Use f1, recall=0.95, precision=0.9 or miss=10."
+        )
+    name, _, value = text.partition("=")
+    return Aim(name, float(value or 1))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class NamedOptimizer:
+    """An optimizer that a recipe can name.
+
+    Attributes:
+        kind: Import path of its class, which accepts parameter groups, ``lr`` and ``options``.
+        usual_lr: Learning rate if the user chooses this optimizer without one.
+        options: Further arguments of the class.
+        takes_momentum: Whether the class accepts ``Recipe.momentum``.
+        batch_exponent: Exponent of the batch size in the learning rate: Malladi et al., arXiv
+            2205.10287, for Adam; Goyal et al., arXiv 1706.02677, section 2.1, for SGD; measured
+            for Muon.
+    """
+
+    kind: str
+    usual_lr: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    takes_momentum: bool = False
+    batch_exponent: float = 0.5
+
+
+OPTIMIZERS = {
+    "adam": NamedOptimizer("torch.optim.Adam", 1e-3, {"fused": True}),
+    "adamw": NamedOptimizer("torch.optim.AdamW", 1e-3, {"fused": True}),
+    "rmsprop": NamedOptimizer("torch.optim.RMSprop", 1e-3, {"foreach": True}),
+    "sgd": NamedOptimizer(
+        "lamina.training.optim.SGD", 0.05, takes_momentum=True, batch_exponent=1.0
+    ),
+    "muon": NamedOptimizer(
+        "lamina.training.optim.Muon", 2e-3, takes_momentum=True, batch_exponent=0.25
+    ),
+}
+
+
+def half_cosine(fraction: float) -> float:
+    return (1 - math.cos(math.pi * fraction)) / 2
+
+
+@dataclass(frozen=True)
+class NamedSchedule:
+    """A schedule of the learning rate, as factors of its peak.
+
+    Attributes:
+        fall: From the completed fraction of the steps after the warmup to the factor.
+        rise: From the step of the warmup (from 0) and the number of its steps to the factor.
+        warmup_fraction: Fraction of all steps for the warmup if the recipe has 0.
+        warmup_steps: Fixed number of steps for the warmup. Then no step before the fall depends on
+            the number of steps, and the end of the training can be decided late.
+        fall_fraction: Fraction of all steps, at the end, in which such a schedule falls.
+    """
+
+    fall: Callable[[float], float]
+    rise: Callable[[int, int], float] = lambda step, steps: (step + 1) / steps
+    warmup_fraction: float = 0.0
+    warmup_steps: int | None = None
+    fall_fraction: float = 1.0
+
+
+SCHEDULES = {
+    "constant": NamedSchedule(lambda _: 1.0),
+    "cosine": NamedSchedule(lambda passed: 1 - half_cosine(passed)),
+    "linear": NamedSchedule(lambda passed: 1 - passed),
+    "one-cycle": NamedSchedule(
+        lambda passed: 1 - half_cosine(passed),
+        lambda step, steps: 1 / 25 + (1 - 1 / 25) * half_cosine(step / steps),
+        0.3,
+    ),
+    "trapezoid": NamedSchedule(lambda passed: 1 - passed, warmup_steps=50, fall_fraction=0.4),
+}
+"""``cosine`` is from Loshchilov and Hutter, arXiv 1608.03983, equation 5, without restarts;
+``one-cycle`` from Smith and Topin, arXiv 1708.07120, with a constant momentum; ``trapezoid`` warms
+up, stays, and falls in a straight line: Hägele et al., arXiv 2405.18392."""
+
+
 if TYPE_CHECKING:
     OptimizerName: TypeAlias = str
     ScheduleName: TypeAlias = str
 else:
-    OptimizerName, ScheduleName = Literal[*OPTIMIZERS], Literal[*SCHEDULES]
+    OptimizerName = Literal[*OPTIMIZERS]
+    ScheduleName = Literal[*SCHEDULES]
 
 
 @document_fields
@@ -100,11 +204,8 @@ class Recipe:
     mean_average_precision or mean_absolute_error"""
     aim: str | None = None
     """yes-or-no and multi-label models: choose the decision thresholds on val for the highest f1,
-    or for at least this recall or precision, as in recall=0.95; by default, the thresholds are
-    0.5"""
-    cost: str | None = None
-    """as aim: the lowest cost if a miss costs as much as this number of false alarms, as in
-    miss=10"""
+    for at least this recall or precision, as in recall=0.95, or for the lowest cost if a miss costs
+    as much as this number of false alarms, as in miss=10; by default, the thresholds are 0.5"""
     patience: Annotated[int, Range(1)] | None = None
     """early stopping: stop after this many epochs without a better val score; keeps the last
     epoch's weights"""
@@ -113,7 +214,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self, RecipeError)
-        parse_aim(self.aim, self.cost)
+        if self.aim is not None:
+            parse_aim(self.aim)
         if self.warmup_fraction and SCHEDULES[self.schedule].warmup_steps is not None:
             raise RecipeError(
                 f"warmup_fraction is {self.warmup_fraction:g}, but the schedule {self.schedule}"
@@ -149,13 +251,14 @@ class Recipe:
 
     def find_aim(self, kind: Kind) -> Aim | None:
         """The aim of the decision thresholds; ``RecipeError`` if this kind of target has none."""
-        aim = parse_aim(self.aim, self.cost)
-        if aim is not None and kind not in (BINARY, MULTI_LABEL):
+        if self.aim is None:
+            return None
+        if kind not in (BINARY, MULTI_LABEL):
             raise RecipeError(
-                f"Thresholds for {aim} need yes-or-no or multi-label targets, but these are {kind}."
-                f" Leave out {'cost' if aim.name == 'miss' else 'aim'}."
+                f"Thresholds for {self.aim} need yes-or-no or multi-label targets, but these are"
+                f" {kind}. Leave out aim."
             )
-        return aim
+        return parse_aim(self.aim)
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as a dictionary."""
@@ -163,23 +266,100 @@ class Recipe:
         return {field.name: value for field, value in values if value != field.default}
 
 
-def overlay(recipe: Recipe, given: dict[str, Any]) -> Recipe:
-    """The recipe with the ``given`` fields replaced.
+def overlay(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with the ``changes`` fields replaced.
 
-    Changing the optimizer also sets its usual learning rate, unless ``given`` sets it too.
+    Changing the optimizer also sets its usual learning rate, unless ``changes`` sets it too.
 
     >>> overlay(Recipe(lr=0.01), {"optimizer": "sgd"}).lr
     0.05
     """
-    optimizer, schedule = (
-        given.get("optimizer", recipe.optimizer),
-        given.get("schedule", recipe.schedule),
-    )
+    optimizer = changes.get("optimizer", recipe.optimizer)
+    schedule = changes.get("schedule", recipe.schedule)
     if optimizer not in OPTIMIZERS or schedule not in SCHEDULES:
-        return dataclasses.replace(recipe, **given)  # which refuses them
-    usual: dict[str, Any] = (
-        {} if optimizer == recipe.optimizer else {"lr": OPTIMIZERS[optimizer].usual_lr}
-    )
+        return dataclasses.replace(recipe, **changes)  # which refuses them
+    usual: dict[str, Any] = {}
+    if optimizer != recipe.optimizer:
+        usual["lr"] = OPTIMIZERS[optimizer].usual_lr
     if SCHEDULES[schedule].warmup_steps is not None:
-        usual |= {"warmup_fraction": 0.0}
-    return dataclasses.replace(recipe, **usual | given)
+        usual["warmup_fraction"] = 0.0
+    return dataclasses.replace(recipe, **usual | changes)
+
+
+LEAST_BATCH = 16  # smallest batch size; batch norm needs as many images for useful statistics
+FEW_SHARE = 0.1  # of the images that a recipe was tuned on; with fewer, cutout helps
+CUTOUT_PX = 8  # in images of 32 px
+MOST_PIXELS = 2000 * 32 * 32  # per batch, because activations of larger images need more memory
+
+
+@dataclass(frozen=True)
+class Home:
+    """The images that a recipe was tuned on."""
+
+    images: int
+    side_px: int
+
+
+ZOO_HOME = Home(50_000, 32)
+PRETRAINED_HOME = Home(500, 96)
+
+
+def fit_recipe(
+    recipe: Recipe, images: int, side_px: int, kind: Kind, home: Home = ZOO_HOME
+) -> Recipe:
+    """Adapt a recipe that was tuned on ``home`` to a number of ``images`` of ``side_px``.
+
+    For regression, it switches off label smoothing and every augmentation except translation.
+    """
+    share = images / home.images
+    batch_size = recipe.batch_size
+    if share < 1:
+        batch_size = max(min(batch_size, LEAST_BATCH), round(batch_size * share**0.5))
+    batch_size = max(1, min(batch_size, MOST_PIXELS // side_px**2))
+    lr = recipe.lr
+    if batch_size != recipe.batch_size:
+        ratio = batch_size / recipe.batch_size
+        lr = float(f"{lr * ratio ** OPTIMIZERS[recipe.optimizer].batch_exponent:.2g}")
+    translate_px = recipe.translate_px
+    cutout_px = recipe.cutout_px
+    if share < 1 and recipe.flip != "off":
+        translate_px = translate_px * min(2.0, share**-0.15)
+        if share < FEW_SHARE:
+            cutout_px = max(cutout_px, CUTOUT_PX)
+    scale = side_px / home.side_px
+    fitted = dataclasses.replace(
+        recipe,
+        # 1/100 of the images gets three times the epochs, which at a tenth of the batch size is a
+        # third of the steps.
+        epochs=max(1, round(recipe.epochs * share**-0.25)),
+        batch_size=batch_size,
+        lr=lr,
+        translate_px=round(translate_px * scale),
+        cutout_px=round(cutout_px * scale),
+    )
+    if kind is not REGRESSION:
+        return fitted
+    # Numbers have no labels to smooth, and augmentation may change them.
+    return dataclasses.replace(
+        fitted, label_smoothing=0.0, flip="off", cutout_px=0, crop_from_fraction=0.0
+    )
+
+
+def describe_fit(
+    recipe: Recipe,
+    fitted: Recipe,
+    images: int,
+    side_px: int,
+    home: Home = ZOO_HOME,
+    used: Recipe | None = None,
+) -> tuple[str, str]:
+    """What the recipe was fitted to, and the changed fields that ``used`` does not override."""
+    changes = []
+    for name, value in vars(fitted).items():
+        before = getattr(recipe, name)
+        if value != before and value == getattr(used or fitted, name):
+            changes.append(f"{name} {before} → {value}")
+    if not changes:
+        return "", ""
+    tuned = f"the recipe was tuned on {home.images:,} of {home.side_px} px"
+    return f"fitted to {images:,} images of {side_px} px ({tuned})", ", ".join(changes)

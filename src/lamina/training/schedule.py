@@ -9,9 +9,8 @@ from itertools import zip_longest
 from typing import Any
 
 from lamina.errors import RecipeError
-from lamina.training.catalog import SCHEDULES
-from lamina.training.parts import OwnSchedule, describe_part
-from lamina.training.recipe import Recipe
+from lamina.training.custom import OwnSchedule, describe_part
+from lamina.training.recipe import SCHEDULES, Recipe
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ class Schedule:
     def leave_open(self, step: int) -> None:
         """Train until :meth:`start_fall`; a fall that has begun at ``step`` goes on."""
         self._planned = ()
-        self._set(self.falls if self.is_falling(step) else ())
+        if not self.is_falling(step):
+            self._set(())
 
     def restore(self, falls: Sequence[Fall], step: int) -> None:
         """Continue at ``step`` with the falls that had begun there.
@@ -132,8 +132,9 @@ class Schedule:
         if not self.can_move:
             return
         begun = tuple(fall for fall in falls if fall.start <= step)
-        is_as_planned = self._planned[: len(begun)] == begun
-        self._set(self._planned if is_as_planned else begun)
+        self._set(begun)
+        if self._planned[: len(begun)] == begun:
+            self._set(self._planned)
         if not begun and self.is_falling(step):
             rest = (self.steps or 0) - step
             self._set(())

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64, Num
+from jaxtyping import Bool, Float, Float32, Int64, Num, UInt8
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,7 +19,12 @@ from lamina.errors import RecipeError, RunError
 from lamina.targets import Kind
 from lamina.values import fields_to_json, from_json_values
 
+Pixels = UInt8[np.ndarray, "n h w c"]
+PixelTensor = UInt8[Tensor, "n h w c"]
+Features = Float[Tensor, "n d"]
+Scalar = Float[Tensor, ""]
 Logits = Float[Tensor, "n k"]
+LogitsArray = Float32[np.ndarray, "n k"]
 Targets = Num[Tensor, "n ..."] | Bool[Tensor, "n ..."]
 Weights = Float[Tensor, "n ..."]
 
@@ -53,7 +58,7 @@ class Task(ABC):
         targets: Targets,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         """The mean loss of a batch; ``weights`` multiply the loss of each target."""
         return self.compare(logits, self.prepare(targets, logits.dtype), label_smoothing, weights)
 
@@ -72,7 +77,7 @@ class Task(ABC):
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         """The mean loss of a batch with prepared targets.
 
         For classes, the targets may also be probabilities (N, K).
@@ -83,7 +88,7 @@ class Task(ABC):
         """The class weight of each target, 1 on average."""
 
     @abstractmethod
-    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
+    def probabilities(self, logits: Logits) -> Logits:
         """Probabilities, calibrated if there are temperatures.
 
         For regression, numbers in the units of the targets.
@@ -94,7 +99,7 @@ class Task(ABC):
         """Predictions: class indices (N,), whether labels apply (N, K), or numbers (N, K)."""
 
     @abstractmethod
-    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""] | None:
+    def correct(self, logits: Logits, targets: Targets) -> Scalar | None:
         """Number of correct predictions in a batch; ``None`` for regression."""
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
@@ -144,7 +149,7 @@ class SingleLabel(Task):
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         if weights is None:
             return functional.cross_entropy(logits, prepared, label_smoothing=label_smoothing)
         # torch's own class weights divide by their sum over the batch, so a rare class would count
@@ -159,13 +164,13 @@ class SingleLabel(Task):
         """Inverse class frequency: 1 for a class with an average number of images."""
         return _inverse_shares(torch.bincount(targets, minlength=self.outputs))[targets]
 
-    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
+    def probabilities(self, logits: Logits) -> Logits:
         return _soften(logits, self.temperatures).softmax(dim=1)
 
     def decide(self, logits: Logits) -> Int64[Tensor, " n"]:
         return logits.argmax(dim=1)
 
-    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
+    def correct(self, logits: Logits, targets: Targets) -> Scalar:
         return (logits.argmax(dim=1) == targets).sum(dtype=torch.float32)
 
 
@@ -190,7 +195,7 @@ class _SigmoidTask(Task):
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         smoothed = prepared * (1 - label_smoothing) + label_smoothing / 2
         weights = None if weights is None else weights.view_as(logits)
         return functional.binary_cross_entropy_with_logits(logits, smoothed, weights)
@@ -203,7 +208,7 @@ class _SigmoidTask(Task):
         ]
         return torch.stack(weights, dim=1).view_as(targets)
 
-    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
+    def probabilities(self, logits: Logits) -> Logits:
         return _soften(logits, self.temperatures).sigmoid()
 
     def with_temperatures(self, temperatures: tuple[float, ...]) -> Task:
@@ -227,7 +232,7 @@ class _SigmoidTask(Task):
         probabilities = self.probabilities(logits.float())
         return probabilities > probabilities.new_tensor(self.cutoffs)
 
-    def correct(self, logits: Logits, targets: Targets) -> Float[Tensor, ""]:
+    def correct(self, logits: Logits, targets: Targets) -> Scalar:
         """The fraction of correct labels per image, summed over the batch."""
         return ((logits > 0) == targets.view_as(logits)).float().mean(dim=1).sum()
 
@@ -270,7 +275,7 @@ class Regression(Task):
         prepared: Tensor,
         label_smoothing: float = 0.0,
         weights: Weights | None = None,
-    ) -> Float[Tensor, ""]:
+    ) -> Scalar:
         """Mean squared error of the standardized numbers; ignores smoothing and weights."""
         del label_smoothing, weights
         return functional.mse_loss(logits, prepared)
@@ -282,10 +287,10 @@ class Regression(Task):
             " class_weights from the recipe."
         )
 
-    def probabilities(self, logits: Logits) -> Float[Tensor, "n k"]:
+    def probabilities(self, logits: Logits) -> Logits:
         return logits * logits.new_tensor(self.standard_deviations) + logits.new_tensor(self.means)
 
-    def decide(self, logits: Logits) -> Float[Tensor, "n k"]:
+    def decide(self, logits: Logits) -> Logits:
         return self.probabilities(logits)
 
     def correct(self, logits: Logits, targets: Targets) -> None:
@@ -293,7 +298,8 @@ class Regression(Task):
 
 
 def task_of(images: Images) -> Task:
-    names, values = tuple(images.target_names), images.targets
+    names = tuple(images.target_names)
+    values = images.targets
     if images.kind is targets.REGRESSION:
         medians = np.median(values.astype(np.float64), axis=0)
         means = values.mean(axis=0, dtype=np.float64)

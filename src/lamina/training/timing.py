@@ -14,23 +14,26 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Net
 from lamina.training.batches import LEAST_IN_LANE
-from lamina.training.catalog import SCHEDULES
-from lamina.training.features import predict_logits
 from lamina.training.head import CHOOSING_IMAGES, FITTED_IMAGES
 from lamina.training.loop import Training
 from lamina.training.model import Model
-from lamina.training.recipe import Recipe
+from lamina.training.prediction import predict_logits
+from lamina.training.recipe import SCHEDULES, Recipe
 from lamina.training.schedule import evaluation_interval, find_size_fraction
 
-STEPS, WARM_UP_STEPS = 6, 2
+STEPS = 6
+WARM_UP_STEPS = 2
 TIMED_BATCH = 100  # larger batches take about equally long per image
 # images; the second number is more precise, for fast nets
-TIMED_EVALUATION, EVALUATED_IMAGES = (40, 200)
-ENOUGH_SECONDS, MOST_SECONDS = 0.4, 2.0
+TIMED_EVALUATION = 40
+EVALUATED_IMAGES = 200
+ENOUGH_SECONDS = 0.4
+MOST_SECONDS = 2.0
 """One step of a slow net is enough; and after the second time, also the second step, which is not
 warm yet."""
 FIT_SECONDS = 1e-3  # per image, of fitting a head to its features
-SAVING_SECONDS, SAVING_SECONDS_PER_WEIGHT = 0.1, 1e-7  # of a checkpoint
+SAVING_SECONDS = 0.1
+SAVING_SECONDS_PER_WEIGHT = 1e-7  # of a checkpoint
 SAVING_FRACTION = 0.02
 """Upper limit of the fraction of time spent on checkpoints; short epochs are saved with later
 ones."""
@@ -131,12 +134,14 @@ def choose_timed_batch(recipe: Recipe) -> tuple[int, int]:
 
 def time_evaluation(model: Model, images: Images) -> float:
     """Seconds per image after a short warm-up call, from more images if the net is fast."""
-    count, seconds = 0, 0.0
+    count = 0
+    seconds = 0.0
     for number, few in enumerate((TIMED_EVALUATION, TIMED_EVALUATION, EVALUATED_IMAGES)):
         sample = images.take_evenly(few)
         began = time.perf_counter()
         predict_logits(model, sample.pixels)
-        count, seconds = len(sample), time.perf_counter() - began
+        count = len(sample)
+        seconds = time.perf_counter() - began
         if seconds > (ENOUGH_SECONDS if number else MOST_SECONDS / 2):
             break
     return seconds / count

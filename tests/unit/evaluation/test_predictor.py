@@ -20,8 +20,8 @@ from lamina.errors import DataError
 from lamina.evaluation.image_files import find_images
 from lamina.evaluation.predictor import Predictor, make_prediction
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual
-from lamina.training.features import predict_logits
 from lamina.training.model import Model, build_model, eval_mode
+from lamina.training.prediction import predict_logits
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 from support.images import encode
 

@@ -13,7 +13,7 @@ from lamina import Recipe, Training, load_data, load_net
 from lamina.insight import similarity
 from lamina.insight.confusions import find_confusions, format_predictions, measure_losses
 from lamina.insight.similarity import measure_isolation
-from lamina.training.features import features
+from lamina.training.prediction import features
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel
 from support.trainings import finish
 

@@ -18,9 +18,9 @@ from torch import nn
 from lamina.data import Images, load_data
 from lamina.insight.attribution import integrated_gradients, occlusion
 from lamina.insight.faithfulness import Faithfulness, measure_faithfulness, rank_correlation, redraw
-from lamina.training.features import predict_logits
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net, load_recipe
 from support.detector import build_detector

@@ -23,9 +23,8 @@ from lamina.insight.folds import (
 from lamina.insight.similarity import find_near_duplicates, group_pairs
 from lamina.nets import Flatten, Net, Output
 from lamina.targets import MULTI_LABEL
-from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import PACKAGED, RECIPES, TimmNet, open_timm_net
-from lamina.training.recipe import Recipe
+from lamina.training.recipe import PRETRAINED_HOME, Recipe, fit_recipe
 
 NET = Net(Flatten(), Output())
 RECIPE = Recipe(epochs=6, batch_size=8, precision="fp32", lr=3e-3)

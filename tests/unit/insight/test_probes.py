@@ -21,7 +21,7 @@ from lamina.insight.probes import (
     unbiased_cka,
     untrain,
 )
-from lamina.training.activations import activations
+from lamina.training.hooks import activations
 from lamina.training.loop import Training
 from lamina.training.model import build_model
 from lamina.training.recipe import Recipe

@@ -44,7 +44,7 @@ def build(images: Images, layout: str = "channels last") -> Model:
 def select(images: Images, recipe: Recipe = MOVES, indices: Tensor | None = None) -> Selection:
     pixels = torch.from_numpy(images.pixels)
     indices = torch.arange(len(images)) if indices is None else indices
-    return Selection(pixels, indices, draw_choices(recipe, 0, pixels), recipe.cutout_px, 1, CPU)
+    return Selection(pixels, indices, draw_choices(recipe, 0, pixels), 1, CPU)
 
 
 def transform_by_hand(selection: Selection, place: int, model: Model) -> np.ndarray:
@@ -62,8 +62,8 @@ def transform_by_hand(selection: Selection, place: int, model: Model) -> np.ndar
             most - down : most - down + height, most - right : most - right + width
         ].copy()
     if choices.holes_px is not None:
-        y, x = (choices.holes_px[index] - selection.cutout_px // 2).tolist()
-        side = selection.cutout_px
+        y, x = (choices.holes_px[index] - choices.cutout_px // 2).tolist()
+        side = choices.cutout_px
         image = image.copy()
         image[max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)] = 128
     return ((image - np.array(model.mean)) / np.array(model.std)).transpose(2, 0, 1)
@@ -243,7 +243,7 @@ def test_a_module_of_your_own_is_given_float32(kernels: Kernels) -> None:
 LEAK = """
 import resource, sys, torch
 from lamina.kernels.library import load_kernels
-from lamina.kernels.gather import gather_normalized
+from lamina.kernels.gather import Moves, gather_normalized
 pixels = torch.zeros(50, 32, 32, 3, dtype=torch.uint8)
 flips, translations = torch.ones(50).bool(), torch.ones(50, 2).long()
 holes = torch.ones(50, 2).long()
@@ -252,7 +252,7 @@ for step in range(11_000):
     if step == 1_000:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     gather_normalized(
-        pixels, torch.arange(9), flips, translations, holes, 8, scale, scale, torch.float32,
+        pixels, torch.arange(9), Moves(flips, translations, holes, 8), scale, scale, torch.float32,
         load_kernels("auto"),
     )
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

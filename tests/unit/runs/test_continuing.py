@@ -19,7 +19,7 @@ from lamina.errors import LaminaError, RecipeError, RunError
 from lamina.nets import BatchNorm, Dropout, Flatten, Linear, Net, Output, ReLU
 from lamina.runs.continuing import CHANGEABLE, list_checkpoints
 from lamina.runs.overview import describe_start
-from lamina.training.features import predict_logits
+from lamina.training.prediction import predict_logits
 from support.runs import DATA, WITH_VAL, begin_run, digests, full_disk
 
 NET = Net(Flatten(), Linear(8), BatchNorm(), ReLU(), Dropout(0.2), Output())
@@ -43,9 +43,8 @@ CHANGES = {
     "patience": 1,
     "metric": "f1",
     "aim": "recall=0.8",
-    "cost": "miss=3",
 }
-AFTERWARDS = ("metric", "aim", "cost", "patience")
+AFTERWARDS = ("metric", "aim", "patience")
 """Fields that change no weights of an epoch."""
 
 
@@ -166,7 +165,7 @@ def test_a_field_that_may_change_is_trained_and_recorded(tmp_path, name):
             assert changed.report.score.name == record.task.metric == "f1"
         case "class_weights":
             assert record.task.metric == "balanced_accuracy"
-        case "aim" | "cost":
+        case "aim":
             assert changed.calibration.aim == CHANGES[name]
         case "lr":
             assert rows[2]["lr"] == 0.05

@@ -20,7 +20,7 @@ from lamina.files import JSON_BYTES
 from lamina.nets import Flatten, Linear, Net, Output
 from lamina.runs.run_folder import unpack_checkpoint
 from lamina.runs.stored import find_runs
-from lamina.training.tensors import pack_tensors, unpack_tensors
+from lamina.training.checkpoint import pack_tensors, unpack_tensors
 from support.commands import run_lamina
 
 HOSTILE: tuple[Any, ...] = ([], {}, -5, 10**400, 1e308, None, "x", [[1]], {"0": 5}, True)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from lamina import Dataset, Images, Recipe, load_run, start_run
 from lamina.runs import limit
 from lamina.runs.limit import TimeLimit
+from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Cooldown, EarlyEnd, Epoch, Step
 from lamina.training.schedule import Schedule
-from lamina.training.tensors import digest_tensors
 
 NET = "Flatten(), Linear(8), ReLU(), Output()"
 RECIPE = Recipe(epochs=5, batch_size=8, schedule="trapezoid", lr=0.01)

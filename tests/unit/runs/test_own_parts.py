@@ -34,7 +34,7 @@ from lamina.data import Dataset, Images
 from lamina.data.sources.drawn import draw_shapes
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Dropout, Flatten, Linear, Net, Output, ReLU
-from lamina.training.parts import Parts, describe_arguments
+from lamina.training.custom import Parts, describe_arguments
 from support.groups import run_group
 from support.runs import DATA, RECIPE, digests, finish_run
 

@@ -16,7 +16,7 @@ from lamina.errors import RunError
 from lamina.evaluation.outputs import Outputs
 from lamina.insight.confusions import measure_losses
 from lamina.runs.run import Run
-from lamina.training.features import predict_logits
+from lamina.training.prediction import predict_logits
 from support.runs import DATA, NET, RECIPE, finish_run, images_of
 
 VAL = images_of("val").take(range(7))

@@ -20,9 +20,9 @@ from lamina.nets import BatchNorm, Conv2d, Flatten, Net, Output, ReLU
 from lamina.runs.record import FORMAT, OwnModule, resume_command
 from lamina.runs.start import create_folder
 from lamina.runs.stored import find_runs, list_runs, load_run
+from lamina.training.checkpoint import pack_tensors
 from lamina.training.loop import Training
 from lamina.training.model import build_model
-from lamina.training.tensors import pack_tensors
 from support.runs import DATA, RECIPE, begin_run, edit_json, refuses
 from support.trainings import finish
 

@@ -20,8 +20,8 @@ from lamina.data import Dataset, Images
 from lamina.errors import LaminaError, NetError, RunError
 from lamina.nets import Flatten, Layer, Net, Output, Residual
 from lamina.runs.stored import list_runs
-from lamina.training.fit import PRETRAINED_HOME, fit_recipe
 from lamina.training.pretrained import RECIPES
+from lamina.training.recipe import PRETRAINED_HOME, fit_recipe
 from support.runs import DATA, NET, RECIPE
 from support.trainings import same
 

@@ -14,9 +14,9 @@ from lamina import Recipe, load_run, start_run
 from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaError, RecipeError, RunError
 from lamina.runs.retraining import make_training, read_initial
+from lamina.training.checkpoint import digest_tensors
 from lamina.training.events import Epoch
-from lamina.training.features import predict_logits
-from lamina.training.tensors import digest_tensors
+from lamina.training.prediction import predict_logits
 from support.runs import DATA, NET, RECIPE
 from support.timm_weights import save_random
 from support.trainings import same

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lamina.errors import RunError
 from lamina.files import RESTORE, read_bytes, remove_leftovers, write_atomically
-from lamina.training.tensors import digest_tensors, pack_tensors, unpack_tensors
+from lamina.training.checkpoint import digest_tensors, pack_tensors, unpack_tensors
 from support import forking
 from support.examples import count_examples
 

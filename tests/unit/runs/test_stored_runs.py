@@ -29,7 +29,7 @@ def test_the_model_of_a_stored_run_gives_its_stored_logits(stored_runs):
         expected = outputs["test_logits"]
     from lamina import load_data
     from lamina.data import Preparation
-    from lamina.training.features import predict_logits
+    from lamina.training.prediction import predict_logits
 
     images = load_data("shapes", Preparation(size_px=16, val_fraction=0.1)).test
     logits = predict_logits(run.load_model(), images.pixels)

@@ -11,7 +11,7 @@ from torch import nn
 from lamina.cli.models import choose_layer
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU, Residual, summarize
-from lamina.training.activations import (
+from lamina.training.hooks import (
     activations,
     describe_layer,
     find_path,
@@ -19,8 +19,8 @@ from lamina.training.activations import (
     name_layer,
     record_calls,
 )
-from lamina.training.features import FOLDED_IMAGES
 from lamina.training.model import Model, build_model
+from lamina.training.prediction import FOLDED_IMAGES
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

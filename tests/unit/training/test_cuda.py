@@ -3,8 +3,8 @@ import torch
 
 from lamina.data import load_data
 from lamina.training.events import Epoch
-from lamina.training.features import predict_logits
 from lamina.training.loop import Training
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.zoo import load_net
 

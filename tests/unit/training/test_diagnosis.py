@@ -28,13 +28,18 @@ from lamina.nets import (
     Sigmoid,
 )
 from lamina.targets import REGRESSION, SINGLE_LABEL
-from lamina.training.activations import activations
-from lamina.training.checkpoint import Standing
-from lamina.training.diagnosis import Observation, diagnose, find_overfitting
-from lamina.training.doctor import DoctorState, baseline_loss, measure_activity
+from lamina.training.checkpoint import Standing, digest_tensors
+from lamina.training.diagnosis import (
+    DoctorState,
+    Observation,
+    baseline_loss,
+    diagnose,
+    find_overfitting,
+    measure_activity,
+)
 from lamina.training.events import Diagnosis, LayerStatistics, Step
+from lamina.training.hooks import activations
 from lamina.training.task import task_of
-from lamina.training.tensors import digest_tensors
 from lamina.values import fields_to_json, from_json_values
 
 MLP = load_net("mlp")

@@ -11,14 +11,14 @@ from torch.nn import functional
 from lamina import Recipe
 from lamina.data import Images
 from lamina.errors import NetError
-from lamina.training.features import (
+from lamina.training.model import Model, build_model
+from lamina.training.prediction import (
     MOST_FEATURES,
     features,
     find_head,
     predict_logits,
     predict_with_features,
 )
-from lamina.training.model import Model, build_model
 from lamina.training.task import SingleLabel
 
 

@@ -14,10 +14,9 @@ from torch import nn
 from lamina.data import Images
 from lamina.nets import Flatten, Net, Output
 from lamina.training.events import Epoch, FeatureProgress, HeadFit, Step
-from lamina.training.features import FOLDED_IMAGES, predict_logits
 from lamina.training.loop import Training
-from lamina.training.mean_with_start import MeanWithStart
-from lamina.training.model import build_model
+from lamina.training.model import MeanWithStart, build_model
+from lamina.training.prediction import FOLDED_IMAGES, predict_logits
 from lamina.training.recipe import Recipe
 from support.timm_weights import create_timm
 from support.trainings import finish, random_images, weights

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lamina import Recipe, zoo
 from lamina.targets import KINDS, REGRESSION, SINGLE_LABEL
-from lamina.training.fit import LEAST_BATCH, MOST_PIXELS, Home, describe_fit, fit_recipe
+from lamina.training.recipe import LEAST_BATCH, MOST_PIXELS, Home, describe_fit, fit_recipe
 
 ZOO = [(net, name, recipe) for net in zoo.NAMES for name, recipe in zoo.load_recipes(net).items()]
 COUNTS, SIDES = st.integers(1, 2_000_000), st.sampled_from([8, 28, 32, 64, 96, 224])

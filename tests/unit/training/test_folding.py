@@ -28,10 +28,9 @@ from lamina.nets import (
     Residual,
     Whiten,
 )
-from lamina.training.features import FOLDED_IMAGES, predict_logits
-from lamina.training.folding import FoldedCopy, fold_model
 from lamina.training.loop import Training
 from lamina.training.model import Model, build_model
+from lamina.training.prediction import FOLDED_IMAGES, FoldedCopy, fold_model, predict_logits
 from lamina.training.recipe import Recipe
 from support.examples import count_examples
 from support.random_nets import nets

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from lamina.data import Images
-from lamina.training.folding import fold_model
 from lamina.training.model import build_model
+from lamina.training.prediction import fold_model
 from lamina.training.recipe import Recipe
 from support.timm_weights import create_timm
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from lamina.errors import NotFiniteError
 from lamina.nets import BatchNorm, Conv2d, Flatten, Linear, Net, Output, ReLU, Residual
+from lamina.training.custom import Parts
 from lamina.training.guard import choose_watched, is_finite
 from lamina.training.loop import Training
-from lamina.training.parts import Parts
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

@@ -574,7 +574,7 @@ LINEAR = (
             lambda: create_timm(
                 "deit_tiny_distilled_patch16_224", num_classes=3, img_size=32, depth=1
             ),
-            "body.head (Linear(in_features=192, out_features=3, bias=True))",
+            "body.head_dist (Linear(in_features=192, out_features=3, bias=True))",
         ),
     ],
 )

@@ -14,9 +14,9 @@ from lamina import Epoch, Images, Recipe, Training, load_data
 from lamina.errors import NetError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Net, Output, ReLU
 from lamina.training.batches import LEAST_IN_LANE, divide_lanes
+from lamina.training.checkpoint import digest_tensors
 from lamina.training.group import deal, interrupt
 from lamina.training.lanes import add_up, cover, insert, sum_lanes
-from lamina.training.tensors import digest_tensors
 from support.trainings import finish
 
 COUNTS = st.integers(1, 20)

@@ -346,7 +346,7 @@ POINTS = Net(Conv2d(5, 8), BatchNorm(), Flatten(), Output())
             f" BatchNorm2d), {SINGLE}",
         ),
         (
-            nn.Sequential(nn.Conv2d(3, 5, 8), nn.GroupNorm(5, 5), nn.Flatten(), nn.Linear(5, 4)),
+            nn.Sequential(nn.Conv2d(3, 5, 8), nn.GroupNorm(5, 5), nn.Flatten(), nn.Linear(5, 3)),
             60,
             {"batch_size": 1},
             f"batch_size is 1, so 1 (GroupNorm), {SINGLE}",
@@ -362,7 +362,7 @@ def test_a_batch_that_cannot_be_normalized_is_rejected(net, count, fields, messa
 
 def test_a_layer_that_normalizes_single_pixels_of_each_image_is_rejected():
     norm = nn.InstanceNorm2d(5, track_running_stats=True)
-    net = nn.Sequential(nn.Conv2d(3, 5, 8), norm, nn.Flatten(), nn.Linear(5, 4))
+    net = nn.Sequential(nn.Conv2d(3, 5, 8), norm, nn.Flatten(), nn.Linear(5, 3))
     with pytest.raises(RecipeError) as rejected:
         Training(net, random_images(60), Recipe())
     message = f"In training, 1 (InstanceNorm2d), {SINGLE}. Remove it, or use larger images."

@@ -19,8 +19,8 @@ from lamina.nets import (
     Residual,
     Whiten,
 )
-from lamina.training.features import predict_logits
 from lamina.training.model import build_model
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lamina.training.catalog import OPTIMIZERS, NamedOptimizer
-from lamina.training.features import trace_weights
+from lamina.targets import SINGLE_LABEL
 from lamina.training.model import Model
 from lamina.training.optim import Muon, build_optimizer, orthogonalize
-from lamina.training.recipe import Recipe
+from lamina.training.prediction import find_head
+from lamina.training.recipe import OPTIMIZERS, NamedOptimizer, Recipe, fit_recipe
 from lamina.training.task import SingleLabel
 
 
@@ -185,7 +185,7 @@ def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_
     outputs, classes_shape
 ):
     net = Scaled(outputs, classes_shape)
-    assert next(trace_weights(make_model(net))) is net.head.weight
+    assert find_head(make_model(net)) == "body.head"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,8 @@ def test_a_scale_for_each_class_is_not_the_head_and_a_row_that_is_multiplied_by_
 )
 def test_a_head_with_one_output_is_found_above_a_wider_layer(last):
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3), nn.ReLU(), last)
-    assert next(trace_weights(make_model(net))).shape[0] == 1
+    model = make_model(net)
+    assert model.get_submodule(find_head(model)).weight.shape[0] == 1
 
 
 @pytest.mark.parametrize("shape", [(64, 32, 3, 3), (20, 300), (300, 20)])
@@ -266,11 +267,14 @@ def test_adam_leaves_weights_without_a_gradient_where_they_are():
     assert all(weight.grad is None for weight in net.parameters())
 
 
-def test_an_optimizer_of_torchs_is_one_entry_of_the_catalog(monkeypatch):
+def test_an_optimizer_of_torchs_is_one_entry_of_the_table(monkeypatch):
     monkeypatch.setitem(
         OPTIMIZERS, "rmsprop", NamedOptimizer("torch.optim.Adamax", 2e-3, {"foreach": True})
     )
     recipe = Recipe(optimizer="rmsprop", lr=2e-3)
+    fitted = fit_recipe(recipe, 500, 32, SINGLE_LABEL)
+    assert fitted.batch_size == 16
+    assert fitted.lr == pytest.approx(2e-3 * (16 / 100) ** 0.5)
     ours, theirs = small_net(), small_net()
     losses = train_by_hand(ours, build(ours, recipe), 5)
     assert losses == pytest.approx(

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from lamina.data import Images
 from lamina.errors import NetError
-from lamina.training.features import predict_logits
 from lamina.training.loop import Training
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from support.trainings import random_images
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -20,9 +20,10 @@ from safetensors.torch import load_file, save_file
 
 from lamina.data import Images
 from lamina.errors import NetError
+from lamina.training.checkpoint import digest_tensors
 from lamina.training.model import build_model
-from lamina.training.packaged import PACKAGES
 from lamina.training.pretrained import (
+    PACKAGES,
     TimmNet,
     find_all_at_hand,
     find_cached,
@@ -30,7 +31,6 @@ from lamina.training.pretrained import (
     read_weights,
 )
 from lamina.training.recipe import Recipe
-from lamina.training.tensors import digest_tensors
 from support.timm_weights import create_timm, save_random
 
 LITE0 = PACKAGES[0]

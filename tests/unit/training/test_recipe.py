@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamina.errors import RecipeError
-from lamina.training.catalog import OPTIMIZERS, SCHEDULES
-from lamina.training.recipe import Recipe, overlay
+from lamina.training.recipe import OPTIMIZERS, SCHEDULES, Recipe, overlay
 from lamina.values import from_json_values, to_json_values
 
 recipes = st.builds(
@@ -118,7 +117,7 @@ def test_a_notebook_shows_the_changed_fields_with_their_texts_and_help_all_of_th
     assert "\n    lr: peak learning rate\n" in shown
 
 
-def test_the_choices_of_a_recipe_are_the_entries_of_the_catalog():
+def test_the_choices_of_a_recipe_are_the_entries_of_the_tables():
     hints = typing.get_type_hints(Recipe)
     assert typing.get_args(hints["optimizer"]) == tuple(OPTIMIZERS)
     assert typing.get_args(hints["schedule"]) == tuple(SCHEDULES)

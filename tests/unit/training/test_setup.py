@@ -8,8 +8,7 @@ from torch import nn
 from lamina import Images, Recipe, Training, load_data, load_net
 from lamina.errors import DataError, NetError, RecipeError
 from lamina.nets import BatchNorm, Flatten, Linear, Net, Output
-from lamina.training.setup import prepare_training
-from lamina.training.tensors import digest_tensors
+from lamina.training.checkpoint import digest_tensors
 
 SMALL = Net(Flatten(), Output())
 
@@ -19,22 +18,15 @@ def images() -> Images:
     return load_data("shapes").train.take(range(40))
 
 
-def test_what_is_prepared_is_what_a_training_begins_with(images):
+def test_a_training_begins_with_the_settings_it_names(images):
     recipe = Recipe(epochs=1, initial_fraction=0.5, precision="bf16")
-    prepared, training = (
-        prepare_training(load_net("cnn-s"), images, recipe, "cpu"),
-        Training(load_net("cnn-s"), images, recipe, device="cpu"),
-    )
-    assert digest_tensors(prepared.model.state_dict()) == digest_tensors(
-        training.model.state_dict()
-    )
-    assert (prepared.recipe, prepared.device, prepared.precision) == (
-        recipe,
-        training.device,
-        training.precision,
-    )
-    assert prepared.model.task == training.model.task
-    assert prepare_training(SMALL, images).recipe == Recipe()
+    training = Training(load_net("cnn-s"), images, recipe, device="cpu")
+    again = Training(load_net("cnn-s"), images, recipe, device="cpu")
+    assert digest_tensors(again.model.state_dict()) == digest_tensors(training.model.state_dict())
+    assert training.recipe == recipe
+    assert training.device.value == "cpu"
+    assert training.precision.value == "bf16"
+    assert Training(SMALL, images).recipe == Recipe()
 
 
 @pytest.mark.parametrize(
@@ -74,23 +66,22 @@ def test_what_is_prepared_is_what_a_training_begins_with(images):
         ),
     ],
 )
-def test_a_training_that_cannot_begin_is_refused_by_both(net, fields, kind, message, images):
-    for begin in (prepare_training, Training):
-        with pytest.raises(kind, match=message):
-            begin(net, images, Recipe(**{"epochs": 4, **fields}), device="cpu")
+def test_a_training_that_cannot_begin_is_refused(net, fields, kind, message, images):
+    with pytest.raises(kind, match=message):
+        Training(net, images, Recipe(**{"epochs": 4, **fields}), device="cpu")
 
 
 def test_images_and_devices_are_checked(images):
     with pytest.raises(DataError, match="The train split is empty"):
-        prepare_training(SMALL, images.take([]))
+        Training(SMALL, images.take([]))
     numbers = Images(images.pixels, np.ones((40, 1), np.float32), ("x",), images.names, "train")
     with pytest.raises(RecipeError, match="class_weights is True, but the targets are numbers"):
-        prepare_training(SMALL, numbers, Recipe(class_weights=True))
+        Training(SMALL, numbers, Recipe(class_weights=True))
     with pytest.raises(RecipeError, match="device is 'tpu'"):
-        prepare_training(SMALL, images, device="tpu")
+        Training(SMALL, images, device="tpu")
 
 
 def test_the_generator_of_torch_is_left_alone(images):
     before = torch.get_rng_state()
-    prepare_training(load_net("mlp"), images)
+    Training(load_net("mlp"), images)
     assert torch.equal(torch.get_rng_state(), before)

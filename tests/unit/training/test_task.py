@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lamina.data import Images
 from lamina.errors import RecipeError, RunError
 from lamina.nets import Flatten, Linear, Net, Output, ReLU
-from lamina.training.features import predict_logits
 from lamina.training.loop import Training
+from lamina.training.prediction import predict_logits
 from lamina.training.recipe import Recipe
 from lamina.training.task import Binary, MultiLabel, Regression, SingleLabel, Task, task_of
 

@@ -66,7 +66,6 @@ class RecipeFields(Given):
         **dict.fromkeys(("translate_px", "cutout_px"), arg(metavar="PX")),
         **dict.fromkeys(("lr", "weight_decay", "gradient_clip"), arg(metavar="VALUE")),
         "aim": arg(metavar="AIM"),
-        "cost": arg(metavar="miss=N"),
         **dict.fromkeys(
             (
                 "momentum",

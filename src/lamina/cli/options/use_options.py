@@ -27,10 +27,9 @@ class PredictOptions:
     confidence_threshold: Annotated[float | None, arg(metavar="P")] = None
     """reject predictions with a probability below P, from 0 to 1"""
     aim: Annotated[str | None, arg(metavar="AIM")] = None
-    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95 or
-    precision=0.9 (default: the run's thresholds, which are 0.5 without --aim in lamina train)"""
-    cost: Annotated[str | None, arg(metavar="miss=N")] = None
-    """as --aim: the lowest cost if a miss costs as much as N false alarms"""
+    """yes-or-no and multi-label models: choose the thresholds on val for f1, recall=0.95,
+    precision=0.9 or miss=10, if a miss costs as much as 10 false alarms (default: the run's
+    thresholds, which are 0.5 without --aim in lamina train)"""
     coverage: Annotated[float | None, arg(metavar="FRACTION")] = None
     """print prediction sets that contain the true class for about this fraction of images, such as
     0.9; for numbers, print prediction intervals"""

@@ -27,9 +27,8 @@ from lamina.insight.attribution import (
 from lamina.insight.faithfulness import measure_faithfulness
 from lamina.insight.similarity import find_neighbors, normalize
 from lamina.runs.run import Run
-from lamina.training.features import predict_logits, predict_with_features
-from lamina.training.folding import fold_model
 from lamina.training.model import Model
+from lamina.training.prediction import fold_model, predict_logits, predict_with_features
 
 MAP_SECONDS = 40.0  # time limit of a map, estimated from one step; slower nets get no map
 # Time limit of measuring its faithfulness, which takes two to three times as long as the map. The

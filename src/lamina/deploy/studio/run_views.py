@@ -24,7 +24,7 @@ from lamina.runs.continuing import (
 from lamina.runs.record import RunRecord
 from lamina.runs.run import Run
 from lamina.runs.stored import find_runs, load_run
-from lamina.training.activations import activations
+from lamina.training.hooks import activations
 from lamina.training.model import Model
 from lamina.training.recipe import overlay
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lamina.errors import NetError, suggest
 from lamina.training.model import Model, check_input, eval_mode
 from lamina.training.randomness import seeded
+from lamina.training.task import PixelTensor
 
 Place = TypeVar("Place", int, str)
 NO_TENSOR = (
@@ -32,7 +33,7 @@ class Call(NamedTuple):
 
 def activations(
     model: Model,
-    images: UInt8[Tensor, "n h w c"] | UInt8[np.ndarray, "n h w c"],
+    images: PixelTensor | UInt8[np.ndarray, "n h w c"],
     layers: Iterable[Place],
 ) -> dict[Place, Float[Tensor, "n ..."]]:
     """The outputs of layers for a batch of images, with the model in eval mode.
@@ -144,10 +145,6 @@ def find_path(model: Model, layer: int | str) -> str:
     return paths[layer - 1 if layer > 0 else layer]
 
 
-def path_of(model: Model, module: nn.Module) -> str:
-    return next(str(path) for path, found in model.named_modules() if found is module)
-
-
 def describe_layer(model: Model, path: str) -> str:
     """A layer by its number and arguments; a part of a custom module by its name and class."""
     kind = type(model.get_submodule(path)).__name__
@@ -173,15 +170,13 @@ def name_layer(model: Model, path: str) -> str:
 
 
 @torch.no_grad()
-def record_calls(
-    model: Model, images: UInt8[Tensor, "n h w c"], paths: Iterable[str]
-) -> dict[str, Call]:
+def record_calls(model: Model, images: PixelTensor, paths: Iterable[str]) -> dict[str, Call]:
     """The inputs and outputs of the modules at ``paths`` that accept and return tensors."""
     calls: dict[str, Call] = {}
 
-    def note(path: str, given: Tensor, output: Tensor) -> None:
+    def note(path: str, entering: Tensor, output: Tensor) -> None:
         # copies, because a later layer may work in place
-        calls[path] = Call(given.clone(), output.clone())
+        calls[path] = Call(entering.clone(), output.clone())
 
     with eval_mode(model), seeded(0, model.device), watch(model, paths, note):
         model(images.to(model.device))
@@ -189,23 +184,23 @@ def record_calls(
 
 
 def layer_gradients(
-    model: Model, images: UInt8[Tensor, "n h w c"], layer: int | str, outputs: Int64[Tensor, " n"]
+    model: Model, images: PixelTensor, layer: int | str, outputs: Int64[Tensor, " n"]
 ) -> Call:
     """The output of a layer, and the gradient of the logits at ``outputs`` with respect to it."""
     path = find_path(model, layer)
-    kept: list[Tensor] = []
+    outputs_seen: list[Tensor] = []
 
     def cut(_: str, __: Tensor, output: Tensor) -> Tensor:
-        kept[:] = [output.detach().requires_grad_()]
-        return kept[0].clone()  # because a later layer may work in place
+        outputs_seen[:] = [output.detach().requires_grad_()]
+        return outputs_seen[0].clone()  # because a later layer may work in place
 
     with torch.enable_grad(), eval_mode(model), seeded(0, model.device), watch(model, [path], cut):
         logits = model(images.to(model.device))
-        if not kept:
+        if not outputs_seen:
             raise NetError(NO_TENSOR.format(layer))
         chosen = logits.gather(1, outputs.to(model.device)[:, None]).sum()
-        (gradient,) = torch.autograd.grad(chosen, kept, materialize_grads=True)
-    return Call(kept[0].detach(), gradient)
+        (gradient,) = torch.autograd.grad(chosen, outputs_seen, materialize_grads=True)
+    return Call(outputs_seen[0].detach(), gradient)
 
 
 @contextmanager
@@ -215,9 +210,13 @@ def watch(
     """Call ``see(path, input, output)`` after each module; a returned tensor is the new output."""
 
     def note(
-        path: str, _: nn.Module, given: tuple[object, ...], named: dict[str, object], output: object
+        path: str,
+        _: nn.Module,
+        arguments: tuple[object, ...],
+        named: dict[str, object],
+        output: object,
     ) -> Tensor | None:
-        first = next(iter((*given, *named.values())), None)
+        first = next(iter((*arguments, *named.values())), None)
         if isinstance(first, Tensor) and isinstance(output, Tensor):
             return see(path, first, output)
         return None

@@ -30,10 +30,10 @@ class Parameters(list[nn.Parameter]):
     @property
     def layers(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of each layer, by the path of the layer in the net, such as ``0``."""
-        found: dict[str, list[nn.Parameter]] = {}
+        layers: dict[str, list[nn.Parameter]] = {}
         for name, weight in self.named.items():
-            found.setdefault(name.rpartition(".")[0], []).append(weight)
-        return found
+            layers.setdefault(name.rpartition(".")[0], []).append(weight)
+        return layers
 
 
 IGNORED = {
@@ -64,15 +64,15 @@ OwnMetrics = Mapping[str, OwnMetric] | Iterable[OwnMetric]
 
 def _name_metrics(metrics: OwnMetrics | None) -> Mapping[str, OwnMetric]:
     """Metrics by name; by default, the name of the function."""
-    given: Any = () if metrics is None else metrics
-    if isinstance(given, str) or not isinstance(given, Iterable):
+    functions: Any = () if metrics is None else metrics
+    if isinstance(functions, str) or not isinstance(functions, Iterable):
         raise RecipeError(
             f"metrics must be a list or a dictionary of functions, got {metrics!r:.60}. Use"
             " metrics=[function]."
         )
-    if isinstance(given, Mapping):
-        return given
-    named = [(describe_part(metric).rpartition(".")[2], metric) for metric in given]
+    if isinstance(functions, Mapping):
+        return functions
+    named = [(describe_part(metric).rpartition(".")[2], metric) for metric in functions]
     if len(dict(named)) < len(named):
         name = next(name for place, (name, _) in enumerate(named) if name in dict(named[:place]))
         raise RecipeError(
@@ -159,14 +159,14 @@ class Parts:
             )
 
     def _functions(self) -> dict[str, Any]:
-        given = {
+        functions = {
             "loss": self.loss,
             "optimizer": self.optimizer,
             "augment": self.augment,
             "schedule": self.schedule,
         }
         metrics = {f"metrics.{name}": metric for name, metric in self.metrics.items()}
-        return {name: part for name, part in given.items() if part is not None} | metrics
+        return {name: part for name, part in functions.items() if part is not None} | metrics
 
     def describe(self) -> dict[str, str]:
         """Each part's module and name, such as ``{"loss": "losses.focal"}``, for a run's record."""

@@ -1,0 +1,287 @@
+"""Predictions for many images: logits and features (the inputs of the head), by folded copies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+
+from lamina.data.images import Progress
+from lamina.errors import NetError
+from lamina.kernels.norm_act import ACTIVATIONS, BATCH_NORMS, has_hooks
+from lamina.training.hooks import watch
+from lamina.training.model import Model, check_input, eval_mode, split_pixels
+from lamina.training.randomness import seeded
+from lamina.training.task import Features, LogitsArray, Pixels, PixelTensor
+
+MOST_FEATURES = 4096
+"""Per image, to compare images by; more are summed in groups, which bounds the memory for nets
+without pooling."""
+FOLDED_IMAGES = 100
+"""Fold batch norms only for as many images or more: folding takes a millisecond, which fewer do not
+save."""
+
+
+def predict_logits(
+    model: Model,
+    pixels: Pixels | PixelTensor,
+    *,
+    autocasts: bool = False,
+    part: range | None = None,
+) -> LogitsArray:
+    """The logits of images, with the model in eval mode.
+
+    For 100 images or more, this uses a copy of a net with folded batch norms, which is faster and
+    equal up to rounding. Custom modules and models with forward hooks are not folded.
+
+    Args:
+        model: A trained or new model.
+        pixels: Images, uint8 (N, H, W, C).
+        autocasts: Compute in bf16.
+        part: The batches to compute, of those that :func:`count_batches` counts; by default all.
+            Their logits do not depend on the other batches.
+
+    Returns:
+        Logits, float32 (N, K), in the order of the images.
+
+    Raises:
+        NetError: The images do not have the model's shape.
+        DataError: The images are not uint8 pixels (N, H, W, C).
+
+    >>> from lamina import Recipe, load_data, load_net
+    >>> from lamina.training.model import build_model
+    >>> images = load_data("shapes").test
+    >>> predict_logits(build_model(load_net("mlp"), images, Recipe()), images.pixels[:5]).shape
+    (5, 10)
+    """
+    pixels = check_input(model, pixels, "pixels")
+    batches = split_pixels(pixels)
+    if part is not None:
+        batches = batches[part.start : part.stop]
+    with eval_mode(model), torch.inference_mode():
+        used = model
+        if len(pixels) >= FOLDED_IMAGES and model.net is not None:
+            used = fold_model(model)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=autocasts):
+            return compute_logits(used, batches)
+
+
+def count_batches(pixels: Pixels) -> int:
+    """Number of batches in which :func:`predict_logits` computes the logits of images."""
+    return len(split_pixels(pixels))
+
+
+@torch.inference_mode()
+def compute_logits(model: Model, batches: Sequence[UInt8[np.ndarray, "m h w c"]]) -> LogitsArray:
+    """The logits by the model as it is, whose layers must be in eval mode."""
+    logits = [
+        model(torch.from_numpy(np.ascontiguousarray(batch)).to(model.device)).float().cpu()
+        for batch in batches
+    ]
+    return np.concatenate(
+        [np.empty((0, model.task.outputs), np.float32), *(part.numpy() for part in logits)]
+    )
+
+
+def find_head(model: Model) -> str:
+    """The module path of the last linear layer or convolution that the logits depend on.
+
+    Raises:
+        NetError: There is none.
+    """
+    layers = [
+        path for path, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    ]
+    outputs: dict[str, Tensor] = {}
+
+    def note(path: str, _: Tensor, output: Tensor) -> Tensor:
+        outputs.pop(path, None)  # the order is that of the last calls
+        outputs[path] = output if output.requires_grad else output.detach().requires_grad_()
+        return outputs[path].clone()  # because a later layer may work in place
+
+    channels, height, width = model.in_shape
+    black = torch.zeros(1, height, width, channels, dtype=torch.uint8, device=model.device)
+    with (
+        torch.enable_grad(),
+        eval_mode(model),
+        seeded(0, model.device),
+        watch(model, layers, note),
+    ):
+        logits = model(black)
+    gradients: tuple[Tensor | None, ...] = ()
+    if outputs and logits.requires_grad:
+        gradients = torch.autograd.grad(logits.sum(), list(outputs.values()), allow_unused=True)
+    used = [path for path, grad in zip(outputs, gradients, strict=False) if grad is not None]
+    if not used:
+        raise NetError(
+            "The model has no linear layer or convolution, so it has no head and no features. Use"
+            " a net that ends in Output()."
+        )
+    return used[-1]
+
+
+def features(model: Model, pixels: Pixels, progress: Progress | None = None) -> Features:
+    """The head's input for each image, on the CPU; raises ``NetError`` if there is no head."""
+    return _collect(model, pixels, progress, None)[1]
+
+
+def predict_with_features(
+    model: Model, pixels: Pixels, progress: Progress | None = None
+) -> tuple[LogitsArray, Features]:
+    """Logits, and features to compare images by their cosines.
+
+    Of more than 4,096 features, it returns sums with random signs, which change cosines by about
+    0.02.
+    """
+    return _collect(model, pixels, progress, MOST_FEATURES)
+
+
+def _collect(
+    model: Model, pixels: Pixels, progress: Progress | None, most: int | None
+) -> tuple[LogitsArray, Features]:
+    logits = [np.empty((0, model.task.outputs), np.float32)]
+    parts = []
+    for batch_logits, part in iter_features(model, pixels):
+        logits.append(batch_logits)
+        if most is not None and part.shape[1] > most:
+            part = _hash_features(part, most)
+        parts.append(part)
+        if progress is not None:
+            progress(sum(map(len, parts)), len(pixels))
+    return np.concatenate(logits), torch.cat(parts) if parts else torch.empty(0, 1)
+
+
+def _hash_features(features: Float[Tensor, "b d"], size: int) -> Float[Tensor, "b h"]:
+    """Random sums of the features, with random signs (Weinberger et al., Feature hashing, 2009)."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(size, features.shape[1:], generator=generator)
+    signs = torch.randint(2, features.shape[1:], generator=generator) * 2 - 1
+    return features.new_zeros(len(features), size).index_add_(1, places, features * signs)
+
+
+def iter_features(
+    model: Model, pixels: Pixels, *, autocasts: bool = False
+) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float[Tensor, "b d"]]]:
+    """Logits and features of one batch after another; ``autocasts`` computes them in bf16."""
+    head = find_head(model)
+    folded = fold_model(model)
+    parts: list[Tensor] = []
+    with watch(
+        folded, [head], lambda _, entering, __: parts.append(entering.flatten(1).float().cpu())
+    ):
+        for batch in split_pixels(pixels):
+            logits = predict_logits(folded, batch, autocasts=autocasts)
+            yield logits, torch.cat(parts)
+            parts.clear()
+
+
+RELATIVE_ERROR = 1e-3
+"""Largest allowed change of the logits by :func:`fold_model`, relative to the largest logit."""
+
+
+@torch.no_grad()
+def fold_model(model: Model) -> Model:
+    """A copy for prediction, in eval mode, with folded batch norms and the same other weights.
+
+    Returns the model itself if it has hooks or nothing to fold, or if the logits would change.
+    """
+    is_built = model.net is not None and not model.net.own_layers
+    has_norms = any(isinstance(module, BATCH_NORMS) for module in model.modules())
+    if has_hooks(model.modules()) or not (is_built or has_norms):
+        return model
+    weights = [*model.parameters(), *model.buffers()]
+    folded = copy.copy(model)
+    # The layers are copied, but not the weights.
+    body = copy.deepcopy(model.body, {id(weight): weight for weight in weights})
+    folded._modules = {"body": body.eval()}
+    folded.training = False
+    for parent in list(body.modules()):
+        _fold_children(parent)
+    return folded if is_built or _predicts_the_same(model, folded) else model
+
+
+class FoldedCopy:
+    """The folded copy of a model that is built from a net, folded again when weights change."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._folded = model
+        self._layers = list(model.modules())
+        self._weights = [*model.parameters(), *model.buffers()]
+        # Custom modules may not allow copies, inference tensors have no version.
+        is_built = model.net is not None
+        self._can_fold = is_built and not any(weight.is_inference() for weight in self._weights)
+        self._state: tuple[torch.device, torch.dtype, list[int]] | None = None
+
+    def find(self) -> Model | None:
+        """The copy; ``None`` if the model has hooks or is not built from a net."""
+        if not self._can_fold or has_hooks(self._layers):
+            return None
+        if self._describe_weights() != self._state:
+            self._folded = fold_model(self._model)
+            self._weights = [*self._model.parameters(), *self._model.buffers()]
+            self._state = self._describe_weights()
+        return None if self._folded is self._model else self._folded
+
+    def _describe_weights(self) -> tuple[torch.device, torch.dtype, list[int]]:
+        return (
+            self._weights[0].device,
+            self._weights[0].dtype,
+            [weight._version for weight in self._weights],
+        )
+
+
+def _fold_children(parent: nn.Module) -> None:
+    """Fold each batch norm that follows a convolution or linear layer in the order of children."""
+    before: nn.Module | None = None
+    for name, child in list(parent.named_children()):
+        if before is not None and (fused := _fuse(before, child)) is not None:
+            before.weight, before.bias = fused
+            activation = getattr(child, "act", nn.Identity())  # timm's norms contain theirs
+            setattr(parent, name, activation)
+            continue
+        follows_products = isinstance(before, nn.Conv2d | nn.Linear)
+        if follows_products and isinstance(child, ACTIVATIONS) and type(parent) is nn.Sequential:
+            child.inplace = True  # memory for a second array costs more than the arithmetic
+        before = child
+        while type(before) is nn.Sequential and len(before):
+            before = before[-1]
+
+
+def _fuse(layer: nn.Module, batch_norm: nn.Module) -> tuple[nn.Parameter, nn.Parameter] | None:
+    if (
+        not isinstance(batch_norm, BATCH_NORMS)
+        or batch_norm.running_mean is None
+        or batch_norm.running_var is None
+    ):
+        return None
+    # A batch norm without weights scales by 1 and shifts by 0.
+    scale = (
+        torch.ones_like(batch_norm.running_var) if batch_norm.weight is None else batch_norm.weight
+    )
+    shift = (
+        torch.zeros_like(batch_norm.running_mean) if batch_norm.bias is None else batch_norm.bias
+    )
+    statistics = (batch_norm.running_mean, batch_norm.running_var, batch_norm.eps, scale, shift)
+    if isinstance(layer, nn.Conv2d) and layer.out_channels == batch_norm.num_features:
+        return fuse_conv_bn_weights(layer.weight, layer.bias, *statistics)
+    if isinstance(layer, nn.Linear) and layer.out_features == batch_norm.num_features:
+        return fuse_linear_bn_weights(layer.weight, layer.bias, *statistics)
+    return None
+
+
+def _predicts_the_same(model: Model, folded: Model) -> bool:
+    """Compare two fixed noise images, so that folding depends only on the weights."""
+    channels, height, width = model.in_shape
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, height, width, channels)
+    noise = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(model.device)
+    with eval_mode(model):
+        expected = model(noise)
+    error: Tensor = (folded(noise) - expected).abs().max() / expected.abs().max()
+    return bool(error < RELATIVE_ERROR)
