@@ -60,23 +60,34 @@ class Run:
 
     Attributes:
         path: Folder of the run.
-        record: Content of ``run.json``: net, recipe, data, software and machine.
         dataset: Data set, if it was passed to this process.
         module: Your own module, or net with your own layers, before its first step, if it was
             passed.
         parts: Your own functions, if they were passed.
+        first_record: :attr:`record` on a machine of a group whose disk lacks the folder.
     """
 
     path: Path
-    record: RunRecord
     dataset: Dataset | None = field(default=None, repr=False, compare=False)
     module: Net | nn.Module | None = field(default=None, repr=False, compare=False)
     parts: Parts = field(default=NO_PARTS, repr=False, compare=False)
+    first_record: RunRecord | None = field(default=None, repr=False, compare=False)
 
     @property
     def folder(self) -> RunFolder:
         """The files of the run."""
         return RunFolder(self.path)
+
+    @property
+    def record(self) -> RunRecord:
+        """The present content of ``run.json``: net, recipe, data, software and machine.
+
+        Raises:
+            RunError: ``run.json`` is damaged.
+        """
+        if self.first_record is not None and not self.folder.record_file.exists():
+            return self.first_record
+        return self.folder.read_record()
 
     def train(
         self,
@@ -206,8 +217,7 @@ class Run:
             by_leader(lambda: prepare_folder(folder, record, training))
             if rewind_on_nan is not None:
                 record = dataclasses.replace(record, rewind_on_nan=rewind_on_nan)
-            if record != self.record:
-                by_leader(lambda: folder.replace_record(record))
+                by_leader(lambda: folder.write_record(record))
             if training.steps_done:
                 yield Resumed(training.steps_done, training.epochs_done, training.schedule.epochs)
             limit: TimeLimit | None = None
@@ -246,11 +256,11 @@ class Run:
         """
         dataset = find_dataset(self.folder, self.record, self.dataset if data is None else data)
         with self.folder.lock():
-            run = dataclasses.replace(self, record=self.folder.read_record())
-            model = run.load_model().to(choose_again(run.record.device).value)
+            record = self.record
+            model = self.load_model().to(choose_again(record.device).value)
             evaluation = evaluate_final(
                 self.folder,
-                run.record,
+                record,
                 dataset,
                 predict=partial(predict_logits, model),
                 metrics=self.parts.metrics,
@@ -372,12 +382,6 @@ class Run:
         failed = [problem for problem in problems if problem.reason != OTHER_FILE]
         found.extend(Prediction(problem.path, problem=problem.reason) for problem in failed)
         return found
-
-    def replace_record(self, record: RunRecord) -> Run:
-        """The run with another ``run.json``; removes the outdated report and logits."""
-        if record != self.record:
-            self.folder.replace_record(record)
-        return dataclasses.replace(self, record=record)
 
     def load_model(self) -> Model:
         """The trained model, on the CPU, in eval mode, calibrated if the run has temperatures.

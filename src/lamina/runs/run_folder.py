@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,15 @@ class RunFolder:
             raise WriteError(self.path, error) from error
 
     def read_record(self) -> RunRecord:
-        return parse_record(read_object(self.record_file), str(self.record_file))
+        version = None
+        with suppress(OSError):
+            state = self.record_file.stat()
+            version = (state.st_mtime_ns, state.st_size, state.st_ino)
+        return _read_record(self.record_file, version)
 
-    def replace_record(self, record: RunRecord) -> None:
-        """Replace ``run.json`` and remove the outdated report and logits."""
+    def write_record(self, record: RunRecord) -> None:
         with self.writing():
             write_json(self.record_file, record_to_json(record))
-            self._remove_outdated()
 
     def append_row(self, row: Mapping[str, Any]) -> None:
         with self.writing():
@@ -261,6 +264,11 @@ class RunFolder:
     def _remove_outdated(self) -> None:
         for name in ("report.json", "calibration.json", "logits.npz"):
             (self.path / name).unlink(missing_ok=True)
+
+
+@lru_cache
+def _read_record(file: Path, _version: tuple[int, int, int] | None) -> RunRecord:
+    return parse_record(read_object(file), str(file))
 
 
 def resolve_run(path: Path, runs_dir: Path) -> Path:

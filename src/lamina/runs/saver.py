@@ -68,7 +68,7 @@ class Saver:
 
     def try_to_record(self, record: RunRecord) -> None:
         """Replace ``run.json``, or warn that it failed."""
-        self._try(lambda: self._folder.replace_record(record))
+        self._try(lambda: self._folder.write_record(record))
 
     def try_to_keep(self, checkpoint: Checkpoint, file: Path) -> None:
         """Save a checkpoint beside the last one, or warn that it failed."""

@@ -38,6 +38,7 @@ from lamina.runs.record import (
     record_to_json,
 )
 from lamina.runs.run import Run
+from lamina.runs.run_folder import RunFolder
 from lamina.training.fit import fit_recipe
 from lamina.training.loop import Training
 from lamina.training.packaged import PACKAGES
@@ -175,7 +176,7 @@ def start_run(
         )
     parse_record(record_to_json(record), "run.json")  # fails before the folder is created
     path = share_path(lambda: create_folder(Path(runs_dir), record, name, dataset, files))
-    return Run(path, record, dataset, own, parts)
+    return Run(path, dataset, own, parts, record)
 
 
 def choose_net(net: Net | nn.Module | NetChoice | str) -> NetChoice:
@@ -274,7 +275,7 @@ def create_folder(
         beside = runs_dir / f".{secrets.token_hex(8)}"
         beside.mkdir()
         try:
-            write_json(beside / "run.json", record_to_json(record))
+            RunFolder(beside).write_record(record)
             if dataset is not None and not dataset.split_rule.startswith(OWN_RULE):
                 names = {split: list(images.names) for split, images in dataset.splits.items()}
                 write_json(beside / "splits.json", {"rule": dataset.split_rule, "files": names})

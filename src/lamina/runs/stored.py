@@ -77,7 +77,8 @@ def load_run(
             f"Cannot use {str(path)[:100]}: {reason}. Check the path and its permissions."
         ) from None
     parts = Parts(loss, optimizer, augment, schedule, metrics)
-    return Run(path, RunFolder(path).read_record(), module=module, parts=parts)
+    RunFolder(path).read_record()  # raises an error for a damaged one
+    return Run(path, module=module, parts=parts)
 
 
 def list_runs(folder: str | Path = "runs") -> list[Run]:

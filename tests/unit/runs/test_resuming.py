@@ -59,8 +59,8 @@ def test_a_training_resumes_in_the_precision_that_was_recorded_and_measures_noth
     run, _ = start(tmp_path, dataclasses.replace(RECIPE, precision="auto"))
     for value in ("fp32", "bf16"):
         recorded = dataclasses.replace(run.record.precision, value=value, reason="recorded")
-        other = Run(run.path, dataclasses.replace(run.record, precision=recorded))
-        assert resume(other).precision == recorded
+        run.folder.write_record(dataclasses.replace(run.record, precision=recorded))
+        assert resume(run).precision == recorded
 
 
 def test_other_data_is_rejected(tmp_path):

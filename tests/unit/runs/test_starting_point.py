@@ -107,11 +107,11 @@ def test_data_by_its_path_is_read_as_that_of_the_run(before, tmp_path):
     record = dataclasses.replace(
         before.record, data=dataclasses.replace(before.record.data, preparation=preparation)
     )
-    padded = dataclasses.replace(before, record=record)
-    runs = [start_run(data=tmp_path / "more", start_from=padded, runs_dir=tmp_path / "one")]
+    before.folder.write_record(record)
+    runs = [start_run(data=tmp_path / "more", start_from=before, runs_dir=tmp_path / "one")]
     runs += [
         lamina.train(
-            str(tmp_path / "more"), start_from=padded, runs_dir=tmp_path / "two", progress=False
+            str(tmp_path / "more"), start_from=before, runs_dir=tmp_path / "two", progress=False
         )
     ]
     for run in runs:
