@@ -88,7 +88,7 @@ class Course:
         self._stops = stops
         self._metrics = metrics
         self._end: EarlyEnd | None = None
-        self._epochs: list[dict[str, Any]] | None = None  # of the history, and to be written to it
+        self._has_warned = False
 
     def iterate(self) -> Generator[RunEvent, None, None]:
         """Yield the events of the training, then the final report."""
@@ -172,8 +172,6 @@ class Course:
         if overfitting:
             diagnoses = (*event.diagnoses, Diagnosis(**overfitting))
             event = dataclasses.replace(event, diagnoses=diagnoses)
-        if self._epochs is not None:
-            self._epochs.append(event.to_json())
         self._saver.add_row(event.to_json())
         fall: Cooldown | None = None
         schedule = self._training.schedule
@@ -214,9 +212,7 @@ class Course:
         """A diagnosis of overfitting on ``val``, as plain values, and a reason to end, if any."""
         if report is None:
             return None, ""
-        if self._epochs is None:
-            self._epochs = self._folder.history.epochs()
-        rows = [*self._epochs, event.to_json()]
+        rows = [*self._saver.epochs, event.to_json()]
         sign = 1 if report.score.lower_is_better else -1
         diagnosis: Diagnosis | None = None
         kinds = {diagnosis["kind"] for row in rows for diagnosis in row.get("diagnoses", ())}
@@ -239,35 +235,35 @@ class Course:
     def _look_at_the_clock(self, event: Step | Epoch) -> Iterator[RunEvent]:
         """Begin the fall of the learning rate when the time limit or the user asks for it."""
         training = self._training
+        schedule = training.schedule
         limit = self._stops.limit
         finish = self._stops.finish
         if training.is_finished or self._end:
             return
         is_alone = group.size() == 1
-        is_asked = finish is not None and finish.is_set() and is_alone
-        if training.schedule.can_move and is_alone:
-            if finish is not None and is_asked:
-                finish.clear()
-                steps = max(1, round(FINISHING_FRACTION * training.steps_done))
-                yield self._start_fall(event.epoch, steps, "finishing on request")
-            elif limit is not None:
-                yield from self._obey(limit, event.epoch)
-            return
-        if is_asked or (limit is not None and group.lead_value(lambda: limit.is_over)):
-            of = "" if training.schedule.epochs is None else f" of {training.schedule.epochs}"
-            why = "finished on request" if is_asked else "time limit reached"
-            done = training.epochs_done
-            self._end = EarlyEnd(done, f"{why} after {done}{of} epochs")
+        must_finish = is_alone and finish is not None and finish.is_set()
+        if not (is_alone and schedule.can_move):
+            if must_finish:
+                self._end_early("finished on request")
+            elif limit is not None and group.lead_value(lambda: limit.is_over):
+                self._end_early("time limit reached")
+        elif finish is not None and must_finish:
+            finish.clear()
+            steps = max(1, round(FINISHING_FRACTION * training.steps_done))
+            yield self._start_fall(event.epoch, steps, "finishing on request")
+        elif limit is not None:
+            fall_steps = limit.choose_fall_steps(schedule, training.steps_done)
+            is_falling = schedule.is_falling(training.steps_done)
+            if fall_steps is not None:
+                fall = self._start_fall(event.epoch, fall_steps, "the time limit")
+                if not is_falling:
+                    yield fall
 
-    def _obey(self, limit: TimeLimit, epoch: int) -> Iterator[RunEvent]:
-        training = self._training
-        steps = limit.choose_fall_steps(training.schedule, training.steps_done)
-        if steps is None:
-            return
-        is_first = not training.schedule.is_falling(training.steps_done)
-        fall = self._start_fall(epoch, steps, "the time limit")
-        if is_first:
-            yield fall
+    def _end_early(self, reason: str) -> None:
+        done = self._training.epochs_done
+        epochs = self._training.schedule.epochs
+        of = "" if epochs is None else f" of {epochs}"
+        self._end = EarlyEnd(done, f"{reason} after {done}{of} epochs")
 
     def _start_fall(self, epoch: int, steps: int, reason: str) -> Cooldown:
         self._training.schedule.start_fall(self._training.steps_done, steps)
@@ -279,15 +275,15 @@ class Course:
         schedule = self._training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
         self._record = dataclasses.replace(self._record, late_end=end)
-        self._saver.try_to_record(self._record)
+        self._saver.attempt(lambda: self._folder.write_record(self._record))
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""
-        if self._training.schedule.can_move:
-            checkpoint = self._training.checkpoint()
-            standing = dataclasses.replace(checkpoint.standing, falls=())
-            checkpoint = dataclasses.replace(checkpoint, standing=standing)
-            self._saver.try_to_keep(checkpoint, self._folder.before_fall_file)
+        checkpoint = self._training.checkpoint()
+        standing = dataclasses.replace(checkpoint.standing, falls=())
+        checkpoint = dataclasses.replace(checkpoint, standing=standing)
+        file = self._folder.before_fall_file
+        self._saver.attempt(lambda: self._folder.save_checkpoint(checkpoint, file))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
@@ -301,19 +297,16 @@ class Course:
         # it would fail after every epoch, which is no reason to end the training
         if report is None:
             self._dataset = dataclasses.replace(self._dataset, val=None)
-        elif report.undefined and self._epochs is None:
+        elif report.undefined and not self._has_warned:
+            self._has_warned = True
             warnings.warn(report.summary_lines()[0], LaminaWarning, stacklevel=3)
         return report
 
     def _score(self, images: Images) -> Report:
         began = time.perf_counter()
-        logits = self._predict(images.pixels)
+        logits = share_out(self._training.predict_logits, images.pixels)
         seconds = time.perf_counter() - began
         return score_logits(self._training.model.task, logits, images, seconds, self._metrics)
-
-    def _predict(self, pixels: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n k"]:
-        """The logits of images in the training's number format."""
-        return share_out(self._training.predict_logits, pixels)
 
     def _evaluate(self) -> Iterator[RunEvent]:
         evaluation = evaluate_final(
@@ -368,7 +361,6 @@ class Course:
             reason=str(error),
         )
         self._end = None
-        self._epochs = None
         self._saver.go_back(rewind.to_json())
         if self._record.late_end is not None:
             self._record_end()
