@@ -10,13 +10,7 @@ from lamina.cli.options.train_options import ReproduceOptions
 from lamina.cli.terminal import Terminal
 from lamina.errors import RunError
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import (
-    check_parts_given,
-    choose_net,
-    find_dataset,
-    make_training,
-    read_initial,
-)
+from lamina.runs.resuming import check_own_parts, find_dataset, make_training
 from lamina.runs.run import Run
 from lamina.runs.stored import load_run
 from lamina.training.events import Epoch, Step
@@ -61,13 +55,9 @@ def _reproduce_run(path: Path, options: ReproduceOptions, terminal: Terminal) ->
         )
     digests = _read_digests(run, 1 if options.epochs is None else options.epochs)
     run = add_module(run, options.net, terminal)
-    check_parts_given(run.folder, run.record, run.parts)
-    dataset = find_dataset(run.folder, run.record, choose_run_data(run, options.data, terminal))
-    net, initial = (
-        choose_net(run.folder, run.record, run.module),
-        read_initial(run.folder, run.record),
-    )
-    training = make_training(run.record, dataset, net, initial=initial)
+    check_own_parts(run)
+    dataset = find_dataset(run, choose_run_data(run, options.data, terminal))
+    training = make_training(run, dataset, run.record)
     rows = []
     is_same = True
     with terminal.progress() as show_progress:

@@ -98,7 +98,7 @@ def _show_run(run: Run, terminal: Terminal) -> dict[str, str]:
         train_seconds=sum(row.get("train_seconds") or 0.0 for row in history),
         **({} if report is None else report.headline()),
     )
-    return summarize_run(run.folder, record, report, history)
+    return summarize_run(run, report, history)
 
 
 def _show_differences(first: Run, second: Run, terminal: Terminal) -> None:

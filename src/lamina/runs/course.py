@@ -6,11 +6,11 @@ import dataclasses
 import threading
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -22,8 +22,7 @@ from lamina.evaluation.reports import Report
 from lamina.runs.final import evaluate_final, score_split
 from lamina.runs.limit import TimeLimit
 from lamina.runs.processes import load_checkpoint
-from lamina.runs.record import LateEnd, RunRecord
-from lamina.runs.run_folder import RunFolder
+from lamina.runs.record import LateEnd
 from lamina.runs.saver import Saver
 from lamina.targets import Score
 from lamina.training import group
@@ -43,9 +42,11 @@ from lamina.training.events import (
 )
 from lamina.training.features import count_batches, predict_logits
 from lamina.training.loop import Training
-from lamina.training.parts import OwnMetric
 from lamina.training.schedule import evaluation_interval
 from lamina.training.tensors import digest_tensors
+
+if TYPE_CHECKING:
+    from lamina.runs.run import Run
 
 RunEvent: TypeAlias = Event | Report
 FINISHING_FRACTION = 0.1
@@ -60,33 +61,26 @@ class Stops:
         limit: A time limit.
         finish: When it is set, the training of a single process ends soon.
         at_diagnosis: Whether to stop after an epoch with a new diagnosis.
+        at_nan: Whether to stop at NaN or infinity, rather than to return to the last checkpoint.
     """
 
-    limit: TimeLimit | None = None
-    finish: threading.Event | None = None
-    at_diagnosis: bool = False
+    limit: TimeLimit | None
+    finish: threading.Event | None
+    at_diagnosis: bool
+    at_nan: bool
 
 
 class Course:
     """Trains a run to its end, with each event saved before it is yielded."""
 
     def __init__(
-        self,
-        training: Training,
-        saver: Saver,
-        folder: RunFolder,
-        record: RunRecord,
-        dataset: Dataset,
-        stops: Stops,
-        metrics: Mapping[str, OwnMetric],
+        self, run: Run, training: Training, saver: Saver, dataset: Dataset, stops: Stops
     ) -> None:
+        self._run = run
         self._training = training
         self._saver = saver
-        self._folder = folder
-        self._record = record
         self._dataset = dataset
         self._stops = stops
-        self._metrics = metrics
         self._end: EarlyEnd | None = None
         self._has_warned = False
 
@@ -111,7 +105,7 @@ class Course:
         except Exception as error:
             if not isinstance(error, LaminaError):  # from a custom function or module
                 error.add_note(
-                    f"The last checkpoint is in {self._folder.path}; load_run(…).train() resumes"
+                    f"The last checkpoint is in {self._run.path}; load_run(…).train() resumes"
                     " from it."
                 )
             raise
@@ -121,15 +115,15 @@ class Course:
             raise
 
     def _begin(self) -> None:
-        reason = group.lead_value(self._folder.history.early_end)
+        reason = group.lead_value(self._run.folder.history.early_end)
         if reason:
             self._end = EarlyEnd(self._training.epochs_done, reason)
         is_open = self._stops.limit is not None and self._stops.limit.is_open
         if is_open:
             self._training.schedule.leave_open(self._training.steps_done)
-        if is_open or self._record.late_end is not None:
+        if is_open or self._run.record.late_end is not None:
             self._record_end()
-        if not self._folder.checkpoint_file.exists():
+        if not self._run.folder.checkpoint_file.exists():
             self._saver.try_to_save(with_model=False)
 
     def _save_at_exit(self) -> None:
@@ -274,16 +268,15 @@ class Course:
         """Record how the training ends, where that is not as its recipe says."""
         schedule = self._training.schedule
         end = LateEnd(schedule.epochs, schedule.falls)
-        self._record = dataclasses.replace(self._record, late_end=end)
-        self._saver.attempt(lambda: self._folder.write_record(self._record))
+        self._saver.attempt(lambda: self._run.write_record(late_end=end))
 
     def _save_before_fall(self) -> None:
         """Keep the checkpoint from which more epochs can be trained."""
         checkpoint = self._training.checkpoint()
         standing = dataclasses.replace(checkpoint.standing, falls=())
         checkpoint = dataclasses.replace(checkpoint, standing=standing)
-        file = self._folder.before_fall_file
-        self._saver.attempt(lambda: self._folder.save_checkpoint(checkpoint, file))
+        folder = self._run.folder
+        self._saver.attempt(lambda: folder.save_checkpoint(checkpoint, folder.before_fall_file))
 
     def _evaluate_val(self, event: Epoch) -> Report | None:
         """The report on ``val`` after an epoch; ``None`` if evaluation is not due."""
@@ -306,18 +299,15 @@ class Course:
         began = time.perf_counter()
         logits = share_out(self._training.predict_logits, images.pixels)
         seconds = time.perf_counter() - began
-        return score_logits(self._training.model.task, logits, images, seconds, self._metrics)
+        return score_logits(
+            self._training.model.task, logits, images, seconds, self._run.parts.metrics
+        )
 
     def _evaluate(self) -> Iterator[RunEvent]:
-        evaluation = evaluate_final(
-            self._folder,
-            self._record,
-            self._dataset,
-            predict=partial(share_out, partial(predict_logits, self._training.model)),
-            metrics=self._metrics,
-        )
+        predict = partial(share_out, partial(predict_logits, self._training.model))
+        evaluation = evaluate_final(self._run, self._dataset, predict)
         if group.is_leader():
-            evaluation.save(self._folder)
+            evaluation.save(self._run.folder)
         if evaluation.report is not None:
             yield evaluation.report
 
@@ -334,8 +324,8 @@ class Course:
     def _rewind(self, error: NotFiniteError) -> Rewind:
         """Return to the last checkpoint at half the learning rate, if allowed and not too often."""
         training = self._training
-        path = self._folder.path
-        if not self._record.rewind_on_nan:
+        path = self._run.path
+        if self._stops.at_nan:
             raise NotFiniteError(
                 f"{error} The last checkpoint is intact; lamina resume {path} --on-nan rewind (in"
                 " Python, run.train(rewind_on_nan=True)) continues from it with half the learning"
@@ -346,7 +336,7 @@ class Course:
                 f"{error} Training has already returned to a checkpoint {MOST_REWINDS} times, so it"
                 f" stops. The last checkpoint is in {path}."
             ) from error
-        checkpoint = load_checkpoint(self._folder)
+        checkpoint = load_checkpoint(self._run.folder)
         if checkpoint is None:
             raise NotFiniteError(
                 f"{error} There is no checkpoint in {path} to return to. Start a new run."
@@ -362,7 +352,7 @@ class Course:
         )
         self._end = None
         self._saver.go_back(rewind.to_json())
-        if self._record.late_end is not None:
+        if self._run.record.late_end is not None:
             self._record_end()
         return rewind
 

@@ -123,7 +123,7 @@ def iter_candidate(
             replace(one, epochs=recipe.epochs, seconds=seconds) if one.verdict == CHOSEN else one
             for one in considered
         ]
-        run.folder.write_record(replace(run.record, considered=tuple(considered)))
+        run.write_record(considered=tuple(considered))
     yield Started(run)
     until = None if deadline is None else deadline.at - candidate.ending_seconds()
     yield from train(run, until=until, is_open=candidate.is_open)

@@ -18,7 +18,7 @@ from lamina.data import Dataset, Images
 from lamina.errors import DataError, LaminaWarning, RunError
 from lamina.nets import BatchNorm, Conv2d, Dropout, Flatten, Linear, Output, ReLU
 from lamina.runs.differences import find_changes
-from lamina.runs.retraining import make_training
+from lamina.runs.resuming import make_training
 from lamina.runs.run import Run
 from lamina.training.events import Resumed
 from support import forking
@@ -309,7 +309,7 @@ def test_a_run_of_a_gpu_continues_where_there_is_none(tmp_path):
     assert load_run(run.path).record.device.value == "cuda"
     assert run.evaluate(data=DATA).score == run.report.score
     assert [change.what for change in find_changes(run.record)] == ["device"]
-    assert make_training(run.record, DATA, run.record.net).device.value == "cpu"
+    assert make_training(run, DATA, run.record).device.value == "cpu"
 
 
 def test_arrays_in_memory_have_to_be_given_again(tmp_path):
